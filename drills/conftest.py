@@ -26,6 +26,7 @@ from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.target import Target
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.deployment.wire import WireDoor
+from gates.evidence import VARIABLES
 
 CANARY_PERCENT = 10
 
@@ -124,7 +125,8 @@ def sql_door(target: Target) -> Iterator[SqlDoor]:
 def db(target: Target, sql_door: SqlDoor) -> Answering:
     """The session's SQL connection, in autocommit."""
     if not target.database_url:
-        raise Unmet("DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)")
+        said = "DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)"
+        raise Unmet(said, VARIABLES)
     return sql_door.connection()
 
 

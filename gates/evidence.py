@@ -18,6 +18,8 @@ from gates.text import foreign
 
 JsonValue = foreign.JsonValue
 
+VARIABLES = "preflight/variables"
+"""The check that names the variables that are not set: what needs one stands behind it."""
 UNREADABLE = "evidence/"
 """Begins the id of what could not be read of the evidence itself (`gates.evidence_file`): it always holds."""
 

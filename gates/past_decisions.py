@@ -87,9 +87,9 @@ class PastDecision:
         )
 
     @classmethod
-    def rolled_back(cls, action: Action, reason: str, kind: str, now: dt.datetime) -> PastDecision:
-        """A rollback or an emergency outside a run. It names no release: the flag is off for all of them."""
-        at, verdict = stamp(now), Verdict(Decision.ROLLBACK, reason, target=kind, action=action)
+    def rolled_back(cls, action: Action, reason: str, kind: str, now: dt.datetime, release: str = "") -> PastDecision:
+        """A rollback or an emergency outside a run. release: what was running, empty where nobody knows."""
+        at, verdict = stamp(now), Verdict(Decision.ROLLBACK, reason, release, kind, action=action)
         settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
         return cls.of({"run_id": secrets.token_hex(4)}, settled)
 
@@ -164,6 +164,14 @@ def newest(folder: Path, most: int = 5) -> list[JsonValue]:
         return []
     names = ("release", "finished_at", "dry_run", "before", "after")
     return [{"decision": d.decision.value, **{n: getattr(d, n) for n in names}} for d in decided[-most:]]
+
+
+def last_named(folder: Path) -> str:
+    """The release that was judged last, which is the one that runs as far as is known; empty where there is none."""
+    try:
+        return next((one.release for one in reversed(read(folder)) if one.release), "")
+    except OSError:
+        return ""
 
 
 def last_of(release: str, past: Sequence[PastDecision]) -> PastDecision | None:

@@ -11,6 +11,7 @@ from gates.checks.observation import Observer, Unmet
 from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
+from gates.text.quantity import with_unit
 from sql_checks.collector import PROBE
 from sql_checks.rls_attempts import Attempt
 from sql_checks.rls_probe import SEEDS, Probe, Sight, has_strangers
@@ -81,7 +82,7 @@ def _judge(
         text for text in unclear if text.partition(":")[0] in {s.table.shown for s in sights if s.table.promised}
     ]
     if promised:
-        seen.unmet(f"{len(promised)} tables could not be judged: {'; '.join(promised[:5])}")
+        seen.unmet(f"{with_unit(len(promised), 'tables')} could not be judged: {'; '.join(promised[:5])}")
 
 
 def _stopped_short(attempt: Attempt, errors: Errors) -> bool:

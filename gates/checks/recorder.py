@@ -32,7 +32,7 @@ from gates.deployment.redaction import hidden, hide_where_cut
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
-from gates.evidence import CAPABILITIES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
+from gates.evidence import CAPABILITIES, VARIABLES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import parse, write_lines
 from gates.text.foreign import text
 from gates.text.patterns import matches
@@ -258,9 +258,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for prerequisite in spec.after:
             if prerequisite in progress.failed:
                 raise Blocked(prerequisite)
-    missing = _missing(spec, _target())
-    if missing:
-        raise Unmet(missing)
+    if missing := _missing(spec, _target()):
+        raise missing
     for capability in CAPABILITIES:
         if capability in spec.needs and not _claimed(item.config, progress, capability):
             pytest.skip(f"not applicable: the target does not claim {capability}")
@@ -284,12 +283,14 @@ def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: s
     return config.stash[CLAIMS].get(capability, True)
 
 
-def _missing(spec: CheckSpec, target: Target) -> str:
+def _missing(spec: CheckSpec, target: Target) -> Unmet | None:
+    """A variable that is not set is one cause, which the preflight names."""
+    said = ""
     if ("database" in spec.needs or "tenants" in spec.needs) and not target.database_url:
-        return "DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)"
-    if "mint" in spec.needs and not target.jwt_secret:
-        return "REPLAY_JWT_SECRET is not set: this check mints tokens. Set it to the secret of the service"
-    return ""
+        said = "DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)"
+    elif "mint" in spec.needs and not target.jwt_secret:
+        said = "REPLAY_JWT_SECRET is not set: this check mints tokens. Set it to the secret of the service"
+    return Unmet(said, VARIABLES) if said else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,6 +25,11 @@ def remedy_of(check: str, outcome: str = "fail") -> str:
     return str(next(fits, data["areas"].get(contract().area_of(check), "")))
 
 
+def because(check: str) -> str:
+    """Why a release could not be judged where this check is unknown, as a clause; empty for most checks."""
+    return str(_data()["because"].get(check, ""))
+
+
 @functools.cache
 def _data() -> dict[str, Any]:
     data: dict[str, Any] = data_of(FILE)

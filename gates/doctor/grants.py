@@ -53,7 +53,8 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     database = characters.line(schema.database) or "the database"
     yield f"-- A login for the gate on {database}: it sees all rows, and writes its own tenants', flags and pauses."
     yield "-- Review it, then run it as an owner of the tables who may create roles:"
-    yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$(openssl rand -hex 24)" -f gate-login.sql'
+    yield '--   gate_password="$(openssl rand -hex 24)"'
+    yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$gate_password" -f gate-login.sql'
     yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
     yield "begin;"
     yield f"create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls"

@@ -129,9 +129,11 @@ def _remember(action: Action, order: Order, settings: Settings, target: Target, 
         target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
     reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
     kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
-    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC))
+    folder = settings.state_of(identity(target))
+    release = order.release or past_decisions.last_named(folder)
+    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC), release)
     try:
-        past_decisions.remember(settings.state_of(identity(target)), one)
+        past_decisions.remember(folder, one)
     except OSError as error:
         console.warn(f"the history of the target could not be told: {error}. See to --state")
 

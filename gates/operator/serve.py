@@ -68,11 +68,12 @@ class Desk:
         except OSError as error:
             return _hold(release, f"the state folder cannot be read ({type(error).__name__})", kind)
         asked = [[one for one in past if not kind or one.target in {kind, ""}] for past in pasts]
-        found = [one for past in asked if (one := last_of(release, past)) is not None]
+        found = [(one, past) for past in asked if (one := last_of(release, past)) is not None]
         if not found:
             return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
-        undone = [one for past in pasts for one in past if _of_any_kind(one)]
-        known = [_undone(one, undone) for one in found if not _of_any_kind(one)] or found
+        anywhere = [one for past in pasts for one in past if _of_any_kind(one)]
+        known = [_undone(one, [*past, *anywhere]) for one, past in found if not _of_any_kind(one)]
+        known = known or [one for one, _ in found]
         answers = [self._told(one, release, kind) for one in known]
         told = min(answers, key=lambda t: GRAVITY.index(Decision(t["decision"])))
         kinds = sorted({one.target for past in pasts for one in past} - {""})
@@ -88,6 +89,9 @@ class Desk:
             return _hold(release, one.reason, one.target)
         if kind and _of_any_kind(one):
             return _hold(release, f"a target whose kind nobody named was rolled back: {one.reason}", kind)
+        if one.decision is Decision.ROLLBACK and one.release != release:
+            what = f"release {one.release}" if one.release else "a release that nobody named"
+            return _hold(release, f"{what} was rolled back ({one.finished_at}: {one.reason}): run the gate again", kind)
         told = {
             "decision": one.decision.value,
             "release": release,
@@ -172,16 +176,19 @@ class Desk:
 
 
 def _of_any_kind(one: PastDecision) -> bool:
-    """Whether it is a rollback by hand that names neither a release nor the kind of its target."""
-    return one.decision is Decision.ROLLBACK and not one.release and not one.target
+    """Whether it is a rollback that does not name the kind of its target: by hand, with the database alone."""
+    return one.decision is Decision.ROLLBACK and not one.target
 
 
-def _undone(one: PastDecision, rollbacks: Sequence[PastDecision]) -> PastDecision:
-    """A decision, or in place of a promote the rollback after it, which may be of its target."""
+def _undone(one: PastDecision, past: Sequence[PastDecision]) -> PastDecision:
+    """A decision, or in place of a promote the rollback after it, which may be of its target: the flag is off for every
+    release.
+    """
     at = one.finished
     if one.decision is not Decision.PROMOTE or at is None:
         return one
-    return next((r for r in reversed(rollbacks) if r.finished is not None and r.finished >= at), one)
+    made = (r for r in reversed(past) if r.decision is Decision.ROLLBACK and not r.dry_run)
+    return next((r for r in made if r.finished is not None and r.finished >= at), one)
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:

@@ -68,11 +68,11 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     if file.names:
-        node = file.root.member("names") or file.root
+        node = file.root.member("names") or file.root.member("contract") or file.root
         raise node.place.error(
-            "names of a deployment",
-            "a policy without names: what is proved here has the contract's own",
-            "Leave them out",
+            "names or claims of a deployment",
+            "a policy without them: what is proved here has the contract's own names, and keeps the whole contract",
+            "Leave them out, or name another policy (--policy)",
         )
     kind = TargetKind(options.target)
     default = [ProofPart.MUTANTS.value if options.mutants else "all"]

@@ -103,7 +103,7 @@ def proportions(numbers: Mapping[str, int], said: str = "") -> Html:
     return _svg("bar", x or 1, 1, Html("").join(rects), said)
 
 
-CHART_WIDTH, CHART_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 400.0, 130.0, 8.0, 8.0, 16.0, 16.0
+CHART_WIDTH, CHART_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 320.0, 118.0, 6.0, 6.0, 16.0, 16.0
 FAR = 3.0
 """A limit this many times over the greatest value is not drawn: it would flatten what was seen."""
 
@@ -151,7 +151,8 @@ def chart(
             )
         )
     highest = max(v for _, v in points)
-    parts.append(_label(LEFT, max(y(highest) - 3, 10.0), f"{highest:.4g} {unit}".rstrip(), "start"))
+    if highest:  # zero is the axis
+        parts.append(_label(LEFT, max(y(highest) - 3, 10.0), f"{highest:.4g} {unit}".rstrip(), "start"))
     parts += [_label(LEFT, CHART_HEIGHT - 3, ends[0], "start"), _label(x(end), CHART_HEIGHT - 3, ends[1], "end")]
     return _svg("chart", CHART_WIDTH, CHART_HEIGHT, Html("").join(parts), said)
 
@@ -180,7 +181,7 @@ def bullet(used: float, outcome: str, said: str, ticks: Sequence[float] = (1.0,)
 
 def way(steps: Sequence[int], before: int | None, after: int | None, said: str) -> Html:
     """The steps of a flag from off to the last one; the part that is on now is drawn, and where it came from."""
-    width, middle, room, stops = 400.0, 16.0, 40.0, [0, *sorted(steps)]
+    width, middle, room, stops = CHART_WIDTH, 12.0, 34.0, [0, *sorted(steps)]
 
     def x(percent: int) -> float:
         """Steps stand at equal distances; what is between two of them stands between them."""
@@ -200,7 +201,7 @@ def way(steps: Sequence[int], before: int | None, after: int | None, said: str) 
         parts.append(Html('<circle class="{}" cx="{:g}" cy="{:g}" r="5"/>').format(kind, x(step), middle))
         name = f"{step} %" if step else "off"
         parts.append(_label(x(step), middle + 20, name + {"now": ", now", "was": ", before"}.get(kind, ""), "middle"))
-    return _svg("way", width, 42.0, Html("").join(parts), said)
+    return _svg("way", width, 38.0, Html("").join(parts), said)
 
 
 ROW = 26.0

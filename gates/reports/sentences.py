@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gates.contract.remedies import remedy_of
+from gates.contract.contract import contract
+from gates.contract.remedies import because, remedy_of
+from gates.contract.scope import OWN
 from gates.decision.floor import is_optional
 from gates.decision.rules import RolloutPlan
-from gates.evidence import JsonValue
+from gates.evidence import VARIABLES, JsonValue
 from gates.text.inert import Inert
 from gates.text.quantity import shown
-from gates.verdict import Decision, Verdict, grouped
+from gates.verdict import Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
+MOST_AREAS = 2
+ABOUT = {"load/": "the service under load", "cohort/": "tenants with the flag beside the others"}
+"""What is seen of a whole deployment is about no single area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,24 @@ class _Teller(Generic[Medium]):
         if v.decision is Decision.PROMOTE:
             return self._kept()
         if not broken:
-            return medium("passed its checks") if v.action.holds and not v.deciding else medium("could not be judged")
+            return medium("passed its checks") if v.action.holds and not v.deciding else self._unjudged(causes)
         promises = medium("one promise") if len(broken) == 1 else medium("{} promises").format(len(broken))
+        about = _areas(group[0].check for group in broken)
+        promises = medium("{} ({})").format(promises, about) if about else promises
         had = v.action.from_percent
         if v.decision is not Decision.ROLLBACK or not had:
             return medium("broke {}").format(promises)
         whom = medium("every tenant") if had == 100 else medium("the {} % of tenants that had it").format(had)
         return medium("broke {} to {}").format(promises, whom)
+
+    def _unjudged(self, causes: Sequence[Sequence[Finding]]) -> Medium:
+        medium = self.medium
+        first = causes[0][0] if causes else None
+        why = because(first.check) if first else ""
+        if first and first.check == VARIABLES:
+            why = first.said.partition(":")[0]  # it names them
+        more = f" and {len(causes) - 1} more cause{'s' * (len(causes) > 2)}" if len(causes) > 1 else ""
+        return medium("could not be judged ({}{})").format(why, more) if why else medium("could not be judged")
 
     def _kept(self) -> Medium:
         """What a promote kept, and how much of it the policy lets pass: noted, waived or not required."""
@@ -207,6 +223,18 @@ class _Teller(Generic[Medium]):
         if action.result != "baking" and (action.kind != "promote" or not above):
             return None
         return above[0] if above else max(plan.steps)
+
+
+def _areas(checks: Iterable[str]) -> str:
+    """What the checks are about: the titles of two areas of the contract, and how many more there are."""
+    return ", ".join(short_list([*dict.fromkeys(filter(None, map(_about, checks)))], MOST_AREAS))
+
+
+def _about(check: str) -> str:
+    """What a check is about, in words; empty for the gate's own footing and for a user's own check."""
+    known, area = contract(), contract().area_of(check)
+    title = known.areas[area].title if area not in {"", OWN} else ""
+    return next((words for start, words in ABOUT.items() if check.startswith(start)), title)
 
 
 def _ended(text: str) -> str:

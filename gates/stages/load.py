@@ -10,7 +10,7 @@ from pathlib import Path
 from gates.deployment.credentials import UNUSABLE
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
-from gates.evidence import Evidence, Outcome, stamp
+from gates.evidence import VARIABLES, Evidence, Outcome, stamp
 from gates.stages.context import Context, Progress, StageReport, now
 from gates.stages.preflight import refused_by_now
 from gates.stages.preflight.credentials import ADMIN, SIGNING
@@ -77,5 +77,7 @@ def _unaccepted(context: Context, credential: str) -> Evidence | None:
 
 def _stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
     """Evidence of a stage that ran just now, with the release and the time that it was seen."""
-    at = one.started_at or stamp(started)
-    return dataclasses.replace(one, release=one.release or target.release, started_at=at)
+    at, by = one.started_at or stamp(started), one.blocked_by
+    if one.outcome is Outcome.UNKNOWN and not target.database_url and "DATABASE_URL" in one.message:
+        by = by or VARIABLES
+    return dataclasses.replace(one, release=one.release or target.release, started_at=at, blocked_by=by)

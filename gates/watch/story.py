@@ -273,8 +273,10 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
     folder = watch.policy_file.settings.state_of(watch.name)
+    release = policy.release or past_decisions.last_named(folder)
+    told = PastDecision.rolled_back(action, reason, watch.target.kind.value, watch.now(), release)
     try:
-        past_decisions.remember(folder, PastDecision.rolled_back(action, reason, watch.target.kind.value, watch.now()))
+        past_decisions.remember(folder, told)
     except OSError as error:
         watch.warn(f"the history of the target could not be told: {error}. See to --state")
     settled = action.result in {"done", "nothing_to_do"}

@@ -40,7 +40,8 @@ def figure(title: str | Html, picture: Html, said: str) -> Html:
     """A picture with its title and what it shows in words; nothing without a picture."""
     if not picture:
         return NOTHING
-    return Html("<figure><figcaption>{}</figcaption>{}<p>{}</p></figure>\n").format(title, picture, said)
+    words = said.replace(" %", "\N{NO-BREAK SPACE}%")
+    return Html("<figure><figcaption>{}</figcaption>{}<p>{}</p></figure>\n").format(title, picture, words)
 
 
 def _way(source: ReportSource) -> Html:
@@ -174,7 +175,11 @@ def _used(row: Row) -> tuple[float, Row] | None:
     margin = margin_of(row.check, row.observed, row.limit, row.unit)
     if margin is None or row.outcome not in {"pass", "fail"}:
         return None
-    return (1 - margin.room if row.outcome == "pass" else 1 + margin.room), row
+    seen, most = margin.observed, margin.limit
+    if row.outcome == "pass":
+        return 1 - margin.room, row
+    is_least = seen < most and 0 < most < 1  # of a share: what is missing is held against what may be
+    return ((1 - seen) / (1 - most) if is_least else seen / most if seen > most > 0 else 1 + margin.room), row
 
 
 def _limit(used: float, row: Row) -> Html:

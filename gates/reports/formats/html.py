@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from gates.contract.remedies import remedy_of
 from gates.evidence import JsonValue, shown_time
@@ -18,11 +18,11 @@ from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
-from gates.verdict import Decision, Finding, Verdict, behind_text, grouped
+from gates.verdict import Finding, Verdict, behind_text, grouped
 
 MOST_WITNESS = 6000
-MOST_CARDS = 25
-"""Causes that are told in full; the others are a line each."""
+MOST_CARDS, MOST_LINES = 10, 12
+"""Causes that are told in full, and those that are a line each; the others are folded."""
 MOST_ENDS = 12
 MOST_NAMES = 400
 TOLD = {"request": "The request", "twin": "Its nearest passing twin"}
@@ -32,13 +32,12 @@ Group = Sequence[Finding]
 def html(source: ReportSource) -> Html:
     """The whole document."""
     verdict, causes = source.verdict, Causes(source)
-    promoted = verdict.shown_as is Decision.PROMOTE  # then nothing of it was required
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
     ends = (Html("<li>{}</li>").format(one) for one in short_list(verdict.ends_when, MOST_ENDS))
     parts = [
         section("Run this by hand", copied(verdict.action.by_hand, "the SQL")),
         section("Why", causes.told(grouped(verdict.deciding))),
-        section("Also unknown, by cause", causes.told(verdict.unseen, 0 if promoted else MOST_CARDS)),
+        section("Also unknown, by cause", causes.told(verdict.unseen, 0)),
         section("The hold ends when", Html("<ul>{}</ul>").format(NOTHING.join(ends)) if verdict.ends_when else NOTHING),
         section("After the rollback", _table(recovery_lines(verdict.action.recovery))),
         section("In pictures", _grid(charts.figures(source))),
@@ -55,11 +54,9 @@ def _header(source: ReportSource) -> Html:
     told = brief(Html, verdict, source.promises, source.plan)
     sentences = {"What happened": told.happened, "What was done": told.done, "What to do now": told.now}
     lines = NOTHING.join(
-        Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, Html.prose(t)) for n, t in sentences.items()
+        Html("<div><dt>{}</dt><dd>{}</dd></div>").format(n, _unbroken(Html.prose(t))) for n, t in sentences.items()
     )
-    lead = (
-        Html('<p class="lead">{}</p>').format(told.lead.replace(" %", "\N{NO-BREAK SPACE}%")) if told.lead else NOTHING
-    )
+    lead = Html('<p class="lead">{}</p>').format(_unbroken(told.lead)) if told.lead else NOTHING
     judged = counts.passed + counts.failed + counts.unknown + counts.not_applicable
     unknown = counts.unknown if judged else len(source.rows)  # a run that did not finish judged nothing
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": unknown}
@@ -91,6 +88,11 @@ def _header(source: ReportSource) -> Html:
     ).format(verdict.shown_as.value, alarm, title, lead, lines, listed, proportions(numbers, said), remarks)
 
 
+def _unbroken(text: Html) -> Html:
+    """No line ends between a number and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 class Causes:
     """The findings by cause: those that decided, and those that are only unknown."""
 
@@ -106,13 +108,16 @@ class Causes:
         return self._cause.get(check, "")
 
     def told(self, groups: Sequence[Group], most: int = MOST_CARDS) -> Html:
-        """The first causes in full, every other one as a line."""
+        """The first causes in full, every other one as a line; of many lines the last are folded."""
         known = [g for g in groups if all(f.check in self._rows for f in g)]
         cards = NOTHING.join(
             self._card([self._rows[f.check] for f in g], self._verdict.behind(g)) for g in known[:most]
         )
-        lines = NOTHING.join(self._line(g) for g in known[most:])
-        return cards + (Html("<ul>{}</ul>\n").format(lines) if lines else NOTHING)
+        lines = [self._line(g) for g in known[most:]]
+        shown, folded = (NOTHING.join(part) for part in (lines[:MOST_LINES], lines[MOST_LINES:]))
+        listed = cards + (Html("<ul>{}</ul>\n").format(shown) if shown else NOTHING)
+        more = Html("<details><summary>and {} more causes</summary><ul>{}</ul></details>\n")
+        return listed + (more.format(len(lines) - MOST_LINES, folded) if folded else NOTHING)
 
     def _line(self, group: Group) -> Html:
         first, more = self._rows[group[0].check], len(group) - 1 + self._verdict.behind(group)
@@ -207,18 +212,20 @@ def _checks(rows: Sequence[Row], causes: Causes) -> Html:
     groups: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: r.check):
         groups.setdefault(row.group, []).append(row)
-    body = NOTHING.join(_group(n, groups[n], causes) for n in sorted(groups))
+    failed = any(row.effect and row.outcome == "fail" for row in rows)
+    wrong = {"fail"} if failed else {"fail", "unknown"}  # beside what failed, what is unknown is told by its cause
+    body = NOTHING.join(_group(n, groups[n], causes, wrong) for n in sorted(groups))
     return section("All checks", tools(len(rows), OUTCOMES), body)
 
 
-def _group(name: str, rows: Sequence[Row], causes: Causes) -> Html:
+def _group(name: str, rows: Sequence[Row], causes: Causes, wrong: Collection[str]) -> Html:
     counts = Counter(row.outcome for row in rows)
     worst = next((o for o in OUTCOMES if counts[o]), "pass")
     said = ", ".join(f"{counts[o]} {('passed' if o == 'pass' else o)}" for o in OUTCOMES if counts[o])
     together = max if name == LOAD else sum
     seconds = together(row.duration_ms for row in rows) / 1000
-    wrong = any(row.effect and row.outcome in {"fail", "unknown"} and not row.blocked_by for row in rows)
-    opened = Html(" open") if wrong else NOTHING  # what is only blocked, or not judged, is explained by its cause
+    is_wrong = any(row.effect and row.outcome in wrong and not row.blocked_by for row in rows)
+    opened = Html(" open") if is_wrong else NOTHING  # what is only blocked, or not judged, is explained by its cause
     body = NOTHING.join(_row(row, causes.of(row.check)) for row in rows)
     return Html('<details class="group"{}><summary>{} {}<span>{} · {:.1f} s</span></summary>{}</details>\n').format(
         opened, outcome(worst), name, said, seconds, body

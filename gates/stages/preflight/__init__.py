@@ -163,7 +163,9 @@ def variables(target: Target) -> LookResult:
     }
     missing = [name for name, text in given.items() if not text]
     if missing:
-        message = f"{', '.join(missing)} not set: what needs them is unknown. Set them (docs/contract.md, section 1)"
+        one = len(missing) == 1
+        said = f"{', '.join(missing)} {'is' if one else 'are'} not set: what needs {'it' if one else 'them'} is unknown"
+        message = f"{said}. See docs/contract.md, section 1"
         counted = (len(given) - len(missing), len(given), "variables", len(given))
         return LookResult(Outcome.UNKNOWN, message, *counted, details={"not_set": [*missing]})
     return LookResult(Outcome.PASS, "", len(given), len(given), "variables", len(given))

@@ -19,7 +19,7 @@ from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_anoth
 from gates.deployment.probes import REPLAY
 from gates.deployment.requests import BUSY, Answer, Request, mint_token
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind
+from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind
 from gates.stages.preflight.endpoints import TIMEOUT_S
 from gates.stages.preflight.looks import LookResult, spec, timed
 from gates.stages.preflight.memory import Memory
@@ -102,7 +102,7 @@ def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
 
 def _not_given(check: CheckSpec, target: Target) -> Evidence:
     seen = LookResult(Outcome.UNKNOWN, f"{NAMES[check.id]} is not set")
-    return dataclasses.replace(timed(check, target, lambda: seen), blocked_by="preflight/variables")
+    return dataclasses.replace(timed(check, target, lambda: seen), blocked_by=VARIABLES)
 
 
 def _look(

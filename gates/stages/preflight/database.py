@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,7 +20,7 @@ from gates.deployment.identity import database_place
 from gates.deployment.queue_schema import look_at
 from gates.deployment.sight import sights
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
+from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LookResult, after, spec, timed, within
 from gates.text.foreign import text, whole
 
@@ -67,7 +68,8 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
     """The three checks over one connection, and what the queue of the deployment does not have."""
     if not target.database_url:
         missing = "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)"
-        return _shut(target, LookResult(Outcome.UNKNOWN, missing))
+        first, *others = _shut(target, LookResult(Outcome.UNKNOWN, missing))
+        return [dataclasses.replace(first, blocked_by=VARIABLES), *others]
     try:
         connection = within(lambda: connected(target.database_url))
     except (psycopg.Error, OSError) as error:

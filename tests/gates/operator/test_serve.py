@@ -22,7 +22,7 @@ import pytest
 from gates import past_decisions
 from gates.operator.serve import MOST_BODY, Desk, VerdictServer
 from gates.past_decisions import PastDecision, read, remember
-from gates.verdict import Decision
+from gates.verdict import Action, Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
 from tests.sources import ROOT
@@ -129,7 +129,7 @@ def test_what_staging_promoted_is_promoted_to_nobody_who_asks_for_production(por
     told = {"metadata": {"release": "r-1", "target": "staging"}}
     assert ask(port, CONFIRM, told)[0] == 200
     assert ask(port, CONFIRM, {"metadata": {"release": "r-1"}})[0] == 403
-    remember(tmp_path / "staging", replace(decided(Decision.ROLLBACK, run_id="a2"), release="", target=""))
+    remember(tmp_path / "staging", replace(decided(Decision.ROLLBACK, run_id="a2"), target=""))
     assert verdict(port)["decision"] == "rollback", "harm is told to whoever asks for no kind"
     assert verdict(port, "r-1&target=staging")["decision"] == "rollback"
     assert verdict(port, "r-1&target=production")["decision"] == "hold"
@@ -342,20 +342,51 @@ def test_with_a_token_any_name_is_answered_for(port: int) -> None:
     assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200
 
 
-@pytest.mark.parametrize(("asked", "told"), [("staging", "hold"), ("production", "hold"), ("", "rollback")])
+@pytest.mark.parametrize(
+    ("asked", "release", "told"),
+    [
+        ("staging", "r-1", "hold"),
+        ("production", "", "hold"),
+        ("", "r-1", "rollback"),
+        ("", "", "hold"),
+        ("", "r-0", "hold"),
+    ],
+)
 def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
-    asked: str, told: str, tmp_path: Path
+    asked: str, release: str, told: str, tmp_path: Path
 ) -> None:
-    """It may be any target. A promote that comes after it has looked at its own."""
+    """It may be any target. A promote that comes after it has looked at its own. Harm is told of its release alone."""
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
     for kind in filter(None, [asked] if asked else ["staging"]):
         remember(tmp_path / kind, dataclasses.replace(decided(Decision.PROMOTE, minutes=30), target=kind))
     assert desk.verdict_of("r-1", asked)["decision"] == "promote"
-    remember(tmp_path / "database alone", decided(Decision.ROLLBACK, "", minutes=20, run_id="b2"))
+    remember(tmp_path / "database alone", decided(Decision.ROLLBACK, release, minutes=20, run_id="b2"))
     assert desk.verdict_of("r-1", asked)["decision"] == told
     later = decided(Decision.PROMOTE, minutes=10, run_id="c3")
     remember(tmp_path / (asked or "staging"), dataclasses.replace(later, target=asked or "staging"))
     assert desk.verdict_of("r-1", asked)["decision"] == "promote"
+
+
+def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_path: Path) -> None:
+    """Argo and Flagger roll back whatever release is said to be harmful: others wait for a run, and hear why. What was
+    promoted before is not: the flag is off for all of them.
+    """
+    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-0", minutes=30))
+    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-1", minutes=20, run_id="a2"))
+    off = Action("rollback", 50, 0, "done")
+    by_hand = PastDecision.rolled_back(
+        off, "rollback by hand: INC-7", "", NOW, past_decisions.last_named(tmp_path / "t1")
+    )
+    remember(tmp_path / "t1", by_hand)
+    told = verdict(port, "r-1")
+    assert (told["decision"], told["release"], told["reason"]) == ("rollback", "r-1", "rollback by hand: INC-7")
+    other = verdict(port, "r-0")
+    assert other["decision"] == "hold"
+    assert "release r-1 was rolled back" in other["reason"]
+    assert "INC-7" in other["reason"]
+    assert [ask(port, ROLLBACK, {"checksum": name})[0] for name in ("r-0", "r-1", "r-2")] == [403, 200, 403]
+    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-2", minutes=-1, run_id="a3"))
+    assert [verdict(port, name)["decision"] for name in ("r-0", "r-1", "r-2")] == ["hold", "rollback", "promote"]
 
 
 @pytest.mark.parametrize("kind", ["", "staging"])
@@ -367,7 +398,10 @@ def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
         database.execute("delete from public.feature_flags")
         database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
     environ = {"DATABASE_URL": migrated_url, **({"GATE_TARGET": kind} if kind else {})}
-    done = gate("rollback", "--reason", "harm", "--state", str(tmp_path), environ=environ)
-    assert done.returncode == 0, done
+    words = ("rollback", "--reason", "harm", "--state", str(tmp_path))
+    done = [gate(*words, "--release", "r-7", environ=environ), gate(*words, environ=environ)]
+    assert [one.returncode for one in done] == [0, 0], done
     (folder,) = tmp_path.iterdir()
-    assert [one.target for one in read(folder)] == [kind]
+    assert [(one.target, one.release) for one in read(folder)] == [(kind, "r-7")] * 2, (
+        "the second is of the last one named"
+    )

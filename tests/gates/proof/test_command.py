@@ -69,4 +69,4 @@ def test_a_policy_with_names_proves_nothing(tmp_path: Path, capsys: pytest.Captu
     policy = tmp_path / "gate.yaml"
     policy.write_text("version: 1\nnames: {schema: app}\n", encoding="utf-8")
     assert cli.main(["prove", "--list", "--policy", str(policy)]) == 3
-    assert "gate.yaml:2:8: names of a deployment" in capsys.readouterr().err
+    assert "gate.yaml:2:8: names or claims of a deployment" in capsys.readouterr().err

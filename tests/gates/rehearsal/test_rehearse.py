@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -617,20 +615,6 @@ def test_the_command_prints_its_findings_and_leaves_nothing(tmp_path: Path, plac
     assert done.returncode == 10
     assert f"cannot run {bad}:2:8" in done.stdout
     assert "\x1b" not in done.stdout
-
-
-def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
-    """Each command in docs/rehearse.md ends with exit code 0, from the root of the repository."""
-    page = (ROOT / "docs" / "rehearse.md").read_text(encoding="utf-8")
-    commands = [
-        line
-        for block in re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-        for line in block.splitlines()
-    ]
-    assert commands
-    for command in commands:
-        done = gate(*shlex.split(command)[1:], environ={"TMPDIR": str(tmp_path)})
-        assert (done.returncode, "REHEARSAL:" in done.stdout) == (0, True), done.stderr
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, place: Path) -> None:

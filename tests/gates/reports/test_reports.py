@@ -20,6 +20,7 @@ from gates.contract.contract import contract
 from gates.decision.assessment import NO_EVIDENCE
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.reports.allure import CATEGORIES, result_of
+from gates.reports.formats import charts
 from gates.reports.formats.format import ReportSource
 from gates.reports.formats.junit import junit
 from gates.reports.formats.rows import OUTCOMES, Row
@@ -267,6 +268,16 @@ def test_what_did_not_pass_and_decides_nothing_is_neither_red_nor_green(outcome:
     kinds = [c for c in CATEGORIES if "skipped" in c["matchedStatuses"]]
     first = next(c for c in kinds if re.fullmatch(str(c.get("messageRegex", ".*")), result.statusDetails.message))
     assert first["name"] == "Decides nothing"
+
+
+@pytest.mark.parametrize(
+    ("observed", "limit", "used"),
+    [(0.09, 0.02, "450%"), (0.9, 0.98, "500%"), (3000.0, 2500.0, "120%"), (1.0, 4.0, "175%")],
+)
+def test_a_broken_limit_is_shown_as_far_as_it_was_broken(observed: float, limit: float, used: str) -> None:
+    """A most against what was seen; of a least share, what is missing against what may be."""
+    row = Row("load/x/rate", "fail", observed=observed, limit=limit)
+    assert f"<td>{used}</td>" in charts.limits(ReportSource(VERDICTS["promote"], [row], RUN))
 
 
 def junit_cases(rows: Sequence[Row]) -> list[ET.Element]:

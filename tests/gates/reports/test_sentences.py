@@ -38,7 +38,7 @@ def made(decision: Decision, action: Action = NOTHING, *findings: Finding, **mor
 LET_PASS = dataclasses.replace(UNREACHED, effect=Effect.NOTE)
 UNDECIDED_ONE = Finding("cohort/agent-success", "unknown", "warn", Effect.NOTE, "too few tenants")
 LESS = "kept its promises, except for 1 broken and 1 unseen that the policy lets pass"
-TO_TENANTS = "broke one promise to the 10 % of tenants that had it"
+TO_TENANTS = "broke one promise (idempotency keys) to the 10 % of tenants that had it"
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,17 @@ TO_TENANTS = "broke one promise to the 10 % of tenants that had it"
         ),
         (
             made(Decision.HOLD, Action("none", 0, 0, "nothing_to_do"), UNREACHED),
-            "could not be judged, and outbox.enabled stays off: see to the cause, then run the gate again.",
+            (
+                "could not be judged (nothing answers at BASE_URL), and outbox.enabled stays off: see to the cause,"
+                " then run the gate again."
+            ),
         ),
         (
             made(Decision.HOLD, NOTHING, dataclasses.replace(BROKEN, effect=Effect.HOLD)),
-            "broke one promise, and outbox.enabled stays as it is: mend what failed, then run the gate again.",
+            (
+                "broke one promise (idempotency keys), and outbox.enabled stays as it is: mend what failed, then run"
+                " the gate again."
+            ),
         ),
     ],
 )
@@ -189,7 +195,7 @@ def test_every_medium_tells_the_same_sentences() -> None:
         texts = [reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN) for kind in KINDS]
         for text in (*texts, verdict_text(verdict, colour=False)):
             for part in str(told.done).split("outbox.enabled"):
-                assert part.strip() in text
+                assert part.strip() in text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_a_rollback_says_nothing_beside_the_point() -> None:
