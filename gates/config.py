@@ -120,6 +120,14 @@ def load_target(environ: Mapping[str, str]) -> Target:
     return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
 
 
+def meant(environ: Mapping[str, str]) -> list[str]:
+    """The variables by which a caller means a deployment, also where they are empty: a name that is mistyped, or a
+    secret that a pipeline has not, is no wish for the reference.
+    """
+    found = [name for name in MEANING if name in environ]
+    return found if environ.get("GATE_TARGET", "").strip() != TargetKind.REFERENCE.value else found[1:]
+
+
 def held(environ: Mapping[str, str]) -> Target:
     """The secrets that the environment holds, also where they cannot be used: to be hidden, and for nothing else."""
     given = {n: environ.get(n, "").strip() for n, variable in VARIABLES.items() if variable.secret}
@@ -145,6 +153,12 @@ def _parsed(name: str, text: str) -> object:
         observed = "cannot be used" if variable.secret else f"is {text[:80]!a}"
         raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
+
+MEANING = (
+    *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),
+    *("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
+)
+"""What nobody sets who wants the reference brought up."""
 
 ACTORS = (
     *("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILDKITE_BUILD_CREATOR", "CIRCLE_USERNAME", "BUILD_REQUESTEDFOR"),

@@ -37,8 +37,8 @@ OURS = (
     *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
-FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", "tmp")
-"""Those that a run makes in its own."""
+FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", ".gate-tmp")
+"""Those that a run makes in its own, and writes and removes files in."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
@@ -84,9 +84,19 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             said = f"another gate writes to {folder}; allowed: one at a time"
             raise CannotWork(f"{said}. Wait for its end, or give another --output") from None
+        if others := _of_others(folder):
+            said = f"{folder} has {', '.join(others)}, and no file of a gate: a run would write and remove files there"
+            raise CannotWork(f"{said}; allowed: a new folder, or that of a run. Correct --output")
         yield
     finally:
         os.close(lock)
+
+
+def _of_others(folder: Path) -> list[str]:
+    """Folders with the names of a run's that no run has made."""
+    if any((folder / name).is_file() for name in (RUN, VERDICT, EVIDENCE)):
+        return []
+    return [name for name in FOLDERS if (folder / name).is_dir() and any((folder / name).iterdir())]
 
 
 def unfinished(run: Mapping[str, Any]) -> Verdict:

@@ -73,6 +73,8 @@ class Desk:
             return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
         undone = [one for past in pasts for one in past if _of_any_kind(one)]
         known = [_undone(one, undone) for one in found if not _of_any_kind(one)] or found
+        if all(one.release != release for past in pasts for one in past):
+            known = [_of_others(one) for one in known]
         answers = [self._told(one, release, kind) for one in known]
         told = min(answers, key=lambda t: GRAVITY.index(Decision(t["decision"])))
         kinds = sorted({one.target for past in pasts for one in past} - {""})
@@ -109,7 +111,11 @@ class Desk:
         return [read(path.parent) for path in sorted(self.state.glob(f"*/{FILE}"))]
 
     def get(self, target: str, credential: str) -> DeskAnswer:
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+            asked = parse_qs(parts.query, max_num_fields=20)
+        except ValueError:
+            return _refused(400, "an address with at most 20 fields is read")
         if parts.path == "/healthz":
             return DeskAnswer(200, '{"status": "ok"}\n')
         if not self._admits(credential):
@@ -117,7 +123,6 @@ class Desk:
         if parts.path == "/metrics":
             return DeskAnswer(200, self.metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if parts.path == VERDICT:
-            asked = parse_qs(parts.query, max_num_fields=20)
             release, kinds = asked.get("release", [""]), foreign.text(",".join(asked.get("target", [])), 200)
             told = self.verdict_of(foreign.text(release[0], 200) if len(release) == 1 else "", kinds)
             return DeskAnswer(200, _dumped(told))
@@ -125,7 +130,7 @@ class Desk:
 
     def post(self, target: str, body: bytes, credential: str) -> DeskAnswer:
         """Flagger's webhooks. The metadata has `release` (without it the checksum counts) and `target`, its kind."""
-        path = urlsplit(target).path
+        path = target.partition("?")[0]
         hook = path.removeprefix(FLAGGER)
         if not path.startswith(FLAGGER) or hook not in {*CONFIRMS, *NOTED, "rollback"}:
             return _refused(404, f"there is POST {FLAGGER}TYPE, of {', '.join((*CONFIRMS, *NOTED, 'rollback'))}")
@@ -182,6 +187,14 @@ def _undone(one: PastDecision, rollbacks: Sequence[PastDecision]) -> PastDecisio
     if one.decision is not Decision.PROMOTE or at is None:
         return one
     return next((r for r in reversed(rollbacks) if r.finished is not None and r.finished >= at), one)
+
+
+def _of_others(one: PastDecision) -> PastDecision:
+    """A decision about a release that nobody has judged: a rollback by hand was of those that were there."""
+    if not one.is_by_hand:
+        return one
+    said = f"the gate has not judged this release, and before it the flag was rolled back: {one.reason}"
+    return dataclasses.replace(one, decision=Decision.HOLD, reason=said)
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:

@@ -121,6 +121,10 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
         (("run", "--policy", "BROKEN"), {}, 3, "broken.yaml:2:1: the unknown key 'rolout'"),
         (("lint", "--policy", "BROKEN"), {}, 3, "Did you mean 'rollout'?"),
         (("run",), {"GATE_TARGET": "prod"}, 3, "GATE_TARGET is 'prod'"),
+        (("run",), {"GATE_TARGET": "production", "BASE_ULR": "http://127.0.0.1:9"}, 3, "and there is GATE_TARGET;"),
+        (("run",), {"BASE_URL": " ", "DATABASE_URL": ""}, 3, "and there is BASE_URL, DATABASE_URL;"),
+        (("drill",), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "and there is TRANSBOT_HMAC_SECRET;"),
+        (("run", "--output", ""), {"BASE_URL": "http://127.0.0.1:9"}, 2, "it is empty"),
         (("drill",), {"TEST_DLQ": "1", "BASE_URL": "http://127.0.0.1:9"}, 3, "TEST_DLQ"),
         (("promote", "--reason", "x"), {}, 3, "DATABASE_URL is not set"),
         (("flags",), {"DATABASE_URL": "postgresql://u:planted-pw@127.0.0.1:9/x"}, 4, "at DATABASE_URL"),
@@ -180,7 +184,6 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
     """
     with serving(lambda _path: (200, {"release": "r1"})) as url:
         clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url, "TRANSBOT_HMAC_SECRET": SECRET}
-        (tmp_path / "left.txt").write_text(f"an answer: {SECRET}", encoding="utf-8")
         default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
         words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
         process = subprocess.Popen(
@@ -190,6 +193,8 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         while not (tmp_path / "logs").exists():
             assert time.monotonic() < deadline
             assert process.poll() is None
+        left = tmp_path / "logs" / "left.txt"
+        left.write_text(f"an answer: {SECRET}", encoding="utf-8")
         for number in numbers:
             process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -197,7 +202,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         assert "Traceback" not in err
         assert not out
         assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
-        assert (tmp_path / "left.txt").read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
+        assert left.read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
         while str(tmp_path) in "".join(
             command_lines()
         ):  # what was just being started dies with its parent, a moment later

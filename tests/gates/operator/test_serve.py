@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +24,7 @@ import pytest
 from gates import past_decisions
 from gates.operator.serve import MOST_BODY, Desk, VerdictServer
 from gates.past_decisions import PastDecision, read, remember
-from gates.verdict import Decision
+from gates.verdict import Action, Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
 from tests.sources import ROOT
@@ -371,3 +373,37 @@ def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
     assert done.returncode == 0, done
     (folder,) = tmp_path.iterdir()
     assert [one.target for one in read(folder)] == [kind]
+
+
+def test_a_rollback_by_hand_rolls_back_what_was_judged_before_it(tmp_path: Path) -> None:
+    """A release that comes later holds until the gate has looked at it; a run that knew no release may be of it."""
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    remember(tmp_path / "db", decided(Decision.PROMOTE, minutes=30))
+    remember(tmp_path / "db", PastDecision.rolled_back(Action("rollback"), "harm", "", NOW))
+    assert [desk.verdict_of(name)["decision"] for name in ("r-1", "r-2")] == ["rollback", "hold"]
+    assert "not judged this release, and before it the flag was rolled back: harm" in desk.verdict_of("r-2")["reason"]
+    assert desk.post(ROLLBACK, b'{"metadata": {"release": "r-2"}}', "").status == 403
+    remember(tmp_path / "db", decided(Decision.ROLLBACK, "", minutes=1, run_id="c3"))
+    assert desk.verdict_of("r-2")["decision"] == "rollback"
+
+
+def test_a_rollback_that_a_signal_ends_is_remembered(migrated_url: str, tmp_path: Path) -> None:
+    """It was ordered, and may be done: no older promote is told from then on."""
+    with psycopg.connect(migrated_url) as holder:
+        holder.execute("lock table public.feature_flags")
+        environ = {**os.environ, "DATABASE_URL": migrated_url, "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-m", "gates", "rollback", "--reason", "harm", "--state", str(tmp_path)]
+        with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "not yet possible" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 21
+    (folder,) = tmp_path.iterdir()
+    assert [(one.decision, one.exit_code) for one in read(folder)] == [(Decision.ROLLBACK, 21)]
+
+
+def test_an_address_that_cannot_be_read_is_answered(port: int, tmp_path: Path) -> None:
+    """No answer at all would be an error of the network to a controller."""
+    assert ask(port, "/v1/verdict?" + "&".join(f"a{n}=1" for n in range(30)))[0] == 400
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    assert (desk.get("http://[", "").status, desk.post("http://[", b"{}", "").status) == (400, 404)
