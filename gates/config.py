@@ -100,8 +100,15 @@ def _login() -> str:
 
 
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that."""
-    _Process.environ = {**env_file.read(path, warn), **environ}
+    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that.
+
+    What libpq and OpenSSL read by themselves is this process's from now on: `PGSSLMODE` in a file is no less an order.
+    """
+    found = env_file.read(path, warn)
+    for name in found.keys() - environ.keys() - REDIRECTS:
+        if name.startswith(LIBRARIES):
+            os.environ[name] = found[name]
+    _Process.environ = {**found, **environ}
     return dict(_Process.environ)
 
 
@@ -153,6 +160,9 @@ def _parsed(name: str, text: str) -> object:
         observed = "cannot be used" if variable.secret else f"is {text[:80]!a}"
         raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
+
+LIBRARIES = ("PG", "SSL_CERT_")
+"""Beginnings of the variables that libpq and OpenSSL read."""
 
 MEANING = (
     *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),

@@ -110,8 +110,7 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy
     and, of another dialect, the checks that passed.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write(folder / claims.FILE, claims.dump(areas))
+        claims.write(folder, areas, verdict.contract, promoted=verdict.decision is Decision.PROMOTE)
         others = [f.check for f in verdict.findings] + [e.check for e in verdict.not_applicable]
         passed.remember(folder, policy, others)
     except OSError as error:

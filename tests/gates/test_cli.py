@@ -156,6 +156,18 @@ def test_an_error_has_its_exit_code_and_no_traceback(
     assert not done.stdout
 
 
+def test_what_libpq_reads_counts_from_a_file_of_variables_too(tmp_path: Path) -> None:
+    """An order to verify the server that nobody heard would send the password to whoever answers."""
+    (tmp_path / "gate.env").write_text(
+        "DATABASE_URL=postgresql://u:planted-pw@127.0.0.1:9/x\nPGSSLMODE=mistyped\nPGHOST=elsewhere.invalid\n"
+    )
+    (tmp_path / "gate.env").chmod(0o600)
+    done = gate("flags", "--env-file", "gate.env", cwd=tmp_path)
+    assert (done.returncode, 'invalid sslmode value: "mistyped"' in done.stderr) == (4, True), done
+    done = gate("flags", "--env-file", "gate.env", cwd=tmp_path, environ={"PGSSLMODE": "disable"})
+    assert (done.returncode, "port 9 failed: Connection refused" in done.stderr) == (4, True), done
+
+
 def test_a_pipeline_is_shown_why_the_gate_could_not_work(tmp_path: Path) -> None:
     """At the top of the job, also where no file is to blame."""
     done = gate("run", cwd=tmp_path, environ={"GATE_TARGET": "prod", "GITHUB_ACTIONS": "true"})
