@@ -122,7 +122,8 @@ class Policy:
     """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
 
     stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
-    scope: the claims on the contract; by default all of it. names: those of gate.yaml as one line of JSON, so that a
+    scope: the claims on the contract; by default all of it. settings: what evidence is made by, where it is not the
+    default: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that a
     verdict under other names is a verdict of another policy.
     """
 
@@ -140,6 +141,7 @@ class Policy:
     stage: str = ""
     scope: Scope = WHOLE
     names: str = ""
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
@@ -177,6 +179,7 @@ class Policy:
             "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
             "catalogue": [_lean(s) for s in self.catalogue],
             **({"names": self.names} if self.names else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
         }
 
     @property
@@ -210,6 +213,7 @@ class Policy:
             waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),
             names=data.get("names", ""),
+            settings={str(name): float(value) for name, value in data.get("settings", {}).items()},
             max_age_minutes=data["max_age_minutes"],
             lag_checks=tuple(data["lag_checks"]),
             rollout=RolloutPlan.of(data["rollout"]),
