@@ -17,6 +17,7 @@ from gates.decision.names_file import NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
+from gates.deployment.identity import is_here
 from gates.deployment.libpq import REDIRECTS, other_passwords, placed
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -124,7 +125,13 @@ def load_target(environ: Mapping[str, str]) -> Target:
     if found.get("database_url"):
         found["database_url"] = placed(found["database_url"], environ)
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
-    return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
+    target = Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
+    if kind is TargetKind.REFERENCE and not is_here(target):
+        raise ConfigError(
+            "GATE_TARGET is reference, and BASE_URL or DATABASE_URL leads to another machine; allowed: a reference of"
+            " the gate's own, in which it breaks what it likes. Say production or staging"
+        )
+    return target
 
 
 def meant(environ: Mapping[str, str]) -> list[str]:

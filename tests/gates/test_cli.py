@@ -122,6 +122,15 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
         (("lint", "--policy", "BROKEN"), {}, 3, "Did you mean 'rollout'?"),
         (("run",), {"GATE_TARGET": "prod"}, 3, "GATE_TARGET is 'prod'"),
         (("run",), {"GATE_TARGET": "production", "BASE_ULR": "http://127.0.0.1:9"}, 3, "and there is GATE_TARGET;"),
+        *(
+            (("run",), {"GATE_TARGET": "reference", **doors}, 3, "leads to another machine")
+            for doors in (
+                {"BASE_URL": "https://db.example"},
+                {"DATABASE_URL": "postgresql://u@127.0.0.1,10.0.0.7/x"},
+                {"DATABASE_URL": "hostaddr=10.0.0.7 host=localhost"},
+                {"DATABASE_URL": "dbname=x", "PGHOST": "db.example"},
+            )
+        ),
         (("run",), {"BASE_URL": " ", "DATABASE_URL": ""}, 3, "and there is BASE_URL, DATABASE_URL;"),
         (("drill",), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "and there is TRANSBOT_HMAC_SECRET;"),
         (("run", "--output", ""), {"BASE_URL": "http://127.0.0.1:9"}, 2, "it is empty"),
