@@ -20,8 +20,9 @@ from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack, first_line
-from gates.evidence import CheckSpec, Evidence, JsonValue, stamp
+from gates.evidence import CheckSpec, Evidence, JsonValue, stamp, typed
 from gates.evidence_file import ChainEnd, read_log
+from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict, settle
 
 FORMAT = 2
@@ -211,13 +212,13 @@ def read(folder: Path) -> Recorded:
     """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run."""
     path = folder / RUN
     try:
-        run = _readable(json.loads(disk.read(path)))
+        run = _readable(foreign.json_value(disk.read(path), None))
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])
         decided_at = dt.datetime.fromisoformat(run["decided_at"])
         action = Action.from_json(run["action"])
-        evidence = read_log(folder / EVIDENCE, ChainEnd(**run["evidence"])).evidence
+        evidence = read_log(folder / EVIDENCE, typed(ChainEnd(**run["evidence"]))).evidence
         started_at, finished_at = str(run["started_at"]), str(run["finished_at"])
     except FileNotFoundError as error:
         lost = f"there is no {error.filename}; allowed: the folder of a gate run"
@@ -229,7 +230,9 @@ def read(folder: Path) -> Recorded:
     return Recorded(run, evidence, settle(verdict, action, started_at, finished_at), policy.catalogue)
 
 
-def _readable(run: dict[str, Any]) -> dict[str, Any]:
+def _readable(run: JsonValue) -> dict[str, Any]:
+    if not isinstance(run, dict):
+        raise TypeError("it is no JSON object, or one that names a member twice")
     if run["format"] != FORMAT:
         raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
     return run

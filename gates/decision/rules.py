@@ -14,7 +14,7 @@ from typing import Any
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.cohorts import CohortLimits
 from gates.decision.floor import EVERY_FLOOR
-from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where, typed
 from gates.text.patterns import matches
 from gates.verdict import EFFECT_ORDER, Effect
 
@@ -112,9 +112,9 @@ class RolloutPlan:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> RolloutPlan:
         """The plan of a policy's `rollout`, or of what to_json wrote. Raise TypeError on another member."""
-        given: dict[str, Any] = {**data, "cohorts": CohortLimits(**data.get("cohorts", {}))}
+        given: dict[str, Any] = {**data, "cohorts": typed(CohortLimits(**data.get("cohorts", {})))}
         given |= {"steps": tuple(data["steps"])} if "steps" in data else {}
-        return cls(**given)
+        return typed(cls(**given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Policy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
-        return cls(
+        found = cls(
             catalogue=tuple(CheckSpec.from_json({"claim": "", "cost": "", **s}) for s in data["catalogue"]),
             target=TargetKind(data["target"]),
             release=data["release"],
@@ -210,7 +210,7 @@ class Policy:
             disruptive=data["disruptive"],
             scope=Scope.from_json(data["contract"]),
             rules=tuple(_rule(r) for r in data["rules"]),
-            waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
+            waivers=tuple(_waiver(w) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),
             names=data.get("names", ""),
             settings={str(name): float(value) for name, value in data.get("settings", {}).items()},
@@ -218,6 +218,9 @@ class Policy:
             lag_checks=tuple(data["lag_checks"]),
             rollout=RolloutPlan.of(data["rollout"]),
         )
+        if typed(found).stage and found.stage not in STAGES:
+            raise ValueError(f"there is no stage {found.stage[:40]!r}")
+        return found
 
 
 def _digest(value: JsonValue) -> str:
@@ -232,4 +235,8 @@ def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
 def _rule(data: Mapping[str, Any]) -> PolicyRule:
     severity = Severity(data["severity"]) if data["severity"] else None
     decides = Effect(data["decides"]) if data["decides"] else None
-    return PolicyRule(**{**data, "severity": severity, "decides": decides})
+    return typed(PolicyRule(**{**data, "severity": severity, "decides": decides}))
+
+
+def _waiver(data: Mapping[str, Any]) -> Waiver:
+    return typed(Waiver(**{**data, "expires": dt.date.fromisoformat(data["expires"])}))
