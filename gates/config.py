@@ -17,6 +17,7 @@ from gates.decision.names_file import NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
+from gates.deployment.identity import is_here
 from gates.deployment.libpq import REDIRECTS, other_passwords, placed
 from gates.deployment.target import Target
 from gates.errors import ConfigError
@@ -100,8 +101,15 @@ def _login() -> str:
 
 
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that."""
-    _Process.environ = {**env_file.read(path, warn), **environ}
+    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that.
+
+    What libpq and OpenSSL read by themselves is this process's from now on: `PGSSLMODE` in a file is no less an order.
+    """
+    found = env_file.read(path, warn)
+    for name in found.keys() - environ.keys() - REDIRECTS:
+        if name.startswith(LIBRARIES):
+            os.environ[name] = found[name]
+    _Process.environ = {**found, **environ}
     return dict(_Process.environ)
 
 
@@ -117,7 +125,21 @@ def load_target(environ: Mapping[str, str]) -> Target:
     if found.get("database_url"):
         found["database_url"] = placed(found["database_url"], environ)
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
-    return Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
+    target = Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
+    if kind is TargetKind.REFERENCE and not is_here(target):
+        raise ConfigError(
+            "GATE_TARGET is reference, and BASE_URL or DATABASE_URL leads to another machine; allowed: a reference of"
+            " the gate's own, in which it breaks what it likes. Say production or staging"
+        )
+    return target
+
+
+def meant(environ: Mapping[str, str]) -> list[str]:
+    """The variables by which a caller means a deployment, also where they are empty: a name that is mistyped, or a
+    secret that a pipeline has not, is no wish for the reference.
+    """
+    found = [name for name in MEANING if name in environ]
+    return found if environ.get("GATE_TARGET", "").strip() != TargetKind.REFERENCE.value else found[1:]
 
 
 def held(environ: Mapping[str, str]) -> Target:
@@ -145,6 +167,15 @@ def _parsed(name: str, text: str) -> object:
         observed = "cannot be used" if variable.secret else f"is {text[:80]!a}"
         raise ConfigError(f"{name} {observed}; allowed: {unfit}. Correct the variable") from None
 
+
+LIBRARIES = ("PG", "SSL_CERT_")
+"""Beginnings of the variables that libpq and OpenSSL read."""
+
+MEANING = (
+    *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),
+    *("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
+)
+"""What nobody sets who wants the reference brought up."""
 
 ACTORS = (
     *("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILDKITE_BUILD_CREATOR", "CIRCLE_USERNAME", "BUILD_REQUESTEDFOR"),

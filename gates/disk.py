@@ -85,7 +85,7 @@ def folder(path: Path) -> Path:
 
 def clear(place: Path, names: tuple[str, ...]) -> None:
     """Remove what killed writers left in a folder, and what is a link among these names."""
-    for left in place.glob(f".*{_FRESH}"):
+    for left in place.glob(f".*.{'[0-9a-f]' * 16}{_FRESH}"):
         left.unlink(missing_ok=True)
     for path in (place / name for name in names):
         if path.is_symlink():

@@ -12,11 +12,12 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gates.text import foreign
 
 JsonValue = foreign.JsonValue
+D = TypeVar("D")
 
 VARIABLES = "preflight/variables"
 """The check that names the variables that are not set: what needs one stands behind it."""
@@ -114,7 +115,7 @@ class CheckSpec:
                 values[name] = tuple(_strings(values[name]))
         values["severity"] = Severity(str(values["severity"]))
         values["where"] = Where(str(values["where"]))
-        return cls(**values)
+        return typed(cls(**values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,28 @@ _MEMBERS: dict[str, Any] = {
     "duration_ms": int | float,
     "details": Mapping,
 }
+
+
+MOST_NUMBER = 1e12
+"""No setting and no percentage is larger."""
+_TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | float, "dict[str, JsonValue]": dict}
+
+
+def typed(one: D) -> D:
+    """The object, whose texts, numbers and tuples of them are what its class says. Raise TypeError."""
+    for member in dataclasses.fields(one):  # type: ignore[arg-type]  # of dataclasses alone
+        value, kind = getattr(one, member.name), str(member.type).removesuffix(" | None")
+        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
+        wanted = _TYPED.get(inner)
+        if wanted is None or (value is None and kind != member.type):
+            continue
+        if (inner != kind) is not isinstance(value, tuple):
+            raise TypeError(f"{member.name} is no {member.type}")
+        for part in value if inner != kind else (value,):
+            odd = isinstance(part, bool) is not (wanted is bool) or not isinstance(part, wanted)
+            if odd or (isinstance(part, int | float) and not abs(part) <= MOST_NUMBER):
+                raise TypeError(f"{member.name} is {foreign.text(part, 80)}; it is no {inner}")
+    return one
 
 
 def stamp(at: dt.datetime) -> str:

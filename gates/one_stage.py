@@ -50,7 +50,7 @@ def run_stage(request: RunRequest, stage: str) -> Verdict:
                 turn.block()
             else:
                 stages = works[stage]()
-    scrub(request.out, hidden(context.target))
+    scrub(request.out, hidden(context.target), run.OWN)
     policy, now = request.policy_for(target).of_stage(stage), request.now()
     end, nothing = read_log(context.evidence, run=context.run_id).end, Action("none", result="nothing_to_do")
     done = record.Decided(policy, now, end, nothing, stamp(now))

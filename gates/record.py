@@ -20,8 +20,9 @@ from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack, first_line
-from gates.evidence import CheckSpec, Evidence, JsonValue, stamp
+from gates.evidence import CheckSpec, Evidence, JsonValue, stamp, typed
 from gates.evidence_file import ChainEnd, read_log
+from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict, settle
 
 FORMAT = 2
@@ -37,8 +38,8 @@ OURS = (
     *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
 )
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
-FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", "tmp")
-"""Those that a run makes in its own."""
+FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", ".gate-tmp")
+"""Those that a run makes in its own, and writes and removes files in."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
@@ -84,9 +85,19 @@ def held(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             said = f"another gate writes to {folder}; allowed: one at a time"
             raise CannotWork(f"{said}. Wait for its end, or give another --output") from None
+        if others := _of_others(folder):
+            said = f"{folder} has {', '.join(others)}, and no file of a gate: a run would write and remove files there"
+            raise CannotWork(f"{said}; allowed: a new folder, or that of a run. Correct --output")
         yield
     finally:
         os.close(lock)
+
+
+def _of_others(folder: Path) -> list[str]:
+    """Folders with the names of a run's that no run has made."""
+    if any((folder / name).is_file() for name in (RUN, VERDICT, EVIDENCE)):
+        return []
+    return [name for name in FOLDERS if (folder / name).is_dir() and any((folder / name).iterdir())]
 
 
 def unfinished(run: Mapping[str, Any]) -> Verdict:
@@ -201,13 +212,13 @@ def read(folder: Path) -> Recorded:
     """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run."""
     path = folder / RUN
     try:
-        run = _readable(json.loads(disk.read(path)))
+        run = _readable(foreign.json_value(disk.read(path), None))
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])
         decided_at = dt.datetime.fromisoformat(run["decided_at"])
         action = Action.from_json(run["action"])
-        evidence = read_log(folder / EVIDENCE, ChainEnd(**run["evidence"])).evidence
+        evidence = read_log(folder / EVIDENCE, typed(ChainEnd(**run["evidence"]))).evidence
         started_at, finished_at = str(run["started_at"]), str(run["finished_at"])
     except FileNotFoundError as error:
         lost = f"there is no {error.filename}; allowed: the folder of a gate run"
@@ -219,7 +230,9 @@ def read(folder: Path) -> Recorded:
     return Recorded(run, evidence, settle(verdict, action, started_at, finished_at), policy.catalogue)
 
 
-def _readable(run: dict[str, Any]) -> dict[str, Any]:
+def _readable(run: JsonValue) -> dict[str, Any]:
+    if not isinstance(run, dict):
+        raise TypeError("it is no JSON object, or one that names a member twice")
     if run["format"] != FORMAT:
         raise ValueError(f"format {run['format']} where {FORMAT} is read: another version of the gate wrote it")
     return run

@@ -44,6 +44,8 @@ from gates.stages.turn import Turn
 from gates.verdict import Decision, Verdict, settle
 
 COMPANIES = "companies.txt"
+OWN = (*record.OURS, *record.FOLDERS, *FILES)
+"""What a run writes in its folder."""
 
 
 def run_gate(request: RunRequest) -> Verdict:
@@ -108,8 +110,7 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy
     and, of another dialect, the checks that passed.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write(folder / claims.FILE, claims.dump(areas))
+        claims.write(folder, areas, verdict.contract, promoted=verdict.decision is Decision.PROMOTE)
         others = [f.check for f in verdict.findings] + [e.check for e in verdict.not_applicable]
         passed.remember(folder, policy, others)
     except OSError as error:
@@ -180,14 +181,14 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 context.block(context.applicable(("",)), first.unreachable[0])
             else:
                 stages += in_turn(context, request)
-            scrub(request.out, hidden(context.target))
+            scrub(request.out, hidden(context.target), OWN)
             context.evidence.stat()
             return Collected(first.target, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
             log = read_bytes(held.read(), run=context.run_id)
             with suppress(OSError):
-                scrub(request.out, hidden(context.target))
+                scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, tuple(stages), log, error)

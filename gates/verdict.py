@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.contract.scope import WHOLE, Scope
-from gates.evidence import JsonValue
+from gates.evidence import JsonValue, typed
 from gates.text import characters
 from gates.text.quantity import with_unit
 
@@ -212,7 +212,7 @@ class Action:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Action:
-        return cls(
+        found = cls(
             data["kind"],
             data["from"],
             data["to"],
@@ -222,8 +222,9 @@ class Action:
             data["recovery"],
             data.get("flag", ""),
             data.get("by_hand", ""),
-            tuple(StepOutcome(**s) for s in data.get("steps", ())),
+            tuple(typed(StepOutcome(**s)) for s in data.get("steps", ())),
         )
+        return typed(found)
 
 
 @dataclass(frozen=True, slots=True)

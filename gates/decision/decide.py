@@ -17,7 +17,7 @@ from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
 from gates.decision.difference import NEVER_PASSED, PASSED_HERE, may_be_a_difference
 from gates.decision.floor import floor_of, not_claimed, on_floor, parts_of
-from gates.decision.margin import nearest
+from gates.decision.margin import nearest, wider
 from gates.decision.rules import STAGES, Policy, Waiver, again
 from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -61,16 +61,15 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
-    stage = StageResult(policy.stage, result)
-    reason = f"{verdict.reason}; a stage alone is no gate"
+    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate"
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 
 def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
     """Warnings about a login that is, or may become, a superuser, or goes to a server that is not verified."""
     seen = [e.details for e in evidence if e.check == DATABASE and policy.target is not TargetKind.REFERENCE]
-    told = [d.get("login") for d in seen]
-    found = sorted({f"{t.get('name')} {t['excess']}" for t in told if isinstance(t, dict) and t.get("excess")})
+    told = [t for d in seen if isinstance(t := d.get("login"), dict)]
+    found = sorted({f"{t.get('name')} {t['excess']}" for t in told if t.get("excess")})
     strong = (
         f"the gate's login {', '.join(found)}: what the target's owner put into triggers and policies runs with its"
         " rights. Use a login that may no more than a gate needs (replay_gate)"
@@ -110,7 +109,7 @@ def weigh(
     spared += [NotRequired(a.spec.id, "undecided") for a in assessed if is_undecided(a)]
     return Verdict(
         decision=decision,
-        reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines)),
+        reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines), wider(policy)),
         release=policy.release,
         target=policy.target.value,
         policy_digest=policy.digest,
@@ -320,8 +319,8 @@ def _decision(findings: Sequence[Finding], assessed: Sequence[Assessed]) -> Deci
     effects = {f.effect for f in findings}
     if Effect.ROLLBACK in effects:
         return Decision.ROLLBACK
-    seen = any(a.outcome is Outcome.PASS for a in assessed)
-    return Decision.HOLD if Effect.HOLD in effects or not seen else Decision.PROMOTE
+    promotes = Effect.HOLD not in effects and any(a.outcome is Outcome.PASS for a in assessed)
+    return Decision.PROMOTE if promotes else Decision.HOLD
 
 
 def _variables_not_set(lines: dict[str, list[Evidence]]) -> tuple[str, ...]:
@@ -336,10 +335,11 @@ def _reason(
     spared: Sequence[NotRequired],
     shut: Evidence | None,
     not_set: tuple[str, ...],
+    wide: str,
 ) -> str:
     """One sentence that cites the causes; what they block is only counted."""
     if decision is Decision.PROMOTE:
-        return f"all {counts.passed} required checks passed" + _noted(findings, spared)
+        return f"all {counts.passed} required checks passed" + _noted(findings, spared, wide)
     wanted = Effect.ROLLBACK if decision is Decision.ROLLBACK else Effect.HOLD
     holding = [f for f in findings if f.effect is wanted]
     causes = [f for f in holding if not f.blocked_by] or holding
@@ -381,10 +381,10 @@ def _more(causes: Sequence[Finding], findings: Sequence[Finding]) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired]) -> str:
-    """What a promote stands on less than the whole catalogue: failures only noted, checks not required."""
+def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired], wide: str) -> str:
+    """What a promote stands on less than the whole: failures only noted, checks not required, wide margins."""
     noted = sum(f.effect is Effect.NOTE for f in findings)
-    parts = [part for part in (f"{noted} noted" if noted else "", not_required_text(spared)) if part]
+    parts = [part for part in (f"{noted} noted" if noted else "", not_required_text(spared), wide) if part]
     return f" ({'; '.join(parts)})" if parts else ""
 
 

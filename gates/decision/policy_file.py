@@ -257,6 +257,7 @@ class PolicyFile:
             rollout=self.plan,
             scope=self.scope,
             names=self.names.dump() if self.names else "",
+            settings=_judging(self.settings),
             **values.get("evidence", {}),
             **optional,
         )
@@ -354,6 +355,17 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
         attestations=tuple(Attestation(**a) for a in values.get("attestations", ())),
         rollout=RolloutPlan.of(values.get("rollout", {})),
     )
+
+
+def _judging(settings: Settings) -> dict[str, float]:
+    """By which settings evidence is made that a verdict goes by, where they are not the default."""
+    usual = Settings()
+    members = {
+        "stages.load.slower_percent": (settings.load_slower_percent, usual.load_slower_percent),
+        "stages.load.failed_percent": (settings.load_failed_percent, usual.load_failed_percent),
+        "sql.require_checkpoint": (settings.require_checkpoint, usual.require_checkpoint),
+    }
+    return {name: float(given) for name, (given, default) in members.items() if given != default}
 
 
 def _rule(pattern: str, values: Mapping[str, Any]) -> PolicyRule:

@@ -14,7 +14,7 @@ from typing import Any
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.cohorts import CohortLimits
 from gates.decision.floor import EVERY_FLOOR
-from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where
+from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind, Where, typed
 from gates.text.patterns import matches
 from gates.verdict import EFFECT_ORDER, Effect
 
@@ -112,9 +112,9 @@ class RolloutPlan:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> RolloutPlan:
         """The plan of a policy's `rollout`, or of what to_json wrote. Raise TypeError on another member."""
-        given: dict[str, Any] = {**data, "cohorts": CohortLimits(**data.get("cohorts", {}))}
+        given: dict[str, Any] = {**data, "cohorts": typed(CohortLimits(**data.get("cohorts", {})))}
         given |= {"steps": tuple(data["steps"])} if "steps" in data else {}
-        return cls(**given)
+        return typed(cls(**given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ class Policy:
     """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
 
     stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
-    scope: the claims on the contract; by default all of it. names: those of gate.yaml as one line of JSON, so that a
+    scope: the claims on the contract; by default all of it. settings: what evidence is made by, where it is not the
+    default: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that a
     verdict under other names is a verdict of another policy.
     """
 
@@ -140,6 +141,7 @@ class Policy:
     stage: str = ""
     scope: Scope = WHOLE
     names: str = ""
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def of_stage(self, stage: str) -> Policy:
         """The same policy for one stage alone."""
@@ -177,6 +179,7 @@ class Policy:
             "waivers": [{**dataclasses.asdict(w), "expires": w.expires.isoformat()} for w in self.waivers],
             "catalogue": [_lean(s) for s in self.catalogue],
             **({"names": self.names} if self.names else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
         }
 
     @property
@@ -198,7 +201,7 @@ class Policy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
-        return cls(
+        found = cls(
             catalogue=tuple(CheckSpec.from_json({"claim": "", "cost": "", **s}) for s in data["catalogue"]),
             target=TargetKind(data["target"]),
             release=data["release"],
@@ -207,13 +210,17 @@ class Policy:
             disruptive=data["disruptive"],
             scope=Scope.from_json(data["contract"]),
             rules=tuple(_rule(r) for r in data["rules"]),
-            waivers=tuple(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])}) for w in data["waivers"]),
+            waivers=tuple(_waiver(w) for w in data["waivers"]),
             unwaivable=tuple(data["unwaivable"]),
             names=data.get("names", ""),
+            settings={str(name): float(value) for name, value in data.get("settings", {}).items()},
             max_age_minutes=data["max_age_minutes"],
             lag_checks=tuple(data["lag_checks"]),
             rollout=RolloutPlan.of(data["rollout"]),
         )
+        if typed(found).stage and found.stage not in STAGES:
+            raise ValueError(f"there is no stage {found.stage[:40]!r}")
+        return found
 
 
 def _digest(value: JsonValue) -> str:
@@ -228,4 +235,8 @@ def _lean(spec: CheckSpec) -> dict[str, JsonValue]:
 def _rule(data: Mapping[str, Any]) -> PolicyRule:
     severity = Severity(data["severity"]) if data["severity"] else None
     decides = Effect(data["decides"]) if data["decides"] else None
-    return PolicyRule(**{**data, "severity": severity, "decides": decides})
+    return typed(PolicyRule(**{**data, "severity": severity, "decides": decides}))
+
+
+def _waiver(data: Mapping[str, Any]) -> Waiver:
+    return typed(Waiver(**{**data, "expires": dt.date.fromisoformat(data["expires"])}))

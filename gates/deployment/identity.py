@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from urllib.parse import urlsplit
 
 import psycopg
@@ -50,3 +51,18 @@ def database_place(target: Target) -> str:
     name = parts.get("dbname") or parts.get("user") or ""
     service = f" of service {parts['service']}" if parts.get("service") else ""
     return f"{parts.get('host') or parts.get('hostaddr') or ''}:{parts.get('port') or 5432}/{name}{service}"
+
+
+def is_here(target: Target) -> bool:
+    """Whether all that BASE_URL and DATABASE_URL name is on this machine. A service may be anywhere."""
+    database = conninfo_to_dict(target.database_url) if target.database_url else {}
+    named = [urlsplit(target.base_url).hostname, *str(database.get("host") or "").split(",")]
+    named += str(database.get("hostaddr") or "").split(",")
+    return not database.get("service") and all(map(_is_own, filter(None, named)))
+
+
+def _is_own(host: str) -> bool:
+    try:
+        return host == "localhost" or host.startswith(("/", "@")) or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

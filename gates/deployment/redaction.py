@@ -15,7 +15,7 @@ import base64
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from gates import disk
 from gates.deployment.dialect.current import secrets
 from gates.deployment.target import Target
 from gates.evidence import Evidence
@@ -186,23 +187,31 @@ def redact_evidence(one: Evidence, hide: Mapping[str, str]) -> Evidence:
 
 
 @contextmanager
-def scrubbing(folder: Path, hide: Mapping[str, str]) -> Iterator[None]:
+def scrubbing(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> Iterator[None]:
     """Scrub the folder where a signal or an error ends the block."""
     try:
         yield
     except BaseException:
         with suppress(OSError):
-            scrub(folder, hide)
+            scrub(folder, hide, own)
         raise
 
 
-def scrub(folder: Path, hide: Mapping[str, str]) -> list[Path]:
-    """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files."""
+def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> list[Path]:
+    """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files.
+
+    own: the names in the folder of what a gate writes; what else lies there is somebody else's, and stays. None: all.
+    """
+    tops = [folder / name for name in own] if own else [folder]
+    found = {p for top in tops if not top.is_symlink() for p in (top, *top.rglob("*"))}
     changed = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+    for path in sorted(p for p in found if p.is_file() and not p.is_symlink()):
         before = path.read_bytes()
         if (after := _scrubbed(path.suffix, before, hide)) != before:
-            path.write_bytes(after)
+            if path.stat().st_nlink > 1:  # its other name is somebody else's
+                disk.write(path, after, mode=path.stat().st_mode & 0o777)
+            else:
+                path.write_bytes(after)
             changed.append(path)
     return changed
 

@@ -217,6 +217,8 @@ def decimal(least: float, most: float) -> Callable[[str], float]:
 
 def folder(text: str) -> Path:
     """A folder, or a place where one can be made."""
+    if not text.strip():
+        raise Unfit("a folder, or the name of one to be made; it is empty")
     path = Path(utf8(text))
     standing = next((p for p in (path, *path.parents) if p.exists()), path)
     if standing.exists() and not standing.is_dir():

@@ -83,10 +83,16 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         enable_at=getattr(options, "at", None),
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
-    action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
+    counts = what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag)
+    try:
+        action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
+    except NotRolledBack:  # a signal broke it off: it was ordered all the same, and no older promote stands
+        if counts:
+            _remember(Action(what, result="failed", flag="unknown"), order, settings, target, console)
+        raise
     if doubt:
         action = in_doubt(action, order.plan.flag, doubt)
-    if what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag):
+    if counts:
         _remember(action, order, settings, target, console)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))

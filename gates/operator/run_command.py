@@ -18,7 +18,7 @@ from gates.decision.rules import STAGES, Policy, RolloutPlan, again
 from gates.deployment.dialect.current import use
 from gates.deployment.redaction import hidden, hide_where_cut, scrubbing
 from gates.deployment.target import Target
-from gates.errors import UsageError
+from gates.errors import ConfigError, UsageError
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.inputs import options as shared
@@ -30,7 +30,7 @@ from gates.operator.outcome import exit_code
 from gates.reports.console import Console
 from gates.reports.terminal import groups_text, verdict_text
 from gates.request import RunRequest
-from gates.run import run_gate
+from gates.run import OWN, run_gate
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from gates.stack.up import default_release
@@ -112,7 +112,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     words = suite_words(options)
     if words:
         return _sql_suite(options, words, console)
-    with _request(options, console) as request, scrubbing(request.out, hidden(request.target)):
+    with _request(options, console) as request, scrubbing(request.out, hidden(request.target), OWN):
         verdict = run_gate(request) if options.command == "run" else run_stage(request, options.command)
     if options.command != "run" and not options.json:
         own = STAGES[options.command]
@@ -192,6 +192,9 @@ def _of_target(
     if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
         target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)
+    if brings_up and (named := config.meant(console.environ)):
+        said = f"neither BASE_URL nor DATABASE_URL says where the deployment is, and there is {', '.join(named)}"
+        raise ConfigError(f"{said}; allowed: an address, or none of these, to judge the reference. Set BASE_URL")
     if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
         use(Names())
     policy = file.policy(

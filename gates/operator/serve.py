@@ -113,7 +113,11 @@ class Desk:
         return [read(path.parent) for path in sorted(self.state.glob(f"*/{FILE}"))]
 
     def get(self, target: str, credential: str) -> DeskAnswer:
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+            asked = parse_qs(parts.query, max_num_fields=20)
+        except ValueError:
+            return _refused(400, "an address with at most 20 fields is read")
         if parts.path == "/healthz":
             return DeskAnswer(200, '{"status": "ok"}\n')
         if not self._admits(credential):
@@ -121,7 +125,6 @@ class Desk:
         if parts.path == "/metrics":
             return DeskAnswer(200, self.metrics(), "text/plain; version=0.0.4; charset=utf-8")
         if parts.path == VERDICT:
-            asked = parse_qs(parts.query, max_num_fields=20)
             release, kinds = asked.get("release", [""]), foreign.text(",".join(asked.get("target", [])), 200)
             told = self.verdict_of(foreign.text(release[0], 200) if len(release) == 1 else "", kinds)
             return DeskAnswer(200, _dumped(told))
@@ -129,7 +132,7 @@ class Desk:
 
     def post(self, target: str, body: bytes, credential: str) -> DeskAnswer:
         """Flagger's webhooks. The metadata has `release` (without it the checksum counts) and `target`, its kind."""
-        path = urlsplit(target).path
+        path = target.partition("?")[0]
         hook = path.removeprefix(FLAGGER)
         if not path.startswith(FLAGGER) or hook not in {*CONFIRMS, *NOTED, "rollback"}:
             return _refused(404, f"there is POST {FLAGGER}TYPE, of {', '.join((*CONFIRMS, *NOTED, 'rollback'))}")

@@ -26,6 +26,7 @@ from gates.errors import GateError
 from gates.evidence import JsonValue, Outcome
 from gates.stages.preflight.database import sees_rows
 from gates.stages.suite import ROOT
+from gates.text import foreign
 from gates.watch import history
 
 QUERIES = ROOT / "sql_checks" / "observability"
@@ -37,6 +38,9 @@ HTTP_TIMEOUT_S = 5.0
 INTERVAL = psycopg.adapters.types["interval"].oid
 VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
+
+MOST_DIGITS = 20
+"""Of a whole number: more are written as a number with an exponent, and Python refuses to print the longest."""
 
 Row = Mapping[str, JsonValue]
 
@@ -188,13 +192,12 @@ def _sight(connection: Connection) -> Section:
 
 
 def plain(value: object) -> JsonValue:
-    """A value of the database as JSON: times as RFC 3339, lengths of time as seconds."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
+    """A value of the database as JSON: times as RFC 3339, lengths of time as seconds, what is no number as text."""
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        is_whole = value.is_finite() and value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
+        return foreign.plain(int(value) if is_whole else float(value))
     if isinstance(value, dt.timedelta):
         return round(value.total_seconds(), 3)
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="seconds")
-    return str(value)
+    return foreign.plain(value)

@@ -6,7 +6,8 @@ import dataclasses
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -30,7 +31,7 @@ SPEC = CheckSpec(
     Where.READ_ONLY,
     phase="first",
 )
-FILE = "claims.json"
+FILE, FORGOTTEN = "claims.json", "let_go"
 LAST_ORDER = Path(__file__).with_name("queries") / "last_claims.sql"
 LET_GO = "contract: {{dropped: [{{area: {area}, reason: WHY, owner: WHO, expires: YYYY-MM-DD}}]}}"
 MOST_READ = 64 * 1024
@@ -42,10 +43,18 @@ class Unreadable(Exception):  # noqa: N818  -- an outcome of reading, not an err
 
 @dataclass(frozen=True, slots=True)
 class PastClaims:
-    """Area -> when it was last claimed and seen, in words. is_new: nothing was ever kept of this target."""
+    """Area -> when it was last claimed and seen, in words. is_new: nothing was ever kept of this target; let_go: areas
+    that a promotion forgot, whatever an older audit row says.
+    """
 
     seen: Mapping[str, str]
     is_new: bool = False
+    let_go: tuple[str, ...] = ()
+
+    def with_trail(self, trail: PastClaims) -> PastClaims:
+        """Both memories: a state folder may be a part of what was, as one of an older cache is."""
+        older = {area: when for area, when in trail.seen.items() if area not in self.let_go}
+        return replace(self, seen={**older, **self.seen})
 
 
 def read(folder: Path) -> PastClaims:
@@ -54,10 +63,11 @@ def read(folder: Path) -> PastClaims:
     try:
         data = json.loads(disk.read(path, MOST_READ))
         known = _known({foreign.text(area): foreign.text(when, 200) for area, when in data.items()})
-        return PastClaims(known, is_new=not known)
+        let_go = tuple(_known(dict.fromkeys(map(str, data.get(FORGOTTEN, ())), "")))
+        return PastClaims(known, is_new=not known, let_go=let_go)
     except FileNotFoundError:
         return PastClaims({}, is_new=True)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         said = foreign.text(error, 200)
         raise Unreadable(f"{path} cannot be read ({said}). See what was claimed before, then remove it") from error
 
@@ -68,8 +78,8 @@ def _known(areas: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_the_trail(url: str, flag: str) -> PastClaims:
-    """What the last change of the flag by a gate says in its audit row: the memory of a target that the state folder
-    does not know, as in CI. A deployment without an audit trail has none. Raise Unreadable where it cannot be asked.
+    """What the last change of the flag by a gate says in its audit row, which is all the memory that CI has. A
+    deployment without an audit trail has none. Raise Unreadable where it cannot be asked.
     """
     try:
         with borrowed(url, read_only=True) as connection:
@@ -92,15 +102,24 @@ def claims(context: Context) -> None:
     if SPEC.id not in {s.id for s in context.catalogue}:
         return
     try:
-        memory = read(context.state)
-        if memory.is_new and context.target.database_url:
-            memory = of_the_trail(context.target.database_url, context.settings.rollout.flag)
-        line = judge(memory.seen, context.scope)
+        line = judge(_remembered(context).seen, context.scope)
     except Unreadable as error:
         line = Evidence(SPEC.id, Outcome.UNKNOWN, str(error))
     at = stamp(dt.datetime.now(dt.UTC))
     line = redact_evidence(line, hidden(context.target))
     context.write([dataclasses.replace(line, started_at=at, release=context.target.release)])
+
+
+def _remembered(context: Context) -> PastClaims:
+    """What the state folder and the audit trail say. Raise Unreadable where neither can be read."""
+    memory = read(context.state)
+    try:
+        url = context.target.database_url
+        return memory.with_trail(of_the_trail(url, context.settings.rollout.flag)) if url else memory
+    except Unreadable:
+        if memory.is_new:
+            raise
+        return memory
 
 
 def judge(seen: Mapping[str, str], scope: Scope) -> Evidence:
@@ -131,6 +150,17 @@ def kept(
     return {area: str(said) for area, said in told.items() if area not in let_go} | dict.fromkeys(seen, when)
 
 
-def dump(areas: Mapping[str, str]) -> str:
+def write(folder: Path, areas: Mapping[str, str], scope: Scope, *, promoted: bool) -> None:
+    """Keep what `kept` gave, and what a promotion let go. Raise OSError."""
+    before: tuple[str, ...] = ()
+    with suppress(Unreadable):
+        before = read(folder).let_go
+    let_go = {*before, *(d.area for d in scope.dropped if promoted)} - areas.keys()
+    folder.mkdir(parents=True, exist_ok=True)
+    disk.write(folder / FILE, dump(areas, sorted(let_go)), durable=True)
+
+
+def dump(areas: Mapping[str, str], let_go: Sequence[str] = ()) -> str:
     """The text of the memory's file."""
-    return json.dumps(areas, ensure_ascii=False, indent=1) + "\n"
+    members = {**areas, **({FORGOTTEN: list(let_go)} if let_go else {})}
+    return json.dumps(members, ensure_ascii=False, indent=1) + "\n"

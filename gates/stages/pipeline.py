@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import shutil
 import time
 from collections.abc import Mapping
 
@@ -41,8 +40,8 @@ def pipeline(context: Context) -> list[StageReport]:
     started, at = time.monotonic(), dt.datetime.now(dt.UTC)
     nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target: none is watched
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
-    shutil.rmtree(inner.out, ignore_errors=True)
     disk.folder(inner.out)
+    inner.evidence.unlink(missing_ok=True)
     report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
     line = judge(inner.lines(), report.error)
     line = dataclasses.replace(

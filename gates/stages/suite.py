@@ -29,6 +29,8 @@ LAUNCHER = ROOT / "gates" / "stack" / "launch.py"
 POLL_S = 0.05
 GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
+TEMPORARY = ".gate-tmp"
+"""A name that nobody else gives: it is removed with all that is in it."""
 NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
 PLUGINS = ("gates.checks.recorder",)
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
@@ -102,7 +104,7 @@ def _temporary(context: Context) -> Iterator[Path]:
     """A folder for the temporary files of a suite: who is killed removes nothing, so it is removed here, or by the next
     run in the same place.
     """
-    folder = context.out / "tmp"
+    folder = context.out / TEMPORARY
     shutil.rmtree(folder, ignore_errors=True)
     disk.folder(folder).chmod(0o700)
     try:

@@ -121,6 +121,19 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
         (("run", "--policy", "BROKEN"), {}, 3, "broken.yaml:2:1: the unknown key 'rolout'"),
         (("lint", "--policy", "BROKEN"), {}, 3, "Did you mean 'rollout'?"),
         (("run",), {"GATE_TARGET": "prod"}, 3, "GATE_TARGET is 'prod'"),
+        (("run",), {"GATE_TARGET": "production", "BASE_ULR": "http://127.0.0.1:9"}, 3, "and there is GATE_TARGET;"),
+        *(
+            (("run",), {"GATE_TARGET": "reference", **doors}, 3, "leads to another machine")
+            for doors in (
+                {"BASE_URL": "https://db.example"},
+                {"DATABASE_URL": "postgresql://u@127.0.0.1,10.0.0.7/x"},
+                {"DATABASE_URL": "hostaddr=10.0.0.7 host=localhost"},
+                {"DATABASE_URL": "dbname=x", "PGHOST": "db.example"},
+            )
+        ),
+        (("run",), {"BASE_URL": " ", "DATABASE_URL": ""}, 3, "and there is BASE_URL, DATABASE_URL;"),
+        (("drill",), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "and there is TRANSBOT_HMAC_SECRET;"),
+        (("run", "--output", ""), {"BASE_URL": "http://127.0.0.1:9"}, 2, "it is empty"),
         (("drill",), {"TEST_DLQ": "1", "BASE_URL": "http://127.0.0.1:9"}, 3, "TEST_DLQ"),
         (("promote", "--reason", "x"), {}, 3, "DATABASE_URL is not set"),
         (("flags",), {"DATABASE_URL": "postgresql://u:planted-pw@127.0.0.1:9/x"}, 4, "at DATABASE_URL"),
@@ -152,6 +165,18 @@ def test_an_error_has_its_exit_code_and_no_traceback(
     assert not done.stdout
 
 
+def test_what_libpq_reads_counts_from_a_file_of_variables_too(tmp_path: Path) -> None:
+    """An order to verify the server that nobody heard would send the password to whoever answers."""
+    (tmp_path / "gate.env").write_text(
+        "DATABASE_URL=postgresql://u:planted-pw@127.0.0.1:9/x\nPGSSLMODE=mistyped\nPGHOST=elsewhere.invalid\n"
+    )
+    (tmp_path / "gate.env").chmod(0o600)
+    done = gate("flags", "--env-file", "gate.env", cwd=tmp_path)
+    assert (done.returncode, 'invalid sslmode value: "mistyped"' in done.stderr) == (4, True), done
+    done = gate("flags", "--env-file", "gate.env", cwd=tmp_path, environ={"PGSSLMODE": "disable"})
+    assert (done.returncode, "port 9 failed: Connection refused" in done.stderr) == (4, True), done
+
+
 def test_a_pipeline_is_shown_why_the_gate_could_not_work(tmp_path: Path) -> None:
     """At the top of the job, also where no file is to blame."""
     done = gate("run", cwd=tmp_path, environ={"GATE_TARGET": "prod", "GITHUB_ACTIONS": "true"})
@@ -180,7 +205,6 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
     """
     with serving(lambda _path: (200, {"release": "r1"})) as url:
         clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": url, "TRANSBOT_HMAC_SECRET": SECRET}
-        (tmp_path / "left.txt").write_text(f"an answer: {SECRET}", encoding="utf-8")
         default = ["env", "--default-signal=INT"]  # a suite in the background inherits that Ctrl-C is ignored
         words = [*default, sys.executable, "-m", "gates.cli", "run", "--output", str(tmp_path)]
         process = subprocess.Popen(
@@ -190,6 +214,8 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         while not (tmp_path / "logs").exists():
             assert time.monotonic() < deadline
             assert process.poll() is None
+        left = tmp_path / "logs" / "left.txt"
+        left.write_text(f"an answer: {SECRET}", encoding="utf-8")
         for number in numbers:
             process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -197,7 +223,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         assert "Traceback" not in err
         assert not out
         assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
-        assert (tmp_path / "left.txt").read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
+        assert left.read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
         while str(tmp_path) in "".join(
             command_lines()
         ):  # what was just being started dies with its parent, a moment later

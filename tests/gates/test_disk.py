@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gates import disk, past_decisions, record
+from gates.deployment.redaction import scrub
 from gates.evidence import Outcome
 from gates.reports import attestation
 from tests.gates.gate_process import gate
@@ -58,7 +59,7 @@ def test_what_is_added_to_waits_for_no_reader(tmp_path: Path) -> None:
 
 LINKED = (
     *("verdict.json", "verdict.json.new", "run.json.new", "summary.md", "report.html", "junit.xml"),
-    *("allure-results", "load", "logs", "pipeline", "tmp", "state"),
+    *("allure-results", "load", "logs", "pipeline", ".gate-tmp", "state"),
 )
 
 
@@ -109,6 +110,46 @@ def test_what_is_written_is_whole_and_leaves_nothing_beside_it(tmp_path: Path) -
         disk.write(tmp_path / "folder", "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
     assert disk.read_text(tmp_path / "file") == "é"
-    (tmp_path / ".file.0011.new").touch()
+    killed, theirs = tmp_path / f".file.{'01' * 8}.new", tmp_path / ".file.new"
+    killed.touch()
+    theirs.touch()
     disk.clear(tmp_path, ())
-    assert not (tmp_path / ".file.0011.new").exists()
+    assert (killed.exists(), theirs.exists()) == (False, True)
+
+
+NOBODY = {"BASE_URL": "http://127.0.0.1:9", "TRANSBOT_HMAC_SECRET": "planted-hmac-secret-0123456789"}
+
+
+def test_what_lies_beside_a_run_is_not_its_own(tmp_path: Path) -> None:
+    """The folder of a project as --output: its file of variables, its hidden files and its folders stay as they are."""
+    (tmp_path / "tmp").mkdir()
+    theirs = ("gate.env", "tmp/secret", ".mine.new", "other.json")
+    for name in theirs:
+        (tmp_path / name).write_text(f"TRANSBOT_HMAC_SECRET={NOBODY['TRANSBOT_HMAC_SECRET']}\n", encoding="utf-8")
+    os.link(tmp_path / "gate.env", tmp_path / "companies.txt")
+    done = gate("run", "--output", str(tmp_path), cwd=tmp_path, environ=NOBODY)
+    assert done.returncode == 10, done.stderr
+    for name in theirs:
+        assert NOBODY["TRANSBOT_HMAC_SECRET"] in (tmp_path / name).read_text(), name
+
+
+def test_a_secret_is_not_removed_through_another_name_of_a_file(tmp_path: Path) -> None:
+    """A hard link in the folder of a run leads out of it as a symbolic one does."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "theirs").write_text("planted-secret")
+    os.link(tmp_path / "theirs", tmp_path / "out" / "log")
+    assert scrub(tmp_path / "out", {"planted-secret": "S"}) == [tmp_path / "out" / "log"]
+    assert ((tmp_path / "theirs").read_text(), (tmp_path / "out" / "log").read_text()) == ("planted-secret", "$S")
+
+
+@pytest.mark.parametrize("name", [n for n in record.FOLDERS if not n.startswith(".")])
+def test_a_folder_that_no_run_made_is_not_taken_for_one(name: str, tmp_path: Path) -> None:
+    """A project has logs, or a state, of its own; beside the files of a run it is the run's."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "theirs").write_text("x")
+    done = gate("run", "--output", str(tmp_path), cwd=tmp_path, environ=NOBODY)
+    assert (done.returncode, f"{tmp_path} has {name}, and no file of a gate" in done.stderr) == (4, True), done
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    (tmp_path / record.RUN).touch()
+    with record.held(tmp_path):
+        pass

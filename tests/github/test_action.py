@@ -161,11 +161,21 @@ def test_a_policy_that_is_wrong_is_annotated_at_its_line(runner: FakeRunner) -> 
     assert "decision" not in runner.outputs
 
 
-def test_a_gate_of_nothing_is_refused(runner: FakeRunner) -> None:
+@pytest.mark.parametrize("given", ["", " ", "\n"])
+def test_a_gate_of_nothing_is_refused(given: str, runner: FakeRunner) -> None:
     """Without a target the gate would bring up its own reference, and promote that."""
-    done = runner.run("gate", {})
+    done = runner.run("gate", {"base-url": given, "database-url": given})
     assert done.returncode == 3
-    assert "neither base-url nor database-url" in done.stdout
+    assert "::error title=gate run::neither BASE_URL nor DATABASE_URL says where" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["True", "TRUE", "yes", "1", " true", "", "$(touch pwned)"])
+def test_a_dry_run_that_is_mistyped_changes_no_flag(given: str, runner: FakeRunner) -> None:
+    """An expression that names an input that is not there is empty: the gate is not even started."""
+    done = runner.run("gate", {"base-url": "http://127.0.0.1:9", "dry-run": given})
+    assert done.returncode == 2
+    assert "::error title=replaygate::dry-run is neither true nor false" in done.stdout
+    assert sorted(p.name for p in runner.folder.iterdir()) == ["output", "temp"]
 
 
 def test_the_cache_of_packages_is_that_of_the_lock(runner: FakeRunner) -> None:

@@ -7,12 +7,16 @@ import datetime as dt
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gates.decision import policy_file
 from gates.decision.decide import BACKLOG, decide, strong_login, weigh
+from gates.decision.margin import LOAD, wider
+from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import chained, read_bytes
@@ -466,3 +470,23 @@ def test_a_login_that_cannot_be_read_is_no_crash() -> None:
     logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]
     for login in logins:
         assert strong_login([saw("preflight/database", details={"login": login})], policy(A)) == ""
+
+
+def test_margins_wider_than_the_defaults_are_said_in_the_reason_of_a_promote() -> None:
+    """A policy that lets half of the calls fail is not the one of its reader's memory; a narrower one is no news, but
+    another policy.
+    """
+
+    def made(text: str) -> Policy:
+        file = policy_file.parse(f"version: 1\n{text}", "gate.yaml", Path(), NOW.date())
+        return file.policy([A], TargetKind.STAGING, "", deep=False)
+
+    cohorts = "rollout: {cohorts: {margin_points: 50, most_events: 2000, fewest_tenants: 5}}"
+    wide = made(f"{cohorts}\nstages: {{load: {{failed_percent: 99, slower_percent: 5}}}}\n")
+    said = "rollout.cohorts.margin_points 50, rollout.cohorts.most_events 2000, stages.load.failed_percent 99"
+    assert f"(wider margins: {said})" in weigh([saw("a")], wide, NOW).reason
+    assert Policy.from_json(wide.to_json()).digest == wide.digest
+    usual, narrower = made(""), made("stages: {load: {failed_percent: 1}}\n")
+    assert "settings" not in usual.to_json(), "a proof of the defaults is a proof still"
+    assert (narrower.digest == usual.digest, wider(narrower), wider(usual)) == (False, "", "")
+    assert {f"stages.load.{n}": getattr(Settings(), f"load_{n}") for n in ("slower_percent", "failed_percent")} == LOAD

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -405,3 +407,25 @@ def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
     assert [(one.target, one.release) for one in read(folder)] == [(kind, "r-7")] * 2, (
         "the second is of the last one named"
     )
+
+
+def test_a_rollback_that_a_signal_ends_is_remembered(migrated_url: str, tmp_path: Path) -> None:
+    """It was ordered, and may be done: no older promote is told from then on."""
+    with psycopg.connect(migrated_url) as holder:
+        holder.execute("lock table public.feature_flags")
+        environ = {**os.environ, "DATABASE_URL": migrated_url, "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-m", "gates", "rollback", "--reason", "harm", "--state", str(tmp_path)]
+        with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert "not yet possible" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 21
+    (folder,) = tmp_path.iterdir()
+    assert [(one.decision, one.exit_code) for one in read(folder)] == [(Decision.ROLLBACK, 21)]
+
+
+def test_an_address_that_cannot_be_read_is_answered(port: int, tmp_path: Path) -> None:
+    """No answer at all would be an error of the network to a controller."""
+    assert ask(port, "/v1/verdict?" + "&".join(f"a{n}=1" for n in range(30)))[0] == 400
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    assert (desk.get("http://[", "").status, desk.post("http://[", b"{}", "").status) == (400, 404)

@@ -73,7 +73,7 @@ def test_a_person_lets_an_area_go_until_a_promotion_forgets_it() -> None:
     assert "audit" in claims.kept([claims.judge(seen, LESS)], LESS, ("replay",), promoted=True, when="now")
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"a": ' * 5000, "3"])
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"let_go": 3}', '{"a": ' * 5000, "3"])
 def test_a_memory_that_cannot_be_read_is_unknown_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
     """It may say that more was claimed; writing over it would forget that."""
     one = context(tmp_path)
@@ -107,8 +107,23 @@ def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path,
     for empty in ({}, {"of-another-version": "on 2026-01-02"}):  # no run leaves such a memory
         keep(one, empty)
         assert look(one).outcome is Outcome.FAIL
-    keep(one, {"replay": "on 2026-01-02"})
-    assert look(one).outcome is Outcome.PASS
+    keep(one, {"replay": "on 2026-01-02"})  # of an older cache, or of somebody else's
+    assert look(one).outcome is Outcome.FAIL
+
+
+def test_what_a_promotion_let_go_no_older_row_of_the_trail_brings_back(tmp_path: Path, migrated_url: str) -> None:
+    """A flag at its last step takes none, and so has no row of the narrower claims. What is claimed again is kept."""
+    one = context(tmp_path, migrated_url)
+    with connect(migrated_url) as connection:
+        order = Order(RolloutPlan(), "r1", "replaygate", "why", claims=("audit", "replay"))
+        audit(connection, "flag_promoted", order, 1, {"from": 50, "to": 100})
+    claims.write(one.state, {"replay": "now"}, ACCEPTED, promoted=False)
+    assert look(one).outcome is Outcome.FAIL
+    claims.write(one.state, {"replay": "now"}, ACCEPTED, promoted=True)
+    claims.write(one.state, {"replay": "later"}, LESS, promoted=True)
+    assert (look(one).outcome, look(one).details["seen"]) == (Outcome.PASS, {"replay": "later"})
+    claims.write(one.state, {"replay": "later", "audit": "later"}, ALL, promoted=False)
+    assert look(one).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(

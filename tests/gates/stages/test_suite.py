@@ -36,7 +36,7 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     def interrupted(process: subprocess.Popen[bytes], *_: Any) -> None:
         processes.append(process)
         until(lambda: SECRET in log.read_text(encoding="utf-8"), 60)
-        modes.extend(path.stat().st_mode for path in (log, tmp_path / "out" / "tmp"))
+        modes.extend(path.stat().st_mode for path in (log, tmp_path / "out" / suite.TEMPORARY))
         raise KeyboardInterrupt
 
     modes = list[int]()

@@ -1,0 +1,43 @@
+"""What a folder of a run holds is foreign when it is read again: it may be of anybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gates import record, reports
+from gates.errors import CannotWork
+from gates.evidence import Outcome
+from tests.gates.test_cli import saved
+
+ODD = [None, True, 2**70, "x", "\ud800", [None], {"a": 1}]
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield at
+    members = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for name, member in members:
+        yield from places(member, (*at, name))
+
+
+def test_a_run_whose_members_are_of_other_types_is_an_error_or_a_hold(tmp_path: Path) -> None:
+    """Each member in turn, by values that no gate writes: never a traceback, nowhere on the way to the page."""
+    folder = saved(tmp_path, Outcome.PASS)
+    before = (folder / record.RUN).read_text(encoding="utf-8")
+    for at in list(places(json.loads(before)))[1:]:
+        for odd in ODD:
+            run = json.loads(before)
+            owner = run
+            for name in at[:-1]:
+                owner = owner[name]
+            owner[at[-1]] = odd
+            (folder / record.RUN).write_text(json.dumps(run), encoding="utf-8")
+            try:
+                found = record.read(folder)
+            except CannotWork:
+                continue
+            found.verdict.dump()
+            for kind in ("html", "markdown"):
+                reports.render(kind, found.verdict, found.evidence, found.specs(()), found.run)
