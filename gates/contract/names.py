@@ -13,6 +13,7 @@ from typing import Any
 
 from gates.contract.contract import Relation, contract
 from gates.contract.places import OUTSIDE, places_of
+from gates.contract.scope import OwnLimit
 
 ID_KINDS: Mapping[str, str] = {
     "company_id": "company",
@@ -94,6 +95,11 @@ class MemberNames:
     user: str
     users: tuple[tuple[str, str], ...] = ()
     also: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts_of(path: str) -> list[str]:
+    """The names of a path of members divided by dots. A URL, as of a claim in a namespace, is one name."""
+    return [path] if "://" in path else path.split(".")
 
 
 def user_of(company: str) -> str:
@@ -181,6 +187,12 @@ class Names:
     def limit(self, name: str) -> int:
         """A limit of the deployment: its own, else the contract's."""
         return int(self.given.get("limits", {}).get(name, contract().limits[name][0]))
+
+    @property
+    def own_limits(self) -> tuple[OwnLimit, ...]:
+        """The limits of the deployment that are others than the contract's, in the contract's order."""
+        every = (OwnLimit(name, self.limit(name), value) for name, (value, _, _) in contract().limits.items())
+        return tuple(one for one in every if one.policy != one.contract)
 
     def has_page(self, path: str) -> bool:
         """Whether the deployment has a page for machines: it claims them, or says where this one is."""
