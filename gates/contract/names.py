@@ -40,7 +40,7 @@ class RelationNames:
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
     written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
-    column -> the SQL of what each row that the gate inserts has there.
+    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count.
     """
 
     contract: Relation
@@ -53,6 +53,7 @@ class RelationNames:
     also: Mapping[str, str] = field(default_factory=dict)
     is_empty: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
+    rows: str = ""
 
     def is_writable(self, column: str) -> bool:
         """Whether a value of the contract can be stored."""
@@ -66,7 +67,7 @@ class RelationNames:
     def is_plain(self) -> bool:
         """Whether the relation is, to a query, what the contract says."""
         own = (self.schema, self.name) == ("public", self.contract.name)
-        return own and not (self.columns or self.expressions or self.values or self.absent or self.also)
+        return own and not (self.columns or self.expressions or self.values or self.absent or self.also or self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +299,7 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         frozenset(given.get("absent", ())),
         given.get("also", {}),
         written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
+        rows=str(given.get("rows", "")),
     )
 
 
