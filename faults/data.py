@@ -63,6 +63,15 @@ _rows(
     names=("dead",),
 )
 _rows(
+    "poison-event-tried-for-ever",
+    "An event fails again and again and is never given up.",
+    f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, attempts, next_attempt_at)
+        SELECT '{COMPANY}', 'order.paid', now() - interval '4 h', 250, now() + interval '30 min'""",
+    "SELECT count(*) = 1 FROM event_outbox WHERE attempts > 200",
+    (f"{SPOT}/outbox-attempts-end", "alert/outbox-lag"),
+    names=("attempts", "lag"),
+)
+_rows(
     "two-letters-of-one-event",
     "An event waits in two dead letters: both replays will have their effect.",
     f"""INSERT INTO dead_letter_queue (company_id, event_id, event_type, payload, error_type, retry_after)

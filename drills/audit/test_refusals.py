@@ -12,6 +12,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import PATIENCE_S, Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.requests import forged_signature, replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
@@ -144,7 +145,7 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
     A trail that grows with every refused request is a way to fill the disk.
     """
     company = scene.company()
-    for _ in range(3):
+    for _ in range(current().limit("calls")):
         scene.run(company, dry_run=True)
     started = scene.value("select date_trunc('minute', clock_timestamp())")
     for _ in range(6):

@@ -41,11 +41,13 @@ def _fullwidth(signature: str) -> str:
     return "".join(chr(ord(c) + 0xFEE0) for c in signature)
 
 
-def _base64(signature: str) -> str:
-    found = re.search(r"[0-9a-f]{64}", signature)
-    if found is None:
-        raise Unmet("the deployment's signatures are not in hex")
-    return signature.replace(found[0], base64.b64encode(bytes.fromhex(found[0])).decode())
+def _otherwise_written(signature: str) -> str:
+    """The MAC in base64 where the deployment has it in hex, and in hex where it has it in base64."""
+    if found := re.search(r"[0-9a-f]{64}", signature):
+        return signature.replace(found[0], base64.b64encode(bytes.fromhex(found[0])).decode())
+    if found := re.search(r"[A-Za-z0-9+/]{43}=", signature):
+        return signature.replace(found[0], base64.b64decode(found[0]).hex())
+    raise Unmet("the deployment's signatures are neither in hex nor in base64")
 
 
 SHAPES = [
@@ -122,8 +124,8 @@ SHAPES = [
     ),
     Case(
         "base64-signature",
-        "The right MAC in base64 is refused: hex is the form.",
-        Forgery(lambda _b, _r, s: _base64(s)),
+        "The right MAC in base64 is refused: hex is the form; and the other way round, where base64 is.",
+        Forgery(lambda _b, _r, s: _otherwise_written(s)),
         ("A08",),
     ),
     Case(

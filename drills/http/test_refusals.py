@@ -12,6 +12,7 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import real_body
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
@@ -107,7 +108,8 @@ def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
     key = str(uuid.uuid4())
     scene.run(company, max=1, idempotency_key=key)
     yield "idempotency_key_reused", 422, scene.replay(company, 422, max=2, idempotency_key=key)
-    scene.run(company, max=1)
+    for _ in range(current().limit("calls") - 2):
+        scene.run(company, max=1)
     yield "rate_limited", 429, scene.replay(company, 429, max=1)
     yield "forbidden", 403, scene.replay(str(uuid.uuid4()), 403, max=1)
 

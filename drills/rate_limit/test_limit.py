@@ -9,15 +9,19 @@ from typing import Any
 from drills.workbench.bench import Bench, Sources
 from drills.workbench.checks import LIMIT, SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
-from drills.workbench.rate_limit import ADMITTED, Limit, client_addresses
+from drills.workbench.rate_limit import Limit, client_addresses
 from drills.workbench.scene import new_key
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of, real_path
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
+ADMITTED = current().limit("calls")
+NEXT = f"call {ADMITTED + 1}"
+WINDOW_S = current().limit("window_s")
 drill = partial(check, needs=TENANTS, after=LIMIT)
 
 RACES = 3
@@ -42,8 +46,8 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
     Otherwise nothing stops a script that replays in a loop.
     """
     limit.fill(tenant)
-    limit.limited(limit.request(tenant, "call 4"))
-    limit.limited(limit.request(tenant, "call 5"))
+    limit.limited(limit.request(tenant, NEXT))
+    limit.limited(limit.request(tenant, "and another"))
 
 
 @drill("drill/rate-limit/three-admitted", after=LIMIT[:1], covers=("C01",))
@@ -53,7 +57,7 @@ def test_three_admitted(limit: Limit, tenant: str) -> None:
     Otherwise an operator in an incident has fewer calls than he was promised.
     """
     limit.admit(tenant, "call 1", control=True)
-    for number in (2, 3):
+    for number in range(2, ADMITTED + 1):
         request = limit.request(tenant, f"call {number}")
         limit.carried_out(limit.passes(request))
 
@@ -66,8 +70,9 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
     """
     limit.fill(tenant)
     found = [limit.limited(limit.request(tenant, "refused")).header("retry-after") or "" for _ in range(3)]
-    limit.seen.value(", ".join(found), "1..300")
-    assert all(f.isdigit() and 1 <= int(f) <= 300 for f in found), f"Retry-After {found}; allowed: whole seconds 1..300"
+    limit.seen.value(", ".join(found), f"1..{WINDOW_S}")
+    fits = all(f.isdigit() and 1 <= int(f) <= WINDOW_S for f in found)
+    assert fits, f"Retry-After {found}; allowed: whole seconds 1..{WINDOW_S}"
     assert [int(f) for f in found] == sorted((int(f) for f in found), reverse=True), f"Retry-After grows: {found}"
 
 
@@ -78,12 +83,12 @@ def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
     Otherwise a client that obeys it is refused again, or waits in vain.
     """
     limit.fill(tenant)
-    limit.back_date(tenant, 200)
-    left = 300 - limit.age_s(tenant)
+    limit.back_date(tenant, WINDOW_S * 2 / 3)
+    left = WINDOW_S - limit.age_s(tenant)
     header = limit.limited(limit.request(tenant, "refused")).header("retry-after") or ""
     limit.seen.value(header, f"{left:.1f} s")
     assert header.isdigit(), f"Retry-After is {header!r}; allowed: whole seconds"
-    limit.seen.require(abs(300 - limit.age_s(tenant) - left) < 3, "the machine was too slow to compare the times")
+    limit.seen.require(abs(WINDOW_S - limit.age_s(tenant) - left) < 3, "the machine was too slow to compare the times")
     assert abs(int(header) - left) <= 3, f"Retry-After {header} s, and the window has {left:.1f} s to go"
 
 
@@ -149,13 +154,13 @@ def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
     if not ids_have_spellings():  # another spelling is another company, which there is not
         limit.exhaust(tenant)
         for company in (tenant.upper(), tenant.title()):
-            limit.expect(limit.request(company, f"call 4 as {company[:13]}..."), (400, 403, 404, 429))
+            limit.expect(limit.request(company, f"{NEXT} as {company[:13]}..."), (400, 403, 404, 429))
         return
-    limit.admit(tenant, "lower case", control=True)
-    limit.admit(tenant.upper(), "upper case", control=True)
-    limit.admit(tenant[:9] + tenant[9:].upper(), "mixed case", control=True)
+    spellings = (tenant, tenant.upper(), tenant[:9] + tenant[9:].upper())
+    for number in range(ADMITTED):
+        limit.admit(spellings[number % 3], f"call {number + 1}, in another case", control=True)
     for company in (tenant.upper(), tenant.title(), tenant):
-        limit.limited(limit.request(company, f"call 4 as {company[:13]}..."))
+        limit.limited(limit.request(company, f"{NEXT} as {company[:13]}..."))
 
 
 @drill("drill/rate-limit/path-variants-share", covers=("C07",))
@@ -183,11 +188,11 @@ def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
     """
     token = bench.admin(tenant)
     fields = {"company_id": tenant, "max": 1}
-    limit.fill(tenant, 2)
-    third = token_post(REPLAY, fields, token, "call 3, by token")
-    limit.expect(third, 200, control=True)
-    limit.limited(token_post(REPLAY, fields, token, "call 4, by token"))
-    limit.limited(limit.request(tenant, "call 5, signed"))
+    limit.fill(tenant, ADMITTED - 1)
+    last = token_post(REPLAY, fields, token, f"call {ADMITTED}, by token")
+    limit.expect(last, 200, control=True)
+    limit.limited(token_post(REPLAY, fields, token, f"{NEXT}, by token"))
+    limit.limited(limit.request(tenant, "another, signed"))
 
 
 # --- what does not count ------------------------------------------------------------------------------------------
@@ -226,7 +231,7 @@ def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
     for _ in range(10):
         request = make(limit, bench, tenant)
         limit.uncounted(request, (400, 401))
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         request = limit.request(tenant, f"call {number} after ten refused ones")
         limit.passes(request)
 
@@ -240,7 +245,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
     foreign = token_post(REPLAY, {"company_id": tenant, "max": 1}, token.for_company(other), "foreign token")
     for _ in range(5):
         limit.uncounted(foreign, (403,))
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         request = limit.request(tenant, f"call {number} after five forbidden ones")
         limit.passes(request)
 
@@ -252,8 +257,8 @@ def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     Otherwise an operator who replayed three times cannot see what became of it.
     """
     run = limit.admit(tenant, "call 1", control=True).json().get("replay_run_id")
-    limit.fill(tenant, 2)
-    limit.limited(limit.request(tenant, "call 4"), control=True)
+    limit.fill(tenant, ADMITTED - 1)
+    limit.limited(limit.request(tenant, NEXT), control=True)
     for _ in range(4):
         request = signed_get(path_of(f"{REPLAY}/{run}", tenant), bench.target.hmac_secret, bench.clock.now(), "read")
         limit.passes(request)
@@ -282,9 +287,9 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
 
     Otherwise the documented cost is not the cost.
     """
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"dry run {number}", control=True, dry_run=True)
-    limit.limited(limit.request(tenant, "call 4"))
+    limit.limited(limit.request(tenant, NEXT))
 
 
 @drill("drill/rate-limit/forced-calls-count", covers=("C01",))
@@ -293,9 +298,9 @@ def test_forced_calls_count(limit: Limit, tenant: str) -> None:
 
     Otherwise one word in the body takes the brake off.
     """
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"forced call {number}", control=True, force=True)
-    limit.limited(limit.request(tenant, "forced call 4", force=True))
+    limit.limited(limit.request(tenant, f"forced {NEXT}", force=True))
 
 
 @drill("drill/rate-limit/duplicates-count", severity=Severity.WARN, covers=("C01",))
@@ -305,9 +310,9 @@ def test_duplicates_count(limit: Limit, tenant: str) -> None:
     Otherwise the documented cost is not the cost.
     """
     key = new_key()
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"call {number} with one key", control=True, idempotency_key=key)
-    limit.limited(limit.request(tenant, "call 4", idempotency_key=key))
+    limit.limited(limit.request(tenant, NEXT, idempotency_key=key))
 
 
 # --- precedence ---------------------------------------------------------------------------------------------------
@@ -352,7 +357,7 @@ def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) ->
     limit.admit(other, "another tenant", control=True)
     for _ in range(RACES):
         tenant = tenants.create(label="race")
-        requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(12)]
+        requests = [limit.request(tenant, "concurrent", dry_run=True) for _ in range(4 * ADMITTED)]
         answers = limit.burst(requests)
         admitted = sum(a.status == 200 for a in answers)
         if admitted == ADMITTED:
@@ -362,7 +367,9 @@ def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) ->
         if admitted > ADMITTED:
             limit.at_one_address(requests[0])
         limit.seen.value(admitted, ADMITTED, "admitted")
-        assert admitted == ADMITTED, f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly 3"
+        assert admitted == ADMITTED, (
+            f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly {ADMITTED}"
+        )
 
 
 @drill(
@@ -390,7 +397,7 @@ def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> N
     Otherwise anyone locks out a victim whose address he knows.
     """
     victim = sources.door("127.0.0.2")
-    for _ in range(3):
+    for _ in range(ADMITTED):
         request = limit.request(tenant, "naming the victim").adding_header("X-Forwarded-For", "127.0.0.2")
         limit.expect(request, 200, control=True)
     limit.untrusted(tenant)

@@ -9,16 +9,20 @@ import psycopg
 
 from drills.workbench.audit_chain import says
 from drills.workbench.checks import LIMIT, TENANTS
-from drills.workbench.rate_limit import ADMITTED, WINDOW_S, Limit
+from drills.workbench.rate_limit import Limit
 from gates.checks.recorder import check
 from gates.deployment.database import execute
+from gates.deployment.dialect.current import current
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity, Where
 
+ADMITTED = current().limit("calls")
+NEXT = f"call {ADMITTED + 1}"
+WINDOW_S = current().limit("window_s")
 drill = partial(check, needs=TENANTS, after=LIMIT)
 
 LOCK_HELD_S = 0.6
-CLOSED_S, OPEN_S = 298.5, 301.0
+CLOSED_S, OPEN_S = WINDOW_S - 1.5, WINDOW_S + 1.0
 """Ages of calls at either edge of the window; a refused call changes nothing, so that a slow one is tried again."""
 
 TRIES = 3
@@ -31,7 +35,7 @@ def test_window_closed(limit: Limit, tenant: str) -> None:
     Otherwise the window is shorter than promised: a script has many times its limit.
     """
     limit.fill(tenant)
-    request = limit.request(tenant, f"call 4, {CLOSED_S:g} s later")
+    request = limit.request(tenant, f"{NEXT}, {CLOSED_S:g} s later")
     for _ in range(TRIES):
         limit.back_date(tenant, CLOSED_S - limit.age_s(tenant))
         answer = limit.http.send(request)
@@ -52,10 +56,10 @@ def test_window_open(limit: Limit, tenant: str) -> None:
     """
     limit.exhaust(tenant)
     limit.back_date(tenant, OPEN_S)
-    for number in (1, 2, 3):
+    for number in range(1, ADMITTED + 1):
         request = limit.request(tenant, f"call {number}, {OPEN_S:g} s later")
         limit.passes(request)
-    limit.limited(limit.request(tenant, "call 4 of the new window"))
+    limit.limited(limit.request(tenant, f"{NEXT} of the new window"))
 
 
 @drill("drill/rate-limit/window-rolls", covers=("C11",))
@@ -65,13 +69,13 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
     Otherwise the window is fixed: 6 calls pass around its edge, where 3 are allowed.
     """
     limit.fill(tenant, 1)
-    limit.back_date(tenant, 200)
-    limit.fill(tenant, 2)
-    limit.limited(limit.request(tenant, "call 4"), control=True)
-    limit.back_date(tenant, 101)
-    request = limit.request(tenant, "the oldest call is 301 s ago")
+    limit.back_date(tenant, WINDOW_S * 2 / 3)
+    limit.fill(tenant, ADMITTED - 1)
+    limit.limited(limit.request(tenant, NEXT), control=True)
+    limit.back_date(tenant, WINDOW_S / 3 + 1)
+    request = limit.request(tenant, "the oldest call is out of the window")
     limit.passes(request)
-    limit.limited(limit.request(tenant, "three calls in the last 102 s"))
+    limit.limited(limit.request(tenant, f"{ADMITTED} calls in the last {WINDOW_S / 3 + 2:g} s"))
 
 
 @drill("drill/rate-limit/refusal-changes-nothing", covers=("C13",))
@@ -82,7 +86,9 @@ def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """
     limit.fill(tenant)
     before = limit.buckets(tenant)
-    limit.seen.require(limit.hits(tenant) == ADMITTED, f"{limit.hits(tenant)} hits after three calls; 3 are due")
+    limit.seen.require(
+        limit.hits(tenant) == ADMITTED, f"{limit.hits(tenant)} hits after {ADMITTED} calls; as many are due"
+    )
     for number in range(3):
         limit.limited(limit.request(tenant, f"refused {number}"))
     after = limit.buckets(tenant)
@@ -124,8 +130,9 @@ def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     execute(
         limit.db,
         "insert into public.edge_rate_limits (key, hits) values"
-        " (%s, array[now() - interval '30 s', now() - interval '20 s', now()])",
+        " (%s, array(select now() - make_interval(secs => n) from generate_series(%s::int - 1, 0, -1) n))",
         f"replay:{tenant}:{address}",
+        ADMITTED,
     )
     for number in range(1, 5):
         limit.limited(limit.request(tenant, f"call {number} with a full row"))

@@ -7,11 +7,13 @@ from functools import partial
 import pytest
 
 from drills.workbench.checks import LIMIT, TENANTS
-from drills.workbench.rate_limit import ADMITTED, Limit
+from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.tenants import REPLAY_FLAG
 
+ADMITTED = current().limit("calls")
 drill = partial(check, needs=TENANTS, after=LIMIT)
 
 LOCK_HELD_S = 6.0

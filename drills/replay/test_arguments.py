@@ -46,7 +46,7 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
         and (asked["force"] or r["retry_after"] == DUE)
         and asked["error_type"] in (None, r["error_type"])
     ]
-    return found[: asked["max"] or current().limit("default_batch")]
+    return found[: asked["max"] or current().limit("batch" if asked["named"] else "default_batch")]
 
 
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))

@@ -18,15 +18,16 @@ from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
 from drills.workbench.scene import Scene
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request
 
 OK, FAIL, IDLE, INDETERMINATE = "ok", "fail", "idle", "indeterminate"
 COMPLETED = (OK, FAIL)
 TODAY = "select (now() at time zone 'UTC')::date"
-LIMIT = 3
+LIMIT = current().limit("calls")
 DRAIN_S = 15.0
-WINDOW_S = 301
+WINDOW_S = current().limit("window_s") + 1
 
 
 @dataclass(frozen=True)
@@ -182,12 +183,10 @@ class Machine:
 
     def _set_budget(self, number: int) -> None:
         self.model.limit = self.model.used + number % 5
-        self.scene.rows(
-            "insert into public.replay_budgets (company_id, daily_limit) values (%s, %s)"
-            " on conflict (company_id) do update set daily_limit = excluded.daily_limit",
-            self.company,
-            self.model.limit,
-        )
+        changed = "update public.replay_budgets set daily_limit = %s where company_id = %s returning daily_limit"
+        if not self.scene.rows(changed, self.model.limit, self.company):
+            made = "insert into public.replay_budgets (daily_limit, company_id) values (%s, %s)"
+            self.scene.rows(made, self.model.limit, self.company)
 
     def _advance_clock(self, _number: int) -> None:
         self.scene.rows(

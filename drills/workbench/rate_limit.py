@@ -14,11 +14,14 @@ from drills.workbench.database import query
 from drills.workbench.scene import FOURTH, Scene
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, execute
+from gates.deployment.dialect.current import current
 from gates.deployment.requests import Answer, Request
 from gates.text import foreign
 
-ADMITTED = 3
-WINDOW_S = 300
+
+def admitted() -> int:
+    """How many calls the limit admits within its window."""
+    return current().limit("calls")
 
 
 def client_addresses(connection: Connection, company: str, named: Sequence[str] = ()) -> set[str]:
@@ -64,9 +67,9 @@ class Limit(Scene):
         self.seen.require(known, f"a 200 without the status of a replay: {foreign.text(answer.body, 80)!r}")
         return answer
 
-    def fill(self, company: str, count: int = ADMITTED) -> None:
+    def fill(self, company: str, count: int | None = None) -> None:
         """Send so many requests that are admitted: the controls of what follows."""
-        for number in range(1, count + 1):
+        for number in range(1, (admitted() if count is None else count) + 1):
             self.admit(company, f"call {number}", control=True)
 
     def limited(self, request: Request, door: HttpDoor | None = None, *, control: bool = False) -> Answer:
@@ -78,7 +81,7 @@ class Limit(Scene):
 
     def at_one_address(self, request: Request) -> None:
         """End the check as unknown where calls of ours come to the target from several addresses (of a proxy that it
-        does not trust, or of ours): each has three calls of its own.
+        does not trust, or of ours): each has a limit of its own.
         """
         company = str(json.loads(request.body)["company_id"]).lower()
         found = client_addresses(self.db, company, [value for _, value in request.headers])
@@ -95,11 +98,11 @@ class Limit(Scene):
     def exhaust(self, company: str) -> None:
         """Fill the bucket and see the next call refused; where that is not so, the check is unknown."""
         self.fill(company)
-        self.limited(self.request(company, "call 4"), control=True)
+        self.limited(self.request(company, "one call more"), control=True)
 
     def use_up(self, company: str) -> None:
         """Call until the limit refuses, be it of another size; the first call of a new company it must not refuse."""
-        for number in range(1, ADMITTED + 2):
+        for number in range(1, admitted() + 2):
             request = self.request(company, f"call {number}")
             answer = self.http.send(request)
             limited = answer.status == 429 and answer.code == "rate_limited"
@@ -107,10 +110,10 @@ class Limit(Scene):
                 return
             first = "the first call of a tenant that was just created is refused with 429 rate_limited"
             assert not limited, f"{first}: what another tenant, or nobody, did counts for it"
-            self.seen.expect(request, answer, 200, control=True, by=FOURTH if number > ADMITTED else "")
+            self.seen.expect(request, answer, 200, control=True, by=FOURTH if number > admitted() else "")
             self.carried_out(answer)
         self.at_one_address(request)
-        self.seen.unmet(f"call {ADMITTED + 1} is admitted: a limit that is not used up shows nothing", by=FOURTH)
+        self.seen.unmet(f"call {admitted() + 1} is admitted: a limit that is not used up shows nothing", by=FOURTH)
 
     def buckets(self, company: str) -> list[dict[str, Any]]:
         """The tenant's rate-limit rows: key, hits, count, window_start."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from gates.contract.contract import Relation, contract
 from gates.contract.places import OUTSIDE, places_of
+from gates.contract.scope import OwnLimit
 
 ID_KINDS: Mapping[str, str] = {
     "company_id": "company",
@@ -39,7 +40,7 @@ class RelationNames:
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
     written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
-    column -> the SQL of what each row that the gate inserts has there.
+    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count.
     """
 
     contract: Relation
@@ -52,6 +53,7 @@ class RelationNames:
     also: Mapping[str, str] = field(default_factory=dict)
     is_empty: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
+    rows: str = ""
 
     def is_writable(self, column: str) -> bool:
         """Whether a value of the contract can be stored."""
@@ -65,7 +67,7 @@ class RelationNames:
     def is_plain(self) -> bool:
         """Whether the relation is, to a query, what the contract says."""
         own = (self.schema, self.name) == ("public", self.contract.name)
-        return own and not (self.columns or self.expressions or self.values or self.absent or self.also)
+        return own and not (self.columns or self.expressions or self.values or self.absent or self.also or self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class MemberNames:
     user: str
     users: tuple[tuple[str, str], ...] = ()
     also: Mapping[str, str] = field(default_factory=dict)
+
+
+def parts_of(path: str) -> list[str]:
+    """The names of a path of members divided by dots. A URL, as of a claim in a namespace, is one name."""
+    return [path] if "://" in path else path.split(".")
 
 
 def user_of(company: str) -> str:
@@ -181,6 +188,12 @@ class Names:
     def limit(self, name: str) -> int:
         """A limit of the deployment: its own, else the contract's."""
         return int(self.given.get("limits", {}).get(name, contract().limits[name][0]))
+
+    @property
+    def own_limits(self) -> tuple[OwnLimit, ...]:
+        """The limits of the deployment that are others than the contract's, in the contract's order."""
+        every = (OwnLimit(name, self.limit(name), value) for name, (value, _, _) in contract().limits.items())
+        return tuple(one for one in every if one.policy != one.contract)
 
     def has_page(self, path: str) -> bool:
         """Whether the deployment has a page for machines: it claims them, or says where this one is."""
@@ -286,6 +299,7 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         frozenset(given.get("absent", ())),
         given.get("also", {}),
         written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
+        rows=str(given.get("rows", "")),
     )
 
 

@@ -32,13 +32,23 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnLimit:
+    """A limit of the service as the policy says it, and the contract's."""
+
+    name: str
+    policy: int
+    contract: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What a verdict speaks of. claims, unclaimed: areas in the order of the contract; no claims: all of it.
 
     preset: the known kind of deployment that the policy names, or empty. queue: the queue with its options, as
     gates.contract.queues writes it. absent: needs of checks that this queue does not have, and patterns of checks that
     need what `names:` says is not there -> why; may_lack: those that
-    an older version of it is known not to have. dropped: what was claimed before and is not.
+    an older version of it is known not to have. dropped: what was claimed before and is not. limits:
+    those of the policy that are others than the contract's.
     """
 
     claims: tuple[str, ...] = ()
@@ -48,6 +58,7 @@ class Scope:
     absent: tuple[tuple[str, str], ...] = ()
     may_lack: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    limits: tuple[OwnLimit, ...] = ()
 
     @property
     def is_queue(self) -> bool:
@@ -74,9 +85,11 @@ class Scope:
         """The headline's words for it; empty for the whole contract."""
         if self.is_queue:
             return f"within {QUEUE}" + (f" ({self.preset})" if self.preset else "")
-        if not self.unclaimed:
-            return ""
-        return f"within {', '.join(self.claims)}; not claimed: {', '.join(self.unclaimed)}"
+        told = [f"within {', '.join(self.claims)}", f"not claimed: {', '.join(self.unclaimed)}"] * bool(self.unclaimed)
+        if self.limits:
+            own = ", ".join(f"{one.name} {one.policy} (contract: {one.contract})" for one in self.limits)
+            told.append(f"with limits of the policy's own: {own}")
+        return "; ".join(told)
 
     @property
     def let_go(self) -> str:
@@ -93,6 +106,7 @@ class Scope:
             "absent": [list[JsonValue](pair) for pair in self.absent],
             "may_lack": list(self.may_lack),
             "dropped": [{**dataclasses.asdict(d), "expires": d.expires.isoformat()} for d in self.dropped],
+            **({"limits": [dataclasses.asdict(one) for one in self.limits]} if self.limits else {}),
         }
 
     @classmethod
@@ -107,6 +121,9 @@ class Scope:
             absent=tuple((str(need), str(why)) for need, why in data["absent"]),
             may_lack=tuple(map(str, data["may_lack"])),
             dropped=tuple(dropped),
+            limits=tuple(
+                OwnLimit(str(d["name"]), int(d["policy"]), int(d["contract"])) for d in data.get("limits", ())
+            ),
         )
 
 

@@ -67,6 +67,7 @@ def _table(relation: Relation) -> Shape:
                 OneOf(Boolean(), listing=ListOf(Choice(columns))),
                 "Columns that the deployment has not; true: it has not the table.",
             ),
+            "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
             "also": (
                 MapOf(WORD, r"[^.\0]+", "a real column"),
                 "Real column -> SQL of its value in each row that the gate inserts.",

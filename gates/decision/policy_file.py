@@ -216,9 +216,10 @@ class PolicyFile:
 
     @property
     def scope(self) -> Scope:
-        """The claims on the contract, without what the deployment says that it has not."""
+        """The claims on the contract, without what the deployment says that it has not, and with its own limits."""
         scope = scope_of(self._contract)
-        return replace(scope, absent=(*scope.absent, *contract().without(self.names.lacking)))
+        absent = (*scope.absent, *contract().without(self.names.lacking))
+        return replace(scope, absent=absent, limits=self.names.own_limits)
 
     @property
     def queue(self) -> Queue | None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gates.contract.contract import Relation
+from gates.contract.names import ID_KINDS
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.schema import SchemaColumn, SchemaTable
-from gates.doctor.sqltypes import TIMES, bare, fitness, is_id
+from gates.doctor.sqltypes import TIMES, WHOLES, bare, fitness, is_id
 from gates.doctor.states import match_values
 from gates.doctor.words import ALIKE, synonyms
 
@@ -149,7 +150,7 @@ class _Pairs:
         if self.pin and name in self.pin.columns:
             return 2.0
         fit = self._fitness(name, column)
-        if not fit:
+        if not fit or self._is_no_number(name, column):
             return 0.0
         if column.name == name:
             return NAMED + TYPED * fit
@@ -171,6 +172,19 @@ class _Pairs:
         wanted = self.relation.columns[name]
         return fitness(wanted, column.type, is_id=is_id(name, wanted), values=bool(column.values))
 
+    def _is_own_number(self, column: SchemaColumn) -> bool:
+        """Whether the rows have a number beside a primary key that is none."""
+        is_unique = any(k.columns == (column.name,) and not k.is_primary and not k.partial for k in self.table.keys)
+        primary = next((self.table.columns.get(c) for k in self.table.keys if k.is_primary for c in k.columns), None)
+        is_number = bare(column.type) in WHOLES and column.has_default and is_unique
+        return is_number and primary is not None and bare(primary.type) not in WHOLES
+
+    def _is_no_number(self, name: str, column: SchemaColumn) -> bool:
+        """Whether it cannot number the rows of a table whose `id` says their order, for which `names:` has no type."""
+        if name != "id" or f"{self.relation.name}.id" in {*ID_KINDS, "agent_tasks.id"}:
+            return False
+        return self.relation.columns[name] == "bigint" and bare(column.type) not in WHOLES
+
     def _refers(self, name: str, column: SchemaColumn) -> bool:
         return bool(self.targets.get(name)) and column.references == self.targets[name]
 
@@ -178,7 +192,7 @@ class _Pairs:
         """What speaks for a pair beside its names: how much, and in words."""
         if self._refers(name, column):
             yield REFERS, f"refers to {column.references}"
-        if name == "id" and self.table.numbered_by == column.name:
+        if name == "id" and (self.table.numbered_by == column.name or self._is_own_number(column)):
             yield NUMBERS, "numbers the rows"
         if (name, column.name) in self.alone:
             yield ALONE, "the only one of its type"

@@ -12,7 +12,7 @@ from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.http_members import Called, paired, series_of
-from gates.doctor.openapi import ApiDocument, ApiOperation
+from gates.doctor.openapi import CODES, ApiDocument, ApiOperation
 from gates.doctor.states import match_values
 from gates.doctor.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
@@ -347,7 +347,8 @@ def _refusals(endpoint: Endpoint, operation: ApiOperation | None, unsigned: str)
             yield ComparedObject("refusal", whole, endpoint.area, Presence.PRESENT)
             continue
         confidence = Confidence.LIKELY if row[place] >= 0.9 else Confidence.PERHAPS
-        shown = real if other == status else f"{real} ({other})"
+        is_everywhere = len([c for c, _ in named if c == real]) > 1  # one list of codes for all refusals
+        shown = real if other == status or is_everywhere else f"{real} ({other})"
         yield ComparedObject("refusal", whole, endpoint.area, Presence.RENAMED, shown, confidence)
 
 
@@ -382,12 +383,12 @@ def _code_member(surface: Surface) -> str:
         if answer.status < 400:
             continue
         body = answer.json()
-        for name in ("code", "error_code", "errorCode", "error", "reason"):
+        for name in dict.fromkeys(("code", "error_code", "errorCode", "error", "reason", *body)):
             value = body.get(name)
-            if isinstance(value, str) and value and " " not in value:
+            if name in CODES - {"type", "kind"} and isinstance(value, str) and value and " " not in value:
                 return name
             if isinstance(value, dict):
-                inner = next((n for n in ("code", "type", "reason") if isinstance(value.get(n), str)), "")
+                inner = next((n for n in ("code", "type", "reason", "kind") if isinstance(value.get(n), str)), "")
                 if inner:
                     return text(f"{name}.{inner}", 100)
     return ""

@@ -55,6 +55,12 @@ def _same_shape(wanted: str, real: str) -> bool:
     return found == shape or (not shape and found == "integer")
 
 
+def _words_of(member: str) -> list[tuple[str, ...]]:
+    """What a member is called: by its own name, and with that of the object around it."""
+    outer, _, name = member.rpartition(".")
+    return [words(name), words(f"{outer.rpartition('.')[2]}_{name}")] if outer else [words(name)]
+
+
 def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -> dict[str, tuple[str, float]]:
     """The real member of each of the contract, with its score. What is called like its column is it."""
     names, others = [*wanted], [*real]
@@ -66,8 +72,9 @@ def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -
             else 1.0
             if o == n
             else 0.995
-            if words(o) == called.get(n)
-            else 0.99 * best_likeness(known.spellings("fields", n), words(o))
+            if called.get(n) in _words_of(o)
+            else (0.97 if "." in o else 0.99)
+            * max(best_likeness(known.spellings("fields", n), w) for w in _words_of(o))
             for o in others
         ]
         for n in names

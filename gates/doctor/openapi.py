@@ -13,11 +13,14 @@ from gates.text.foreign import text
 METHODS = ("get", "post", "put", "patch", "delete")
 MOST_OPERATIONS = 500
 MOST_MEMBERS = 100
+DEEPEST_MEMBER = 2
 DEEPEST = 12
 """Steps through references and parts of one schema."""
-CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason"})
+CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason", "kind"})
 """Members that hold the code of an error."""
-LISTS_OF_ERRORS = frozenset({"errors", "details", "violations", "issues", "fields", "field_errors", "fieldErrors"})
+LISTS_OF_ERRORS = frozenset(
+    {"errors", "details", "violations", "issues", "problems", "fields", "field_errors", "fieldErrors"}
+)
 ENVELOPES = ("data", "result", "payload", "response")
 """Members that only hold the answer proper."""
 _CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
@@ -97,10 +100,10 @@ class _Reader:
 
     def operation(self, method: str, path: str, given: Mapping[str, Any], item: Mapping[str, Any]) -> ApiOperation:
         parameters = [self.followed(p) for p in (*_listed(item.get("parameters")), *_listed(given.get("parameters")))]
-        body = self.members(self.content(self.followed(given.get("requestBody"))))
+        body = self.inside(self.content(self.followed(given.get("requestBody"))))
         for one in parameters:
             if one.get("in") == "body":
-                body = self.members(one.get("schema"))
+                body = self.inside(one.get("schema"))
             elif one.get("in") in {"formData", "query"}:
                 body = {**body, str(one.get("name", "")): _type(self.followed(one.get("schema")) or one)}
         responses = {str(k): self.followed(v) for k, v in _mapping(given.get("responses")).items()}
@@ -119,7 +122,7 @@ class _Reader:
             {int(k): codes for k, r in responses.items() if k.isdecimal() and (codes := tuple(self.codes(r)))},
             tuple(dict.fromkeys(text(h, 100) for h in headers)),
             bool(security),
-            {n: held for n in answer if (held := tuple(dict.fromkeys(self.listed(answered, frozenset({n})))))},
+            {n: held for n in answer if (held := self.held(answered, n.rpartition(".")[2]))},
             self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
             tuple(int(k) for k in responses if k.isdecimal() and k.startswith("2")),
@@ -132,7 +135,7 @@ class _Reader:
             inner = self.members(self.properties(schema).get(name)) if name in members else {}
             if inner:
                 return {**members, **inner}, name
-        return members, ""
+        return self.inside(schema), ""
 
     def key_headers(self) -> tuple[str, ...]:
         """The headers of all security schemes that are keys."""
@@ -184,6 +187,19 @@ class _Reader:
         """The members of an object's schema, with their types."""
         listed = list(self.properties(schema).items())[:MOST_MEMBERS]
         return {text(n, 100): _type(self.followed(s)) for n, s in listed}
+
+    def inside(self, schema: object, outer: str = "", depth: int = 0) -> dict[str, str]:
+        """The members of an object's schema and, as `outer.name`, those of the objects in it, with their types."""
+        found = {f"{outer}{name}": kind for name, kind in self.members(schema).items()}
+        if depth < DEEPEST_MEMBER:
+            for name, inner in list(self.properties(schema).items())[:MOST_MEMBERS]:
+                if "." not in name:
+                    found |= self.inside(inner, f"{outer}{text(name, 100)}.", depth + 1)
+        return dict(list(found.items())[:MOST_MEMBERS])
+
+    def held(self, schema: object, name: str) -> tuple[str, ...]:
+        """The texts that a member may hold."""
+        return tuple(dict.fromkeys(self.listed(schema, frozenset({name}))))
 
     def codes(self, answer: Mapping[str, Any]) -> Iterator[str]:
         """Codes of an error answer: what a member like `code` may hold, else what stands in backticks."""

@@ -20,7 +20,11 @@ def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) ->
         for w in wanted
     ]
     found = assign(scores, 0.3)
-    return {w: real[p] for w, p in zip(wanted, found, strict=True) if p != NONE}
+    matched = {w: real[p] for w, p in zip(wanted, found, strict=True) if p != NONE}
+    lacking, left = [w for w in wanted if w not in matched], [r for r in real if r not in matched.values()]
+    if matched and len(lacking) == len(left) == 1 and len(wanted) == len(real):
+        matched[lacking[0]] = left[0]  # all others are taken
+    return matched
 
 
 def shared_word(names: Sequence[str]) -> str:

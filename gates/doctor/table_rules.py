@@ -21,6 +21,8 @@ def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) 
     whole = [k for k in table.keys if set(k.columns) == wanted and not k.partial and not k.expression]
     if not whole and table.kind == "p":  # a native partition's key has the column that it is partitioned by, too
         whole = [k for k in table.keys if wanted < set(k.columns) and not k.partial]
+    if not whole and nullable and _in_two(table, wanted, nullable):
+        return ""
     if not whole:
         less = [k for k in table.keys if set(k.columns) < wanted and k.columns and not k.partial and not k.expression]
         if less:
@@ -32,6 +34,13 @@ def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) 
         if not apart:
             return f"a null of {', '.join(sorted(nullable))} is always distinct: there can be two rows for everybody"
     return ""
+
+
+def _in_two(table: SchemaTable, wanted: set[str], nullable: set[str]) -> bool:
+    """Whether one key holds for the tenants' rows and another for those of everybody."""
+    parts = [k for k in table.keys if k.partial]
+    tenants = [k for k in parts if set(k.columns) == wanted and not k.expression]
+    return bool(tenants) and any(set(k.columns) == wanted - nullable for k in parts)
 
 
 def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:

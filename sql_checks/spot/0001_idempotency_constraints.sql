@@ -1,5 +1,5 @@
 -- id: sql/spot/idempotency-constraints
--- claim: The idempotency constraints of replay_runs are present (query 1 of the checklist).
+-- claim: The idempotency constraints of replay_runs are present (query 1 of the checklist), or unique indexes that do the same.
 -- cost: Without them the same replay runs twice.
 -- severity: page
 -- reads: catalogue
@@ -11,6 +11,10 @@ where to_regclass('public.replay_runs') is not null
   and not exists (
     select from pg_constraint c
     where c.conrelid = to_regclass('public.replay_runs') and c.contype in ('u', 'p') and cardinality(c.conkey) > 1
+  )
+  and not exists (
+    select from pg_index i
+    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indpred is null and i.indnkeyatts > 1
   );
 
 -- seen:

@@ -111,6 +111,45 @@ def parted(body: bytes, outside: Iterable[str]) -> tuple[bytes, dict[str, bytes]
     return b"".join(kept), values
 
 
+def folded(body: bytes, inner: frozenset[str]) -> bytes:
+    """The body with these members, called `outer.name`, inside of the objects that they name; all else as it is.
+
+    A body that is no object stays: it is refused in any form.
+    """
+    if not inner or not any(f'"{name}"'.encode() in body for name in inner):
+        return body
+    tokens: list[bytes] = TOKEN.findall(body)
+    start = _solid(tokens, -1)
+    if not _is(tokens, start, b"{"):
+        return body
+    members, depth, first = list[tuple[list[str], bytes]](), 0, start + 1
+    for at in range(start, len(tokens)):
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(tokens[at], 0)
+        if (depth == 1 and tokens[at] == b",") or depth == 0:
+            key = _solid(tokens, first - 1)
+            colon = _solid(tokens, key)
+            if not _is(tokens, colon, b":") or tokens[key][:1] != b'"':
+                return body
+            name, value = text_of(tokens[key]), b"".join(tokens[colon + 1 : at])
+            members.append((name.split("."), value) if name in inner else ([], tokens[key] + b":" + value))
+            first = at + 1
+        if depth == 0:
+            return b"".join(tokens[:start]) + _object(members) + b"".join(tokens[at + 1 :])
+    return body
+
+
+def _object(members: list[tuple[list[str], bytes]]) -> bytes:
+    """An object of members, each where its path says; those without one are whole, name and all."""
+    parts, inside = list[bytes](), dict[str, list[tuple[list[str], bytes]]]()
+    for path, value in members:
+        if len(path) > 1:
+            inside.setdefault(path[0], []).append((path[1:], value))
+        else:
+            parts.append(b"".join(json.dumps(name).encode() + b":" for name in path) + value)
+    parts += [json.dumps(name).encode() + b":" + _object(its) for name, its in inside.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
 def as_text(member: str, said: bytes, real: bytes) -> str:
     """A value of JSON, as it really is, as text. Raise AbsentMember where text means another, as "10" for a number."""
     kind = SCALARS.get(member, "text")

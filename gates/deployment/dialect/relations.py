@@ -41,6 +41,7 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
     An absent column is NULL where the contract lets it be NULL; else a statement that mentions it raises AbsentColumn.
     """
     as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
+    counted = f" where ({names.rows})" if names.rows else ""
     columns = [c for c in names.contract.columns if c in words or (whole and c not in names.absent)]
     if names.is_empty:
         nulls = (f"null::{column_type(names, ids, c)} as {quoted(c)}" for c in columns)
@@ -51,7 +52,7 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
     for column in columns:
         text = read(names, ids, column)
         parts.append(text if text == quoted(column) else f"{text} as {quoted(column)}")
-    return f"(select {', '.join(parts)} from {real_name(names)})"
+    return f"(select {', '.join(parts)} from {real_name(names)}{counted})"
 
 
 def read(names: RelationNames, ids: Names, column: str, qualifier: str = "") -> str:

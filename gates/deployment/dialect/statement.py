@@ -273,6 +273,8 @@ def _literals(names: Names) -> Mapping[str, str]:
     for name, relation in names.relations.items():
         whole = real_name(relation) if relation.name else ""
         found[f"public.{name}"] = literal(whole) if whole else "null::text"
+        if relation.rows:
+            found[f"public.{name}.rows"] = literal(relation.rows)
         for column in relation.contract.columns:
             real = f"{whole}.{quoted(relation.column(column))}"
             is_there = whole and relation.is_writable(column)

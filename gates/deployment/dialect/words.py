@@ -16,12 +16,14 @@ from typing import Any
 from gates.contract.contract import contract
 from gates.contract.names import Names, user_of
 from gates.contract.places import BODY, places_of
+from gates.deployment.dialect.members import found_at, last_of, put, without
 from gates.deployment.dialect.places import (
     OF_A_PATH,
     TOKEN,
     AbsentMember,
     MemberPlaces,
     as_text,
+    folded,
     parted,
     pattern_of,
     text_of,
@@ -54,6 +56,7 @@ TEXTS_OF_AN_ERROR = ("message", "problem", "msg", "reason", "detail", "descripti
 DONE, ACCEPTED = 200, 202
 NOBODY = "6e6f626f-6479-4000-8000-000000000000"
 """The id of whom a path names where the request names nobody."""
+_NOWHERE = object()
 MOST_EXACT = 2**53
 """A larger number is not the same number to every reader of JSON."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -80,9 +83,9 @@ class HttpWords:
             if ours not in ONLY_SENT
         }
         self._told = {name: ours for ours, told in spelled.items() for _, name in told if ours not in ONLY_ANSWERED}
-        sent = {
-            ours: theirs for ours, theirs in self._members.items() if "." not in theirs and ours not in ONLY_ANSWERED
-        }
+        self._told |= {name.rpartition(".")[2]: ours for name, ours in self._told.items() if "." in name}
+        sent = {ours: theirs for ours, theirs in self._members.items() if ours not in ONLY_ANSWERED}
+        self._inner = frozenset(theirs for theirs in sent.values() if "." in theirs)
         # a name that a drill made up, and that has a meaning here, becomes one that has none
         self._sent_members = {theirs: ours for ours, theirs in sent.items()} | sent
         self._values = {m: {r: c for c, r in v.items()} for m, v in given.get("values", {}).items()}
@@ -183,7 +186,7 @@ class HttpWords:
                 out.append(self._sent_id(member, token))
                 continue
             out.append(token)
-        return b"".join(out)
+        return folded(b"".join(out), self._inner)
 
     def _sent_id(self, member: str, token: bytes) -> bytes:
         """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored."""
@@ -229,7 +232,7 @@ class HttpWords:
                 found["sub"] = user_of(str(company))
             if not self._names.names_claim:
                 return found
-        _put(found, self._names.tenant_claim, company)
+        put(found, self._names.tenant_claim, company)
         return found
 
     def _put_role(self, claims: dict[str, Any], role: Any) -> None:
@@ -237,14 +240,16 @@ class HttpWords:
         if isinstance(role, str):
             role = self._token_roles.get(role) or self._names.roles.get(role) or role
         place = self._role_claim.removesuffix("[]")
-        _put(claims, place, [role] if place != self._role_claim and isinstance(role, str) else role)
+        put(claims, place, [role] if place != self._role_claim else role)
 
     # --- what is received ----------------------------------------------------------------------------------------
 
     def read_claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
         """The claims of a token of the target with the tenant as `company_id` and the role by the contract's name."""
         found = dict(claims)
-        tenant, role = (_at(claims, place) for place in (self._names.tenant_claim, self._role_claim.removesuffix("[]")))
+        tenant, role = (
+            found_at(claims, place) for place in (self._names.tenant_claim, self._role_claim.removesuffix("[]"))
+        )
         if tenant is not None:
             found["company_id"] = str(tenant)
         if isinstance(role, list) and self._role_claim.endswith("[]"):
@@ -274,7 +279,7 @@ class HttpWords:
     def read(self, status: int, found: Mapping[str, Any], refusals: Collection[str] = ()) -> tuple[int, dict[str, Any]]:
         """The status and the members of an answer in the words of the contract, of an endpoint with these refusals."""
         members = dict(found)
-        wrapped = _at(members, self._envelope) if self._envelope else None
+        wrapped = found_at(members, self._envelope) if self._envelope else None
         if isinstance(wrapped, Mapping):
             members = {n: v for n, v in members.items() if n != self._envelope} | dict(wrapped)
         members = self._renamed(members)
@@ -285,12 +290,12 @@ class HttpWords:
             members[member] = _moment(members[member])
         for member in KIND_OF_MEMBER.keys() & members.keys():
             members[member] = _ids_as_text(members[member])
-        code = _at(found, self._code_member)
+        code = found_at(found, self._code_member)
         if status >= 400 and isinstance(code, str | int):
             status, members["code"] = self._read_code(status, str(code), refusals)
             if self.has_own_errors:
                 members |= {"type": "about:blank", "title": members["code"], "status": status}
-                members.setdefault("detail", _at(found, self._code_member.rpartition(".")[0] or "detail"))
+                members.setdefault("detail", found_at(found, self._code_member.rpartition(".")[0] or "detail"))
         if isinstance(members.get("errors"), list):
             members["errors"] = [self._read_error(e) for e in members["errors"]]
         if "openapi" in members and isinstance(members.get("paths"), Mapping):
@@ -301,13 +306,14 @@ class HttpWords:
         """The members by the names of the contract. One real member may stand for several of the contract's."""
         found, used = {}, set()
         for ours, names in self._answered.items():
-            for theirs in names:
-                value = _at(members, theirs)
-                if value is not None or ("." not in theirs and theirs in members):
-                    found[ours] = value
-                    used.add(theirs)
-                    break
-        return {n: v for n, v in members.items() if n not in used} | found
+            there = {
+                theirs: value for theirs in names if (value := found_at(members, theirs, _NOWHERE)) is not _NOWHERE
+            }
+            if there:
+                theirs = next((name for name, value in there.items() if value is not None), next(iter(there)))
+                found[ours] = there[theirs]
+                used.add(theirs)
+        return {n: v for n, v in without(members, used).items() if n not in found} | found
 
     @property
     def has_own_errors(self) -> bool:
@@ -318,11 +324,15 @@ class HttpWords:
 
     def _read_error(self, error: Any) -> Any:
         """One entry of `errors`, which names a member."""
-        name = next((n for n in NAMES_OF_A_FIELD if isinstance(error, Mapping) and isinstance(error.get(n), str)), "")
+        texts = {n: v for n, v in error.items() if isinstance(v, str)} if isinstance(error, Mapping) else {}
+        # by what it is called; else by what it says: the name of a member
+        name = next((n for n in (*NAMES_OF_A_FIELD, *texts) if last_of(texts.get(n, "")) in self._told), "")
+        name = name or next((n for n in NAMES_OF_A_FIELD if n in texts), "")
         if not name:
             return error
-        field = str(error[name]) if name == "field" else re.split(r"[./]", str(error[name]).strip("#/."))[-1]
+        field = texts[name] if name == "field" and texts[name] in self._told else last_of(texts[name])
         said = next((error[n] for n in TEXTS_OF_AN_ERROR if error.get(n)), None)
+        said = said or next((v for n, v in texts.items() if n != name and " " in v), None)
         return {**error, "field": self._told.get(field, field), **({} if said is None else {"message": said})}
 
     def _read_code(self, status: int, code: str, refusals: Collection[str]) -> tuple[int, str]:
@@ -364,23 +374,6 @@ def _next(tokens: list[bytes], at: int) -> bytes:
         if not tokens[at].isspace():
             return tokens[at]
     return b""
-
-
-def _at(members: Mapping[str, Any], path: str) -> Any:
-    """The value at a path of members divided by dots, or None."""
-    found: Any = members
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def _put(claims: dict[str, Any], path: str, value: Any) -> None:
-    """Set what stands at a path of members divided by dots; what is on the way and no object is replaced."""
-    *outer, last = path.split(".")
-    for name in outer:
-        claims[name] = dict(claims[name]) if isinstance(claims.get(name), Mapping) else {}
-        claims = claims[name]
-    claims[last] = value
 
 
 def _moment(value: Any) -> Any:

@@ -78,6 +78,8 @@ class _Writer:
             self._insert()
         real = real_name(self._names)
         s.write(self._at, self._at + 2, real if self._has_alias else f"{real} as {quoted(self._alias)}")
+        if self._kind != "insert" and self._names.rows:
+            self._counted()
 
     # --- columns in expressions ----------------------------------------------------------------------------------
 
@@ -225,6 +227,18 @@ class _Writer:
                 s.write(start, end, text)
             elif is_column and text != quoted(column):
                 s.write(start, end, f"{text} as {quoted(column)}")
+
+    def _counted(self) -> None:
+        """Only rows that count are changed."""
+        s, rows = self._s, self._names.rows
+        last = s.find({"returning", ";"}, self._body, self._end) - 1
+        where = s.find({"where"}, self._body, last)
+        text = s.render(last, last)
+        if where > last:
+            s.write(last, last, f"{text} where ({rows})")
+        else:
+            s.write(last, last, f"{text})")
+            s.write(where, where, f"where ({rows}) and (")
 
     # --- insert --------------------------------------------------------------------------------------------------
 

@@ -74,6 +74,19 @@ def test_the_whole_contract_adds_no_words() -> None:
     assert {e.check for e in verdict.not_applicable} >= {s.id for s in OF_A_QUEUE}
 
 
+def test_limits_of_the_policys_own_are_told() -> None:
+    """A limit of the policy is in the headline and in the JSON, with the contract's number; an equal one is not."""
+    text = "version: 1\nnames: {limits: {calls: 30, batch: 50}}\n"
+    made = parse(text, "gate.yaml", Path(), NOW.date()).policy(SPECS, TargetKind.STAGING, "", deep=False)
+    verdict = decide(GREEN, made, NOW)
+    assert verdict.title == "promote, with limits of the policy's own: calls 30 (contract: 3)"
+    said = json.loads(verdict.dump())["contract"]
+    assert said["limits"] == [{"name": "calls", "policy": 30, "contract": 3}]
+    again = Policy.from_json(json.loads(json.dumps(made.to_json())))
+    assert (again.scope, again.digest) == (made.scope, made.digest)
+    assert "limits" not in json.loads(decide(GREEN, policy(*without()), NOW).dump())["contract"]
+
+
 def test_a_check_of_the_users_own_applies_within_any_claims() -> None:
     """It has no area: a failure of it counts whatever is claimed."""
     own = spec("sql/spot/budget-of-ours")

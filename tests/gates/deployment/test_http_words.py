@@ -247,12 +247,13 @@ def test_an_endpoint_has_its_own_success_and_members(
 
 
 def test_a_role_stands_where_the_target_looks() -> None:
-    """In a list, by its real name; and read again as the contract's. What is no name of a role stays what it is."""
+    """In a list, by its real name; and read again as the contract's. What is no name of a role is none in the list."""
     use(OWN)
     token = mint_token(SECRET, {"sub": "s", "role": "super_admin"})
     assert json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["realm"] == {"roles": ["root"]}
     assert claims_of(token)["role"] == "super_admin"
-    assert claims_of(mint_token(SECRET, {"role": None}))["realm"] == {"roles": None}
+    for no_name in (None, 1, ["super_admin"]):
+        assert claims_of(mint_token(SECRET, {"role": no_name}))["realm"] == {"roles": [no_name]}
 
 
 def test_a_tenant_may_be_known_by_a_plain_setting() -> None:
@@ -398,3 +399,62 @@ def test_one_code_is_read_as_the_endpoint_refuses(method: str, wanted: tuple[int
     answer = Answer(404, (), b'{"error":{"code":"NO_ACCOUNT"}}', 1.0)
     found = understood(answer, method, "/dlq-replay/9" if method == "GET" else "/dlq-replay")
     assert (found.status, found.code) == wanted
+
+
+INSIDE = names_of(
+    {
+        "tenant_claim": "https://shop.example/merchant",
+        "http": {
+            "fields": {
+                "company_id": ["merchant.ref", "done.merchant.ref"],
+                "max": "options.limit",
+                "dry_run": ["options.preview", "done.preview"],
+                "replay_run_id": "done.id",
+                "duplicate": "done.repeated",
+                "errors": "failure.problems",
+            },
+            "code_member": "failure.kind",
+        },
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            b'{"company_id":"c","max":1e1,"dry_run":null}',
+            b'{"merchant":{"ref":"c"},"options":{"limit":1e1,"preview":null}}',
+        ),
+        (b'{"max": 1, "other": {"a": [1]}, "max": 2}', b'{"other": {"a": [1]},"options":{"limit": 1,"limit": 2}}'),
+        (b'{"max":1} x', b'{"options":{"limit":1}} x'),
+        (b'{"max":1', b'{"options.limit":1'),
+        (b"[1]", b"[1]"),
+    ],
+)  # fmt: skip
+def test_a_member_may_stand_inside_of_another(ours: bytes, theirs: bytes) -> None:
+    """What a drill sends goes where the path says, doubled members and odd numbers as they are."""
+    use(INSIDE)
+    assert on_the_wire(Request("POST", "/dlq-replay", body=ours)).body == theirs
+
+
+def test_what_stands_inside_of_an_answer_is_read_once() -> None:
+    """A null is there; what was read is not there a second time; an error names its member by whatever word."""
+    use(INSIDE)
+    said = {"done": {"id": None, "repeated": True, "preview": True, "merchant": {"ref": "c"}, "extra": 1}}
+    found = understood(Answer(201, (), json.dumps(said).encode(), 1.0), "POST", "/dlq-replay").json()
+    assert found["replay_run_id"] is None
+    assert (found["done"], found["duplicate"]) == ({"extra": 1}, True)
+    wrong = {"failure": {"kind": "BAD", "problems": [{"at": "options.limit", "why": "it is 0"}]}}
+    found = understood(Answer(422, (), json.dumps(wrong).encode(), 1.0), "POST", "/dlq-replay").json()
+    assert found["errors"][0]["field"] == "max"
+    assert found["errors"][0]["message"] == "it is 0"
+
+
+def test_a_claim_in_a_namespace_is_one_name() -> None:
+    """Its dots are those of a host."""
+    use(INSIDE)
+    token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "c"})
+    said = json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert said["https://shop.example/merchant"] == "c"
+    assert claims_of(token)["company_id"] == "c"

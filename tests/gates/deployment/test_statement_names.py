@@ -306,3 +306,36 @@ def test_what_is_called_is_no_column() -> None:
     assert text == "select count(*) from (select key from public.calls) as edge_rate_limits where key = 'k'"
     with pytest.raises(AbsentColumn):
         Translator(names).of("select count from public.edge_rate_limits", None)
+
+
+KEPT = names_of({"tables": {"feature_flags": {"is": "app.toggles", "rows": "gone_at is null"}}})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            "select key from public.feature_flags f",
+            "select key from (select key from app.toggles where (gone_at is null)) f",
+        ),
+        (
+            "update public.feature_flags f set enabled = false where key = 'a' or true returning 1",
+            "update app.toggles f set enabled = false where (gone_at is null) and ( f.key = 'a' or true) returning 1",
+        ),
+        (
+            "with x as (delete from public.feature_flags) select 1 from x",
+            "with x as (delete from app.toggles as feature_flags where (gone_at is null)) select 1 from x",
+        ),
+        (
+            "update public.feature_flags f set enabled = false returning 1",
+            "update app.toggles f set enabled = false where (gone_at is null) returning 1",
+        ),
+        (
+            "insert into public.feature_flags (key) values ('a')",
+            "insert into app.toggles as feature_flags (key) values ('a')",
+        ),
+    ],
+)
+def test_rows_that_do_not_count_are_neither_read_nor_changed(ours: str, theirs: str) -> None:
+    """A row that is deleted softly is none."""
+    assert Translator(KEPT).of(ours, None)[0].split() == theirs.split()

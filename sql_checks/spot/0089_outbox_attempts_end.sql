@@ -1,0 +1,26 @@
+-- id: sql/spot/outbox-attempts-end
+-- claim: No event is tried for ever: one that has failed far more often than any that was given up is given up, too.
+-- cost: A poison event takes its turn again and again, holds up its key, and nobody is told that it has no effect.
+-- severity: warn
+-- covers: K14
+with given_up as (
+  -- a replayed item has one attempt
+  select attempts from public.event_outbox
+  where dead_at is not null and replay_run_id is null and attempts > 0
+  order by dead_at desc {{at_most}}
+), allowed as (
+  -- the deployment's own limit, with room for one that was just raised; where nothing was given up yet, any sensible one
+  select coalesce(greatest(20, 3 * max(attempts)), 100) as attempts from given_up
+)
+select format('outbox row %s', o.id) as subject,
+       format('%s attempts, neither delivered nor given up; allowed: %s', o.attempts, allowed.attempts) as detail,
+       format('event %s of %s, since %s', o.event_id, o.company_id, o.inserted_at) as witness
+from public.event_outbox o
+cross join allowed
+where o.processed_at is null and o.dead_at is null and o.attempts > allowed.attempts
+  and {{not_excluded}}
+order by o.id
+limit 1000;
+
+-- seen:
+select count(*) as seen from (select from public.event_outbox limit 1000) o;
