@@ -237,7 +237,9 @@ class BacklogPoller:
         return fate if self.plan.test_agents else {}
 
     def _look_for(self, acknowledged: Acknowledged) -> None:
-        """What is not there of what the service acknowledged."""
+        """What is not there of what the service acknowledged. One that is there is the control: without it, the
+        table's rows may be hidden from this login.
+        """
         for kind, metric in LOST.items():
             ids = acknowledged.ids[kind]
             if self._connection is None or self.error or not ids:
@@ -247,6 +249,9 @@ class BacklogPoller:
                 row = execute(self._connection, sql(FOLDER / f"{metric}.sql"), ids)[0]
             except (psycopg.Error, ValueError) as error:
                 self.unread[metric] = f"the database refused to say what is written: {in_words(error)[:120]}"
+                continue
+            if row["lost"] == len(ids):
+                self.unread[metric] = f"no row of the {len(ids)} {kind}s that were acknowledged is seen by this login"
                 continue
             self.samples.add(metric, _number(row["lost"]))
             if row["lost"]:

@@ -312,7 +312,9 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     assert watch.unread == {LOST[other]: f"no {other} was acknowledged for a company of this run"}
 
 
-def test_what_this_login_may_not_read_is_not_lost(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_this_login_may_not_read_is_not_lost(
+    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A query that is refused leaves its own metric unmeasured, and no other."""
     real = execute
 
@@ -324,12 +326,25 @@ def test_what_this_login_may_not_read_is_not_lost(migrated_url: str, monkeypatch
     monkeypatch.setattr(database, "execute", refused)
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     found = Acknowledged()
+    execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
     found.take([Written(EVENT, str(uuid.uuid4())), Written(RUN, "a key")])
     watch.poll()
     watch.finish(found)
     assert watch.error == ""
     assert "permission denied" in watch.unread["events_lost"]
-    assert not samples.select(MetricKey("runs_lost")).is_empty
+    assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url: str) -> None:
+    """Row-level security may hide what was written: without one row that is seen nothing is said."""
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    found = Acknowledged()
+    found.take([Written(kind, str(uuid.uuid4())), Written(kind, str(uuid.uuid4()))])
+    watch.poll()
+    watch.finish(found)
+    assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
+    assert samples.select(MetricKey(LOST[kind])).is_empty
 
 
 def connect_as_service(url: str) -> psycopg.Connection:
