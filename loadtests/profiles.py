@@ -17,6 +17,8 @@ CHECKLIST_THRESHOLDS = """{
     agent_success: ['rate>0.98'],
     dlq_items_count: ['count<10'],
     outbox_drained: ['rate>0.95'],
+    events_lost: ['count<1'],
+    runs_lost: ['count<1'],
     db_connections_growth: ['count<10'],
     memory_growth_mb: ['count<50'],
     'http_req_duration{operation:replay}': ['p(95)<2500'],

@@ -161,6 +161,7 @@ def _drive(
     extra: dict[str, Any] = {"database_error": "", "agents": {}, "backlog": {}}
     if watch is not None:
         extra = _settle(watch, conductor)
+        notes = [*notes, *watch.notes]
     why = memory.finish() if memory is not None else "the memory of a plain URL is not looked at"
     if why:
         conductor.lack(MEMORY_METRICS, why)
@@ -173,11 +174,13 @@ def _drive(
 
 def _settle(watch: database.BacklogPoller, conductor: Conductor) -> dict[str, Any]:
     """The last look at the database. Its counts of agent tasks replace those of the canaries over HTTP."""
-    fate = watch.finish()
+    fate = watch.finish(conductor.acknowledged)
     if watch.error or watch.first_items is None:
         conductor.lack(SQL_METRICS, watch.error or "the database was not asked in time")
     elif watch.too_few:
         conductor.lack(["db_connections_growth"], watch.too_few)
+    for metric, why in watch.unread.items():
+        conductor.lack([metric], conductor.absent(metric) or why)
     settled = fate.get("succeeded", 0) + fate.get("failed", 0)
     if settled:
         canaries = ("agent_success", (("source", "canary"),))

@@ -22,6 +22,7 @@ class Box:
 INFRASTRUCTURE, SECURITY, MONITORING = "Infrastructure setup", "Security hardening", "Monitoring setup"
 RELIABLE, OPERATED, COMPLIANT = "Reliability improvements", "Operational excellence", "Security & compliance"
 READY = "Production ready"
+LOSSES = ("load/outbox_drained/*", "load/events_lost/*", "load/runs_lost/*")
 
 BOXES = (
     Box(INFRASTRUCTURE, "Feature flags system deployed", ("drill/flags/*", "sql/spot/feature-flags-status")),
@@ -38,7 +39,7 @@ BOXES = (
     Box(MONITORING, "k6 smoke tests with crisp thresholds", ("load/*",)),
     Box(MONITORING, "Observability queries deployed", ("sql/spot/*", "drill/observability/*")),
     Box(MONITORING, "Slack webhooks configured for notifications"),
-    Box(RELIABLE, "Zero data loss", ("drill/outbox/*", "drill/dlq/*", "sql/spot/outbox-*", "load/outbox_drained/*")),
+    Box(RELIABLE, "Zero data loss", ("drill/outbox/*", "drill/dlq/*", "sql/spot/outbox-*", *LOSSES)),
     Box(RELIABLE, "Idempotency: no duplicate processing", ("drill/idempotency/*", "sql/spot/one-effect-per-event")),
     Box(RELIABLE, "Rate limiting: no abuse or overload", ("drill/rate-limit/*", "alert/rate-limit-violations")),
     Box(RELIABLE, "Budget controls: no runaway costs", ("drill/budgets/*", "sql/spot/budget-*")),

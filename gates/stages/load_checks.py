@@ -9,6 +9,8 @@ COVERED = {
     "run-valid": ("P01", "P04", "P09"),
     "http_req_failed/rate": ("P03",),
     "outbox_drained/rate": ("P05",),
+    "events_lost/count": ("P06",),
+    "runs_lost/count": ("P06",),
     "db_connections_growth/count": ("P08",),
     "memory_growth_mb/count": ("P08",),
 }
@@ -73,6 +75,18 @@ SPECS: tuple[CheckSpec, ...] = (
         "What was accepted under load stays behind when the load is gone.",
         "database",
         severity=Severity.WARN,
+    ),
+    spec_of(
+        "events_lost/count",
+        "Every event that was acknowledged under load is in the database after it.",
+        "The customer was told that the event is taken, and it is lost.",
+        "database",
+    ),
+    spec_of(
+        "runs_lost/count",
+        "Every replay that was acknowledged under load is in the database after it.",
+        "The operator was told that the dead letters are replayed, and nothing replays them.",
+        "database",
     ),
     spec_of(
         "db_connections_growth/count",

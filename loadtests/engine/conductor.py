@@ -14,6 +14,7 @@ from loadtests.engine.samples import RequestGroup, Samples, timed_of
 from loadtests.engine.schedule import length_s
 from loadtests.engine.sinks import Sink, TrendSink
 from loadtests.engine.tally import Tally
+from loadtests.engine.written import LOST, Acknowledged
 from loadtests.judgement import interleaved
 from loadtests.judgement.looks import Looks
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
@@ -36,6 +37,7 @@ FREEZE_S = 10
 SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
+    *LOST.values(),
 )
 MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
@@ -100,6 +102,7 @@ class Conductor:
         """When the planned time was over."""
         self.ended = ""
         self.started = time.perf_counter()
+        self.acknowledged = Acknowledged()
         self.stopped = 0.0
         self.users_wanted = 0
         self.users_spawned = 0
@@ -120,6 +123,7 @@ class Conductor:
         seen.cpu_percent, seen.users, seen.dropped = report["cpu_percent"], report["users"], report["dropped"]
         seen.silent_s, seen.pressure, seen.done = report["silent_s"], report["pressure"], report["done"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
+        self.acknowledged.take(report["acknowledged"])
         came = self.samples.merge_report(report)
         seen.shift_s = min(seen.shift_s, time.perf_counter() - self.started - report["elapsed_s"])
         self.tally.take(came, timed_of(report), seen.shift_s)

@@ -22,6 +22,7 @@ from gates.deployment.leftovers import name_of
 from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of, inside
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
+from loadtests.engine.written import LOST, Acknowledged
 from loadtests.judgement.trend import LEAST_VALUES, rise_of
 from loadtests.plan import LoadPlan, Tenant
 
@@ -145,6 +146,9 @@ class BacklogPoller:
         self.unused: list[float] = []
         """Connections that were not used from one look to the next: a leaked one is there and never used again, one
         that a pool opens because all others are busy is."""
+        self.unread: dict[str, str] = {}
+        """Metric of what was acknowledged -> why nobody looked for it."""
+        self.notes: list[str] = []
         self._looked_at: object = None
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
         self._connection: Connection | None = None
@@ -194,8 +198,10 @@ class BacklogPoller:
             self.first_items = items if is_first else self.first_items
             self.samples.add("dlq_items", items, at=now)
 
-    def finish(self) -> dict[str, int]:
-        """Last poll; the change of the dead letters and the fate of the events become samples. Returns that fate."""
+    def finish(self, acknowledged: Acknowledged) -> dict[str, int]:
+        """Last poll; the change of the dead letters, the fate of the events and what was acknowledged and is not there
+        become samples. Returns that fate.
+        """
         self._done = True
         if self._greenlet is not None:
             self._greenlet.join(timeout=JOIN_S)  # never killed: a query cut off in the middle spoils the connection
@@ -206,6 +212,7 @@ class BacklogPoller:
         if not (self.too_few or self.error):
             self.samples.add("db_connections_growth", rise_of(self.unused))
         fate = self._drained()
+        self._look_for(acknowledged)
         if self._connection is not None:
             self._connection.close()
         return fate
@@ -228,6 +235,27 @@ class BacklogPoller:
         if fate and self.plan.test_outbox and isinstance(sink, RateSink):
             sink.merge(RateSink(settled, settled + fate["open"]))
         return fate if self.plan.test_agents else {}
+
+    def _look_for(self, acknowledged: Acknowledged) -> None:
+        """What is not there of what the service acknowledged. One that is there is the control: without it, the
+        table's rows may be hidden from this login.
+        """
+        for kind, metric in LOST.items():
+            ids = acknowledged.ids[kind]
+            if self._connection is None or self.error or not ids:
+                self.unread[metric] = f"no {kind} was acknowledged for a company of this run"
+                continue
+            try:
+                row = execute(self._connection, sql(FOLDER / f"{metric}.sql"), ids)[0]
+            except (psycopg.Error, ValueError) as error:
+                self.unread[metric] = f"the database refused to say what is written: {in_words(error)[:120]}"
+                continue
+            if row["lost"] == len(ids):
+                self.unread[metric] = f"no row of the {len(ids)} {kind}s that were acknowledged is seen by this login"
+                continue
+            self.samples.add(metric, _number(row["lost"]))
+            if row["lost"]:
+                self.notes.append(f"{metric}: {kind} {row['first']} was acknowledged and is not in the database")
 
     def _fate(self) -> dict[str, int]:
         companies = [tenant.id for tenant in self.plan.tenants]

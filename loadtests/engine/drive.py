@@ -16,6 +16,7 @@ from gates.deployment.dialect.exchange import understood_bytes
 from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
+from loadtests.engine.written import Written, acknowledged
 from loadtests.plan import Credentials, LoadPlan
 from loadtests.thresholds.expectations import SUCCEEDS, Expectation
 
@@ -40,7 +41,8 @@ class BaselineCall:
 class Call:
     """A request ready to be sent. `url` is the template that tags it; `expected` are refusals that are no failures.
 
-    `operation` tags what is asked of the deployment; `expectation` is what `checks` counts.
+    `operation` tags what is asked of the deployment; `expectation` is what `checks` counts. `writes`: what its success
+    acknowledges as written (written.py): a kind, and its id; an event without one gets its id from the answer.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Call:
     operation: str = "url"
     expectation: Expectation = SUCCEEDS
     twin: BaselineCall | None = None
+    writes: Written | None = None
 
 
 class Terms(NamedTuple):
@@ -80,6 +83,8 @@ class Drive:
     open_requests: int = 0
     dropped: int = 0
     background: set[gevent.Greenlet] = field(default_factory=set)
+    acknowledged: list[Written] = field(default_factory=list)
+    """Since the last report."""
     address: Address = field(init=False)
     most_open: int = field(init=False)
     answered_at: float = 0.0
@@ -179,6 +184,8 @@ class Drive:
             self.drop()
             return
         passed = call.expectation.holds(status, c.body)
+        if call.writes and passed and 200 <= status < 300:
+            self.acknowledged.append(acknowledged(call.writes, c.body))
         key = (terms.labels, call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)
         if group is None:

@@ -37,6 +37,7 @@ TYPES: Mapping[str, MetricType] = {
     "dlq_items": MetricType.GAUGE,
     "dlq_items_count": MetricType.COUNTER,
     "outbox_drained": MetricType.RATE,
+    **dict.fromkeys(("events_lost", "runs_lost"), MetricType.COUNTER),
     "db_connections": MetricType.GAUGE,
     "db_connections_growth": MetricType.COUNTER,
     "memory_mb": MetricType.GAUGE,

@@ -2,7 +2,8 @@
 
 Locust's own clients spend most of their time building requests and parsing responses into objects; here a request is
 bytes that were made once. Times are time.perf_counter() seconds. Nothing is retried except a request that found its
-kept-alive connection closed before a single byte came back (as browsers and k6 do).
+kept-alive connection closed before it was sent, or that may be repeated and got not a byte back (as browsers and k6
+do).
 """
 
 from __future__ import annotations
@@ -76,6 +77,12 @@ def request_bytes(address: Address, method: str, path: str, headers: list[tuple[
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+REPEATABLE = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
+"""What a client may send again over a new connection, after one that was kept had ended without an answer (RFC 9110,
+9.2.2). All else has failed, as in k6: whether it was carried out nobody knows.
+"""
+
+
 def _traced(data: bytes) -> bytes:
     """The request with a trace of its own."""
     first, _, rest = data.partition(b"\r\n")
@@ -142,12 +149,15 @@ class Connection:
         self.connected_s = self.tls_s = 0.0
         self.started = self.sent = self.first_byte = time.perf_counter()
         self.deadline = self.started + timeout_s
+        if self._sock is not None and self._is_stale():
+            self.close()
         reused = self._sock is not None
         try:
             try:
                 return self._once(data, head=head)
             except (OSError, TransportError):
-                if not reused or self.received or self.timed_out:
+                is_sent = self.sent != self.started
+                if not reused or self.received or self.timed_out or (is_sent and not data.startswith(REPEATABLE)):
                     raise
                 self.close()
                 return self._once(data, head=head)
@@ -166,6 +176,19 @@ class Connection:
             self.ended = time.perf_counter()
             self.deadline = 0.0
             self.timed_out = False
+
+    def _is_stale(self) -> bool:
+        """Whether the server has closed the kept connection, or said something that nobody asked for."""
+        below = _socket.socket(fileno=(self._tls or self._sock).fileno())
+        try:
+            below.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            below.detach()
+        return True
 
     def _once(self, data: bytes, *, head: bool) -> int:
         if self._sock is None:

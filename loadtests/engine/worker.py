@@ -78,7 +78,9 @@ class Worker:
             "done": self.executors.done,
             "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
             "paused": self.traffic.paused,
+            "acknowledged": list(drive.acknowledged),
         }
+        drive.acknowledged.clear()
         self.sequence += 1
         self.send(report)
 

@@ -23,6 +23,7 @@ from gates.deployment.requests import (
 )
 from loadtests.engine.drive import BaselineCall, Call
 from loadtests.engine.wire import Address, parse_address, request_bytes
+from loadtests.engine.written import EVENT, RUN, Written
 from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant, UrlRequest
 from loadtests.thresholds.expectations import (
     ALIVE,
@@ -129,7 +130,9 @@ class Workload:
         ids = [""] * 2 if "event_id" in current().lacking else [event_id, new_id("event")]
         sent = [self._post("/events", {**fields, **({"event_id": one} if one else {})}) for one in ids]
         twin = self._twin(sent[1], accepted_event(ids[1]))
-        return self._call("POST /events", sent[0], "event", "event", accepted_event(ids[0]), twin=twin), company
+        expectation, writes = accepted_event(ids[0]), Written(EVENT, ids[0])
+        call = self._call("POST /events", sent[0], "event", "event", expectation, twin=twin, writes=writes)
+        return call, company
 
     @property
     def has_event_status(self) -> bool:
@@ -167,9 +170,11 @@ class Workload:
         url: str = "",
         expected: frozenset[int] = frozenset(),
         twin: BaselineCall | None = None,
+        writes: Written | None = None,
     ) -> Call:
         data = _bytes(self.address, request)
-        return Call(name, request.method, url or request.path, data, expected, scenario, operation, expectation, twin)
+        where = url or request.path
+        return Call(name, request.method, where, data, expected, scenario, operation, expectation, twin, writes)
 
     def _twin(self, request: Request, expectation: Expectation) -> BaselineCall | None:
         """The call for the baseline; none where there is no baseline. Replay calls are limited, and have none."""
@@ -187,23 +192,25 @@ class Workload:
         of_test_company = company and self.plan.test_company_replays and can_dry and self._may_act_for(company)
         if not tenants and of_test_company and self.index == 0:
             for _ in range(REPLAYS_EACH):
-                yield self._replay(self.plan.test_company_id, "", TEST_COMPANY_REFUSALS, "dry run")
+                yield self._replay(Tenant(company), "", TEST_COMPANY_REFUSALS, "dry run")
         for number, tenant in enumerate(one for one in tenants if one.replays):
             keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
             if number % 2 == 0 and can_dry:
-                yield self._replay(tenant.id, "", PAUSED, "dry run")
-            yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "real run")
+                yield self._replay(tenant, "", PAUSED, "dry run")
+            yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "real run")
             if number % 2:
-                yield self._replay(tenant.id, keys[0], REPLAY_REFUSALS, "duplicate")
-            yield self._replay(tenant.id, keys[1], REPLAY_REFUSALS, "real run")
+                yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "duplicate")
+            yield self._replay(tenant, keys[1], REPLAY_REFUSALS, "real run")
 
-    def _replay(self, company: str, key: str, refusals: frozenset[str], what: str) -> Call:
+    def _replay(self, tenant: Tenant, key: str, refusals: frozenset[str], what: str) -> Call:
+        company = tenant.id
         more: dict[str, object] = {"idempotency_key": key} if key else {"dry_run": True}
         request = self._post("/dlq-replay", replay_fields(company, max=1, **more))
-        expectation = replayed(company, key, refusals=refusals)
+        expectation = replayed(company, key, refusals=refusals, waiting=tenant.items)
+        writes = Written(RUN, key) if key else None
         expected = frozenset(REFUSED[code] for code in refusals)
         name = f"POST /dlq-replay ({what})"
-        return self._call(name, request, "replay", "replay", expectation, expected=expected)
+        return self._call(name, request, "replay", "replay", expectation, expected=expected, writes=writes)
 
 
 def _bytes(address: Address, request: Request) -> bytes:

@@ -65,8 +65,11 @@ def _says_what_became(status: int, body: bytes) -> bool:
 EVENT_STATUS = Expectation("200 with status and commit", _says_what_became)
 
 
-def replayed(company: str, key: str = "", *, refusals: frozenset[str]) -> Expectation:
+def replayed(company: str, key: str = "", *, refusals: frozenset[str], waiting: tuple[str, ...] = ()) -> Expectation:
     """A replay call of a company was answered; without a key it is a dry run. `refusals` are codes it may meet.
+
+    waiting: dead letters of the company of which each call takes one, as many as it has real runs: a run that takes
+    none has not done what it says. A dry run may come after those, and find none.
 
     Whether it was a duplicate is left to the drills: a request sent again over a new connection is one.
     """
@@ -74,6 +77,9 @@ def replayed(company: str, key: str = "", *, refusals: frozenset[str]) -> Expect
     def is_right(answer: dict[str, Any]) -> bool:
         items = answer.get("items")
         if not _same(answer, "company_id", company) or not isinstance(items, list):
+            return False
+        taken = {str(one).lower() for one in items}
+        if waiting and not (len(items) <= 1 and taken <= {one.lower() for one in waiting} and (taken or not key)):
             return False
         # members that contradict the status, or the list: the answer is right by half
         if answer.get("dry_run", not key) is not (not key) or answer.get("target_count", len(items)) != len(items):

@@ -51,6 +51,25 @@ def test_a_replay_is_answered_with_its_own_run(status: int, answer: object, pass
     assert replayed(COMPANY, "k", refusals=PAUSED).holds(status, body(answer)) is passes
 
 
+@pytest.mark.parametrize(
+    ("key", "items", "passes"),
+    [
+        ("k", [EVENT], True),
+        ("k", [EVENT.upper()], True),
+        ("k", [], False),
+        ("k", [COMPANY], False),
+        ("k", [EVENT, EVENT], False),
+        ("", [EVENT], True),
+        ("", [], True),
+        ("", [COMPANY], False),
+    ],
+)
+def test_a_replay_takes_one_of_the_dead_letters_that_wait(key: str, items: list[str], passes: bool) -> None:
+    """Success that takes none, or what is not there, is no success; a dry run may come after all were taken."""
+    answer = {**RUN, "items": items, **({} if key else {"status": "dry_run"})}
+    assert replayed(COMPANY, key, refusals=PAUSED, waiting=(EVENT,)).holds(200, body(answer)) is passes
+
+
 def test_a_dry_run_is_answered_as_one() -> None:
     """A real run in its place would be harm, not success."""
     dry = replayed(COMPANY, refusals=PAUSED)

@@ -17,6 +17,7 @@ from gates.deployment.database import Connection, connect, execute, sql
 from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
+from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Written
 from loadtests.judgement.trend import LEAST_VALUES
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
@@ -211,7 +212,7 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     watch.start()
     execute(db, insert, company)
     execute(db, insert, company)
-    watch.finish()
+    watch.finish(Acknowledged())
     assert watch.error == ""
     count = samples.select(MetricKey("dlq_items_count"))
     assert getattr(count, "total", None) == 2
@@ -233,7 +234,7 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(
     samples = Samples()
     watch = database.BacklogPoller(migrated_url, LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
     watch.start()
-    assert watch.finish() == {"succeeded": 1, "failed": 3, "open": 1}
+    assert watch.finish(Acknowledged()) == {"succeeded": 1, "failed": 3, "open": 1}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(4, 5)
 
 
@@ -251,7 +252,7 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
     monkeypatch.setattr(
         watch, "_fate", lambda: [real(), execute(db, "update public.event_outbox set dead_at = now()")][0]
     )
-    assert watch.finish() == {"succeeded": 0, "failed": 1, "open": 0}
+    assert watch.finish(Acknowledged()) == {"succeeded": 0, "failed": 1, "open": 0}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(1, 1)
 
 
@@ -263,7 +264,7 @@ def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Conn
     for _ in range(18):
         watch.poll()
         held += [connect_as_service(migrated_url)] if leaks else []
-    watch.finish()
+    watch.finish(Acknowledged())
     for one in held:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
@@ -280,12 +281,70 @@ def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url
         pool.append(connect_as_service(migrated_url))
         for one in pool:
             one.execute("select 1")
-    watch.finish()
+    watch.finish(Acknowledged())
     for one in pool:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
     assert isinstance(growth, CounterSink)
     assert growth.total < 10
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated_url: str) -> None:
+    """One that is there is not lost, however often it was acknowledged; one that is not is named."""
+    company, kept, lost = a_company(db), str(uuid.uuid4()), str(uuid.uuid4())
+    written = {
+        EVENT: "insert into public.events (company_id, id, event_type, aggregate_key, payload, path)"
+        " values (%s, %s, 'load.canary', 'k', '{}', 'outbox')",
+        RUN: "insert into public.replay_runs (company_id, idempotency_key) values (%s, %s)",
+    }
+    execute(db, written[kind], company, kept)
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    found = Acknowledged()
+    found.take([Written(kind, kept), Written(kind, kept), Written(kind, lost)])
+    watch.poll()
+    watch.finish(found)
+    sink = samples.select(MetricKey(LOST[kind]))
+    assert isinstance(sink, CounterSink)
+    assert sink.total == 1
+    assert watch.notes == [f"{LOST[kind]}: {kind} {lost} was acknowledged and is not in the database"]
+    (other,) = {EVENT, RUN} - {kind}
+    assert watch.unread == {LOST[other]: f"no {other} was acknowledged for a company of this run"}
+
+
+def test_what_this_login_may_not_read_is_not_lost(
+    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query that is refused leaves its own metric unmeasured, and no other."""
+    real = execute
+
+    def refused(connection: Connection, text: Any, *values: Any) -> list[dict[str, Any]]:
+        if text == sql(database.FOLDER / "events_lost.sql"):
+            raise psycopg.errors.InsufficientPrivilege("permission denied for table events")
+        return real(connection, text, *values)
+
+    monkeypatch.setattr(database, "execute", refused)
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    found = Acknowledged()
+    execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
+    found.take([Written(EVENT, str(uuid.uuid4())), Written(RUN, "a key")])
+    watch.poll()
+    watch.finish(found)
+    assert watch.error == ""
+    assert "permission denied" in watch.unread["events_lost"]
+    assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url: str) -> None:
+    """Row-level security may hide what was written: without one row that is seen nothing is said."""
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    found = Acknowledged()
+    found.take([Written(kind, str(uuid.uuid4())), Written(kind, str(uuid.uuid4()))])
+    watch.poll()
+    watch.finish(found)
+    assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
+    assert samples.select(MetricKey(LOST[kind])).is_empty
 
 
 def connect_as_service(url: str) -> psycopg.Connection:
@@ -298,7 +357,7 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
     watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
     for _ in range(database.MOST_REFUSED):
         watch.poll()
-    watch.finish()
+    watch.finish(Acknowledged())
     assert "refused" in watch.error
     assert samples.select(MetricKey("dlq_items_count")).is_empty
 
@@ -319,7 +378,7 @@ def test_dead_letters_are_counted_from_before_the_load_to_after_it(
     monkeypatch.setattr(database, "execute", at_times)
     for _ in range(3):
         watch.poll()
-    watch.finish()
+    watch.finish(Acknowledged())
     assert watch.error == ""
     assert samples.select(MetricKey("dlq_items_count")).is_empty is bool({1, 4} & refused)
 
@@ -330,7 +389,7 @@ def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> N
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     for _ in range(polls - 1):  # one more at the end
         watch.poll()
-    watch.finish()
+    watch.finish(Acknowledged())
     assert bool(watch.too_few) is (polls < LEAST_VALUES)
     assert samples.select(MetricKey("db_connections_growth")).is_empty is (polls < LEAST_VALUES)
 

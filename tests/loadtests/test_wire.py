@@ -18,10 +18,12 @@ PROGRAM = """
 import sys
 from loadtests.engine.drive import Call, Drive
 from loadtests.plan import Credentials, LoadPlan
+import gevent
 drive = Drive(LoadPlan(sys.argv[1], timeout_s=0.5), Credentials())
 connection = drive.connection()
 for _ in range(int(sys.argv[2])):
-    call = Call("x", "GET", "/", b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    gevent.sleep(0.05)  # the end of a connection arrives
+    call = Call("x", "GET", "/", b"%b / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % sys.argv[3].encode())
     status = drive.request(call, connection)
     error = [dict(g.tags).get("error", "") for g in drive.samples.groups.values()][-1]
     print(status, connection.body.decode(), error, sep="|")
@@ -82,9 +84,35 @@ def dripping(first: bytes) -> Iterator[str]:
         thread.join(5)
 
 
-def ask(url: str, times: int = 1) -> list[str]:
+@contextmanager
+def hanging_up(answered: bool) -> Iterator[str]:
+    """A server that answers the first request of a connection, reads the second one, and hangs up; or hangs up at
+    once. Two connections come.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(2):
+                peer, _ = listener.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(OK)
+                    if answered:
+                        peer.recv(65536)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+        thread.join(5)
+
+
+def ask(url: str, times: int = 1, method: str = "GET") -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, url, str(times)],
+        [sys.executable, "-c", PROGRAM, url, str(times), method],
         cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     return done.stdout.strip().splitlines()
@@ -128,6 +156,19 @@ def test_a_connection_that_the_server_closed_meanwhile_is_opened_again() -> None
     """A kept-alive connection may be gone: the next request takes a new one and does not count as failed."""
     with scripted(OK, OK, OK) as url:
         assert ask(url, times=3) == ["200|ok|"] * 3
+
+
+@pytest.mark.parametrize(("method", "second"), [("GET", "200|ok|"), ("POST", "0||closed")])
+def test_what_may_not_be_repeated_has_failed_where_the_server_hangs_up_on_it(method: str, second: str) -> None:
+    """A POST that was sent over a kept connection and got no answer is a failure, as in k6; a GET is sent again."""
+    with hanging_up(answered=True) as url:
+        assert ask(url, times=2, method=method) == ["200|ok|", second]
+
+
+def test_no_request_is_sent_over_a_connection_that_the_server_has_closed() -> None:
+    """An idle connection whose end has arrived costs nobody a request, not even a POST."""
+    with hanging_up(answered=False) as url:
+        assert ask(url, times=2, method="POST") == ["200|ok|"] * 2
 
 
 def test_nothing_listens() -> None:

@@ -1,0 +1,75 @@
+"""Faults of answers that only many requests show, made by a proxy: a few of them are not true."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+
+from faults.catalogue import proxy
+from faults.proxy.rewriting import Make, Wanted, World, fields_of, with_json
+from faults.proxy.server import Defect, Forward, Reply, Sent
+
+ONE_IN = 20
+
+
+def now_and_then(wanted: Wanted, answer: Make) -> Make:
+    """One in so many requests of a kind is treated like that."""
+
+    def make(world: World) -> Defect:
+        count, other = itertools.count(1), answer(world)
+
+        def defect(sent: Sent, forward: Forward) -> Reply:
+            is_it = wanted(sent) and next(count) % ONE_IN == 0
+            return other(sent, forward) if is_it else forward(sent)
+
+        return defect
+
+    return make
+
+
+def accepts_only(_world: World) -> Defect:
+    """The event is acknowledged, and written nowhere."""
+
+    def defect(sent: Sent, _forward: Forward) -> Reply:
+        event = fields_of(sent).get("event_id", str(uuid.uuid4()))
+        said = {"event_id": event, "path": "direct", "duplicate": False}
+        return Reply(202, (("Content-Type", "application/json"),), json.dumps(said).encode())
+
+    return defect
+
+
+def starts_only(world: World) -> Defect:
+    """The run is acknowledged, by what a dry run of it would take, and is never made."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        fields = fields_of(sent)
+        key = fields.pop("idempotency_key")
+        dry = forward(world.with_fields(sent, {**fields, "dry_run": True}))
+        said = {"status": "started", "dry_run": False, "replay_run_id": str(uuid.uuid4()), "idempotency_key": key}
+        return with_json(dry, **said) if dry.status == 200 else dry
+
+    return defect
+
+
+def _is_event(sent: Sent) -> bool:
+    return sent.method == "POST" and sent.path.endswith("/events")
+
+
+def _is_run(sent: Sent) -> bool:
+    fields = fields_of(sent)
+    return sent.is_replay and "idempotency_key" in fields and not fields.get("dry_run")
+
+
+proxy(
+    "load/an-event-in-twenty-is-acknowledged-and-lost",
+    now_and_then(_is_event, accepts_only),
+    ("load/events_lost/count",),
+    names=("events_lost",),
+)
+proxy(
+    "load/a-replay-in-twenty-is-acknowledged-and-lost",
+    now_and_then(_is_run, starts_only),
+    ("load/runs_lost/count",),
+    names=("runs_lost",),
+)
