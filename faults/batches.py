@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 
 from psycopg.types.json import Jsonb
 
@@ -11,14 +12,20 @@ from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, failing, is_done, put
 from faults.probe import Probe
+from replay_service.composition import build_parts
+from replay_service.database import Connection, fetch_row
+from replay_service.idempotency import Outcome, Run, finish
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest, read_event
 from replay_service.worker.agents import Event, Failure, ScriptedAgent, SqlAgent
-from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.parts import WORKER_QUERIES, WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 OUTBOX = "drill/outbox"
 NOBODY = "'00000000-0000-4000-8000-0000000000aa'::uuid"
+_AGAIN = b"""INSERT INTO public.event_outbox (event_id, company_id, event_type, aggregate_key, payload)
+    SELECT id, company_id, event_type, aggregate_key, payload FROM public.events WHERE id = %(event)s::uuid"""
 _FAILED = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND company_id <> %s"
 
 
@@ -200,6 +207,142 @@ def _lag_of_a_minute(probe: Probe) -> float:
         probe.within(1, lambda: False)
         lines = probe.get("/metrics").text.splitlines()
         return float(next(line.split()[-1] for line in lines if line.startswith("outbox_lag_seconds")))
+
+
+@service(
+    "An event without an id is given one of its content: two equal orders are one.",
+    lambda p: _takes_two_for_one(p),
+    (f"{OUTBOX}/equal-events-are-two",),
+    names=("equal",),
+)
+def an_id_of_the_content(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        event = read_event(raw)
+        content = f"{event.company_id} {event.event_type} {event.aggregate_key} {json.dumps(event.payload)}"
+        return dataclasses.replace(event, event_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, content)))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _takes_two_for_one(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return len({probe.event(company).json()["event_id"] for _ in range(2)}) == 1
+
+
+@service(
+    "An event that took the direct path and is sent again goes through the outbox, too.",
+    lambda p: _goes_both_ways(p),
+    ("drill/flags/sent-again-on-the-other-path",),
+    names=("outbox rows",),
+)
+def known_on_its_path_alone(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_known = await release.emit(conn, request, event_id)
+        now = await fetch_row(conn, "event_path", company_id=request.company_id)
+        if is_known and path == "direct" and now is not None and now[0] == "outbox":
+            await conn.execute(_AGAIN, {"event": event_id})
+        return path, is_known
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _goes_both_ways(probe: Probe) -> bool:
+    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(switch, company)
+        event = probe.event(company).json()["event_id"]
+        probe.rows("UPDATE feature_flags SET enabled = true WHERE company_id = %s", company)
+        probe.event(company, event_id=event)
+        return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
+
+
+@worker(
+    "The letter of an item is found by its event alone: every tenant's is resolved.",
+    lambda p: _resolves_for_all(p),
+    ("drill/dlq/other-tenants-item-of-the-event",),
+    names=("another tenant",),
+)
+def letters_by_event_alone(settings: WorkerSettings) -> WorkerParts:
+    text = WORKER_QUERIES["settle_item"].decode()
+    own = text[text.index("WHERE d.status = 'replaying' AND") : text.index(")\nUPDATE public.replay_runs")]
+    return altered_worker(settings, ("settle_item", own, "WHERE d.event_id = h.event_id\n"))
+
+
+def _resolves_for_all(probe: Probe) -> bool:
+    event = str(uuid.uuid4())
+    with probe.tenant() as one, probe.tenant() as other:
+        for company in (one, other):
+            probe.letters(company, 1, event_id=event)
+        probe.settled(probe.replay(one).json()["replay_run_id"])
+        return bool(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", other) != "pending")
+
+
+@worker(
+    "One letter a key waits in the queue: the next dead event of the key is dropped.",
+    lambda p: _drops_the_second(p),
+    (f"{OUTBOX}/dead-letter-once",),
+    names=("dead events",),
+)
+def one_letter_a_key(settings: WorkerSettings) -> WorkerParts:
+    waits = """SELECT FROM public.dead_letter_queue x
+        WHERE x.company_id = h.company_id AND x.aggregate_key = h.aggregate_key AND x.status = 'pending'"""
+    return altered_worker(
+        settings, ("settle_failed", "WHERE h.is_last\n", f"WHERE h.is_last AND NOT EXISTS ({waits})\n")
+    )
+
+
+def _drops_the_second(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        for _ in range(2):
+            put(probe, company, aggregate_key="k", attempts=4, **failing())
+        dead = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND dead_at IS NOT NULL"
+        probe.within(5, lambda: int(probe.value(dead, company)) == 2)
+        return int(probe.value("SELECT count(*) FROM dead_letter_queue WHERE company_id = %s", company)) == 1
+
+
+@service(
+    "Items that are older than a week are not looked at.",
+    lambda p: _leaves_what_is_old(p),
+    ("drill/safety-rails/oldest-first",),
+    names=("oldest",),
+)
+def old_items_are_left(settings: Settings) -> Parts:
+    return altered(
+        settings,
+        "pick_items",
+        ("AND status = 'pending'", "AND created_at > now() - interval '7 days' AND status = 'pending'"),
+    )
+
+
+def _leaves_what_is_old(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.rows("UPDATE dead_letter_queue SET created_at = now() - interval '9 days' WHERE company_id = %s", company)
+        return not probe.replay(company, dry_run=True).json()["items"]
+
+
+@service(
+    "The stored answer has room for ten items.",
+    lambda p: _forgets_items(p),
+    ("drill/idempotency/duplicate-same-answer",),
+    names=("items",),
+)
+def ten_items_are_stored(settings: Settings) -> Parts:
+    async def cut(conn: Connection, run: Run, outcome: Outcome) -> None:
+        body = json.loads(outcome.response)
+        stored = json.dumps(body | {"items": body["items"][:10]})
+        await finish(conn, run, dataclasses.replace(outcome, response=stored))
+
+    return dataclasses.replace(build_parts(settings), finish_run=cut)
+
+
+def _forgets_items(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 11)
+        first, again = (probe.replay(company, idempotency_key="w").json()["items"] for _ in range(2))
+        return bool(first != again)
 
 
 @service(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
+import psycopg
+
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb, large_payload
@@ -272,6 +274,29 @@ def test_not_before_retry_after(scene: Scene) -> None:
     assert answer["items"] == [], f"{len(answer['items'])} of 2 items were taken before their retry_after"
     forced = scene.replay(company, max=2, force=True).json()
     assert set(forced["items"]) == set(items), "force did not take the items whose retry_after lies ahead"
+
+
+@drill("drill/dlq/other-tenants-item-of-the-event", after=DELIVERS, covers=("L13", "J26"))
+def test_other_tenants_item_of_the_event(scene: Scene) -> None:
+    """The replay of an item leaves another tenant's item as it is, also where both came under one event id.
+
+    Producers give one event to many tenants: an item that is found by its event alone is resolved for all of them.
+    """
+    event, one, other = new_id("event"), scene.company("a"), scene.company("b")
+    scene.add_items(one, 1, event_id=event)
+    try:
+        scene.add_items(other, 1, event_id=event)
+    except psycopg.errors.IntegrityError:
+        scene.seen.control("the database refuses two items of one event")
+        scene.seen.count()
+        return
+    before = scene.items(other)
+    scene.ended(str(scene.run(one, max=1)["replay_run_id"]))
+    now = scene.items(other)
+    assert now == before, (
+        f"another tenant's item is {now[0]['status'] if now else 'gone'!r} after a replay; due: as it was"
+    )
+    scene.seen.count()
 
 
 @drill("drill/dlq/large-item-is-replayed", after=DELIVERS, covers=("L09",))

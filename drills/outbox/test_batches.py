@@ -31,6 +31,21 @@ def test_old_rows_are_delivered(scene: Scene) -> None:
     scene.in_order(events[-3:])
 
 
+@drill("drill/outbox/equal-events-are-two", covers=("K01", "K10"))
+def test_equal_events_are_two(scene: Scene) -> None:
+    """Events that are equal in all but their ids are each delivered, be they sent or written by another producer.
+
+    Two like orders are two orders: what takes them for one sells one of them, and says that it was a duplicate.
+    """
+    company = scene.company()
+    sent = [scene.emit(company, key="k", payload={"n": 1}, control=first) for first in (True, False)]
+    told = [answer.get("duplicate") for answer in sent]
+    assert told == [False, False], f"of two equal events without ids the answers say duplicate {told}"
+    events = [str(answer["event_id"]) for answer in sent]
+    assert events[0] != events[1], "two equal events without ids were given one id"
+    scene.delivered(events + scene.write_outbox(company, 2, aggregate_key="k", payload=as_jsonb({"n": 1})))
+
+
 @drill("drill/outbox/large-payload-is-delivered", covers=("K12",))
 def test_large_payload_is_delivered(scene: Scene) -> None:
     """An event of sixty kilobytes has its effect, be it sent or written by another producer.
