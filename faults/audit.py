@@ -137,6 +137,28 @@ def forbidden_under_the_victim(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), replay=twin)
 
 
+@service(
+    "A forbidden request is on record under `company:<id>`: no tenant reads it.",
+    lambda p: _forbidden_elsewhere(p) > 0,
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("under",),
+)
+def forbidden_under_another_name(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    named = _Notes(
+        release,
+        lambda note: dataclasses.replace(note, scope=f"company:{note.scope}") if note.code == "forbidden" else note,
+    )
+    return dataclasses.replace(release, refusals=named)
+
+
+def _forbidden_elsewhere(probe: Probe) -> int:
+    with probe.tenant() as company, probe.tenant() as own:
+        token = probe.token({"role": "company_admin", "company_id": own})
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
+        return int(probe.value(_ROWS.format("count(*)"), f"company:{own}", "dlq_replay_refused"))
+
+
 def _company_of(body: bytes) -> str:
     try:
         return str(json.loads(body)["company_id"]).lower()

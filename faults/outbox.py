@@ -61,6 +61,25 @@ def pause_ignored(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "The worker looks back for an hour: what was written before is never delivered.",
+    lambda p: _forgets_what_is_old(p),
+    ("drill/outbox/old-rows-are-delivered", "drill/lifecycle/item-waits-until-it-is-due"),
+    names=("effects of 5 events", "14 items"),
+)
+def looks_back_for_an_hour(settings: WorkerSettings) -> WorkerParts:
+    recent = "e.inserted_at > now() - interval '1 hour' AND "
+    due = (*BOTH, "claim_items")
+    return altered_worker(
+        settings, *((n, "e.next_attempt_at <= now()", f"{recent}e.next_attempt_at <= now()") for n in due)
+    )
+
+
+def _forgets_what_is_old(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company, inserted_at=probe.value("SELECT now() - interval '2 hours'")))
+
+
+@worker(
     "A row waits for an older one of any company that has the same key.",
     lambda p: _waits_for_another_companys_key(p),
     ("drill/held/holds-no-other-tenants-key",),

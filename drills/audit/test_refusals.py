@@ -112,13 +112,17 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     request = token_post("/dlq-replay", replay_fields(own, dry_run=True), caller, "own company")
     scene.expect(request, 200, control=True)
     started = scene.value("select date_trunc('minute', clock_timestamp())")
+    refused = []
     for _ in range(3):
         request = token_post("/dlq-replay", replay_fields(victim, dry_run=True), caller, "another company")
-        scene.expect(request, 403, "forbidden")
+        refused.append(scene.expect(request, 403, "forbidden").header("X-Request-Id"))
     same = scene.value("select date_trunc('minute', clock_timestamp()) = %s", started)
     rows = _refusals(scene, own, "forbidden")
     foreign = _refusals(scene, victim, "forbidden")
     assert not foreign, f"the refusals of a stranger are {len(foreign)} rows in the victim's trail"
+    elsewhere = "select distinct scope from public.audit_logs where request_id = any(%s) and scope <> %s"
+    astray = [str(r["scope"]) for r in scene.rows(elsewhere, refused, own)]
+    assert not astray, f"the refusals of a company's admin are on record under {astray}; due: its own company"
     # the row may be written when its minute is over: none yet is as good as one
     allowed = 1 if same else 2
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"

@@ -35,7 +35,7 @@ def test_start_of_a_run(scene: Scene) -> None:
     A replay that nobody can be asked about is an incident without a cause.
     """
     company = scene.company(items=2)
-    answer = scene.replay(company, control=True, max=2)
+    answer = scene.replay(company, control=True, max=3)
     rows = scene.audit(company, STARTED)
     assert len(rows) == 1, f"{len(rows)} rows say that the run started; 1 is due"
     row = rows[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
+import psycopg
+
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb
+from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
@@ -259,17 +261,58 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
 
 @drill("drill/dlq/not-before-retry-after", covers=("E05",))
 def test_not_before_retry_after(scene: Scene) -> None:
-    """An item whose retry_after lies ahead is taken by force alone.
+    """An item whose retry_after lies ahead, an hour or half a minute, is taken by force alone.
 
     A replay that ignores the wait hammers what just failed.
     """
     company = scene.company()
-    scene.tenants.add_items(company, 1, retry_after=scene.value("select now() + interval '1 hour'"))
-    item = str(scene.items(company)[0]["id"])
-    answer = scene.run(company, max=1)
-    assert answer["items"] == [], "an item was taken an hour before its retry_after"
-    forced = scene.replay(company, max=1, force=True).json()
-    assert forced["items"] == [item], "force did not take an item whose retry_after lies ahead"
+    soon = scene.value("select clock_timestamp() + interval '30 seconds'")
+    items = scene.add_items(company, 1, retry_after=soon)
+    items += scene.add_items(company, 1, retry_after=scene.value("select now() + interval '1 hour'"))
+    answer = scene.run(company, max=2)
+    scene.seen.require(scene.value("select clock_timestamp() < %s", soon), "half a minute went by before the answer")
+    assert answer["items"] == [], f"{len(answer['items'])} of 2 items were taken before their retry_after"
+    forced = scene.replay(company, max=2, force=True).json()
+    assert set(forced["items"]) == set(items), "force did not take the items whose retry_after lies ahead"
+
+
+@drill("drill/dlq/other-tenants-item-of-the-event", after=DELIVERS, covers=("L13", "J26"))
+def test_other_tenants_item_of_the_event(scene: Scene) -> None:
+    """The replay of an item leaves another tenant's item as it is, also where both came under one event id.
+
+    Producers give one event to many tenants: an item that is found by its event alone is resolved for all of them.
+    """
+    event, one, other = new_id("event"), scene.company("a"), scene.company("b")
+    scene.add_items(one, 1, event_id=event)
+    try:
+        scene.add_items(other, 1, event_id=event)
+    except psycopg.errors.IntegrityError:
+        scene.seen.control("the database refuses two items of one event")
+        scene.seen.count()
+        return
+    before = scene.items(other)
+    scene.ended(str(scene.run(one, max=1)["replay_run_id"]))
+    now = scene.items(other)
+    assert now == before, (
+        f"another tenant's item is {now[0]['status'] if now else 'gone'!r} after a replay; due: as it was"
+    )
+    scene.seen.count()
+
+
+@drill("drill/dlq/large-item-is-replayed", after=DELIVERS, covers=("L09",))
+def test_large_item_is_replayed(scene: Scene) -> None:
+    """An item of sixty kilobytes is replayed like a small one before it.
+
+    Large orders fail for reasons of their own: a replay that cannot carry them leaves them to nobody.
+    """
+    company = scene.company(items=1)
+    scene.ended(str(scene.run(company, max=1)["replay_run_id"]))
+    item = scene.add_items(company, 1, payload=as_jsonb(large_payload()))
+    answer = scene.replay(company, max=1).json()
+    assert answer["items"] == item, f"the replay took {len(answer['items'])} items; due: the large one"
+    row = scene.ended(str(answer["replay_run_id"]))
+    assert row["success_count"] == 1, "the large item was not delivered"
+    scene.seen.count(2)
 
 
 @drill("drill/dlq/only-legal-transitions", after=DELIVERS, covers=("L04",))

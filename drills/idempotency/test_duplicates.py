@@ -47,11 +47,11 @@ def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
     Otherwise a client that lost the first answer never learns what was replayed.
     """
     key = new_key()
-    scene.add_items(tenant, 2)
+    scene.add_items(tenant, 12)
     first = scene.run(tenant, label="first", idempotency_key=key)
     ended = "select count(*) from public.replay_runs where id::text = %s and status <> 'started'"
     run = str(first.get("replay_run_id"))
-    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=6.0), "the run does not end")
+    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=10.0), "the run does not end")
     again = scene.replay(tenant, label="again", idempotency_key=key).json()
     differs = sorted(k for k in first if k != "duplicate" and again.get(k) != first[k])
     assert not differs, f"the duplicate's answer differs in {differs}"

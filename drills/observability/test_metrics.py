@@ -31,6 +31,10 @@ SPREAD_SCRAPES = 24
 WAITING = """
 select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
 """
+OLDEST_S = """
+select extract(epoch from clock_timestamp() - min(inserted_at)) from public.event_outbox
+where processed_at is null and dead_at is null
+"""
 SCRAPE = Request("GET", "/metrics", label="GET /metrics")
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
@@ -242,6 +246,10 @@ def test_waiting_events_show(scene: Scene) -> None:
     scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
     assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"
     assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"
+    oldest_s = float(scene.value(OLDEST_S))
+    assert seen[-1][1] <= 2 * oldest_s + 10, (
+        f"outbox_lag_seconds is {seen[-1][1]:g}; the oldest event that waits is {oldest_s:.0f} s old"
+    )
 
 
 @drill(

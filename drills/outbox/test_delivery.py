@@ -261,7 +261,7 @@ def test_event_as_sent(scene: Scene) -> None:
 
     A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
     """
-    company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä 0007"
+    company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä A\u0308 \uff10\u2167 0007"
     event = scene.emit(company, event_type=kind, key=key, control=True)["event_id"]
     for table, column in (("events", "id"), ("event_outbox", "event_id")):
         row = scene.one(f"select event_type, aggregate_key from public.{table} where {column} = %s", event)

@@ -11,6 +11,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
@@ -90,14 +91,23 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
 
 @drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
-    """An event that always fails holds up no event of another key of its tenant.
+    """An event that always fails holds up no event of another key of its tenant: of none that looks like its own, and
+    of none of a hundred.
 
-    Otherwise one bad record stops a customer.
+    Otherwise one bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard.
     """
     scene.claims_drill_agent()
     company = scene.company()
     poison = str(scene.emit(company, key="bad", payload={"drill": {"fail_times": -1}})["event_id"])
-    others = [str(scene.emit(company, key=str(uuid.uuid4()))["event_id"]) for _ in range(5)]
+    # one that backs off for long: it is what holds up whatever shares something with it
+    due = scene.value("select now() + interval '10 minutes'")
+    scene.write_outbox(company, 1, aggregate_key="put off", attempts=1, next_attempt_at=due)
+    others = [str(scene.emit(company, key=key)["event_id"]) for key in ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put")]
+    with scene.transaction() as connection:
+        for _ in range(100):
+            key = str(uuid.uuid4())
+            others += scene.write_outbox(company, 1, connection=connection, aggregate_key=key, payload=SCRIPTED)
+        connection.commit()
     scene.delivered(others)
     assert not scene.effects([poison]), "the event that always fails had its effect"
     scene.seen.control("events of other keys were delivered")

@@ -162,7 +162,11 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     run = str(scene.run(company, max=14)["replay_run_id"])
     # two behind the ten that are in flight, and before two that are due
     next_two = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 2)"
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
+    # and as old as a run that was held for days: what is looked at is when they are due
+    put_off = (
+        "update public.event_outbox"
+        " set next_attempt_at = now() + interval '1 hour', inserted_at = now() - interval '3 days'"
+    )
     kept = scene.rows(f"{put_off} where {next_two} and claimed_until is null returning event_id::text as event", run)
     scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the items 11 and 12 were taken at once: more than ten")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
@@ -249,16 +253,21 @@ def test_a_quarter_is_too_much(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/lifecycle/a-success-stops-it-too", covers=("E10",))
 def test_a_success_stops_it_too(scene: Scene) -> None:
-    """A run whose first four items fail is stopped when the fifth is settled, be that one a success.
+    """A run whose first four items fail is stopped when the fifth is settled, be that one a success; those in flight
+    then are counted as what becomes of them.
 
     A brake that looks at failures alone lets a run go on of which four fifths have failed.
     """
     scene.claims_drill_agent()
     company = scene.company(items=4, payload=POISON, max_retries=9)
     scene.add_last(company, as_jsonb({"drill": {"delay_ms": 1000}}), 16)
-    row = scene.ended(str(scene.run(company, max=20)["replay_run_id"]), within_s=10)
+    run = str(scene.run(company, max=20)["replay_run_id"])
+    scene.ended(run, within_s=10)
+    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    row, done = scene.one(query("run"), run), scene.count("dead_letter_queue", company, "status = 'resolved'")
     settled = row["success_count"] + row["failure_count"]
     scene.seen.value(settled, [5, 14], "items")
+    assert row["success_count"] == done, f"the stopped run counts {row['success_count']} successes; {done} are resolved"
     assert row["status"] == "stopped", f"a run of which the first 4 items failed, and no other, is {row['status']!r}"
     assert settled <= 14, f"{settled} items were settled before the stop; allowed: 14"
     scene.seen.count(settled)

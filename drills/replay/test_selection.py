@@ -79,13 +79,13 @@ def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/oldest-first", covers=("E15",))
 def test_oldest_first(scene: Scene, tenant: str) -> None:
-    """A replay takes the oldest items first, by creation, then id; of named items, too.
+    """A replay takes the oldest items first, by creation, then id; of named items, too, and be they weeks old.
 
     Otherwise the oldest events wait for ever behind newer ones.
     """
     # neither ids nor the order of insertion agree with the ages, whichever end is taken first
     drawn = sorted(new_id("item") for _ in range(6))
-    rows = [{"id": i, "age_s": age} for i, age in zip(drawn, (10, 500, 30, 400, 20, 300), strict=True)]
+    rows = [{"id": i, "age_s": age} for i, age in zip(drawn, (10, 500, 30, 40 * 86400, 20, 300), strict=True)]
     ids = scene.tenants.add_rows(tenant, rows)
     dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
     scene.seen.require(took(dry), "a dry run of max 1 shows no item")

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG
@@ -134,6 +134,29 @@ def test_outbox_on_takes_outbox(scene: Scene) -> None:
     off = scene.emit(company)
     scene.seen.require(off["path"] == "direct", "the twin with the flag off did not take the direct path")
     scene.seen.control("the same tenant, switched off, takes the direct path")
+
+
+@drill("drill/flags/sent-again-on-the-other-path", after=DELIVERS, covers=("H01", "K01", "K10"))
+def test_sent_again_on_the_other_path(scene: Scene) -> None:
+    """An event that is sent again after its tenant was switched to the other path is a duplicate, and done once.
+
+    Every step of a rollout meets producers that retry: what is known on one path alone is done on both.
+    """
+    company, events = scene.company(), [new_id("event"), new_id("event")]
+    for event, is_on in zip(events, (False, True), strict=True):
+        scene.set_flag(company, OUTBOX_FLAG, enabled=is_on)
+        scene.emit(company, event_id=event, control=True)
+        scene.delivered([event])
+        scene.set_flag(company, OUTBOX_FLAG, enabled=not is_on)
+        again = scene.emit(company, event_id=event)
+        assert again["duplicate"] is True, (
+            f"an event that was sent again on the other path: duplicate is {again['duplicate']!r}"
+        )
+    scene.delivered(events)
+    rows = [str(r["event"]) for r in scene.outbox(company)]
+    assert rows == events[1:], (
+        f"of an event that took the direct path and one of the outbox, {len(rows)} outbox rows are left"
+    )
 
 
 @drill("drill/flags/budget-switch-is-wired", covers=("H01",))

@@ -220,12 +220,14 @@ def test_stops_a_running_replay(scene: Scene) -> None:
 @drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
-    also of one whose own row says that it is not paused.
+    also of one whose own row says that it is not paused, and the direct path of one whose outbox is off.
 
     It is the last brake of the checklist's emergency procedure.
     """
-    company, own = scene.company("a", items=1), scene.company("b", items=1)
+    company, own, direct = scene.company("a", items=1), scene.company("b", items=1), scene.company("c")
     scene.pause(own, on=False)
+    if scene.claims("flags"):
+        scene.set_flag(direct, OUTBOX_FLAG, enabled=False)
     scene.seen.require(
         scene.number("select count(*) from public.agent_controls where company_id is null") == 1,
         "agent_controls has no row for everybody",
@@ -235,6 +237,8 @@ def test_fleet(scene: Scene) -> None:
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.expect(spared, 409, "agents_paused")
         event = str(scene.emit(company)["event_id"])
+        path = scene.emit(direct)["path"]
+        assert path == "outbox", f"while the fleet is paused an event of a tenant without outbox took the path {path!r}"
         written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1)]
         scene.quiet(company, within_s=1.0)
         early = scene.effects([event, *written])

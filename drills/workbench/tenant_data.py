@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ PLAIN_TYPE = "drill.plain"
 def as_jsonb(payload: object) -> str:
     """JSON text for a jsonb parameter."""
     return json.dumps(payload, ensure_ascii=False)
+
+
+def large_payload() -> dict[str, str]:
+    """A payload of sixty kilobytes that no compression makes small."""
+    return {"text": secrets.token_hex(30_000)}
 
 
 POISON = as_jsonb({"drill": {"fail_times": -1}})

@@ -77,7 +77,14 @@ proxy(
 for _name, _breaks, _change, _check in (
     ("key-case-folded", "Keys are compared without their case: `INC-a` and `INC-A` are one.", str.lower, "in-case"),
     ("key-truncated", "Keys are cut to 64 characters: two long ones are one.", lambda key: key[:64], "at-the-end"),
-    ("key-trimmed", "Keys are trimmed: ` a` and `a` are one.", lambda key: key.strip() or "k", "in-spaces"),
+    ("key-trimmed", "Keys are trimmed: ` a` and `a` are one.", lambda key: key.lstrip() or "k", "in-spaces"),
+    (
+        "key-padded",
+        "Keys are compared as if padded: `a ` and `a` are one.",
+        lambda k: k.rstrip() or "k",
+        "in-a-last-space",
+    ),
+    ("key-squeezed", "Spaces of a key are one space.", lambda key: " ".join(key.split()) or "k", "in-inner-spaces"),
 ):
     proxy(f"idempotency/{_name}", keyed(_change), (f"{KEY}/keys-differ-{_check}",), _breaks)
 proxy(

@@ -318,3 +318,11 @@ row(
     "A replayed item gets more than one attempt.",
     f"{LIFE}/one-attempt",
 )
+trigger(
+    "outbox/notice-carries-the-payload",
+    "event_outbox",
+    "insert",
+    "perform pg_notify('event_outbox_planted', new.payload::text);",
+    (f"{OUTBOX}/large-payload-is-delivered", f"{DLQ}/large-item-is-replayed"),
+    "The notice of a new row carries its payload: rows over 8000 bytes are refused.",
+)

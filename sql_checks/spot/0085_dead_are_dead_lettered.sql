@@ -1,5 +1,5 @@
 -- id: sql/spot/dead-are-dead-lettered
--- claim: Every event given up in the last day is in the dead-letter queue.
+-- claim: Every event given up in the last day is in the dead-letter queue, as its own tenant's.
 -- cost: It was given up, and nobody can replay it: lost.
 -- severity: page
 -- covers: K14 K18
@@ -9,7 +9,7 @@ with dead as (
   order by dead_at desc {{at_most}}
 ), missing as materialized (
   select d.* from dead d
-  where not exists (select from public.dead_letter_queue q where q.event_id = d.event_id)
+  where not exists (select from public.dead_letter_queue q where q.event_id = d.event_id and q.company_id = d.company_id)
     -- it was replayed since: its dead letter was there, and may have been cleared away when it was resolved
     and not exists (select from public.event_outbox later where later.event_id = d.event_id and later.id > d.id)
 )

@@ -1,0 +1,142 @@
+"""Whatever a row is: of long ago, of one of many tenants, large, or with a payload of any form, it is delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from drills.workbench.checks import AGENT, DELIVERS, SQL
+from drills.workbench.scene import Scene
+from drills.workbench.tenant_data import POISON, as_jsonb, large_payload
+from gates.checks.recorder import check
+from gates.deployment.ids import new_id
+from gates.evidence import Severity
+
+drill = partial(check, needs=SQL, after=DELIVERS)
+
+
+@drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"))
+def test_old_rows_are_delivered(scene: Scene) -> None:
+    """A row that was written three days ago is delivered like a new one, with a key and without.
+
+    A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing.
+    """
+    company = scene.company()
+    scene.delivered([str(scene.emit(company, control=True)["event_id"])])
+    old = scene.value("select now() - interval '3 days'")
+    events = scene.write_each_kind(company, inserted_at=old, next_attempt_at=old)
+    events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old, aggregate_key="waited")
+    events += scene.write_outbox(company, 1, aggregate_key="waited")
+    scene.delivered(events)
+    scene.in_order(events[-3:])
+
+
+@drill("drill/outbox/equal-events-are-two", covers=("K01", "K10"))
+def test_equal_events_are_two(scene: Scene) -> None:
+    """Events that are equal in all but their ids are each delivered, be they sent or written by another producer.
+
+    Two like orders are two orders: what takes them for one sells one of them, and says that it was a duplicate.
+    """
+    company = scene.company()
+    sent = [scene.emit(company, key="k", payload={"n": 1}, control=first) for first in (True, False)]
+    told = [answer.get("duplicate") for answer in sent]
+    assert told == [False, False], f"of two equal events without ids the answers say duplicate {told}"
+    events = [str(answer["event_id"]) for answer in sent]
+    assert events[0] != events[1], "two equal events without ids were given one id"
+    scene.delivered(events + scene.write_outbox(company, 2, aggregate_key="k", payload=as_jsonb({"n": 1})))
+
+
+@drill("drill/outbox/large-payload-is-delivered", covers=("K12",))
+def test_large_payload_is_delivered(scene: Scene) -> None:
+    """An event of sixty kilobytes has its effect, be it sent or written by another producer.
+
+    A notice has room for eight kilobytes: what carries the payload in it refuses or loses the largest orders alone.
+    """
+    company = scene.company()
+    scene.delivered([str(scene.emit(company, control=True)["event_id"])])
+    payload = large_payload()
+    events = [str(scene.emit(company, payload=payload)["event_id"])]
+    scene.delivered(events + scene.write_outbox(company, 1, payload=as_jsonb(payload)))
+
+
+@drill("drill/outbox/any-payload-is-delivered", covers=("K12", "K20"), severity=Severity.WARN)
+def test_any_payload_is_delivered(scene: Scene) -> None:
+    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null.
+
+    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up.
+    """
+    company = scene.company()
+    scene.delivered(scene.write_outbox(company, 1, payload="{}"))
+    scene.seen.control("an empty object is delivered")
+    events = [scene.write_outbox(company, 1, payload=one)[0] for one in ("[]", '["drill"]', '"drill"', "0", "null")]
+    scene.delivered(events)
+
+
+@check(
+    "drill/outbox/only-drill-events-obey",
+    needs=AGENT,
+    after=DELIVERS,
+    covers=("K14",),
+    severity=Severity.WARN,
+)
+def test_only_drill_events_obey(scene: Scene) -> None:
+    """An event whose type does not start with `drill.` is delivered, whatever its payload asks the drill agent for.
+
+    A customer whose payload has a member `drill` would decide that its events fail.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    scene.delivered([str(scene.emit(company, control=True)["event_id"])])
+    asks = {"drill": {"fail_times": -1}}
+    kinds = ("drilling.done", "order.drill.paid")
+    events = [scene.write_outbox(company, 1, event_type=kind, payload=as_jsonb(asks))[0] for kind in kinds]
+    scene.delivered(events)
+
+
+@drill("drill/outbox/effects-of-their-tenants", covers=("J26", "K08"))
+def test_effects_of_their_tenants(scene: Scene) -> None:
+    """Each of many events that two tenants write in turn has its effect as its own tenant's.
+
+    A relay that takes the tenant of a batch from its first row shows, and bills, one customer's events to another.
+    """
+    companies = (scene.company("a"), scene.company("b"))
+    scene.delivered([str(scene.emit(company, control=True)["event_id"]) for company in companies])
+    owners: dict[str, str] = {}
+    with scene.transaction() as connection:
+        for _ in range(10):
+            for company in companies:
+                written = scene.write_outbox(company, 1, connection=connection)
+                written += scene.write_outbox(company, 1, connection=connection, aggregate_key="of both")
+                owners |= dict.fromkeys(written, company)
+        connection.commit()
+    scene.delivered(list(owners))
+    _of_their_tenants(scene, owners)
+
+
+@check("drill/outbox/failed-tasks-of-their-tenants", needs=AGENT, after=DELIVERS, covers=("J26", "K14"))
+def test_failed_tasks_of_their_tenants(scene: Scene) -> None:
+    """What is noted of the failure of an event, or of an item, is its own tenant's.
+
+    A relay that files failures under another tenant shows the wrong customer a failing agent.
+    """
+    scene.claims_drill_agent()
+    owners: dict[str, str] = {}
+    for label in ("a", "b"):
+        company = scene.company(label, items=1, payload=POISON, event_id=new_id("event"))
+        owners |= dict.fromkeys(scene.write_outbox(company, 1, payload=POISON), company)
+        scene.ended(str(scene.run(company, max=1)["replay_run_id"]))
+        owners |= {str(r["event_id"]): company for r in scene.items(company)}
+    tried = "select count(*) from public.event_outbox where event_id = any(%s::uuid[]) and attempts > 0"
+    scene.until(lambda: scene.number(tried, list(owners)) >= len(owners), "the first failure of each event")
+    _of_their_tenants(scene, owners)
+
+
+def _of_their_tenants(scene: Scene, owners: Mapping[str, str]) -> None:
+    """The claim: the agent tasks of these events are of these tenants."""
+    ask = "select event_id::text as event, company_id::text as company from public.agent_tasks"
+    tasks = scene.rows(f"{ask} where event_id = any(%s::uuid[])", list(owners))
+    wrong = [r for r in tasks if owners[str(r["event"])] != str(r["company"])]
+    if wrong:
+        scene.seen.witness = [{k: str(v) for k, v in r.items()} for r in wrong[:3]]
+    assert not wrong, f"{len(wrong)} of {len(tasks)} agent tasks are of another tenant than their event"
+    scene.seen.count(len(owners))

@@ -1,0 +1,97 @@
+"""Faults of whose an act is: rows that are filed under the company of the token, not under the one that was named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+from faults.catalogue import service
+from faults.probe import Probe
+from replay_service.audit import AuditRow
+from replay_service.composition import build_parts
+from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest
+
+ACTS = "drill/tokens/acts-for-the-named-company"
+_COUNTED = "SELECT count(*) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s || ':')"
+Change = Callable[[Parts, Callable[[str], str]], Parts]
+"""The parts, and the company of the token in the place of the one that was named -> parts for one request."""
+
+
+def _left_at_home(probe: Probe, ask: str, path: str = "/dlq-replay", **fields: object) -> bool:
+    """Whether what a super_admin with a company asks for another leaves rows of its own company."""
+    with probe.tenant() as home, probe.tenant() as named:
+        body = json.dumps({"company_id": named, **fields}).encode()
+        probe.send(body, probe.as_token(probe.token({"company_id": home})), path)
+        return int(probe.value(ask, home)) > 0
+
+
+def _for_each_request(settings: Settings, change: Change) -> Parts:
+    release = build_parts(settings)
+
+    async def changed(parts: Parts, call: Call) -> Parts:
+        claims = (await parts.authenticate(parts, call.headers, call.body)).claims
+        return change(parts, lambda named: (claims and claims.company_id) or named)
+
+    async def replay(parts: Parts, call: Call) -> Reply:
+        return await release.replay(await changed(parts, call), call)
+
+    async def accept_event(parts: Parts, call: Call) -> Reply:
+        return await release.accept_event(await changed(parts, call), call)
+
+    return dataclasses.replace(release, replay=replay, accept_event=accept_event)
+
+
+@service(
+    "A call with a token is counted against the token's company, not against the one that it is for.",
+    lambda p: _left_at_home(p, _COUNTED, dry_run=True),
+    (ACTS,),
+    names=("counted",),
+)
+def limit_of_the_token(settings: Settings) -> Parts:
+    def change(parts: Parts, company: Callable[[str], str]) -> Parts:
+        async def admit(conn: Connection, named: str, client: str) -> None:
+            await parts.admit(conn, company(named), client)
+
+        return dataclasses.replace(parts, admit=admit)
+
+    return _for_each_request(settings, change)
+
+
+@service(
+    "A replay is on record under the token's company, not under the one whose items it took.",
+    lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True),
+    (ACTS,),
+    names=("trail",),
+)
+def trail_of_the_token(settings: Settings) -> Parts:
+    def change(parts: Parts, company: Callable[[str], str]) -> Parts:
+        async def append(conn: Connection, row: AuditRow) -> None:
+            await parts.append_audit(conn, dataclasses.replace(row, scope=company(row.scope)))
+
+        return dataclasses.replace(parts, append_audit=append)
+
+    return _for_each_request(settings, change)
+
+
+@service(
+    "An event that is sent with a token is stored as one of the token's company.",
+    lambda p: _left_at_home(
+        p, "SELECT count(*) FROM events WHERE company_id = %s", "/events", event_type="witness.done", payload={}
+    ),
+    ("drill/tokens/events-of-the-named-company",),
+    names=("event",),
+)
+def event_of_the_token(settings: Settings) -> Parts:
+    def change(parts: Parts, company: Callable[[str], str]) -> Parts:
+        async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+            named = company(request.company_id)
+            return await parts.emit(conn, dataclasses.replace(request, company_id=named), event_id)
+
+        return dataclasses.replace(parts, emit=emit)
+
+    return _for_each_request(settings, change)
