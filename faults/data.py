@@ -174,6 +174,30 @@ _rows(
     names=("outbox row",),
 )
 _rows(
+    "effect-under-a-new-id",
+    "A delivery gave its event a new id: the agent could not know it, and did its work again.",
+    f"""INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        VALUES ('{COMPANY}', gen_random_uuid(), 'completed', now(), now())""",
+    "SELECT count(*) = 1 FROM agent_tasks WHERE event_id IS NOT NULL",
+    (f"{SPOT}/effects-have-their-event",),
+    names=("event",),
+)
+_rows(
+    "key-lost-on-the-way",
+    "The outbox row of an event has another key than the event.",
+    f"""WITH e AS (
+          INSERT INTO events (company_id, event_type, aggregate_key, created_at)
+          VALUES ('{COMPANY}', 'order.paid', 'order-1', now() - interval '40 min') RETURNING *),
+        o AS (
+          INSERT INTO event_outbox (event_id, company_id, event_type, inserted_at, processed_at)
+          SELECT id, company_id, event_type, created_at, created_at + interval '1 s' FROM e RETURNING *)
+        INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        SELECT company_id, event_id, 'completed', processed_at, processed_at FROM o""",
+    "SELECT count(*) = 1 FROM event_outbox WHERE aggregate_key IS NULL",
+    (f"{SPOT}/outbox-keeps-type-and-key",),
+    names=("key",),
+)
+_rows(
     "key-out-of-order",
     "An event was delivered before an older one of its key.",
     f"""WITH o AS (
