@@ -158,6 +158,100 @@ _rows(
     names=("budget", "used"),
 )
 
+_rows(
+    "event-forgotten",
+    "An event that took the direct path has left no trace; those before it have their effects.",
+    f"""WITH e AS (
+          INSERT INTO events (company_id, event_type, path, created_at)
+          SELECT '{COMPANY}', 'order.paid', 'direct', now() - n * interval '5 min' FROM generate_series(4, 7) n
+          RETURNING id, company_id, created_at)
+        INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        SELECT company_id, id, 'completed', created_at, created_at FROM e
+        WHERE created_at < now() - interval '22 min'""",
+    "SELECT count(*) = 4 FROM events WHERE path = 'direct'",
+    (f"{SPOT}/outbox-forgets-no-event",),
+    names=("event",),
+)
+_rows(
+    "event-under-another-tenant",
+    "A tenant has the outbox row of another tenant's event.",
+    f"""INSERT INTO event_outbox (event_id, company_id, event_type, inserted_at, processed_at)
+        SELECT id, '{COMPANY}', event_type, created_at, created_at FROM events WHERE company_id <> '{COMPANY}'
+        ORDER BY created_at DESC LIMIT 1""",
+    "SELECT count(*) = 1 FROM event_outbox WHERE true",
+    (f"{SPOT}/tenants-keep-their-rows",),
+    names=("outbox row",),
+)
+_rows(
+    "effect-under-a-new-id",
+    "A delivery gave its event a new id: the agent could not know it, and did its work again.",
+    f"""INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        VALUES ('{COMPANY}', gen_random_uuid(), 'completed', now(), now())""",
+    "SELECT count(*) = 1 FROM agent_tasks WHERE event_id IS NOT NULL",
+    (f"{SPOT}/effects-have-their-event",),
+    names=("event",),
+)
+_rows(
+    "key-lost-on-the-way",
+    "The outbox row of an event has another key than the event.",
+    f"""WITH e AS (
+          INSERT INTO events (company_id, event_type, aggregate_key, created_at)
+          VALUES ('{COMPANY}', 'order.paid', 'order-1', now() - interval '40 min') RETURNING *),
+        o AS (
+          INSERT INTO event_outbox (event_id, company_id, event_type, inserted_at, processed_at)
+          SELECT id, company_id, event_type, created_at, created_at + interval '1 s' FROM e RETURNING *)
+        INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        SELECT company_id, event_id, 'completed', processed_at, processed_at FROM o""",
+    "SELECT count(*) = 1 FROM event_outbox WHERE aggregate_key IS NULL",
+    (f"{SPOT}/outbox-keeps-type-and-key",),
+    names=("key",),
+)
+_rows(
+    "key-out-of-order",
+    "An event was delivered before an older one of its key.",
+    f"""WITH o AS (
+          INSERT INTO event_outbox (company_id, event_type, aggregate_key, inserted_at, processed_at)
+          VALUES ('{COMPANY}', 'order.paid', 'order-1', now() - interval '50 min', now() - interval '20 min'),
+                 ('{COMPANY}', 'order.cancelled', 'order-1', now() - interval '40 min', now() - interval '30 min')
+          RETURNING *)
+        INSERT INTO agent_tasks (company_id, event_id, status, created_at, updated_at)
+        SELECT company_id, event_id, 'completed', processed_at, processed_at FROM o""",
+    "SELECT count(*) = 2 FROM event_outbox WHERE aggregate_key = 'order-1'",
+    (f"{SPOT}/outbox-order-kept",),
+    names=("key",),
+)
+_rows(
+    "sequence-left-behind",
+    "Tasks were restored with their numbers, and the sequence that numbers new ones was not.",
+    f"""INSERT INTO agent_tasks (id, company_id, status, created_at, updated_at)
+        VALUES (900000000, '{COMPANY}', 'completed', now(), now())""",
+    "SELECT count(*) = 1 FROM agent_tasks WHERE id = 900000000",
+    (f"{SPOT}/sequences-ahead",),
+    names=("agent_tasks",),
+)
+
+statement(
+    "data/limit-let-through",
+    "Nine requests of one tenant and address were admitted within two minutes.",
+    f"""INSERT INTO edge_rate_limits (key, hits)
+        SELECT 'replay:{COMPANY}:192.0.2.1', array_agg(now() - n * interval '12 s' ORDER BY n DESC)
+        FROM generate_series(1, 9) n""",
+    f"DELETE FROM edge_rate_limits WHERE key LIKE 'replay:{COMPANY}:%'",
+    lambda p: bool(p.value(f"SELECT count(*) FROM edge_rate_limits WHERE key LIKE 'replay:{COMPANY}:%'")),
+    (f"{SPOT}/rate-limit-exact",),
+    names=("admitted",),
+)
+statement(
+    "data/companies-of-an-old-backup",
+    "No tenant is in companies: after a restore they have other ids.",
+    f"""UPDATE companies SET id = ('f' || substr(id::text, 2))::uuid WHERE id::text LIKE '00000000-%';
+        INSERT INTO events (company_id, event_type, path) VALUES ('{COMPANY}', 'order.paid', 'direct')""",
+    f"""UPDATE companies SET id = ('0' || substr(id::text, 2))::uuid WHERE id::text LIKE 'f0000000-%';
+        DELETE FROM events WHERE company_id = '{COMPANY}'""",
+    lambda p: bool(p.value("SELECT count(*) FROM companies WHERE id::text LIKE 'f0000000-%'")),
+    (f"{SPOT}/tenants-exist",),
+    names=("companies",),
+)
 statement(
     "data/flag-switched-off",
     "The global row of dlq.replay.enabled is off.",

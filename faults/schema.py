@@ -299,3 +299,32 @@ _catalogue(
     (f"{SPOT}/pause-row-exists",),
     names=("agent_controls", "row"),
 )
+_catalogue(
+    "budgets-unlogged",
+    "The budgets are unlogged: a crash of the server empties them, and everybody may replay anew.",
+    "ALTER TABLE replay_budgets SET UNLOGGED",
+    "ALTER TABLE replay_budgets SET LOGGED",
+    "SELECT relpersistence = 'u' FROM pg_class WHERE oid = 'public.replay_budgets'::regclass",
+    (f"{SPOT}/writes-are-kept",),
+    names=("unlogged", "replay_budgets"),
+)
+_catalogue(
+    "commits-not-awaited",
+    "The service does not wait for its commits: what it answered `started` for may be gone after a crash.",
+    "ALTER ROLE replay_service SET synchronous_commit = off",
+    "ALTER ROLE replay_service RESET synchronous_commit",
+    """SELECT count(*) > 0 FROM pg_db_role_setting s
+        WHERE s.setrole = 'replay_service'::regrole AND s.setconfig::text LIKE '%synchronous_commit=off%'""",
+    (f"{SPOT}/service-settings",),
+    names=("synchronous_commit",),
+)
+_catalogue(
+    "old-tables-in-front",
+    "A schema that a move has left behind comes before public: what names no schema is written to the old table.",
+    """CREATE SCHEMA replay_service; CREATE TABLE replay_service.replay_runs (LIKE public.replay_runs);
+        GRANT USAGE ON SCHEMA replay_service TO replay_service""",
+    "DROP SCHEMA replay_service CASCADE",
+    "SELECT to_regclass('replay_service.replay_runs') IS NOT NULL",
+    (f"{SPOT}/names-not-shadowed",),
+    names=("replay_runs",),
+)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -60,7 +61,8 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW = "drill/outbox/effect-within-two-seconds"
-PLAINEST = ("sql/spot/", "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
+SPOT, MANIFEST = "sql/spot/", "sql/manifest/"
+PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
 that one event takes; the drills that wait for its effects only see that they waited in vain.
@@ -73,7 +75,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     areas: check -> its area. A failure comes before what is unknown, save a prerequisite of others; of what is unknown,
     that first on which most depends.
     """
-    cause = _causes(findings, areas)
+    findings, of_objects = _of_one_object(findings, areas)
+    cause = _causes(findings, areas) | of_objects
     caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
 
@@ -92,6 +95,45 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         return *before, weight(lead, failed=failed), lead != one.check, one.check
 
     return sorted(caused, key=gravity)
+
+
+def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tuple[list[Finding], dict[str, str]]:
+    """Give those that name the same things one symptom, and say which check is its cause: a spot check before others of
+    its area, and before a manifest that sees no difference but of the objects which that one names.
+    """
+    spots = [f for f in findings if f.outcome == "fail" and f.check.startswith(SPOT) and not f.symptom and _named(f)]
+    spots.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), _tier(f.check, areas.get(f.check, "")), f.check))
+    lead: dict[str, Finding] = {}
+    for one in spots:
+        alike = (s for s in spots if _named(s) == _named(one) and areas.get(s.check) == areas.get(one.check))
+        lead[one.check] = next(alike)
+    for one in findings:
+        if one.outcome == "fail" and one.check.startswith(MANIFEST):
+            worse = (s for s in spots if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
+            about = next((s for s in worse if _is_all_about(one, _named(s))), None)
+            lead |= {one.check: lead[about.check]} if about else {}
+    joined = {by.check for check, by in lead.items() if check != by.check}
+    words = {check: f"what {by.check} names" for check, by in lead.items() if by.check in joined}
+    dead = [f.symptom for f in findings if f.check in FIRST and f.outcome == "fail" and f.symptom.endswith(" 500")]
+    if dead and NAMES_THE_CONSTRAINT in lead:  # an INSERT ... ON CONFLICT has no key to conflict with
+        words |= {check: dead[0] for check, by in lead.items() if by.check == NAMES_THE_CONSTRAINT}
+    told = [replace(f, symptom=words[f.check]) if f.check in words else f for f in findings]
+    return told, {words[check]: lead[check].check for check in words}
+
+
+def _named(spot: Finding) -> frozenset[str]:
+    """What the rows of a spot check name."""
+    rows = spot.witness if isinstance(spot.witness, list) else []
+    return frozenset(str(row.get("subject", "")).removeprefix("public.") for row in rows if isinstance(row, Mapping))
+
+
+def _is_all_about(manifest: Finding, named: Iterable[str]) -> bool:
+    """Whether every difference of a manifest is shown, and is one of these objects or of what belongs to them."""
+    told = [str(text) for text in manifest.witness] if isinstance(manifest.witness, list) else []
+    objects = "|".join(re.escape(name.partition(" ")[0]) for name in named)
+    return (
+        bool(told) and len(told) == manifest.observed and all(re.match(rf"(?:{objects})[.: ]", text) for text in told)
+    )
 
 
 def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, commits that last, writing, or row-level security.
+-- claim: No setting of a role or of the database switches off triggers, commits that last, writing or row-level security, or makes a tenant of who brings no claims.
 -- cost: A rule that the schema promises is not kept in these sessions, and in the gate's it is.
 -- severity: warn
 -- reads: catalogue
@@ -19,6 +19,7 @@ select format('sessions of %s', rolname) as subject, format('%s is %s', name, va
 from given
 where name = 'session_replication_role' and value <> 'origin'
    or name = 'row_security' and value in ('off', 'false', 'no', '0')
+   or name like 'request.jwt.%' and value ~ '[^{}\s]'
    or rolname in ('replay_service', 'replay_worker')
       and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
         or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1'));

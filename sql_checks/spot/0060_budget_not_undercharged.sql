@@ -1,5 +1,5 @@
 -- id: sql/spot/budget-not-undercharged
--- claim: Every item moved today is charged to its tenant's budget.
+-- claim: Every item moved today is charged to its tenant's budget, of the day and of the month.
 -- cost: Tenants replay more than they agreed to, and nothing stops them.
 -- severity: warn
 -- covers: G07
@@ -26,7 +26,12 @@ where coalesce(b.daily_used, 0) < m.items
   and not exists (
     select from public.feature_flags f
     where f.key = 'dlq.replay.budget_control' and (f.company_id is null or f.company_id = m.company_id)
-      and f.updated_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC');
+      and f.updated_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC')
+union all
+select company_id::text, format('%s charged today, and %s in the whole month', daily_used, monthly_used), null
+from public.replay_budgets
+where day = (now() at time zone 'UTC')::date and month = date_trunc('month', now() at time zone 'UTC')::date
+  and monthly_used < daily_used and {{not_excluded}};
 
 -- seen:
 select (select count(*) from (select from public.replay_runs limit 100) r)

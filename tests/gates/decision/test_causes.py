@@ -160,3 +160,68 @@ def test_every_check_has_a_remedy_of_one_or_two_lines() -> None:
     assert list(data["areas"]) == list(contract().areas), FILE
     stale = [p for p in data["checks"] if not any(PolicyRule(p).matches(i) for i in IDS)]
     assert stale == []
+
+
+def differs(kind: str, *differences: str, observed: int = 0) -> Evidence:
+    return failed(
+        f"sql/manifest/{kind}", severity="page", witness=list(differences), observed=observed or len(differences)
+    )
+
+
+def lacks(check: str, *subjects: str) -> Evidence:
+    return failed(f"sql/spot/{check}", witness=[{"subject": s, "detail": "d", "witness": None} for s in subjects])
+
+
+CONSTRAINT = "replay_runs.replay_runs_idempotency_key_company_id_key: missing: UNIQUE (idempotency_key, company_id)"
+
+
+def test_one_dropped_constraint_is_one_cause() -> None:
+    """Two spot checks and two kinds of the manifest that name one table tell of one thing."""
+    verdict = judged(
+        lacks("idempotency-constraints", "public.replay_runs"),
+        lacks("replay-runs-unique", "public.replay_runs"),
+        differs("constraints", CONSTRAINT),
+        differs("indexes", CONSTRAINT.replace("UNIQUE", "CREATE UNIQUE INDEX")),
+    )
+    assert verdict.reason == (
+        "sql/spot/replay-runs-unique failed: sql/spot/replay-runs-unique is broken (one cause, 3 checks behind it)"
+    )
+    assert [len(group) for group in grouped(verdict.deciding)] == [4]
+
+
+def test_the_replays_that_find_no_key_stand_behind_the_constraint() -> None:
+    """Without the constraint each replay answers 500: the table is to be mended, and the service is not."""
+    replays = [s.id for s in CATALOGUE if s.id.startswith("drill/dry-run/")]
+    verdict = judged(
+        lacks("replay-runs-unique", "public.replay_runs"),
+        differs("constraints", CONSTRAINT),
+        failed(PROOF, details=DEAD),
+        *(saw(check, Outcome.UNKNOWN, details=DEAD) for check in replays),
+    )
+    assert verdict.reason.endswith(f"(one cause, {len(replays) + 2} checks behind it)")
+    assert {f.blocked_by for f in verdict.findings if f.outcome == "unknown"} == {"sql/spot/replay-runs-unique"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lacks("rls-enabled", "public.replay_runs"),  # of another area
+        lacks("replay-runs-unique", "public.replay_runs_old"),
+        lacks("replay-runs-unique", "public.replay_runs", "public.replay_runs_old"),
+        differs("constraints", CONSTRAINT, "events.events_pkey: missing: PRIMARY KEY (id)"),
+        differs("constraints", CONSTRAINT, observed=21),  # not all of them are shown
+        differs("columns", "replay_runs_old.id: missing: uuid"),
+    ],
+    ids=["area", "table", "and-another-table", "and-another", "not-all", "other-name"],
+)
+def test_what_names_more_or_another_object_is_a_cause_of_its_own(other: Evidence) -> None:
+    """Two things that broke are told as two."""
+    verdict = judged(lacks("idempotency-constraints", "public.replay_runs"), other)
+    assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
+    assert not any(f.symptom for f in verdict.findings)
+
+
+def test_two_runs_are_two_causes() -> None:
+    """Rows of a table are no object of the schema: what is wrong with one run tells nothing of another."""
+    verdict = judged(lacks("runs-not-stuck", "run 1"), lacks("run-counts", "run 2"))
+    assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]

@@ -1,0 +1,22 @@
+-- id: sql/spot/rate-limit-exact
+-- claim: No four requests of one tenant and address were admitted within five minutes.
+-- cost: The limit lets more through than it says: a client's loop replays until the budget is gone.
+-- severity: page
+-- covers: C10 C11
+select key as subject,
+       format('four requests were admitted from %s to %s', min(hit), min(fourth)) as detail,
+       hits::text as witness
+from (
+  select * from public.edge_rate_limits
+  where key like 'replay:%' and split_part(key, ':', 2) <> all(coalesce(nullif(current_setting('replaygate.excluded', true), ''), '{}')::text[])
+  order by window_start desc limit 1000
+) recent
+cross join lateral (
+  select h.hit, lead(h.hit, 3) over (order by h.hit) as fourth from unnest(recent.hits) h(hit)
+) four
+-- a request is admitted a moment before or after its time is written
+where fourth < hit + interval '5 minutes' - interval '5 seconds'
+group by key, hits;
+
+-- seen:
+select count(*) as seen from (select from public.edge_rate_limits where key like 'replay:%' limit 1000) k;

@@ -1,0 +1,27 @@
+-- id: sql/spot/effects-have-their-event
+-- claim: Every effect of the last hour that bears an event id is that of an event, an outbox row or a dead letter.
+-- cost: A retry came under a new id: the agent cannot refuse it, and does its work twice.
+-- severity: warn
+-- covers: K06
+with recent as (
+  select id, event_id, company_id, agent_name
+  from public.agent_tasks
+  where created_at > now() - interval '1 hour' and event_id is not null and status = 'completed' and {{not_excluded}}
+  order by created_at desc {{at_most}}
+), traced as materialized (
+  -- looked up one by one: as EXISTS it would be hashed, and the whole table read
+  select *, coalesce((select true from public.events e where e.id = r.event_id limit 1),
+                     (select true from public.event_outbox o where o.event_id = r.event_id limit 1),
+                     (select true from public.dead_letter_queue d where d.event_id = r.event_id limit 1), false) as has_event
+  from recent r
+)
+select format('task %s', id) as subject, format('event %s is neither an event nor in the outbox nor a dead letter', event_id) as detail,
+       company_id::text as witness
+from traced
+where not has_event
+limit 1000;
+
+-- seen:
+select count(*) as seen from (
+  select from public.agent_tasks where created_at > now() - interval '1 day' and event_id is not null and {{not_excluded}} limit 1000
+) t;
