@@ -23,9 +23,12 @@ with made as materialized (
          (select r.company_id from public.replay_runs r where r.id = m.replay_run_id limit 1) as of_run
   from made m
 ), owned as (
-  -- what other producers put into the outbox has no row in events: then the outbox says whose it is
+  -- what other producers sent has no row in events: then the outbox says whose a task is, unless they gave it to several
+  -- tenants under one id
   select t.*,
-         case when t.of_event is null and t.what <> 'outbox row' then
+         case when t.of_event is null and t.what = 'task' and not exists (
+           select from public.dead_letter_queue d where d.event_id = t.event_id and d.company_id = t.company_id
+         ) then
            (select o.company_id from public.event_outbox o where o.event_id = t.event_id
             order by o.company_id = t.company_id desc limit 1)
          else t.of_event end as owner

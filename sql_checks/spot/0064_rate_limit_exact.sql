@@ -1,10 +1,10 @@
 -- id: sql/spot/rate-limit-exact
--- claim: No four requests of one tenant and address were admitted within five minutes.
+-- claim: No more requests of one tenant and address were admitted within the window of the rate limit than it allows.
 -- cost: The limit lets more through than it says: a client's loop replays until the budget is gone.
 -- severity: page
 -- covers: C10 C11
 select key as subject,
-       format('four requests were admitted from %s to %s', min(hit), min(fourth)) as detail,
+       format('{{limit_calls}} requests and one more were admitted from %s to %s', min(hit), min(one_more)) as detail,
        hits::text as witness
 from (
   select * from public.edge_rate_limits
@@ -12,10 +12,10 @@ from (
   order by window_start desc limit 1000
 ) recent
 cross join lateral (
-  select h.hit, lead(h.hit, 3) over (order by h.hit) as fourth from unnest(recent.hits) h(hit)
-) four
+  select h.hit, lead(h.hit, {{limit_calls}}) over (order by h.hit) as one_more from unnest(recent.hits) h(hit)
+) next
 -- a request is admitted a moment before or after its time is written
-where fourth < hit + interval '5 minutes' - interval '5 seconds'
+where one_more < hit + make_interval(secs => {{limit_window_s}}) - interval '5 seconds'
 group by key, hits;
 
 -- seen:
