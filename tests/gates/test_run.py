@@ -198,7 +198,8 @@ def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytes
 
 
 def loaded(_target: Target, out: Path) -> list[Evidence]:
-    (out / "load.log").write_text(f"the secret is {SECRET}", encoding="utf-8")
+    (out / "load").mkdir(exist_ok=True)
+    (out / "load" / "load.log").write_text(f"the secret is {SECRET}", encoding="utf-8")
     return [Evidence("load/small", Outcome.PASS, samples=60, observed=1.0, limit=2.0)]
 
 
@@ -256,7 +257,7 @@ def test_no_secret_is_in_any_file_of_a_run(asked: RunRequest, processes: set[str
         content = path.read_bytes()
         assert SECRET.encode() not in content, path
         assert b"c2lnbmF0dXJl" not in content, path
-    assert "$TRANSBOT_HMAC_SECRET" in (asked.out / "load.log").read_text(encoding="utf-8")
+    assert "$TRANSBOT_HMAC_SECRET" in (asked.out / "load" / "load.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
