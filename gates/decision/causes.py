@@ -62,6 +62,8 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW = "drill/outbox/effect-within-two-seconds"
 SPOT, MANIFEST = "sql/spot/", "sql/manifest/"
+NO_KEY = "POST /dlq-replay answered 5.."
+"""What a replay answers where its INSERT ... ON CONFLICT finds no key to conflict with: the constraint is the cause."""
 PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
@@ -112,12 +114,15 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
             worse = (s for s in spots if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
             about = next((s for s in worse if _is_all_about(one, _named(s))), None)
             lead |= {one.check: lead[about.check]} if about else {}
-    joined = {by.check for check, by in lead.items() if check != by.check}
+    errors = {f.symptom for f in findings if re.fullmatch(NO_KEY, f.symptom) and NAMES_THE_CONSTRAINT in lead}
+    joined = {by.check for check, by in lead.items() if check != by.check or (errors and check == NAMES_THE_CONSTRAINT)}
     words = {check: f"what {by.check} names" for check, by in lead.items() if by.check in joined}
-    dead = [f.symptom for f in findings if f.check in FIRST and f.outcome == "fail" and f.symptom.endswith(" 500")]
-    if dead and NAMES_THE_CONSTRAINT in lead:  # an INSERT ... ON CONFLICT has no key to conflict with
-        words |= {check: dead[0] for check, by in lead.items() if by.check == NAMES_THE_CONSTRAINT}
-    told = [replace(f, symptom=words[f.check]) if f.check in words else f for f in findings]
+    told = [
+        replace(f, symptom=words[NAMES_THE_CONSTRAINT if f.symptom in errors else f.check])
+        if f.check in words or f.symptom in errors
+        else f
+        for f in findings
+    ]
     return told, {words[check]: lead[check].check for check in words}
 
 

@@ -189,16 +189,18 @@ def test_one_dropped_constraint_is_one_cause() -> None:
     assert [len(group) for group in grouped(verdict.deciding)] == [4]
 
 
-def test_the_replays_that_find_no_key_stand_behind_the_constraint() -> None:
-    """Without the constraint each replay answers 500: the table is to be mended, and the service is not."""
+@pytest.mark.parametrize("others", [[], [differs("constraints", CONSTRAINT)]], ids=["alone", "manifest"])
+def test_the_replays_that_find_no_key_stand_behind_the_constraint(others: list[Evidence]) -> None:
+    """Without the constraint each replay answers 5xx: the table is to be mended, and the service is not."""
+    busy = {"symptom": "POST /dlq-replay answered 503"}
     replays = [s.id for s in CATALOGUE if s.id.startswith("drill/dry-run/")]
     verdict = judged(
         lacks("replay-runs-unique", "public.replay_runs"),
-        differs("constraints", CONSTRAINT),
+        *others,
         failed(PROOF, details=DEAD),
-        *(saw(check, Outcome.UNKNOWN, details=DEAD) for check in replays),
+        *(saw(check, Outcome.UNKNOWN, details=busy) for check in replays),
     )
-    assert verdict.reason.endswith(f"(one cause, {len(replays) + 2} checks behind it)")
+    assert verdict.reason.endswith(f"(one cause, {len(replays) + 1 + len(others)} checks behind it)")
     assert {f.blocked_by for f in verdict.findings if f.outcome == "unknown"} == {"sql/spot/replay-runs-unique"}
 
 
