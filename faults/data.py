@@ -68,8 +68,8 @@ _rows(
     f"""INSERT INTO event_outbox (company_id, event_type, inserted_at, attempts, next_attempt_at)
         SELECT '{COMPANY}', 'order.paid', now() - interval '4 h', 250, now() + interval '30 min'""",
     "SELECT count(*) = 1 FROM event_outbox WHERE attempts > 200",
-    (f"{SPOT}/outbox-attempts-end", "alert/outbox-lag"),
-    names=("attempts", "lag"),
+    (f"{SPOT}/outbox-attempts-end",),
+    names=("attempts",),
 )
 _rows(
     "two-letters-of-one-event",
