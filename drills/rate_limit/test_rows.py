@@ -79,6 +79,35 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
     limit.limited(limit.request(tenant, f"{ADMITTED} calls in the last {WINDOW_S / 3 + 2:g} s"))
 
 
+@drill("drill/rate-limit/retry-after", severity=Severity.WARN, covers=("C02",))
+def test_retry_after(limit: Limit, tenant: str) -> None:
+    """A refusal says in whole seconds, 1 to 300, when to come back, and the time does not grow.
+
+    Otherwise clients retry at once, or never.
+    """
+    limit.fill(tenant)
+    found = [limit.limited(limit.request(tenant, "refused")).header("retry-after") or "" for _ in range(3)]
+    limit.seen.value(", ".join(found), due := f"1..{WINDOW_S}")
+    assert all(f.isdigit() and 1 <= int(f) <= WINDOW_S for f in found), f"Retry-After {found}; due: whole seconds {due}"
+    assert [int(f) for f in found] == sorted((int(f) for f in found), reverse=True), f"Retry-After grows: {found}"
+
+
+@drill("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, covers=("C02",))
+def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
+    """Retry-After is the time until the oldest admitted request leaves the window, within 3 s.
+
+    Otherwise a client that obeys it is refused again, or waits in vain.
+    """
+    limit.fill(tenant)
+    limit.back_date(tenant, WINDOW_S * 2 / 3)
+    left = WINDOW_S - limit.age_s(tenant)
+    header = limit.limited(limit.request(tenant, "refused")).header("retry-after") or ""
+    limit.seen.value(header, f"{left:.1f} s")
+    assert header.isdigit(), f"Retry-After is {header!r}; allowed: whole seconds"
+    limit.seen.require(abs(WINDOW_S - limit.age_s(tenant) - left) < 3, "the machine was too slow to compare the times")
+    assert abs(int(header) - left) <= 3, f"Retry-After {header} s, and the window has {left:.1f} s to go"
+
+
 @drill("drill/rate-limit/refusal-changes-nothing", covers=("C13",))
 def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """A refused call does not lengthen the wait: the tenant's row is as before.

@@ -16,7 +16,7 @@ from gates.deployment.dialect.exchange import understood_bytes
 from loadtests.engine.samples import RequestGroup, Samples, Tags
 from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
-from loadtests.engine.written import Written, acknowledged
+from loadtests.engine.written import Acknowledgement, acknowledged
 from loadtests.plan import Credentials, LoadPlan
 from loadtests.thresholds.expectations import SUCCEEDS, Expectation
 
@@ -54,7 +54,7 @@ class Call:
     operation: str = "url"
     expectation: Expectation = SUCCEEDS
     twin: BaselineCall | None = None
-    writes: Written | None = None
+    writes: Acknowledgement | None = None
 
 
 class Terms(NamedTuple):
@@ -83,7 +83,7 @@ class Drive:
     open_requests: int = 0
     dropped: int = 0
     background: set[gevent.Greenlet] = field(default_factory=set)
-    acknowledged: list[Written] = field(default_factory=list)
+    acknowledged: list[Acknowledgement] = field(default_factory=list)
     """Since the last report."""
     address: Address = field(init=False)
     most_open: int = field(init=False)

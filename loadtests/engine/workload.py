@@ -23,7 +23,7 @@ from gates.deployment.requests import (
 )
 from loadtests.engine.drive import BaselineCall, Call
 from loadtests.engine.wire import Address, parse_address, request_bytes
-from loadtests.engine.written import EVENT, RUN, Written
+from loadtests.engine.written import EVENT, RUN, Acknowledgement
 from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant, UrlRequest
 from loadtests.thresholds.expectations import (
     ALIVE,
@@ -130,7 +130,7 @@ class Workload:
         ids = [""] * 2 if "event_id" in current().lacking else [event_id, new_id("event")]
         sent = [self._post("/events", {**fields, **({"event_id": one} if one else {})}) for one in ids]
         twin = self._twin(sent[1], accepted_event(ids[1]))
-        expectation, writes = accepted_event(ids[0]), Written(EVENT, ids[0])
+        expectation, writes = accepted_event(ids[0]), Acknowledgement(EVENT, ids[0])
         call = self._call("POST /events", sent[0], "event", "event", expectation, twin=twin, writes=writes)
         return call, company
 
@@ -170,7 +170,7 @@ class Workload:
         url: str = "",
         expected: frozenset[int] = frozenset(),
         twin: BaselineCall | None = None,
-        writes: Written | None = None,
+        writes: Acknowledgement | None = None,
     ) -> Call:
         data = _bytes(self.address, request)
         where = url or request.path
@@ -207,7 +207,7 @@ class Workload:
         more: dict[str, object] = {"idempotency_key": key} if key else {"dry_run": True}
         request = self._post("/dlq-replay", replay_fields(company, max=1, **more))
         expectation = replayed(company, key, refusals=refusals, waiting=tenant.items)
-        writes = Written(RUN, key) if key else None
+        writes = Acknowledgement(RUN, key) if key else None
         expected = frozenset(REFUSED[code] for code in refusals)
         name = f"POST /dlq-replay ({what})"
         return self._call(name, request, "replay", "replay", expectation, expected=expected, writes=writes)

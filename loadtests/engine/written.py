@@ -18,14 +18,14 @@ MOST = 100_000
 """Of each kind; what comes later in a long run is not looked for."""
 
 
-class Written(NamedTuple):
+class Acknowledgement(NamedTuple):
     """An event by its id, or a replay by its idempotency key."""
 
     kind: str
     id: str
 
 
-def acknowledged(writes: Written, body: bytes) -> Written:
+def acknowledged(writes: Acknowledgement, body: bytes) -> Acknowledgement:
     """What an answer of success acknowledges: an event that came without an id is the one that the answer names."""
     return writes if writes.id else writes._replace(id=str(json_object(body).get("event_id")))
 
@@ -35,11 +35,11 @@ class Acknowledged:
     """All that was acknowledged in a run, by kind, each once (a duplicate is acknowledged again)."""
 
     ids: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in LOST})
-    _known: set[Written] = field(default_factory=set)
+    _known: set[Acknowledgement] = field(default_factory=set)
 
     def take(self, came: Iterable[Iterable[str]]) -> None:
         """Add those of a report."""
         for kind, one in came:
             if (kind, one) not in self._known and len(self.ids[kind]) < MOST:
-                self._known.add(Written(kind, one))
+                self._known.add(Acknowledgement(kind, one))
                 self.ids[kind].append(one)

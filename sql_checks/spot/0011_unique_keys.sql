@@ -33,7 +33,8 @@ with promised(name, columns, fleet, counted) as (
   cross join lateral (select coalesce(translate(lower(pg_get_expr(i.indpred, i.indrelid)), '()" ', ''), '') as text) whole
   cross join lateral (
     -- of the rows that count: those that are deleted softly may be alike
-    select case when whole.text = w.counted then ''
+    select case when w.counted is null then whole.text
+                when whole.text = w.counted then ''
                 else replace(replace(whole.text, w.counted || 'and', ''), 'and' || w.counted, '') end as pred) p
   cross join lateral (
     select coalesce(array_agg(c.name order by c.name collate "C") filter (where btrim(c.name, '()') is distinct from w.quoted || ' IS NULL'), '{}')

@@ -17,7 +17,7 @@ from gates.deployment.database import Connection, connect, execute, sql
 from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
-from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Written
+from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Acknowledgement
 from loadtests.judgement.trend import LEAST_VALUES
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
@@ -301,7 +301,7 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     execute(db, written[kind], company, kept)
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     found = Acknowledged()
-    found.take([Written(kind, kept), Written(kind, kept), Written(kind, lost)])
+    found.take([Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)])
     watch.poll()
     watch.finish(found)
     sink = samples.select(MetricKey(LOST[kind]))
@@ -327,7 +327,7 @@ def test_what_this_login_may_not_read_is_not_lost(
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     found = Acknowledged()
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
-    found.take([Written(EVENT, str(uuid.uuid4())), Written(RUN, "a key")])
+    found.take([Acknowledgement(EVENT, str(uuid.uuid4())), Acknowledgement(RUN, "a key")])
     watch.poll()
     watch.finish(found)
     assert watch.error == ""
@@ -340,7 +340,7 @@ def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url
     """Row-level security may hide what was written: without one row that is seen nothing is said."""
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     found = Acknowledged()
-    found.take([Written(kind, str(uuid.uuid4())), Written(kind, str(uuid.uuid4()))])
+    found.take([Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))])
     watch.poll()
     watch.finish(found)
     assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"

@@ -273,8 +273,7 @@ def _literals(names: Names) -> Mapping[str, str]:
     for name, relation in names.relations.items():
         whole = real_name(relation) if relation.name else ""
         found[f"public.{name}"] = literal(whole) if whole else "null::text"
-        if relation.rows:
-            found[f"public.{name}.rows"] = literal(relation.rows)
+        found[f"public.{name}.rows"] = literal(relation.rows) if relation.rows else "null::text"
         for column in relation.contract.columns:
             real = f"{whole}.{quoted(relation.column(column))}"
             is_there = whole and relation.is_writable(column)

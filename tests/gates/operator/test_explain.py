@@ -44,7 +44,7 @@ def test_a_check_is_explained_with_what_turns_it_red() -> None:
 @pytest.mark.parametrize(
     ("check", "place", "text"),
     [
-        ("sql/spot/replay-runs-unique", "sql_checks/spot/0010_replay_runs_unique.sql:1", "from pg_constraint"),
+        ("sql/spot/replay-runs-unique", "sql_checks/spot/0010_replay_runs_unique.sql:1", "from pg_index"),
         ("alert/outbox-lag", "sql_checks/alerts/outbox.yaml:", "percentile_disc(0.95)"),
         ("drill/audit/rate-limited-once-a-minute", "drills/audit/test_refusals.py:", "scene.run(company"),
         ("drill/safety-rails/max-exponent", "drills/replay/test_safety_rails.py:", ""),

@@ -32,7 +32,7 @@ GOLDEN = {
         "outbox.enabled stays at 10 %",
         "run the gate again",
     ),
-    "rollback": ("rollback", "broke a promise: replay_runs has a valid UNIQUE", "went from 50 % to off", "ADD UNIQUE"),
+    "rollback": ("rollback", "broke one promise (idempotency keys)", "went from 50 % to off", "ADD UNIQUE"),
     "unreachable": (
         "hold",
         "nothing answers at BASE_URL: connection refused",
@@ -252,7 +252,7 @@ def test_a_finding_of_sql_brings_its_query(page: Page, folder: Path) -> None:
     """Folded, with a button that copies it."""
     card = opened(page, folder, "rollback").locator("article").first
     card.locator("summary", has_text="The query").click()
-    assert "from pg_constraint" in card.inner_text()
+    assert "from pg_index" in card.inner_text()
     assert card.get_by_role("button", name="copy The query").is_visible()
 
 
