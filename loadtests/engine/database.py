@@ -253,6 +253,9 @@ class BacklogPoller:
             if row["lost"] == len(ids):
                 self.unread[metric] = f"no row of the {len(ids)} {kind}s that were acknowledged is seen by this login"
                 continue
+            if row["lost"] and row["is_behind"]:
+                self.unread[metric] = f"{row['lost']} {kind}s have not come to this standby: it may be behind"
+                continue
             self.samples.add(metric, _number(row["lost"]))
             if row["lost"]:
                 self.notes.append(f"{metric}: {kind} {row['first']} was acknowledged and is not in the database")

@@ -312,6 +312,21 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     assert watch.unread == {LOST[other]: f"no {other} was acknowledged for a company of this run"}
 
 
+def test_what_has_not_come_to_a_standby_is_not_lost(
+    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that is behind lacks rows that are there."""
+    monkeypatch.setattr(database, "sql", lambda path: sql(path).replace("pg_is_in_recovery()", "true"))
+    execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'came')", a_company(db))
+    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+    found = Acknowledged()
+    found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
+    watch.poll()
+    watch.finish(found)
+    assert watch.unread[LOST[RUN]] == "1 runs have not come to this standby: it may be behind"
+    assert samples.select(MetricKey(LOST[RUN])).is_empty
+
+
 def test_what_this_login_may_not_read_is_not_lost(
     db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
