@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.contract.fragments import FragmentError, expand
+from gates.contract.fragments import LIMIT, FragmentError, expand
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from gates.inputs.shapes import nearest
@@ -32,8 +32,6 @@ HEADER_LINE = re.compile(r"^-- ([a-z_]+):[ \t]*(.*)$")
 CONTINUED = re.compile(r"^--[ \t]{2,}(\S.*)$")
 FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 FORBIDDEN = re.compile(r"\b(insert|update|delete|truncate|alter|drop|create|grant|revoke|copy|vacuum)\b", re.IGNORECASE)
-LIMIT = re.compile(r"\{\{limit_(\w+)\}\}")
-"""A limit of the deployment, by the contract's name of it: `{{limit_calls}}`."""
 STRING_OR_COMMENT = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -146,8 +144,8 @@ def _mask(found: re.Match[str]) -> str:
 
 def _expanded(path: Path, text: str) -> str:
     try:
-        limited = LIMIT.sub(lambda found: str(current().limit(found[1])), text)
-        return expand(limited, (path.parent / "fragments", SPOT / "fragments"))
+        own = {f"{LIMIT}{one.name}": str(one.policy) for one in current().own_limits}
+        return expand(text, (path.parent / "fragments", SPOT / "fragments"), own)
     except FragmentError as error:
         raise SpotFileError(str(error)) from error
 

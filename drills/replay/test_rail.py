@@ -233,6 +233,7 @@ def test_stops_soon_above_a_fifth(scene: Scene) -> None:
     scene.seen.count(row["success_count"] + row["failure_count"])
 
 
+@pytest.mark.waits(3)
 @drill("drill/lifecycle/a-quarter-is-too-much", covers=("E10",))
 def test_a_quarter_is_too_much(scene: Scene) -> None:
     """A run of which a quarter of what is settled has failed is stopped: the limit is 20 %, and nothing is rounded.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
+import pytest
+
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
@@ -99,6 +101,7 @@ def test_holds_no_other_tenants_key(scene: Scene) -> None:
     scene.seen.control("the event that was held is delivered after the pause")
 
 
+@pytest.mark.waits(2.5)
 @drill("drill/held/does-not-count-as-lag", covers=("K04", "L14"), severity=Severity.WARN)
 def test_does_not_count_as_lag(scene: Scene) -> None:
     """An old held row does not raise the outbox lag that the service shows.

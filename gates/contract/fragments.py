@@ -1,4 +1,4 @@
-"""Puts named pieces of SQL into queries: `{{name}}` is replaced by `fragments/name.sql`."""
+"""Puts named pieces of SQL into queries: `{{name}}` is `fragments/name.sql`, `{{limit_calls}}` that limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates.contract.contract import contract
+
 PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
 MAX_DEPTH = 5
+LIMIT = "limit_"
+"""Before the contract's name of a limit; a deployment's own are given."""
 
 
 class FragmentError(ValueError):
@@ -27,6 +31,9 @@ def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None 
     def text(match: re.Match[str]) -> str:
         if given and match.group(1) in given:
             return expand(given[match.group(1)], folders, given, depth + 1)
+        limit = contract().limits.get(match.group(1).removeprefix(LIMIT))
+        if match.group(1).startswith(LIMIT) and limit:
+            return str(limit[0])
         name = f"{match.group(1)}.sql"
         path = next((folder / name for folder in folders if (folder / name).exists()), None)
         if path is None:

@@ -26,9 +26,9 @@ with made as materialized (
   -- what other producers sent has no row in events: then the outbox says whose a task is, unless they gave it to several
   -- tenants under one id
   select t.*,
-         case when t.of_event is null and t.what = 'task' and not exists (
-           select from public.dead_letter_queue d where d.event_id = t.event_id and d.company_id = t.company_id
-         ) then
+         case when t.of_event is null and t.what = 'task' and not coalesce((
+           select true from public.dead_letter_queue d where d.event_id = t.event_id and d.company_id = t.company_id limit 1
+         ), false) then
            (select o.company_id from public.event_outbox o where o.event_id = t.event_id
             order by o.company_id = t.company_id desc limit 1)
          else t.of_event end as owner

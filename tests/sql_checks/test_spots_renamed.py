@@ -14,6 +14,7 @@ from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.rulerun import measure
+from sql_checks.spotfile import SPOT, read_spot
 from sql_checks.spotrun import judge_spot
 from tests import renamed
 from tests.sql_checks.conftest import COMPANY, RULES, PlantedSession, outcome_of
@@ -111,3 +112,15 @@ def test_exports_have_the_names_of_the_deployment() -> None:
         assert not re.search(rf"\bpublic\.({'|'.join(renamed.TABLES)})\b", text)
     assert "-- sql/spot/audit-heads: left out: names: in gate.yaml says that audit_heads is absent" in spots
     assert "-- agent-success: left out:" in rules
+
+
+def test_a_limit_is_the_deployments_own() -> None:
+    """More calls are admitted where the policy says that more are: three are the contract's."""
+    path = SPOT / "0064_rate_limit_exact.sql"
+    assert "lead(h.hit, 3)" in read_spot(path).violations
+    use(names_of({"limits": {"calls": 30}}))
+    try:
+        assert "lead(h.hit, 30)" in read_spot(path).violations
+        assert "secs => 300" in read_spot(path).violations
+    finally:
+        use(Names())

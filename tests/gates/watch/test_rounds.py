@@ -332,7 +332,9 @@ def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
     assert flag(url) is on
     assert len(audited(url)) == (not on)
     told = past_decisions.read(settings.state_of(watched.name))
-    assert [(one.decision, one.release, one.target) for one in told] == [(Decision.ROLLBACK, "", "staging")] * (not on)
+    assert [(one.decision, one.release, one.target) for one in told] == [(Decision.ROLLBACK, "r1", "staging")] * (
+        not on
+    )
     if not on:
         assert dones[-1].round.action["result"] == "done"
         assert "seen failing in 2 rounds in a row" in audited(url)[0]["reason"]
