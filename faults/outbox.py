@@ -63,8 +63,8 @@ def pause_ignored(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "The worker looks back for an hour: what was written before is never delivered.",
     lambda p: _forgets_what_is_old(p),
-    ("drill/outbox/old-rows-are-delivered", "drill/lifecycle/item-waits-until-it-is-due"),
-    names=("effects of 5 events", "14 items"),
+    ("drill/outbox/old-rows-are-delivered",),
+    names=("effects of 5 events",),
 )
 def looks_back_for_an_hour(settings: WorkerSettings) -> WorkerParts:
     recent = "e.inserted_at > now() - interval '1 hour' AND "
