@@ -155,7 +155,7 @@ _rows(
     f"INSERT INTO replay_budgets (company_id, daily_used, monthly_used) VALUES ('{COMPANY}', 77, 77)",
     "SELECT count(*) = 1 FROM replay_budgets WHERE daily_used = 77",
     (f"{SPOT}/budget-not-overcharged",),
-    names=("budget", "used"),
+    names=("charged",),
 )
 
 _rows(

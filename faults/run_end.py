@@ -162,9 +162,9 @@ def _goes_on_beside_another(probe: Probe) -> bool:
         run = probe.replay(paused, max_items=12).json()["replay_run_id"]
         probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", paused)
         open_rows = "SELECT count(*) FROM event_outbox WHERE replay_run_id = %s AND processed_at IS NULL"
-        probe.within(6.0, lambda: int(probe.value(open_rows, run)) <= 2)
+        probe.within(12.0, lambda: int(probe.value(open_rows, run)) <= 2)
         probe.settled(probe.replay(company).json()["replay_run_id"])
-        return probe.within(4.0, lambda: int(probe.value(open_rows, run)) == 0)
+        return probe.within(8.0, lambda: int(probe.value(open_rows, run)) == 0)
 
 
 @worker(

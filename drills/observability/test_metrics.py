@@ -228,21 +228,26 @@ def test_waiting_events_show(scene: Scene) -> None:
     scene.seen.control("both series were read before")
     others = scene.rows(WAITING, company)
     now = scene.one("select now() - interval '1 minute' as old, now() + interval '10 minutes' as due")
-    scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
     seen: list[tuple[float, float]] = []
+    pending, shown = before.total("outbox_pending") or 0.0, False
 
     def probe() -> bool:
         scrape = _scrape(scene.http, scene.seen)
-        grown = (scrape.total("outbox_pending") or 0.0) - (before.total("outbox_pending") or 0.0)
+        grown = (scrape.total("outbox_pending") or 0.0) - pending
         seen.append((grown, max(s.value for s in scrape.named("outbox_lag_seconds"))))
         return grown >= 7 and seen[-1][1] >= least_s
 
-    # the lag may be the oldest's, a percentile, or the mean with what else waits
-    least_s = 59 * 7 / (7 + len(others))
-    shown = scene.until_true(probe, within_s=5.0)
+    for written in (7, 14):  # the numbers of before may be of a moment ago, when something else still waited
+        scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
+        # the lag may be the oldest's, a percentile, or the mean with what else waits
+        least_s = 59 * written / (written + len(others))
+        shown = scene.until_true(probe, within_s=5.0)
+        if shown:
+            break
+        pending += seen[-1][0]
     scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
     quiet = scene.count("event_outbox", company, "processed_at is null")
-    scene.seen.require(quiet == 7, "the events did not wait: drill/outbox/not-before-it-is-due")
+    scene.seen.require(quiet == written, "the events did not wait: drill/outbox/not-before-it-is-due")
     scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
     assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"
     assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"

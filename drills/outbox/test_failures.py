@@ -252,7 +252,7 @@ def test_dead_letter_once(scene: Scene) -> None:
     items = scene.items(company)
     found = sorted(str(item["event_id"]) for item in items)
     assert found == events, (
-        f"two dead events are {len(items)} times in the dead letter queue, as {found}; sent: {events}"
+        f"two dead events have {len(items)} dead letters, whose event ids are {found}; sent: {events}"
     )
     states = {str(item["status"]) for item in items}
     assert states == {"pending"}, f"the items are {sorted(states)}; they wait for a replay, so pending is due"
