@@ -316,7 +316,7 @@ def _status_of_a_removed_company(probe: Probe) -> int:
     "The admin of a company that is not there is served.",
     lambda p: _is_let_in_as_nobodys_admin(p),
     ("drill/tokens/unknown-like-foreign",),
-    names=("its own admin",),
+    names=("its own admin", "does not exist"),
 )
 def nobodys_admin_is_served(settings: Settings) -> Parts:
     release = build_parts(settings)
