@@ -1,4 +1,4 @@
-"""Faults of what a relay takes together: another tenant's name on a row, keys that are mixed up, counts that stop."""
+"""Faults that one plain row does not show: they need another tenant, key or path beside it, or an uncommon row."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _login() -> str:
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
     """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that.
 
-    What libpq and OpenSSL read by themselves is this process's from now on: `PGSSLMODE` in a file is no less an order.
+    Variables of libpq and OpenSSL (`PGSSLMODE`) go from the file into this process's environment, where they are read.
     """
     found = env_file.read(path, warn)
     for name in found.keys() - environ.keys() - REDIRECTS:
@@ -135,8 +135,8 @@ def load_target(environ: Mapping[str, str]) -> Target:
 
 
 def meant(environ: Mapping[str, str]) -> list[str]:
-    """The variables by which a caller means a deployment, also where they are empty: a name that is mistyped, or a
-    secret that a pipeline has not, is no wish for the reference.
+    """The variables that show that the caller means a deployment of its own. One that is set to nothing counts, too: a
+    pipeline without its secrets sets them so, and does not ask for the reference.
     """
     found = [name for name in MEANING if name in environ]
     return found if environ.get("GATE_TARGET", "").strip() != TargetKind.REFERENCE.value else found[1:]

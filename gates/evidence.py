@@ -201,7 +201,7 @@ _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | f
 
 
 def typed(one: D) -> D:
-    """The object, whose texts, numbers and tuples of them are what its class says. Raise TypeError."""
+    """The same object. Raise TypeError where a text, a number or a tuple of them is not of its field's type."""
     for member in dataclasses.fields(one):  # type: ignore[arg-type]  # of dataclasses alone
         value, kind = getattr(one, member.name), str(member.type).removesuffix(" | None")
         inner = kind.removeprefix("tuple[").removesuffix(", ...]")

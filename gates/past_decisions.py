@@ -94,12 +94,6 @@ class PastDecision:
         return cls.of({"run_id": secrets.token_hex(4)}, settled)
 
     @property
-    def is_by_hand(self) -> bool:
-        """Whether it is a rollback that no run decided: no check was looked at, and no release was judged."""
-        looked = self.passed or self.failed or self.unknown
-        return self.decision is Decision.ROLLBACK and not self.release and not looked
-
-    @property
     def finished(self) -> dt.datetime | None:
         """When it was decided; None where it was not, or where the time is none."""
         try:

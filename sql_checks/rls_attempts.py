@@ -17,7 +17,7 @@ RUN = Path(__file__).parent / "rls_attempts.sql"
 REFUSED = "42501"
 """insufficient_privilege, which row security and missing rights give."""
 UNFIT = "42P10"
-"""An upsert by a key that the table has not in this form is no way to a row; its insert and update are judged."""
+"""invalid_column_reference: no unique key has the form that ON CONFLICT names."""
 OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
 UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")

@@ -67,8 +67,8 @@ def _judge(
     for sight in sights:
         for case, attempt in _of_kind(sight, name):
             where = f"{sight.table.shown}{case}"
-            if attempt.state == UNFIT:
-                continue
+            if name == "upsert" and attempt.state == UNFIT:
+                continue  # this table has no key that it could go by; its insert and its update are judged
             if problem := violates(sight, attempt) or _broken(sight, attempt, errors):
                 bad.append(f"{where}: {problem}")
             elif attempt.unclear or not sight.owner_mine or _stopped_short(attempt, errors):

@@ -260,7 +260,7 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     assert again.get("duplicate") is True, "the re-send is not taken for a duplicate"
     mac = re.search(r"[0-9a-f]{64}", dict(request.headers)["X-Transbot-Signature"])
     if mac is None:
-        return  # not in hex: how a key is made of it is the deployment's, and that it is one was seen
+        return  # only of a signature in hex does the contract say how its key begins
     due = f"sig-{mac[0][:32]}"
     scene.seen.value(str(first.get("idempotency_key")), due)
     assert first.get("idempotency_key") == due, f"key {first.get('idempotency_key')!r}; due: {due!r}"

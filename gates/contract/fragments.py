@@ -1,4 +1,4 @@
-"""Puts named pieces of SQL into queries: `{{name}}` is `fragments/name.sql`, `{{limit_calls}}` that limit."""
+"""Puts named pieces of SQL into queries: `{{name}}` is replaced by `fragments/name.sql`, or by a limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gates.contract.contract import contract
 PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
 MAX_DEPTH = 5
 LIMIT = "limit_"
-"""Before the contract's name of a limit; a deployment's own are given."""
+"""Begins a place for a limit of the contract, as `{{limit_calls}}`; `given` has a deployment's own."""
 
 
 class FragmentError(ValueError):

@@ -359,7 +359,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
 
 
 def _judging(settings: Settings) -> dict[str, float]:
-    """By which settings evidence is made that a verdict goes by, where they are not the default."""
+    """The settings that shape what a verdict goes by, where they are not the default."""
     usual = Settings()
     members = {
         "stages.load.slower_percent": (settings.load_slower_percent, usual.load_slower_percent),

@@ -122,9 +122,9 @@ class Policy:
     """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
 
     stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
-    scope: the claims on the contract; by default all of it. settings: what evidence is made by, where it is not the
-    default: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that a
-    verdict under other names is a verdict of another policy.
+    scope: the claims on the contract; by default all of it. settings: those of the stages that shape the evidence and
+    are not the default: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that a verdict
+    under other names is a verdict of another policy.
     """
 
     catalogue: tuple[CheckSpec, ...] = ()

@@ -200,7 +200,7 @@ def scrubbing(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) 
 def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> list[Path]:
     """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files.
 
-    own: the names in the folder of what a gate writes; what else lies there is somebody else's, and stays. None: all.
+    own: the names of what a gate writes there; what else lies there stays as it is. Empty: everything is the gate's.
     """
     tops = [folder / name for name in own] if own else [folder]
     found = {p for top in tops if not top.is_symlink() for p in (top, *top.rglob("*"))}

@@ -254,7 +254,9 @@ class BacklogPoller:
                 self.unread[metric] = f"no row of the {len(ids)} {kind}s that were acknowledged is seen by this login"
                 continue
             if row["lost"] and row["is_behind"]:
-                self.unread[metric] = f"{row['lost']} {kind}s have not come to this standby: it may be behind"
+                self.unread[metric] = (
+                    f"this is a standby that may be behind: {row['lost']} of {len(ids)} {kind}s are not there yet"
+                )
                 continue
             self.samples.add(metric, _number(row["lost"]))
             if row["lost"]:

@@ -14,7 +14,7 @@ where to_regclass('public.replay_runs') is not null
   )
   and not exists (
     select from pg_index i
-    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indpred is null and i.indnkeyatts > 1
+    where i.indrelid = to_regclass('public.replay_runs') and i.indisunique and i.indisvalid and i.indisready and i.indpred is null and i.indnkeyatts > 1
   );
 
 -- seen:

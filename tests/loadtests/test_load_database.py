@@ -323,7 +323,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
     found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
     watch.poll()
     watch.finish(found)
-    assert watch.unread[LOST[RUN]] == "1 runs have not come to this standby: it may be behind"
+    assert watch.unread[LOST[RUN]] == "this is a standby that may be behind: 1 of 2 runs are not there yet"
     assert samples.select(MetricKey(LOST[RUN])).is_empty
 
 

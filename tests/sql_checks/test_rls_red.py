@@ -157,6 +157,15 @@ HOLES: dict[str, tuple[str, set[str]]] = {
         ),
         {"no_claims", "empty_claims", "no_company"},
     ),
+    "a function that raises what an upsert without its key does": (
+        (
+            "create function tenant() returns uuid language plpgsql stable as $$ begin"
+            " if auth.jwt() ->> 'company_id' is null then raise exception 'no tenant' using errcode = '42P10'; end if;"
+            " return (auth.jwt() ->> 'company_id')::uuid; end $$;"
+            " create policy p on events for select to authenticated using (company_id = tenant())"
+        ),
+        {"no_claims", "empty_claims", "no_company"},
+    ),
     "an endless policy": (
         "create policy p on events for select to authenticated using (exists (select from events e))",
         {"own", "no_claims"},
