@@ -138,7 +138,7 @@ def _look(connection: Connection) -> Probe:
     found.unread = [table for table in tables if table.untrusted_owner]
     trusted = [table for table in tables if not table.untrusted_owner]
     found.sights = _sights(connection, trusted, mine, other, seeded)
-    found.exempt = _join(connection, found.sights, other)
+    found.exempt = _join(connection, found.sights, mine, other)
     if found.exempt:
         return found
     # before any claims are set: what was set once reads as '' and never as unset again
@@ -195,20 +195,23 @@ def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[
     return seeded | ({"audit_heads"} if "audit_logs" in seeded else set())
 
 
-def _join(connection: Connection, sights: Sequence[Sight], other: str) -> str:
+def _join(connection: Connection, sights: Sequence[Sight], mine: str, other: str) -> str:
     """Make a user of each tenant a member of it, where the token does not say whose he is. Why that cannot be, or ''.
 
-    Also one of another tenant, so that the members themselves are looked at.
+    Also one of another tenant, so that the members themselves are looked at. A table whose own tenants can have no
+    member (rows of a company that is none) is looked at as the probe's tenant.
     """
-    looking = dict.fromkeys(sight.mine for sight in sights)
     asked = [
         (company, TenantStatement(statement, values, keep=True))
-        for company in (*looking, other)
+        for company in {mine: 0, other: 0, **dict.fromkeys(sight.mine for sight in sights)}
         for statement, values in members.joining([company])
     ]
     done = attempt(connection, [one for _, one in asked])
-    errors = [one.error for (company, _), one in zip(asked, done, strict=True) if one.error and company in looking]
-    return f"this login may make no user a member of a tenant: {errors[0]}" if errors else ""
+    errors = {company: one.error for (company, _), one in zip(asked, done, strict=True) if one.error}
+    for sight in sights:
+        if sight.mine in errors:
+            sight.mine, sight.other, sight.owner_mine, sight.owner_other = mine, other, 0, 0
+    return f"this login may make no user a member of a tenant: {errors[mine]}" if mine in errors else ""
 
 
 def _sights(

@@ -111,7 +111,7 @@ def rename(connection: psycopg.Connection[Any], *, roles: bool = True) -> None:
 
 def move_claim(connection: psycopg.Connection[Any], path: str) -> None:
     """The function that reads the claims finds the tenant elsewhere; policies ask it for `company_id` as before."""
-    _told_by(connection, f"auth.whole_jwt() #>> '{{{','.join(path.split('.'))}}}'")
+    _told_by(connection, f"auth.whole_jwt() #> '{{{','.join(path.split('.'))}}}'")
 
 
 MEMBERS = {"is": "memberships", "company": "team", "user": "person", "users": ["people"], "also": {"part": "'admin'"}}

@@ -32,7 +32,11 @@ def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     pg_server.drop_database(name)
 
 
-@pytest.mark.parametrize("hole", ["", *sorted(HOLES)[1::4]])
+OF_MEMBERS = sorted(hole for hole, (_, failing) in HOLES.items() if failing != {"garbage"})
+"""Claims that shape the name of a tenant are no hole where they name none."""
+
+
+@pytest.mark.parametrize("hole", ["", *OF_MEMBERS])
 def test_a_hole_is_red_and_members_are_not(hole: str, pg_server: PgServer, clone: str) -> None:
     """Green without a hole, red with one; nothing of the probe stays."""
     url = pg_server.url(clone)
