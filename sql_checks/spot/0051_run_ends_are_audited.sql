@@ -28,6 +28,12 @@ select format('runs of %s', e.company_id) as subject,
 from ended e
 left join trail t on t.scope = e.company_id::text
 where (coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stopped or coalesce(t.summaries, 0) < e.runs)
+  -- a tenant that was merged into another took its runs along; its trail stays as it is
+  and not exists (
+    select from public.replay_runs r
+    join public.audit_logs merged on merged.txid = r.txid and merged.action = 'dlq_replay_started'
+    where r.company_id = e.company_id and r.requested_at > now() - interval '1 day' and merged.created_at > now() - interval '25 hours'
+      and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
   -- a trail in which no replay has the contract's words tells nothing: names may say what they are here
   and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%');
 

@@ -7,7 +7,13 @@ with tenants as materialized (
   select t.company_id,
          public.is_feature_enabled('outbox.enabled', t.company_id)
          and not exists (select from public.agent_controls a
-                         where a.agents_paused and (a.company_id is null or a.company_id = t.company_id)) as is_on
+                         where a.agents_paused and (a.company_id is null or a.company_id = t.company_id))
+         -- what was held until now is on its way
+         and not exists (select from public.agent_controls a
+                         where a.updated_at between now() - interval '5 minutes' and now() and (a.company_id is null or a.company_id = t.company_id))
+         and not exists (select from public.feature_flags f
+                         where f.key = 'outbox.enabled' and f.updated_at between now() - interval '5 minutes' and now()
+                           and (f.company_id is null or f.company_id = t.company_id)) as is_on
   from (select distinct company_id from public.event_outbox where processed_at is null and dead_at is null) t
 ), late as (
   select o.*
@@ -20,12 +26,12 @@ with tenants as materialized (
   ) p
   where o.processed_at is null and o.dead_at is null
     and (o.claimed_until > now() + interval '1 day' or o.next_attempt_at > now() + interval '1 year'
-      or t.is_on and greatest(o.claimed_until, o.next_attempt_at) < now() - p.patience)
+      or t.is_on and coalesce(greatest(o.claimed_until, o.next_attempt_at), o.inserted_at) < now() - p.patience)
 )
 select format('outbox row %s', id) as subject,
        case when claimed_until > now() + interval '1 day' then format('claimed until %s: more than a day ahead', claimed_until)
             when next_attempt_at > now() then format('put off until %s', next_attempt_at)
-            when claimed_until is null then format('it is due since %s, and nobody took it', next_attempt_at)
+            when claimed_until is null then format('it is due since %s, and nobody took it', coalesce(next_attempt_at, inserted_at))
             else format('its lease ended %s, it is due since %s, and nobody took it', claimed_until, next_attempt_at) end as detail,
        format('event %s of %s', event_id, company_id) as witness
 from late o
@@ -33,7 +39,11 @@ where {{not_excluded}}
   and (claimed_until > now() + interval '1 day' or next_attempt_at > now() + interval '1 year'
     or not exists (select from public.event_outbox earlier
                    where earlier.processed_at is null and earlier.dead_at is null and earlier.company_id = o.company_id
-                     and earlier.aggregate_key = o.aggregate_key and earlier.id < o.id))
+                     and earlier.aggregate_key = o.aggregate_key and earlier.id < o.id)
+    -- a run has ten items in flight, and the others wait for them
+    and not exists (select from public.event_outbox ahead
+                    where ahead.replay_run_id = o.replay_run_id and ahead.processed_at is null and ahead.dead_at is null
+                      and ahead.claimed_until > now()))
 limit 1000;
 
 -- seen:

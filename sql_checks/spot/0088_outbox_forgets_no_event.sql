@@ -4,7 +4,7 @@
 -- severity: page
 -- covers: K01 K18
 with emitted as (
-  select id, company_id, path, created_at
+  select id, company_id, event_type, path, created_at
   from public.events
   where created_at between now() - interval '1 day' and now() - interval '1 minute' and {{not_excluded}}
   order by created_at desc {{at_most}}
@@ -13,9 +13,10 @@ with emitted as (
   select e.*, (select true from public.agent_tasks t where t.event_id = e.id and t.status = 'completed' limit 1) is true as has_effect
   from emitted e
 ), neighbours as (
-  -- what is old is cleared away in the order of time: where three in a row before it have their effects, it is not old
+  -- what is old is cleared away in the order of time, and each kind in its own: where three in a row of its kind before it
+  -- have their effects, it is not old
   select *, count(*) filter (where has_effect)
-              over (partition by company_id order by created_at, id rows between 3 preceding and 1 preceding) as before_it
+              over (partition by company_id, event_type order by created_at, id rows between 3 preceding and 1 preceding) as before_it
   from traced
 )
 select format('event %s', n.id) as subject,
