@@ -196,6 +196,10 @@ def _functions(connection: psycopg.Connection[Any]) -> None:
             f"create function {FUNCTION}(company uuid, key text) returns boolean language sql stable security definer"
             " set search_path = '' as 'select public.is_on_for($2, $1)'"
         )
+        connection.execute(
+            "update pg_proc set provolatile = (select w.provolatile from pg_proc w where w.proname = 'is_on_for')"
+            f" where oid = '{FUNCTION}(uuid, text)'::regprocedure"
+        )
         connection.execute(f"alter function {FUNCTION} owner to replay_owner")
         connection.execute(f"revoke all on function {FUNCTION} from public")
 

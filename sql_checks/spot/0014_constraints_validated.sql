@@ -1,5 +1,5 @@
 -- id: sql/spot/constraints-validated
--- claim: Every constraint is validated.
+-- claim: Every constraint is validated, and the key of the budgets is no deferrable one.
 -- cost: Old rows break a rule that everybody relies on.
 -- severity: warn
 -- reads: catalogue
@@ -9,7 +9,12 @@ select c.conrelid::regclass::text as subject,
        pg_get_constraintdef(c.oid) as witness
 from pg_constraint c
 join pg_namespace n on n.oid = c.connamespace
-where not c.convalidated and n.nspname !~ '^pg_' and n.nspname <> 'information_schema';
+where not c.convalidated and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+union all
+select c.conrelid::regclass::text, format('constraint %s is deferrable: the checklist''s ON CONFLICT is refused', c.conname), pg_get_constraintdef(c.oid)
+from pg_constraint c
+where c.conrelid = to_regclass('public.replay_budgets') and c.contype in ('p', 'u') and c.condeferrable
+  and pg_get_constraintdef(c.oid) ~ format('\(%s\)', (parse_ident('public.replay_budgets.company_id'))[3]);
 
 -- seen:
 select count(*) as seen from pg_constraint where connamespace in (select oid from pg_namespace where nspname = any('{public}'));

@@ -1,5 +1,5 @@
 -- id: sql/spot/sequences-ahead
--- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the highest number in use.
+-- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the highest number in use, and does not start again.
 -- cost: A restored table meets a sequence that was left behind: inserts collide, and what they carried is refused.
 -- severity: warn
 -- covers: N10
@@ -31,7 +31,11 @@ join pg_sequence q on q.seqrelid = fed.oid and q.seqincrement > 0
 cross join lateral (select pg_sequence_last_value(fed.oid) as last_value) l
 where coalesce(last_value, q.seqstart - 1) < id::bigint
   -- where this login may not look, nothing is known
-  and (last_value is not null or has_sequence_privilege(fed.oid, 'USAGE, SELECT'));
+  and (last_value is not null or has_sequence_privilege(fed.oid, 'USAGE, SELECT'))
+union all
+select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, q.seqmax), null
+from fed
+join pg_sequence q on q.seqrelid = fed.oid and q.seqcycle and q.seqmax < 1000000000000000;
 
 -- seen:
 select (select count(*) from (select from public.audit_logs limit 100) a)

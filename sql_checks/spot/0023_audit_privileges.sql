@@ -4,16 +4,22 @@
 -- severity: warn
 -- reads: catalogue
 -- covers: I08
-select r.rolname || ' on ' || 'public.audit_logs' as subject,
+with recursive trail as (
+  -- its partitions, too, and what inherits from it
+  select to_regclass('public.audit_logs')::oid as oid
+  union
+  select i.inhrelid from trail join pg_inherits i on i.inhparent = trail.oid
+)
+select format('%s on %s', r.rolname, trail.oid::regclass) as subject,
        format('holds %s', p) as detail,
        null::text as witness
 from pg_roles r
+cross join trail
 cross join unnest(array['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
   and not r.rolsuper
   -- a right on one column is one
-  and case when p = 'UPDATE' then has_any_column_privilege(r.oid, to_regclass('public.audit_logs'), p)
-           else has_table_privilege(r.oid, to_regclass('public.audit_logs'), p) end;
+  and case when p = 'UPDATE' then has_any_column_privilege(r.oid, trail.oid, p) else has_table_privilege(r.oid, trail.oid, p) end;
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

@@ -1,10 +1,10 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, and none that gives rows by anon, none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
 -- covers: J17
-select p.oid::regprocedure::text as subject, 'EXECUTE is granted to PUBLIC' as detail, p.proacl::text as witness
+select p.oid::regprocedure::text as subject, 'EXECUTE is granted to PUBLIC or to anon' as detail, p.proacl::text as witness
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace
 where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
@@ -13,7 +13,8 @@ where p.prosecdef and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
         select c.relowner from pg_class c where c.oid in (to_regclass('public.replay_runs'), to_regclass('public.audit_logs'))))
   -- the contract lets every caller ask for a flag; a trigger function cannot be called
   and format('%I.%I', n.nspname, p.proname) <> 'public.is_feature_enabled' and p.prorettype <> 'trigger'::regtype and p.prorettype <> 'event_trigger'::regtype
-  and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+  and exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+              where a.grantee = 0 or p.proretset and a.grantee = (select oid from pg_roles where rolname = 'anon'))
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
 select p.oid::regprocedure::text, format('belongs to the superuser %s', r.rolname), null

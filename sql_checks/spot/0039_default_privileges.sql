@@ -12,7 +12,7 @@ from pg_default_acl d
 left join pg_namespace n on n.oid = d.defaclnamespace
 cross join aclexplode(d.defaclacl) a
 where d.defaclobjtype in ('r', 'S') and (n.nspname is null or n.nspname = any('{public}'))
-  and (a.grantee = 0 or a.grantee = (select oid from pg_roles where rolname = 'anon'))
+  and case a.grantee when 0 then true else pg_has_role((select oid from pg_roles where rolname = 'anon'), a.grantee, 'USAGE') end
 group by d.defaclrole, a.grantee, d.defaclobjtype, d.defaclacl;
 
 -- seen:

@@ -1,11 +1,18 @@
 -- id: sql/spot/audit-within-clock
--- claim: Recent audit rows bear the time of the database: none lies in the future.
+-- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows.
 -- cost: The order of events in the trail is what a client said it was.
 -- severity: warn
 -- covers: I15
+with recent as materialized (
+  select id, action, scope, created_at, prev_hash, hash from public.audit_logs order by id desc limit 1000
+)
 select format('audit row %s', id) as subject, format('created_at is %s, now is %s', created_at, now()) as detail, action as witness
-from (select * from public.audit_logs order by id desc limit 1000) a
-where created_at > now() + interval '1 minute';
+from recent
+where created_at > now() + interval '1 minute'
+union all
+select format('audit row %s', r.id), format('created_at is %s, that of row %s before it %s', r.created_at, b.id, b.created_at), r.action
+from recent r join recent b on b.scope = r.scope and b.hash = r.prev_hash
+where r.created_at < b.created_at - interval '1 day';
 
 -- seen:
 select count(*) as seen from (select from public.audit_logs limit 1000) a;

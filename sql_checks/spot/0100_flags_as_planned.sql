@@ -1,5 +1,5 @@
 -- id: sql/spot/flags-as-planned
--- claim: The rollout flag stands on a step of the plan, or before the first one, and every rollout is between 0 and 100 %.
+-- claim: The rollout flag stands on a step of the plan, or before the first one, every rollout is between 0 and 100 %, and no plan of a query keeps what a flag was.
 -- cost: The gate and the service do not agree on who gets the release.
 -- severity: warn
 -- covers: H08
@@ -17,6 +17,10 @@ union all
 select key, format('rollout %s', coalesce(rollout_percentage::text, 'NULL')), coalesce(company_id::text, 'global')
 from public.feature_flags
 where rollout_percentage is null or rollout_percentage not between 0 and 100 or enabled is null
+union all
+select p.oid::regprocedure::text, 'is declared IMMUTABLE: a change of a flag need not count in a session that has asked before', null
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+where format('%I.%I', n.nspname, p.proname) = 'public.is_feature_enabled' and p.provolatile = 'i'
 union all
 select 'outbox.enabled', 'there is no global row', null
 where not exists (select from public.feature_flags where key = 'outbox.enabled' and company_id is null);

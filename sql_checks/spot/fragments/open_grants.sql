@@ -22,8 +22,8 @@ relations as (
   from pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
   where n.nspname = any('{public}') and a.privilege_type = 'CREATE'
 ), given as (
-  -- what anon or PUBLIC hold, and whether row-level security stands between them and the rows
+  -- what PUBLIC or anon hold, themselves or as members of another role, and whether row-level security stands between them and the rows
   select name, grantee, privilege_type, is_guarded and privilege_type <> 'TRUNCATE' as is_stopped
   from held
-  where grantee = 0 or grantee = (select oid from pg_roles where rolname = 'anon')
+  where case grantee when 0 then true else pg_has_role((select oid from pg_roles where rolname = 'anon'), grantee, 'USAGE') end
 )

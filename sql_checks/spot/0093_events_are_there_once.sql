@@ -1,0 +1,23 @@
+-- id: sql/spot/events-are-there-once
+-- claim: No event of the last day is there twice for its tenant, and none waits in the outbox twice.
+-- cost: One order is booked twice; no key of the table stops it.
+-- severity: warn
+-- covers: K06
+select format('event %s', id) as subject, format('%s rows in events', count(*)) as detail, company_id::text as witness
+from (
+  select id, company_id from public.events where created_at > now() - interval '1 day' and {{not_excluded}} order by created_at desc {{at_most}}
+) recent
+group by id, company_id having count(*) > 1
+union all
+select format('event %s', event_id), format('waits in %s outbox rows', count(*)), company_id::text
+from (
+  select event_id, company_id from public.event_outbox
+  where processed_at is null and dead_at is null and event_id is not null and {{not_excluded}} order by id desc {{at_most}}
+) waiting
+group by event_id, company_id having count(*) > 1
+limit 1000;
+
+-- seen:
+select count(*) as seen from (
+  select from public.events where created_at > now() - interval '1 day' and {{not_excluded}} limit 1000
+) e;
