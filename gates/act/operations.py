@@ -103,7 +103,8 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:
     """Set a tenant's limits; None leaves one as it is."""
-    return _ask(target, "budget_set", {"company": company, "daily": daily, "monthly": monthly}, write=True)[0]
+    given: dict[str, object] = {"company": company, "daily": daily, "monthly": monthly}
+    return (_ask(target, "budget_set", given, write=True) or _ask(target, "budget_add", given, write=True))[0]
 
 
 def flags(target: Target) -> list[dict[str, Any]]:

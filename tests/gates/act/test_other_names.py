@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import Order, look_at
+from gates.act.operations import set_budget
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.contract.names import Names, names_of
@@ -20,7 +21,9 @@ from gates.decision.rules import RolloutPlan
 from gates.deployment.database import connect, session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.loans import Ending, LiveRow, give_back, lend
+from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
+from gates.evidence import TargetKind
 from gates.verdict import NOT_ROLLED_BACK
 from tests import renamed
 from tests.gates.gate_process import gate
@@ -202,3 +205,14 @@ def test_a_policy_without_names_that_is_wrong_elsewhere_is_no_doubt(two_tables: 
     policy.write_text("version: 1\nrollout: {flag: x, flag: y\n")
     code, action, _ = by_hand(two_tables, policy, tmp_path)
     assert (code, action["flag"], action["result"]) == (0, "off", "done")
+
+
+def test_a_budget_needs_no_unique_key(url: str) -> None:
+    """A table without a key on the tenant has the row changed that is there, or one made; what is not given stays."""
+    with psycopg.connect(url) as connection:
+        connection.execute(f"alter table {renamed.TABLES['replay_budgets']} drop constraint replay_budgets_pkey")
+    target = Target(TargetKind.STAGING, database_url=url)
+    tenant = "00000000-0000-4000-8000-00000000000b"
+    assert set_budget(target, tenant, 7, None) == {"company_id": tenant, "daily_limit": 7, "monthly_limit": 10000}
+    assert set_budget(target, tenant, None, 9) == {"company_id": tenant, "daily_limit": 7, "monthly_limit": 9}
+    assert real(url, f"select count(*) from {renamed.TABLES['replay_budgets']}") == 1
