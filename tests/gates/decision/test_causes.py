@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -160,6 +161,16 @@ def test_every_check_has_a_remedy_of_one_or_two_lines() -> None:
     assert list(data["areas"]) == list(contract().areas), FILE
     stale = [p for p in data["checks"] if not any(PolicyRule(p).matches(i) for i in IDS)]
     assert stale == []
+
+
+def test_no_remedy_speaks_by_names_that_a_deployment_may_have_otherwise() -> None:
+    """A remedy is read beside real names: with the contract's it would say what to do to a table that is not there."""
+    columns = {column for relation in contract().relations.values() for column in relation.columns if "_" in column}
+    pages = {endpoint.path for endpoint in contract().endpoints.values()}
+    codes = {code for endpoint in contract().endpoints.values() for code in endpoint.refusals if "_" in code}
+    own = {*contract().relations, *contract().functions, *columns, *pages, *codes} - {"companies", "events"}
+    for said in (*_data()["checks"].values(), *_data()["areas"].values()):
+        assert {word for word in re.findall(r"[\w/.-]+", said) if word.removeprefix("public.") in own} == set(), said
 
 
 def differs(kind: str, *differences: str, observed: int = 0) -> Evidence:
