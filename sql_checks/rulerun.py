@@ -67,13 +67,18 @@ def _sample(row: dict[str, object]) -> RuleSample:
         subject=text(row["subject"]),
         value=number(row["value"]) if is_read else None,
         samples=count(row["samples"]),
-        newest=newest if isinstance(newest, dt.datetime) else None,
+        newest=_moment(newest) if isinstance(newest, dt.datetime) else None,
         witness=text(row["witness"] or ""),
         draining=bool(row.get("draining")),
         bad=None if row.get("bad") is None else int(str(row["bad"])),
         groups=count(row.get("groups", 0)),
         bad_groups=count(row.get("bad_groups", 0)),
     )
+
+
+def _moment(at: dt.datetime) -> dt.datetime:
+    """A time of a column without a zone is of the session's, which is UTC."""
+    return at if at.tzinfo else at.replace(tzinfo=dt.UTC)
 
 
 def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None:

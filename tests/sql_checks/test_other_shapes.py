@@ -16,9 +16,10 @@ from gates.deployment.failures import in_words
 from loadtests.engine.database import FOLDER
 from sql_checks.fingerprint import compare
 from sql_checks.rls_probe import probe
+from sql_checks.rulerun import judge_rule
 from sql_checks.spotrun import judge_spot
 from tests.postgres_fixture import PgServer
-from tests.sql_checks.conftest import PlantedSession, outcome_of
+from tests.sql_checks.conftest import RULES, PlantedSession, outcome_of
 from tests.sql_checks.test_rls_red import verdicts
 from tests.sql_checks.test_spots_red import SPOTS
 
@@ -134,3 +135,16 @@ def test_a_value_of_an_enum_is_no_type_of_an_id(shaped: PlantedSession) -> None:
     with pytest.raises(psycopg.Error) as raised:
         shaped.planted.execute("select 'replaying'::pg_temp.state")
     assert "{values: {COLUMN:" in in_words(raised.value)
+
+
+def test_times_without_a_zone_are_of_the_sessions(shaped: PlantedSession) -> None:
+    """A queue whose times bear no zone, in a database of UTC, is judged like any other."""
+    assert shaped.planted is not None
+    shaped.planted.execute("set local search_path = public, pg_catalog")
+    brin = "event_outbox_processed_idx, event_outbox_inserted_idx"  # of the type that was
+    script(shaped.planted, f"drop index {brin}, event_outbox_lag_idx")
+    script(
+        shaped.planted, "alter table event_outbox alter inserted_at type timestamp, alter processed_at type timestamp"
+    )
+    shaped.planted.execute("set local search_path = pg_catalog, pg_temp")
+    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], shaped, seen))[:2] == ("pass", "")
