@@ -148,3 +148,18 @@ def test_times_without_a_zone_are_of_the_sessions(shaped: PlantedSession) -> Non
     )
     shaped.planted.execute("set local search_path = pg_catalog, pg_temp")
     assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], shaped, seen))[:2] == ("pass", "")
+
+
+@pytest.mark.parametrize(("counted", "outcome"), [("deleted_at is null", "pass"), ("status <> 'stopped'", "fail")])
+@pytest.mark.parametrize("name", ["replay-runs-unique", "idempotency-constraints"])
+def test_runs_that_are_deleted_softly_may_share_a_key(
+    name: str, counted: str, outcome: str, shaped: PlantedSession
+) -> None:
+    """The unique key of the runs may leave out those that do not count, and no others."""
+    change = f"""
+    alter table public.replay_runs add deleted_at timestamptz;
+    alter table public.replay_runs drop constraint replay_runs_idempotency_key_company_id_key;
+    create unique index k on public.replay_runs (company_id, idempotency_key) where {counted};
+    """
+    names = {"tables": {"replay_runs": {"rows": "deleted_at is null"}}}
+    assert judged(shaped, name, names, change)[0] == outcome
