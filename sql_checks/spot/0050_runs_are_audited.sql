@@ -24,7 +24,7 @@ left join trail t on t.scope = c.company_id::text and t.txid = c.txid
 where coalesce(t.rows, 0) < c.runs
   -- a tenant that was merged into another took its runs along; its trail stays as it is
   and not exists (
-    select from trail merged
+    select from trail merged join public.companies into_it on into_it.id = c.company_id
     where merged.txid = c.txid and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
   -- a trail in which no replay has the contract's words tells nothing: names may say what they are here
   and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%');

@@ -32,6 +32,7 @@ where (coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stop
   and not exists (
     select from public.replay_runs r
     join public.audit_logs merged on merged.txid = r.txid and merged.action = 'dlq_replay_started'
+    join public.companies into_it on into_it.id = r.company_id
     where r.company_id = e.company_id and r.requested_at > now() - interval '1 day' and merged.created_at > now() - interval '25 hours'
       and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
   -- a trail in which no replay has the contract's words tells nothing: names may say what they are here

@@ -35,6 +35,12 @@ KEY_INDEXED_WHERE_SET = """
 create table "Note" (id int primary key, "Run" uuid references replay_runs (id));
 create index on "Note" ("Run") where "Run" is not null
 """
+PARTITIONS = """
+alter table public.events rename to events_before;
+create table events (like events_before including defaults) partition by range (created_at);
+create table events_before_2020 partition of events for values from (minvalue) to ('2020-01-01');
+create table events_since partition of events for values from ('2020-01-01') to ('2120-01-01')
+"""
 ONE_EFFECT_WITHIN_A_TENANT = """
 alter table public.agent_tasks drop constraint agent_tasks_event_id_key;
 alter table public.agent_tasks add unique (company_id, event_id)
@@ -46,6 +52,7 @@ alter table public.agent_tasks add unique (company_id, event_id)
     [
         ("unique-keys", SPLIT_BY_SCOPE),
         ("known-states", STATES_OF_A_TYPE),
+        ("partitions-ahead", PARTITIONS),
         ("lint-policies-in-use", PARTITION_WITHOUT_POLICIES),
         ("one-effect-per-event", ONE_EFFECT_WITHIN_A_TENANT),
         ("lint-foreign-keys-indexed", KEY_INDEXED_WHERE_SET),

@@ -1,0 +1,28 @@
+-- id: sql/spot/partitions-ahead
+-- claim: A table of the contract that is divided by time has a place for the rows that come next.
+-- cost: From one moment to the next every insert fails.
+-- severity: warn
+-- reads: catalogue
+-- covers: N12
+with {{contract_tables}}, divided as (
+  select c.oid::regclass::text as name, i.inhrelid::regclass::text as last_one, b.lower_at, b.upper_at,
+         row_number() over (partition by c.oid order by b.upper_at desc) as place
+  from contract
+  join pg_partitioned_table t on t.partrelid = to_regclass(contract.name) and t.partstrat = 'r' and t.partnatts = 1 and t.partdefid = 0
+  join pg_class c on c.oid = t.partrelid
+  join pg_attribute a on a.attrelid = c.oid and a.attnum = t.partattrs[0]
+    and a.atttypid in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+  join pg_inherits i on i.inhparent = c.oid
+  join pg_class p on p.oid = i.inhrelid
+  cross join lateral (
+    select coalesce(substring(pg_get_expr(p.relpartbound, p.oid) from 'FROM \(''([^'']+)''\)'), '-infinity')::timestamptz as lower_at,
+           coalesce(substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([^'']+)''\)'), 'infinity')::timestamptz as upper_at) b
+)
+select name as subject, format('its last partition %s ends %s, and it has no default one', last_one, upper_at) as detail, null::text as witness
+from divided
+-- the next one may be made shortly before it is needed
+where place = 1 and upper_at < now() + least((upper_at - greatest(lower_at, '1970-01-01')) / 50, interval '1 day');
+
+-- seen:
+with {{contract_tables}}
+select count(*) as seen from pg_class c join contract on c.oid = to_regclass(contract.name);
