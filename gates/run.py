@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +31,7 @@ from gates.request import RunRequest
 from gates.stages import claims, passed
 from gates.stages.backlog import BacklogWatch
 from gates.stages.context import Context, StageReport
-from gates.stages.drill import drill
+from gates.stages.drill import drills
 from gates.stages.load import LOAD, clean_up, load
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import preflight, release_again
@@ -196,30 +196,35 @@ def collect(context: Context, request: RunRequest) -> Collected:
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
     """The gate itself, what an earlier run claimed and left set, and then the stages, unless another run is at it."""
-    with ThreadPoolExecutor(2, "before") as beside:  # the one asks the target nothing, the other may be far
-        own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
-        switches(context)
-        claimed.result()
-        stages = own.result()
-    passed.passed(context, request.policy)
-    with Turn(context) as turn:
-        if turn.busy:
-            turn.block()
-        else:
-            stages += examine(context, request)
+    with data(context, before=True) as look:
+        with ThreadPoolExecutor(2, "before") as beside:  # the one asks the target nothing, the other may be far
+            own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
+            switches(context)
+            claimed.result()
+            stages = own.result()
+        passed.passed(context, request.policy)
+        with Turn(context) as turn:
+            if turn.busy:
+                turn.block()
+            else:
+                stages += examine(context, request, look)
     return stages
 
 
-def examine(context: Context, request: RunRequest) -> list[StageReport]:
-    """The stages that change something, the data before and after them, and that it was one release throughout."""
+def examine(context: Context, request: RunRequest, look: Callable[[], list[StageReport]]) -> list[StageReport]:
+    """The stages that change something, the data before (`look`) and after them, and that it was one release
+    throughout. What the next stages need is begun beside the one before.
+    """
     stages: list[StageReport] = []
-    with BacklogWatch(context):
-        stages += data(context, before=True)
-        stages += if_reached(context, "drill", ("drill/",), lambda: drill(context))
+    with BacklogWatch(context), ExitStack() as ahead:
+        with drills(context) as drill:
+            stages += look()
+            again = ahead.enter_context(data(context))
+            stages += if_reached(context, "drill", ("drill/",), drill)
         stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
         try:
             stages += if_reached(context, "load", LOAD, lambda: load(context, request.load))
-            stages += if_reached(context, "data after", (*DATA, *ALERTS), lambda: data(context))
+            stages += if_reached(context, "data after", (*DATA, *ALERTS), again)
             stages += if_reached(context, "release", (RELEASE.id,), lambda: release_again(context))
         finally:
             stages += clean_up(context, request.after_load)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -83,6 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--left-out", metavar="FILE", help="run none of the checks in FILE, one id a line")
     group.addoption("--round", default="", choices=("", "before"), help="`before`: these checks are seen again later")
     group.addoption("--run-id", default="", help="name of this run, in its evidence and in the names of drill tenants")
+    group.addoption("--when-told", metavar="FD", type=int, help="collect, and look once a byte comes from FD")
     group.addoption("--catalogue", metavar="FILE", help="write the specs of all collected checks to FILE, run nothing")
 
 
@@ -227,6 +229,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Wait to be told: nothing was asked of the target so far. Who is gone tells nothing."""
+    waits = session.config.getoption("--when-told")
+    if waits is not None and not os.read(waits, 1):
+        pytest.exit("nobody asked for a look", returncode=int(pytest.ExitCode.INTERRUPTED))
 
 
 def _write_catalogue(path: Path, specs: list[CheckSpec]) -> None:

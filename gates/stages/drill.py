@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 
@@ -13,7 +13,7 @@ from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
 from gates.stages.distance import free_connections, stretched, trip_ms
-from gates.stages.suite import SuiteRun, run
+from gates.stages.suite import SuiteRun, begun, looked
 from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
@@ -31,10 +31,21 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
     """Run the drills of this target, or those that the options of `selection` leave: one process imports and collects
     them all, and runs phase after phase.
     """
+    with drills(context, selection) as look:
+        return look()
+
+
+@contextlib.contextmanager
+def drills(context: Context, selection: Sequence[str] = ()) -> Iterator[Callable[[], list[StageReport]]]:
+    """The stage as something to be called: its process is begun now, beside what the block does before."""
     lease, term = _lease(context)
     try:
         expected = context.applicable(PREFIX)
-        return [_suite(context, expected, (*term, *selection))] if expected else []
+        if expected:
+            with begun(_suite(context, expected, (*term, *selection)), context) as one:
+                yield lambda: [looked(one, context)]
+        else:
+            yield list
     finally:
         if lease is not None:
             lease.release()
@@ -42,12 +53,11 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
         _remove_left(context)
 
 
-def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[str]) -> StageReport:
+def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[str]) -> SuiteRun:
     given = (f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
     only = [f"--only={pattern}" for pattern in context.only]
     options = (*given, f"--at-once={workers_for(context)}", *only, *selection)
-    limit_s = stretched(context, context.settings.drill_timeout_s)
-    return run(SuiteRun("drill", "drills", expected, limit_s, options), context)
+    return SuiteRun("drill", "drills", expected, stretched(context, context.settings.drill_timeout_s), options)
 
 
 def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -16,23 +16,23 @@ from gates.deployment.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched
-from gates.stages.suite import SuiteRun, run
+from gates.stages.suite import Begun, SuiteRun, begun, looked, run
 
 DATA = ("sql/",)
 ALERTS = ("alert/", "queue/", "cohort/")
 
 
-def sql(
-    context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql", before: bool = False
-) -> list[StageReport]:
-    """Run the SQL checks with ids under `prefixes`. `before`: they are to be seen again after the load.
+def sql(context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql") -> list[StageReport]:
+    """Run the SQL checks with ids under `prefixes`.
 
     Leaves out exactly the companies that this run created so far.
     """
+    return [run(_suite(context, prefixes, name), context)]
+
+
+def _suite(context: Context, prefixes: Sequence[str], name: str, *more: str) -> SuiteRun:
     patterns = context.only or tuple(f"{prefix}*" for prefix in prefixes)
-    options = (*(f"--only={pattern}" for pattern in patterns), *(["--round=before"] if before else []))
-    expected = _expected(context, prefixes)
-    return [run(suite(context, name, expected, options), context)]
+    return suite(context, name, _expected(context, prefixes), (*(f"--only={pattern}" for pattern in patterns), *more))
 
 
 def _expected(context: Context, prefixes: Sequence[str]) -> list[CheckSpec]:
@@ -44,20 +44,27 @@ def alerts(context: Context) -> list[StageReport]:
     return sql(context, ALERTS, name="alerts")
 
 
-def data(context: Context, *, before: bool = False) -> list[StageReport]:
-    """The SQL checks and alert rules of a whole run, as `sql` runs them.
+@contextlib.contextmanager
+def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], list[StageReport]]]:
+    """The SQL checks and alert rules of a whole run, as something to be called: their process is begun now, beside what
+    the block does before. `before`: they are to be seen again after the load.
 
     Not while another gate is at work: its dead letters and deliveries would be taken for the release's. Then the look
     after the load is unknown.
     """
-    name, prefixes = f"data {'before' if before else 'after'}", (*DATA, *ALERTS)
+    name = f"data {'before' if before else 'after'}"
+    with begun(_suite(context, (*DATA, *ALERTS), name, *(["--round=before"] if before else [])), context) as one:
+        yield lambda: _unless_others(one, context, before=before)
+
+
+def _unless_others(one: Begun, context: Context, *, before: bool) -> list[StageReport]:
     others = _others(context)
     if not others:
-        return sql(context, prefixes, name=name, before=before)
+        return [looked(one, context)]
     reason = (
         f"another gate is at work here: it has {len(others)} companies, such as {others[0]}. Run again when it ended"
     )
-    expected = _expected(context, prefixes)
+    name, expected = one.suite.name, one.suite.expected
     if not before:
         context.account_for(expected, reason, already=len(context.lines()))
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), done=True, error=reason))

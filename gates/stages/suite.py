@@ -1,6 +1,7 @@
 """Runs one pytest suite as a subprocess with a time limit, and follows its evidence while it grows.
 
-The suite cannot be talked out of anything: options and plugins from the user's environment are not passed on.
+Its process imports and collects, and then waits to be told: so it can be begun while the stage before it looks. It
+cannot be talked out of anything: options and plugins from the user's environment are not passed on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from gates import config, disk
 from gates.deployment.redaction import hidden, redact_text
@@ -53,21 +55,62 @@ class SuiteRun:
     """Whether it looks at the service, and not at the database alone."""
 
 
-def run(suite: SuiteRun, context: Context) -> StageReport:
-    """Run the suite. Whatever happens to it, every expected check has evidence afterwards, unknown if need be.
-
-    Where the target stops answering, or had, the suite ends, and what it did not see is blocked by that.
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A suite's process, which imports and collects; it looks at the target once something is written to `tell`, and
+    not before.
     """
+
+    suite: SuiteRun
+    process: subprocess.Popen[bytes]
+    tell: BinaryIO
+    log: Path
+
+
+@contextlib.contextmanager
+def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
+    """The suite with its process, which is ended at the end of the block, also where a signal ends the run."""
     folder = ROOT / suite.folder
     if not folder.is_dir():
         raise CannotWork(f"{folder} is not there; allowed: the suite {suite.folder}. Install the package whole")
-    started = time.monotonic()
+    log = context.out / "logs" / f"{suite.name}.log"
+    disk.folder(log.parent)
+    with disk.opened(log, "wb") as output, _temporary(context, suite) as temporary:
+        os.fchmod(output.fileno(), 0o600)  # nothing in it is redacted yet
+        waits, tells = os.pipe()
+        with os.fdopen(waits), os.fdopen(tells, "wb", buffering=0) as tell:
+            process = _start(_command(suite, context, folder, waits), context, output.fileno(), temporary, waits)
+            try:
+                yield Begun(suite, process, tell, log)
+            finally:
+                end(process)
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it: nothing of it is left to redact
+                    disk.write(log, _text(log, context))
+
+
+def _text(log: Path, context: Context) -> str:
+    """What a suite printed, without secrets."""
+    return redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+
+
+def run(suite: SuiteRun, context: Context) -> StageReport:
+    """Run the suite, as `looked` says."""
+    with begun(suite, context) as one:
+        return looked(one, context)
+
+
+def looked(one: Begun, context: Context) -> StageReport:
+    """Let the suite look. Whatever happens to it, every expected check has evidence afterwards, unknown if need be.
+
+    Where the target stops answering, or had, the suite ends, and what it did not see is blocked by that.
+    """
+    suite, started = one.suite, time.monotonic()
     already = len(context.lines())
     follow = _Follower(suite, context, started)
     shut, code, text = known_shut(context.evidence, http=suite.http), None, ""
     if not shut:
         with Watchdog(context.target, suite.name, http=suite.http) as dog:
-            code, text = _ran(suite, context, started + suite.timeout_s, follow, dog)
+            code, text = _ran(one, context, started + suite.timeout_s, follow, dog)
         shut = dog.shut
         context.write(shut)
     error = shut[0].message if shut else _error(code, suite, text)
@@ -81,36 +124,31 @@ def run(suite: SuiteRun, context: Context) -> StageReport:
     return StageReport(suite.name, seconds, code if code is not None else -1, error)
 
 
-def _ran(
-    suite: SuiteRun, context: Context, deadline: float, follow: _Follower, dog: Watchdog
-) -> tuple[int | None, str]:
+def _ran(one: Begun, context: Context, deadline: float, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
     """The suite's exit code, None where it was ended, and what it printed, without secrets."""
-    log = context.out / "logs" / f"{suite.name}.log"
-    disk.folder(log.parent)
-    with disk.opened(log, "wb") as output, _temporary(context) as temporary:
-        os.fchmod(output.fileno(), 0o600)  # nothing in it is redacted yet
-        process = _start(_command(suite, context, ROOT / suite.folder), context, output.fileno(), temporary)
-        try:
-            code = _wait(process, deadline, follow, dog)
-        finally:  # also where a signal ends the run
-            end(process)
-            text = redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
-            disk.write(log, text)
-    return code, text
+    with contextlib.suppress(BrokenPipeError):  # it broke before it was told, as its exit code says
+        one.tell.write(b"1")
+    code = _wait(one.process, deadline, follow, dog)
+    end(one.process)
+    return code, _text(one.log, context)
 
 
 @contextlib.contextmanager
-def _temporary(context: Context) -> Iterator[Path]:
+def _temporary(context: Context, suite: SuiteRun) -> Iterator[Path]:
     """A folder for the temporary files of a suite: who is killed removes nothing, so it is removed here, or by the next
     run in the same place.
     """
-    folder = context.out / TEMPORARY
+    place = disk.folder(context.out / TEMPORARY)
+    place.chmod(0o700)
+    folder = place / suite.name
     shutil.rmtree(folder, ignore_errors=True)
     disk.folder(folder).chmod(0o700)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another suite's is there
+            place.rmdir()
 
 
 _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
@@ -129,7 +167,7 @@ def pytest_of(folder: Path, ini: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "pytest", str(folder), "-c", str(ini), *alone)
 
 
-def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
+def _command(suite: SuiteRun, context: Context, folder: Path, waits: int) -> list[str]:
     ini = context.out / "logs" / "pytest.ini"
     disk.folder(ini.parent)
     disk.write(ini, "[pytest]\n")
@@ -140,13 +178,18 @@ def _command(suite: SuiteRun, context: Context, folder: Path) -> list[str]:
     return [
         *pytest_of(folder, ini),
         *(*plugins, *LEFT_OUT, "-q", "--no-header", "--tb=native", "--color=no"),
-        *(f"--evidence={context.evidence}", f"--run-id={context.run_id}", f"--left-out={left_out}"),
+        *(
+            f"--evidence={context.evidence}",
+            f"--run-id={context.run_id}",
+            f"--left-out={left_out}",
+            f"--when-told={waits}",
+        ),
         *allowed,
         *suite.options,
     ]
 
 
-def _start(command: list[str], context: Context, output: int, temporary: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], context: Context, output: int, temporary: Path, waits: int) -> subprocess.Popen[bytes]:
     environ = config.environment_of(context.target, context.environ)
     for name in NOT_PASSED_ON:
         environ.pop(name, None)
@@ -160,6 +203,7 @@ def _start(command: list[str], context: Context, output: int, temporary: Path) -
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=(waits,),
     )
 
 

@@ -32,7 +32,7 @@ from gates.run import run_gate
 from gates.stages import suite
 from gates.stages.context import Context, Progress, now
 from gates.stages.preflight import endpoints
-from gates.stages.suite import SuiteRun
+from gates.stages.suite import Begun
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from tests.gates.reports.schemas import broken_rules
 
@@ -152,15 +152,19 @@ HARM = "assert False"
 def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of the suites that run as processes. What the others see is written down without one."""
     names: set[str] = set()
-    ran = suite._ran
+    ran, start = suite._ran, suite._start
 
-    def run_or_write(asked: SuiteRun, context: Context, *limits: Any) -> tuple[int | None, str]:
-        if asked.name in names:
-            return ran(asked, context, *limits)
-        context.write([written(s, context, before="before" in asked.name) for s in asked.expected])
+    def started(command: list[str], context: Context, output: int, temporary: Path, waits: int) -> Any:
+        return start(command if temporary.name in names else ["/bin/true"], context, output, temporary, waits)
+
+    def run_or_write(one: Begun, context: Context, *limits: Any) -> tuple[int | None, str]:
+        if one.suite.name in names:
+            return ran(one, context, *limits)
+        context.write([written(s, context, before="before" in one.suite.name) for s in one.suite.expected])
         return 0, ""
 
     monkeypatch.setattr(suite, "_ran", run_or_write)
+    monkeypatch.setattr(suite, "_start", started)
     return names
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -20,7 +20,7 @@ from gates.decision.policy_file import PolicyFile
 from gates.evidence import CheckSpec
 from gates.stages import collection
 from gates.stages.context import Context, StageReport
-from gates.stages.drill import drill
+from gates.stages.drill import drills
 from gates.stages.sql import data
 from gates.text.patterns import matches
 
@@ -43,13 +43,15 @@ def main(words: Sequence[str]) -> int:
     def chosen(*given: Any) -> tuple[CheckSpec, ...]:
         return tuple(s for s in all_checks(*given) if matches(s.id, patterns))
 
-    def after_alone(context: Context, *, before: bool = False) -> list[StageReport]:
-        return [] if before else data(context)
+    def after_alone(
+        context: Context, *, before: bool = False
+    ) -> AbstractContextManager[Callable[[], list[StageReport]]]:
+        return nullcontext(list) if before else data(context)
 
     with ExitStack() as patches:
         for module, name, value in (
             (collection, "with_own_checks", chosen),
-            (run, "drill", partial(drill, selection=selection)),
+            (run, "drills", partial(drills, selection=selection)),
             (run, "data", after_alone),
         ):
             patches.enter_context(mock.patch.object(module, name, value))

@@ -29,7 +29,8 @@ def look(url: str, out: Path, *, before: bool = False) -> list[Evidence]:
     specs = tuple(s for s in load() if s.id == CHECK)
     context = Context(Target(TargetKind.STAGING, database_url=url), Settings(state=out / "state"), out, "run", specs)
     seen = len(read_lines(context.evidence))
-    data(context, before=before)
+    with data(context, before=before) as looks:
+        looks()
     return [e for e in read_lines(context.evidence)[seen:] if e.check == CHECK]
 
 

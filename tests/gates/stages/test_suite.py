@@ -86,3 +86,25 @@ def test_no_conftest_above_a_suite_takes_part(tmp_path: Path, monkeypatch: pytes
     )
     suite.run(SuiteRun("drill", "drills", (), 60.0), context)
     assert [(e.check, e.outcome) for e in context.lines()] == [("drill/small/fails", Outcome.FAIL)]
+
+
+def test_a_suite_that_was_begun_looks_when_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is collected meanwhile. Until then nothing is asked, and where nobody tells it, nothing is."""
+    collected = tmp_path / "collected"
+    (tmp_path / "drills").mkdir()
+    noting = f"from pathlib import Path\nPath({str(collected)!r}).touch()\n{FAILS}"
+    (tmp_path / "drills" / "test_fails.py").write_text(noting, encoding="utf-8")
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    context = Context(Target(TargetKind.STAGING), Settings(), tmp_path / "out", "run", environ=environ)
+    for told in (False, True):
+        with suite.begun(SuiteRun("drill", "drills", (), 60.0), context) as one:
+            until(collected.exists, 60)
+            assert context.lines() == []
+            assert one.process.poll() is None
+            if told:
+                suite.looked(one, context)
+        assert one.process.poll() is not None
+        assert bool(context.lines()) is told
+        collected.unlink()
+    assert not (tmp_path / "out" / suite.TEMPORARY).exists()
