@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from gates.verdict import Verdict
 class RunRequest:
     """What a run is asked to do.
 
-    policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load stage,
-    None if there is none; after_load: removes what the load left, after the data was looked at again, and returns why
-    if it could not; only: patterns of the checks of a stage, none for all; actor: on whose behalf, for audit rows;
-    url_only: load one URL, and look at no target; proof: the proof.json that the reports cite, else the one shipped.
+    policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load
+    stage, None if there is none; begin_load: makes ready for it, beside the stages before; after_load: removes what
+    the load left, after the data was looked at again, and returns why if it could not; only: patterns of the checks
+    of a stage, none for all; actor: on whose behalf, for audit rows; url_only: load one URL, and look at no target;
+    proof: the proof.json that the reports cite, else the one shipped.
     """
 
     target: Target
@@ -36,6 +38,7 @@ class RunRequest:
     actor: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     load: Loader | None = None
+    begin_load: Callable[[Target, Path], AbstractContextManager[None]] = lambda _target, _out: nullcontext()
     after_load: Callable[[Target, Path], str] | None = None
     url_only: bool = False
     proof: Path | None = None

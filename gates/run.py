@@ -220,6 +220,7 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
         with drills(context) as drill:
             stages += look()
             again = ahead.enter_context(data(context))
+            ahead.enter_context(request.begin_load(context.target, context.out))
             stages += if_reached(context, "drill", ("drill/",), drill)
         stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))
         try:

@@ -1,6 +1,6 @@
 """`python -m loadtests PLAN.json OUT`: perform a plan. `--worker HOST PORT`: serve a master. `--checks PLAN.json`:
 print how long the load takes, and the ids of the checks that its thresholds make, one a line. `--compare BEFORE AFTER`:
-two runs' latencies.
+two runs' latencies. `--when-told`: be ready, and do what a list of arguments on stdin says; nothing where it is empty.
 
 Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
 """
@@ -45,6 +45,9 @@ def main(arguments: list[str]) -> int:
     learn(os.environ)
     told(os.environ)
     match arguments:
+        case ["--when-told"]:
+            asked_for = sys.stdin.read()
+            return main(json.loads(asked_for)) if asked_for else 0
         case ["--worker", host, port]:
             serve_worker(host, int(port), credentials_from(os.environ))
             return 0

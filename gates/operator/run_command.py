@@ -225,6 +225,7 @@ def _of_target(
         actor=getattr(options, "actor", None) or config.actor(console.environ),
         environ=console.environ,
         load=lambda to, out: load_process.load(to, load_with, out, file.settings.load_timeout_s),
+        begin_load=load_process.begun,
         after_load=None if alone else load_process.clean_up,
         url_only=url_only,
         proof=getattr(options, "proof", None),

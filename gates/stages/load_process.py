@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,22 @@ def load(
 
 _LEASES: dict[str, Lease] = {}
 """Of the runs of this process whose companies stay until `clean_up`."""
+
+
+_BEGUN: dict[str, subprocess.Popen[bytes]] = {}
+"""By the folder of the load: processes that wait to be told what to do."""
+
+
+@contextlib.contextmanager
+def begun(target: Target, out: Path) -> Iterator[None]:
+    """A process that imports Locust beside what the block does before it comes to `load`."""
+    folder = str(out / FOLDER)
+    _BEGUN[folder] = process = _start(target, show=sys.stderr.isatty())
+    try:
+        yield
+    finally:
+        _BEGUN.pop(folder, None)
+        _end(process)
 
 
 def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease | None:
@@ -297,30 +313,35 @@ def _run(
     """Run `python -m loadtests`, at most `limit_s` or until it is to be ended; its exit code (-1: it was ended) and its
     text without secrets.
     """
+    process = _BEGUN.pop(arguments[-1], None) or _start(target, show=show)
+    told: bytes | None = json.dumps(list(arguments)).encode()
+    output, code, deadline = b"", None, time.monotonic() + limit_s
+    try:
+        while code is None and time.monotonic() < deadline and not ended():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                given, told = told, None
+                output, _ = process.communicate(given, timeout=min(POLL_S, limit_s))
+                code = process.returncode
+    finally:
+        _end(process)
+    return -1 if code is None else code, redact_text(output.decode("utf-8", "replace"), hidden(target))
+
+
+def _start(target: Target, *, show: bool) -> subprocess.Popen[bytes]:
+    """`python -m loadtests`, which waits to be told its arguments."""
     environ = config.environment_of(target, config.process_environment()) | {"PYTHONUNBUFFERED": "1"}
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loadtests", *arguments],
+        return subprocess.Popen(
+            [sys.executable, "-m", "loadtests", "--when-told"],
             cwd=ROOT,
             env=environ,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if show else subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
         raise CannotWork(f"the load process cannot be started: {error}; allowed: python -m loadtests") from error
-    output, code, deadline = b"", None, time.monotonic() + limit_s
-    try:
-        while code is None and time.monotonic() < deadline and not ended():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                output, _ = process.communicate(timeout=min(POLL_S, limit_s))
-                code = process.returncode
-    finally:
-        _end(process)
-        if process.stdout is not None:
-            process.stdout.close()
-    return -1 if code is None else code, redact_text(output.decode("utf-8", "replace"), hidden(target))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -329,6 +350,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
             process.wait(timeout=END_S)
+    for pipe in filter(None, (process.stdin, process.stdout)):
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> list[Evidence]:
