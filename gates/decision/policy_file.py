@@ -174,7 +174,7 @@ class Settings:
     """
 
     drill_timeout_s: int = 180
-    drill_workers: int = 6
+    drill_workers: int = 10
     sql_timeout_s: int = 60
     load_timeout_s: int = 180
     load_slower_percent: int = 25
