@@ -7,8 +7,10 @@ deployment, an identical one, where it is also the clean run before the next fau
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +113,8 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """What a campaign needs. open_bench: a fresh deployment for a gate of that kind; every: faults between two clean
-    runs; policy: options that name the policy; done: called with each cell, examined with what is known before; over:
-    whether no further fault is to be begun.
+    runs; lanes: deployments side by side; policy: options that name the policy; done: called with each cell, examined
+    with what is known before; over: whether no further fault is to be begun; clean: the folder of clean runs.
     """
 
     open_bench: OpenBench
@@ -120,20 +122,35 @@ class Campaign:
     out: Path
     wanted: TargetKind = TargetKind.STAGING
     every: int = 1
+    lanes: int = 1
     policy: tuple[str, ...] = ()
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
     examined: Callable[[Fault, FaultFacts], None] = lambda _fault, _facts: None
     over: Callable[[], bool] = lambda: False
+    clean: str = "clean"
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
-        """The cells of these faults, the no-ops first."""
+        """The cells of these faults, the no-ops first: the first of them by the first lane, and so on."""
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
+        size, stop = max(1, -(-len(ordered) // self.lanes)), threading.Event()
+        with ThreadPoolExecutor(self.lanes, "campaign") as pool:
+            lanes = []
+            for n in range(0, len(ordered), size):
+                own = dataclasses.replace(self, clean=f"clean-{n}", over=lambda: stop.is_set() or self.over())
+                lanes.append(pool.submit(own._lane, ordered[n : n + size], ways))  # noqa: SLF001  -- one of our own
+            try:
+                return [cell for lane in lanes for cell in lane.result()]
+            finally:
+                stop.set()
+
+    def _lane(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
+        """What one lane makes of its faults, with clean runs of its own."""
         cells: list[Cell] = []
         waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
-        for fault in ordered:
+        for fault in faults:
             if self.over():
                 break
             way = ways[fault.id]
@@ -185,7 +202,7 @@ class Campaign:
             return self._clean_on(bench, way)
 
     def _clean_on(self, bench: Bench, way: RunScope) -> GateRun:
-        return way.gate(bench, self.out / "clean", self.policy)
+        return way.gate(bench, self.out / self.clean, self.policy)
 
     def _examine(self, bench: Bench, fault: Fault, way: RunScope, before: GateRun | None) -> FaultFacts:
         out = self.out / "faults" / fault.id.replace("/", ".")

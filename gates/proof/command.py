@@ -12,7 +12,7 @@ from gates.evidence import TargetKind
 from gates.inputs import options as shared
 from gates.proof import summary
 from gates.proof.mutants.written import written
-from gates.proof.prove import ProofRequest, Prover, listed
+from gates.proof.prove import LANES, ProofRequest, Prover, listed
 from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
 from gates.reports.console import Console
@@ -44,13 +44,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
         "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
     )
     add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin nothing after N minutes")
-    add(
-        "--lanes",
-        type=shared.LIMIT,
-        default=2,
-        metavar="N",
-        help="deployments side by side (2)",
-    )
+    add("--lanes", type=shared.LIMIT, default=LANES, metavar="N", help=f"deployments side by side ({LANES})")
     add("--resume", action="store_true", help="go on where the proof in --output was ended")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")

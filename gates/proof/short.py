@@ -24,6 +24,7 @@ from pathlib import Path
 import psycopg
 
 from gates.decision.decide import weigh
+from gates.decision.floor import is_optional
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Severity, TargetKind
 from gates.evidence_file import read_lines
@@ -45,8 +46,10 @@ MOST_CHECKS = 12
 LOOK_S, COLLECT_S = 120, 60
 SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
 """Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
-SHORT = ("drill/", "sql/")
-"""Beginnings of the checks that look by themselves; what the load, the alerts and the preflight see needs a run."""
+SHORT = ("drill/", "sql/", "alert/", "cohort/")
+"""Beginnings of the checks that look by themselves; what the load and the preflight see needs a run."""
+REQUIRED = "sql/rls/"
+"""A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
 
 
 def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
@@ -68,6 +71,8 @@ def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tup
         declared = [s for s in catalogue if one.declares(s.id) and way.sees(s)]
         count = min(len(declared), MOST_CHECKS)
         found |= {declared[i * len(declared) // count].id for i in range(count)}
+    if found and all(map(is_optional, found)):
+        found.add(next(s.id for s in catalogue if s.id.startswith(REQUIRED) and way.sees(s)))
     known, waiting = {s.id: s for s in catalogue}, list(found)
     while waiting:
         before = {c for c in known[waiting.pop()].after if c.startswith(SHORT)} - found
@@ -156,7 +161,7 @@ class Looker:
         options += ["--disruptive"] * (way.kind is TargetKind.STAGING)
         if any(s.id.startswith("drill/") for s in specs):
             options.append(f"--companies={companies}")
-        if any(s.id.startswith("sql/") for s in specs):
+        if any(not s.id.startswith("drill/") for s in specs):
             steps = ",".join(map(str, self._policy.rollout.steps))
             options += [f"--exclude-companies={companies}", f"--state={state}", f"--steps={steps}"]
         else:  # SQL checks share a session, which no fork may use

@@ -26,7 +26,9 @@ def lines(proof: Proof) -> list[str]:
             f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
         )
         if short := sum(c.short for c in proof.faults):
-            said.append(f"{short} by their declared checks alone, {len(proof.faults) - short} by the whole gate")
+            left_out = "no preflight, no load, no decision over all checks"
+            whole = len(proof.faults) - short
+            said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate")
         if proof.compared:
             both = f"{len(proof.compared)} were shown both ways, {len(proof.differing)} killed by the short way alone"
             said.append(f"{both}: {names(proof.differing)}" if proof.differing else both)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ class World:
         self.log: list[str] = []
         self.answers: dict[str, Any] = {}
         self.cleans: list[GateRun] = []
-        self.out = tmp_path
+        self.out, self.monkeypatch = tmp_path, monkeypatch
         monkeypatch.setattr(programs, "gate_run", lambda env, _out, *_words: self.gate("run", env))
 
     @contextmanager
@@ -106,6 +107,22 @@ def test_faults_may_share_clean_runs(world: World) -> None:
     cells = world.run(NOOP, *(fault(f"a/{n}") for n in range(9)), every=10)
     assert [c.as_declared for c in cells] == [True] * 10
     assert world.log.count("gate run clean") == 3, "before, after, and the no-op's own"
+
+
+def test_lanes_have_clean_runs_of_their_own(world: World) -> None:
+    """Each works through a share of the faults, in a folder of its own, and no clean run speaks for another lane."""
+    folders = list[Path]()
+
+    def run(env: Mapping[str, str], out: Path, *_words: str) -> GateRun:
+        folders.append(out)
+        return world.gate("run", env)
+
+    world.monkeypatch.setattr(programs, "gate_run", run)
+    faults = [NOOP, *(fault(f"a/{n}") for n in range(5))]
+    cells = Campaign(world.open, CATALOGUE, world.out, every=10, lanes=2).run(faults)
+    assert [(c.fault.id, c.as_declared) for c in cells] == [(f.id, True) for f in faults]
+    clean = Counter(f.name for f in folders if f.parent == world.out)
+    assert clean == {"clean-0": 2, "clean-3": 2}
 
 
 def test_a_campaign_that_is_over_judges_what_it_has_begun(world: World) -> None:

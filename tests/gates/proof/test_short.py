@@ -40,6 +40,9 @@ CATALOGUE = (
     dataclasses.replace(spec("drill/daring/a"), where=Where.REFERENCE, deep=True),
     spec("load/x/p95"),
     spec("sql/counts"),
+    spec("sql/rls/tenants"),
+    spec("alert/lag"),
+    spec("cohort/share"),
 )
 
 
@@ -57,11 +60,13 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
         (fault("0", "drill/unheard-of"), False),
         (fault("0", decision=Decision.HOLD), False),
         (fault("0", "sql/counts"), True),
+        (fault("0", "alert/lag", "cohort/share"), True),
+        (fault("0", "alert/lag", kind=Kind.WORKER), False),
         (fault("0", "sql/counts", kind=Kind.SERVICE), False),
     ],
 )
 def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
-    """The load, the alerts and dead processes are seen by a run, so are rows that only traffic makes wrong, and
+    """The load and dead processes are seen by a run, so are rows and alerts that only traffic makes wrong, and
     decisions that others than the declared checks come to; a fault without a check is nobody's.
     """
     assert is_short(one, CATALOGUE) is due
@@ -72,6 +77,13 @@ def test_a_fault_is_shown_to_its_checks_and_what_they_come_after() -> None:
     shown = looks_of(fault("x", "drill/late/a"), CATALOGUE, STAGING)
     assert [s.id for s in shown] == ["drill/0/a", "drill/first/a", "drill/late/a"]
     assert len(looks_of(fault("x", "drill/*/a"), CATALOGUE[:30], STAGING)) == MOST_CHECKS
+
+
+def test_a_look_has_a_check_that_is_required() -> None:
+    """Checks that may all be unknown come to no verdict: tenancy in the database stands beside them."""
+    shown = looks_of(fault("x", "cohort/share"), CATALOGUE, STAGING)
+    assert [s.id for s in shown] == ["cohort/share", "sql/rls/tenants"]
+    assert [s.id for s in looks_of(fault("x", "sql/counts"), CATALOGUE, STAGING)] == ["sql/counts"]
 
 
 def test_a_group_has_one_way_and_the_noop_stands_in_the_first() -> None:
