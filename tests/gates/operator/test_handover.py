@@ -141,7 +141,7 @@ def test_a_rollback_in_the_audit_trail_ends_a_verdict(
 ) -> None:
     """Somebody rolled back after it, from anywhere, and the flag was put back to its step."""
     folder = judged(tmp_path, environ)
-    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "harm")
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
     refused = promote(folder, environ)
