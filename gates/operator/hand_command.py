@@ -32,7 +32,9 @@ from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 ALONE = ("rollback", "emergency")
-"""Commands that need the database alone, and that the history of the target is told of."""
+"""Commands that need the database alone."""
+BACK = ("resume", "enable")
+"""Commands after which a rollback is over."""
 NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
@@ -46,7 +48,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
-    if name in {"promote", *ALONE}:
+    if name in {"promote", *ALONE, *BACK}:
         shared.state(made)
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
@@ -83,17 +85,17 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         enable_at=getattr(options, "at", None),
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
-    counts = what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag)
+    counts = what == "emergency" or (what in {"rollback", *BACK} and order.plan.flag == plan.flag)
     try:
         action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
     except NotRolledBack:  # a signal broke it off: it was ordered all the same, and no older promote stands
         if counts:
-            _remember(Action(what, result="failed", flag="unknown"), order, settings, target, console)
+            _remember(Action(what, result="failed", flag="unknown"), what, order, settings, target, console)
         raise
     if doubt:
         action = in_doubt(action, order.plan.flag, doubt)
-    if counts:
-        _remember(action, order, settings, target, console)
+    if counts and not (what in BACK and action.result != "done"):
+        _remember(action, what, order, settings, target, console)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -127,17 +129,21 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     )
 
 
-def _remember(action: Action, order: Order, settings: Settings, target: Target, console: Console) -> None:
-    """Tell the history of the target: no older promote stands from now on. What is wrong with that keeps nobody."""
+def _remember(action: Action, what: str, order: Order, settings: Settings, target: Target, console: Console) -> None:
+    """Tell the history of the target: no older promote stands from now on, or no older rollback. What is wrong with
+    that keeps nobody.
+    """
     if order.dry_run:
         return
     with contextlib.suppress(ConfigError):
         target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
-    reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
+    decision = Decision.HOLD if what in BACK else Decision.ROLLBACK
+    then = ": run the gate again" if what in BACK else ""
+    reason = redact_text(f"{action.kind} by hand: {order.reason}{then}", console.hide)
     kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
     folder = settings.state_of(identity(target))
     release = order.release or past_decisions.last_named(folder)
-    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC), release)
+    one = PastDecision.by_hand(action, reason, kind, dt.datetime.now(dt.UTC), release, decision)
     try:
         past_decisions.remember(folder, one)
     except OSError as error:

@@ -126,7 +126,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
     """Another run, or a person, rolled back after it, and the flag is at its step again. Another release's does not."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
     place = state / identity(config.load_target(environ))
-    later = PastDecision.rolled_back(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
+    later = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
     past_decisions.remember(place, dataclasses.replace(later, release=release))
     refused = promote(folder, environ, "--state", str(state))
     assert (refused.returncode, flag_at(database)) == (10, 10)
