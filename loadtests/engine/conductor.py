@@ -38,6 +38,7 @@ SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
     *LOST.values(),
+    "companies_failing",
 )
 MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
@@ -103,6 +104,8 @@ class Conductor:
         self.ended = ""
         self.started = time.perf_counter()
         self.acknowledged = Acknowledged()
+        self.replays: dict[str, tuple[int, int]] = {}
+        """By company: replay calls that were answered as expected, and that were not."""
         self.stopped = 0.0
         self.users_wanted = 0
         self.users_spawned = 0
@@ -124,6 +127,7 @@ class Conductor:
         seen.silent_s, seen.pressure, seen.done = report["silent_s"], report["pressure"], report["done"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         self.acknowledged.take(report["acknowledged"])
+        self.replays |= {company: tuple(fared) for company, fared in report["replays"].items()}
         came = self.samples.merge_report(report)
         seen.shift_s = min(seen.shift_s, time.perf_counter() - self.started - report["elapsed_s"])
         self.tally.take(came, timed_of(report), seen.shift_s)
@@ -166,6 +170,8 @@ class Conductor:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:
             return "it is counted by SQL and no DATABASE_URL was given"
+        if metric == "answers_mixed" and self.samples.select(MetricKey(metric)).is_empty:
+            return "no answer said whose it is"
         if metric in {"outbox_lag_ms", "agent_success", "outbox_drained"}:
             if any(seen.paused for seen in self.workers.values()):
                 return "agents are paused, so events are held; resume them and run again"

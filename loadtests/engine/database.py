@@ -24,7 +24,7 @@ from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.written import LOST, Acknowledged
 from loadtests.judgement.trend import LEAST_VALUES, rise_of
-from loadtests.plan import LoadPlan, Tenant
+from loadtests.plan import REPLAYS_EACH, LoadPlan, Tenant
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
@@ -198,9 +198,9 @@ class BacklogPoller:
             self.first_items = items if is_first else self.first_items
             self.samples.add("dlq_items", items, at=now)
 
-    def finish(self, acknowledged: Acknowledged) -> dict[str, int]:
-        """Last poll; the change of the dead letters, the fate of the events and what was acknowledged and is not there
-        become samples. Returns that fate.
+    def finish(self, acknowledged: Acknowledged, replays: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Last poll; the change of dead letters, the fate of events, what was acknowledged and is not there, and
+        who got no replay become samples. Returns that fate.
         """
         self._done = True
         if self._greenlet is not None:
@@ -213,9 +213,30 @@ class BacklogPoller:
             self.samples.add("db_connections_growth", rise_of(self.unused))
         fate = self._drained()
         self._look_for(acknowledged)
+        self._look_for_failing(replays)
         if self._connection is not None:
             self._connection.close()
         return fate
+
+    def _look_for_failing(self, replays: Mapping[str, tuple[int, int]]) -> None:
+        """Companies that alone got no answer as expected, to none of their calls, though they may replay. The others
+        are the control. replays: by company, answers as expected and others.
+        """
+        metric, failing = (
+            "companies_failing",
+            [one for one, (good, bad) in replays.items() if not good and bad >= REPLAYS_EACH],
+        )
+        if self._connection is None or self.error or sum(good > 0 for good, _ in replays.values()) <= len(failing):
+            self.unread[metric] = "replays were answered as expected for few of the companies of this run, or for none"
+            return
+        try:
+            flags = execute(self._connection, sql(FOLDER / "flags_of.sql"), failing)
+        except (psycopg.Error, ValueError) as error:
+            self.unread[metric] = f"the database refused to say who may replay: {in_words(error)[:120]}"
+            return
+        named = [str(row["id"]) for row in flags if row["outbox"] and row["replays"]]
+        self.samples.add(metric, len(named))
+        self.notes += [f"{metric}: every replay of company {one} failed; those of others did not" for one in named]
 
     @property
     def too_few(self) -> str:

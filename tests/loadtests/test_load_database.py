@@ -212,7 +212,7 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     watch.start()
     execute(db, insert, company)
     execute(db, insert, company)
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert watch.error == ""
     count = samples.select(MetricKey("dlq_items_count"))
     assert getattr(count, "total", None) == 2
@@ -234,7 +234,7 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(
     samples = Samples()
     watch = database.BacklogPoller(migrated_url, LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
     watch.start()
-    assert watch.finish(Acknowledged()) == {"succeeded": 1, "failed": 3, "open": 1}
+    assert watch.finish(Acknowledged(), {}) == {"succeeded": 1, "failed": 3, "open": 1}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(4, 5)
 
 
@@ -252,7 +252,7 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
     monkeypatch.setattr(
         watch, "_fate", lambda: [real(), execute(db, "update public.event_outbox set dead_at = now()")][0]
     )
-    assert watch.finish(Acknowledged()) == {"succeeded": 0, "failed": 1, "open": 0}
+    assert watch.finish(Acknowledged(), {}) == {"succeeded": 0, "failed": 1, "open": 0}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(1, 1)
 
 
@@ -264,7 +264,7 @@ def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Conn
     for _ in range(18):
         watch.poll()
         held += [connect_as_service(migrated_url)] if leaks else []
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     for one in held:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
@@ -281,7 +281,7 @@ def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url
         pool.append(connect_as_service(migrated_url))
         for one in pool:
             one.execute("select 1")
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     for one in pool:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
@@ -303,13 +303,13 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     found = Acknowledged()
     found.take([Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     sink = samples.select(MetricKey(LOST[kind]))
     assert isinstance(sink, CounterSink)
     assert sink.total == 1
     assert watch.notes == [f"{LOST[kind]}: {kind} {lost} was acknowledged and is not in the database"]
     (other,) = {EVENT, RUN} - {kind}
-    assert watch.unread == {LOST[other]: f"no {other} was acknowledged for a company of this run"}
+    assert watch.unread[LOST[other]] == f"no {other} was acknowledged for a company of this run"
 
 
 def test_what_has_not_come_to_a_standby_is_not_lost(
@@ -322,7 +322,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
     found = Acknowledged()
     found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.unread[LOST[RUN]] == "this is a standby that may be behind: 1 of 2 runs are not there yet"
     assert samples.select(MetricKey(LOST[RUN])).is_empty
 
@@ -344,7 +344,7 @@ def test_what_this_login_may_not_read_is_not_lost(
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
     found.take([Acknowledgement(EVENT, str(uuid.uuid4())), Acknowledgement(RUN, "a key")])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.error == ""
     assert "permission denied" in watch.unread["events_lost"]
     assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
@@ -357,7 +357,7 @@ def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url
     found = Acknowledged()
     found.take([Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
     assert samples.select(MetricKey(LOST[kind])).is_empty
 
@@ -372,7 +372,7 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
     watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
     for _ in range(database.MOST_REFUSED):
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert "refused" in watch.error
     assert samples.select(MetricKey("dlq_items_count")).is_empty
 
@@ -393,7 +393,7 @@ def test_dead_letters_are_counted_from_before_the_load_to_after_it(
     monkeypatch.setattr(database, "execute", at_times)
     for _ in range(3):
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert watch.error == ""
     assert samples.select(MetricKey("dlq_items_count")).is_empty is bool({1, 4} & refused)
 
@@ -404,7 +404,7 @@ def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> N
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     for _ in range(polls - 1):  # one more at the end
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert bool(watch.too_few) is (polls < LEAST_VALUES)
     assert samples.select(MetricKey("db_connections_growth")).is_empty is (polls < LEAST_VALUES)
 
