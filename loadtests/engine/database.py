@@ -23,7 +23,7 @@ from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants,
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.written import LOST, Acknowledged
-from loadtests.judgement.trend import LEAST_VALUES, rise_of
+from loadtests.judgement.trend import LEAST_VALUES, leak_of
 from loadtests.plan import REPLAYS_EACH, LoadPlan, Tenant
 
 FOLDER = Path(__file__).parent / "sql"
@@ -143,6 +143,7 @@ class BacklogPoller:
         self.first_items: float | None = None
         """Dead letters before the load, by the first poll; what a later one sees may be the load's."""
         self.backlog: list[tuple[float, float]] = []
+        self.sessions: list[float] = []
         self.unused: list[float] = []
         """Connections that were not used from one look to the next: a leaked one is there and never used again, one
         that a pool opens because all others are busy is."""
@@ -188,6 +189,7 @@ class BacklogPoller:
         now, backlog = time.time(), _number(outbox["backlog"])
         self.backlog.append((now, backlog))
         self._looked_at = sessions["seen_at"]
+        self.sessions.append(_number(sessions["sessions"]))
         self.unused.append(_number(sessions["unused"]))
         self.samples.add("db_connections", _number(sessions["sessions"]), at=now)
         if self.plan.test_outbox:
@@ -210,7 +212,7 @@ class BacklogPoller:
         if self.plan.test_dlq and self.first_items is not None and not (self._refused or self.error):
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
         if not (self.too_few or self.error):
-            self.samples.add("db_connections_growth", rise_of(self.unused))
+            self.samples.add("db_connections_growth", leak_of(self.sessions, self.unused))
         fate = self._drained()
         self._look_for(acknowledged)
         self._look_for_failing(replays)

@@ -18,7 +18,7 @@ from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
 from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Acknowledgement
-from loadtests.judgement.trend import LEAST_VALUES
+from loadtests.judgement.trend import LEAST_VALUES, leak_of
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
@@ -287,6 +287,25 @@ def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url
     growth = samples.select(MetricKey("db_connections_growth"))
     assert isinstance(growth, CounterSink)
     assert growth.total < 10
+
+
+N = 42
+POOLS: dict[str, tuple[list[float], list[float], bool]] = {
+    "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),
+    "leak of a few requests": ([10.0 + i // 4 for i in range(N + 20)], [i / 4 for i in range(N + 20)], True),
+    "pools of three that shrink late": ([6.0] * 3 + [36.0] * (N - 3), [2.0 + 0.6 * i for i in range(N)], False),
+    "one to three instances": (
+        [10.0 + 10 * (3 * i // N) for i in range(N)], [5.0 + 10 * (3 * i // N) for i in range(N)], False,
+    ),
+    "one to four instances": ([10.0 + 10 * (4 * i // N) for i in range(N)], [float(i) for i in range(N)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_pool_that_falls_idle_or_a_new_one_is_no_leak(kind: str) -> None:
+    """A leak opens sessions in all parts of a run; a pool opens its own at once, and is unused when the load falls."""
+    sessions, unused, is_leak = POOLS[kind]
+    assert (leak_of(sessions, unused) >= 10) is is_leak
 
 
 @pytest.mark.parametrize("kind", LOST)
