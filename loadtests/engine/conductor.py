@@ -165,7 +165,9 @@ class Conductor:
         if metric in self._absent:
             return self._absent[metric]
         if metric in interleaved.METRICS:
-            return interleaved.lacks(self.samples.select(MetricKey(interleaved.ANSWERED)))
+            return interleaved.lacks(
+                *(self.samples.select(MetricKey(one)) for one in (interleaved.ANSWERED, interleaved.DIFFERS))
+            )
         if plan.is_url and metric in {"outbox_lag_ms", "agent_success", *SQL_METRICS}:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:

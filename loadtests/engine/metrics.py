@@ -44,7 +44,7 @@ TYPES: Mapping[str, MetricType] = {
     "memory_mb": MetricType.GAUGE,
     "memory_growth_mb": MetricType.COUNTER,
     **dict.fromkeys(("baseline_slower_p50", "baseline_slower_p95"), MetricType.RATE),
-    **dict.fromkeys(("baseline_failed", "baseline_spared", "baseline_answered"), MetricType.RATE),
+    **dict.fromkeys(("baseline_failed", "baseline_spared", "baseline_answered", "baseline_differs"), MetricType.RATE),
     "expected_refusals": MetricType.COUNTER,
     "schedule_lateness_ms": MetricType.TREND,
     "null_request_ms": MetricType.TREND,
