@@ -150,6 +150,9 @@ class BacklogPoller:
         self.unread: dict[str, str] = {}
         """Metric of what was acknowledged -> why nobody looked for it."""
         self.notes: list[str] = []
+        self.switched = ""
+        """What somebody switched off since the first look."""
+        self._switches: dict[str, object] = {}
         self._looked_at: object = None
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
         self._connection: Connection | None = None
@@ -177,6 +180,7 @@ class BacklogPoller:
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
             sessions = execute(self._connection, sql(FOLDER / "connections.sql"), self._looked_at)[0]
             letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
+            self._look_at_switches(execute(self._connection, sql(FOLDER / "outbox_paused.sql"))[0])
         except psycopg.Error as error:
             self._refused += 1
             if self._connection is not None:
@@ -199,6 +203,16 @@ class BacklogPoller:
             items = _number(letters["items"])
             self.first_items = items if is_first else self.first_items
             self.samples.add("dlq_items", items, at=now)
+
+    def _look_at_switches(self, now: dict[str, object]) -> None:
+        """Note what is less on than at the first look: an operator may switch anything off at any time."""
+        before = self._switches = self._switches or now
+        if now["paused"] and not before["paused"]:
+            self.switched = "agents were paused for everybody"
+        for flag, name in ((OUTBOX_FLAG, "percentage"), (REPLAY_FLAG, "replay_percentage")):
+            was, at = _whole(before[name]), _whole(now[name])
+            if at < was:
+                self.switched = f"{flag} went from {was} % to {at} %"
 
     def finish(self, acknowledged: Acknowledged, replays: Mapping[str, tuple[int, int]]) -> dict[str, int]:
         """Last poll; the change of dead letters, the fate of events, what was acknowledged and is not there, and

@@ -19,7 +19,7 @@ from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.engine.written import Acknowledgement, acknowledged
 from loadtests.plan import Credentials, LoadPlan
-from loadtests.thresholds.expectations import SUCCEEDS, Expectation
+from loadtests.thresholds.expectations import SUCCEEDS, Expectation, is_limited
 
 SWEEP_S = 0.2
 SILENCE_S = 0.5
@@ -211,6 +211,8 @@ class Drive:
     def look(self, call: Call, status: int, body: bytes) -> bool:
         """Whether the answer is the expected one. What it acknowledges, whose it is, and how its company fared."""
         passed, is_anothers = call.expectation.holds(status, body), call.expectation.is_anothers(status, body)
+        if is_limited(status, body) and not self.plan.is_url:
+            self.samples.add("limited", 1)
         if is_anothers is not None:
             self.samples.add("answers_mixed", is_anothers)
         if call.writes and passed and 200 <= status < 300:

@@ -38,7 +38,7 @@ TYPES: Mapping[str, MetricType] = {
     "dlq_items_count": MetricType.COUNTER,
     "outbox_drained": MetricType.RATE,
     **dict.fromkeys(("events_lost", "runs_lost"), MetricType.COUNTER),
-    **dict.fromkeys(("answers_mixed", "companies_failing"), MetricType.COUNTER),
+    **dict.fromkeys(("answers_mixed", "companies_failing", "limited"), MetricType.COUNTER),
     "db_connections": MetricType.GAUGE,
     "db_connections_growth": MetricType.COUNTER,
     "memory_mb": MetricType.GAUGE,

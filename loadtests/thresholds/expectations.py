@@ -40,6 +40,11 @@ def status_is(wanted: int) -> Expectation:
 ALIVE = status_is(200)
 
 
+def is_limited(status: int, body: bytes) -> bool:
+    """Whether a limiter before the service answered: 429 without the code that the contract's refusals have."""
+    return status == 429 and not json_object(body).get("code")
+
+
 def version_of(release: str = "") -> Expectation:
     """/version names that release; any, where none is meant."""
 

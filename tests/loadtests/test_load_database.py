@@ -289,6 +289,33 @@ def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url
     assert growth.total < 10
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("update public.feature_flags set rollout_percentage = 5 where key = 'outbox.enabled'", "from 10 % to 5 %"),
+        ("update public.feature_flags set enabled = false where key = 'dlq.replay.enabled'", "from 100 % to 0 %"),
+        ("update public.agent_controls set agents_paused = true where company_id is null", "agents were paused"),
+        ("update public.feature_flags set rollout_percentage = 50 where key = 'outbox.enabled'", ""),
+    ],
+)
+def test_what_an_operator_switches_off_is_noted(change: str, said: str, db: Connection, migrated_url: str) -> None:
+    """What is refused from then on is no failure of the release; more of a flag refuses nobody."""
+    for key, percent in (("outbox.enabled", 10), ("dlq.replay.enabled", 100)):
+        execute(db, "delete from public.feature_flags where key = %s", key)
+        execute(
+            db,
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)",
+            key,
+            percent,
+        )
+    watch = database.BacklogPoller(migrated_url, PLAN, Samples())
+    watch.poll()
+    execute(db, change)
+    watch.finish(Acknowledged(), {})
+    assert said in watch.switched
+    assert bool(watch.switched) is bool(said)
+
+
 N = 42
 POOLS: dict[str, tuple[list[float], list[float], bool]] = {
     "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),
