@@ -95,14 +95,15 @@ class PastDecision:
         now: dt.datetime,
         release: str = "",
         decision: Decision = Decision.ROLLBACK,
+        run_id: str = "",
     ) -> PastDecision:
         """A rollback or an emergency outside a run; or the way back from it, after which nothing is known: a hold.
 
-        release: what was running, empty where nobody knows.
+        release: what was running, empty where nobody knows. run_id: of the line that this one takes the place of.
         """
         at, verdict = stamp(now), Verdict(decision, reason, release, kind, action=action)
         settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
-        return cls.of({"run_id": secrets.token_hex(4)}, settled)
+        return cls.of({"run_id": run_id or secrets.token_hex(4)}, settled)
 
     @property
     def finished(self) -> dt.datetime | None:

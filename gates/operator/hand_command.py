@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import datetime as dt
 import json
-from dataclasses import replace
+import secrets
+import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates import config, past_decisions
@@ -37,6 +39,8 @@ BACK = ("resume", "enable")
 """Commands after which a rollback is over."""
 NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
+LATEST_S = 5.0
+"""For so long the last line waits for the first one."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
 """Variables that say which target it is."""
 
@@ -86,16 +90,20 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
     counts = what == "emergency" or (what in {"rollback", *BACK} and order.plan.flag == plan.flag)
+    note = _Note(secrets.token_hex(4), what, order, settings, target, console)
+    unsettled = Action(what, result="failed", flag="unknown")
+    if counts and alone:  # one that is killed was ordered all the same; a disk that hangs keeps no rollback waiting
+        threading.Thread(target=note.write, args=(unsettled,), name="note", daemon=True).start()
     try:
         action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
-    except NotRolledBack:  # a signal broke it off: it was ordered all the same, and no older promote stands
+    except NotRolledBack:
         if counts:
-            _remember(Action(what, result="failed", flag="unknown"), what, order, settings, target, console)
+            note.write(unsettled)
         raise
     if doubt:
         action = in_doubt(action, order.plan.flag, doubt)
     if counts and not (what in BACK and action.result != "done"):
-        _remember(action, what, order, settings, target, console)
+        note.write(action)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -129,25 +137,44 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     )
 
 
-def _remember(action: Action, what: str, order: Order, settings: Settings, target: Target, console: Console) -> None:
-    """Tell the history of the target: no older promote stands from now on, or no older rollback. What is wrong with
-    that keeps nobody.
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """The line in the history of the target: no older promote stands from now on, or no older rollback. What is wrong
+    with that keeps nobody.
     """
-    if order.dry_run:
-        return
-    with contextlib.suppress(ConfigError):
-        target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
-    decision = Decision.HOLD if what in BACK else Decision.ROLLBACK
-    then = ": run the gate again" if what in BACK else ""
-    reason = redact_text(f"{action.kind} by hand: {order.reason}{then}", console.hide)
-    kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
-    folder = settings.state_of(identity(target))
-    release = order.release or past_decisions.last_named(folder)
-    one = PastDecision.by_hand(action, reason, kind, dt.datetime.now(dt.UTC), release, decision)
-    try:
-        past_decisions.remember(folder, one)
-    except OSError as error:
-        console.warn(f"the history of the target could not be told: {error}. See to --state")
+
+    run_id: str
+    what: str
+    order: Order
+    settings: Settings
+    target: Target
+    console: Console
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, action: Action) -> None:
+        """Write it, in the place of the one before."""
+        if self.order.dry_run or not self.lock.acquire(timeout=LATEST_S):
+            return
+        try:
+            past_decisions.remember(*self._line(action))
+        except OSError as error:
+            self.console.warn(f"the history of the target could not be told: {error}. See to --state")
+        finally:
+            self.lock.release()
+
+    def _line(self, action: Action) -> tuple[Path, PastDecision]:
+        target, environ = self.target, self.console.environ
+        with contextlib.suppress(ConfigError):
+            target = config.load_target({name: environ.get(name, "") for name in NAMING})
+        is_back = self.what in BACK
+        then = ": run the gate again" if is_back else ""
+        reason = redact_text(f"{action.kind} by hand: {self.order.reason}{then}", self.console.hide)
+        kind = target.kind.value if environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
+        folder = self.settings.state_of(identity(target))
+        release = self.order.release or past_decisions.last_named(folder)
+        decision = Decision.HOLD if is_back else Decision.ROLLBACK
+        now = dt.datetime.now(dt.UTC)
+        return folder, PastDecision.by_hand(action, reason, kind, now, release, decision, self.run_id)
 
 
 def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings, str]:
