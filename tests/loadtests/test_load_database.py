@@ -316,6 +316,28 @@ def test_what_an_operator_switches_off_is_noted(change: str, said: str, db: Conn
     assert bool(watch.switched) is bool(said)
 
 
+def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url: str) -> None:
+    """Three of three, while others' succeed, and though it may replay; without a success there is no control."""
+    for key in ("outbox.enabled", "dlq.replay.enabled"):
+        execute(db, "delete from public.feature_flags where key = %s", key)
+        execute(db, "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 100)", key)
+    failing, off, once, fine, other = (a_company(db) for _ in range(5))
+    execute(
+        db,
+        "insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', %s, false)",
+        off,
+    )
+    fared = {failing: (0, 3), off: (0, 3), once: (0, 1), fine: (3, 0), other: (1, 2)}
+    for replays, count in ((fared | {"x": (1, 0)}, 1.0), ({failing: (0, 3)}, None)):
+        watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+        watch.poll()
+        watch.finish(Acknowledged(), replays)
+        sink = samples.select(MetricKey("companies_failing"))
+        assert isinstance(sink, CounterSink)
+        assert (sink.total if sink.samples else None) == count
+        assert [failing in note for note in watch.notes] == [True] * (count is not None)
+
+
 N = 42
 POOLS: dict[str, tuple[list[float], list[float], bool]] = {
     "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),
