@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gates import disk
 from gates.contract.names import Names
@@ -121,6 +122,10 @@ def load_target(environ: Mapping[str, str]) -> Target:
         raise ConfigError(
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
+    if "base_url" in found and _door(found["base_url"]) == _door(found.get("baseline_url", "")):
+        raise ConfigError(
+            "BASELINE_URL is BASE_URL; allowed: the release before, at an address of its own. Correct it, or unset it"
+        )
     passwords = other_passwords(found.get("database_url", ""), environ)
     if found.get("database_url"):
         found["database_url"] = placed(found["database_url"], environ)
@@ -132,6 +137,13 @@ def load_target(environ: Mapping[str, str]) -> Target:
             " the gate's own, in which it breaks what it likes. Say production or staging"
         )
     return target
+
+
+def _door(url: str) -> tuple[str, str, int, str]:
+    """What an address leads to, however it is spelled."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
 
 
 def meant(environ: Mapping[str, str]) -> list[str]:

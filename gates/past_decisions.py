@@ -1,5 +1,5 @@
 """What was decided about a target before: one line a run in the state folder, begun as a hold and then settled, and one
-for each rollback that a person or a watch made.
+for each rollback that a person or a watch made, and for each way back.
 """
 
 from __future__ import annotations
@@ -87,11 +87,23 @@ class PastDecision:
         )
 
     @classmethod
-    def rolled_back(cls, action: Action, reason: str, kind: str, now: dt.datetime, release: str = "") -> PastDecision:
-        """A rollback or an emergency outside a run. release: what was running, empty where nobody knows."""
-        at, verdict = stamp(now), Verdict(Decision.ROLLBACK, reason, release, kind, action=action)
+    def by_hand(
+        cls,
+        action: Action,
+        reason: str,
+        kind: str,
+        now: dt.datetime,
+        release: str = "",
+        decision: Decision = Decision.ROLLBACK,
+        run_id: str = "",
+    ) -> PastDecision:
+        """A rollback or an emergency outside a run; or the way back from it, after which nothing is known: a hold.
+
+        release: what was running, empty where nobody knows. run_id: of the line that this one takes the place of.
+        """
+        at, verdict = stamp(now), Verdict(decision, reason, release, kind, action=action)
         settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
-        return cls.of({"run_id": secrets.token_hex(4)}, settled)
+        return cls.of({"run_id": run_id or secrets.token_hex(4)}, settled)
 
     @property
     def finished(self) -> dt.datetime | None:

@@ -19,6 +19,8 @@ CHECKLIST_THRESHOLDS = """{
     outbox_drained: ['rate>0.95'],
     events_lost: ['count<1'],
     runs_lost: ['count<1'],
+    answers_mixed: ['count<1'],
+    companies_failing: ['count<1'],
     db_connections_growth: ['count<10'],
     memory_growth_mb: ['count<50'],
     'http_req_duration{operation:replay}': ['p(95)<2500'],
@@ -47,7 +49,7 @@ URL_THRESHOLDS = """{
 
 QUICK = (steady("event", 18.0), steady("probe", 25.0), steady("replay", 8.0))
 """In 10 s: 180 events (160 decide a rate of 98 %), 250 probes, 80 replays (63 decide a p95), and one or two questions
-an event. The 53 replayed items come on top of the deliveries.
+an event. The 40 replayed items come on top of the deliveries.
 """
 
 DEFAULT = (Scenario(Executor.USERS, 1, (Stage(30.0, 5), Stage(60.0, 10), Stage(10.0, 0))),)

@@ -174,7 +174,8 @@ def _drive(
 
 def _settle(watch: database.BacklogPoller, conductor: Conductor) -> dict[str, Any]:
     """The last look at the database. Its counts of agent tasks replace those of the canaries over HTTP."""
-    fate = watch.finish(conductor.acknowledged)
+    fate = watch.finish(conductor.acknowledged, conductor.replays)
+    conductor.switched = watch.switched
     if watch.error or watch.first_items is None:
         conductor.lack(SQL_METRICS, watch.error or "the database was not asked in time")
     elif watch.too_few:

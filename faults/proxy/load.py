@@ -52,6 +52,32 @@ def starts_only(world: World) -> Defect:
     return defect
 
 
+def told_before(_world: World) -> Defect:
+    """The answer is the one that was given before, to another question."""
+    before: list[Reply] = []
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        before.append(forward(sent))
+        return before.pop(0) if len(before) > 1 else before[0]
+
+    return defect
+
+
+def fails_for_a_few(_world: World) -> Defect:
+    """Every replay of one company in sixteen fails."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        if sent.is_replay and str(fields_of(sent).get("company_id")).endswith("7"):
+            return Reply(500, (("Content-Type", "application/problem+json"),), b'{"code": "internal_error"}')
+        return forward(sent)
+
+    return defect
+
+
+def _is_status(sent: Sent) -> bool:
+    return sent.method == "GET" and "/events/" in sent.path
+
+
 def _is_event(sent: Sent) -> bool:
     return sent.method == "POST" and sent.path.endswith("/events")
 
@@ -72,4 +98,16 @@ proxy(
     now_and_then(_is_run, starts_only),
     ("load/runs_lost/count",),
     names=("runs_lost",),
+)
+proxy(
+    "load/the-status-of-another-event-now-and-then",
+    now_and_then(_is_status, told_before),
+    ("load/answers_mixed/count",),
+    names=("answers_mixed",),
+)
+proxy(
+    "load/replays-of-a-few-companies-fail",
+    fails_for_a_few,
+    ("load/companies_failing/count",),
+    names=("companies_failing",),
 )

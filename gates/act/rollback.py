@@ -256,7 +256,8 @@ def prove_recovery(
 ) -> dict[str, JsonValue]:
     """Wait until nothing is in flight, for at most the plan's time; what is held and what is half done, counted.
 
-    Whether the flag is still off is read last. What cannot be read is not proved, and undoes nothing.
+    Then the flag is watched until it has been off for the plan's `settle_s`: somebody, or the service itself, may
+    switch it on again. It is read in full last. What cannot be read is not proved, and undoes nothing.
     """
     proof: dict[str, JsonValue] = {"decision_to_off_s": round(off - decided, 3)}
     try:
@@ -268,7 +269,12 @@ def prove_recovery(
                     break
                 time.sleep(POLL_S)
             drained_s = round(clock() - decided, 3) if drained else None
+            while (
+                clock() - off < plan.settle_s and not rows(connection, "flag_left", {"flag": plan.flag})[0]["left_on"]
+            ):
+                time.sleep(POLL_S)
             still_off = read_flag(connection, plan.flag).done
+            proof["watched_s"] = round(clock() - off, 3)
     except UNREADABLE as error:
         return {**proof, "unread": in_words(error), "proved": False}
     whole = bool(drained and still_off and row.get("half_replayed") == 0)

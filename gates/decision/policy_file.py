@@ -105,6 +105,7 @@ FILE = Fields(
                         Number(1, 3600),
                         "How long a rollback that a lock or the network keeps from happening is tried again.",
                     ),
+                    "settle_s": (Number(0, 600), "For so long a flag that was switched off must stay off."),
                     "cohorts": (COHORTS, "How much worse the tenants with the release may do (cohort/*)."),
                 }
             ),

@@ -99,7 +99,8 @@ class Waiver:
 class RolloutPlan:
     """The flag that the release is behind, its steps in percent, and the time a step must bake.
 
-    drain_timeout_s: how long a rollback waits for what is in flight; rollback_patience_s: how long it tries again.
+    drain_timeout_s: how long a rollback waits for what is in flight; rollback_patience_s: how long it tries again;
+    settle_s: for how long the flag must then stay off.
     """
 
     flag: str = "outbox.enabled"
@@ -107,6 +108,7 @@ class RolloutPlan:
     bake_minutes: int = 60
     drain_timeout_s: int = 30
     rollback_patience_s: int = 60
+    settle_s: int = 3
     cohorts: CohortLimits = field(default_factory=CohortLimits)
 
     @classmethod

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import datetime as dt
 import json
-from dataclasses import replace
+import secrets
+import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates import config, past_decisions
@@ -32,9 +34,13 @@ from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 ALONE = ("rollback", "emergency")
-"""Commands that need the database alone, and that the history of the target is told of."""
+"""Commands that need the database alone."""
+BACK = ("resume", "enable")
+"""Commands after which a rollback is over."""
 NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
+LATEST_S = 5.0
+"""For so long the last line waits for the first one."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
 """Variables that say which target it is."""
 
@@ -46,7 +52,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.dry_run(made)
     made.add_argument("--reason", required=True, type=shared.REASON, help="why; it goes into the audit row")
     shared.actor(made)
-    if name in {"promote", *ALONE}:
+    if name in {"promote", *ALONE, *BACK}:
         shared.state(made)
     if name not in {"step", "enable"}:
         made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
@@ -83,17 +89,21 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         enable_at=getattr(options, "at", None),
     )
     ordered = _handed_over(options, target, order, console) if getattr(options, "verdict", None) else order
-    counts = what == "emergency" or (what == "rollback" and order.plan.flag == plan.flag)
+    counts = what == "emergency" or (what in {"rollback", *BACK} and order.plan.flag == plan.flag)
+    note = _Note(secrets.token_hex(4), what, order, settings, target, console)
+    unsettled = Action(what, result="failed", flag="unknown")
+    if counts and alone:  # one that is killed was ordered all the same; a disk that hangs keeps no rollback waiting
+        threading.Thread(target=note.write, args=(unsettled,), name="note", daemon=True).start()
     try:
         action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
-    except NotRolledBack:  # a signal broke it off: it was ordered all the same, and no older promote stands
+    except NotRolledBack:
         if counts:
-            _remember(Action(what, result="failed", flag="unknown"), order, settings, target, console)
+            note.write(unsettled)
         raise
     if doubt:
         action = in_doubt(action, order.plan.flag, doubt)
-    if counts:
-        _remember(action, order, settings, target, console)
+    if counts and not (what in BACK and action.result != "done"):
+        note.write(action)
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:
@@ -127,21 +137,44 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     )
 
 
-def _remember(action: Action, order: Order, settings: Settings, target: Target, console: Console) -> None:
-    """Tell the history of the target: no older promote stands from now on. What is wrong with that keeps nobody."""
-    if order.dry_run:
-        return
-    with contextlib.suppress(ConfigError):
-        target = config.load_target({name: console.environ.get(name, "") for name in NAMING})
-    reason = redact_text(f"{action.kind} by hand: {order.reason}", console.hide)
-    kind = target.kind.value if console.environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
-    folder = settings.state_of(identity(target))
-    release = order.release or past_decisions.last_named(folder)
-    one = PastDecision.rolled_back(action, reason, kind, dt.datetime.now(dt.UTC), release)
-    try:
-        past_decisions.remember(folder, one)
-    except OSError as error:
-        console.warn(f"the history of the target could not be told: {error}. See to --state")
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """The line in the history of the target: no older promote stands from now on, or no older rollback. What is wrong
+    with that keeps nobody.
+    """
+
+    run_id: str
+    what: str
+    order: Order
+    settings: Settings
+    target: Target
+    console: Console
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, action: Action) -> None:
+        """Write it, in the place of the one before."""
+        if self.order.dry_run or not self.lock.acquire(timeout=LATEST_S):
+            return
+        try:
+            past_decisions.remember(*self._line(action))
+        except OSError as error:
+            self.console.warn(f"the history of the target could not be told: {error}. See to --state")
+        finally:
+            self.lock.release()
+
+    def _line(self, action: Action) -> tuple[Path, PastDecision]:
+        target, environ = self.target, self.console.environ
+        with contextlib.suppress(ConfigError):
+            target = config.load_target({name: environ.get(name, "") for name in NAMING})
+        is_back = self.what in BACK
+        then = ": run the gate again" if is_back else ""
+        reason = redact_text(f"{action.kind} by hand: {self.order.reason}{then}", self.console.hide)
+        kind = target.kind.value if environ.get("GATE_TARGET", "").strip() else ""  # else it may be of any kind
+        folder = self.settings.state_of(identity(target))
+        release = self.order.release or past_decisions.last_named(folder)
+        decision = Decision.HOLD if is_back else Decision.ROLLBACK
+        now = dt.datetime.now(dt.UTC)
+        return folder, PastDecision.by_hand(action, reason, kind, now, release, decision, self.run_id)
 
 
 def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -22,11 +23,23 @@ from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
+from gates.proof.relay import RelayOptions, Tap, relay
 from gates.stack.errors import StackError
 
 CLEAN_ATTEMPTS = 2
 """A clean run that holds for want of evidence may be made once more: a busy machine is no baseline. One that rolled
 back, or saw a failure, is not repeated."""
+
+
+class _ReleaseBefore(Tap):
+    """The deployment under the name of another release, of the same length."""
+
+    def __init__(self, release: bytes) -> None:
+        self.release = release
+
+    async def answered(self, piece: bytes) -> bytes:
+        """The answer, with the name in it turned round."""
+        return piece.replace(b'"%s"' % self.release, b'"%s"' % self.release.swapcase()[::-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,14 @@ class RunScope:
     def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
-        told = {"BASELINE_URL": bench.stack.info.base_url} if self.baseline else {}
-        return programs.gate_run({**bench.variables(self.kind), **told}, out, "--dry-run", *words)
+        variables = bench.variables(self.kind)
+        if not self.baseline:
+            return programs.gate_run(variables, out, "--dry-run", *words)
+        parts = urlsplit(bench.stack.info.base_url)
+        before = RelayOptions(tap=lambda: _ReleaseBefore(variables["RELEASE"].encode()))
+        with relay(f"{parts.scheme}://{parts.netloc}", before) as base:
+            told = {"BASELINE_URL": f"{base}{parts.path}"}
+            return programs.gate_run({**variables, **told}, out, "--dry-run", *words)
 
     def policy(self, policy: Policy) -> Policy:
         """The policy of such a run."""

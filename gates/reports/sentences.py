@@ -250,6 +250,7 @@ def percent(value: int | None) -> str:
 RECOVERY = {
     "decision_to_off_s": "seconds from the decision until the flag was off",
     "decision_to_drained_s": "seconds from the decision until nothing was in flight",
+    "watched_s": "seconds for which the flag was watched after it went off",
     "in_flight": "events in flight at the end",
     "held": "events held back by the flag",
     "half_replayed": "replays left half done",

@@ -11,6 +11,7 @@ COVERED = {
     "outbox_drained/rate": ("P05",),
     "events_lost/count": ("P06",),
     "runs_lost/count": ("P06",),
+    **dict.fromkeys(("answers_mixed/count", "companies_failing/count"), ("P03",)),
     "db_connections_growth/count": ("P08",),
     "memory_growth_mb/count": ("P08",),
 }
@@ -86,6 +87,18 @@ SPECS: tuple[CheckSpec, ...] = (
         "runs_lost/count",
         "Every replay that was acknowledged under load is in the database after it.",
         "The operator was told that the dead letters are replayed, and nothing replays them.",
+        "database",
+    ),
+    spec_of(
+        "answers_mixed/count",
+        "Under load, every answer is of its own request: it names the event, company and key that were sent, and the"
+        " same commit of an event each time.",
+        "A user sees, or acts upon, what belongs to somebody else.",
+    ),
+    spec_of(
+        "companies_failing/count",
+        "Under load, no company's replays all fail while others' succeed.",
+        "A whole customer is down, and a rate over all of them hides it.",
         "database",
     ),
     spec_of(

@@ -274,7 +274,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
     folder = watch.policy_file.settings.state_of(watch.name)
     release = policy.release or past_decisions.last_named(folder)
-    told = PastDecision.rolled_back(action, reason, watch.target.kind.value, watch.now(), release)
+    told = PastDecision.by_hand(action, reason, watch.target.kind.value, watch.now(), release)
     try:
         past_decisions.remember(folder, told)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import gevent
@@ -13,7 +13,8 @@ from gates.text.foreign import json_object
 from loadtests.engine.drive import PLAIN, Call, Drive, Terms
 from loadtests.engine.wire import Connection
 from loadtests.engine.workload import Workload
-from loadtests.judgement.lag import lag_ms
+from loadtests.engine.written import MOST
+from loadtests.judgement.lag import differ, lag_ms
 
 POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
@@ -36,6 +37,8 @@ class Canaries:
     accepted: int = 0
     direct: int = 0
     watching: dict[str, float] = field(default_factory=dict)
+    committed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By event and company: the commit that its first answer told. Those are to be asked for once more."""
 
     def send(self, connection: Connection, terms: Terms) -> None:
         """Post one event and follow it in the background."""
@@ -69,6 +72,7 @@ class Canaries:
             status = self.ask(self.workload.event_status(event_id, company), connection, PLAIN)
             seen, answer = connection.ended, json_object(connection.body) if status == 200 else {}
             self.drive.give_back(connection)
+            self.compare(event_id, company, answer)
             if answer.get("effect_at"):
                 lag = lag_ms(answer.get("committed_at"), answer["effect_at"], unseen - done, seen - sent)
                 self._note("outbox_lag_ms", lag, sent)
@@ -84,6 +88,14 @@ class Canaries:
                     self._note("outbox_lag_ms", (unseen - done) * 1000.0, sent, source="undelivered")
                 break
         self.watching.pop(event_id, None)
+
+    def compare(self, event_id: str, company: str, answer: Mapping[str, object]) -> None:
+        """An event was committed once: an answer that tells another commit than the one before is another event's."""
+        told, known = str(answer.get("committed_at") or ""), self.committed.get((event_id, company))
+        if known is None and told and len(self.committed) < MOST:
+            self.committed[event_id, company] = told
+        elif known and told and (differs := differ(known, told)) is not None:
+            self.drive.samples.add("answers_mixed", differs)
 
     def _note(self, metric: str, value: float, sent: float, source: str = "canary") -> None:
         self.drive.samples.add_at(metric, value, sent - self.drive.started, {"source": source})

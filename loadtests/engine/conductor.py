@@ -38,6 +38,7 @@ SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
     *LOST.values(),
+    "companies_failing",
 )
 MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
@@ -100,13 +101,12 @@ class Conductor:
         self.looks = 0
         self.reached_s: float | None = None
         """When the planned time was over."""
-        self.ended = ""
+        self.ended = self.switched = ""
         self.started = time.perf_counter()
         self.acknowledged = Acknowledged()
+        self.replays: dict[str, tuple[int, int]] = {}
         self.stopped = 0.0
-        self.users_wanted = 0
-        self.users_spawned = 0
-        self.users_most = 0
+        self.users_wanted = self.users_spawned = self.users_most = 0
         self._absent = dict(absent)
         self._has_database = has_database
 
@@ -124,6 +124,7 @@ class Conductor:
         seen.silent_s, seen.pressure, seen.done = report["silent_s"], report["pressure"], report["done"]
         seen.canaries, seen.paused = tuple(report["canaries"]), seen.paused or report["paused"]
         self.acknowledged.take(report["acknowledged"])
+        self.replays |= {company: tuple(fared) for company, fared in report["replays"].items()}
         came = self.samples.merge_report(report)
         seen.shift_s = min(seen.shift_s, time.perf_counter() - self.started - report["elapsed_s"])
         self.tally.take(came, timed_of(report), seen.shift_s)
@@ -161,11 +162,13 @@ class Conductor:
         if metric in self._absent:
             return self._absent[metric]
         if metric in interleaved.METRICS:
-            return interleaved.lacks(self.samples.select(MetricKey(interleaved.ANSWERED)))
+            return interleaved.lacks(self._sink(interleaved.ANSWERED), self._sink(interleaved.DIFFERS))
         if plan.is_url and metric in {"outbox_lag_ms", "agent_success", *SQL_METRICS}:
             return "a plain URL was loaded; only a whole deployment has it"
         if metric in SQL_METRICS and not self._has_database:
             return "it is counted by SQL and no DATABASE_URL was given"
+        if metric == "answers_mixed" and self._sink(metric).is_empty:
+            return "no answer said whose it is"
         if metric in {"outbox_lag_ms", "agent_success", "outbox_drained"}:
             if any(seen.paused for seen in self.workers.values()):
                 return "agents are paused, so events are held; resume them and run again"
@@ -198,7 +201,7 @@ class Conductor:
         looks = self._looks(key, threshold.expression, sink)
         one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
         if key.name == interleaved.FAILED:
-            return interleaved.against(one, sink, self.samples.select(MetricKey(interleaved.SPARED)))
+            return interleaved.against(one, sink, self._sink(interleaved.SPARED))
         return excuse(one, key, threshold, sink, self._trend(NULL), looks=looks)
 
     def _summed(self, key: MetricKey, threshold: Threshold, sink: Sink) -> Sink:
@@ -213,8 +216,11 @@ class Conductor:
         ran_on = self.looks > 1
         return self.tally.looks(key, e, reached_s=self.reached_s, ran_on=ran_on, variance=variance, most=most)
 
+    def _sink(self, metric: str) -> Sink:
+        return self.samples.select(MetricKey(metric))
+
     def _trend(self, metric: str) -> TrendSink:
-        sink = self.samples.select(MetricKey(metric))
+        sink = self._sink(metric)
         return sink if isinstance(sink, TrendSink) else TrendSink()
 
     def _no_replays(self, key: MetricKey) -> str:
@@ -243,7 +249,7 @@ class Conductor:
         return replays_of(self.plan) if "operation:replay" in judged.metric else math.inf
 
     def _worse_of_oldest(self, canary: ThresholdResult, threshold: Threshold) -> ThresholdResult:
-        sink = self.samples.select(MetricKey("outbox_oldest_age_ms"))
+        sink = self._sink("outbox_oldest_age_ms")
         if sink.is_empty or threshold.expression.operator not in {"<", "<="} or canary.verdict.value == "fail":
             return canary
         looks = Looks(reached=self.reached_s is not None)
@@ -290,6 +296,9 @@ class Conductor:
             },
             pressure={name: seen.pressure for name, seen in self.workers.items()},
             errors=tuple(sorted({dict(g.tags).get("error", "") for g in self.samples.groups.values()} - {""})),
+            failed=sum(g.count for g in self.samples.groups.values() if g.failed),
+            limited=self._sink("limited").samples,
+            switched=self.switched,
             shares_machine=is_loopback(self.plan.base_url),
         )
 

@@ -23,8 +23,8 @@ from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants,
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.written import LOST, Acknowledged
-from loadtests.judgement.trend import LEAST_VALUES, rise_of
-from loadtests.plan import LoadPlan, Tenant
+from loadtests.judgement.trend import LEAST_VALUES, leak_of
+from loadtests.plan import REPLAYS_EACH, LoadPlan, Tenant
 
 FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
@@ -143,12 +143,16 @@ class BacklogPoller:
         self.first_items: float | None = None
         """Dead letters before the load, by the first poll; what a later one sees may be the load's."""
         self.backlog: list[tuple[float, float]] = []
+        self.sessions: list[float] = []
         self.unused: list[float] = []
         """Connections that were not used from one look to the next: a leaked one is there and never used again, one
         that a pool opens because all others are busy is."""
         self.unread: dict[str, str] = {}
         """Metric of what was acknowledged -> why nobody looked for it."""
         self.notes: list[str] = []
+        self.switched = ""
+        """What somebody switched off since the first look."""
+        self._switches: dict[str, object] = {}
         self._looked_at: object = None
         self._seeded = [item for tenant in plan.tenants for item in tenant.items]
         self._connection: Connection | None = None
@@ -176,6 +180,7 @@ class BacklogPoller:
             outbox = execute(self._connection, sql(FOLDER / "backlog.sql"))[0]
             sessions = execute(self._connection, sql(FOLDER / "connections.sql"), self._looked_at)[0]
             letters = execute(self._connection, sql(FOLDER / "dead_letters.sql"), self._seeded)[0]
+            self._look_at_switches(execute(self._connection, sql(FOLDER / "outbox_paused.sql"))[0])
         except psycopg.Error as error:
             self._refused += 1
             if self._connection is not None:
@@ -188,6 +193,7 @@ class BacklogPoller:
         now, backlog = time.time(), _number(outbox["backlog"])
         self.backlog.append((now, backlog))
         self._looked_at = sessions["seen_at"]
+        self.sessions.append(_number(sessions["sessions"]))
         self.unused.append(_number(sessions["unused"]))
         self.samples.add("db_connections", _number(sessions["sessions"]), at=now)
         if self.plan.test_outbox:
@@ -198,9 +204,19 @@ class BacklogPoller:
             self.first_items = items if is_first else self.first_items
             self.samples.add("dlq_items", items, at=now)
 
-    def finish(self, acknowledged: Acknowledged) -> dict[str, int]:
-        """Last poll; the change of the dead letters, the fate of the events and what was acknowledged and is not there
-        become samples. Returns that fate.
+    def _look_at_switches(self, now: dict[str, object]) -> None:
+        """Note what is less on than at the first look: an operator may switch anything off at any time."""
+        before = self._switches = self._switches or now
+        if now["paused"] and not before["paused"]:
+            self.switched = "agents were paused for everybody"
+        for flag, name in ((OUTBOX_FLAG, "percentage"), (REPLAY_FLAG, "replay_percentage")):
+            was, at = _whole(before[name]), _whole(now[name])
+            if at < was:
+                self.switched = f"{flag} went from {was} % to {at} %"
+
+    def finish(self, acknowledged: Acknowledged, replays: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+        """Last poll; the change of dead letters, the fate of events, what was acknowledged and is not there, and
+        who got no replay become samples. Returns that fate.
         """
         self._done = True
         if self._greenlet is not None:
@@ -210,12 +226,33 @@ class BacklogPoller:
         if self.plan.test_dlq and self.first_items is not None and not (self._refused or self.error):
             self.samples.add("dlq_items_count", getattr(last, "value", 0.0) - self.first_items)
         if not (self.too_few or self.error):
-            self.samples.add("db_connections_growth", rise_of(self.unused))
+            self.samples.add("db_connections_growth", leak_of(self.sessions, self.unused))
         fate = self._drained()
         self._look_for(acknowledged)
+        self._look_for_failing(replays)
         if self._connection is not None:
             self._connection.close()
         return fate
+
+    def _look_for_failing(self, replays: Mapping[str, tuple[int, int]]) -> None:
+        """Companies that alone got no answer as expected, to none of their calls, though they may replay. The others
+        are the control. replays: by company, answers as expected and others.
+        """
+        metric, failing = (
+            "companies_failing",
+            [one for one, (good, bad) in replays.items() if not good and bad >= REPLAYS_EACH],
+        )
+        if self._connection is None or self.error or sum(good > 0 for good, _ in replays.values()) <= len(failing):
+            self.unread[metric] = "replays were answered as expected for few of the companies of this run, or for none"
+            return
+        try:
+            flags = execute(self._connection, sql(FOLDER / "flags_of.sql"), failing)
+        except (psycopg.Error, ValueError) as error:
+            self.unread[metric] = f"the database refused to say who may replay: {in_words(error)[:120]}"
+            return
+        named = [str(row["id"]) for row in flags if row["outbox"] and row["replays"]]
+        self.samples.add(metric, len(named))
+        self.notes += [f"{metric}: every replay of company {one} failed; those of others did not" for one in named]
 
     @property
     def too_few(self) -> str:

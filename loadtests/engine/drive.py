@@ -6,6 +6,7 @@ import math
 import resource
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from loadtests.engine.sinks import Sink
 from loadtests.engine.wire import OWN_FAULTS, Address, Connection, TransportError, parse_address
 from loadtests.engine.written import Acknowledgement, acknowledged
 from loadtests.plan import Credentials, LoadPlan
-from loadtests.thresholds.expectations import SUCCEEDS, Expectation
+from loadtests.thresholds.expectations import SUCCEEDS, Expectation, is_limited
 
 SWEEP_S = 0.2
 SILENCE_S = 0.5
@@ -43,6 +44,7 @@ class Call:
 
     `operation` tags what is asked of the deployment; `expectation` is what `checks` counts. `writes`: what its success
     acknowledges as written (written.py): a kind, and its id; an event without one gets its id from the answer.
+    company: whose replay it is.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Call:
     expectation: Expectation = SUCCEEDS
     twin: BaselineCall | None = None
     writes: Acknowledgement | None = None
+    company: str = ""
 
 
 class Terms(NamedTuple):
@@ -85,6 +88,8 @@ class Drive:
     background: set[gevent.Greenlet] = field(default_factory=set)
     acknowledged: list[Acknowledgement] = field(default_factory=list)
     """Since the last report."""
+    replays: dict[str, Counter[bool]] = field(default_factory=dict)
+    """By company: replay calls that were answered as expected, and that were not."""
     address: Address = field(init=False)
     most_open: int = field(init=False)
     answered_at: float = 0.0
@@ -166,9 +171,9 @@ class Drive:
                 self._record(call, connection, status, error, connection.ended, terms)
         return status
 
-    def exchange(self, connection: Connection, data: bytes, method: str, url: str) -> int:
+    def exchange(self, connection: Connection, data: bytes, method: str, url: str, most_s: float = math.inf) -> int:
         """Send and wait, without a record. Returns the status. Raise TransportError without an answer."""
-        status = connection.exchange(data, self.plan.timeout_s, head=method == "HEAD")
+        status = connection.exchange(data, min(most_s, self.plan.timeout_s), head=method == "HEAD")
         status, connection.body = understood_bytes(status, connection.body, method, url)
         return status
 
@@ -183,9 +188,7 @@ class Drive:
         if error in OWN_FAULTS:
             self.drop()
             return
-        passed = call.expectation.holds(status, c.body)
-        if call.writes and passed and 200 <= status < 300:
-            self.acknowledged.append(acknowledged(call.writes, c.body))
+        passed = self.look(call, status, c.body)
         key = (terms.labels, call.scenario, call.name, call.method, call.url, status, error, passed)
         group = self._groups.get(key)
         if group is None:
@@ -204,6 +207,24 @@ class Drive:
             timings["http_req_connecting"].append(c.connected_s * 1000.0)
             timings["http_req_tls_handshaking"].append(c.tls_s * 1000.0)
             timings["http_req_blocked"].append(setup * 1000.0)
+
+    def look(self, call: Call, status: int, body: bytes) -> bool:
+        """Whether the answer is the expected one. What it acknowledges, whose it is, and how its company fared."""
+        passed, is_anothers = call.expectation.holds(status, body), call.expectation.is_anothers(status, body)
+        if is_limited(status, body) and not self.plan.is_url:
+            self.samples.add("limited", 1)
+        if is_anothers is not None:
+            self.samples.add("answers_mixed", is_anothers)
+        if call.writes and passed and 200 <= status < 300:
+            self.acknowledged.append(acknowledged(call.writes, body))
+        if call.company:
+            self.replays.setdefault(call.company, Counter())[passed] += 1
+        return passed
+
+    @property
+    def failing(self) -> list[str]:
+        """Companies none of whose replay calls was answered as expected."""
+        return [company for company, fared in self.replays.items() if not fared[True]]
 
     def _group(self, call: Call, status: int, error: str, labels: Tags, *, passed: bool) -> RequestGroup:
         answered = 200 <= status < 400

@@ -13,9 +13,10 @@ import time
 
 import gevent
 
+from gates.text.foreign import json_object
 from loadtests.engine.drive import BaselineCall, Call, Drive, Terms
 from loadtests.engine.wire import OWN_FAULTS, Connection, TransportError, parse_address
-from loadtests.judgement.interleaved import ANSWERED, FAILED, SLOWER, SPARED
+from loadtests.judgement.interleaved import ANSWERED, DIFFERS, FAILED, SLOWER, SPARED
 
 LEAST_MS = 5.0
 """Of a fast answer no share is worth a rollout: so much more is always allowed."""
@@ -34,6 +35,8 @@ class Pairs:
         self._idle: list[Connection] = []
         self._known_ms: list[float] = []
         self._twin_first = False
+        self._build: tuple[object, ...] = ()
+        """What the baseline last said of its build."""
         self._shares_events = False
         """Whether the baseline was seen to know an event of this run: else what is written there would stay there."""
 
@@ -50,6 +53,8 @@ class Pairs:
         passed, ours_ms = call.expectation.holds(status, connection.body), _took_ms(connection)
         answered = status != 0
         found = twin.get()
+        if call.url == "/version" and (ours := _build_of(connection.body)) and self._build:
+            self.drive.samples.add(DIFFERS, ours != self._build)
         if call.operation == "status":
             self._shares_events = self._shares_events or bool(found and found[0])
         if found is not None and (call.operation != "status" or self._shares_events):
@@ -61,6 +66,7 @@ class Pairs:
         connection = self._idle.pop() if self._idle else self.drive.connection(self.address)
         try:
             status = self.drive.exchange(connection, twin.data, call.method, call.url)
+            self._build = _build_of(connection.body) if call.url == "/version" else self._build
             return twin.expectation.holds(status, connection.body), _took_ms(connection)
         except TransportError as none:
             return None if none.args[0] in OWN_FAULTS else (False, _took_ms(connection))
@@ -82,6 +88,12 @@ class Pairs:
                     add(metric, ours, at_s)
         if len(known) < MOST_KEPT:
             bisect.insort(known, twin_ms)
+
+
+def _build_of(body: bytes) -> tuple[object, ...]:
+    """Release and commit, as /version tells them; empty where it tells no release."""
+    said = json_object(body)
+    return (said["release"], said.get("commit")) if said.get("release") else ()
 
 
 def _took_ms(connection: Connection) -> float:

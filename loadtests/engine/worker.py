@@ -16,6 +16,7 @@ from loadtests.engine.drive import Drive
 from loadtests.engine.executors import Executors, Traffic
 from loadtests.engine.null_requests import NullRequests
 from loadtests.engine.pairs import Pairs
+from loadtests.engine.second_look import SecondLook
 from loadtests.engine.workload import Workload
 from loadtests.plan import Credentials, LoadPlan
 
@@ -37,6 +38,7 @@ class Worker:
         ask = Pairs(self.drive).request if plan.baseline_url else self.drive.request
         canaries = Canaries(self.drive, workload, PATIENCE_S, ask)
         self.traffic = Traffic(self.drive, workload, canaries)
+        self.second_look = SecondLook(self.drive, workload, canaries)
         self.send = send
         self.executors = Executors(self.traffic)
         self.sequence = 0
@@ -79,6 +81,7 @@ class Worker:
             "canaries": [canaries.accepted, canaries.direct, len(canaries.watching)],
             "paused": self.traffic.paused,
             "acknowledged": list(drive.acknowledged),
+            "replays": {company: [fared[True], fared[False]] for company, fared in drive.replays.items()},
         }
         drive.acknowledged.clear()
         self.sequence += 1
@@ -90,6 +93,7 @@ class Worker:
         self.drive.stopping = True
         self.traffic.canaries.drain()
         self.drive.finish()
+        self.second_look.take()
         self._null.settle()
         self.report(final=True)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import on_the_wire, path_of
@@ -62,6 +63,7 @@ class Workload:
     _probes: Iterator[str] = field(init=False)
     _companies: Iterator[str] = field(init=False)
     _replays: Iterator[Call] = field(init=False)
+    _left: dict[str, Iterator[Call]] = field(init=False)
     _plain: Mapping[str, Call] = field(init=False)
     _baseline: Address | None = field(init=False)
 
@@ -74,7 +76,8 @@ class Workload:
         companies = companies or ([test_company] if test_company and self._may_act_for(test_company) else [])
         has_events = names.claims("outbox") and "/events" not in names.lacking
         self._companies = itertools.cycle(companies if has_events else ())
-        self._replays = self._all_replays(mine)
+        self._left = self._all_replays(mine)
+        self._replays = (call for _ in range(REPLAYS_EACH) for left in self._left.values() for call in islice(left, 1))
         where = {"keeps": self.plan.keeps_connections, "checked": self.plan.checks_certificates}
         self._baseline = parse_address(self.plan.baseline_url, **where) if self.plan.baseline_url else None
         asked = self.plan.requests or (UrlRequest("url", "GET", "", (("Accept", "*/*"),)),)
@@ -180,27 +183,34 @@ class Workload:
         """The call for the baseline; none where there is no baseline. Replay calls are limited, and have none."""
         return BaselineCall(_bytes(self._baseline, request), expectation) if self._baseline else None
 
-    def _all_replays(self, tenants: tuple[Tenant, ...]) -> Iterator[Call]:
-        """Three calls a tenant, never more: what the rate limit allows in five minutes from one address.
+    def left_of(self, company: str) -> Call | None:
+        """The next replay call of that company; None where it has made all."""
+        return next(self._left[company], None)
+
+    def _all_replays(self, tenants: tuple[Tenant, ...]) -> dict[str, Iterator[Call]]:
+        """By company three calls, never more: what the rate limit allows in five minutes from one address. All
+        companies have their first call before one has its second.
 
         Two of the three are real runs, of one item each; the third is a dry run, or a duplicate, by turns. Without
         tenants of our own, three dry runs for the test company, of which drills may have used up the limit and whose
         flags may be off; none where that company is spared. Where no dry runs are claimed, one could be carried out.
         """
-        can_dry = has_dry_runs()
         company = self.plan.test_company_id
-        of_test_company = company and self.plan.test_company_replays and can_dry and self._may_act_for(company)
+        of_test_company = company and self.plan.test_company_replays and has_dry_runs() and self._may_act_for(company)
         if not tenants and of_test_company and self.index == 0:
-            for _ in range(REPLAYS_EACH):
-                yield self._replay(Tenant(company), "", TEST_COMPANY_REFUSALS, "dry run")
-        for number, tenant in enumerate(one for one in tenants if one.replays):
-            keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
-            if number % 2 == 0 and can_dry:
-                yield self._replay(tenant, "", PAUSED, "dry run")
-            yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "real run")
-            if number % 2:
-                yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "duplicate")
-            yield self._replay(tenant, keys[1], REPLAY_REFUSALS, "real run")
+            dry_run = Tenant(company), "", TEST_COMPANY_REFUSALS, "dry run"
+            return {company: (self._replay(*dry_run) for _ in range(REPLAYS_EACH))}
+        able = enumerate(one for one in tenants if one.replays)
+        return {tenant.id: self._three(tenant, is_dry=number % 2 == 0) for number, tenant in able}
+
+    def _three(self, tenant: Tenant, *, is_dry: bool) -> Iterator[Call]:
+        keys = [f"{self.plan.run}-{tenant.id}-{turn}" for turn in "ab"]
+        if is_dry and has_dry_runs():
+            yield self._replay(tenant, "", PAUSED, "dry run")
+        yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "real run")
+        if not is_dry:
+            yield self._replay(tenant, keys[0], REPLAY_REFUSALS, "duplicate")
+        yield self._replay(tenant, keys[1], REPLAY_REFUSALS, "real run")
 
     def _replay(self, tenant: Tenant, key: str, refusals: frozenset[str], what: str) -> Call:
         company = tenant.id
@@ -210,7 +220,8 @@ class Workload:
         writes = Acknowledgement(RUN, key) if key else None
         expected = frozenset(REFUSED[code] for code in refusals)
         name = f"POST /dlq-replay ({what})"
-        return self._call(name, request, "replay", "replay", expectation, expected=expected, writes=writes)
+        call = self._call(name, request, "replay", "replay", expectation, expected=expected, writes=writes)
+        return replace(call, company=company)
 
 
 def _bytes(address: Address, request: Request) -> bytes:

@@ -17,6 +17,8 @@ SLOWER = {"baseline_slower_p50": 0.5, "baseline_slower_p95": 0.95}
 """Of the pairs in which only one of the two was slow, whether it was the release; by the percentile that is slow."""
 FAILED, SPARED, ANSWERED = "baseline_failed", "baseline_spared", "baseline_answered"
 """Of all pairs: whether only the release, and whether only the baseline failed; whether the baseline answered."""
+DIFFERS = "baseline_differs"
+"""Of the pairs that ask which release it is: whether the two are not the same build."""
 METRICS = (*SLOWER, FAILED, SPARED, ANSWERED)
 LEAST_ANSWERED = 0.5
 
@@ -28,8 +30,10 @@ def thresholds(failed_percent: float) -> Iterator[tuple[MetricKey, Threshold]]:
     yield MetricKey(FAILED), Threshold(parse_expression(f"rate<{failed_percent / 100.0!r}"))
 
 
-def lacks(answered: Sink) -> str:
-    """Why nothing can be compared; empty where the baseline answered most calls as expected."""
+def lacks(answered: Sink, differs: Sink) -> str:
+    """Why nothing can be compared; empty where the baseline answered most calls as expected, and is another release."""
+    if isinstance(differs, RateSink) and differs.total and not differs.trues:
+        return "BASELINE_URL answers /version as BASE_URL does: it is no release before. Name that one, or none"
     if not isinstance(answered, RateSink) or not answered.total:
         return "no call was made to the baseline (BASELINE_URL)"
     if answered.trues < LEAST_ANSWERED * answered.total:

@@ -7,6 +7,7 @@ and, inside the limit, no failure.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ FEWEST = 60
 LEAST_VALUES = 9
 LEAST_RISE_MS = 500.0
 """From the first third of a run to the last."""
+PARTS = 6
 LEAST_SHARE = 0.2
 """Of the rise each half of the run has at least this: one hiccup at the end is no rise."""
 
@@ -27,11 +29,15 @@ def thirds(values: Sequence[float]) -> tuple[float, float, float]:
     Not the medians: a worker that looks every two seconds has a sawtooth, of which a third holds one tooth and a part.
     Its quick deliveries stay quick to the end; those of a queue that grows do not.
     """
-    n = len(values) // 3
-    first, middle, last = (
-        statistics.quantiles(part, n=10)[0] for part in (values[:n], values[n : 2 * n], values[2 * n :])
-    )
+    first, middle, last = _lowest(values, 3)
     return first, middle, last
+
+
+def _lowest(values: Sequence[float], parts: int) -> list[float]:
+    """What nine in ten exceed in each part of a run; the last part has what is over."""
+    n = len(values) // parts
+    ends = [*range(n, n * parts, n), len(values)]
+    return [statistics.quantiles(values[i * n : end], n=10)[0] for i, end in enumerate(ends)]
 
 
 def is_rising(values: Sequence[float]) -> bool:
@@ -46,6 +52,16 @@ def rise_of(values: Sequence[float]) -> float:
     first, middle, last = thirds(values)
     rise = last - first
     return rise if rise > 0 and min(middle - first, last - middle) > LEAST_SHARE * rise else 0.0
+
+
+def leak_of(sessions: Sequence[float], unused: Sequence[float]) -> float:
+    """By how much connections grew that nobody uses. A leak opens new ones all the time, so both numbers rise, and the
+    sessions in all parts of the run but one. A pool that has become idle opens none; a new instance opens its own at
+    once.
+    """
+    lowest = _lowest(sessions, PARTS) if len(sessions) >= 2 * PARTS else list(thirds(sessions))
+    rising = sum(after > before for before, after in itertools.pairwise(lowest))
+    return min(rise_of(sessions), rise_of(unused)) if rising >= len(lowest) - 2 else 0.0
 
 
 def distrust_rise(judged: ThresholdResult, values: Sequence[float]) -> ThresholdResult:

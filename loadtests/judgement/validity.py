@@ -17,7 +17,9 @@ class RunFacts:
     """What is known about a run apart from its samples; the validity of the run is decided on these alone.
 
     `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and
-    gates/deployment/pressure.py. `shares_machine`: the target is reached by a loopback address.
+    gates/deployment/pressure.py. `shares_machine`: the target is reached by a loopback address. failed: requests;
+    limited: those of them that were answered 429 by something before the service (expectations.is_limited).
+    switched: what somebody switched off while the load ran.
     """
 
     requests: int
@@ -34,6 +36,9 @@ class RunFacts:
     null_ms: Mapping[str, float] = field(default_factory=dict)
     pressure: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+    failed: int = 0
+    limited: int = 0
+    switched: str = ""
     shares_machine: bool = False
 
     @property
@@ -42,6 +47,10 @@ class RunFacts:
         return max((one.get("waiting_percent", 0.0) for one in self.pressure.values()), default=0.0)
 
 
+LIMITED_SHARE = 0.005
+"""So few can decide no threshold."""
+REFUSED = ("http_req_failed", "checks", "companies_failing", "baseline_failed")
+"""Metrics to which a refusal is a failure."""
 CPU_LIMIT_PERCENT = 85.0
 LATENESS_LIMIT_MS = 100.0
 CROWDED_PERCENT = 25.0
@@ -70,9 +79,22 @@ def invalid_reasons(facts: RunFacts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def refusals(facts: RunFacts) -> tuple[str, ...]:
+    """Why refusals are nobody's failure, one sentence each; empty where they are what they are."""
+    found: list[str] = []
+    if 2 * facts.limited > facts.failed and facts.limited > LIMITED_SHARE * facts.requests:
+        found.append(
+            f"{facts.limited} answers were 429 by something before the service, which limits the gate's address;"
+            " let that through, or lower the rate"
+        )
+    if facts.switched:
+        found.append(f"{facts.switched} while the load ran: what was refused since is no failure; run again")
+    return tuple(found)
+
+
 def doubts(facts: RunFacts) -> tuple[str, ...]:
     """Why the run passes nothing, one sentence each; empty where its passes stand."""
-    found: list[str] = []
+    found = [*refusals(facts)]
     if facts.silent_s:
         found.append(
             f"the target stopped answering: no answer came in the last {facts.silent_s:.1f} s of the load, though"
@@ -110,7 +132,13 @@ def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[Thresh
     text = "; ".join((*nothing, *doubts(facts)))
     if not text:
         return list(judgements)
-    return [_weighed(one, text) if nothing or one.verdict is ThresholdOutcome.PASS else one for one in judgements]
+    no_failure = REFUSED if refusals(facts) else ()
+    return [
+        _weighed(one, text)
+        if nothing or one.verdict is ThresholdOutcome.PASS or one.metric.startswith(no_failure)
+        else one
+        for one in judgements
+    ]
 
 
 def _weighed(one: ThresholdResult, text: str) -> ThresholdResult:

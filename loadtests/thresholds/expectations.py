@@ -19,10 +19,14 @@ REFUSED = {"agents_paused": 409, "in_progress": 409, "rate_limited": 429, "featu
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """`says` in words what `holds` decides from status (0: no answer) and body."""
+    """`says` in words what `holds` decides from status (0: no answer) and body.
+
+    is_anothers: whether the answer is a success of another request than ours; None where it does not say.
+    """
 
     says: str
     holds: Callable[[int, bytes], bool]
+    is_anothers: Callable[[int, bytes], bool | None] = lambda _status, _body: None
 
 
 SUCCEEDS = Expectation("status is 200..299", lambda status, _body: 200 <= status < 300)
@@ -34,6 +38,11 @@ def status_is(wanted: int) -> Expectation:
 
 
 ALIVE = status_is(200)
+
+
+def is_limited(status: int, body: bytes) -> bool:
+    """Whether a limiter before the service answered: 429 without the code that the contract's refusals have."""
+    return status == 429 and not json_object(body).get("code")
 
 
 def version_of(release: str = "") -> Expectation:
@@ -54,7 +63,10 @@ def accepted_event(event_id: str) -> Expectation:
         is_it = _same(answer, "event_id", event_id) if event_id else bool(answer.get("event_id"))
         return status == 202 and is_it and answer.get("path") in {"outbox", "direct"}
 
-    return Expectation("202 with the event's id and path", holds)
+    def is_anothers(status: int, body: bytes) -> bool | None:
+        return _contradicts(json_object(body), {"event_id": event_id}) if status == 202 else None
+
+    return Expectation("202 with the event's id and path", holds, is_anothers)
 
 
 def _says_what_became(status: int, body: bytes) -> bool:
@@ -94,8 +106,19 @@ def replayed(company: str, key: str = "", *, refusals: frozenset[str], waiting: 
         code = json_object(body).get("code")
         return isinstance(code, str) and code in refusals and REFUSED[code] == status
 
+    def is_anothers(status: int, body: bytes) -> bool | None:
+        return (
+            _contradicts(json_object(body), {"company_id": company, "idempotency_key": key}) if status == 200 else None
+        )
+
     words = f"200 with {'its run' if key else 'a dry run'}"
-    return Expectation(f"{words}, or a refusal to expect ({', '.join(sorted(refusals))})", holds)
+    return Expectation(f"{words}, or a refusal to expect ({', '.join(sorted(refusals))})", holds, is_anothers)
+
+
+def _contradicts(answer: dict[str, Any], asked: dict[str, str]) -> bool | None:
+    """Whether the answer names another thing than was asked for; None where it names none of them."""
+    named = {name: wanted for name, wanted in asked.items() if wanted and isinstance(answer.get(name), str)}
+    return not all(_same(answer, name, wanted) for name, wanted in named.items()) if named else None
 
 
 def _same(answer: dict[str, Any], member: str, wanted: str) -> bool:

@@ -30,6 +30,7 @@ class Behaviour:
     replay_status: Callable[[int], int] = lambda _number: 200
     lag_growth: float = 0.0
     path: str = "outbox"
+    release: str = "r1"
     stall_at_s: float | None = None
     stall_s: float = 0.0
     first_at: float = 0.0
@@ -103,7 +104,7 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             if self.command == "POST" and self.path.endswith("/dlq-replay"):
                 return self.run(json.loads(body))
             if self.path.endswith("/version"):
-                return {"release": "r1"}
+                return {"release": behaviour.release}
             committed = behaviour.events.get(self.path.rpartition("/")[2])
             if committed is None:
                 return {}

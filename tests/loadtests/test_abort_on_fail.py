@@ -14,7 +14,7 @@ from loadtests.thresholds.file import parse_thresholds
 
 REPORT = {
     "sequence": 0, "final": False, "dropped": 0, "silent_s": 0.0, "cpu_percent": 1.0, "pressure": {}, "users": 1,
-    "canaries": [0, 0, 0], "paused": False, "done": False, "acknowledged": [],
+    "canaries": [0, 0, 0], "paused": False, "done": False, "acknowledged": [], "replays": {},
 }  # fmt: skip
 
 

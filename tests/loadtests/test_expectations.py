@@ -10,6 +10,7 @@ from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
+from loadtests.judgement.lag import differ
 from loadtests.judgement.trend import is_rising
 from loadtests.plan import Credentials, LoadPlan, Tenant, replays_of
 from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, accepted_event, replayed, version_of
@@ -122,6 +123,42 @@ def test_replay_calls_stay_within_the_limit_and_most_of_them_are_real() -> None:
     assert each == [3, 0, 3, 3, 3]
     assert len({one["idempotency_key"] for one in bodies if "idempotency_key" in one}) == 8
     assert {one["max"] for one in bodies} == {1}
+    assert {one["company_id"] for one in bodies[:4]} == {tenant.id for tenant in tenants if tenant.replays}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "is_anothers"),
+    [
+        (200, RUN, False),
+        (200, {**RUN, "company_id": EVENT}, True),
+        (200, {**RUN, "idempotency_key": "another"}, True),
+        (200, {"status": "started"}, None),
+        (200, {**RUN, "company_id": 7, "idempotency_key": None}, None),
+        (409, {**RUN, "company_id": EVENT}, None),
+    ],
+)
+def test_an_answer_is_anothers_where_it_names_another(status: int, answer: object, is_anothers: bool | None) -> None:
+    """A success alone, and what it does not name is neither: one such answer is one too many."""
+    assert replayed(COMPANY, "k", refusals=PAUSED).is_anothers(status, body(answer)) is is_anothers
+    assert accepted_event(EVENT).is_anothers(202, body({"event_id": COMPANY})) is True
+    assert accepted_event(EVENT).is_anothers(202, body({"event_id": EVENT.upper()})) is False
+    assert accepted_event("").is_anothers(202, body({"event_id": EVENT})) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "apart"),
+    [
+        ("2026-01-02T03:04:05.100000+00:00", "2026-01-02T04:04:05.100+01:00", False),
+        ("2026-01-02T03:04:05.100000Z", "2026-01-02T03:04:05.120000Z", False),
+        ("2026-01-02T03:04:05.100000Z", "2026-01-02T03:04:05.155000Z", True),
+        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.955000Z", False),
+        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:07Z", True),
+        ("yesterday", "2026-01-02T03:04:07Z", None),
+    ],
+)
+def test_two_commits_of_an_event_differ_as_far_as_they_are_told(first: str, second: str, apart: bool | None) -> None:
+    """Other zones, fewer digits and a few milliseconds are the same commit."""
+    assert differ(first, second) is apart
 
 
 @pytest.mark.parametrize(

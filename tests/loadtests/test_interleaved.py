@@ -81,6 +81,21 @@ def test_events_are_sent_to_a_baseline_that_shares_the_database_alone(tmp_path: 
         assert len(old.events) == 0 if kind == "apart" else len(old.events) > 60
 
 
+def test_a_baseline_that_is_the_release_itself_is_unknown(tmp_path: Path) -> None:
+    """By another name it is the same build, which is not slower than itself: that is no comparison."""
+
+    def run(kind: str, folder: Path) -> str:
+        new, old = Behaviour(), Behaviour(release="r0" if kind == "before" else "r1")
+        with target(new) as url, target(old) as before:
+            probes = (steady("probe", 60.0),)
+            plan = LoadPlan(url, "t.js", LOOSE, baseline_url=before, duration_s=2.0, run_on=False, scenarios=probes)
+            return messages(finish(start(plan, folder), folder))
+
+    found = dict(at_once(("itself", "before"), run, tmp_path))
+    assert "BASELINE_URL answers /version as BASE_URL does" in found["itself"]
+    assert "BASELINE_URL" not in found["before"]
+
+
 def pairs(ratio: float, seed: int, n: int, percent: float) -> dict[str, ThresholdOutcome]:
     """Verdicts after n pairs whose latencies have a heavy tail, the release's slower by a factor."""
     rng = random.Random(seed)
@@ -139,7 +154,7 @@ def test_failures_count_against_those_of_the_baseline() -> None:
 
 def test_no_call_to_the_baseline_is_no_comparison() -> None:
     """Neither where there was none, nor where most went wrong."""
-    assert "no call was made" in interleaved.lacks(RateSink())
-    assert "4 of 10 calls" in interleaved.lacks(RateSink(4, 10))
-    assert interleaved.lacks(RateSink(9, 10)) == ""
+    assert "no call was made" in interleaved.lacks(RateSink(), RateSink())
+    assert "4 of 10 calls" in interleaved.lacks(RateSink(4, 10), RateSink(1, 9))
+    assert interleaved.lacks(RateSink(9, 10), RateSink()) == ""
     assert MetricKey(interleaved.FAILED) in dict(interleaved.thresholds(2.0))

@@ -22,6 +22,7 @@ from gates.decision.intervals import (
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
+from loadtests.thresholds.expectations import is_limited
 from loadtests.thresholds.language import MetricKey, Threshold, k6_verdict, parse_expression
 
 GOOD = RunFacts(100, 100, 0, 1, 1, 1, (), {"local": 10.0}, 1.0, 10.0)
@@ -169,6 +170,32 @@ def test_an_invalid_run_takes_every_verdict_away() -> None:
     found = weigh(judged, dataclasses.replace(GOOD, workers_lost=("w1",)))
     assert all(j.verdict is ThresholdOutcome.UNKNOWN and "were lost (w1)" in j.message for j in found)
     assert weigh(judged, GOOD) == judged
+
+
+REFUSED: dict[str, tuple[RunFacts, bool]] = {
+    "a limiter before the service": (dataclasses.replace(GOOD, requests=500, failed=200, limited=190), True),
+    "errors, and a few limited ones": (dataclasses.replace(GOOD, requests=500, failed=200, limited=20), False),
+    "an operator's switch": (dataclasses.replace(GOOD, switched="outbox.enabled went from 10 % to 0 %"), True),
+    "nothing of the kind": (GOOD, False),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_somebody_else_refuses_is_no_failure_of_the_service(kind: str) -> None:
+    """Rates of answers are unknown then, and nothing passes; a loss is one all the same."""
+    facts, is_excused = REFUSED[kind]
+    judged = [said("rate<0.02", RateSink(200, 500)), said("count<1", CounterSink(1, 1))]
+    judged = [dataclasses.replace(j, metric=m) for j, m in zip(judged, ("http_req_failed", "events_lost"), strict=True)]
+    assert [one.verdict is ThresholdOutcome.FAIL for one in weigh(judged, facts)] == [not is_excused, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "limited"),
+    [(429, b"<h1>Too many</h1>", True), (429, b'{"code": "rate_limited"}', False), (503, b"", False)],
+)
+def test_a_limiter_has_not_the_code_of_the_contract(status: int, body: bytes, limited: bool) -> None:
+    """What the service itself refuses says why."""
+    assert is_limited(status, body) is limited
 
 
 @pytest.mark.parametrize(

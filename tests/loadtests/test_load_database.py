@@ -18,7 +18,7 @@ from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
 from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Acknowledgement
-from loadtests.judgement.trend import LEAST_VALUES
+from loadtests.judgement.trend import LEAST_VALUES, leak_of
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
@@ -212,7 +212,7 @@ def test_the_change_of_dead_letters_leaves_out_what_was_seeded(db: Connection, m
     watch.start()
     execute(db, insert, company)
     execute(db, insert, company)
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert watch.error == ""
     count = samples.select(MetricKey("dlq_items_count"))
     assert getattr(count, "total", None) == 2
@@ -234,7 +234,7 @@ def test_an_event_called_processed_without_a_completed_task_is_a_failure(
     samples = Samples()
     watch = database.BacklogPoller(migrated_url, LoadPlan("http://127.0.0.1:1", tenants=(Tenant(company),)), samples)
     watch.start()
-    assert watch.finish(Acknowledged()) == {"succeeded": 1, "failed": 3, "open": 1}
+    assert watch.finish(Acknowledged(), {}) == {"succeeded": 1, "failed": 3, "open": 1}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(4, 5)
 
 
@@ -252,7 +252,7 @@ def test_events_that_come_to_an_end_after_the_load_are_waited_for(
     monkeypatch.setattr(
         watch, "_fate", lambda: [real(), execute(db, "update public.event_outbox set dead_at = now()")][0]
     )
-    assert watch.finish(Acknowledged()) == {"succeeded": 0, "failed": 1, "open": 0}
+    assert watch.finish(Acknowledged(), {}) == {"succeeded": 0, "failed": 1, "open": 0}
     assert samples.select(MetricKey("outbox_drained")) == RateSink(1, 1)
 
 
@@ -264,7 +264,7 @@ def test_connections_that_grow_through_the_run_are_counted(leaks: bool, db: Conn
     for _ in range(18):
         watch.poll()
         held += [connect_as_service(migrated_url)] if leaks else []
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     for one in held:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
@@ -281,12 +281,80 @@ def test_a_pool_that_grows_with_the_load_is_no_leak(db: Connection, migrated_url
         pool.append(connect_as_service(migrated_url))
         for one in pool:
             one.execute("select 1")
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     for one in pool:
         one.close()
     growth = samples.select(MetricKey("db_connections_growth"))
     assert isinstance(growth, CounterSink)
     assert growth.total < 10
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("update public.feature_flags set rollout_percentage = 5 where key = 'outbox.enabled'", "from 10 % to 5 %"),
+        ("update public.feature_flags set enabled = false where key = 'dlq.replay.enabled'", "from 100 % to 0 %"),
+        ("update public.agent_controls set agents_paused = true where company_id is null", "agents were paused"),
+        ("update public.feature_flags set rollout_percentage = 50 where key = 'outbox.enabled'", ""),
+    ],
+)
+def test_what_an_operator_switches_off_is_noted(change: str, said: str, db: Connection, migrated_url: str) -> None:
+    """What is refused from then on is no failure of the release; more of a flag refuses nobody."""
+    for key, percent in (("outbox.enabled", 10), ("dlq.replay.enabled", 100)):
+        execute(db, "delete from public.feature_flags where key = %s", key)
+        execute(
+            db,
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)",
+            key,
+            percent,
+        )
+    watch = database.BacklogPoller(migrated_url, PLAN, Samples())
+    watch.poll()
+    execute(db, change)
+    watch.finish(Acknowledged(), {})
+    assert said in watch.switched
+    assert bool(watch.switched) is bool(said)
+
+
+def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url: str) -> None:
+    """Three of three, while others' succeed, and though it may replay; without a success there is no control."""
+    for key in ("outbox.enabled", "dlq.replay.enabled"):
+        execute(db, "delete from public.feature_flags where key = %s", key)
+        execute(db, "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 100)", key)
+    failing, off, once, fine, other = (a_company(db) for _ in range(5))
+    execute(
+        db,
+        "insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', %s, false)",
+        off,
+    )
+    fared = {failing: (0, 3), off: (0, 3), once: (0, 1), fine: (3, 0), other: (1, 2)}
+    for replays, count in ((fared | {"x": (1, 0)}, 1.0), ({failing: (0, 3)}, None)):
+        watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
+        watch.poll()
+        watch.finish(Acknowledged(), replays)
+        sink = samples.select(MetricKey("companies_failing"))
+        assert isinstance(sink, CounterSink)
+        assert (sink.total if sink.samples else None) == count
+        assert [failing in note for note in watch.notes] == [True] * (count is not None)
+
+
+N = 42
+POOLS: dict[str, tuple[list[float], list[float], bool]] = {
+    "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),
+    "leak of a few requests": ([10.0 + i // 4 for i in range(N + 20)], [i / 4 for i in range(N + 20)], True),
+    "pools of three that shrink late": ([6.0] * 3 + [36.0] * (N - 3), [2.0 + 0.6 * i for i in range(N)], False),
+    "one to three instances": (
+        [10.0 + 10 * (3 * i // N) for i in range(N)], [5.0 + 10 * (3 * i // N) for i in range(N)], False,
+    ),
+    "one to four instances": ([10.0 + 10 * (4 * i // N) for i in range(N)], [float(i) for i in range(N)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_pool_that_falls_idle_or_a_new_one_is_no_leak(kind: str) -> None:
+    """A leak opens sessions in all parts of a run; a pool opens its own at once, and is unused when the load falls."""
+    sessions, unused, is_leak = POOLS[kind]
+    assert (leak_of(sessions, unused) >= 10) is is_leak
 
 
 @pytest.mark.parametrize("kind", LOST)
@@ -303,13 +371,13 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     found = Acknowledged()
     found.take([Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     sink = samples.select(MetricKey(LOST[kind]))
     assert isinstance(sink, CounterSink)
     assert sink.total == 1
     assert watch.notes == [f"{LOST[kind]}: {kind} {lost} was acknowledged and is not in the database"]
     (other,) = {EVENT, RUN} - {kind}
-    assert watch.unread == {LOST[other]: f"no {other} was acknowledged for a company of this run"}
+    assert watch.unread[LOST[other]] == f"no {other} was acknowledged for a company of this run"
 
 
 def test_what_has_not_come_to_a_standby_is_not_lost(
@@ -322,7 +390,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
     found = Acknowledged()
     found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.unread[LOST[RUN]] == "this is a standby that may be behind: 1 of 2 runs are not there yet"
     assert samples.select(MetricKey(LOST[RUN])).is_empty
 
@@ -344,7 +412,7 @@ def test_what_this_login_may_not_read_is_not_lost(
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
     found.take([Acknowledgement(EVENT, str(uuid.uuid4())), Acknowledgement(RUN, "a key")])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.error == ""
     assert "permission denied" in watch.unread["events_lost"]
     assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
@@ -357,7 +425,7 @@ def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url
     found = Acknowledged()
     found.take([Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))])
     watch.poll()
-    watch.finish(found)
+    watch.finish(found, {})
     assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
     assert samples.select(MetricKey(LOST[kind])).is_empty
 
@@ -372,7 +440,7 @@ def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str
     watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
     for _ in range(database.MOST_REFUSED):
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert "refused" in watch.error
     assert samples.select(MetricKey("dlq_items_count")).is_empty
 
@@ -393,7 +461,7 @@ def test_dead_letters_are_counted_from_before_the_load_to_after_it(
     monkeypatch.setattr(database, "execute", at_times)
     for _ in range(3):
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert watch.error == ""
     assert samples.select(MetricKey("dlq_items_count")).is_empty is bool({1, 4} & refused)
 
@@ -404,7 +472,7 @@ def test_too_few_polls_are_no_growth_of_zero(polls: int, migrated_url: str) -> N
     watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
     for _ in range(polls - 1):  # one more at the end
         watch.poll()
-    watch.finish(Acknowledged())
+    watch.finish(Acknowledged(), {})
     assert bool(watch.too_few) is (polls < LEAST_VALUES)
     assert samples.select(MetricKey("db_connections_growth")).is_empty is (polls < LEAST_VALUES)
 

@@ -32,7 +32,7 @@ from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
 FLAG = "outbox.enabled"
-ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
+ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
 Database = psycopg.Connection[dict[str, Any]]
 
 

@@ -22,7 +22,7 @@ from replay_service.migrate import migrate
 from tests.postgres_fixture import PgServer
 
 FLAG = "outbox.enabled"
-ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
+ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
 FOREIGN = replace(ORDER, actor="gate:Łukasz", reason="users see errors – stop 🛑", release="größe")
 Database = psycopg.Connection[dict[str, Any]]
 

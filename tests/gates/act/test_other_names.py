@@ -28,7 +28,7 @@ from gates.verdict import NOT_ROLLED_BACK
 from tests import renamed
 from tests.gates.gate_process import gate
 
-PLAN = RolloutPlan("outbox.enabled", drain_timeout_s=2, rollback_patience_s=2)
+PLAN = RolloutPlan("outbox.enabled", settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
 ORDER = Order(PLAN, "r1", "test", "why", by_hand=True)
 GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}  # roles are the whole server's
 

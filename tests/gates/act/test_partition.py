@@ -25,7 +25,7 @@ from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 FLAG = "outbox.enabled"
-PLAN = RolloutPlan(FLAG, bake_minutes=0, drain_timeout_s=2, rollback_patience_s=30)
+PLAN = RolloutPlan(FLAG, bake_minutes=0, settle_s=0, drain_timeout_s=2, rollback_patience_s=30)
 Database = psycopg.Connection[dict[str, Any]]
 T = TypeVar("T")
 AT_ONCE = 12

@@ -22,7 +22,9 @@ from tests.gates.gate_process import gate
 
 FLAG = "outbox.enabled"
 Database = psycopg.Connection[dict[str, Any]]
-ORDER = Order(RolloutPlan(FLAG, drain_timeout_s=1, rollback_patience_s=2), "r1", "gate:ann", "the database is on fire")
+ORDER = Order(
+    RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=2), "r1", "gate:ann", "the database is on fire"
+)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ Database = psycopg.Connection[dict[str, Any]]
 
 
 def order(patience_s: int = 2, flag: str = FLAG) -> Order:
-    plan = RolloutPlan(flag, drain_timeout_s=2, rollback_patience_s=patience_s)
+    plan = RolloutPlan(flag, settle_s=0, drain_timeout_s=2, rollback_patience_s=patience_s)
     return Order(plan, "r1", "test", "why")
 
 
@@ -59,6 +59,36 @@ def is_on(database: Database) -> bool:
     rows = database.execute("select enabled from public.feature_flags where key = %s", (FLAG,)).fetchall()
     assert rows
     return any(r["enabled"] for r in rows)
+
+
+def test_a_flag_that_is_switched_on_again_is_not_rolled_back(migrated_url: str, database: Database) -> None:
+    """Half a second later, by whomever: what was read back once is watched until the flag has settled."""
+    asked = order()
+    asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=5))
+    seen = threading.Thread(target=_switch_on_again, args=(migrated_url,))
+    seen.start()
+    action = rolled_back(migrated_url, asked)
+    seen.join()
+    assert (action.result, action.flag) == ("failed", "on")
+    assert "switched off and is on again" in action.message
+    assert action.by_hand
+    assert action.recovery["proved"] is False
+
+
+def _switch_on_again(url: str) -> None:
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as somebody:
+        until(lambda: not is_on(somebody))
+        threading.Event().wait(0.5)
+        somebody.execute("update public.feature_flags set enabled = true where key = %s", (FLAG,))
+
+
+def test_a_flag_that_stays_off_is_watched_for_as_long_as_the_plan_says(migrated_url: str, database: Database) -> None:
+    """The control."""
+    asked = order()
+    action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
+    assert (action.result, action.flag, action.recovery["proved"]) == ("done", "off", True)
+    assert 1.0 <= float(str(action.recovery["watched_s"])) < 10.0
+    assert not is_on(database)
 
 
 # --- less than the contract --------------------------------------------------------------------------------------

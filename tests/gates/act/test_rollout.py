@@ -19,7 +19,7 @@ from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PgServer
 
-PLAN = RolloutPlan(drain_timeout_s=2, rollback_patience_s=2)
+PLAN = RolloutPlan(settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
 ON_10 = FlagState(True, 10, 5)
 PROMOTE, ROLLBACK = Verdict(Decision.PROMOTE, "all passed"), Verdict(Decision.ROLLBACK, "harm")
 

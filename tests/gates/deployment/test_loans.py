@@ -240,7 +240,7 @@ def test_a_rollback_that_comes_meanwhile_is_not_undone(
     """The flag is off already and everybody paused, by a drill: from now on by the operator."""
     url = pg_server.url(migrated_db, role)
     off, paused = lent(url, FLAG, OFF), lent(url, FLEET, PAUSED)
-    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "an incident")
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
     action = emergency(url, order, time.monotonic, lambda _text: None)
     assert (action.kind, action.result, action.flag) == ("emergency", "done", "off")
     assert {"flag_rolled_back", "agents_paused"} <= set(audited(database))
@@ -255,7 +255,7 @@ def test_a_rollback_in_the_moment_in_which_a_drill_sets_the_flag_is_not_undone(
     migrated_url: str, database: Database
 ) -> None:
     """The drill's transaction is open while the rollback comes: whoever of the two is first, the flag stays off."""
-    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "an incident")
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
     with ThreadPoolExecutor(1) as pool, connect(migrated_url) as drill:
         with drill.transaction():
             loan = lend(drill, FLAG, OFF, run="ab12", lease=DEAD)

@@ -99,7 +99,7 @@ def test_the_traps_work(trapped: str) -> None:
 def test_no_act_runs_planted_code(trapped: str, decision: Decision) -> None:
     """A promotion and a rollback by a superuser run none of it, and are done."""
     seen = look_at(trapped, "outbox.enabled")
-    order = Order(RolloutPlan(drain_timeout_s=2), "r1", "test", "why", seen)
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=2), "r1", "test", "why", seen)
     assert act(Verdict(decision, "why"), order, trapped).result == "done"
     assert sprung(trapped) == []
 

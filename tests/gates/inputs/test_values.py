@@ -77,6 +77,14 @@ def test_the_nearest_target_is_named_and_equal_secrets_are_refused() -> None:
         load_target({"TRANSBOT_HMAC_SECRET": f"{SECRET},{JWT_SECRET}", "REPLAY_JWT_SECRET": JWT_SECRET})
 
 
+@pytest.mark.parametrize("said", ["http://H.example/v1", "http://h.example:80/v1/", "http://u:p@h.example./v1"])
+def test_a_baseline_that_is_the_target_is_refused(said: str) -> None:
+    """However it is spelled: nothing would be compared."""
+    load_target({"BASE_URL": "http://h.example/v1", "BASELINE_URL": "http://h.example:81/v1"})
+    with pytest.raises(ConfigError, match="BASELINE_URL is BASE_URL"):
+        load_target({"BASE_URL": "http://h.example/v1", "BASELINE_URL": said})
+
+
 ODD = {
     "BASE_URL": (
         *("http://127.0.0.1:1", "https://h", "HTTP://[::1]:8080/functions/v1/", "http://u:p%40@h:80/a/b"),

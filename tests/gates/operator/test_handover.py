@@ -126,7 +126,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
     """Another run, or a person, rolled back after it, and the flag is at its step again. Another release's does not."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
     place = state / identity(config.load_target(environ))
-    later = PastDecision.rolled_back(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
+    later = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
     past_decisions.remember(place, dataclasses.replace(later, release=release))
     refused = promote(folder, environ, "--state", str(state))
     assert (refused.returncode, flag_at(database)) == (10, 10)
@@ -141,7 +141,7 @@ def test_a_rollback_in_the_audit_trail_ends_a_verdict(
 ) -> None:
     """Somebody rolled back after it, from anywhere, and the flag was put back to its step."""
     folder = judged(tmp_path, environ)
-    order = Order(RolloutPlan(drain_timeout_s=1), "r1", "test", "harm")
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
     refused = promote(folder, environ)

@@ -28,6 +28,7 @@ from gates.verdict import Action, Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
 from tests.sources import ROOT
+from tests.waiting import until
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 TOKEN = "a-token-of-some-length"
@@ -376,9 +377,7 @@ def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_p
     remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-0", minutes=30))
     remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-1", minutes=20, run_id="a2"))
     off = Action("rollback", 50, 0, "done")
-    by_hand = PastDecision.rolled_back(
-        off, "rollback by hand: INC-7", "", NOW, past_decisions.last_named(tmp_path / "t1")
-    )
+    by_hand = PastDecision.by_hand(off, "rollback by hand: INC-7", "", NOW, past_decisions.last_named(tmp_path / "t1"))
     remember(tmp_path / "t1", by_hand)
     told = verdict(port, "r-1")
     assert (told["decision"], told["release"], told["reason"]) == ("rollback", "r-1", "rollback by hand: INC-7")
@@ -389,6 +388,44 @@ def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_p
     assert [ask(port, ROLLBACK, {"checksum": name})[0] for name in ("r-0", "r-1", "r-2")] == [403, 200, 403]
     remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-2", minutes=-1, run_id="a3"))
     assert [verdict(port, name)["decision"] for name in ("r-0", "r-1", "r-2")] == ["hold", "rollback", "promote"]
+
+
+def test_a_rollback_that_is_killed_leaves_no_older_promote(migrated_url: str, tmp_path: Path) -> None:
+    """The flag is off, and whether it stays so was still watched."""
+    with psycopg.connect(migrated_url, autocommit=True) as database:
+        database.execute("delete from public.feature_flags")
+        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
+        words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
+        environ = {**os.environ, "DATABASE_URL": migrated_url}
+        with subprocess.Popen([sys.executable, "-m", "gates", *words], cwd=ROOT, env=environ) as killed:
+            off = "select bool_and(not enabled) from public.feature_flags"
+            until(lambda: (database.execute(off).fetchone() or (None,))[0] and [*tmp_path.glob("*/*")], 30.0)
+            killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
+    assert desk.verdict_of("r-7")["decision"] == "rollback"
+
+
+BACK = {"rollback": ("flags", "enable", "outbox.enabled", "--at", "10"), "emergency": ("resume",)}
+
+
+@pytest.mark.parametrize("down", BACK)
+def test_after_the_way_back_a_rollback_is_a_hold(down: str, migrated_url: str, tmp_path: Path) -> None:
+    """The flag is on again by a person's hand: a controller that still hears of a rollback would undo that."""
+    with psycopg.connect(migrated_url, autocommit=True) as database:
+        database.execute("delete from public.feature_flags")
+        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
+    environ, words = {"DATABASE_URL": migrated_url, "RELEASE": "r-7"}, ("--reason", "INC-7", "--state", str(tmp_path))
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
+    assert gate(down, *words, environ=environ).returncode == 0
+    assert desk.verdict_of("r-7")["decision"] == "rollback"
+    refused = gate(*BACK[down], *words, environ=environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
+    assert refused.returncode == 4
+    assert desk.verdict_of("r-7")["decision"] == "rollback"
+    done = gate(*BACK[down], *words, environ=environ)
+    assert done.returncode == 0, done
+    told = desk.verdict_of("r-7")
+    assert (told["decision"], "INC-7: run the gate again" in told["reason"]) == ("hold", True)
 
 
 @pytest.mark.parametrize("kind", ["", "staging"])
