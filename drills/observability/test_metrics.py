@@ -260,6 +260,8 @@ def test_waiting_events_show(scene: Scene) -> None:
     assert seen[-1][1] <= 2 * oldest_s + 10, (
         f"outbox_lag_seconds is {seen[-1][1]:g}; the oldest event that waits is {oldest_s:.0f} s old"
     )
+    if not current().has("event_outbox", "claimed_until"):
+        return
     least_s *= CLAIMED_S / 60
     scene.rows(CLAIM, CLAIMED_S, now["due"], company)
     scene.until_true(lambda: probe() or seen[-1][1] >= least_s, within_s=5.0)
