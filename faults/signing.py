@@ -213,8 +213,8 @@ def reads_look_at_one_header(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), authenticate=twin)
 
 
-def _signed(probe: Probe) -> dict[str, str]:
-    return {"X-Transbot-Signature": probe.sign_v2(_PATH, int(time.time()))}
+def _signed(probe: Probe, path: bytes = _PATH) -> dict[str, str]:
+    return {"X-Transbot-Signature": probe.sign_v2(path, int(time.time()))}
 
 
 @service(
@@ -226,6 +226,20 @@ def _signed(probe: Probe) -> dict[str, str]:
 def secret_of_tokens_signs(settings: Settings) -> Parts:
     def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
         return check_signature(header, message, (*secrets, settings.tokens.secret), now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "The signature of one event's path shows the state of every event.",
+    lambda p: p.get(_EVENT, **_signed(p, _EVENT.replace("ff", "fe").encode())).status_code == 404,
+    (f"{SCOPE}/read-other-path",),
+    names=("401",),
+)
+def states_of_events_bind_no_event(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
 
     return dataclasses.replace(build_parts(settings), signature_check=check)
 

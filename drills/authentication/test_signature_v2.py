@@ -207,8 +207,8 @@ READS: list[Case] = [
     Case("read-without-credentials", "Reading a run without credentials is refused.", None, ("A02",)),
     Case(
         "read-other-path",
-        "The v2 signature of another run's path is refused.",
-        lambda t, _path, now: sign_v2(t.hmac_secret, _run_path().encode(), now),
+        "The v2 signature of another run's path, or another event's, is refused.",
+        lambda t, path, now: sign_v2(t.hmac_secret, f"{path.rpartition('/')[0]}/{new_id('run')}".encode(), now),
         ("A18",),
     ),
     Case(
