@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,10 +12,12 @@ from faults.budget import BUDGETS
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering, requesting
+from replay_service.claim import Selection
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
 
 TOGETHER = ("drill/safety-rails/arguments-together",)
 LATER = {"retry_after": "2999-01-01T00:00:00Z"}
@@ -155,3 +158,25 @@ def _budget_rows_of_a_dry_run(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
         return int(probe.value("SELECT count(*) FROM replay_budgets WHERE company_id = %s", company))
+
+
+@service(
+    "A dry run does not tell which of the named items it would leave.",
+    lambda p: _told_of_a_resolved_item(p) == [],
+    ("drill/dry-run/foreign-ids-hidden",),
+    names=("ineligible",),
+)
+def dry_run_tells_no_ineligible(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
+        found = await release.describe(conn, request, items, limit)
+        return dataclasses.replace(found, ineligible=()) if request.dry_run else found
+
+    return dataclasses.replace(release, describe=describe)
+
+
+def _told_of_a_resolved_item(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, status="resolved")
+        return probe.replay(company, dry_run=True, dlq_ids=ids).json()["ineligible"]

@@ -200,10 +200,21 @@ def lag_in_milliseconds(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", (lag, f"1000 * {lag}"))
 
 
-def _lag_of_a_minute(probe: Probe) -> float:
+@service(
+    "The lag leaves out what a relay has claimed: while agents hang there is none.",
+    lambda p: _lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
+    ("drill/observability/waiting-events-show",),
+    names=("claimed",),
+)
+def claimed_is_no_lag(settings: Settings) -> Parts:
+    waits = "AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
+
+
+def _lag_of_a_minute(probe: Probe, **columns: object) -> float:
     with probe.tenant() as company:
         old, later = probe.rows("SELECT now() - interval '1 minute', now() + interval '1 hour'")[0]
-        put(probe, company, inserted_at=old, next_attempt_at=later)
+        put(probe, company, inserted_at=old, next_attempt_at=later, **columns)
         probe.within(1, lambda: False)
         lines = probe.get("/metrics").text.splitlines()
         return float(next(line.split()[-1] for line in lines if line.startswith("outbox_lag_seconds")))

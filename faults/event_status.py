@@ -135,6 +135,23 @@ def effect_dated_at_the_first_failure(settings: Settings) -> Parts:
     return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.created_at AS effect_at"))
 
 
+@service(
+    "The effect of an event is dated by a zone to the east: it lies hours ahead.",
+    lambda p: _effect_at_of_a_done_event(p) > str(p.value("SELECT now() AT TIME ZONE 'UTC' + interval '1 hour'")),
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("effect_at",),
+)
+def effect_dated_in_another_zone(settings: Settings) -> Parts:
+    return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.updated_at + interval '2 h' AS effect_at"))
+
+
+def _effect_at_of_a_done_event(probe: Probe) -> str:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        return str(_state(probe, event)["effect_at"]).replace("T", " ")
+
+
 def _is_dated_before_its_failure(probe: Probe) -> bool:
     with probe.tenant() as company:
         event = str(probe.event(company).json()["event_id"])

@@ -68,12 +68,59 @@ def payload_without_error_type(settings: Settings) -> Parts:
 
 @service(
     "`dlq_ids` are not part of the payload: other items under the same key are never replayed.",
-    lambda p: _is_duplicate(p, {"dlq_ids": [str(uuid.UUID(int=1))]}, {"dlq_ids": [str(uuid.UUID(int=2))]}),
+    lambda p: _is_duplicate(p, {"dlq_ids": _ids(1)}, {"dlq_ids": _ids(2)}),
     (f"{KEYS}/payload-dlq-ids",),
     names=("422", "dlq_ids"),
 )
 def payload_without_ids(settings: Settings) -> Parts:
     return _hashing(settings, lambda r: [r.company_id, r.max_items, r.force, r.error_type])
+
+
+@service(
+    "The payload is its values, one after the other: 1 and `1x` are 11 and `x`.",
+    lambda p: _is_duplicate(p, {"error_type": "1x"}, {"max_items": 11, "error_type": "x"}),
+    (f"{KEYS}/payload-max",),
+    names=("422", "max"),
+)
+def payload_without_gaps(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.force, r.dlq_ids, f"{r.max_items}{r.error_type or ''}"])
+
+
+@service(
+    "The payload has `error_type` without its case, its spaces and its marks.",
+    lambda p: _is_duplicate(p, {"error_type": "timeout"}, {"error_type": "Timeout"}),
+    (f"{KEYS}/payload-error-type",),
+    names=("422", "error_type"),
+)
+def payload_folds_error_types(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, (r.error_type or "").casefold().strip()])
+
+
+@service(
+    "No `error_type` and the word None are one payload.",
+    lambda p: _is_duplicate(p, {}, {"error_type": "None"}),
+    (f"{KEYS}/payload-error-type",),
+    names=("422", "error_type"),
+)
+def payload_spells_none(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.max_items, r.force, r.dlq_ids, str(r.error_type)])
+
+
+@service(
+    "Of `dlq_ids` the payload has their number and the first of them.",
+    lambda p: _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(1, 3)}),
+    (f"{KEYS}/payload-dlq-ids",),
+    names=("422", "dlq_ids"),
+)
+def payload_has_one_id(settings: Settings) -> Parts:
+    def content(r: ReplayRequest) -> list[Any]:
+        return [r.max_items, r.force, r.error_type, len(r.dlq_ids or ()), *(r.dlq_ids or ())[:1]]
+
+    return _hashing(settings, content)
+
+
+def _ids(*numbers: int) -> list[str]:
+    return [str(uuid.UUID(int=number)) for number in numbers]
 
 
 def _hashing(settings: Settings, content: Callable[[ReplayRequest], list[Any]]) -> Parts:

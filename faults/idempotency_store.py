@@ -207,6 +207,52 @@ def _status_beside_a_stranger(probe: Probe) -> int:
 
 
 @service(
+    "Keys that begin alike have one lock: one replay refuses another.",
+    lambda p: _status_beside_a_like_key(p) == 409,
+    (f"{KEYS}/in-progress",),
+    names=("another key",),
+)
+def lock_shared_by_like_keys(settings: Settings) -> Parts:
+    return altered(
+        settings, "take_key", ("hashtextextended(%(idempotency_key)s", "hashtextextended(left(%(idempotency_key)s, 8)")
+    )
+
+
+def _status_beside_a_like_key(probe: Probe) -> int:
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as holder:
+        held = "SELECT pg_advisory_xact_lock(hashtextextended('witness-', uuid_hash_extended(%s::uuid, 1)))"
+        holder.execute(held.encode(), (company,))
+        return probe.replay(company, idempotency_key="witness-1").status_code
+
+
+@service(
+    "A pause is told to whoever comes with a used key and another payload.",
+    lambda p: _told_while_paused(p) == 409,
+    (f"{KEYS}/duplicate-while-refused",),
+    names=("409",),
+)
+def pause_hides_reuse(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Any:
+        try:
+            return await release.begin_run(conn, request, started)
+        except Refusal:
+            if await release.is_paused(conn, request.company_id):
+                raise Refusal("agents_paused", "The agents of this company are paused.") from None
+            raise
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _told_while_paused(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="w", max_items=1)
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        return probe.replay(company, idempotency_key="w", max_items=2).status_code
+
+
+@service(
     "A request whose key is running elsewhere waits for it instead of being refused at once.",
     lambda p: _seconds_behind_a_lock(p) > 2,
     (f"{KEYS}/in-progress",),

@@ -302,6 +302,24 @@ def returned_rows_kept(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "The wait of a failed item doubles without an end: at last no calendar has its moment, and nothing is settled.",
+    lambda p: _never_settles(p),
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("end of replay run",),
+)
+def retry_without_a_cap(settings: WorkerSettings) -> WorkerParts:
+    capped = "least(%(retry_cap_s)s, %(retry_base_s)s * 2 ^ least(d.retry_count, 30))"
+    endless = "(0 * %(retry_cap_s)s + %(retry_base_s)s * 2 ^ d.retry_count)"
+    return altered_worker(settings, ("settle_item", capped, endless))
+
+
+def _never_settles(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, **FAILS, retry_count=60, max_retries=99)
+        return not probe.settled(probe.replay(company).json()["replay_run_id"], 4)
+
+
+@worker(
     "`retry_after` of a failed item is left as it was: it is due at once.",
     lambda p: not after_run(p, 1, 1, _LETTER)[2],
     (f"{LIFE}/failed-item-is-pending-again",),

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from collections.abc import Callable
 
-from faults.catalogue import service
+from faults.altered import altered_worker
+from faults.catalogue import service, worker
 from faults.probe import Probe
 from replay_service.audit import AuditRow
 from replay_service.composition import build_parts
@@ -15,6 +16,8 @@ from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
 
 ACTS = "drill/tokens/acts-for-the-named-company"
 _COUNTED = "SELECT count(*) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s || ':')"
@@ -95,3 +98,26 @@ def event_of_the_token(settings: Settings) -> Parts:
         return dataclasses.replace(parts, emit=emit)
 
     return _for_each_request(settings, change)
+
+
+@worker(
+    "The effect of an event is filed under the company that its payload names.",
+    lambda p: _effect_astray(p),
+    ("drill/outbox/effects-of-their-tenants",),
+    names=("tenant",),
+)
+def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
+    named = "(SELECT coalesce((x.payload ->> 'company_id')::uuid, x.company_id) FROM event_outbox x WHERE x.id = {}.id)"
+    changes = (("drain_lane", "SELECT r.company_id, 'sql'", "r"), ("settle_delivered", "SELECT h.company_id, %", "h"))
+    return altered_worker(
+        settings, *((name, old, old.replace(f"{row}.company_id", named.format(row))) for name, old, row in changes)
+    )
+
+
+def _effect_astray(probe: Probe) -> bool:
+    with probe.tenant() as own, probe.tenant() as named:
+        probe.event(own, payload={"company_id": named})
+        ask = "SELECT count(*) FROM agent_tasks WHERE company_id = %s"
+        return probe.within(4, lambda: bool(probe.value(ask, own) or probe.value(ask, named))) and bool(
+            probe.value(ask, named)
+        )

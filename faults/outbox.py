@@ -51,6 +51,41 @@ def failing(times: int = -1, **more: Any) -> dict[str, Any]:
 
 
 @worker(
+    "The worker looks whether a tenant's own row is on, and not for how many per cent.",
+    lambda p: _delivers_at_zero(p),
+    ("drill/held/switched-off-is-not-delivered",),
+    names=("0 %",),
+)
+def own_percentage_ignored(settings: WorkerSettings) -> WorkerParts:
+    own = "SELECT f.enabled FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id = t.company_id"
+    asked = _FLAG.removesuffix(" AND ")
+    return altered_worker(settings, *((name, asked, f"coalesce(({own}), {asked})") for name in BOTH))
+
+
+def _delivers_at_zero(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        row = "INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage) VALUES (%s, %s, true, 0)"
+        probe.rows(row, "outbox.enabled", company)
+        return is_done(probe, put(probe, company))
+
+
+@worker(
+    "Events are taken by a pattern of their types: one without a dot is never delivered.",
+    lambda p: _is_left(p, "witness"),
+    (f"{OUTBOX}/any-text-is-delivered",),
+    names=("effect",),
+)
+def types_without_a_dot_are_left(settings: WorkerSettings) -> WorkerParts:
+    some = "e.processed_at IS NULL AND e.dead_at IS NULL\n    AND (e.lane, e.id) >"
+    return altered_worker(settings, *((name, some, f"e.event_type LIKE '%%.%%' AND {some}") for name in BOTH))
+
+
+def _is_left(probe: Probe, event_type: str) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company, event_type=event_type))
+
+
+@worker(
     "The worker delivers events of a paused company.",
     lambda p: _delivers_to_the_paused(p),
     ("drill/pause/events-go-to-the-outbox", "drill/pause/fleet"),

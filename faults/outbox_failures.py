@@ -36,6 +36,18 @@ def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "A dead letter has used up its retries as it comes: no replay may take it.",
+    lambda p: _after_death(p, "SELECT retry_count >= max_retries FROM dead_letter_queue WHERE company_id = %s"),
+    (f"{OUTBOX}/dead-letter-once",),
+    names=("retry",),
+)
+def letter_without_retries(settings: WorkerSettings) -> WorkerParts:
+    columns = ("payload, error_type, error_message)", "payload, error_type, error_message, retry_count)")
+    values = ("h.payload, %(error_type)s, %(error_message)s", "h.payload, %(error_type)s, %(error_message)s, h.ended")
+    return altered_worker(settings, ("settle_failed", *columns), ("settle_failed", *values))
+
+
+@worker(
     "An event goes to the dead letters and is retried all the same: it is in both.",
     lambda p: state_of(p, _ROW, 4, **failing(), attempts=4)[1] is False,
     (f"{OUTBOX}/dead-letter-in-one-transaction",),

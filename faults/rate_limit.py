@@ -40,6 +40,28 @@ def _fifth_after(probe: Probe, seconds: int) -> int:
 
 
 @service(
+    "Retry-After is the wait until the youngest call leaves the window, not the oldest.",
+    lambda p: _wait_after_calls_apart(p) > 200,
+    (f"{LIMIT}/retry-after-is-true",),
+    names=("Retry-After",),
+)
+def waits_for_the_youngest(settings: Settings) -> Parts:
+    oldest = "greatest(1, cardinality(seen.hits) - %(allowed)s + 1)"
+    return altered(settings, "admit_request", (oldest, "cardinality(seen.hits)"))
+
+
+def _wait_after_calls_apart(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows(
+            "INSERT INTO edge_rate_limits (key, hits) VALUES (%s, array_fill(now(), '{2}'))",
+            f"replay:{company}:127.0.0.1",
+        )
+        earlier = "UPDATE edge_rate_limits SET hits = array_prepend(now() - interval '200 s', hits) WHERE key LIKE %s"
+        probe.rows(earlier, f"replay:{company}:%")
+        return int(probe.replay(company, dry_run=True).headers["Retry-After"])
+
+
+@service(
     "The fourth replay request in five minutes is admitted (off by one).",
     lambda p: _statuses(p, 4) == [200] * 4,
     (f"{LIMIT}/fourth-refused", f"{LIMIT}/concurrent-exactly-three", "drill/proof/fourth-call-refused"),

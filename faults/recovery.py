@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg
 
-from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.altered import AlteredDatabase, altered_worker
+from faults.catalogue import service, worker
 from faults.probe import runs
+from replay_service.audit import RefusalLog
+from replay_service.composition import build_parts
+from replay_service.database import QUERIES
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker import process
 from replay_service.worker.door import Connection, connected
 from replay_service.worker.parts import WorkerParts, build_worker_parts
@@ -52,6 +59,42 @@ def _by_own_clock(settings: WorkerSettings, *which: str, now: str = "{}") -> Wor
 )
 def own_clock(settings: WorkerSettings) -> WorkerParts:
     return _by_own_clock(settings)
+
+
+@service(
+    "What is due, and who has called too often, goes by the service's clock.",
+    runs("faults.recovery:own_clock_of_the_service"),
+    SKEWED,
+    names=("clock", "items", "end of replay run"),
+)
+def own_clock_of_the_service(settings: Settings) -> Parts:
+    texts = [QUERIES[name] for name in ("admit_request", "pick_items")]
+    database = AlteredDatabase(settings, _Anew(_ByOwnClock({text.decode(): text for text in texts}, (), "{}")))
+    return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
+
+
+class _Anew(dict[bytes, bytes]):
+    """Statements that are written anew whenever they are asked for."""
+
+    def __init__(self, behind: Mapping[str, bytes]) -> None:
+        super().__init__()
+        self._behind = behind
+
+    def get(self, query: bytes, default: Any = None) -> Any:
+        with contextlib.suppress(KeyError):
+            return self._behind[query.decode()]
+        return default
+
+
+@worker(
+    "Leases of a worker that is asked to end are called done.",
+    runs("faults.recovery:done_at_the_end"),
+    (EACH_PHASE,),
+    names=("effects",),
+)
+def done_at_the_end(settings: WorkerSettings) -> WorkerParts:
+    change = ("SET claimed_until = clock_timestamp()", "SET claimed_until = NULL, processed_at = clock_timestamp()")
+    return altered_worker(settings, ("release_leases", *change))
 
 
 @worker(

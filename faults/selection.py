@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from faults.altered import Change, altered, rewrite
@@ -67,7 +67,7 @@ def _by_id(probe: Probe) -> bool:
 
 @service(
     "Of items of one moment the highest id is taken first.",
-    lambda p: _tied(p),
+    lambda p: _tied(p, max),
     (f"{RAILS}/ties-by-id",),
     names=("id", "tie"),
 )
@@ -75,11 +75,23 @@ def ties_the_other_way(settings: Settings) -> Parts:
     return altered(settings, "pick_items", (_ORDER, "ORDER BY created_at, id DESC\n  LIMIT"))
 
 
-def _tied(probe: Probe) -> bool:
+@service(
+    "Items of one second are taken by their ids, whichever is older.",
+    lambda p: _tied(p, min),
+    (f"{RAILS}/oldest-first",),
+    names=("oldest",),
+)
+def ages_in_whole_seconds(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", (_ORDER, "ORDER BY date_trunc('second', created_at), id\n  LIMIT"))
+
+
+def _tied(probe: Probe, which: Callable[[list[str]], str]) -> bool:
+    """Whether of four items of one second, the lowest id a millisecond younger, this one is taken first."""
     with probe.tenant() as company:
         ids = probe.letters(company, 4)
-        probe.rows("UPDATE dead_letter_queue SET created_at = now() WHERE company_id = %s", company)
-        return bool(probe.replay(company, dry_run=True, max_items=1).json()["items"] == [max(ids)])
+        moment = "date_trunc('second', now()) + (id = %s)::int * interval '1 ms'"
+        probe.rows(f"UPDATE dead_letter_queue SET created_at = {moment} WHERE company_id = %s", min(ids), company)
+        return bool(probe.replay(company, dry_run=True, max_items=1).json()["items"] == [which(ids)])
 
 
 def _first_of_three(probe: Probe) -> int:

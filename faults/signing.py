@@ -10,20 +10,25 @@ from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling
-from replay_service.authentication import authenticate
+from replay_service.authentication import SIGNATURE_HEADER, authenticate
 from replay_service.composition import build_parts
-from replay_service.exchange import Caller, RawHeaders
+from replay_service.database import Connection
+from replay_service.events import accept_event
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.reads import read_event
 from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
 
 SCOPE = "drill/authentication"
+_EVENT = "/events/00000000-0000-4000-8000-0000000000ff"
 _PATH = b"/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 _WHERE = "WHERE key = %s AND company_id IS NULL"
 _GLOBAL = f"feature_flags {_WHERE}"
 
 
-def _v1_while_v2_required(probe: Probe) -> bool:
+def _v1_while_v2_required(probe: Probe, path: str = "/dlq-replay") -> bool:
     key = "security.signing_v2_required"
     before = probe.rows(f"SELECT enabled, rollout_percentage FROM {_GLOBAL}", key)
     try:
@@ -32,7 +37,7 @@ def _v1_while_v2_required(probe: Probe) -> bool:
         else:
             turn = "INSERT INTO feature_flags (key, enabled, rollout_percentage) VALUES (%s, true, 100)"
         probe.rows(turn, key)
-        return is_let_in(answers(probe, probe.sign(dry_body(probe))))
+        return is_let_in(probe.send(dry_body(probe), path=path).status_code)
     finally:
         back = f"UPDATE feature_flags SET enabled = %s, rollout_percentage = %s {_WHERE}"
         for enabled, percentage in before:
@@ -130,10 +135,25 @@ def v2_tolerance_too_small(settings: Settings) -> Parts:
     production=False,
 )
 def v2_never_required(settings: Settings) -> Parts:
-    async def required(_conn: object) -> bool:
-        return False
+    return dataclasses.replace(build_parts(settings), signing_v2_required=_never)
 
-    return dataclasses.replace(build_parts(settings), signing_v2_required=required)
+
+@service(
+    "Of events v1 signatures are accepted although security.signing_v2_required is on.",
+    lambda p: _v1_while_v2_required(p, "/events"),
+    ("drill/flags/signing-v2-required",),
+    names=("event by v1",),
+    production=False,
+)
+def v2_never_required_of_events(settings: Settings) -> Parts:
+    async def accept(parts: Parts, call: Call) -> Reply:
+        return await accept_event(dataclasses.replace(parts, signing_v2_required=_never), call)
+
+    return dataclasses.replace(build_parts(settings), accept_event=accept)
+
+
+async def _never(_conn: Connection) -> bool:
+    return False
 
 
 @service(
@@ -176,6 +196,89 @@ def v2_key_too_short(settings: Settings) -> Parts:
         return caller if found is None else Caller(Signature(found.version, found.mac[:8]), caller.claims)
 
     return calling(settings, short)
+
+
+@service(
+    "A read looks at the first signature alone, and at no token beside it.",
+    lambda p: p.get(_PATH.decode(), **_signed(p), Authorization="Bearer nonsense").status_code == 404,
+    (f"{SCOPE}/two-signatures-good-bad", f"{SCOPE}/bad-token-beside-good-signature"),
+    names=("read", "401"),
+)
+def reads_look_at_one_header(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        ours = [pair for pair in headers if pair[0] == SIGNATURE_HEADER]
+        kept = headers if accepts_v1 or not ours else ours[:1]
+        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+def _signed(probe: Probe, path: bytes = _PATH) -> dict[str, str]:
+    return {"X-Transbot-Signature": probe.sign_v2(path, int(time.time()))}
+
+
+@service(
+    "The secret of tokens signs requests, too.",
+    lambda p: is_let_in(answers(p, p.sign(dry_body(p), p.environ["REPLAY_JWT_SECRET"]))),
+    (f"{SCOPE}/known-secrets",),
+    names=("tokens",),
+)
+def secret_of_tokens_signs(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        return check_signature(header, message, (*secrets, settings.tokens.secret), now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "The signature of one event's path shows the state of every event.",
+    lambda p: p.get(_EVENT, **_signed(p, _EVENT.replace("ff", "fe").encode())).status_code == 404,
+    (f"{SCOPE}/read-other-path",),
+    names=("401",),
+)
+def states_of_events_bind_no_event(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "The state of an event is shown to whoever asks.",
+    lambda p: p.get(_EVENT).status_code == 404,
+    (f"{SCOPE}/read-*",),
+    names=("401",),
+)
+def states_of_events_are_open(settings: Settings) -> Parts:
+    return _reading_events(settings, Caller(None, None))
+
+
+@service(
+    "The state of an event is shown for any signature that is good for nothing else.",
+    lambda p: p.get(_EVENT, **{"X-Transbot-Signature": p.sign(_EVENT.encode())}).status_code == 404,
+    (f"{SCOPE}/read-v1",),
+    names=("401",),
+)
+def states_of_events_take_v1(settings: Settings) -> Parts:
+    return _reading_events(settings, None)
+
+
+def _reading_events(settings: Settings, unknown: Caller | None) -> Parts:
+    """The service whose reads of events take v1; `unknown`: who comes without good credentials."""
+
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        try:
+            return await authenticate(parts, headers, message)
+        except Refusal:
+            if unknown is None:
+                raise
+            return unknown
+
+    async def read(parts: Parts, call: Call, signed_path: bytes, event_id: str) -> Reply:
+        return await read_event(dataclasses.replace(parts, authenticate=twin), call, signed_path, event_id)
+
+    return dataclasses.replace(build_parts(settings), read_event_state=read)
 
 
 @service(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from urllib.parse import urlsplit
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from faults.catalogue import service
 from faults.probe import Probe
@@ -44,3 +45,33 @@ def _is_answered_early(probe: Probe) -> bool:
             return bool(sock.recv(1))
         except TimeoutError:
             return False
+
+
+@service(
+    "The size of a body is counted in characters: of other alphabets three times as much is read.",
+    lambda p: _of_wide_letters(p) != 413,
+    ("drill/http-surface/body-over-the-limit",),
+    names=("413",),
+)
+def sizes_are_counted_in_characters(settings: Settings) -> Parts:
+    async def twin(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+        read: list[bytes] = []
+
+        async def counting() -> Message:
+            message = await receive()
+            read.append(message.get("body", b""))
+            return message
+
+        try:
+            return await read_body(headers, counting, timeout_s)
+        except Refusal as refusal:
+            text = b"".join(read).decode("utf-8", "replace")
+            if refusal.code == "body_too_large" and len(text) <= MAX_BODY_BYTES:
+                return text.encode()
+            raise
+
+    return dataclasses.replace(build_parts(settings), read_body=twin)
+
+
+def _of_wide_letters(probe: Probe) -> int:
+    return probe.send(json.dumps({"x": "\u20ac" * 30_000}, ensure_ascii=False).encode()).status_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from drills.workbench.bench import Bench
@@ -34,7 +35,12 @@ def test_two_signature_headers(case: Case, bench: Bench) -> None:
     bench.opens(bench.signed(body))
     signatures = [bench.mac(body) if good else forged_signature() for good in case.value]
     twice = post(REPLAY, body, *((SIGNATURE, s) for s in signatures), label=case.name)
-    bench.refused(twice, (400, 401))
+    read = bench.signed_read()
+    bench.opens(read)
+    right = read.headers[0]
+    both = tuple(right if good else (SIGNATURE, forged_signature()) for good in case.value)
+    for request in (twice, replace(read, headers=both, label=f"{case.name}, a read")):
+        bench.refused(request, (400, 401))
 
 
 @drill("drill/authentication/bad-token-beside-good-signature", covers=("B24",))
@@ -43,9 +49,9 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
 
     Otherwise a forged token passes wherever something else signs the request.
     """
-    good = bench.signed()
-    bench.opens(good)
-    bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("right signature, wrong token"))
+    for good in (bench.signed(), bench.signed_read()):
+        bench.opens(good)
+        bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("right signature, wrong token"))
 
 
 @drill("drill/authentication/bad-signature-beside-good-token", covers=("B24",))

@@ -39,15 +39,18 @@ def told(bench: Bench, secret: str, place: str, variable: str) -> str:
 
 @drill("drill/authentication/known-secrets", covers=("A04",))
 def test_signatures_by_known_secrets(bench: Bench) -> None:
-    """A signature made with a secret out of documentation, with a well-known default or with none is refused.
+    """A signature made with a secret out of documentation, a well-known default, none or that of tokens is refused.
 
     Otherwise whoever has read the manual can replay events of any tenant. Change the secret at once.
     """
     body, now = bench.body(), bench.clock.now()
+    tried = {secret: told(bench, secret, place, "TRANSBOT_HMAC_SECRET") for secret, place in known_secrets().items()}
+    if of_tokens := bench.target.jwt_secret:
+        tried[of_tokens] = "signed with the secret of tokens"
     bench.shut_all(
         [
-            bench.with_signature(signature, body, told(bench, secret, place, "TRANSBOT_HMAC_SECRET"))
-            for secret, place in known_secrets().items()
+            bench.with_signature(signature, body, label)
+            for secret, label in tried.items()
             for signature in (sign_v1(secret, body), sign_v2(secret, body, now))
         ]
     )

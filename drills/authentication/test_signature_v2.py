@@ -191,19 +191,24 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
     bench.accepted(bench.signed_v2(age_s=case.value, label=f"signed {case.value} s ago"))
 
 
-# --- GET /dlq-replay/{id} ----------------------------------------------------------------------------------------
+# --- GET /dlq-replay/{id} and /events/{id} -----------------------------------------------------------------------
 
 
 def _run_path() -> str:
     return f"{REPLAY}/{new_id('run')}"
 
 
+def _read_paths() -> list[str]:
+    has_events = current().claims("outbox") and "/events/{event_id}" not in current().lacking
+    return [_run_path(), *([f"/events/{new_id('event')}"] * has_events)]
+
+
 READS: list[Case] = [
     Case("read-without-credentials", "Reading a run without credentials is refused.", None, ("A02",)),
     Case(
         "read-other-path",
-        "The v2 signature of another run's path is refused.",
-        lambda t, _path, now: sign_v2(t.hmac_secret, _run_path().encode(), now),
+        "The v2 signature of another run's path, or another event's, is refused.",
+        lambda t, path, now: sign_v2(t.hmac_secret, f"{path.rpartition('/')[0]}/{new_id('run')}".encode(), now),
         ("A18",),
     ),
     Case(
@@ -241,18 +246,19 @@ READS: list[Case] = [
 
 @cases("drill/authentication", READS, where=Where.READ_ONLY, after=SIGNED)
 def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, seen: Observer) -> None:
-    """Reading a run takes a token, or a v2 signature of that very path.
+    """Reading a run or an event takes a token, or a v2 signature of that very path.
 
     Otherwise anyone who captured one request, or none, reads what every tenant replays.
     """
-    path, now = _run_path(), clock.now()
-    good = signed_get(path, target.hmac_secret, now, "an unknown run, correctly signed")
-    seen.expect(good, http.send(good), 404, control=True)
+    now = clock.now()
     forge: Callable[[Target, str, int], str] | None = case.value
-    forged = Request("GET", path, (), b"", case.name)
-    if forge is not None:
-        forged = forged.with_header(SIGNATURE, forge(target, path, now))
-    seen.expect(forged, http.send(forged), 401)
+    for path in _read_paths():
+        good = signed_get(path, target.hmac_secret, now, "of nobody's, correctly signed")
+        seen.expect(good, http.send(good), 404, control=True)
+        forged = Request("GET", path, (), b"", case.name)
+        if forge is not None:
+            forged = forged.with_header(SIGNATURE, forge(target, path, now))
+        seen.expect(forged, http.send(forged), 401)
 
 
 # --- the switch that ends v1 -------------------------------------------------------------------------------------

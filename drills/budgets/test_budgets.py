@@ -185,9 +185,9 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
 
 @drill("drill/budgets/database-refuses-overspending", covers=("G01",))
 def test_database_refuses_overspending(scene: Scene) -> None:
-    """The database itself refuses to raise a `used` above its limit.
+    """The database itself refuses to raise a `used` above its limit, and not to lower one that is above it.
 
-    It is the last guard when a release forgets the budget.
+    It is the last guard when a release forgets the budget. A guard that is in the way of a refund leaves its run open.
     """
     company = scene.company()
     scene.budget(company, daily_limit=5, monthly_limit=5)
@@ -199,6 +199,9 @@ def test_database_refuses_overspending(scene: Scene) -> None:
         )
         assert refused, f"{column} was raised to 6 where the limit is 5"
         scene.seen.count()
+    scene.rows("update public.replay_budgets set daily_limit = 2, monthly_limit = 2 where company_id = %s", company)
+    refund = "update public.replay_budgets set daily_used = 4, monthly_used = 4 where company_id = %s"
+    assert not scene.refused_by_database(refund, company), "a refund was refused where the limit is below what is used"
 
 
 @drill("drill/budgets/dry-run-shows-what-is-left", covers=("G08",), severity=Severity.WARN)

@@ -7,7 +7,7 @@ from functools import partial
 
 from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import POISON, as_jsonb, large_payload
+from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.evidence import Severity, Where
@@ -39,12 +39,13 @@ def test_equal_events_are_two(scene: Scene) -> None:
     Two like orders are two orders: what takes them for one sells one of them, and says that it was a duplicate.
     """
     company = scene.company()
-    sent = [scene.emit(company, key="k", payload={"n": 1}, control=first) for first in (True, False)]
+    payload = dict.fromkeys(("id", "event_id", "idempotency_key"), new_id("event"))  # no column is read from there
+    sent = [scene.emit(company, key="k", payload=payload, control=first) for first in (True, False)]
     told = [answer.get("duplicate") for answer in sent]
     assert told == [False, False], f"of two equal events without ids the answers say duplicate {told}"
     events = [str(answer["event_id"]) for answer in sent]
     assert events[0] != events[1], "two equal events without ids were given one id"
-    scene.delivered(events + scene.write_outbox(company, 2, aggregate_key="k", payload=as_jsonb({"n": 1})))
+    scene.delivered(events + scene.write_outbox(company, 2, aggregate_key="k", payload=as_jsonb(payload)))
 
 
 @drill("drill/outbox/large-payload-is-delivered", covers=("K12",))
@@ -94,6 +95,29 @@ def test_only_drill_events_obey(scene: Scene) -> None:
     scene.delivered(events)
 
 
+@drill("drill/outbox/effect-touches-only-its-event", covers=("K01", "K10"))
+def test_effect_touches_only_its_event(scene: Scene) -> None:
+    """An event whose task had failed gets its effect, and no other task is touched, of its tenant or another's.
+
+    A statement that is short of one condition calls everybody's failures done.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    event, beside, foreign = (new_id("event") for _ in range(3))
+    task = (
+        "insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'failed')"
+    )
+    for owner, of in ((company, event), (company, beside), (other, foreign)):
+        scene.rows(task, owner, of)
+    insert = "insert into public.event_outbox (event_id, company_id, event_type, payload) values (%s, %s, %s, '{}')"
+    scene.rows(insert, event, company, PLAIN_TYPE)
+    scene.delivered([event])
+    scene.seen.control("the event had its effect")
+    states = "select event_id::text as event, status from public.agent_tasks where event_id = any(%s::uuid[])"
+    changed = [r["event"] for r in scene.rows(states, [beside, foreign]) if r["status"] != "failed"]
+    assert not changed, f"{len(changed)} tasks of other events were called completed"
+    scene.seen.count(3)
+
+
 @drill("drill/outbox/effects-of-their-tenants", covers=("J26", "K08"))
 def test_effects_of_their_tenants(scene: Scene) -> None:
     """Each of many events that two tenants write in turn has its effect as its own tenant's.
@@ -105,8 +129,10 @@ def test_effects_of_their_tenants(scene: Scene) -> None:
     owners: dict[str, str] = {}
     with scene.transaction() as connection:
         for _ in range(10):
-            for company in companies:
-                written = scene.write_outbox(company, 1, connection=connection)
+            for company, stranger in zip(companies, companies[::-1], strict=True):
+                # whose an event is, its row says: a payload may name whom it likes
+                names = as_jsonb({"company_id": stranger, "tenant_id": stranger})
+                written = scene.write_outbox(company, 1, connection=connection, payload=names)
                 written += scene.write_outbox(company, 1, connection=connection, aggregate_key="of both")
                 owners |= dict.fromkeys(written, company)
         connection.commit()

@@ -17,6 +17,7 @@ from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.evidence import Severity
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
@@ -257,6 +258,9 @@ def test_dead_letter_once(scene: Scene) -> None:
     states = {str(item["status"]) for item in items}
     assert states == {"pending"}, f"the items are {sorted(states)}; they wait for a replay, so pending is due"
     assert all(item["error_type"] for item in items), "an item gives no error_type"
+    if current().has("dead_letter_queue", "retry_count") and current().has("dead_letter_queue", "max_retries"):
+        spent = scene.count("dead_letter_queue", company, "retry_count >= max_retries")
+        assert spent == 0, f"{spent} of 2 new dead letters have no retry left: no replay may ever take them"
     assert not scene.effects(events), "a dead event has a completed effect"
     scene.in_one_state(company)
     scene.seen.count(5)

@@ -98,8 +98,9 @@ def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
 
     Otherwise a client that obeys it is refused again, or waits in vain.
     """
-    limit.fill(tenant)
+    limit.fill(tenant, 1)
     limit.back_date(tenant, WINDOW_S * 2 / 3)
+    limit.fill(tenant, ADMITTED - 1)
     left = WINDOW_S - limit.age_s(tenant)
     header = limit.limited(limit.request(tenant, "refused")).header("retry-after") or ""
     limit.seen.value(header, f"{left:.1f} s")

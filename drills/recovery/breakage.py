@@ -28,6 +28,8 @@ request_drill = partial(
 )
 """A check of requests under fire: id, covers and where are its own."""
 
+END_S = 8.0
+"""How long a process that is asked to end may take; what a machine gives it is longer, mostly."""
 DRAIN_S = 20.0
 """How long a drill's backlog may take to drain when the faults have stopped and its claims have run out."""
 
@@ -45,10 +47,13 @@ def named(control: Control, kind: str) -> list[str]:
     return [p.name for p in control.processes() if p.name.startswith(kind)]
 
 
-def kill_all(control: Control, kind: str) -> None:
-    """Kill every process of a kind, and return when they are gone."""
+def kill_all(control: Control, kind: str, signal: str = "SIGKILL") -> None:
+    """Kill every process of a kind, or ask it to end, and return when they are gone, or after END_S."""
     for name in named(control, kind):
-        control.kill(name)
+        control.kill(name, signal)
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline and any(p.pid for p in control.processes() if p.name.startswith(kind)):
+        time.sleep(0.05)
 
 
 def terminate_backends(scene: Scene, role: str) -> int:

@@ -1,4 +1,6 @@
-"""Workers under a wrong wall clock: what is due, whose a claim is and when it is tried again, the database decides."""
+"""Processes under a wrong wall clock: what is due, whose a claim is, when it is tried again and who has called too
+often, the database decides.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,9 @@ from public.event_outbox where company_id = %s and processed_at is null and dead
 """Of the slow events alone: a claim that was put in by hand is not a worker's."""
 
 
+HIT = "select extract(epoch from max(window_start) - now())::float8 from public.edge_rate_limits where key like %s"
+
+
 @dataclass(frozen=True)
 class Work:
     """What is given to a worker: `keyed` must come in order, `all` must come, `kept_back` must not come yet."""
@@ -42,7 +47,8 @@ class Work:
 
 @delivery_drill("drill/recovery/worker-clock-skewed", covers=("K05", "K08", "K15"), where=Where.REFERENCE)
 def test_worker_clock_skewed(scene: Scene) -> None:
-    """Workers whose clock is ten minutes ahead, or behind, deliver what is due, once and in order, and nothing else.
+    """Workers whose clock is ten minutes ahead, or behind, deliver what is due, once, in order, and nothing else; and
+    a service with such a clock replays what is due, and counts its calls, by that of the database.
 
     A claim that goes by the worker's clock is stolen while its owner works, or kept for minutes after its owner died.
     """
@@ -50,6 +56,7 @@ def test_worker_clock_skewed(scene: Scene) -> None:
         for skew_s in (SKEW_S, -SKEW_S):
             company, other = scene.company(), scene.company(items=5)
             scene.tenants.add_items(other, 1, payload='{"drill": {"fail_times": -1}}')
+            scene.tenants.add_items(other, 1, retry_after=scene.value("select now() + %s::interval", FAR))
             _set_clocks(scene, control, skew_s)
             given = _give(scene, company)
             lease_s = _lease(scene, company)
@@ -67,13 +74,13 @@ def test_worker_clock_skewed(scene: Scene) -> None:
 
 
 def _set_clocks(scene: Scene, control: Control, skew_s: float) -> None:
-    """Start every worker with a wrong clock; the second, where there is one, is wrong the other way."""
-    workers = named(control, "worker")
-    for index, worker in enumerate(workers):
-        control.restart(worker, clock_s=skew_s if index % 2 == 0 else -skew_s)
+    """Start every worker and service with a wrong clock; the second, where there is one, is wrong the other way."""
+    names = [*named(control, "worker"), *named(control, "service")]
+    for index, name in enumerate(names):
+        control.restart(name, clock_s=skew_s if index % 2 == 0 else -skew_s)
     control.wait_ready()
-    wrong = [p.clock_s for p in control.processes() if p.name in workers and p.pid]
-    scene.seen.require(wrong and all(wrong), "the workers could not be started with a wrong clock")
+    wrong = [p.clock_s for p in control.processes() if p.name in names and p.pid]
+    scene.seen.require(wrong and all(wrong), "the processes could not be started with a wrong clock")
     scene.seen.details["clocks"] = [*wrong]
 
 
@@ -119,14 +126,19 @@ def _judge_events(scene: Scene, given: Work, skew_s: float) -> None:
 
 
 def _judge_replay(scene: Scene, company: str, skew_s: float) -> None:
-    """A run of 6 items, of which one fails, ends as it should; the failed one is due again by the database's clock."""
-    run = str(scene.run(company, max=6)["replay_run_id"])
+    """A run of 6 items, of which one fails, ends as it should; the failed one is due again by the database's clock. The
+    seventh is not due by it, and the call is counted by it.
+    """
+    run = str(scene.run(company, max=7)["replay_run_id"])
     row = scene.ended(run)
+    if scene.claims("rate-limit"):
+        off_s = float(scene.value(HIT, f"replay:{company}:%") or 0)
+        assert abs(off_s) < NEAR_S, f"with the clock {skew_s:+g} s wrong, a call is counted {off_s:.0f} s from now"
     counts = (row["status"], row["success_count"], row["failure_count"])
     assert counts == ("completed", 5, 1), f"with the clock {skew_s:+g} s wrong, 5 good items and a bad one: {counts}"
     retry_s = scene.value(
         "select extract(epoch from retry_after - now())::float8 from public.dead_letter_queue"
-        " where company_id = %s and status = 'pending'",
+        " where company_id = %s and status = 'pending' and retry_count > 0",
         company,
     )
     assert retry_s is not None, f"with the clock {skew_s:+g} s wrong, the item that failed is not pending again"

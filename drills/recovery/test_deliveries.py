@@ -23,14 +23,15 @@ TAKEN = ("in_flight", "processed")
 """Whether a worker marks an event while its agent works, or (wrongly) before, it has taken it up."""
 
 PHASES = (
-    ((), 0, 60),  # before a claim
-    (TAKEN, 0, 1500),  # just after one
-    (TAKEN, 100, 1500),  # while the agent works
-    (TAKEN, 60, 60),  # about when it is acknowledged
-    (("processed",), 0, 1500),  # some are acknowledged; nothing may be that the agent still works at
+    ((), 0, 60, "SIGKILL"),  # before a claim
+    (TAKEN, 0, 1500, "SIGKILL"),  # just after one
+    (TAKEN, 100, 1500, "SIGKILL"),  # while the agent works
+    (TAKEN, 60, 60, "SIGKILL"),  # about when it is acknowledged
+    (("processed",), 0, 1500, "SIGKILL"),  # some are acknowledged; nothing may be that the agent still works at
+    (TAKEN, 0, 5000, "SIGTERM"),  # asked to end while the agent takes longer than it may be waited for
 )
-"""What is seen of the events before the kill, how long is waited then, and how long the agent takes for some of them.
-The longer times are longer than any look at the database on a busy machine.
+"""What is seen of the events before the end, how long is waited then, how long the agent takes for some of them, and
+the signal. The longer times are longer than any look at the database on a busy machine.
 """
 STANDS_S = 0.5
 """Who is at work on events of 60 ms finishes one within that time."""
@@ -72,7 +73,8 @@ def _any_is(scene: Scene, company: str, events: list[str], *states: str) -> bool
 
 @delivery_drill("drill/recovery/worker-killed-in-each-phase", covers=("K06", "K07"), where=Where.REFERENCE)
 def test_worker_killed_in_each_phase(scene: Scene) -> None:
-    """Workers killed while they claim, while the agent works and while they acknowledge lose no event and double none.
+    """Workers killed while they claim, while the agent works and while they acknowledge lose no event and double none;
+    nor do those that are asked to end.
 
     A kill is an ordinary deployment, seen from inside.
     """
@@ -80,12 +82,12 @@ def test_worker_killed_in_each_phase(scene: Scene) -> None:
     events: list[str] = []
     reached = 0
     with processes(scene) as control:
-        for states, wait_ms, delay_ms in PHASES:
+        for states, wait_ms, delay_ms, signal in PHASES:
             fresh = work(scene, company, delay_ms)
             events += fresh
             reached += not states or _reached(scene, company, fresh, states)
             time.sleep(wait_ms / 1000)
-            kill_all(control, "worker")
+            kill_all(control, "worker", signal)
             control.mend()
             let_claims_run_out(scene, company)
     assert_recovered(scene, company, events)

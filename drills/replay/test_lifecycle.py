@@ -25,22 +25,25 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     tomorrow = scene.value("select now() + interval '1 day'")
-    # it is the last retry that it has: pending it is all the same
-    scene.tenants.add_items(company, 1, payload=POISON, retry_count=1, max_retries=2, retry_after=tomorrow)
-    before = scene.items(company)[0]
-    run = str(scene.run(company, max=1, force=True)["replay_run_id"])
+    # of one it is the last retry, and of one the sixtieth: a wait that doubles each time is longer than any calendar
+    retries = ((1, 2), (60, 99))
+    wait = {"payload": POISON, "retry_after": tomorrow}
+    scene.tenants.add_rows(company, [{**wait, "retry_count": n, "max_retries": of} for n, of in retries])
+    found = scene.items(company)
+    run = str(scene.run(company, max=2, force=True)["replay_run_id"])
     row = scene.ended(run)
     items = scene.items(company)
-    assert len(items) == 1, f"a failed replay left {len(items)} rows of one item"
-    after = items[0]
-    assert after["id"] == before["id"], "the failed item is a new row; due: the same row, tried once more"
-    assert after["status"] == "pending", f"the failed item is {after['status']!r}"
-    assert after["retry_count"] == 2, f"retry_count went from 1 to {after['retry_count']}; due: 2"
-    later = after["retry_after"] > before["retry_after"]
-    assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
-    assert (row["success_count"], row["failure_count"]) == (0, 1), f"the run counts {row['success_count']} successes"
+    assert len(items) == 2, f"a failed replay left {len(items)} rows of two items"
+    for before, after, (tried, _) in zip(found, items, retries, strict=True):
+        assert after["id"] == before["id"], "the failed item is a new row; due: the same row, tried once more"
+        assert after["status"] == "pending", f"the failed item is {after['status']!r}"
+        counted = after["retry_count"] == tried + 1
+        assert counted, f"retry_count went from {tried} to {after['retry_count']}; due: {tried + 1}"
+        later = after["retry_after"] > before["retry_after"]
+        assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
+    assert (row["success_count"], row["failure_count"]) == (0, 2), f"the run counts {row['success_count']} successes"
     scene.in_one_state(company)
-    scene.seen.count(6)
+    scene.seen.count(12)
 
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))

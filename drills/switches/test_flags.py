@@ -29,9 +29,9 @@ V2_FLAG = "security.signing_v2_required"
 SAME_EFFECT = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
 """
-HALF_AN_EVENT = """
-select count(*) from public.events e
-where e.id = %s and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
+EVENTS = "select count(*) from public.events e where e.id = %s"
+HALF_AN_EVENT = f"""
+{EVENTS} and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
 """
 
 
@@ -111,9 +111,11 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
         answer = scene.in_background(scene.event_request(company, event_id=event))
         waits = scene.somebody_waits(held, within_s=3)
         half = scene.until_true(lambda: scene.number(HALF_AN_EVENT, event) > 0, within_s=0.5)
+        early = answer.done() and answer.result().status == 202 and not scene.number(EVENTS, event)
     scene.until_true(answer.done, within_s=5)
     assert not half, "an event of the direct path was there before its effect"
-    written = scene.number("select count(*) from public.events where id = %s", event)
+    assert not early, "an event was accepted before it was written: whoever is killed in between loses it"
+    written = scene.number(EVENTS, event)
     scene.seen.require(waits or written, "the event neither waited for the effect's row nor was it written")
     scene.seen.count()
 
@@ -264,15 +266,19 @@ def test_signing_v2_required(scene: Scene) -> None:
 
     Without it there is no way to end the use of signatures that bind no time.
     """
-    body = encode_body(replay_fields(scene.company(items=1), dry_run=True))
-    v1 = scene.signer.v1(REPLAY, body, "signed by v1")
-    v2 = scene.signer.v2(REPLAY, body, "signed by v2")
+    company = scene.company(items=1)
+    body, event = encode_body(replay_fields(company, dry_run=True)), scene.event_request(company).body
+    v1, event_v1 = scene.signer.v1(REPLAY, body, "signed by v1"), scene.signer.v1("/events", event, "event by v1")
+    v2, event_v2 = scene.signer.v2(REPLAY, body, "signed by v2"), scene.signer.v2("/events", event, "event by v2")
     found_on = scene.is_on_for_everybody(V2_FLAG)
     if not found_on:
         scene.expect(v1, 200, control=True)
     with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         scene.expect(v1, 401)
         scene.expect(v2, 200, control=True)
+        if scene.claims("outbox") and "/events" not in current().lacking:
+            scene.expect(event_v1, 401)
+            scene.expect(event_v2, 202, control=True)
 
 
 @drill("drill/flags/global-switch-is-wired", covers=("H01",), where=Where.DISRUPTIVE, phase="last")

@@ -26,18 +26,24 @@ HELD = 2500
 @drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
     """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old, also those
-    that were tried before.
+    that were tried before; so are those of one whose own row says 0 %.
 
     A rollback that goes on delivering is none; one that drops what was accepted is a loss.
     """
-    company, other = scene.company("a"), scene.company("b")
+    company, other, nobody = (scene.company(label) for label in "abc")
+    known = [str(scene.emit(one, control=True)["event_id"]) for one in (company, nobody)]
+    scene.delivered(known)
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    scene.set_flag(nobody, OUTBOX_FLAG, enabled=True, percentage=0)
+    scene.passes_by(other, 1)
     old = scene.value("select now() - interval '2 days'")
     events = scene.write_outbox(company, 2, inserted_at=old) + scene.write_outbox(company, 4)
     events += scene.write_each_kind(company, attempts=1)
+    at_zero = scene.write_each_kind(nobody)
     scene.passes_by(other, 3)
     assert not scene.effects(events), "an event of a switched-off tenant was delivered"
-    states = [r["state"] for r in scene.outbox(company)]
+    assert not scene.effects(at_zero), "an event of a tenant whose outbox is on for 0 % was delivered"
+    states = [r["state"] for r in scene.outbox(company) if r["event"] not in known]
     assert states == ["pending"] * 8, f"the held rows, of which two are old and two have failed once, are {states}"
     letters = len(scene.items(company))
     assert letters == 0, f"{letters} held events are in the dead letter queue"

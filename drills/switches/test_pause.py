@@ -127,7 +127,9 @@ def test_events_go_to_the_outbox(scene: Scene) -> None:
     A pause that drops or delivers events is an outage, or no pause.
     """
     paused, other = scene.company("a"), scene.company("b")
+    scene.delivered([str(scene.emit(paused, control=True)["event_id"])])  # a relay knows it, as one that is not paused
     scene.pause(paused)
+    scene.passes_by(other, 1)
     answers = [scene.emit(paused, key="k", payload={"n": n}) for n in range(3)]
     paths = {a["path"] for a in answers}
     assert paths == {"outbox"}, f"events of a paused tenant took the paths {sorted(paths)}"

@@ -186,8 +186,16 @@ LEEWAY: list[Case] = [
         "A token issued 12 s in the future is accepted: 30 s leeway.",
         lambda m, now: m(iat=now + LEEWAY_S * 2 // 5),
     ),
-    Case("already-valid", "A token whose `nbf` has passed is accepted.", lambda m, now: m(nbf=now - 60)),
-    Case("without-iat", "A token without `iat` is accepted: it is not required.", lambda m, _now: m(iat=MISSING)),
+    Case(
+        "valid-within-leeway",
+        "A token that is valid 12 s from now is accepted: 30 s leeway.",
+        lambda m, now: m(nbf=now + LEEWAY_S * 2 // 5),
+    ),
+    Case(
+        "without-iat",
+        "A token without `iat`, and without `typ` in its header, is accepted: neither is required.",
+        lambda m, _now: m(iat=MISSING, header={"alg": "HS256"}),
+    ),
 ]
 
 

@@ -333,7 +333,7 @@ def test_foreign_event_hidden(
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))
 def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
-    """A company_admin emits events for its own company only.
+    """A company_admin emits events for its own company only, and a role that may replay nothing emits none.
 
     Otherwise one tenant writes another's business events.
     """
@@ -341,4 +341,7 @@ def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: M
     own = token_post("/events", {"company_id": tenant, **fields}, token.for_company(tenant), "own company")
     seen.expect(own, http.send(own), 202, control=True)
     foreign = token_post("/events", {"company_id": other, **fields}, token.for_company(tenant), "foreign company")
-    seen.expect(foreign, http.send(foreign), 403)
+    viewer = token(role="viewer", company_id=tenant)
+    staff = token_post("/events", {"company_id": tenant, **fields}, viewer, "own company, a role that may nothing")
+    for refused in (foreign, staff):
+        seen.expect(refused, http.send(refused), 403)

@@ -26,6 +26,7 @@ from gates.deployment.requests import (
     post,
     sign_v1,
     sign_v2,
+    signed_get,
     signed_post_v2,
     token_post,
 )
@@ -108,6 +109,10 @@ class Bench:
         """A correct v2 signature over these bytes, of that age."""
         chosen = self.body() if body is None else body
         return signed_post_v2(REPLAY, chosen, self.signer.secret, self.clock.now() - age_s, label)
+
+    def signed_read(self) -> Request:
+        """A read of a run that nobody has, correctly signed."""
+        return signed_get(f"{REPLAY}/{new_id('run')}", self.signer.secret, self.clock.now(), "a read")
 
     def with_signature(self, signature: str, body: bytes | None = None, label: str = "") -> Request:
         """A valid body with this signature header."""

@@ -191,7 +191,11 @@ proxy(
     refuses(lambda sent: is_later(sent, "iat")),
     (f"{TOKENS}/issued-within-leeway",),
 )
-proxy("tokens/nbf-is-not-understood", refuses(lambda sent: "nbf" in claims_of(sent)), (f"{TOKENS}/already-valid",))
+proxy("tokens/nbf-has-no-leeway", refuses(lambda sent: is_later(sent, "nbf")), (f"{TOKENS}/valid-within-leeway",))
+proxy("tokens/typ-is-required", refuses(lambda sent: "typ" not in header_of(sent)), (f"{TOKENS}/without-iat",))
+proxy(
+    "tokens/nbf-is-not-understood", refuses(lambda sent: "nbf" in claims_of(sent)), (f"{TOKENS}/valid-within-leeway",)
+)
 proxy(
     "tokens/the-default-secret-of-supabase-signs",
     excuses(lambda _world, sent: signed_with(sent, "super-secret-jwt-token-with-at-least-32-characters-long")),

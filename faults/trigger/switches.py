@@ -180,3 +180,10 @@ trigger(
     tuple(f"drill/residue/{name}" for name in ("no-rows-left", "flags-as-found", "pauses-as-found")),
     timing="after",
 )
+function(
+    "budgets/what-is-above-the-limit-stands",
+    "replay_budgets_cap",
+    released("replay_budgets_cap", *((f"> {period}_before", f"<> {period}_before") for period in ("daily", "monthly"))),
+    ("drill/budgets/database-refuses-overspending",),
+    "What is used and above the limit cannot be lowered: a run cannot give back.",
+)

@@ -1,0 +1,117 @@
+"""The payload of a key: which two requests are one, and which are another."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+from drills.workbench.bench import Bench
+from drills.workbench.checks import SIGNED, TENANTS, Case, cases
+from drills.workbench.credentials import REPLAY
+from drills.workbench.scene import Scene, new_key
+from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
+from gates.deployment.ids import ids_have_spellings
+from gates.deployment.requests import replay_fields
+from gates.evidence import Severity
+
+drill = partial(check, needs=TENANTS, after=SIGNED)
+
+NO_ITEM = "00000000-0000-4000-8000-0000000000aa"
+OTHERS = [NO_ITEM.replace("aa", "a" + digit) for digit in "bc"]
+PLAIN: dict[str, Any] = {"max": 1, "error_type": "none-such"}
+PAYLOADS: list[Case] = [
+    Case(
+        "payload-max",
+        "Another `max` is another payload, also where what stands beside it makes up for the digit.",
+        [
+            (PLAIN, {**PLAIN, "max": 2}),
+            ({"max": 1, "error_type": "1x"}, {"max": 11, "error_type": "x"}),
+            ({"max": 1, "error_type": "x1"}, {"max": 11, "error_type": "x"}),
+        ],
+    ),
+    Case("payload-force", "Another `force` is another payload.", [(PLAIN, {**PLAIN, "force": True})]),
+    Case(
+        "payload-error-type",
+        "Another `error_type` is another payload, be it in another case, a space longer, or the word for none.",
+        [
+            *((PLAIN, {**PLAIN, "error_type": kind}) for kind in ("another", "None-such", "none-such ")),
+            *(({"max": 1}, {"max": 1, "error_type": none}) for none in ("None", "null")),
+        ],
+    ),
+    Case(
+        "payload-dlq-ids",
+        "Other `dlq_ids` are another payload, also where they are as many or begin alike.",
+        [
+            (PLAIN, {**PLAIN, "dlq_ids": [NO_ITEM]}),
+            ({**PLAIN, "dlq_ids": [NO_ITEM]}, {**PLAIN, "dlq_ids": OTHERS[:1]}),
+            ({**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[0]]}, {**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[1]]}),
+        ],
+    ),
+]
+
+
+NAMED: list[Case] = [
+    Case("beside-ids-max", "Another `max` beside the same items is another payload.", {"max": 2}),
+    Case("beside-ids-force", "Another `force` beside the same items is another payload.", {"force": True}),
+    Case(
+        "beside-ids-error-type",
+        "Another `error_type` beside the same items is another payload.",
+        {"error_type": "another"},
+    ),
+]
+
+
+@cases("drill/idempotency", PAYLOADS, needs=TENANTS, after=SIGNED, covers=("D02",))
+def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
+    """A key with a payload that differs in one field is refused with 422.
+
+    Otherwise that field is no part of the payload: a different request passes for a repeated one.
+    """
+    for first, other in case.value:
+        key = new_key()
+        scene.replay(tenant, label=f"first, {first}", control=True, idempotency_key=key, **first)
+        scene.replay(tenant, 422, "idempotency_key_reused", label=f"then {other}", idempotency_key=key, **other)
+        scene.reset_limit(tenant)
+
+
+@cases("drill/idempotency", NAMED, needs=TENANTS, after=SIGNED, covers=("D02",))
+def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> None:
+    """The same, where items are named: what they are does not make the other fields count for less.
+
+    A comparison that begins with the ids, and ends with them, takes a different request for a repeated one.
+    """
+    base: dict[str, Any] = {"error_type": "none-such", "dlq_ids": [NO_ITEM], "idempotency_key": new_key()}
+    scene.replay(tenant, label="first", control=True, **base)
+    scene.replay(tenant, 422, "idempotency_key_reused", label=case.name, **{**base, **case.value})
+
+
+@drill("drill/idempotency/defaults-are-equal", severity=Severity.WARN, covers=("D17",))
+def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
+    """Leaving a field out and giving its default are the same payload.
+
+    Otherwise two versions of one client refuse each other's retries.
+    """
+    key = new_key()
+    scene.replay(tenant, label="defaults left out", control=True, idempotency_key=key)
+    whole: dict[str, Any] = {"max": current().limit("default_batch"), "dry_run": False, "force": False}
+    again = scene.replay(tenant, label="defaults given", idempotency_key=key, **whole).json()
+    assert again.get("duplicate") is True, "the request with its defaults spelt out is not taken for the same"
+
+
+@drill("drill/idempotency/spelling-is-equal", severity=Severity.WARN, covers=("D17",))
+def test_spelling_is_equal(scene: Scene, bench: Bench, tenant: str) -> None:
+    """Spaces, the order of keys and the case of the company id make no other payload.
+
+    Otherwise a retry through another JSON library is refused.
+    """
+    fields = replay_fields(tenant, max=3, idempotency_key=new_key())
+    scene.replay(tenant, label="first", control=True, **{k: v for k, v in fields.items() if k != "company_id"})
+    for label, spelt in (
+        ("reordered and spaced", json.dumps(dict(reversed(fields.items())), indent=1)),
+        *([("company in upper case", json.dumps({**fields, "company_id": tenant.upper()}))] * ids_have_spellings()),
+    ):
+        request = bench.signer.post(REPLAY, spelt.encode(), label)
+        answer = scene.expect(request, 200)
+        assert answer.json().get("duplicate") is True, f'{label}: not answered as a duplicate; due: "duplicate": true'

@@ -1,0 +1,175 @@
+"""Faults of what POST /events takes and tells: bodies read with a lenient reader, and answers that say too much."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from faults.catalogue import service
+from faults.probe import Probe
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.database import Connection, fetch_value
+from replay_service.events import accept_event, emit
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings
+from replay_service.strict_json import JsonRefused, parse
+from replay_service.validation import EventRequest, as_uuid, read_event
+
+REFUSED = ("drill/outbox/refused-leaves-nothing",)
+_ID = "00000000-0000-4000-8000-0000000000e7"
+
+
+@service(
+    "Of a name that comes twice in an event the last one counts.",
+    lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{_ID}"') == 202,
+    REFUSED,
+    names=("202",),
+)
+def repeated_names_are_overlooked(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        try:
+            parse(raw)
+        except JsonRefused as refused:
+            if "repeat" in str(refused):
+                return read_event(json.dumps(json.loads(raw)).encode())
+        return read_event(raw)
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+@service(
+    "Half a character in the name of a member is a server error: only values are looked at.",
+    lambda p: _status(p, r'"payload":{"\ud800":1}') == 500,
+    REFUSED,
+    names=("500",),
+)
+def odd_names_are_server_errors(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        if re.search(rb'"\\ud8..":', raw):
+            raise ValueError("the database refuses the text")
+        return read_event(raw)
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _status(probe: Probe, members: str) -> int:
+    with probe.tenant() as company:
+        body = f'{{"company_id":"{company}","event_type":"witness.done",{members}}}'
+        return probe.send(body.encode(), path="/events").status_code
+
+
+@service(
+    "Whoever uses the id of another tenant's event is shown that event.",
+    lambda p: _is_shown(p),
+    ("drill/outbox/event-id-of-another-tenant",),
+    names=("payload",),
+)
+def known_ids_show_their_event(settings: Settings) -> Parts:
+    async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        try:
+            return await emit(conn, request, event_id)
+        except Refusal as refusal:
+            found = await conn.execute(b"SELECT payload::text FROM public.events WHERE id = %s::uuid", (event_id,))
+            raise Refusal(refusal.code, f"{refusal.detail} It is {await found.fetchone()}.") from None
+
+    return dataclasses.replace(build_parts(settings), emit=twin)
+
+
+def _is_shown(probe: Probe) -> bool:
+    with probe.tenant() as first, probe.tenant() as second:
+        probe.event(first, event_id=_ID, payload={"note": "not yours"})
+        return "not yours" in probe.event(second, event_id=_ID).text
+
+
+@service(
+    "An event without an id has the one that is in its payload: two orders of one customer are one.",
+    lambda p: _id_given(p) == _ID,
+    ("drill/outbox/equal-events-are-two",),
+    names=("duplicate", "id"),
+)
+def id_of_the_payload(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        request = read_event(raw)
+        return dataclasses.replace(request, event_id=request.event_id or as_uuid(request.payload.get("id")))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _id_given(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"id": _ID}).json()["event_id"]
+
+
+@service(
+    "An event is accepted, and written afterwards: whoever is killed in between loses it.",
+    lambda p: _is_accepted_unwritten(p),
+    ("drill/flags/direct-effect-with-its-event",),
+    names=("accepted",),
+)
+def accepted_before_it_is_written(settings: Settings) -> Parts:
+    release, writing = build_parts(settings), set[asyncio.Task[Any]]()
+
+    async def accept(parts: Parts, call: Call) -> Reply:
+        task = asyncio.create_task(accept_event(parts, call))
+        writing.add(task)
+        task.add_done_callback(writing.discard)
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(asyncio.shield(task), 0.1)
+        path = "direct" if await _is_direct(parts, request := parts.read_event(call.body)) else "outbox"
+        return Reply(202, {"event_id": request.event_id or parts.new_id(), "path": path, "duplicate": False})
+
+    return dataclasses.replace(release, accept_event=accept)
+
+
+async def _is_direct(parts: Parts, request: EventRequest) -> bool:
+    async with parts.database.connection() as conn:
+        return bool(await fetch_value(conn, "event_path", company_id=request.company_id) == "direct")
+
+
+def _is_accepted_unwritten(probe: Probe) -> bool:
+    with probe.tenant() as company, locked(probe):
+        return probe.event(company, event_id=_ID).status_code == 202
+
+
+@contextlib.contextmanager
+def locked(probe: Probe) -> Iterator[None]:
+    """The table of events, locked for a second at most by a session of its own."""
+    with psycopg.connect(probe.environ["DATABASE_URL"]) as held:
+        held.execute("LOCK TABLE public.events IN EXCLUSIVE MODE")
+        yield
+
+
+@service(
+    "Whoever has a token of a tenant may send its events, whatever the role.",
+    lambda p: _sends(p, "viewer") == 202,
+    ("drill/tokens/foreign-event-refused",),
+    names=("202",),
+)
+def any_role_sends_events(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        if caller.claims is None or caller.has_role:
+            return caller
+        return dataclasses.replace(caller, claims=dataclasses.replace(caller.claims, role="company_admin"))
+
+    async def accept(parts: Parts, call: Call) -> Reply:
+        return await accept_event(dataclasses.replace(parts, authenticate=twin), call)
+
+    return dataclasses.replace(build_parts(settings), accept_event=accept)
+
+
+def _sends(probe: Probe, role: str) -> int:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "event_type": "witness.done", "payload": {}}).encode()
+        headers = probe.as_token(probe.token({"role": role, "company_id": company}))
+        return probe.send(body, headers, "/events").status_code
