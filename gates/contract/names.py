@@ -28,8 +28,23 @@ ID_KINDS: Mapping[str, str] = {
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
 CLAIMS_SETTING = "request.jwt.claims"
+MOST_CALLS = 1000
+"""So many calls of one row are looked at, where it counts some."""
 UNCLAIMED = "unclaimed"
 """Beside what `names:` says: the areas that the deployment does not claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCalls:
+    """Where the rate limit has a row for each call, or for those of a moment. All are real columns but `time`.
+
+    time: SQL of when; number: of how many calls, empty: of one; company, address: of whom, where no column has both.
+    """
+
+    time: str
+    number: str = ""
+    company: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,9 @@ class RelationNames:
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
     written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
-    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count.
+    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count;
+    calls: of the rate limit, where a row is one call, or some: a row of the contract is then a group of real ones, and
+    `expressions` are those of a group of one.
     """
 
     contract: Relation
@@ -54,6 +71,7 @@ class RelationNames:
     is_empty: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
     rows: str = ""
+    calls: LimitCalls | None = None
 
     def is_writable(self, column: str) -> bool:
         """Whether a value of the contract can be stored."""
@@ -182,7 +200,9 @@ class Names:
             said += [member] * ("answer" in places) + [f"json of {member}"] * bool(OUTSIDE & places)
         signature: Mapping[str, str] = http.get("signature", {})
         said += ["signature without a time"] * ("v2" in signature and "form" not in signature)
-        said += [f"{name}.{column}" for name, relation in self.relations.items() for column in sorted(relation.absent)]
+        for name, relation in self.relations.items():
+            said += [f"{name}.{column}" for column in sorted(relation.absent)]
+            said += [f"{name}.hits"] * bool(relation.calls)  # no one row holds them
         return (*said, *(name for name, relation in self.relations.items() if not relation.name))
 
     def limit(self, name: str) -> int:
@@ -250,16 +270,18 @@ def names_of(given: Mapping[str, Any]) -> Names:
         return Names()
     schema = str(given.get("schema", "public"))
     whole = contract()
+    ids = {ID_KINDS[n]: "text" if "{" in t else t for n, t in given.get("ids", {}).items() if t != "uuid"}
     tables = _with_flag_keys(given.get("tables", {}))
     functions = given.get("functions", {})
     return Names(
         given=given,
         relations={
-            n: _relation(r, schema, tables.get(n, {}), given.get(UNCLAIMED, ())) for n, r in whole.relations.items()
+            n: _relation(r, schema, _spelled_out(tables.get(n, {}), ids), given.get(UNCLAIMED, ()))
+            for n, r in whole.relations.items()
         },
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
         roles=dict(given.get("roles", {})),
-        ids={ID_KINDS[n]: "text" if "{" in t else t for n, t in given.get("ids", {}).items() if t != "uuid"},
+        ids=ids,
         id_forms={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if "{" in t},
         members=_members(given["members"], schema) if "members" in given else None,
     )
@@ -300,7 +322,48 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         given.get("also", {}),
         written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
         rows=str(given.get("rows", "")),
+        calls=_limit_calls(given["calls"]) if "calls" in given else None,
     )
+
+
+def _spelled_out(given: Mapping[str, Any], ids: Mapping[str, str]) -> Mapping[str, Any]:
+    """What is said of a table, with the columns that `calls` says."""
+    if "calls" not in given:
+        return given
+    return {**given, "columns": {**given.get("columns", {}), **_of_calls(given["calls"], ids.get("company", "uuid"))}}
+
+
+def _limit_calls(given: Mapping[str, Any]) -> LimitCalls:
+    at = given["at"]
+    time = quoted_name(at) if isinstance(at, str) else f"({at['sql']})"
+    return LimitCalls(time, *(str(given.get(part, "")) for part in ("number", "company", "address")))
+
+
+def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
+    """What `columns` would say of a limit whose row is one call, or some: each row is a group of its own."""
+    calls, at = _limit_calls(given), given["at"]
+    times = f"array[{calls.time}]"
+    if calls.number:
+        times = f"array_fill({calls.time}, array[least({quoted_name(calls.number)}, {MOST_CALLS})::int])"
+    first = "(({})::timestamptz[])[1]"
+    written = first if isinstance(at, str) else str(at.get("write", "{}")).replace("{}", first)
+    said: dict[str, Any] = {
+        "hits": {"is": at if isinstance(at, str) else at.get("is", "hits"), "sql": f"{times}::timestamptz[]"},
+        "count": {"sql": quoted_name(calls.number) if calls.number else "1"},
+        "window_start": {"sql": calls.time},
+    }
+    if isinstance(at, str) or "write" in at:
+        said["hits"]["write"] = written
+    if calls.company:
+        whose = ", ':', ".join(quoted_name(name) for name in (calls.company, calls.address) if name)
+        key = f"concat('replay:', {whose})" if calls.address else f"concat('replay:', {whose}, ':')"
+        said["key"] = {"is": calls.company, "sql": key, "write": f"split_part({{}}, ':', 2)::{id_type}"}
+    return said
+
+
+def quoted_name(name: str) -> str:
+    """A real column within an expression of ours."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping[str, Any]) -> FunctionNames:
