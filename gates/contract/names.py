@@ -254,6 +254,16 @@ class Names:
         """The names where the deployment does not claim these areas."""
         return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if unclaimed else self
 
+    @property
+    def leaves_rows_out(self) -> bool:
+        """Whether some rows do not count."""
+        return any(r.rows for r in self.relations.values())
+
+    def with_every_row(self) -> Names:
+        """The names where every row counts: a row that is deleted softly is a tenant's still."""
+        tables = {n: {k: v for k, v in t.items() if k != "rows"} for n, t in self.given.get("tables", {}).items()}
+        return names_of({**self.given, "tables": tables})
+
     def dump(self) -> str:
         """One line of JSON; `load` gives the names again."""
         return json.dumps(self.given, separators=(",", ":"), sort_keys=True)

@@ -55,26 +55,26 @@ def _table(relation: Relation) -> Shape:
         column: (_values(relation.values.get(column)), f"Contract value of {column} -> real value.")
         for column in columns
     }
-    return Fields(
-        {
-            "is": (QUALIFIED, "The real table or view."),
-            "columns": (
-                Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
-                "Contract column -> real column, or {sql: expression over the row}, read-only without `write`.",
-            ),
-            "values": (Fields(values), "Contract value -> real value, by column."),
-            "absent": (
-                OneOf(Boolean(), listing=ListOf(Choice(columns))),
-                "Columns that the deployment has not; true: it has not the table.",
-            ),
-            "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
-            "also": (
-                MapOf(WORD, r"[^.\0]+", "a real column"),
-                "Real column -> SQL of its value in each row that the gate inserts.",
-            ),
-        }
-        | ({"calls": (CALLS, "Each real row is one call, or `number` of them.")} if "hits" in columns else {})
-    )
+    members: dict[str, tuple[Shape, str]] = {
+        "is": (QUALIFIED, "The real table or view."),
+        "columns": (
+            Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
+            "Contract column -> real column, or {sql: expression over the row}, read-only without `write`.",
+        ),
+        "values": (Fields(values), "Contract value -> real value, by column."),
+        "absent": (
+            OneOf(Boolean(), listing=ListOf(Choice(columns))),
+            "Columns that the deployment has not; true: it has not the table.",
+        ),
+        "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
+        "also": (
+            MapOf(WORD, r"[^.\0]+", "a real column"),
+            "Real column -> SQL of its value in each row that the gate inserts.",
+        ),
+    }
+    if "hits" in columns:
+        members["calls"] = (CALLS, "Each real row is one call, or `number` of them.")
+    return Fields(members)
 
 
 CALLS = Fields(

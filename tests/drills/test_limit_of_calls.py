@@ -14,7 +14,8 @@ from gates.deployment.dialect.current import NAMES
 from gates.evidence import Outcome
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT
-from gates.stack.stack import StackOptions, reference_stack
+from gates.stack.plan import StackOptions
+from gates.stack.stack import reference_stack
 from tests.drills.examination import examine
 
 CHECKS = [

@@ -104,11 +104,11 @@ def test_what_the_drills_do_to_rows(limited: PlantedSession) -> None:
     fill = "insert into public.edge_rate_limits (key, hits) values (%s, array(select now() - make_interval(secs => n)"
     execute(db, f"{fill} from generate_series(%s::int - 1, 0, -1) n))", key, 3)
     read = "select key, hits, count, window_start from public.edge_rate_limits where key like %s order by key"
-    before = execute(db, read, "replay:8a8a8a8a-0000-4000-8000-00000000000b:%")[0]
+    before: dict[str, Any] = execute(db, read, "replay:8a8a8a8a-0000-4000-8000-00000000000b:%")[0]
     assert (before["key"], before["count"], before["window_start"]) == (key, 3, before["hits"][0])
     move = "update public.edge_rate_limits set hits = array(select h - make_interval(secs => %s) from unnest(hits) h)"
     execute(db, f"{move} where key like %s", 200, key)
-    after = execute(db, read, key)[0]
+    after: dict[str, Any] = execute(db, read, key)[0]
     assert [(b - a).total_seconds() for b, a in zip(before["hits"], after["hits"], strict=True)] == [200] * 3
     execute(db, "delete from public.edge_rate_limits where key like %s", key)
     assert not execute(db, read, key)
