@@ -12,9 +12,9 @@ import pytest
 
 from gates.deployment.dialect.current import NAMES
 from gates.evidence import Outcome
+from gates.stack.plan import StackOptions
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT
-from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from tests.drills.examination import examine
 
