@@ -34,7 +34,8 @@ ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
 """Words for who may act for a tenant, the likeliest first."""
 ROLE_PLACES = ("role", "roles", "app_metadata.role", "app_metadata.roles", "realm_access.roles", "permissions", "scope")
 """Where tokens have the role of their bearer, the contract's place first."""
-_CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+_CLAIM = re.compile(r"((?:'[A-Za-z_][A-Za-z0-9_]{0,60}'(?:::text)?\)*\s*->\s*)*)'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+"""A claim, after the objects in which it stands."""
 _PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
 
@@ -218,9 +219,9 @@ def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], C
         if "jwt" not in said:
             continue
         claims.update(p.replace(",", ".") for p in _PATH.findall(said) if p.split(",")[-1] not in OTHER_CLAIMS)
-        for parent, member in _CLAIM.findall(said):
+        for outer, member in _CLAIM.findall(said):
             if member not in OTHER_CLAIMS and not member.startswith("request."):
-                claims[f"{parent}.{member}" if parent else member] += 1
+                claims[".".join([*re.findall(r"'(\w+)'", outer), member])] += 1
     return claims, settings
 
 

@@ -14,7 +14,7 @@ from gates.deployment.database import sql
 from gates.deployment.requests import bucket
 from gates.doctor.actors import FunctionMatch
 from gates.doctor.compare import RowsSeen
-from gates.doctor.limit_keys import LimitForm, form_of
+from gates.doctor.limit_keys import LimitForm, form_of, limits_in
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
 from gates.doctor.sqltypes import id_type
@@ -39,6 +39,7 @@ def read_rows(
         _pause_row(connection, tables.get("agent_controls")),
         _states(connection, tables),
         _limit_form(connection, tables.get("edge_rate_limits")),
+        _limits(connection, tables.get("edge_rate_limits")),
         _own_buckets(connection, function, flags or {}),
     )
 
@@ -132,6 +133,14 @@ def _limit_form(connection: Answering, found: TableMatch | None) -> LimitForm | 
     )
     forms = {form_of(text(r["key"], 300)) for r in _rows(connection, statement) or ()}
     return forms.pop() if len(forms) == 1 else None
+
+
+def _limits(connection: Answering, found: TableMatch | None) -> dict[str, tuple[int, str]]:
+    """What the functions say that count calls: those whose text names the table of the rate limit."""
+    if found is None or found.table.is_view:
+        return {}
+    rows = _rows(connection, sql(QUERIES / "counters.sql").encode(), table=found.table.name)
+    return limits_in({text(r["name"], 200): str(r["source"]) for r in rows or ()})
 
 
 def _states(connection: Answering, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -47,7 +47,9 @@ class SchemaColumn:
 
 @dataclass(frozen=True, slots=True)
 class UniqueKey:
-    """A valid unique index. partial: it holds for a part of the rows alone; expression: its text where it has any."""
+    """A valid unique index. partial: it holds for a part of the rows alone, those of `predicate`; expression: its text
+    where it has any.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -55,6 +57,7 @@ class UniqueKey:
     partial: bool = False
     nulls_not_distinct: bool = False
     expression: str = ""
+    predicate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                         k["partial"],
                         k["nulls_not_distinct"],
                         k["expression"] or "",
+                        k["predicate"] or "",
                     )
                     for k in mine["keys"]
                 ),
