@@ -28,6 +28,7 @@ ID_KINDS: Mapping[str, str] = {
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
 CLAIMS_SETTING = "request.jwt.claims"
+BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 MOST_CALLS = 1000
 """So many calls of one row are looked at, where it counts some."""
 UNCLAIMED = "unclaimed"
@@ -137,7 +138,7 @@ class Names:
     ids: Mapping[str, str] = field(default_factory=dict)
     """Kind of id -> its type, where it is another than uuid."""
     id_forms: Mapping[str, str] = field(default_factory=dict)
-    """Kind of id -> the form of its text, with `{hex}` or `{uuid}`, where it must have one."""
+    """Kind of id -> the form of its text, with `{hex}`, `{uuid}` or `{ulid}`, where it must have one."""
     members: MemberNames | None = None
 
     def __bool__(self) -> bool:
@@ -248,7 +249,7 @@ class Names:
     def formed(self, kind: str, made: uuid.UUID) -> str:
         """A UUID as an id of a kind, where such ids are text of a form."""
         form = self.id_forms.get(kind, "{uuid}")
-        return form.replace("{hex}", made.hex).replace("{uuid}", str(made))
+        return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", _ulid(made))
 
     def within(self, unclaimed: Collection[str]) -> Names:
         """The names where the deployment does not claim these areas."""
@@ -369,6 +370,11 @@ def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
         key = f"concat('replay:', {whose})" if calls.address else f"concat('replay:', {whose}, ':')"
         said["key"] = {"is": calls.company, "sql": key, "write": f"split_part({{}}, ':', 2)::{id_type}"}
     return said
+
+
+def _ulid(made: uuid.UUID) -> str:
+    """The 128 bits as a ULID writes them: 26 digits of Crockford's base 32."""
+    return "".join(BASE_32[made.int >> 5 * place & 31] for place in reversed(range(26)))
 
 
 def quoted_name(name: str) -> str:

@@ -22,8 +22,8 @@ PATH = Text(
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
 ID = Text(
-    rf"{'|'.join(ID_TYPES)}|[^\0{{}}]*\{{(hex|uuid)\}}[^\0{{}}]*",
-    f"{', '.join(ID_TYPES)}, or a form of text with {{hex}} or {{uuid}}",
+    rf"{'|'.join(ID_TYPES)}|[^\0{{}}]*\{{(hex|uuid|ulid)\}}[^\0{{}}]*",
+    f"{', '.join(ID_TYPES)}, or a form of text with {{hex}}, {{uuid}} or {{ulid}}",
 )
 SQL = Fields(
     {

@@ -14,6 +14,7 @@ from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
 from gates.doctor.matching import TableMatch, guessed_tables
 from gates.doctor.schema import Schema
+from gates.doctor.soft_deletes import of_counted_rows
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
 from gates.doctor.table_rules import key_trouble, row_security_trouble, wider_key
@@ -77,6 +78,8 @@ class RowsSeen:
     """How the keys of the rate limit's rows are written."""
     limits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """Limit -> its number in the functions that count calls, and the one that says so."""
+    company_form: str = ""
+    """The form of a company's id, where it is text of one: `acc_{hex}`."""
     own_buckets: bool | None = None
     """Whether the function that decides flags draws tenants by another formula than the contract's."""
 
@@ -242,7 +245,7 @@ def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedO
     nullable = {
         found.columns[c].column.name for c in key if c in relation.nulls and not found.columns[c].column.not_null
     }
-    said = key_trouble(found.table, real, nullable)
+    said = key_trouble(of_counted_rows(found), real, nullable)
     wider = wider_key(found.table, real) if said else ()
     if said and (len({*real}) < len(key) or (wider and not _is_sure(found, key))):
         shown = f"{', '.join(real)} may be a part of it: unique is ({', '.join(wider)})" if wider else "mapped twice"

@@ -118,7 +118,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     home = home_of(tables.values())
     if tables:
         yield from _schema(found, home)
-        yield from _ids(tables)
+        yield from _ids(tables, found.comparison.rows.company_form)
         claim = tenant_claim([*tables.values()], found.schema)
         if claim.claim and claim.claim != "company_id":
             said = comment(f"likely: {claim.seen} policies or functions read it")
@@ -179,15 +179,18 @@ def home_of(tables: Iterable[TableMatch]) -> str:
     return schemas.most_common(1)[0][0] if schemas else "public"
 
 
-def _ids(tables: Mapping[str, TableMatch]) -> Lines:
+def _ids(tables: Mapping[str, TableMatch], form: str) -> Lines:
+    """The types of ids; form: of a company's, where it is text of one."""
     found = []
     for name, places in ID_COLUMNS.items():
         kinds = [_id_type(tables[t].columns[c].column) for t, c in places if t in tables and c in tables[t].columns]
         kind = next((k for k in kinds if k), "")
+        if kind == "text" and name == "company_id" and form != "{uuid}":
+            kind = scalar(form or kind)
         if kind and kind != "uuid":
             found.append(f"{name}: {kind}")
     if found:
-        yield f"  ids: {{{', '.join(found)}}}"
+        yield f"  ids: {{{', '.join(found)}}}{comment('likely: so are the ids of its rows' if form else '')}"
 
 
 def _id_type(column: SchemaColumn) -> str:

@@ -93,7 +93,10 @@ def limit_lines(found: Diagnosis, contract: Contract) -> Lines:
     """
     if "edge_rate_limits" not in found.comparison.tables and not (found.http and REPLAY in found.http.endpoints):
         return
-    told = {**_limits_of_functions(found), **_limits_of_document(found.http, contract)}
+    told = _limits_of_document(found.http, contract)
+    for name, (value, why) in found.comparison.rows.limits.items():  # what counts knows better than who describes it
+        other = f"; the document says {told[name][0]}" if name in told and told[name][0] != value else ""
+        told[name] = (value, f"{why} counts so{other}")
     fitting = {n: t for n, t in told.items() if contract.limits[n][1] <= t[0] <= contract.limits[n][2]}
     lines = [
         f"    {name}: {value}{comment(f'likely: {why}')}"
@@ -106,10 +109,6 @@ def limit_lines(found: Diagnosis, contract: Contract) -> Lines:
     untold = [f"{name} {due}" for name, (due, _, _) in contract.limits.items() if name not in fitting]
     if untold:
         yield f"  # limits: nothing tells these, so the contract's are tested at their edges: {', '.join(untold)}"
-
-
-def _limits_of_functions(found: Diagnosis) -> dict[str, tuple[int, str]]:
-    return {name: (value, f"{place} counts so") for name, (value, place) in found.comparison.rows.limits.items()}
 
 
 def _limits_of_document(http: HttpComparison | None, contract: Contract) -> dict[str, tuple[int, str]]:

@@ -36,7 +36,7 @@ FILLED = {
     "character": "''",
 }
 """Type -> a value for a column that the contract does not know and that has no default."""
-KINDS_OF_CALLS = frozenset({"route", "endpoint", "path", "kind", "action", "scope", "limiter", "operation", "purpose"})
+KINDS_OF_CALLS = frozenset(words("route endpoint path kind action scope limiter operation purpose"))
 """Words of a column by which one table counts the calls of several limits."""
 WRITTEN = (
     "companies",

@@ -15,10 +15,12 @@ LimitForm = tuple[str, str]
 """What a key begins with, and what stands between the company and the address at its end."""
 CONTRACT_FORM: LimitForm = ("replay:", ":")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
-NOT_OF_CALLS = frozenset({"expires", "expire", "until", "updated", "deleted", "reset", "next"})
+NOT_OF_CALLS = frozenset(words("expires expire until updated deleted reset next"))
 """Words of times that say something else than when a call was."""
-ADDRESSES = frozenset({"ip", "address", "addr", "client", "remote", "peer", "origin", "host"})
-NUMBERS = frozenset({"count", "hits", "calls", "requests", "number", "n", "total", "used", "tally", "counter"})
+ADDRESSES = frozenset(words("ip address addr client remote peer origin host"))
+NUMBERS = frozenset(words("count hits calls requests number n total used tally counter"))
+LIMITING = frozenset(words("rate limit throttle hit call"))
+"""Words of a table that counts calls."""
 _INTERVAL = re.compile(
     r"interval\s+'(\d{1,5})\s*(s|sec|second|min|minute|hour)s?'|\b(secs|mins|hours)\s*=>\s*(\d{1,5})\b", re.IGNORECASE
 )

@@ -20,7 +20,7 @@ from gates.doctor.columns import (
     match_columns,
 )
 from gates.doctor.copies import TableCopies, shared
-from gates.doctor.limit_keys import calls_of
+from gates.doctor.limit_keys import LIMITING, calls_of
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import PUBLIC, Schema, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
@@ -210,8 +210,8 @@ class _Matcher:
         covered = sum(self.weights[c] * (0.25 + 0.75 * a if a >= 0.4 else 0.0) for c, a in best.items()) / whole
         share = _name_share(relation)
         name = 1.0 if table.name == relation.name else named.get(relation.name, 0.0)
-        if "hits" in relation.columns and name >= LEAST_NAME:
-            covered = max(covered, CALLS_COVER)
+        if _may_limit(relation, table, name):
+            name, covered = max(name, LEAST_NAME), max(covered, CALLS_COVER)
         return share * name + (1 - share) * covered + SLACK
 
     def _scored(self, place: int, relation: Relation, targets: Mapping[str, str]) -> TableMatch:
@@ -223,9 +223,9 @@ class _Matcher:
             return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, (), pin, self.home)
         whole = sum(self.weights[c] for c in relation.columns)
         covered = sum(self.weights[c] * m.score for c, m in columns.items()) / whole
-        calls = self._calls(table, relation, name, targets)
+        calls = _calls(table, relation, name, targets)
         if calls:
-            covered, columns = CALLS_COVER, {}
+            name, covered, columns = max(name, LEAST_NAME), CALLS_COVER, {}
         share = _name_share(relation)
         score = share * name + (1 - share) * covered + HOME * (table.schema == self.home)
         reasons = [f"name {name:.0%}", f"{len(columns)} of {len(relation.columns)} columns"]
@@ -250,12 +250,6 @@ class _Matcher:
         confidence = graded(score, SURE_TABLE, LIKELY_TABLE)
         return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home, calls=calls)
 
-    def _calls(self, table: SchemaTable, relation: Relation, name: float, targets: Mapping[str, str]) -> dict[str, str]:
-        """What `calls` says of a table that is called like the rate limit, and has no hits; else nothing."""
-        if "hits" not in relation.columns or name < LEAST_NAME:
-            return {}
-        return calls_of(table, targets.get("company_id", ""), targets.get("company_id=", ""))
-
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
         """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
         likely one of it, nor several that may be.
@@ -264,6 +258,18 @@ class _Matcher:
         own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
         maybe = {n: m for n, m in found.items() if n not in GENERIC}
         return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
+
+
+def _may_limit(relation: Relation, table: SchemaTable, name: float) -> bool:
+    """Whether a table is called like the rate limit, or like calls that are counted."""
+    return "hits" in relation.columns and (name >= LEAST_NAME or bool(LIMITING & {*words(table.name)}))
+
+
+def _calls(table: SchemaTable, relation: Relation, name: float, targets: Mapping[str, str]) -> dict[str, str]:
+    """What `calls` says of such a table that has no hits; else nothing."""
+    if not _may_limit(relation, table, name):
+        return {}
+    return calls_of(table, targets.get("company_id", ""), targets.get("company_id=", ""))
 
 
 def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping[str, Mapping[str, float]]) -> bool:

@@ -137,6 +137,8 @@ class SchemaFunction:
     argument_names: tuple[str, ...]
     returns: str
     callable: bool = True
+    source: str = ""
+    """Its text, cut."""
 
     @property
     def qualified(self) -> str:
@@ -166,8 +168,8 @@ class Schema:
     version: int = 0
     extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
-    claim_readers: tuple[str, ...] = ()
-    """The text of functions that read what a request says of itself."""
+    claim_readers: Mapping[str, str] = field(default_factory=dict)
+    """Functions that read what a request says of itself, or ask such ones: name -> text."""
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def closed(self, table: SchemaTable) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gates.doctor.columns import Confidence
 from gates.doctor.matching import TableMatch
-from gates.doctor.schema import SchemaColumn, quoted
+from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import TIMES, bare
 from gates.doctor.words import words
 
-GONE = frozenset({"deleted", "archived", "removed", "trashed", "erased", "deactivated"})
+GONE = frozenset(words("deleted archived removed trashed erased deactivated"))
 """What people call a row that is there and does not count."""
 OF_STATE = ("companies", "feature_flags", "replay_budgets", "agent_controls", "dead_letter_queue")
 """Tables of what holds now. In the others a row is what was, and counts for good: who leaves some out sees no loss."""
@@ -44,6 +44,16 @@ def counted_rows(one: TableMatch) -> CountedRows | None:
         reason += ", but what was counts for good here"
     confidence = Confidence.LIKELY if is_sure else Confidence.PERHAPS
     return CountedRows(" and ".join(told[name] for name in names), confidence, reason)
+
+
+def of_counted_rows(one: TableMatch) -> SchemaTable:
+    """The table as the rows that count have it: a unique key of those alone is a key of all."""
+    found = counted_rows(one)
+    if found is None or found.confidence is Confidence.PERHAPS:
+        return one.table
+    plain = found.expression.lower().replace('"', "")
+    keys = (replace(k, partial=False) if k.predicate.lower().strip("()") == plain else k for k in one.table.keys)
+    return replace(one.table, keys=(*keys,))
 
 
 def _kept(column: SchemaColumn) -> str:
