@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pytest
 from gates.contract.names import load, names_of
 from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.dialect.statement import Translator
+from tests.sources import ROOT
 
 NAMES = names_of(
     {
@@ -393,3 +395,13 @@ TIME = '("at")::timestamptz'
 def test_a_limit_with_a_row_for_each_call_is_one_row_of_the_contract(said: Any, ours: str, theirs: str) -> None:
     """Its rows of one key are read as a group; what changes the hits of a key changes each of its rows."""
     assert Translator(names_of({"tables": {"edge_rate_limits": said}})).of(ours, None)[0] == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("events_lost", ["bigint"]), ("runs_lost", ["text"]), ("new_items", ["integer", "numeric"])]
+)
+def test_what_the_load_looks_for_has_the_type_of_its_kind(name: str, kinds: list[str]) -> None:
+    """Where each kind of id has a type of its own, no cast is to another one's."""
+    ids = {"company_id": "numeric", "event_id": "bigint", "replay_run_id": "text", "dead_letter_queue.id": "integer"}
+    text = (ROOT / "loadtests" / "engine" / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    assert re.findall(r"%s::(\w+)\[\]", Translator(names_of({"ids": ids})).of(text, None)[0]) == kinds
