@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.contract.contract import Relation, contract
+from gates.contract.limit_calls import LimitCalls, calls_of, spelled_out
 from gates.contract.places import OUTSIDE, places_of
 from gates.contract.scope import OwnLimit
 
@@ -29,23 +30,8 @@ ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
 CLAIMS_SETTING = "request.jwt.claims"
 BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-MOST_CALLS = 1000
-"""So many calls of one row are looked at, where it counts some."""
 UNCLAIMED = "unclaimed"
 """Beside what `names:` says: the areas that the deployment does not claim."""
-
-
-@dataclass(frozen=True, slots=True)
-class LimitCalls:
-    """Where the rate limit has a row for each call, or for those of a moment. All are real columns but `time`.
-
-    time: SQL of when; number: of how many calls, empty: of one; company, address: of whom, where no column has both.
-    """
-
-    time: str
-    number: str = ""
-    company: str = ""
-    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +202,21 @@ class Names:
         every = (OwnLimit(name, self.limit(name), value) for name, (value, _, _) in contract().limits.items())
         return tuple(one for one in every if one.policy != one.contract)
 
+    @property
+    def spoken(self) -> tuple[tuple[str, str], ...]:
+        """What people read of: a relation, a function, its columns of the tenant and of the key, a code, or a member
+        between backticks -> its real name, where that is another.
+        """
+        http: Mapping[str, Any] = self.given.get("http", {})
+        found = {f"{public}{n}": self.real(n) for n in self.relations for public in ("public.", "") if self.real(n)}
+        found |= {n: f"{f.schema}.{f.name}" for n, f in self.functions.items()}
+        runs = self.relations.get("replay_runs")
+        found |= {c: runs.column(c) for c in ("company_id", "idempotency_key") if runs and runs.name}
+        found |= {code: real if isinstance(real, str) else str(real[0]) for code, real in http.get("codes", {}).items()}
+        told = {m: spelled[0][1] for m, spelled in places_of(http.get("fields", {})).items() if spelled}
+        found |= {f"`{member}`": f"`{real}`" for member, real in told.items()}
+        return tuple((ours, real) for ours, real in found.items() if real not in {ours, f"public.{ours}"})
+
     def has_page(self, path: str) -> bool:
         """Whether the deployment has a page for machines: it claims them, or says where this one is."""
         real = self.given.get("http", {}).get("paths", {}).get(path, "")
@@ -287,7 +288,7 @@ def names_of(given: Mapping[str, Any]) -> Names:
     return Names(
         given=given,
         relations={
-            n: _relation(r, schema, _spelled_out(tables.get(n, {}), ids), given.get(UNCLAIMED, ()))
+            n: _relation(r, schema, spelled_out(tables.get(n, {}), ids), given.get(UNCLAIMED, ()))
             for n, r in whole.relations.items()
         },
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
@@ -333,53 +334,13 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         given.get("also", {}),
         written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
         rows=str(given.get("rows", "")),
-        calls=_limit_calls(given["calls"]) if "calls" in given else None,
+        calls=calls_of(given["calls"]) if "calls" in given else None,
     )
-
-
-def _spelled_out(given: Mapping[str, Any], ids: Mapping[str, str]) -> Mapping[str, Any]:
-    """What is said of a table, with the columns that `calls` says."""
-    if "calls" not in given:
-        return given
-    return {**given, "columns": {**given.get("columns", {}), **_of_calls(given["calls"], ids.get("company", "uuid"))}}
-
-
-def _limit_calls(given: Mapping[str, Any]) -> LimitCalls:
-    at = given["at"]
-    time = quoted_name(at) if isinstance(at, str) else f"({at['sql']})"
-    return LimitCalls(time, *(str(given.get(part, "")) for part in ("number", "company", "address")))
-
-
-def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
-    """What `columns` would say of a limit whose row is one call, or some: each row is a group of its own."""
-    calls, at = _limit_calls(given), given["at"]
-    times = f"array[{calls.time}]"
-    if calls.number:
-        times = f"array_fill({calls.time}, array[least({quoted_name(calls.number)}, {MOST_CALLS})::int])"
-    first = "(({})::timestamptz[])[1]"
-    written = first if isinstance(at, str) else str(at.get("write", "{}")).replace("{}", first)
-    said: dict[str, Any] = {
-        "hits": {"is": at if isinstance(at, str) else at.get("is", "hits"), "sql": f"{times}::timestamptz[]"},
-        "count": {"sql": quoted_name(calls.number) if calls.number else "1"},
-        "window_start": {"sql": calls.time},
-    }
-    if isinstance(at, str) or "write" in at:
-        said["hits"]["write"] = written
-    if calls.company:
-        whose = ", ':', ".join(quoted_name(name) for name in (calls.company, calls.address) if name)
-        key = f"concat('replay:', {whose})" if calls.address else f"concat('replay:', {whose}, ':')"
-        said["key"] = {"is": calls.company, "sql": key, "write": f"split_part({{}}, ':', 2)::{id_type}"}
-    return said
 
 
 def _ulid(made: uuid.UUID) -> str:
     """The 128 bits as a ULID writes them: 26 digits of Crockford's base 32."""
     return "".join(BASE_32[made.int >> 5 * place & 31] for place in reversed(range(26)))
-
-
-def quoted_name(name: str) -> str:
-    """A real column within an expression of ours."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping[str, Any]) -> FunctionNames:

@@ -281,6 +281,11 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
     for one, *others in grouped(verdict.deciding)[:MOST_ANNOTATIONS]:
         level = "error" if one.effect is Effect.ROLLBACK else "warning"
         behind = verdict.behind([one, *others]) + len(others)
-        told = [one.said, *[behind_text(behind)] * bool(behind), remedy_of(one.check, one.outcome), one.reproduce]
+        told = [
+            one.said,
+            *[behind_text(behind)] * bool(behind),
+            remedy_of(one.check, one.outcome, verdict.contract),
+            one.reproduce,
+        ]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
     return exit_code(verdict, options)

@@ -191,7 +191,7 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
-        do = medium.prose(remedy_of(first.check, first.outcome)) if first else medium("")
+        do = medium.prose(remedy_of(first.check, first.outcome, v.contract)) if first else medium("")
         if v.decision is Decision.ROLLBACK and v.action.flag == "off":
             enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
             return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)

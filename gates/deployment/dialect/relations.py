@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 
 import psycopg
 
-from gates.contract.names import ID_KINDS, MOST_CALLS, LimitCalls, Names, RelationNames
+from gates.contract.limit_calls import MOST_CALLS, LimitCalls
+from gates.contract.names import ID_KINDS, Names, RelationNames
 from gates.deployment.dialect.tokens import literal, quoted
 
 SYSTEM = ("xmin", "ctid", "tableoid")

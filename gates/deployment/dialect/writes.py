@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gates.contract.names import LimitCalls, Names, RelationNames
+from gates.contract.limit_calls import LimitCalls
+from gates.contract.names import Names, RelationNames
 from gates.deployment.dialect.relations import AbsentColumn, absent, kind_of, read, real_name, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
 
