@@ -58,8 +58,10 @@ def signature_form(said: str) -> dict[str, str]:
 
 
 def differing(form: Mapping[str, str]) -> dict[str, str]:
-    """Of a form, what is another than the contract's; all of it where a part is."""
-    return dict(form) if any(CONTRACTS[part] != said for part, said in form.items()) else {}
+    """Of a form, what `names:` has to say: nothing of the contract's own, nor what is signed as it is there."""
+    if all(CONTRACTS[part] == said for part, said in form.items()):
+        return {}
+    return {part: said for part, said in form.items() if part != "signed" or said != CONTRACTS[part]}
 
 
 def call_limits(said: str) -> dict[str, int]:

@@ -37,6 +37,7 @@ def test_the_contracts_own_form_is_no_news() -> None:
     """The reference describes its own header, and needs no line."""
     assert differing(signature_form(REFERENCE)) == {}
     assert differing({"form": "{hex}"}) == {}
+    assert differing({"v2": "t={t},v1={hex}", "signed": "{t}.{body}"}) == {"v2": "t={t},v1={hex}"}
 
 
 @pytest.mark.parametrize(
