@@ -119,3 +119,24 @@ def test_red(check: str, place: dict[str, str], tmp_path: Path) -> None:
         with connect(place["DATABASE_URL"]) as connection:
             connection.execute(function)
     assert found[f"drill/rate-limit/{check}"][0] is Outcome.FAIL, found
+
+
+GUESSED = {
+    "another signature": ({"http": {"signature": {"v2": "t={t},s={hex}"}}}, "drill/authentication/v2-within-tolerance"),
+    "another claim": ({"tenant_claim": "org.id"}, "drill/tokens/foreign-company"),
+    "another column": (
+        {"tables": {"edge_rate_limits": {"is": "replay_calls", "calls": {"at": "called_at", "company": "client"}}}},
+        "drill/rate-limit/row-as-documented",
+    ),
+}
+"""What a draft may have guessed wrongly, and a check that does not pass then."""
+
+
+@pytest.mark.parametrize("guess", GUESSED)
+def test_a_wrong_guess_never_passes(guess: str, place: dict[str, str], tmp_path: Path) -> None:
+    """It fails or is unknown: nothing is promoted by it."""
+    names, check = GUESSED[guess]
+    tables = {"edge_rate_limits": {"is": "replay_calls", "calls": OF}}
+    found = examine({**place, NAMES: json.dumps({"tables": tables, **names})}, [check], tmp_path)
+    assert found
+    assert Outcome.PASS not in {e.outcome for e in found.values()}, {c: e.message for c, e in found.items()}

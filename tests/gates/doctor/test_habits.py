@@ -30,7 +30,8 @@ create function hub.open_for(shop text, toggle text) returns boolean language sq
 create table hub.failed_jobs (
   id bigserial primary key, shop_id text references hub.shops, event_id uuid, event_type text, payload jsonb,
   error_type text, error_message text, retry_count int, max_retries int, retry_after timestamptz,
-  created_at timestamptz, state text check (state in ('waiting', 'replaying', 'resolved', 'discarded')), is_archived boolean not null);
+  created_at timestamptz, is_archived boolean not null,
+  state text check (state in ('waiting', 'replaying', 'resolved', 'discarded')));
 alter table hub.failed_jobs enable row level security;
 create policy own on hub.failed_jobs using (shop_id = hub.mine());
 create table hub.outbox (
