@@ -271,7 +271,8 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
     if options.json:
         console.verdict(verdict)
     else:
-        promises = {spec.id: f"{spec.claim} {spec.cost}" for spec in catalogue.load()}
+        said = verdict.contract.in_its_words
+        promises = {spec.id: said(f"{spec.claim} {spec.cost}") for spec in catalogue.load()}
         place, tinted = str(options.output), console.colours_results
         console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
     if verdict.headline:

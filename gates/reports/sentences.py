@@ -150,8 +150,8 @@ class _Teller(Generic[Medium]):
             if not promise:
                 said = medium("{} failed the check {}.").format(who, first.check)
             others = sum(group[0].outcome == "fail" for group in causes) - 1
-            many = medium("{} Failures of {} other causes are listed below.").format(said, others)
-            return said if not others else many
+            more = "One other cause is" if others == 1 else f"{others} other causes are"
+            return medium("{} {} listed below.").format(said, more) if others else said
         known = v.counts.passed + v.counts.failed + v.counts.unknown
         return medium("Nobody knows whether {} is safe: {} of {} checks saw nothing to judge by. {}: {}").format(
             self._who(begins=False),

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,8 +122,11 @@ def test_red(check: str, place: dict[str, str], tmp_path: Path) -> None:
     assert found[f"drill/rate-limit/{check}"][0] is Outcome.FAIL, found
 
 
-GUESSED = {
-    "another signature": ({"http": {"signature": {"v2": "t={t},s={hex}"}}}, "drill/authentication/v2-within-tolerance"),
+GUESSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another signature": (
+        {"http": {"signature": {"form": "sha1={hex}", "v2": "t={t},s={hex}"}}},
+        "drill/authentication/signed-accepted",
+    ),
     "another claim": ({"tenant_claim": "org.id"}, "drill/tokens/foreign-company"),
     "another column": (
         {"tables": {"edge_rate_limits": {"is": "replay_calls", "calls": {"at": "called_at", "company": "client"}}}},
