@@ -38,6 +38,7 @@ class TenantStatement:
     claims: str | None = None
     exempt: bool = False
     keep: bool = False
+    every_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def _said(one: TenantStatement, said: str, state: str, place: str) -> str:
 
 
 def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
-    statement, values = written(one.statement, one.values)
+    statement, values = written(one.statement, one.values, every_row=one.every_row)
     return {
         "statement": psycopg.ClientCursor(connection).mogrify(statement.encode(), values),
         "enter": named(f"set local role {one.role}") if one.role else None,

@@ -257,9 +257,9 @@ def _reads(sight: Sight) -> Iterator[tuple[str, TenantStatement]]:
     others = f"select from {table.reference} where {table.tenant} is distinct from %s"
     of_tenants = f"{others} and {table.tenant} is not null limit 1000"
     yield "own", _count(table, sight.mine, *who)
-    yield "foreign", TenantStatement(of_tenants, (sight.mine,), *who)
+    yield "foreign", TenantStatement(of_tenants, (sight.mine,), *who, every_row=True)
     everything = f"{others} limit 1000" if table.is_of_tenants else of_tenants
-    yield "row_security_off", TenantStatement(everything, (sight.mine,), *who, exempt=True)
+    yield "row_security_off", TenantStatement(everything, (sight.mine,), *who, exempt=True, every_row=True)
 
 
 UNSET = (("no_claims", "authenticated", None), ("anon:unset", "anon", None))
@@ -289,7 +289,8 @@ def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iter
     for name, role, claims in tries:
         if role == "anon" and not has_strangers():
             continue
-        yield name, TenantStatement(f"select from {sight.table.reference}{of_tenants} limit 1000", (), role, claims)
+        asked = f"select from {sight.table.reference}{of_tenants} limit 1000"
+        yield name, TenantStatement(asked, (), role, claims, every_row=True)
 
 
 def _writes(sight: Sight, bystander: str) -> Iterator[tuple[str, TenantStatement]]:
@@ -302,9 +303,12 @@ def _writes(sight: Sight, bystander: str) -> Iterator[tuple[str, TenantStatement
         yield "insert", TenantStatement(SEEDS[table.name], {"id": victim}, *who)
     column = table.tenant_column
     moved = (_moved(table, other), sight.mine)
-    yield "move", TenantStatement(f"update {table.reference} set {column} = %s {where}", moved, *who)
-    yield "update", TenantStatement(f"update {table.reference} set {column} = {column} {where}", (other,), *who)
-    yield "delete", TenantStatement(f"delete from {table.reference} {where}", (other,), *who)
+    for name, statement, values in (
+        ("move", f"update {table.reference} set {column} = %s {where}", moved),
+        ("update", f"update {table.reference} set {column} = {column} {where}", (other,)),
+        ("delete", f"delete from {table.reference} {where}", (other,)),
+    ):
+        yield name, TenantStatement(statement, values, *who, every_row=True)
     if table.name in UPSERTS and table.promised:
         upsert = f"{SEEDS[table.name]} on conflict {UPSERTS[table.name]}"
         yield "upsert", TenantStatement(upsert, {"id": other}, *who)

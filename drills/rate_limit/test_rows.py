@@ -124,7 +124,8 @@ def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
         limit.limited(limit.request(tenant, f"refused {number}"))
     after = limit.buckets(tenant)
     limit.seen.value(sum(len(r["hits"]) for r in after), ADMITTED, "hits")
-    assert after == before, f"the row was {before}, after three refusals {after}"
+    told = [", ".join(f"{r['key']} with {len(r['hits'])} calls" for r in rows) or "no row" for rows in (before, after)]
+    assert after == before, f"before three refusals: {told[0]}; after them: {told[1]}"
 
 
 @drill("drill/rate-limit/row-as-documented", severity=Severity.WARN, covers=("C01",))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.contract.contract import Relation, contract
+from gates.contract.limit_calls import LimitCalls, calls_of, spelled_out
 from gates.contract.places import OUTSIDE, places_of
 from gates.contract.scope import OwnLimit
 
@@ -28,6 +29,7 @@ ID_KINDS: Mapping[str, str] = {
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
 CLAIMS_SETTING = "request.jwt.claims"
+BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 UNCLAIMED = "unclaimed"
 """Beside what `names:` says: the areas that the deployment does not claim."""
 
@@ -40,7 +42,9 @@ class RelationNames:
     columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
     written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
     values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
-    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count.
+    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count;
+    calls: of the rate limit, where a row is one call, or some: a row of the contract is then a group of real ones, and
+    `expressions` are those of a group of one.
     """
 
     contract: Relation
@@ -54,6 +58,7 @@ class RelationNames:
     is_empty: bool = False
     written: Mapping[str, str] = field(default_factory=dict)
     rows: str = ""
+    calls: LimitCalls | None = None
 
     def is_writable(self, column: str) -> bool:
         """Whether a value of the contract can be stored."""
@@ -119,7 +124,7 @@ class Names:
     ids: Mapping[str, str] = field(default_factory=dict)
     """Kind of id -> its type, where it is another than uuid."""
     id_forms: Mapping[str, str] = field(default_factory=dict)
-    """Kind of id -> the form of its text, with `{hex}` or `{uuid}`, where it must have one."""
+    """Kind of id -> the form of its text, with `{hex}`, `{uuid}` or `{ulid}`, where it must have one."""
     members: MemberNames | None = None
 
     def __bool__(self) -> bool:
@@ -182,7 +187,9 @@ class Names:
             said += [member] * ("answer" in places) + [f"json of {member}"] * bool(OUTSIDE & places)
         signature: Mapping[str, str] = http.get("signature", {})
         said += ["signature without a time"] * ("v2" in signature and "form" not in signature)
-        said += [f"{name}.{column}" for name, relation in self.relations.items() for column in sorted(relation.absent)]
+        for name, relation in self.relations.items():
+            said += [f"{name}.{column}" for column in sorted(relation.absent)]
+            said += [f"{name}.hits"] * bool(relation.calls)  # no one row holds them
         return (*said, *(name for name, relation in self.relations.items() if not relation.name))
 
     def limit(self, name: str) -> int:
@@ -194,6 +201,21 @@ class Names:
         """The limits of the deployment that are others than the contract's, in the contract's order."""
         every = (OwnLimit(name, self.limit(name), value) for name, (value, _, _) in contract().limits.items())
         return tuple(one for one in every if one.policy != one.contract)
+
+    @property
+    def spoken(self) -> tuple[tuple[str, str], ...]:
+        """What people read of: a relation, a function, its columns of the tenant and of the key, a code, or a member
+        between backticks -> its real name, where that is another.
+        """
+        http: Mapping[str, Any] = self.given.get("http", {})
+        found = {f"{public}{n}": self.real(n) for n in self.relations for public in ("public.", "") if self.real(n)}
+        found |= {n: f"{f.schema}.{f.name}" for n, f in self.functions.items()}
+        runs = self.relations.get("replay_runs")
+        found |= {c: runs.column(c) for c in ("company_id", "idempotency_key") if runs and runs.name}
+        found |= {code: real if isinstance(real, str) else str(real[0]) for code, real in http.get("codes", {}).items()}
+        told = {m: spelled[0][1] for m, spelled in places_of(http.get("fields", {})).items() if spelled}
+        found |= {f"`{member}`": f"`{real}`" for member, real in told.items()}
+        return tuple((ours, real) for ours, real in found.items() if real not in {ours, f"public.{ours}"})
 
     def has_page(self, path: str) -> bool:
         """Whether the deployment has a page for machines: it claims them, or says where this one is."""
@@ -228,11 +250,21 @@ class Names:
     def formed(self, kind: str, made: uuid.UUID) -> str:
         """A UUID as an id of a kind, where such ids are text of a form."""
         form = self.id_forms.get(kind, "{uuid}")
-        return form.replace("{hex}", made.hex).replace("{uuid}", str(made))
+        return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", _ulid(made))
 
     def within(self, unclaimed: Collection[str]) -> Names:
         """The names where the deployment does not claim these areas."""
         return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if unclaimed else self
+
+    @property
+    def leaves_rows_out(self) -> bool:
+        """Whether some rows do not count."""
+        return any(r.rows for r in self.relations.values())
+
+    def with_every_row(self) -> Names:
+        """The names where every row counts: a row that is deleted softly is a tenant's still."""
+        tables = {n: {k: v for k, v in t.items() if k != "rows"} for n, t in self.given.get("tables", {}).items()}
+        return names_of({**self.given, "tables": tables})
 
     def dump(self) -> str:
         """One line of JSON; `load` gives the names again."""
@@ -250,16 +282,18 @@ def names_of(given: Mapping[str, Any]) -> Names:
         return Names()
     schema = str(given.get("schema", "public"))
     whole = contract()
+    ids = {ID_KINDS[n]: "text" if "{" in t else t for n, t in given.get("ids", {}).items() if t != "uuid"}
     tables = _with_flag_keys(given.get("tables", {}))
     functions = given.get("functions", {})
     return Names(
         given=given,
         relations={
-            n: _relation(r, schema, tables.get(n, {}), given.get(UNCLAIMED, ())) for n, r in whole.relations.items()
+            n: _relation(r, schema, spelled_out(tables.get(n, {}), ids), given.get(UNCLAIMED, ()))
+            for n, r in whole.relations.items()
         },
         functions={n: _function(n, schema, f.arguments, functions.get(n, {})) for n, f in whole.functions.items()},
         roles=dict(given.get("roles", {})),
-        ids={ID_KINDS[n]: "text" if "{" in t else t for n, t in given.get("ids", {}).items() if t != "uuid"},
+        ids=ids,
         id_forms={ID_KINDS[n]: t for n, t in given.get("ids", {}).items() if "{" in t},
         members=_members(given["members"], schema) if "members" in given else None,
     )
@@ -300,7 +334,13 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         given.get("also", {}),
         written={c: r["write"] for c, r in columns.items() if not isinstance(r, str) and "write" in r},
         rows=str(given.get("rows", "")),
+        calls=calls_of(given["calls"]) if "calls" in given else None,
     )
+
+
+def _ulid(made: uuid.UUID) -> str:
+    """The 128 bits as a ULID writes them: 26 digits of Crockford's base 32."""
+    return "".join(BASE_32[made.int >> 5 * place & 31] for place in reversed(range(26)))
 
 
 def _function(name: str, schema: str, arguments: tuple[str, ...], given: Mapping[str, Any]) -> FunctionNames:

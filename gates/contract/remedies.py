@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gates.contract.contract import contract
+from gates.contract.scope import WHOLE, Scope
 from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
 
 
-def remedy_of(check: str, outcome: str = "fail") -> str:
-    """A line or two; empty for a user's own check.
+def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE) -> str:
+    """A line or two, in the words and with the limits of the scope; empty for a user's own check.
 
     For what is unknown, too: the preflight's remedies make it seen. All others mend what was seen to be broken.
     """
@@ -22,7 +23,11 @@ def remedy_of(check: str, outcome: str = "fail") -> str:
         return ""
     data = _data()
     fits = (text for pattern, text in data["checks"].items() if fnmatchcase(check, pattern))
-    return str(next(fits, data["areas"].get(contract().area_of(check), "")))
+    text = str(next(fits, data["areas"].get(contract().area_of(check), "")))
+    own = {one.name: one.policy for one in scope.limits}
+    for name, (due, _, _) in contract().limits.items():
+        text = text.replace(f"{{{name}}}", str(own.get(name, due)))
+    return scope.in_its_words(text)
 
 
 def because(check: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Scope:
     gates.contract.queues writes it. absent: needs of checks that this queue does not have, and patterns of checks that
     need what `names:` says is not there -> why; may_lack: those that
     an older version of it is known not to have. dropped: what was claimed before and is not. limits:
-    those of the policy that are others than the contract's.
+    those of the policy that are others than the contract's. objects: object of the contract -> its real name.
     """
 
     claims: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ class Scope:
     may_lack: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     limits: tuple[OwnLimit, ...] = ()
+    objects: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_queue(self) -> bool:
@@ -91,6 +93,12 @@ class Scope:
             told.append(f"with limits of the policy's own: {own}")
         return "; ".join(told)
 
+    def in_its_words(self, text: str) -> str:
+        """A text of ours, of the deployment's objects by their real names."""
+        real = dict(self.objects)
+        words = "|".join(map(re.escape, sorted(real, key=len, reverse=True)))
+        return re.sub(rf"(?<![\w./-])({words})(?![\w/])", lambda m: real[m[1]], text) if words else text
+
     @property
     def let_go(self) -> str:
         """Who let go what was claimed before, in words; empty where nothing was."""
@@ -107,6 +115,7 @@ class Scope:
             "may_lack": list(self.may_lack),
             "dropped": [{**dataclasses.asdict(d), "expires": d.expires.isoformat()} for d in self.dropped],
             **({"limits": [dataclasses.asdict(one) for one in self.limits]} if self.limits else {}),
+            **({"objects": [list[JsonValue](pair) for pair in self.objects]} if self.objects else {}),
         }
 
     @classmethod
@@ -124,6 +133,7 @@ class Scope:
             limits=tuple(
                 OwnLimit(str(d["name"]), int(d["policy"]), int(d["contract"])) for d in data.get("limits", ())
             ),
+            objects=tuple((str(ours), str(real)) for ours, real in data.get("objects", ())),
         )
 
 

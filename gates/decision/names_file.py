@@ -22,8 +22,8 @@ PATH = Text(
 HEADER = Text(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "the name of a header")
 DOTTED = Text(r"[^.\s\0]+(\.[^.\s\0]+)*", "a member, or members divided by dots")
 ID = Text(
-    rf"{'|'.join(ID_TYPES)}|[^\0{{}}]*\{{(hex|uuid)\}}[^\0{{}}]*",
-    f"{', '.join(ID_TYPES)}, or a form of text with {{hex}} or {{uuid}}",
+    rf"{'|'.join(ID_TYPES)}|[^\0{{}}]*\{{(hex|uuid|ulid)\}}[^\0{{}}]*",
+    f"{', '.join(ID_TYPES)}, or a form of text with {{hex}}, {{uuid}} or {{ulid}}",
 )
 SQL = Fields(
     {
@@ -55,25 +55,37 @@ def _table(relation: Relation) -> Shape:
         column: (_values(relation.values.get(column)), f"Contract value of {column} -> real value.")
         for column in columns
     }
-    return Fields(
-        {
-            "is": (QUALIFIED, "The real table or view."),
-            "columns": (
-                Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
-                "Contract column -> real column, or {sql: expression over the row}, read-only without `write`.",
-            ),
-            "values": (Fields(values), "Contract value -> real value, by column."),
-            "absent": (
-                OneOf(Boolean(), listing=ListOf(Choice(columns))),
-                "Columns that the deployment has not; true: it has not the table.",
-            ),
-            "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
-            "also": (
-                MapOf(WORD, r"[^.\0]+", "a real column"),
-                "Real column -> SQL of its value in each row that the gate inserts.",
-            ),
-        }
-    )
+    members: dict[str, tuple[Shape, str]] = {
+        "is": (QUALIFIED, "The real table or view."),
+        "columns": (
+            Fields({c: (OneOf(NAME, SQL), f"The real column of {c}, or what gives its value.") for c in columns}),
+            "Contract column -> real column, or {sql: expression over the row}, read-only without `write`.",
+        ),
+        "values": (Fields(values), "Contract value -> real value, by column."),
+        "absent": (
+            OneOf(Boolean(), listing=ListOf(Choice(columns))),
+            "Columns that the deployment has not; true: it has not the table.",
+        ),
+        "rows": (WORD, "Which real rows count, as SQL over the row: the others are deleted."),
+        "also": (
+            MapOf(WORD, r"[^.\0]+", "a real column"),
+            "Real column -> SQL of its value in each row that the gate inserts.",
+        ),
+    }
+    if "hits" in columns:
+        members["calls"] = (CALLS, "Each real row is one call, or `number` of them.")
+    return Fields(members)
+
+
+CALLS = Fields(
+    {
+        "at": (OneOf(NAME, SQL), "The real column of when, or what gives its value."),
+        "number": (NAME, "The real column of how many, where a row counts the calls of a moment."),
+        "company": (NAME, "The real column of the tenant."),
+        "address": (NAME, "The real column of the client's address."),
+    },
+    needed=("at",),
+)
 
 
 def _values(known: tuple[str, ...] | None) -> Shape:
@@ -267,6 +279,7 @@ def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]
         if said.get("absent") is True and len(said) > 1:
             yield here.place.error(f"{table} is absent and mapped", "one of the two", "Remove the other")
         yield from _of_columns(here, table, said)
+        yield from _of_calls(here, said)
     for function, said in given.get("functions", {}).items():
         wanted = said.get("arguments", list(ARGUMENTS[function]))
         if sorted(wanted) != sorted(ARGUMENTS[function]):
@@ -299,6 +312,18 @@ def _of_places(node: YamlNode, http: Mapping[str, Any]) -> Iterator[ConfigError]
         for name in set(blanks(real or "")) - named:
             here = _at(node, "http", "paths", path)
             yield here.error(f"{{{name}}}", f"a field that says `path:{name}`", "Say in `fields` what stands there")
+
+
+def _of_calls(node: YamlNode, said: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """What cannot be meant where each row is one call: those say all but whose they are."""
+    if "calls" not in said:
+        return
+    for column in ("hits", "count", "window_start"):
+        if column in said.get("columns", {}):
+            yield _at(node, "columns", column).error(f"{column} beside `calls`", "one of the two", "Remove it")
+    if ("company" in said["calls"]) == ("key" in said.get("columns", {})):
+        place = _at(node, "calls")
+        yield place.error("calls of whom?", "`company` (and `address`), or a column of the key", "Say one of the two")
 
 
 def _of_columns(node: YamlNode, table: str, said: Mapping[str, Any]) -> Iterator[ConfigError]:

@@ -220,7 +220,7 @@ class PolicyFile:
         """The claims on the contract, without what the deployment says that it has not, and with its own limits."""
         scope = scope_of(self._contract)
         absent = (*scope.absent, *contract().without(self.names.lacking))
-        return replace(scope, absent=absent, limits=self.names.own_limits)
+        return replace(scope, absent=absent, limits=self.names.own_limits, objects=self.names.spoken)
 
     @property
     def queue(self) -> Queue | None:

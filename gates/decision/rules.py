@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -197,7 +197,8 @@ class Policy:
     @property
     def proof_parts(self) -> dict[str, str]:
         """A digest for each check, by its id, and one for all rules: what two policies differ in."""
-        rules = {k: v for k, v in self.to_json().items() if k not in {*RUN_ONLY, "catalogue"}}
+        lean = replace(self, scope=replace(self.scope, objects=()))
+        rules = {k: v for k, v in lean.to_json().items() if k not in {*RUN_ONLY, "catalogue"}}
         return {RULES: _digest(rules)} | {s.id: _digest(_lean(s))[:PART_LENGTH] for s in self.catalogue}
 
     @classmethod

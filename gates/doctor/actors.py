@@ -18,6 +18,8 @@ from gates.doctor.words import best_likeness, synonyms, words
 from gates.text.foreign import text
 
 LEAST, NAMESAKE = 0.5, 0.51
+READS_FLAGS = 0.3
+"""What it adds to a function's score that its text names the table of the flags."""
 SEES_ALL = "_sees_all"
 """How the names of the policies end that let a login of the gate see every row; they begin with the login."""
 SERVERS_OWN = frozenset(
@@ -34,7 +36,8 @@ ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
 """Words for who may act for a tenant, the likeliest first."""
 ROLE_PLACES = ("role", "roles", "app_metadata.role", "app_metadata.roles", "realm_access.roles", "permissions", "scope")
 """Where tokens have the role of their bearer, the contract's place first."""
-_CLAIM = re.compile(r"(?:'(app_metadata|user_metadata)'(?:::text)?\)?\s*->>?\s*)?'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+_CLAIM = re.compile(r"((?:'[A-Za-z_][A-Za-z0-9_]{0,60}'(?:::text)?\)*\s*->>?\s*)*)'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
+"""A claim, after the objects in which it stands."""
 _PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
 
@@ -80,7 +83,7 @@ def match_functions(
     found = {}
     for wanted in contract.functions.values():
         scored = sorted(
-            ((s, f, w) for f in schema.functions for s, w in [_function_score(wanted, f)] if s >= LEAST),
+            ((s, f, w) for f in schema.functions for s, w in [_function_score(wanted, f, flags)] if s >= LEAST),
             key=lambda x: (-x[0], x[1].schema != near, x[1].qualified),
         )
         if not scored:
@@ -100,8 +103,10 @@ def match_functions(
     return found
 
 
-def _function_score(wanted: SqlFunction, one: SchemaFunction) -> tuple[float, bool]:
-    """The score, and whether the two arguments (a key and the tenant) stand in the other order."""
+def _function_score(wanted: SqlFunction, one: SchemaFunction, flags: TableMatch | None) -> tuple[float, bool]:
+    """The score, and whether the two arguments (a key and the tenant) stand in the other order. flags: the table that
+    it reads, if it is the one.
+    """
     if len(one.arguments) != len(wanted.arguments):
         return 0.0, False
     alike = best_likeness(synonyms().spellings("functions", wanted.name), words(one.name))
@@ -111,6 +116,8 @@ def _function_score(wanted: SqlFunction, one: SchemaFunction) -> tuple[float, bo
         return 0.0, False
     if "text" in kinds and kinds[0] != kinds[1]:  # few functions say yes or no to a word and an id
         named = max(named, LEAST)
+    if flags and re.search(rf"\b{re.escape(flags.table.name)}\b", one.source):
+        named = min(max(named, LEAST) + READS_FLAGS, 1.0)
     if kinds[0] == kinds[1]:
         swapped = "company" in {c for w in words((*one.argument_names, "")[0]) for c in synonyms().classes.get(w, ())}
     else:
@@ -213,14 +220,15 @@ def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], C
     """The claims that name a tenant, and the settings, that are read; and how often."""
     claims, settings = Counter[str](), Counter[str]()
     rows = [p.rows for m in tables for p in m.table.policies]
-    for said in (*rows, *schema.claim_readers):
+    asks = re.compile("|".join([r"jwt", *(rf"\b{re.escape(name)}\(" for name in schema.claim_readers)]))
+    for said in (*rows, *schema.claim_readers.values()):
         settings.update(s for s in _SETTING.findall(said) if not s.startswith("request.jwt"))
-        if "jwt" not in said:
+        if not asks.search(said):
             continue
         claims.update(p.replace(",", ".") for p in _PATH.findall(said) if p.split(",")[-1] not in OTHER_CLAIMS)
-        for parent, member in _CLAIM.findall(said):
+        for outer, member in _CLAIM.findall(said):
             if member not in OTHER_CLAIMS and not member.startswith("request."):
-                claims[f"{parent}.{member}" if parent else member] += 1
+                claims[".".join([*re.findall(r"'(\w+)'", outer), member])] += 1
     return claims, settings
 
 
@@ -243,7 +251,7 @@ def tenant_members(tables: Mapping[str, TableMatch], schema: Schema) -> FoundMem
     companies = tables.get("companies")
     named = {m.columns["company_id"].column.name for m in tables.values() if "company_id" in m.columns}
     known = {m.table.qualified for m in tables.values()}
-    texts = [*schema.claim_readers, *(p.rows for m in tables.values() for p in m.table.policies)]
+    texts = [*schema.claim_readers.values(), *(p.rows for m in tables.values() for p in m.table.policies)]
     found = []
     for table in schema.tables:
         seen = sum(bool(re.search(rf"\b{re.escape(table.name)}\b", text)) for text in texts)

@@ -63,13 +63,15 @@ class ColumnMatch:
 class Pin:
     """What a person has said of one table already: it is no guess.
 
-    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones.
+    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones;
+    calls: a row of it is one call of the rate limit, or some.
     """
 
     table: str
     columns: Mapping[str, str] = field(default_factory=dict)
     expressions: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    calls: bool = False
 
     def allows(self, column: str, real: str) -> bool:
         """Whether it leaves it open that a column is this real one, or says so."""

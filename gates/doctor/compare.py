@@ -14,6 +14,7 @@ from gates.doctor.columns import Confidence, Pin, Pins
 from gates.doctor.limit_keys import LimitForm
 from gates.doctor.matching import TableMatch, guessed_tables
 from gates.doctor.schema import Schema
+from gates.doctor.soft_deletes import of_counted_rows
 from gates.doctor.sqltypes import difference, is_id
 from gates.doctor.states import match_values
 from gates.doctor.table_rules import key_trouble, row_security_trouble, wider_key
@@ -75,6 +76,10 @@ class RowsSeen:
     values: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     limit_form: LimitForm | None = None
     """How the keys of the rate limit's rows are written."""
+    limits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """Limit -> its number in the functions that count calls, and the one that says so."""
+    company_form: str = ""
+    """The form of a company's id, where it is text of one: `acc_{hex}`."""
     own_buckets: bool | None = None
     """Whether the function that decides flags draws tenants by another formula than the contract's."""
 
@@ -183,7 +188,9 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: 
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
-    parts = [_key(relation, found, key) for key in relation.keys] + [_row_security(found)] * relation.tenants
+    has_calls = bool(found.calls) or bool(found.pin and found.pin.calls)  # many rows of a key
+    keys = () if has_calls else relation.keys
+    parts = [_key(relation, found, key) for key in keys] + [_row_security(found)] * relation.tenants
     if found.table.is_view:
         parts = [replace(p, presence=Presence.UNKNOWN, real="", detail="a view: its tables decide it") for p in parts]
     yield from parts
@@ -204,6 +211,9 @@ def _column(relation: Relation, found: TableMatch, column: str, wanted: str) -> 
     seen = found.columns.get(column)
     if pin and column in pin.expressions:
         return ComparedObject("column", name, relation.area, Presence.RENAMED, "an expression", said=True)
+    if found.calls:
+        shown = ", ".join(found.calls.values())
+        return ComparedObject("column", name, relation.area, Presence.RENAMED, shown, found.confidence, "one call each")
     if seen is None:
         why = f"gate.yaml says {pin.columns[column]}, {NOT_THERE}" if pin and column in pin.columns else ""
         said = bool(pin and column in pin.absent)
@@ -235,7 +245,7 @@ def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedO
     nullable = {
         found.columns[c].column.name for c in key if c in relation.nulls and not found.columns[c].column.not_null
     }
-    said = key_trouble(found.table, real, nullable)
+    said = key_trouble(of_counted_rows(found), real, nullable)
     wider = wider_key(found.table, real) if said else ()
     if said and (len({*real}) < len(key) or (wider and not _is_sure(found, key))):
         shown = f"{', '.join(real)} may be a part of it: unique is ({', '.join(wider)})" if wider else "mapped twice"

@@ -12,18 +12,17 @@ from collections.abc import Iterable, Mapping
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
-from gates.doctor import limit_keys
 from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import Presence
 from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
-from gates.doctor.draft_http import http_lines
+from gates.doctor.draft_http import http_lines, limit_lines
+from gates.doctor.draft_tables import filling, needed, placed, table_lines
 from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
-from gates.doctor.limit_keys import CONTRACT_FORM
 from gates.doctor.matching import TableMatch
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
-from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
+from gates.doctor.schema import SchemaColumn
 from gates.doctor.sqltypes import bare, id_type
 from gates.text import characters
 
@@ -34,39 +33,15 @@ ID_COLUMNS = {
     "dead_letter_queue.id": (("dead_letter_queue", "id"),),
 }
 """Each id that `names: ids:` knows -> the columns in which it stands, the most telling first."""
-DERIVED = {
-    ("edge_rate_limits", "count"): ("hits", "cardinality({})"),
-    ("edge_rate_limits", "window_start"): ("hits", "({})[1]"),
-}
-"""Columns that follow from another one of their table: the other, and how."""
 DRIFT = "schema"
 """The area that compares a deployment with a manifest."""
 UNDER_ALL = "; its part of the proof drill stays due, so nothing is promoted without it (docs/claims.md)"
 ARGUMENTS = ("key", "company")
-FILLED = {
-    "uuid": "gen_random_uuid()",
-    "boolean": "false",
-    "timestamp with time zone": "now()",
-    "timestamp without time zone": "now()",
-    "date": "current_date",
-    "jsonb": "'{}'",
-    "json": "'{}'",
-    "smallint": "0",
-    "integer": "0",
-    "bigint": "0",
-    "numeric": "0",
-    "text": "'gate'",
-    "character varying": "'gate'",
-    "character": "''",
-}
-"""Type -> a value for a column that the contract does not know and that has no default."""
 PLATFORM_HOLDS = (
     "# Supabase's defaults: no release made them, so they hold, and do not roll back. Mend them by the doctor's SQL,",
     "# then remove these lines.",
     "checks:",
 )
-WRITTEN = ("companies", "event_outbox", "events", "dead_letter_queue", "feature_flags", "agent_controls", "agent_tasks")
-"""Tables in which the gate inserts rows of its own tenants."""
 
 
 def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -> str:
@@ -143,7 +118,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
     home = home_of(tables.values())
     if tables:
         yield from _schema(found, home)
-        yield from _ids(tables)
+        yield from _ids(tables, found.comparison.rows.company_form)
         claim = tenant_claim([*tables.values()], found.schema)
         if claim.claim and claim.claim != "company_id":
             said = comment(f"likely: {claim.seen} policies or functions read it")
@@ -156,13 +131,14 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         yield from _token(*found.admin_role)
         yield from _roles(found)
         yield from _functions(found, home)
-        mapped = [line for r in contract.relations.values() for line in _table(found, r.name, home)]
+        mapped = [line for r in contract.relations.values() for line in table_lines(found, r.name, home)]
         if mapped:
             yield "  tables:"
             yield from mapped
     http = [*http_lines(found)]
     yield from titled("  http:", http)
     yield from http
+    yield from limit_lines(found, contract)
 
 
 def _schema(found: Diagnosis, home: str) -> Lines:
@@ -187,11 +163,11 @@ def _token(place: str, role: str) -> Lines:
 def _members(found: FoundMembers, home: str) -> Lines:
     """The table of members in one line: its rows say whose a user is."""
     table = found.table
-    parts = {"is": _placed(table.schema, table.name, home), "company": found.company, "user": found.user}
+    parts = {"is": placed(table.schema, table.name, home), "company": found.company, "user": found.user}
     said = [f"{name}: {scalar(value)}" for name, value in parts.items()]
     if found.users:
         said.append(f"users: [{', '.join(map(scalar, found.users))}]")
-    also = {c.name: _filling(c) for c in _needed(table, {found.company, found.user})} | dict(found.also)
+    also = {c.name: filling(c) for c in needed(table, {found.company, found.user})} | dict(found.also)
     if also:
         said.append(f"also: {{{', '.join(f'{scalar(n)}: {scalar(v)}' for n, v in also.items())}}}")
     yield f"  members: {{{', '.join(said)}}}{comment(f'likely: {found.seen} policies or functions read it')}"
@@ -203,15 +179,18 @@ def home_of(tables: Iterable[TableMatch]) -> str:
     return schemas.most_common(1)[0][0] if schemas else "public"
 
 
-def _ids(tables: Mapping[str, TableMatch]) -> Lines:
+def _ids(tables: Mapping[str, TableMatch], form: str) -> Lines:
+    """The types of ids; form: of a company's, where it is text of one."""
     found = []
     for name, places in ID_COLUMNS.items():
         kinds = [_id_type(tables[t].columns[c].column) for t, c in places if t in tables and c in tables[t].columns]
         kind = next((k for k in kinds if k), "")
+        if kind == "text" and name == "company_id" and form != "{uuid}":
+            kind = scalar(form or kind)
         if kind and kind != "uuid":
             found.append(f"{name}: {kind}")
     if found:
-        yield f"  ids: {{{', '.join(found)}}}"
+        yield f"  ids: {{{', '.join(found)}}}{comment('likely: so are the ids of its rows' if form else '')}"
 
 
 def _id_type(column: SchemaColumn) -> str:
@@ -239,115 +218,8 @@ def _functions(found: Diagnosis, home: str) -> Lines:
     if renamed:
         yield "  functions:"
     for name, one in renamed.items():
-        real = _placed(one.function.schema, one.function.name, home)
+        real = placed(one.function.schema, one.function.name, home)
         order = ARGUMENTS[::-1] if one.swapped else ARGUMENTS
         own = ", bucket: own" if found.comparison.rows.own_buckets else ""
         said = f"{{is: {scalar(real)}, arguments: [{', '.join(order)}]{own}}}"
         yield f"    {name}: {said}{comment(f'{one.confidence.word}: {one.reason}', alternatives(one.alternatives))}"
-
-
-def _placed(schema: str, name: str, home: str) -> str:
-    return name if schema == home else f"{schema}.{name}"
-
-
-def _table(found: Diagnosis, name: str, home: str) -> Lines:
-    one = found.comparison.tables.get(name)
-    if one is None:
-        seen = found.comparison.of("table", name) or found.comparison.of("view", name)
-        if seen and seen.presence is Presence.UNKNOWN:
-            yield f"    # {name}: not seen{comment(seen.detail)}"
-        else:
-            yield f"    {name}: {{absent: true}}{comment(seen.detail) if seen and not seen.said else ''}"
-        return
-    real = one.table
-    if one.confidence is Confidence.PERHAPS and one.alternatives:
-        yield f"    {name}: {{absent: true}}{comment(f'which is it: {real.qualified}', alternatives(one.alternatives))}"
-        return
-    if "." in real.name or "." in real.schema:
-        yield f"    {name}: {{absent: true}}{comment(f'{real.qualified} has a dot in its name, and cannot be named')}"
-        return
-    parts = [*_columns(found, one), *_values(found, one), *_further(one)]
-    is_home = real.schema == home and real.name == name
-    if not parts and is_home:
-        return
-    said = comment(f"{one.confidence.word}: {one.reason}", alternatives(one.alternatives))
-    yield f"    {name}:{'' if one.has_own_name else said}"
-    if not is_home:
-        yield f"      is: {scalar(_placed(real.schema, real.name, home))}"
-    yield from parts
-
-
-def _columns(found: Diagnosis, one: TableMatch) -> Lines:
-    lines, absent = [], []
-    for column in one.relation.columns:
-        seen = found.comparison.of("column", f"{one.relation.name}.{column}")
-        match = one.columns.get(column)
-        if match is not None and (form := _limit_key(found, one, column)):
-            lines.append(f"        {column}: {{{form}}}{comment('likely: as its rows are written')}")
-        elif match is None and (derived := _derived(one, column)):
-            lines.append(f"        {column}: {{sql: {scalar(derived)}}}  # likely: the contract derives it so")
-        elif match is None or "." in match.column.name:
-            absent.append(column)
-        elif match.column.name != column and seen is not None:
-            lines.append(f"        {column}: {scalar(match.column.name)}{guess(seen)}")
-        elif seen is not None and seen.presence is Presence.DIFFERS:
-            lines.append(f"        {column}: {scalar(match.column.name)}{comment(seen.detail)}")
-    if lines:
-        yield "      columns:"
-        yield from lines
-    if absent:
-        yield "      absent:"
-    for column in absent:
-        reads = "read as null" if column in one.relation.nullable else "checks that need it are unknown"
-        yield f"        - {column}  # found nothing that is it: {reads}"
-
-
-def _derived(one: TableMatch, column: str) -> str:
-    """The expression that gives a column which the contract itself derives from another; empty where there is none."""
-    source, form = DERIVED.get((one.relation.name, column), ("", ""))
-    real = one.columns[source].column.name if source in one.columns else ""
-    return form.format(quoted(real)) if real else ""
-
-
-def _limit_key(found: Diagnosis, one: TableMatch, column: str) -> str:
-    """What `columns` says of the key of the rate limit, where its rows are written otherwise than the contract's."""
-    form = found.comparison.rows.limit_form
-    if (one.relation.name, column) != ("edge_rate_limits", "key") or form in {None, CONTRACT_FORM}:
-        return ""
-    real = one.columns[column].column.name
-    read, write = limit_keys.expressions(form, quoted(real))
-    return f"is: {scalar(real)}, sql: {scalar(read)}, write: {scalar(write)}"
-
-
-def _values(found: Diagnosis, one: TableMatch) -> Lines:
-    places = {c: found.comparison.values.get(f"{one.relation.name}.{c}") for c in one.relation.values}
-    if one.relation.name == "feature_flags":
-        places["key"] = {o.name: o.real for o in found.objects if o.kind == "flag" and o.presence is Presence.RENAMED}
-    renamed = {c: v for c, v in places.items() if v}
-    if renamed:
-        yield "      values:"
-    for column, values in renamed.items():
-        said = ", ".join(f"{w}: {scalar(r)}" for w, r in values.items())
-        yield f"        {column}: {{{said}}}{comment('likely: by their words')}"
-
-
-def _further(one: TableMatch) -> Lines:
-    """Columns without a default that the contract does not know: the gate's own rows need a value there."""
-    needed = _needed(one.table, {m.column.name for m in one.columns.values()})
-    if one.relation.name not in WRITTEN or one.table.is_view or not needed:
-        return
-    yield "      also:  # what the gate's own rows hold in columns that the contract does not know"
-    for column in needed:
-        value = _filling(column)
-        refers = f"refers to {column.references}: give the id of a row of it" if column.references else ""
-        said = comment(f"perhaps: {column.type} without a default", refers)
-        yield f"        {scalar(column.name)}: {scalar(value)}{said}"
-
-
-def _needed(table: SchemaTable, known: set[str]) -> list[SchemaColumn]:
-    """Columns of which every row needs a value, beside those that are known."""
-    return [c for c in table.columns.values() if c.not_null and not c.has_default and c.name not in known]
-
-
-def _filling(column: SchemaColumn) -> str:
-    return FILLED.get(bare(column.type), f"'{column.values[0]}'" if column.values else "null")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 
+from gates.contract.contract import Contract
 from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.drafting import Lines, comment, guess, scalar
 from gates.doctor.http_comparison import HttpComparison
+from gates.doctor.http_members import paired
+from gates.doctor.openapi import ApiOperation
 from gates.doctor.presets import KEY_HEADER
 from gates.doctor.said import EITHER
+from gates.doctor.wordings import age_s, call_limits, differing, signature_form
 from gates.text import characters
+
+REPLAY, SIGNATURE = "POST /dlq-replay", "X-Transbot-Signature"
+BOUNDED = (
+    ("batch", "max", "maximum"),
+    ("batch", "dlq_ids", "maxItems"),
+    ("default_batch", "max", "default"),
+    ("key_length", "idempotency_key", "maxLength"),
+)
+"""Limit of names, member of the body, and what of its schema says it; the most telling first."""
 
 
 def http_lines(found: Diagnosis) -> Lines:
@@ -41,10 +54,81 @@ def http_lines(found: Diagnosis) -> Lines:
     for header in () if found.key else found.http.key_headers:
         variable = re.sub(r"\W+", "_", header).strip("_").upper()
         yield f"    # extra_headers: {{{characters.line(header)}: ${variable}}}  # a key, says the document: whose?"
+    yield from _signature(found.http)
     yield from _renamed(found, "metrics", ("metric",))
     yield from _codes(found)
     if found.http.code_member not in {"", "code"}:
         yield f"    code_member: {scalar(found.http.code_member)}"
+
+
+def _replay(http: HttpComparison | None) -> ApiOperation | None:
+    """The document's operation of a replay."""
+    one = http.endpoints.get(REPLAY) if http else None
+    return one.operation if one else None
+
+
+def _signature_note(http: HttpComparison) -> str:
+    """What the document says of the header of signatures."""
+    header = next((o.real or o.name for o in http.objects if o.kind == "header" and o.name == SIGNATURE), SIGNATURE)
+    operation = _replay(http)
+    return operation.notes.get(header.lower(), "") if operation else ""
+
+
+def _signature(http: HttpComparison) -> Lines:
+    """How a request is signed, where the document tells; a form that is wrong is refused by the service itself."""
+    if REPLAY not in http.endpoints:
+        return
+    form = signature_form(_signature_note(http))
+    if differs := differing(form):
+        told = ", ".join(f"{part}: {scalar(said)}" for part, said in differs.items())
+        yield f"    signature: {{{told}}}{comment('likely: the document shows it')}"
+    elif not form:
+        said = "nothing tells how requests are signed: say it, unless {hex} or t={t},v2={hex} as in the contract"
+        yield f'    # signature: {{form: "sha256={{hex}}"}}{comment(said)}'
+
+
+def limit_lines(found: Diagnosis, contract: Contract) -> Lines:
+    """Limits that the document or the functions of the database tell, where they are others than the contract's. What
+    is wrong of them fails: each is tested at its edge.
+    """
+    if "edge_rate_limits" not in found.comparison.tables and not (found.http and REPLAY in found.http.endpoints):
+        return
+    told = _limits_of_document(found.http, contract)
+    for name, (value, why) in found.comparison.rows.limits.items():  # what counts knows better than who describes it
+        other = f"; the document says {told[name][0]}" if name in told and told[name][0] != value else ""
+        told[name] = (value, f"{why} counts so{other}")
+    fitting = {n: t for n, t in told.items() if contract.limits[n][1] <= t[0] <= contract.limits[n][2]}
+    lines = [
+        f"    {name}: {value}{comment(f'likely: {why}')}"
+        for name, (value, why) in fitting.items()
+        if value != contract.limits[name][0]
+    ]
+    if lines:
+        yield "  limits:"
+        yield from lines
+    untold = [f"{name} {due}" for name, (due, _, _) in contract.limits.items() if name not in fitting]
+    if untold:
+        yield f"  # limits: nothing tells these, so the contract's are tested at their edges: {', '.join(untold)}"
+
+
+def _limits_of_document(http: HttpComparison | None, contract: Contract) -> dict[str, tuple[int, str]]:
+    operation = _replay(http)
+    if http is None or operation is None:
+        return {}
+    real = {m: r for m, (r, _) in paired(contract.endpoints[REPLAY].body, operation.body, {}).items()}
+    for one in http.objects:
+        if one.kind == "body member" and one.name.startswith(f"{REPLAY} ") and one.usable:
+            real[one.name.rpartition(" ")[2]] = one.real or one.name.rpartition(" ")[2]
+    made: dict[str, tuple[int, str]] = {}
+    for limit, member, bound in BOUNDED:
+        value = operation.bounds.get(real.get(member, ""), {}).get(bound)
+        if value is not None:
+            made.setdefault(limit, (value, f"the document says {bound} of {real[member]}"))
+    notes = call_limits(operation.notes.get("429", ""))
+    made |= {name: (value, "so the document describes its 429") for name, value in notes.items()}
+    if age := age_s(_signature_note(http)):
+        made["signature_age_s"] = (age, "so the document describes the signature")
+    return made
 
 
 def _successes(http: HttpComparison) -> Lines:

@@ -20,6 +20,7 @@ from gates.doctor.columns import (
     match_columns,
 )
 from gates.doctor.copies import TableCopies, shared
+from gates.doctor.limit_keys import LIMITING, calls_of
 from gates.doctor.presets import presets_of
 from gates.doctor.schema import PUBLIC, Schema, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
@@ -32,6 +33,8 @@ REFUTED = 0.6
 """What is left of a hub's score where foreign keys lead to another one."""
 WHOLE_COVER, LEAST_COLUMNS = 0.85, 5
 """A table with all columns of the contract, and so many, is the one, whatever it is called."""
+CALLS_COVER, LEAST_NAME = 0.8, 0.6
+"""What a table of single calls is worth as the rate limit, and how alike its name must be."""
 SLACK = 0.1
 """What the types, keys and states of columns may add to what their names say."""
 TARGETS = {"company_id": "companies", "event_id": "events", "replay_run_id": "replay_runs"}
@@ -61,6 +64,8 @@ class TableMatch:
     pin: Pin | None = None
     home: str = PUBLIC
     """The schema of what the contract names without one."""
+    calls: Mapping[str, str] = field(default_factory=dict)
+    """What `calls` says of it, where it is a rate limit with a row for each call."""
     copies: tuple[str, ...] = ()
     """The schemas that have the same table, its own among them; none where it is the only one."""
 
@@ -205,6 +210,8 @@ class _Matcher:
         covered = sum(self.weights[c] * (0.25 + 0.75 * a if a >= 0.4 else 0.0) for c, a in best.items()) / whole
         share = _name_share(relation)
         name = 1.0 if table.name == relation.name else named.get(relation.name, 0.0)
+        if _may_limit(relation, table, name):
+            name, covered = max(name, LEAST_NAME), max(covered, CALLS_COVER)
         return share * name + (1 - share) * covered + SLACK
 
     def _scored(self, place: int, relation: Relation, targets: Mapping[str, str]) -> TableMatch:
@@ -216,9 +223,14 @@ class _Matcher:
             return TableMatch(relation, table, 2.0, Confidence.SURE, "gate.yaml says so", columns, (), pin, self.home)
         whole = sum(self.weights[c] for c in relation.columns)
         covered = sum(self.weights[c] * m.score for c, m in columns.items()) / whole
+        calls = _calls(table, relation, name, targets)
+        if calls:
+            name, covered, columns = max(name, LEAST_NAME), CALLS_COVER, {}
         share = _name_share(relation)
         score = share * name + (1 - share) * covered + HOME * (table.schema == self.home)
         reasons = [f"name {name:.0%}", f"{len(columns)} of {len(relation.columns)} columns"]
+        if calls:
+            reasons[1] = f"each row has when, and whose, {'some calls were' if 'number' in calls else 'a call was'}"
         pointed = [c for c, r in TARGETS.items() if r == relation.name and targets.get(c) == table.qualified]
         if pointed:
             score += HUB_NEIGHBOUR if share == HUB_NAME_SHARE else NEIGHBOUR
@@ -236,7 +248,7 @@ class _Matcher:
             score = 0.0
         score = min(score, 1.0)
         confidence = graded(score, SURE_TABLE, LIKELY_TABLE)
-        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home)
+        return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home, calls=calls)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
         """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
@@ -246,6 +258,18 @@ class _Matcher:
         own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
         maybe = {n: m for n, m in found.items() if n not in GENERIC}
         return found if certain else own | maybe if len(maybe) >= BY_CHANCE else own
+
+
+def _may_limit(relation: Relation, table: SchemaTable, name: float) -> bool:
+    """Whether a table is called like the rate limit, or like calls that are counted."""
+    return "hits" in relation.columns and (name >= LEAST_NAME or bool(LIMITING & {*words(table.name)}))
+
+
+def _calls(table: SchemaTable, relation: Relation, name: float, targets: Mapping[str, str]) -> dict[str, str]:
+    """What `calls` says of such a table that has no hits; else nothing."""
+    if not _may_limit(relation, table, name):
+        return {}
+    return calls_of(table, targets.get("company_id", ""), targets.get("company_id=", ""))
 
 
 def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping[str, Mapping[str, float]]) -> bool:

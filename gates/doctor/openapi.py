@@ -23,6 +23,8 @@ LISTS_OF_ERRORS = frozenset(
 )
 ENVELOPES = ("data", "result", "payload", "response")
 """Members that only hold the answer proper."""
+BOUNDS = frozenset({"maximum", "maxLength", "maxItems", "default"})
+TOLD = ("description", "example", "pattern")
 _CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
 
 
@@ -47,6 +49,10 @@ class ApiOperation:
     """The member of its answer that holds the answer proper."""
     success: tuple[int, ...] = ()
     """The statuses of its success."""
+    bounds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Member of its body -> its `maximum`, `maxLength`, `maxItems` and `default`, where they are whole numbers."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Header of its requests, in lower case, or status of an answer -> what is said of it, an example too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,31 @@ class _Reader:
             self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
             tuple(int(k) for k in responses if k.isdecimal() and k.startswith("2")),
+            self.bounds(self.content(self.followed(given.get("requestBody")))),
+            dict(self.notes(parameters, responses, security)),
         )
+
+    def bounds(self, schema: object) -> dict[str, dict[str, int]]:
+        """What bounds the members of a body."""
+        listed = list(self.properties(schema).items())[:MOST_MEMBERS]
+        whole = {text(n, 100): {k: v for k, v in self.followed(s).items() if k in BOUNDS} for n, s in listed}
+        return {n: {k: v for k, v in said.items() if type(v) is int} for n, said in whole.items()}
+
+    def notes(
+        self, parameters: list[dict[str, Any]], responses: Mapping[str, Mapping[str, Any]], security: object
+    ) -> Iterator[tuple[str, str]]:
+        """Name of a header, or status -> what is said of it."""
+        known = self.known_schemes()
+        schemes = [self.followed(known.get(name)) for one in _listed(security) for name in _mapping(one)]
+        for one in (*parameters, *schemes):
+            if one.get("in") == "header":
+                said = (*map(one.get, TOLD), *map(self.followed(one.get("schema")).get, TOLD))
+                yield (
+                    text(one.get("name", ""), 100).lower(),
+                    "\n".join(text(s, 1000) for s in said if isinstance(s, str)),
+                )
+        for status, answer in responses.items():
+            yield status, text(answer.get("description", ""), 1000)
 
     def enveloped(self, schema: object) -> tuple[dict[str, str], str]:
         """The members of an answer, those inside an envelope too, and the name of that."""

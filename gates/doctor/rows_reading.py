@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,10 @@ from gates.deployment.database import sql
 from gates.deployment.requests import bucket
 from gates.doctor.actors import FunctionMatch
 from gates.doctor.compare import RowsSeen
-from gates.doctor.limit_keys import LimitForm, form_of
+from gates.doctor.limit_keys import LimitForm, form_of, limits_in
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
-from gates.doctor.sqltypes import id_type
+from gates.doctor.sqltypes import bare, id_type
 from gates.text.foreign import text
 
 QUERIES = Path(__file__).with_name("queries")
@@ -25,6 +26,12 @@ STATEMENT_TIMEOUT_MS = 800
 MOST_FLAGS = 300
 ASKED = 64
 """Tenants that nobody is, by whom a formula is told: another agrees on all of them once in 300,000 times."""
+ID_FORMS = {
+    "uuid": re.compile(r"(.{0,20}?)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "hex": re.compile(r"(.{0,20}?)[0-9a-f]{32}"),
+    "ulid": re.compile(r"(.{0,20}?)[0-7][0-9A-HJKMNP-TV-Z]{25}"),
+}
+"""Form of `names: ids` -> how such an id looks, after what it begins with."""
 MOST_STATE = 60
 """Characters of a state: what is longer is text for people."""
 
@@ -39,6 +46,8 @@ def read_rows(
         _pause_row(connection, tables.get("agent_controls")),
         _states(connection, tables),
         _limit_form(connection, tables.get("edge_rate_limits")),
+        _limits(connection, tables.get("edge_rate_limits")),
+        _id_form(connection, tables.get("companies")),
         _own_buckets(connection, function, flags or {}),
     )
 
@@ -132,6 +141,31 @@ def _limit_form(connection: Answering, found: TableMatch | None) -> LimitForm | 
     )
     forms = {form_of(text(r["key"], 300)) for r in _rows(connection, statement) or ()}
     return forms.pop() if len(forms) == 1 else None
+
+
+def _id_form(connection: Answering, found: TableMatch | None) -> str:
+    """The form of ids that are text, where all that are looked at have one; empty where they have not."""
+    if found is None or "id" not in found.columns or bare(found.columns["id"].column.type) == "uuid":
+        return ""
+    statement = compose.SQL("select {}::text as id from {} limit {}").format(
+        compose.Identifier(found.columns["id"].column.name),
+        compose.Identifier(found.table.schema, found.table.name),
+        compose.Literal(MOST_FLAGS),
+    )
+    ids = [text(r["id"], 200) for r in _rows(connection, statement) or ()]
+    for name, form in ID_FORMS.items():
+        begins = {m[1] if (m := form.fullmatch(one)) else None for one in ids}
+        if len(begins) == 1 and (begin := begins.pop()) is not None:
+            return f"{begin}{{{name}}}"
+    return ""
+
+
+def _limits(connection: Answering, found: TableMatch | None) -> dict[str, tuple[int, str]]:
+    """What the functions say that count calls: those whose text names the table of the rate limit."""
+    if found is None or found.table.is_view:
+        return {}
+    rows = _rows(connection, sql(QUERIES / "counters.sql").encode(), table=found.table.name)
+    return limits_in({text(r["name"], 200): str(r["source"]) for r in rows or ()})
 
 
 def _states(connection: Answering, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -29,7 +29,9 @@ def pins_of(names: Names) -> Pins:
     """The tables that it names, as pins for the matching."""
     listed = names.given.get("tables", {})
     return {
-        n: Pin(f"{r.schema}.{r.name}", r.columns, tuple(r.expressions), tuple(r.absent)) if r.name else None
+        n: Pin(f"{r.schema}.{r.name}", r.columns, tuple(r.expressions), tuple(r.absent), bool(r.calls))
+        if r.name
+        else None
         for n, r in names.relations.items()
         if n in listed
     }

@@ -47,7 +47,9 @@ class SchemaColumn:
 
 @dataclass(frozen=True, slots=True)
 class UniqueKey:
-    """A valid unique index. partial: it holds for a part of the rows alone; expression: its text where it has any."""
+    """A valid unique index. partial: it holds for a part of the rows alone, those of `predicate`; expression: its text
+    where it has any.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -55,6 +57,7 @@ class UniqueKey:
     partial: bool = False
     nulls_not_distinct: bool = False
     expression: str = ""
+    predicate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class SchemaFunction:
     argument_names: tuple[str, ...]
     returns: str
     callable: bool = True
+    source: str = ""
+    """Its text, cut."""
 
     @property
     def qualified(self) -> str:
@@ -163,8 +168,8 @@ class Schema:
     version: int = 0
     extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
-    claim_readers: tuple[str, ...] = ()
-    """The text of functions that read what a request says of itself."""
+    claim_readers: Mapping[str, str] = field(default_factory=dict)
+    """Functions that read what a request says of itself, or ask such ones: name -> text."""
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def closed(self, table: SchemaTable) -> str:

@@ -117,7 +117,7 @@ def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_
         version=int(server.get("version", 0)) // 10_000,
         extensions=(*server.get("extensions", ()),),
         schemas=(*server.get("schemas", ()),),
-        claim_readers=tuple(str(r["source"]) for r in readers),
+        claim_readers={str(r["name"]): str(r["source"]) for r in readers},
         unread=session.unread,
     )
 
@@ -161,6 +161,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                         k["partial"],
                         k["nulls_not_distinct"],
                         k["expression"] or "",
+                        k["predicate"] or "",
                     )
                     for k in mine["keys"]
                 ),
@@ -204,5 +205,11 @@ def _listed(definition: str) -> tuple[str, ...]:
 
 def _function(row: Mapping[str, Any]) -> SchemaFunction:
     return SchemaFunction(
-        row["schema"], row["name"], (*row["arguments"],), (*row["argument_names"],), row["returns"], row["callable"]
+        row["schema"],
+        row["name"],
+        (*row["arguments"],),
+        (*row["argument_names"],),
+        row["returns"],
+        row["callable"],
+        row["source"] or "",
     )

@@ -139,7 +139,7 @@ def _of_columns(
     real = f"{names.schema}.{names.name}"
     found = {str(row["name"]): row for row in rows}
     for column, kind in names.contract.columns.items():
-        place = _place(node, "columns", column)
+        place = _place(node, "calls") if names.calls and column != "key" else _place(node, "columns", column)
         if column in names.absent:
             continue
         if column in names.expressions:

@@ -272,7 +272,8 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
     if options.json:
         console.verdict(verdict)
     else:
-        promises = {spec.id: f"{spec.claim} {spec.cost}" for spec in catalogue.load()}
+        said = verdict.contract.in_its_words
+        promises = {spec.id: said(f"{spec.claim} {spec.cost}") for spec in catalogue.load()}
         place, tinted = str(options.output), console.colours_results
         console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
     if verdict.headline:
@@ -282,6 +283,11 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
     for one, *others in grouped(verdict.deciding)[:MOST_ANNOTATIONS]:
         level = "error" if one.effect is Effect.ROLLBACK else "warning"
         behind = verdict.behind([one, *others]) + len(others)
-        told = [one.said, *[behind_text(behind)] * bool(behind), remedy_of(one.check, one.outcome), one.reproduce]
+        told = [
+            one.said,
+            *[behind_text(behind)] * bool(behind),
+            remedy_of(one.check, one.outcome, verdict.contract),
+            one.reproduce,
+        ]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
     return exit_code(verdict, options)

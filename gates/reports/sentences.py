@@ -150,8 +150,8 @@ class _Teller(Generic[Medium]):
             if not promise:
                 said = medium("{} failed the check {}.").format(who, first.check)
             others = sum(group[0].outcome == "fail" for group in causes) - 1
-            many = medium("{} Failures of {} other causes are listed below.").format(said, others)
-            return said if not others else many
+            more = "One other cause is" if others == 1 else f"{others} other causes are"
+            return medium("{} {} listed below.").format(said, more) if others else said
         known = v.counts.passed + v.counts.failed + v.counts.unknown
         return medium("Nobody knows whether {} is safe: {} of {} checks saw nothing to judge by. {}: {}").format(
             self._who(begins=False),
@@ -191,7 +191,7 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
-        do = medium.prose(remedy_of(first.check, first.outcome)) if first else medium("")
+        do = medium.prose(remedy_of(first.check, first.outcome, v.contract)) if first else medium("")
         if v.decision is Decision.ROLLBACK and v.action.flag == "off":
             enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
             return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)

@@ -61,7 +61,7 @@ def verdict_text(
     lines += [*_wrapped(Terminal("done: {}").format(told.done)), *_wrapped(Terminal("now: {}").format(told.now))]
     for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
         promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline
-        lines += _findings(group, promise, verdict.behind(group), colour=colour)
+        lines += _findings(group, promise, verdict, colour=colour)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
     lines += _unseen(verdict)
@@ -116,14 +116,14 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], promise: str, behind: int, *, colour: bool) -> list[str]:
-    finding = group[0]
+def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool) -> list[str]:
+    finding, behind = group[0], verdict.behind(group)
     names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     meant = textwrap.wrap(Terminal.escape(promise), WIDTH - 6) if finding.outcome == "fail" else []
-    remedy = remedy_of(finding.check, finding.outcome)
+    remedy = remedy_of(finding.check, finding.outcome, verdict.contract)
     do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),

@@ -62,3 +62,22 @@ def test_a_table_that_is_absent_leaves_the_others_judged(pg_server: PgServer, cl
     with psycopg.connect(pg_server.url(clone)) as owner:
         owner.execute("drop table public.replay_budgets cascade")
     assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+
+
+ARCHIVED = """
+alter table public.dead_letter_queue add column gone_at timestamptz;
+update public.dead_letter_queue set gone_at = now();
+"""
+LEFT_OUT = {"tables": {"dead_letter_queue": {"rows": "gone_at is null"}}}
+
+
+@pytest.mark.parametrize("rows", ["gone_at is not null", ""])
+def test_rows_that_do_not_count_are_their_tenants(rows: str, pg_server: PgServer, clone: str) -> None:
+    """A policy that shows everybody what is deleted softly is a hole, whatever `rows` leaves out; without it, none."""
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        connection.execute(ARCHIVED)
+        if rows:
+            policy = "create policy gone on public.dead_letter_queue for select to authenticated using"
+            connection.execute(f"{policy} ({rows})".encode())
+    use(names_of(LEFT_OUT))
+    assert ("fail" in verdicts(probe(pg_server.url(clone))).values()) == bool(rows)

@@ -24,17 +24,19 @@ class Writer(Protocol):
 class _InUse:
     names = Names()
     writer: Writer | None = None
+    of_every_row: Writer | None = None
     words: HttpWords | None = None
 
 
 def use(names: Names, environ: Mapping[str, str] | None = None) -> None:
     """From now on every statement and exchange of this process has these names; `environ` has the values of $NAME."""
-    _InUse.names, _InUse.writer = names, None
+    _InUse.names, _InUse.writer, _InUse.of_every_row = names, None, None
     _InUse.words = HttpWords(names, environ or {}) if names else None
     if names.maps_sql:
         from gates.deployment.dialect.statement import Translator  # noqa: PLC0415  -- the parser costs 0.2 s
 
         _InUse.writer = Translator(names)
+        _InUse.of_every_row = Translator(names.with_every_row()) if names.leaves_rows_out else _InUse.writer
 
 
 def learn(environ: Mapping[str, str]) -> None:
@@ -84,9 +86,12 @@ def for_hand(text: str) -> str:
         return ""
 
 
-def written(text: str, given: Any) -> tuple[str, Any]:
-    """A statement and its parameters as the deployment has them. Raise AbsentName."""
-    return (text, given) if _InUse.writer is None else _InUse.writer.of(text, given)
+def written(text: str, given: Any, *, every_row: bool = False) -> tuple[str, Any]:
+    """A statement and its parameters as the deployment has them; every_row: also of rows that `rows` leaves out. Raise
+    AbsentName.
+    """
+    writer = _InUse.of_every_row if every_row else _InUse.writer
+    return (text, given) if writer is None else writer.of(text, given)
 
 
 def writer() -> Writer | None:

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 
 import psycopg
 
+from gates.contract.limit_calls import MOST_CALLS, LimitCalls
 from gates.contract.names import ID_KINDS, Names, RelationNames
 from gates.deployment.dialect.tokens import literal, quoted
 
@@ -42,6 +43,8 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
     """
     as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
     counted = f" where ({names.rows})" if names.rows else ""
+    if names.calls:
+        return grouped(names, names.calls, ids, words | {*names.contract.columns} if whole else words)
     columns = [c for c in names.contract.columns if c in words or (whole and c not in names.absent)]
     if names.is_empty:
         nulls = (f"null::{column_type(names, ids, c)} as {quoted(c)}" for c in columns)
@@ -53,6 +56,24 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
         text = read(names, ids, column)
         parts.append(text if text == quoted(column) else f"{text} as {quoted(column)}")
     return f"(select {', '.join(parts)} from {real_name(names)}{counted})"
+
+
+def grouped(names: RelationNames, calls: LimitCalls, ids: Names, words: AbstractSet[str]) -> str:
+    """The rate limit as the contract has it, where a real row is one call, or some: one row for each key."""
+    source = real_name(names)
+    if calls.number:
+        source += f" cross join lateral generate_series(1, least({quoted(calls.number)}, {MOST_CALLS}))"
+    source += f" where ({names.rows})" if names.rows else ""
+    time = f"({calls.time})::timestamptz"
+    parts = {
+        "key": read(names, ids, "key"),
+        "hits": f"array_agg({time} order by {time})",
+        "count": "count(*)::int",
+        "window_start": f"min({time})",
+        "xmin": "(array_agg(xmin order by age(xmin) desc))[1]",
+    }
+    told = ", ".join(f"{sql} as {quoted(name)}" for name, sql in parts.items() if name == "key" or name in words)
+    return f"(select {told} from {source} group by 1)"
 
 
 def read(names: RelationNames, ids: Names, column: str, qualifier: str = "") -> str:

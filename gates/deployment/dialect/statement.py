@@ -276,7 +276,8 @@ def _literals(names: Names) -> Mapping[str, str]:
         found[f"public.{name}.rows"] = literal(relation.rows) if relation.rows else "null::text"
         for column in relation.contract.columns:
             real = f"{whole}.{quoted(relation.column(column))}"
-            is_there = whole and relation.is_writable(column)
+            is_grouped = relation.calls is not None and column == "hits"
+            is_there = whole and relation.is_writable(column) and not is_grouped
             found[f"public.{name}.{column}"] = literal(real) if is_there else "null::text"
     for name, function in names.functions.items():
         found[f"public.{name}"] = literal(f"{quoted(function.schema)}.{quoted(function.name)}")
@@ -286,6 +287,7 @@ def _literals(names: Names) -> Mapping[str, str]:
     found[FLAGS] = literal(_array(tuple(f for f, area in contract().flags.items() if names.claims(area))))
     found[OF_A_COMPANY] = literal(FORMS[names.id_type("company")])
     tenants = {r.column("company_id") for r in names.relations.values() if "company_id" in r.contract.columns}
+    tenants |= {r.calls.company for r in names.relations.values() if r.calls and r.calls.company}
     found[TENANT_COLUMNS] = literal(_array(("company_id", "tenant_id", *sorted(tenants - {"company_id", "tenant_id"}))))
     return found
 

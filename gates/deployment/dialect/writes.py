@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gates.contract.limit_calls import LimitCalls
 from gates.contract.names import Names, RelationNames
 from gates.deployment.dialect.relations import AbsentColumn, absent, kind_of, read, real_name, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
@@ -249,6 +250,9 @@ class _Writer:
             raise absent("an INSERT without a list of columns")
         close = s.closing(self._body)
         columns = [s.word(first) for first, _ in s.split(self._body + 1, close - 1)]
+        if names.calls:
+            self._calls(names.calls, columns, close)
+            return
         kept = [n for n, column in enumerate(columns) if not self._is_left_out(column)]
         also = {c: v for c, v in names.also.items() if c not in {names.column(columns[n]) for n in kept}}
         end = self._source_end() - 1
@@ -259,6 +263,32 @@ class _Writer:
         listed = ", ".join(quoted(c) for c in (*(names.column(columns[n]) for n in kept), *also))
         overriding = " overriding system value" if self._gives_an_id([columns[n] for n in kept]) else ""
         s.write(self._body, close, f"({listed}){overriding}")
+
+    def _calls(self, calls: LimitCalls, columns: list[str], close: int) -> None:
+        """One row of the rate limit, as a row for each call. Its tenant and address have whichever types they have."""
+        s, names = self._s, self._names
+        self._needed("hits")
+        first = close + 3
+        if s.word(close + 1) != "values":
+            raise absent("an INSERT of calls without VALUES")
+        row = first, s.closing(first - 1) - 1
+        said = {c: s.render(*part).strip() for c, part in zip(columns, s.split(*row), strict=True)}
+        key, times = said.get("key", "null"), f"unnest({said.get('hits', 'null')}) c(at)"
+        made = {names.column("hits"): names.written["hits"].replace("{}", "array[c.at]")}
+        if calls.number:
+            made[calls.number] = "1"
+        if calls.company:
+            whose = {calls.company: f"split_part({key}, ':', 2)"}
+            if calls.address:
+                whose[calls.address] = f"regexp_replace({key}, '^[^:]*:[^:]*:', '')"
+            told = ", ".join(f"{literal(column)}, {sql}" for column, sql in whose.items())
+            times += f", jsonb_populate_record(null::{real_name(names)}, jsonb_build_object({told})) k"
+            made |= {column: f"k.{quoted(column)}" for column in whose}
+        else:
+            made[names.column("key")] = self._stored("key", *s.split(*row)[columns.index("key")])
+        made |= {c: v for c, v in names.also.items() if c not in made}
+        listed = ", ".join(map(quoted, made))
+        s.write(self._body, row[1] + 1, f"({listed}) select {', '.join(made.values())} from {times}")
 
     def _gives_an_id(self, columns: list[str]) -> bool:
         """Whether the row has an id from us, where the target counts them itself."""

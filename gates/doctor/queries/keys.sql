@@ -1,7 +1,7 @@
 -- Unique indexes (also those of constraints) that are valid, for every row or for a part. columns: the plain ones;
 -- expression: the whole definition, where there are others.
 select i.indrelid::bigint as oid, c.relname as name, i.indisprimary as is_primary,
-       i.indpred is not null as partial, i.indnullsnotdistinct as nulls_not_distinct,
+       i.indpred is not null as partial, substr(pg_catalog.pg_get_expr(i.indpred, i.indrelid), 1, 1000) as predicate, i.indnullsnotdistinct as nulls_not_distinct,
        case when i.indexprs is not null then substr(pg_catalog.pg_get_indexdef(i.indexrelid), 1, 1000) end as expression,
        array(
          select a.attname::text from unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality as k (number, place)

@@ -86,7 +86,12 @@ def _unseen(verdict: Verdict) -> list[Markdown]:
         first, count = group[0], len(group) + verdict.behind(group)
         lines.append(
             Markdown.row(
-                (first.check, count, first.said[:MOST_SAID], Markdown.prose(remedy_of(first.check, "unknown")))
+                (
+                    first.check,
+                    count,
+                    first.said[:MOST_SAID],
+                    Markdown.prose(remedy_of(first.check, "unknown", verdict.contract)),
+                )
             )
         )
     left = sum(map(len, groups[MOST_ROWS:]))
@@ -106,7 +111,16 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
         behind = verdict.behind([one, *others])
         seen = "; ".join([one.said[:MOST_SAID], *[behind_text(behind)] * bool(behind)])
         lines.append(
-            Markdown.row((names, one.outcome, *numbers, seen, cost, Markdown.prose(remedy_of(one.check, one.outcome))))
+            Markdown.row(
+                (
+                    names,
+                    one.outcome,
+                    *numbers,
+                    seen,
+                    cost,
+                    Markdown.prose(remedy_of(one.check, one.outcome, verdict.contract)),
+                )
+            )
         )
     if len(groups) > MOST_ROWS:
         lines += [EMPTY, Markdown("… and {} more.").format(sum(map(len, groups[MOST_ROWS:])))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 from gates.decision.margin import LIMITED
@@ -78,7 +78,8 @@ class Row:
 
 def rows_of(verdict: Verdict, evidence: Sequence[Evidence], catalogue: Sequence[CheckSpec]) -> list[Row]:
     """Every check of the catalogue once, and every finding; by outcome (the worst first), then by id."""
-    specs = {s.id: s for s in catalogue}
+    said = verdict.contract.in_its_words
+    specs = {s.id: replace(s, claim=said(s.claim), cost=said(s.cost)) for s in catalogue}
     last = {e.check: e for e in evidence}
     findings = {f.check: f for f in verdict.findings}
     exempt = {n.check: n.reason for n in verdict.not_applicable}

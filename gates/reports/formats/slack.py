@@ -11,7 +11,7 @@ from gates.reports.formats.format import Format, ReportSource
 from gates.reports.sentences import brief
 from gates.text.inert import Slack
 from gates.text.quantity import with_unit
-from gates.verdict import Finding, behind_text, grouped
+from gates.verdict import Finding, Verdict, behind_text, grouped
 
 SIGNS = {
     "promote": Slack(":large_green_circle:"),
@@ -37,7 +37,7 @@ def slack(source: ReportSource) -> str:
     by_hand = verdict.action.by_hand
     blocks += [section(Slack("Run this by hand:\n{}").format(Slack.block(by_hand)))] * bool(by_hand)
     groups = grouped(verdict.deciding)
-    deciding = [_cause(group, verdict.behind(group)) for group in groups[:MOST_FINDINGS]]
+    deciding = [_cause(group, verdict) for group in groups[:MOST_FINDINGS]]
     more = sum(map(len, groups[MOST_FINDINGS:]))
     deciding += [Slack("… and {} more").format(more)] * (more > 0)
     unseen = sum(len(group) + verdict.behind(group) for group in verdict.unseen)
@@ -52,11 +52,11 @@ def slack(source: ReportSource) -> str:
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 
-def _cause(group: Sequence[Finding], behind: int) -> Slack:
+def _cause(group: Sequence[Finding], verdict: Verdict) -> Slack:
     """One cause: what was seen, how much stands behind it, what to do."""
-    first = group[0]
+    first, behind = group[0], verdict.behind(group)
     names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
-    remedy = Slack.prose(remedy_of(first.check, first.outcome))
+    remedy = Slack.prose(remedy_of(first.check, first.outcome, verdict.contract))
     told = filter(None, (first.said[:200], behind_text(behind) if behind else "", remedy))
     return Slack("• {} {}: {}").format(names, first.outcome, Slack(". ").join(told))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,9 @@ from hypothesis import strategies as st
 
 from gates import catalogue
 from gates.contract.contract import contract
+from gates.contract.names import names_of
 from gates.contract.remedies import FILE, _data, remedy_of
+from gates.contract.scope import Scope
 from gates.decision.causes import FIRST, HARM
 from gates.decision.decide import weigh
 from gates.decision.rules import Policy, PolicyRule
@@ -163,16 +164,6 @@ def test_every_check_has_a_remedy_of_one_or_two_lines() -> None:
     assert stale == []
 
 
-def test_no_remedy_speaks_by_names_that_a_deployment_may_have_otherwise() -> None:
-    """A remedy is read beside real names: with the contract's it would say what to do to a table that is not there."""
-    columns = {column for relation in contract().relations.values() for column in relation.columns if "_" in column}
-    pages = {endpoint.path for endpoint in contract().endpoints.values()}
-    codes = {code for endpoint in contract().endpoints.values() for code in endpoint.refusals if "_" in code}
-    own = {*contract().relations, *contract().functions, *columns, *pages, *codes} - {"companies", "events"}
-    for said in (*_data()["checks"].values(), *_data()["areas"].values()):
-        assert {word for word in re.findall(r"[\w/.-]+", said) if word.removeprefix("public.") in own} == set(), said
-
-
 def differs(kind: str, *differences: str, observed: int = 0) -> Evidence:
     return failed(
         f"sql/manifest/{kind}", severity="page", witness=list(differences), observed=observed or len(differences)
@@ -238,3 +229,26 @@ def test_two_runs_are_two_causes() -> None:
     """Rows of a table are no object of the schema: what is wrong with one run tells nothing of another."""
     verdict = judged(lacks("runs-not-stuck", "run 1"), lacks("run-counts", "run 2"))
     assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
+
+
+def test_remedies_speak_of_the_deployments_objects() -> None:
+    """By their real names and with its own limits; a path and a part of a word stay."""
+    names = names_of(
+        {
+            "tables": {"replay_runs": {"is": "hub.redrives", "columns": {"company_id": "shop"}}},
+            "functions": {"is_feature_enabled": {"is": "hub.open"}},
+            "http": {"codes": {"batch_too_large": "TOO_MANY"}, "fields": {"max": "limit"}},
+            "limits": {"batch": 20},
+        }
+    )
+    scope = Scope(limits=names.own_limits, objects=names.spoken)
+    assert Scope.from_json(scope.to_json()) == scope
+    assert remedy_of("sql/spot/replay-runs-unique", scope=scope).startswith(
+        "ALTER TABLE hub.redrives ADD UNIQUE (idempotency_key, shop)"
+    )
+    oversized = "drill/proof/oversized-batch-refused"
+    assert remedy_of(oversized, scope=scope).startswith("Refuse `limit` over 20 with 400 `TOO_MANY`")
+    assert remedy_of("drill/flags/x", scope=scope).startswith("Ask hub.open of the database")
+    assert remedy_of(oversized).startswith("Refuse `max` over 50 with 400 `batch_too_large`")
+    others = "see sql_checks/replay_runs/x and replay_runs_old"
+    assert scope.in_its_words(others) == others

@@ -127,11 +127,11 @@ def test_defects_come_by_harm(pg_server: PgServer) -> None:
 def test_a_claim_that_users_edit_is_a_defect() -> None:
     """It is told, and drafted only where no other claim says whose a caller is."""
     both = "select coalesce(auth.jwt() #>> '{user_metadata,org_id}', auth.jwt() #>> '{app_metadata,org_id}')"
-    schema = Schema(claim_readers=(both,))
+    schema = Schema(claim_readers={"org": both})
     found = defects(schema, compare(schema, contract()), contract(), NOT_SEEN, None, "outbox.enabled")
     assert [(d.harm, d.subject) for d in found] == [(97, "user_metadata.org_id")]
     assert tenant_claim([], schema).claim == "app_metadata.org_id"
-    assert not edited_claims([], Schema(claim_readers=(both.replace("user_metadata", "app_metadata"),)))
+    assert not edited_claims([], Schema(claim_readers={"org": both.replace("user_metadata", "app_metadata")}))
 
 
 def test_states_that_rows_hold_are_not_all_there_are(pg_server: PgServer) -> None:

@@ -132,7 +132,7 @@ def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
         ),
         (
             made(Decision.ROLLBACK, OFF, BROKEN, dataclasses.replace(BROKEN, check="sql/ours/own")),
-            "Failures of 1 other causes are listed below.",
+            "One other cause is listed below.",
             "went from 10 % to off",
             "Deploy the repair",
         ),

@@ -1,0 +1,65 @@
+"""A rate limit that has a row for each call, or for the calls of a moment: `calls` of `names:`, as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.sql import Identifier
+
+MOST_CALLS = 1000
+"""So many calls of one row are looked at, where it counts some."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCalls:
+    """Where the rate limit has a row for each call, or for those of a moment. All are real columns but `time`.
+
+    time: SQL of when; number: of how many calls, empty: of one; company, address: of whom, where no column has both.
+    """
+
+    time: str
+    number: str = ""
+    company: str = ""
+    address: str = ""
+
+
+def spelled_out(given: Mapping[str, Any], ids: Mapping[str, str]) -> Mapping[str, Any]:
+    """What is said of a table, with the columns that `calls` says."""
+    if "calls" not in given:
+        return given
+    return {**given, "columns": {**given.get("columns", {}), **_of_calls(given["calls"], ids.get("company", "uuid"))}}
+
+
+def calls_of(given: Mapping[str, Any]) -> LimitCalls:
+    at = given["at"]
+    time = quoted_name(at) if isinstance(at, str) else f"({at['sql']})"
+    return LimitCalls(time, *(str(given.get(part, "")) for part in ("number", "company", "address")))
+
+
+def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
+    """What `columns` would say of a limit whose row is one call, or some: each row is a group of its own."""
+    calls, at = calls_of(given), given["at"]
+    times = f"array[{calls.time}]"
+    if calls.number:
+        times = f"array_fill({calls.time}, array[least({quoted_name(calls.number)}, {MOST_CALLS})::int])"
+    first = "(({})::timestamptz[])[1]"
+    written = first if isinstance(at, str) else str(at.get("write", "{}")).replace("{}", first)
+    said: dict[str, Any] = {
+        "hits": {"is": at if isinstance(at, str) else at.get("is", "hits"), "sql": f"{times}::timestamptz[]"},
+        "count": {"sql": quoted_name(calls.number) if calls.number else "1"},
+        "window_start": {"sql": calls.time},
+    }
+    if isinstance(at, str) or "write" in at:
+        said["hits"]["write"] = written
+    if calls.company:
+        whose = ", ':', ".join(quoted_name(name) for name in (calls.company, calls.address) if name)
+        key = f"concat('replay:', {whose})" if calls.address else f"concat('replay:', {whose}, ':')"
+        said["key"] = {"is": calls.company, "sql": key, "write": f"split_part({{}}, ':', 2)::{id_type}"}
+    return said
+
+
+def quoted_name(name: str) -> str:
+    """A real column within an expression of ours."""
+    return Identifier(name).as_string()
