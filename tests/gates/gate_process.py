@@ -25,7 +25,8 @@ _CONTEXT.set_forkserver_preload(  # pytest: each child imports the program that 
 
 def gate(*words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `gate` with nothing of the user's environment."""
-    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd), **(environ or {})}
+    own = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(cwd), **own, **(environ or {})}
     with TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
         process = _CONTEXT.Process(target=_become, args=(words, cwd, clean, out, err))
