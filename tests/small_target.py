@@ -1,23 +1,47 @@
-"""A target of a few lines: it answers each path as told."""
+"""Small servers: one of any handler, and a target of a few lines that answers each path as told."""
 
 from __future__ import annotations
 
-import http.server
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answers = Callable[[str], tuple[int, Any]]
 """Path -> status and content: bytes as they are, anything else as JSON."""
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # a caller who finds the queue full asks again after a second
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client may give up."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server of this handler, which logs nothing; its URL, without a path."""
+    server = _Server(("127.0.0.1", 0), type("Quiet", (handler,), {"log_message": lambda *_: None}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
 @contextmanager
 def serving(answers: Answers) -> Iterator[str]:
     """A target that answers each path as told."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, content = answers(self.path)
             body = json.dumps(content).encode() if not isinstance(content, bytes) else content
@@ -26,15 +50,5 @@ def serving(answers: Answers) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with listening(Handler) as url:
+        yield url

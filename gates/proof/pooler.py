@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -67,7 +68,7 @@ def pgbouncer(
         login = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
         yield urlunsplit((parts.scheme, login, parts.path, parts.query, ""))
     finally:
-        programs.end(process)
+        programs.end(process, signal.SIGQUIT)  # at SIGTERM it waits for clients that stay
 
 
 def before_service(mode: str) -> Callable[[str], AbstractContextManager[str]]:

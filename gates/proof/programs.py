@@ -84,9 +84,9 @@ def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT, **
     )
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str], gently: signal.Signals = signal.SIGTERM) -> None:
     """End a program and its process group, gently first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (gently, signal.SIGKILL):
         if process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

@@ -273,10 +273,13 @@ class Postgres:
 
 
 def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> int:
+    """Its exit code. At the limit, and where an interrupt comes, it is killed."""
     try:
         return process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return stop(process, ())
+    finally:
+        stop(process, ())
 
 
 def free_port() -> int:

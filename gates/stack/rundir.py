@@ -30,6 +30,8 @@ LOCK_NAME = "owner.lock"
 PROCESSES_NAME = "processes.json"
 DATA = Path("pg") / "data"
 KILL_TIMEOUT_S = 10.0
+REMOVE_TIMEOUT_S = 2.0
+"""Who is about to end may write once more, and a folder that is no longer empty stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,12 @@ def clear(folder: Path) -> None:
     data = folder / DATA
     procfs.wait_until(lambda: not any(procfs.processes_within(data, "postgres")), KILL_TIMEOUT_S)
     release_shared_memory(data)
+    procfs.wait_until(lambda: _removed(folder), REMOVE_TIMEOUT_S)
+
+
+def _removed(folder: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def release_shared_memory(data: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from faults.proxy.server import Reply, proxy
 from gates import catalogue
 from gates.evidence import Outcome
-from tests.drills.examination import OVER_HTTP, examine, matching
+from tests.drills.examination import OVER_HTTP, brief_waits, examine, matching
 
 JSON = (("Content-Type", "application/json"),)
 SERVERS = {
@@ -35,7 +35,7 @@ def test_degenerate_server_passes_nothing(server: str, variables: dict[str, str]
     """A server that gives one answer to everything passes no check but those of being alive."""
     phases = {spec.id: spec.phase for spec in catalogue.load()}
     early = [i for i in matching(OVER_HTTP) if phases[i] == "main"]
-    with proxy(variables["BASE_URL"], lambda _sent, _forward: SERVERS[server], is_careless=True) as url:
+    with brief_waits(), proxy(variables["BASE_URL"], lambda *_: SERVERS[server], is_careless=True) as url:
         seen = examine({**variables, "BASE_URL": url}, [*early, "drill/http-surface/ready"], tmp_path)
     passed = {i for i, e in seen.items() if e.outcome is Outcome.PASS}
     assert sorted(passed - PASSES_ON.get(server, set())) == []

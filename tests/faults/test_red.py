@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from drills.workbench.scene import Scene
 from faults.catalogue import Fault, catalogue
 from gates.evidence import Outcome
 from gates.stack.stack import Stack
-from tests.drills.examination import examine, matching
+from tests.drills.examination import brief_waits, examine, matching
 from tests.faults.cover import declared, fewest
 from tests.faults.installing import DRILLS, installed
 
 FAULTS = [fault for fault in catalogue().values() if declared(fault, DRILLS)]
-WAIT_SCALE = 0.3
-"""Nobody else works on this target: what does not come within 2 s never comes."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "fault" in metafunc.fixturenames:
         every = metafunc.config.getoption("--every-fault")
         metafunc.parametrize("fault", FAULTS if every else fewest(FAULTS, DRILLS), ids=lambda f: f.id)
-
-
-@contextmanager
-def brief_waits() -> Iterator[None]:
-    """Let the drills wait less for what will not come."""
-    Scene.wait_scale = WAIT_SCALE
-    try:
-        yield
-    finally:
-        Scene.wait_scale = 1.0
 
 
 def test_a_fault_turns_its_checks_red(fault: Fault, reference: Stack, tmp_path: Path) -> None:

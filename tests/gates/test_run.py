@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import errno
-import http.server
 import json
 import shutil
-import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -35,6 +34,7 @@ from gates.stages.preflight import endpoints
 from gates.stages.suite import Begun
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from tests.gates.reports.schemas import broken_rules
+from tests.small_target import listening
 
 COMPANY = "11111111-1111-4111-8111-111111111111"
 SECRET = "planted-secret-0123456789"
@@ -98,7 +98,7 @@ def pytest_addoption(parser):
 """
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """A target that is alive, ready and of a release; `away` answers of /version it gives as a proxy does."""
 
     release, away = "r1", 0
@@ -112,20 +112,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
     """Where the small target answers."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with listening(Handler) as url:
+        yield url
 
 
 def spec(check: str, phase: str = "main") -> CheckSpec:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+from tests.small_target import listening
 from tests.waiting import pause
 
 
@@ -122,29 +123,11 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             key = asked.get("idempotency_key", "made-up")
             return {"status": status, "company_id": asked["company_id"], "idempotency_key": key, "items": []}
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            del format, args
-
     return Handler
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up is what these servers are for."""
 
 
 @contextmanager
 def target(behaviour: Behaviour) -> Iterator[str]:
     """The base URL of a running server of this behaviour."""
-    server = Server(("127.0.0.1", 0), handler(behaviour))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
+    with listening(handler(behaviour)) as url:
+        yield url

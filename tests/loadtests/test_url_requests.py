@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -21,8 +20,8 @@ from gates.stages.load_options import LoadOptions
 from loadtests.plan import LoadPlan, UrlRequest
 from loadtests.thresholds.reading import ThresholdsFileError
 from loadtests.thresholds.requests import parse_requests
-from tests.loadtests.fake_target import Server
 from tests.loadtests.load_process import finish, messages, start, verdicts
+from tests.small_target import listening
 
 TARGET = Target(TargetKind.PRODUCTION)
 LIST = """[
@@ -95,17 +94,8 @@ def recording() -> Iterator[tuple[str, Counter[tuple[str, ...]]]]:
 
         do_GET = do_POST = do_HEAD = answer  # noqa: N815  -- the names that the server calls
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/base", seen
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
+    with listening(Handler) as url:
+        yield f"{url}/base", seen
 
 
 def test_all_requests_are_made_by_turns_and_counted_by_name(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from dotenv import dotenv_values
 from gates import catalogue
 from gates.decision.policy_file import FILE, parse
 from gates.evidence import TargetKind
+from gates.stages.load_options import QUICK_S
 from tests.gates.gate_process import gate
 from tests.launched import launched
 from tests.places.command_lines import printed, refused
@@ -49,6 +50,9 @@ DATA = {"yaml", "sql", "json", "python", "js", "ini", "text", "mermaid"}
 TODAY = dt.date(2026, 1, 1)
 MEASURES = ("gate run*", "gate load*", "gate drill*", "gate watch*", "gate alerts")
 """On a machine that is busy with other tests these may say that they could not measure: 10, and nothing failed."""
+
+BRIEF_S = 2.0
+"""A load that is a part of another command, or comes once more: too short to decide anything, and nothing fails."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ BEFORE = {
     ),
     ("docs/emergency.md", "gate status"): 'gate emergency --reason "INC-7"',
     ("docs/emergency.md", "gate flags enable*"): 'gate rollback --reason "INC-7"',
+    ("docs/from-the-checklist.md", "gate flags enable*"): 'gate rollback --reason "it was off before"',
 }
 """Page, command -> what the page says that happened before it."""
 
@@ -129,7 +134,8 @@ class Reader:
         """As a shell does. What needs no shell is run without the start of a process for it."""
         plain = re.sub(r"\$(\w+)", lambda name: self.environ.get(name[1], ""), command)
         if command.startswith("gate ") and not re.search(r"[|;<>&`]|\$\(", command):
-            return gate(*shlex.split(plain)[1:], cwd=self.folder, environ=self.environ)
+            load_s = QUICK_S if plain == "gate load" else BRIEF_S
+            return gate(*shlex.split(plain)[1:], cwd=self.folder, environ=self.environ, load_s=load_s)
         kept = self.folder.parent / "environ"
         script = f"set -a\n{command}\nCODE=$?\nenv -0 > {shlex.quote(str(kept))}\nexit $CODE"
         path = f"{Path(sys.executable).parent}:{PSQL}:/usr/bin:/bin"

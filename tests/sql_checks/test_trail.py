@@ -24,19 +24,28 @@ OTHER = "00000000-0000-4000-8000-0000000000bb"
 GREEN = dict.fromkeys((s.spec.id for s in SPOTS), "pass")
 
 
-@pytest.fixture
-def url(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def longer(pg_server: PgServer, seeds: Callable[[], str]) -> Iterator[str]:
     """A copy of the seeded database, with 3,000 more audit rows of two scopes."""
-    name = pg_server.create_database(seeded_db)
+    name = pg_server.create_database(seeds())
     change(pg_server.url(name), append(1500, COMPANY), append(1500, OTHER))
+    yield name
+    pg_server.drop_database(name)
+
+
+@pytest.fixture
+def url(pg_server: PgServer, longer: str) -> Iterator[str]:
+    """A copy of it for one test."""
+    name = pg_server.create_database(longer)
     yield pg_server.url(name)
     pg_server.drop_database(name)
 
 
 def append(rows: int, scope: str) -> str:
+    """In several transactions: each row reads the versions of its head that its own transaction has written."""
     return (
-        f"insert into public.audit_logs (action, actor, scope) select 'x', 'x', '{scope}' from"
-        f" generate_series(1, {rows})"
+        f"do $$ begin for n in 1..{rows} by 500 loop insert into public.audit_logs (action, actor, scope)"
+        f" select 'x', 'x', '{scope}' from generate_series(n, least(n + 499, {rows})); commit; end loop; end $$"
     )
 
 
@@ -44,7 +53,7 @@ def change(url: str, *statements: str) -> None:
     """Append rows as a service does, and run all other statements past the triggers that guard the trail."""
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
-            if not statement.startswith("insert into public.audit_logs (action"):
+            if not statement.startswith("do "):
                 connection.execute("alter table public.audit_logs disable trigger user")
             connection.execute(statement.encode())
             connection.execute("alter table public.audit_logs enable always trigger audit_logs_chain")

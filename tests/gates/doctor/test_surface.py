@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from gates.doctor.schema import Schema
 from gates.doctor.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
 from tests.gates.gate_process import gate
+from tests.small_target import listening
 from tests.sources import ROOT
 
 Asked = list[tuple[str, str, bytes, frozenset[str]]]
@@ -38,7 +38,7 @@ def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[st
     """A target that answers each method and path as told; its address, and what it was asked."""
     asked: Asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             sent = {form for k, v in self.headers.items() for form in (k.lower(), f"{k.lower()}: {v}")}
@@ -60,18 +60,8 @@ def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[st
         def do_OPTIONS(self) -> None:
             self._answer()
 
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with listening(Handler) as url:
+        yield url, asked
 
 
 def target(url: str) -> Target:

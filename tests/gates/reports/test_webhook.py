@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from gates.reports.webhook import post
+from tests.small_target import listening
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def webhook(status: int = 200, wait_s: float = 0.0) -> Iterator[tuple[str, list[
     seen: list[dict[str, Any]] = []
     closing = threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             closing.wait(wait_s)
@@ -29,19 +30,11 @@ def webhook(status: int = 200, wait_s: float = 0.0) -> Iterator[tuple[str, list[
             self.send_header("Location", "/elsewhere")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/services/planted-path-secret", seen
-    finally:
-        closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with listening(Handler) as url:
+        try:
+            yield f"{url}/services/planted-path-secret", seen
+        finally:
+            closing.set()
 
 
 def test_the_body_is_posted_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +71,21 @@ def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) 
     assert rundir.sweep([tmp_path]) == [folder]
     assert not folder.exists()
     assert left.wait(timeout=5) == -9
+
+
+def test_a_file_that_comes_while_it_is_removed_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is about to end may write once more."""
+    removed, late = shutil.rmtree, iter(range(3))
+
+    def removes(folder: Path, ignore_errors: bool) -> None:
+        removed(folder, ignore_errors=ignore_errors)
+        for _ in late:
+            folder.mkdir()
+            break
+
+    monkeypatch.setattr(shutil, "rmtree", removes)
+    rundir.clear(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_process_number_used_again_is_not_killed(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from replay_service.settings import ConfigurationError
 from replay_service.worker.agents import Event, read_script, write_body
 from replay_service.worker.settings import TUNABLES, WorkerSettings, read_worker_settings
 from tests.replay_service.worker.harness import Bench, Workers
+from tests.small_target import listening
 from tests.waiting import until
 
 SECRET = "agent-secret-of-the-tests"
@@ -51,17 +51,9 @@ def listener() -> Iterator[Listener]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kept.url = f"http://127.0.0.1:{server.server_port}/agent"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield kept
-    server.shutdown()
-    thread.join(5)
-    server.server_close()
+    with listening(Handler) as url:
+        kept.url = f"{url}/agent"
+        yield kept
 
 
 def environment(listener: Listener) -> dict[str, str]:
