@@ -39,6 +39,8 @@ class Canaries:
     watching: dict[str, float] = field(default_factory=dict)
     committed: dict[tuple[str, str], str] = field(default_factory=dict)
     """By event and company: the commit that its first answer told. Those are to be asked for once more."""
+    told: dict[str, set[str]] = field(default_factory=dict)
+    """By commit: the events of which an answer told it."""
 
     def send(self, connection: Connection, terms: Terms) -> None:
         """Post one event and follow it in the background."""
@@ -90,12 +92,18 @@ class Canaries:
         self.watching.pop(event_id, None)
 
     def compare(self, event_id: str, company: str, answer: Mapping[str, object]) -> None:
-        """An event was committed once: an answer that tells another commit than the one before is another event's."""
+        """An event was committed once: of two answers that tell two commits one is another event's, if one of the two
+        commits was told of another event. A service that tells one time in two ways mixes nothing.
+        """
         told, known = str(answer.get("committed_at") or ""), self.committed.get((event_id, company))
-        if known is None and told and len(self.committed) < MOST:
+        if not told or (known is None and len(self.committed) >= MOST):
+            return
+        self.told.setdefault(told, set()).add(event_id)
+        if known is None:
             self.committed[event_id, company] = told
-        elif known and told and (differs := differ(known, told)) is not None:
-            self.drive.samples.add("answers_mixed", differs)
+        elif (apart := differ(known, told)) is not None:
+            of_another = (self.told[told] | self.told[known]) != {event_id}
+            self.drive.samples.add("answers_mixed", apart and of_another)
 
     def _note(self, metric: str, value: float, sent: float, source: str = "canary") -> None:
         self.drive.samples.add_at(metric, value, sent - self.drive.started, {"source": source})

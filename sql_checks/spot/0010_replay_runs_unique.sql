@@ -5,8 +5,8 @@
 -- reads: catalogue
 -- covers: D15
 select 'public.replay_runs' as subject,
-       format('no valid, immediate unique key: ALTER TABLE %s ADD UNIQUE (%I, %I)', to_regclass('public.replay_runs'),
-              (parse_ident('public.replay_runs.idempotency_key'))[3], (parse_ident('public.replay_runs.company_id'))[3]) as detail,
+       format('no valid, immediate unique key on (%s, %s)', (parse_ident('public.replay_runs.idempotency_key'))[3],
+              (parse_ident('public.replay_runs.company_id'))[3]) as detail,
        (select string_agg(pg_get_indexdef(i.indexrelid), '; ') from pg_index i
         where i.indrelid = to_regclass('public.replay_runs')) as witness
 where to_regclass('public.replay_runs') is not null

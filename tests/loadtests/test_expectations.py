@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import pytest
 
+from loadtests.engine.canaries import Canaries
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.wire import parse_address
@@ -159,6 +161,26 @@ def test_an_answer_is_anothers_where_it_names_another(status: int, answer: objec
 def test_two_commits_of_an_event_differ_as_far_as_they_are_told(first: str, second: str, apart: bool | None) -> None:
     """Other zones, fewer digits and a few milliseconds are the same commit."""
     assert differ(first, second) is apart
+
+
+@pytest.mark.parametrize(
+    ("answers", "mixed"),
+    [
+        ([("a", 10), ("b", 20), ("a", 10)], [0.0]),
+        ([("a", 10), ("b", 20), ("a", 20)], [1.0]),
+        ([("a", 20), ("b", 10), ("a", 10)], [1.0]),
+        ([("a", 10), ("b", 20), ("a", 15)], [0.0]),  # nobody else's: one event whose commit is told in two ways
+    ],
+)
+def test_an_answer_is_anothers_where_it_tells_the_commit_of_another(
+    answers: list[tuple[str, int]], mixed: list[float]
+) -> None:
+    """By event and second of its commit, as they are told one after the other."""
+    drive = mock.Mock()
+    canaries = Canaries(drive, mock.Mock(), 1.0, mock.Mock())
+    for event, second in answers:
+        canaries.compare(event, "company", {"committed_at": f"2026-01-02T03:04:{second}Z"})
+    assert [call.args for call in drive.samples.add.call_args_list] == [("answers_mixed", value) for value in mixed]
 
 
 @pytest.mark.parametrize(
