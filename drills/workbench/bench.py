@@ -23,7 +23,9 @@ from gates.deployment.requests import (
     SIGNATURE,
     Answer,
     Request,
+    encode_body,
     post,
+    replay_fields,
     sign_v1,
     sign_v2,
     signed_get,
@@ -95,11 +97,17 @@ class Bench:
 
     def body(self, **fields: Any) -> bytes:
         """A replay body for a company that does not exist, and a dry run: a service that takes the tenant from
-        elsewhere must not be made to act. Where there are no dry runs, a body with fields is not sent.
+        elsewhere must not be made to act. Where there are no dry runs, it asks for items that nobody has; what cannot
+        ask for those is not sent.
         """
+        fields = {"max": 10, **fields}
+        if probes.has_dry_runs():
+            return probes.for_nobody(self.company, **fields)
+        of_nobody = {"error_type": f"none-{new_id('event')}"[:40], "dlq_ids": [new_id("item")]}
+        free = [name for name in of_nobody if name not in fields and name not in current().lacking]
         why = "dry-run is not claimed, so a request that a service could carry out for somebody else is not sent"
-        self.seen.require(not fields or probes.has_dry_runs(), why)
-        return probes.for_nobody(self.company, **{"max": 10, **fields})
+        self.seen.require(free, why)
+        return encode_body(replay_fields(self.company, **{free[0]: of_nobody[free[0]]}, **fields))
 
     def signed(self, body: bytes | None = None, label: str = "correctly signed") -> Request:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""

@@ -17,7 +17,9 @@ import pytest
 from faults.proxy.rewriting import json_of, problem
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates import catalogue
+from gates.contract.names import UNCLAIMED
 from gates.deployment.database import execute, session
+from gates.deployment.dialect.current import NAMES
 from gates.deployment.requests import mint_token
 from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
@@ -232,6 +234,14 @@ def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> No
     found = examine(variables, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
     assert found[check].observed == "replay_service"
+
+
+def test_a_deployment_without_dry_runs(variables: dict[str, str], tmp_path: Path) -> None:
+    """Where dry runs are not claimed, requests ask for items that nobody has: what is odd about them is seen, too."""
+    checks = ("drill/safety-rails/*", "drill/authentication/*-*", "drill/http-surface/*")
+    found = examine({**variables, NAMES: json.dumps({UNCLAIMED: ["dry-run"]})}, checks, tmp_path)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
 
 
 SWITCHED = (
