@@ -277,7 +277,7 @@ def _is_stuck_behind_its_task(probe: Probe) -> bool:
     "Rows whose payload has a character beyond ASCII are never taken.",
     lambda p: _never_takes_odd_letters(p),
     ("drill/outbox/any-text-is-delivered",),
-    names=("effects of 4 event",),
+    names=("effects of 7 event",),
 )
 def odd_letters_are_never_taken(settings: WorkerSettings) -> WorkerParts:
     plain = "octet_length(e.payload::text) = char_length(e.payload::text) AND "

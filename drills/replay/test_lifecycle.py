@@ -33,7 +33,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     run = str(scene.run(company, max=2, force=True)["replay_run_id"])
     row = scene.ended(run)
     items = scene.items(company)
-    assert len(items) == 2, f"a failed replay left {len(items)} rows of two items"
+    assert len(items) == 2, f"a failed replay left {len(items)} dead letters of two items"
     for before, after, (tried, _) in zip(found, items, retries, strict=True):
         assert after["id"] == before["id"], "the failed item is a new row; due: the same row, tried once more"
         assert after["status"] == "pending", f"the failed item is {after['status']!r}"
