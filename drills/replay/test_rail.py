@@ -142,8 +142,15 @@ def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
     slow = scene.company("a", items=12, payload=as_jsonb({"drill": {"delay_ms": 2500}}))
     other = scene.company("b", items=2)
     first = str(scene.run(slow, max=12)["replay_run_id"])
-    row = scene.ended(str(scene.run(other, max=2)["replay_run_id"]), within_s=12)
-    done = scene.number("select count(processed_at) from public.event_outbox where replay_run_id = %s", first)
+    second = str(scene.run(other, max=2)["replay_run_id"])
+    row = scene.ended(second, within_s=12)
+    done_before = (
+        "select count(*) from public.event_outbox o join public.replay_runs r on r.id = %s"
+        " where o.replay_run_id = %s and o.processed_at < r."
+    )
+    begun_late = scene.number(f"{done_before}requested_at", second, first)
+    scene.seen.require(not begun_late, "the second run came after items of the first were done: nothing to wait for")
+    done = scene.number(f"{done_before}completed_at", second, first)
     assert done == 0, f"another tenant's run ended after {done} items of a slow one that began before it"
     assert row["success_count"] == 2, f"{row['success_count']} of 2 items of the other run succeeded"
     scene.ended(first, within_s=15)
