@@ -149,7 +149,7 @@ def _waits_for_a_slow_run(probe: Probe) -> bool:
     "A run of a paused tenant goes on as soon as another tenant's run does.",
     lambda p: _goes_on_beside_another(p),
     ("drill/pause/stops-a-running-replay",),
-    names=("after the pause",),
+    names=("paused", "after the pause"),
 )
 def a_neighbours_run_wakes_a_paused_one(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("lock_runs", " AND NOT public.is_company_paused(r.company_id)", ""))
