@@ -253,7 +253,7 @@ def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, s
     now = clock.now()
     forge: Callable[[Target, str, int], str] | None = case.value
     for path in _read_paths():
-        good = signed_get(path, target.hmac_secret, now, "of nobody's, correctly signed")
+        good = signed_get(path, target.hmac_secret, now, "what nobody has, correctly signed")
         seen.expect(good, http.send(good), 404, control=True)
         forged = Request("GET", path, (), b"", case.name)
         if forge is not None:

@@ -103,7 +103,7 @@ class Bench:
         fields = {"max": 10, **fields}
         if probes.has_dry_runs():
             return probes.for_nobody(self.company, **fields)
-        of_nobody = {"error_type": f"none-{new_id('event')}"[:40], "dlq_ids": [new_id("item")]}
+        of_nobody = {"error_type": "none-such", "dlq_ids": [new_id("item")]}
         free = [name for name in of_nobody if name not in fields and name not in current().lacking]
         why = "dry-run is not claimed, so a request that a service could carry out for somebody else is not sent"
         self.seen.require(free, why)

@@ -39,7 +39,7 @@ def counted_rows(one: TableMatch) -> CountedRows | None:
     proven = {name: said for name, said in evidence.items() if said}
     names = [*proven] or [*told]
     is_sure = bool(proven) and one.relation.name in OF_STATE
-    reason = f"{next(iter(proven.values()))}" if proven else f"it has {', '.join(names)}"
+    reason = next(iter(proven.values())) if proven else f"it has {', '.join(names)}"
     if proven and not is_sure:
         reason += ", but what was counts for good here"
     confidence = Confidence.LIKELY if is_sure else Confidence.PERHAPS

@@ -40,7 +40,7 @@ BACK = ("resume", "enable")
 NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
 """Variables that a rollback looks at."""
 LATEST_S = 5.0
-"""For so long the last line waits for the first one."""
+"""For so long the line of the end waits for that of the beginning, which may be on its way to a slow disk."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
 """Variables that say which target it is."""
 
@@ -153,7 +153,10 @@ class _Note:
 
     def write(self, action: Action) -> None:
         """Write it, in the place of the one before."""
-        if self.order.dry_run or not self.lock.acquire(timeout=LATEST_S):
+        if self.order.dry_run:
+            return
+        if not self.lock.acquire(timeout=LATEST_S):
+            self.console.warn("the history of the target was not told: its disk does not answer. See to --state")
             return
         try:
             past_decisions.remember(*self._line(action))

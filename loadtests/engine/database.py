@@ -238,10 +238,8 @@ class BacklogPoller:
         """Companies that alone got no answer as expected, to none of their calls, though they may replay. The others
         are the control. replays: by company, answers as expected and others.
         """
-        metric, failing = (
-            "companies_failing",
-            [one for one, (good, bad) in replays.items() if not good and bad >= REPLAYS_EACH],
-        )
+        metric = "companies_failing"
+        failing = [one for one, (good, bad) in replays.items() if not good and bad >= REPLAYS_EACH]
         if self._connection is None or self.error or sum(good > 0 for good, _ in replays.values()) <= len(failing):
             self.unread[metric] = "replays were answered as expected for few of the companies of this run, or for none"
             return
