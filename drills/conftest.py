@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("drills")
     group.addoption("--companies", metavar="FILE", help="append the id of every company that is created to FILE")
     group.addoption("--at-once", metavar="N", type=int, default=1, help="run so many drills side by side")
+    group.addoption("--beside", metavar="N", type=int, default=0, help="and so many that ask the database nothing")
     group.addoption("--lease", metavar="TEXT", help="of the run that starts this one: what the names of tenants carry")
     group.addoption("--trip-ms", metavar="MS", type=float, help="a round trip to the target; limits grow with it")
     machine = parser.getgroup("state machine")
@@ -69,7 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
     config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
-    config.pluginmanager.register(Crew(config, config.getoption("--at-once")), "drill-crew")
+    config.pluginmanager.register(
+        Crew(config, config.getoption("--at-once"), config.getoption("--beside")), "drill-crew"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gates import disk, past_decisions, record, reports
-from gates.act.flag import Order, look_at
+from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
 from gates.decision.rules import QUEUE_STAGE, Policy
@@ -58,9 +58,9 @@ def run_gate(request: RunRequest) -> Verdict:
     context = request.context(str(run["run_id"]))
     run["past"] = past_decisions.newest(context.state)
     note(request, context.state, PastDecision.begun(run, request.policy.release))
-    seen = look_at(request.target.database_url, request.policy.rollout.flag)
-    run[record.FLAG] = seen.to_json() if seen else None
     looked = collect(context, request)
+    seen = looked.flag
+    run[record.FLAG] = seen.to_json() if seen else None
 
     policy = request.policy_for(looked.target)
     decided_at = request.now()
@@ -158,9 +158,10 @@ def keep(
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What the stages saw. trouble: why they did not come to their end."""
+    """What the stages saw. flag: as it was before them; trouble: why they did not come to their end."""
 
     target: Target
+    flag: FlagState | None
     stages: tuple[StageReport, ...]
     log: EvidenceLog
     trouble: OSError | CannotWork | None = None
@@ -172,8 +173,11 @@ def collect(context: Context, request: RunRequest) -> Collected:
     A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
     """
     # readable also when somebody removes the folder
-    with disk.opened(context.evidence, "ab+") as held, keeping():
-        first = preflight(context, whole_run=True)
+    with disk.opened(context.evidence, "ab+") as held, keeping(one_lent=True):
+        with ThreadPoolExecutor(1, "flag") as beside:
+            looks = beside.submit(look_at, request.target.database_url, request.policy.rollout.flag)
+            first = preflight(context, whole_run=True)
+        flag = looks.result()
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
         try:
@@ -183,7 +187,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 stages += in_turn(context, request)
             scrub(request.out, hidden(context.target), OWN)
             context.evidence.stat()
-            return Collected(first.target, tuple(stages), read_log(context.evidence, run=context.run_id))
+            return Collected(first.target, flag, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
             log = read_bytes(held.read(), run=context.run_id)
@@ -191,7 +195,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
-            return Collected(first.target, tuple(stages), log, error)
+            return Collected(first.target, flag, tuple(stages), log, error)
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:

@@ -78,6 +78,13 @@ def applied(sql_session: SqlSession) -> dict[str, str]:
         return dict(read_migrations(connection))
 
 
+@pytest.fixture(scope="session")
+def login(sql_session: SqlSession) -> str:
+    """The role that looks."""
+    (row,) = sql_session.ask("select current_user::text as login")[0].fetchall()
+    return str(row["login"])
+
+
 def _release(manifest: Manifest | None, applied: dict[str, str], seen: Observer) -> Manifest:
     if manifest is None:
         seen.unmet(
@@ -137,7 +144,7 @@ def test_migrations(applied: dict[str, str], manifest: Manifest | None, seen: Ob
     ],
 )
 def test_kind(
-    kind: str, sql_session: SqlSession, applied: dict[str, str], manifest: Manifest | None, seen: Observer
+    kind: str, sql_session: SqlSession, applied: dict[str, str], manifest: Manifest | None, login: str, seen: Observer
 ) -> None:
     """One kind of object is as in the release."""
     release = _release(manifest, applied, seen)
@@ -148,5 +155,4 @@ def test_kind(
         seen.value(0, 0, "differences")
         seen.control("the release has none, and none was found")
         return
-    (row,) = sql_session.ask("select current_user::text as login")[0].fetchall()
-    _judge(compare(kind, release.kinds[kind], found, str(row["login"])), compared, seen)
+    _judge(compare(kind, release.kinds[kind], found, login), compared, seen)

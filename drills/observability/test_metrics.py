@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import pytest
+
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
@@ -16,7 +18,8 @@ from gates.deployment.database import Connection, value
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import real_metric
 from gates.deployment.metrics import Scrape, broken_histograms, parse_metrics
-from gates.deployment.requests import Request
+from gates.deployment.requests import Answer, Request
+from gates.deployment.target import Target
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -45,8 +48,19 @@ SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 Series = Mapping[SeriesKey, float]
 
 
+@pytest.fixture(scope="session")
+def spread(target: Target) -> bool:
+    """Whether scrapes over one connection differ as over several instances: nothing but a replay moves these counts."""
+    with HttpDoor(target.base_url) as door:
+        values = [_replays(_read(door.send(SCRAPE)).series()) for _ in range(6)]
+    return values != sorted(values)
+
+
 def _scrape(door: HttpDoor, seen: Observer) -> Scrape:
-    answer = seen.expect(SCRAPE, door.send(SCRAPE), 200)
+    return _read(seen.expect(SCRAPE, door.send(SCRAPE), 200))
+
+
+def _read(answer: Answer) -> Scrape:
     return parse_metrics(answer.body.decode("utf-8", "replace"))
 
 
@@ -57,7 +71,7 @@ def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
     An alert on a series that was renamed never fires again.
     """
     answer = seen.expect(SCRAPE, http.send(SCRAPE), 200, control=True)
-    scrape = parse_metrics(answer.body.decode("utf-8", "replace"))
+    scrape = _read(answer)
     for name in sorted(set(SERIES) - set(current().lacking)):
         declared = f"# TYPE {real_metric(name)} " in answer.body.decode("utf-8", "replace")
         # a counter that has counted nothing yet may have no sample
@@ -129,12 +143,11 @@ def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spre
 
 
 @drill("drill/observability/replays-are-counted", needs=SQL, after=SIGNED, covers=("O06", "O10"), phase="last")
-def test_replays_are_counted(scene: Scene) -> None:
+def test_replays_are_counted(scene: Scene, spread: bool) -> None:
     """Three replay requests raise replay_requests_total by three.
 
     A counter that misses or doubles makes every rate computed from it wrong.
     """
-    spread = _spread(scene)
 
     def act(door: HttpDoor) -> None:
         company = scene.company()
@@ -150,12 +163,11 @@ def test_replays_are_counted(scene: Scene) -> None:
 
 
 @drill("drill/observability/refusals-are-counted", needs=SQL, after=SIGNED, covers=("O07",), phase="last")
-def test_refusals_are_counted(scene: Scene) -> None:
+def test_refusals_are_counted(scene: Scene, spread: bool) -> None:
     """Three refused replays move a counter that three admitted ones do not move.
 
     Errors that no counter shows are found by the customers.
     """
-    spread = _spread(scene)
     company, refused = scene.company("a"), scene.company("b")
     scene.set_flag(refused, REPLAY_FLAG, enabled=False)
     with HttpDoor(scene.target.base_url) as door:
@@ -174,13 +186,6 @@ def test_refusals_are_counted(scene: Scene) -> None:
     scene.seen.require(by_good, "admitted requests move no counter: drill/observability/replays-are-counted")
     assert by_bad - by_good, "three refused replays moved no counter that three admitted ones did not move"
     scene.seen.count(3)
-
-
-def _spread(scene: Scene) -> bool:
-    """Whether scrapes over one connection differ as over several instances: nothing but a replay moves these counts."""
-    with HttpDoor(scene.target.base_url) as door:
-        values = [_replays(_scrape(door, scene.seen).series()) for _ in range(6)]
-    return values != sorted(values)
 
 
 def _tasks(series: Series) -> float:
@@ -279,12 +284,12 @@ def test_waiting_events_show(scene: Scene) -> None:
     covers=("O06",),
     phase="last",
 )
-def test_effects_are_counted(scene: Scene) -> None:
+def test_effects_are_counted(scene: Scene, spread: bool) -> None:
     """Three events that have their effect raise agent_tasks_total by three or more.
 
     The agents' success rate is computed from this counter; where it stands still, the rate has no samples.
     """
-    company, spread = scene.company(), _spread(scene)
+    company = scene.company()
     grown: list[float] = []
     with HttpDoor(scene.target.base_url) as door:
         before = _tasks(_counted(door, scene.seen, spread=spread))

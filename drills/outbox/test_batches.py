@@ -127,15 +127,14 @@ def test_effects_of_their_tenants(scene: Scene) -> None:
     companies = (scene.company("a"), scene.company("b"))
     scene.delivered([str(scene.emit(company, control=True)["event_id"]) for company in companies])
     owners: dict[str, str] = {}
-    with scene.transaction() as connection:
+    with scene.db.at_once():
         for _ in range(10):
             for company, stranger in zip(companies, companies[::-1], strict=True):
                 # whose an event is, its row says: a payload may name whom it likes
                 names = as_jsonb({"company_id": stranger, "tenant_id": stranger})
-                written = scene.write_outbox(company, 1, connection=connection, payload=names)
-                written += scene.write_outbox(company, 1, connection=connection, aggregate_key="of both")
+                written = scene.write_outbox(company, 1, connection=scene.db, payload=names)
+                written += scene.write_outbox(company, 1, connection=scene.db, aggregate_key="of both")
                 owners |= dict.fromkeys(written, company)
-        connection.commit()
     scene.delivered(list(owners))
     _of_their_tenants(scene, owners)
 

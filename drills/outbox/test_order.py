@@ -40,11 +40,10 @@ def test_order_of_interleaved_keys(scene: Scene) -> None:
     """
     company = scene.company()
     events: dict[str, list[str]] = {k: [] for k in ("a", "b", "c")}
-    with scene.transaction() as connection:
+    with scene.db.at_once():
         for _ in range(6):
             for key, ids in events.items():
-                ids.extend(scene.write_outbox(company, 1, connection=connection, aggregate_key=key))
-        connection.commit()
+                ids.extend(scene.write_outbox(company, 1, connection=scene.db, aggregate_key=key))
     everything = [e for ids in events.values() for e in ids]
     scene.delivered(everything)
     for ids in events.values():
@@ -103,11 +102,10 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     due = scene.value("select now() + interval '10 minutes'")
     scene.write_outbox(company, 1, aggregate_key="put off", attempts=1, next_attempt_at=due)
     others = [str(scene.emit(company, key=key)["event_id"]) for key in ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put")]
-    with scene.transaction() as connection:
+    with scene.db.at_once():
         for _ in range(100):
             key = str(uuid.uuid4())
-            others += scene.write_outbox(company, 1, connection=connection, aggregate_key=key, payload=SCRIPTED)
-        connection.commit()
+            others += scene.write_outbox(company, 1, connection=scene.db, aggregate_key=key, payload=SCRIPTED)
     scene.delivered(others)
     assert not scene.effects([poison]), "the event that always fails had its effect"
     scene.seen.control("events of other keys were delivered")

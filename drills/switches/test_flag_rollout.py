@@ -46,7 +46,7 @@ select company::text from unnest(%s::uuid[]) company where public.is_feature_ena
 
 @contextmanager
 def _rollout(scene: Scene, key: str, percentage: int, *, enabled: bool = True) -> Iterator[Connection]:
-    with scene.transaction() as connection:
+    with scene.undone() as connection:
         execute(
             connection,
             "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, %s, %s)",
@@ -288,7 +288,7 @@ def test_one_global_row(scene: Scene) -> None:
     insert = (
         "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, null, true, 100)"
     )
-    with scene.transaction() as connection:
+    with scene.undone() as connection:
         execute(connection, insert, key)
         scene.seen.control("the first global row is accepted")
         try:

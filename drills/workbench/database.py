@@ -101,6 +101,12 @@ class Database:
             yield connection
 
     @contextmanager
+    def undone(self) -> Iterator[Answering]:
+        """The session's connection, in a transaction that is rolled back: a second one is far away from afar."""
+        with self.db.transaction(force_rollback=True):
+            yield self.db
+
+    @contextmanager
     def locked(self, table: str, company: str) -> Iterator[Answering]:
         """A transaction that holds the rows of a tenant in a table; who writes them waits until its end."""
         with self.transaction() as holder:
@@ -110,8 +116,8 @@ class Database:
     def refused_by_database(self, statement: str, *params: object) -> bool:
         """Whether the database refuses a statement for its meaning; trouble of another kind is raised."""
         try:
-            with self.transaction() as connection:
-                execute(connection, statement, *params)
+            with self.db.at_once(end=b"rollback"):
+                self.db.execute(statement.encode(), params or None)
         except (psycopg.OperationalError, psycopg.errors.SyntaxError, psycopg.errors.UndefinedTable):
             raise
         except psycopg.Error:
@@ -123,9 +129,10 @@ class Database:
         """A transaction as a tenant comes in: role and claims are set locally, all is rolled back. No claims: ''."""
         given = {"sub": str(uuid.uuid4()), "role": role, "company_id": company}
         setting, claims = tenant_session(given)
-        with self.transaction() as connection:
-            execute(connection, "select set_config(%s, %s, true)", setting, claims if company else "")
-            execute(connection, f"set local role {role}")
+        with self.undone() as connection:
+            with connection.pipeline():
+                execute(connection, "select set_config(%s, %s, true)", setting, claims if company else "")
+                execute(connection, f"set local role {role}")
             yield connection
 
     def changed_as_tenant(self, company: str, statement: str, *params: object) -> int:

@@ -1,9 +1,9 @@
 """The order of checks in one pytest run, and how many run at once: sentinels, the main part side by side, and last,
 one at a time, the checks that change global state.
 
-`--at-once N` forks N processes for a phase once everything is imported and collected, so that one more costs next to
-nothing: most of a drill is waiting. They take the checks in their order, and hand the reports to the process that
-collected.
+`--at-once N` forks N processes once everything is imported and collected, so that one more costs next to nothing: most
+of a drill is waiting. They are given the checks in their order, and hand the reports to the process that collected.
+`--beside M` forks M more for the main part. They are given what asks the database nothing, and hold no session of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import multiprocessing
 import os
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,15 +26,15 @@ import pytest
 
 from gates.checks.recorder import spec_of
 
-PHASES = ("first", "main", "last")
-MAIN = 1 + PHASES.index("main")
+SENTINELS, BEHIND, MAIN, LAST = 1, 2, 3, 4
+"""Ranks: sentinels that no other one blocks, those behind them, then the phases `main` and `last`."""
 WAITS, TOGETHER = "waits", "together"
 """Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
 them did, so that one process runs them all.
 """
 LONG_CHECK_S = 2.0
 APART = 20
-"""How many other checks stand between two long waits. Closer together, one process would get both."""
+"""How many other checks stand between two long waits: where all waited together, nobody would work beside them."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
 
@@ -39,19 +42,19 @@ Unit = tuple[pytest.Item, ...]
 
 
 def rank(item: pytest.Item) -> int:
-    """0 for what is no drill, then the drills by phase."""
+    """0 for what is no drill, then the drills by phase. What is of one rank may run side by side, but of the last."""
     spec = spec_of(item)
     if spec is None or not spec.id.startswith("drill/"):
         return 0
-    return 1 + PHASES.index(spec.phase)
+    return {"first": BEHIND if spec.after else SENTINELS, "main": MAIN, "last": LAST}[spec.phase]
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items by phase. In each phase, checks that wait come first, so that other checks run beside them."""
-    phases: dict[int, list[pytest.Item]] = {}
+    """The items by rank. In each, checks that wait come first, so that other checks run beside them."""
+    ranks: dict[int, list[pytest.Item]] = {}
     for item in items:
-        phases.setdefault(rank(item), []).append(item)
-    return [item for number in sorted(phases) for item in _spread(phases[number])]
+        ranks.setdefault(rank(item), []).append(item)
+    return [item for number in sorted(ranks) for item in _spread(ranks[number])]
 
 
 def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
@@ -74,6 +77,12 @@ def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
     return [tuple(unit) for unit in units.values()]
 
 
+def asks_database(unit: Unit) -> bool:
+    """Whether a process that runs the unit comes to hold a session of the database."""
+    needs = {need for item in unit if (spec := spec_of(item)) for need in spec.needs}
+    return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
+
+
 def wait_s(item: pytest.Item) -> float:
     """For how many seconds the check waits, as its marker says; 0 without one."""
     marker = item.get_closest_marker(WAITS)
@@ -81,10 +90,12 @@ def wait_s(item: pytest.Item) -> float:
 
 
 class Crew:
-    """Runs the checks of a session in processes of its own; `size`: how many at once in the main part."""
+    """Runs the checks of a session in processes of its own. size: how many at once; beside: how many more in the main
+    part, for what asks the database nothing.
+    """
 
-    def __init__(self, config: pytest.Config, size: int) -> None:
-        self._size = size
+    def __init__(self, config: pytest.Config, size: int, beside: int = 0) -> None:
+        self._size, self._beside = size, beside
         if size > 1 and not config.getoption("--companies"):
             self._listed = tempfile.TemporaryDirectory(prefix="replaygate-drills-")
             config.option.companies = str(Path(self._listed.name) / "companies")
@@ -98,41 +109,83 @@ class Crew:
         """None leaves the checks to pytest, one after the other."""
         if self._size < 2 or session.testsfailed or session.config.option.collectonly:
             return None
+        hands: list[_Hand] = []
         for number, items in itertools.groupby(session.items, rank):
             units = in_units(list(items))
-            _run(session, units, min(self._size if number == MAIN else 1, len(units)))
+            size = min(self._size if number in {SENTINELS, BEHIND, MAIN} else 1, len(units))
+            hands = _of_number(hands, session, size, self._beside if number == MAIN else 0)
+            _run(session, units, hands)
             if session.shouldfail:
-                raise session.Failed(session.shouldfail)
+                break
+        _of_number(hands, session, 0, 0)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
         return True
 
 
-def _run(session: pytest.Session, units: Sequence[Unit], size: int) -> None:
-    """Run these checks in so many processes, and report what they report."""
+@dataclass(eq=False, slots=True)
+class _Hand:
+    """A process that runs checks, and stays for those of the next rank: what it opened serves again. asks: it is given
+    what asks the database, too.
+    """
+
+    there: Connection
+    process: BaseProcess
+    asks: bool
+
+
+def _of_number(hands: Sequence[_Hand], session: pytest.Session, asking: int, others: int) -> list[_Hand]:
+    """So many hands of either kind, of those and of new ones. Those that are too many have ended."""
+    kept: list[_Hand] = []
+    for asks, number in ((True, asking), (False, others)):
+        alive = [hand for hand in hands if hand.asks is asks and hand.process.is_alive()]
+        kept += alive[:number] + [_forked(session, asks=asks) for _ in range(number - len(alive))]
+    leaving = [hand for hand in hands if hand not in kept and hand.process.is_alive()]
+    for hand in leaving:
+        hand.there.send(())
+    for hand in leaving:
+        hand.process.join(END_S)
+        session.testsfailed += hand.process.exitcode != 0
+    return kept
+
+
+def _forked(session: pytest.Session, *, asks: bool) -> _Hand:
+    ours, theirs = _FORK.Pipe()
+    process: BaseProcess = _FORK.Process(target=_work, args=(session, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Hand(ours, process, asks)
+
+
+def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand]) -> None:
+    """Have these checks run by these hands, and report what they report."""
     config, hook = session.config, session.config.hook
-    queue, end = os.pipe()  # of numbers of four bytes each, which the kernel hands out whole
-    os.write(end, b"".join(number.to_bytes(4) for number in range(len(units))))
-    os.close(end)
-    crew: dict[object, tuple[Connection, BaseProcess]] = {}
-    for _ in range(size):
-        ours, theirs = _FORK.Pipe(duplex=False)
-        process: BaseProcess = _FORK.Process(target=_work, args=(session, units, queue, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        crew[ours] = ours, process
-    while crew:
-        for ready in wait([ours for ours, _ in crew.values()], POLL_S):
-            ours, process = crew[ready]
+    places = {item: place for place, item in enumerate(session.items)}
+    asking, others = (deque(u for u in units if asks_database(u) is asks) for asks in (True, False))
+    idle, busy = [*hands], dict[object, _Hand]()
+    while True:
+        for hand in [*idle]:
+            due = asking if hand.asks and asking else others
+            if due and not session.shouldfail:
+                with suppress(BrokenPipeError):  # it has died: its answer is an end, and the check unknown
+                    hand.there.send([places[item] for item in due.popleft()])
+                idle.remove(hand)
+                busy[hand.there] = hand
+        if not busy:
+            return
+        for ready in wait([hand.there for hand in busy.values()], POLL_S):
+            hand = busy[ready]
             try:
-                data = ours.recv()
+                data = hand.there.recv()
             except EOFError:
-                process.join(END_S)
-                session.testsfailed += process.exitcode != 0  # what it held has no evidence: it is unknown
-                del crew[ready]
+                hand.process.join(END_S)
+                session.testsfailed += 1  # what it held has no evidence: it is unknown
+                del busy[ready]
                 continue
-            hook.pytest_runtest_logreport(report=hook.pytest_report_from_serializable(config=config, data=data))
-            if session.shouldfail:
-                os.read(queue, 4 * len(units))  # nobody takes another one
-    os.close(queue)
+            if data is None:
+                idle.append(busy.pop(ready))
+            else:
+                hook.pytest_runtest_logreport(report=hook.pytest_report_from_serializable(config=config, data=data))
 
 
 class _Messenger:
@@ -146,8 +199,15 @@ class _Messenger:
         self._there.send(hook.pytest_report_to_serializable(config=self._config, report=report))
 
 
-def _work(session: pytest.Session, units: Sequence[Unit], queue: int, there: Connection) -> None:
-    """What one process does: take checks until there are none, and report each."""
+class _Following(pytest.Item):
+    """Whatever is run next: of what the unit before it has set up only the session's stays."""
+
+    def runtest(self) -> None:
+        raise NotImplementedError
+
+
+def _work(session: pytest.Session, there: Connection) -> None:
+    """What one process does: run what it is given until that is nothing, and report each."""
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     config, plugins = session.config, session.config.pluginmanager
     silent = SimpleNamespace(_tw=config.get_terminal_writer())  # a failed comparison asks for it
@@ -157,19 +217,13 @@ def _work(session: pytest.Session, units: Sequence[Unit], queue: int, there: Con
     capture.stop_global_capturing()  # its files are those of the process that forked us
     capture.start_global_capturing()
     plugins.register(_Messenger(config, there))
-
-    def take() -> Unit:
-        number = os.read(queue, 4)
-        return units[int.from_bytes(number)] if number else ()
-
+    following = _Following.from_parent(session, name="following")
     try:
-        unit = take()
-        while unit:
-            following = take()  # what a module shares is torn down when its last check is known to be that
-            ends = (*unit[1:], following[0] if following else None)
-            for item, after in zip(unit, ends, strict=True):
+        while places := there.recv():
+            unit = [session.items[place] for place in places]
+            for item, after in zip(unit, (*unit[1:], following), strict=True):
                 config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-            unit = following
+            there.send(None)
     finally:
         session._setupstate.teardown_exact(None)  # noqa: SLF001  -- as pytest does at the end of a session
 

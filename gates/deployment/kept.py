@@ -1,6 +1,7 @@
 """Connections that are kept for whoever asks next: to open one to a server that is far takes longer than to ask.
 
-None is kept where a pooler lends its sessions for as long as a client stays: an idle client keeps another one out.
+Where a pooler lends its sessions for as long as a client stays, an idle client keeps another one out: there the process
+of a run keeps the one that was used last, and a suite none.
 """
 
 from __future__ import annotations
@@ -22,22 +23,29 @@ class _Shelf:
     """What is kept, by URL, read-only, autocommit; nothing outside `keeping`."""
 
     idle: defaultdict[_Kind, list[Answering]] | None = None
+    one_lent: bool = False
+
+    @classmethod
+    def clear(cls) -> None:
+        for connections in (cls.idle or {}).values():
+            while connections:
+                connections.pop().close()
 
 
 @contextmanager
-def keeping() -> Iterator[None]:
-    """For the time of the block a connection that `borrowed` gave serves the next who asks; then all are closed."""
+def keeping(*, one_lent: bool = False) -> Iterator[None]:
+    """For the time of the block a connection that `borrowed` gave serves the next who asks; then all are closed.
+    one_lent: one at a time also where a pooler lends it for as long as it stays.
+    """
     if _Shelf.idle is not None:
         yield
         return
-    _Shelf.idle = defaultdict(list)
+    _Shelf.idle, _Shelf.one_lent = defaultdict(list), one_lent
     try:
         yield
     finally:
-        shelf, _Shelf.idle = _Shelf.idle, None
-        for connections in shelf.values():
-            for connection in connections:
-                connection.close()
+        _Shelf.clear()
+        _Shelf.idle = None
 
 
 @contextmanager
@@ -68,7 +76,10 @@ def _taken(kind: _Kind) -> Answering | None:
 
 def _put_back(kind: _Kind, connection: Answering) -> None:
     is_idle = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
-    if _Shelf.idle is not None and is_idle and connection.may_be_kept and lending(kind[0]) != SESSION:
+    lent = lending(kind[0]) == SESSION
+    if _Shelf.idle is not None and is_idle and connection.may_be_kept and (_Shelf.one_lent or not lent):
+        if lent:
+            _Shelf.clear()
         _Shelf.idle[kind].append(connection)
     else:
         connection.close()

@@ -25,6 +25,8 @@ SESSIONS_EACH, OTHER_SESSIONS = 2, 6
 """Of one drill at work; of the gate beside the drills."""
 WORTH_A_WORKER_MS = 10.0
 """Of a round trip."""
+MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0
+"""Workers more for the drills that ask the database nothing: they hold no session of it."""
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
@@ -56,7 +58,8 @@ def drills(context: Context, selection: Sequence[str] = ()) -> Iterator[Callable
 def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[str]) -> SuiteRun:
     given = (f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
     only = [f"--only={pattern}" for pattern in context.only]
-    options = (*given, f"--at-once={workers_for(context)}", *only, *selection)
+    crew = (f"--at-once={workers_for(context)}", f"--beside={beside_for(context)}")
+    options = (*given, *crew, *only, *selection)
     return SuiteRun("drill", "drills", expected, stretched(context, context.settings.drill_timeout_s), options)
 
 
@@ -85,3 +88,8 @@ def workers_for(context: Context) -> int:
     wanted = max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
     room = free_connections(context)
     return wanted if room is None else min(wanted, max(1, (room - OTHER_SESSIONS) // SESSIONS_EACH))
+
+
+def beside_for(context: Context) -> int:
+    """How many more drills run at once, of those that need no session of the database, where the target is far."""
+    return min(MOST_BESIDE, int(trip_ms(context) / WORTH_ONE_BESIDE_MS))
