@@ -22,9 +22,10 @@ from drills.workbench.turns import Crew
 
 def pytest_addoption(parser):
     parser.addoption("--companies")
+    parser.addoption("--beside", type=int, default=0)
 
 def pytest_configure(config):
-    config.pluginmanager.register(Crew(config, 3))
+    config.pluginmanager.register(Crew(config, 3, config.getoption("--beside")))
 
 @pytest.fixture(autouse=True)
 def noted(request):
@@ -69,8 +70,44 @@ def test_fails(): assert "this" == "that"
 @check("drill/x/dies")
 def test_dies(): os.kill(os.getpid(), signal.SIGKILL)
 
+@check("drill/x/behind", phase="first", after=("drill/x/first",))
+def test_behind(): pass
+
 @check("drill/x/first", phase="first")
 def test_first(): pass
+"""
+APART = """
+import os, pathlib, time
+import pytest
+from gates.checks.recorder import check
+
+@pytest.fixture(scope="session")
+def sql_door():
+    with open("sessions", "a") as file:
+        file.write(f"{os.getpid()} open\\n")
+    yield
+    with open("sessions", "a") as file:
+        file.write(f"{os.getpid()} closed\\n")
+
+def meet(name):
+    pathlib.Path(f"met-{name}").touch()
+    deadline = time.monotonic() + 20
+    while len(list(pathlib.Path().glob("met-*"))) < 5:
+        assert time.monotonic() < deadline
+
+@pytest.mark.parametrize("number", range(3))
+@check("drill/x/asks")
+def test_asks(number, sql_door): meet(f"asks-{number}")
+
+@pytest.mark.parametrize("number", range(2))
+@check("drill/x/asks-nothing")
+def test_asks_nothing(number): meet(f"nothing-{number}")
+
+@check("drill/x/last", phase="last")
+def test_last(sql_door):
+    said = pathlib.Path("sessions").read_text().split("\\n")[:-1]
+    assert f"{os.getpid()} open" in said
+    assert sum(one.endswith("closed") for one in said) == 2
 """
 SHARING = """
 import pytest
@@ -120,12 +157,31 @@ def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
     ran = (tmp_path / "ran").read_text(encoding="utf-8").split("\n")[:-1]
     assert process.returncode == 1
     assert "assert 'this' == 'that'" in said
-    assert "1 failed, 8 passed" in said, said
+    assert "1 failed, 9 passed" in said, said
     shared = [f"test_shared[{n}]" for n in range(4)]
     assert sorted(ran) == sorted(
-        ["test_first", "test_one", "test_two", "test_fails", "test_dies", *shared, "given back", "test_last"]
+        [
+            "test_first",
+            "test_behind",
+            "test_one",
+            "test_two",
+            "test_fails",
+            "test_dies",
+            *shared,
+            "given back",
+            "test_last",
+        ]
     )
-    assert (ran[0], ran[-1]) == ("test_first", "test_last")
+    assert (*ran[:2], ran[-1]) == ("test_first", "test_behind", "test_last")
+
+
+def test_hands_beside_hold_no_session_and_one_of_the_others_stays(tmp_path: Path) -> None:
+    """Three that ask the database and two that do not run at once, in three sessions. The last check finds the session
+    of its process open, and all others ended.
+    """
+    said, _ = start(tmp_path, "--beside=2", test_apart=APART).communicate(timeout=60)
+    assert "6 passed" in said, said
+    assert (tmp_path / "sessions").read_text(encoding="utf-8").count("open") == 3
 
 
 def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
@@ -134,7 +190,7 @@ def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=60)
     ran = (tmp_path / "ran").read_text(encoding="utf-8").split()
     assert "side by side: 2" in said, said
-    assert (ran[0], ran[-1], len(ran)) == ("test_first", "test_last", 6)
+    assert (*ran[:2], ran[-1], len(ran)) == ("test_first", "test_behind", "test_last", 7)
 
 
 def test_a_crew_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ def test_what_ended_or_was_changed_is_not_lent_again(migrated_url: str) -> None:
 def test_how_a_pooler_lends_is_seen_and_told(
     migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, lent: str
 ) -> None:
-    """Nothing is kept where an idle client keeps a session; the process of a suite is told, and looks not again."""
+    """Where an idle client keeps a session the process of a suite keeps none, and that of a run the one used last; a
+    suite is told, and looks not again.
+    """
     with pgbouncer(tmp_path, migrated_url, mode, size=3) as url:
         assert lending(url) == ""
         see_lending(url)
@@ -79,6 +81,12 @@ def test_how_a_pooler_lends_is_seen_and_told(
                 pass
             with borrowed(url) as two:
                 assert (one is two) == (lent == TRANSACTION)
+        with keeping(one_lent=True):
+            with borrowed(url) as one, borrowed(url) as two:
+                pass
+            with borrowed(url) as three:
+                assert three in (one, two)
+            assert [one.closed, two.closed].count(True) == (lent == SESSION)
 
 
 def test_without_a_pooler_none_is_told_of(migrated_url: str) -> None:

@@ -14,7 +14,7 @@ from gates.deployment.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages.context import Context
 from gates.stages.distance import stretched
-from gates.stages.drill import MOST_LENT, MOST_WORKERS, drill, workers_for
+from gates.stages.drill import MOST_BESIDE, MOST_LENT, MOST_WORKERS, beside_for, drill, workers_for
 from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
 from tests.postgres_fixture import PgServer
@@ -29,6 +29,18 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
     context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     assert workers_for(context) == workers
+
+
+@pytest.mark.parametrize(("answer_ms", "beside"), [(3.0, 0), (99.0, 0), (100.0, 1), (400.0, 4), (4000.0, MOST_BESIDE)])
+def test_a_far_target_is_given_more_requests_and_no_more_sessions(
+    answer_ms: float, beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What asks the database nothing is spread wider than the sessions of the database reach."""
+    monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": SESSION})
+    context = Context(Target(TargetKind.STAGING, database_url="postgresql://pooler"), Settings(), tmp_path, "run")
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    assert beside_for(context) == beside
+    assert workers_for(context) <= MOST_WORKERS
 
 
 @pytest.mark.parametrize(("answer_ms", "limit_s"), [(3.0, 182), (250.0, 360), (5200.0, 180)])
