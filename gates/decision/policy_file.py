@@ -78,6 +78,7 @@ DRILL_STAGE = Fields(
     {
         **STAGE.members,
         "workers": (Number(1, 64), "Drills at once; more where the target is slow."),
+        "sessions": (Number(8, 400), "So many sessions of the database a run may hold, where a login has few."),
     }
 )
 LOAD_STAGE = Fields(
@@ -176,6 +177,7 @@ class Settings:
 
     drill_timeout_s: int = 180
     drill_workers: int = 10
+    drill_sessions: int = 0
     sql_timeout_s: int = 60
     load_timeout_s: int = 180
     load_slower_percent: int = 25

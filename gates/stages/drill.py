@@ -81,13 +81,15 @@ def _remove_left(context: Context) -> None:
 
 def workers_for(context: Context) -> int:
     """How many drills run at once: what the policy says, and more where the target is far: they mostly wait. Fewer
-    where the server has no room for their sessions: its users need them.
+    where the server has no room for their sessions: its users need them; or where the policy says how many there are.
     """
     policy = context.settings.drill_workers
     most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
     wanted = max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
-    room = free_connections(context)
-    return wanted if room is None else min(wanted, max(1, (room - OTHER_SESSIONS) // SESSIONS_EACH))
+    for room in (free_connections(context), context.settings.drill_sessions or None):
+        if room is not None:
+            wanted = min(wanted, max(1, (room - OTHER_SESSIONS) // SESSIONS_EACH))
+    return wanted
 
 
 def beside_for(context: Context) -> int:

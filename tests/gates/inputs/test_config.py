@@ -128,7 +128,7 @@ checks:
   drill/a/b: {{decides: hold, below: 2.5}}
 unwaivable: [drill/*]
 lag_checks: [drill/a/*]
-stages: {{drill: {{timeout_s: 9, workers: 3}}, sql: {{timeout_s: 8}}, load: {{timeout_s: 7}}}}
+stages: {{drill: {{timeout_s: 9, workers: 3, sessions: 15}}, sql: {{timeout_s: 8}}, load: {{timeout_s: 7}}}}
 sql: {{spot_folders: [mine], manifest: m.json}}
 attestations: [{{box: Team trained on new procedures, by: ann, date: 2026-01-01}}]
 {WAIVER}"""
@@ -142,6 +142,7 @@ attestations: [{{box: Team trained on new procedures, by: ann, date: 2026-01-01}
     assert (policy.max_age_minutes, policy.lag_checks, policy.unwaivable) == (10, ("drill/a/*",), ("drill/*",))
     assert policy.waivers[0].owner == "ann"
     assert (file.settings.drill_timeout_s, file.settings.drill_workers, file.settings.sql_timeout_s) == (9, 3, 8)
+    assert file.settings.drill_sessions == 15
     assert file.settings.spot_folders == (Path("/p/mine"),)
     assert file.settings.manifest == Path("/p/m.json")
     assert file.settings.attestations[0].by == "ann"

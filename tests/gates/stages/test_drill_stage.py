@@ -62,6 +62,14 @@ def test_a_pooler_that_lends_by_transaction_has_room_for_more(
     assert workers_for(context) == workers
 
 
+@pytest.mark.parametrize(("sessions", "workers"), [(0, MOST_WORKERS), (20, 7), (15, 4), (8, 1), (400, MOST_WORKERS)])
+def test_a_login_with_few_sessions_is_drilled_by_fewer(sessions: int, workers: int, tmp_path: Path) -> None:
+    """Behind a pooler nothing shows how many it lends: the policy says so, and from afar, too, no more are held."""
+    context = Context(Target(TargetKind.STAGING), Settings(drill_sessions=sessions), tmp_path, "run")
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=400.0)])
+    assert workers_for(context) == workers
+
+
 @pytest.mark.parametrize(("room", "workers"), [(100, 8), (22, 8), (20, 7), (9, 1), (0, 1), (None, 8)])
 def test_a_server_with_few_connections_is_drilled_by_fewer(room: int | None, workers: int, tmp_path: Path) -> None:
     """Each drill may need two sessions, and the gate some more; the rest is for the deployment's users."""
