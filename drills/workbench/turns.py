@@ -112,7 +112,7 @@ class Crew:
         hands: list[_Hand] = []
         for number, items in itertools.groupby(session.items, rank):
             units = in_units(list(items))
-            size = min(self._size if number in {SENTINELS, BEHIND, MAIN} else 1, len(units))
+            size = min(self._size, len(session.items)) if number in {SENTINELS, BEHIND, MAIN} else 1
             hands = _of_number(hands, session, size, self._beside if number == MAIN else 0)
             _run(session, units, hands)
             if session.shouldfail:
