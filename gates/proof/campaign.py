@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -56,14 +57,20 @@ class RunScope:
     def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
+        with self.told(bench) as variables:
+            return programs.gate_run(variables, out, "--dry-run", *words)
+
+    @contextmanager
+    def told(self, bench: Bench) -> Iterator[Mapping[str, str]]:
+        """What a gate on the bench is told, for the time of the block."""
         variables = bench.variables(self.kind)
         if not self.baseline:
-            return programs.gate_run(variables, out, "--dry-run", *words)
+            yield variables
+            return
         parts = urlsplit(bench.stack.info.base_url)
         before = RelayOptions(tap=lambda: _ReleaseBefore(variables["RELEASE"].encode()))
         with relay(f"{parts.scheme}://{parts.netloc}", before) as base:
-            told = {"BASELINE_URL": f"{base}{parts.path}"}
-            return programs.gate_run({**variables, **told}, out, "--dry-run", *words)
+            yield {**variables, "BASELINE_URL": f"{base}{parts.path}"}
 
     def policy(self, policy: Policy) -> Policy:
         """The policy of such a run."""

@@ -12,7 +12,8 @@ from gates.evidence import TargetKind
 from gates.inputs import options as shared
 from gates.proof import summary
 from gates.proof.mutants.written import written
-from gates.proof.prove import LANES, ProofRequest, Prover, listed
+from gates.proof.prove import Prover
+from gates.proof.request import LANES, ProofRequest, listed
 from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
 from gates.reports.console import Console

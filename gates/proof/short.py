@@ -34,6 +34,7 @@ from gates.proof.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.servant import Servant
+from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.verdict import Decision
 
@@ -46,22 +47,27 @@ MOST_CHECKS = 12
 LOOK_S, COLLECT_S = 120, 60
 SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
 """Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
-SHORT = ("drill/", "sql/", "alert/", "cohort/")
-"""Beginnings of the checks that look by themselves; what the load and the preflight see needs a run."""
+LOAD = "load/"
+SHORT = ("drill/", "sql/", "alert/", "cohort/", LOAD)
+"""Beginnings of the checks that a look has, those of the load by its stage; what the preflight sees needs a run."""
 REQUIRED = "sql/rls/"
 """A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
 
 
 def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
     """Whether the short way can show the fault and come to the decision that is due: all that it declares looks by
-    itself, it is no process's, and its decision follows from its checks. SQL checks see a program's fault only by the
-    traffic of a run.
+    itself, and its decision follows from its checks. SQL checks see a program's fault only by the traffic of a run.
     """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    alone = [s for s in declared if s.id.startswith("drill/") or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+    alone = [s for s in declared if s.id.startswith(("drill/", LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
     comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
     is_due = bool(alone) and decided(fault, catalogue).decision is comes_to
-    return is_due and fault.kind is not Kind.PROCESS and all(s.id.startswith(SHORT) for s in declared)
+    return is_due and all(s.id.startswith(SHORT) for s in declared)
+
+
+def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the fault declares a check of the load."""
+    return any(one.declares(s.id) for one in fault.each for s in catalogue if s.id.startswith(LOAD))
 
 
 def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
@@ -127,6 +133,10 @@ class Looked:
     seconds: float = 0.0
     error: str = ""
 
+    def then(self, later: Looked) -> Looked:
+        """Both looks as one."""
+        return Looked((*self.evidence, *later.evidence), self.seconds + later.seconds, self.error or later.error)
+
     def weighed(self, specs: Sequence[CheckSpec], policy: Policy) -> GateRun:
         """What the gate's decision would be on these checks alone."""
         if self.error:
@@ -143,8 +153,8 @@ Look = Callable[[Sequence[CheckSpec]], Looked]
 class Looker:
     """Looks at a bench with checks, in the folder `out`, through pytest that has collected them all before."""
 
-    def __init__(self, bench: Bench, policy: Policy, out: Path) -> None:
-        self._bench, self._policy, self._out = bench, policy, out
+    def __init__(self, bench: Bench, policy: Policy, out: Path, policy_options: Sequence[str] = ()) -> None:
+        self._bench, self._policy, self._out, self._policy_options = bench, policy, out, policy_options
         out.mkdir(parents=True, exist_ok=True)
         self._ini = out / "pytest.ini"
         self._ini.write_text("[pytest]\n", encoding="utf-8")
@@ -153,6 +163,18 @@ class Looker:
 
     def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
         """What these checks see now, with more options of pytest. Nothing is remembered of what was there before."""
+        alone = [s for s in specs if not s.id.startswith(LOAD)]
+        looked = self._by_pytest(alone, way, *more) if alone else Looked()
+        return looked if looked.error or len(alone) == len(specs) else looked.then(self._by_the_load(way))
+
+    def _by_the_load(self, way: RunScope) -> Looked:
+        """What the stage of the load sees: all its checks at once."""
+        out = self._out / "load"
+        with way.told(self._bench) as variables:
+            run = programs.stage_run("load", variables, out, *self._policy_options)
+        return Looked(() if run.error else tuple(read_lines(out / EVIDENCE)), run.seconds, run.error)
+
+    def _by_pytest(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
         evidence, companies, state = (self._out / name for name in ("evidence.ndjson", "companies.txt", "state"))
         evidence.unlink(missing_ok=True)
         shutil.rmtree(state, ignore_errors=True)
@@ -197,6 +219,7 @@ class ShortWay:
     open_bench: OpenBench
     policy: Policy
     out: Path
+    policy_options: tuple[str, ...] = ()
     wanted: TargetKind = TargetKind.STAGING
     lanes: int = 2
     done: Callable[[Cell], None] = lambda _cell: None
@@ -220,7 +243,7 @@ class ShortWay:
         while waiting and not stop.is_set() and not self.over():
             with ExitStack() as stack:
                 bench = stack.enter_context(self.open_bench(self.wanted))
-                looker = Looker(bench, self.policy, self.out / "lanes" / str(number))
+                looker = Looker(bench, self.policy, self.out / "lanes" / str(number), self.policy_options)
                 stack.callback(looker.close)
                 broken = False
                 while waiting and not broken and not stop.is_set() and not self.over():

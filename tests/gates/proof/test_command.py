@@ -11,7 +11,8 @@ import pytest
 from gates import cli
 from gates.proof import command
 from gates.proof.proof import Proof
-from gates.proof.prove import ProofRequest, Prover
+from gates.proof.prove import Prover
+from gates.proof.request import ProofRequest
 from gates.proof.trial import ProofPart, Trial
 
 

@@ -20,7 +20,8 @@ from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.prove import ProofRequest, applicable, chosen
+from gates.proof.prove import applicable
+from gates.proof.request import ProofRequest, chosen
 from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import cited, source_digest
 from gates.verdict import Decision

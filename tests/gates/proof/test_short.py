@@ -55,8 +55,10 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
     ("one", "due"),
     [
         (fault("0"), True),
-        (fault("0", "drill/0/a", "load/x/p95"), False),
-        (fault("0", kind=Kind.PROCESS), False),
+        (fault("0", "drill/0/a", "load/x/p95"), True),
+        (fault("0", "load/x/p95", kind=Kind.SERVICE), True),
+        (fault("0", kind=Kind.PROCESS), True),
+        (fault("0", "drill/0/a", "preflight/ready"), False),
         (fault("0", "drill/unheard-of"), False),
         (fault("0", decision=Decision.HOLD), False),
         (fault("0", "sql/counts"), True),
@@ -66,8 +68,8 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
     ],
 )
 def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
-    """The load and dead processes are seen by a run, so are rows and alerts that only traffic makes wrong, and
-    decisions that others than the declared checks come to; a fault without a check is nobody's.
+    """The preflight is seen by a run, so are rows and alerts that only traffic makes wrong, and decisions that others
+    than the declared checks come to; a fault without a check is nobody's.
     """
     assert is_short(one, CATALOGUE) is due
 
