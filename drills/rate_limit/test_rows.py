@@ -24,7 +24,7 @@ drill = partial(check, needs=TENANTS, after=LIMIT)
 
 LOCK_HELD_S = 0.6
 CLOSED_S, OPEN_S = WINDOW_S - 1.5, WINDOW_S + 1.0
-"""Ages of calls at either edge of the window. Where an answer is slow, the age may have passed it: another tenant tries."""
+"""Ages of calls at either edge of the window."""
 
 TRIES = 3
 

@@ -173,6 +173,7 @@ class Prover:
             done=self._trial_done,
             policy=request.policy_options,
             healthy_runs=request.healthy_runs,
+            lanes=self._few_lanes,
             over=self._is_over,
         )
 
@@ -228,7 +229,7 @@ class Prover:
             catalogue=seen,
             source=self._source,
             changed=source_digest() != self._source,
-            whole=request.whole,
+            whole=request.whole and not (matrix and matrix.pending),
             quick=request.quick or request.short,
             seconds=self._before_s + time.monotonic() - self._started,
         )

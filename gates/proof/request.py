@@ -65,6 +65,11 @@ class ProofRequest:
         """Whether every fault was asked for; trials that were not made are told by their number."""
         return not self.only and not self.sample and not self.short and ProofPart.FAULTS in self.suites
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether later runs may cite what comes of it: all that it has of the faults is whole, or it has none."""
+        return self.whole or (not self.only and ProofPart.FAULTS not in self.suites)
+
 
 def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those

@@ -46,11 +46,12 @@ AT_ONCE = 4
 MOST_CHECKS = 12
 """A fault that declares more is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
+COMPANIES, STATE = "companies.txt", "state"
 LOAD_ATTEMPTS = 2
 SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
 """Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
-LOAD = "load/"
-SHORT = ("drill/", "sql/", "alert/", "cohort/", LOAD)
+DRILL, LOAD = "drill/", "load/"
+SHORT = (DRILL, "sql/", "alert/", "cohort/", LOAD)
 """Beginnings of the checks that a look has, those of the load by its stage; what the preflight sees needs a run."""
 REQUIRED = "sql/rls/"
 """A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
@@ -61,7 +62,7 @@ def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
     itself, and its decision follows from its checks. SQL checks see a program's fault only by the traffic of a run.
     """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    alone = [s for s in declared if s.id.startswith(("drill/", LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+    alone = [s for s in declared if s.id.startswith((DRILL, LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
     comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
     is_due = bool(alone) and decided(fault, catalogue).decision is comes_to
     return is_due and all(s.id.startswith(SHORT) for s in declared)
@@ -165,9 +166,16 @@ class Looker:
 
     def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
         """What these checks see now, with more options of pytest. Nothing is remembered of what was there before."""
-        alone = [s for s in specs if not s.id.startswith(LOAD)]
-        looked = self._by_pytest(alone, way, *more) if alone else Looked()
-        return looked if looked.error or len(alone) == len(specs) else looked.then(self._by_the_load(way))
+        drills = [s for s in specs if s.id.startswith(DRILL)]
+        reads = [s for s in specs if not s.id.startswith((DRILL, LOAD))]
+        found = Looked()
+        shutil.rmtree(self._out / STATE, ignore_errors=True)
+        (self._out / COMPANIES).write_text("", encoding="utf-8")
+        for part in filter(None, (drills, reads)):
+            found = found.then(self._by_pytest(part, way, *more))
+        if len(drills) + len(reads) < len(specs) and not found.error:
+            found = found.then(self._by_the_load(way))
+        return found
 
     def _by_the_load(self, way: RunScope) -> Looked:
         """What the stage of the load sees: all its checks at once. What was no measurement is made once more."""
@@ -182,19 +190,16 @@ class Looker:
         return found
 
     def _by_pytest(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
-        evidence, companies, state = (self._out / name for name in ("evidence.ndjson", "companies.txt", "state"))
+        """What these see, which are either all drills or none."""
+        evidence, companies, state = (self._out / name for name in (EVIDENCE, COMPANIES, STATE))
         evidence.unlink(missing_ok=True)
-        shutil.rmtree(state, ignore_errors=True)
-        companies.write_text("", encoding="utf-8")
         options = [f"--evidence={evidence}", *["--deep"] * way.deep, *more]
         options += ["--disruptive"] * (way.kind is TargetKind.STAGING)
-        if any(s.id.startswith("drill/") for s in specs):
-            options.append(f"--companies={companies}")
-        if any(not s.id.startswith("drill/") for s in specs):
+        if specs[0].id.startswith(DRILL):
+            options += [f"--companies={companies}", f"--at-once={AT_ONCE}"]
+        else:  # SQL checks share a session, which no fork may use
             steps = ",".join(map(str, self._policy.rollout.steps))
             options += [f"--exclude-companies={companies}", f"--state={state}", f"--steps={steps}"]
-        else:  # SQL checks share a session, which no fork may use
-            options.append(f"--at-once={AT_ONCE}")
         question = {
             "checks": [s.id for s in specs],
             "environ": self._bench.variables(way.kind),
