@@ -123,9 +123,9 @@ class Proof:
         return sum(t.decision == "rollback" for t in self.of(ProofPart.HEALTHY))
 
     @property
-    def bound(self) -> float | None:
-        """With no rollback in R healthy runs, their rate in percent is under this with 95 % confidence."""
-        return rule_of_three(self.healthy_runs) if self.healthy_runs and not self.rollbacks else None
+    def bound(self) -> str:
+        """Under what their true rate is, with 95 % confidence, where none of the healthy runs was a rollback."""
+        return rule_of_three(self.healthy_runs) if self.healthy_runs and not self.rollbacks else ""
 
     @property
     def exit_code(self) -> int:

@@ -39,7 +39,7 @@ from gates.stack.up import default_release
 from gates.stages.suite import ROOT
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
-QUICK_EVERY = 10
+QUICK_EVERY = 20
 Asked = TypeVar("Asked")
 LANES_A_GATE = 2
 """So many lanes of the short way make one of the whole gate, which takes half of two cores, as a load does."""

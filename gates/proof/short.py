@@ -124,6 +124,11 @@ def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Targ
     return made
 
 
+def _length(group: Group) -> tuple[bool, bool, int]:
+    """Orders groups by what they take: what is deep waits, what breaks the reference starts it again."""
+    return group.way.deep, group.way.kind is TargetKind.REFERENCE, len(_union(group.members))
+
+
 def _union(members: Iterable[Shown]) -> tuple[CheckSpec, ...]:
     return tuple({spec.id: spec for one in members for spec in one.checks}.values())
 
@@ -240,7 +245,8 @@ class ShortWay:
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Show every fault, on the lanes."""
-        waiting = deque(groups(faults, self.policy.catalogue, self.wanted))
+        made = groups(faults, self.policy.catalogue, self.wanted)
+        waiting = deque(sorted(made, key=_length, reverse=True))  # what is begun last ends last
         stop = threading.Event()
         with ThreadPoolExecutor(self.lanes) as pool:
             lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]

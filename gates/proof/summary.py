@@ -64,7 +64,7 @@ def _of_trials(proof: Proof) -> list[str]:
             tail = f"; not as due: {', '.join(wrong)}" if wrong else ""
             said.append(f"{suite}: {len(trials) - len(wrong)} of {len(trials)} as due{tail}")
     if proof.healthy_runs:
-        bound = f"; under {proof.bound:.2g} % with 95 % confidence (3/R)" if proof.bound is not None else ""
+        bound = f"; {proof.bound} with 95 % confidence (3/R)" if proof.bound else ""
         said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
         kinds = {t.name.partition("@")[0] for t in proof.of(ProofPart.HEALTHY)}
         held = [t for t in proof.of(ProofPart.HEALTHY) if t.decision == Decision.HOLD.value]

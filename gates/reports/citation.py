@@ -77,13 +77,14 @@ def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
     if name != HEALTHY:
         return SUITES[name].format(f"{right} of {run}")
     back, held = int(decisions.get("rollback", 0)), int(decisions.get("hold", 0))
-    rolled = f"{back} rolled back" if back else f"none rolled back (under {rule_of_three(run):.2g} %)"
+    rolled = f"{back} rolled back" if back else f"none rolled back ({rule_of_three(run)})"
     return f"{run} healthy runs: {rolled}" + f", {held} held" * bool(held)
 
 
-def rule_of_three(runs: int) -> float:
-    """What was not seen in so many runs happens, with 95 % confidence, in fewer percent of them than this."""
-    return 300 / runs
+def rule_of_three(runs: int) -> str:
+    """What was not seen in so many runs happens, with 95 % confidence, in fewer of them than this percentage."""
+    percent = 300 / runs
+    return f"under {percent:.0f} %" if percent >= 1 else f"under {percent:.1g} %"
 
 
 def _difference(proved: Mapping[str, str], now: Mapping[str, str]) -> str:

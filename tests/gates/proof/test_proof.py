@@ -92,8 +92,8 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
-    assert PROOF.bound == 3.0
-    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound is None
+    assert PROOF.bound == "under 300 %"
+    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
 
@@ -194,7 +194,7 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
     for cell in PROOF.cells:
         assert all(cell.fault.id in text for text in (markdown, document, terminal))
     assert "2 of 2 faults killed" in terminal
-    assert "under 3e+02 % with 95 % confidence" in terminal
+    assert "under 300 % with 95 % confidence" in terminal
     assert "<script>" not in document
     assert "<script>" not in markdown
 
