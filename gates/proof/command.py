@@ -103,7 +103,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         console.result(table(listed(request), ("id", "expected", "what it is")))
         return 0
     proof = Prover(request).run()
-    if options.keep:
+    if options.keep and not proof.changed:
         last.keep(SHIPPED, DOCS, proof)
     console.result(Terminal.document(proof.dump()) if options.json else summary.terminal(proof))
     return proof.exit_code

@@ -19,7 +19,7 @@ WAIT_S = 2.0
 
 
 def test_a_window_that_passed_before_the_answer_is_no_broken_limit(variables: dict[str, str], tmp_path: Path) -> None:
-    """The fourth call of each tenant comes to the service when the first has left the window, and is rightly admitted."""
+    """The fourth call of each tenant comes when the first has left the window, and is rightly admitted."""
     calls: dict[str, itertools.count[int]] = {}
 
     def late(sent: Sent, forward: Forward) -> Reply:
