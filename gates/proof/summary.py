@@ -31,7 +31,7 @@ def of_faults(proof: Proof) -> list[str]:
             f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
         )
         if short := sum(c.short for c in proof.faults):
-            left_out = "no preflight, no load, no decision over all checks"
+            left_out = "no preflight, no decision over all checks"
             whole = len(proof.faults) - short
             said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate")
         if proof.compared:
