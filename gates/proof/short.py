@@ -57,15 +57,23 @@ REQUIRED = "sql/rls/"
 """A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
 
 
-def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
-    """Whether the short way can show the fault and come to the decision that is due: all that it declares looks by
-    itself, and its decision follows from its checks. SQL checks see a program's fault only by the traffic of a run.
+def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the short way can show the fault: all that it declares looks by itself. SQL checks see a program's fault
+    only by the traffic of a run.
     """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    alone = [s for s in declared if s.id.startswith((DRILL, LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+    return bool(_alone(fault, declared)) and all(s.id.startswith(SHORT) for s in declared)
+
+
+def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the short way surely comes to the decision that is due, too: it follows from the fault's own checks."""
+    alone = _alone(fault, [s for s in catalogue if fault.declares(s.id)])
     comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
-    is_due = bool(alone) and decided(fault, catalogue).decision is comes_to
-    return is_due and all(s.id.startswith(SHORT) for s in declared)
+    return is_shown(fault, catalogue) and decided(fault, catalogue).decision is comes_to
+
+
+def _alone(fault: Fault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:
+    return [s for s in declared if s.id.startswith((DRILL, LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
 
 
 def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:

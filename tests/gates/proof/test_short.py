@@ -20,7 +20,7 @@ from gates.proof.bench import Bench
 from gates.proof.campaign import RunScope
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, GateRun, Status
-from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, looks_of
+from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, is_shown, looks_of
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.stack.stack import Stack
@@ -76,6 +76,13 @@ def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault,
     than the declared checks come to; a fault without a check is nobody's.
     """
     assert is_short(one, CATALOGUE) is due
+
+
+def test_a_decision_of_other_checks_is_tried_by_the_short_way() -> None:
+    """Where it does not come to it, the whole gate has the word; nothing surely comes of it by itself."""
+    other = fault("0", decision=Decision.HOLD)
+    assert is_shown(other, CATALOGUE)
+    assert not is_short(other, CATALOGUE)
 
 
 def test_a_fault_is_shown_to_its_checks_and_what_they_come_after() -> None:
