@@ -12,6 +12,7 @@ from drills.authentication.test_signature_v2 import MARGIN_S
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.evidence import Outcome
 from tests.drills.examination import examine
+from tests.waiting import pause
 
 SIGNED_AT = re.compile(r"t=(\d+),v2=")
 WAIT_S = 2.0
@@ -26,7 +27,7 @@ def test_a_window_that_passed_before_the_answer_is_no_broken_limit(variables: di
         if sent.path.endswith("/dlq-replay"):
             company = str(json.loads(sent.body).get("company_id"))
             if next(calls.setdefault(company, itertools.count(1))) == 4:
-                time.sleep(WAIT_S)
+                pause(WAIT_S)
         return forward(sent)
 
     check = "drill/rate-limit/window-closed-until-300-s"
@@ -42,7 +43,7 @@ def test_a_signature_that_came_of_age_before_the_answer_says_nothing(variables: 
     def late(sent: Sent, forward: Forward) -> Reply:
         signed = SIGNED_AT.search(sent.header("X-Transbot-Signature") or "")
         if signed is not None and MARGIN_S * 10 < abs(int(signed[1]) - time.time()) < MARGIN_S * 100:
-            time.sleep(MARGIN_S + 1.0)
+            pause(MARGIN_S + 1.0)
         return forward(sent)
 
     checks = ["drill/authentication/v2-future", "drill/authentication/v2-past-tolerated"]
