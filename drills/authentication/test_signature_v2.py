@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from drills.workbench.bench import Bench
+from drills.workbench.bench import Bench, let_in
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY, Clock
 from drills.workbench.scene import Scene
@@ -23,6 +24,8 @@ from gates.evidence import Severity, Where
 TOLERANCE_S = current().limit("signature_age_s")
 MARGIN_S = 6
 """Distance from the tolerance at which both sides are clear: a clock may differ by a second, a request may wait."""
+IN_TIME_S = MARGIN_S - 2
+"""An answer that comes later may be of a time at which the signature was on the other side of the tolerance."""
 
 Forge = Callable[[Bench, bytes, int], str]
 
@@ -151,7 +154,18 @@ def test_forged_v2(case: Case, bench: Bench) -> None:
     bench.opens(bench.signed_v2(body))
     forge: Forge = case.value
     # the time is taken last: where the control took seconds, a signature of the future would have come of age
-    bench.shut(bench.with_signature(forge(bench, body, bench.clock.now()), body, case.name))
+    since = time.monotonic()
+    request = bench.with_signature(forge(bench, body, bench.clock.now()), body, case.name)
+    answer = bench.http.send(request)
+    _in_time(bench, since, as_due=answer.status == 401)
+    bench.shut(request, answer)
+
+
+def _in_time(bench: Bench, since: float, *, as_due: bool) -> None:
+    """End the check as unknown where an answer is not as it is due, and came too late after its signature was made."""
+    took_s = time.monotonic() - since
+    said = f"too slow to tell: the answer came {took_s:.1f} s after the signature was made"
+    bench.seen.require(as_due or took_s < IN_TIME_S, said)
 
 
 ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN", "\u0661\u0662")
@@ -188,7 +202,11 @@ def test_v2_tolerance(case: Case, bench: Bench) -> None:
     Otherwise senders whose clocks differ by minutes are locked out.
     """
     bench.opens(bench.signed_v2(label="signed now"))
-    bench.accepted(bench.signed_v2(age_s=case.value, label=f"signed {case.value} s ago"))
+    since = time.monotonic()
+    request = bench.signed_v2(age_s=case.value, label=f"signed {case.value} s ago")
+    answer = bench.http.send(request)
+    _in_time(bench, since, as_due=let_in(answer))
+    bench.accepted(request, answer)
 
 
 # --- GET /dlq-replay/{id} and /events/{id} -----------------------------------------------------------------------

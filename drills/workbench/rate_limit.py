@@ -142,6 +142,10 @@ class Limit(Scene):
         """The age in seconds of the tenant's oldest admitted request, by the database clock."""
         return float(self.value(query("oldest_hit"), f"replay:{company}:%") or 0)
 
+    def now_s(self) -> float:
+        """The time by the database clock, in Unix seconds."""
+        return float(self.value("select extract(epoch from clock_timestamp())::float8"))
+
     @contextmanager
     def locked_rows(self, company: str) -> Iterator[Connection]:
         """A transaction that holds the tenant's rate-limit rows: who counts a call of the tenant waits."""

@@ -40,8 +40,10 @@ from gates.stages.load_options import OF_A_RUN, LoadOptions
 from gates.text.inert import Terminal
 from gates.text.patterns import matches
 from gates.verdict import Effect, Verdict, behind_text, grouped
+from gates.watch import command as watch
 
 SHORT = "drill/proof/*"
+CANARY = "canary"
 RESULTS = {
     "HMAC Authentication: Invalid -> 401, Valid -> 200": ("invalid-signature-refused", "valid-signature-accepted"),
     "JWT Role Guard: Admin JWT -> 200": ("admin-token-accepted",),
@@ -77,6 +79,12 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         made.add_argument(
             "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
         )
+        made.add_argument(
+            "--profile",
+            choices=("whole", CANARY),
+            default="whole",
+            help="canary: the round of `gate watch --once`, in seconds, which never moves a flag up",
+        )
     shared.exit_zero(made)
     if name == "sql":
         made.add_argument(
@@ -109,6 +117,8 @@ def _export(made: argparse.ArgumentParser, kinds: tuple[str, ...]) -> None:
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """The exit code of the verdict, or of the export."""
+    if getattr(options, "profile", "") == CANARY:
+        return _canary(options, console)
     words = suite_words(options)
     if words:
         return _sql_suite(options, words, console)
@@ -122,6 +132,17 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         else:
             console.say(groups_text(seen))
     return _show(verdict, request.policy.rollout, options, console)
+
+
+def _canary(options: argparse.Namespace, console: Console) -> int:
+    """One round of the watch, by the options that it shares with a run. Raise UsageError for those of a whole run."""
+    whole = [f"--{name}" for name in ("deep", "disruptive", "proof") if getattr(options, name)]
+    if whole:
+        raise UsageError(f"{' and '.join(whole)} with --profile canary; allowed: with a whole run. Drop one")
+    made = argparse.ArgumentParser()
+    watch.add_arguments(made, "watch")
+    shared_by_both = {name: getattr(options, name) for name in ("policy", "state", "json", "exit_zero_on", "output")}
+    return watch.carry_out(argparse.Namespace(**{**vars(made.parse_args(["--once"])), **shared_by_both}), console)
 
 
 def short_drill(seen: Sequence[Evidence]) -> list[str]:

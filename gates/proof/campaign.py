@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -56,14 +58,20 @@ class RunScope:
     def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
+        with self.told(bench) as variables:
+            return programs.gate_run(variables, out, "--dry-run", *words)
+
+    @contextmanager
+    def told(self, bench: Bench) -> Iterator[Mapping[str, str]]:
+        """What a gate on the bench is told, for the time of the block."""
         variables = bench.variables(self.kind)
         if not self.baseline:
-            return programs.gate_run(variables, out, "--dry-run", *words)
+            yield variables
+            return
         parts = urlsplit(bench.stack.info.base_url)
         before = RelayOptions(tap=lambda: _ReleaseBefore(variables["RELEASE"].encode()))
         with relay(f"{parts.scheme}://{parts.netloc}", before) as base:
-            told = {"BASELINE_URL": f"{base}{parts.path}"}
-            return programs.gate_run({**variables, **told}, out, "--dry-run", *words)
+            yield {**variables, "BASELINE_URL": f"{base}{parts.path}"}
 
     def policy(self, policy: Policy) -> Policy:
         """The policy of such a run."""
@@ -150,22 +158,22 @@ class Campaign:
     clean: str = "clean"
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
-        """The cells of these faults, the no-ops first: the first of them by the first lane, and so on."""
+        """The cells of these faults, the no-ops first; each is taken by the lane that is free."""
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
-        size, stop = max(1, -(-len(ordered) // self.lanes)), threading.Event()
+        waiting, stop = deque(ordered), threading.Event()
         with ThreadPoolExecutor(self.lanes, "campaign") as pool:
             lanes = []
-            for n in range(0, len(ordered), size):
+            for n in range(min(self.lanes, len(ordered))):
                 own = dataclasses.replace(self, clean=f"clean-{n}", over=lambda: stop.is_set() or self.over())
-                lanes.append(pool.submit(own._lane, ordered[n : n + size], ways))  # noqa: SLF001  -- one of our own
+                lanes.append(pool.submit(own._lane, _taken(waiting), ways))  # noqa: SLF001  -- one of our own
             try:
                 return [cell for lane in lanes for cell in lane.result()]
             finally:
                 stop.set()
 
-    def _lane(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
-        """What one lane makes of its faults, with clean runs of its own."""
+    def _lane(self, faults: Iterable[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
+        """What one lane makes of the faults that it takes, with clean runs of its own."""
         cells: list[Cell] = []
         waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
@@ -228,6 +236,16 @@ class Campaign:
         if error := undeclared(fault, self.catalogue):
             return FaultFacts(before=before, error=error)
         return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))
+
+
+def _taken(waiting: deque[Fault]) -> Iterator[Fault]:
+    """One after another; other lanes take from the same."""
+    while waiting:
+        try:
+            fault = waiting.popleft()
+        except IndexError:
+            return
+        yield fault
 
 
 def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, bool]:

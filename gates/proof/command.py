@@ -6,13 +6,14 @@ import argparse
 import datetime as dt
 from pathlib import Path
 
-from gates import config, record
+from gates import config
 from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.inputs import options as shared
-from gates.proof import summary
+from gates.proof import last, summary
 from gates.proof.mutants.written import written
-from gates.proof.prove import LANES, ProofRequest, Prover, listed
+from gates.proof.prove import Prover
+from gates.proof.request import LANES, ProofRequest, listed
 from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
 from gates.reports.console import Console
@@ -51,7 +52,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add(
         "--keep",
         action="store_true",
-        help="let later runs of the gate, and docs/proof.md, cite this proof, if it is whole",
+        help="let later runs of the gate, and docs/proof.md, cite these suites; what was kept of others stays",
     )
 
 
@@ -93,17 +94,16 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     )
     if request.mutants and ProofPart.MUTANTS not in request.suites:
         raise UsageError("--mutants with another --suite; allowed: with `mutants`, or with none. Drop one")
-    if options.keep and not request.whole:
+    if options.keep and not request.is_kept:
         raise UsageError(
-            "--keep with --only, --sample, --short or without the faults; allowed: with a whole proof, which later "
+            "--keep with --only, or with --sample or --short of the faults; allowed: with whole suites, which later "
             "runs cite. Drop one"
         )
     if options.list:
         console.result(table(listed(request), ("id", "expected", "what it is")))
         return 0
     proof = Prover(request).run()
-    if options.keep and not proof.pending:
-        record.write(SHIPPED, proof.dump())
-        record.write(DOCS, summary.in_page(DOCS.read_text(encoding="utf-8"), proof))
+    if options.keep and not proof.changed:
+        last.keep(SHIPPED, DOCS, proof)
     console.result(Terminal.document(proof.dump()) if options.json else summary.terminal(proof))
     return proof.exit_code

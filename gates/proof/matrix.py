@@ -14,7 +14,7 @@ from gates.evidence import CheckSpec
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Status
 from gates.proof.kept import taken_up
-from gates.proof.short import is_short
+from gates.proof.short import is_shown
 
 CELLS = "cells.ndjson"
 
@@ -69,7 +69,7 @@ class Matrix:
 
     def unseen(self, catalogue: Sequence[CheckSpec]) -> list[Fault]:
         """Those that the short way can show, and that were not shown yet."""
-        return [f for f in self.pending if f.is_noop or is_short(f, catalogue)]
+        return [f for f in self.pending if f.is_noop or is_shown(f, catalogue)]
 
     def for_the_gate(self, seed: str, share: int) -> list[Fault]:
         """Those that the whole gate is still to be shown: what the short way cannot show, what it did not see killed,

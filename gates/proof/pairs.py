@@ -10,7 +10,7 @@ from gates.evidence import CheckSpec, TargetKind
 from gates.proof.campaign import scope_of
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell
-from gates.proof.short import is_short
+from gates.proof.short import is_loaded, is_short
 from gates.proof.trial import ProofPart, Trial
 from gates.verdict import Decision
 
@@ -21,10 +21,10 @@ ALLOWED = (Decision.HOLD, Decision.ROLLBACK)
 def pairs(
     faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind, count: int, seed: str
 ) -> list[Fault]:
-    """So many pairs, drawn by the seed, of faults that the short way can show and the same run sees: half of them of
-    one area, where one fault is likeliest to hide the other, half of two.
+    """So many pairs, drawn by the seed, of faults that the short way can show without a load and the same run sees:
+    half of them of one area, where one fault is likeliest to hide the other, half of two.
     """
-    able = [f for f in faults if not f.is_noop and is_short(f, catalogue)]
+    able = [f for f in faults if not f.is_noop and is_short(f, catalogue) and not is_loaded(f, catalogue)]
     scopes = {f.id: scope_of(f, catalogue, wanted) for f in able}
     areas = {f.id: {s.id.split("/")[1] for s in catalogue if f.declares(s.id)} for f in able}
     fit = [(a, b) for a, b in combinations(able, 2) if scopes[a.id] == scopes[b.id] and _fit(a, b)]

@@ -153,7 +153,7 @@ def _places(out: Path) -> tuple[str, ...]:
 
 def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) -> GateRun:
     """Run one stage of the gate: `drill`, `sql`, `alerts` or `load`. Its verdict is on stdout alone."""
-    places = _places(out) if stage == "sql" else ("--output", str(out))
+    places = _places(out)[: None if stage == "sql" else 2]
     done = run(gate((stage, "--json", *places, *options), environ), environ, RUN_TIMEOUT_S)
     try:
         verdict = read_verdict(json.loads(done.out))

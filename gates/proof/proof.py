@@ -11,9 +11,11 @@ from gates.evidence import CheckSpec, JsonValue
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import CANARY_S, Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.trial import ProofPart, Trial
-from gates.reports.citation import FORMAT
+from gates.reports.citation import FORMAT, rule_of_three
+from gates.verdict import Decision
 
 EXIT_AS_DECLARED, EXIT_NOT_PROVED, EXIT_HARMFUL = 0, 10, 20
+MOST_REASON = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,9 @@ class Proof:
         return sum(t.decision == "rollback" for t in self.of(ProofPart.HEALTHY))
 
     @property
-    def bound(self) -> float | None:
-        """With no rollback in R healthy runs, their rate is under 3/R with 95 % confidence (rule of three)."""
-        return 3 / self.healthy_runs if self.healthy_runs and not self.rollbacks else None
+    def bound(self) -> str:
+        """Under what their true rate is, with 95 % confidence, where none of the healthy runs was a rollback."""
+        return rule_of_three(self.healthy_runs) if self.healthy_runs and not self.rollbacks else ""
 
     @property
     def exit_code(self) -> int:
@@ -135,11 +137,6 @@ class Proof:
 
     def summary(self) -> dict[str, JsonValue]:
         """What later runs cite: the contents of proof.json."""
-        trials: dict[str, JsonValue] = {
-            suite.value: {"run": len(self.of(suite)), "right": sum(t.ok for t in self.of(suite))}
-            for suite in ProofPart
-            if suite is not ProofPart.FAULTS
-        }
         return {
             "format": FORMAT,
             "proof_digest": self.digest,
@@ -158,11 +155,25 @@ class Proof:
             "by_the_whole_gate": sum(not c.short for c in self.faults),
             "by_both_ways": len(self.compared),
             "ways_differ": [c.fault.id for c in self.differing],
-            "trials": trials,
-            "rollbacks_of_healthy": self.rollbacks,
+            "trials": {suite.value: self._suite(suite) for suite in ProofPart if self.of(suite)},
             "exit_code": self.exit_code,
             "canary": asdict(self.canary),
             "seconds": round(self.seconds, 1),
+        }
+
+    def _suite(self, suite: ProofPart) -> JsonValue:
+        """A suite by itself: when, of what code and policy, its numbers. `run` counts the trials with a decision."""
+        made = self.of(suite)
+        held = {t.name: t.reason[:MOST_REASON] for t in made if t.decision == Decision.HOLD.value}
+        return {
+            "proved_at": self.finished_at,
+            "source": self.source,
+            "proof_digest": self.digest,
+            "run": sum(bool(t.decision) for t in made),
+            "right": sum(t.ok for t in made),
+            "decisions": {k: v for k, v in sorted(Counter(t.decision or "none" for t in made).items())},  # noqa: C416
+            "wrong": [t.name for t in made if not t.ok],
+            "held": dict(held) if suite is ProofPart.HEALTHY else {},
         }
 
     def dump(self) -> str:

@@ -3,93 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from gates import record
-from gates.decision.rules import Policy
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind, stamp
 from gates.proof import programs, selfsuite, stryker, summary
 from gates.proof.bench import Bench, bench
 from gates.proof.campaign import Campaign, RunScope
-from gates.proof.degenerate import SERVERS, TWINS, never_unpassed
-from gates.proof.fault import Fault, decided
+from gates.proof.degenerate import SERVERS, never_unpassed
+from gates.proof.fault import Fault
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun
 from gates.proof.kept import KeptTrials, seconds_of
-from gates.proof.matrix import Matrix, draw
+from gates.proof.matrix import Matrix
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.equivalents import equivalents
-from gates.proof.mutants.mutant import MUTANTS, Mutant, drawn, mutants
 from gates.proof.page import page
-from gates.proof.pairs import ALLOWED, PAIRS, as_trial, pairs
+from gates.proof.pairs import as_trial
 from gates.proof.proof import Proof
-from gates.proof.short import ShortWay, is_short
+from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
+from gates.proof.short import ShortWay, is_loaded
 from gates.proof.trial import ProofPart, Trial
-from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
+from gates.proof.trials import Trials
 from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
 from gates.stages.suite import ROOT
-from gates.text.patterns import matches
 
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
-QUICK_EVERY = 10
+QUICK_EVERY = 20
 Asked = TypeVar("Asked")
-LANES, LANES_A_GATE = 4, 2
-"""Side by side on two cores: a fault's short way takes a third of one, the whole gate half of both."""
+LANES_A_GATE = 2
+"""So many lanes of the short way make one of the whole gate, which takes half of two cores, as a load does."""
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProofRequest:
-    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
-    most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole
-    gate; `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`:
-    those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, half as many where
-    the whole gate is run; `minutes`: begin nothing after so many (0: no limit); `policy`: the policy of the gate,
-    read, and as options; `say` takes one line of chatter.
-    """
-
-    out: Path
-    policy: Policy
-    policy_options: tuple[str, ...] = ()
-    suites: tuple[ProofPart, ...] = tuple(ProofPart)
-    only: tuple[str, ...] = ()
-    quick: bool = False
-    short: bool = False
-    resume: bool = False
-    minutes: int = 0
-    lanes: int = LANES
-    share: int = 10
-    sample: int = 0
-    healthy_runs: int = 0
-    mutants: tuple[Mutant, ...] = ()
-    seed: str = ""
-    kind: TargetKind = TargetKind.STAGING
-    gate: str = ""
-    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    say: Callable[[str], None] = lambda _text: None
-    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
-
-    def wants(self, name: str) -> bool:
-        return not self.only or matches(name, self.only)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every fault was asked for; trials that were not made are told by their number."""
-        return not self.only and not self.sample and not self.short and ProofPart.FAULTS in self.suites
 
 
 class Prover:
@@ -137,9 +92,19 @@ class Prover:
     def _run_faults(self, matrix: Matrix) -> None:
         request = self._request
         if request.quick or request.short:
-            self._short_way().run(matrix.unseen(request.policy.catalogue))
+            way, due = self._short_way(), matrix.unseen(request.policy.catalogue)
+            plain = [f for f in due if not is_loaded(f, request.policy.catalogue)]
+            if not all(f.is_noop for f in plain):  # a no-op is shown beside faults
+                way.run(plain)
+                due = [f for f in due if f not in plain]
+            dataclasses.replace(way, lanes=self._few_lanes).run(due)
         if not request.short and not self._is_over():
             self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
+
+    @property
+    def _few_lanes(self) -> int:
+        """So many loads at once leave each other what they measure."""
+        return max(1, self._request.lanes // LANES_A_GATE)
 
     def _run_pairs(self) -> None:
         """Each pair by the short way; the whole gate has the last word on those that it did not see, if it is asked."""
@@ -210,6 +175,7 @@ class Prover:
             done=self._trial_done,
             policy=request.policy_options,
             healthy_runs=request.healthy_runs,
+            lanes=self._few_lanes,
             over=self._is_over,
         )
 
@@ -265,7 +231,7 @@ class Prover:
             catalogue=seen,
             source=self._source,
             changed=source_digest() != self._source,
-            whole=request.whole,
+            whole=request.whole and not (matrix and matrix.pending),
             quick=request.quick or request.short,
             seconds=self._before_s + time.monotonic() - self._started,
         )
@@ -273,7 +239,9 @@ class Prover:
     def _short_way(self) -> ShortWay:
         request = self._request
         hooks = self._cell_done, self._clean_done, self._is_over
-        return ShortWay(self._open, request.policy, request.out, request.kind, request.lanes, *hooks)
+        return ShortWay(
+            self._open, request.policy, request.out, request.policy_options, request.kind, request.lanes, *hooks
+        )
 
     def _campaign(self) -> Campaign:
         request = self._request
@@ -283,7 +251,7 @@ class Prover:
             out=request.out,
             wanted=request.kind,
             every=QUICK_EVERY if request.quick else 1,
-            lanes=max(1, request.lanes // LANES_A_GATE),
+            lanes=self._few_lanes,
             over=self._is_over,
             policy=request.policy_options,
             done=self._cell_done,
@@ -316,41 +284,6 @@ class Prover:
             yield made
 
 
-def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
-    """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
-    that can occur there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
-    """
-    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
-    if request.kind is TargetKind.PRODUCTION:
-        wanted = [f for f in wanted if f.production]
-    if request.short:
-        wanted = [f for f in wanted if f.is_noop or is_short(f, request.policy.catalogue)]
-    noops = [f for f in faults if f.is_noop] if wanted else []
-    wanted = [f for f in wanted if not f.is_noop]
-    count = min(request.sample or len(wanted), len(wanted))
-    spread = (wanted[i * len(wanted) // count] for i in range(count))
-    sample = (*noops, *(draw(wanted, count, request.seed) if request.seed else spread))
-    return tuple(decided(fault, request.policy.catalogue) for fault in sample)
-
-
-def chosen_pairs(request: ProofRequest) -> list[Fault]:
-    """The pairs that are asked for."""
-    in_production = request.kind is TargetKind.PRODUCTION
-    known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]
-    faults = [decided(f, request.policy.catalogue) for f in known]
-    made = pairs(faults, request.policy.catalogue, request.kind, request.sample or PAIRS, request.seed)
-    return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
-
-
-def chosen_mutants(request: ProofRequest) -> list[Mutant]:
-    """The mutants that are asked for: those of a file, or so many of all, drawn by the seed."""
-    known = request.mutants or mutants()
-    wanted = [one for one in known if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
-    if request.mutants and not request.sample:
-        return wanted
-    return drawn(wanted, request.sample or MUTANTS, request.seed)
-
-
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[CheckSpec, ...]:
     """The checks that a run on such a target has, without --deep."""
     return tuple(s for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
@@ -369,25 +302,3 @@ def source_of(path: str) -> str:
         return (ROOT / path).read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
-    """Everything that would be examined: id, right decisions, what it is."""
-    faults = programs.list_faults(request.environ) if ProofPart.FAULTS in request.suites else ()
-    rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
-    trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
-    if ProofPart.PAIRS in request.suites:
-        trials += [(ProofPart.PAIRS, f.id, ALLOWED, f.breaks) for f in chosen_pairs(request)]
-    if ProofPart.MUTANTS in request.suites:
-        trials += [(ProofPart.MUTANTS, m.id, ALLOWED, m.said) for m in chosen_mutants(request)]
-    trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
-    trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
-    trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
-    trials += [(ProofPart.SELF, *one) for one in selfsuite.names()]
-    trials += [(ProofPart.HOSTILE, *one) for one in hostile.names()]
-    rows += [
-        (f"{suite}/{name}", " or ".join(allowed), said)
-        for suite, name, allowed, said in trials
-        if suite in request.suites and request.wants(f"{suite}/{name}")
-    ]
-    return rows

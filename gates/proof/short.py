@@ -26,7 +26,7 @@ import psycopg
 from gates.decision.decide import weigh
 from gates.decision.floor import is_optional
 from gates.decision.rules import Policy
-from gates.evidence import CheckSpec, Evidence, Severity, TargetKind
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
 from gates.evidence_file import read_lines
 from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
@@ -34,7 +34,9 @@ from gates.proof.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.servant import Servant
+from gates.record import EVIDENCE
 from gates.stack.errors import StackError
+from gates.stages.load_checks import RUN_VALID
 from gates.verdict import Decision
 
 GROUP = 8
@@ -44,24 +46,39 @@ AT_ONCE = 4
 MOST_CHECKS = 12
 """A fault that declares more is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
+COMPANIES, STATE = "companies.txt", "state"
+LOAD_ATTEMPTS = 2
 SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
 """Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
-SHORT = ("drill/", "sql/", "alert/", "cohort/")
-"""Beginnings of the checks that look by themselves; what the load and the preflight see needs a run."""
+DRILL, LOAD = "drill/", "load/"
+SHORT = (DRILL, "sql/", "alert/", "cohort/", LOAD)
+"""Beginnings of the checks that a look has, those of the load by its stage; what the preflight sees needs a run."""
 REQUIRED = "sql/rls/"
 """A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
 
 
-def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
-    """Whether the short way can show the fault and come to the decision that is due: all that it declares looks by
-    itself, it is no process's, and its decision follows from its checks. SQL checks see a program's fault only by the
-    traffic of a run.
+def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the short way can show the fault: all that it declares looks by itself. SQL checks see a program's fault
+    only by the traffic of a run.
     """
     declared = [s for s in catalogue if fault.declares(s.id)]
-    alone = [s for s in declared if s.id.startswith("drill/") or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+    return bool(_alone(fault, declared)) and all(s.id.startswith(SHORT) for s in declared)
+
+
+def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the short way surely comes to the decision that is due, too: it follows from the fault's own checks."""
+    alone = _alone(fault, [s for s in catalogue if fault.declares(s.id)])
     comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
-    is_due = bool(alone) and decided(fault, catalogue).decision is comes_to
-    return is_due and fault.kind is not Kind.PROCESS and all(s.id.startswith(SHORT) for s in declared)
+    return is_shown(fault, catalogue) and decided(fault, catalogue).decision is comes_to
+
+
+def _alone(fault: Fault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:
+    return [s for s in declared if s.id.startswith((DRILL, LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
+
+
+def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+    """Whether the fault declares a check of the load."""
+    return any(one.declares(s.id) for one in fault.each for s in catalogue if s.id.startswith(LOAD))
 
 
 def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
@@ -115,6 +132,11 @@ def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Targ
     return made
 
 
+def _length(group: Group) -> tuple[bool, bool, int]:
+    """Orders groups by what they take: what is deep waits, what breaks the reference starts it again."""
+    return group.way.deep, group.way.kind is TargetKind.REFERENCE, len(_union(group.members))
+
+
 def _union(members: Iterable[Shown]) -> tuple[CheckSpec, ...]:
     return tuple({spec.id: spec for one in members for spec in one.checks}.values())
 
@@ -126,6 +148,10 @@ class Looked:
     evidence: tuple[Evidence, ...] = ()
     seconds: float = 0.0
     error: str = ""
+
+    def then(self, later: Looked) -> Looked:
+        """Both looks as one."""
+        return Looked((*self.evidence, *later.evidence), self.seconds + later.seconds, self.error or later.error)
 
     def weighed(self, specs: Sequence[CheckSpec], policy: Policy) -> GateRun:
         """What the gate's decision would be on these checks alone."""
@@ -143,8 +169,8 @@ Look = Callable[[Sequence[CheckSpec]], Looked]
 class Looker:
     """Looks at a bench with checks, in the folder `out`, through pytest that has collected them all before."""
 
-    def __init__(self, bench: Bench, policy: Policy, out: Path) -> None:
-        self._bench, self._policy, self._out = bench, policy, out
+    def __init__(self, bench: Bench, policy: Policy, out: Path, policy_options: Sequence[str] = ()) -> None:
+        self._bench, self._policy, self._out, self._policy_options = bench, policy, out, policy_options
         out.mkdir(parents=True, exist_ok=True)
         self._ini = out / "pytest.ini"
         self._ini.write_text("[pytest]\n", encoding="utf-8")
@@ -153,19 +179,40 @@ class Looker:
 
     def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
         """What these checks see now, with more options of pytest. Nothing is remembered of what was there before."""
-        evidence, companies, state = (self._out / name for name in ("evidence.ndjson", "companies.txt", "state"))
+        drills = [s for s in specs if s.id.startswith(DRILL)]
+        reads = [s for s in specs if not s.id.startswith((DRILL, LOAD))]
+        found = Looked()
+        shutil.rmtree(self._out / STATE, ignore_errors=True)
+        (self._out / COMPANIES).write_text("", encoding="utf-8")
+        for part in filter(None, (drills, reads)):
+            found = found.then(self._by_pytest(part, way, *more))
+        if len(drills) + len(reads) < len(specs) and not found.error:
+            found = found.then(self._by_the_load(way))
+        return found
+
+    def _by_the_load(self, way: RunScope) -> Looked:
+        """What the stage of the load sees: all its checks at once. What was no measurement is made once more."""
+        out, found = self._out / "load", Looked()
+        for _ in range(LOAD_ATTEMPTS):
+            with way.told(self._bench) as variables:
+                run = programs.stage_run("load", variables, out, *self._policy_options)
+            evidence = () if run.error else tuple(read_lines(out / EVIDENCE))
+            found = Looked(evidence, run.seconds, run.error)
+            if not any(e.check == RUN_VALID and e.outcome is Outcome.UNKNOWN for e in evidence):
+                break
+        return found
+
+    def _by_pytest(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
+        """What these see, which are either all drills or none."""
+        evidence, companies, state = (self._out / name for name in (EVIDENCE, COMPANIES, STATE))
         evidence.unlink(missing_ok=True)
-        shutil.rmtree(state, ignore_errors=True)
-        companies.write_text("", encoding="utf-8")
         options = [f"--evidence={evidence}", *["--deep"] * way.deep, *more]
         options += ["--disruptive"] * (way.kind is TargetKind.STAGING)
-        if any(s.id.startswith("drill/") for s in specs):
-            options.append(f"--companies={companies}")
-        if any(not s.id.startswith("drill/") for s in specs):
+        if specs[0].id.startswith(DRILL):
+            options += [f"--companies={companies}", f"--at-once={AT_ONCE}"]
+        else:  # SQL checks share a session, which no fork may use
             steps = ",".join(map(str, self._policy.rollout.steps))
             options += [f"--exclude-companies={companies}", f"--state={state}", f"--steps={steps}"]
-        else:  # SQL checks share a session, which no fork may use
-            options.append(f"--at-once={AT_ONCE}")
         question = {
             "checks": [s.id for s in specs],
             "environ": self._bench.variables(way.kind),
@@ -197,6 +244,7 @@ class ShortWay:
     open_bench: OpenBench
     policy: Policy
     out: Path
+    policy_options: tuple[str, ...] = ()
     wanted: TargetKind = TargetKind.STAGING
     lanes: int = 2
     done: Callable[[Cell], None] = lambda _cell: None
@@ -205,7 +253,8 @@ class ShortWay:
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Show every fault, on the lanes."""
-        waiting = deque(groups(faults, self.policy.catalogue, self.wanted))
+        made = groups(faults, self.policy.catalogue, self.wanted)
+        waiting = deque(sorted(made, key=_length, reverse=True))  # what is begun last ends last
         stop = threading.Event()
         with ThreadPoolExecutor(self.lanes) as pool:
             lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]
@@ -220,7 +269,7 @@ class ShortWay:
         while waiting and not stop.is_set() and not self.over():
             with ExitStack() as stack:
                 bench = stack.enter_context(self.open_bench(self.wanted))
-                looker = Looker(bench, self.policy, self.out / "lanes" / str(number))
+                looker = Looker(bench, self.policy, self.out / "lanes" / str(number), self.policy_options)
                 stack.callback(looker.close)
                 broken = False
                 while waiting and not broken and not stop.is_set() and not self.over():

@@ -6,19 +6,24 @@ from collections.abc import Sequence
 
 from gates.proof.judgement import Cell, Status
 from gates.proof.mutants.tally import tally
-from gates.proof.proof import Proof, names
+from gates.proof.proof import MOST_REASON, Proof, names
 from gates.proof.trial import ProofPart
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
 from gates.verdict import Decision
 
-MOST_REASON = 110
 MOST_IDLE = 400
 
 
 def lines(proof: Proof) -> list[str]:
     """The result of a proof, one sentence a line."""
+    left = [f"not examined: {', '.join(proof.pending)}"] if proof.pending else []
+    return [*of_faults(proof), *_of_trials(proof), *left]
+
+
+def of_faults(proof: Proof) -> list[str]:
+    """What came of the faults."""
     said = [f"INVALID: {proof.invalid}"] if proof.invalid else []
     if proof.cells:
         per = sum(c.seconds for c in proof.cells) / len(proof.cells)
@@ -26,7 +31,7 @@ def lines(proof: Proof) -> list[str]:
             f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
         )
         if short := sum(c.short for c in proof.faults):
-            left_out = "no preflight, no load, no decision over all checks"
+            left_out = "no preflight, no decision over all checks"
             whole = len(proof.faults) - short
             said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate")
         if proof.compared:
@@ -47,8 +52,6 @@ def lines(proof: Proof) -> list[str]:
         gives_up = f"; given up: {', '.join(few.given_up)}" if few.given_up else ""
         drills = f"the canary's {len(few.checks)} drills ({few.seconds:.1f} s one after another) and what only reads"
         said += [f"{drills} kill {few.kills} of {few.of} production faults{gives_up}"] * bool(few.of)
-    said += _of_trials(proof)
-    said += [f"not examined: {', '.join(proof.pending)}"] if proof.pending else []
     return said
 
 
@@ -61,7 +64,7 @@ def _of_trials(proof: Proof) -> list[str]:
             tail = f"; not as due: {', '.join(wrong)}" if wrong else ""
             said.append(f"{suite}: {len(trials) - len(wrong)} of {len(trials)} as due{tail}")
     if proof.healthy_runs:
-        bound = f"; under {proof.bound:.0%} with 95 % confidence (3/R)" if proof.bound is not None else ""
+        bound = f"; {proof.bound} with 95 % confidence (3/R)" if proof.bound else ""
         said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
         kinds = {t.name.partition("@")[0] for t in proof.of(ProofPart.HEALTHY)}
         held = [t for t in proof.of(ProofPart.HEALTHY) if t.decision == Decision.HOLD.value]
@@ -105,7 +108,7 @@ def why(cell: Cell) -> str:
 def markdown(proof: Proof) -> Markdown:
     """proof.md."""
     facts = Markdown("{}, replaygate {}, policy {}.").format(proof.finished_at, proof.gate, proof.digest)
-    out = [Markdown("# Proof of the gate"), EMPTY, facts, EMPTY, *_items(lines(proof))]
+    out = [Markdown("# Proof of the gate"), EMPTY, facts, EMPTY, *items(lines(proof))]
     if proof.cells:
         titles = head("fault", "breaks", "cell", "decision", "killed by, or why not", "s")
         rows = [
@@ -121,7 +124,7 @@ def markdown(proof: Proof) -> Markdown:
         ]
         out += [EMPTY, Markdown("## Trials"), EMPTY, *titles, *rows]
     if proof.minimal.checks:
-        out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *_items(proof.minimal.checks)]
+        out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *items(proof.minimal.checks)]
     if proof.cells:
         titles = head("check", "kills", "alone", "s", "observed")
         rows = [
@@ -129,27 +132,11 @@ def markdown(proof: Proof) -> Markdown:
             for w in proof.worth
         ]
         out += [EMPTY, Markdown("## What a check is worth"), EMPTY, *titles, *rows]
-        out += [EMPTY, Markdown("## Checks that killed nothing"), EMPTY, *_items(proof.idle[:MOST_IDLE])]
+        out += [EMPTY, Markdown("## Checks that killed nothing"), EMPTY, *items(proof.idle[:MOST_IDLE])]
     return Markdown.of_lines(out)
 
 
-BEGIN, END = "<!-- the last proof -->", "<!-- the end of the last proof -->"
-
-
-def in_page(page: str, proof: Proof) -> str:
-    """The page docs/proof.md with this proof between its two marks. Raise ValueError where they are not there."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{BEGIN} and {END} are not in the page; write them where the proof is to stand")
-    titles = head("faults of", "known", "killed")
-    rows = [Markdown.row((word, str(count), str(killed))) for word, count, killed in proof.areas]
-    said = [line for line in lines(proof) if not line.startswith("killed by one check only")]
-    shown = Markdown.of_lines([*_items([f"{proof.finished_at[:10]}, {proof.target}", *said]), EMPTY, *titles, *rows])
-    return f"{before}{begin}\n{str(shown).strip()}\n{end}{after}"
-
-
-def _items(texts: Sequence[str]) -> list[Markdown]:
+def items(texts: Sequence[str]) -> list[Markdown]:
     return [Markdown("- {}").format(text) for text in texts]
 
 

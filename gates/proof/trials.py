@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,8 +34,8 @@ def possible() -> list[Variant]:
 @dataclass(frozen=True, slots=True)
 class Trials:
     """What the trials need. open_bench: a fresh stack with these options; wants: whether a trial is to be made; done:
-    called with each trial; healthy_runs: so many runs on healthy variants (0: one on each); over: whether no further
-    one is to be begun.
+    called with each trial; healthy_runs: so many runs on healthy variants (0: one on each), on so many
+    lanes; over: whether no further one is to be begun.
     """
 
     open_bench: OpenBench
@@ -43,6 +44,7 @@ class Trials:
     done: Callable[[Trial], None]
     policy: tuple[str, ...] = ()
     healthy_runs: int = 0
+    lanes: int = 1
     over: Callable[[], bool] = lambda: False
 
     def degenerate_targets(self) -> list[Trial]:
@@ -80,16 +82,27 @@ class Trials:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
 
     def healthy_targets(self) -> list[Trial]:
-        """Every healthy variant that this machine can have, each on a deployment of its own; again, if so asked."""
-        found, due = [], possible()
-        for number in range(self.healthy_runs or len(due)):
-            one, again = due[number % len(due)], number // len(due)
-            name = f"{one.name}@{again + 1}" if again else one.name
-            if self.over():
-                break
-            if self.wants(f"{ProofPart.HEALTHY}/{name}"):
-                found.append(self._keep(self._variant(one, name)))
-        return found
+        """Every healthy variant that this machine can have, each on a deployment of its own; again, if so asked. Those
+        that leave the others no machine come first, by themselves and once; the others side by side, on the lanes.
+        """
+        due = possible()
+        alone, beside = [v for v in due if v.fills_the_machine], [v for v in due if not v.fills_the_machine]
+        count = max((self.healthy_runs or len(due)) - len(alone), 0)
+        runs = [(beside[n % len(beside)], n // len(beside)) for n in range(count)]
+        found = [self._healthy(one, 0) for one in alone]
+        with ThreadPoolExecutor(self.lanes, "healthy") as pool:
+            try:
+                found += pool.map(lambda run: self._healthy(*run), runs)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return [one for one in found if one is not None]
+
+    def _healthy(self, one: Variant, again: int) -> Trial | None:
+        """The run on a variant after so many others on it; None where it was not asked for, or the time is over."""
+        name = f"{one.name}@{again + 1}" if again else one.name
+        if self.over() or not self.wants(f"{ProofPart.HEALTHY}/{name}"):
+            return None
+        return self._keep(self._variant(one, name))
 
     def _variant(self, one: Variant, name: str) -> Trial:
         try:

@@ -16,6 +16,16 @@ from gates.stages.suite import ROOT
 FORMAT = 1
 SHIPPED = ROOT / "gates" / "proof" / "last.json"
 NEVER = "never proved"
+EARLIER = "by an earlier state of its code"
+HEALTHY = "healthy"
+SUITES = {
+    "pairs": "{} pairs of faults seen",
+    "degenerate": "{} targets that are none not promoted",
+    "self": "{} attempts to mislead it failed",
+    "hostile": "{} attacks on it failed",
+    "mutants": "{} mutants killed or equivalent",
+}
+"""What is said of a suite beside the faults and the healthy runs."""
 SOURCES = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults")
 ENDINGS = (".py", ".sql", ".yaml", ".json")
 NOT_CODE = ("gates/proof/last.json",)
@@ -43,20 +53,38 @@ def _cite(proof: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Js
     day = str(proof["proved_at"])[:10]
     if proof["invalid"]:
         return {"proved": False, "sentence": f"{NEVER}: the proof of {day} is invalid: {proof['invalid']}"}
-    trials = proof["trials"]
-    healthy, others = trials["healthy"], [trials[name] for name in ("degenerate", "self")]
-    parts = [f"{int(proof['killed'])} of {int(proof['faults'])} known faults killed"]
-    if healthy["run"]:
-        parts.append(f"{int(proof['rollbacks_of_healthy'])} of {int(healthy['run'])} healthy deployments rolled back")
-    run, right = (sum(int(one[key]) for one in others) for key in ("run", "right"))
-    parts += [f"{right} of {run} attempts to mislead it failed"] * bool(run)
+    told = [(f"{int(proof['killed'])} of {int(proof['faults'])} known faults killed", proof)]
+    told += [(suite_sentence(name, one), one) for name, one in proof["trials"].items() if one["run"]]
+    earlier = [one["source"] != source for _, one in told]
+    parts = [
+        said
+        + f" ({EARLIER})" * (is_earlier and not all(earlier))
+        + " (under another policy)" * (one["proof_digest"] != proof["proof_digest"])
+        for (said, one), is_earlier in zip(told, earlier, strict=True)
+    ]
+    parts += [EARLIER] * all(earlier)
     how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
-    parts += ["by an earlier state of its code"] * (proof["source"] != source)
     if proof["proof_digest"] != policy.proof_digest:
         other = _difference(proof["policy"], policy.proof_parts)
         said = f"{NEVER} with this policy; proved on {day}{how} was another, {other}: {', '.join(parts)}"
         return {"proved": False, "sentence": said}
     return {"proved": True, "sentence": f"proved on {day}{how}: {', '.join(parts)}"}
+
+
+def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
+    """What came of one suite beside the faults, in a few words."""
+    run, right, decisions = int(one["run"]), int(one["right"]), one["decisions"]
+    if name != HEALTHY:
+        return SUITES[name].format(f"{right} of {run}")
+    back, held = int(decisions.get("rollback", 0)), int(decisions.get("hold", 0))
+    rolled = f"{back} rolled back" if back else f"none rolled back ({rule_of_three(run)})"
+    return f"{run} healthy runs: {rolled}" + f", {held} held" * bool(held)
+
+
+def rule_of_three(runs: int) -> str:
+    """What was not seen in so many runs happens, with 95 % confidence, in fewer of them than this percentage."""
+    percent = 300 / runs
+    return f"under {percent:.0f} %" if percent >= 1 else f"under {percent:.1g} %"
 
 
 def _difference(proved: Mapping[str, str], now: Mapping[str, str]) -> str:

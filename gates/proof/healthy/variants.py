@@ -51,7 +51,7 @@ def _nothing() -> str:
 class Variant:
     """A healthy deployment. options: of its stack; stand: what it stands in; prepare: changes it and returns more
     variables for the gate; under: words before the gate's command; policy: more lines of gate.yaml; lacking: why this
-    machine cannot have it.
+    machine cannot have it; fills_the_machine: nothing else is measured beside it.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Variant:
     under: tuple[str, ...] = ()
     policy: str = ""
     lacking: Callable[[], str] = _nothing
+    fills_the_machine: bool = False
 
 
 def _by_sql(*statements: str, told: Mapping[str, str] | None = None) -> Prepare:
@@ -245,12 +246,13 @@ OF_SQL = {
     ),
 }
 """Name -> what it is, and the statements that make it so."""
+FULL = "busy-machine"
 BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]] = {
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
-    "busy-machine": ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
+    FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
 """Name -> what it is, and what goes on meanwhile."""
 BEFORE: Mapping[str, tuple[str, Prepare]] = {
@@ -314,12 +316,14 @@ VARIANTS: tuple[Variant, ...] = (
         "a gate that runs when nobody else wants to, on a busy machine",
         prepare=_beside(lambda stack: beside.spinning(stack, count=2)),
         under=("nice", "-n", "19"),
+        fills_the_machine=True,
     ),
     Variant(
         "half-a-processor",
         "a gate that shares one processor with a program that computes all the time",
         prepare=_beside(lambda stack: beside.spinning(stack, "taskset", "-c", "0")),
         under=("taskset", "-c", "0"),
+        fills_the_machine=True,
         lacking=lambda: "" if shutil.which("taskset") else "taskset is not installed",
     ),
     *(
@@ -364,6 +368,9 @@ VARIANTS: tuple[Variant, ...] = (
         policy=MAPPING,
     ),
     *(Variant(name, said, prepare=_by_sql(*statements)) for name, (said, statements) in OF_SQL.items()),
-    *(Variant(name, said, prepare=_beside(situation)) for name, (said, situation) in BESIDE.items()),
+    *(
+        Variant(name, said, prepare=_beside(situation), fills_the_machine=name == FULL)
+        for name, (said, situation) in BESIDE.items()
+    ),
     *(Variant(name, said, prepare=prepare) for name, (said, prepare) in BEFORE.items()),
 )

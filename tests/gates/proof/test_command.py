@@ -11,7 +11,8 @@ import pytest
 from gates import cli
 from gates.proof import command
 from gates.proof.proof import Proof
-from gates.proof.prove import ProofRequest, Prover
+from gates.proof.prove import Prover
+from gates.proof.request import ProofRequest
 from gates.proof.trial import ProofPart, Trial
 
 
@@ -22,8 +23,8 @@ def test_it_lists_what_it_would_examine(capsys: pytest.CaptureFixture[str]) -> N
     assert [line.split()[0] for line in lines] == ["id", "noop/nothing", "healthy/ipv6", "self/stale"]
 
 
-@pytest.mark.parametrize("words", [["--only", "x"], ["--suite", "self"], ["--sample", "3"]])
-def test_only_a_whole_proof_is_kept(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [["--only", "x"], ["--suite", "self", "--only", "x"], ["--sample", "3"], ["--short"]])
+def test_only_whole_suites_are_kept(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Later runs would cite a part as if it were all."""
     assert cli.main(["prove", "--keep", *words]) == 2
     assert "--keep" in capsys.readouterr().err

@@ -19,7 +19,8 @@ from gates.proof.judgement import FaultFacts, GateRun, Status, judge
 from gates.proof.pairs import as_trial, pair, pairs
 from gates.proof.programs import list_faults
 from gates.proof.proof import EXIT_NOT_PROVED
-from gates.proof.prove import ProofRequest, Prover
+from gates.proof.prove import Prover
+from gates.proof.request import ProofRequest
 from gates.proof.trial import ProofPart
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Effect, Finding, Verdict

@@ -14,13 +14,14 @@ import pytest
 
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof import stryker, summary
+from gates.proof import last, stryker, summary
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.page import page
 from gates.proof.proof import Proof
-from gates.proof.prove import ProofRequest, applicable, chosen
+from gates.proof.prove import applicable
+from gates.proof.request import ProofRequest, chosen
 from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import cited, source_digest
 from gates.verdict import Decision
@@ -91,8 +92,8 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
-    assert PROOF.bound == 3.0
-    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound is None
+    assert PROOF.bound == "under 300 %"
+    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
 
@@ -193,7 +194,7 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
     for cell in PROOF.cells:
         assert all(cell.fault.id in text for text in (markdown, document, terminal))
     assert "2 of 2 faults killed" in terminal
-    assert "under 300% with 95 % confidence" in terminal
+    assert "under 300 % with 95 % confidence" in terminal
     assert "<script>" not in document
     assert "<script>" not in markdown
 
@@ -206,7 +207,7 @@ def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> No
     file.write_text(mine.dump())
     assert cited(file, policy, "code") == {
         "proved": True,
-        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 0 of 1 healthy deployments rolled back",
+        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 1 healthy runs: none rolled back (under 300 %)",
     }
     assert str(cited(file, policy, "other")["sentence"]).endswith(", by an earlier state of its code")
     invalid = dataclasses.replace(mine, cells=(KILLED,)).dump()
@@ -291,13 +292,46 @@ def test_what_a_check_is_worth() -> None:
     )
 
 
-def test_the_page_gets_the_last_proof_between_its_marks() -> None:
+def test_the_page_gets_the_last_proof_between_its_marks(tmp_path: Path) -> None:
     """The page in docs/ has the marks; what stood there before is gone, the rest stays."""
-    page = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
-    once = summary.in_page(page, PROOF)
+    page, shipped = tmp_path / "proof.md", tmp_path / "last.json"
+    text = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+    whole = dataclasses.replace(PROOF, whole=True)
+    last.keep(shipped, page, whole)
+    once = page.read_text(encoding="utf-8")
     assert "2 of 2 faults killed" in once
-    assert summary.in_page(once, PROOF) == once
-    assert once.partition(summary.BEGIN)[0] == page.partition(summary.BEGIN)[0]
-    assert once.partition(summary.END)[2] == page.partition(summary.END)[2]
+    assert "1 healthy runs: none rolled back" in once
+    last.keep(shipped, page, whole)
+    assert page.read_text(encoding="utf-8") == once
+    assert once.partition(last.FAULTS[0])[0] == text.partition(last.FAULTS[0])[0]
+    assert once.partition(last.SUITES[1])[2] == text.partition(last.SUITES[1])[2]
     with pytest.raises(ValueError, match="not in the page"):
-        summary.in_page("# no marks", PROOF)
+        last.in_page("# no marks", last.FAULTS, last.of_faults(PROOF))
+
+
+def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: Path) -> None:
+    """A later proof of another suite leaves the faults, and one of the faults leaves the suites; a hold keeps its
+    cause.
+    """
+    page, shipped, policy = tmp_path / "proof.md", tmp_path / "last.json", Policy()
+    page.write_text("\n".join((*last.FAULTS, *last.SUITES)), encoding="utf-8")
+    faults = dataclasses.replace(
+        PROOF, digest=policy.proof_digest, policy=policy.proof_parts, trials=(), source="old", whole=True
+    )
+    slow = dataclasses.replace(GOOD, name="slow", decision="hold", reason="an alert had no sample")
+    healthy = dataclasses.replace(
+        faults, cells=(), trials=(GOOD, slow), source="new", whole=False, finished_at="2025-02-01T00:00"
+    )
+    last.keep(shipped, page, faults)
+    last.keep(shipped, page, healthy)
+    kept = json.loads(shipped.read_text())
+    assert kept["trials"]["healthy"]["held"] == {"slow": "an alert had no sample"}
+    assert (kept["killed"], kept["source"], kept["trials"]["healthy"]["source"]) == (2, "old", "new")
+    shown = page.read_text(encoding="utf-8")
+    assert "2025-02-01, 2 healthy runs: none rolled back (under 150 %), 1 held" in shown
+    assert "slow: an alert had no sample" in shown
+    said = str(cited(shipped, policy, "new")["sentence"])
+    assert "2 of 2 known faults killed (by an earlier state of its code), 2 healthy runs" in said
+    last.keep(shipped, page, faults)
+    assert json.loads(shipped.read_text())["trials"] == kept["trials"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ import pytest
 from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.proof import short
+from gates.evidence_file import write_lines
+from gates.proof import programs, short
 from gates.proof.bench import Bench
 from gates.proof.campaign import RunScope
 from gates.proof.fault import Fault, Kind
-from gates.proof.judgement import Cell, Status
-from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, looks_of
+from gates.proof.judgement import Cell, GateRun, Status
+from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, is_shown, looks_of
+from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.stack.stack import Stack
 from gates.stages.context import now
-from gates.verdict import Decision
+from gates.stages.load_checks import RUN_VALID
+from gates.verdict import Decision, Verdict
 
 NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
 STAGING = RunScope(TargetKind.STAGING)
@@ -38,6 +41,7 @@ CATALOGUE = (
     spec("drill/late/a", "drill/first/a", "preflight/database"),
     spec("drill/first/a", "drill/0/a"),
     dataclasses.replace(spec("drill/daring/a"), where=Where.REFERENCE, deep=True),
+    spec("preflight/ready"),
     spec("load/x/p95"),
     spec("sql/counts"),
     spec("sql/rls/tenants"),
@@ -55,8 +59,10 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
     ("one", "due"),
     [
         (fault("0"), True),
-        (fault("0", "drill/0/a", "load/x/p95"), False),
-        (fault("0", kind=Kind.PROCESS), False),
+        (fault("0", "drill/0/a", "load/x/p95"), True),
+        (fault("0", "load/x/p95", kind=Kind.SERVICE), True),
+        (fault("0", kind=Kind.PROCESS), True),
+        (fault("0", "drill/0/a", "preflight/ready"), False),
         (fault("0", "drill/unheard-of"), False),
         (fault("0", decision=Decision.HOLD), False),
         (fault("0", "sql/counts"), True),
@@ -66,10 +72,17 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
     ],
 )
 def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
-    """The load and dead processes are seen by a run, so are rows and alerts that only traffic makes wrong, and
-    decisions that others than the declared checks come to; a fault without a check is nobody's.
+    """The preflight is seen by a run, so are rows and alerts that only traffic makes wrong, and decisions that others
+    than the declared checks come to; a fault without a check is nobody's.
     """
     assert is_short(one, CATALOGUE) is due
+
+
+def test_a_decision_of_other_checks_is_tried_by_the_short_way() -> None:
+    """Where it does not come to it, the whole gate has the word; nothing surely comes of it by itself."""
+    other = fault("0", decision=Decision.HOLD)
+    assert is_shown(other, CATALOGUE)
+    assert not is_short(other, CATALOGUE)
 
 
 def test_a_fault_is_shown_to_its_checks_and_what_they_come_after() -> None:
@@ -230,3 +243,39 @@ def test_a_real_look_runs_these_checks_alone(reference: Stack, tmp_path: Path) -
         assert not looker.look(specs[:1], STAGING).error
     finally:
         looker.close()
+
+
+@pytest.mark.parametrize(("valid", "made"), [((True,), 1), ((False, True), 2), ((False, False), 2)])
+def test_the_load_is_its_stage_and_is_made_once_more_where_it_was_no_measurement(
+    valid: tuple[bool, ...], made: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told what a gate is told; what it saw is weighed as all other evidence is."""
+    runs = list[tuple[str, Path]]()
+
+    def stage_run(stage: str, environ: Mapping[str, str], out: Path, *_options: str) -> GateRun:
+        assert environ == {"GATE_TARGET": "staging"}
+        outcome = Outcome.PASS if valid[len(runs)] else Outcome.UNKNOWN
+        runs.append((stage, out))
+        out.mkdir(exist_ok=True)
+        (out / EVIDENCE).unlink(missing_ok=True)
+        late = Evidence("load/x/p95", Outcome.FAIL, "it is late", samples=9, started_at=stamp(now()))
+        write_lines(out / EVIDENCE, [Evidence(RUN_VALID, outcome, "seen", samples=9, started_at=stamp(now())), late])
+        return GateRun(Verdict(Decision.HOLD, "a stage alone"), 1.0)
+
+    class Told(FakeDeployment):
+        environ: Mapping[str, str] = {}
+
+        def __init__(self) -> None:
+            pass
+
+        def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
+            assert kind is TargetKind.STAGING
+            return {"GATE_TARGET": kind.value}
+
+    monkeypatch.setattr(programs, "stage_run", stage_run)
+    spec_of_it = [s for s in CATALOGUE if s.id == "load/x/p95"]
+    looked = Looker(Told(), Policy(), tmp_path).look(spec_of_it, STAGING)
+    verdict = looked.weighed(spec_of_it, Policy(target=TargetKind.STAGING)).verdict
+    assert verdict is not None
+    assert verdict.decision is Decision.ROLLBACK
+    assert runs == [("load", tmp_path / "load")] * made

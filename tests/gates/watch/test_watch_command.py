@@ -169,3 +169,18 @@ def test_a_target_keeps_its_name_when_its_secrets_change() -> None:
     assert (http_place(one), database_place(one)) == ("http://host:8080/x", "db:5432/replay")
     odd = Target(TargetKind.STAGING, "http://[::1", database_url="no url at all")
     assert (http_place(odd), database_place(odd)) == ("", "")
+
+
+def test_the_canary_profile_of_a_run_is_one_round(tmp_path: Path) -> None:
+    """It ends as `gate watch --once` does, leaves its history and no verdict that could move a flag; what a whole run
+    alone has is refused.
+    """
+    watched = gate("watch", "--once", "--json", "--state", "a", cwd=tmp_path, environ=NOWHERE)
+    run = gate("run", "--profile", "canary", "--json", "--state", "b", cwd=tmp_path, environ=NOWHERE)
+    assert run.returncode == watched.returncode == 10
+    assert json.loads(run.stdout)["state"] == json.loads(watched.stdout)["state"] == "doubtful"
+    assert list((tmp_path / "b").rglob(history.FILE))
+    assert not list(tmp_path.rglob("verdict.json"))
+    deep = gate("run", "--profile", "canary", "--deep", cwd=tmp_path, environ=NOWHERE)
+    assert deep.returncode == 2
+    assert "--deep with --profile canary" in deep.stderr

@@ -1,0 +1,62 @@
+"""The proof that is shipped, and cited by runs: the faults, and each suite beside them, as they were last run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gates import record
+from gates.proof import summary
+from gates.proof.proof import Proof
+from gates.reports.citation import suite_sentence
+from gates.reports.formats.markdown import EMPTY, head
+from gates.text.inert import Markdown
+
+FAULTS = "<!-- the last proof -->", "<!-- the end of the last proof -->"
+SUITES = "<!-- the other suites -->", "<!-- the end of the other suites -->"
+
+
+def keep(shipped: Path, page: Path, proof: Proof) -> None:
+    """Put what this proof has in the place of what was kept of it; the rest stays, with its own date and code."""
+    before = json.loads(shipped.read_text(encoding="utf-8")) if shipped.exists() else {}
+    kept, text = merged(before, proof), page.read_text(encoding="utf-8")
+    record.write(shipped, json.dumps(kept, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    text = in_page(text, FAULTS, of_faults(proof)) if proof.whole else text
+    record.write(page, in_page(text, SUITES, of_suites(kept["trials"])))
+
+
+def merged(before: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
+    """What was kept, with the suites of this proof in their places, and its faults where all of them were shown."""
+    told: dict[str, Any] = proof.summary()
+    known = {name: one for name, one in before.get("trials", {}).items() if one["run"]}
+    return {**(told if proof.whole or not before else before), "trials": {**known, **told["trials"]}}
+
+
+def in_page(page: str, marks: tuple[str, str], shown: Markdown) -> str:
+    """The page with this between its two marks. Raise ValueError where they are not there."""
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not begin or not end:
+        raise ValueError(f"{' and '.join(marks)} are not in the page; write them where the proof is to stand")
+    return f"{before}{begin}\n{str(shown).strip()}\n{end}{after}"
+
+
+def of_faults(proof: Proof) -> Markdown:
+    """The faults of this proof, by area."""
+    titles = head("faults of", "known", "killed")
+    rows = [Markdown.row((word, str(count), str(killed))) for word, count, killed in proof.areas]
+    said = [line for line in summary.of_faults(proof) if not line.startswith("killed by one check only")]
+    items = summary.items([f"{proof.finished_at[:10]}, {proof.target}", *said])
+    return Markdown.of_lines([*items, EMPTY, *titles, *rows])
+
+
+def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
+    """Each suite beside the faults: what came of it, when, and what did not come out as it was due."""
+    lines = []
+    for name, one in suites.items():
+        wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""
+        held = "; held: " + "; ".join(f"{run}: {why}" for run, why in one["held"].items()) if one["held"] else ""
+        lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}")
+    return Markdown.of_lines(summary.items(lines or ["none was kept yet"]))

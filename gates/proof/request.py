@@ -1,0 +1,128 @@
+"""What a proof is asked for: its options, and what they choose of the catalogue and the suites."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gates.decision.rules import Policy
+from gates.evidence import TargetKind
+from gates.proof import programs, selfsuite
+from gates.proof.degenerate import SERVERS, TWINS
+from gates.proof.fault import Fault, decided
+from gates.proof.healthy.variants import VARIANTS
+from gates.proof.hostile import suite as hostile
+from gates.proof.matrix import draw
+from gates.proof.mutants.mutant import MUTANTS, Mutant, drawn, mutants
+from gates.proof.pairs import ALLOWED, PAIRS, pairs
+from gates.proof.short import is_short
+from gates.proof.trial import ProofPart
+from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED
+from gates.text.patterns import matches
+
+LANES = 4
+"""Side by side on two cores: a fault's short way takes a third of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRequest:
+    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
+    most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole
+    gate; `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`:
+    those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, half as many where
+    the whole gate is run; `minutes`: begin nothing after so many (0: no limit); `policy`: the policy of the gate,
+    read, and as options; `say` takes one line of chatter.
+    """
+
+    out: Path
+    policy: Policy
+    policy_options: tuple[str, ...] = ()
+    suites: tuple[ProofPart, ...] = tuple(ProofPart)
+    only: tuple[str, ...] = ()
+    quick: bool = False
+    short: bool = False
+    resume: bool = False
+    minutes: int = 0
+    lanes: int = LANES
+    share: int = 10
+    sample: int = 0
+    healthy_runs: int = 0
+    mutants: tuple[Mutant, ...] = ()
+    seed: str = ""
+    kind: TargetKind = TargetKind.STAGING
+    gate: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    say: Callable[[str], None] = lambda _text: None
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+
+    def wants(self, name: str) -> bool:
+        return not self.only or matches(name, self.only)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every fault was asked for; trials that were not made are told by their number."""
+        return not self.only and not self.sample and not self.short and ProofPart.FAULTS in self.suites
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether later runs may cite what comes of it: all that it has of the faults is whole, or it has none."""
+        return self.whole or (not self.only and ProofPart.FAULTS not in self.suites)
+
+
+def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
+    """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
+    that can occur there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
+    """
+    wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
+    if request.kind is TargetKind.PRODUCTION:
+        wanted = [f for f in wanted if f.production]
+    if request.short:
+        wanted = [f for f in wanted if f.is_noop or is_short(f, request.policy.catalogue)]
+    noops = [f for f in faults if f.is_noop] if wanted else []
+    wanted = [f for f in wanted if not f.is_noop]
+    count = min(request.sample or len(wanted), len(wanted))
+    spread = (wanted[i * len(wanted) // count] for i in range(count))
+    sample = (*noops, *(draw(wanted, count, request.seed) if request.seed else spread))
+    return tuple(decided(fault, request.policy.catalogue) for fault in sample)
+
+
+def chosen_pairs(request: ProofRequest) -> list[Fault]:
+    """The pairs that are asked for."""
+    in_production = request.kind is TargetKind.PRODUCTION
+    known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]
+    faults = [decided(f, request.policy.catalogue) for f in known]
+    made = pairs(faults, request.policy.catalogue, request.kind, request.sample or PAIRS, request.seed)
+    return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
+
+
+def chosen_mutants(request: ProofRequest) -> list[Mutant]:
+    """The mutants that are asked for: those of a file, or so many of all, drawn by the seed."""
+    known = request.mutants or mutants()
+    wanted = [one for one in known if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
+    if request.mutants and not request.sample:
+        return wanted
+    return drawn(wanted, request.sample or MUTANTS, request.seed)
+
+
+def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
+    """Everything that would be examined: id, right decisions, what it is."""
+    faults = programs.list_faults(request.environ) if ProofPart.FAULTS in request.suites else ()
+    rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
+    trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
+    if ProofPart.PAIRS in request.suites:
+        trials += [(ProofPart.PAIRS, f.id, ALLOWED, f.breaks) for f in chosen_pairs(request)]
+    if ProofPart.MUTANTS in request.suites:
+        trials += [(ProofPart.MUTANTS, m.id, ALLOWED, m.said) for m in chosen_mutants(request)]
+    trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
+    trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
+    trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]
+    trials += [(ProofPart.SELF, *one) for one in selfsuite.names()]
+    trials += [(ProofPart.HOSTILE, *one) for one in hostile.names()]
+    rows += [
+        (f"{suite}/{name}", " or ".join(allowed), said)
+        for suite, name, allowed, said in trials
+        if suite in request.suites and request.wants(f"{suite}/{name}")
+    ]
+    return rows
