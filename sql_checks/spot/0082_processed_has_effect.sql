@@ -4,16 +4,23 @@
 -- severity: page
 -- covers: K18 K19
 with processed as (
-  select id, event_id, company_id, processed_at
+  select id, event_id, company_id, inserted_at, processed_at
   from public.event_outbox
   where processed_at > now() - interval '1 hour' and {{not_excluded}}
   order by processed_at desc {{at_most}}
+), kept as materialized (
+  -- asked only where an effect is missing
+  select min(created_at) as since from public.agent_tasks where event_id is not null
 )
 select format('outbox row %s', p.id) as subject,
        format('processed %s, but event %s has no completed agent task', p.processed_at, p.event_id) as detail,
        p.company_id::text as witness
 from processed p
-where not exists (select from public.agent_tasks t where t.event_id = p.event_id and t.status = 'completed');
+where not exists (select from public.agent_tasks t where t.event_id = p.event_id and t.status = 'completed')
+  -- a job that clears old tasks takes those of events that began before all that are left
+  and coalesce((select since from kept) <= least(
+        p.inserted_at,
+        (select min(d.created_at) from public.dead_letter_queue d where d.event_id = p.event_id and d.company_id = p.company_id)), true);
 
 -- seen:
 select count(*) as seen from (
