@@ -29,8 +29,8 @@ from (
   order by created_at desc {{at_most}}
 ) d
 where not exists (select from public.agent_tasks t where t.event_id = d.id and t.status = 'completed')
-  -- a job that clears old tasks takes those of events that began before all that are left
-  and coalesce((select min(created_at) from public.agent_tasks where event_id is not null) <= d.created_at, true);
+  -- a job that clears old tasks leaves none that is as old
+  and coalesce((select greatest(min(created_at), min(updated_at)) from public.agent_tasks where event_id is not null) <= d.created_at, true);
 
 -- seen:
 select count(*) as seen from (

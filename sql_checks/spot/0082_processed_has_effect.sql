@@ -10,15 +10,16 @@ with processed as (
   order by processed_at desc {{at_most}}
 ), kept as materialized (
   -- asked only where an effect is missing
-  select min(created_at) as since from public.agent_tasks where event_id is not null
+  select min(created_at) as begun, min(updated_at) as done from public.agent_tasks where event_id is not null
 )
 select format('outbox row %s', p.id) as subject,
        format('processed %s, but event %s has no completed agent task', p.processed_at, p.event_id) as detail,
        p.company_id::text as witness
 from processed p
 where not exists (select from public.agent_tasks t where t.event_id = p.event_id and t.status = 'completed')
-  -- a job that clears old tasks takes those of events that began before all that are left
-  and coalesce((select since from kept) <= least(
+  -- a job that clears old tasks leaves none that is as old, by its beginning or by its end
+  and coalesce((select done from kept) <= p.processed_at, true)
+  and coalesce((select begun from kept) <= least(
         p.inserted_at,
         (select min(d.created_at) from public.dead_letter_queue d where d.event_id = p.event_id and d.company_id = p.company_id)), true);
 
