@@ -29,10 +29,11 @@ def test_what_waits_since_a_moment_ago_is_not_late(zone: str, pg_server: PgServe
     name = pg_server.create_database(seeded_db)
     try:
         with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
-            owner.execute(sql.SQL("alter database {} set timezone = {}").format(sql.Identifier(name), sql.Literal(zone)))
-        with psycopg.connect(pg_server.url(name), autocommit=True) as own:
-            own.execute(WITHOUT)
-            own.execute(WAITS.format(COMPANY).encode())
+            own = sql.SQL("alter database {} set timezone = {}").format(sql.Identifier(name), sql.Literal(zone))
+            owner.execute(own)
+        with psycopg.connect(pg_server.url(name), autocommit=True) as user:
+            user.execute(WITHOUT.encode())
+            user.execute(WAITS.format(COMPANY).encode())
         session = SqlSession(pg_server.url(name))
         spot = SPOTS["claims-within-lease"]
         found = {"lease": outcome_of(partial(judge_spot, spot, session))[:2]}
