@@ -73,7 +73,7 @@ class SqlSession:
         connection.give(given)
         with connection.transaction(force_rollback=True):
             own = execute(connection, sql(ZONE))
-        connection.give({"timezone": str(row["zone"]) for row in own})
+        connection.give({"timezone": str(own[0]["zone"])} if own else {})
         return connection
 
     def give(self, settings: Mapping[str, str]) -> None:
