@@ -57,28 +57,24 @@ def measured_by(rule: AlertRule, clock: Found, cursor: Found) -> Measurement:
     rows = cursor.fetchmany(MAX_ROWS)
     if not isinstance(now, dt.datetime):
         raise RowContractError("the database gave no time")
-    return Measurement(tuple(_sample(row) for row in rows), now)
+    return Measurement(tuple(_sample(row, now.tzinfo) for row in rows), now)
 
 
-def _sample(row: dict[str, object]) -> RuleSample:
+def _sample(row: dict[str, object], zone: dt.tzinfo | None) -> RuleSample:
+    """One row; zone: the session's, which a time of a column without a zone is of."""
     newest = row["newest"]
     is_read = newest is None or isinstance(newest, dt.datetime)  # a time that is none must not look fresh
     return RuleSample(
         subject=text(row["subject"]),
         value=number(row["value"]) if is_read else None,
         samples=count(row["samples"]),
-        newest=_moment(newest) if isinstance(newest, dt.datetime) else None,
+        newest=newest.replace(tzinfo=newest.tzinfo or zone) if isinstance(newest, dt.datetime) else None,
         witness=text(row["witness"] or ""),
         draining=bool(row.get("draining")),
         bad=None if row.get("bad") is None else int(str(row["bad"])),
         groups=count(row.get("groups", 0)),
         bad_groups=count(row.get("bad_groups", 0)),
     )
-
-
-def _moment(at: dt.datetime) -> dt.datetime:
-    """A time of a column without a zone is of the session's, which is UTC."""
-    return at if at.tzinfo else at.replace(tzinfo=dt.UTC)
 
 
 def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None:

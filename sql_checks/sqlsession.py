@@ -26,6 +26,7 @@ SIDE_BY_SIDE = 4
 AT_ONCE = 6
 """What such a connection asks for in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
+ZONE = Path(__file__).parent / "zone.sql"
 
 Asked = tuple[tuple[str, ...], Future[Answers]]
 """Statements, and where what they give goes."""
@@ -70,6 +71,9 @@ class SqlSession:
             **{f"replaygate.{k}": v for k, v in self.settings.items()},
         }
         connection.give(given)
+        with connection.transaction(force_rollback=True):
+            own = execute(connection, sql(ZONE))
+        connection.give({"timezone": str(own[0]["zone"])} if own else {})
         return connection
 
     def give(self, settings: Mapping[str, str]) -> None:

@@ -1,5 +1,5 @@
 -- id: sql/spot/sequence-headroom
--- claim: No sequence has used 80 % of what its column can hold.
+-- claim: No sequence has used 80 % of what its column can hold, and none that gives ids begins anew at its end.
 -- cost: Inserts fail from one moment to the next.
 -- severity: warn
 -- reads: catalogue
@@ -21,7 +21,10 @@ select name as subject,
        format('%s of %s used (%s %%), 80 %% allowed', last_value, limit_value, round(100.0 * last_value / limit_value)) as detail,
        null::text as witness
 from used
-where last_value > 0.8 * limit_value;
+where last_value > 0.8 * limit_value
+union all
+select format('%I.%I', schemaname, sequencename), 'begins anew at its end (CYCLE): ids are given twice', null
+from pg_sequences where cycle and schemaname = any('{public}');
 
 -- seen:
 select count(*) as seen from pg_sequences where schemaname = any('{public}');

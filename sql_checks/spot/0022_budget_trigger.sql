@@ -1,22 +1,21 @@
 -- id: sql/spot/budget-trigger
--- claim: Enabled triggers guard what replay_budgets says is used, of the day and of the month.
+-- claim: Enabled triggers that can raise guard what replay_budgets says is used, of the day and of the month.
 -- cost: A replay can spend more than the limit.
 -- severity: page
 -- reads: catalogue
 -- covers: G01
-with used(name) as (
+with {{toothed}}, used(name) as (
   values ((parse_ident('public.replay_budgets.daily_used'))[3]), ((parse_ident('public.replay_budgets.monthly_used'))[3])
 )
 select 'public.replay_budgets' as subject,
-       format('no enabled trigger watches UPDATE of %s', used.name) as detail,
+       format('no enabled trigger that can refuse watches UPDATE of %s', used.name) as detail,
        (select string_agg(format('%s (%s)', t.tgname, t.tgenabled), ', ') from pg_trigger t
         where t.tgrelid = to_regclass('public.replay_budgets') and not t.tgisinternal) as witness
 from used
 where to_regclass('public.replay_budgets') is not null
   and not exists (
-    select from pg_trigger t
-    where t.tgrelid = to_regclass('public.replay_budgets') and not t.tgisinternal
-      and t.tgenabled in ('O', 'A') and t.tgtype::int & 16 <> 0
+    select from toothed t
+    where t.tgrelid = to_regclass('public.replay_budgets') and t.tgtype::int & 16 <> 0
       and (cardinality(t.tgattr::int2[]) = 0 or exists (
         select from pg_attribute a where a.attrelid = t.tgrelid and a.attnum = any(t.tgattr::int2[]) and a.attname = used.name))
   );

@@ -1,5 +1,5 @@
 -- id: sql/spot/one-dead-letter-per-event
--- claim: No event has two unresolved dead letters.
+-- claim: No event has two unresolved dead letters, and one that waits has its event's type, and no outbox row that waits, too.
 -- cost: Replaying them delivers one event twice, or fails for no reason.
 -- severity: warn
 -- covers: L06
@@ -11,6 +11,21 @@ from (
   select event_id, id from public.dead_letter_queue where status = 'replaying' and event_id is not null and {{not_excluded}}
 ) unresolved
 group by event_id having count(*) > 1
+union all
+select format('event %s', d.event_id), format('its dead letter is %s, and its outbox row %s', d.event_type, o.event_type), d.id::text
+from (
+  select id, event_id, company_id, event_type::text as event_type from public.dead_letter_queue
+  where status = 'pending' and event_id is not null and {{not_excluded}} {{at_most}}
+) d
+cross join lateral (
+  select event_type::text as event_type from public.event_outbox where event_id = d.event_id and company_id = d.company_id order by id limit 1
+) o
+where o.event_type <> d.event_type
+union all
+select format('event %s', o.event_id), format('waits in the outbox (row %s), and in the dead-letter queue', o.id), d.id::text
+from public.event_outbox o
+join public.dead_letter_queue d on d.event_id = o.event_id and d.company_id = o.company_id and d.status = 'pending'
+where o.processed_at is null and o.dead_at is null and o.replay_run_id is null and o.{{not_excluded}}
 limit 1000;
 
 -- seen:

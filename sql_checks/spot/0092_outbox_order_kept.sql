@@ -9,22 +9,22 @@ with delivered as (
   where processed_at > now() - interval '1 hour' and aggregate_key is not null and replay_run_id is null and {{not_excluded}}
   order by processed_at desc {{at_most}}
 ), ordered as (
-  select *, lag(id) over each_key as older_id, lag(inserted_at) over each_key as older_inserted_at,
-         lag(processed_at) over each_key as older_processed_at
+  -- ids and times are given before their transactions commit: only what is minutes older was surely there, and no page, for a
+  -- transaction may be longer
+  select *, max(processed_at) over (
+           partition by company_id, aggregate_key order by inserted_at range between unbounded preceding and interval '5 minutes' preceding
+         ) as older_processed_at
   from delivered
-  window each_key as (partition by company_id, aggregate_key order by id)
 ), waiting as (
   select id, company_id, aggregate_key, inserted_at from public.event_outbox
   where processed_at is null and dead_at is null and aggregate_key is not null and replay_run_id is null and {{not_excluded}}
   order by id {{at_most}}
 )
--- ids and times are given before their transactions commit: only what is minutes older was surely there, and no page, for a
--- transaction may be longer
 select format('outbox row %s', id) as subject,
-       format('delivered %s, before row %s of its key, delivered %s', processed_at, older_id, older_processed_at) as detail,
+       format('delivered %s, before a row of its key that is minutes older, delivered %s', processed_at, older_processed_at) as detail,
        format('key %s of %s', aggregate_key, company_id) as witness
 from ordered
-where older_processed_at > processed_at and older_inserted_at < inserted_at - interval '5 minutes'
+where older_processed_at > processed_at
 union all
 select format('outbox row %s', d.id),
        format('delivered %s, before row %s of its key, which still waits', d.processed_at, w.id),

@@ -1,5 +1,5 @@
 -- id: sql/spot/flags-as-planned
--- claim: The rollout flag stands on a step of the plan, or before the first one, every rollout is between 0 and 100 %, and no plan of a query keeps what a flag was.
+-- claim: The rollout flag stands on a step of the plan, or before the first one, every rollout is between 0 and 100 %, no plan of a query keeps what a flag was, and no answer is NULL.
 -- cost: The gate and the service do not agree on who gets the release.
 -- severity: warn
 -- covers: H08
@@ -21,6 +21,9 @@ union all
 select p.oid::regprocedure::text, 'is declared IMMUTABLE: a change of a flag need not count in a session that has asked before', null
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
 where format('%I.%I', n.nspname, p.proname) = 'public.is_feature_enabled' and p.provolatile = 'i'
+union all
+select 'outbox.enabled', 'is_feature_enabled answers NULL for no tenant; it is never NULL', null
+where public.is_feature_enabled('outbox.enabled', null::uuid) is null
 union all
 select 'outbox.enabled', 'there is no global row', null
 where not exists (select from public.feature_flags where key = 'outbox.enabled' and company_id is null);
