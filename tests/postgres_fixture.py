@@ -7,8 +7,9 @@ folder (the suite also runs on the oldest supported version).
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from gates.rehearsal import installation
 from gates.stack import rundir
-from gates.stack.account import postgres_account
+from gates.stack.account import Account, postgres_account
 from gates.stack.postgres import Postgres
 from gates.stack.spawner import Spawner
 from replay_service.migrate import migrate
@@ -26,6 +28,7 @@ from replay_service.migrate import migrate
 LOGIN_ROLES = ("replay_service", "replay_worker", "replay_gate")
 PASSWORD = "7e57" * 8
 TEMPLATE = "template_migrated"
+INITDB = Postgres.create
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,34 @@ class PgServer:
 
 
 @pytest.fixture(scope="session")
-def pg_server() -> Iterator[PgServer]:
+def account() -> Account:
+    return postgres_account()
+
+
+@pytest.fixture(scope="session")
+def initialised(account: Account) -> Iterator[Callable[[Postgres], None]]:
+    """Gives a server what `create` gives it, from a copy: initdb runs once for each version and password."""
+    made: dict[tuple[object, ...], rundir.RunFolder] = {}
+    spawner = Spawner()
+
+    def give(server: Postgres) -> None:
+        password = server.server.password
+        key = installation.major(server._bin), server._set, password
+        if key not in made:
+            made[key] = rundir.create(rundir.places(os.environ, account), account)
+            INITDB(Postgres(made[key], account, spawner, password, None if server._set else server._bin))
+        kept = made[key].path / rundir.DATA
+        subprocess.run(["cp", "-a", str(kept.parent), str(server._data.parent)], check=True)
+
+    yield give
+    spawner.close()
+    for run in made.values():
+        run.remove()
+
+
+@pytest.fixture(scope="session")
+def pg_server(account: Account) -> Iterator[PgServer]:
     """The session's server, empty but for the migrated template."""
-    account = postgres_account()
     run = rundir.create(rundir.places(os.environ, account), account)
     spawner = Spawner()
     programs = os.environ.get("REPLAYGATE_TEST_PG_BIN")

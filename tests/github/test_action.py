@@ -61,7 +61,11 @@ def test_a_lock_has_every_dependency_in_a_version_that_fits(lock: str, extra: st
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project, build = pyproject["project"], pyproject["dependency-groups"]["build"]
     text = (ROOT / lock).read_text(encoding="utf-8")
-    locked = {canonicalize_name(name): version for name, version in LOCKED.findall(text)}
+    if "-r requirements.lock" in text.splitlines():
+        text += (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    versions = {(canonicalize_name(name), version) for name, version in LOCKED.findall(text)}
+    locked = dict(versions)
+    assert len(locked) == len(versions), "two versions of one package"
     more = project["optional-dependencies"][extra] if extra else []
     wanted = [Requirement(one) for one in (*project["dependencies"], *build, *more)]
     lacking = [

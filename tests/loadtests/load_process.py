@@ -31,9 +31,10 @@ _ASKING = threading.Lock()
 class Load:
     """A load that runs, forked from a process that has imported Locust: of `subprocess.Popen` what the tests need."""
 
-    def __init__(self, words: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], folder: Path, environ: Mapping[str, str], *, idle: bool = False) -> None:
         self._said, self._code = folder / "said", folder / "code"
-        asked = {"words": [*words], "environ": {**environ}, "said": str(self._said), "code": str(self._code)}
+        files = {"said": str(self._said), "code": str(self._code)}
+        asked = {"words": [*words], "environ": {**environ}, "idle": idle, **files}
         self.pid = _forked(json.dumps(asked) + "\n")
         try:
             self._end: int | None = os.pidfd_open(self.pid)
@@ -83,11 +84,13 @@ def _forked(asked: str) -> int:
         return int(warm.stdout.readline())
 
 
-def start(plan: LoadPlan, folder: Path, **environ: str) -> Load:
-    """Start a run, with further variables; its result will be in `folder`/out."""
+def start(plan: LoadPlan, folder: Path, *, idle: bool = False, **environ: str) -> Load:
+    """Start a run, with further variables; its result will be in `folder`/out. idle: it takes this machine for idle, as
+    what it must find does not depend on that.
+    """
     path = folder / "plan.json"
     path.write_text(dump_plan(plan), encoding="utf-8")
-    return Load([str(path), str(folder / "out")], folder, ENVIRON | environ)
+    return Load([str(path), str(folder / "out")], folder, ENVIRON | environ, idle=idle)
 
 
 def finish(process: Load, folder: Path, *, timeout_s: float = 60) -> dict[str, Any]:

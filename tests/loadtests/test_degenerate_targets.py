@@ -40,7 +40,7 @@ def at_servers(kinds: Sequence[str], folder: Path, **more: object) -> list[tuple
 
     def run(kind: str, own: Path) -> dict[str, Any]:
         with degenerate_target(kind) as url:
-            return finish(start(plan(url, **more), own), own)
+            return finish(start(plan(url, **more), own, idle=True), own)
 
     return at_once(kinds, run, folder)
 

@@ -106,11 +106,7 @@ def test_checks_are_one_rate_that_tags_take_apart() -> None:
     merged.merge_report(samples.take_report())
     found = {key: merged.select(parse_metric_key(key)) for key in ("checks", "checks{operation:replay}")}
     found["by name"] = merged.select(parse_metric_key("checks{check:event: fine}"))
-    assert found == {
-        "checks": RateSink(7, 8),
-        "checks{operation:replay}": RateSink(3, 4),
-        "by name": RateSink(4, 4),
-    }
+    assert found == {"checks": RateSink(7, 8), "checks{operation:replay}": RateSink(3, 4), "by name": RateSink(4, 4)}
 
 
 def test_replay_calls_stay_within_the_limit_and_most_of_them_are_real() -> None:

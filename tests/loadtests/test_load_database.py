@@ -125,10 +125,7 @@ def test_companies_that_stay_keep_only_what_the_target_did(db: Connection, migra
     left = execute(
         db, "select company_id::text as c, event_type as t from public.dead_letter_queue order by event_type"
     )
-    assert [(r["c"], r["t"]) for r in left] == [
-        (company, "load.canary"),
-        (prepared.tenants[0].id, database.ITEM_TYPE),
-    ]
+    assert [(r["c"], r["t"]) for r in left] == [(company, "load.canary"), (prepared.tenants[0].id, database.ITEM_TYPE)]
 
 
 def test_companies_are_chosen_inside_a_canary_of_ten_percent(db: Connection, migrated_url: str) -> None:
@@ -323,9 +320,7 @@ def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url:
         execute(db, "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 100)", key)
     failing, off, once, fine, other = (a_company(db) for _ in range(5))
     execute(
-        db,
-        "insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', %s, false)",
-        off,
+        db, "insert into public.feature_flags (key, company_id, enabled) values ('dlq.replay.enabled', %s, false)", off
     )
     fared = {failing: (0, 3), off: (0, 3), once: (0, 1), fine: (3, 0), other: (1, 2)}
     for replays, count in ((fared | {"x": (1, 0)}, 1.0), ({failing: (0, 3)}, None)):

@@ -39,7 +39,7 @@ def deployment() -> Iterator[Bench]:
 
 def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, Fault]) -> None:
     """The same seed draws the same; no pair has two proxies, the no-op or a process."""
-    known, specs = tuple(faults.values()), catalogue.load()
+    known, specs = tuple(faults.values())[::4], catalogue.load()
     drawn = pairs(known, specs, TargetKind.STAGING, 40, "a")
     assert [p.id for p in drawn] == [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
     assert [p.id for p in drawn] != [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "b")]

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gates.stack import rundir
-from gates.stack.account import Account, postgres_account
+from gates.stack.account import Account
 from gates.stack.postgres import Postgres
 from gates.stack.spawner import Spawner
 
 DEBIAN_SERVER = Path("/usr/lib/postgresql/15/bin")
-
-
-@pytest.fixture(scope="session")
-def account() -> Account:
-    return postgres_account()
 
 
 @pytest.fixture
@@ -35,26 +29,6 @@ def spawner() -> Iterator[Spawner]:
     spawner = Spawner()
     yield spawner
     spawner.close()
-
-
-@pytest.fixture(scope="session")
-def initialised(account: Account) -> Iterator[Callable[[Postgres], None]]:
-    """Gives a server what `create` gives it, from a copy: initdb runs once for each version and password."""
-    made: dict[tuple[Path, str], rundir.RunFolder] = {}
-    spawner = Spawner()
-
-    def give(server: Postgres) -> None:
-        key = server._bin, server.server.password
-        if key not in made:
-            made[key] = rundir.create(rundir.places(os.environ, account), account)
-            Postgres(made[key], account, spawner, key[1], key[0]).create()
-        kept = made[key].path / rundir.DATA
-        subprocess.run(["cp", "-a", str(kept.parent), str(server._data.parent)], check=True)
-
-    yield give
-    spawner.close()
-    for run in made.values():
-        run.remove()
 
 
 @pytest.fixture
