@@ -89,7 +89,7 @@ def test_alert(seen, request):
 )
 OPTIONS = """
 def pytest_addoption(parser):
-    for name in ("--companies", "--lease", "--trip-ms", "--at-once"):
+    for name in ("--companies", "--lease", "--trip-ms", "--at-once", "--beside"):
         parser.addoption(name)
     for name in ("--exclude-companies", "--manifest", "--state", "--steps", "--flag", "--cohorts", "--bake-minutes"):
         parser.addoption(name)

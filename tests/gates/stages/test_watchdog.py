@@ -194,7 +194,7 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Drills of which the first two would take minutes."""
     folder = tmp_path / "drills"
     folder.mkdir()
-    options = [f"    parser.addoption('--{name}')\n" for name in ("companies", "trip-ms", "at-once", "lease")]
+    options = [f"    parser.addoption('--{name}')\n" for name in ("companies", "trip-ms", "at-once", "beside", "lease")]
     (folder / "conftest.py").write_text(f"def pytest_addoption(parser):\n{''.join(options)}", encoding="utf-8")
     for number, (phase, seconds) in enumerate((("first", 0), ("main", 120), ("last", 0))):
         (folder / f"test_{number}_{phase}.py").write_text(SLEEPS.format(phase=phase, seconds=seconds), encoding="utf-8")
