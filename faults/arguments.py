@@ -92,6 +92,17 @@ def _charged_for_one_of_two(probe: Probe) -> int:
 
 
 @service(
+    "Of an `error_type` the first 64 characters count.",
+    lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1,
+    TOGETHER,
+    names=("error_type",),
+)
+def error_types_are_alike_in_64_characters(settings: Settings) -> Parts:
+    alike = ("error_type = %(error_type)s::text", "left(error_type, 64) = left(%(error_type)s::text, 64)")
+    return altered(settings, "pick_items", alike)
+
+
+@service(
     "Of items that are named those of other error types are taken, too: there it is a pattern.",
     lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1,
     TOGETHER,

@@ -24,6 +24,8 @@ PAYLOAD: dict[str, Any] = {
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}',
     "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
     "empty": [{}, [], "", False],
+    "no text": "",
+    " spaces ": [" before", "after ", "  "],
     "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
     "Ключ": True,
 }
@@ -204,7 +206,8 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
         event,
     )
     assert left == 0, f"refused requests left {left} rows"
-    scene.emit(company, event_id=event, control=True)
+    scene.emit(company, event_id=event, payload={})
+    scene.seen.control("a good event with the same id is accepted")
 
 
 @drill("drill/outbox/payload-unchanged", after=SIGNED, covers=("K12",))
