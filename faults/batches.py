@@ -211,6 +211,17 @@ def claimed_is_no_lag(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
 
 
+@service(
+    "The lag leaves out what a replay has moved: while replays hang there is none.",
+    lambda p: _lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
+    ("drill/observability/waiting-events-show",),
+    names=("replayed",),
+)
+def replays_are_no_lag(settings: Settings) -> Parts:
+    waits = "AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND replay_run_id IS NULL"))
+
+
 def _lag_of_a_minute(probe: Probe, **columns: object) -> float:
     with probe.tenant() as company:
         old, later = probe.rows("SELECT now() - interval '1 minute', now() + interval '1 hour'")[0]

@@ -49,7 +49,7 @@ def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[...
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))
 def test_refusal_agents_paused(scene: Scene) -> None:
-    """Each replay refused by a pause, a forced dry run too, leaves one dlq_replay_refused row with the code agents_paused.
+    """Each replay refused by a pause, forced dry runs too, leaves one dlq_replay_refused row of agents_paused.
 
     Who kept trying during the incident is the first question after it.
     """

@@ -264,6 +264,7 @@ def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
         scene.charged(company, due)
         if scene.claims("budgets"):
             scene.expect(asked("beyond the budget"), 429, "budget_exhausted")
+            scene.budget(company)
         scene.reset_limit(company)
         if scene.claims("pause"):
             scene.pause(company)
