@@ -11,7 +11,7 @@ import psycopg
 
 from faults.catalogue import service, statement
 from faults.probe import Probe
-from faults.requests import is_forced, remembering
+from faults.requests import is_dry, is_forced, remembering
 from replay_service.audit import AuditRow, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -181,10 +181,8 @@ def _forbidden_rows(probe: Probe) -> int:
     names=("row",),
 )
 def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
-    release = build_parts(settings)
-    return dataclasses.replace(
-        release, refusals=_Notes(release, lambda note: None if note.metadata["dry_run"] else note)
-    )
+    release = remembering(settings)
+    return dataclasses.replace(release, refusals=_Notes(release, lambda note: None if is_dry() else note))
 
 
 @service(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import uuid
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -18,7 +17,7 @@ from replay_service.worker.settings import WorkerSettings
 
 OUTBOX = "drill/outbox"
 _DONE = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND status = 'completed'"
-_LATER = "SELECT now() + interval '1 hour'"
+LATER = "SELECT now() + interval '1 hour'"
 _PAUSE = " AND NOT public.is_company_paused(t.company_id)"
 _FLAG = "public.is_feature_enabled('outbox.enabled', t.company_id) AND "
 _DUE = "e.next_attempt_at <= now() AND (e.claimed_until"
@@ -221,41 +220,8 @@ def _item_overtakes(probe: Probe) -> bool:
 
 
 @worker(
-    "Keys that are alike in their first forty characters are one: a poison event holds up what looks like its own.",
-    lambda p: _is_held_by_one_alike(p),
-    (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects",),
-)
-def long_keys_are_alike(settings: WorkerSettings) -> WorkerParts:
-    old = "e.aggregate_key = k.aggregate_key AND"
-    return altered_worker(settings, ("drain_lane", old, "left(e.aggregate_key, 40) = left(k.aggregate_key, 40) AND"))
-
-
-def _is_held_by_one_alike(probe: Probe) -> bool:
-    with probe.tenant() as company:
-        put(probe, company, aggregate_key="k" * 50, next_attempt_at=probe.value(_LATER))
-        return not is_done(probe, put(probe, company, aggregate_key="k" * 50 + "x"))
-
-
-@worker(
-    "An event that an agent is asked for overtakes an older replayed one of its key.",
-    lambda p: _overtakes_an_item(p),
-    ("drill/outbox/replay-waits-for-its-key",),
-    names=("older replayed",),
-)
-def asked_for_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("claim_events", "AND b.id < a.id", "AND b.id < a.id AND b.replay_run_id IS NULL"))
-
-
-def _overtakes_an_item(probe: Probe) -> bool:
-    with probe.tenant() as company:
-        put(probe, company, aggregate_key="k", claimed_until=probe.value(_LATER), replay_run_id=uuid.uuid4())
-        return is_done(probe, put(probe, company, aggregate_key="k", **failing(0)))
-
-
-@worker(
     "A row overtakes an older one of its key that another relay has.",
-    lambda p: _overtakes(p, claimed_until=p.value(_LATER)),
+    lambda p: _overtakes(p, claimed_until=p.value(LATER)),
     ("drill/outbox/follower-of-a-claimed-row",),
     names=("another relay",),
 )
@@ -280,7 +246,7 @@ def _overtakes(probe: Probe, **columns: Any) -> bool:
 
 @worker(
     "A row overtakes an older one of its key that waits for its next attempt.",
-    lambda p: _overtakes(p, next_attempt_at=p.value(_LATER)),
+    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)),
     ("drill/outbox/follower-of-a-row-that-backs-off",),
     names=("attempt",),
 )
@@ -301,7 +267,7 @@ def unfinished_task_in_the_way(settings: WorkerSettings) -> WorkerParts:
 def _is_stuck_behind_its_task(probe: Probe) -> bool:
     queued = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'queued')"
     with probe.tenant() as company:
-        event = put(probe, company, next_attempt_at=probe.value(_LATER))
+        event = put(probe, company, next_attempt_at=probe.value(LATER))
         probe.rows(queued, company, event)
         probe.rows("UPDATE event_outbox SET next_attempt_at = now() WHERE company_id = %s", company)
         return not is_done(probe, event)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.altered import altered, altered_worker
+from faults.batches import lag_of_a_minute
+from faults.catalogue import service, worker
 from faults.outbox import OUTBOX, failing, put, state_of
 from faults.probe import Probe
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -118,3 +122,14 @@ def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(
         settings, ("settle_failed", "attempts = h.ended,", "attempts = h.ended, inserted_at = clock_timestamp(),")
     )
+
+
+@service(
+    "The lag leaves out what a replay has moved: while replays hang there is none.",
+    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
+    ("drill/observability/waiting-events-show",),
+    names=("replayed",),
+)
+def replays_are_no_lag(settings: Settings) -> Parts:
+    waits = "AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND replay_run_id IS NULL"))

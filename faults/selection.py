@@ -290,17 +290,6 @@ def error_type_is_a_prefix(settings: Settings) -> Parts:
 
 
 @service(
-    "The spaces around an `error_type` do not count.",
-    lambda p: bool(_items(p, 1, error_type=" timeout ")),
-    (f"{RAILS}/pattern-prefix",),
-    names=("error_type",),
-)
-def error_type_is_trimmed(settings: Settings) -> Parts:
-    change = ("error_type = %(error_type)s::text)", "error_type = btrim(%(error_type)s::text))")
-    return altered(settings, "pick_items", change)
-
-
-@service(
     "`error_type` is ignored where ids are named.",
     lambda p: _named_of_other_type(p),
     (f"{RAILS}/ids-and-error-type",),
