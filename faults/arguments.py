@@ -92,6 +92,28 @@ def _charged_for_one_of_two(probe: Probe) -> int:
 
 
 @service(
+    "The spaces around an `error_type` do not count.",
+    lambda p: _shown(p, {"error_type": "wanted"}, error_type=" wanted ") == 1,
+    ("drill/safety-rails/pattern-prefix",),
+    names=("error_type",),
+)
+def error_type_is_trimmed(settings: Settings) -> Parts:
+    change = ("error_type = %(error_type)s::text)", "error_type = btrim(%(error_type)s::text))")
+    return altered(settings, "pick_items", change)
+
+
+@service(
+    "Of an `error_type` the first 64 characters count.",
+    lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1,
+    TOGETHER,
+    names=("error_type",),
+)
+def error_types_are_alike_in_64_characters(settings: Settings) -> Parts:
+    alike = ("error_type = %(error_type)s::text", "left(error_type, 64) = left(%(error_type)s::text, 64)")
+    return altered(settings, "pick_items", alike)
+
+
+@service(
     "Of items that are named those of other error types are taken, too: there it is a pattern.",
     lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1,
     TOGETHER,

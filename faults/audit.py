@@ -11,6 +11,7 @@ import psycopg
 
 from faults.catalogue import service, statement
 from faults.probe import Probe
+from faults.requests import is_dry, is_forced, remembering
 from replay_service.audit import AuditRow, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -180,16 +181,25 @@ def _forbidden_rows(probe: Probe) -> int:
     names=("row",),
 )
 def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
-    release = build_parts(settings)
-    return dataclasses.replace(
-        release, refusals=_Notes(release, lambda note: None if note.metadata["dry_run"] else note)
-    )
+    release = remembering(settings)
+    return dataclasses.replace(release, refusals=_Notes(release, lambda note: None if is_dry() else note))
 
 
-def _rows_of_a_refused_dry_run(probe: Probe) -> int:
+@service(
+    "A forced replay that is refused leaves no row.",
+    lambda p: _rows_of_a_refused_dry_run(p, force=True) == 0,
+    tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
+    names=("row",),
+)
+def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
+    release = remembering(settings)
+    return dataclasses.replace(release, refusals=_Notes(release, lambda note: None if is_forced() else note))
+
+
+def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
     with probe.tenant() as company:
         probe.rows(_PAUSED, company)
-        probe.replay(company, dry_run=True)
+        probe.replay(company, dry_run=True, **more)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
 

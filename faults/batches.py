@@ -191,7 +191,7 @@ def _loses_a_large_item(probe: Probe) -> bool:
 
 @service(
     "The lag is in milliseconds, under the name of seconds.",
-    lambda p: _lag_of_a_minute(p) > 3600,
+    lambda p: lag_of_a_minute(p) > 3600,
     ("drill/observability/waiting-events-show",),
     names=("lag",),
 )
@@ -202,7 +202,7 @@ def lag_in_milliseconds(settings: Settings) -> Parts:
 
 @service(
     "The lag leaves out what a relay has claimed: while agents hang there is none.",
-    lambda p: _lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
+    lambda p: lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
     ("drill/observability/waiting-events-show",),
     names=("claimed",),
 )
@@ -211,7 +211,7 @@ def claimed_is_no_lag(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
 
 
-def _lag_of_a_minute(probe: Probe, **columns: object) -> float:
+def lag_of_a_minute(probe: Probe, **columns: object) -> float:
     with probe.tenant() as company:
         old, later = probe.rows("SELECT now() - interval '1 minute', now() + interval '1 hour'")[0]
         put(probe, company, inserted_at=old, next_attempt_at=later, **columns)

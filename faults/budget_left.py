@@ -21,6 +21,8 @@ from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 from replay_service.validation import ReplayRequest
 
+_A_YEAR_AGO = "SELECT ((now() AT TIME ZONE 'UTC') - interval '1 year')::date"
+
 
 @service(
     "A batch is not cut: whoever has one item left moves all (the trigger then refuses the whole).",
@@ -146,6 +148,22 @@ def day_never_ends(settings: Settings) -> Parts:
 def month_never_ends(settings: Settings) -> Parts:
     rolled = b"CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
     return _unbounded(settings, rolled, b"monthly_used")
+
+
+@service(
+    "What was used on the day of the same number in another month still counts today.",
+    lambda p: (
+        answer_of(p, {"daily_limit": 5, "daily_used": 5, "day": p.value(_A_YEAR_AGO)}, dry_run=True)["http"] == 429
+    ),
+    (f"{BUDGETS}/new-month-starts-at-zero",),
+    names=("429",),
+)
+def a_day_is_its_number(settings: Settings) -> Parts:
+    return _unbounded(
+        settings,
+        b"day = (now() AT TIME ZONE 'UTC')::date THEN",
+        b"extract(day FROM day) = extract(day FROM now() AT TIME ZONE 'UTC') THEN",
+    )
 
 
 def _unbounded(settings: Settings, rolled: bytes, plain: bytes) -> Parts:
@@ -288,3 +306,19 @@ def exhausted_is_rate_limited(settings: Settings) -> Parts:
         return left
 
     return dataclasses.replace(release, reserve_budget=reserve)
+
+
+@service(
+    "A forced dry run is not cut to the budget.",
+    lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True, force=True).get("target_count") == 4,
+    ("drill/dry-run/cut-by-the-budget",),
+    names=("shown",),
+)
+def forced_dry_runs_are_not_cut(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def preview(conn: Connection, company_id: str) -> int:
+        left = await release.preview_budget(conn, company_id)
+        return 500 if left > 0 and is_forced() else left
+
+    return dataclasses.replace(release, preview_budget=preview)

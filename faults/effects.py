@@ -26,6 +26,7 @@ from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest
 
 DLQ, RAILS = "drill/dlq", "drill/safety-rails"
+_NO_PLACE = "SELECT payload ? 'place' FROM event_outbox WHERE company_id = %s"
 _KEY = "SELECT aggregate_key FROM event_outbox WHERE company_id = %s"
 _EVENT = "00000000-0000-4000-8000-%012d"
 _SAME_ID = f"SELECT bool_and(event_id = '{_EVENT % 77}') FROM event_outbox WHERE company_id = %s"
@@ -64,6 +65,17 @@ def new_event_id(settings: Settings) -> Parts:
 )
 def payload_changed(settings: Settings) -> Parts:
     change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, payload || '{\"replayed\": true}', %(run_id)s")
+    return altered(settings, "move_items", change)
+
+
+@service(
+    "The members of a replayed item's payload that are null are dropped.",
+    lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}),
+    (f"{DLQ}/letter-is-kept",),
+    names=("differs",),
+)
+def nulls_are_dropped(settings: Settings) -> Parts:
+    change = ("aggregate_key, payload, %(run_id)s", "aggregate_key, jsonb_strip_nulls(payload), %(run_id)s")
     return altered(settings, "move_items", change)
 
 

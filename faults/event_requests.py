@@ -20,13 +20,34 @@ from replay_service.database import Connection, fetch_value
 from replay_service.events import accept_event, emit
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
-from replay_service.problems import Refusal
+from replay_service.problems import Refusal, invalid
 from replay_service.settings import Settings
 from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import EventRequest, as_uuid, read_event
 
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
 _ID = "00000000-0000-4000-8000-0000000000e7"
+
+
+@service(
+    "An event whose payload has no member is refused: it is taken for none.",
+    lambda p: _with_an_empty_payload(p) == 400,
+    REFUSED,
+    names=("400",),
+)
+def empty_payloads_are_refused(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        request = read_event(raw)
+        if not request.payload:
+            raise invalid("payload", "is required")
+        return request
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _with_an_empty_payload(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return probe.event(company, payload={}).status_code
 
 
 @service(

@@ -81,12 +81,27 @@ def foreign_event_shown(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), read_event_state=read)
 
 
-def _read_foreign(probe: Probe, path: str) -> int:
+@service(
+    "The status of another company's run or event is shown to a token that is signed, too.",
+    lambda p: _read_foreign(p, "/dlq-replay/", signed=True) == 200,
+    ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
+    names=("404", "foreign"),
+)
+def signed_readers_read_all(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        return caller if accepts_v1 or caller.signature is None else Caller(caller.signature, None)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+def _read_foreign(probe: Probe, path: str, *, signed: bool = False) -> int:
     stranger = probe.token({"role": "company_admin", "company_id": "00000000-0000-4000-8000-0000000000ff"})
     with probe.tenant() as company:
         run, event = probe.replay(company).json()["replay_run_id"], probe.event(company).json()["event_id"]
         wanted = run if "replay" in path else event
-        return probe.get(f"{path}{wanted}", **probe.as_token(stranger)).status_code
+        mac = {"X-Transbot-Signature": probe.sign_v2(f"{path}{wanted}".encode(), int(time.time()))} if signed else {}
+        return probe.get(f"{path}{wanted}", **probe.as_token(stranger), **mac).status_code
 
 
 @service(

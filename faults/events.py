@@ -202,6 +202,25 @@ def payload_loses_digits(settings: Settings) -> Parts:
 
 
 @service(
+    "The texts of a payload are trimmed, and empty ones are null.",
+    lambda p: (
+        _after(p, "SELECT payload ->> 'n' FROM event_outbox WHERE company_id = %s", {"payload": {"n": " a"}}) == "a"
+    ),
+    (f"{OUTBOX}/payload-unchanged",),
+    names=("payload",),
+)
+def payload_texts_are_trimmed(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        kept = {k: (v.strip() or None) if isinstance(v, str) else v for k, v in request.payload.items()}
+        body = json.dumps({"payload": kept})
+        return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
+
+    return dataclasses.replace(release, emit=emit)
+
+
+@service(
     "The payload is stored as a string in which the JSON is written.",
     lambda p: _after(p, _of_row("jsonb_typeof(payload)")) == "string",
     (f"{OUTBOX}/payload-unchanged",),

@@ -210,6 +210,17 @@ def stops_at_twenty(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "A run is stopped only when six items are settled, not five.",
+    lambda p: after_run(p, 0, 5, _RUN)[0] == "completed",
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("before the stop",),
+)
+def stops_at_the_sixth(settings: WorkerSettings) -> WorkerParts:
+    rail = lambda c: c.success + c.failure >= 6 and c.failure * 5 > c.success + c.failure  # noqa: E731
+    return dataclasses.replace(build_worker_parts(settings), must_stop=rail)
+
+
+@worker(
     "A run is stopped only above 50 % of failures.",
     lambda p: after_run(p, 12, 12, _RUN)[0] == "completed",
     ("drill/lifecycle/stops-soon-above-a-fifth",),

@@ -20,6 +20,7 @@ from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 ACTS = "drill/tokens/acts-for-the-named-company"
+RULES = "drill/tokens/rules-hold-for-every-caller"
 _COUNTED = "SELECT count(*) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s || ':')"
 Change = Callable[[Parts, Callable[[str], str]], Parts]
 """The parts, and the company of the token in the place of the one that was named -> parts for one request."""
@@ -121,3 +122,53 @@ def _effect_astray(probe: Probe) -> bool:
         return probe.within(4, lambda: bool(probe.value(ask, own) or probe.value(ask, named))) and bool(
             probe.value(ask, named)
         )
+
+
+@service(
+    "A super_admin replays while the company is paused.",
+    lambda p: _status_while_paused(p) == 200,
+    (RULES,),
+    names=("paused",),
+)
+def super_admins_are_not_paused(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def never(_conn: Connection, _company_id: str) -> bool:
+        return False
+
+    async def replay(parts: Parts, call: Call) -> Reply:
+        claims = (await parts.authenticate(parts, call.headers, call.body)).claims
+        above = claims is not None and claims.role == "super_admin"
+        return await release.replay(dataclasses.replace(parts, is_paused=never) if above else parts, call)
+
+    return dataclasses.replace(release, replay=replay)
+
+
+def _status_while_paused(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        body = json.dumps({"company_id": company}).encode()
+        return probe.send(body, probe.as_token(probe.token({}))).status_code
+
+
+@service(
+    "What is asked for by a token of a company leaves no row at its start.",
+    lambda p: _starts_of_a_token(p) == 0,
+    (RULES,),
+    names=("the trail has no",),
+)
+def starts_of_company_admins_leave_no_row(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def append(conn: Connection, row: AuditRow) -> None:
+        if row.action not in {"dlq_replay_started", "dlq_replay_dry_run"} or row.actor == "signature":
+            await release.append_audit(conn, row)
+
+    return dataclasses.replace(release, append_audit=append)
+
+
+def _starts_of_a_token(probe: Probe) -> int:
+    with probe.tenant() as company:
+        token = probe.token({"role": "company_admin", "company_id": company})
+        probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), probe.as_token(token))
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))

@@ -17,7 +17,7 @@ from replay_service.worker.settings import WorkerSettings
 
 OUTBOX = "drill/outbox"
 _DONE = "SELECT 1 FROM agent_tasks WHERE event_id = %s AND status = 'completed'"
-_LATER = "SELECT now() + interval '1 hour'"
+LATER = "SELECT now() + interval '1 hour'"
 _PAUSE = " AND NOT public.is_company_paused(t.company_id)"
 _FLAG = "public.is_feature_enabled('outbox.enabled', t.company_id) AND "
 _DUE = "e.next_attempt_at <= now() AND (e.claimed_until"
@@ -221,7 +221,7 @@ def _item_overtakes(probe: Probe) -> bool:
 
 @worker(
     "A row overtakes an older one of its key that another relay has.",
-    lambda p: _overtakes(p, claimed_until=p.value(_LATER)),
+    lambda p: _overtakes(p, claimed_until=p.value(LATER)),
     ("drill/outbox/follower-of-a-claimed-row",),
     names=("another relay",),
 )
@@ -246,7 +246,7 @@ def _overtakes(probe: Probe, **columns: Any) -> bool:
 
 @worker(
     "A row overtakes an older one of its key that waits for its next attempt.",
-    lambda p: _overtakes(p, next_attempt_at=p.value(_LATER)),
+    lambda p: _overtakes(p, next_attempt_at=p.value(LATER)),
     ("drill/outbox/follower-of-a-row-that-backs-off",),
     names=("attempt",),
 )
@@ -267,7 +267,7 @@ def unfinished_task_in_the_way(settings: WorkerSettings) -> WorkerParts:
 def _is_stuck_behind_its_task(probe: Probe) -> bool:
     queued = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'queued')"
     with probe.tenant() as company:
-        event = put(probe, company, next_attempt_at=probe.value(_LATER))
+        event = put(probe, company, next_attempt_at=probe.value(LATER))
         probe.rows(queued, company, event)
         probe.rows("UPDATE event_outbox SET next_attempt_at = now() WHERE company_id = %s", company)
         return not is_done(probe, event)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.altered import altered, altered_worker
+from faults.batches import lag_of_a_minute
+from faults.catalogue import service, worker
 from faults.outbox import OUTBOX, failing, put, state_of
 from faults.probe import Probe
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
+_CAME = "SELECT inserted_at > now() - interval '30 seconds' FROM event_outbox WHERE company_id = %s"
 _LETTERS = "SELECT count(*) FROM dead_letter_queue WHERE company_id = %s"
 _ROW = "SELECT attempts, dead_at IS NOT NULL, processed_at IS NOT NULL FROM event_outbox WHERE company_id = %s"
 _BACKOFF = "least(%(backoff_cap_s)s, %(backoff_base_s)s * 2 ^ least(h.ended - 1, 30)) * (0.5 + random() / 2)"
@@ -105,3 +110,26 @@ def no_back_off(settings: WorkerSettings) -> WorkerParts:
 )
 def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("settle_failed", "attempts = h.ended,", "attempts = e.attempts,"))
+
+
+@worker(
+    "A failed attempt makes an event young: the lag forgets how long it has waited.",
+    lambda p: state_of(p, _CAME, 3, **failing(), inserted_at=p.value("SELECT now() - interval '1 minute'"))[0],
+    (f"{OUTBOX}/failing-is-not-processed",),
+    names=("inserted_at",),
+)
+def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("settle_failed", "attempts = h.ended,", "attempts = h.ended, inserted_at = clock_timestamp(),")
+    )
+
+
+@service(
+    "The lag leaves out what a replay has moved: while replays hang there is none.",
+    lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
+    ("drill/observability/waiting-events-show",),
+    names=("replayed",),
+)
+def replays_are_no_lag(settings: Settings) -> Parts:
+    waits = "AND dead_at IS NULL"
+    return altered(settings, "count_outbox", (waits, f"{waits} AND replay_run_id IS NULL"))

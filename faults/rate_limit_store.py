@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
+from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.composition import build_parts
@@ -73,3 +74,24 @@ def _without_store(probe: Probe) -> int:
     with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
         other.execute("LOCK TABLE edge_rate_limits IN ACCESS EXCLUSIVE MODE")
         return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "Calls are written down in whole seconds: the window is up to a second short.",
+    lambda p: _is_whole(p),
+    (f"{LIMIT}/row-as-documented",),
+    names=("a hit is of",),
+)
+def hits_are_whole_seconds(settings: Settings) -> Parts:
+    now, whole = "SELECT clock_timestamp()\n", "SELECT date_trunc('second', clock_timestamp())\n"
+    first = ("ARRAY[clock_timestamp()]", "ARRAY[date_trunc('second', clock_timestamp())]")
+    return altered(settings, "admit_request", first, (now, whole))
+
+
+def _is_whole(probe: Probe) -> bool:
+    asked = (
+        "SELECT hits[1] = date_trunc('second', hits[1]) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
+    )
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        return bool(probe.value(asked, company))

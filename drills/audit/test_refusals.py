@@ -49,7 +49,7 @@ def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[...
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))
 def test_refusal_agents_paused(scene: Scene) -> None:
-    """Each replay refused by a pause, a dry run too, leaves one dlq_replay_refused row with the code agents_paused.
+    """Each replay refused by a pause, forced dry runs too, leaves one dlq_replay_refused row of agents_paused.
 
     Who kept trying during the incident is the first question after it.
     """
@@ -58,12 +58,12 @@ def test_refusal_agents_paused(scene: Scene) -> None:
     scene.seen.require(not _refusals(scene, company, "agents_paused"), "an admitted replay is audited as refused")
     scene.pause(company)
     refused = partial(scene.replay, company, 409, "agents_paused", max=1)
-    _each_on_record(scene, company, "agents_paused", refused, dry_run=True)
+    _each_on_record(scene, company, "agents_paused", refused, dry_run=True, force=True)
 
 
 @drill("drill/audit/refusal-feature-disabled", covers=("I02",))
 def test_refusal_feature_disabled(scene: Scene) -> None:
-    """Each replay refused by a flag, a dry run too, leaves one dlq_replay_refused row with the code feature_disabled.
+    """Each replay refused by a flag, a forced dry run too, leaves one dlq_replay_refused row of feature_disabled.
 
     A flag that was switched off by mistake is found by the refusals that it causes.
     """
@@ -71,12 +71,12 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     scene.run(company, dry_run=True)
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     refused = partial(scene.replay, company, 403, "feature_disabled", max=1)
-    _each_on_record(scene, company, "feature_disabled", refused, dry_run=True)
+    _each_on_record(scene, company, "feature_disabled", refused, dry_run=True, force=True)
 
 
 @drill("drill/audit/refusal-budget-exhausted", covers=("I02",))
 def test_refusal_budget_exhausted(scene: Scene) -> None:
-    """A replay refused by the budget, a dry run too, leaves one dlq_replay_refused row with the code budget_exhausted.
+    """A replay refused by the budget, a forced dry run too, leaves one dlq_replay_refused row of budget_exhausted.
 
     A tenant that runs against its budget is seen here, or in its complaint.
     """
@@ -84,7 +84,7 @@ def test_refusal_budget_exhausted(scene: Scene) -> None:
     scene.run(company, dry_run=True)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
     refused = partial(scene.replay, company, 429, "budget_exhausted", max=1)
-    _each_on_record(scene, company, "budget_exhausted", refused, dry_run=True)
+    _each_on_record(scene, company, "budget_exhausted", refused, dry_run=True, force=True)
 
 
 @drill("drill/audit/refusal-key-reused", covers=("I02",))

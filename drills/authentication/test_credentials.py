@@ -105,7 +105,7 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
 QUERIES = [
     Case("signature-in-query", "The right signature in the query string is refused.", "signature", ("A32",)),
     Case("token-in-query", "A valid token in the query string is refused.", "token", ("A32",)),
-    Case("token-in-cookie", "A valid token in a cookie is refused.", "cookie", ("A32",)),
+    Case("token-in-cookie", "A valid token in a cookie, or in another header, is refused.", "cookie", ("A32",)),
 ]
 
 
@@ -126,9 +126,50 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
     }
     if case.value == "cookie":
         bench.shut(bare.adding_header("Cookie", f"token={jwt}; access_token={jwt}; Authorization=Bearer {jwt}"))
+        for name in ("apikey", "X-Api-Key", "X-Access-Token", "X-Auth-Token", "X-Authorization"):
+            bench.shut(replace(bare, headers=(*bare.headers, (name, f"{jwt}")), label=f"the token in {name}"))
         return
     for query in names[case.value]:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))
+
+
+INSIDE = (
+    *(("X-Internal", "true"), ("X-Internal-Request", "1"), ("X-Debug", "1"), ("X-Test", "true"), ("X-Admin", "true")),
+    *(("X-Forwarded-For", "127.0.0.1"), ("X-Real-IP", "127.0.0.1"), ("X-Forwarded-Host", "localhost")),
+    *(("X-Forwarded-User", "admin"), ("X-Auth-Request-User", "admin"), ("X-Remote-User", "admin")),
+    *(("X-Role", "super_admin"), ("X-Client-Verify", "SUCCESS"), ("X-Authenticated", "true"), ("Via", "1.1 gateway")),
+    *(("Origin", "https://admin.example"), ("Referer", "https://admin.example/"), ("Cookie", "role=super_admin")),
+)
+"""What a gateway writes for a caller whom it knows, and what anybody can write."""
+CLIENTS = ("Mozilla/5.0 (X11; Linux x86_64)", "curl/8.5.0", "kube-probe/1.31", "k6/0.55", "Go-http-client/1.1", "node")
+HOSTS = ("replay.default.svc.cluster.local", "replay.internal", "localhost")
+
+
+@drill("drill/authentication/nothing-else-opens", covers=("A01", "A32"))
+def test_nothing_else_opens(bench: Bench) -> None:
+    """Whatever a client calls itself, the host that it asks for and any other header excuse neither a wrong signature
+    nor its lack.
+
+    A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one.
+    """
+    body = bench.body()
+    plain = bench.opens(bench.signed(body))
+    bench.guarded()
+    dresses = [("the headers of a gateway", INSIDE), *((name, (("User-Agent", name),)) for name in CLIENTS)]
+    dresses += [(f"at {host}", (("Host", host),)) for host in HOSTS]
+    for label, headers in dresses:
+        for wrong in (bench.with_signature(forged_signature(), body), post(REPLAY, body)):
+            request = replace(wrong.labelled(label), headers=(*wrong.headers, *headers))
+            answer = bench.http.send(request)
+            bench.seen.failing = Exchange(request, answer)
+            # a wall before the service may refuse such a client in its own words, or show a page of its own
+            is_told_alike = bool(plain.code) and (answer.status, answer.code) == (plain.status, plain.code)
+            is_read = is_told_alike or answer.json().get("target_count") is not None
+            assert not is_read, (
+                f"{label}: observed {answer.status} {answer.code} without a right signature; allowed: 401"
+            )
+            bench.seen.count()
+    bench.seen.failing = None
 
 
 @drill("drill/authentication/accepted-after-forgeries", phase="first", covers=("A01",))

@@ -21,16 +21,17 @@ select daily_limit, monthly_limit, daily_used, monthly_used, day from public.rep
 
 
 def _roll_back(scene: Scene, company: str, part: str) -> dict[str, Any]:
-    """Set the row's day (or day and month) one period back, or a year; the row as it then is."""
+    """Set the row's day (or day and month) one period back, or a year, on the day of that number; the row then."""
     row = scene.one("select day, month from public.replay_budgets where company_id = %s", company)
     scene.seen.require(isinstance(row["day"], dt.date), f"replay_budgets.day is no date but {row['day']!r}")
     if part == "day":
         scene.rows("update public.replay_budgets set day = day - 1 where company_id = %s", company)
     else:
+        months = 12 if part == "year" else 1
         scene.rows(
-            "update public.replay_budgets set day = day - 45, month = %s where company_id = %s",
-            _month_before(scene, row["month"], 12 if part == "year" else 1),
-            company,
+            "update public.replay_budgets set day = (day - make_interval(months => %s))::date, month = %s"
+            " where company_id = %s",
+            *(months, _month_before(scene, row["month"], months), company),
         )
     return scene.one("select day, month from public.replay_budgets where company_id = %s", company)
 

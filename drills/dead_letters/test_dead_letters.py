@@ -43,7 +43,9 @@ def test_letter_is_kept(scene: Scene) -> None:
     A replay under a new id has a second effect; a payload that changed on the way is another event.
     """
     company, event = scene.company(), new_id("event")
-    payload = as_jsonb({"n": [1, 2.50, "ü\u2028"], "deep": {"a": [{}, [], ""]}, "big": 9007199254740991})
+    payload = as_jsonb(
+        {"n": [1, 2.50, "ü\u2028"], "deep": {"a": [{}, [], "", None]}, "none": None, "big": 9007199254740991}
+    )
     scene.tenants.add_items(
         company, 1, event_id=event, payload=payload, event_type="drill.letter", aggregate_key="the key"
     )

@@ -50,18 +50,22 @@ CODES = {
 }
 
 
+BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
+
+
 @drill("drill/http-surface/problem-documents", covers=("I02",))
 def test_problem_documents(bench: Bench) -> None:
-    """Every refusal is a problem document with type, title, status, detail and its stable code.
+    """Every refusal is a problem document with type, title, status, detail and its stable code, for browsers too.
 
     Otherwise clients must guess from texts what was wrong.
     """
     bench.seen.control("six refusals of known kinds")
     for name, (request, status) in _refusals(bench).items():
-        answer = bench.refused(request.labelled(f"a refusal with {name}"), status)
-        _is_problem(name, answer, status)
-        due = CODES.get(status, answer.code)
-        assert answer.code == due, f"{name}: code {answer.code!r}; due: {due!r}"
+        for sent in (request, request.with_header("Accept", BROWSER)):
+            answer = bench.refused(sent.labelled(f"a refusal with {name}"), status)
+            _is_problem(name, answer, status)
+            due = CODES.get(status, answer.code)
+            assert answer.code == due, f"{name}: code {answer.code!r}; due: {due!r}"
 
 
 def _is_problem(name: str, answer: Answer, status: int) -> None:

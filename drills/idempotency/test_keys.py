@@ -11,6 +11,8 @@ from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
 KEY_LENGTH = current().limit("key_length")
+PARTED = ":/|#?&,;=@"
+"""What some would part a key at."""
 NEAR_KEYS: list[Case] = [
     Case("keys-differ-in-case", "Two keys that differ in case only are two keys.", lambda key: (key, key.upper())),
     Case("keys-differ-in-spaces", "A key with a space before it is another key.", lambda key: (key, f" {key}")),
@@ -22,9 +24,10 @@ NEAR_KEYS: list[Case] = [
     ),
     Case(
         "keys-differ-at-the-end",
-        "Two keys of 200 characters that differ in the last one are two keys.",
-        lambda key: (key.ljust(KEY_LENGTH - 1, "x") + "1", key.ljust(KEY_LENGTH - 1, "x") + "2"),
+        "Two keys of 200 characters that differ in the last one are two keys, whatever stands before it.",
+        lambda key: tuple(f"{key}{PARTED}".ljust(KEY_LENGTH - 1, "x") + last for last in "12"),
     ),
+    Case("keys-differ-in-escapes", "An escape in a key is no other character.", lambda key: (f"{key}%41", f"{key}A")),
 ]
 
 

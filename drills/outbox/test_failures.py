@@ -107,19 +107,23 @@ def _comes_through(scene: Scene, company: str, event: str, failures: int) -> boo
 
 @drill("drill/outbox/failing-is-not-processed", covers=("K19",))
 def test_failing_is_not_processed(scene: Scene) -> None:
-    """While its agent fails, an event is neither processed nor has it an effect.
+    """While its agent fails, an event is neither processed nor has it an effect, and is as old as it was.
 
-    A relay that marks what it sent, not what was done, loses every event that was refused.
+    A relay that marks what it sent, not what was done, loses every event that was refused; one that makes it young at
+    each attempt shows no lag of it.
     """
     scene.claims_drill_agent()
-    company = scene.company()
-    events = scene.write_outbox(company, 3, payload=as_jsonb(POISON))
+    company, came_at = scene.company(), scene.value("select now() - interval '1 second'")
+    events = scene.write_outbox(company, 3, payload=as_jsonb(POISON), inserted_at=came_at)
     scene.until(
         lambda: any(r["processed"] for r in scene.outbox(company)) or _attempted(scene, company), "the first failures"
     )
     wrong = [r["event"] for r in scene.outbox(company) if r["processed"]]
     assert not wrong, f"{len(wrong)} of 3 events whose agent failed are marked as processed"
     assert not scene.effects(events), "an event whose agent failed has a completed effect"
+    as_old = "select count(*) from public.event_outbox where company_id = %s and inserted_at = %s"
+    kept = scene.number(as_old, company, came_at)
+    assert kept == 3, f"{3 - kept} of 3 events came, by inserted_at, when they were tried; due: when they were written"
     scene.seen.count(3)
     scene.passes_by(company, 1)
 

@@ -68,8 +68,15 @@ SPOOFS = [
     Case("spoofed-x-real-ip", "X-Real-IP gives no new bucket.", "X-Real-IP"),
     Case("spoofed-true-client-ip", "True-Client-IP gives no new bucket.", "True-Client-IP"),
     Case("spoofed-cf-connecting-ip", "CF-Connecting-IP gives no new bucket.", "CF-Connecting-IP"),
-    Case("spoofed-x-client-ip", "X-Client-IP and X-Cluster-Client-IP give no new bucket.", "X-Client-IP"),
+    Case("spoofed-x-client-ip", "X-Client-IP, and what else proxies write, give no new bucket.", "X-Client-IP"),
 ]
+
+LESS_KNOWN = (
+    "X-Client-IP X-Cluster-Client-IP Client-IP X-Forwarded Forwarded-For X-Original-Forwarded-For "
+    "X-Remote-Addr X-Remote-IP X-Envoy-External-Address Fly-Client-IP Fastly-Client-IP "
+    "X-Azure-ClientIP X-Vercel-Forwarded-For X-Nf-Client-Connection-Ip X-Appengine-User-Ip "
+    "X-ProxyUser-Ip"
+).split()
 
 
 def _spoofed(name: str) -> list[tuple[str, str]]:
@@ -78,7 +85,7 @@ def _spoofed(name: str) -> list[tuple[str, str]]:
         return [(name, f"for={address}"), (name, 'for="[2001:db8::77]";proto=https')]
     if name == "X-Forwarded-For":
         return [(name, v) for v in (address, f"{address}, 198.51.100.7", f"127.0.0.1, {address}", "2001:db8::77", "x")]
-    return [(name, address)] if name != "X-Client-IP" else [(name, address), ("X-Cluster-Client-IP", address)]
+    return [(each, address) for each in (LESS_KNOWN if name == "X-Client-IP" else (name,))]
 
 
 @cases("drill/rate-limit", SPOOFS, needs=TENANTS, after=LIMIT, covers=("C03",))

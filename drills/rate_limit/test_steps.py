@@ -9,6 +9,7 @@ import pytest
 from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
+from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.tenants import REPLAY_FLAG
@@ -71,7 +72,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
 @pytest.mark.waits(4)
 @drill("drill/rate-limit/uncounted-is-not-admitted", covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
-    """While a request cannot be counted, because its row is locked, it is not admitted.
+    """While a request cannot be counted, because its row is locked, it is not admitted, nor told why by the database.
 
     Otherwise the limit ends where the load begins: what a slow store cannot count is let through.
     """
@@ -80,3 +81,5 @@ def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
     answer, early = limit.sent_while_locked(tenant, request, LOCK_HELD_S)
     if early:
         limit.seen.expect(request, answer, (429, 503), busy=True)
+        leaked = traces_in(answer.body)
+        assert not leaked, f"the answer {answer.status} shows {leaked}"

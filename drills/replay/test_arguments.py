@@ -12,9 +12,9 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 
-WANTED = "e\u0301%"
-OTHERS = ("\u00e9%", "E\u0301%", "e\u0301 x")
-"""An error type is compared as it is: others look the same, differ in case alone, or fit it as a pattern."""
+WANTED = "e\u0301%".ljust(200, "x")
+OTHERS = (WANTED.replace("e\u0301", "\u00e9"), f"{WANTED[:-1]}y", WANTED.replace("%", " "))
+"""An error type is compared as it is: others look the same, differ in the last character, or fit it as a pattern."""
 DUE, LATER = "2000-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 ITEMS: tuple[dict[str, Any], ...] = tuple(
     {"status": status, "error_type": error_type, "retry_after": due, "retry_count": tries, "max_retries": allowed}

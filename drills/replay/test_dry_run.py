@@ -224,7 +224,7 @@ def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, covers=("F02",))
 def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
-    """A dry run is cut to what the budget leaves, like the real one.
+    """A dry run is cut to what the budget leaves, like the real one, forced and of named items too.
 
     Otherwise the preview lists items that will not be replayed.
     """
@@ -232,10 +232,12 @@ def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     whole = scene.run(tenant, label="dry run, whole budget", dry_run=True)
     scene.seen.require(len(whole.get("items", [])) == 4, "a dry run with budget does not show the 4 items")
     scene.budget(tenant, daily_limit=2)
-    cut = scene.replay(tenant, label="dry run, budget of 2", dry_run=True).json()
-    assert sorted(cut.get("items", [])) == sorted(ids[:2]), (
-        f"{len(cut.get('items', []))} items shown; due: the 2 oldest"
-    )
+    asked: dict[str, dict[str, Any]] = {"forced, of named items": {"force": True, "dlq_ids": ids}, "plain": {}}
+    for label, more in asked.items():
+        cut = scene.replay(tenant, label=f"dry run, {label}, budget of 2", dry_run=True, **more).json()
+        shown = cut.get("items", [])
+        assert sorted(shown) == sorted(ids[:2]), f"{label}: {len(shown)} items shown; due: the 2 oldest"
+    scene.reset_limit(tenant)
     real = scene.replay(tenant, label="real run, budget of 2").json()
     assert sorted(real.get("items", [])) == sorted(cut.get("items", [])), "the real run took other items"
 

@@ -28,8 +28,8 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
 
     A replay into a broken agent must not burn every item's retries. Five settled items stop it, and no more than ten
-    were in flight then, the fifth among them. Six fail at once and the others late: a brake that waits for more than
-    five, or for a fifth of the whole batch, lets sixteen begin.
+    were in flight then, the fifth among them. Five fail at once and the others late: a brake that waits for more than
+    five, or for a fifth of the whole batch, lets fifteen begin.
     """
     row, company, run = _stopped_run(scene)
     attempted = row["success_count"] + row["failure_count"]
@@ -199,10 +199,10 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
 
 
 def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
-    """A run of fifty items that all fail, six at once and the others late, at its end."""
+    """A run of fifty items that all fail, five at once and the others late, at its end."""
     scene.claims_drill_agent()
-    company = scene.company(items=6, payload=POISON, max_retries=9)
-    scene.add_last(company, LATE_POISON, BATCH - 6)
+    company = scene.company(items=5, payload=POISON, max_retries=9)
+    scene.add_last(company, LATE_POISON, BATCH - 5)
     scene.rows(
         "update public.dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company
     )

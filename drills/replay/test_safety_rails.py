@@ -172,7 +172,9 @@ COMPANIES: list[Case] = [
     ),
     Case("company-in-braces", "A UUID in braces is refused.", {"company_id": f"{{{uuid.UUID(int=1)}}}"}, ("C06",)),
     Case("company-as-urn", "A UUID as a URN is refused.", {"company_id": uuid.UUID(int=1).urn}, ("C06",)),
-    Case("company-with-space", "A UUID after a space is refused.", {"company_id": f" {uuid.UUID(int=1)}"}, ("C06",)),
+    Case(
+        "company-with-space", "A UUID before a line end is refused.", {"company_id": f"{uuid.UUID(int=1)}\n"}, ("C06",)
+    ),
 ]
 
 

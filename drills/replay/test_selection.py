@@ -294,7 +294,9 @@ PATTERNS: list[Case] = [
     ),
     Case("pattern-case", "The case of an error type counts.", ("Timeout", ["Timeout"], ["timeout", "TIMEOUT"])),
     Case(
-        "pattern-prefix", "Part of an error type is not the type.", ("time", ["time"], ["timeout", "a time", "time "])
+        "pattern-prefix",
+        "Part of an error type is not the type.",
+        ("time ", ["time "], ["time", "time out", "a time ", "time  ", " time "]),
     ),
     Case("pattern-json-path", "A JSON path in an error type is text.", ("$.a[*]", ["$.a[*]"], ["a", "$.a[0]"])),
 ]

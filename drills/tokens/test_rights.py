@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
-from drills.workbench.credentials import MISSING, REPLAY, Minter
+from drills.workbench.credentials import MISSING, REPLAY, Minter, Signer
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
-from gates.deployment.dialect.current import real_claims
+from gates.deployment.dialect.current import current, real_claims
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
@@ -25,6 +26,7 @@ from gates.deployment.requests import (
     encode_body,
     mint_token,
     replay_fields,
+    signed_get,
     token_get,
     token_post,
 )
@@ -239,6 +241,45 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
     scene.seen.count(3)
 
 
+@check("drill/tokens/rules-hold-for-every-caller", needs=("database", "mint"), after=TOKEN, covers=("A26", "I01"))
+def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
+    """What a company_admin or a super_admin asks for is cut, charged, put on record, paused and limited like what is
+    signed.
+
+    Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
+    """
+    for role in ("company_admin", "super_admin"):
+        company = scene.company(role.partition("_")[0], items=3)
+        caller = token.for_company(company) if role == "company_admin" else token()
+
+        def asked(label: str, role: str = role, company: str = company, caller: str = caller, **fields: Any) -> Request:
+            return token_post(REPLAY, replay_fields(company, max=3, **fields), caller, f"a {role}, {label}")
+
+        scene.expect(asked("a dry run", dry_run=True), 200, control=True)
+        if scene.claims("budgets"):
+            scene.budget(company, daily_limit=2)
+        taken = scene.expect(asked("a replay"), 200).json()["target_count"]
+        due = 2 if scene.claims("budgets") else 3
+        assert taken == due, f"a {role} has {taken} items replayed; due: {due}"
+        scene.charged(company, due)
+        if scene.claims("budgets"):
+            scene.expect(asked("beyond the budget"), 429, "budget_exhausted")
+            scene.budget(company)
+        scene.reset_limit(company)
+        if scene.claims("pause"):
+            scene.pause(company)
+            scene.expect(asked("while it is paused"), 409, "agents_paused")
+            scene.pause(company, on=False)
+        if scene.claims("audit"):
+            unseen = {"dlq_replay_dry_run", "dlq_replay_started"} - {str(r["action"]) for r in scene.audit(company)}
+            assert not unseen, f"of what a {role} did the trail has no {sorted(unseen)}"
+        if scene.claims("rate-limit"):
+            for call in range(current().limit("calls")):
+                scene.http.send(asked(f"call {call + 1}", dry_run=True))
+            scene.expect(asked("one call too many", dry_run=True), 429, "rate_limited")
+        scene.seen.count()
+
+
 @check("drill/tokens/events-of-the-named-company", needs=("database", "mint"), after=TOKEN, covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
@@ -295,9 +336,16 @@ def _plain(answer: Answer) -> dict[str, Any]:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
+def _signed_too(signer: Signer, read: Request) -> Request:
+    """The same read with a right signature beside its token: the token's rights apply."""
+    signed = signed_get(read.path, signer.secret, signer.clock.now())
+    return replace(read.adding_header(*signed.headers[0]), label=f"{read.label}, signed too")
+
+
 @drill("drill/tokens/foreign-run-hidden", covers=("A27", "B28"))
 def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
-    """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist.
+    """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist, and with a right
+    signature beside the token too.
 
     Otherwise tenants read, or at least detect, each other's replays.
     """
@@ -309,6 +357,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     hidden = scene.expect(foreign, 404)
     if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
+    scene.expect(_signed_too(scene.signer, own), 200, control=True)
+    scene.expect(_signed_too(scene.signer, foreign), 404)
     random = token_get(path_of(f"{REPLAY}/{new_id('run')}", other), token.for_company(other), "unknown run")
     absent = scene.expect(random, 404)
     one, two = _plain(hidden), _plain(absent)
@@ -319,7 +369,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
 def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
-    """A company_admin reads the state of its own event, and not that of another company's.
+    """A company_admin reads the state of its own event, and not that of another company's, signed or not.
 
     Otherwise tenants watch each other's business.
     """
@@ -330,7 +380,8 @@ def test_foreign_event_hidden(
     seen.expect(own, http.send(own), 200, control=True)
     for at in dict.fromkeys(path_of(f"/events/{event}", company) for company in (tenant, other)):
         foreign = token_get(at, token.for_company(other), "foreign event")
-        seen.expect(foreign, http.send(foreign), (403, 404))
+        for request in (foreign, _signed_too(bench.signer, foreign)):
+            seen.expect(request, http.send(request), (403, 404))
 
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))

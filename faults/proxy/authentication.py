@@ -166,3 +166,21 @@ proxy(
         *(f"{SURFACE}/{name}" for name in ("nesting", "validation-names-the-field", "refusals-leak-nothing")),
     ),
 )
+proxy(
+    "authentication/browsers-need-no-signature",
+    excuses(lambda _world, sent: "Mozilla" in (sent.header("User-Agent") or "")),
+    (f"{AUTH}/nothing-else-opens",),
+    "A browser is let in without a right signature: the console's users are.",
+)
+proxy(
+    "authentication/neighbours-need-no-signature",
+    excuses(lambda _world, sent: (sent.header("Host") or "").endswith(".svc.cluster.local")),
+    (f"{AUTH}/nothing-else-opens",),
+    "Who asks for the service by its name inside the cluster is let in without a right signature.",
+)
+proxy(
+    "authentication/an-api-key-is-a-token",
+    excuses(lambda world, sent: sent.header("apikey") == world.environ["ADMIN_JWT"]),
+    (f"{AUTH}/token-in-cookie",),
+    "A token is taken from the header apikey, too.",
+)

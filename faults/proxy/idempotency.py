@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import unquote
 
 from faults.catalogue import proxy
 from faults.proxy.rewriting import Fields, Make, World, after_replays, json_of, remembers, rewrites, with_json
@@ -108,4 +109,16 @@ proxy(
         "drill/proof/duplicate-short-circuits",
     ),
     "A duplicate is answered with 409.",
+)
+proxy(
+    "idempotency/keys-are-unescaped",
+    keyed(unquote),
+    (f"{KEY}/keys-differ-in-escapes",),
+    "An escape in a key is read as the character that it stands for.",
+)
+proxy(
+    "idempotency/keys-end-at-a-colon",
+    keyed(lambda key: key.partition(":")[0] or key),
+    (f"{KEY}/keys-differ-at-the-end",),
+    "What follows a colon is no part of a key.",
 )

@@ -289,6 +289,11 @@ for _header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "True-Client-IP", "
         (f"{LIMIT}/spoofed-{_header.lower()}",),
     )
 proxy(
+    "rate-limit/the-header-of-a-platform-makes-a-call-free",
+    forgets_when(lambda sent: bool(sent.header("Fly-Client-IP"))),
+    (f"{LIMIT}/spoofed-x-client-ip",),
+)
+proxy(
     "rate-limit/the-limit-comes-first",
     instead(lambda world, sent: is_used_up(world, company_of(sent)), limited),
     (f"{LIMIT}/forged-wins-over-limit", f"{LIMIT}/invalid-wins-over-limit"),

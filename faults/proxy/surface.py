@@ -103,6 +103,11 @@ def obeys_override(_world: World, sent: Sent) -> Sent:
     return replace(sent, method=next(filter(None, map(sent.header, names)), sent.method))
 
 
+def page_for_browsers(_world: World, sent: Sent, reply: Reply) -> Reply | None:
+    wanted = reply.status >= 400 and "text/html" in (sent.header("Accept") or "")
+    return replace(reply.having("Content-Type", "text/html"), body=b"<h1>No</h1>") if wanted else None
+
+
 def on_ready(status: int) -> Make:
     """Whether the service is ready is always said alike."""
     return answers(lambda sent: sent.path == "/readyz", lambda reply: replace(reply, status=status))
@@ -225,6 +230,17 @@ proxy(
     "surface/brackets-in-a-text-are-nesting",
     refuses(lambda sent: sent.body.count(b"[") + sent.body.count(b"{") > 64, 400),
     (f"{SURFACE}/signs-in-text",),
+)
+proxy(
+    "surface/nesting-of-64-is-refused",
+    refuses(lambda sent: sent.path == "/events" and sent.body.count(b"[") + sent.body.count(b"{") == 64, 400),
+    (f"{SURFACE}/nesting",),
+)
+proxy(
+    "surface/a-page-for-browsers",
+    after(page_for_browsers),
+    (f"{SURFACE}/problem-documents",),
+    "A browser is told of a refusal by a page, not by a problem document.",
 )
 proxy("surface/trace-echoes", after(echoes_trace), (f"{SURFACE}/trace",))
 proxy(

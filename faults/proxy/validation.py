@@ -174,6 +174,12 @@ for _name, _breaks, _make, _checks in (
         (f"{RAILS}/company-without-dashes", f"{RAILS}/company-in-braces", f"{RAILS}/company-as-urn"),
     ),
     (
+        "a-line-end-is-no-part-of-an-id",
+        "A line end after a UUID is overlooked.",
+        member("company_id", lambda v: v.removesuffix("\n") if isinstance(v, str) else v),
+        (f"{RAILS}/company-with-space",),
+    ),
+    (
         "no-ids-mean-all",
         "An empty list of ids means all of them.",
         reading(lambda f: {n: v for n, v in f.items() if (n, v) != ("dlq_ids", [])}),

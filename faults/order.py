@@ -1,0 +1,45 @@
+"""Faults of the order of events: who waits for whom."""
+
+from __future__ import annotations
+
+import uuid
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.outbox import LATER, OUTBOX, failing, is_done, put
+from faults.probe import Probe
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+
+@worker(
+    "Keys that are alike in their first forty characters are one: a poison event holds up what looks like its own.",
+    lambda p: _is_held_by_one_alike(p),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def long_keys_are_alike(settings: WorkerSettings) -> WorkerParts:
+    old = "e.aggregate_key = k.aggregate_key AND"
+    return altered_worker(settings, ("drain_lane", old, "left(e.aggregate_key, 40) = left(k.aggregate_key, 40) AND"))
+
+
+def _is_held_by_one_alike(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k" * 50, next_attempt_at=probe.value(LATER))
+        return not is_done(probe, put(probe, company, aggregate_key="k" * 50 + "x"))
+
+
+@worker(
+    "An event that an agent is asked for overtakes an older replayed one of its key.",
+    lambda p: _overtakes_an_item(p),
+    ("drill/outbox/replay-waits-for-its-key",),
+    names=("older replayed",),
+)
+def asked_for_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("claim_events", "AND b.id < a.id", "AND b.id < a.id AND b.replay_run_id IS NULL"))
+
+
+def _overtakes_an_item(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", claimed_until=probe.value(LATER), replay_run_id=uuid.uuid4())
+        return is_done(probe, put(probe, company, aggregate_key="k", **failing(0)))
