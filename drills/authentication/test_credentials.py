@@ -105,7 +105,7 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
 QUERIES = [
     Case("signature-in-query", "The right signature in the query string is refused.", "signature", ("A32",)),
     Case("token-in-query", "A valid token in the query string is refused.", "token", ("A32",)),
-    Case("token-in-cookie", "A valid token in a cookie, or in another header, is refused.", "cookie", ("A32",)),
+    Case("token-in-cookie", "A valid token in a cookie is refused.", "cookie", ("A32",)),
 ]
 
 
@@ -126,8 +126,6 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
     }
     if case.value == "cookie":
         bench.shut(bare.adding_header("Cookie", f"token={jwt}; access_token={jwt}; Authorization=Bearer {jwt}"))
-        for name in ("apikey", "X-Api-Key", "X-Access-Token", "X-Auth-Token", "X-Authorization"):
-            bench.shut(replace(bare, headers=(*bare.headers, (name, f"{jwt}")), label=f"the token in {name}"))
         return
     for query in names[case.value]:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))

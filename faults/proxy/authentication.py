@@ -178,9 +178,3 @@ proxy(
     (f"{AUTH}/nothing-else-opens",),
     "Who asks for the service by its name inside the cluster is let in without a right signature.",
 )
-proxy(
-    "authentication/an-api-key-is-a-token",
-    excuses(lambda world, sent: sent.header("apikey") == world.environ["ADMIN_JWT"]),
-    (f"{AUTH}/token-in-cookie",),
-    "A token is taken from the header apikey, too.",
-)
