@@ -14,8 +14,12 @@ from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.deployment.ids import new_id
+from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=DELIVERS)
+
+LOCKED_S = 1.5
+"""How long each of two waits is while rows are locked: a relay may wait for a lock, for some seconds."""
 
 UNFINISHED = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, %s)
@@ -91,6 +95,32 @@ def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None
     scene.delivered(heads + followers)
     for pair in zip(heads, followers, strict=True):
         scene.in_order(list(pair))
+
+
+@drill("drill/outbox/follower-of-a-locked-row", covers=("K11", "K05"), severity=Severity.WARN)
+def test_follower_of_a_locked_row(scene: Scene) -> None:
+    """While another relay is at work on a row, and has it locked, the later rows of its key do not overtake it.
+
+    A relay that skips what others have locked takes the second row of a key for the first.
+    """
+    company, other = scene.company("a"), scene.company("b")
+    scene.pause(company)
+    heads = [event for key in "ps" for event in scene.write_outbox(company, 1, aggregate_key=key)]
+    followers = scene.write_outbox(company, 1, aggregate_key="p")
+    followers += scene.write_outbox(company, 1, aggregate_key="s", payload=SCRIPTED)
+    with scene.transaction() as relay:
+        execute(relay, "select from public.event_outbox where event_id = any(%s::uuid[]) for update", heads)
+        scene.pause(company, on=False)
+        beside = [str(scene.emit(other)["event_id"])]
+        if scene.until_true(lambda: bool(scene.effects(beside)), within_s=LOCKED_S):
+            scene.seen.control("an event of another tenant was delivered meanwhile")
+        scene.until_true(lambda: bool(scene.effects(followers)), within_s=LOCKED_S)
+        early = scene.effects(followers)
+        relay.commit()
+    assert not early, (
+        f"{len(early)} of 2 rows were delivered while another relay had locked a row before them of their key"
+    )
+    _come_in_order(scene, heads, followers)
 
 
 @drill("drill/outbox/follower-of-a-row-that-backs-off", covers=("K11", "K15"))

@@ -1,5 +1,5 @@
-"""Shows mutants to the gate: each alone to the checks that are near, and to all; what those do not see, and what is
-said to be equivalent, many in one deployment to the whole gate, and each half of them where it sees one.
+"""Shows mutants to the gate: each alone to the checks that are nearest; those that are left, and what is said to be
+equivalent, many in one deployment to the whole gate, and then each of them alone to what did not pass there.
 
 A mutant is killed where the gate would not promote. A check that does not pass must not pass twice; what killed them
 must pass on a clean deployment, once after every few. A look that saw nothing at all is made again on a fresh copy.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -32,9 +32,12 @@ from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision, Effect
 
 ALLOWED = (Decision.HOLD.value, Decision.ROLLBACK.value)
-NEAR = 24
+NEAR, BLAMED = 8, 12
+"""So many checks a mutant is shown to first; so many of those that saw a company each of it is shown to."""
 GROUP, COMPANY = 8, 12
 """So many share a clean look at what killed them; so many are put into one deployment."""
+PART = 120
+"""So many drills share a look, which has a limit."""
 TROUBLES = (StackError, psycopg.Error, OSError)
 EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
@@ -148,35 +151,55 @@ class _Lane:
     """The database is one of a mutant's migrations."""
 
     def group(self, mutants: Sequence[Mutant], left: deque[Mutant]) -> None:
-        """Show each of these, and then what killed them a clean deployment; once more where that does not pass. What
-        survives is left for the whole gate, if it is asked.
-        """
-        found: list[tuple[Mutant, Seen, float]] = []
-        for mutant in mutants:
-            if self.over():
-                break
-            found.append((mutant, *self._timed(mutant, self._alone)))
-        flaky = self._flaky({check for _, seen, _ in found for check in seen.killers})
-        for mutant, seen, seconds in found:
-            if seen.killers and flaky.issuperset(seen.killers):
-                seen, seconds = self._timed(mutant, self._alone)  # noqa: PLW2901  -- the second time counts
-            if self.campaign.short or seen.is_killed or seen.error:
-                self.campaign.done(self.campaign.judged(mutant, seen, seconds))
-            else:
-                left.append(mutant)
+        """Show each of these to what is nearest; what survives that is left for a company."""
+        left.extend(self._each(mutants, self._nearest))
 
     def company(self, mutants: Sequence[Mutant]) -> None:
-        """Show these in one deployment: what is seen in none of them there is seen in none. Else each half of them."""
+        """Show these in one deployment: what nobody sees of them there, nobody sees. Else show each of them to what did
+        not pass, and the others in company again; where none of them is to blame, in two halves.
+        """
         if self.over():
             return
         seen, seconds = self._timed(together(mutants), self._in_company)
+        if len(mutants) == 1 and seen.is_killed:
+            again, seconds = self._timed(mutants[0], self._in_company)
+            seen = replace(again, killers=tuple(check for check in again.killers if check in seen.killers))
         if len(mutants) == 1 or (seen.decision and not seen.is_killed):
             for mutant in mutants:
                 self.campaign.done(self.campaign.judged(mutant, seen, seconds / len(mutants)))
             return
-        half = len(mutants) // 2
-        self.company(mutants[:half])
-        self.company(mutants[half:])
+        specs = [s for s in self.campaign.policy.catalogue if s.id in seen.killers[:BLAMED]]
+        left = self._each(mutants, lambda _mutant: _apart(specs)) if specs else list(mutants)
+        half = len(left) // 2 if len(left) == len(mutants) else 0
+        for some in (left[:half], left[half:]):
+            if some:
+                self.company(some)
+
+    def _each(
+        self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
+    ) -> list[Mutant]:
+        """Those that are not killed. Each is shown alone, and then what killed them to a clean deployment; once more where
+        that does not pass.
+        """
+
+        def alone(mutant: Mutant, source: Path) -> Seen:
+            return self._alone(mutant, source, looks(mutant))
+
+        found: list[tuple[Mutant, Seen, float]] = []
+        for mutant in mutants:
+            if self.over():
+                break
+            found.append((mutant, *self._timed(mutant, alone)))
+        flaky = self._flaky({check for _, seen, _ in found for check in seen.killers})
+        left = []
+        for mutant, seen, seconds in found:
+            if seen.killers and flaky.issuperset(seen.killers):
+                seen, seconds = self._timed(mutant, alone)  # noqa: PLW2901  -- the second time counts
+            if seen.is_killed or seen.error:
+                self.campaign.done(self.campaign.judged(mutant, seen, seconds))
+            else:
+                left.append(mutant)
+        return left
 
     def _timed(self, mutant: Mutant, show: Callable[[Mutant, Path], Seen]) -> tuple[Seen, float]:
         started = time.monotonic()
@@ -217,10 +240,10 @@ class _Lane:
             self._is_spoilt = mutant is not None and mutant.is_schema
         return True
 
-    def _alone(self, mutant: Mutant, source: Path) -> Seen:
-        """What the checks say, the nearest first. What saw nothing at all is asked again on a fresh copy."""
+    def _alone(self, mutant: Mutant, source: Path, looks: Sequence[Sequence[CheckSpec]]) -> Seen:
+        """What the checks say. What saw nothing at all is asked again on a fresh copy."""
         seen, starts = Seen(GateRun(None)), self._put(mutant, source)
-        for specs in self._looks(mutant):
+        for specs in looks:
             seen = self._asked(specs)
             if seen.is_killed and not seen.killers and starts:
                 self._put(mutant, source)
@@ -230,31 +253,32 @@ class _Lane:
         return replace(seen, starts=starts)
 
     def _in_company(self, mutant: Mutant, source: Path) -> Seen:
-        """What the whole gate says, or all checks where that is not to be asked: twice, where it is no promote."""
-        if self.campaign.short:
-            return self._alone(mutant, source)
-        starts, run = self._put(mutant, source), self._gate()
-        if run.is_green:
-            return Seen(run, starts=starts)
-        self._put(mutant, source)
-        again, before = self._gate(), _unpassed(run)
-        error = "" if again.verdict else again.error
-        return Seen(again, tuple(check for check in _unpassed(again) if check in before), starts, error)
+        """What the whole gate says; where that is not to be asked, all SQL checks and drills, a part after the other."""
+        starts = self._put(mutant, source)
+        runs = [self._look(part) for part in self._all(mutant)] if self.campaign.short else [self._gate()]
+        killers = tuple(check for run in runs for check in _unpassed(run))
+        worst = next((run for run in runs if not run.is_green), runs[-1])
+        return Seen(worst, killers, starts, next((run.error for run in runs if not run.verdict), ""))
 
-    def _looks(self, mutant: Mutant) -> Iterator[Sequence[CheckSpec]]:
-        """What a mutant is shown to, one after another: SQL checks see what migrations made at once."""
-        way = self.campaign.way
-        specs = [s for s in self.campaign.policy.catalogue if way.sees(s)]
+    def _nearest(self, mutant: Mutant) -> list[Sequence[CheckSpec]]:
+        """What a mutant is shown to first, one after another: SQL checks see what migrations made at once."""
+        specs = self._seen_by_the_way()
         drills = [s for s in specs if s.id.startswith("drill/")]
-        if mutant.is_schema:
-            yield [s for s in specs if s.id.startswith("sql/") and not s.id.startswith(MANIFEST)]
         near = nearest(mutant, drills, NEAR)
         ids = {s.id for s in near}
         near += [s for s in drills if s.id not in ids and s.id in {c for n in near for c in n.after}]
-        yield near
-        yield [s for s in drills if s not in near or any(s.id in d.after for d in drills)]
-        if mutant.is_schema:
-            yield [s for s in specs if s.id.startswith(MANIFEST)]
+        return [*([_of_the_schema(specs)] if mutant.is_schema else []), near]
+
+    def _all(self, mutant: Mutant) -> list[list[CheckSpec]]:
+        """All drills, and all that look at a schema; its manifest comes last."""
+        specs = self._seen_by_the_way()
+        drills = [s for s in specs if s.id.startswith("drill/")]
+        parts = [drills[i : i + PART] for i in range(0, len(drills), PART)]
+        manifest = [s for s in specs if s.id.startswith(MANIFEST)]
+        return [_of_the_schema(specs), *parts, manifest] if mutant.is_schema else parts
+
+    def _seen_by_the_way(self) -> list[CheckSpec]:
+        return [s for s in self.campaign.policy.catalogue if self.campaign.way.sees(s)]
 
     def _asked(self, specs: Sequence[CheckSpec]) -> Seen:
         """What the checks say. The first that does not pass is asked again; where it passes then, those are asked that
@@ -285,9 +309,17 @@ class _Lane:
 
 
 def _apart(specs: Sequence[CheckSpec]) -> list[list[CheckSpec]]:
-    """Drills and SQL checks apart, as they cannot share a look; what others see needs the whole gate."""
-    parts = ([s for s in specs if s.id.startswith(kind)] for kind in ("drill/", "sql/"))
+    """Drills and SQL checks apart, as they cannot share a look, the manifest last. Others need the whole gate."""
+    parts = (
+        _of_the_schema(specs),
+        [s for s in specs if s.id.startswith("drill/")],
+        [s for s in specs if s.id.startswith(MANIFEST)],
+    )
     return [part for part in parts if part]
+
+
+def _of_the_schema(specs: Sequence[CheckSpec]) -> list[CheckSpec]:
+    return [s for s in specs if s.id.startswith("sql/") and not s.id.startswith(MANIFEST)]
 
 
 def _unpassed(run: GateRun) -> tuple[str, ...]:
