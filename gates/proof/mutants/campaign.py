@@ -178,7 +178,7 @@ class _Lane:
     def _each(
         self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
     ) -> list[Mutant]:
-        """Those that are not killed. Each is shown alone, and then what killed them to a clean deployment; once more where
+        """Those that are not killed. Each is shown alone, then what killed them to a clean deployment; once more where
         that does not pass.
         """
 
@@ -253,7 +253,7 @@ class _Lane:
         return replace(seen, starts=starts)
 
     def _in_company(self, mutant: Mutant, source: Path) -> Seen:
-        """What the whole gate says; where that is not to be asked, all SQL checks and drills, a part after the other."""
+        """What the whole gate says; where that is not to be asked, all SQL checks and drills, a part at a time."""
         starts = self._put(mutant, source)
         runs = [self._look(part) for part in self._all(mutant)] if self.campaign.short else [self._gate()]
         killers = tuple(check for run in runs for check in _unpassed(run))
