@@ -262,6 +262,7 @@ def _overtakes_a_locked_row(probe: Probe) -> bool:
         follower = put(probe, company, aggregate_key="k")
         other.execute("SELECT FROM event_outbox WHERE event_id = %s FOR UPDATE", (head,))
         probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id = %s", company)
+        put(probe, company)  # wakes the worker
         return is_done(probe, follower)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from ipaddress import ip_network
 from typing import Any
 
 from drills.workbench.bench import Bench, Sources
@@ -358,6 +359,46 @@ def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> Non
     limit.exhaust(tenant)
     request = limit.request(tenant, "from 127.0.0.2")
     limit.passes(request, door=second)
+
+
+@drill(
+    "drill/rate-limit/behind-a-trusted-proxy",
+    severity=Severity.WARN,
+    where=Where.STAGING,
+    needs=("tenants", "two-sources"),
+    covers=("C05", "C09"),
+)
+def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> None:
+    """What a trusted proxy passes on is charged to the right-most address that is none of a trusted proxy's, over all
+    headers, or to the proxy where that is no address. A proxy that is not trusted is charged itself.
+
+    By another entry the client chooses his bucket; by the proxy's own address all its clients share one.
+    """
+    proxy, is_trusted = _proxy(limit)
+    door = sources.door(proxy)
+    passed_on = {
+        ("203.0.113.1",): "203.0.113.1",
+        ("203.0.113.2, 203.0.113.3",): "203.0.113.3",
+        (f"203.0.113.4, {proxy}",): "203.0.113.4",
+        ("203.0.113.5", "203.0.113.6"): "203.0.113.6",
+        ("203.0.113.7, nonsense",): proxy,
+    }
+    for headers in list(passed_on)[: None if is_trusted else ADMITTED]:
+        request = limit.request(tenant, f"X-Forwarded-For: {' and '.join(headers)}", dry_run=True)
+        for value in headers:
+            request = request.adding_header("X-Forwarded-For", value)
+        limit.seen.expect(request, door.send(request), 200, control=not is_trusted)
+    due = sorted(passed_on.values()) if is_trusted else [proxy]
+    charged = sorted(str(r["key"]).split(":", 2)[2] for r in limit.buckets(tenant))
+    limit.seen.value(list(charged), list(due), "addresses")
+    assert charged == due, f"calls that {proxy} passed on were charged to {charged}; due: {due}"
+
+
+def _proxy(limit: Limit) -> tuple[str, bool]:
+    """A loopback address to call from that TRUSTED_PROXIES names, and True; one that it does not name where none is."""
+    named = [ip_network(p, strict=False) for p in limit.target.trusted_proxies]
+    loopback = next((str(n.network_address) for n in named if n.is_loopback and n.prefixlen == n.max_prefixlen), "")
+    return (loopback, True) if loopback else ("127.0.0.2", False)
 
 
 @drill("drill/rate-limit/victim-not-locked-out", where=Where.STAGING, needs=("tenants", "two-sources"), covers=("C09",))
