@@ -132,6 +132,26 @@ def accepted_before_it_is_written(settings: Settings) -> Parts:
 
 
 @service(
+    "Lists side by side count as nested: an honest payload with many of them is refused.",
+    lambda p: _refuses_many_lists(p),
+    ("drill/http-surface/signs-in-text",),
+    names=("side by side",),
+)
+def lists_side_by_side_are_nested(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        if raw.count(b"[") > 64:
+            raise Refusal("invalid_request", "See errors.")
+        return read_event(raw)
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _refuses_many_lists(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"a": [[]] * 100}).status_code == 400
+
+
+@service(
     "On the direct path the agent's failure is not heard of: the event is accepted as done.",
     lambda p: _is_accepted_though_failing(p),
     ("drill/flags/direct-path-fails-as-a-whole",),

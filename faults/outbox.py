@@ -246,6 +246,25 @@ def _overtakes(probe: Probe, **columns: Any) -> bool:
 
 
 @worker(
+    "A row whose event has its effect already is never done with: it waits for good.",
+    lambda p: _row_of_a_done_event_waits(p),
+    ("drill/outbox/second-row-of-an-event",),
+    names=("processed",),
+)
+def row_of_a_done_event_waits(settings: WorkerSettings) -> WorkerParts:
+    done = "JOIN ready r USING (event_id) WHERE t.status = 'completed'"
+    return altered_worker(settings, ("drain_lane", done, f"{done} AND false"))
+
+
+def _row_of_a_done_event_waits(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company)
+        again = is_done(probe, event) and put(probe, company, event_id=event)
+        waiting = "SELECT count(*) FROM event_outbox WHERE event_id = %s AND processed_at IS NULL"
+        return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
+
+
+@worker(
     "A row overtakes an older one of its key that another session has locked.",
     lambda p: _overtakes_a_locked_row(p),
     ("drill/outbox/follower-of-a-locked-row",),

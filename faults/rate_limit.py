@@ -11,7 +11,7 @@ import httpx
 
 from faults.altered import altered
 from faults.catalogue import service
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from replay_service.client_ip import Network, client_ip
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -202,6 +202,16 @@ def forwarded_trusted(settings: Settings) -> Parts:
         return first or client_ip(peer, forwarded, trusted)
 
     return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+@service(
+    "A call that waited for the row of its tenant is admitted one over the limit.",
+    runs("faults.rate_limit:one_more_after_a_wait"),
+    (f"{LIMIT}/counted-when-its-turn-comes",),
+    names=("waited",),
+)
+def one_more_after_a_wait(settings: Settings) -> Parts:
+    return altered(settings, "admit_request", ("  ) < %(allowed)s", "  ) <= %(allowed)s"))
 
 
 @service(
