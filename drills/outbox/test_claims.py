@@ -215,8 +215,8 @@ def _write_again(scene: Scene, row: str, *values: object) -> None:
 
 @drill("drill/outbox/second-row-of-an-event", covers=("K06", "L05"))
 def test_second_row_of_an_event(scene: Scene) -> None:
-    """Outbox rows with one event id, as a repeated delivery makes them, have one effect, and all are processed: one that
-    waits beside the first, and one that comes when the effect is there.
+    """Outbox rows with one event id, as a repeated delivery makes them, have one effect, and all are processed: those
+    that wait at once, and one that comes when the effect is there.
 
     The event id is what makes the effect happen once; a new id for each try is a second effect. Rows that a unique key
     refuses can do no harm.
