@@ -75,7 +75,7 @@ def every_limited_audited(settings: Settings) -> Parts:
 
 @service(
     "Of the refusals by a pause or a flag only the first of a minute is audited.",
-    lambda p: _paused_rows(p) == 1,
+    lambda p: paused_rows(p) == 1,
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
     names=("refusal",),
 )
@@ -91,23 +91,8 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=_Notes(release, first))
 
 
-@service(
-    "Refusals of one second by one code are gathered in memory, and have one row: the second is not on record.",
-    lambda p: _paused_rows(p) == 0,
-    (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
-    names=("refusal",),
-)
-def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    class Gathering(RefusalLog):
-        async def note(self, _conn: Connection, note: RefusalNote) -> None:
-            self._count(note)
-
-    return dataclasses.replace(release, refusals=Gathering(release.database))
-
-
-def _paused_rows(probe: Probe) -> int:
+def paused_rows(probe: Probe) -> int:
+    """How many rows two refusals by a pause have left at once."""
     with probe.tenant() as company:
         probe.rows(_PAUSED, company)
         for _ in range(2):
