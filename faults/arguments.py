@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -16,8 +18,9 @@ from replay_service.claim import Selection
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import ReplayRequest
+from replay_service.validation import ReplayRequest, read_replay
 
 TOGETHER = ("drill/safety-rails/arguments-together",)
 LATER = {"retry_after": "2999-01-01T00:00:00Z"}
@@ -202,3 +205,28 @@ def _told_of_a_resolved_item(probe: Probe) -> Any:
     with probe.tenant() as company:
         ids = probe.letters(company, 1, status="resolved")
         return probe.replay(company, dry_run=True, dlq_ids=ids).json()["ineligible"]
+
+
+@service(
+    "Beside `max` any number of ids is taken, and those over 50 are left out in silence.",
+    lambda p: _takes_51_ids(p),
+    ("drill/safety-rails/dlq-ids-over-50-for-one",),
+    names=("ids",),
+)
+def many_ids_beside_max(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        try:
+            return read_replay(raw)
+        except Refusal as refusal:
+            fields = json.loads(raw)
+            if refusal.code != "batch_too_large" or not 1 <= fields.get("max", 0) <= 50:
+                raise
+            return read_replay(json.dumps(fields | {"dlq_ids": fields["dlq_ids"][:50]}).encode())
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _takes_51_ids(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = [str(uuid.uuid4()) for _ in range(51)]
+        return probe.replay(company, dlq_ids=ids, max=1, dry_run=True).status_code == 200

@@ -76,7 +76,7 @@ def every_limited_audited(settings: Settings) -> Parts:
 
 @service(
     "Of the refusals by a pause or a flag only the first of a minute is audited.",
-    lambda p: _paused_rows(p) == 1,
+    lambda p: paused_rows(p) == 1,
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
     names=("refusal",),
 )
@@ -92,7 +92,8 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=_Notes(release, first))
 
 
-def _paused_rows(probe: Probe) -> int:
+def paused_rows(probe: Probe) -> int:
+    """How many rows two refusals by a pause have left at once."""
     with probe.tenant() as company:
         probe.rows(_PAUSED, company)
         for _ in range(2):

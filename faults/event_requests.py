@@ -152,6 +152,46 @@ def accepted_before_it_is_written(settings: Settings) -> Parts:
     return dataclasses.replace(release, accept_event=accept)
 
 
+@service(
+    "Lists side by side count as nested: an honest payload with many of them is refused.",
+    lambda p: _refuses_many_lists(p),
+    ("drill/http-surface/signs-in-text",),
+    names=("side by side",),
+)
+def lists_side_by_side_are_nested(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        if raw.count(b"[") > 64:
+            raise Refusal("invalid_request", "See errors.")
+        return read_event(raw)
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _refuses_many_lists(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"a": [[]] * 100}).status_code == 400
+
+
+@service(
+    "On the direct path the agent's failure is not heard of: the event is accepted as done.",
+    lambda p: _is_accepted_though_failing(p),
+    ("drill/flags/direct-path-fails-as-a-whole",),
+    names=("always fails",),
+)
+def deaf_to_a_direct_failure(settings: Settings) -> Parts:
+    async def deaf(_conn: Connection, _request: EventRequest) -> int:
+        return 0
+
+    return dataclasses.replace(build_parts(settings), obey_drill=deaf)
+
+
+def _is_accepted_though_failing(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        failing = {"event_type": "drill.direct", "payload": {"drill": {"fail_times": -1}}}
+        return probe.event(company, **failing).status_code == 202
+
+
 async def _is_direct(parts: Parts, request: EventRequest) -> bool:
     async with parts.database.connection() as conn:
         return bool(await fetch_value(conn, "event_path", company_id=request.company_id) == "direct")

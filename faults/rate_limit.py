@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
+
 from faults.altered import altered
 from faults.catalogue import service
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from replay_service.client_ip import Network, client_ip
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -19,6 +21,7 @@ from replay_service.rate_limit import admit
 from replay_service.settings import Settings
 
 LIMIT = "drill/rate-limit"
+_PROXY = "127.0.0.99"
 _OTHER = "00000000-0000-4000-8000-0000000000ff"
 _HITS = "SELECT coalesce(sum(count), 0)::integer FROM edge_rate_limits WHERE key LIKE %s"
 _LIVE = "h >= clock_timestamp() - make_interval(secs => %(window_s)s)"
@@ -199,6 +202,57 @@ def forwarded_trusted(settings: Settings) -> Parts:
         return first or client_ip(peer, forwarded, trusted)
 
     return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+@service(
+    "A call that waited for the row of its tenant is admitted one over the limit.",
+    runs("faults.rate_limit:one_more_after_a_wait"),
+    (f"{LIMIT}/counted-when-its-turn-comes",),
+    names=("waited",),
+)
+def one_more_after_a_wait(settings: Settings) -> Parts:
+    return altered(settings, "admit_request", ("  ) < %(allowed)s", "  ) <= %(allowed)s"))
+
+
+@service(
+    "Of what a trusted proxy passes on the left-most entry is the client address, which the client wrote.",
+    lambda p: _passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1",
+    (f"{LIMIT}/behind-a-trusted-proxy",),
+    names=("passed on",),
+)
+def first_entry_of_a_proxy(settings: Settings) -> Parts:
+    def twin(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+        whole = b",".join(forwarded).split(b",")[0]
+        return client_ip(peer, [whole] if forwarded else [], trusted)
+
+    return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+@service(
+    "A trusted proxy is charged itself: all of its clients share one limit.",
+    lambda p: _passed_on(p, "203.0.113.1") == _PROXY,
+    (f"{LIMIT}/behind-a-trusted-proxy",),
+    names=("passed on",),
+)
+def proxy_is_charged(settings: Settings) -> Parts:
+    def twin(peer: str | None, _forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+        return client_ip(peer, [], trusted)
+
+    return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+def _passed_on(probe: Probe, forwarded: str) -> str:
+    """The address to which a call of the proxy that the stack trusts is charged."""
+    with probe.tenant() as company, httpx.Client(transport=httpx.HTTPTransport(local_address=_PROXY)) as proxy:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Transbot-Signature": probe.sign(body),
+            "X-Forwarded-For": forwarded,
+        }
+        proxy.post(f"{probe.environ['BASE_URL']}/dlq-replay", content=body, headers=headers)
+        key = str(probe.value("SELECT key FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%"))
+        return key.split(":", 2)[2]
 
 
 def _spoofed(probe: Probe, header: str) -> int:

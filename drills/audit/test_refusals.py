@@ -41,10 +41,10 @@ def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
 
 
 def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[..., object], **second: object) -> None:
-    """Of two refusals in a minute, each has its row; `second`: what the second one asks beside."""
-    for rows, fields in ((1, {}), (2, second if scene.claims("dry-run") else {})):
-        refused(**fields)
-        _one_row(scene, company, code, rows)
+    """Of two refusals, one right after the other, each has its row; `second`: what the second one asks beside."""
+    refused()
+    refused(**second if scene.claims("dry-run") else {})
+    _one_row(scene, company, code, 2)
 
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))

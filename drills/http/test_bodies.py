@@ -184,10 +184,15 @@ def test_nesting(bench: Bench) -> None:
 
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
-    """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing.
+    """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing. Nor does a list nest
+    those that come after it.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """
     plain = bench.opens(bench.signed(bench.body(error_type="plain"), "a plain text"))
     for text in ("[" * 100, "{" * 100, '"' * 50 + "}" * 50, "\\" * 50, '\\", "max": 51, "error_type": "'):
         bench.refused(bench.signed(bench.body(error_type=text), f"a text {text[:12]!r}"), plain.status, plain.code)
+    fields = {"company_id": bench.company, "event_type": "drill.plain"}
+    one, many = (encode_body({**fields, "payload": {"a": [[]] * count}}) for count in (1, 100))
+    alike = bench.opens(bench.signer.post("/events", one, "a list in a list"))
+    bench.refused(bench.signer.post("/events", many, "100 lists side by side"), alike.status, alike.code)

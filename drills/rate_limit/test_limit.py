@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from drills.workbench.bench import Bench, Sources
+from drills.workbench.bench import Bench
 from drills.workbench.checks import LIMIT, SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.rate_limit import Limit, client_addresses
@@ -17,7 +17,7 @@ from gates.deployment.dialect.exchange import path_of, real_path
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
 from gates.deployment.tenants import Tenants
-from gates.evidence import Severity, Where
+from gates.evidence import Severity
 
 ADMITTED = current().limit("calls")
 NEXT = f"call {ADMITTED + 1}"
@@ -347,36 +347,3 @@ def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) ->
         assert admitted == ADMITTED, (
             f"{admitted} of {len(answers)} concurrent calls were admitted; allowed: exactly {ADMITTED}"
         )
-
-
-@drill(
-    "drill/rate-limit/sources-independent",
-    severity=Severity.WARN,
-    where=Where.STAGING,
-    needs=("tenants", "two-sources"),
-    covers=("C05",),
-)
-def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
-    """One tenant has a limit for each client address.
-
-    Otherwise one careless script locks out everyone of its tenant.
-    """
-    second = sources.door("127.0.0.2")
-    limit.exhaust(tenant)
-    request = limit.request(tenant, "from 127.0.0.2")
-    limit.passes(request, door=second)
-
-
-@drill("drill/rate-limit/victim-not-locked-out", where=Where.STAGING, needs=("tenants", "two-sources"), covers=("C09",))
-def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> None:
-    """Calls that name another address leave that address its three calls.
-
-    Otherwise anyone locks out a victim whose address he knows.
-    """
-    victim = sources.door("127.0.0.2")
-    for _ in range(ADMITTED):
-        request = limit.request(tenant, "naming the victim").adding_header("X-Forwarded-For", "127.0.0.2")
-        limit.expect(request, 200, control=True)
-    limit.untrusted(tenant)
-    request = limit.request(tenant, "the victim's own call")
-    limit.carried_out(limit.passes(request, door=victim))

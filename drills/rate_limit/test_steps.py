@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from functools import partial
 
 import pytest
@@ -11,12 +12,15 @@ from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
+from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
 from gates.deployment.tenants import REPLAY_FLAG
 
 ADMITTED = current().limit("calls")
 drill = partial(check, needs=TENANTS, after=LIMIT)
 
+QUEUED_S = 1.0
+"""How long calls wait for the row that counts them: less than a service's patience with a lock."""
 LOCK_HELD_S = 6.0
 """Longer than a service's own patience with a lock, which then has to answer 503."""
 
@@ -66,6 +70,28 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     scene.seen.expect(poor, limit.http.send(poor), 429, "budget_exhausted", control=True, busy=True)
     scene.seen.value(limit.hits(company), 1, "admitted requests")
     assert limit.hits(company) == 1, "a request that the budget refused was not counted"
+
+
+@drill("drill/rate-limit/counted-when-its-turn-comes", covers=("C10",))
+def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
+    """Of calls that wait for their tenant's row, only as many are admitted as the limit leaves when their turn comes.
+
+    Who counts before he waits admits all that waited, and so whatever is sent fast enough.
+    """
+    limit.fill(tenant, ADMITTED - 1)
+    with limit.locked_rows(tenant):
+        calls = [limit.request(tenant, f"waiting call {n}", dry_run=True) for n in range(1, 4)]
+        running = [limit.in_background(call) for call in calls]
+        wait(running, QUEUED_S)
+    try:
+        answers = [one.result(20) for one in running]
+    except (NoAnswer, TimeoutError):
+        limit.seen.unmet("no answer to a call whose row was locked")
+    for call, answer in zip(calls, answers, strict=True):
+        limit.seen.expect(call, answer, (200, 429, 503))
+    admitted = sum(a.status == 200 for a in answers)
+    limit.seen.value(admitted, 1, "admitted")
+    assert admitted <= 1, f"of {len(calls)} calls that waited for their turn, {admitted} were admitted; 1 was left"
 
 
 @pytest.mark.waits

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from drills.workbench.checks import DELIVERS, SIGNED, SQL
+from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG
@@ -117,6 +117,26 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
     assert not early, "an event was accepted before it was written: whoever is killed in between loses it"
     written = scene.number(EVENTS, event)
     scene.seen.require(waits or written, "the event neither waited for the effect's row nor was it written")
+    scene.seen.count()
+
+
+@drill("drill/flags/direct-path-fails-as-a-whole", needs=AGENT, covers=("K03", "H01"), severity=Severity.WARN)
+def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
+    """An event of the direct path whose agent fails is not accepted as done, and leaves nothing: no event, no effect.
+
+    Without an outbox nobody tries it again: who is told 202 never sends it again, and the work is not done.
+    """
+    scene.claims_drill_agent()
+    company, event, sound = scene.company(), new_id("event"), new_id("event")
+    scene.set_flag(company, OUTBOX_FLAG, enabled=False)
+    always = {"drill": {"fail_times": -1}}
+    answer = scene.http.send(scene.event_request(company, event_id=event, event_type="drill.direct", payload=always))
+    accepted = answer.status == 202 and answer.json().get("path") == "direct"
+    assert not accepted, "an event whose agent always fails was accepted on the direct path"
+    left = scene.number(EVENTS, event) + scene.effects([event]).get(event, 0)
+    assert answer.status == 202 or not left, f"a refused event of the direct path left {left} rows"
+    told = scene.emit(company, control=True, event_id=sound, event_type="drill.direct", payload={"drill": {}})
+    scene.seen.require(told["path"] == "direct", f"switched off, an event took the path {told['path']!r}")
     scene.seen.count()
 
 

@@ -16,6 +16,8 @@ DEFAULT_COMPANY_ID = "00000000-0000-4000-8000-000000000004"
 """The first of its kind whose bucket for outbox.enabled (1) is inside the canary's 10 %."""
 CANARY_FLAG, CANARY_PERCENT = "outbox.enabled", 10
 MOST_PROCESSES = 32
+TRUSTED_PROXY = "127.0.0.99/32"
+"""From there nobody comes but a check that says what a proxy would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class StackInfo:
             "REPLAY_JWT_SECRET": self.jwt_secret,
             "DATABASE_URL": self.database_url,
             "RELEASE": self.release,
+            "TRUSTED_PROXIES": TRUSTED_PROXY,
             "TEST_OUTBOX": "true",
             "TEST_DLQ": "true",
             "TEST_AGENTS": "true",
@@ -92,6 +95,7 @@ class StackInfo:
             jwt_secret=self.jwt_secret,
             database_url=self.database_url,
             release=self.release,
+            trusted_proxies=(TRUSTED_PROXY,),
             control=self.control,
         )
 

@@ -16,7 +16,7 @@ from gates.stack.account import postgres_account
 from gates.stack.control import Door, Process
 from gates.stack.errors import StackError
 from gates.stack.janitor import Janitor
-from gates.stack.plan import StackInfo, StackOptions
+from gates.stack.plan import TRUSTED_PROXY, StackInfo, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.service import Supervised, Wanted
 from gates.stack.spawner import Spawner, tail
@@ -228,6 +228,7 @@ class Stack:
             "REPLAY_JWT_SECRET": info.jwt_secret,
             "RELEASE": info.release,
             "COMMIT": info.release,
+            "TRUSTED_PROXIES": TRUSTED_PROXY,
             **self._options.variables,
         }
 

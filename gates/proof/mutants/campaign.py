@@ -1,7 +1,8 @@
-"""Shows mutants to the gate: to the checks that are near, to all, to the whole gate; the first that sees it ends that.
+"""Shows mutants to the gate: each alone to the checks that are nearest; those that are left, and what is said to be
+equivalent, many in one deployment to the whole gate, and then each of them alone to what did not pass there.
 
-A mutant is killed where the gate would not promote. A failure must be seen twice, a look without one that does not come
-to a promote is made once more on a fresh copy; after every few what killed them must pass on a clean deployment.
+A mutant is killed where the gate would not promote. A check that does not pass must not pass twice; what killed them
+must pass on a clean deployment, once after every few. A look that saw nothing at all is made again on a fresh copy.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -22,17 +23,21 @@ from gates.evidence import CheckSpec
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
-from gates.proof.mutants.mutant import Mutant, planted
+from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.short import Looker
 from gates.proof.trial import ProofPart, Trial
 from gates.stack.errors import StackError
 from gates.stack.service import SOURCE_ROOT
-from gates.verdict import Decision, Finding
+from gates.verdict import Decision, Effect
 
 ALLOWED = (Decision.HOLD.value, Decision.ROLLBACK.value)
-NEAR = 24
-GROUP = 8
+NEAR, BLAMED = 8, 12
+"""So many checks a mutant is shown to first; so many of those that saw a company each of it is shown to."""
+GROUP, COMPANY = 8, 12
+"""So many share a clean look at what killed them; so many are put into one deployment."""
+PART = 120
+"""So many drills share a look, which has a limit."""
 TROUBLES = (StackError, psycopg.Error, OSError)
 EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
@@ -44,7 +49,7 @@ wrong migration came with a manifest that was made from it.
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came of a mutant. killers: the checks that failed twice; error: why nobody knows."""
+    """What came of a mutant. killers: the checks that did not pass twice; error: why nobody knows."""
 
     run: GateRun
     killers: tuple[str, ...] = ()
@@ -53,7 +58,11 @@ class Seen:
 
     @property
     def is_killed(self) -> bool:
-        return not self.error and self.run.verdict is not None and self.run.verdict.decision is not Decision.PROMOTE
+        return not self.error and not self.run.is_green
+
+    @property
+    def decision(self) -> str:
+        return self.run.verdict.decision.value if self.run.verdict and not self.error else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +86,47 @@ class MutantCampaign:
     def run(self, mutants: Sequence[Mutant]) -> None:
         """Show every one, on the lanes. Those of the schema come last: they spoil the database for the others."""
         ordered = sorted(mutants, key=lambda m: m.is_schema)
-        waiting, stop = deque(ordered[i : i + GROUP] for i in range(0, len(ordered), GROUP)), threading.Event()
+        known = [m for m in ordered if m.key in self.equivalents]
+        new = [m for m in ordered if m.key not in self.equivalents]
+        left: deque[Mutant] = deque(known)
+        self._on_lanes(
+            [new[i : i + GROUP] for i in range(0, len(new), GROUP)], lambda lane, some: lane.group(some, left)
+        )
+        self._on_lanes(companies(sorted(left, key=lambda m: m.is_schema), COMPANY), _Lane.company)
+
+    def _on_lanes(self, groups: Sequence[Sequence[Mutant]], show: Callable[[_Lane, Sequence[Mutant]], None]) -> None:
+        waiting, stop = deque(groups), threading.Event()
         with ThreadPoolExecutor(self.lanes) as pool:
-            lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]
+            lanes = [pool.submit(self._lane, n, waiting, stop, show) for n in range(min(self.lanes, len(waiting)))]
             try:
                 for lane in lanes:
                     lane.result()
             finally:
                 stop.set()
 
-    def _lane(self, number: int, waiting: deque[list[Mutant]], stop: threading.Event) -> None:
+    def _lane(
+        self,
+        number: int,
+        waiting: deque[Sequence[Mutant]],
+        stop: threading.Event,
+        show: Callable[[_Lane, Sequence[Mutant]], None],
+    ) -> None:
         with ExitStack() as stack:
             bench = stack.enter_context(self.open_bench(self.way.kind))
             looker = Looker(bench, self.policy, self.out / "lanes" / f"mutants-{number}")
             stack.callback(looker.close)
-            shown = _Lane(self, bench, looker, number)
-            while waiting and not stop.is_set() and not self.over():
+            lane = _Lane(self, bench, looker, number, lambda: stop.is_set() or self.over())
+            while waiting and not lane.over():
                 try:
                     group = waiting.popleft()
                 except IndexError:
                     return
-                shown.group(group, lambda: stop.is_set() or self.over())
+                show(lane, group)
 
     def judged(self, mutant: Mutant, seen: Seen, seconds: float) -> Trial:
         """The result of a mutant."""
-        why, said = self.equivalents.get(mutant.key, ""), mutant.said
-        verdict = seen.run.verdict
-        decision = verdict.decision.value if verdict and not seen.error else ""
-        reason = seen.error or (verdict.reason if verdict else seen.run.error)
+        why, decision = self.equivalents.get(mutant.key, ""), seen.decision
+        reason = seen.error or (seen.run.verdict.reason if seen.run.verdict else seen.run.error)
         if decision == Decision.PROMOTE.value:
             reason = f"{EQUIVALENT}{why}" if why else f"{HOLE}{reason}"
         elif seen.is_killed:
@@ -112,7 +134,8 @@ class MutantCampaign:
             if why:
                 reason = f"killed, and said to be equivalent ({why}): {reason}"
         ok = seen.is_killed != bool(why) and bool(decision)
-        return Trial(ProofPart.MUTANTS, mutant.id, said, ALLOWED, decision, ok, reason, round(seconds, 1), seen.killers)
+        said, took = mutant.said, round(seconds, 1)
+        return Trial(ProofPart.MUTANTS, mutant.id, said, ALLOWED, decision, ok, reason, took, seen.killers)
 
 
 @dataclass
@@ -123,27 +146,69 @@ class _Lane:
     bench: Bench
     looker: Looker
     number: int
+    over: Callable[[], bool]
+    _is_spoilt: bool = field(default=False, init=False)
+    """The database is one of a mutant's migrations."""
 
-    def group(self, mutants: Sequence[Mutant], over: Callable[[], bool]) -> None:
-        """Show these, and then what killed them a clean deployment; once more where that does not pass."""
+    def group(self, mutants: Sequence[Mutant], left: deque[Mutant]) -> None:
+        """Show each of these to what is nearest; what survives that is left for a company."""
+        left.extend(self._each(mutants, self._nearest))
+
+    def company(self, mutants: Sequence[Mutant]) -> None:
+        """Show these in one deployment: what nobody sees of them there, nobody sees. Else show each of them to what did
+        not pass, and the others in company again; where none of them is to blame, in two halves.
+        """
+        if self.over():
+            return
+        seen, seconds = self._timed(together(mutants), self._in_company)
+        if len(mutants) == 1 and seen.is_killed:
+            again, seconds = self._timed(mutants[0], self._in_company)
+            seen = replace(again, killers=tuple(check for check in again.killers if check in seen.killers))
+        if len(mutants) == 1 or (seen.decision and not seen.is_killed):
+            for mutant in mutants:
+                self.campaign.done(self.campaign.judged(mutant, seen, seconds / len(mutants)))
+            return
+        specs = [s for s in self.campaign.policy.catalogue if s.id in seen.killers[:BLAMED]]
+        left = self._each(mutants, lambda _mutant: _apart(specs)) if specs else list(mutants)
+        half = len(left) // 2 if len(left) == len(mutants) else 0
+        for some in (left[:half], left[half:]):
+            if some:
+                self.company(some)
+
+    def _each(
+        self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
+    ) -> list[Mutant]:
+        """Those that are not killed. Each is shown alone, then what killed them to a clean deployment; once more where
+        that does not pass.
+        """
+
+        def alone(mutant: Mutant, source: Path) -> Seen:
+            return self._alone(mutant, source, looks(mutant))
+
         found: list[tuple[Mutant, Seen, float]] = []
         for mutant in mutants:
-            if over():
+            if self.over():
                 break
-            found.append(self._timed(mutant))
+            found.append((mutant, *self._timed(mutant, alone)))
         flaky = self._flaky({check for _, seen, _ in found for check in seen.killers})
+        left = []
         for mutant, seen, seconds in found:
-            again = bool(seen.killers) and flaky.issuperset(seen.killers)
-            self.campaign.done(self.campaign.judged(*(self._timed(mutant) if again else (mutant, seen, seconds))))
+            if seen.killers and flaky.issuperset(seen.killers):
+                seen, seconds = self._timed(mutant, alone)  # noqa: PLW2901  -- the second time counts
+            if seen.is_killed or seen.error:
+                self.campaign.done(self.campaign.judged(mutant, seen, seconds))
+            else:
+                left.append(mutant)
+        return left
 
-    def _timed(self, mutant: Mutant) -> tuple[Mutant, Seen, float]:
+    def _timed(self, mutant: Mutant, show: Callable[[Mutant, Path], Seen]) -> tuple[Seen, float]:
         started = time.monotonic()
         with planted(mutant) as source:
             try:
-                seen = self._seen(mutant, source)
+                seen = show(mutant, source)
             except TROUBLES as error:
                 seen = Seen(GateRun(None), error=f"{type(error).__name__}: {error}")
-        return mutant, seen, time.monotonic() - started
+        return seen, time.monotonic() - started
 
     def _flaky(self, killers: set[str]) -> set[str]:
         """Those of the checks that do not pass on a clean deployment."""
@@ -152,10 +217,9 @@ class _Lane:
             return set()
         try:
             self._put(None, SOURCE_ROOT)
-            bad = [f.check for part in _apart(specs) for f in _findings(self._look(part))]
+            return {check for part in _apart(specs) for check in _unpassed(self._look(part))}
         except TROUBLES:
             return killers
-        return set(bad)
 
     def _put(self, mutant: Mutant | None, source: Path) -> bool:
         """The deployment anew, with this mutant; whether it started."""
@@ -176,52 +240,64 @@ class _Lane:
             self._is_spoilt = mutant is not None and mutant.is_schema
         return True
 
-    _is_spoilt: bool = False
-    """The database is one of a mutant's migrations."""
-
-    def _seen(self, mutant: Mutant, source: Path) -> Seen:
-        seen = Seen(GateRun(None))
-        known = self.campaign.equivalents.get(mutant.key)
-        looks = [*self._looks(mutant), *([] if known or self.campaign.short else [None])]
-        starts = self._put(mutant, source)
+    def _alone(self, mutant: Mutant, source: Path, looks: Sequence[Sequence[CheckSpec]]) -> Seen:
+        """What the checks say. What saw nothing at all is asked again on a fresh copy."""
+        seen, starts = Seen(GateRun(None)), self._put(mutant, source)
         for specs in looks:
             seen = self._asked(specs)
-            if not seen.is_killed and not seen.error:
-                continue
-            if seen.killers or not starts:
-                break
-            self._put(mutant, source)  # nothing failed, and yet it is no promote: once more, on a fresh copy
-            seen = self._asked(specs)
+            if seen.is_killed and not seen.killers and starts:
+                self._put(mutant, source)
+                seen = self._asked(specs)
             if seen.is_killed or seen.error:
                 break
         return replace(seen, starts=starts)
 
-    def _looks(self, mutant: Mutant) -> Iterator[Sequence[CheckSpec] | None]:
-        """What a mutant is shown to, one after another: SQL checks see what migrations made at once."""
-        way = self.campaign.way
-        specs = [s for s in self.campaign.policy.catalogue if way.sees(s)]
+    def _in_company(self, mutant: Mutant, source: Path) -> Seen:
+        """What the whole gate says; where that is not to be asked, all SQL checks and drills, a part at a time."""
+        starts = self._put(mutant, source)
+        runs = [self._look(part) for part in self._all(mutant)] if self.campaign.short else [self._gate()]
+        killers = tuple(check for run in runs for check in _unpassed(run))
+        worst = next((run for run in runs if not run.is_green), runs[-1])
+        return Seen(worst, killers, starts, next((run.error for run in runs if not run.verdict), ""))
+
+    def _nearest(self, mutant: Mutant) -> list[Sequence[CheckSpec]]:
+        """What a mutant is shown to first, one after another: SQL checks see what migrations made at once."""
+        specs = self._seen_by_the_way()
         drills = [s for s in specs if s.id.startswith("drill/")]
-        if mutant.is_schema:
-            yield [s for s in specs if s.id.startswith("sql/") and not s.id.startswith(MANIFEST)]
         near = nearest(mutant, drills, NEAR)
         ids = {s.id for s in near}
         near += [s for s in drills if s.id not in ids and s.id in {c for n in near for c in n.after}]
-        yield near
-        yield [s for s in drills if s not in near or any(s.id in d.after for d in drills)]
-        if mutant.is_schema:
-            yield [s for s in specs if s.id.startswith(MANIFEST)]
+        return [*([_of_the_schema(specs)] if mutant.is_schema else []), near]
 
-    def _asked(self, specs: Sequence[CheckSpec] | None) -> Seen:
-        """What the checks say, or the whole gate; a failure counts where it is seen again."""
-        run = self._gate() if specs is None else self._look(specs, "-x")
-        failed = _failed(run)
-        if run.verdict is None:
-            return Seen(run, error=run.error)
-        if not failed:
-            return Seen(run)
-        again = self._gate() if specs is None else self._look([s for s in specs if s.id == failed[0]])
-        twice = tuple(c for c in failed if c in _failed(again))
-        return Seen(run, twice) if twice else Seen(again, error="" if again.verdict else again.error)
+    def _all(self, mutant: Mutant) -> list[list[CheckSpec]]:
+        """All drills, and all that look at a schema; its manifest comes last."""
+        specs = self._seen_by_the_way()
+        drills = [s for s in specs if s.id.startswith("drill/")]
+        parts = [drills[i : i + PART] for i in range(0, len(drills), PART)]
+        manifest = [s for s in specs if s.id.startswith(MANIFEST)]
+        return [_of_the_schema(specs), *parts, manifest] if mutant.is_schema else parts
+
+    def _seen_by_the_way(self) -> list[CheckSpec]:
+        return [s for s in self.campaign.policy.catalogue if self.campaign.way.sees(s)]
+
+    def _asked(self, specs: Sequence[CheckSpec]) -> Seen:
+        """What the checks say. The first that does not pass is asked again; where it passes then, those are asked that
+        it kept from being asked.
+        """
+        left = list(specs)
+        while True:
+            run = self._look(left, "-x")
+            if run.verdict is None:
+                return Seen(run, error=run.error)
+            odd, asked = _unpassed(run)[:1], {check for check, *_ in run.costs}
+            if odd:
+                again = self._look([s for s in left if s.id in odd])
+                if again.verdict is None or not again.is_green:
+                    return Seen(again, odd, error="" if again.verdict else again.error)
+                run = again
+            left = [s for s in left if s.id not in asked]
+            if not left or not asked:
+                return Seen(run)
 
     def _look(self, specs: Sequence[CheckSpec], *options: str) -> GateRun:
         way = self.campaign.way
@@ -233,14 +309,21 @@ class _Lane:
 
 
 def _apart(specs: Sequence[CheckSpec]) -> list[list[CheckSpec]]:
-    """Drills and SQL checks apart, as they cannot share a look; what others see needs the whole gate."""
-    parts = ([s for s in specs if s.id.startswith(kind)] for kind in ("drill/", "sql/"))
+    """Drills and SQL checks apart, as they cannot share a look, the manifest last. Others need the whole gate."""
+    parts = (
+        _of_the_schema(specs),
+        [s for s in specs if s.id.startswith("drill/")],
+        [s for s in specs if s.id.startswith(MANIFEST)],
+    )
     return [part for part in parts if part]
 
 
-def _findings(run: GateRun) -> list[Finding]:
-    return list(run.verdict.findings) if run.verdict else []
+def _of_the_schema(specs: Sequence[CheckSpec]) -> list[CheckSpec]:
+    return [s for s in specs if s.id.startswith("sql/") and not s.id.startswith(MANIFEST)]
 
 
-def _failed(run: GateRun) -> tuple[str, ...]:
-    return tuple(f.check for f in _findings(run) if f.outcome == "fail")
+def _unpassed(run: GateRun) -> tuple[str, ...]:
+    """The checks that were asked, and for which the gate would not promote."""
+    asked = {check for check, *_ in run.costs}
+    findings = run.verdict.findings if run.verdict else ()
+    return tuple(f.check for f in findings if f.check in asked and f.effect in {Effect.HOLD, Effect.ROLLBACK})

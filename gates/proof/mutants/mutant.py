@@ -108,6 +108,54 @@ def drawn(found: Sequence[Mutant], count: int, seed: str) -> list[Mutant]:
     return sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.id}".encode()).digest())[: count or len(found)]
 
 
+def together(mutants: Sequence[Mutant]) -> Mutant:
+    """One mutant that has the changes of all of these. Raise ValueError where two change the same place."""
+    texts: dict[str, str] = {}
+    for path in sorted({path for one in mutants for path in one.texts}):
+        old = made = (SOURCE_ROOT / path).read_text(encoding="utf-8")
+        after = len(old) + 1
+        for start, end, new in sorted((_changed(old, m.texts[path]) for m in mutants if path in m.texts), reverse=True):
+            if end >= after:
+                raise ValueError(f"two changes of one place of {path}; allowed: changes apart. Show one of them alone")
+            made, after = made[:start] + new + made[end:], start
+        texts[path] = made
+    names = " + ".join(one.id for one in mutants)
+    return Mutant(names, names, names, " ".join(one.about for one in mutants), texts)
+
+
+def _changed(old: str, new: str) -> tuple[int, int, str]:
+    """Where two texts begin and end to differ in the old one, and what stands there in the new one."""
+    start = _alike(old, new)
+    same = _alike(old[start:][::-1], new[start:][::-1])
+    return start, len(old) - same, new[start : len(new) - same]
+
+
+def _alike(one: str, other: str) -> int:
+    """With how many characters both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def companies(mutants: Sequence[Mutant], size: int) -> list[list[Mutant]]:
+    """The mutants by so many that can be put into one deployment, those of the schema by themselves."""
+    found: list[list[Mutant]] = []
+    for one in mutants:
+        home = next((c for c in found if len(c) < size and c[0].is_schema == one.is_schema and _fits(one, c)), None)
+        if home is None:
+            found.append([one])
+        else:
+            home.append(one)
+    return found
+
+
+def _fits(one: Mutant, company: Sequence[Mutant]) -> bool:
+    try:
+        together([*company, one])
+    except ValueError:
+        return False
+    return True
+
+
 @contextmanager
 def planted(mutant: Mutant, root: Path = SOURCE_ROOT) -> Iterator[Path]:
     """A folder with a copy of the package, changed."""

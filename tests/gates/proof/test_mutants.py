@@ -17,7 +17,7 @@ from gates.proof.kept import KeptTrials
 from gates.proof.mutants import clauses, statements
 from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen
 from gates.proof.mutants.equivalents import equivalents
-from gates.proof.mutants.mutant import Mutant, drawn, mutants, planted
+from gates.proof.mutants.mutant import Mutant, companies, drawn, mutants, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.mutants.tally import tally
 from gates.proof.mutants.written import written
@@ -119,6 +119,29 @@ def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
         other = "replay_service/__init__.py"
         assert (folder / other).read_bytes() == Path(other).resolve().read_bytes()
     assert not folder.exists()
+
+
+def of_the_budget(name: str, old: str, new: str) -> Mutant:
+    """A mutant of one statement."""
+    path = "replay_service/sql/charge_budget.sql"
+    return Mutant(name, name, name, "", {path: Path(path).read_text(encoding="utf-8").replace(old, new)})
+
+
+def test_mutants_are_put_together_where_they_change_other_places() -> None:
+    """A company has all of its changes; two of one place are not in one, nor is a schema's with others."""
+    free, never, late = (
+        of_the_budget("free", "+ %(items)s,\n  monthly", ",\n  monthly"),
+        of_the_budget("never", "company_id = %(company_id)s::uuid", "false"),
+        of_the_budget("late", "%(company_id)s::uuid", "NULL"),
+    )
+    ((_, text),) = together([free, never]).texts.items()
+    assert "ELSE 0 END ,\n  monthly" in text
+    assert "WHERE false" in text
+    with pytest.raises(ValueError, match="two changes of one place"):
+        together([never, late])
+    schema = next(m for m in mutants() if m.is_schema)
+    assert companies([free, never, late, schema], 9) == [[free, never], [late], [schema]]
+    assert companies([free, never], 1) == [[free], [never]]
 
 
 WRITTEN = """

@@ -1,0 +1,52 @@
+"""Faults of rows beside others: one that is locked, one of an event that is done."""
+
+from __future__ import annotations
+
+import psycopg
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.outbox import is_done, put
+from faults.probe import Probe
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+
+@worker(
+    "A row whose event has its effect already is never done with: it waits for good.",
+    lambda p: _row_of_a_done_event_waits(p),
+    ("drill/outbox/second-row-of-an-event",),
+    names=("processed",),
+)
+def row_of_a_done_event_waits(settings: WorkerSettings) -> WorkerParts:
+    done = "JOIN ready r USING (event_id) WHERE t.status = 'completed'"
+    return altered_worker(settings, ("drain_lane", done, f"{done} AND false"))
+
+
+def _row_of_a_done_event_waits(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company)
+        again = is_done(probe, event) and put(probe, company, event_id=event)
+        waiting = "SELECT count(*) FROM event_outbox WHERE event_id = %s AND processed_at IS NULL"
+        return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
+
+
+@worker(
+    "A row overtakes an older one of its key that another session has locked.",
+    lambda p: _overtakes_a_locked_row(p),
+    ("drill/outbox/follower-of-a-locked-row",),
+    names=("locked a row before them",),
+)
+def overtakes_a_locked_row(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("drain_lane", "AND e.id NOT IN (SELECT r.id FROM locked r)", "AND false"))
+
+
+def _overtakes_a_locked_row(probe: Probe) -> bool:
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        head = put(probe, company, aggregate_key="k")
+        follower = put(probe, company, aggregate_key="k")
+        other.execute("SELECT FROM event_outbox WHERE event_id = %s FOR UPDATE", (head,))
+        probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id = %s", company)
+        put(probe, company)  # wakes the worker
+        return is_done(probe, follower)
