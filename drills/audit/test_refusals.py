@@ -43,7 +43,7 @@ def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
 def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[..., object], **second: object) -> None:
     """Of two refusals, one right after the other, each has its row; `second`: what the second one asks beside."""
     refused()
-    refused(**second if scene.claims("dry-run") else {})
+    refused(**scene.known(**second))
     _one_row(scene, company, code, 2)
 
 

@@ -232,8 +232,7 @@ def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     whole = scene.run(tenant, label="dry run, whole budget", dry_run=True)
     scene.seen.require(len(whole.get("items", [])) == 4, "a dry run with budget does not show the 4 items")
     scene.budget(tenant, daily_limit=2)
-    asked: dict[str, dict[str, Any]] = {"forced, of named items": {"force": True, "dlq_ids": ids}, "plain": {}}
-    for label, more in asked.items():
+    for label, more in ("forced, of named items", scene.known(force=True, dlq_ids=ids)), ("plain", {}):
         cut = scene.replay(tenant, label=f"dry run, {label}, budget of 2", dry_run=True, **more).json()
         shown = cut.get("items", [])
         assert sorted(shown) == sorted(ids[:2]), f"{label}: {len(shown)} items shown; due: the 2 oldest"

@@ -25,7 +25,7 @@ from drills.workbench.tenant_data import PLAIN_TYPE, TenantData
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, backend_of, execute, value
-from gates.deployment.dialect.current import written
+from gates.deployment.dialect.current import current, written
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
 
@@ -117,6 +117,11 @@ class Scene(TenantData):
         self.seen.require(wanted or not limited, f"{request.label}: observed 429 {answer.code}: we were limited")
         # another 429, of the tenant's budget, is the target's judgement and not a busy target
         return self.seen.expect(request, answer, status, code, control=control, busy=answer.status == 429)
+
+    def known(self, **fields: Any) -> dict[str, Any]:
+        """Of these members of a replay those that the deployment knows."""
+        lacking = {*current().lacking, *(() if self.claims("dry-run") else ("dry_run",))}
+        return {name: value for name, value in fields.items() if name not in lacking}
 
     def run(self, company: str, **fields: Any) -> dict[str, Any]:
         """Start a replay as a control: where it is not accepted the check is unknown. The answer's members."""
