@@ -166,10 +166,7 @@ def measure(url: str, case: Case, number: int, runners: int) -> Measured:
             fill(conn, case, case.pending, "NULL::timestamptz")
             row = conn.execute("SELECT clock_timestamp()").fetchone()
             assert row is not None
-            wait(
-                conn,
-                "SELECT NOT EXISTS (SELECT FROM event_outbox WHERE processed_at IS NULL AND dead_at IS NULL)",
-            )
+            wait(conn, "SELECT NOT EXISTS (SELECT FROM event_outbox WHERE processed_at IS NULL AND dead_at IS NULL)")
             used = cpu_s(processes) - used
             took = conn.execute(
                 "SELECT extract(epoch FROM max(processed_at) - %s)::float8,"

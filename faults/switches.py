@@ -237,10 +237,7 @@ def _switched_off_between(probe: Probe) -> int:
     "The pause is kept for a minute.",
     lambda p: _paused_between(p) == 200,
     ("drill/pause/counts-from-the-next-request",),
-    names=(
-        "agents_paused",
-        "pause",
-    ),
+    names=("agents_paused", "pause"),
 )
 def pause_cached(settings: Settings) -> Parts:
     release = build_parts(settings)

@@ -33,10 +33,7 @@ FLAG = "flag"
 UNFINISHED = "the run did not finish"
 MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 
-OURS = (
-    *(RUN, VERDICT, EVIDENCE, "companies.txt"),
-    *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"),
-)
+OURS = (*(RUN, VERDICT, EVIDENCE, "companies.txt"), *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"))
 """Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
 FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", ".gate-tmp")
 """Those that a run makes in its own, and writes and removes files in."""

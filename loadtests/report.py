@@ -100,14 +100,7 @@ def _by_name(samples: Samples) -> list[dict[str, Any]]:
 
 def _second(number: int, second: Second) -> dict[str, Any]:
     requests, p50, p95, most = second.numbers()
-    return {
-        "second": number,
-        "requests": requests,
-        "failed": second.failed,
-        "p50": p50,
-        "p95": p95,
-        "max": most,
-    }
+    return {"second": number, "requests": requests, "failed": second.failed, "p50": p50, "p95": p95, "max": most}
 
 
 def _plain(value: Any) -> Any:

@@ -223,11 +223,7 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
 
 
 @check(
-    "drill/authentication/removed-company-is-unknown",
-    severity=Severity.WARN,
-    needs=SQL,
-    after=SIGNED,
-    covers=("A25",),
+    "drill/authentication/removed-company-is-unknown", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("A25",)
 )
 def test_removed_company_is_unknown(scene: Scene) -> None:
     """A company that was served is refused like any unknown one once its row is gone.

@@ -74,13 +74,7 @@ def test_any_payload_is_delivered(scene: Scene) -> None:
     scene.delivered(events)
 
 
-@check(
-    "drill/outbox/only-drill-events-obey",
-    needs=AGENT,
-    after=DELIVERS,
-    covers=("K14",),
-    severity=Severity.WARN,
-)
+@check("drill/outbox/only-drill-events-obey", needs=AGENT, after=DELIVERS, covers=("K14",), severity=Severity.WARN)
 def test_only_drill_events_obey(scene: Scene) -> None:
     """An event whose type does not start with `drill.` is delivered, whatever its payload asks the drill agent for.
 

@@ -71,12 +71,24 @@ SPOOFS = [
     Case("spoofed-x-client-ip", "X-Client-IP, and what else proxies write, give no new bucket.", "X-Client-IP"),
 ]
 
-LESS_KNOWN = (
-    "X-Client-IP X-Cluster-Client-IP Client-IP X-Forwarded Forwarded-For X-Original-Forwarded-For "
-    "X-Remote-Addr X-Remote-IP X-Envoy-External-Address Fly-Client-IP Fastly-Client-IP "
-    "X-Azure-ClientIP X-Vercel-Forwarded-For X-Nf-Client-Connection-Ip X-Appengine-User-Ip "
-    "X-ProxyUser-Ip"
-).split()
+LESS_KNOWN = [
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "Client-IP",
+    "X-Forwarded",
+    "Forwarded-For",
+    "X-Original-Forwarded-For",
+    "X-Remote-Addr",
+    "X-Remote-IP",
+    "X-Envoy-External-Address",
+    "Fly-Client-IP",
+    "Fastly-Client-IP",
+    "X-Azure-ClientIP",
+    "X-Vercel-Forwarded-For",
+    "X-Nf-Client-Connection-Ip",
+    "X-Appengine-User-Ip",
+    "X-ProxyUser-Ip",
+]
 
 
 def _spoofed(name: str) -> list[tuple[str, str]]:

@@ -14,14 +14,7 @@ from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.credentials import good_claims
 from gates.deployment.dialect.current import current
-from gates.deployment.requests import (
-    BUSY,
-    Request,
-    is_of_another_company,
-    mint_token,
-    signed_post,
-    signed_post_v2,
-)
+from gates.deployment.requests import BUSY, Request, is_of_another_company, mint_token, signed_post, signed_post_v2
 from gates.deployment.target import Target
 
 REPLAY = "/dlq-replay"

@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import (
-    World,
-    company_of,
-    excuses,
-    problem,
-    refuses,
-    whenever,
-    with_json,
-)
+from faults.proxy.rewriting import World, company_of, excuses, problem, refuses, whenever, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 AUTH = "drill/authentication"
@@ -148,15 +140,9 @@ proxy(
     green=(f"{AUTH}/reordered-keys",),
 )
 proxy("authentication/forgeries-lock-everybody-out", locks_out, (f"{AUTH}/accepted-after-forgeries",))
+proxy("authentication/the-end-of-v1-is-told", tells_that_v1_is_over, (f"{AUTH}/v1-refused-when-v2-is-required",))
 proxy(
-    "authentication/the-end-of-v1-is-told",
-    tells_that_v1_is_over,
-    (f"{AUTH}/v1-refused-when-v2-is-required",),
-)
-proxy(
-    "authentication/the-refusal-of-a-known-company-has-a-header-of-its-own",
-    marks_the_known,
-    (f"{AUTH}/one-refusal",),
+    "authentication/the-refusal-of-a-known-company-has-a-header-of-its-own", marks_the_known, (f"{AUTH}/one-refusal",)
 )
 proxy(
     "authentication/invalid-bodies-are-server-errors",

@@ -11,18 +11,7 @@ from dataclasses import replace
 
 from faults.catalogue import proxy
 from faults.probe import mac, mint
-from faults.proxy.rewriting import (
-    Fields,
-    Make,
-    World,
-    after,
-    company_of,
-    excuses,
-    problem,
-    refuses,
-    rereads,
-    with_json,
-)
+from faults.proxy.rewriting import Fields, Make, World, after, company_of, excuses, problem, refuses, rereads, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent, no_defect
 
 TOKENS = "drill/tokens"
@@ -186,11 +175,7 @@ proxy(
     after(lambda _world, sent, reply: replace(reply, status=500) if reply.status == 401 and token_of(sent) else None),
     tuple(f"{TOKENS}/{name}" for name in ("kid-of-8-kilobytes", "exp-in-odd-forms", "token-of-48-kilobytes")),
 )
-proxy(
-    "tokens/iat-has-no-leeway",
-    refuses(lambda sent: is_later(sent, "iat")),
-    (f"{TOKENS}/issued-within-leeway",),
-)
+proxy("tokens/iat-has-no-leeway", refuses(lambda sent: is_later(sent, "iat")), (f"{TOKENS}/issued-within-leeway",))
 proxy("tokens/nbf-has-no-leeway", refuses(lambda sent: is_later(sent, "nbf")), (f"{TOKENS}/valid-within-leeway",))
 proxy("tokens/typ-is-required", refuses(lambda sent: "typ" not in header_of(sent)), (f"{TOKENS}/without-iat",))
 proxy(
@@ -222,11 +207,7 @@ proxy(
     refuses(lambda sent: claims_of(sent).get("role") == "super_admin", 403),
     (f"{TOKENS}/super-admin-for-any",),
 )
-proxy(
-    "tokens/unknown-companies-are-told-apart",
-    after(tells_unknown_companies),
-    (f"{TOKENS}/unknown-like-foreign",),
-)
+proxy("tokens/unknown-companies-are-told-apart", after(tells_unknown_companies), (f"{TOKENS}/unknown-like-foreign",))
 proxy(
     "tokens/audience-not-checked",
     lambda _world: no_defect,

@@ -7,17 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import (
-    Fields,
-    Make,
-    fields_of,
-    problem,
-    refuses,
-    rereads,
-    rewrites,
-    whenever,
-    with_json,
-)
+from faults.proxy.rewriting import Fields, Make, fields_of, problem, refuses, rereads, rewrites, whenever, with_json
 from faults.proxy.server import Reply
 
 RAILS, DRY = "drill/safety-rails", "drill/dry-run"

@@ -102,10 +102,7 @@ function(
     (f"{FLAGS}/override-touches-only-its-tenant",),
 )
 function(
-    "flags/half-of-the-buckets-are-empty",
-    ENABLED,
-    released(ENABLED, (BUCKET, f"{BUCKET} / 2")),
-    (f"{FLAGS}/uniform",),
+    "flags/half-of-the-buckets-are-empty", ENABLED, released(ENABLED, (BUCKET, f"{BUCKET} / 2")), (f"{FLAGS}/uniform",)
 )
 function(
     "flags/the-percentage-decides-alone",

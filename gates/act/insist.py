@@ -139,9 +139,7 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
     connection = None
     try:
         connection = connect(
-            url,
-            statement_timeout_ms=change.statement_timeout_ms,
-            idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS,
+            url, statement_timeout_ms=change.statement_timeout_ms, idle_in_transaction_ms=IDLE_IN_TRANSACTION_MS
         )
         with connection.transaction():
             own = rows(connection, "transaction", {})[0]

@@ -278,13 +278,7 @@ def prove_recovery(
     except UNREADABLE as error:
         return {**proof, "unread": in_words(error), "proved": False}
     whole = bool(drained and still_off and row.get("half_replayed") == 0)
-    return {
-        **proof,
-        "decision_to_drained_s": drained_s,
-        **row,
-        "on_somewhere": still_off is False,
-        "proved": whole,
-    }
+    return {**proof, "decision_to_drained_s": drained_s, **row, "on_somewhere": still_off is False, "proved": whole}
 
 
 def _counted(connection: Connection, flag: str) -> dict[str, JsonValue]:

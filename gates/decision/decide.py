@@ -78,12 +78,7 @@ def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
 
 
 def weigh(
-    evidence: Sequence[Evidence],
-    policy: Policy,
-    now: dt.datetime,
-    *,
-    whole: bool = False,
-    shut: Evidence | None = None,
+    evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False, shut: Evidence | None = None
 ) -> Verdict:
     """The verdict on the checks of the policy's catalogue.
 

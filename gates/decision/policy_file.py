@@ -235,13 +235,7 @@ class PolicyFile:
         return given
 
     def policy(
-        self,
-        catalogue: Sequence[CheckSpec],
-        target: TargetKind,
-        release: str,
-        *,
-        deep: bool,
-        disruptive: bool = False,
+        self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool, disruptive: bool = False
     ) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
         self._check_names([s.id for s in catalogue])

@@ -117,12 +117,7 @@ class HttpDoor:
     """
 
     def __init__(
-        self,
-        base_url: str,
-        *,
-        timeout_s: float = REQUEST_TIMEOUT_S,
-        source: str | None = None,
-        as_it_is: bool = False,
+        self, base_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S, source: str | None = None, as_it_is: bool = False
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s

@@ -94,11 +94,7 @@ def graded(score: float, sure: float, likely: float) -> Confidence:
 
 
 def match_columns(
-    relation: Relation,
-    table: SchemaTable,
-    targets: Mapping[str, str],
-    alike: ColumnLikenesses,
-    pin: Pin | None = None,
+    relation: Relation, table: SchemaTable, targets: Mapping[str, str], alike: ColumnLikenesses, pin: Pin | None = None
 ) -> dict[str, ColumnMatch]:
     """The real columns by name of the contract. targets: column -> the table that it should refer to, and more."""
     wanted, real = [*relation.columns], [*table.columns.values()]

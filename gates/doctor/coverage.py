@@ -98,10 +98,7 @@ def _is_sent(spec: CheckSpec) -> bool:
 
 
 def needs_of(
-    spec: CheckSpec,
-    contract: Contract,
-    by_name: Mapping[str, ComparedObject],
-    texts: Mapping[str, str],
+    spec: CheckSpec, contract: Contract, by_name: Mapping[str, ComparedObject], texts: Mapping[str, str]
 ) -> Mapping[str, bool]:
     """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue says enough."""
     if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:

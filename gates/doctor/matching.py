@@ -9,16 +9,7 @@ from math import sqrt
 
 from gates.contract.contract import Contract, Relation
 from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import (
-    CLOSE,
-    ColumnLikenesses,
-    ColumnMatch,
-    Confidence,
-    Pin,
-    Pins,
-    graded,
-    match_columns,
-)
+from gates.doctor.columns import CLOSE, ColumnLikenesses, ColumnMatch, Confidence, Pin, Pins, graded, match_columns
 from gates.doctor.copies import TableCopies, shared
 from gates.doctor.limit_keys import LIMITING, calls_of
 from gates.doctor.presets import presets_of

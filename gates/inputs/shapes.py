@@ -183,12 +183,7 @@ class Fields:
         members: dict[str, JsonValue] = {
             name: {**shape.schema(), "description": said} for name, (shape, said) in self.members.items()
         }
-        return {
-            "type": "object",
-            "properties": members,
-            "required": list(self.needed),
-            "additionalProperties": False,
-        }
+        return {"type": "object", "properties": members, "required": list(self.needed), "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,11 +131,7 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
 
 
 def gate_run(
-    environ: Mapping[str, str],
-    out: Path,
-    *options: str,
-    timeout_s: float = RUN_TIMEOUT_S,
-    under: Sequence[str] = (),
+    environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S, under: Sequence[str] = ()
 ) -> GateRun:
     """Run the whole gate as a user does, its command behind the words `under`. Its verdict counts only if the exit
     code says the same.

@@ -66,14 +66,7 @@ class ContractView:
             if o.presence is not Presence.UNKNOWN
         ]
         found = [
-            {
-                "subject": d.subject,
-                "harm": d.harm,
-                "seen": d.seen,
-                "guess": d.guess,
-                "cost": d.cost,
-                "remedy": d.remedy,
-            }
+            {"subject": d.subject, "harm": d.harm, "seen": d.seen, "guess": d.guess, "cost": d.cost, "remedy": d.remedy}
             for d in self.defects
         ]
         return {"tables": self.tables, "wanted": self.wanted, "alike": self.alike, "objects": objects, "defects": found}

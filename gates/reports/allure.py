@@ -24,12 +24,7 @@ from gates.text.quantity import shown
 
 FOLDER = "allure-results"
 OLD = ("*-result.json", "*-attachment.json")
-_STATUS = {
-    "pass": Status.PASSED,
-    "fail": Status.FAILED,
-    "unknown": Status.BROKEN,
-    "not applicable": Status.SKIPPED,
-}
+_STATUS = {"pass": Status.PASSED, "fail": Status.FAILED, "unknown": Status.BROKEN, "not applicable": Status.SKIPPED}
 _SEVERITY = {Severity.PAGE: "critical", Severity.WARN: "normal", Severity.INVESTIGATE: "minor"}
 
 

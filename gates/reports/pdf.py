@@ -33,13 +33,7 @@ def write_pdf(page: Path, to: Path) -> None:
     to.unlink(missing_ok=True)  # an older one must not pass for this one
     with tempfile.TemporaryDirectory() as profile:
         printed = Path(profile) / FILE  # it would follow a link
-        words = [
-            found,
-            *OPTIONS,
-            f"--user-data-dir={profile}",
-            f"--print-to-pdf={printed}",
-            page.resolve().as_uri(),
-        ]
+        words = [found, *OPTIONS, f"--user-data-dir={profile}", f"--print-to-pdf={printed}", page.resolve().as_uri()]
         if os.geteuid() == 0:  # its sandbox refuses root
             words.insert(1, "--no-sandbox")
         try:

@@ -42,9 +42,7 @@ class Janitor:
 
     def watch(self, guest: Guest) -> None:
         """Also drop this, should we be killed."""
-        self._tell(
-            {"guest": [guest.server_url, guest.database, guest.run, list(guest.missing)]},
-        )
+        self._tell({"guest": [guest.server_url, guest.database, guest.run, list(guest.missing)]})
 
     def dismiss(self) -> None:
         """All is cleared up; wait until the janitor has ended."""

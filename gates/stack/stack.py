@@ -82,11 +82,7 @@ class Stack:
         self._exit.close()
 
     def recompose(
-        self,
-        serve: Sequence[str],
-        work: Sequence[str],
-        variables: Mapping[str, str],
-        ready_s: float = READY_TIMEOUT_S,
+        self, serve: Sequence[str], work: Sequence[str], variables: Mapping[str, str], ready_s: float = READY_TIMEOUT_S
     ) -> None:
         """Run all service instances and workers with these arguments and variables besides their own, and wait until
         they are ready. With none of them they are again what they were. Raise StackError where they do not come.

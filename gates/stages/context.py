@@ -129,14 +129,9 @@ class Context:
         self.write(
             [
                 Evidence(
-                    s.id,
-                    Outcome.UNKNOWN,
-                    reason,
-                    started_at=now,
-                    release=self.target.release,
-                    blocked_by=blocked_by,
+                    s.id, Outcome.UNKNOWN, reason, started_at=now, release=self.target.release, blocked_by=blocked_by
                 )
                 for s in specs
                 if s.id not in seen
-            ],
+            ]
         )

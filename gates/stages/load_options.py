@@ -75,12 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="quick",
         help="quick: 10 s; default: the checklist's 5-10 users",
     )
-    add(
-        "--thresholds",
-        type=Path,
-        metavar="FILE",
-        help="k6 options: JavaScript, JSON or YAML",
-    )
+    add("--thresholds", type=Path, metavar="FILE", help="k6 options: JavaScript, JSON or YAML")
     _add_arguments_of_url(add)
     add(
         "--vus",
@@ -125,11 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help="its port (default 5557 with --expect-workers)",
     )
-    add(
-        "--compat",
-        choices=("k6",),
-        help="say beside each verdict what k6 would have said; abort where k6 would",
-    )
+    add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said; abort where k6 would")
     add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
     add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
     add("--most-exact", type=option(values.whole(0)), default=0, metavar="N", help=MOST_EXACT_HELP)

@@ -202,10 +202,7 @@ def _no_constant(name: str) -> JsonValue:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_no_twins,
-    parse_int=_whole_or_text,
-    parse_float=_real_or_text,
-    parse_constant=_no_constant,
+    object_pairs_hook=_no_twins, parse_int=_whole_or_text, parse_float=_real_or_text, parse_constant=_no_constant
 )
 
 

@@ -191,11 +191,7 @@ def append(path: Path, line: str) -> None:
 
 
 def tidy(
-    path: Path,
-    now: dt.datetime,
-    keep: dt.timedelta = KEEP,
-    most_bytes: int = MOST_BYTES,
-    least: int = LEAST_KEPT,
+    path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: int = MOST_BYTES, least: int = LEAST_KEPT
 ) -> int:
     """Remove rounds older than `keep`, and the oldest beyond half of `most_bytes` once the file is larger than that.
 

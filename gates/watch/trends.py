@@ -90,10 +90,7 @@ class Before:
 
 
 def trends(
-    rounds: Sequence[Round],
-    now: dt.datetime,
-    before: Mapping[str, Before] | None = None,
-    window: dt.timedelta = WINDOW,
+    rounds: Sequence[Round], now: dt.datetime, before: Mapping[str, Before] | None = None, window: dt.timedelta = WINDOW
 ) -> dict[str, Trend]:
     """The trend of every check that any round of the window looked at. Rounds stamped in the future are left out."""
     earlier = before or {}

@@ -169,11 +169,7 @@ class Samples:
         came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:
             mine = self.group(
-                dict(group.tags),
-                failed=group.failed,
-                refused=group.refused,
-                check=group.check,
-                passed=group.passed,
+                dict(group.tags), failed=group.failed, refused=group.refused, check=group.check, passed=group.passed
             )
             mine.sent += group.sent
             mine.received += group.received

@@ -28,13 +28,7 @@ FEWEST = 20
 
 
 def excuse(
-    one: ThresholdResult,
-    key: MetricKey,
-    threshold: Threshold,
-    sink: Sink,
-    null: TrendSink,
-    *,
-    looks: Looks = ONE_LOOK,
+    one: ThresholdResult, key: MetricKey, threshold: Threshold, sink: Sink, null: TrendSink, *, looks: Looks = ONE_LOOK
 ) -> ThresholdResult:
     """A failed latency that the instrument could have made becomes unknown; all else stays what it is."""
     e = threshold.expression

@@ -14,13 +14,7 @@ import enum
 import math
 from dataclasses import dataclass, replace
 
-from gates.decision.intervals import (
-    ShareTest,
-    mean_bounds_of,
-    quantile_bounds,
-    rate_minimum,
-    share_bounds,
-)
+from gates.decision.intervals import ShareTest, mean_bounds_of, quantile_bounds, rate_minimum, share_bounds
 from gates.decision.sequential import mean_proved
 from loadtests.engine.hdr import EXACT, widened
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
@@ -121,13 +115,7 @@ class _Estimate:
 
 
 def judge(
-    key: MetricKey,
-    threshold: Threshold,
-    sink: Sink,
-    elapsed_s: float,
-    *,
-    looks: Looks = ONE_LOOK,
-    absent: str = "",
+    key: MetricKey, threshold: Threshold, sink: Sink, elapsed_s: float, *, looks: Looks = ONE_LOOK, absent: str = ""
 ) -> ThresholdResult:
     """Judge one threshold over what was seen. `absent` says why a metric could not be measured at all."""
     e = threshold.expression

@@ -115,9 +115,5 @@ class Deliveries:
 
 
 def _note(event: Event, message: str, error: BaseException) -> None:
-    fields = {
-        "event_id": event.event_id,
-        "error": type(error).__name__,
-        "sqlstate": getattr(error, "sqlstate", None),
-    }
+    fields = {"event_id": event.event_id, "error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)}
     _LOG.warning(message, extra={"fields": fields})

@@ -25,11 +25,7 @@ class Drain:
     """The scout's and the runners' shared state."""
 
     def __init__(
-        self,
-        parts: WorkerParts,
-        stop: asyncio.Event,
-        first_lane: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, parts: WorkerParts, stop: asyncio.Event, first_lane: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._parts, self._settings, self._stop, self._clock = parts, parts.settings, stop, clock
         self._first_lane = first_lane  # another for each worker, so that they rarely meet

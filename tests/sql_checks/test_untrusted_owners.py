@@ -23,11 +23,7 @@ from tests.postgres_fixture import PASSWORD, PgServer
 from tests.sql_checks.conftest import outcome_of
 from tests.sql_checks.test_rls_red import verdicts
 
-NAMES = (
-    'events" limit 1)t;commit;select public.f()--',
-    "x' as part, public.f()::text as rows--",
-    "%s %(x)s 100% \"'",
-)
+NAMES = ('events" limit 1)t;commit;select public.f()--', "x' as part, public.f()::text as rows--", "%s %(x)s 100% \"'")
 PLANTED = """
 create function public.f() returns boolean language plpgsql as
 $$ begin perform setval('public.leak', 1000 + (select count(*) from public.companies)); return true;
@@ -76,9 +72,7 @@ class Attacked:
 def attacked(pg_server: PgServer, seeded_db: str) -> Iterator[Attacked]:
     """A copy of the seeded database, with the role."""
     name = pg_server.create_database(seeded_db)
-    pg_server.superuser.execute(
-        sql.SQL("create role intern login password {}").format(sql.Literal(PASSWORD)),
-    )
+    pg_server.superuser.execute(sql.SQL("create role intern login password {}").format(sql.Literal(PASSWORD)))
     with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
         owner.execute("grant create, usage on schema public to intern")
     yield Attacked(pg_server.url(name, "replay_gate"), pg_server.url(name, "intern"), pg_server.url(name))

@@ -240,10 +240,7 @@ OF_SQL = {
         "the database ends long statements and idle transactions",
         (_database("statement_timeout = ''20s''"), _database("idle_in_transaction_session_timeout = ''30s''")),
     ),
-    "read-only-hours": (
-        "new sessions of the database only read",
-        (_database("default_transaction_read_only = on"),),
-    ),
+    "read-only-hours": ("new sessions of the database only read", (_database("default_transaction_read_only = on"),)),
 }
 """Name -> what it is, and the statements that make it so."""
 FULL = "busy-machine"
@@ -257,10 +254,7 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
 """Name -> what it is, and what goes on meanwhile."""
 BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "port-forward": ("behind a relay, which hides where calls come from", before.through_a_relay(RelayOptions())),
-    "slow": (
-        f"every answer {SLOW_S * 1000:.0f} ms later",
-        before.through_a_relay(RelayOptions(delay_s=SLOW_S)),
-    ),
+    "slow": (f"every answer {SLOW_S * 1000:.0f} ms later", before.through_a_relay(RelayOptions(delay_s=SLOW_S))),
     "far-database": (
         f"every answer of the database {FAR_S * 1000:.0f} ms later",
         before.sql_through_a_relay(RelayOptions(delay_s=FAR_S)),
@@ -270,10 +264,7 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
     "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
-    "longer-path": (
-        "under a longer path",
-        before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api"),
-    ),
+    "longer-path": ("under a longer path", before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api")),
 }
 """Name -> what it is, and what stands before the doors."""
 
@@ -290,9 +281,7 @@ VARIANTS: tuple[Variant, ...] = (
         "time-zones",
         "database, service and gate each in a time zone of its own",
         prepare=_anew(
-            _database("timezone = ''Asia/Kathmandu''"),
-            {"TZ": "Pacific/Kiritimati"},
-            {"TZ": "America/St_Johns"},
+            _database("timezone = ''Asia/Kathmandu''"), {"TZ": "Pacific/Kiritimati"}, {"TZ": "America/St_Johns"}
         ),
     ),
     Variant(

@@ -117,21 +117,13 @@ BROKEN: tuple[tuple[str, str, Reply], ...] = (
     ("hang", "takes the connection and never answers", HANG),
     ("drip-status", "the status line, a byte every half second", _drip(OK)),
     ("drip-headers", "header lines, a byte every half second", _drip(OK + b"X-A: 1\r\n")),
-    (
-        "drip-body",
-        "a body, a byte every half second",
-        _slowly(JSON_HEAD + b"Content-Length: 900\r\n\r\n", b" "),
-    ),
+    ("drip-body", "a body, a byte every half second", _slowly(JSON_HEAD + b"Content-Length: 900\r\n\r\n", b" ")),
     (
         "drip-chunks",
         "chunks of one byte, each half a second later",
         _slowly(JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     ),
-    (
-        "drip-1xx",
-        "100 Continue every half second, never an answer",
-        _slowly(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-    ),
+    ("drip-1xx", "100 Continue every half second, never an answer", _slowly(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
     ("flood-1xx", "100 Continue without end", _endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000)),
     (
         "flood-103",

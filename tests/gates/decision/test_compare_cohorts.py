@@ -104,10 +104,7 @@ def test_shares_that_may_be_chance(tenants: int, low: int, high: int) -> None:
 
 @pytest.mark.parametrize(
     ("fleet_of", "wrong"),
-    [
-        (rates.Fleet(50, 50, 100, MARGIN), "both"),
-        (rates.Fleet(50, 50, 100, 0.0), "failed"),
-    ],
+    [(rates.Fleet(50, 50, 100, MARGIN), "both"), (rates.Fleet(50, 50, 100, 0.0), "failed")],
     ids=["at the margin", "equal"],
 )
 def test_rates_are_kept_over_all_looks(fleet_of: rates.Fleet, wrong: str) -> None:

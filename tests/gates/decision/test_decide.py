@@ -40,11 +40,7 @@ def policy(*specs: CheckSpec, **more: object) -> Policy:
 
 
 A, B, C = spec("a"), spec("b", Severity.WARN), spec("c", Severity.INVESTIGATE)
-EXPECTED_BY_STATE = {
-    ("a", "fail"): Decision.ROLLBACK,
-    ("b", "fail"): Decision.HOLD,
-    ("c", "fail"): Decision.PROMOTE,
-}
+EXPECTED_BY_STATE = {("a", "fail"): Decision.ROLLBACK, ("b", "fail"): Decision.HOLD, ("c", "fail"): Decision.PROMOTE}
 
 
 @pytest.mark.parametrize("states", list(itertools.product(("pass", "fail", "unknown", "missing"), repeat=3)))

@@ -45,9 +45,7 @@ OF_A_SESSION = re.compile(
     r"|^\s*set\s+(?:session\s+)?(?!local\b)[\w.]+\s*(?:=|to\b)|\bwith\s+hold\b"
 )
 """What lasts longer than a transaction: the next borrower of a session would have it, and we would not."""
-KNOWN = {
-    "sql_checks/ruletest.py": "works on a database of its own",
-}
+KNOWN = {"sql_checks/ruletest.py": "works on a database of its own"}
 
 
 @pytest.fixture

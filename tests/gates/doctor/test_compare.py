@@ -50,12 +50,7 @@ def test_all_of_the_reference_is_present(pg_server: PgServer) -> None:
             "events",
             "policy p shows every row",
         ),
-        (
-            NO_RUN_KEY,
-            "key",
-            "replay_runs(idempotency_key, company_id)",
-            "no unique key",
-        ),
+        (NO_RUN_KEY, "key", "replay_runs(idempotency_key, company_id)", "no unique key"),
         (
             f"{NO_RUN_KEY}; alter table replay_runs add unique (idempotency_key)",
             "key",

@@ -70,7 +70,7 @@ SAID: dict[str, Any] = {
         },
         "events": {"is": "outbound_messages", "columns": {"id": "event_id", "company_id": "merchant_id"}},
         "event_outbox": {"is": "outbound_messages", "columns": {"company_id": "merchant_id", "attempts": "tries"}},
-    },
+    }
 }
 PARTS = {"agent_tasks(event_id)", "edge_rate_limits(key)"}
 

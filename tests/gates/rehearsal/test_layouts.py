@@ -50,7 +50,7 @@ RUNS = {
     "no tool": {"1.sql": ENUM, "2.sql": INDEX, "3.sql": VALUE},
     "what undoes it first": {"1.sql": f"-- +goose Down\ndrop table a;\n-- +goose Up\n{TABLE}"},
     "two parts that do": {
-        "1.sql": f"-- +migrate Up\n{TABLE}-- +migrate Down\ndrop table a;\n-- +migrate Up\nselect * from a;\n",
+        "1.sql": f"-- +migrate Up\n{TABLE}-- +migrate Down\ndrop table a;\n-- +migrate Up\nselect * from a;\n"
     },
     "knex": {"up/1.sql": TABLE, "down/1.sql": "drop table a;\n"},
     "Sqitch": {

@@ -223,10 +223,7 @@ def test_the_checklist_as_its_reader_would_rehearse_it() -> None:
 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
-    [
-        ("a.yaml", "groups:\n  - rules: [\n", ":3:1: "),
-        ("b.yaml", "groups: []\n", ":1:1: no query"),
-    ],
+    [("a.yaml", "groups:\n  - rules: [\n", ":3:1: "), ("b.yaml", "groups: []\n", ":1:1: no query")],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_place(name: str, text: str, says: str, tmp_path: Path) -> None:
     """YAML that is none, and YAML without a query."""

@@ -88,11 +88,7 @@ PLANTED = (
         "Write attempt_count",
     ),
     Planted(
-        "column-dropped",
-        "select ‸legacy_state from public.event_outbox;",
-        "42703",
-        "was dropped at",
-        "Take it out",
+        "column-dropped", "select ‸legacy_state from public.event_outbox;", "42703", "was dropped at", "Take it out"
     ),
     Planted(
         "column-made-later",

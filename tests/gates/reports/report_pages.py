@@ -87,11 +87,7 @@ def cohort(name: str, outcome: Outcome = Outcome.PASS, *, more: float = 0.0, **r
         }
         for side, tenants, plus in (("on", 24, more), ("off", 211, 0.0))
     }
-    details = {
-        **sides,
-        "difference": [more - 0.003, more, more + 0.003],
-        "bad": BAD[name],
-    }
+    details = {**sides, "difference": [more - 0.003, more, more + 0.003], "bad": BAD[name]}
     return saw(f"cohort/{name}", outcome, observed=100 * more, limit=0.5, unit="points", details=details, **rest)
 
 

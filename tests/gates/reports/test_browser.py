@@ -46,12 +46,7 @@ GOLDEN = {
         "Set the variable to a credential",
     ),
     "unknowns": ("hold", "The first of 300 causes", "stays at 10 %", "and 299 more conditions"),
-    "cohort": (
-        "rollback",
-        "to the 10 % of tenants that had it",
-        "went from 10 % to off",
-        "log of the",
-    ),
+    "cohort": ("rollback", "to the 10 % of tenants that had it", "went from 10 % to off", "log of the"),
     "baseline": ("hold", "Users wait longer than before", "stays at 10 %", "run the gate"),
     "interrupted": ("hold", "could not be judged", "No flag was changed", "See to that, and run the gate again"),
     "alert": (

@@ -203,11 +203,7 @@ def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Pa
             "REPLAY_JWT_ISSUER",
         ),
         (dataclasses.replace(GOOD, admin_jwt="not-a-token"), ["pass", "unknown", "pass"], "is no token"),
-        (
-            dataclasses.replace(GOOD, admin_jwt=admin("x" * 32)),
-            ["pass", "unknown", "pass"],
-            "was not signed",
-        ),
+        (dataclasses.replace(GOOD, admin_jwt=admin("x" * 32)), ["pass", "unknown", "pass"], "was not signed"),
         (dataclasses.replace(GOOD, jwt_secret="y" * 32), ["pass", "pass", "unknown"], "Does REPLAY_JWT_SECRET match"),
     ],
 )

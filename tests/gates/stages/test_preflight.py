@@ -191,14 +191,8 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
                 ("companies", "id"),
             )
         ),
-        (
-            NO_CONDITION,
-            "may hide rows of public.replay_runs from",
-        ),
-        (
-            AS_A_VIEW,
-            "may hide rows of public.replay_runs from",
-        ),
+        (NO_CONDITION, "may hide rows of public.replay_runs from"),
+        (AS_A_VIEW, "may hide rows of public.replay_runs from"),
         ("alter policy replay_gate_sees_all on audit_logs using (action <> 'x')", "may hide rows of public.audit_logs"),
     ],
 )
@@ -268,10 +262,7 @@ def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str
         for role, url in (
             ("postgres", pg_server.url(migrated_db)),
             ("replay_gate", gate),
-            (
-                "grows",
-                gate.replace(f"replay_gate:{PASSWORD}", "grows:grows-password"),
-            ),
+            ("grows", gate.replace(f"replay_gate:{PASSWORD}", "grows:grows-password")),
         ):
             (tmp_path / role).mkdir()
             lines, _ = looked(tmp_path / role, Target(TargetKind.STAGING, database_url=url))

@@ -16,9 +16,7 @@ from replay_service.migrate import MIGRATIONS, expected_version, migrate
 from replay_service.session import Session
 from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.replay_service.http.service_process import Service
-from tests.replay_service.http.test_http_replay import (
-    test_replay_moves_the_oldest_items_in_one_transaction as a_replay,
-)
+from tests.replay_service.http.test_http_replay import test_replay_moves_the_oldest_items_in_one_transaction as a_replay
 from tests.replay_service.worker.harness import Bench, Workers
 from tests.waiting import until
 

@@ -41,9 +41,7 @@ def test_the_bucket_is_the_contract_s(conn: psycopg.Connection) -> None:
     assert one(conn, query, KEY, [c.upper() for c in companies]) == [bucket(KEY, c) < 37 for c in companies]
 
 
-def test_a_tenant_row_wins_and_a_missing_row_is_off(
-    conn: psycopg.Connection,
-) -> None:
+def test_a_tenant_row_wins_and_a_missing_row_is_off(conn: psycopg.Connection) -> None:
     """Tenant over global, both ways; nothing stored is off, but for the budget control; never null."""
     company = str(uuid.uuid4())
     assert enabled(conn, KEY, company) is False
