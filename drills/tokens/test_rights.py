@@ -13,10 +13,9 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, REPLAY, Minter, Signer
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import PLAIN_TYPE
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
-from gates.deployment.dialect.current import current, real_claims
+from gates.deployment.dialect.current import real_claims
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
@@ -30,7 +29,6 @@ from gates.deployment.requests import (
     token_get,
     token_post,
 )
-from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 
 drill = partial(check, needs=("tenants", "mint"), after=TOKEN)
@@ -205,102 +203,6 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
             called = f"the role of ADMIN_JWT is {role!r}; what a super_admin is called, names: token says in gate.yaml"
             seen.require(role in {"super_admin", "company_admin"}, called)
         seen.expect(request, answer, 200)
-
-
-@check("drill/tokens/acts-for-the-named-company", needs=("database", "mint"), after=TOKEN, covers=("A20", "I01"))
-def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
-    """What a super_admin asks for is done for the company that the request names, and counted and on record there,
-    whichever company the token itself belongs to.
-
-    A service that takes the tenant of a row from the token replays, counts and audits one customer as another.
-    """
-    home, named = scene.company("home", items=1), scene.company("named", items=1)
-    scene.expect(dry_run(named, token(), "a super_admin of no company"), 200, control=True)
-    caller = token(company_id=home)
-    for label, fields in (("a dry run", {"dry_run": True}), ("a replay", {})):
-        request = token_post(
-            REPLAY, replay_fields(named, max=1, **fields), caller, f"{label}, by a token of another company"
-        )
-        before = scene.runs(named)  # that a dry run opens none is another promise
-        answer = scene.expect(request, 200)
-        assert answer.json().get("company_id") == named, f"{label} of {named} is answered for another company"
-    if scene.claims("flags"):
-        scene.reset_limit(named)
-        scene.set_flag(named, REPLAY_FLAG, enabled=False)
-        scene.expect(token_post(REPLAY, replay_fields(named, max=1), caller, "a replay that is switched off"), 403)
-    opened = scene.runs(named) - before
-    assert opened == 1, f"{opened} runs of the named company by one replay"
-    pending = [str(r["status"]) for r in scene.items(home)]
-    assert (pending, scene.runs(home)) == (["pending"], 0), "the replay of one company took the items of another"
-    if scene.claims("rate-limit"):
-        keys = "select count(*) from public.edge_rate_limits where starts_with(key, %s)"
-        assert not scene.number(keys, f"replay:{home}:"), "the calls were counted against the company of the token"
-    if scene.claims("audit"):
-        astray = [str(r["action"]) for r in scene.audit(home)]
-        assert not astray, f"what was done for the named company is in another's trail: {astray}"
-    scene.seen.count(3)
-
-
-@check("drill/tokens/rules-hold-for-every-caller", needs=("database", "mint"), after=TOKEN, covers=("A26", "I01"))
-def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
-    """What a company_admin or a super_admin asks for is cut, charged, put on record, paused and limited like what is
-    signed.
-
-    Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
-    """
-    for role in ("company_admin", "super_admin"):
-        company = scene.company(role.partition("_")[0], items=3)
-        caller = token.for_company(company) if role == "company_admin" else token()
-
-        def asked(label: str, role: str = role, company: str = company, caller: str = caller, **fields: Any) -> Request:
-            return token_post(REPLAY, replay_fields(company, max=3, **fields), caller, f"a {role}, {label}")
-
-        shown = scene.known(dry_run=True)
-        if shown:
-            scene.expect(asked("a dry run", **shown), 200, control=True)
-        if scene.claims("budgets"):
-            scene.budget(company, daily_limit=2)
-        taken = scene.expect(asked("a replay"), 200, control=not shown).json()["target_count"]
-        due = 2 if scene.claims("budgets") else 3
-        assert taken == due, f"a {role} has {taken} items replayed; due: {due}"
-        scene.charged(company, due)
-        if scene.claims("budgets"):
-            scene.expect(asked("beyond the budget"), 429, "budget_exhausted")
-            scene.budget(company)
-        scene.reset_limit(company)
-        if scene.claims("pause"):
-            scene.pause(company)
-            scene.expect(asked("while it is paused"), 409, "agents_paused")
-            scene.pause(company, on=False)
-        if scene.claims("audit"):
-            due_rows = {"dlq_replay_started", *(("dlq_replay_dry_run",) if shown else ())}
-            unseen = due_rows - {str(r["action"]) for r in scene.audit(company)}
-            assert not unseen, f"of what a {role} did the trail has no {sorted(unseen)}"
-        if scene.claims("rate-limit"):
-            for call in range(current().limit("calls")):
-                scene.http.send(asked(f"call {call + 1}", **shown))
-            scene.expect(asked("one call too many", **shown), 429, "rate_limited")
-        scene.seen.count()
-
-
-@check("drill/tokens/events-of-the-named-company", needs=("database", "mint"), after=TOKEN, covers=("A20", "K12"))
-def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
-    """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect.
-
-    A service that takes the tenant of a row from the token files one customer's events under another.
-    """
-    home, named = scene.company("home"), scene.company("named")
-    scene.emit(named, control=True)
-    fields = {"company_id": named, "event_type": PLAIN_TYPE, "payload": {"n": 1}}
-    request = token_post("/events", fields, token(company_id=home), "an event, by a token of another company")
-    event = scene.expect(request, 202).json()["event_id"]
-    for table, column in (("events", "id"), ("event_outbox", "event_id"), ("agent_tasks", "event_id")):
-        rows = scene.rows(f"select company_id::text as company from public.{table} where {column} = %s", event)
-        owners = {str(r["company"]) for r in rows}
-        scene.seen.require(owners or table != "events", f"the accepted event {event} has no business row")
-        assert owners <= {named}, f"the event of {named} is in {table} as one of {sorted(owners - {named})}"
-        scene.seen.count(len(rows))
 
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))

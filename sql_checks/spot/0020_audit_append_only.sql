@@ -4,7 +4,7 @@
 -- severity: page
 -- reads: catalogue
 -- covers: I07 I09
-with {{toothed}}, events(bit, name) as (values (16, 'UPDATE'), (8, 'DELETE'), (32, 'TRUNCATE'))
+with events(bit, name) as (values (16, 'UPDATE'), (8, 'DELETE'), (32, 'TRUNCATE')), {{toothed}}
 select 'public.audit_logs' as subject,
        format('no enabled trigger that can refuse watches %s', e.name) as detail,
        (select string_agg(format('%s (%s)', t.tgname, t.tgenabled), ', ') from pg_trigger t

@@ -70,7 +70,10 @@ BROKEN = {
     "refusal-changes-nothing": {"if admitted then": "if true then"},
 }
 """Drill -> what makes it red."""
-UNLOCKABLE = {"drill/rate-limit/locked-store-fails-closed", "drill/rate-limit/uncounted-is-not-admitted"}
+UNLOCKABLE = {
+    f"drill/rate-limit/{name}"
+    for name in ("counted-when-its-turn-comes", "locked-store-fails-closed", "uncounted-is-not-admitted")
+}
 """What locks the one row of a limit does not apply; a run leaves it out."""
 
 

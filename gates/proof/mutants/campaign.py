@@ -267,7 +267,7 @@ class _Lane:
         near = nearest(mutant, drills, NEAR)
         ids = {s.id for s in near}
         near += [s for s in drills if s.id not in ids and s.id in {c for n in near for c in n.after}]
-        return [*([_of_the_schema(specs)] if mutant.is_schema else []), near]
+        return [part for part in (_of_the_schema(specs) if mutant.is_schema else [], near) if part]
 
     def _all(self, mutant: Mutant) -> list[list[CheckSpec]]:
         """All drills, and all that look at a schema; its manifest comes last."""
@@ -275,7 +275,7 @@ class _Lane:
         drills = [s for s in specs if s.id.startswith("drill/")]
         parts = [drills[i : i + PART] for i in range(0, len(drills), PART)]
         manifest = [s for s in specs if s.id.startswith(MANIFEST)]
-        return [_of_the_schema(specs), *parts, manifest] if mutant.is_schema else parts
+        return [part for part in (_of_the_schema(specs), *parts, manifest) if part] if mutant.is_schema else parts
 
     def _seen_by_the_way(self) -> list[CheckSpec]:
         return [s for s in self.campaign.policy.catalogue if self.campaign.way.sees(s)]

@@ -18,7 +18,7 @@ from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
-from gates.verdict import Finding, Verdict, behind_text, grouped
+from gates.verdict import Finding, Verdict, behind_text, blocked_by_cause, grouped
 
 MOST_WITNESS = 6000
 MOST_CARDS, MOST_LINES = 10, 12
@@ -102,17 +102,19 @@ class Causes:
         groups = grouped([f for f in source.verdict.findings if not f.blocked_by])
         self._cause = {f.check: group[0].check for group in groups for f in group}
         self._cause |= {f.check: f.blocked_by for f in source.verdict.findings if f.blocked_by}
+        self._blocked = blocked_by_cause(source.verdict.findings)
 
     def of(self, check: str) -> str:
         """The check that stands for the cause of this one; empty for a pass."""
         return self._cause.get(check, "")
 
+    def _behind(self, group: Group) -> int:
+        return sum(self._blocked[f.check] for f in group)
+
     def told(self, groups: Sequence[Group], most: int = MOST_CARDS) -> Html:
         """The first causes in full, every other one as a line; of many lines the last are folded."""
         known = [g for g in groups if all(f.check in self._rows for f in g)]
-        cards = NOTHING.join(
-            self._card([self._rows[f.check] for f in g], self._verdict.behind(g)) for g in known[:most]
-        )
+        cards = NOTHING.join(self._card([self._rows[f.check] for f in g], self._behind(g)) for g in known[:most])
         lines = [self._line(g) for g in known[most:]]
         shown, folded = (NOTHING.join(part) for part in (lines[:MOST_LINES], lines[MOST_LINES:]))
         listed = cards + (Html("<ul>{}</ul>\n").format(shown) if shown else NOTHING)
@@ -120,7 +122,7 @@ class Causes:
         return listed + (more.format(len(lines) - MOST_LINES, folded) if folded else NOTHING)
 
     def _line(self, group: Group) -> Html:
-        first, more = self._rows[group[0].check], len(group) - 1 + self._verdict.behind(group)
+        first, more = self._rows[group[0].check], len(group) - 1 + self._behind(group)
         others = Html(" and {} more").format(more) if more else NOTHING
         return Html('<li>{} <a href="#{}">{}</a>{}: {}</li>').format(
             outcome(first.outcome), first.anchor, first.check, others, first.message or first.compared

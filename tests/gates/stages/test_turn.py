@@ -84,9 +84,9 @@ def test_a_restarted_database_does_not_cost_the_turn(context: Context, migrated_
     with connect(migrated_url) as looking, Turn(context, renew_s=HASTE_S):
         execute(looking, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
         deadline = time.monotonic() + 10
-        while value(looking, LOCKS) != 1 and time.monotonic() < deadline:
+        while (held := value(looking, LOCKS)) != 1 and time.monotonic() < deadline:
             pass
-        assert value(looking, LOCKS) == 1
+        assert held == 1
     assert [e.outcome for e in seen(context)] == [Outcome.PASS]
 
 
