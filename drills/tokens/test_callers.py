@@ -11,7 +11,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.requests import Request, replay_fields, token_post
+from gates.deployment.requests import replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 
 drill = partial(check, needs=("database", "mint"), after=TOKEN)
@@ -52,10 +52,6 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
     scene.seen.count(3)
 
 
-def _asked(company: str, caller: str, who: str, what: str, **fields: Any) -> Request:
-    return token_post(REPLAY, replay_fields(company, max=3, **fields), caller, f"{who}, {what}")
-
-
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
     """What a company_admin or a super_admin asks for is cut, charged, put on record, paused and limited like what is
@@ -63,36 +59,54 @@ def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
 
     Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
     """
-    for role in ("company_admin", "super_admin"):
-        company = scene.company(role.partition("_")[0], items=3)
-        caller = token.for_company(company) if role == "company_admin" else token()
-        asked = partial(_asked, company, caller, f"a {role}")
-        shown = scene.known(dry_run=True)
-        if shown:
-            scene.expect(asked("a dry run", **shown), 200, control=True)
-        if scene.claims("budgets"):
-            scene.budget(company, daily_limit=2)
-        taken = scene.expect(asked("a replay"), 200, control=not shown).json()["target_count"]
-        due = 2 if scene.claims("budgets") else 3
-        assert taken == due, f"a {role} has {taken} items replayed; due: {due}"
-        scene.charged(company, due)
-        if scene.claims("budgets"):
-            scene.expect(asked("beyond the budget"), 429, "budget_exhausted")
-            scene.budget(company)
+    signed, own, any_of = scene.company("signed", items=3), scene.company("own", items=3), scene.company("any", items=3)
+    _is_bound(scene, signed, "a signed call", None)
+    _is_bound(scene, own, "a company_admin", token.for_company(own))
+    _is_bound(scene, any_of, "a super_admin", token())
+
+
+def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
+    """The rules bind this caller. What is signed is the control: what does not bind it has checks of its own."""
+    signs = token is None
+
+    def sends(what: str, status: int, code: str | None = None, **fields: Any) -> dict[str, Any]:
+        request = scene.replay_request(company, f"{who}, {what}", max=3, **fields)
+        if token is not None:
+            request = token_post(REPLAY, replay_fields(company, max=3, **fields), token, request.label)
+        return scene.expect(request, status, code, control=signs).json()
+
+    def is_true(seen: bool, otherwise: str) -> None:
+        if signs:
+            scene.seen.require(seen, otherwise)
+        assert seen, otherwise
+
+    shown, budgets = scene.known(dry_run=True), scene.claims("budgets")
+    if shown:
+        sends("a dry run", 200, **shown)
+    if budgets:
+        scene.budget(company, daily_limit=2)
+    taken, due = sends("a replay", 200).get("target_count"), 2 if budgets else 3
+    is_true(taken == due, f"{who} has {taken} items replayed; due: {due}")
+    if budgets:
+        day, month = scene.used(company)
+        is_true(day == month == due, f"{who}: {due} items were moved, {day} charged for the day, {month} the month")
+        sends("beyond the budget", 429, "budget_exhausted")
+        scene.budget(company)
+    scene.reset_limit(company)
+    if scene.claims("pause"):
+        scene.pause(company)
+        sends("while it is paused", 409, "agents_paused")
+        scene.pause(company, on=False)
+    if scene.claims("audit"):
+        actions = {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
+        unseen = actions - {str(r["action"]) for r in scene.audit(company)}
+        is_true(not unseen, f"of what {who} did the trail has no {sorted(unseen)}")
+    if scene.claims("rate-limit"):
         scene.reset_limit(company)
-        if scene.claims("pause"):
-            scene.pause(company)
-            scene.expect(asked("while it is paused"), 409, "agents_paused")
-            scene.pause(company, on=False)
-        if scene.claims("audit"):
-            actions = {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
-            unseen = actions - {str(r["action"]) for r in scene.audit(company)}
-            assert not unseen, f"of what a {role} did the trail has no {sorted(unseen)}"
-        if scene.claims("rate-limit"):
-            for call in range(current().limit("calls")):
-                scene.http.send(asked(f"call {call + 1}", **shown))
-            scene.expect(asked("one call too many", **shown), 429, "rate_limited")
-        scene.seen.count()
+        for call in range(1, current().limit("calls") + 1):
+            sends(f"call {call}", 200, **shown)
+        sends("one call too many", 429, "rate_limited", **shown)
+    scene.seen.count()
 
 
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
