@@ -219,6 +219,8 @@ def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run, nothing in its way", control=True, dry_run=True)
     hinder(scene, tenant)
+    scene.replay(tenant, status, code, label="the real run", control=True)
+    scene.reset_limit(tenant)
     scene.replay(tenant, status, code, label=case.name, dry_run=True)
 
 

@@ -38,6 +38,7 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
     if scene.claims("flags"):
         scene.reset_limit(named)
         scene.set_flag(named, REPLAY_FLAG, enabled=False)
+        scene.replay(named, 403, label="a signed replay that is switched off", control=True, max=1)
         scene.expect(token_post(REPLAY, replay_fields(named, max=1), caller, "a replay that is switched off"), 403)
     opened = scene.runs(named) - before
     assert opened == 1, f"{opened} runs of the named company by one replay"

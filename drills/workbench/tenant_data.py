@@ -152,8 +152,8 @@ class TenantData(Database):
             )
 
     def reset_limit(self, *companies: str) -> None:
-        """Give tenants their three calls back: without rate-limit rows none was made."""
-        for company in companies:
+        """Give tenants their three calls back: without rows none was made. Where there is no such table, do nothing."""
+        for company in () if "edge_rate_limits" in current().lacking else companies:
             self.rows("delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
 
     # --- dead letters and replays --------------------------------------------------------------------------------
