@@ -116,7 +116,7 @@ def _only_daily(text: bytes) -> bytes:
 @service(
     "The daily limit does not bind.",
     lambda p: answer_of(p, NONE_LEFT, dry_run=True)["http"] == 200,
-    (f"{BUDGETS}/exhausted-refused", "drill/dry-run/no-budget-like-real"),
+    (f"{BUDGETS}/exhausted-refused",),
     names=("429", "exhausted", "daily"),
 )
 def day_not_asked(settings: Settings) -> Parts:

@@ -185,15 +185,27 @@ def _flagging(settings: Settings, **fixed: bool) -> Parts:
 @service(
     "dlq.replay.enabled is not asked.",
     lambda p: _off(p, REPLAY) == 200,
-    (
-        "drill/flags/replay-switch-is-wired",
-        "drill/safety-rails/force-respects-flags",
-        "drill/dry-run/flag-off-like-real",
-    ),
+    ("drill/flags/replay-switch-is-wired", "drill/safety-rails/force-respects-flags"),
     names=("403", "flag", REPLAY),
 )
 def replay_flag_not_asked(settings: Settings) -> Parts:
     return _flagging(settings, replay_enabled=True)
+
+
+@service(
+    "A dry run does not ask dlq.replay.enabled.",
+    lambda p: _off(p, REPLAY, dry_run=True) == 200,
+    ("drill/dry-run/flag-off-like-real",),
+    names=("403", "flag"),
+)
+def dry_run_ignores_the_flag(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        flags = await release.read_flags(conn, company_id)
+        return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
+
+    return dataclasses.replace(release, read_flags=twin)
 
 
 @service(

@@ -81,14 +81,14 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
             scene.seen.require(seen, otherwise)
         assert seen, otherwise
 
-    shown, budgets = scene.known(dry_run=True), scene.claims("budgets")
+    shown, due = scene.known(dry_run=True), 3
     if shown:
         sends("a dry run", 200, **shown)
-    if budgets:
-        scene.budget(company, daily_limit=2)
-    taken, due = sends("a replay", 200).get("target_count"), 2 if budgets else 3
+    if scene.claims("budgets"):
+        scene.budget(company, daily_limit=(due := 2))
+    taken = sends("a replay", 200).get("target_count")
     is_true(taken == due, f"{who} has {taken} items replayed; due: {due}")
-    if budgets:
+    if scene.claims("budgets"):
         day, month = scene.used(company)
         is_true(day == month == due, f"{who}: {due} items were moved, {day} charged for the day, {month} the month")
         sends("beyond the budget", 429, "budget_exhausted")
