@@ -104,7 +104,7 @@ def type_replaced(settings: Settings) -> Parts:
 @service(
     "Items of a replay are resolved when they are taken, before their effect.",
     lambda p: _after(p, "SELECT bool_or(status = 'resolved') FROM dead_letter_queue WHERE company_id = %s", 2, _slow()),
-    (f"{DLQ}/only-legal-transitions", f"{DLQ}/replayed-item-is-resolved"),
+    (f"{DLQ}/only-legal-transitions",),
     names=("resolved", "transition"),
 )
 def resolved_at_once(settings: Settings) -> Parts:
