@@ -131,7 +131,7 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))
 
 
-INSIDE = (
+GATEWAY_HEADERS = (
     *(("X-Internal", "true"), ("X-Internal-Request", "1"), ("X-Debug", "1"), ("X-Test", "true"), ("X-Admin", "true")),
     *(("X-Forwarded-For", "127.0.0.1"), ("X-Real-IP", "127.0.0.1"), ("X-Forwarded-Host", "localhost")),
     *(("X-Forwarded-User", "admin"), ("X-Auth-Request-User", "admin"), ("X-Remote-User", "admin")),
@@ -153,9 +153,9 @@ def test_nothing_else_opens(bench: Bench) -> None:
     body = bench.body()
     plain = bench.opens(bench.signed(body))
     bench.guarded()
-    dresses = [("the headers of a gateway", INSIDE), *((name, (("User-Agent", name),)) for name in CLIENTS)]
-    dresses += [(f"at {host}", (("Host", host),)) for host in HOSTS]
-    for label, headers in dresses:
+    ways = [("the headers of a gateway", GATEWAY_HEADERS), *((name, (("User-Agent", name),)) for name in CLIENTS)]
+    ways += [(f"at {host}", (("Host", host),)) for host in HOSTS]
+    for label, headers in ways:
         for wrong in (bench.with_signature(forged_signature(), body), post(REPLAY, body)):
             request = replace(wrong.labelled(label), headers=(*wrong.headers, *headers))
             answer = bench.http.send(request)

@@ -72,6 +72,7 @@ def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     assert limit.hits(company) == 1, "a request that the budget refused was not counted"
 
 
+@pytest.mark.waits(1)
 @drill("drill/rate-limit/counted-when-its-turn-comes", covers=("C10",))
 def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
     """Of calls that wait for their tenant's row, only as many are admitted as the limit leaves when their turn comes.
@@ -94,7 +95,6 @@ def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
     assert admitted <= 1, f"of {len(calls)} calls that waited for their turn, {admitted} were admitted; 1 was left"
 
 
-@pytest.mark.waits
 @pytest.mark.waits(4)
 @drill("drill/rate-limit/uncounted-is-not-admitted", covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:

@@ -137,19 +137,21 @@ def gate_run(
     code says the same.
     """
     before = (shutil.which(under[0]) or under[0], *under[1:]) if under else ()
-    done = run((*before, *gate(("run", *_places(out), *options), environ)), environ, timeout_s)
+    output, state = _places(out)
+    done = run((*before, *gate(("run", *output, *state, *options), environ)), environ, timeout_s)
     return read_run(out, done)
 
 
-def _places(out: Path) -> tuple[str, ...]:
-    """Where a gate writes. It remembers nothing of another deployment that was proved on."""
+def _places(out: Path) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Where a gate writes, and where it remembers: nothing is left of another deployment that was proved on."""
     shutil.rmtree(out, ignore_errors=True)
-    return "--output", str(out), "--state", str(out / "state")
+    return ("--output", str(out)), ("--state", str(out / "state"))
 
 
 def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) -> GateRun:
     """Run one stage of the gate: `drill`, `sql`, `alerts` or `load`. Its verdict is on stdout alone."""
-    places = _places(out)[: None if stage == "sql" else 2]
+    output, state = _places(out)
+    places = (*output, *state) if stage == "sql" else output  # the others remember nothing
     done = run(gate((stage, "--json", *places, *options), environ), environ, RUN_TIMEOUT_S)
     try:
         verdict = read_verdict(json.loads(done.out))

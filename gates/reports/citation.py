@@ -83,7 +83,7 @@ def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
 
 def rule_of_three(runs: int) -> str:
     """What was not seen in so many runs happens, with 95 % confidence, in fewer of them than this percentage."""
-    percent = 300 / runs
+    percent = min(300 / runs, 100)
     return f"under {percent:.0f} %" if percent >= 1 else f"under {percent:.1g} %"
 
 

@@ -85,7 +85,7 @@ def _replays_alone(number: int) -> bool:
 def test_slow_replays_do_not_hide_among_fast_requests(tmp_path: Path) -> None:
     """8 % of the replays alone take 3 s: over all requests that is nothing, over the replays it is not passed."""
     with target(Behaviour(replay_delay_s=lambda n: 3.0 if _replays_alone(n) else 0.0)) as url:
-        result = finish(start(plan(url, timeout_s=10.0), tmp_path), tmp_path)
+        result = finish(start(plan(url, timeout_s=10.0), tmp_path, idle=True), tmp_path)
     found = verdicts(result)
     assert found["load/http_req_duration/p95"] == "pass", messages(result)
     assert found[REPLAY_P95] != "pass", messages(result)

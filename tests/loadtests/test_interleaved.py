@@ -32,7 +32,7 @@ def varying(factor: float = 1.0, seed: int = 1) -> Behaviour:
 NO_HARM: dict[str, Collection[str]] = dict.fromkeys((P50, P95, FAILED), frozenset({"pass", "unknown"}))
 RELEASES: dict[str, tuple[Behaviour, Behaviour, dict[str, Collection[str]]]] = {
     "equal": (varying(), varying(seed=2), NO_HARM),
-    "much slower": (varying(12.0), varying(seed=2), {**NO_HARM, P50: {"fail"}, P95: {"fail", "unknown"}}),
+    "much slower": (varying(5.0), varying(seed=2), {**NO_HARM, P50: {"fail"}, P95: {"fail", "unknown"}}),
     "both stall": (Behaviour(stall_at_s=0.8, stall_s=1.0), Behaviour(stall_at_s=0.8, stall_s=1.0), NO_HARM),
     "baseline gone": (Behaviour(), Behaviour(status=lambda _n: 404), {P50: {"unknown"}, FAILED: {"unknown"}}),
 }
@@ -45,12 +45,11 @@ def test_the_difference_is_judged_and_not_the_machine(tmp_path: Path) -> None:
         new, old, _ = RELEASES[kind]
         with target(new) as url, target(old) as before:
             plan = LoadPlan(
-                url, "t.js", LOOSE, baseline_url=before, url_only=True, rate_per_s=100.0, duration_s=2.0, run_on=False
+                url, "t.js", LOOSE, baseline_url=before, url_only=True, rate_per_s=200.0, duration_s=2.0, run_on=False
             )
             result = finish(start(plan, folder, idle=kind == "much slower"), folder)
-        requests = result["facts"]["requests"]  # where the machine is busy, not every request arrives
-        assert new.count <= requests < new.count + old.count / 2, "calls of the baseline are no samples of the release"
-        assert abs(new.count - old.count) <= 0.1 * requests
+        assert result["facts"]["requests"] == new.count, "calls of the baseline are no samples of the release"
+        assert abs(new.count - old.count) <= 2
         return result
 
     for kind, result in at_once(RELEASES, run, tmp_path, most=3):
@@ -74,8 +73,8 @@ def test_events_are_sent_to_a_baseline_that_shares_the_database_alone(tmp_path: 
 
     for kind, (result, old) in at_once(("shared", "apart"), run, tmp_path):
         failed = next(one for one in result["judgements"] if one["check"] == FAILED)
-        assert (failed["samples"] > 0) is (kind == "shared"), failed
-        assert (len(old.events) > 0) is (kind == "shared")
+        assert (failed["samples"] > 40) is (kind == "shared"), failed
+        assert len(old.events) == 0 if kind == "apart" else len(old.events) > 60
 
 
 def test_a_baseline_that_is_the_release_itself_is_unknown(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
-    assert PROOF.bound == "under 300 %"
+    assert PROOF.bound == "under 100 %"
     assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
@@ -194,7 +194,7 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
     for cell in PROOF.cells:
         assert all(cell.fault.id in text for text in (markdown, document, terminal))
     assert "2 of 2 faults killed" in terminal
-    assert "under 300 % with 95 % confidence" in terminal
+    assert "under 100 % with 95 % confidence" in terminal
     assert "<script>" not in document
     assert "<script>" not in markdown
 
@@ -207,7 +207,7 @@ def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> No
     file.write_text(mine.dump())
     assert cited(file, policy, "code") == {
         "proved": True,
-        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 1 healthy runs: none rolled back (under 300 %)",
+        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 1 healthy runs: none rolled back (under 100 %)",
     }
     assert str(cited(file, policy, "other")["sentence"]).endswith(", by an earlier state of its code")
     invalid = dataclasses.replace(mine, cells=(KILLED,)).dump()
@@ -329,7 +329,7 @@ def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: P
     assert kept["trials"]["healthy"]["held"] == {"slow": "an alert had no sample"}
     assert (kept["killed"], kept["source"], kept["trials"]["healthy"]["source"]) == (2, "old", "new")
     shown = page.read_text(encoding="utf-8")
-    assert "2025-02-01, 2 healthy runs: none rolled back (under 150 %), 1 held" in shown
+    assert "2025-02-01, 2 healthy runs: none rolled back (under 100 %), 1 held" in shown
     assert "slow: an alert had no sample" in shown
     said = str(cited(shipped, policy, "new")["sentence"])
     assert "2 of 2 known faults killed (by an earlier state of its code), 2 healthy runs" in said
