@@ -1,4 +1,5 @@
--- Whether any event was processed within so many seconds.
+-- Whether an event of these tenants was processed within so many seconds.
 select exists (
-  select from public.event_outbox where processed_at > clock_timestamp() - make_interval(secs => %s::float8)
+  select from public.event_outbox
+  where company_id = any(%s::uuid[]) and processed_at > clock_timestamp() - make_interval(secs => %s::float8)
 )
