@@ -10,7 +10,8 @@ from typing import Any
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
-from drills.workbench.scene import PATIENCE_S, Scene
+from drills.workbench.scene import Scene
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id

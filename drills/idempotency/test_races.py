@@ -12,7 +12,8 @@ import psycopg
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.bench import Sources
 from drills.workbench.checks import SIGNED, TENANTS
-from drills.workbench.scene import PATIENCE_S, Scene, new_key
+from drills.workbench.scene import Scene, new_key
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.database import Connection, backend_of, execute

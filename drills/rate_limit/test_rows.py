@@ -10,7 +10,7 @@ import psycopg
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import Limit
-from drills.workbench.scene import PATIENCE_S
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.deployment.dialect.current import current

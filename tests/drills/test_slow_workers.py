@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Event, Thread
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -29,13 +29,16 @@ class Prompt:
     """A service that answers at once."""
 
     def send(self, *_: object, **__: object) -> Answer:
-        return Answer(200, {}, b"{}", 1.0)
+        return Answer(200, (), b"{}", 1.0)
 
 
 class Hurried(Scene):
     """A tenth of the patience."""
 
     wait_scale = 0.1
+
+    def company(self, label: str = "t", **_: object) -> str:
+        return self.tenants.create(label=label)
 
 
 @pytest.fixture
@@ -49,24 +52,45 @@ def scene(migrated_url: str) -> Iterator[Scene]:
 
 
 @contextmanager
-def worker(url: str, events: Sequence[str], every_s: float) -> Iterator[None]:
-    """Delivers these events, one after the other, in steps of so long."""
+def beside(url: str, work: Callable[[Connection, Event], None]) -> Iterator[None]:
+    """Something that runs on a connection of its own, until the event is set."""
     over = Event()
-
-    def work(connection: Connection) -> None:
-        for event in events:
-            if over.wait(every_s):
-                return
-            deliver(connection, event)
-
     with connect(url) as connection:
-        thread = Thread(target=work, args=[connection])
+        thread = Thread(target=work, args=[connection, over])
         thread.start()
         try:
             yield
         finally:
             over.set()
             thread.join()
+
+
+def worker(url: str, events: Sequence[str], every_s: float) -> AbstractContextManager[None]:
+    """Delivers these events, one after the other, in steps of so long."""
+
+    def work(connection: Connection, over: Event) -> None:
+        for event in events:
+            if over.wait(every_s):
+                return
+            deliver(connection, event)
+
+    return beside(url, work)
+
+
+def everything_but(scene: Scene, events: Sequence[str]) -> AbstractContextManager[None]:
+    """A tenant's events, one after the other, and a worker that delivers at once whatever waits, save these."""
+    other = stranger(scene)
+    waiting = (
+        "select event_id::text from public.event_outbox where processed_at is null and event_id <> all(%s::uuid[])"
+    )
+
+    def work(connection: Connection, over: Event) -> None:
+        while not over.wait(PATIENCE_S / 20):
+            write(connection, other, 1)
+            for row in execute(connection, waiting, list(events)):
+                deliver(connection, str(row["event_id"]))
+
+    return beside(scene.target.database_url, work)
 
 
 def deliver(connection: Connection, event: str) -> None:
@@ -80,11 +104,11 @@ def deliver(connection: Connection, event: str) -> None:
     )
 
 
-def write(scene: Scene, company: str, number: int, *, age_s: float = 0.0) -> list[str]:
+def write(connection: Connection, company: str, number: int, *, age_s: float = 0.0) -> list[str]:
     events = [str(uuid.uuid4()) for _ in range(number)]
     for event in events:
         execute(
-            scene.db,
+            connection,
             "insert into public.event_outbox (event_id, company_id, event_type, payload, inserted_at)"
             " values (%s, %s, 'x', '{}', clock_timestamp() - make_interval(secs => %s))",
             event,
@@ -100,19 +124,22 @@ def stranger(scene: Scene) -> str:
 
 
 def test_slow_delivery_is_waited_for(scene: Scene) -> None:
-    events = write(scene, scene.tenants.create(), 8)
+    """Eight events of which each takes a sixth of the patience."""
+    events = write(scene.db, scene.tenants.create(), 8)
     with worker(scene.target.database_url, events, PATIENCE_S / 6):
         scene.delivered(events)
 
 
 def test_delivery_that_is_far_too_slow_is_unknown(scene: Scene) -> None:
-    events = write(scene, scene.tenants.create(), 40)
+    """The wait ends after three times the patience."""
+    events = write(scene.db, scene.tenants.create(), 40)
     with worker(scene.target.database_url, events, PATIENCE_S / 6), pytest.raises(Unmet, match="comes slowly"):
         scene.delivered(events)
 
 
 def test_what_is_forgotten_fails(scene: Scene) -> None:
-    events = write(scene, scene.tenants.create(), 4)
+    """Three of four events come at once, and then nothing."""
+    events = write(scene.db, scene.tenants.create(), 4)
     with (
         worker(scene.target.database_url, events[:3], PATIENCE_S / 20),
         pytest.raises(AssertionError, match="observed nothing"),
@@ -135,8 +162,8 @@ def test_older_events_of_other_drills(
     delivers: Callable[[list[str]], list[str]], expected: type[Exception], scene: Scene
 ) -> None:
     """Workers that are busy with them come to ours later; workers that do nothing are broken."""
-    older = write(scene, stranger(scene), 30, age_s=10)
-    events = write(scene, scene.tenants.create(), 1)
+    older = write(scene.db, stranger(scene), 30, age_s=10)
+    events = write(scene.db, scene.tenants.create(), 1)
     with worker(scene.target.database_url, delivers(older), PATIENCE_S / 10), pytest.raises(expected):
         scene.delivered(events)
 
@@ -144,11 +171,40 @@ def test_older_events_of_other_drills(
 def test_what_younger_events_passed_fails(scene: Scene) -> None:
     """Older events wait, too; but others, written long after ours, were delivered."""
     other = stranger(scene)
-    write(scene, other, 3, age_s=60)
-    events = write(scene, scene.tenants.create(), 1, age_s=30)
-    younger = write(scene, other, 30)
+    write(scene.db, other, 3, age_s=60)
+    events = write(scene.db, scene.tenants.create(), 1, age_s=30)
+    younger = write(scene.db, other, 30)
     with (
         worker(scene.target.database_url, younger, PATIENCE_S / 10),
         pytest.raises(AssertionError, match="observed nothing"),
     ):
+        scene.delivered(events)
+
+
+def test_what_was_forgotten_while_others_come_at_once_fails(scene: Scene) -> None:
+    """The workers are prompt, and one event is not delivered."""
+    events = write(scene.db, scene.tenants.create(), 1)
+    with everything_but(scene, events), pytest.raises(AssertionError, match="observed nothing"):
+        scene.delivered(events)
+
+
+def test_what_a_worker_holds_for_ever_fails(scene: Scene) -> None:
+    """The event is claimed all the time, and other events come at once."""
+    events = write(scene.db, scene.tenants.create(), 1)
+    claim = "update public.event_outbox set claimed_until = now() + interval '1 hour' where event_id = %s"
+    execute(scene.db, claim, events[0])
+    with everything_but(scene, events), pytest.raises(AssertionError, match="observed nothing"):
+        scene.delivered(events)
+
+
+def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came just after the last look, while another tenant's event was asked for."""
+    events = write(scene.db, scene.tenants.create(), 1)
+
+    def late(*_: object) -> NoReturn:
+        deliver(scene.db, events[0])
+        raise AssertionError
+
+    with everything_but(scene, events):
+        monkeypatch.setattr(scene, "late", late)
         scene.delivered(events)

@@ -1,0 +1,18 @@
+-- How the workers get on: whether they processed something of these tenants, or of anybody, within so many seconds; whether
+-- they hold something of theirs; and whether what waits of theirs was passed over by events so many seconds younger.
+with given as (
+  select %s::uuid[] as ids, make_interval(secs => %s::float8) as lately, make_interval(secs => %s::float8) as younger
+), waiting as (
+  select min(o.inserted_at) as since, coalesce(bool_or(o.claimed_until > now()), false) as held
+  from given join public.event_outbox o on o.company_id = any(given.ids) and o.processed_at is null and o.dead_at is null
+), processed as (
+  select o.inserted_at, o.processed_at, coalesce(o.company_id = any(given.ids), false) as own
+  from given join public.event_outbox o on o.processed_at > clock_timestamp() - given.lately
+)
+select waiting.held,
+       exists (select from processed where own) as own_moved,
+       exists (select from processed) as moved,
+       exists (
+         select from given, processed where not own and processed.inserted_at > waiting.since + given.younger
+       ) as passed_over
+from waiting

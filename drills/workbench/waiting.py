@@ -1,0 +1,259 @@
+"""Waits of a drill for what its tenants cause: each polls until a deadline.
+
+`Waiting.late` alone decides what a missed deadline means. Where the target answered and had nothing else to do, it is a
+failure. Where its workers were slow or busy with other events, or it did not answer, the check is unknown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import psycopg
+
+from drills.workbench.database import query
+from drills.workbench.tenant_data import TenantData
+from gates.deployment.client import NoAnswer
+from gates.deployment.database import Connection, backend_of, execute, value
+from gates.deployment.dialect.current import written
+from gates.deployment.requests import Request
+
+T = TypeVar("T")
+
+DUE_S, PATIENCE_S = 2.0, 6.0
+"""When an effect is due, and how long a check waits for it. It is three times that, for machines that are busy."""
+
+LONGEST = 3
+"""So many times as long it waits at most, while some of what it waits for still comes."""
+POLL_S = 0.02
+STALL_S = 1.0
+"""Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
+ON_THE_WAY = 10
+"""So many round trips go into a wait on top of what the target may take: an act and a few looks at its effect."""
+
+QUIET_S = 0.4
+"""How long nothing must have changed before a tenant counts as quiet."""
+
+TOGETHER_S, CLOSE_S = 0.1, 0.05
+"""By how much times may disagree with the order of delivery: of rows of one transaction, and of rows of two that were
+written in the right order. A row may have the time at which its transaction began, before it had to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How workers get on, see sql/pace.sql. held: they hold what is of the check's own tenants."""
+
+    held: bool
+    own_moved: bool
+    moved: bool
+    passed_over: bool
+
+    @property
+    def at_work(self) -> bool:
+        """Whether they are on their way to what the check waits for."""
+        return self.own_moved or (self.held and self.moved)
+
+
+@dataclass
+class Waiting(TenantData):
+    """The doors of one check, and its waits. `wait_scale` is a factor on every wait that ends in a judgement: the
+    project's own tests, which plant defects on a quiet machine, wait less. `trip_s`: a round trip to the farther door.
+    """
+
+    wait_scale: ClassVar[float] = 1.0
+    trip_s: ClassVar[float] = 0.0
+
+    @property
+    def way_s(self) -> float:
+        """What the distance adds to a limit: every limit of a drill grows by it."""
+        return ON_THE_WAY * self.trip_s
+
+    @property
+    def stall_s(self) -> float:
+        """What takes longer than this stands still."""
+        return STALL_S + self.way_s
+
+    def patience_s(self, within_s: float) -> float:
+        """How long to wait from here for what a target may take so long for."""
+        return within_s * self.wait_scale + self.way_s
+
+    def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
+        """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says. The deadline
+        moves on while workers deliver, or hold, what is of the check's own tenants, until `LONGEST` ends it.
+        """
+        within_s = self.patience_s(within_s)
+        begun = before = time.monotonic()
+        deadline, stalled_s = begun + within_s, 0.0
+        while True:
+            found = probe()
+            if found:
+                return found
+            now = time.monotonic()
+            stalled_s, before = max(stalled_s, now - before), now
+            if now > deadline:
+                deadline += within_s / 3
+                if deadline > begun + LONGEST * within_s or not self._pace(within_s).at_work:
+                    try:
+                        self.late(what, now - begun, stalled_s)
+                    except AssertionError:
+                        if found := probe():
+                            return found
+                        raise
+            time.sleep(every_s)
+
+    def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
+        """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
+        deadline = time.monotonic() + self.patience_s(within_s)
+        while not (found := probe()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return found
+
+    def looks_through(
+        self, acts: Sequence[Callable[[], object]], look: str, *params: object, within_s: float
+    ) -> list[Any]:
+        """What the server sees with a statement of two columns (what is seen, how many of the acts have come to their
+        end), from before the first act on. Each act is done once the end of the one before was seen, in this time.
+        All that changed: when the look before began, when this one had ended (Unix seconds), and what was seen: it
+        came about between the two.
+        """
+        statement, given = written(look, params)
+        steps: SimpleQueue[int] = SimpleQueue()
+
+        def hear(said: psycopg.errors.Diagnostic) -> None:
+            name, _, step = str(said.message_primary).rpartition(" ")
+            if name == "replaygate look":
+                steps.put(int(step))
+
+        with self.transaction() as watching, ThreadPoolExecutor(1) as beside:
+            patience_s = self.patience_s(within_s)
+            limit_s = len(acts) * patience_s + 10 * STALL_S
+            settings = {
+                "replaygate.look": psycopg.ClientCursor(watching).mogrify(statement.encode(), given),
+                "replaygate.look_steps": str(len(acts)),
+                "replaygate.look_s": str(patience_s),
+                "statement_timeout": f"{limit_s:.0f}s",
+            }
+            watching.may_be_kept = False
+            watching.answer_limit_s = limit_s + STALL_S
+            watching.add_notice_handler(hear)
+            calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+            execute(watching, f"select {calls}", *itertools.chain.from_iterable(settings.items()))
+            looking = beside.submit(execute, watching, query("look_often"))
+            looking.add_done_callback(lambda _: steps.put(len(acts)))
+            done = 0
+            while (reached := steps.get(timeout=watching.answer_limit_s)) < len(acts):
+                for act in acts[done : reached + 1]:
+                    act()
+                done = reached + 1
+            looking.result()
+            return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))
+
+    def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
+        """Whether a session comes to wait, in that time, for what the connection holds."""
+        ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+        holder = backend_of(held)
+        return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
+
+    def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
+        """A deadline passed: a failure where the target answers promptly, workers deliver another tenant's event, or
+        nothing, and neither we nor the database stood still meanwhile (stalled_s: the longest time between two looks);
+        else unknown.
+        """
+        missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
+        self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")
+        self.seen.require(self.prompt(), f"{missed}, and the target did not answer within {limit_s:g} s")
+        pace = self._pace(waited_s)
+        self.seen.require(not pace.own_moved, f"{missed}; what is there comes slowly, one by one")
+        if pace.moved and not pace.passed_over:
+            event = self.write_outbox(self.company("beside"))
+            prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
+            slow = (
+                f"{missed}; an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
+            )
+            self.seen.require(prompt, slow)
+        due = f"due within {DUE_S:g} s with nothing waiting"
+        raise AssertionError(f"{what}: observed nothing in {waited_s:.3g} s; {due}. Look at the workers")
+
+    def _pace(self, waited_s: float) -> Pace:
+        """How the workers get on after a wait of so long."""
+        return Pace(**self.one(query("pace"), self.tenants.created, waited_s / 3, waited_s / 2))
+
+    def prompt(self) -> bool:
+        """Whether the target answers, and the database commits, without delay: nobody's machine stands still."""
+        try:
+            answer = self.http.send(Request("GET", "/healthz"), timeout_s=self.stall_s)
+        except NoAnswer:
+            return False
+        started = time.monotonic()
+        for company in self.tenants.created[-1:]:
+            self.rows("update public.companies set name = name where id = %s", company)
+        return answer.status == 200 and time.monotonic() - started < self.stall_s
+
+    def delivered(self, events: Sequence[str], *, within_s: float = PATIENCE_S, when: str = "") -> None:
+        """Wait until every event has its effect, and assert that none has two. `when`: under which fault."""
+        wanted = set(events)
+        what = f"effects of {len(wanted)} events{when}"
+        self.until(lambda: wanted <= set(self.effects(events)), what, within_s=within_s)
+        twice = {e: n for e, n in self.effects(events).items() if n > 1}
+        if twice:
+            self.seen.witness = dict(twice)
+        assert not twice, f"{len(twice)} of {len(wanted)} events have more than one effect"
+        self.seen.count(len(wanted))
+
+    def ended(self, run: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Wait until a run has ended; its row. A run that nothing can end any more is told from one that is slow."""
+
+        def probe() -> dict[str, Any]:
+            return self.one(query("run") + " and status <> 'started'", run)
+
+        try:
+            return self.until(probe, f"the end of replay run {run}", within_s=within_s)
+        except AssertionError:
+            assert self.one(query("run"), run), f"there is no replay run {run}, which the answer named"
+            assert self.number(query("unfinished"), run), (
+                f"replay run {run} is still started after {within_s:g} s, though none of its items is on its way:"
+                " nothing ends it"
+            )
+            raise
+
+    def quiet(self, company: str, *, within_s: float = 2.0) -> None:
+        """Wait until nothing of a tenant is in flight and nothing has changed for a moment, or the time is over."""
+        state, since = self._moves(company), time.monotonic()
+        deadline = since + within_s + self.way_s
+        while time.monotonic() < min(deadline, since + QUIET_S):
+            time.sleep(POLL_S)
+            now = self._moves(company)
+            if now != state or now[0]:
+                state, since = now, time.monotonic()
+
+    def _moves(self, company: str) -> tuple[int, int, int]:
+        row = self.one(query("progress"), company)
+        return int(row["flying"]), int(row["processed"]), int(row["dead"])
+
+    def in_order(self, events: Sequence[str]) -> None:
+        """Assert that events, all delivered, were delivered in this order.
+
+        Equal times say nothing, and neither do small differences between rows of one transaction: they became visible
+        together, and a statement over many rows reads the clock in any order. See CLOSE_S for those of two.
+        """
+        found: list[dict[str, Any]] = []
+
+        def probe() -> bool:
+            found[:] = self.rows(query("processed_in_order"), list(events))
+            return len(found) == len(events) and all(r["at"] is not None for r in found)
+
+        self.seen.require(self.until_true(probe, within_s=PATIENCE_S), "not every event is marked as processed")
+        for before, after in itertools.pairwise(found):
+            first, second = int(before["tx"]), int(after["tx"])
+            allowed_s = TOGETHER_S if first == second else CLOSE_S if first < second else 0.0
+            late = float(before["at"]) - float(after["at"]) > allowed_s
+            if late:
+                self.seen.witness = [{k: str(v) for k, v in r.items()} for r in (before, after)]
+            assert not late, f"event {after['event']} of the same key was delivered before {before['event']}"
+            self.seen.count()
