@@ -112,7 +112,7 @@ def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[
 
 
 def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
-    seen: dict[str, bool | GateRun] = {}
+    seen: dict[str, bool | str | GateRun] = {}
 
     def ask(when: str) -> str:
         answer = bench.witness(fault)
@@ -121,13 +121,22 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
         seen[when] = answer
         return ""
 
+    def put_in() -> str:
+        try:
+            bench.put_in(fault)
+        except psycopg.OperationalError:  # the database is away, or busy: that says nothing of the fault
+            raise
+        except psycopg.DatabaseError as error:
+            seen["refused"] = f"{type(error).__name__}: {error}"
+        return str(seen.get("refused", ""))
+
     def step(act: Callable[[], object]) -> str:
         act()
         return ""
 
     error = (
         ask("witness_before")
-        or step(lambda: bench.put_in(fault))
+        or put_in()
         or ask("witness_on")
         or step(lambda: seen.update(run=look()))
         or ask("witness_still_on")
