@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
+from gates.proof.lanes import side_by_side
 from gates.proof.relay import RelayOptions, Tap, relay
 from gates.stack.errors import StackError
 
@@ -171,7 +171,7 @@ class Campaign:
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
         waiting, stop = deque(ordered), threading.Event()
-        with ThreadPoolExecutor(self.lanes, "campaign") as pool:
+        with side_by_side(self.lanes, "campaign") as pool:
             lanes = []
             for n in range(min(self.lanes, len(ordered))):
                 own = dataclasses.replace(self, clean=f"clean-{n}", over=lambda: stop.is_set() or self.over())
