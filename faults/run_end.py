@@ -68,6 +68,28 @@ def _ends_as_it_starts(probe: Probe) -> bool:
 
 
 @worker(
+    "The brake of one run marks all runs: those of others end as stopped, though all their items succeed.",
+    lambda p: _stops_a_neighbour(p),
+    (f"{LIFE}/stop-is-of-one-run",),
+    names=("other run",),
+)
+def stops_every_run(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("return_unattempted", "FROM refund f\n  WHERE r.id = %(run_id)s::uuid", "FROM refund f")
+    )
+
+
+def _stops_a_neighbour(probe: Probe) -> bool:
+    with probe.tenant() as failing, probe.tenant() as company:
+        probe.letters(company, 1, **SLOW)
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.letters(failing, 5, **FAILS)
+        probe.settled(probe.replay(failing).json()["replay_run_id"])
+        probe.settled(run)
+        return bool(probe.value("SELECT status = 'stopped' FROM replay_runs WHERE id = %s", run))
+
+
+@worker(
     "A replayed item is resolved without an effect.",
     lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
     ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),
