@@ -175,6 +175,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     stopped, _, _ = _stopped_run(scene)
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
     now = scene.value("select status from public.replay_runs where id = %s", run)
+    assert now != "stopped", "the other run is stopped with items on their way; due: started"
     scene.seen.require(now == "started", f"the other run is {now!r} already: nothing was stopped beside it")
     row = scene.ended(run, within_s=15)
     ending = (
