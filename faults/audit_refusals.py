@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 from faults.audit import AUDIT, paused_rows
 from faults.catalogue import service
+from faults.probe import Probe
 from replay_service.audit import RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -27,3 +29,27 @@ def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
             self._count(note)
 
     return dataclasses.replace(release, refusals=Gathering(release.database))
+
+
+@service(
+    "What a company's admin is forbidden is on record under `all`: the company never sees it.",
+    lambda p: _forbidden_of_own(p) == 0,
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("own company",),
+)
+def forbidden_under_all(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Lumping(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            await super().note(conn, dataclasses.replace(note, scope="all") if note.code == "forbidden" else note)
+
+    return dataclasses.replace(release, refusals=Lumping(release.database))
+
+
+def _forbidden_of_own(probe: Probe) -> int:
+    with probe.tenant() as company, probe.tenant() as own:
+        token = probe.token({"role": "company_admin", "company_id": own})
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
+        rows = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
+        return int(probe.value(rows, own))

@@ -173,6 +173,24 @@ def _refuses_many_lists(probe: Probe) -> bool:
 
 
 @service(
+    "A member's name in a payload may hold U+0000 or half a character: it is read without them.",
+    lambda p: _takes_any_name(p),
+    ("drill/http-surface/signs-in-text",),
+    names=("member named",),
+)
+def names_in_a_payload_are_not_examined(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        return read_event(re.sub(rb'"\\u(?:0000|d800)":', b'"":', raw))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _takes_any_name(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"\0": 1}).status_code == 202
+
+
+@service(
     "On the direct path the agent's failure is not heard of: the event is accepted as done.",
     lambda p: _is_accepted_though_failing(p),
     ("drill/flags/direct-path-fails-as-a-whole",),

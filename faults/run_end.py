@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.altered import altered, altered_worker
+from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, LIFE, SLOW, after_run
 from faults.probe import Probe
+from replay_service.parts import Parts
+from replay_service.settings import Settings
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -43,6 +45,48 @@ def never_ends(settings: WorkerSettings) -> WorkerParts:
 )
 def end_not_stamped(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("finish_run", ", completed_at = clock_timestamp()", ""))
+
+
+@service(
+    "A run has the time of its end as soon as it starts.",
+    lambda p: _ends_as_it_starts(p),
+    ("drill/pause/stops-a-running-replay",),
+    names=("completed_at",),
+)
+def ends_as_it_starts(settings: Settings) -> Parts:
+    return altered(settings, "finish_request", ("CASE WHEN %(status)s = 'completed' THEN now() END", "now()"))
+
+
+def _ends_as_it_starts(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 3, **SLOW)
+        run = probe.replay(company).json()["replay_run_id"]
+        early = "SELECT status = 'started' AND completed_at IS NOT NULL FROM replay_runs WHERE id = %s"
+        found = bool(probe.value(early, run))
+        probe.settled(run)
+        return found
+
+
+@worker(
+    "The brake of one run marks all runs: those of others end as stopped, though all their items succeed.",
+    lambda p: _stops_a_neighbour(p),
+    (f"{LIFE}/stop-is-of-one-run",),
+    names=("other run",),
+)
+def stops_every_run(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings, ("return_unattempted", "FROM refund f\n  WHERE r.id = %(run_id)s::uuid", "FROM refund f")
+    )
+
+
+def _stops_a_neighbour(probe: Probe) -> bool:
+    with probe.tenant() as failing, probe.tenant() as company:
+        probe.letters(company, 1, **SLOW)
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.letters(failing, 5, **FAILS)
+        probe.settled(probe.replay(failing).json()["replay_run_id"])
+        probe.settled(run)
+        return bool(probe.value("SELECT status = 'stopped' FROM replay_runs WHERE id = %s", run))
 
 
 @worker(

@@ -162,6 +162,29 @@ def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
     scene.seen.count(2)
 
 
+@pytest.mark.waits(4)
+@drill("drill/lifecycle/stop-is-of-one-run", covers=("E10",))
+def test_stop_is_of_one_run(scene: Scene) -> None:
+    """A run whose items succeed is completed, also where another tenant's run was stopped meanwhile.
+
+    One customer's broken partner would end everybody's recovery.
+    """
+    scene.claims_drill_agent()
+    other = scene.company("b", items=2, payload=as_jsonb({"drill": {"delay_ms": 5000}}))
+    run = str(scene.run(other, max=2)["replay_run_id"])
+    stopped, _, _ = _stopped_run(scene)
+    scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
+    now = scene.value("select status from public.replay_runs where id = %s", run)
+    assert now != "stopped", "the other run is stopped with items on their way; due: started"
+    scene.seen.require(now == "started", f"the other run is {now!r} already: nothing was stopped beside it")
+    row = scene.ended(run, within_s=15)
+    ending = (
+        f"{row['success_count']} of 2 items of the other run succeeded, and it is {row['status']!r}; due: completed"
+    )
+    assert row["status"] == "completed", ending
+    scene.seen.count(2)
+
+
 def _quick_alone(scene: Scene, slow: str) -> None:
     """End the check as unknown unless a run that nothing can hold up ends quickly, by the database's times."""
     scene.ended(slow, within_s=15)

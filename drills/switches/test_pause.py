@@ -11,6 +11,7 @@ import pytest
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.loans import LiveRow
 from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
@@ -203,6 +204,9 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     assert after - at_pause <= 10, f"{after - at_pause} items were delivered after the pause; at most 10 are in flight"
     status = scene.value("select status from public.replay_runs where id = %s", run)
     assert status == "started", f"the paused run is {status!r} with {30 - after} items to go"
+    if current().has("replay_runs", "completed_at"):
+        ended_at = scene.value("select completed_at from public.replay_runs where id = %s", run)
+        assert ended_at is None, f"the paused run has completed_at {ended_at} with {30 - after} items to go"
     scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
     scene.quiet(company)
     assert scene.number(done, run) == after, "the paused run went on, beside another tenant's"

@@ -180,7 +180,7 @@ class OpenBench(Protocol):
 @contextmanager
 def bench(options: StackOptions, environ: Mapping[str, str], kind: TargetKind) -> Iterator[Bench]:
     """A stack for the time of a `with` block."""
-    stack = Stack(options, environ)
+    stack = Stack(options, environ, cancelled=programs.is_called_off)
     stack.start()
     made = Bench(stack, environ, kind)
     try:

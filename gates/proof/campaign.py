@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
+from gates.proof.lanes import side_by_side
 from gates.proof.relay import RelayOptions, Tap, relay
 from gates.stack.errors import StackError
 
@@ -112,7 +112,7 @@ def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[
 
 
 def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
-    seen: dict[str, bool | GateRun] = {}
+    seen: dict[str, bool | str | GateRun] = {}
 
     def ask(when: str) -> str:
         answer = bench.witness(fault)
@@ -121,13 +121,22 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
         seen[when] = answer
         return ""
 
+    def put_in() -> str:
+        try:
+            bench.put_in(fault)
+        except psycopg.OperationalError:  # the database is away, or busy: that says nothing of the fault
+            raise
+        except psycopg.DatabaseError as error:
+            seen["refused"] = f"{type(error).__name__}: {error}"
+        return str(seen.get("refused", ""))
+
     def step(act: Callable[[], object]) -> str:
         act()
         return ""
 
     error = (
         ask("witness_before")
-        or step(lambda: bench.put_in(fault))
+        or put_in()
         or ask("witness_on")
         or step(lambda: seen.update(run=look()))
         or ask("witness_still_on")
@@ -162,7 +171,7 @@ class Campaign:
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
         waiting, stop = deque(ordered), threading.Event()
-        with ThreadPoolExecutor(self.lanes, "campaign") as pool:
+        with side_by_side(self.lanes, "campaign") as pool:
             lanes = []
             for n in range(min(self.lanes, len(ordered))):
                 own = dataclasses.replace(self, clean=f"clean-{n}", over=lambda: stop.is_set() or self.over())

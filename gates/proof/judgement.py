@@ -54,7 +54,8 @@ class GateRun:
 @dataclass(frozen=True, slots=True)
 class FaultFacts:
     """What was recorded about one fault. None: it did not come to this. The four answers of the witness are those
-    before the fault was put in, before the run, after the run, and after the fault was taken out.
+    before the fault was put in, before the run, after the run, and after the fault was taken out. refused: why the
+    database did not take it.
     """
 
     before: GateRun | None = None
@@ -65,6 +66,7 @@ class FaultFacts:
     witness_after: bool | None = None
     after: GateRun | None = None
     error: str = ""
+    refused: str = ""
     seconds: float = 0.0
 
 
@@ -116,6 +118,8 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
 
 def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
     """Why nothing can be said about the fault, or None."""
+    if facts.refused:
+        return Status.NOT_INSTALLED, f"it could not be put in: {facts.refused}"
     if facts.error:
         return Status.HARNESS_ERROR, facts.error
     for when, run in (("before", facts.before), ("after", facts.after)):

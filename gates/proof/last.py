@@ -58,5 +58,6 @@ def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
     for name, one in suites.items():
         wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""
         held = "; held: " + "; ".join(f"{run}: {why}" for run, why in one["held"].items()) if one["held"] else ""
-        lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}")
+        anew = f"; {summary.drawn_anew(one['drawn_anew'])}" if one.get("drawn_anew") else ""
+        lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}{anew}")
     return Markdown.of_lines(summary.items(lines or ["none was kept yet"]))

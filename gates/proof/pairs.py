@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
@@ -15,19 +15,29 @@ from gates.proof.trial import ProofPart, Trial
 from gates.verdict import Decision
 
 PAIRS = 200
+DRAWS = 3
+"""So often at most pairs are drawn: for those that cannot be in together, the next ones of the same draw."""
 ALLOWED = (Decision.HOLD, Decision.ROLLBACK)
 
 
 def pairs(
-    faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind, count: int, seed: str
+    faults: Sequence[Fault],
+    catalogue: Sequence[CheckSpec],
+    wanted: TargetKind,
+    count: int,
+    seed: str,
+    without: Container[str] = (),
 ) -> list[Fault]:
     """So many pairs, drawn by the seed, of faults that the short way can show without a load and the same run sees:
-    half of them of one area, where one fault is likeliest to hide the other, half of two.
+    half of them of one area, where one fault is likeliest to hide the other, half of two. Instead of those `without`
+    come the next ones.
     """
-    able = [f for f in faults if not f.is_noop and is_short(f, catalogue) and not is_loaded(f, catalogue)]
-    scopes = {f.id: scope_of(f, catalogue, wanted) for f in able}
-    areas = {f.id: {s.id.split("/")[1] for s in catalogue if f.declares(s.id)} for f in able}
-    fit = [(a, b) for a, b in combinations(able, 2) if scopes[a.id] == scopes[b.id] and _fit(a, b)]
+    own = {f.id: [s for s in catalogue if f.declares(s.id)] for f in faults}
+    able = [f for f in faults if not f.is_noop and is_short(f, own[f.id]) and not is_loaded(f, own[f.id])]
+    scopes = {f.id: scope_of(f, own[f.id], wanted) for f in able}
+    areas = {f.id: {s.id.split("/")[1] for s in own[f.id]} for f in able}
+    alike = ((a, b) for a, b in combinations(able, 2) if scopes[a.id] == scopes[b.id])
+    fit = [(a, b) for a, b in alike if _fit(a, b) and _name(a, b) not in without]
     ordered = sorted(fit, key=lambda p: hashlib.sha256(f"{seed} {p[0].id} {p[1].id}".encode()).digest())
     near = [p for p in ordered if areas[p[0].id] & areas[p[1].id]][: count // 2]
     far = [p for p in ordered if not areas[p[0].id] & areas[p[1].id]][: count - len(near)]
@@ -39,10 +49,14 @@ def _fit(first: Fault, second: Fault) -> bool:
     return not first.kind is second.kind is Kind.PROXY
 
 
+def _name(first: Fault, second: Fault) -> str:
+    return f"{first.id} + {second.id}"
+
+
 def pair(first: Fault, second: Fault) -> Fault:
     """Both faults as one: seen by the checks of either, named by the names of either."""
     return Fault(
-        f"{first.id} + {second.id}",
+        _name(first, second),
         f"{first.breaks} {second.breaks}",
         Kind.PAIR,
         None,

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +24,50 @@ from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stack import extra
+from gates.stack.stack import Cancelled
 from gates.stages.suite import LAUNCHER, ROOT
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
 
 LIST_TIMEOUT_S = 30.0
 RUN_TIMEOUT_S = 600.0
 GRACE_S = 15.0
+PROMPT_S = 3.0
+"""So long programs may take for their end where the proof itself is ended."""
 TAIL_CHARACTERS = 600
+
+
+_CALLED_OFF, _STARTING = threading.Event(), threading.Lock()
+_STARTED: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()
+
+
+def is_called_off() -> bool:
+    return _CALLED_OFF.is_set()
+
+
+def go_on() -> None:
+    """Programs may be started."""
+    _CALLED_OFF.clear()
+
+
+def call_off() -> None:
+    """End every program, and let none be started: whoever waits for one, or would start one, gets Cancelled."""
+    with _STARTING:
+        _CALLED_OFF.set()
+        living = [one for one in _STARTED if one.poll() is None]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for one in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.pid, number)
+        until = time.monotonic() + PROMPT_S
+        while any(one.poll() is None for one in living) and time.monotonic() < until:
+            time.sleep(0.02)
+        living = [one for one in living if one.poll() is None]
+
+
+def insist() -> None:
+    """Raise Cancelled where programs were called off."""
+    if is_called_off():
+        raise Cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +104,40 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
         out, err = process.communicate(timeout=GRACE_S)
         code = None
     except BaseException:
-        end(process)
+        end(process, patience_s=PROMPT_S)
         raise
+    insist()
     return FinishedProgram(code, out, err, time.monotonic() - started)
 
 
 def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT, **pipes: Any) -> subprocess.Popen[str]:
-    """Start a program in a session of its own, with pipes; the kernel ends it when we end."""
+    """Start a program in a session of its own, with pipes; the kernel ends it when we end. Raise Cancelled where
+    programs were called off.
+    """
     me = (str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1")
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(LAUNCHER), *me, *words],
-        cwd=cwd,
-        env=dict(environ),
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes},
-    )
+    with _STARTING:
+        insist()
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(LAUNCHER), *me, *words],
+            cwd=cwd,
+            env=dict(environ),
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes},
+        )
+        _STARTED.add(process)
+    return process
 
 
-def end(process: subprocess.Popen[str], gently: signal.Signals = signal.SIGTERM) -> None:
+def end(process: subprocess.Popen[str], gently: signal.Signals = signal.SIGTERM, patience_s: float = GRACE_S) -> None:
     """End a program and its process group, gently first."""
     for number in (gently, signal.SIGKILL):
         if process.poll() is not None:
             return
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
-            process.wait(timeout=GRACE_S)
+            process.wait(timeout=patience_s)
 
 
 def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, list[str]]:

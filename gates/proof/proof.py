@@ -33,6 +33,8 @@ class Proof:
     compared: tuple[tuple[Cell, Cell], ...] = ()
     trials: tuple[Trial, ...] = ()
     pending: tuple[str, ...] = ()
+    drawn_anew: Mapping[str, str] = field(default_factory=dict)
+    """Pairs that could not be in together, and why: others were shown instead."""
     unpassed_nowhere: tuple[str, ...] = ()
     """HTTP checks that passed on every degenerate server: they would pass on nothing at all."""
     costs: dict[str, Cost] = field(default_factory=dict)
@@ -174,6 +176,7 @@ class Proof:
             "decisions": {k: v for k, v in sorted(Counter(t.decision or "none" for t in made).items())},  # noqa: C416
             "wrong": [t.name for t in made if not t.ok],
             "held": dict(held) if suite is ProofPart.HEALTHY else {},
+            "drawn_anew": {k: v[:MOST_REASON] for k, v in self.drawn_anew.items()} if suite is ProofPart.PAIRS else {},
         }
 
     def dump(self) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from gates import record
@@ -20,14 +21,14 @@ from gates.proof.degenerate import SERVERS, never_unpassed
 from gates.proof.fault import Fault
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
-from gates.proof.judgement import Cell, FaultFacts, GateRun
+from gates.proof.judgement import Cell, FaultFacts, GateRun, Status
 from gates.proof.kept import KeptTrials, seconds_of
 from gates.proof.matrix import Matrix
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.equivalents import equivalents
 from gates.proof.page import page
-from gates.proof.pairs import as_trial
+from gates.proof.pairs import DRAWS, as_trial
 from gates.proof.proof import Proof
 from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
 from gates.proof.short import ShortWay, is_loaded
@@ -64,6 +65,8 @@ class Prover:
         if request.resume:
             self._before_s = seconds_of(request.out / LAST, self._source)
         self._kept = KeptTrials(request.out, self._key, resume=request.resume)
+        self._apart: dict[str, str] = {}
+        """Pairs that could not be in together, and why: others were drawn."""
         self._due: list[str] = []
         """Trials that were asked for, of suites that may be ended before each of them was begun."""
 
@@ -107,19 +110,35 @@ class Prover:
         return max(1, self._request.lanes // LANES_A_GATE)
 
     def _run_pairs(self) -> None:
-        """Each pair by the short way; the whole gate has the last word on those that it did not see, if it is asked."""
-        unseen: list[Fault] = []
+        """As many pairs as were asked for: others are drawn for those that cannot be in together. What somebody named
+        is not drawn anew.
+        """
+        for left in reversed(range(DRAWS)):
+            asked = {f.id: f for f in chosen_pairs(self._request, self._apart)}
+            apart = self._show_pairs(self._not_right(ProofPart.PAIRS, asked))
+            if not apart or not left or self._request.only or self._is_over():
+                return
+            self._apart |= apart
+            self._due = [name for name in self._due if name.partition("/")[2] not in apart]
 
-        def done(cell: Cell) -> None:
-            if cell.as_declared or self._request.short:
+    def _show_pairs(self, due: Sequence[Fault]) -> dict[str, str]:
+        """Each pair by the short way; the whole gate has the last word on those that it did not see, if it is asked.
+        Why some could not be in together.
+        """
+        unseen: list[Fault] = []
+        apart: dict[str, str] = {}
+
+        def done(cell: Cell, *, is_last: bool = self._request.short) -> None:
+            if cell.status is Status.NOT_INSTALLED:
+                apart[cell.fault.id] = cell.reason
+            elif cell.as_declared or is_last:
                 self._trial_done(as_trial(cell))
             else:
                 unseen.append(cell.fault)
 
-        due = self._not_right(ProofPart.PAIRS, {f.id: f for f in chosen_pairs(self._request)})
         dataclasses.replace(self._short_way(), done=done).run(due)
-        campaign = self._campaign()
-        dataclasses.replace(campaign, done=lambda cell: self._trial_done(as_trial(cell))).run(unseen)
+        dataclasses.replace(self._campaign(), done=partial(done, is_last=True)).run(unseen)
+        return apart
 
     def _run_mutants(self) -> None:
         request = self._request
@@ -139,7 +158,7 @@ class Prover:
 
     def _not_right(self, suite: ProofPart, asked: Mapping[str, Asked]) -> list[Asked]:
         """Those of a suite, by name, that an earlier run did not see come out right; all of them are due."""
-        self._due += [f"{suite}/{name}" for name in asked]
+        self._due += [name for name in (f"{suite}/{one}" for one in asked) if name not in self._due]
         return [one for name, one in asked.items() if not self._kept.is_right(f"{suite}/{name}")]
 
     def _is_over(self) -> bool:
@@ -227,6 +246,7 @@ class Prover:
                 *(name for name in self._due if name not in self._kept),
             ),
             costs=self._costs,
+            drawn_anew=self._apart,
             unpassed_nowhere=unpassed_nowhere(self._kept.all, [s.id for s in seen]),
             catalogue=seen,
             source=self._source,

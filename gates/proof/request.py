@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,12 +88,12 @@ def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     return tuple(decided(fault, request.policy.catalogue) for fault in sample)
 
 
-def chosen_pairs(request: ProofRequest) -> list[Fault]:
-    """The pairs that are asked for."""
+def chosen_pairs(request: ProofRequest, without: Container[str] = ()) -> list[Fault]:
+    """The pairs that are asked for, others instead of those `without`."""
     in_production = request.kind is TargetKind.PRODUCTION
     known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]
     faults = [decided(f, request.policy.catalogue) for f in known]
-    made = pairs(faults, request.policy.catalogue, request.kind, request.sample or PAIRS, request.seed)
+    made = pairs(faults, request.policy.catalogue, request.kind, request.sample or PAIRS, request.seed, without)
     return [f for f in made if request.wants(f"{ProofPart.PAIRS}/{f.id}")]
 
 

@@ -39,6 +39,7 @@ class Servant:
         except (OSError, ValueError) as error:
             said = f"exit code {process.poll()}: {self._last_words()}"
             self.close()
+            programs.insist()
             raise StackError(
                 f"{' '.join(self.words[1:])} did not answer within {timeout_s:.0f} s ({error}), {said}; allowed: one "
                 "line of JSON. See its last words"

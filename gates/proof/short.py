@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
+from gates.proof.lanes import side_by_side
 from gates.proof.servant import Servant
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
@@ -256,7 +256,7 @@ class ShortWay:
         made = groups(faults, self.policy.catalogue, self.wanted)
         waiting = deque(sorted(made, key=_length, reverse=True))  # what is begun last ends last
         stop = threading.Event()
-        with ThreadPoolExecutor(self.lanes) as pool:
+        with side_by_side(self.lanes) as pool:
             lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]
             try:
                 for lane in lanes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gates.proof.judgement import Cell, Status
 from gates.proof.mutants.tally import tally
@@ -63,6 +63,8 @@ def _of_trials(proof: Proof) -> list[str]:
             wrong = [t.name for t in trials if not t.ok]
             tail = f"; not as due: {', '.join(wrong)}" if wrong else ""
             said.append(f"{suite}: {len(trials) - len(wrong)} of {len(trials)} as due{tail}")
+    if proof.drawn_anew:
+        said.append(f"{ProofPart.PAIRS}: {drawn_anew(proof.drawn_anew)}")
     if proof.healthy_runs:
         bound = f"; {proof.bound} with 95 % confidence (3/R)" if proof.bound else ""
         said.append(f"healthy deployments rolled back: {proof.rollbacks} of {proof.healthy_runs} runs{bound}")
@@ -75,6 +77,12 @@ def _of_trials(proof: Proof) -> list[str]:
     if proof.unpassed_nowhere:
         said.append(f"passed on every degenerate server: {', '.join(proof.unpassed_nowhere)}")
     return said
+
+
+def drawn_anew(why: Mapping[str, str]) -> str:
+    """How many pairs could not be in together, so that others were drawn, and which."""
+    each = "; ".join(f"{name} ({said[:MOST_REASON]})" for name, said in why.items())
+    return f"{len(why)} that could not be in together were drawn anew: {each}"
 
 
 def terminal(proof: Proof) -> Terminal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from gates.evidence import TargetKind
 from gates.proof import degenerate, programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.healthy.variants import VARIANTS, Variant
+from gates.proof.lanes import side_by_side
 from gates.proof.servers import serve
 from gates.proof.trial import ProofPart, Trial, broken, trial
 from gates.stack.errors import StackError
@@ -90,7 +90,7 @@ class Trials:
         count = max((self.healthy_runs or len(due)) - len(alone), 0)
         runs = [(beside[n % len(beside)], n // len(beside)) for n in range(count)]
         found = [self._healthy(one, 0) for one in alone]
-        with ThreadPoolExecutor(self.lanes, "healthy") as pool:
+        with side_by_side(self.lanes, "healthy") as pool:
             try:
                 found += pool.map(lambda run: self._healthy(*run), runs)
             finally:

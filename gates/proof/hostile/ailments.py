@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, EMERGENCY, FLAG, PROMOTE, ROLLBACK, Act, HandState
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand
+from gates.proof.lanes import side_by_side
 from gates.stack.postgres import connect
 
 KILL_EVERY_S = 0.3
@@ -328,7 +328,7 @@ AILMENTS: tuple[Ailment, ...] = (
 
 def suffer(hand: Hand, one: Ailment) -> list[str]:
     """Each act on a database that has the ailment. What was wrong, a line each."""
-    with ThreadPoolExecutor(min(AT_ONCE, len(ACTS))) as pool:
+    with side_by_side(min(AT_ONCE, len(ACTS))) as pool:
         found = list(pool.map(lambda act: _act(hand, one, act), ACTS))
     return [f"gate {act.name}: {line}" for act, wrong in zip(ACTS, found, strict=True) for line in wrong]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -14,6 +13,7 @@ from gates.proof.hostile.acts import FLAG, PROMOTE, REASON, ROLLBACK, STEP, Act
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand, through
 from gates.proof.hostile.statements import Blow, Strike
+from gates.proof.lanes import side_by_side
 from gates.stack.postgres import connect
 
 GATES = 20
@@ -28,7 +28,7 @@ def one_step(hand: Hand) -> list[str]:
         lines = [
             (*programs.gate(("promote", "--json", "--reason", REASON)), "--release", f"r{n}") for n in range(GATES)
         ]
-        with ThreadPoolExecutor(GATES) as pool:
+        with side_by_side(GATES) as pool:
             done = list(pool.map(lambda words: programs.run(words, environ, CROWD_TIMEOUT_S), lines))
         after = acts.look(copy)
     said = Counter(acts.result_of(one) or f"exit code {one.code}" for one in done)
@@ -74,14 +74,14 @@ PEOPLE = tuple((act, change) for act in (PROMOTE, ROLLBACK) for change in CHANGE
 def person(hand: Hand, act: Act, change: ManualChange) -> list[str]:
     """A person's change before each statement of the act."""
     seen = hand.statements(act)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with side_by_side(AT_ONCE) as pool:
         found = list(pool.map(lambda number: _person(hand, act, change, number), range(len(seen))))
     return [f"before statement {n + 1} ({seen[n][:60]}): {line}" for n, wrong in enumerate(found) for line in wrong]
 
 
 def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str]:
     strike = Strike(Blow.HOLD, number)
-    with hand.copies.fresh() as copy, through(copy.gate_url, strike) as url, ThreadPoolExecutor(1) as pool:
+    with hand.copies.fresh() as copy, through(copy.gate_url, strike) as url, side_by_side(1) as pool:
         before = acts.look(copy)
         running = pool.submit(act.run, hand.environ, url)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gates.proof import programs
@@ -14,6 +13,7 @@ from gates.proof.hostile.acts import Act
 from gates.proof.hostile.partitions import AT_ONCE, Hand, through
 from gates.proof.hostile.residue import Residue
 from gates.proof.hostile.statements import Strike
+from gates.proof.lanes import side_by_side
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS = 50
@@ -40,7 +40,7 @@ def kills(seed: int, count: int = KILLS) -> list[Kill]:
 
 def kill_act(hand: Hand, act: Act, seed: int, count: int = KILLS) -> list[str]:
     """What was wrong after any of the kills."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with side_by_side(AT_ONCE) as pool:
         found = list(pool.map(lambda one: _kill(hand, act, one), kills(seed, count)))
     return [line for wrong in found for line in wrong]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, ROLLBACK, Act
 from gates.proof.hostile.copies import Copies, Copy
 from gates.proof.hostile.statements import SAID, Blow, Strike
+from gates.proof.lanes import side_by_side
 from gates.proof.relay import RelayOptions, relay
 
 AT_ONCE = 6
@@ -85,7 +85,7 @@ class Hand:
         """Strike at the statements. What was wrong, a line each; empty where all is as it should be."""
         seen = self.statements(one.act)
         numbers = range(len(seen) - 1, -1, -self.every)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with side_by_side(AT_ONCE) as pool:
             found = list(pool.map(lambda n: self._partition(one, Strike(one.blow, n, one.stays)), numbers))
         return [
             f"at statement {n + 1} ({seen[n][:60]}): {line}"

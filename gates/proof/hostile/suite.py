@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
 from gates.proof.hostile.partitions import PARTITIONS, Hand
 from gates.proof.hostile.sieges import SIEGES, Siege, besiege
+from gates.proof.lanes import side_by_side
 from gates.proof.servers import Reply
 from gates.proof.trial import ProofPart, Trial, broken
 from gates.stack.errors import StackError
@@ -129,7 +130,7 @@ class HostileSuite:
                 for _ in range(min(AT_ONCE, len(servers))):
                     bench = benches.enter_context(self.open_bench(TargetKind.STAGING))
                     free.put(Arena(bench, self._folder(), self._policy()))
-                with ThreadPoolExecutor(AT_ONCE) as pool:
+                with side_by_side(AT_ONCE) as pool:
                     for future in as_completed([pool.submit(_trial_of, one, free) for one in servers]):
                         self.done(future.result())
         except StackError as error:

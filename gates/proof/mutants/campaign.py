@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from gates.evidence import CheckSpec
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
+from gates.proof.lanes import side_by_side
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.short import Looker
@@ -96,7 +96,7 @@ class MutantCampaign:
 
     def _on_lanes(self, groups: Sequence[Sequence[Mutant]], show: Callable[[_Lane, Sequence[Mutant]], None]) -> None:
         waiting, stop = deque(groups), threading.Event()
-        with ThreadPoolExecutor(self.lanes) as pool:
+        with side_by_side(self.lanes) as pool:
             lanes = [pool.submit(self._lane, n, waiting, stop, show) for n in range(min(self.lanes, len(waiting)))]
             try:
                 for lane in lanes:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
-from gates.proof import summary
+from gates.proof import last, programs, summary
 from gates.proof.bench import Bench, bench
+from gates.proof.campaign import examined
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.healthy.variants import VARIANTS
-from gates.proof.judgement import FaultFacts, GateRun, Status, judge
+from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.pairs import as_trial, pair, pairs
 from gates.proof.programs import list_faults
 from gates.proof.proof import EXIT_NOT_PROVED
@@ -92,6 +95,93 @@ def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *
     assert as_trial(cell).ok is ok
     assert as_trial(cell).harmful is (decision is Decision.PROMOTE)
     assert (cell.status is Status.KILLED) is ok
+
+
+def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(faults: dict[str, Fault]) -> None:
+    """One of two areas by one of two areas, one of one area by one of one; all others stay."""
+    known, specs = tuple(faults.values())[::4], catalogue.load()
+    before = [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
+    left = {before[3], before[30]}
+    after = [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a", left)]
+    assert [p for p in after if p in before] == [p for p in before if p not in left]
+    assert [p in before for p in after] == [n not in {19, 39} for n in range(40)]
+
+
+def test_what_the_database_does_not_take_was_not_in(deployment: Bench, faults: dict[str, Fault]) -> None:
+    """The plant of one stands in the way of the other's: nobody knows what the gate would have said."""
+    both = pair(faults["data/key-lost-on-the-way"], faults["data/sequence-left-behind"])
+    green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
+    deployment.renew()
+    facts = examined(deployment, both, green, lambda: pytest.fail("it was looked at"))
+    deployment.renew()
+    cell = judge(both, dataclasses.replace(facts, after=green))
+    assert cell.status is Status.NOT_INSTALLED
+    assert "UniqueViolation" in cell.reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """Shows pairs to nobody: of some it says that they were not in, of the others that they were seen."""
+
+    refused: Callable[[int], bool]
+    shown: list[str]
+    done: Callable[[Cell], None] = lambda _cell: None
+
+    def run(self, due: Sequence[Fault]) -> None:
+        for fault in due:
+            apart = self.refused(len(self.shown))
+            self.shown.append(fault.id)
+            status, decision = (Status.NOT_INSTALLED, "") if apart else (Status.KILLED, "rollback")
+            self.done(Cell(fault, status, "x is taken" if apart else "seen", decision=decision))
+
+
+class Drawing(Prover):
+    """A proof of pairs without deployments."""
+
+    def __init__(self, request: ProofRequest, refused: Callable[[int], bool]) -> None:
+        super().__init__(request)
+        self.way = Way(refused, [])
+
+    def _short_way(self) -> Any:
+        return self.way
+
+    _campaign = _short_way
+
+
+@pytest.mark.parametrize(
+    ("refused", "only", "anew", "pending", "shown"),
+    [
+        (lambda n: n in {1, 2}, (), 2, 0, 6),
+        (lambda n: n in {1, 4}, (), 2, 0, 6),
+        (lambda _n: True, (), 8, 4, 12),
+        (lambda n: n == 1, ("pairs/*",), 0, 1, 4),
+    ],
+    ids=["once", "twice", "a machine that takes nothing", "named"],
+)
+def test_as_many_pairs_as_were_asked_for_are_shown(
+    refused: Callable[[int], bool],
+    only: tuple[str, ...],
+    anew: int,
+    pending: int,
+    shown: int,
+    faults: dict[str, Fault],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others are drawn for those that were not in, and the proof says which; what somebody named is not replaced, and
+    the draws have an end.
+    """
+    monkeypatch.setattr(programs, "list_faults", lambda _environ: tuple(faults.values())[::8])
+    policy = Policy(catalogue=catalogue.load(), target=TargetKind.STAGING)
+    asked = ProofRequest(tmp_path, policy, suites=(ProofPart.PAIRS,), only=only, sample=4, environ=os.environ)
+    prover = Drawing(asked, refused)
+    proof = prover.run()
+    assert (len(proof.drawn_anew), len(proof.pending), len(prover.way.shown)) == (anew, pending, shown)
+    assert len(proof.trials) == 4 - pending
+    assert (proof.exit_code == EXIT_NOT_PROVED) is bool(pending)
+    assert not set(proof.drawn_anew) & {t.name for t in proof.trials}
+    told = "\n".join([*summary.lines(proof), str(last.of_suites(proof.summary()["trials"]))])  # type: ignore[arg-type]
+    assert all(told.count(f"{name} (x is taken)") == 2 for name in proof.drawn_anew if proof.trials)
 
 
 class Late(Prover):

@@ -1,0 +1,28 @@
+"""Threads side by side. An interrupt ends the programs that they run, and they begin nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from gates.proof import programs
+
+
+@contextmanager
+def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]:
+    """So many threads for the time of a block. Where a signal ends it, what waits is dropped, and whoever asks for a
+    program, or for a step of a deployment, gets Cancelled: each lane takes down what it brought up.
+    """
+    try:
+        with ThreadPoolExecutor(count, name) as pool:
+            try:
+                yield pool
+            except Exception:
+                raise
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                programs.call_off()
+                raise
+    finally:
+        programs.go_on()
