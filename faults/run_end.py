@@ -16,6 +16,17 @@ _YOUNG = """SELECT max(d.created_at) > max(r.requested_at)
 _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 'started'"
 
 
+def _stands_still(probe: Probe) -> bool:
+    """Whether items of a run are left whose claims ran out."""
+    add = """INSERT INTO event_outbox (company_id, event_type, replay_run_id, claimed_until)
+        SELECT %s, 'witness.done', %s, now() - interval '1 minute' FROM generate_series(1, 10)"""
+    left = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND processed_at IS NULL"
+    with probe.tenant() as company:
+        probe.letters(company, 1, **SLOW)
+        probe.rows(add, company, probe.replay(company).json()["replay_run_id"])
+        return not probe.within(4, lambda: probe.value(left, company) == 0)
+
+
 @worker(
     "Failures are not counted in the run.",
     lambda p: after_run(p, 1, 1, _RUN)[3] == 0,
@@ -36,6 +47,17 @@ def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
 def failed_items_lose_nulls(settings: WorkerSettings) -> WorkerParts:
     change = ("retry_count = d.retry_count +", "payload = jsonb_strip_nulls(d.payload), retry_count = d.retry_count +")
     return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "Claims that ran out count as items in flight: a run whose worker was killed never goes on.",
+    _stands_still,
+    (f"{LIFE}/item-waits-until-it-is-due",),
+    names=("claims ran out",),
+)
+def places_of_the_killed(settings: WorkerSettings) -> WorkerParts:
+    change = ("e.dead_at IS NULL AND e.claimed_until > now()\n", "e.dead_at IS NULL AND e.claimed_until IS NOT NULL\n")
+    return altered_worker(settings, ("claim_items", *change))
 
 
 @worker(

@@ -178,27 +178,31 @@ def _quick_alone(scene: Scene, slow: str) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """An item of a run that is put off waits until it is due, while the others of the run are delivered.
+    """An item of a run that is put off waits until it is due, while the others of the run are delivered; claims that ran
+    out are not in flight, so that ten of them stop no run.
 
-    A path that looks at the run alone sends at once what somebody put off until the partner is back.
+    A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that counts
+    the claims of a killed worker never goes on.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=14, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
-    run = str(scene.run(company, max=14)["replay_run_id"])
-    # two behind the ten that are in flight, and before two that are due
-    next_two = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 2)"
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
-    kept = scene.rows(f"{put_off} where {next_two} and claimed_until is null returning event_id::text as event", run)
-    scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the items 11 and 12 were taken at once: more than ten")
+    company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
+    run = str(scene.run(company, max=24)["replay_run_id"])
+    # twelve behind the ten that are in flight, and before two that are due
+    behind = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
+    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
+    kept = scene.rows(f"{put_off} where {behind} and claimed_until is null returning event_id::text as event", run)
+    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken at once: more than ten")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
     scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)
     scene.passes_by(company, 2)
     early = scene.effects([str(r["event"]) for r in kept])
-    assert not early, f"{len(early)} of 2 items were delivered an hour before they were due"
-    scene.rows("update public.event_outbox set next_attempt_at = now() where replay_run_id = %s", run)
+    assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
+    due = "update public.event_outbox set next_attempt_at = now(), claimed_until = now() - interval '1 minute'"
+    scene.rows(f"{due} where replay_run_id = %s and processed_at is null", run)
+    scene.until(lambda: scene.number(done, run) == 24, "items of a run whose claims ran out", within_s=8)
     row = scene.ended(run, within_s=8)
-    assert row["success_count"] == 14, f"{row['success_count']} of 14 items were delivered when all were due"
-    scene.seen.count(14)
+    assert row["success_count"] == 24, f"{row['success_count']} of 24 items were delivered when all were due"
+    scene.seen.count(24)
 
 
 def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
