@@ -171,9 +171,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
     ]
     if bench.target.admin_jwt:
-        hostile.append(
-            bench.with_token(bench.target.admin_jwt, label="an administrator, of a company that is not there")
-        )
+        hostile.append(bench.with_token(bench.target.admin_jwt, label="an administrator, no such company"))
     secrets = [s.encode() for s in hidden(bench.target)]
     for request in hostile:
         answer = bench.http.send(request)

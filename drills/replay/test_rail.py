@@ -178,11 +178,11 @@ def _quick_alone(scene: Scene, slow: str) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """An item of a run that is put off waits until it is due, while the others of the run are delivered; claims that ran
-    out are not in flight, so that ten of them stop no run.
+    """An item of a run that is put off waits until it is due, while the others of the run are delivered; claims that
+    ran out are not in flight: ten of them stop no run.
 
-    A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that counts
-    the claims of a killed worker never goes on.
+    A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that
+    counts the claims of a killed worker never goes on.
     """
     scene.claims_drill_agent()
     company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
