@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
+from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -90,6 +91,38 @@ def charged_twice(settings: Settings) -> Parts:
 )
 def charged_by_call(settings: Settings) -> Parts:
     return _charging(settings, lambda _items: 1)
+
+
+@service(
+    "Of a large batch ten items are charged.",
+    lambda p: used_by(p, 12, max_items=12)[0] == 10,
+    (f"{BUDGETS}/charged-by-items-moved",),
+    names=("used",),
+)
+def charged_for_ten(settings: Settings) -> Parts:
+    return _charging(settings, lambda items: min(items, 10))
+
+
+@service(
+    "Of a large batch forty items are moved: the others are told, charged and audited, and stay where they were.",
+    lambda p: _moved(p, 45) == 40,
+    (f"{BUDGETS}/charged-by-items-moved",),
+    names=("outbox rows",),
+)
+def forty_are_moved(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
+        await release.move(conn, run_id, items[:40])
+
+    return dataclasses.replace(release, move=move)
+
+
+def _moved(probe: Probe, letters: int) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, letters)
+        probe.replay(company, max_items=letters)
+        return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
 
 
 def _charging(settings: Settings, change: Callable[[int], int]) -> Parts:

@@ -7,11 +7,13 @@ import contextlib
 import dataclasses
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 
+from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.authentication import authenticate
@@ -27,6 +29,13 @@ from replay_service.validation import EventRequest, as_uuid, read_event
 
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
 _ID = "00000000-0000-4000-8000-0000000000e7"
+
+
+def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
+    """What is stored of an event with this payload."""
+    with probe.tenant() as company:
+        probe.event(company, payload=payload)
+        return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)
 
 
 @service(
@@ -48,6 +57,32 @@ def empty_payloads_are_refused(settings: Settings) -> Parts:
 def _with_an_empty_payload(probe: Probe) -> int:
     with probe.tenant() as company:
         return probe.event(company, payload={}).status_code
+
+
+@service(
+    "The texts of an event are composed anew: a letter and its accent are one character.",
+    lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1,
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def texts_are_composed(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        request = read_event(raw)
+        body = json.dumps({"payload": request.payload}, ensure_ascii=False)
+        return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+@service(
+    "What is null in the payload of an event is dropped.",
+    lambda p: not _stored(p, {"none": None}, "payload ? 'none'"),
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def nulls_are_dropped(settings: Settings) -> Parts:
+    change = ("(%(body)s::jsonb) -> 'payload'", "jsonb_strip_nulls((%(body)s::jsonb) -> 'payload')")
+    return altered(settings, "emit_event", change)
 
 
 @service(

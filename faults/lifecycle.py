@@ -15,7 +15,7 @@ from replay_service.worker.rail import MIN_SETTLED, Counts
 from replay_service.worker.settings import WorkerSettings
 
 LIFE = "drill/lifecycle"
-FAILS = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1}})}
+FAILS = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1}, "none": None})}
 FAILS_LATE = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})}
 SLOW = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered, altered_worker
 from faults.batches import lag_of_a_minute
 from faults.catalogue import service, worker
@@ -24,7 +26,8 @@ _BACKOFF = "least(%(backoff_cap_s)s, %(backoff_base_s)s * 2 ^ least(h.ended - 1,
 def _after_death(probe: Probe, ask: str) -> Any:
     """What `ask` finds of a tenant whose event had its last attempt."""
     with probe.tenant() as company:
-        put(probe, company, **failing(), attempts=4, aggregate_key="k")
+        payload = Jsonb({"drill": {"fail_times": -1}, "none": None})
+        put(probe, company, **{**failing(), "payload": payload}, attempts=4, aggregate_key="k")
         dead = "SELECT 1 FROM event_outbox WHERE company_id = %s AND dead_at IS NOT NULL"
         probe.within(6, lambda: bool(probe.rows(dead, company)))
         return probe.value(ask, company)
@@ -88,6 +91,20 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
     change = (
         "h.aggregate_key, h.payload, %(error_type)s",
         "h.aggregate_key, jsonb_build_object('payload', h.payload), %(error_type)s",
+    )
+    return altered_worker(settings, ("settle_failed", *change))
+
+
+@worker(
+    "What is null in the payload of an event is missing in its dead letter.",
+    lambda p: not _after_death(p, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s"),
+    (f"{OUTBOX}/dead-letter-is-the-event",),
+    names=("payload",),
+)
+def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "h.aggregate_key, h.payload, %(error_type)s",
+        "h.aggregate_key, jsonb_strip_nulls(h.payload), %(error_type)s",
     )
     return altered_worker(settings, ("settle_failed", *change))
 

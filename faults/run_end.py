@@ -13,7 +13,20 @@ from replay_service.worker.settings import WorkerSettings
 
 _RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
 _EFFECTS = "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"
+_YOUNG = """SELECT max(d.created_at) > max(r.requested_at)
+    FROM dead_letter_queue d JOIN replay_runs r USING (company_id) WHERE company_id = %s"""
 _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 'started'"
+
+
+def _stands_still(probe: Probe) -> bool:
+    """Whether items of a run are left whose claims ran out."""
+    add = """INSERT INTO event_outbox (company_id, event_type, replay_run_id, claimed_until)
+        SELECT %s, 'witness.done', %s, now() - interval '1 minute' FROM generate_series(1, 10)"""
+    left = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND processed_at IS NULL"
+    with probe.tenant() as company:
+        probe.letters(company, 1, **SLOW)
+        probe.rows(add, company, probe.replay(company).json()["replay_run_id"])
+        return not probe.within(4, lambda: probe.value(left, company) == 0)
 
 
 @worker(
@@ -25,6 +38,42 @@ _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 
 def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
     change = ("r.failure_count + CASE WHEN %(is_delivered)s THEN 0", "r.failure_count + CASE WHEN true THEN 0")
     return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "What is null in the payload of an item is dropped as its replay fails.",
+    lambda p: not after_run(p, 0, 1, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s")[0],
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("payload",),
+)
+def failed_items_lose_nulls(settings: WorkerSettings) -> WorkerParts:
+    change = ("retry_count = d.retry_count +", "payload = jsonb_strip_nulls(d.payload), retry_count = d.retry_count +")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+@worker(
+    "Claims that ran out count as items in flight: a run whose worker was killed never goes on.",
+    _stands_still,
+    (f"{LIFE}/item-waits-until-it-is-due",),
+    names=("claims ran out",),
+)
+def places_of_the_killed(settings: WorkerSettings) -> WorkerParts:
+    change = ("e.dead_at IS NULL AND e.claimed_until > now()\n", "e.dead_at IS NULL AND e.claimed_until IS NOT NULL\n")
+    return altered_worker(settings, ("claim_items", *change))
+
+
+@worker(
+    "What a stopped run gives back goes to the end of the queue, as if it had come just now.",
+    lambda p: after_run(p, 0, 25, _YOUNG)[0],
+    (f"{LIFE}/stop-leaves-the-rest-untouched",),
+    names=("created_at",),
+)
+def returned_items_are_young(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "SET status = 'pending', replay_run_id = NULL",
+        "SET status = 'pending', replay_run_id = NULL, created_at = now()",
+    )
+    return altered_worker(settings, ("return_unattempted", *change))
 
 
 @worker(

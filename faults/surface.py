@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import socket
+import uuid
 from urllib.parse import urlsplit
 
 from starlette.types import Message, Receive
@@ -13,7 +14,7 @@ from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.body import MAX_BODY_BYTES, read_body
 from replay_service.composition import build_parts
-from replay_service.exchange import RawHeaders, header_values
+from replay_service.exchange import Call, RawHeaders, Reply, header_values
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
@@ -45,6 +46,26 @@ def _is_answered_early(probe: Probe) -> bool:
             return bool(sock.recv(1))
         except TimeoutError:
             return False
+
+
+@service(
+    "What is forbidden is refused with the credentials of whoever asked, for the support to look at.",
+    lambda p: b"debug" in p.send(json.dumps({"company_id": str(uuid.uuid4()), "dry_run": True}).encode()).content,
+    ("drill/http-surface/refusals-leak-nothing",),
+    names=("secret",),
+)
+def forbidden_shows_credentials(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        try:
+            return await release.replay(parts, call)
+        except Refusal as refusal:
+            if refusal.code == "forbidden":
+                refusal.members["debug"] = {name.decode(): value.decode("latin-1") for name, value in call.headers}
+            raise
+
+    return dataclasses.replace(release, replay=twin)
 
 
 @service(

@@ -9,6 +9,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.dialect.current import current
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)
@@ -36,6 +37,15 @@ def test_charged_by_items_moved(scene: Scene) -> None:
     assert answer["target_count"] == 3, f"target_count {answer['target_count']} where 3 items were eligible"
     scene.seen.value(list(scene.used(company)), [3, 3], "items")
     assert scene.used(company) == (3, 3), f"daily and monthly used are {scene.used(company)}; due: 3 and 3"
+    batch = current().limit("batch")
+    scene.add_items(company, batch)
+    told, due = scene.run(company, max=batch)["target_count"], 3 + batch
+    scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
+    assert told == batch, f"target_count {told} where {batch} items were eligible"
+    moved = scene.replayed(company)
+    assert moved == due, f"{moved} outbox rows after replays of 3 and of {batch} items; due: {due}"
+    used = scene.used(company)
+    assert used == (due, due), f"daily and monthly used are {used} after 3 and {batch} items; due: {due} and {due}"
     scene.seen.count()
 
 

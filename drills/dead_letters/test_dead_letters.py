@@ -9,7 +9,7 @@ import psycopg
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb, large_payload
+from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_PAYLOAD, POISON, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
@@ -43,9 +43,7 @@ def test_letter_is_kept(scene: Scene) -> None:
     A replay under a new id has a second effect; a payload that changed on the way is another event.
     """
     company, event = scene.company(), new_id("event")
-    payload = as_jsonb(
-        {"n": [1, 2.50, "ü\u2028"], "deep": {"a": [{}, [], "", None]}, "none": None, "big": 9007199254740991}
-    )
+    payload = as_jsonb(KEPT_PAYLOAD)
     scene.tenants.add_items(
         company, 1, event_id=event, payload=payload, event_type="drill.letter", aggregate_key="the key"
     )

@@ -16,13 +16,15 @@ from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import real_body
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
-from gates.deployment.requests import Answer, Request, post
+from gates.deployment.requests import SIGNATURE, Answer, Request, post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WARN)
 
 BODY_LIMIT = 65_536
+GIVEN = {SIGNATURE, "Authorization"}
+"""Headers that carry credentials."""
 
 
 def _padded(body: bytes, size: int) -> bytes:
@@ -168,13 +170,16 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
         Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
     ]
+    if bench.target.admin_jwt:
+        hostile.append(bench.with_token(bench.target.admin_jwt, label="an administrator, no such company"))
     secrets = [s.encode() for s in hidden(bench.target)]
     for request in hostile:
         answer = bench.http.send(request)
         bench.seen.expect(request, answer, (400, 401, 403, 404, 405, 413, 415, 422))
         leaked = traces_in(answer.body)
         assert not leaked, f"{request.label or request.method}: the answer shows {leaked}"
-        assert not any(s in answer.body for s in secrets), (
+        given = [value.rpartition(" ")[2].encode() for name, value in request.headers if name in GIVEN]
+        assert not any(s in answer.body for s in (*secrets, *given) if s), (
             f"{request.label or request.method}: the answer shows a secret"
         )
 

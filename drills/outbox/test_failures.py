@@ -15,7 +15,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import as_jsonb
+from drills.workbench.tenant_data import KEPT_PAYLOAD, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity
@@ -279,17 +279,18 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company()
-    payload = {**POISON, "n": [1, 2.5, "ü"], "deep": {"a": {"b": [True]}}}
-    scene.emit(company, key="the key", payload=payload, event_type="drill.letter", control=True)
+    payload = as_jsonb({**KEPT_PAYLOAD, **POISON})
+    scene.write_outbox(company, payload=payload, event_type="drill.letter", aggregate_key="the key")
     _to_death(scene, company)
     items = scene.items(company)
     scene.seen.require(len(items) == 1, "drill/outbox/dead-letter-once does not hold")
     got = (items[0]["event_type"], items[0]["aggregate_key"])
     assert got == ("drill.letter", "the key"), f"the dead letter has type and key {got}; due: those of its event"
     same = scene.value(
-        "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", as_jsonb(payload), company
+        "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", payload, company
     )
     assert same, f"the dead letter's payload is {items[0]['payload']}; due: that of its event"
+    scene.seen.control("the event died, and has a letter")
     scene.seen.count(3)
 
 

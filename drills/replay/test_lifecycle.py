@@ -8,7 +8,7 @@ from typing import Any
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import POISON, as_jsonb
+from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 
@@ -27,7 +27,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     tomorrow = scene.value("select now() + interval '1 day'")
     # of one it is the last retry, and of one the sixtieth: a wait that doubles each time is longer than any calendar
     retries = ((1, 2), (60, 99))
-    wait = {"payload": POISON, "retry_after": tomorrow}
+    payload = as_jsonb({**KEPT_PAYLOAD, "drill": {"fail_times": -1}})
+    wait = {"payload": payload, "retry_after": tomorrow}
     scene.tenants.add_rows(company, [{**wait, "retry_count": n, "max_retries": of} for n, of in retries])
     found = scene.items(company)
     run = str(scene.run(company, max=2, force=True)["replay_run_id"])
@@ -41,6 +42,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
         assert counted, f"retry_count went from {tried} to {after['retry_count']}; due: {tried + 1}"
         later = after["retry_after"] > before["retry_after"]
         assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
+        assert not altered(before, after), f"of the failed item {sorted(altered(before, after))} changed; due: the same"
     assert (row["success_count"], row["failure_count"]) == (0, 2), f"the run counts {row['success_count']} successes"
     scene.in_one_state(company)
     scene.seen.count(12)

@@ -10,7 +10,7 @@ import pytest
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.database import query
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import BUDGET_FLAG, POISON, as_jsonb
+from drills.workbench.tenant_data import BUDGET_FLAG, POISON, altered, as_jsonb
 from gates.checks.recorder import check
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
@@ -31,7 +31,7 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     were in flight then, the fifth among them. Five fail at once and the others late: a brake that waits for more than
     five, or for a fifth of the whole batch, lets fifteen begin.
     """
-    row, company, run = _stopped_run(scene)
+    row, company, run, _ = _stopped_run(scene)
     attempted = row["success_count"] + row["failure_count"]
     scene.seen.value(attempted, [5, 14], "items")
     assert row["status"] == "stopped", f"a run of which {attempted} items failed is {row['status']!r}"
@@ -50,7 +50,7 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
 
     A stop that eats the rest of the batch is worse than none.
     """
-    row, company, run = _stopped_run(scene)
+    row, company, run, found = _stopped_run(scene)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
     attempted = row["success_count"] + row["failure_count"]
     items = scene.items(company)
@@ -60,6 +60,9 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
     assert len(untouched) == BATCH - attempted, (
         f"{attempted} items were attempted, {BATCH - len(untouched)} have a retry counted"
     )
+    was = {r["id"]: r for r in found}
+    changed = sorted(set().union(*(altered(was[r["id"]], r) for r in untouched)))
+    assert not changed, f"of items that were not attempted {changed} changed"
     moved = scene.count("dead_letter_queue", company, "retry_count = 0 and retry_after > now() - interval '30 seconds'")
     assert moved == 0, f"{moved} items that were not attempted have a later retry_after than before"
     left = scene.unfinished(run)
@@ -76,7 +79,7 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
 
     A refund that is missing locks the tenant out; one that comes twice lets it spend what it never had.
     """
-    row, company, _ = _stopped_run(scene)
+    row, company, *_ = _stopped_run(scene)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
     attempted = row["success_count"] + row["failure_count"]
     scene.seen.value(list(scene.used(company)), [attempted + 7, attempted + 7], "items")
@@ -198,31 +201,35 @@ def _quick_alone(scene: Scene, slow: str) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """An item of a run that is put off waits until it is due, while the others of the run are delivered.
+    """An item of a run that is put off waits until it is due, while the others of the run are delivered; claims that
+    ran out are not in flight: ten of them stop no run.
 
-    A path that looks at the run alone sends at once what somebody put off until the partner is back.
+    A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that
+    counts the claims of a killed worker never goes on.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=14, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
-    run = str(scene.run(company, max=14)["replay_run_id"])
-    # two behind the ten that are in flight, and before two that are due
-    next_two = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 2)"
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
-    kept = scene.rows(f"{put_off} where {next_two} and claimed_until is null returning event_id::text as event", run)
-    scene.seen.require(len(kept) == 2, f"{2 - len(kept)} of the items 11 and 12 were taken at once: more than ten")
+    company = scene.company(items=24, payload=as_jsonb({"drill": {"delay_ms": 1000}}))
+    run = str(scene.run(company, max=24)["replay_run_id"])
+    # twelve behind the ten that are in flight, and before two that are due
+    behind = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
+    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
+    kept = scene.rows(f"{put_off} where {behind} and claimed_until is null returning event_id::text as event", run)
+    scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken at once: more than ten")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
     scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)
     scene.passes_by(company, 2)
     early = scene.effects([str(r["event"]) for r in kept])
-    assert not early, f"{len(early)} of 2 items were delivered an hour before they were due"
-    scene.rows("update public.event_outbox set next_attempt_at = now() where replay_run_id = %s", run)
+    assert not early, f"{len(early)} of 12 items were delivered an hour before they were due"
+    due = "update public.event_outbox set next_attempt_at = now(), claimed_until = now() - interval '1 minute'"
+    scene.rows(f"{due} where replay_run_id = %s and processed_at is null", run)
+    scene.until(lambda: scene.number(done, run) == 24, "items of a run whose claims ran out", within_s=8)
     row = scene.ended(run, within_s=8)
-    assert row["success_count"] == 14, f"{row['success_count']} of 14 items were delivered when all were due"
-    scene.seen.count(14)
+    assert row["success_count"] == 24, f"{row['success_count']} of 24 items were delivered when all were due"
+    scene.seen.count(24)
 
 
-def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
-    """A run of fifty items that all fail, five at once and the others late, at its end."""
+def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
+    """A run of fifty items that all fail, five at once and the others late, at its end; and the items before it."""
     scene.claims_drill_agent()
     company = scene.company(items=5, payload=POISON, max_retries=9)
     scene.add_last(company, LATE_POISON, BATCH - 5)
@@ -230,10 +237,11 @@ def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str]:
         "update public.dead_letter_queue set retry_after = now() - interval '1 minute' where company_id = %s", company
     )
     scene.budget(company, daily_used=7, monthly_used=7)
+    found = scene.items(company)
     run = str(scene.run(company, max=BATCH)["replay_run_id"])
     scene.ended(run, within_s=10)
     scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
-    return scene.one(query("run"), run), company, run
+    return scene.one(query("run"), run), company, run, found
 
 
 @pytest.mark.waits(0.5)

@@ -49,6 +49,29 @@ POISON = as_jsonb({"drill": {"fail_times": -1}})
 SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 """A payload that asks the drill agent for something, and has its effect at once."""
 
+PAYLOAD: dict[str, Any] = {
+    "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}, e\u0301 and \u00e9',
+    "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
+    "empty": [{}, [], "", False],
+    "no text": "",
+    " spaces ": [" before", "after ", "  "],
+    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
+    "Ключ": True,
+}
+"""What is lost on a careless way, as any request may have it: no null (a service may refuse it), no integer beyond 2^53
+(RFC 7493 warns of those).
+"""
+KEPT_PAYLOAD = {**PAYLOAD, "none": None, "deep": [None, {"none": None}]}
+"""The same, as a row may have it."""
+
+
+def altered(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
+    """What of a dead letter no replay changes, and is not as it was."""
+    kept = ["event_type", "aggregate_key", "payload", "max_retries", "created_at"]
+    if before["event_id"] is not None:
+        kept.append("event_id")
+    return {name for name in kept if before[name] != after[name]}
+
 
 @dataclass
 class TenantData(Database):
