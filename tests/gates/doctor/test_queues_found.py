@@ -47,3 +47,13 @@ def test_the_draft_asks_what_only_a_person_knows(option: str, pg_server: PgServe
     """As a comment, in the words of docs/presets.md."""
     found = found_in(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"))
     assert f"  #   {option}: " in draft(found, contract())
+
+
+def test_a_primary_key_refers_to_no_other_table(pg_server: PgServer) -> None:
+    """An outbox whose own id is a UUID has no replay run in it: that was taken for one."""
+    found = found_in(
+        pg_server,
+        "create table event_outbox (id uuid primary key, event_id uuid unique, company_id uuid, event_type text,"
+        " payload jsonb, status text, attempts int, created_at timestamptz, processed_at timestamptz)",
+    )
+    assert "replay_run_id" not in found.comparison.tables["event_outbox"].columns
