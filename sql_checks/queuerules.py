@@ -12,7 +12,7 @@ import pytest
 from gates.checks.observation import Observer
 from gates.contract.fragments import PLACE, FragmentError
 from gates.contract.queues import FOLDER, NEED, NOTIONS, Queue, QueueSchema
-from gates.deployment.database import Connection
+from gates.deployment.database import Connection, execute
 from gates.deployment.queue_schema import QueueLook, look_at
 from gates.errors import first_line
 from gates.evidence import Severity
@@ -23,6 +23,8 @@ from sql_checks.sqlsession import SqlSession
 RULES = FOLDER / "rules.yaml"
 STAGE = "queue"
 ABSENT = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction)
+ZONE = "set local timezone to 'UTC'"
+"""What libraries write without a zone is UTC, whatever the database's own sessions have."""
 SIGHT = "preflight/database-role-sees-rows"
 
 
@@ -75,6 +77,7 @@ class QueueSession:
     def judge(self, rule: AlertRule, session: SqlSession, observer: Observer) -> None:
         """Raise AssertionError where a limit is broken; end as unknown where too little was seen."""
         with session.snapshot() as connection:
+            execute(connection, ZONE)
             look = self.look(connection)
             observer.require(not look.trouble, look.trouble)
             absent = self.queue.absent(look.schema)

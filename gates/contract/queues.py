@@ -88,9 +88,9 @@ class JobProbe:
 
 @dataclass(frozen=True, slots=True)
 class QueuePreset:
-    """One library. prefix: None where its tables cannot have one; known: versions that were tried, both inclusive;
-    heap: tables that its workers go through; deletes: those whose rows success deletes. passed: where the producer
-    deletes them, whether what was logged after `mark` has gone out.
+    """One library. prefix: where its tables can have one, that which they have by default; known: versions that were
+    tried, both inclusive; heap: tables that its workers go through; deletes: those whose rows success deletes. passed:
+    where the producer deletes them, whether what was logged after `mark` has gone out.
     """
 
     name: str
@@ -170,9 +170,13 @@ class Queue:
     def schema(self) -> str:
         return self.options.schema or self.preset.schema
 
+    @property
+    def prefix(self) -> str:
+        return self.options.prefix or self.preset.prefix or ""
+
     def named(self, text: str) -> str:
         """The text with schema and prefix put in."""
-        return text.replace("{{schema}}", identifier(self.schema)).replace("{{prefix}}", self.options.prefix)
+        return text.replace("{{schema}}", identifier(self.schema)).replace("{{prefix}}", self.prefix)
 
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Tables that are read -> columns that must be there."""
@@ -212,7 +216,7 @@ class Queue:
         found = {
             "schema": identifier(self.schema),
             "schema_text": literal(self.schema),
-            "prefix": options.prefix,
+            "prefix": self.prefix,
             "tenant": f"({options.tenant})::text" if options.tenant else "null::text",
             "left_out": f"array[{', '.join(literal(name) for name in options.leave_out)}]::text[]",
             "max_run_time": interval(options.max_run_time_s),

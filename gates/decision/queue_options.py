@@ -29,7 +29,7 @@ PROBE = Fields(
 OPTIONS = Fields(
     {
         "schema": (NAME, "The schema of the library's tables."),
-        "prefix": (Text(r"[a-z_][a-z0-9_]{0,40}", "small letters, digits and _"), "What its table names begin with."),
+        "prefix": (Text(r"[A-Za-z_][A-Za-z0-9_]{0,60}", "letters, digits and _"), "What its tables are called by."),
         "tenant": (Text(), "SQL that gives the tenant of a job `j`, like j.data->>'company_id'."),
         "max_run_time_s": (Number(0.1, 604_800, whole=False), "A job that runs for longer is stuck."),
         "leave_out": (ListOf(Text()), "Queues that are not judged."),

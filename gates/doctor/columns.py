@@ -152,7 +152,9 @@ class _Pairs:
             return 0.0
         if column.name == name:
             return NAMED + TYPED * fit
-        if name == "id" and any(k.is_primary and k.columns == (column.name,) for k in self.table.keys):
+        if name in self.relation.nullable - {*sum(self.relation.keys, ())} and self._is_primary(column):
+            return 0.0  # what tells the rows apart is never null
+        if name == "id" and self._is_primary(column):
             return 0.99
         if column.references and column.references == self.targets.get(f"{name}!"):
             return 0.0
@@ -169,6 +171,9 @@ class _Pairs:
     def _fitness(self, name: str, column: SchemaColumn) -> float:
         wanted = self.relation.columns[name]
         return fitness(wanted, column.type, is_id=is_id(name, wanted), values=bool(column.values))
+
+    def _is_primary(self, column: SchemaColumn) -> bool:
+        return any(k.is_primary and k.columns == (column.name,) for k in self.table.keys)
 
     def _is_own_number(self, column: SchemaColumn) -> bool:
         """Whether the rows have a number beside a primary key that is none."""
@@ -207,7 +212,7 @@ class _Pairs:
         """Whether more than a similar name speaks for a pair: a reference or its number, or what is not so telling and
         the name together.
         """
-        is_key = name == "id" and any(k.is_primary and k.columns == (column.name,) for k in self.table.keys)
+        is_key = name == "id" and self._is_primary(column)
         supported = any(worth for worth, _ in self._support(name, column))
         return is_key or self._refers(name, column) or (supported and self._alike(name, column) >= ALIKE)
 

@@ -23,7 +23,7 @@ from gates.doctor.defects import Defect, defects
 from gates.doctor.http_comparison import HttpComparison, compare_http
 from gates.doctor.http_members import called_by
 from gates.doctor.matching import TableMatch, guessed_tables
-from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, presets_of
+from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, libraries_of
 from gates.doctor.rows_reading import read_rows
 from gates.doctor.said import home_said, pins_of, settled
 from gates.doctor.schema import Schema
@@ -149,21 +149,31 @@ def judge(
     missing = compare_http(Surface(unreached="BASE_URL is not set"), contract)
     objects += http.objects if http else _unseen(missing.objects, "BASE_URL is not set")
     objects = settled(objects, names, schema)
+    libraries = libraries_of(schema)
     return Diagnosis(
         tuple(objects),
         tuple(defects(schema, comparison, contract, rows, http, rollout_flag, names.claims)),
         tuple(coverage(objects, contract, catalogue.load())),
-        tuple(presets_of(schema)),
+        tuple(found for found in libraries if found.is_judged),
         comparison,
         schema,
         http,
-        (*_remarks(view, surface), *_copies(comparison)),
+        (*_remarks(view, surface), *_unjudged(libraries), *_copies(comparison)),
         bool((view and not view.unreached) or (surface and not surface.unreached)),
     )
 
 
 def _unseen(objects: Sequence[ComparedObject], why: str) -> list[ComparedObject]:
     return [ComparedObject(o.kind, o.name, o.area, Presence.UNKNOWN, detail=why) for o in objects]
+
+
+def _unjudged(libraries: Sequence[FoundPreset]) -> Iterator[str]:
+    for found in libraries:
+        if not found.is_judged:
+            yield (
+                f"{found.title} is here: {found.reason}. The gate has no preset of it and judges none of its jobs;"
+                " alert rules of your own can (docs/alerts.md)"
+            )
 
 
 def _copies(comparison: Comparison) -> Iterator[str]:

@@ -18,6 +18,7 @@ from gates.doctor.compare import Presence
 from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
 from gates.doctor.draft_http import http_lines, limit_lines
+from gates.doctor.draft_queue import queue_lines
 from gates.doctor.draft_tables import filling, needed, placed, table_lines
 from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
 from gates.doctor.matching import TableMatch
@@ -80,12 +81,12 @@ def claims_of(found: Diagnosis, *, has_manifest: bool) -> list[str]:
 def _contract(found: Diagnosis, contract: Contract, *, has_manifest: bool) -> Lines:
     yield "contract:"
     presets = [p for p in found.presets if p.name in contract.presets]
-    queue = next((p for p in presets if p.name != SUPABASE), None)
-    if queue is not None and not found.looks_like_it:
-        yield f"  preset: {queue.name}{comment(f'sure: {queue.reason}')}"
-        if queue.is_elsewhere:
-            yield f"  options: {{schema: {scalar(queue.schema)}}}"
+    queues = [p for p in presets if p.name != SUPABASE]
+    if queues and not found.looks_like_it:
+        yield from queue_lines(queues)
         return
+    for queue in queues:
+        yield f"  # {queue.title} is here, too ({queue.reason}): a file of its own judges it (--policy FILE)"
     if any(p.name == SUPABASE for p in presets):
         yield f"  preset: {SUPABASE}{comment('the roles and the schema auth are there')}"
     claimed = claims_of(found, has_manifest=has_manifest)

@@ -12,7 +12,7 @@ from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import CLOSE, ColumnLikenesses, ColumnMatch, Confidence, Pin, Pins, graded, match_columns
 from gates.doctor.copies import TableCopies, shared
 from gates.doctor.limit_keys import LIMITING, calls_of
-from gates.doctor.presets import presets_of
+from gates.doctor.presets import libraries_of
 from gates.doctor.schema import PUBLIC, Schema, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
 
@@ -72,7 +72,7 @@ class TableMatch:
 
 def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None, home: str = "") -> dict[str, TableMatch]:
     """The real tables by name of the contract; the tables of a known queue are nothing else. home: as of `match`."""
-    libraries = {name for preset in presets_of(schema) for name in preset.tables}
+    libraries = {name for preset in libraries_of(schema) for name in preset.tables}
     own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
     return match(own, contract, pins, home)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,17 @@ SUPABASE_ROLES = frozenset({"anon", "authenticated", SERVICE_ROLE})
 
 @dataclass(frozen=True, slots=True)
 class FoundPreset:
-    """A preset that fits. schema: where its tables are; is_elsewhere: that is not where the library puts them."""
+    """A preset that fits. schema: where its tables are; is_elsewhere: that is not where the library puts them; prefix:
+    what they are called, where that is not what the library calls them; is_judged: the gate has such a preset.
+    """
 
     name: str
     title: str
     schema: str = ""
     is_elsewhere: bool = False
+    prefix: str = ""
     reason: str = ""
+    is_judged: bool = True
     tables: tuple[str, ...] = ()
     """Qualified names of what is the library's: no table of the contract."""
 
@@ -47,19 +51,28 @@ def _known() -> Mapping[str, Mapping[str, Any]]:
 
 
 def presets_of(schema: Schema) -> list[FoundPreset]:
-    """Every preset that fits, in each schema that holds its tables."""
+    """Every preset that fits, in each schema that holds its tables, and under each name that people gave them."""
+    return [one for one in libraries_of(schema) if one.is_judged]
+
+
+def libraries_of(schema: Schema) -> list[FoundPreset]:
+    """The presets that fit, and the libraries that the gate knows and has no preset of."""
     by_schema: dict[str, list[SchemaTable]] = {}
     for table in schema.tables:
         by_schema.setdefault(table.schema, []).append(table)
     found = []
     for name, given in _known().items():
         for place, tables in by_schema.items():
-            named = [_like(pattern, columns, tables) for pattern, columns in given["tables"].items()]
-            if all(named):
-                usual = given.get("schema", "public")
-                own = [t.qualified for t in tables if place != "public" or t.name in named]
-                reason = f"the tables {', '.join(n for n in named)} in schema {place}"
-                found.append(FoundPreset(name, given["title"], place, place != usual, reason, (*own,)))
+            usual = given.get("schema", "public")
+            foreign = {*given.get("without", ())}
+            for chosen in _prefixes(given["tables"], [t for t in tables if not foreign & {*t.columns}]):
+                named = [pattern.replace("%", chosen) for pattern in given["tables"]]
+                # a library with a schema of its own has all of it, wherever that is
+                own = tuple(t.qualified for t in tables if usual != "public" or t.name in named)
+                prefix = "" if chosen == given.get("prefix", "") else chosen
+                reason = f"the tables {', '.join(named)} in schema {place}"
+                judged = given.get("judged", True)
+                found.append(FoundPreset(name, given["title"], place, place != usual, prefix, reason, judged, own))
     if {r.name for r in schema.roles} >= SUPABASE_ROLES and "auth" in schema.schemas:
         found.append(
             FoundPreset(SUPABASE, "Supabase", reason="the roles anon, authenticated, service_role; a schema auth")
@@ -67,7 +80,16 @@ def presets_of(schema: Schema) -> list[FoundPreset]:
     return found
 
 
-def _like(pattern: str, columns: list[str], tables: list[SchemaTable]) -> str:
-    """The name of a table that fits; empty where there is none."""
-    glob = pattern.replace("%", "*")
-    return next((t.name for t in tables if fnmatchcase(t.name, glob) and set(columns) <= set(t.columns)), "")
+def _prefixes(wanted: Mapping[str, list[str]], tables: list[SchemaTable]) -> list[str]:
+    """What `%` stands for where all tables are there; one empty text where the library leaves nothing to choose."""
+    fits = [
+        {match[1] for t in tables if set(columns) <= set(t.columns) and (match := _shape(pattern).fullmatch(t.name))}
+        for pattern, columns in wanted.items()
+    ]
+    return sorted(set.intersection(*fits))
+
+
+def _shape(pattern: str) -> re.Pattern[str]:
+    before, _, after = pattern.partition("%")
+    chosen = "(.*)" if "%" in pattern else "()"
+    return re.compile(f"{re.escape(before)}{chosen}{re.escape(after)}")

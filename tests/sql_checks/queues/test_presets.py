@@ -117,7 +117,7 @@ def test_the_policys_limits_replace_the_presets_and_the_rules() -> None:
     [
         ("pg-boss", "{shema: x}", r"gate\.yaml:4:\d+: .*shema.*schema"),
         ("pg-boss", "{prefix: x}", r"gate\.yaml:4:\d+: .*prefix.*pg-boss"),
-        ("pgqueuer", "{prefix: 'x;y'}", r"gate\.yaml:4:\d+: .*x;y.*small letters"),
+        ("pgqueuer", "{prefix: 'x;y'}", r"gate\.yaml:4:\d+: .*x;y.*letters, digits"),
         ("pg-boss", "{limits: {lagg: {page: 1}}}", r"gate\.yaml:4:\d+: .*lagg.*'lag'"),
         ("pg-boss", "{limits: {lag: {pages: 1}}}", r"gate\.yaml:4:\d+: .*pages"),
         ("pg-boss", "{probe: {rate: 1}}", r"gate\.yaml:4:\d+: .*'name' is missing"),

@@ -17,10 +17,12 @@ from gates.deployment.database import connect
 from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
-from sql_checks.queuerules import rules_of
+from sql_checks.queuerules import QueueSession, read_queue_rules, rules_of
 from sql_checks.rulejudge import judge_proved
 from sql_checks.rulerun import measure
+from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import outcome_of
 
 SCHEMAS = Path(__file__).parent / "schemas"
 PREFIXES = {"pgmq": "mail"}
@@ -35,12 +37,22 @@ class RowCase:
     given: str
     fails: tuple[str, ...]
     passes: tuple[str, ...]
+    options: QueueOptions
+    says: str
 
 
 def read_cases() -> list[RowCase]:
     found: dict[str, list[dict[str, Any]]] = yaml.safe_load((SCHEMAS / "cases.yaml").read_bytes())
     return [
-        RowCase(preset, n, case["given"], tuple(case.get("fails", ())), tuple(case.get("passes", ())))
+        RowCase(
+            preset,
+            n,
+            case["given"],
+            tuple(case.get("fails", ())),
+            tuple(case.get("passes", ())),
+            QueueOptions(prefix=PREFIXES.get(preset, ""), **case.get("options", {})),
+            case.get("says", ""),
+        )
         for preset, cases in found.items()
         for n, case in enumerate(cases)
     ]
@@ -56,9 +68,11 @@ def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[
     pg_server.drop_database(name)
 
 
-def outcomes(preset: str, url: str, given: str = "") -> dict[str, tuple[Outcome, str]]:
+def outcomes(
+    preset: str, url: str, given: str = "", options: QueueOptions | None = None
+) -> dict[str, tuple[Outcome, str]]:
     """What each check says of the rows, within a transaction that is rolled back."""
-    queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
+    queue = Queue(presets()[preset], options or QueueOptions(prefix=PREFIXES.get(preset, "")))
     with connect(url, autocommit=False) as connection:
         connection.execute("set local search_path = public")
         for statement in filter(str.strip, given.split(";")):
@@ -87,11 +101,33 @@ def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, str]) -> No
     cases = [case for case in read_cases() if case.preset == preset]
     assert cases
     for case in cases:
-        found = outcomes(preset, url, case.given)
+        found = outcomes(preset, url, case.given, case.options)
         failed = {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL}
         assert (case.number, failed) == (case.number, set(case.fails)), found
+        assert all(case.says in found[name][1] for name in failed), found
         passed = {name for name, (outcome, _) in found.items() if outcome is Outcome.PASS}
         assert (case.number, set(case.passes) - passed) == (case.number, set()), found
+
+
+ELSEWHERE = """
+create table public.events (id bigserial primary key, created_at timestamp not null);
+insert into "OutboxState" ("Created") select timezone('UTC', now()) from generate_series(1, 30);
+"""
+
+
+def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServer) -> None:
+    """As .NET writes them; a table `events` that keeps the time of its place does not change that."""
+    name = pg_server.create_database()
+    url = pg_server.url(name)
+    bare = (SCHEMAS / "masstransit.sql").read_text().replace("timestamptz", "timestamp")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"alter database {name} set timezone to 'Asia/Kolkata'".encode())
+        connection.execute((bare + ELSEWHERE).encode())
+    session, queue = SqlSession(url), QueueSession(Queue(presets()["masstransit"]))
+    rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
+    assert outcome_of(lambda seen: queue.judge(rule, session, seen))[:2] == ("pass", "")
+    session.close()
+    pg_server.drop_database(name)
 
 
 def test_rows_that_their_producer_deletes_prove_no_delivery(pg_server: PgServer) -> None:

@@ -20,6 +20,6 @@ create table oban_jobs (
   meta jsonb default '{}',
   cancelled_at timestamp
 );
-comment on table oban_jobs is '14';
+comment on table oban_jobs is '15';
 create index oban_jobs_state_queue_priority_scheduled_at_id_index
   on oban_jobs (state, queue, priority, scheduled_at, id);

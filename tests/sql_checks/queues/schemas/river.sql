@@ -21,6 +21,7 @@ create table river_job (
   unique_states bit(8)
 );
 create index river_job_prioritized_fetching_index on river_job (state, queue, priority, scheduled_at, id);
+create unique index river_job_unique_idx on river_job (unique_key) where unique_key is not null;
 create table river_queue (
   name text primary key,
   created_at timestamptz not null default now(),
@@ -29,4 +30,4 @@ create table river_queue (
   updated_at timestamptz not null default now()
 );
 create table river_migration (line text, version bigint, created_at timestamptz default now(), primary key (line, version));
-insert into river_migration (line, version) select 'main', generate_series(1, 7);
+insert into river_migration (line, version) select 'main', generate_series(1, 8);

@@ -1,0 +1,59 @@
+"""Queues of known libraries are recognised under each of their names, and the draft says what only a person knows."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from gates.contract.contract import contract
+from gates.contract.names import Names
+from gates.doctor.diagnosis import Diagnosis, judge, view_database
+from gates.doctor.draft import draft
+from tests.gates.doctor.databases import SCHEMAS, database
+from tests.postgres_fixture import PgServer
+
+MESSAGES = "msg_id bigint, read_ct int, enqueued_at timestamptz, archived_at timestamptz, vt timestamptz, message jsonb"
+EVENT = "id uuid, aggregatetype text, aggregateid text, type text, payload jsonb"
+LIBRARIES = f"""
+create schema pgmq;
+create table pgmq.q_mail ({MESSAGES}); create table pgmq.a_mail ({MESSAGES});
+create table pgmq.q_bulk ({MESSAGES}); create table pgmq.a_bulk ({MESSAGES});
+create table outbox ({EVENT});
+create table outbox_of_a_relay ({EVENT}, attempts int, processed_at timestamptz);
+create table que_jobs (id bigserial, run_at timestamptz, job_class text, error_count int, last_error_message text,
+  args jsonb, expired_at timestamptz);
+"""
+
+
+def found_in(server: PgServer, sql: str) -> Diagnosis:
+    with database(server, sql) as url:
+        return judge(view_database(url, contract(), Names()), None, contract(), Names(), "outbox.enabled")
+
+
+def test_a_queue_is_recognised_under_each_of_its_names(pg_server: PgServer) -> None:
+    """The draft has the first and names the others; what has no preset is said, and is no table of the contract."""
+    found = found_in(pg_server, LIBRARIES)
+    assert {(p.name, p.prefix) for p in found.presets} == {("debezium", "outbox"), ("pgmq", "bulk"), ("pgmq", "mail")}
+    assert "dead_letter_queue" not in found.comparison.tables
+    assert any("Que is here" in said and "no preset" in said for said in found.remarks)
+    text = draft(found, contract())
+    assert yaml.safe_load(text) == {"contract": {"preset": "debezium", "options": {"prefix": "outbox"}}}
+    assert "preset: pgmq, options: {prefix: mail}" in text
+    assert "max_run_time_s" not in text, "Debezium claims nothing"
+
+
+@pytest.mark.parametrize("option", ["tenant", "max_run_time_s", "leave_out", "limits", "probe"])
+def test_the_draft_asks_what_only_a_person_knows(option: str, pg_server: PgServer) -> None:
+    """As a comment, in the words of docs/presets.md."""
+    found = found_in(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"))
+    assert f"  #   {option}: " in draft(found, contract())
+
+
+def test_a_primary_key_refers_to_no_other_table(pg_server: PgServer) -> None:
+    """An outbox whose own id is a UUID has no replay run in it: that was taken for one."""
+    found = found_in(
+        pg_server,
+        "create table event_outbox (id uuid primary key, event_id uuid unique, company_id uuid, event_type text,"
+        " payload jsonb, status text, attempts int, created_at timestamptz, processed_at timestamptz)",
+    )
+    assert "replay_run_id" not in found.comparison.tables["event_outbox"].columns
