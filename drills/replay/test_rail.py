@@ -175,7 +175,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     scene.claims_drill_agent()
     other = scene.company("b", items=2, payload=as_jsonb({"drill": {"delay_ms": 5000}}))
     run = str(scene.run(other, max=2)["replay_run_id"])
-    stopped, _, _ = _stopped_run(scene)
+    stopped, *_ = _stopped_run(scene)
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
     now = scene.value("select status from public.replay_runs where id = %s", run)
     assert now != "stopped", "the other run is stopped with items on their way; due: started"

@@ -168,13 +168,15 @@ class Prover:
         suites = self._request.suites
         trials = self._make_trials()
         if ProofPart.HEALTHY in suites:
+            healthy = []
             for one in VARIANTS:
                 name = f"{ProofPart.HEALTHY}/{one.name}"
                 if why := one.lacking():
                     self._request.say(f"- {name}: left out, {why}")
                 elif self._request.wants(name):
                     self._due.append(name)
-            trials.healthy_targets()
+                    healthy.append(one)
+            trials.healthy_targets(healthy)
         if ProofPart.DEGENERATE in suites:
             trials.degenerate_targets()
         if ProofPart.SELF in suites:

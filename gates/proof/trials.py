@@ -13,7 +13,7 @@ from gates.config import POLICY_FILE
 from gates.evidence import TargetKind
 from gates.proof import degenerate, programs
 from gates.proof.bench import Bench, OpenBench
-from gates.proof.healthy.variants import VARIANTS, Variant
+from gates.proof.healthy.variants import Variant
 from gates.proof.lanes import side_by_side
 from gates.proof.servers import serve
 from gates.proof.trial import ProofPart, Trial, broken, trial
@@ -24,11 +24,6 @@ from gates.verdict import Decision
 NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
 TROUBLES = (StackError, psycopg.Error, OSError)
-
-
-def possible() -> list[Variant]:
-    """The healthy variants that this machine can have."""
-    return [one for one in VARIANTS if not one.lacking()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +76,12 @@ class Trials:
         except TROUBLES as error:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
 
-    def healthy_targets(self) -> list[Trial]:
-        """Every healthy variant that this machine can have, each on a deployment of its own; again, if so asked. Those
-        that leave the others no machine come first, by themselves and once; the others side by side, on the lanes.
+    def healthy_targets(self, due: Sequence[Variant]) -> list[Trial]:
+        """Each healthy variant on a deployment of its own; again, if so asked. Those that leave the others no machine
+        come first, by themselves and once; the others side by side, on the lanes.
         """
-        due = possible()
         alone, beside = [v for v in due if v.fills_the_machine], [v for v in due if not v.fills_the_machine]
-        count = max((self.healthy_runs or len(due)) - len(alone), 0)
+        count = max((self.healthy_runs or len(due)) - len(alone), 0) if beside else 0
         runs = [(beside[n % len(beside)], n // len(beside)) for n in range(count)]
         found = [self._healthy(one, 0) for one in alone]
         with side_by_side(self.lanes, "healthy") as pool:

@@ -15,7 +15,7 @@ from gates.proof.bench import Bench
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import GateRun
 from gates.proof.trial import ProofPart, Trial, trial
-from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials, possible
+from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
@@ -76,8 +76,23 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
     kept: list[Trial] = []
     never_made = Bench.__new__(Bench)
     trials = Trials(broken, tmp_path, lambda _name: True, kept.append)
-    trials.healthy_targets()
+    trials.healthy_targets(VARIANTS[:3])
     trials.degenerate_targets()
-    assert len(kept) == len(possible()) + len(degenerate.SERVERS) + len(degenerate.TWINS)
+    assert len(kept) == 3 + len(degenerate.SERVERS) + len(degenerate.TWINS)
     assert not any(t.ok or t.harmful for t in kept)
     assert {t.reason for t in kept} == {"StackError: no room"}
+
+
+def test_healthy_runs_are_of_the_kinds_asked_for(tmp_path: Path) -> None:
+    """Five runs on two kinds: the second of a kind is told from its first."""
+
+    @contextmanager
+    def broken(kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+        raise StackError(f"no room for {kind}")
+        yield
+
+    kept: list[Trial] = []
+    plain = [v for v in VARIANTS if not v.fills_the_machine][:2]
+    Trials(broken, tmp_path, lambda _name: True, kept.append, healthy_runs=5).healthy_targets(plain)
+    first, second = (v.name for v in plain)
+    assert [t.name for t in kept] == [first, second, f"{first}@2", f"{second}@2", f"{first}@3"]
