@@ -29,7 +29,7 @@ from gates.inputs.shapes import nearest
 __all__ = ["ConfigError", "environment_of", "load_policy", "load_target", "process_environment"]
 
 POLICY_FILE = "gate.yaml"
-MOST_POLICY = 4 * 1024 * 1024
+MOST_POLICY = 512 * 1024
 SHIPPED_POLICY = Path(__file__).resolve().parent.parent / POLICY_FILE
 
 

@@ -41,6 +41,10 @@ class NotRolledBack(GateError):  # noqa: N818  -- reads as a sentence
     exit_code = 21
 
 
+MOST_SAID = 20_000
+"""Characters of an error that are looked at: a target may say a gigabyte, and each is searched for secrets."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of the error's text, or its class if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error)[:MOST_SAID].strip() or type(error).__name__).splitlines()[0]

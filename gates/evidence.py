@@ -222,6 +222,17 @@ def stamp(at: dt.datetime) -> str:
     return at.astimezone(dt.UTC).isoformat(timespec="milliseconds")
 
 
+def moment(text: object) -> dt.datetime:
+    """What a stamp says, in UTC. Raise ValueError where it is no time with its zone, or one that UTC does not have."""
+    at = dt.datetime.fromisoformat(str(text))
+    if at.tzinfo is None:
+        raise ValueError(f"{at} is a time without its zone")
+    try:
+        return at.astimezone(dt.UTC)
+    except OverflowError:
+        raise ValueError(f"{at} is no time in UTC") from None
+
+
 def shown_time(at: str) -> str:
     """A stamp as people read it, to the second; empty for none."""
     return at.replace("T", " ")[:19] + " UTC" if at else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gates import disk
-from gates.evidence import JsonValue, stamp
+from gates.evidence import JsonValue, moment, stamp, typed
 from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict
 
@@ -109,10 +109,9 @@ class PastDecision:
     def finished(self) -> dt.datetime | None:
         """When it was decided; None where it was not, or where the time is none."""
         try:
-            found = dt.datetime.fromisoformat(self.finished_at)
+            return moment(self.finished_at)
         except ValueError:
             return None
-        return found if found.tzinfo is not None else None
 
     def to_json(self) -> dict[str, JsonValue]:
         return {**dataclasses.asdict(self), "decision": self.decision.value}
@@ -120,18 +119,7 @@ class PastDecision:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PastDecision:
         """Raise ValueError or TypeError for anything that to_json did not write."""
-        found = cls(**{**data, "decision": Decision(data["decision"])})
-        texts = found.run_id, found.release, found.reason, found.started_at, found.finished_at
-        named, numbers = (
-            (found.action, found.result, found.nearest, found.target),
-            (found.passed, found.failed, found.unknown),
-        )
-        perhaps = (n for n in (found.before, found.after, found.room) if n is not None)
-        if not all(isinstance(t, str) for t in (*texts, *named)) or not all(
-            isinstance(n, int | float) for n in (found.exit_code, *numbers, *perhaps)
-        ):
-            raise TypeError("a member is of another type")
-        return found
+        return typed(cls(**{**data, "decision": Decision(data["decision"])}))
 
 
 UNREADABLE = PastDecision("", "", Decision.HOLD, BROKEN)

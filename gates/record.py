@@ -20,7 +20,7 @@ from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.errors import CannotWork, GateError, NotRolledBack, first_line
-from gates.evidence import CheckSpec, Evidence, JsonValue, stamp, typed
+from gates.evidence import CheckSpec, Evidence, JsonValue, moment, stamp, typed
 from gates.evidence_file import ChainEnd, read_log
 from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict, settle
@@ -213,7 +213,7 @@ def read(folder: Path) -> Recorded:
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])
-        decided_at = dt.datetime.fromisoformat(run["decided_at"])
+        decided_at = moment(run["decided_at"])
         action = Action.from_json(run["action"])
         evidence = read_log(folder / EVIDENCE, typed(ChainEnd(**run["evidence"]))).evidence
         started_at, finished_at = str(run["started_at"]), str(run["finished_at"])

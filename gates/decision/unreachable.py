@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gates.evidence import Evidence, Outcome
+from gates.evidence import Evidence, Outcome, moment
 
 REACHABLE, DATABASE = "preflight/target-reachable", "preflight/database"
 ANSWERED_UNTIL = "answered_until"
@@ -45,12 +45,11 @@ def excused(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 def _ended_after(one: Evidence, until: dt.datetime) -> bool:
     began = _time(one.started_at)
-    return not one.blocked_by and began is not None and began + dt.timedelta(milliseconds=one.duration_ms) > until
+    return not one.blocked_by and began is not None and one.duration_ms / 1000 > (until - began).total_seconds()
 
 
 def _time(text: object) -> dt.datetime | None:
     try:
-        found = dt.datetime.fromisoformat(text) if isinstance(text, str) else None
+        return moment(text)
     except ValueError:
         return None
-    return found if found is not None and found.tzinfo is not None else None

@@ -10,7 +10,7 @@ import re
 import psycopg
 
 from gates.contract.contract import contract
-from gates.errors import first_line
+from gates.errors import MOST_SAID, first_line
 
 FUNCTIONS = (re.compile(r"PL/\w+\S* \S+ ([^\s(]+\([^()]*\))"), re.compile(r'SQL function "([^"]+)"'))
 """How a context names the function that was running, the innermost one first."""
@@ -39,7 +39,7 @@ def in_words(error: BaseException) -> str:
 
 def told_in_words(message: str, state: str, context: str) -> str:
     """The same of an error that the server caught itself: its message, its SQLSTATE, and where it happened."""
-    said = " ".join(message.split())
+    said = " ".join(message[:MOST_SAID].split())
     function = _function(context)
     if function:
         return f"failed inside your function {function}: {said}"

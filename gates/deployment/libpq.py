@@ -14,7 +14,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 MOST_BYTES = 65_536
 """Of a password or service file that is read."""
 PLACES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "service": "PGSERVICE"}
-REDIRECTS = frozenset({*PLACES.values(), "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS", "PGOPTIONS", "PGCLIENTENCODING"})
+REDIRECTS = frozenset(
+    {*PLACES.values(), "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"}
+    | {"PGOPTIONS", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO"}
+)
 """Variables by which libpq goes elsewhere, or has another session, than a connection string says."""
 
 

@@ -38,6 +38,8 @@ def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
         place = f"{path}:{line.original.line}:1"
         if line.error or (line.key is not None and line.value is None):
             raise ConfigError(f"{place}: no assignment; allowed: NAME=value, comments with #. Correct the line")
+        if "=" in (line.key or "") or "\0" in (line.key or "") + (line.value or ""):
+            raise ConfigError(f"{place}: no variable can hold it; allowed: a name without =, no NUL. Correct the line")
         if line.key in found:
             raise ConfigError(f"{place}: {line.key} a second time; allowed: once. Remove one")
         if line.key is not None:

@@ -22,10 +22,10 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text, not empty; `pattern` is a whole match and `said` says it in words."""
+    """Text that shows something; `pattern` is a whole match and `said` says it in words."""
 
-    pattern: str = r"[\s\S]+"
-    said: str = "text that is not empty"
+    pattern: str = r"[\s\S]*[^\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff][\s\S]*"
+    said: str = "text that can be read"
 
     def read(self, node: YamlNode) -> str:
         if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value):

@@ -20,6 +20,10 @@ _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\Z")
 _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
 MOST_DEPTH = 32
 MOST_DIGITS = 40
+MOST_VALUES = 20_000
+"""Each takes its time, and a rollback waits for it. A policy with a rule and a waiver for every check has fewer."""
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""No file name, variable or file in UTF-8 can hold it."""
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
 
 
@@ -84,9 +88,9 @@ def read(text: str, file: str) -> YamlNode:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses anchors, aliases, tags and what is nested too deeply while it composes."""
+    """Refuses anchors, aliases, tags, and what is nested too deeply or is too much, while it composes."""
 
-    depth = 0
+    depth = values = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -97,6 +101,11 @@ class _Strict(yaml.SafeLoader):
         if self.depth >= MOST_DEPTH:
             problem = f"more than {MOST_DEPTH} values within each other"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=event.start_mark)
+        if _UNWRITABLE.search(getattr(event, "value", None) or ""):
+            raise yaml.MarkedYAMLError(problem="NUL, or half a surrogate pair", problem_mark=event.start_mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)

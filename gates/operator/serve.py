@@ -323,6 +323,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_refused(413, f"a body of at most {MOST_BODY} bytes with its Content-Length is read"))
             return
         body = self.rfile.read(length)
+        if len(body) < length:
+            self._send(_refused(400, "a whole body is read"))
+            return
         self._send(self.server.desk.post(self.path, body, self.headers.get("Authorization", "")))
 
     def _send(self, answer: DeskAnswer) -> None:

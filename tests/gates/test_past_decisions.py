@@ -84,6 +84,8 @@ def test_a_finished_run_without_a_release_counts_for_all_unless_it_promotes(
         json.dumps({**settled().to_json(), "decision": "yes"}).encode(),
         json.dumps({**settled().to_json(), "release": 5}).encode(),
         json.dumps({**settled().to_json(), "passed": "5"}).encode(),
+        json.dumps({**settled().to_json(), "passed": True}).encode(),
+        json.dumps({**settled().to_json(), "dry_run": ""}).encode(),
         json.dumps({**settled().to_json(), "room": "much"}).encode(),
         json.dumps({**settled().to_json(), "after": "all"}).encode(),
         json.dumps({**settled().to_json(), "action": 1}).encode(),

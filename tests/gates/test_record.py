@@ -12,7 +12,7 @@ from gates.errors import CannotWork
 from gates.evidence import Outcome
 from tests.gates.test_cli import saved
 
-ODD = [None, True, 2**70, "x", "\ud800", [None], {"a": 1}]
+ODD = [None, True, 2**70, "x", "\ud800", [None], {"a": 1}, "2026-01-01", "0001-01-01T00:00:00+23:59"]
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

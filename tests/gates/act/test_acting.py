@@ -169,13 +169,20 @@ def by_command(folder: Path, url: str, *words: str, **environ: str) -> int:
     return gate("rollback", "--reason", "harm", *state, *words, environ={"DATABASE_URL": url, **environ}).returncode
 
 
-@pytest.mark.parametrize("variable", ["PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE"])
+@pytest.mark.parametrize("variable", ["PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGTZ"])
 def test_no_variable_of_libpq_leads_an_act_elsewhere(
     variable: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
     """The URL names a host: whatever else of the place it leaves out is what the URL alone means."""
     parts = urlsplit(migrated_url)
-    wrong = {"PGHOSTADDR": "127.0.0.9", "PGPORT": "9", "PGDATABASE": "none", "PGOPTIONS": "-c x=", "PGSERVICE": "x"}
+    wrong = {
+        "PGHOSTADDR": "127.0.0.9",
+        "PGPORT": "9",
+        "PGDATABASE": "none",
+        "PGOPTIONS": "-c x=",
+        "PGSERVICE": "x",
+        "PGTZ": "x",
+    }
     assert by_command(tmp_path, migrated_url, **{variable: wrong[variable]}) == 0
     assert not is_on(database)
     switch(database, on=True)

@@ -134,6 +134,9 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
         ("A=1\nA=2\n", 0o600, "2:1: A a second time"),
         ("A=1\n", 0o622, "others may write it"),
         ("A='1\n", 0o600, "1:1: no assignment"),
+        ("A=1\nB='a\0b'\n", 0o600, "2:1: no variable can hold it"),
+        ("'A=B'=1\n", 0o600, "1:1: no variable can hold it"),
+        ("'A\0'=1\n", 0o600, "1:1: no variable can hold it"),
     ],
 )
 def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(

@@ -225,6 +225,13 @@ def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(b"POST " + CONFIRM.encode() + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (MOST_BODY + 1))
         assert b" 413 " in client.recv(200)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        body = json.dumps({"metadata": {"release": "r-1"}}).encode()
+        client.sendall(
+            b"POST " + CONFIRM.encode() + b" HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (len(body) + 1) + body
+        )
+        client.shutdown(socket.SHUT_WR)
+        assert b" 400 " in client.recv(200)
     assert ask(port, CONFIRM, b"[" * 60_000)[0] == 403
     assert ask(port, "/../../etc/passwd")[0] == 404
     assert ask(port, CONFIRM)[0] == 404
