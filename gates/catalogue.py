@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from gates.errors import CannotWork
@@ -15,11 +16,16 @@ FILE = Path(__file__).with_name("catalogue.json")
 def load(path: Path = FILE) -> tuple[CheckSpec, ...]:
     """The specs in a catalogue file. Raise CannotWork where it cannot be read: without it nothing is required."""
     try:
-        return tuple(CheckSpec.from_json(one) for one in json.loads(path.read_text(encoding="utf-8")))
+        return _specs(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CannotWork(
             f"{path}: {type(error).__name__}: {error}; allowed: a list of checks. Run `gate lint --write`"
         ) from error
+
+
+@lru_cache(maxsize=4)  # a command asks several times, a proof for each fault
+def _specs(text: str) -> tuple[CheckSpec, ...]:
+    return tuple(CheckSpec.from_json(one) for one in json.loads(text))
 
 
 def dump(specs: Iterable[CheckSpec]) -> str:

@@ -40,16 +40,19 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, targe
     file = config.load_policy(path, today)
     specs = with_own_checks(file, environ)
     file.policy(specs, TargetKind.PRODUCTION, "", deep=True)
+    named = _named(file, environ) if target else []  # first: a target that does not answer ends it
     collected = collect(environ)
     problems = _catalogue_problems(collected) + _never_red(collected, environ)
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
         problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write`")
-    if target:
-        url = config.load_target(environ).database_url
-        if not url:
-            raise ConfigError("--target without DATABASE_URL; allowed: the target's database. Set the variable")
-        problems += against_target(file, url)
-    return Linted((*problems, *_sql_problems(environ, file)), len(specs))
+    return Linted((*problems, *named, *_sql_problems(environ, file)), len(specs))
+
+
+def _named(file: PolicyFile, environ: Mapping[str, str]) -> list[str]:
+    url = config.load_target(environ).database_url
+    if not url:
+        raise ConfigError("--target without DATABASE_URL; allowed: the target's database. Set the variable")
+    return against_target(file, url)
 
 
 def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:

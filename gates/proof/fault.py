@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from gates.errors import CannotWork
@@ -65,13 +66,20 @@ class Fault:
 
     def declares(self, check: str) -> bool:
         """Whether this check is one of those that must catch the fault."""
-        return matches(check, (f"{p}*" if p.endswith("/") else p for p in self.checks))
+        return matches(check, _patterns(self.checks))
+
+
+@lru_cache(maxsize=4096)
+def _patterns(checks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{p}*" if p.endswith("/") else p for p in checks)
 
 
 def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
     """The fault with the decision that is due: a rollback where one of its checks pages, else a hold."""
+    if fault.decision:
+        return fault
     pages = any(s.severity is Severity.PAGE and fault.declares(s.id) for s in specs)
-    return replace(fault, decision=fault.decision or (Decision.ROLLBACK if pages else Decision.HOLD))
+    return replace(fault, decision=Decision.ROLLBACK if pages else Decision.HOLD)
 
 
 NEEDED = {Kind.SERVICE: "parts", Kind.WORKER: "parts", Kind.SQL: "sql", Kind.TRIGGER: "sql", Kind.PROCESS: "event"}
@@ -107,7 +115,7 @@ def _fault(row: Mapping[str, Any]) -> Fault:
         decision=Decision(row["decision"]) if row["decision"] else None,
         env={_text(k): _text(v) for k, v in row.get("env", {}).items()},
         production=row.get("production", False) is True,
-        checks=tuple(f"{p}*" if p.endswith("/") else p for p in _texts(row.get("checks", []))),
+        checks=_patterns(_texts(row.get("checks", []))),
         names=_texts(row.get("names", [])),
         **texts,
     )

@@ -61,15 +61,19 @@ def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
     """Whether the short way can show the fault: all that it declares looks by itself. SQL checks see a program's fault
     only by the traffic of a run.
     """
-    declared = [s for s in catalogue if fault.declares(s.id)]
+    return _is_shown(fault, [s for s in catalogue if fault.declares(s.id)])
+
+
+def _is_shown(fault: Fault, declared: Sequence[CheckSpec]) -> bool:
     return bool(_alone(fault, declared)) and all(s.id.startswith(SHORT) for s in declared)
 
 
 def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
     """Whether the short way surely comes to the decision that is due, too: it follows from the fault's own checks."""
-    alone = _alone(fault, [s for s in catalogue if fault.declares(s.id)])
-    comes_to = Decision.ROLLBACK if any(s.severity is Severity.PAGE for s in alone) else Decision.HOLD
-    return is_shown(fault, catalogue) and decided(fault, catalogue).decision is comes_to
+    declared = [s for s in catalogue if fault.declares(s.id)]
+    pages = any(s.severity is Severity.PAGE for s in _alone(fault, declared))
+    comes_to = Decision.ROLLBACK if pages else Decision.HOLD
+    return _is_shown(fault, declared) and decided(fault, declared).decision is comes_to
 
 
 def _alone(fault: Fault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:

@@ -21,9 +21,6 @@ from gates.reports import attestation
 from gates.request import RunRequest
 from tests.gates.gate_process import gate
 from tests.gates.test_cli import saved
-from tests.gates.test_run import asked, base_url, processes
-
-__all__ = ["asked", "base_url", "processes"]
 
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
 ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")

@@ -304,6 +304,7 @@ def test_lint_finds_no_problem_and_the_catalogue_is_complete_both_ways() -> None
         assert found in said
     done = gate("lint")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "no problem found" in done.stderr
 
 
 def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_url: str, tmp_path: Path) -> None:

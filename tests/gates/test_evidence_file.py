@@ -22,7 +22,7 @@ from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import ChainEnd, chained, read_bytes, read_lines, read_log, write_lines
 from gates.verdict import Decision
-from tests.gates.decision.test_decide import NOW, saw
+from tests.gates.decision.small_policy import NOW, saw
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = ("drill/a/fails", "drill/b/passes", "drill/c/passes", "drill/d/passes")

@@ -47,8 +47,6 @@ def bad_form(path: Path) -> Iterator[str]:
         yield "the name says nothing"
     if text.strip() and not ast.get_docstring(tree):
         yield "a module opens with what lives here"
-    if relative(path).startswith("tests/"):
-        return
     if (lines := len(text.splitlines())) > MOST_LINES:
         yield f"{lines} lines; allowed: {MOST_LINES}"
     for node in nodes_of(path):
@@ -121,7 +119,7 @@ def sleeping(path: Path) -> Iterator[str]:
 
 
 def test_a_file_is_short_says_what_lives_in_it_and_is_not_vague() -> None:
-    """Files of at most 400 lines (tests may be longer), functions of 80, a docstring, a name with a meaning."""
+    """Files of at most 400 lines, functions of 80, a docstring, a name with a meaning."""
     hold(bad_form, FILES)
 
 

@@ -18,10 +18,7 @@ from loadtests.engine import database
 from loadtests.plan import LoadPlan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT
-from tests.loadtests.test_load_database import db
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["db", "migrated_db", "migrated_url", "pg_server"]
 RUN, PAST, FUTURE = "00c0ffee", 1_000_000_000, 9_999_999_999
 
 

@@ -6,56 +6,22 @@ import itertools
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from gates.deployment.database import Connection, connect, execute, sql
+from gates.deployment.database import Connection, execute, sql
 from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink, RateSink
-from loadtests.engine.written import EVENT, LOST, RUN, Acknowledged, Acknowledgement
-from loadtests.judgement.trend import LEAST_VALUES, leak_of
+from loadtests.engine.written import Acknowledged
+from loadtests.judgement.trend import LEAST_VALUES
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.thresholds.language import MetricKey
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+from tests.loadtests.load_database import PLAN, a_company, set_flag
 from tests.sources import ROOT
-
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
-PLAN = LoadPlan("http://127.0.0.1:1", run="t1", tenants_wanted=3)
-
-
-@pytest.fixture
-def db(migrated_url: str) -> Iterator[Connection]:
-    """A connection to a fresh database with the outbox on for everybody."""
-    connection = connect(migrated_url)
-    for key in ("outbox.enabled", "dlq.replay.enabled"):
-        set_flag(connection, key, 100)
-    yield connection
-    connection.close()
-
-
-def set_flag(db: Connection, key: str, percentage: int, company: str | None = None) -> None:
-    execute(
-        db, "delete from public.feature_flags where key = %s and company_id is not distinct from %s::uuid", key, company
-    )
-    execute(
-        db,
-        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values"
-        " (%s, %s::uuid, true, %s)",
-        key,
-        company,
-        percentage,
-    )
-
-
-def a_company(db: Connection) -> str:
-    company = str(uuid.uuid4())
-    execute(db, "insert into public.companies (id, name) values (%s, 'drill-load-test')", company)
-    return company
 
 
 def add_event(db: Connection, company: str, key: str | None = None, **columns: object) -> str:
@@ -333,111 +299,8 @@ def test_a_company_whose_replays_all_fail_is_named(db: Connection, migrated_url:
         assert [failing in note for note in watch.notes] == [True] * (count is not None)
 
 
-N = 42
-POOLS: dict[str, tuple[list[float], list[float], bool]] = {
-    "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),
-    "leak of a few requests": ([10.0 + i // 4 for i in range(N + 20)], [i / 4 for i in range(N + 20)], True),
-    "pools of three that shrink late": ([6.0] * 3 + [36.0] * (N - 3), [2.0 + 0.6 * i for i in range(N)], False),
-    "one to three instances": (
-        [10.0 + 10 * (3 * i // N) for i in range(N)], [5.0 + 10 * (3 * i // N) for i in range(N)], False,
-    ),
-    "one to four instances": ([10.0 + 10 * (4 * i // N) for i in range(N)], [float(i) for i in range(N)], False),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", POOLS)
-def test_a_pool_that_falls_idle_or_a_new_one_is_no_leak(kind: str) -> None:
-    """A leak opens sessions in all parts of a run; a pool opens its own at once, and is unused when the load falls."""
-    sessions, unused, is_leak = POOLS[kind]
-    assert (leak_of(sessions, unused) >= 10) is is_leak
-
-
-@pytest.mark.parametrize("kind", LOST)
-def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated_url: str) -> None:
-    """One that is there is not lost, however often it was acknowledged; one that is not is named."""
-    company, kept, lost = a_company(db), str(uuid.uuid4()), str(uuid.uuid4())
-    written = {
-        EVENT: "insert into public.events (company_id, id, event_type, aggregate_key, payload, path)"
-        " values (%s, %s, 'load.canary', 'k', '{}', 'outbox')",
-        RUN: "insert into public.replay_runs (company_id, idempotency_key) values (%s, %s)",
-    }
-    execute(db, written[kind], company, kept)
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)])
-    watch.poll()
-    watch.finish(found, {})
-    sink = samples.select(MetricKey(LOST[kind]))
-    assert isinstance(sink, CounterSink)
-    assert sink.total == 1
-    assert watch.notes == [f"{LOST[kind]}: {kind} {lost} was acknowledged and is not in the database"]
-    (other,) = {EVENT, RUN} - {kind}
-    assert watch.unread[LOST[other]] == f"no {other} was acknowledged for a company of this run"
-
-
-def test_what_has_not_come_to_a_standby_is_not_lost(
-    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A replica that is behind lacks rows that are there."""
-    monkeypatch.setattr(database, "sql", lambda path: sql(path).replace("pg_is_in_recovery()", "true"))
-    execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'came')", a_company(db))
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
-    watch.poll()
-    watch.finish(found, {})
-    assert watch.unread[LOST[RUN]] == "this is a standby that may be behind: 1 of 2 runs are not there yet"
-    assert samples.select(MetricKey(LOST[RUN])).is_empty
-
-
-def test_what_this_login_may_not_read_is_not_lost(
-    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A query that is refused leaves its own metric unmeasured, and no other."""
-    real = execute
-
-    def refused(connection: Connection, text: Any, *values: Any) -> list[dict[str, Any]]:
-        if text == sql(database.FOLDER / "events_lost.sql"):
-            raise psycopg.errors.InsufficientPrivilege("permission denied for table events")
-        return real(connection, text, *values)
-
-    monkeypatch.setattr(database, "execute", refused)
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
-    found.take([Acknowledgement(EVENT, str(uuid.uuid4())), Acknowledgement(RUN, "a key")])
-    watch.poll()
-    watch.finish(found, {})
-    assert watch.error == ""
-    assert "permission denied" in watch.unread["events_lost"]
-    assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
-
-
-@pytest.mark.parametrize("kind", LOST)
-def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url: str) -> None:
-    """Row-level security may hide what was written: without one row that is seen nothing is said."""
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))])
-    watch.poll()
-    watch.finish(found, {})
-    assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
-    assert samples.select(MetricKey(LOST[kind])).is_empty
-
-
 def connect_as_service(url: str) -> psycopg.Connection:
     return psycopg.connect(url, application_name="service", autocommit=True)
-
-
-def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str) -> None:
-    """No connection is an error that is said, not an empty dead-letter queue."""
-    nowhere = psycopg.conninfo.make_conninfo(migrated_url, port=1)
-    watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
-    for _ in range(database.MOST_REFUSED):
-        watch.poll()
-    watch.finish(Acknowledged(), {})
-    assert "refused" in watch.error
-    assert samples.select(MetricKey("dlq_items_count")).is_empty
 
 
 @pytest.mark.parametrize("refused", [{1}, {1, 2}, {3, 4}, {2}, set()], ids=str)

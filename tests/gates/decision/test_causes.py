@@ -19,7 +19,7 @@ from gates.decision.decide import weigh
 from gates.decision.rules import Policy, PolicyRule
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.verdict import Verdict, grouped
-from tests.gates.decision.test_decide import NOW, saw
+from tests.gates.decision.small_policy import NOW, saw
 
 CATALOGUE = catalogue.load()
 IDS = [s.id for s in CATALOGUE]

@@ -18,7 +18,7 @@ from gates.decision.policy_file import parse
 from gates.decision.rules import Policy, PolicyRule
 from gates.evidence import CheckSpec, Evidence, Outcome, TargetKind
 from gates.verdict import Decision, Verdict
-from tests.gates.decision.test_decide import NOW, RANK, saw, spec
+from tests.gates.decision.small_policy import NOW, RANK, saw, spec
 from tests.gates.decision.test_floor import CATALOGUE, FEW
 
 AREAS = contract().claimable

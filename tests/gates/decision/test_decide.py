@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import itertools
-import json
 import math
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from gates.decision import policy_file
 from gates.decision.decide import BACKLOG, decide, strong_login, weigh
 from gates.decision.margin import LOAD, wider
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, PolicyRule, Waiver
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
-from gates.evidence_file import chained, read_bytes
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.verdict import Action, Decision, Effect, Finding, Verdict, blocked_by_cause, settle
+from tests.gates.decision.small_policy import LAG, NOW, RANK, A, B, C, policy, saw, spec
 
-NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
-AT = (NOW - dt.timedelta(minutes=1)).isoformat()
-RANK = {Decision.PROMOTE: 0, Decision.HOLD: 1, Decision.ROLLBACK: 2}
-
-
-def spec(check: str, severity: Severity = Severity.PAGE, where: Where = Where.READ_ONLY, **more: object) -> CheckSpec:
-    return CheckSpec(check, "claim", "cost", severity, where, **more)  # type: ignore[arg-type]
-
-
-def saw(check: str, outcome: Outcome = Outcome.PASS, **more: object) -> Evidence:
-    return Evidence(check, outcome, **{"samples": 1, "started_at": AT, **more})  # type: ignore[arg-type]
-
-
-def policy(*specs: CheckSpec, **more: object) -> Policy:
-    return Policy(catalogue=specs, **more)  # type: ignore[arg-type]
-
-
-A, B, C = spec("a"), spec("b", Severity.WARN), spec("c", Severity.INVESTIGATE)
 EXPECTED_BY_STATE = {("a", "fail"): Decision.ROLLBACK, ("b", "fail"): Decision.HOLD, ("c", "fail"): Decision.PROMOTE}
 
 
@@ -246,9 +224,6 @@ def test_a_failure_of_an_unlisted_check_holds() -> None:
     assert weigh([saw("a"), saw("x"), saw("y", Outcome.UNKNOWN)], policy(A), NOW).decision is Decision.PROMOTE
 
 
-LAG = spec("load/outbox_lag_ms/avg")
-
-
 @pytest.mark.parametrize(
     ("backlog", "expected"),
     [
@@ -298,109 +273,6 @@ def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
     margin = weigh(lines, policy(*checks), NOW).margin
     assert margin is not None
     assert margin.sentence == "nearest limit: load/lag/p95 4100 of 5000 ms (18% left)"
-
-
-# --- properties --------------------------------------------------------------------------------------------------
-
-CHECKS = ("a", "b", "c", "preflight/d", "load/outbox_lag_ms/avg", "unlisted")
-WORSE = {Outcome.PASS: (Outcome.UNKNOWN, Outcome.FAIL), Outcome.UNKNOWN: (Outcome.FAIL,), Outcome.FAIL: ()}
-
-lines_of = st.lists(
-    st.builds(
-        saw,
-        st.sampled_from(CHECKS),
-        st.sampled_from(Outcome),
-        samples=st.integers(0, 3),
-        observed=st.sampled_from([None, 1, 2.5, math.nan, math.inf, True, "text"]),
-        round=st.sampled_from(["", "", "before"]),
-        severity=st.sampled_from(["", "", "page", "warn", "investigate"]),
-        blocked_by=st.sampled_from(["", "", "a", "nowhere"]),
-        started_at=st.sampled_from([AT, AT, AT, "", "2020-01-01T00:00:00+00:00"]),
-        release=st.sampled_from(["r", "r", "r", "q"]),
-    ),
-    max_size=12,
-)
-policies = st.builds(
-    policy,
-    st.just(A),
-    st.just(B),
-    st.just(C),
-    st.just(spec("preflight/d")),
-    st.just(LAG),
-    release=st.sampled_from(["", "r"]),
-    rules=st.sampled_from(
-        [(), (PolicyRule("c", required=False),), (PolicyRule("b", below=2.0),), (PolicyRule("a", decides=Effect.HOLD),)]
-    ),
-    waivers=st.sampled_from([(), (Waiver("b", "x", "y", NOW.date()),)]),
-)
-
-
-@given(lines_of, policies, st.randoms())
-def test_order_and_repetition_make_no_difference(lines: list[Evidence], rules: Policy, random: object) -> None:
-    """Same input, same bytes out, in whatever order and however often."""
-    shuffled = [*lines, *lines[: len(lines) // 2]]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert weigh(shuffled, rules, NOW).dump() == weigh(lines, rules, NOW).dump()
-
-
-@given(lines_of, policies, st.data())
-def test_worse_evidence_never_gives_a_better_verdict(lines: list[Evidence], rules: Policy, data: st.DataObject) -> None:
-    """Turning a line into unknown or fail, or adding one, never improves the decision.
-
-    One kind of check is left out of the step from unknown (or unseen) to fail: a failure that is only noted is an
-    observation, and an observation may end a hold.
-    """
-    decision = weigh(lines, rules, NOW).decision
-    added = saw(
-        data.draw(st.sampled_from(CHECKS)), data.draw(st.sampled_from([Outcome.UNKNOWN, Outcome.FAIL])), release="r"
-    )
-    if added.check != "c" or added.outcome is Outcome.UNKNOWN:
-        assert RANK[weigh([*lines, added], rules, NOW).decision] >= RANK[decision]
-    for index, line in enumerate(lines):
-        noted = line.check == "c" or line.severity == "investigate"
-        for outcome in (
-            (Outcome.UNKNOWN,) if noted and line.outcome is Outcome.PASS else () if noted else WORSE[line.outcome]
-        ):
-            worse = [*lines[:index], dataclasses.replace(line, outcome=outcome), *lines[index + 1 :]]
-            assert RANK[weigh(worse, rules, NOW).decision] >= RANK[decision]
-
-
-@given(lines_of, policies, st.sampled_from(CHECKS))
-def test_removing_a_check_never_promotes(lines: list[Evidence], rules: Policy, removed: str) -> None:
-    """Evidence that goes missing can end a rollback, but never give a promotion that was not there."""
-    before = weigh(lines, rules, NOW).decision
-    left = [line for line in lines if line.check != removed]
-    if (
-        removed in {s.id for s in rules.catalogue}
-        and not (removed == "b" and rules.waivers)
-        and not (removed == "c" and rules.rules and rules.rules[0].required is False)
-    ):
-        assert weigh(left, rules, NOW).decision is not Decision.PROMOTE
-    elif before is Decision.PROMOTE:
-        assert weigh(left, rules, NOW).decision in {Decision.PROMOTE, Decision.HOLD}
-
-
-@given(lines_of, policies)
-def test_unknown_alone_never_rolls_back_and_never_promotes(lines: list[Evidence], rules: Policy) -> None:
-    """Without a failure there is no rollback; with nothing but unknowns there is no promotion."""
-    assume(all(rule.below is None for rule in rules.rules))  # a limit of the policy turns what was seen into a failure
-    unfailed = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) if e.outcome is Outcome.FAIL else e for e in lines]
-    assert weigh(unfailed, rules, NOW).decision is not Decision.ROLLBACK
-    blind = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) for e in lines]
-    assert weigh(blind, rules, NOW).decision is Decision.HOLD
-
-
-@settings(max_examples=50)
-@given(lines_of, policies)
-def test_evidence_and_policy_survive_the_disk(lines: list[Evidence], rules: Policy) -> None:
-    """What is read back gives the same verdict, byte for byte; a torn last line holds."""
-    text = chained(e.to_json() for e in lines)
-    read = read_bytes(text).evidence
-    again = Policy.from_json(json.loads(json.dumps(rules.to_json())))
-    assert weigh(read, again, NOW).dump() == weigh(lines, rules, NOW).dump()
-    torn = read_bytes(text + b'{"check":"a","outc')
-    assert weigh(torn.evidence, rules, NOW).decision is not Decision.PROMOTE
-    assert torn.evidence[: len(lines)] == read
 
 
 def test_what_a_stage_came_to_is_said_once() -> None:

@@ -15,8 +15,8 @@ from gates.decision.rules import Policy, PolicyRule
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages import passed
 from gates.verdict import Decision, Effect
+from tests.gates.decision.small_policy import NOW, saw, spec
 from tests.gates.decision.test_claims import without
-from tests.gates.decision.test_decide import NOW, saw, spec
 from tests.gates.decision.test_floor import CATALOGUE
 
 DRILL = "drill/tokens/of-the-test"

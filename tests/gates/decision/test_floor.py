@@ -20,7 +20,7 @@ from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.errors import ConfigError
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.verdict import Decision, Effect
-from tests.gates.decision.test_decide import AT, NOW, RANK, saw
+from tests.gates.decision.small_policy import AT, NOW, RANK, saw
 
 CATALOGUE = catalogue.load()
 GREEN = [saw(s.id, observed=1.0, limit=2.0) for s in CATALOGUE]

@@ -16,14 +16,12 @@ from gates.deployment.dialect.current import real_claims, tenant_session, use
 from gates.deployment.dialect.exchange import (
     contract_path,
     on_the_wire,
-    path_of,
     real_code,
     real_head,
     real_member,
     real_metric,
     understood,
 )
-from gates.deployment.dialect.places import AbsentMember
 from gates.deployment.ids import new_id
 from gates.deployment.metrics import parse_metrics
 from gates.deployment.redaction import hidden, redact_text
@@ -34,6 +32,8 @@ from gates.text.foreign import json_object
 
 SECRET = "a-secret-of-32-characters-or-more"
 KEY = "anon-key-0123456789"
+
+
 NAMES = names_of(
     {
         "ids": {"company_id": "bigint", "dead_letter_queue.id": "bigint"},
@@ -289,172 +289,3 @@ def test_an_id_may_have_a_form() -> None:
     assert json.loads(on_the_wire(Request("POST", "/x", (), json.dumps({"company_id": made}).encode())).body) == {
         "company_id": made
     }
-
-
-PLACED = names_of(
-    {
-        "ids": {"company_id": "bigint"},
-        "http": {
-            "paths": {"/dlq-replay": "/v1/accounts/{account}/redrives", "/events": "/v1/notices"},
-            "fields": {
-                "company_id": ["path:account", "account_no"],
-                "idempotency_key": ["header:Idempotency-Key", "key"],
-                "dry_run": ["query:simulate", "simulated"],
-                "event_id": "answer:notice",
-                "max": "limit",
-            },
-            "code_member": "error.code",
-            "codes": {"forbidden": ["NO_ACCOUNT", 404], "not_found": "NO_ACCOUNT"},
-            "signature": {"v2": "t={t},s={hex}", "signed": "{t}.{method}.{path}.{body}"},
-        },
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("ours", "path", "headers", "body"),
-    [
-        (b'{"company_id":"12","max":3}', "/v1/accounts/12/redrives", {}, b'{"limit":3}'),
-        (b'{"max":3, "company_id": "12" }', "/v1/accounts/12/redrives", {}, b'{"limit":3 }'),
-        (b'{"company_id":"12","dry_run":true}', "/v1/accounts/12/redrives?simulate=true", {}, b"{}"),
-        (b'{"company_id":"12","dry_run":"maybe"}', "/v1/accounts/12/redrives?simulate=maybe", {}, b"{}"),
-        (b'{"company_id":"a/b?c","max":1}', "/v1/accounts/a%2Fb%3Fc/redrives", {}, b'{"limit":1}'),
-        (
-            b'{"idempotency_key":"k 1","company_id":"12","max":1}',
-            "/v1/accounts/12/redrives",
-            {"Idempotency-Key": "k 1"},
-            b'{"limit":1}',
-        ),
-        (b'{"company_id":"12","max":1', "/v1/accounts/12/redrives", {}, b'{"limit":1'),
-        (b'{"max":{"company_id":1},"company_id":"7"}', "/v1/accounts/7/redrives", {}, b'{"limit":{"company_id":1}}'),
-    ],
-)  # fmt: skip
-def test_a_member_travels_where_the_deployment_has_it(
-    ours: bytes, path: str, headers: dict[str, str], body: bytes
-) -> None:
-    """In the path, the query or a header; what is left of the body keeps its form."""
-    use(PLACED)
-    sent = on_the_wire(Request("POST", "/dlq-replay", (), ours))
-    assert (sent.path, dict(sent.headers), sent.body) == (path, headers, body)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        b'{"company_id":"12","dry_run":"true"}',
-        b'{"company_id":"12","dry_run":null}',
-        b'{"company_id":"12","dry_run":[true]}',
-        b'{"company_id":"12","dry_run":false,"dry_run":true}',
-        b'{"company_id":12}',
-        b'{"company_id":null}',
-        b'{"company_id":""}',
-        b'{"company_id":"12","idempotency_key":5}',
-        b'{"company_id":"12","idempotency_key":""}',
-        b'{"company_id":"12","idempotency_key":" k"}',
-        b'{"company_id":"12","idempotency_key":"a\\r\\nb: c"}',
-        b'{"company_id":"12","event_id":"5"}',
-    ],
-)
-def test_what_cannot_be_said_in_a_place_is_never_sent_as_another_request(said: bytes) -> None:
-    """A string of "true" in a query is a true: the check is unknown, and a healthy service is not blamed."""
-    use(PLACED)
-    with pytest.raises(AbsentMember):
-        on_the_wire(Request("POST", "/dlq-replay", (), said))
-
-
-def test_a_request_that_names_nobody_is_for_nobody() -> None:
-    """A probe that is no JSON goes to a tenant that does not exist, never to one that does."""
-    use(PLACED)
-    sent = on_the_wire(Request("POST", "/dlq-replay", (), b"{"))
-    number = sent.path.removeprefix("/v1/accounts/").removesuffix("/redrives")
-    assert (2**52 < int(number) < 2**53, sent.body) == (True, b"{")
-    assert on_the_wire(Request("GET", "/dlq-replay/9")).path == sent.path + "/9"
-
-
-def test_a_signature_covers_the_place_too() -> None:
-    """Method, path with its query, and body, as they are sent; of a GET with no body."""
-    use(PLACED)
-    sent = on_the_wire(signed_post("/dlq-replay", {"company_id": "12", "dry_run": True, "max": 1}, SECRET))
-    time_of = dict(sent.headers)["X-Transbot-Signature"].partition(",")[0].removeprefix("t=")
-    message = f"{time_of}.POST.{sent.path}.".encode() + sent.body
-    mac = hmac.new(SECRET.encode(), message, hashlib.sha256).hexdigest()
-    assert dict(sent.headers)["X-Transbot-Signature"] == f"t={time_of},s={mac}"
-    read = path_of("/dlq-replay/9", "12")
-    mac = hmac.new(SECRET.encode(), b"5.GET./v1/accounts/12/redrives/9.", hashlib.sha256).hexdigest()
-    assert sign_v2(SECRET, read.encode(), 5) == f"t=5,s={mac}"
-    assert on_the_wire(Request("GET", read)).path == "/v1/accounts/12/redrives/9"
-    assert path_of("/events/9", "12") == "/events/9"
-
-
-def test_what_travels_elsewhere_lacks_the_rest_of_json() -> None:
-    """So that checks of types and doubled members are not asked where there are none."""
-    elsewhere = {"event_id", "json of company_id", "json of dry_run", "json of idempotency_key"}
-    assert set(PLACED.lacking) == elsewhere | {"signature without a time"}
-
-
-@pytest.mark.parametrize(("method", "wanted"), [("POST", (403, "forbidden")), ("GET", (404, "not_found"))])
-def test_one_code_is_read_as_the_endpoint_refuses(method: str, wanted: tuple[int, str]) -> None:
-    """An unknown tenant and an unknown run have one code here; the contract has two, at two endpoints."""
-    use(PLACED)
-    answer = Answer(404, (), b'{"error":{"code":"NO_ACCOUNT"}}', 1.0)
-    found = understood(answer, method, "/dlq-replay/9" if method == "GET" else "/dlq-replay")
-    assert (found.status, found.code) == wanted
-
-
-INSIDE = names_of(
-    {
-        "tenant_claim": "https://shop.example/merchant",
-        "http": {
-            "fields": {
-                "company_id": ["merchant.ref", "done.merchant.ref"],
-                "max": "options.limit",
-                "dry_run": ["options.preview", "done.preview"],
-                "replay_run_id": "done.id",
-                "duplicate": "done.repeated",
-                "errors": "failure.problems",
-            },
-            "code_member": "failure.kind",
-        },
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (
-            b'{"company_id":"c","max":1e1,"dry_run":null}',
-            b'{"merchant":{"ref":"c"},"options":{"limit":1e1,"preview":null}}',
-        ),
-        (b'{"max": 1, "other": {"a": [1]}, "max": 2}', b'{"other": {"a": [1]},"options":{"limit": 1,"limit": 2}}'),
-        (b'{"max":1} x', b'{"options":{"limit":1}} x'),
-        (b'{"max":1', b'{"options.limit":1'),
-        (b"[1]", b"[1]"),
-    ],
-)  # fmt: skip
-def test_a_member_may_stand_inside_of_another(ours: bytes, theirs: bytes) -> None:
-    """What a drill sends goes where the path says, doubled members and odd numbers as they are."""
-    use(INSIDE)
-    assert on_the_wire(Request("POST", "/dlq-replay", body=ours)).body == theirs
-
-
-def test_what_stands_inside_of_an_answer_is_read_once() -> None:
-    """A null is there; what was read is not there a second time; an error names its member by whatever word."""
-    use(INSIDE)
-    said = {"done": {"id": None, "repeated": True, "preview": True, "merchant": {"ref": "c"}, "extra": 1}}
-    found = understood(Answer(201, (), json.dumps(said).encode(), 1.0), "POST", "/dlq-replay").json()
-    assert found["replay_run_id"] is None
-    assert (found["done"], found["duplicate"]) == ({"extra": 1}, True)
-    wrong = {"failure": {"kind": "BAD", "problems": [{"at": "options.limit", "why": "it is 0"}]}}
-    found = understood(Answer(422, (), json.dumps(wrong).encode(), 1.0), "POST", "/dlq-replay").json()
-    assert found["errors"][0]["field"] == "max"
-    assert found["errors"][0]["message"] == "it is 0"
-
-
-def test_a_claim_in_a_namespace_is_one_name() -> None:
-    """Its dots are those of a host."""
-    use(INSIDE)
-    token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "c"})
-    said = json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
-    assert said["https://shop.example/merchant"] == "c"
-    assert claims_of(token)["company_id"] == "c"

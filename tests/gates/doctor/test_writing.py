@@ -17,6 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gates import catalogue, config
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.decision.policy_file import parse
@@ -28,10 +29,13 @@ from gates.doctor.matching import guessed_tables
 from gates.doctor.presets import SERVICE_ROLE, SUPABASE
 from gates.doctor.schema import SchemaRole
 from gates.doctor.writing import merged
+from gates.evidence import TargetKind
+from gates.operator.names_lint import against_target
 from tests.gates.doctor.databases import SCHEMAS, TRUTH, database, schema_of
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
 
+TODAY = dt.date(2026, 1, 1)
 PROVED = {"safety-rails", "authentication", "tokens", "dry-run", "idempotency", "rate-limit"}
 """The areas of which the proof drill shows a part."""
 
@@ -42,7 +46,7 @@ def drafted(server: PgServer, sql: str, folder: Path, template: str = "template0
         done = gate("doctor", "--write", *words, cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode in {0, 10}, done.stderr
     text = (folder / "gate.yaml").read_text(encoding="utf-8")
-    parse(text, "gate.yaml", folder, dt.date(2026, 1, 1))  # as every command reads it; raises at the first mistake
+    parse(text, "gate.yaml", folder, TODAY)  # as every command reads it; raises at the first mistake
     data: dict[str, Any] = yaml.safe_load(text)
     return data
 
@@ -75,7 +79,7 @@ def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> No
     assert "names" not in data
     assert data["sql"] == {"manifest": "schema-manifest.json"}
     assert json.loads((tmp_path / "schema-manifest.json").read_text(encoding="utf-8"))["format"] == 1
-    assert gate("lint", cwd=tmp_path).returncode == 0
+    config.load_policy(tmp_path / "gate.yaml", TODAY).policy(catalogue.load(), TargetKind.PRODUCTION, "", deep=True)
 
 
 def test_members_are_drafted_where_policies_look_the_caller_up(pg_server: PgServer, tmp_path: Path) -> None:
@@ -96,11 +100,11 @@ def test_members_are_drafted_where_policies_look_the_caller_up(pg_server: PgServ
         script = gate("doctor", "--grants", cwd=tmp_path, environ={"DATABASE_URL": url}).stdout
         wrong = (tmp_path / "gate.yaml").read_text(encoding="utf-8").replace("user: user_id", "user: usr_id")
         (tmp_path / "gate.yaml").write_text(wrong, encoding="utf-8")
-        told = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
+        (problem,) = against_target(config.load_policy(tmp_path / "gate.yaml", TODAY), url)
     assert 'grant select, insert, delete on "public"."organization_members"' in script
     line = next(n for n, text in enumerate(wrong.splitlines(), 1) if "usr_id" in text)
-    assert f"gate.yaml:{line}:" in told.stdout
-    assert "has no column 'usr_id'" in told.stdout
+    assert f"gate.yaml:{line}:" in problem
+    assert "has no column 'usr_id'" in problem
 
 
 def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
@@ -142,16 +146,13 @@ def test_an_outbox_alone_claims_no_more_than_it_has(pg_server: PgServer, tmp_pat
     text = (tmp_path / "gate.yaml").read_text(encoding="utf-8")
     assert re.search(r"# not claimed: idempotency; it lacks .*table replay_runs", text)
     with database(pg_server, sql) as url:
-        told = gate("lint", "--target", cwd=tmp_path, environ={"DATABASE_URL": url})
-    assert told.returncode == 0, told.stdout + told.stderr
+        assert against_target(config.load_policy(tmp_path / "gate.yaml", TODAY), url) == []
 
 
 def test_each_absent_column_says_what_comes_of_it(pg_server: PgServer, tmp_path: Path) -> None:
     """Read as null where the contract lets it be, as every statement does; else what needs it is unknown."""
     drafted(pg_server, (SCHEMAS / "outbox_app.sql").read_text(encoding="utf-8"), tmp_path)
-    names = parse(
-        (tmp_path / "gate.yaml").read_text(encoding="utf-8"), "gate.yaml", tmp_path, dt.date(2026, 1, 1)
-    ).names
+    names = parse((tmp_path / "gate.yaml").read_text(encoding="utf-8"), "gate.yaml", tmp_path, TODAY).names
     said: dict[str, set[str]] = {}
     for line in (tmp_path / "gate.yaml").read_text(encoding="utf-8").splitlines():
         if found := re.fullmatch(r"        - (\w+)  # found nothing that is it: (.*)", line):

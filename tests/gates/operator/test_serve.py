@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,63 +12,23 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.client import HTTPConnection
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from gates import past_decisions
 from gates.operator.serve import MOST_BODY, Desk, VerdictServer
-from gates.past_decisions import PastDecision, read, remember
-from gates.verdict import Action, Decision
+from gates.past_decisions import PastDecision, remember
+from gates.verdict import Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
+from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, verdict
 from tests.sources import ROOT
-from tests.waiting import until
 
-NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 TOKEN = "a-token-of-some-length"
+
+
 CONFIRM = "/v1/flagger/confirm-promotion"
-ROLLBACK = "/v1/flagger/rollback"
-
-
-def decided(decision: Decision, release: str = "r-1", minutes: float = 5, run_id: str = "a1") -> PastDecision:
-    at = (NOW - dt.timedelta(minutes=minutes)).isoformat()
-    return PastDecision(run_id, release, decision, "the reason", at, at, passed=7, failed=1, unknown=2)
-
-
-@pytest.fixture(params=[""], ids=["open"])
-def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
-    """A server over the state folder tmp_path, at a port of its own; the parameter is its token."""
-    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW, request.param)
-    with VerdictServer(("127.0.0.1", 0), desk) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
-
-
-def ask(
-    port: int, path: str, body: object = None, token: str = "", method: str = "", host: str = ""
-) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    headers |= {"Host": host} if host else {}
-    connection.request(method or ("GET" if body is None else "POST"), path, text, headers)
-    answer = connection.getresponse()
-    told = answer.read().decode()
-    connection.close()
-    return answer.status, told
-
-
-def verdict(port: int, release: str = "r-1") -> dict[str, str]:
-    status, text = ask(port, f"/v1/verdict?release={release}")
-    assert status == 200
-    told: dict[str, str] = json.loads(text)
-    return told
 
 
 def test_argo_reads_the_last_verdict_of_the_release_that_it_asks_about(port: int, tmp_path: Path) -> None:
@@ -350,122 +307,6 @@ def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: 
 def test_with_a_token_any_name_is_answered_for(port: int) -> None:
     """A service of a cluster has one of its own."""
     assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200
-
-
-@pytest.mark.parametrize(
-    ("asked", "release", "told"),
-    [
-        ("staging", "r-1", "hold"),
-        ("production", "", "hold"),
-        ("", "r-1", "rollback"),
-        ("", "", "hold"),
-        ("", "r-0", "hold"),
-    ],
-)
-def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
-    asked: str, release: str, told: str, tmp_path: Path
-) -> None:
-    """It may be any target. A promote that comes after it has looked at its own. Harm is told of its release alone."""
-    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
-    for kind in filter(None, [asked] if asked else ["staging"]):
-        remember(tmp_path / kind, dataclasses.replace(decided(Decision.PROMOTE, minutes=30), target=kind))
-    assert desk.verdict_of("r-1", asked)["decision"] == "promote"
-    remember(tmp_path / "database alone", decided(Decision.ROLLBACK, release, minutes=20, run_id="b2"))
-    assert desk.verdict_of("r-1", asked)["decision"] == told
-    later = decided(Decision.PROMOTE, minutes=10, run_id="c3")
-    remember(tmp_path / (asked or "staging"), dataclasses.replace(later, target=asked or "staging"))
-    assert desk.verdict_of("r-1", asked)["decision"] == "promote"
-
-
-def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_path: Path) -> None:
-    """Argo and Flagger roll back whatever release is said to be harmful: others wait for a run, and hear why. What was
-    promoted before is not: the flag is off for all of them.
-    """
-    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-0", minutes=30))
-    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-1", minutes=20, run_id="a2"))
-    off = Action("rollback", 50, 0, "done")
-    by_hand = PastDecision.by_hand(off, "rollback by hand: INC-7", "", NOW, past_decisions.last_named(tmp_path / "t1"))
-    remember(tmp_path / "t1", by_hand)
-    told = verdict(port, "r-1")
-    assert (told["decision"], told["release"], told["reason"]) == ("rollback", "r-1", "rollback by hand: INC-7")
-    other = verdict(port, "r-0")
-    assert other["decision"] == "hold"
-    assert "release r-1 was rolled back" in other["reason"]
-    assert "INC-7" in other["reason"]
-    assert [ask(port, ROLLBACK, {"checksum": name})[0] for name in ("r-0", "r-1", "r-2")] == [403, 200, 403]
-    remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-2", minutes=-1, run_id="a3"))
-    assert [verdict(port, name)["decision"] for name in ("r-0", "r-1", "r-2")] == ["hold", "rollback", "promote"]
-
-
-def test_a_rollback_that_is_killed_leaves_no_older_promote(migrated_url: str, tmp_path: Path) -> None:
-    """The flag is off, and whether it stays so was still watched."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
-        words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
-        environ = {**os.environ, "DATABASE_URL": migrated_url}
-        with subprocess.Popen([sys.executable, "-m", "gates", *words], cwd=ROOT, env=environ) as killed:
-            off = "select bool_and(not enabled) from public.feature_flags"
-            until(lambda: (database.execute(off).fetchone() or (None,))[0] and [*tmp_path.glob("*/*")], 30.0)
-            killed.kill()
-    assert killed.returncode == -signal.SIGKILL
-    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
-    assert desk.verdict_of("r-7")["decision"] == "rollback"
-
-
-BACK = {"rollback": ("flags", "enable", "outbox.enabled", "--at", "10"), "emergency": ("resume",)}
-
-
-@pytest.mark.parametrize("down", BACK)
-def test_after_the_way_back_a_rollback_is_a_hold(down: str, migrated_url: str, tmp_path: Path) -> None:
-    """The flag is on again by a person's hand: a controller that still hears of a rollback would undo that."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
-    environ, words = {"DATABASE_URL": migrated_url, "RELEASE": "r-7"}, ("--reason", "INC-7", "--state", str(tmp_path))
-    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
-    assert gate(down, *words, environ=environ).returncode == 0
-    assert desk.verdict_of("r-7")["decision"] == "rollback"
-    refused = gate(*BACK[down], *words, environ=environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
-    assert refused.returncode == 4
-    assert desk.verdict_of("r-7")["decision"] == "rollback"
-    done = gate(*BACK[down], *words, environ=environ)
-    assert done.returncode == 0, done
-    told = desk.verdict_of("r-7")
-    assert (told["decision"], "INC-7: run the gate again" in told["reason"]) == ("hold", True)
-
-
-@pytest.mark.parametrize("kind", ["", "staging"])
-def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
-    kind: str, migrated_url: str, tmp_path: Path
-) -> None:
-    """The database alone says nothing of the kind of target."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
-    environ = {"DATABASE_URL": migrated_url, **({"GATE_TARGET": kind} if kind else {})}
-    words = ("rollback", "--reason", "harm", "--state", str(tmp_path))
-    done = [gate(*words, "--release", "r-7", environ=environ), gate(*words, environ=environ)]
-    assert [one.returncode for one in done] == [0, 0], done
-    (folder,) = tmp_path.iterdir()
-    assert [(one.target, one.release) for one in read(folder)] == [(kind, "r-7")] * 2, (
-        "the second is of the last one named"
-    )
-
-
-def test_a_rollback_that_a_signal_ends_is_remembered(migrated_url: str, tmp_path: Path) -> None:
-    """It was ordered, and may be done: no older promote is told from then on."""
-    with psycopg.connect(migrated_url) as holder:
-        holder.execute("lock table public.feature_flags")
-        environ = {**os.environ, "DATABASE_URL": migrated_url, "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, "-m", "gates", "rollback", "--reason", "harm", "--state", str(tmp_path)]
-        with subprocess.Popen(words, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            assert "not yet possible" in process.stderr.readline()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 21
-    (folder,) = tmp_path.iterdir()
-    assert [(one.decision, one.exit_code) for one in read(folder)] == [(Decision.ROLLBACK, 21)]
 
 
 def test_an_address_that_cannot_be_read_is_answered(port: int, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from gates.rehearsal.command import rehearsal
 from gates.rehearsal.report import RehearsalResult
 from gates.rehearsal.sources import read_migrations
+from tests.gates.rehearsal.rehearsed import MARK
 
-MARK = "‸"
 SCHEMA = """\
 create schema app;
 create type app.kind as enum ('a', 'b');

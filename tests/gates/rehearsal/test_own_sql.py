@@ -17,9 +17,9 @@ from gates.rehearsal.own_sql import OwnFile, read_queries
 from gates.rehearsal.server import Rehearsed, throw_away
 from gates.rehearsal.sources import SqlSource, read_migrations
 from gates.rehearsal.splitting import split
+from tests.gates.rehearsal.rehearsed import MARK
 from tests.sources import ROOT
 
-MARK = "‸"
 CHECKLIST = ROOT.parent / "shared" / "spec" / "hardening-checklist.md"
 MIGRATIONS = ROOT / "replay_service" / "migrations"
 STOP = "\\set ON_ERROR_STOP on\n"

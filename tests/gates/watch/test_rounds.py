@@ -6,95 +6,28 @@ import dataclasses
 import datetime as dt
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from gates import catalogue, past_decisions
-from gates.decision.policy_file import parse
+from gates import catalogue
 from gates.deployment.target import Target
 from gates.errors import CannotWork
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.stages.context import Context, StageReport
-from gates.stages.suite import SuiteRun
-from gates.verdict import Decision
+from gates.evidence import CheckSpec, Outcome, TargetKind, Where
 from gates.watch import history, story
 from gates.watch import look as looks
-from gates.watch.incidents import Patience
 from gates.watch.look import Drills, drills_for, plan
 from gates.watch.story import FinishedRound, Watch, one_round, rounds
 from tests.gates.reports.test_webhook import webhook
+from tests.gates.watch.rounds import CATALOGUE, GRAVE, SECRET, Suites, kinds, look, spec
 from tests.postgres_fixture import TEMPLATE, PgServer
 
-SECRET = "planted-secret-0123456789"
 NOWHERE = f"postgresql://u:{SECRET}@127.0.0.1:9/x"
+
+
 COMPANY = "00000000-0000-4000-8000-000000000004"
-
-
-def spec(
-    check: str, severity: Severity = Severity.PAGE, where: Where = Where.READ_ONLY, phase: str = "main"
-) -> CheckSpec:
-    return CheckSpec(check, "the claim", "the cost", severity, where, phase=phase)
-
-
-GRAVE, MILD = spec("sql/spot/grave"), spec("sql/spot/mild", Severity.WARN)
-CATALOGUE = (GRAVE, MILD)
-
-
-class Suites:
-    """Stands for the subprocesses of a round: what each check comes to, and what a round was asked to look at."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, Outcome] = {}
-        self.asked: list[list[str]] = []
-        self.left_out: list[str] = []
-        self.born: list[str] = []
-
-    def run(self, suite: SuiteRun, context: Context) -> StageReport:
-        checks = [s.id for s in suite.expected]
-        self.asked.append(checks)
-        self.left_out = context.companies.read_text(encoding="utf-8").split()
-        with context.companies.open("a", encoding="utf-8") as out:
-            out.writelines(f"{c}\n" for c in self.born)
-        lines = [self._line(check, context) for check in checks]
-        context.write(lines)
-        return StageReport(suite.name, 0.1)
-
-    def _line(self, check: str, context: Context) -> Evidence:
-        outcome = self.outcomes.get(check, Outcome.PASS)
-        at = stamp(dt.datetime.now(dt.UTC))
-        message = "" if outcome is Outcome.PASS else f"{check} by {context.target.hmac_secret}"
-        return Evidence(check, outcome, message, samples=1, started_at=at, release=context.target.release)
-
-
-@pytest.fixture
-def suites(monkeypatch: pytest.MonkeyPatch) -> Suites:
-    made = Suites()
-    monkeypatch.setattr(looks, "run", made.run)
-    return made
-
-
-@pytest.fixture
-def watched(tmp_path: Path) -> Watch:
-    """A watch over two checks, with a fake in place of the suites. Without a database, preflight can block neither."""
-    target = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), release="r1")
-    file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
-    return Watch(target, file, CATALOGUE, tmp_path / "state" / "history.ndjson", drills=Drills.NONE)
-
-
-def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> FinishedRound:
-    """A round in which these checks (by their last word) come to that, and all others pass."""
-    suites.outcomes = {f"sql/spot/{name}": outcome for name, outcome in outcomes.items()}
-    done = one_round(watched)
-    assert done is not None
-    return done
-
-
-def kinds(done: FinishedRound) -> list[tuple[str, str]]:
-    return [(c.kind, c.check.rpartition("/")[2]) for c in done.round.changes]
 
 
 @pytest.mark.parametrize(
@@ -273,121 +206,6 @@ def test_rounds_follow_each_other_at_their_interval(
     assert all(0 <= s <= 2 * interval_s for s in slept)  # a round that takes longer is followed at once
 
 
-# --- the flag ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
-    """The watch over a migrated database, allowed to roll back, and the database's URL; the flag is on at 50 %."""
-    name = pg_server.create_database(TEMPLATE)
-    url = pg_server.url(name)
-    put(url, True)
-    target = dataclasses.replace(watched.target, database_url=url)
-    yield dataclasses.replace(watched, target=target, rollback=True), url
-    pg_server.drop_database(name)
-
-
-def put(url: str, enabled: bool) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', %s, 50)",
-            (enabled,),
-        )
-
-
-def flag(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("select enabled from public.feature_flags where key = 'outbox.enabled'").fetchone()
-    assert row is not None
-    return bool(row[0])
-
-
-def audited(url: str) -> list[dict[str, Any]]:
-    with psycopg.connect(url) as connection:
-        rows = connection.execute(
-            "select metadata from public.audit_logs where action = 'flag_rolled_back' order by id"
-        )
-        return [r[0] for r in rows.fetchall()]
-
-
-@pytest.mark.parametrize(
-    ("seen", "on"),
-    [
-        ((Outcome.FAIL,), True),
-        ((Outcome.FAIL, Outcome.FAIL), False),
-        ((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.UNKNOWN), True),
-        ((Outcome.FAIL, Outcome.UNKNOWN, Outcome.FAIL), True),
-        ((Outcome.FAIL, Outcome.PASS, Outcome.FAIL), True),
-    ],
-)
-def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
-    flagged: tuple[Watch, str], suites: Suites, seen: tuple[Outcome, ...], on: bool, tmp_path: Path
-) -> None:
-    """By the path of a run: one audit row with the reason, and a line of the history; unknown never rolls back."""
-    watched, url = flagged
-    settings = dataclasses.replace(watched.policy_file.settings, state=tmp_path / "remembered")
-    watched = dataclasses.replace(watched, policy_file=dataclasses.replace(watched.policy_file, settings=settings))
-    dones = [look(watched, suites, grave=outcome) for outcome in seen]
-    assert flag(url) is on
-    assert len(audited(url)) == (not on)
-    told = past_decisions.read(settings.state_of(watched.name))
-    assert [(one.decision, one.release, one.target) for one in told] == [(Decision.ROLLBACK, "r1", "staging")] * (
-        not on
-    )
-    if not on:
-        assert dones[-1].round.action["result"] == "done"
-        assert "seen failing in 2 rounds in a row" in audited(url)[0]["reason"]
-        assert ("rolled back", "grave") in kinds(dones[-1])
-
-
-def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """A watch looks; that is all."""
-    watched, url = flagged
-    for _ in range(3):
-        look(dataclasses.replace(watched, rollback=False), suites, grave=Outcome.FAIL)
-    assert flag(url)
-
-
-def test_a_flag_that_a_human_switched_off_stays_as_it_is(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """Nothing is written, and a recovery switches nothing on."""
-    watched, url = flagged
-    look(watched, suites, grave=Outcome.FAIL)
-    put(url, False)
-    done = look(watched, suites, grave=Outcome.FAIL)
-    assert done.round.action["result"] == "nothing_to_do"
-    look(watched, suites)
-    assert (flag(url), audited(url)) == (False, [])
-
-
-def test_a_human_who_switches_on_again_is_not_overruled(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """One rollback an incident; the next incident may be rolled back again."""
-    watched, url = flagged
-    for _ in range(2):
-        look(watched, suites, grave=Outcome.FAIL)
-    put(url, True)
-    look(watched, suites, grave=Outcome.FAIL)
-    look(watched, suites, grave=Outcome.FAIL)
-    assert flag(url)
-    look(watched, suites)
-    for _ in range(2):
-        look(watched, suites, grave=Outcome.FAIL)
-    assert (flag(url), len(audited(url))) == (False, 2)
-
-
-def test_a_mild_failure_never_rolls_back_and_patience_can_be_longer(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """Only what the policy lets roll back counts, and --confirm says how often."""
-    watched, url = flagged
-    for _ in range(3):
-        look(watched, suites, mild=Outcome.FAIL)
-    slow = dataclasses.replace(watched, patience=Patience(confirm=3))
-    for _ in range(2):
-        look(slow, suites, grave=Outcome.FAIL)
-    assert flag(url)
-    look(slow, suites, grave=Outcome.FAIL)
-    assert not flag(url)
-
-
 # --- what a round looks at ---------------------------------------------------------------------------------------
 
 FULL = Target(
@@ -445,6 +263,8 @@ EVERYTHING = (
     spec("drill/surface/g"),
     spec("load/h", where=Where.SELF_CLEANING),
 )
+
+
 ALWAYS = {"preflight/ready", "sql/spot/a", "alert/c"}
 
 

@@ -1,0 +1,84 @@
+"""An emergency: each of its parts is tried, whatever became of the others."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gates.act.emergency import emergency
+from gates.act.flag import Order
+from gates.verdict import Action
+from tests.gates.act.flagged import Database, is_on, order
+from tests.postgres_fixture import PgServer
+
+
+def in_emergency(url: str, asked: Order | None = None) -> tuple[Action, dict[str, str]]:
+    action = emergency(url, asked or order(), time.monotonic, print)
+    return action, {s.name: s.result for s in action.steps}
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_a_missing_row_of_everybody_s_pause_is_made(
+    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
+) -> None:
+    """An update of no row pauses nobody."""
+    database.execute("delete from public.agent_controls")
+    action, results = in_emergency(pg_server.url(migrated_db, role))
+    assert (action.result, results["pause all agents"]) == ("done", "done")
+    assert database.execute("select from public.agent_controls where company_id is null and agents_paused").fetchall()
+
+
+def test_a_pause_that_cannot_be_made_is_not_done(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+    """The row is missing and this login may not insert one; the flag is off all the same."""
+    database.execute("delete from public.agent_controls")
+    database.execute("revoke insert on public.agent_controls from replay_gate")
+    action, results = in_emergency(pg_server.url(migrated_db, "replay_gate"))
+    assert results == {"switch off outbox.enabled": "done", "pause all agents": "unknown", **CLEARED}
+    assert (action.result, action.headline) == ("failed", "THE AGENTS MAY NOT BE PAUSED")
+    assert action.by_hand == "UPDATE public.agent_controls SET agents_paused = true;"
+    assert not is_on(database)
+
+
+CLEARED = {"clear the replay limits": "done"}
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        ("drop table public.edge_rate_limits cascade", "clear the replay limits"),
+        ("drop table public.agent_controls cascade", "pause all agents"),
+        ("drop table public.feature_flags cascade", "switch off outbox.enabled"),
+    ],
+)
+def test_each_part_of_an_emergency_is_tried_whatever_became_of_the_others(
+    migrated_url: str, database: Database, change: str, failed: str
+) -> None:
+    """Two are done, and the third is said with why and with the SQL for it."""
+    database.execute(change.encode())
+    action, results = in_emergency(migrated_url)
+    assert [name for name, result in results.items() if result != "done"] == [failed]
+    assert action.result == "failed"
+    assert bool(action.headline) is (failed != "clear the replay limits")
+    assert action.by_hand.count(";") == 1
+
+
+def test_a_pause_needs_agents_paused_alone_and_limits_need_key_alone(migrated_url: str, database: Database) -> None:
+    """The tables of another make have no more."""
+    database.execute("drop table public.agent_controls cascade; drop table public.edge_rate_limits cascade")
+    database.execute("create table public.agent_controls (agents_paused boolean)")
+    database.execute("insert into public.agent_controls values (null)")
+    database.execute("create table public.edge_rate_limits (key text)")
+    database.execute("insert into public.edge_rate_limits values ('replay:a:1'), ('other')")
+    action, results = in_emergency(migrated_url)
+    assert (action.result, set(results.values())) == ("done", {"done"})
+    assert database.execute("select agents_paused from public.agent_controls").fetchall() == [{"agents_paused": True}]
+    assert database.execute("select key from public.edge_rate_limits").fetchall() == [{"key": "other"}]
+
+
+def test_limits_that_a_policy_keeps_are_not_cleared(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+    """A delete that reaches no row reports no error."""
+    database.execute("insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()])")
+    database.execute("drop policy replay_gate_deletes on public.edge_rate_limits")
+    action, results = in_emergency(pg_server.url(migrated_db, "replay_gate"))
+    assert (action.result, results["clear the replay limits"]) == ("failed", "failed")

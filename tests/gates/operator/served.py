@@ -1,0 +1,41 @@
+"""Decisions that were remembered, and how the server is asked for them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from http.client import HTTPConnection
+
+from gates.past_decisions import PastDecision
+from gates.verdict import Decision
+
+NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
+
+
+ROLLBACK = "/v1/flagger/rollback"
+
+
+def decided(decision: Decision, release: str = "r-1", minutes: float = 5, run_id: str = "a1") -> PastDecision:
+    at = (NOW - dt.timedelta(minutes=minutes)).isoformat()
+    return PastDecision(run_id, release, decision, "the reason", at, at, passed=7, failed=1, unknown=2)
+
+
+def ask(
+    port: int, path: str, body: object = None, token: str = "", method: str = "", host: str = ""
+) -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    text = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers |= {"Host": host} if host else {}
+    connection.request(method or ("GET" if body is None else "POST"), path, text, headers)
+    answer = connection.getresponse()
+    told = answer.read().decode()
+    connection.close()
+    return answer.status, told
+
+
+def verdict(port: int, release: str = "r-1") -> dict[str, str]:
+    status, text = ask(port, f"/v1/verdict?release={release}")
+    assert status == 200
+    told: dict[str, str] = json.loads(text)
+    return told

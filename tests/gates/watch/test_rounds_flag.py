@@ -1,0 +1,131 @@
+"""A watch rolls back only where it was asked to, for harm that it saw twice, and never against a person."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gates import past_decisions
+from gates.evidence import Outcome
+from gates.verdict import Decision
+from gates.watch.incidents import Patience
+from gates.watch.story import Watch
+from tests.gates.watch.rounds import Suites, kinds, look
+from tests.postgres_fixture import TEMPLATE, PgServer
+
+
+@pytest.fixture
+def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
+    """The watch over a migrated database, allowed to roll back, and the database's URL; the flag is on at 50 %."""
+    name = pg_server.create_database(TEMPLATE)
+    url = pg_server.url(name)
+    put(url, True)
+    target = dataclasses.replace(watched.target, database_url=url)
+    yield dataclasses.replace(watched, target=target, rollback=True), url
+    pg_server.drop_database(name)
+
+
+def put(url: str, enabled: bool) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
+        connection.execute(
+            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', %s, 50)",
+            (enabled,),
+        )
+
+
+def flag(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("select enabled from public.feature_flags where key = 'outbox.enabled'").fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def audited(url: str) -> list[dict[str, Any]]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "select metadata from public.audit_logs where action = 'flag_rolled_back' order by id"
+        )
+        return [r[0] for r in rows.fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("seen", "on"),
+    [
+        ((Outcome.FAIL,), True),
+        ((Outcome.FAIL, Outcome.FAIL), False),
+        ((Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.UNKNOWN), True),
+        ((Outcome.FAIL, Outcome.UNKNOWN, Outcome.FAIL), True),
+        ((Outcome.FAIL, Outcome.PASS, Outcome.FAIL), True),
+    ],
+)
+def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
+    flagged: tuple[Watch, str], suites: Suites, seen: tuple[Outcome, ...], on: bool, tmp_path: Path
+) -> None:
+    """By the path of a run: one audit row with the reason, and a line of the history; unknown never rolls back."""
+    watched, url = flagged
+    settings = dataclasses.replace(watched.policy_file.settings, state=tmp_path / "remembered")
+    watched = dataclasses.replace(watched, policy_file=dataclasses.replace(watched.policy_file, settings=settings))
+    dones = [look(watched, suites, grave=outcome) for outcome in seen]
+    assert flag(url) is on
+    assert len(audited(url)) == (not on)
+    told = past_decisions.read(settings.state_of(watched.name))
+    assert [(one.decision, one.release, one.target) for one in told] == [(Decision.ROLLBACK, "r1", "staging")] * (
+        not on
+    )
+    if not on:
+        assert dones[-1].round.action["result"] == "done"
+        assert "seen failing in 2 rounds in a row" in audited(url)[0]["reason"]
+        assert ("rolled back", "grave") in kinds(dones[-1])
+
+
+def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:
+    """A watch looks; that is all."""
+    watched, url = flagged
+    for _ in range(3):
+        look(dataclasses.replace(watched, rollback=False), suites, grave=Outcome.FAIL)
+    assert flag(url)
+
+
+def test_a_flag_that_a_human_switched_off_stays_as_it_is(flagged: tuple[Watch, str], suites: Suites) -> None:
+    """Nothing is written, and a recovery switches nothing on."""
+    watched, url = flagged
+    look(watched, suites, grave=Outcome.FAIL)
+    put(url, False)
+    done = look(watched, suites, grave=Outcome.FAIL)
+    assert done.round.action["result"] == "nothing_to_do"
+    look(watched, suites)
+    assert (flag(url), audited(url)) == (False, [])
+
+
+def test_a_human_who_switches_on_again_is_not_overruled(flagged: tuple[Watch, str], suites: Suites) -> None:
+    """One rollback an incident; the next incident may be rolled back again."""
+    watched, url = flagged
+    for _ in range(2):
+        look(watched, suites, grave=Outcome.FAIL)
+    put(url, True)
+    look(watched, suites, grave=Outcome.FAIL)
+    look(watched, suites, grave=Outcome.FAIL)
+    assert flag(url)
+    look(watched, suites)
+    for _ in range(2):
+        look(watched, suites, grave=Outcome.FAIL)
+    assert (flag(url), len(audited(url))) == (False, 2)
+
+
+def test_a_mild_failure_never_rolls_back_and_patience_can_be_longer(flagged: tuple[Watch, str], suites: Suites) -> None:
+    """Only what the policy lets roll back counts, and --confirm says how often."""
+    watched, url = flagged
+    for _ in range(3):
+        look(watched, suites, mild=Outcome.FAIL)
+    slow = dataclasses.replace(watched, patience=Patience(confirm=3))
+    for _ in range(2):
+        look(slow, suites, grave=Outcome.FAIL)
+    assert flag(url)
+    look(slow, suites, grave=Outcome.FAIL)
+    assert not flag(url)
