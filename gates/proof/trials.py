@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,15 +120,25 @@ class Trials:
         variant: Variant | None = None,
     ) -> Trial:
         out, policy, under = self.out / suite.value / name, self.policy, variant.under if variant else ()
-        if variant and variant.policy:
+        if variant and (variant.policy or variant.own_manifest):
             base = Path(policy[-1]) if policy else ROOT / POLICY_FILE
-            named = out.with_suffix(".yaml")
-            named.parent.mkdir(parents=True, exist_ok=True)
-            named.write_text(base.read_text(encoding="utf-8") + variant.policy, encoding="utf-8")
-            policy = ("--policy", str(named))
+            policy = _written(out, base.read_text(encoding="utf-8"), variant, variables)
         run = programs.gate_run(variables, out, "--dry-run", *policy, under=under)
         return trial(suite, name, said, tuple(allowed), run)
 
     def _keep(self, one: Trial) -> Trial:
         self.done(one)
         return one
+
+
+def _written(out: Path, base: str, variant: Variant, variables: Mapping[str, str]) -> tuple[str, str]:
+    """The option for a policy of the variant's own, beside the folder of its run."""
+    named, manifest = out.with_suffix(".yaml"), out.with_suffix(".manifest.json")
+    named.parent.mkdir(parents=True, exist_ok=True)
+    named.write_text(base + variant.policy, encoding="utf-8")
+    policy = "--policy", str(named)
+    if variant.own_manifest:
+        write = programs.gate(("sql", "--write-manifest", str(manifest), *policy), variables)
+        programs.run(write, variables, programs.RUN_TIMEOUT_S)
+        named.write_text(f"{base}{variant.policy}\nsql: {{manifest: {manifest.name}}}\n", encoding="utf-8")
+    return policy

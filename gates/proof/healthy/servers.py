@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from gates.proof.bench import Bench
 from gates.stack import rundir
 from gates.stack.account import postgres_account
-from gates.stack.postgres import Postgres
+from gates.stack.postgres import Postgres, connect
+from gates.stack.procfs import wait_until
 from gates.stack.spawner import Spawner
 
 DEBIAN = Path("/usr/lib/postgresql")
@@ -80,6 +81,7 @@ def replica(*, asked: bool) -> Stand:
             late = second.start()
 
             def told(bench: Bench) -> Mapping[str, str]:
+                _follow(url, late.url("postgres"))
                 place = urlsplit(bench.variables()["DATABASE_URL"])
                 login = place.netloc.rpartition("@")[0]
                 return {"DATABASE_URL": place._replace(netloc=f"{login}@{late.host}:{late.port}").geturl()}
@@ -87,6 +89,14 @@ def replica(*, asked: bool) -> Stand:
             yield Around({"server": url}, told if asked else told_nothing, late.url("postgres"))
 
     return stand
+
+
+def _follow(first: str, late: str) -> None:
+    """Wait until the replica has what the server has now, or for twice its delay."""
+    with connect(first) as there, connect(late) as here:
+        place = there.execute("select pg_current_wal_lsn()::text").fetchone()
+        there_by_now = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        wait_until(lambda: here.execute(there_by_now, place).fetchone() == (True,), 2.0 * BEHIND_S, 0.1)
 
 
 @contextmanager

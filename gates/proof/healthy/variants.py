@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gates.evidence import TargetKind
-from gates.proof import pooler
+from gates.proof import pooler, programs
 from gates.proof.bench import READY_TIMEOUT_S, Bench
 from gates.proof.healthy import before, beside, servers
 from gates.proof.healthy.before import Prepare
@@ -50,8 +50,9 @@ def _nothing() -> str:
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A healthy deployment. options: of its stack; stand: what it stands in; prepare: changes it and returns more
-    variables for the gate; under: words before the gate's command; policy: more lines of gate.yaml; lacking: why this
-    machine cannot have it; fills_the_machine: nothing else is measured beside it.
+    variables for the gate; under: words before the gate's command; policy: more lines of gate.yaml; own_manifest: the
+    policy has a manifest of this deployment's schema; lacking: why this machine cannot have it; fills_the_machine:
+    nothing else is measured beside it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Variant:
     stand: Stand = _nowhere
     under: tuple[str, ...] = ()
     policy: str = ""
+    own_manifest: bool = False
     lacking: Callable[[], str] = _nothing
     fills_the_machine: bool = False
 
@@ -81,6 +83,19 @@ def _beside(situation: Callable[[Stack], AbstractContextManager[None]]) -> Prepa
     def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
         with situation(bench.stack):
             yield {}
+
+    return prepare
+
+
+def _stepped(start: int) -> Prepare:
+    """The flag took its last step by the gate, from there on."""
+
+    @contextmanager
+    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
+        bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
+        step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
+        programs.run(step, bench.variables(), READY_TIMEOUT_S)
+        yield {}
 
     return prepare
 
@@ -153,6 +168,7 @@ names:
   tables:
     dead_letter_queue: {is: failed_jobs, columns: {aggregate_key: ordering_key}}
     event_outbox: {columns: {aggregate_key: ordering_key}}
+    events: {columns: {aggregate_key: ordering_key}}
     edge_rate_limits: {is: call_windows}
   roles: {authenticated: app_user}
   http:
@@ -201,7 +217,6 @@ V2 = (
     "update public.feature_flags set enabled = true, rollout_percentage = 100 where key ="
     " 'security.signing_v2_required'"
 )
-AT = "update public.feature_flags set rollout_percentage = {} where key = 'outbox.enabled'"
 AUTOVACUUM = (
     "alter system set autovacuum_naptime = '1s'",
     "alter system set autovacuum_vacuum_threshold = 1",
@@ -226,12 +241,9 @@ MORE_COLUMNS = (
 )
 OF_SQL = {
     "v2-required": ("only signatures with a time are accepted", (V2,)),
-    "at-50": ("the flag is at its second step", (AT.format(50),)),
-    "at-100": ("the flag is at its last step", (AT.format(100),)),
     "autovacuum": ("autovacuum looks at every table each second", AUTOVACUUM),
     "many-tenants": (f"{TENANTS} tenants with budgets and old dead letters", (MANY_TENANTS,)),
     "one-tenant": ("one tenant, and no other", (ONE_TENANT,)),
-    "more-columns": ("tables have columns and indexes of the deployment's own", (MORE_COLUMNS,)),
     "date-style": (
         "dates, intervals and numbers in another style",
         (_database("datestyle = ''German, DMY''"), _database("intervalstyle = ''sql_standard''")),
@@ -355,7 +367,16 @@ VARIANTS: tuple[Variant, ...] = (
         prepare=_other_names,
         stand=_renamed,
         policy=MAPPING,
+        own_manifest=True,
     ),
+    Variant(
+        "more-columns",
+        "tables have columns and indexes of the deployment's own, which its manifest has",
+        prepare=_by_sql(MORE_COLUMNS),
+        own_manifest=True,
+    ),
+    Variant("at-50", "the flag is at its second step", prepare=_stepped(10)),
+    Variant("at-100", "the flag is at its last step", prepare=_stepped(50)),
     *(Variant(name, said, prepare=_by_sql(*statements)) for name, (said, statements) in OF_SQL.items()),
     *(
         Variant(name, said, prepare=_beside(situation), fills_the_machine=name == FULL)
