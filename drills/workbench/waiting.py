@@ -161,22 +161,22 @@ class Waiting(TenantData):
         return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
 
     def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
-        """A deadline passed: a failure where the target answers promptly, workers deliver another tenant's event, or
-        nothing, and neither we nor the database stood still meanwhile (stalled_s: the longest time between two looks);
-        else unknown.
+        """A deadline passed: a failure where the target answers promptly, nobody else's events wait, workers deliver
+        another tenant's event, or nothing, and neither we nor the database stood still meanwhile (stalled_s: the
+        longest time between two looks); else unknown.
         """
         missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
         self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")
         self.seen.require(self.prompt(), f"{missed}, and the target did not answer within {limit_s:g} s")
         pace = self._pace(waited_s)
         self.seen.require(not pace.own_moved, f"{missed}; what is there comes slowly, one by one")
+        waiting = self.number(query("waiting_elsewhere"))
+        self.seen.require(not (waiting and pace.moved), f"{missed}; {waiting} other events were waiting, and moving")
         if pace.moved and not pace.passed_over:
             event = self.write_outbox(self.company("beside"))
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
-            slow = (
-                f"{missed}; an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
-            )
-            self.seen.require(prompt, slow)
+            slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
+            self.seen.require(prompt, f"{missed}; {slow}")
         due = f"due within {DUE_S:g} s with nothing waiting"
         raise AssertionError(f"{what}: observed nothing in {waited_s:.3g} s; {due}. Look at the workers")
 

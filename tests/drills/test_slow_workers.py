@@ -208,3 +208,13 @@ def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.Monk
     with everything_but(scene, events):
         monkeypatch.setattr(scene, "late", late)
         scene.delivered(events)
+
+
+def test_what_waits_behind_customers_is_unknown(scene: Scene) -> None:
+    """Other shards are prompt; the one of our event has a customer's backlog."""
+    customer = str(uuid.uuid4())
+    execute(scene.db, "insert into public.companies (id, name) values (%s, 'Customer')", customer)
+    backlog = write(scene.db, customer, 5)
+    events = write(scene.db, scene.tenants.create(), 1)
+    with everything_but(scene, [*events, *backlog]), pytest.raises(Unmet, match="were waiting"):
+        scene.delivered(events)
