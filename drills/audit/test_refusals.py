@@ -149,10 +149,10 @@ def _first_rows_come_at_once(scene: Scene) -> bool:
     """Whether the first refusal of a minute is on record before its minute is over: so is a call over the limit."""
     if not current().claims("rate-limit"):
         return False
-    company = scene.company("d")
+    company, shown = scene.company("d"), scene.known(dry_run=True)
     for _ in range(current().limit("calls")):
-        scene.run(company, dry_run=True)
-    scene.replay(company, 429, "rate_limited", dry_run=True)
+        scene.run(company, **shown)
+    scene.replay(company, 429, "rate_limited", **shown)
     return scene.until_true(lambda: bool(_refusals(scene, company, "rate_limited")), within_s=PATIENCE_S)
 
 

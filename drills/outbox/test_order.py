@@ -168,6 +168,9 @@ def _overtakes_slow_event(scene: Scene, company: str, other: str) -> bool:
     """
     began = time.monotonic()
     slow = str(scene.emit(company, key="slow", payload={"drill": {"delay_ms": 4000}})["event_id"])
+    # taken together with the others it may come after them by chance
+    taken = "select count(*) from public.event_outbox where event_id = %s and claimed_until > now()"
+    scene.until_true(lambda: scene.number(taken, slow) > 0, within_s=1.0)
     events = [str(scene.emit(c, key=str(uuid.uuid4()))["event_id"]) for c in (company, other, company, other)]
     scene.delivered(events, within_s=8)
     absent = slow not in scene.effects([slow])

@@ -30,7 +30,7 @@ DUE_S, PATIENCE_S = 2.0, 6.0
 """When an effect is due, and how long a check waits for it. It is three times that, for machines that are busy."""
 
 LONGEST = 3
-"""So many times as long it waits at most, while some of what it waits for still comes."""
+"""A wait lasts at most so many times as long, while workers deliver or hold what it waits for."""
 POLL_S = 0.02
 STALL_S = 1.0
 """Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
@@ -47,7 +47,7 @@ written in the right order. A row may have the time at which its transaction beg
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How workers get on, see sql/pace.sql. held: they hold what is of the check's own tenants."""
+    """How workers get on with the events of the check's own tenants and of others. sql/pace.sql says what each is."""
 
     held: bool
     own_moved: bool
@@ -161,9 +161,9 @@ class Waiting(TenantData):
         return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
 
     def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
-        """A deadline passed: a failure where the target answers promptly, nobody else's events wait, workers deliver
-        another tenant's event, or nothing, and neither we nor the database stood still meanwhile (stalled_s: the
-        longest time between two looks); else unknown.
+        """A deadline passed. It is unknown where the gate or the database stood still (stalled_s: the longest time
+        between two looks), the target is slow to answer, or its workers are slow or busy: what is awaited still comes,
+        customers' events wait, or an event of another tenant is late, too. Else it is a failure.
         """
         missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
         self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")

@@ -16,7 +16,9 @@ OPEN = {
     "oldest": "  limits: {{standstill: {{page: 180}}}}, and those of lag, where workers look once a minute as cron's",
     "probe": "  probe: {{name: NAME}}, a {names} whose job does nothing, for the gate to enqueue; else it waits",
 }
-"""What only a person can know. Each line stands where the preset has the notion that it begins with."""
+"""What only a person can know: a notion of the presets, and its line in the draft. Where a preset has no such notion,
+there is no line.
+"""
 
 
 def queue_lines(found: Sequence[FoundPreset]) -> Lines:

@@ -12,8 +12,10 @@ from gates.proof import programs
 @contextmanager
 def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]:
     """So many threads for the time of a block. Where a signal ends it, what waits is dropped, and whoever asks for a
-    program, or for a step of a deployment, gets Cancelled: each lane takes down what it brought up.
+    program, or for a step of a deployment, gets Cancelled: each lane takes down what it brought up. That lasts until
+    this block is over, not one that a lane opened in it.
     """
+    called_off = False
     try:
         with ThreadPoolExecutor(count, name) as pool:
             try:
@@ -22,7 +24,9 @@ def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]
                 raise
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                called_off = True
                 programs.call_off()
                 raise
     finally:
-        programs.go_on()
+        if called_off:
+            programs.go_on()

@@ -57,7 +57,8 @@ def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
     lines = []
     for name, one in suites.items():
         wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""
-        held = "; held: " + "; ".join(f"{run}: {why}" for run, why in one["held"].items()) if one["held"] else ""
+        kinds = {run.partition("@")[0]: why for run, why in one["held"].items()}  # of each its last run
+        held = "; held: " + "; ".join(f"{kind}: {why}" for kind, why in kinds.items()) if kinds else ""
         anew = f"; {summary.drawn_anew(one['drawn_anew'])}" if one.get("drawn_anew") else ""
         lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}{anew}")
     return Markdown.of_lines(summary.items(lines or ["none was kept yet"]))

@@ -24,6 +24,7 @@ from gates.evidence_file import read_lines
 from gates.proof.fault import Fault, read_list
 from gates.proof.judgement import GateRun
 from gates.stack import extra
+from gates.stack.errors import StackError
 from gates.stack.stack import Cancelled
 from gates.stages.suite import LAUNCHER, ROOT
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Verdict
@@ -167,6 +168,13 @@ def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
 def known_faults(environ: Mapping[str, str]) -> tuple[Fault, ...] | None:
     """The catalogue; None where the reference, which they are faults of, is not installed."""
     return None if extra.lacking() else list_faults(environ)
+
+
+def must_succeed(words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Run a program that must succeed. Raise StackError with what it said where it does not."""
+    done = run(words, environ, RUN_TIMEOUT_S)
+    if done.code != 0:
+        raise StackError(f"{' '.join(words)}: exit code {done.code}; allowed: 0. It says: {done.tail}")
 
 
 def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -139,6 +139,6 @@ def _written(out: Path, base: str, variant: Variant, variables: Mapping[str, str
     policy = "--policy", str(named)
     if variant.own_manifest:
         write = programs.gate(("sql", "--write-manifest", str(manifest), *policy), variables)
-        programs.run(write, variables, programs.RUN_TIMEOUT_S)
+        programs.must_succeed(write, variables)
         named.write_text(f"{base}{variant.policy}\nsql: {{manifest: {manifest.name}}}\n", encoding="utf-8")
     return policy

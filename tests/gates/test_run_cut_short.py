@@ -44,6 +44,16 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def filling(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> RunRequest:
+    """The same run, whose disk is full from the load on."""
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        monkeypatch.setattr(record, "write", full)
+        return loaded(target, out)
+
+    return dataclasses.replace(asked, load=load)
+
+
 def promoting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small catalogue lacks what every promotion needs."""
     monkeypatch.setattr(run, "decide", lambda *_: Verdict(Decision.PROMOTE, "all passed"))
@@ -78,12 +88,8 @@ def test_a_promotion_that_cannot_be_written_down_first_is_not_made(
     """The disk fills up before the act: nothing is done, exit code 4, and what is on disk says hold."""
     promoting(monkeypatch)
 
-    def load(target: Target, out: Path) -> list[Evidence]:
-        monkeypatch.setattr(record, "write", full)
-        return loaded(target, out)
-
     with pytest.raises(CannotWork, match="No space left"):
-        run_gate(dataclasses.replace(asked, load=load))
+        run_gate(filling(asked, monkeypatch))
     assert not acted
     assert json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
 
@@ -94,12 +100,8 @@ def test_a_rollback_that_cannot_be_written_down_is_made(
     """Harm was seen: the flag goes off, and what was done is in the error."""
     change(asked, HARM)
 
-    def load(target: Target, out: Path) -> list[Evidence]:
-        monkeypatch.setattr(record, "write", full)
-        return loaded(target, out)
-
     with pytest.raises(CannotWork, match=r"outbox\.enabled was switched off in 0\.1 s.*No space left") as told:
-        run_gate(dataclasses.replace(asked, load=load))
+        run_gate(filling(asked, monkeypatch))
     assert (acted, told.value.exit_code) == ([Decision.ROLLBACK], 4)
 
 
@@ -109,12 +111,8 @@ def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(
     """There is no database: the headline and the SQL are in the error, in place of every report."""
     change(asked, HARM)
 
-    def load(target: Target, out: Path) -> list[Evidence]:
-        monkeypatch.setattr(record, "write", full)
-        return loaded(target, out)
-
     with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*UPDATE public\.feature_flags") as told:
-        run_gate(dataclasses.replace(asked, load=load))
+        run_gate(filling(asked, monkeypatch))
     assert told.value.exit_code == NOT_ROLLED_BACK
 
 

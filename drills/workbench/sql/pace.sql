@@ -6,7 +6,7 @@ with given as (
   select min(o.inserted_at) as since, coalesce(bool_or(o.claimed_until > now()), false) as held
   from given join public.event_outbox o on o.company_id = any(given.ids) and o.processed_at is null and o.dead_at is null
 ), processed as (
-  select o.inserted_at, o.processed_at, coalesce(o.company_id = any(given.ids), false) as own
+  select o.inserted_at, coalesce(o.company_id = any(given.ids), false) as own
   from given join public.event_outbox o on o.processed_at > clock_timestamp() - given.lately
 )
 select waiting.held,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from gates.proof.bench import Bench
 from gates.stack import rundir
 from gates.stack.account import postgres_account
+from gates.stack.errors import StackError
 from gates.stack.postgres import Postgres, connect
 from gates.stack.procfs import wait_until
 from gates.stack.spawner import Spawner
@@ -92,11 +93,12 @@ def replica(*, asked: bool) -> Stand:
 
 
 def _follow(first: str, late: str) -> None:
-    """Wait until the replica has what the server has now, or for twice its delay."""
+    """Wait until the replica has what the server has now. Raise StackError where it has not after twice its delay."""
     with connect(first) as there, connect(late) as here:
         place = there.execute("select pg_current_wal_lsn()::text").fetchone()
         there_by_now = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
-        wait_until(lambda: here.execute(there_by_now, place).fetchone() == (True,), 2.0 * BEHIND_S, 0.1)
+        if not wait_until(lambda: here.execute(there_by_now, place).fetchone() == (True,), 2.0 * BEHIND_S, 0.1):
+            raise StackError(f"the replica does not follow: {2 * BEHIND_S} s later it has not what was written")
 
 
 @contextmanager

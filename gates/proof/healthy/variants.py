@@ -94,7 +94,7 @@ def _stepped(start: int) -> Prepare:
     def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
         bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
         step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
-        programs.run(step, bench.variables(), READY_TIMEOUT_S)
+        programs.must_succeed(step, bench.variables())
         yield {}
 
     return prepare

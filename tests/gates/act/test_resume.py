@@ -18,10 +18,9 @@ from gates.act.resume import resume
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Action
+from tests.gates.act.flagged import FLAG, Database
 from tests.gates.gate_process import gate
 
-FLAG = "outbox.enabled"
-Database = psycopg.Connection[dict[str, Any]]
 ORDER = Order(
     RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=2), "r1", "gate:ann", "the database is on fire"
 )

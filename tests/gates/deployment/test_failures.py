@@ -9,7 +9,8 @@ import pytest
 
 from gates.checks.recorder import judge
 from gates.deployment.database import Connection, connect, session
-from gates.deployment.failures import in_words
+from gates.deployment.failures import in_words, told_in_words
+from gates.errors import MOST_SAID
 from gates.evidence import Outcome
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
@@ -74,6 +75,15 @@ def test_an_error_says_what_is_absent_what_differs_or_which_function_failed(
     assert message == in_words(error.value)
     assert message.startswith(words)
     assert not [raw for raw in RAW if raw in message.replace("SQLSTATE", "")]
+
+
+def test_of_an_error_of_any_size_the_beginning_is_told(database: Connection) -> None:
+    """A trigger may raise megabytes; each is searched for secrets, and a rollback waits for it."""
+    with pytest.raises(psycopg.Error) as error:
+        database.execute("do $$ begin raise exception '%', repeat('x', 5000000); end $$")
+    for said in (in_words(error.value), in_words(ValueError("x" * 5_000_000)), told_in_words("x" * 5_000_000, "", "")):
+        assert "xxx" in said
+        assert len(said) < 2 * MOST_SAID
 
 
 def test_an_error_without_a_diagnosis_is_its_first_line() -> None:

@@ -68,3 +68,26 @@ def test_an_error_of_one_lane_leaves_the_others_their_programs() -> None:
         other = pool.submit(programs.run, words, os.environ, FAR_S)
         pool.submit(fail).result()
     assert other.result().code == 0
+
+
+def test_lanes_within_a_lane_start_nothing_once_the_outer_ones_were_interrupted() -> None:
+    """The inner block ends first, and its end is not the end of the interrupt."""
+    running, over = threading.Barrier(2), threading.Event()
+    started: list[bool] = []
+
+    def inner() -> None:
+        with side_by_side(1) as pool:
+            running.wait(FAR_S)
+            pool.submit(programs.run, WAITS, os.environ, FAR_S).result()
+
+    def late() -> None:
+        over.wait(FAR_S)
+        started.append(not programs.is_called_off())
+
+    with pytest.raises(KeyboardInterrupt), side_by_side(2) as pool:
+        pool.submit(inner).add_done_callback(lambda _: over.set())
+        pool.submit(late)
+        running.wait(FAR_S)
+        raise KeyboardInterrupt
+    assert started == [False]
+    assert not programs.is_called_off()
