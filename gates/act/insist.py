@@ -24,8 +24,8 @@ MOST_UNDONE = 3
 """So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
 """Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
-MOST_SILENT_S = 15.0
-"""So much of the time that the first silent connection took is added to the patience: as long as an answer may take."""
+SILENT_S = 15.0
+"""So long an answer may take: a try that lasted longer met silence, or the gate itself was stopped in it."""
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
@@ -97,8 +97,8 @@ class _Try:
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
     """Make the change. Never raises: what went wrong is the result.
 
-    A connection that went silent costs its own time, and not that of the try after it: of the first one, MOST_SILENT_S
-    do not count.
+    A try that met silence, or in which the gate was stopped, costs its own time, and not that of the try after it: the
+    longest one does not count.
     """
     started, patience_s = clock(), order.plan.rollback_patience_s
     silent_s = 0.0
@@ -122,8 +122,9 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         why = "; ".join(w for w in (tried.why, seen.why) if w)
         passing = isinstance(tried.error, TRANSIENT)
         final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
-        if not silent_s and (tried.lost or seen.done is None):
-            silent_s = min(clock() - began, MOST_SILENT_S)
+        lasted_s = clock() - began
+        if tried.lost or seen.done is None or lasted_s > SILENT_S:
+            silent_s = max(silent_s, lasted_s)
         if final or clock() - started > patience_s + silent_s:
             tries = "" if final else f" (tried for {patience_s} s)"
             notes += [_without_row(change, owed.unaudited)] if owed and owed.unaudited else []

@@ -97,6 +97,25 @@ def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database
     assert (action.result, action.flag) == ("done", "off")
 
 
+def test_a_gate_that_is_stopped_in_its_first_try_makes_another(migrated_url: str, database: Database) -> None:
+    """In the time that a suspended machine costs nothing was tried, and who was in the way may be gone by then."""
+    database.execute("create sequence public.tries")
+    database.execute(
+        "create function public.busy_once() returns trigger language plpgsql as $$ begin"
+        " if nextval('public.tries') = 1 then raise sqlstate '55P03'; end if; return new; end $$"
+    )
+    database.execute(
+        "create trigger zz_busy before update on public.feature_flags for each row execute function public.busy_once()"
+    )
+
+    def clock() -> float:
+        tried = database.execute("select is_called from public.tries").fetchone()
+        return time.monotonic() + 100 * bool(tried and tried["is_called"])
+
+    action = roll_back(migrated_url, order(2), clock, print)
+    assert (action.result, action.flag, is_on(database)) == ("done", "off", False)
+
+
 def test_an_unreachable_database_is_tried_again_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody knows how the flag is: it may still be on."""
     action = rolled_back("postgresql://127.0.0.1:1/none", order(1))
