@@ -173,10 +173,10 @@ class Action:
 
     kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
     after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
-    `changed`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`; holds: whether a
-    promotion that came to this result is a hold; recovery: what was proved after a rollback; flag: after a rollback,
-    how it was read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL for what was not done; steps:
-    what became of each part of an emergency.
+    `changed`, `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`; holds:
+    whether a promotion that came to this result is a hold; recovery: what was proved after a rollback; flag: after a
+    rollback, how it was read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL for what was not
+    done; steps: what became of each part of an emergency.
     """
 
     kind: str = "none"

@@ -257,9 +257,13 @@ def _read_back(url: str, order: Order, step: Action) -> Action:
         after = _told(url, flag)
     except UNREADABLE as error:
         said = f"{flag} was set to {step.to_percent} %, which could not be read back: {in_words(error)}"
-        return replace(step, result="unknown", message=said, holds=True)
+        return replace(step, to_percent=None, result="unknown", message=said, holds=True)
     if after is None or not after.enabled or after.percent != step.to_percent:
-        return replace(step, result="changed", holds=True, message=f"{flag} reads back as {after}, not as it was set")
+        stood = "gone" if after is None else f"at {after.percent} %" if after.enabled else "off"
+        said = (
+            f"{flag} was set to {step.to_percent} %, and a moment later it was {stood}: see who changes it (gate flags)"
+        )
+        return replace(step, to_percent=after.shown if after else None, result="changed", message=said, holds=True)
     return _said(step, order)
 
 

@@ -101,12 +101,14 @@ class _Teller(Generic[Medium]):
         medium, v, action, flag = self.medium, self.verdict, self.verdict.action, self.plan.flag
         if v.headline:
             return (medium("{} is still on") if action.flag == "on" else medium("{} may still be on")).format(flag)
-        if action.kind != "none" and action.result == "done":
+        if action.kind != "none" and action.result != "dry_run":
             after = action.to_percent
+            if after is None:
+                return medium("where {} is now is not known").format(flag)
             return (
-                medium("{} is off now").format(flag)
-                if after == 0
-                else medium("{} is at {} now").format(flag, percent(after))
+                medium("{} is at {} now").format(flag, percent(after))
+                if after
+                else medium("{} is off now").format(flag)
             )
         at = action.from_percent
         if not at:
@@ -174,6 +176,8 @@ class _Teller(Generic[Medium]):
         before, after = percent(action.from_percent), percent(action.to_percent)
         if action.result == "dry_run":
             return medium("Nothing, in a dry run. The flag {} would go from {} to {}.").format(flag, before, after)
+        if action.holds:
+            return medium("{}.").format(action.message)
         return medium("The flag {} went from {} to {}.").format(flag, before, after)
 
     def _left_alone(self) -> Medium:

@@ -165,6 +165,30 @@ def test_a_dry_run_writes_nothing(migrated_url: str, database: psycopg.Connectio
     assert not audited(database, "flag_rolled_back")
 
 
+@pytest.mark.parametrize(
+    ("then", "at", "said"),
+    [
+        ("update public.feature_flags set rollout_percentage = 77 where not rollout_percentage = 77", 77, "at 77 %"),
+        ("update public.feature_flags set enabled = false where enabled", 0, "off"),
+        ("delete from public.feature_flags", None, "gone"),
+    ],
+)
+def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
+    then: str, at: int | None, said: str, migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """A trigger that waits for the commit changes the row after the gate saw it: the report has what users have now."""
+    database.execute(
+        "create function public.later() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
+    )
+    database.execute(
+        "create constraint trigger zz_later after update on public.feature_flags deferrable initially deferred"
+        " for each row execute function public.later()"
+    )
+    action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
+    assert (action.kind, action.to_percent, action.result, action.holds) == ("promote", at, "changed", True)
+    assert f"was set to 50 %, and a moment later it was {said}" in action.message
+
+
 def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
     """The others hold, as busy or because the flag is no longer what they saw."""
     seen = look_at(migrated_url, PLAN.flag)

@@ -27,6 +27,7 @@ STILL_ON = Action(
 )
 
 
+CHANGED = Action("promote", 10, 77, "changed", "it was set to 50 %, and a moment later it was at 77 %", True)
 NOTHING = Action()
 
 
@@ -47,6 +48,17 @@ TO_TENANTS = "broke one promise (idempotency keys) to the 10 % of tenants that h
         (
             made(Decision.PROMOTE, Action("promote", 10, 50, "done")),
             "kept its promises, and outbox.enabled is at 50 % now: let it bake, then run the gate again.",
+        ),
+        (
+            made(Decision.HOLD, CHANGED),
+            "passed its checks, and outbox.enabled is at 77 % now: see to the cause, then run the gate again.",
+        ),
+        (
+            made(Decision.HOLD, dataclasses.replace(CHANGED, to_percent=None, result="unknown")),
+            (
+                "passed its checks, and where outbox.enabled is now is not known: see to the cause, then run the gate"
+                " again."
+            ),
         ),
         (
             made(Decision.PROMOTE, Action("none", 100, 100, "nothing_to_do")),
@@ -104,6 +116,7 @@ def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
             "The flag outbox.enabled went from 10 % to 50 %.",
             "Let it bake (60 minutes a step), then run the gate again for 100 %.",
         ),
+        (made(Decision.HOLD, CHANGED), "", f"{CHANGED.message}.", "See to that, and run the gate again."),
         (
             made(Decision.PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.NOTE)),
             "kept its promises, except for 1 broken that the policy lets pass: all 5 required checks passed.",
