@@ -15,7 +15,7 @@ from gates.deployment.redaction import redact_text
 from gates.reports.terminal import progress_line
 from gates.stages.context import Progress
 from gates.text.inert import Terminal, workflow
-from gates.text.stream import put, shown
+from gates.text.stream import chat, put, shown
 from gates.verdict import Verdict
 
 
@@ -63,7 +63,7 @@ class Console:
     def warn(self, text: Terminal | str) -> None:
         """An error or a warning, on stderr, also where chatter is not wanted."""
         self._end_live()
-        put(self.err, redact_text(shown(text), self.hide))
+        chat(self.err, redact_text(shown(text), self.hide))
 
     def reveal(self, text: str) -> None:
         """The variables of `gate up`, on stdout: the only output that holds secrets."""
@@ -77,7 +77,7 @@ class Console:
         if self.environ.get("GITHUB_ACTIONS") == "true":
             members = {**(place or {}), "title": title}
             said = [f"{name}={workflow(redact_text(value, self.hide), also=':,')}" for name, value in members.items()]
-            put(self.err, f"::{level} {','.join(said)}::{workflow(redact_text(text, self.hide))}\n")
+            chat(self.err, f"::{level} {','.join(said)}::{workflow(redact_text(text, self.hide))}\n")
 
     def progress(self, progress: Progress) -> None:
         """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
@@ -88,12 +88,12 @@ class Console:
             self.say(line)
         elif _is_terminal(self.err):
             self._end_live()
-            put(self.err, redact_text(shown(line), self.hide).removesuffix("\n"))
+            chat(self.err, redact_text(shown(line), self.hide).removesuffix("\n"))
             self._live = True
 
     def _end_live(self) -> None:
         if self._live:
-            put(self.err, "\r\x1b[2K")
+            chat(self.err, "\r\x1b[2K")
             self._live = False
 
 

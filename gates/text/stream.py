@@ -1,13 +1,21 @@
-"""Writes text to a stream. A reader who goes away (`gate run | head -1`) changes nothing."""
+"""Writes text to a stream. A reader who goes away (`gate run | head -1`) changes nothing, and one who stops reading
+chatter keeps nothing waiting.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 from typing import TextIO
 
 from gates.text.characters import without_commands
 from gates.text.inert import Terminal
+
+CHATTER_S = 5.0
+"""Seconds that a reader may take for a part of it: a terminal that is stopped (Ctrl-S) keeps no rollback away."""
+PART = 1024
+"""Characters, of at most 4096 bytes: what a pipe that has room takes at once."""
 
 
 def put(stream: TextIO | None, text: str) -> None:
@@ -19,6 +27,23 @@ def put(stream: TextIO | None, text: str) -> None:
         stream.flush()
     except (OSError, ValueError):
         _turn_away(stream)
+
+
+def chat(stream: TextIO | None, text: str) -> None:
+    """As `put`, of text that may be lost: a reader who takes nothing for CHATTER_S has gone away."""
+    for start in range(0, len(text), PART):
+        if stream is not None and not _has_room(stream):
+            _turn_away(stream)
+        put(stream, text[start : start + PART])
+
+
+def _has_room(stream: TextIO) -> bool:
+    room = select.poll()
+    try:
+        room.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # it is no file
+        return True
+    return bool(room.poll(CHATTER_S * 1000))
 
 
 def _turn_away(stream: TextIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from gates.record import write
 from gates.reports.console import Console
 from gates.reports.terminal import progress_line, table, verdict_text
 from gates.stages.context import Progress
+from gates.text import stream
 from gates.text.inert import Terminal
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, Verdict
 from tests.gates.hostile_text import ALL
@@ -94,6 +97,34 @@ def test_nothing_printed_commands_a_terminal_or_a_pipeline(text: str) -> None:
     assert is_inert(document)
     assert json.loads(document) == {text: text}
     assert is_inert(printed(Terminal.document(f"{text}\n{text}")))
+
+
+def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal at Ctrl-S, a log that hangs: a rollback goes on, and tells its result."""
+    monkeypatch.setattr(stream, "CHATTER_S", 0.01)
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"x" * 4096)
+    os.set_blocking(full, True)
+    out = io.StringIO()
+    with os.fdopen(unread, "rb"), os.fdopen(full, "w", encoding="utf-8") as err:
+        console = Console(out, err)
+        console.warn("not yet possible")
+        console.say("x" * 100_000)
+        console.result("THE FLAG IS STILL ON")
+    assert out.getvalue() == "THE FLAG IS STILL ON\n"
+
+
+def test_all_chatter_reaches_a_reader_who_is_slow() -> None:
+    """More than a pipe holds at once."""
+    unread, written = os.pipe()
+    with os.fdopen(unread, encoding="utf-8") as reader, ThreadPoolExecutor(1) as beside:
+        found = beside.submit(reader.read)
+        with os.fdopen(written, "w", encoding="utf-8") as err:
+            Console(io.StringIO(), err).warn(Terminal.document("é" * 200_000))
+        assert found.result(10).count("é") == 200_000
 
 
 def test_colour_is_ours_alone() -> None:
