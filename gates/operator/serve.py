@@ -13,6 +13,7 @@ import hmac
 import io
 import ipaddress
 import json
+import re
 import socket
 import threading
 import time
@@ -72,7 +73,7 @@ class Desk:
         if not found:
             return _hold(release, "the gate has not judged this release" + (f" on {kind}" if kind else ""), kind)
         anywhere = [one for past in pasts for one in past if _of_any_kind(one)]
-        known = [_undone(one, [*past, *anywhere]) for one, past in found if not _of_any_kind(one)]
+        known = [_undone(one, past, anywhere) for one, past in found if not _of_any_kind(one)]
         known = known or [one for one, _ in found]
         answers = [self._told(one, release, kind) for one in known]
         told = min(answers, key=lambda t: GRAVITY.index(Decision(t["decision"])))
@@ -183,15 +184,15 @@ def _of_any_kind(one: PastDecision) -> bool:
     return one.decision is Decision.ROLLBACK and not one.target
 
 
-def _undone(one: PastDecision, past: Sequence[PastDecision]) -> PastDecision:
+def _undone(one: PastDecision, past: Sequence[PastDecision], anywhere: Sequence[PastDecision]) -> PastDecision:
     """A decision, or in place of a promote the rollback after it, which may be of its target: the flag is off for every
-    release.
+    release. Of one target the lines are in their order, whatever the clocks said; of others the times tell.
     """
     at = one.finished
     if one.decision is not Decision.PROMOTE or at is None:
         return one
-    made = (r for r in reversed(past) if r.decision is Decision.ROLLBACK and not r.dry_run)
-    return next((r for r in made if r.finished is not None and r.finished >= at), one)
+    after = [r for r in anywhere if r.finished is not None and r.finished >= at] + [*past[past.index(one) + 1 :]]
+    return next((r for r in reversed(after) if r.decision is Decision.ROLLBACK and not r.dry_run), one)
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:
@@ -214,12 +215,12 @@ def _refused(status: int, said: str) -> DeskAnswer:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine to itself."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
+    """Whether a Host header names this machine to itself: a name or an address, a port, and nothing else."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.]+))(?::[0-9]{1,5})?", host, re.IGNORECASE)
+    name = "".join(found.groups("")).lower() if found else ""
+    with contextlib.suppress(ValueError):
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return False
 
 
 class VerdictServer(ThreadingHTTPServer):

@@ -293,7 +293,11 @@ def test_the_promote_of_a_dry_run_is_told_to_nobody(port: int, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8600", "10.0.0.1", "[::2]", "[", "localhost.evil.example"]
+    "host",
+    [
+        *("evil.example", "evil.example:8600", "10.0.0.1", "[::2]", "[", "localhost.evil.example"),
+        *("localhost/.evil.example", "evil.example@localhost", "localhost#.evil.example", "localhost:80:80"),
+    ],
 )
 def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: int) -> None:
     """A name of somebody else's may lead to loopback, and a browser takes what it finds there for that site's."""

@@ -48,6 +48,17 @@ def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
     assert desk.verdict_of("r-1", asked)["decision"] == "promote"
 
 
+def test_a_clock_that_is_set_back_hides_no_rollback(tmp_path: Path) -> None:
+    """A promote from a clock that was ahead is no younger than the rollback that stands after it in its history."""
+    promoted = decided(Decision.PROMOTE, "r-1", minutes=10)
+    desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
+    remember(tmp_path / "t1", promoted)
+    assert desk.verdict_of("r-1")["decision"] == "promote"
+    remember(tmp_path / "t1", decided(Decision.ROLLBACK, "r-2", minutes=50, run_id="a2"))
+    told = desk.verdict_of("r-1")
+    assert (told["decision"], "release r-2 was rolled back" in told["reason"]) == ("hold", True)
+
+
 def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_path: Path) -> None:
     """Argo and Flagger roll back whatever release is said to be harmful: others wait for a run, and hear why. What was
     promoted before is not: the flag is off for all of them.
