@@ -21,12 +21,12 @@ _FRESH = ".new"
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
     """The contents of a regular file of at most so many bytes. Raise OSError for anything else."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        found = file.read(most + 1)
-    if len(found) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
-    return found
+        if found.st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+        return file.read(found.st_size)  # memory for all of what is asked for is taken at once
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:

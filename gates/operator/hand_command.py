@@ -160,8 +160,8 @@ class _Note:
             return
         try:
             past_decisions.remember(*self._line(action))
-        except OSError as error:
-            self.console.warn(f"the history of the target could not be told: {error}. See to --state")
+        except Exception as error:  # noqa: BLE001  -- no disk, no memory: the act stands, and its result is told
+            self.console.warn(f"the history of the target could not be told: {first_line(error)}. See to --state")
         finally:
             self.lock.release()
 

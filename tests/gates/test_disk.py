@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_only_a_regular_file_within_its_limit_is_read(tmp_path: Path) -> None:
             disk.read(other)
     with pytest.raises(OSError, match=r"regular file|No such device"):
         disk.opened(tmp_path / "pipe", "ab")
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """A gate whose memory is limited reads its small files, too, whatever the largest may be."""
+    place = tmp_path / "file"
+    place.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert len(disk.read(place)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_added_to_waits_for_no_reader(tmp_path: Path) -> None:
