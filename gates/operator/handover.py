@@ -14,7 +14,7 @@ from gates.deployment.target import Target
 from gates.past_decisions import PastDecision
 from gates.record import FLAG, Recorded
 from gates.reports.attestation import Attested
-from gates.verdict import Action, Decision, Verdict
+from gates.verdict import Action, Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,19 @@ def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iter
         yield "it was decided by another policy than gate.yaml and the checks are now"
     if not run.get(FLAG):
         yield f"its run could not read the flag {judged.rollout.flag}"
-    if (undone := _rolled_back(verdict, here.past)) is not None:
+    if (undone := _rolled_back(recorded, here.past)) is not None:
         yield f"its release was rolled back after it ({undone.finished_at}: {undone.reason})"
     again = decide(recorded.evidence, judged, here.now)
     if again.decision is not Decision.PROMOTE:
         yield f"it comes too late, or a clock is wrong: judged now, {again.reason}"
 
 
-def _rolled_back(verdict: Verdict, past: Sequence[PastDecision]) -> PastDecision | None:
-    """The decision to roll the release of a verdict back, or whatever release it was, that came after its run began."""
+def _rolled_back(recorded: Recorded, past: Sequence[PastDecision]) -> PastDecision | None:
+    """The decision to roll the release of a verdict back, or whatever release it was, that came after its run began:
+    by the time, or, whatever the clocks said, by standing after that run where it is remembered, too.
+    """
+    verdict, run_id = recorded.verdict, recorded.run["run_id"]
     begun = dt.datetime.fromisoformat(verdict.started_at)
-    later = (one for one in past if one.finished is not None and one.finished >= begun)
+    own = next((number for number, one in enumerate(past) if one.run_id == run_id), len(past))
+    later = [p for n, p in enumerate(past) if n > own or (p.finished is not None and p.finished >= begun)]
     return next((p for p in later if p.decision is Decision.ROLLBACK and p.release in {verdict.release, ""}), None)

@@ -136,6 +136,22 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
     assert promote(folder, environ, "--state", str(state)).returncode == 0
 
 
+def test_a_clock_that_was_set_back_hides_no_rollback(
+    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """The run was judged by a clock that was ahead: what stands after it in the history came after it."""
+    folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
+    place = state / identity(config.load_target(environ))
+    recorded = record.read(folder)
+    past_decisions.remember(place, PastDecision.of(recorded.run, recorded.verdict))
+    before = NOW - dt.timedelta(minutes=30)
+    by_hand = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", before, "r1")
+    past_decisions.remember(place, by_hand)
+    refused = promote(folder, environ, "--state", str(state))
+    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert "was rolled back after it" in refused.stdout
+
+
 def test_a_rollback_in_the_audit_trail_ends_a_verdict(
     tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
 ) -> None:
