@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,10 @@ ZONE = "set local timezone to 'UTC'"
 SIGHT = "preflight/database-role-sees-rows"
 
 
-def read_queue_rules(path: Path = RULES) -> list[AlertRule]:
+@functools.cache
+def read_queue_rules(path: Path = RULES) -> tuple[AlertRule, ...]:
     """The rules with their notions as places; `needs` of each says which. Raise ConfigError."""
-    return [_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query)]
+    return tuple(_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query))
 
 
 def _with_needs(rule: AlertRule) -> AlertRule:

@@ -1,16 +1,26 @@
 -- id: sql/spot/triggers-enabled
--- claim: No trigger on a table of the contract is switched off.
--- cost: A rule that the schema promises is not kept, and nothing says so.
+-- claim: No trigger on a table of the contract is switched off, and no rule does more than is written.
+-- cost: A rule that the schema promises is not kept, or one that nobody knows of is; nothing says so.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09
-with {{contract_tables}}
-select contract.name as subject,
+with {{contract_tables}}, parts as (
+  select contract.name, c.oid
+  from contract
+  cross join lateral (
+    select to_regclass(contract.name)::oid as oid union select relid from pg_partition_tree(to_regclass(contract.name))) c
+)
+select parts.name as subject,
        format('trigger %s is %s', t.tgname, case t.tgenabled when 'D' then 'disabled' else 'enabled on replicas only' end) as detail,
        pg_get_triggerdef(t.oid) as witness
 from pg_trigger t
-join contract on t.tgrelid = to_regclass(contract.name)
-where t.tgenabled not in ('O', 'A');
+join parts on t.tgrelid = parts.oid
+where t.tgenabled not in ('O', 'A')
+union all
+select parts.name, format('rule %s does more than is written', r.rulename), pg_get_ruledef(r.oid)
+from pg_rewrite r
+join parts on r.ev_class = parts.oid
+where r.ev_type <> '1' and not r.is_instead and r.ev_enabled in ('O', 'A');
 
 -- seen:
 with {{contract_tables}}

@@ -109,6 +109,40 @@ def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, str]) -> No
         assert (case.number, set(case.passes) - passed) == (case.number, set()), found
 
 
+ALIKE = {
+    "create rule copied as on insert to {table} do also notify copied": "as-written",
+    "create rule swallowed as on insert to {table} do instead nothing": "as-written",
+    "create trigger t before update on {table} for each row execute function suppress_redundant_updates_trigger();"
+    "alter table {table} disable trigger t": "as-written",
+    "grant usage on schema {schema} to public; grant select on {table} to public": "private",
+    "grant usage on schema {schema} to public; grant insert ({column}) on {table} to public": "private",
+    "grant usage on schema {schema} to public; grant truncate on {table} to public;"
+    "alter table {table} enable row level security": "private",
+    "grant usage on schema {schema} to authenticated; grant delete on {table} to authenticated": "private",
+    "grant usage on schema {schema} to anon; grant all on {table} to anon;"
+    "alter table {table} enable row level security; create policy p on {table} using (true)": "",
+    "create role reporting; grant usage on schema {schema} to reporting; grant select on {table} to reporting": "",
+    "alter table {table} add n int generated always as identity;"
+    "select setval(pg_get_serial_sequence('{table}', 'n'), 2000000000)": "headroom",
+    "alter table {table} add n bigint generated always as identity;"
+    "select setval(pg_get_serial_sequence('{table}', 'n'), 2000000000)": "",
+    "create sequence s maxvalue 1000 cycle; alter table {table} add n bigint default nextval('s')": "headroom",
+    "create sequence s; alter table {table} add n smallint default nextval('s'); select setval('s', 30000)": "headroom",
+}
+"""What can be wrong with the tables of any queue -> the check that names it, or none where nothing is."""
+
+
+def test_the_catalogue_is_judged_alike_for_every_queue(bare: tuple[str, str]) -> None:
+    """Rules, triggers, rights and numbers: by the catalogue, so no preset has to say a word of them."""
+    preset, url = bare
+    queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
+    table, columns = next(iter(queue.tables().items()))
+    words = {"table": f'{queue.schema}."{table}"', "schema": queue.schema, "column": f'"{columns[0]}"'}
+    for given, named in ALIKE.items():
+        found = outcomes(preset, url, given.format(**words))
+        assert [n for n, (outcome, _) in found.items() if outcome is Outcome.FAIL] == [named] * bool(named), given
+
+
 ELSEWHERE = """
 create table public.events (id bigserial primary key, created_at timestamp not null);
 insert into "OutboxState" ("Created") select timezone('UTC', now()) from generate_series(1, 30);
