@@ -7,8 +7,7 @@ and only the checks over HTTP can tell; the SQL twins stand behind a healthy ser
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -167,11 +166,11 @@ SERVERS: tuple[DegenerateServer, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A database that shows nothing, or everything. `url` gives the gate's DATABASE_URL, for a while."""
+    """A database that shows nothing, or everything. `url` makes it so, and gives the gate's DATABASE_URL."""
 
     name: str
     said: str
-    url: Callable[[Bench], Iterator[str]]
+    url: Callable[[Bench], str]
 
 
 BLIND = """create role prove_blind login password {0};
@@ -180,29 +179,29 @@ grant select, insert, update, delete on all tables in schema public to prove_bli
 """May read every table, and row-level security shows it none of the rows."""
 
 
-def _empty(bench: Bench) -> Iterator[str]:
+def _empty(bench: Bench) -> str:
     url = bench.stack.info.database_url
     with connect(url) as connection:
         connection.execute("create database prove_empty")
-    yield database_url(url, "prove_empty")
+    return database_url(url, "prove_empty")
 
 
-def _missing(bench: Bench) -> Iterator[str]:
+def _missing(bench: Bench) -> str:
     bench.execute("alter table public.replay_runs rename to replay_runs_gone")
-    yield bench.stack.info.database_url
+    return bench.stack.info.database_url
 
 
-def _blind(bench: Bench) -> Iterator[str]:
+def _blind(bench: Bench) -> str:
     url, password = bench.stack.info.database_url, "prove-blind-password"
     with connect(url) as connection:
         connection.execute(sql.SQL(BLIND).format(sql.Literal(password)))
     parts = urlsplit(url)
-    yield parts._replace(netloc=f"prove_blind:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+    return parts._replace(netloc=f"prove_blind:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-def _all_seeing(bench: Bench) -> Iterator[str]:
+def _all_seeing(bench: Bench) -> str:
     bench.execute("alter role authenticated bypassrls; alter role anon bypassrls")
-    yield bench.stack.info.database_url
+    return bench.stack.info.database_url
 
 
 TWINS: tuple[Twin, ...] = (
@@ -211,15 +210,6 @@ TWINS: tuple[Twin, ...] = (
     Twin("blind-role", "a login that row-level security shows nothing", _blind),
     Twin("all-seeing-role", "tenants' roles that row-level security does not bind", _all_seeing),
 )
-
-
-@contextmanager
-def standing(twin: Twin, bench: Bench) -> Iterator[str]:
-    """The twin's DATABASE_URL. The bench is spoilt by it."""
-    steps = twin.url(bench)
-    yield next(steps)
-    for _ in steps:
-        pass
 
 
 def never_unpassed(checks: Sequence[str], unpassed: Sequence[Sequence[str]]) -> tuple[str, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from gates.proof import programs
+
+JOIN_S = 30.0
 
 
 @contextmanager
@@ -30,3 +33,16 @@ def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]
     finally:
         if called_off:
             programs.go_on()
+
+
+@contextmanager
+def in_a_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Work in a thread of its own for the time of a block, until the event is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=JOIN_S)

@@ -11,13 +11,11 @@ from gates.proof.campaign import scope_of
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell
 from gates.proof.short import is_loaded, is_short
-from gates.proof.trial import ProofPart, Trial
-from gates.verdict import Decision
+from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial
 
 PAIRS = 200
 DRAWS = 3
 """So often at most pairs are drawn: for those that cannot be in together, the next ones of the same draw."""
-ALLOWED = (Decision.HOLD, Decision.ROLLBACK)
 
 
 def pairs(
@@ -68,7 +66,7 @@ def pair(first: Fault, second: Fault) -> Fault:
 
 def as_trial(cell: Cell) -> Trial:
     """What came of a pair."""
-    fault, allowed = cell.fault, tuple(d.value for d in ALLOWED)
+    fault, allowed = cell.fault, tuple(d.value for d in NOT_PROMOTED)
     return Trial(
         ProofPart.PAIRS, fault.id, fault.breaks, allowed, cell.decision, cell.as_declared, cell.reason, cell.seconds
     )

@@ -16,10 +16,10 @@ from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.matrix import draw
 from gates.proof.mutants.mutant import MUTANTS, Mutant, drawn, mutants
-from gates.proof.pairs import ALLOWED, PAIRS, pairs
+from gates.proof.pairs import PAIRS, pairs
 from gates.proof.short import is_short
-from gates.proof.trial import ProofPart
-from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED
+from gates.proof.trial import NOT_PROMOTED, ProofPart
+from gates.proof.trials import NEVER_ROLLED_BACK
 from gates.text.patterns import matches
 
 LANES = 4
@@ -112,9 +112,9 @@ def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
     rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
     trials: list[tuple[ProofPart, str, Sequence[str], str]] = []
     if ProofPart.PAIRS in request.suites:
-        trials += [(ProofPart.PAIRS, f.id, ALLOWED, f.breaks) for f in chosen_pairs(request)]
+        trials += [(ProofPart.PAIRS, f.id, NOT_PROMOTED, f.breaks) for f in chosen_pairs(request)]
     if ProofPart.MUTANTS in request.suites:
-        trials += [(ProofPart.MUTANTS, m.id, ALLOWED, m.said) for m in chosen_mutants(request)]
+        trials += [(ProofPart.MUTANTS, m.id, NOT_PROMOTED, m.said) for m in chosen_mutants(request)]
     trials += [(ProofPart.HEALTHY, v.name, NEVER_ROLLED_BACK, v.said) for v in VARIANTS]
     trials += [(ProofPart.DEGENERATE, s.name, NOT_PROMOTED, s.said) for s in SERVERS]
     trials += [(ProofPart.DEGENERATE, t.name, NOT_PROMOTED, t.said) for t in TWINS]

@@ -19,7 +19,7 @@ from gates.proof import live, programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.judgement import GateRun
 from gates.proof.tampering import HELD, TAMPERINGS, Tampering, tamper
-from gates.proof.trial import ProofPart, Trial, broken, trial
+from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.stack.errors import StackError
 from gates.verdict import Decision
 
@@ -28,7 +28,6 @@ PATH = {"PATH": "/usr/bin:/bin"}
 OFF = "update public.feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
 MOVED = "update public.feature_flags set rollout_percentage = 50 where key = 'outbox.enabled' and company_id is null"
 ONE_ACTION = (Decision.HOLD, Decision.PROMOTE)
-NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 TALKED_OUT = {"PYTEST_ADDOPTS": "-k nothing_at_all --deselect drills", "PYTEST_PLUGINS": "no_such_plugin"}
 NO_LOAD = {"TEST_OUTBOX": "false", "TEST_DLQ": "false", "TEST_AGENTS": "false"}
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gates.evidence import JsonValue, stamp
 from gates.evidence_file import chained, read_bytes
+from gates.proof.trial import NOT_PROMOTED
 from gates.verdict import Decision
 
 Line = dict[str, JsonValue]
@@ -20,7 +21,6 @@ Run = dict[str, JsonValue]
 Change = Callable[[list[Line], Run], "list[Line] | bytes | None"]
 
 HELD = (Decision.HOLD,)
-HARMED = (Decision.HOLD, Decision.ROLLBACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +136,19 @@ TAMPERINGS: tuple[Tampering, ...] = (
     Tampering("not-a-number", "every number is NaN", _numbers("nan", lambda one: one.get("samples"))),
     Tampering("null", "every number is NULL, of nothing", _numbers(None, lambda _one: 0)),
     Tampering("unfinished", "the run did not finish", _unfinished),
-    Tampering("failed-then-passed", "a check failed before it passed", _failed_too(first=True), HARMED),
+    Tampering("failed-then-passed", "a check failed before it passed", _failed_too(first=True), NOT_PROMOTED),
     Tampering("line-torn", "the line of a failure is cut", _third(lambda one: one[: len(one) // 2] + b"\n")),
     Tampering("line-rotten", "a failure's line is no UTF-8", _third(lambda one: one[:90] + b"\xff" + one[91:])),
     Tampering("line-turned", "a failure's line says pass", _third(lambda one: one.replace(b'"fail"', b'"pass"'))),
     Tampering("line-of-another-kind", "a failure's outcome is none", _third(lambda one: one.replace(b"fail", b"bad!"))),
     Tampering("line-with-more", "a failure has a member too many", _third(lambda one: one[:-2] + b',"more":1}\n')),
     Tampering("line-removed", "a failure's line is gone", _third(lambda _one: b"")),
-    Tampering("line-doubled", "a line stands twice", _failing(lambda lines: [lines[0], *lines]), HARMED),
-    Tampering("lines-moved", "two lines are swapped", _failing(lambda lines: [*lines[1::-1], *lines[2:]]), HARMED),
+    Tampering("line-doubled", "a line stands twice", _failing(lambda lines: [lines[0], *lines]), NOT_PROMOTED),
+    Tampering(
+        "lines-moved", "two lines are swapped", _failing(lambda lines: [*lines[1::-1], *lines[2:]]), NOT_PROMOTED
+    ),
     Tampering("tail-cut", "the evidence ends before the failure", _failing(lambda lines: lines[:2])),
-    Tampering("passed-then-failed", "a check failed after it passed", _failed_too(first=False), HARMED),
+    Tampering("passed-then-failed", "a check failed after it passed", _failed_too(first=False), NOT_PROMOTED),
 )
 
 

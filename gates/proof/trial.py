@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from gates.proof.judgement import GateRun
 from gates.verdict import Decision
 
+NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
+
 
 class ProofPart(enum.StrEnum):
     """The parts of a proof."""

@@ -16,12 +16,11 @@ from gates.proof.bench import Bench, OpenBench
 from gates.proof.healthy.variants import Variant
 from gates.proof.lanes import side_by_side
 from gates.proof.servers import serve
-from gates.proof.trial import ProofPart, Trial, broken, trial
+from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.stack.errors import StackError
 from gates.stages.suite import ROOT
 from gates.verdict import Decision
 
-NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
 TROUBLES = (StackError, psycopg.Error, OSError)
 
@@ -70,8 +69,8 @@ class Trials:
 
     def _twin(self, twin: degenerate.Twin) -> Trial:
         try:
-            with self.open_bench(TargetKind.STAGING) as bench, degenerate.standing(twin, bench) as url:
-                variables = {**bench.variables(), "DATABASE_URL": url}
+            with self.open_bench(TargetKind.STAGING) as bench:
+                variables = {**bench.variables(), "DATABASE_URL": twin.url(bench)}
                 return self._run(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, variables)
         except TROUBLES as error:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, EMERGENCY, FLAG, PROMOTE, ROLLBACK, Act, HandState
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand
-from gates.proof.lanes import side_by_side
+from gates.proof.lanes import in_a_thread, side_by_side
 from gates.stack.postgres import connect
 
 KILL_EVERY_S = 0.3
@@ -57,7 +57,6 @@ def _holding(statement: str, seconds: float = 600.0) -> Meanwhile:
 
     @contextmanager
     def meanwhile(copy: Copy) -> Iterator[None]:
-        over = threading.Event()
         with psycopg.connect(copy.superuser_url, application_name="somebody") as connection:
             connection.execute(statement.encode())
             timer = threading.Timer(seconds, connection.rollback)
@@ -66,17 +65,14 @@ def _holding(statement: str, seconds: float = 600.0) -> Meanwhile:
                 yield
             finally:
                 timer.cancel()
-                over.set()
 
     return meanwhile
 
 
-@contextmanager
-def _killing(copy: Copy) -> Iterator[None]:
+def _killing(copy: Copy) -> AbstractContextManager[None]:
     """Every session of a gate is ended after a moment."""
-    over = threading.Event()
 
-    def kill() -> None:
+    def kill(over: threading.Event) -> None:
         with connect(copy.superuser_url) as connection:
             while not over.wait(KILL_EVERY_S):
                 connection.execute(
@@ -84,32 +80,18 @@ def _killing(copy: Copy) -> Iterator[None]:
                     "where datname = pg_catalog.current_database() and application_name = 'replaygate'"
                 )
 
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=5.0)
+    return in_a_thread(kill)
 
 
-@contextmanager
-def _switching_on(copy: Copy) -> Iterator[None]:
+def _switching_on(copy: Copy) -> AbstractContextManager[None]:
     """Somebody's program switches the flag on again as soon as it is off."""
-    over = threading.Event()
 
-    def switch() -> None:
+    def switch(over: threading.Event) -> None:
         with connect(copy.superuser_url) as connection:
             while not over.wait(0.02):
                 connection.execute(f"update public.feature_flags set enabled = true where key = '{FLAG}'".encode())
 
-    thread = threading.Thread(target=switch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=5.0)
+    return in_a_thread(switch)
 
 
 def _trigger(table: str, when: str, body: str) -> str:

@@ -23,9 +23,9 @@ from gates.proof.hostile.contents import (
 from gates.proof.hostile.liars import LIARS, MISSING, Make, echo, rewritten
 from gates.proof.hostile.transport import BROKEN
 from gates.proof.servers import Asked, Reply
+from gates.proof.trial import NOT_PROMOTED
 from gates.verdict import Decision
 
-NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 ANY = tuple(Decision)
 """The contract does not cover it: any decision is right, but the gate must not crash, leak, hang or leave anything."""
 

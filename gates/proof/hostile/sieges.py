@@ -20,7 +20,9 @@ from gates.proof.bench import Bench
 from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.arena import Arena, HostileRun, live
 from gates.proof.hostile.contents import INJECTIONS
-from gates.proof.hostile.impostors import ANY, NOT_PROMOTED, Gate
+from gates.proof.hostile.impostors import ANY, Gate
+from gates.proof.lanes import in_a_thread
+from gates.proof.trial import NOT_PROMOTED
 from gates.stack.postgres import Postgres, connect
 from gates.verdict import Decision
 
@@ -95,18 +97,6 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@contextmanager
-def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    over = threading.Event()
-    thread = threading.Thread(target=work, args=(over,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(timeout=30.0)
-
-
 def _restarts(bench: Bench) -> AbstractContextManager[None]:
     """PostgreSQL is killed and started again in the middle of the run."""
 
@@ -114,7 +104,7 @@ def _restarts(bench: Bench) -> AbstractContextManager[None]:
         if not over.wait(RESTART_AFTER_S):
             next(p for p in bench.stack.processes if isinstance(p, Postgres)).restart()
 
-    return _beside(work)
+    return in_a_thread(work)
 
 
 def _kills(bench: Bench) -> AbstractContextManager[None]:
@@ -128,7 +118,7 @@ def _kills(bench: Bench) -> AbstractContextManager[None]:
                     "where application_name = 'replaygate'"
                 )
 
-    return _beside(work)
+    return in_a_thread(work)
 
 
 def _locks(bench: Bench) -> AbstractContextManager[None]:

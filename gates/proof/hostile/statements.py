@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gates.proof.relay import Cut, Tap
 
-SSL_REQUEST, GSS_REQUEST, STARTUP = 80877103, 80877104, 196608
+SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 LATE_S = 3.0
 HOLD_TIMEOUT_S = 60.0
 
@@ -40,14 +40,12 @@ SAID = {
 @dataclass
 class Strike:
     """Where to strike, and what was seen. at: the number of the statement, from 0, over all connections; stays: the
-    same happens to all later connections; pattern: only statements with this in their text count;
-    each_later_s: how long every answer is held back.
+    same happens to all later connections; each_later_s: how long every answer is held back.
     """
 
     blow: Blow = Blow.NONE
     at: int = 0
     stays: bool = False
-    pattern: bytes = b""
     each_later_s: float = 0.0
     seen: list[str] = field(default_factory=list)
     struck: threading.Event = field(default_factory=threading.Event)
@@ -91,7 +89,7 @@ class _Statements(Tap):
             return b""
         if self._blow in {Blow.CUT_BEFORE, Blow.CUT_AFTER}:
             raise Cut
-        if not self._counts(statement):
+        if statement[:1] not in {b"Q", b"P", b"B"}:
             return statement
         strike = self._strike
         number = len(strike.seen)
@@ -106,9 +104,6 @@ class _Statements(Tap):
         if self._blow is Blow.CUT_BEFORE:
             raise Cut
         return b"" if self._blow is Blow.SILENCE else statement
-
-    def _counts(self, statement: bytes) -> bool:
-        return statement[:1] in {b"Q", b"P", b"B"} and self._strike.pattern in statement
 
     def _next(self) -> bytes:
         """The next whole unit of the protocol that has arrived, or nothing."""

@@ -14,8 +14,8 @@ from gates.proof import degenerate, programs, selfsuite
 from gates.proof.bench import Bench
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import GateRun
-from gates.proof.trial import ProofPart, Trial, trial
-from gates.proof.trials import NEVER_ROLLED_BACK, NOT_PROMOTED, Trials
+from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, trial
+from gates.proof.trials import NEVER_ROLLED_BACK, Trials
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
