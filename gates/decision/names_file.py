@@ -11,7 +11,7 @@ from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
 from gates.errors import ConfigError
 from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
-from gates.inputs.strict_yaml import Place, YamlNode, read
+from gates.inputs.strict_yaml import YamlNode, read
 
 NAME = Text(r"[^.\s\0][^.\0]*", "a name without a schema")
 QUALIFIED = Text(r"[^.\s\0][^.\0]*(\.[^.\0]+)?", "name or schema.name")
@@ -283,15 +283,15 @@ def _problems(node: YamlNode, given: Mapping[str, Any]) -> Iterator[ConfigError]
     for function, said in given.get("functions", {}).items():
         wanted = said.get("arguments", list(ARGUMENTS[function]))
         if sorted(wanted) != sorted(ARGUMENTS[function]):
-            place = _at(node, "functions", function, "arguments")
+            place = node.place_of("functions", function, "arguments")
             yield place.error(f"{wanted}", f"each of {', '.join(ARGUMENTS[function])} once", "Correct the list")
     yield from _of_places(node, given.get("http", {}))
     for path, said in given.get("http", {}).get("success", {}).items():
         if type(said) is not int or not 200 <= said <= 299:
-            yield _at(node, "http", "success", path).error(f"{said}", "a status of 200 to 299", "Correct it")
+            yield node.place_of("http", "success", path).error(f"{said}", "a status of 200 to 299", "Correct it")
     for code, said in given.get("http", {}).get("codes", {}).items():
         if isinstance(said, list) and (len(said) != 2 or not isinstance(said[1], int) or not 400 <= said[1] <= 599):
-            place = _at(node, "http", "codes", code)
+            place = node.place_of("http", "codes", code)
             yield place.error(f"{said}", "a code, or [code, status] with a status of 400 to 599", "Correct it")
 
 
@@ -300,7 +300,7 @@ def _of_places(node: YamlNode, http: Mapping[str, Any]) -> Iterator[ConfigError]
     spelled = [(member, place, name) for member, said in told for place, name in said]
     in_paths = {name for path in http.get("paths", {}).values() for name in blanks(path or "")}
     for member, place, name in spelled:
-        here = _at(node, "http", "fields", member)
+        here = node.place_of("http", "fields", member)
         if place in OUTSIDE and member not in SCALARS:
             yield here.error(f"{member} in the {place}", "a body, for lists and objects", "Say its name in the body")
         if place == "path" and name not in in_paths:
@@ -310,7 +310,7 @@ def _of_places(node: YamlNode, http: Mapping[str, Any]) -> Iterator[ConfigError]
     named = {name for _, place, name in spelled if place == "path"}
     for path, real in http.get("paths", {}).items():
         for name in set(blanks(real or "")) - named:
-            here = _at(node, "http", "paths", path)
+            here = node.place_of("http", "paths", path)
             yield here.error(f"{{{name}}}", f"a field that says `path:{name}`", "Say in `fields` what stands there")
 
 
@@ -320,9 +320,9 @@ def _of_calls(node: YamlNode, said: Mapping[str, Any]) -> Iterator[ConfigError]:
         return
     for column in ("hits", "count", "window_start"):
         if column in said.get("columns", {}):
-            yield _at(node, "columns", column).error(f"{column} beside `calls`", "one of the two", "Remove it")
+            yield node.place_of("columns", column).error(f"{column} beside `calls`", "one of the two", "Remove it")
     if ("company" in said["calls"]) == ("key" in said.get("columns", {})):
-        place = _at(node, "calls")
+        place = node.place_of("calls")
         yield place.error("calls of whom?", "`company` (and `address`), or a column of the key", "Say one of the two")
 
 
@@ -331,21 +331,14 @@ def _of_columns(node: YamlNode, table: str, said: Mapping[str, Any]) -> Iterator
     for column in absent if isinstance(absent, list) else ():
         for part in ("columns", "values"):
             if column in said.get(part, {}):
-                place = _at(node, part, column)
+                place = node.place_of(part, column)
                 yield place.error(f"{table}.{column} is absent and mapped", "one of the two", "Remove the other")
     for column, real in said.get("columns", {}).items():
         if isinstance(real, Mapping) and "write" in real and "is" not in real:
-            place = _at(node, "columns", column)
+            place = node.place_of("columns", column)
             yield place.error(f"{table}.{column} is written", "`is`, the real column, beside `write`", "Add it")
     for column, values in said.get("values", {}).items():
         twice = [v for v in values.values() if list(values.values()).count(v) > 1]
         if twice:
-            place = _at(node, "values", column)
+            place = node.place_of("values", column)
             yield place.error(f"two values of {column} are {twice[0]!r}", "one each", "Nobody could tell them apart")
-
-
-def _at(node: YamlNode, *path: str) -> Place:
-    """The place of a member, or of the nearest one around it."""
-    for name in path:
-        node = node.member(name) or node
-    return node.place

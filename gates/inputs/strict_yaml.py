@@ -55,6 +55,13 @@ class YamlNode:
         """The member of that name, where this is a mapping that has it."""
         return self.value[name][1] if isinstance(self.value, dict) and name in self.value else None
 
+    def place_of(self, *path: str) -> Place:
+        """The place of a member, or of the nearest one around it."""
+        node = self
+        for name in path:
+            node = node.member(name) or node
+        return node.place
+
     def items(self) -> list[YamlNode]:
         """The items, where this is a list."""
         return self.value if isinstance(self.value, list) else []

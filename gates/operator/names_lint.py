@@ -61,14 +61,14 @@ def _problems(connection: Connection, file: PolicyFile) -> Iterator[ConfigError]
     names = file.names if file.names.relations else names_of({"schema": PUBLIC})
     unclaimed = set(file.scope.unclaimed)
     if file.queue is not None and (trouble := look_at(file.queue, connection).trouble):
-        place = _place(file.root, "contract", "preset")
+        place = file.root.place_of("contract", "preset")
         yield place.error(trouble, f"the tables of {file.queue.preset.title}", "See to it")
     yield from _of_relations(connection, names, node, unclaimed)
     for name, function in names.functions.items():
         here = node.member("functions")
         if contract().functions[name].area in unclaimed and name not in names.given.get("functions", {}):
             continue
-        place = _place(here or node, name, "is")
+        place = (here or node).place_of(name, "is")
         found = _rows(connection, "functions_of_name", function.schema, function.name)
         kinds = contract().functions[name].arguments
         wanted = [names.id_type("company") if kinds[n] == "uuid" else kinds[n] for n in function.order]
@@ -81,7 +81,7 @@ def _problems(connection: Connection, file: PolicyFile) -> Iterator[ConfigError]
     yield from _of_members(connection, names.members, node.member("members") or node)
     for role, its in names.roles.items():
         if its and not execute(connection, "select 1 from pg_catalog.pg_roles where rolname = %s", its):
-            yield _place(node, "roles", role).error(f"there is no role {its!r}", "a role, or null", "Correct the name")
+            yield node.place_of("roles", role).error(f"there is no role {its!r}", "a role, or null", "Correct the name")
 
 
 def _of_relations(
@@ -103,7 +103,7 @@ def _of_relations(
             missing.append(f"{one.schema}.{one.name}")
         else:
             said = f"there is no table or view {one.schema}.{one.name}"
-            yield _place(here, "is").error(said, f"what stands for {name}", "Correct it, or `absent: true`")
+            yield here.place_of("is").error(said, f"what stands for {name}", "Correct it, or `absent: true`")
     if missing:
         yield node.place.error(
             f"the database has not {', '.join(missing)}",
@@ -121,13 +121,13 @@ def _of_members(connection: Connection, members: MemberNames | None, node: YamlN
     for part, schema, name, columns in asked:
         found = {str(row["name"]) for row in _rows(connection, "columns_of_relation", schema, name)}
         if not found:
-            yield _place(node, part).error(
+            yield node.place_of(part).error(
                 f"there is no table {schema}.{name}", "what says whose a user is", "Correct it"
             )
             continue
         for said, column in columns.items():
             if column not in found:
-                place = _place(node, *(("also", column) if column in members.also else (said,)))
+                place = node.place_of(*(("also", column) if column in members.also else (said,)))
                 yield place.error(
                     f"{schema}.{name} has no column {column!r}", nearest(column, tuple(found)), "Correct it"
                 )
@@ -139,7 +139,7 @@ def _of_columns(
     real = f"{names.schema}.{names.name}"
     found = {str(row["name"]): row for row in rows}
     for column, kind in names.contract.columns.items():
-        place = _place(node, "calls") if names.calls and column != "key" else _place(node, "columns", column)
+        place = node.place_of("calls") if names.calls and column != "key" else node.place_of("columns", column)
         if column in names.absent:
             continue
         if column in names.expressions:
@@ -148,9 +148,9 @@ def _of_columns(
             said = f"{real} has no column {names.column(column)!r}"
             yield place.error(said, f"what stands for {column}", nearest(names.column(column), tuple(found)))
         else:
-            yield from _of_column(ids, names, column, kind, row, _place(node, "columns", column))
+            yield from _of_column(ids, names, column, kind, row, node.place_of("columns", column))
     for column in names.also.keys() - found.keys():
-        yield _place(node, "also", column).error(f"{real} has no column {column!r}", ", ".join(found), "Correct it")
+        yield node.place_of("also", column).error(f"{real} has no column {column!r}", ", ".join(found), "Correct it")
 
 
 def _of_column(
@@ -182,12 +182,6 @@ def _of_expression(connection: Connection, names: RelationNames, column: str, pl
 
 def _fit(wanted: list[str], found: list[str]) -> bool:
     return len(wanted) == len(found) and all(f in FITTING[w] for w, f in zip(wanted, found, strict=True))
-
-
-def _place(node: YamlNode, *path: str) -> Place:
-    for name in path:
-        node = node.member(name) or node
-    return node.place
 
 
 def _rows(connection: Connection, query: str, schema: str, name: str) -> list[dict[str, Any]]:

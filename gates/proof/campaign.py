@@ -7,9 +7,7 @@ deployment, an identical one, where it is also the clean run before the next fau
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from gates.proof import programs
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
-from gates.proof.lanes import side_by_side
+from gates.proof.lanes import IsOver, share_out
 from gates.proof.relay import RelayOptions, Tap, relay
 from gates.stack.errors import StackError
 
@@ -170,16 +168,13 @@ class Campaign:
         """The cells of these faults, the no-ops first; each is taken by the lane that is free."""
         ways = self._ways(faults)
         ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
-        waiting, stop = deque(ordered), threading.Event()
-        with side_by_side(self.lanes, "campaign") as pool:
-            lanes = []
-            for n in range(min(self.lanes, len(ordered))):
-                own = dataclasses.replace(self, clean=f"clean-{n}", over=lambda: stop.is_set() or self.over())
-                lanes.append(pool.submit(own._lane, _taken(waiting), ways))  # noqa: SLF001  -- one of our own
-            try:
-                return [cell for lane in lanes for cell in lane.result()]
-            finally:
-                stop.set()
+
+        def lane(number: int, mine: Iterator[Fault], _over: IsOver) -> list[Cell]:
+            own = dataclasses.replace(self, clean=f"clean-{number}")
+            return own._lane(mine, ways)  # noqa: SLF001  -- one of our own
+
+        found = share_out(self.lanes, ordered, self.over, lane, "campaign")
+        return [cell for cells in found for cell in cells]
 
     def _lane(self, faults: Iterable[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
         """What one lane makes of the faults that it takes, with clean runs of its own."""
@@ -187,8 +182,6 @@ class Campaign:
         waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
         for fault in faults:
-            if self.over():
-                break
             way = ways[fault.id]
             changed = bool(waiting) and ways[waiting[0][0].id] != way
             if changed:
@@ -245,16 +238,6 @@ class Campaign:
         if error := undeclared(fault, self.catalogue):
             return FaultFacts(before=before, error=error)
         return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))
-
-
-def _taken(waiting: deque[Fault]) -> Iterator[Fault]:
-    """One after another; other lanes take from the same."""
-    while waiting:
-        try:
-            fault = waiting.popleft()
-        except IndexError:
-            return
-        yield fault
 
 
 def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, bool]:

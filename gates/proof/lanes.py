@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 from gates.proof import programs
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+IsOver = Callable[[], bool]
 
 JOIN_S = 30.0
 
@@ -46,3 +52,34 @@ def in_a_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join(timeout=JOIN_S)
+
+
+def share_out(
+    count: int,
+    items: Iterable[Item],
+    over: IsOver,
+    lane: Callable[[int, Iterator[Item], IsOver], Result],
+    name: str = "lane",
+) -> list[Result]:
+    """What each lane makes of the items that it takes, one after another. It is given its number, the items, and
+    whether nothing more is to be begun: because it is over, or because another lane has failed.
+    """
+    waiting, ended = deque(items), threading.Event()
+
+    def is_over() -> bool:
+        return ended.is_set() or over()
+
+    def taken() -> Iterator[Item]:
+        while waiting and not is_over():
+            try:
+                one = waiting.popleft()
+            except IndexError:  # another lane took the last one
+                return
+            yield one
+
+    with side_by_side(count, name) as pool:
+        lanes = [pool.submit(lane, n, taken(), is_over) for n in range(min(count, len(waiting)))]
+        try:
+            return [one.result() for one in lanes]
+        finally:
+            ended.set()

@@ -12,12 +12,11 @@ import dataclasses
 import datetime as dt
 import shutil
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import psycopg
@@ -32,7 +31,7 @@ from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
-from gates.proof.lanes import side_by_side
+from gates.proof.lanes import IsOver, share_out
 from gates.proof.servant import Servant
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
@@ -258,31 +257,22 @@ class ShortWay:
     def run(self, faults: Sequence[Fault]) -> None:
         """Show every fault, on the lanes."""
         made = groups(faults, self.policy.catalogue, self.wanted)
-        waiting = deque(sorted(made, key=_length, reverse=True))  # what is begun last ends last
-        stop = threading.Event()
-        with side_by_side(self.lanes) as pool:
-            lanes = [pool.submit(self._lane, n, waiting, stop) for n in range(min(self.lanes, len(waiting)))]
-            try:
-                for lane in lanes:
-                    lane.result()
-            finally:
-                stop.set()
+        ordered = sorted(made, key=_length, reverse=True)  # what is begun last ends last
+        share_out(self.lanes, ordered, self.over, self._lane)
 
-    def _lane(self, number: int, waiting: deque[Group], stop: threading.Event) -> None:
+    def _lane(self, number: int, waiting: Iterator[Group], over: IsOver) -> None:
         """Groups, one after another, as long as there are some; a broken deployment is replaced."""
-        while waiting and not stop.is_set() and not self.over():
+        for first in waiting:
             with ExitStack() as stack:
                 bench = stack.enter_context(self.open_bench(self.wanted))
                 looker = Looker(bench, self.policy, self.out / "lanes" / str(number), self.policy_options)
                 stack.callback(looker.close)
-                broken = False
-                while waiting and not broken and not stop.is_set() and not self.over():
-                    try:
-                        group = waiting.popleft()
-                    except IndexError:
+                for group in chain([first], waiting):
+                    if over():
                         return
                     cells = self._group(bench, looker, group)
-                    broken = any(c.status is Status.HARNESS_ERROR for c in cells)
+                    if any(c.status is Status.HARNESS_ERROR for c in cells):
+                        break
 
     def _group(self, bench: Bench, looker: Looker, group: Group) -> list[Cell]:
         cells = []

@@ -38,6 +38,11 @@ class Inert(Markup):
         """A sentence out of the project's own data, in which what stands between two backticks is code."""
         return cls.escape(text)
 
+    @classmethod
+    def of_lines(cls, lines: Iterable[str]) -> Self:
+        """Each text as one line."""
+        return cls("").join(cls("{}\n").format(line) for line in lines)
+
     def __html_format__(self, format_spec: str, /) -> Self:
         return type(self)(format(str(self), format_spec))
 
@@ -50,11 +55,6 @@ class Terminal(Inert):
     @classmethod
     def escaped(cls, text: str) -> str:
         return characters.line(text)
-
-    @classmethod
-    def of_lines(cls, lines: Iterable[str]) -> Self:
-        """Each text as one line."""
-        return cls("").join(cls("{}\n").format(line) for line in lines)
 
     @classmethod
     def document(cls, text: str) -> Self:
@@ -115,10 +115,6 @@ class Markdown(Inert):
             for part in _spans(characters.line(text).strip())
         ]
         return cls("".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts)))
-
-    @classmethod
-    def of_lines(cls, lines: Iterable[str]) -> Self:
-        return cls("").join(cls("{}\n").format(line) for line in lines)
 
     @classmethod
     def row(cls, cells: Iterable[object]) -> Self:

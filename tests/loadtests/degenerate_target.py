@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
+from tests.loadtests.fake_target import Answering
 from tests.small_target import listening
 from tests.waiting import pause
 
@@ -61,16 +62,7 @@ ANSWERS: Mapping[str, Answer] = {
 def degenerate_target(kind: str) -> Iterator[str]:
     """The base URL of a running server that answers everything in this way."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
-            self.answer()
-
-        def do_POST(self) -> None:
-            self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
+    class Handler(Answering):
         def answer(self, body: bytes = b"") -> None:
             try:
                 ANSWERS[kind](self, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import contextlib
 import json
@@ -18,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gates.stages import load_options
+from gates.stages.load_options import LoadOptions
 from loadtests.plan import LoadPlan, dump_plan
 from tests.waiting import command_line
 
@@ -26,6 +29,13 @@ N = TypeVar("N")
 R = TypeVar("R")
 ENVIRON = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-tests", "PATH": "/usr/bin:/bin"}
 _ASKING = threading.Lock()
+
+
+def options(*words: str) -> LoadOptions:
+    """What these words of `gate load` come to."""
+    parser = argparse.ArgumentParser()
+    load_options.add_arguments(parser)
+    return LoadOptions.given(parser.parse_args(list(words)))
 
 
 class Load:

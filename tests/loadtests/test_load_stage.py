@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -14,9 +13,9 @@ import pytest
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import Evidence, Outcome, TargetKind
-from gates.stages import load_options, load_process
+from gates.stages import load_process
 from gates.stages.load_checks import SPECS
-from gates.stages.load_options import OF_A_RUN, LoadOptions
+from gates.stages.load_options import OF_A_RUN
 from loadtests.asked import thresholds_of
 from loadtests.engine.sinks import TrendSink
 from loadtests.engine.wire import parse_address
@@ -25,12 +24,7 @@ from loadtests.judgement.baseline import compare
 from loadtests.plan import Credentials, LoadPlan, load_plan
 from tests.gates.reports.schemas import broken_rules
 from tests.loadtests.fake_target import Behaviour, target
-
-
-def options(*words: str) -> LoadOptions:
-    parser = argparse.ArgumentParser()
-    load_options.add_arguments(parser)
-    return LoadOptions.given(parser.parse_args(list(words)))
+from tests.loadtests.load_process import options
 
 
 def judged(check: str, verdict: str, **more: Any) -> dict[str, Any]:

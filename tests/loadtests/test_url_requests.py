@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ import pytest
 from gates.deployment.target import Target
 from gates.errors import ConfigError, UsageError
 from gates.evidence import TargetKind
-from gates.stages import load_options, load_process
-from gates.stages.load_options import LoadOptions
+from gates.stages import load_process
 from loadtests.plan import LoadPlan, UrlRequest
 from loadtests.thresholds.reading import ThresholdsFileError
 from loadtests.thresholds.requests import parse_requests
-from tests.loadtests.load_process import finish, messages, start, verdicts
+from tests.loadtests.load_process import finish, messages, options, start, verdicts
 from tests.small_target import listening
 
 TARGET = Target(TargetKind.PRODUCTION)
@@ -117,12 +115,6 @@ def test_all_requests_are_made_by_turns_and_counted_by_name(tmp_path: Path) -> N
     }
     assert max(seen.values()) - min(seen.values()) <= 1
     assert "s3cret" not in "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
-
-
-def options(*words: str) -> LoadOptions:
-    parser = argparse.ArgumentParser()
-    load_options.add_arguments(parser)
-    return LoadOptions.given(parser.parse_args(list(words)))
 
 
 def test_options_describe_one_request(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ must pass on a clean deployment, once after every few. A look that saw nothing a
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from gates.evidence import CheckSpec
 from gates.proof.bench import Bench, OpenBench
 from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
-from gates.proof.lanes import side_by_side
+from gates.proof.lanes import IsOver, share_out
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.short import Looker
@@ -95,33 +94,16 @@ class MutantCampaign:
         self._on_lanes(companies(sorted(left, key=lambda m: m.is_schema), COMPANY), _Lane.company)
 
     def _on_lanes(self, groups: Sequence[Sequence[Mutant]], show: Callable[[_Lane, Sequence[Mutant]], None]) -> None:
-        waiting, stop = deque(groups), threading.Event()
-        with side_by_side(self.lanes) as pool:
-            lanes = [pool.submit(self._lane, n, waiting, stop, show) for n in range(min(self.lanes, len(waiting)))]
-            try:
-                for lane in lanes:
-                    lane.result()
-            finally:
-                stop.set()
+        def work(number: int, waiting: Iterator[Sequence[Mutant]], over: IsOver) -> None:
+            with ExitStack() as stack:
+                bench = stack.enter_context(self.open_bench(self.way.kind))
+                looker = Looker(bench, self.policy, self.out / "lanes" / f"mutants-{number}")
+                stack.callback(looker.close)
+                lane = _Lane(self, bench, looker, number, over)
+                for group in waiting:
+                    show(lane, group)
 
-    def _lane(
-        self,
-        number: int,
-        waiting: deque[Sequence[Mutant]],
-        stop: threading.Event,
-        show: Callable[[_Lane, Sequence[Mutant]], None],
-    ) -> None:
-        with ExitStack() as stack:
-            bench = stack.enter_context(self.open_bench(self.way.kind))
-            looker = Looker(bench, self.policy, self.out / "lanes" / f"mutants-{number}")
-            stack.callback(looker.close)
-            lane = _Lane(self, bench, looker, number, lambda: stop.is_set() or self.over())
-            while waiting and not lane.over():
-                try:
-                    group = waiting.popleft()
-                except IndexError:
-                    return
-                show(lane, group)
+        share_out(self.lanes, groups, self.over, work)
 
     def judged(self, mutant: Mutant, seen: Seen, seconds: float) -> Trial:
         """The result of a mutant."""
