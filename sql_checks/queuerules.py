@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -28,9 +29,10 @@ ZONE = "set local timezone to 'UTC'"
 SIGHT = "preflight/database-role-sees-rows"
 
 
-def read_queue_rules(path: Path = RULES) -> list[AlertRule]:
+@cache
+def read_queue_rules(path: Path = RULES) -> tuple[AlertRule, ...]:
     """The rules with their notions as places; `needs` of each says which. Raise ConfigError."""
-    return [_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query)]
+    return tuple(_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query))
 
 
 def _with_needs(rule: AlertRule) -> AlertRule:
