@@ -26,22 +26,25 @@ def unqualified(query: str) -> list[str]:
         tree = postgast.parse(query)
     except postgast.PgQueryError as error:
         raise ValueError(" ".join(str(error).split())) from None
-    return sorted(set(_names(tree, frozenset())))
+    return sorted(set(_names(tree)))
 
 
-def _names(node: Any, local: frozenset[str]) -> Iterator[str]:
-    """Those in a part of a query; `local`: what a WITH around it names."""
-    if isinstance(node, RangeVar):
-        if not node.schemaname and node.relname not in local and not OF_POSTGRES.fullmatch(node.relname):
-            yield node.relname
-    elif isinstance(node, FuncCall) and len(node.funcname) == 1:
-        name = node.funcname[0].string.sval
-        yield from {name} & OF_THE_TARGET
-    for field, value in node.ListFields():
-        if field.name == "with_clause":
-            local |= {one.common_table_expr.ctename for one in value.ctes}
-    if not isinstance(node, LockingClause):  # FOR UPDATE OF names what FROM has named
-        for field, value in node.ListFields():
+def _names(tree: Any) -> Iterator[str]:
+    """Those in a query; what a WITH around them names is none."""
+    parts: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
+    while parts:
+        node, local = parts.pop()
+        if isinstance(node, LockingClause):  # FOR UPDATE OF names what FROM has named
+            continue
+        if isinstance(node, RangeVar):
+            if not node.schemaname and node.relname not in local and not OF_POSTGRES.fullmatch(node.relname):
+                yield node.relname
+        elif isinstance(node, FuncCall) and len(node.funcname) == 1:
+            yield from {node.funcname[0].string.sval} & OF_THE_TARGET
+        fields = node.ListFields()
+        for field, value in fields:
+            if field.name == "with_clause":
+                local |= {one.common_table_expr.ctename for one in value.ctes}
+        for field, value in fields:
             if field.message_type is not None:
-                for child in (value,) if hasattr(value, "ListFields") else value:
-                    yield from _names(child, local)
+                parts += ((child, local) for child in ((value,) if hasattr(value, "ListFields") else value))

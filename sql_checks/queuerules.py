@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -29,7 +29,7 @@ ZONE = "set local timezone to 'UTC'"
 SIGHT = "preflight/database-role-sees-rows"
 
 
-@functools.cache
+@cache
 def read_queue_rules(path: Path = RULES) -> tuple[AlertRule, ...]:
     """The rules with their notions as places; `needs` of each says which. Raise ConfigError."""
     return tuple(_with_needs(rule) for rule in read_rules(path, STAGE, lambda query: query))

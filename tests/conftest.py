@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
-from xdist.scheduler import WorkStealingScheduling
 
 from gates.contract.names import Names
 from gates.deployment.dialect.current import use
 from gates.stack.plan import StackOptions
 from gates.stack.stack import Stack, reference_stack
+from tests.schedule import LOADS, LoadsBesideFew
 
 # hundreds of programs of ours are started: they are compiled once, also where the environment asks for no bytecode
 sys.dont_write_bytecode = False
@@ -32,8 +32,6 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES and not os.st
     tempfile.gettempdir()  # decided: what the tests themselves write stays on the disk
     os.environ.setdefault("TMPDIR", str(MEMORY))  # a new database is 400 files: seven times as dear on a disk
 
-LOADS = Path(__file__).parent / "loadtests"
-
 gc.disable()  # nothing that is collected is garbage
 
 settings.register_profile("fixed", deadline=None, derandomize=True)
@@ -41,19 +39,19 @@ settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WorkStealingScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadsBesideFew | None:
     """Neighbours stay on one worker, so that a stack or a database of a module is started once and not on every worker.
 
     Counts where `-n` alone was given; whoever names a --dist gets that one.
     """
-    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+    return LoadsBesideFew(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Loads come first, in one row: a load keeps a schedule and mostly waits, so that the other workers compute; two at
     once would be late.
     """
-    items.sort(key=lambda item: not item.path.is_relative_to(LOADS))
+    items.sort(key=lambda item: not item.nodeid.startswith(LOADS))
 
 
 def pytest_collection_finish() -> None:

@@ -79,7 +79,14 @@ class Load:
 @cache
 def _warm() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.loadtests.warm_load"]
-    warm = subprocess.Popen(command, cwd=ROOT, env=ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    warm = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=ENVIRON,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # of its own share of the processors where Linux groups by session: beside busy workers
+    )
     atexit.register(warm.communicate, timeout=10)
     return warm
 
