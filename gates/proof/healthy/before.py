@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,15 @@ from gates.proof.pooler import pgbouncer
 from gates.proof.relay import RelayOptions, relay
 from gates.proof.servers import Asked, Reply, forward, serve
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OF_A_LIBRARY = b"""# TYPE target info
+target_info{service_instance_id="627cc493-f310-47de-96bd-71410b7dec09"} 1
+# TYPE gc_pause_seconds summary
+gc_pause_seconds{quantile="0.5"} NaN
+gc_pause_seconds_sum 0
+gc_pause_seconds_count 0
+# EOF
+"""
 Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
 
 
@@ -111,6 +121,18 @@ def in_chunks(reply: Reply) -> Reply:
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     has_body = reply.status not in {204, 304}
     return Reply(reply.status, stream=lambda: ["\r\n".join(lines).encode() + chunks]) if has_body else reply
+
+
+def openmetrics(reply: Reply) -> Reply:
+    """Metrics as OpenMetrics: exemplars, times, counters declared without `_total`; and the series of a library."""
+    if b"# TYPE replay_requests_total" not in reply.body:
+        return reply
+    declared = re.sub(rb"^(# (?:TYPE|HELP) \S+)_total ", rb"\1 ", reply.body, flags=re.MULTILINE)
+    shown = re.sub(
+        rb"^(\w+_total(?:\{.*\})? \S+)$", rb'\1 # {trace_id="7f"} 1 1700000000.125', declared, flags=re.MULTILINE
+    )
+    headers = tuple((k, OPENMETRICS if k.lower() == "content-type" else v) for k, v in reply.headers)
+    return Reply(reply.status, headers, shown + OF_A_LIBRARY)
 
 
 def _with_body(reply: Reply, change: Callable[[dict[str, Any]], bytes]) -> Reply:

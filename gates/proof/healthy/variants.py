@@ -276,6 +276,7 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
     "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
+    "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
     "longer-path": ("under a longer path", before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api")),
 }
 """Name -> what it is, and what stands before the doors."""
