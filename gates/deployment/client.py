@@ -29,8 +29,8 @@ from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
 
-KEEPALIVE_S = 2.0
-"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a closing one."""
+KEEPALIVE_S = 1.0
+"""Idle connections are dropped well before servers do (gunicorn after 2 s): a request must not meet a closing one."""
 
 A_FEW = 8
 

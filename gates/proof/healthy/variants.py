@@ -266,6 +266,10 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
 """Name -> what it is, and what goes on meanwhile."""
 BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "port-forward": ("behind a relay, which hides where calls come from", before.through_a_relay(RelayOptions())),
+    "short-keep-alive": (
+        f"connections end after {before.IDLE_S} idle seconds",
+        before.through_a_relay(RelayOptions(tap=before.Impatient)),
+    ),
     "slow": (f"every answer {SLOW_S * 1000:.0f} ms later", before.through_a_relay(RelayOptions(delay_s=SLOW_S))),
     "far-database": (
         f"every answer of the database {FAR_S * 1000:.0f} ms later",
@@ -277,6 +281,10 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
     "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
     "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
+    "rare-gauges": (
+        f"tables are counted for the metrics every {before.RARELY_S:.0f} s",
+        before.through_a_proxy(before.RareGauges()),
+    ),
     "longer-path": ("under a longer path", before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api")),
 }
 """Name -> what it is, and what stands before the doors."""

@@ -22,6 +22,7 @@ from gates.deployment.requests import Request
 from gates.deployment.wire import WireDoor
 
 LIMIT_S = 0.5
+IDLE_S = 1.5
 OK = b"HTTP/1.1 200 OK\r\n"
 BOMB = zlib.compress(b"\0" * (20 * MOST_BODY), 9)
 Bytes = Callable[[], Iterator[bytes]]
@@ -56,6 +57,30 @@ def saying(pieces: Bytes, pause_s: float = 0.0) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
         listener.close()
         thread.join(6)
+
+
+def test_an_idle_connection_is_not_used_again_when_the_server_may_end_it() -> None:
+    """A server that ends a connection after 1.5 idle seconds, whatever comes then, answers every request."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            last = time.monotonic()
+            while peer.recv(65_536) and time.monotonic() - last < IDLE_S:
+                peer.sendall(OK + b"Content-Length: 0\r\n\r\n")
+                last = time.monotonic()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener, HttpDoor(f"http://127.0.0.1:{listener.getsockname()[1]}") as door:
+        for pause_s in (0.0, IDLE_S + 0.1):
+            time.sleep(pause_s)
+            assert door.send(Request("GET", "/healthz")).status == 200
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
 
 
 def _dripping(whole: bytes) -> Bytes:
