@@ -38,6 +38,8 @@ SPREAD_SCRAPES = 24
 WAITING = """
 select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
 """
+GAUGES_S = 20.0
+"""A service may look at its tables so rarely: they are large, or its gauges are read when Prometheus is, every 15 s."""
 OLDEST_S = """
 select extract(epoch from clock_timestamp() - min(inserted_at)) from public.event_outbox
 where processed_at is null and dead_at is null
@@ -215,17 +217,19 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     company = scene.company()
     others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
     others += " from public.dead_letter_queue where company_id <> %s"
-    found = scene.one(others, company)
-    before = _scrape(scene.http, scene.seen).total("dlq_items")
-    scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
-    scene.tenants.add_items(company, 7)
-    grown: list[float] = []
+    for _ in range(2):  # the number of before may be of a moment ago, when the table held others
+        found = scene.one(others, company)
+        before = _scrape(scene.http, scene.seen).total("dlq_items")
+        scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
+        scene.tenants.add_items(company, 7)
+        grown = [0.0]
 
-    def probe() -> bool:
-        grown.append((_scrape(scene.http, scene.seen).total("dlq_items") or 0.0) - (before or 0.0))
-        return grown[-1] == 7
+        def probe(before: float = before or 0.0, grown: list[float] = grown) -> bool:
+            grown.append((_scrape(scene.http, scene.seen).total("dlq_items") or 0.0) - before)
+            return grown[-1] == 7
 
-    scene.until_true(probe, within_s=5.0)
+        if scene.until_true(probe, within_s=GAUGES_S):
+            break
     scene.seen.value(grown[-1], 7, "items")
     still = 7.0 in grown or scene.one(others, company) == found
     scene.seen.require(still, f"dlq_items grew by {grown[-1]:g}, but other tenants' dead letters changed meanwhile")
@@ -259,7 +263,7 @@ def test_waiting_events_show(scene: Scene) -> None:
         scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
         # the lag may be the oldest's, a percentile, or the mean with what else waits
         least_s = 59 * written / (written + len(others))
-        shown = scene.until_true(probe, within_s=5.0)
+        shown = scene.until_true(probe, within_s=GAUGES_S)
         if shown:
             break
         pending += seen[-1][0]
@@ -278,7 +282,7 @@ def test_waiting_events_show(scene: Scene) -> None:
     least_s *= CLAIMED_S / 60
     run = scene.run(company, max=1)["replay_run_id"]  # of nothing, so that it is over
     scene.rows(CLAIM, CLAIMED_S, now["due"], run, company)
-    scene.until_true(lambda: probe() or seen[-1][1] >= least_s, within_s=5.0)
+    scene.until_true(lambda: probe() or seen[-1][1] >= least_s, within_s=GAUGES_S)
     others_rest = others == scene.rows(WAITING, company)
     scene.seen.require(seen[-1][1] >= least_s or others_rest, "other tenants' events changed meanwhile")
     assert seen[-1][1] >= least_s, (
@@ -308,7 +312,7 @@ def test_effects_are_counted(scene: Scene, spread: bool) -> None:
             grown.append(_tasks(_counted(door, scene.seen, spread=spread)) - before)
             return grown[-1] >= 3
 
-        scene.until_true(probe, within_s=5.0)
+        scene.until_true(probe, within_s=GAUGES_S)
     scene.seen.value(grown[-1], 3, "tasks")
     fell = min(grown) < 0
     scene.seen.require(grown[-1] >= 3 or not fell, "tasks of other tenants were deleted meanwhile")
