@@ -260,6 +260,7 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
+    "housekeeping": ("the outbox is indexed anew, and a flag of other software is stepped", beside.housekeeping),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
     FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
