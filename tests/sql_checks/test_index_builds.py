@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +13,7 @@ from psycopg.rows import dict_row
 from gates.deployment.database import sql
 from sql_checks.fingerprint import read_kind
 from sql_checks.spotfile import SPOT
+from tests.waiting import until
 
 VIOLATIONS = sql(SPOT / "0013_indexes_valid.sql").partition("-- seen:")[0]
 INVALID = "select indexrelid::regclass::text as subject from pg_index where not indisvalid"
@@ -52,10 +52,7 @@ def test_a_build_that_runs_is_no_violation_and_a_left_over_is_one(statement: str
         gate.execute("set role replay_gate")
         before = read_kind(gate, "indexes")
         with held_up(seeded_url, statement):
-            until = time.monotonic() + 20
-            while not gate.execute(INVALID).fetchall() and time.monotonic() < until:
-                time.sleep(0.05)
-            assert gate.execute(INVALID).fetchall()
+            until(lambda: gate.execute(INVALID).fetchall(), 20)
             assert gate.execute(VIOLATIONS).fetchall() == []
             assert read_kind(gate, "indexes") == before
         left = [r["subject"] for r in gate.execute(INVALID).fetchall()]
