@@ -66,7 +66,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
 
 @drill("drill/residue/flags-as-found", covers=("H09",))
 def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
-    """After the drill every flag is as it was found, apart from those of drill tenants.
+    """After the drill every flag of the contract is as it was found, apart from those of drill tenants.
 
     A drill that leaves a switch thrown has released, or rolled back, something by itself.
     """

@@ -128,7 +128,11 @@ class Limit(Scene):
             except ValueError:
                 continue  # a bucket of no address is judged as it is
             trusted = [p for p in self.target.trusted_proxies if address in ip_network(p, strict=False)]
-            self.seen.require(not trusted, f"{address} is among TRUSTED_PROXIES: it may name any client address")
+            self.seen.require(
+                not trusted,
+                f"{address} is among TRUSTED_PROXIES: it may name any client address. Run the gate from an address that"
+                " is not",
+            )
 
     def hits(self, company: str) -> int:
         """How many admitted requests the tenant's rows hold."""

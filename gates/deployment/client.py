@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
-from threading import Barrier
+from threading import Barrier, get_ident
 from typing import Any, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -29,8 +29,8 @@ from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
 
-KEEPALIVE_S = 2.0
-"""Idle connections are dropped well before servers do (5 s is usual): a request must not meet a closing one."""
+KEEPALIVE_S = 1.0
+"""Idle connections are dropped well before servers do (gunicorn after 2 s): a request must not meet a closing one."""
 
 A_FEW = 8
 
@@ -122,14 +122,20 @@ class HttpDoor:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._as_it_is = as_it_is
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=_trust() if self.base_url.lower().startswith("https:") else None,  # no redirect is followed
-            max_connections=128,
-            max_keepalive_connections=32,
-            keepalive_expiry=KEEPALIVE_S,
-            local_address=source,
-            network_backend=_LimitedNetwork(),
-        )
+        self._source = source
+        self._pools: dict[int, httpcore.ConnectionPool] = {}
+
+    def _pool(self) -> httpcore.ConnectionPool:
+        """The connections of this thread. A pool that threads share closes, as too old, what another just took."""
+        mine = self._pools.get(get_ident())
+        if mine is None:
+            mine = self._pools[get_ident()] = httpcore.ConnectionPool(
+                ssl_context=_trust() if self.base_url.lower().startswith("https:") else None,  # no redirect is followed
+                keepalive_expiry=KEEPALIVE_S,
+                local_address=self._source,
+                network_backend=_LimitedNetwork(),
+            )
+        return mine
 
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
         """Send one request. Raise NoAnswer where there was none; milliseconds are from send to the last byte."""
@@ -148,7 +154,7 @@ class HttpDoor:
     def _exchange(self, built: httpcore.Request, limit_s: float) -> Answer:
         started = time.perf_counter()
         with _allowed(limit_s) as allowance:
-            response = self._pool.handle_request(built)
+            response = self._pool().handle_request(built)
             try:
                 allowance.has_head = True
                 headers = checked_headers(
@@ -184,7 +190,8 @@ class HttpDoor:
             return [f.result(timeout=60) for f in [pool.submit(call) for call in calls]]
 
     def close(self) -> None:
-        self._pool.close()
+        for pool in list(self._pools.values()):
+            pool.close()
 
     def __enter__(self) -> Self:
         return self

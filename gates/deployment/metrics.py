@@ -1,4 +1,4 @@
-"""Reading of Prometheus text (exposition format 0.0.4): samples, sums, differences. Pure.
+"""Reading of Prometheus text (exposition format 0.0.4, and OpenMetrics): samples, sums, differences. Pure.
 
 Our own, because the parser of prometheus_client drops a whole text for one bad line, and its time is quadratic in the
 escapes of a label (more than 20 s for 2 MB). Every pattern here gives nothing back, so that reading is linear.
@@ -22,7 +22,8 @@ MOST_LINES = 100_000
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+[ \t]*+")
 _LABEL = re.compile(r'[ \t]*+([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"[ \t]*+,?')
 _END = re.compile(r"[ \t]*+\}")
-_STAMP = re.compile(r"-?[0-9]{1,20}")
+_STAMP = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
+"""Milliseconds, or seconds in OpenMetrics."""
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
 
 
@@ -89,7 +90,8 @@ def _sample(line: str) -> MetricSample | None:
         if end is None:
             return None
         at = end.end()
-    value, *stamp = line[at:].split() or [""]
+    number_and_stamp, _, _exemplar = line[at:].partition(" # ")
+    value, *stamp = number_and_stamp.split() or [""]
     number = _real(value)
     if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)):
         return None

@@ -13,8 +13,10 @@ join pg_class c on c.oid = i.indrelid
 join pg_namespace n on n.oid = c.relnamespace
 where not (i.indisvalid and i.indisready and i.indislive)
   and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  -- a build that runs right now is no left-over
-  and not exists (select from pg_stat_progress_create_index p where p.index_relid = i.indexrelid)
+  -- a build that runs right now is no left-over; whoever may not see its statistics sees its session, and its lock
+  and not exists (
+    select from pg_stat_progress_create_index p join pg_locks l on l.pid = p.pid
+    where p.datname = current_database() and l.relation = i.indrelid and l.mode = 'ShareUpdateExclusiveLock')
 union all
 select format('collation %s', l.collname),
        format('indexes of it were built by version %s, and the server sorts by %s', v.built, v.now),

@@ -31,6 +31,14 @@ def test_samples_and_sums() -> None:
     assert scrape.malformed == ("this is no sample",)
 
 
+def test_openmetrics_is_read() -> None:
+    """A sample of OpenMetrics may have a time in seconds, and an exemplar behind it."""
+    counter = 'a_total{x="1 # 2"} 3 1700000000.125 # {trace_id="7f"} 0.67 1520879607.789'
+    scrape = parse_metrics(f'{counter}\nb_bucket{{le="1"}} 4 # {{}} 0.5\n# EOF\n')
+    assert ([s.value for s in scrape.samples], scrape.malformed) == ([3, 4], ())
+    assert scrape.samples[0].label("x") == "1 # 2"
+
+
 def test_broken_histograms() -> None:
     """Falling buckets and a count that is not the last bucket are broken."""
     assert broken_histograms(parse_metrics(TEXT).samples) == []

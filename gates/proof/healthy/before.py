@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,10 +15,41 @@ from urllib.parse import urlsplit
 from gates.evidence import TargetKind
 from gates.proof.bench import Bench
 from gates.proof.pooler import pgbouncer
-from gates.proof.relay import RelayOptions, relay
+from gates.proof.relay import Cut, RelayOptions, Tap, relay
 from gates.proof.servers import Asked, Reply, forward, serve
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+OF_A_LIBRARY = b"""# TYPE target info
+target_info{service_instance_id="627cc493-f310-47de-96bd-71410b7dec09"} 1
+# TYPE gc_pause_seconds summary
+gc_pause_seconds{quantile="0.5"} NaN
+gc_pause_seconds_sum 0
+gc_pause_seconds_count 0
+# EOF
+"""
+OF_TABLES = re.compile(rb"^(?:dlq_items|outbox_pending|outbox_lag_seconds|agent_tasks_total)\b.*\n", re.MULTILINE)
+RARELY_S = 15.0
+"""As often as Prometheus asks."""
+IDLE_S = 1.5
+"""The shortest that servers of the trade wait by themselves is 2 s (gunicorn)."""
 Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
+
+
+class Impatient(Tap):
+    """A server that ends idle connections early, and so at the worst moment: when the next request is on its way."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    async def sent(self, piece: bytes) -> bytes:
+        if time.monotonic() - self._last > IDLE_S:
+            raise Cut
+        self._last = time.monotonic()
+        return piece
+
+    async def answered(self, piece: bytes) -> bytes:
+        self._last = time.monotonic()
+        return piece
 
 
 def moved(bench: Bench, base: str) -> dict[str, str]:
@@ -111,6 +144,34 @@ def in_chunks(reply: Reply) -> Reply:
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
     has_body = reply.status not in {204, 304}
     return Reply(reply.status, stream=lambda: ["\r\n".join(lines).encode() + chunks]) if has_body else reply
+
+
+def openmetrics(reply: Reply) -> Reply:
+    """Metrics as OpenMetrics: exemplars, times, counters declared without `_total`; and the series of a library."""
+    if b"# TYPE replay_requests_total" not in reply.body:
+        return reply
+    declared = re.sub(rb"^(# (?:TYPE|HELP) \S+)_total ", rb"\1 ", reply.body, flags=re.MULTILINE)
+    shown = re.sub(
+        rb"^(\w+_total(?:\{.*\})? \S+)$", rb'\1 # {trace_id="7f"} 1 1700000000.125', declared, flags=re.MULTILINE
+    )
+    headers = tuple((k, OPENMETRICS if k.lower() == "content-type" else v) for k, v in reply.headers)
+    return Reply(reply.status, headers, shown + OF_A_LIBRARY)
+
+
+class RareGauges:
+    """What is read from tables is shown as it was up to RARELY_S ago."""
+
+    def __init__(self) -> None:
+        self._shown: list[bytes] = []
+        self._until = 0.0
+
+    def __call__(self, reply: Reply) -> Reply:
+        found = OF_TABLES.findall(reply.body)
+        if not found:
+            return reply
+        if time.monotonic() > self._until:
+            self._shown, self._until = found, time.monotonic() + RARELY_S
+        return Reply(reply.status, reply.headers, OF_TABLES.sub(b"", reply.body) + b"".join(self._shown))
 
 
 def _with_body(reply: Reply, change: Callable[[dict[str, Any]], bytes]) -> Reply:

@@ -26,6 +26,10 @@ JOIN_S = 30.0
 NEIGHBOUR_PAUSE_S = 0.05
 USERS, USER_PAUSE_S, REPLAY_EVERY = 4, 0.2, 120
 """So many tenants, each with a request in so many seconds; each so many-th is a replay, within the limit of an hour."""
+OTHER_FLAG = """
+insert into public.feature_flags (key, enabled, rollout_percentage) values ('billing.new_page', true, 1)
+on conflict (key, company_id) do update set rollout_percentage = (feature_flags.rollout_percentage + 1) % 100
+"""
 SPIN = "while True: pass"
 
 
@@ -99,6 +103,21 @@ def vacuum(stack: Stack) -> Iterator[None]:
         def step() -> None:
             for table in TABLES:
                 connection.execute(f"vacuum (analyze) public.{table}".encode())
+
+        with again_and_again(step, ROUND_S):
+            yield
+
+
+@contextmanager
+def housekeeping(stack: Stack) -> Iterator[None]:
+    """The outbox is indexed anew, and somebody steps a flag of other software."""
+    with connect(stack.info.database_url) as connection:
+        connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an index that is none
+        connection.execute("set lock_timeout = 0")
+
+        def step() -> None:
+            connection.execute("reindex table concurrently public.event_outbox")
+            connection.execute(OTHER_FLAG)
 
         with again_and_again(step, ROUND_S):
             yield

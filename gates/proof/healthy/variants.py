@@ -260,12 +260,17 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
+    "housekeeping": ("the outbox is indexed anew, and a flag of other software is stepped", beside.housekeeping),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
     FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
 """Name -> what it is, and what goes on meanwhile."""
 BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "port-forward": ("behind a relay, which hides where calls come from", before.through_a_relay(RelayOptions())),
+    "short-keep-alive": (
+        f"connections end after {before.IDLE_S} idle seconds",
+        before.through_a_relay(RelayOptions(tap=before.Impatient)),
+    ),
     "slow": (f"every answer {SLOW_S * 1000:.0f} ms later", before.through_a_relay(RelayOptions(delay_s=SLOW_S))),
     "far-database": (
         f"every answer of the database {FAR_S * 1000:.0f} ms later",
@@ -276,6 +281,11 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
     "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
+    "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
+    "rare-gauges": (
+        f"tables are counted for the metrics every {before.RARELY_S:.0f} s",
+        before.through_a_proxy(before.RareGauges()),
+    ),
     "longer-path": ("under a longer path", before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api")),
 }
 """Name -> what it is, and what stands before the doors."""

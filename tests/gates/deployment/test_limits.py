@@ -20,8 +20,10 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
 from gates.deployment.wire import WireDoor
+from tests.waiting import pause
 
 LIMIT_S = 0.5
+IDLE_S = 1.5
 OK = b"HTTP/1.1 200 OK\r\n"
 BOMB = zlib.compress(b"\0" * (20 * MOST_BODY), 9)
 Bytes = Callable[[], Iterator[bytes]]
@@ -56,6 +58,53 @@ def saying(pieces: Bytes, pause_s: float = 0.0) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
         listener.close()
         thread.join(6)
+
+
+@contextmanager
+def impatient(connections: list[int]) -> Iterator[str]:
+    """A server that ends a connection after IDLE_S; how many requests came on each."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(peer: socket.socket, number: int) -> None:
+        with peer, contextlib.suppress(OSError):
+            last = time.monotonic()
+            while peer.recv(65_536) and time.monotonic() - last < IDLE_S:
+                connections[number] += 1
+                peer.sendall(OK + b"Content-Length: 0\r\n\r\n")
+                last = time.monotonic()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                connections.append(0)
+                threading.Thread(target=serve, args=(peer, len(connections) - 1), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+
+
+HEALTH = Request("GET", "/healthz")
+
+
+def test_an_idle_connection_is_not_used_again_when_the_server_may_end_it() -> None:
+    """A server that ends a connection after 1.5 idle seconds, whatever comes then, answers every request."""
+    with impatient([]) as base, HttpDoor(base) as door:
+        for pause_s in (0.0, IDLE_S + 0.1):
+            pause(pause_s)
+            assert door.send(HEALTH).status == 200
+
+
+def test_a_connection_is_one_threads_own() -> None:
+    """A thread uses its connection again, and no other thread does: none closes what another has just taken."""
+    connections: list[int] = []
+    with impatient(connections) as base, HttpDoor(base) as door:
+        door.send(HEALTH)
+        door.send(HEALTH)
+        assert [a.status for a in door.several([HEALTH])] == [200]
+    assert connections == [2, 1]
 
 
 def _dripping(whole: bytes) -> Bytes:

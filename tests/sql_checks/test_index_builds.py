@@ -1,0 +1,64 @@
+"""An index that is being built is neither a left-over nor an object that the manifest lacks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gates.deployment.database import sql
+from sql_checks.fingerprint import read_kind
+from sql_checks.spotfile import SPOT
+from tests.waiting import until
+
+VIOLATIONS = sql(SPOT / "0013_indexes_valid.sql").partition("-- seen:")[0]
+INVALID = "select indexrelid::regclass::text as subject from pg_index where not indisvalid"
+INVALID += " and indrelid = 'public.companies'::regclass"
+CANCEL = "select pg_cancel_backend(pid) from pg_stat_progress_create_index where datname = current_database()"
+
+
+@contextmanager
+def held_up(url: str, statement: str) -> Iterator[None]:
+    """The statement runs in a session of its own and waits for a transaction that has written; then it is cancelled."""
+    with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as builder:
+        writer.execute("insert into public.companies (id, name) values (gen_random_uuid(), 'writes')")
+
+        def build() -> None:
+            with suppress(psycopg.errors.QueryCanceled):
+                builder.execute(statement)
+
+        thread = threading.Thread(target=build)
+        thread.start()
+        try:
+            yield
+        finally:
+            writer.execute(CANCEL)
+            thread.join(30)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["create index concurrently by_name on public.companies (name)", "reindex table concurrently public.companies"],
+)
+def test_a_build_that_runs_is_no_violation_and_a_left_over_is_one(statement: str, seeded_url: str) -> None:
+    """The gate's own login, which sees no statistics of other sessions, takes no index for invalid while it is built,
+    and each that a cancelled build left.
+    """
+    with psycopg.connect(seeded_url, autocommit=True, row_factory=dict_row) as gate:
+        gate.execute("set role replay_gate")
+        before = read_kind(gate, "indexes")
+        with held_up(seeded_url, statement):
+            until(lambda: gate.execute(INVALID).fetchall(), 20)
+            assert gate.execute(VIOLATIONS).fetchall() == []
+            assert read_kind(gate, "indexes") == before
+        left = [r["subject"] for r in gate.execute(INVALID).fetchall()]
+        assert left
+        assert [r["subject"] for r in gate.execute(VIOLATIONS).fetchall()] == left
+        assert len(read_kind(gate, "indexes")) == len(before) + len(left)
+        gate.execute("reset role")
+        for name in left:
+            gate.execute(f"drop index {name}")
