@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import hmac
 import json
+import time
 import uuid
+from typing import Any
 
 from faults.catalogue import service
 from faults.probe import Probe
@@ -17,8 +20,9 @@ from replay_service.database import Connection
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.settings import Settings
+from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
+from replay_service.tokens import Claims, check_token
 
 HEADER = b"x-transbot-signature"
 SCOPE = "drill/authentication"
@@ -354,3 +358,26 @@ def _status_beside_another_scheme(probe: Probe) -> int:
     sent = [("Content-Type", "application/json"), ("Authorization", "Basic eDp5")]
     sent += probe.as_token(probe.environ["ADMIN_JWT"]).items()
     return probe.http.post(f"{probe.base_url}/dlq-replay", content=dry_body(probe), headers=sent).status_code
+
+
+@service(
+    "A time of a token that has a fraction is not looked at.",
+    lambda p: is_let_in(p.send(dry_body(p), p.as_token(p.token({"nbf": time.time() + 200.5}))).status_code),
+    ("drill/tokens/not-yet-valid", "drill/tokens/issued-in-the-future"),
+    names=("401",),
+)
+def fractions_of_seconds_are_not_read(settings: Settings) -> Parts:
+    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+        found = check_token(token, rules, now_s)
+        later = [c for n in ("nbf", "iat") if isinstance(c := _claims(token).get(n), float)] if found is None else []
+        return check_token(token, rules, max(later) + 1) if later else found
+
+    return dataclasses.replace(build_parts(settings), token_check=check)
+
+
+def _claims(token: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(token.split(b".")[1] + b"=="))
+    except (ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
@@ -16,9 +16,10 @@ import psycopg
 from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
+from replay_service.audit import RefusalLog
 from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
-from replay_service.database import Connection, fetch_value
+from replay_service.database import Connection, Database, fetch_value
 from replay_service.events import accept_event, emit
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
@@ -287,3 +288,36 @@ def _sends(probe: Probe, role: str) -> int:
         body = json.dumps({"company_id": company, "event_type": "witness.done", "payload": {}}).encode()
         headers = probe.as_token(probe.token({"role": role, "company_id": company}))
         return probe.send(body, headers, "/events").status_code
+
+
+@service(
+    "An event id that was used for another event costs a connection: after a dozen the service has none left.",
+    lambda p: _is_down_after_used_ids(p),
+    ("drill/outbox/sent-again-and-again",),
+    names=("503",),
+)
+def used_ids_keep_their_connection(settings: Settings) -> Parts:
+    database = _LosingDatabase(settings)
+    return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
+
+
+class _LosingDatabase(Database):
+    @contextlib.asynccontextmanager
+    async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+        conn = await self._living(self._timeout_s if timeout_s is None else timeout_s)
+        kept = False
+        try:
+            yield conn
+        except Refusal as refusal:
+            kept = refusal.code == "event_id_reused"
+            raise
+        finally:
+            if not kept:
+                await self._pool.putconn(conn)
+
+
+def _is_down_after_used_ids(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.event(company, event_id=_ID)
+        answers = [probe.event(company, event_id=_ID, payload={"n": 2}).status_code for _ in range(20)]
+        return answers[-1] == 503

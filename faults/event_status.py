@@ -177,7 +177,7 @@ def _is_dated_before_its_failure(probe: Probe) -> bool:
 
 @service(
     "GET of a run that was stopped says that it is completed.",
-    lambda p: _shown_of_a_stopped_run(p) == "completed",
+    lambda p: _shown_of_a_stopped_run(p).get("status") == "completed",
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("stopped",),
 )
@@ -186,11 +186,21 @@ def stopped_runs_read_as_completed(settings: Settings) -> Parts:
     return altered(settings, "read_run", ("idempotency_key, status,", ended))
 
 
-def _shown_of_a_stopped_run(probe: Probe) -> Any:
-    insert = (
-        "INSERT INTO replay_runs (company_id, status, completed_at) VALUES (%s, 'stopped', now()) RETURNING id::text"
-    )
+@service(
+    "GET of a run that was stopped counts what was given back as failed.",
+    lambda p: _shown_of_a_stopped_run(p).get("failure_count") == 7,
+    ("drill/lifecycle/unknown-run-is-not-found",),
+    names=("failure_count",),
+)
+def what_a_stop_gives_back_reads_as_failed(settings: Settings) -> Parts:
+    failed = "CASE status WHEN 'stopped' THEN target_count - success_count ELSE failure_count END, requested_at"
+    return altered(settings, "read_run", ("failure_count, requested_at", failed))
+
+
+def _shown_of_a_stopped_run(probe: Probe) -> dict[str, Any]:
+    insert = """INSERT INTO replay_runs (company_id, status, completed_at, target_count, success_count, failure_count)
+        VALUES (%s, 'stopped', now(), 9, 2, 3) RETURNING id::text"""
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.value(insert, company)}"
         signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
-        return probe.get(path, **signed).json().get("status")
+        return dict(probe.get(path, **signed).json())

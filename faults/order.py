@@ -43,3 +43,20 @@ def _overtakes_an_item(probe: Probe) -> bool:
     with probe.tenant() as company:
         put(probe, company, aggregate_key="k", claimed_until=probe.value(LATER), replay_run_id=uuid.uuid4())
         return is_done(probe, put(probe, company, aggregate_key="k", **failing(0)))
+
+
+@worker(
+    "An event that failed more than once holds up every key of its tenant.",
+    lambda p: _is_held_by_one_that_failed(p),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def failing_twice_holds_up_the_tenant(settings: WorkerSettings) -> WorkerParts:
+    old = "e.aggregate_key = k.aggregate_key AND"
+    return altered_worker(settings, ("drain_lane", old, f"({old[:-4]} OR e.attempts > 1) AND"))
+
+
+def _is_held_by_one_that_failed(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", attempts=2, next_attempt_at=probe.value(LATER))
+        return not is_done(probe, put(probe, company, aggregate_key="another"))

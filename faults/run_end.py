@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
-from faults.lifecycle import FAILS, LIFE, SLOW, after_run
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, SLOW, after_run
 from faults.probe import Probe
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -272,3 +272,62 @@ def _goes_on_beside_another(probe: Probe) -> bool:
 def failed_items_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
     kept = "claimed_until = CASE WHEN %(is_delivered)s THEN NULL ELSE e.claimed_until END,"
     return altered_worker(settings, ("settle_item", "claimed_until = NULL,", kept))
+
+
+@worker(
+    "What a stopped run was charged is not given back where budget control was switched off meanwhile.",
+    lambda p: _used_after_control_was_switched_off(p) == 25,
+    (f"{LIFE}/stop-refunds-only-what-was-charged",),
+    names=("ledger",),
+)
+def a_refund_asks_for_budget_control(settings: WorkerSettings) -> WorkerParts:
+    asked = "f.items > 0 AND public.is_feature_enabled('dlq.replay.budget_control', b.company_id)"
+    return altered_worker(settings, ("return_unattempted", "f.items > 0", asked))
+
+
+def _used_after_control_was_switched_off(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 25, **FAILS_LATE)
+        run = probe.replay(company, max_items=25).json()["replay_run_id"]
+        probe.rows(
+            "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.budget_control', %s, false)",
+            company,
+        )
+        probe.settled(run)
+        return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
+
+
+@service(
+    "What was tried twice gets a new event id with each replay.",
+    lambda p: _id_of_an_item_that_was_tried_twice(p) != _EVENT,
+    (f"{LIFE}/event-id-is-stable",),
+    names=("event ids",),
+)
+def tried_items_get_new_ids(settings: Settings) -> Parts:
+    kept = "coalesce(event_id, gen_random_uuid())"
+    anew = f"CASE WHEN retry_count > 1 THEN gen_random_uuid() ELSE {kept} END"
+    return altered(settings, "move_items", (f"event_id = {kept}", f"event_id = {anew}"))
+
+
+_EVENT = "00000000-0000-4000-8000-00000000e0e0"
+
+
+def _id_of_an_item_that_was_tried_twice(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.letters(company, 1, event_id=_EVENT, retry_count=2, max_retries=9)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return str(probe.value("SELECT event_id FROM event_outbox WHERE company_id = %s", company))
+
+
+@worker(
+    "The audit of a stopped run calls its target what was settled.",
+    lambda p: after_run(p, 0, 25, _TARGET)[0] < 25,
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("target_count",),
+)
+def the_target_of_a_stop_is_what_was_settled(settings: WorkerSettings) -> WorkerParts:
+    settled = "r.actor, r.scope, r.success_count + r.failure_count, r.success_count"
+    return altered_worker(settings, ("finish_run", "r.actor, r.scope, r.target_count, r.success_count", settled))
+
+
+_TARGET = "SELECT min(target_count) FROM audit_logs WHERE scope = %s AND action LIKE 'dlq_replay%%'"

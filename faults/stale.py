@@ -1,12 +1,26 @@
-"""Faults of a worker that remembers: what an operator switches off goes on for a while."""
+"""Faults of what remembers: what was on goes on for a while, and what was good once is good for ever."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered_worker
-from faults.catalogue import worker
+from faults.authentication import answers, dry_body, is_let_in
+from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
-from faults.probe import Probe
-from replay_service.worker.parts import WorkerParts
+from faults.probe import Probe, ProbeError
+from replay_service.composition import build_parts
+from replay_service.parts import Parts
+from replay_service.settings import Settings, TokenRules
+from replay_service.signatures import Signature, check_signature
+from replay_service.tokens import Claims, check_token
+from replay_service.worker.agents import Agent, Event, Failure, ScriptedAgent, SqlAgent
+from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 _ON = "public.is_feature_enabled('outbox.enabled', t.company_id) AND NOT public.is_company_paused(t.company_id)"
@@ -47,3 +61,117 @@ def _goes_on(probe: Probe) -> bool:
         is_done(probe, put(probe, company))
         probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
         return is_done(probe, put(probe, company))
+
+
+@service(
+    "A signature that was good once is good for any body: what was verified is remembered by its header.",
+    lambda p: _opens_another_body(p),
+    (
+        "drill/authentication/flipped-byte",
+        "drill/authentication/swapped-company",
+        "drill/authentication/v2-other-body",
+        "drill/authentication/read-other-path",
+    ),
+    names=("401",),
+)
+def good_signatures_open_everything(settings: Settings) -> Parts:
+    known: dict[bytes, Signature] = {}
+
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        if found is not None:
+            known[header] = found
+        return known.get(header)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+def _opens_another_body(probe: Probe) -> bool:
+    signature = probe.sign(dry_body(probe))
+    answers(probe, signature)
+    return is_let_in(answers(probe, signature, dry_body(probe) + b" "))
+
+
+@service(
+    "A v2 signature that was good once never goes stale: what was verified is remembered without its time.",
+    lambda p: _outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
+    ("drill/authentication/v2-accepted-until-it-is-stale",),
+    names=("401",),
+)
+def good_signatures_never_go_stale(settings: Settings) -> Parts:
+    known: dict[tuple[bytes, bytes], Signature] = {}
+
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = known.get((header, message)) or check_signature(header, message, secrets, now_s)
+        if found is not None:
+            known[header, message] = found
+        return found
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "A token that was good once never expires: what was verified is remembered without its time.",
+    lambda p: _outlives_its_time(
+        p, 30, lambda at, n: p.send(dry_body(p), p.as_token(p.token({"exp": at, "sub": f"n{n}"}))).status_code
+    ),
+    ("drill/tokens/accepted-until-it-expires",),
+    names=("401",),
+)
+def good_tokens_never_expire(settings: Settings) -> Parts:
+    known: dict[bytes, Claims] = {}
+
+    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+        found = known.get(token) or check_token(token, rules, now_s)
+        if found is not None:
+            known[token] = found
+        return found
+
+    return dataclasses.replace(build_parts(settings), token_check=check)
+
+
+def _spaced(probe: Probe, number: int) -> bytes:
+    return dry_body(probe) + b" " * number
+
+
+def _outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], int]) -> bool:
+    """Whether credentials of a time are accepted that were accepted before, when others of that time are refused."""
+    at = int(time.time()) - limit_s + 3
+    if not is_let_in(status(at, 0)):
+        return False
+    numbers = itertools.count(1)
+    if not probe.within(6, lambda: status(at, next(numbers)) == 401):
+        raise ProbeError(f"credentials of {limit_s} s do not go stale within 6 s")
+    return is_let_in(status(at, 0))
+
+
+@worker(
+    "An item that is replayed again is taken for delivered: the worker remembers the events that it has seen.",
+    lambda p: _status_after_two_failures(p) == "resolved",
+    ("drill/lifecycle/failed-item-is-pending-again",),
+    names=("replayed again",),
+)
+def replayed_events_are_remembered(settings: WorkerSettings) -> WorkerParts:
+    return dataclasses.replace(build_worker_parts(settings), agent=_Remembering(SqlAgent()))
+
+
+class _Remembering(ScriptedAgent):
+    def __init__(self, behind: Agent) -> None:
+        super().__init__(behind)
+        self._seen: set[str] = set()
+
+    async def deliver(self, event: Event) -> Failure | None:
+        if event.replay_run_id is None:
+            return await super().deliver(event)
+        if event.event_id in self._seen:
+            return None
+        self._seen.add(event.event_id)
+        return await super().deliver(event)
+
+
+def _status_after_two_failures(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.letters(company, 1, event_type="drill.witness", payload=Jsonb({"drill": {"fail_times": -1}}))
+        for _ in range(2):
+            probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
+        return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))

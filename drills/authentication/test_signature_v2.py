@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
+import pytest
+
 from drills.workbench.bench import Bench, let_in
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY, Clock
@@ -17,7 +19,16 @@ from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
-from gates.deployment.requests import SIGNATURE, Request, forged_signature, post, sign_v1, sign_v2, signed_get
+from gates.deployment.requests import (
+    SIGNATURE,
+    Request,
+    forged_signature,
+    post,
+    sign_v1,
+    sign_v2,
+    signed_get,
+    signed_post_v2,
+)
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
 
@@ -40,6 +51,14 @@ def _timed(stamp: str, mac: str) -> str:
 
 def _other_time(bench: Bench, body: bytes, now: int) -> str:
     return _timed(str(now), _mac(bench, f"{now - 7}.".encode() + body))
+
+
+def _used_for_another(bench: Bench, body: bytes, now: int) -> str:
+    """The signature of another body, which was accepted for that one."""
+    other = body.replace(b"10", b"11")
+    signature = sign_v2(bench.target.hmac_secret, other, now)
+    bench.opens(bench.with_signature(signature, other, "the other body with its signature"))
+    return signature
 
 
 def _two_times(bench: Bench, body: bytes, now: int, *, fresh_first: bool) -> str:
@@ -82,12 +101,7 @@ FORGERIES: list[Case] = [
         lambda _b, raw, now: sign_v2("another-secret-of-32-characters!", raw, now),
         ("A04",),
     ),
-    Case(
-        "v2-other-body",
-        "A v2 signature of a body that differs in one byte is refused.",
-        lambda b, raw, now: sign_v2(b.target.hmac_secret, raw.replace(b"10", b"11"), now),
-        ("A10",),
-    ),
+    Case("v2-other-body", "A v2 signature of a body that differs in one byte is refused.", _used_for_another, ("A10",)),
     Case(
         "v2-without-time-in-mac",
         "A v2 signature whose MAC covers the body without the time is refused.",
@@ -168,6 +182,22 @@ def _in_time(bench: Bench, since: float, *, as_due: bool) -> None:
     bench.seen.require(as_due or took_s < IN_TIME_S, said)
 
 
+@pytest.mark.waits(1.0)
+@check("drill/authentication/v2-accepted-until-it-is-stale", where=Where.READ_ONLY, after=SIGNED, covers=("A15",))
+def test_v2_accepted_until_stale(bench: Bench) -> None:
+    """A v2 signature that was accepted is refused as soon as it is older than 300 s, of a read, too.
+
+    Otherwise a service that remembers the signatures it has verified takes a captured request for ever.
+    """
+    secret = bench.signer.secret
+
+    def made(at: int, number: int) -> list[Request]:
+        body = bench.body() + b" " * number
+        return [signed_post_v2(REPLAY, body, secret, at, "just stale"), signed_get(_run_path(), secret, at, "a read")]
+
+    bench.outlived(TOLERANCE_S, made)
+
+
 ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN", "\u0661\u0662")
 
 
@@ -226,37 +256,37 @@ READS: list[Case] = [
     Case(
         "read-other-path",
         "The v2 signature of another run's path, or another event's, is refused.",
-        lambda t, path, now: sign_v2(t.hmac_secret, f"{path.rpartition('/')[0]}/{new_id('run')}".encode(), now),
+        lambda t, _path, other, now: sign_v2(t.hmac_secret, other.encode(), now),
         ("A18",),
     ),
     Case(
         "read-empty-body-signature",
         "The v2 signature of an empty body, in place of the path, is refused.",
-        lambda t, _path, now: sign_v2(t.hmac_secret, b"", now),
+        lambda t, _path, _other, now: sign_v2(t.hmac_secret, b"", now),
         ("A18",),
     ),
     Case(
         "read-v1",
         "The v1 signature of the path is refused: a read takes v2, which binds a time.",
-        lambda t, path, _now: sign_v1(t.hmac_secret, path.encode()),
+        lambda t, path, _other, _now: sign_v1(t.hmac_secret, path.encode()),
         ("A18",),
     ),
     Case(
         "read-v1-of-nothing",
         "The v1 signature of the empty body is refused: it would open every read for ever.",
-        lambda t, _path, _now: sign_v1(t.hmac_secret, b""),
+        lambda t, _path, _other, _now: sign_v1(t.hmac_secret, b""),
         ("A18",),
     ),
     Case(
         "read-stale",
         "A stale v2 signature of the path is refused.",
-        lambda t, path, now: sign_v2(t.hmac_secret, path.encode(), now - TOLERANCE_S - MARGIN_S),
+        lambda t, path, _other, now: sign_v2(t.hmac_secret, path.encode(), now - TOLERANCE_S - MARGIN_S),
         ("A15",),
     ),
     Case(
         "read-wrong-secret",
         "A v2 signature of the path made with another secret is refused.",
-        lambda _t, path, now: sign_v2("another-secret-of-32-characters!", path.encode(), now),
+        lambda _t, path, _other, now: sign_v2("another-secret-of-32-characters!", path.encode(), now),
         ("A04",),
     ),
 ]
@@ -269,13 +299,13 @@ def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, s
     Otherwise anyone who captured one request, or none, reads what every tenant replays.
     """
     now = clock.now()
-    forge: Callable[[Target, str, int], str] | None = case.value
-    for path in _read_paths():
-        good = signed_get(path, target.hmac_secret, now, "what nobody has, correctly signed")
+    forge: Callable[[Target, str, str, int], str] | None = case.value
+    for path, other in zip(_read_paths(), _read_paths(), strict=True):
+        good = signed_get(other, target.hmac_secret, now, "what nobody has, correctly signed")
         seen.expect(good, http.send(good), 404, control=True)
         forged = Request("GET", path, (), b"", case.name)
         if forge is not None:
-            forged = forged.with_header(SIGNATURE, forge(target, path, now))
+            forged = forged.with_header(SIGNATURE, forge(target, path, other, now))
         seen.expect(forged, http.send(forged), 401)
 
 

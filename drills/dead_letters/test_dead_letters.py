@@ -299,18 +299,21 @@ def test_other_tenants_item_of_the_event(scene: Scene) -> None:
 
 @drill("drill/dlq/large-item-is-replayed", after=DELIVERS, covers=("L09",))
 def test_large_item_is_replayed(scene: Scene) -> None:
-    """An item of sixty kilobytes is replayed like a small one before it.
+    """An item of sixty kilobytes is replayed like a small one before it, with its payload as it was.
 
     Large orders fail for reasons of their own: a replay that cannot carry them leaves them to nobody.
     """
     company = scene.company(items=1)
     scene.ended(str(scene.run(company, max=1)["replay_run_id"]))
-    item = scene.add_items(company, 1, payload=as_jsonb(large_payload()))
+    payload = as_jsonb(large_payload())
+    item = scene.add_items(company, 1, payload=payload)
     answer = scene.replay(company, max=1).json()
     assert answer["items"] == item, f"the replay took {len(answer['items'])} items; due: the large one"
     row = scene.ended(str(answer["replay_run_id"]))
     assert row["success_count"] == 1, "the large item was not delivered"
-    scene.seen.count(2)
+    kept = "select count(*) from public.event_outbox where replay_run_id = %s and payload = %s::jsonb"
+    assert scene.number(kept, answer["replay_run_id"], payload) == 1, "the payload of the large item was changed"
+    scene.seen.count(3)
 
 
 @drill("drill/dlq/only-legal-transitions", after=DELIVERS, covers=("L04",))

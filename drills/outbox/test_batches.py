@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 
 from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_payload
+from drills.workbench.waiting import PATIENCE_S, POLL_S
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
+AGAIN = 24
+"""More than a pool of one process usually has connections."""
+
 
 # alone: until they are delivered the service shows a lag of days, which elsewhere would call somebody up
 @drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"), where=Where.STAGING, phase="last")
 def test_old_rows_are_delivered(scene: Scene) -> None:
-    """A row that was written three days ago is delivered like a new one, with a key and without.
+    """Rows that were written three days ago are delivered like new ones, with a key and without, each of them.
 
     A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
     old = scene.value("select now() - interval '3 days'")
-    events = scene.write_each_kind(company, inserted_at=old, next_attempt_at=old)
+    events = scene.write_outbox(company, 9, inserted_at=old, next_attempt_at=old)
+    events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old)
     events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old, aggregate_key="waited")
     events += scene.write_outbox(company, 1, aggregate_key="waited")
     scene.delivered(events)
@@ -162,3 +168,27 @@ def _of_their_tenants(scene: Scene, owners: Mapping[str, str]) -> int:
     assert not wrong, f"{len(wrong)} of {len(tasks)} agent tasks are of another tenant than their event"
     scene.seen.count(len(tasks))
     return len(tasks)
+
+
+# alone: a service that has lost its connections refuses whatever else is asked of it
+@drill("drill/outbox/sent-again-and-again", covers=("K01", "O14"), phase="last")
+def test_sent_again_and_again(scene: Scene) -> None:
+    """A service that was sent a known event again and again, as it was and under another payload, accepts a new one.
+
+    What keeps a connection each time is down after a dozen, and one sender that retries takes it down for everybody.
+    """
+    company, event = scene.company(), new_id("event")
+    scene.emit(company, event_id=event, control=True)
+    for payload in ({"n": 1}, {"n": 2}):
+        scene.http.several([scene.event_request(company, event_id=event, payload=payload)] * AGAIN)
+    request = scene.event_request(company)
+    answer = scene.http.send(request)
+    deadline = time.monotonic() + scene.patience_s(PATIENCE_S)
+    while answer.status >= 500 and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        answer = scene.http.send(request)
+    if answer.status >= 500:
+        scene.seen.require(scene.prompt(), "the target, or its database, is slow")
+    told = f"after {2 * AGAIN} sends of a known event a new one is answered {answer.status} for seconds; due: 202"
+    assert answer.status < 500, told
+    scene.seen.expect(request, answer, 202)

@@ -10,7 +10,7 @@ from typing import Any
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
-from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_jsonb
+from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
@@ -204,14 +204,14 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
 
 @drill("drill/outbox/payload-unchanged", after=SIGNED, covers=("K12",))
 def test_payload_unchanged(scene: Scene) -> None:
-    """The payload in the business row and in the outbox row is the JSON value that was sent.
+    """The payload in the business row and in the outbox row is the JSON value that was sent, also one of 60 kilobytes.
 
     An amount that was rounded on the way, or a name that was cut, is delivered faithfully ever after.
     """
     company = scene.company()
-    event = scene.emit(company, payload=PAYLOAD, control=True)["event_id"]
+    large = large_payload()
+    sent = [(scene.emit(company, payload=one, control=True)["event_id"], one) for one in (PAYLOAD, large)]
     with_nulls = scene.expect(scene.event_request(company, payload=KEPT_PAYLOAD), (202, 400))
-    sent = [(event, PAYLOAD)]
     if with_nulls.status == 202:  # a service may refuse them, and not drop them
         sent.append((with_nulls.json()["event_id"], KEPT_PAYLOAD))
     for (event, payload), (table, column) in itertools.product(sent, _TABLES):
@@ -221,8 +221,9 @@ def test_payload_unchanged(scene: Scene) -> None:
             event,
         )
         if not row.get("same"):
-            scene.seen.witness = str(row.get("stored"))
-        assert row.get("same"), f"the payload in {table} is not what was sent"
+            scene.seen.witness = str(row.get("stored"))[:2000]
+        size = " of 60 kilobytes" * (payload is large)
+        assert row.get("same"), f"the payload{size} in {table} is not what was sent"
         scene.seen.count()
 
 
@@ -244,20 +245,25 @@ def test_any_text_is_delivered(scene: Scene) -> None:
 
 @drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
 def test_event_as_sent(scene: Scene) -> None:
-    """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter.
+    """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter; what
+    is too long to be kept is refused, and not cut.
 
     A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
     """
     company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä A\u0308 \uff10\u2167 0007"
-    event = scene.emit(company, event_type=kind, key=key, control=True)["event_id"]
-    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+    sent = {scene.emit(company, event_type=kind, key=key, control=True)["event_id"]: (kind, key)}
+    names = (kind.ljust(190, "x"), key.ljust(190, "x"))
+    long = scene.expect(scene.event_request(company, event_type=names[0], key=names[1]), (202, 400))
+    if long.status == 202:
+        sent[long.json()["event_id"]] = names
+    for (event, due), (table, column) in itertools.product(sent.items(), _TABLES):
         row = scene.one(f"select event_type, aggregate_key from public.{table} where {column} = %s", event)
         scene.seen.require(row, f"the accepted event {event} has no row in {table}")
         found = (row["event_type"], row["aggregate_key"])
-        assert found == (kind, key), f"event_type and aggregate_key in {table} are {found}; sent: {(kind, key)}"
+        assert found == due, f"event_type and aggregate_key in {table} are {found}; sent: {due}"
         scene.seen.count()
     unkeyed = scene.emit(company, key=None)["event_id"]
-    for table, column in (("events", "id"), ("event_outbox", "event_id")):
+    for table, column in _TABLES:
         kept = scene.value(f"select aggregate_key from public.{table} where {column} = %s", unkeyed)
         assert kept is None, (
             f"an event without a key has the key {kept!r} in {table}: all such events wait for each other"

@@ -15,7 +15,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import KEPT_PAYLOAD, as_jsonb
+from drills.workbench.tenant_data import KEPT_PAYLOAD, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity
@@ -273,13 +273,13 @@ def test_dead_letter_once(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/dead-letter-is-the-event", covers=("K12", "L09"))
 def test_dead_letter_is_the_event(scene: Scene) -> None:
-    """The dead letter has the event's type, key and payload, unchanged.
+    """The dead letter has the event's type, key and payload, unchanged, also a payload of sixty kilobytes.
 
     A replay delivers the letter, not the event: what is missing there is missing for good.
     """
     scene.claims_drill_agent()
     company = scene.company()
-    payload = as_jsonb({**KEPT_PAYLOAD, **POISON})
+    payload = as_jsonb({**KEPT_PAYLOAD, "large": large_payload(), **POISON})
     scene.write_outbox(company, payload=payload, event_type="drill.letter", aggregate_key="the key")
     _to_death(scene, company)
     items = scene.items(company)
@@ -289,7 +289,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     same = scene.value(
         "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", payload, company
     )
-    assert same, f"the dead letter's payload is {items[0]['payload']}; due: that of its event"
+    assert same, f"the dead letter's payload is {str(items[0]['payload'])[:500]}; due: that of its event"
     scene.seen.control("the event died, and has a letter")
     scene.seen.count(3)
 

@@ -98,11 +98,11 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     poison = str(scene.emit(company, key="bad", payload={"drill": {"fail_times": -1}})["event_id"])
-    # one that backs off for long: it is what holds up whatever shares something with it
+    # those that back off for long, after one failure and after four: they hold up whatever shares something with them
     due = scene.value("select now() + interval '10 minutes'")
     long = "put off" * 28
-    for key in ("put off", long):
-        scene.write_outbox(company, 1, aggregate_key=key, attempts=1, next_attempt_at=due)
+    for key, attempts in (("put off", 1), (long, 4)):
+        scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
     keys = ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put", f"{long[:-1]}x")
     others = [str(scene.emit(company, key=key)["event_id"]) for key in keys]
     with scene.db.at_once():

@@ -20,7 +20,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
 
     A second row is a second replay; a count that stands still is a replay without end. What was put off until tomorrow
-    and fails by force is put off further.
+    and fails by force is put off further, and what fails is tried again by the next replay.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -44,8 +44,11 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
         assert later, f"retry_after went from {before['retry_after']} to {after['retry_after']}"
         assert not altered(before, after), f"of the failed item {sorted(altered(before, after))} changed; due: the same"
     assert (row["success_count"], row["failure_count"]) == (0, 2), f"the run counts {row['success_count']} successes"
+    again = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
+    counts = (again["success_count"], again["failure_count"])
+    assert counts == (0, 1), f"replayed again, one item that always fails counts as (success, failure) {counts}"
     scene.in_one_state(company)
-    scene.seen.count(12)
+    scene.seen.count(13)
 
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
@@ -93,15 +96,17 @@ def test_one_attempt(scene: Scene) -> None:
 
 @drill("drill/lifecycle/event-id-is-stable", covers=("L09", "K06"))
 def test_event_id_is_stable(scene: Scene) -> None:
-    """An item that came without event id keeps the one that its first replay gave it.
+    """An item that came without event id keeps the one that its first replay gave it, however old it is and however
+    often it was tried.
 
     A new id for each replay lets the agent do it twice.
     """
     scene.claims_drill_agent()
     company = scene.company()
     scene.rows(
-        "insert into public.dead_letter_queue (company_id, event_type, payload, error_type, max_retries)"
-        " values (%s, 'drill.foreign', %s, 'foreign', 9)",
+        "insert into public.dead_letter_queue"
+        " (company_id, event_type, payload, error_type, retry_count, max_retries, created_at)"
+        " values (%s, 'drill.foreign', %s, 'foreign', 2, 9, now() - interval '30 hours')",
         company,
         as_jsonb({"drill": {"fail_times": 1}}),
     )
@@ -137,14 +142,7 @@ def test_run_counts_add_up(scene: Scene) -> None:
     counts = {name: row[name] for name in ("status", "target_count", "success_count", "failure_count")}
     due = {"status": "completed", "target_count": 10, "success_count": 9, "failure_count": 1}
     assert counts == due, f"the run's row says {counts}; of its 10 items 9 succeed, and due is {due}"
-    request, answer = scene.get_run(run, company)
-    shown = scene.seen.expect(request, answer, 200).json()
-    assert shown.get("status") == row["status"], f"the endpoint shows {shown.get('status')!r}; the row says {counts}"
-    # the contract names no members for the counts: a name of the row's must have its value, else the value is there
-    numbers = _numbers(shown)
-    names = ("target_count", "success_count", "failure_count")
-    wrong = {k: shown.get(k) for k in names if (shown[k] != row[k] if k in shown else row[k] not in numbers)}
-    assert not wrong, f"the endpoint shows {wrong}; the row says {counts}"
+    _shown_as(scene, run, company, counts)
     assert row["completed_at"] is not None, "the run that ended has no completed_at"
     if scene.claims("audit"):
         ends = scene.audit(company, "dlq_replay")
@@ -153,6 +151,19 @@ def test_run_counts_add_up(scene: Scene) -> None:
             f"the audit's summary says (target_count, success_count, failure_count) {summaries}; the row says {counts}"
         )
     scene.seen.count(4)
+
+
+def _shown_as(scene: Scene, run: str, company: str, row: Mapping[str, Any]) -> None:
+    """The endpoint says of a run what its row says: its status and the three counts."""
+    request, answer = scene.get_run(run, company)
+    shown = scene.seen.expect(request, answer, 200).json()
+    status = shown.get("status")
+    assert status == row["status"], f"the endpoint shows a {row['status']} run as {status!r}"
+    # the contract names no members for the counts: a name of the row's must have its value, else the value is there
+    numbers = _numbers(shown)
+    names = ("target_count", "success_count", "failure_count")
+    wrong = {k: shown.get(k) for k in names if (shown[k] != row[k] if k in shown else row[k] not in numbers)}
+    assert not wrong, f"the endpoint shows {wrong}; the row says {row}"
 
 
 def _numbers(shown: Any) -> set[int]:
@@ -200,7 +211,7 @@ select (select count(*) from public.event_outbox o where o.replay_run_id = %s an
 
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
-    """GET of a run that does not exist is 404; of one that does, its status, also of one that was stopped.
+    """GET of a run that does not exist is 404; of one that does, its status and counts, also of one that was stopped.
 
     An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure.
     """
@@ -212,7 +223,7 @@ def test_unknown_run(scene: Scene) -> None:
     scene.seen.expect(request, answer, 404)
     scene.ended(run)
     for status in ("stopped", "failed"):
-        scene.rows(f"update public.replay_runs set status = '{status}' where id = %s", run)
-        request, answer = scene.get_run(run, company)
-        shown = scene.seen.expect(request, answer, 200).json().get("status")
-        assert shown == status, f"the endpoint shows a {status} run as {shown!r}"
+        row = {"status": status, "target_count": 41, "success_count": 17, "failure_count": 5}
+        changes = ", ".join(f"{name} = %s" for name in row)
+        scene.rows(f"update public.replay_runs set {changes} where id = %s", *row.values(), run)
+        _shown_as(scene, run, company, row)

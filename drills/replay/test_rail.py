@@ -37,8 +37,11 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     assert row["status"] == "stopped", f"a run of which {attempted} items failed is {row['status']!r}"
     assert 5 <= attempted <= 14, f"{attempted} items were attempted before the stop; allowed: 5 to 14"
     if scene.claims("audit"):
-        stops = [r["action"] for r in scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")]
-        assert sorted(stops) == ["dlq_replay", "dlq_replay_stopped"], f"the end of a stopped run is audited as {stops}"
+        rows = scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")
+        stops, targets = sorted(r["action"] for r in rows), {r["target_count"] for r in rows}
+        assert stops == ["dlq_replay", "dlq_replay_stopped"], f"the end of a stopped run is audited as {stops}"
+        due = row["target_count"]
+        assert targets == {due}, f"the end of a stopped run is audited with target_count {targets}; the run says {due}"
     scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
     scene.seen.count(attempted)
 
@@ -116,14 +119,19 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     scene.seen.count(2)
 
 
-@pytest.mark.waits(1)
+@pytest.mark.waits(2)
 @drill("drill/lifecycle/stop-refunds-only-what-was-charged", covers=("G03", "E10"))
 def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
-    """A run that began while the tenant had no budget control gives nothing back when it is stopped.
+    """A run that is stopped gives back what it was charged: nothing where it began without budget control, and all of
+    the rest where that was switched off later.
 
-    Whoever fails without a budget would earn one.
+    Whoever fails without a budget would earn one; and whoever is freed of it for an hour would have lost it.
     """
     scene.claims_drill_agent()
+    charged = scene.company("charged", items=BATCH, payload=LATE_POISON, max_retries=9)
+    scene.budget(charged, daily_used=7, monthly_used=7)
+    later = str(scene.run(charged, max=BATCH)["replay_run_id"])
+    scene.set_flag(charged, BUDGET_FLAG, enabled=False)
     company = scene.company(items=BATCH, payload=POISON, max_retries=9)
     scene.budget(company, daily_used=60, monthly_used=60)
     scene.set_flag(company, BUDGET_FLAG, enabled=False)
@@ -134,7 +142,14 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     used = scene.used(company)
     scene.seen.value(list(used), [60, 60], "items")
     assert min(used) >= 60, f"the ledger says {used} after a run that was not charged; 60 were used before"
-    scene.seen.count(2)
+    scene.ended(later, within_s=10)
+    scene.until(lambda: scene.unfinished(later) == 0, "the end of the run's open deliveries")
+    row, used = scene.one(query("run"), later), scene.used(charged)
+    scene.seen.require(row["status"] == "stopped", f"the run that was charged is {row['status']!r}")
+    due = row["success_count"] + row["failure_count"] + 7
+    told = f"the ledger says {used} after a run that was charged, and budget control switched off; due: {due} and {due}"
+    assert used == (due, due), told
+    scene.seen.count(4)
 
 
 @pytest.mark.waits(3)

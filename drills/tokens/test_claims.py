@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, Minter
@@ -93,6 +95,7 @@ TIMES: list[Case] = [
         "A token that expired 45 s ago is refused.",
         lambda m, now: [
             m(exp=now - 15 - LEEWAY_S),
+            m(exp=now - 15.5 - LEEWAY_S),
             m(exp=now - 15 - LEEWAY_S, iat=now - 60 - LEEWAY_S, nbf=now - 60 - LEEWAY_S),
         ],
         ("B12",),
@@ -108,13 +111,13 @@ TIMES: list[Case] = [
     Case(
         "not-yet-valid",
         "A token whose `nbf` lies in the future is refused.",
-        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 300), m(nbf=now + 300, iat=now - 60)],
+        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 300.5), m(nbf=now + 300, iat=now - 60)],
         ("B15",),
     ),
     Case(
         "issued-in-the-future",
         "A token whose `iat` lies in the future is refused.",
-        lambda m, now: [m(iat=now + 3600), m(iat=now + 300), m(iat=now + 300, nbf=now - 60)],
+        lambda m, now: [m(iat=now + 3600), m(iat=now + 300.5), m(iat=now + 300, nbf=now - 60)],
         ("B16",),
         Severity.WARN,
     ),
@@ -161,6 +164,16 @@ def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
     mint: Mint = case.value
     for bad in mint(token, bench.clock.now()):
         bench.shut(bench.with_token(bad, label=case.name))
+
+
+@pytest.mark.waits(1.0)
+@drill("drill/tokens/accepted-until-it-expires", covers=("B12",))
+def test_accepted_until_it_expires(bench: Bench, token: Minter) -> None:
+    """A token that was accepted is refused as soon as it has expired.
+
+    Otherwise a service that remembers the tokens it has verified goes on serving those that were let expire.
+    """
+    bench.outlived(LEEWAY_S, lambda at, n: [bench.with_token(token(exp=at, sub=f"drill-{n}"), label="just expired")])
 
 
 @drill("drill/tokens/exp-in-odd-forms", severity=Severity.WARN, covers=("B14",))

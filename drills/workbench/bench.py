@@ -8,7 +8,9 @@ rate limit; neither can have an effect (gates.deployment.probes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -33,6 +35,9 @@ from gates.deployment.requests import (
     token_post,
 )
 from gates.deployment.target import Target
+
+LATEST_S, POLL_S = 4, 0.1
+"""How long credentials that are just too old may still be accepted: clocks differ by a second, or two."""
 
 
 @dataclass
@@ -186,6 +191,33 @@ class Bench:
         """The claim: these credentials are refused, whatever else comes meanwhile."""
         for request, answer in zip(requests, self.http.several(requests), strict=True):
             self.shut(request, answer)
+
+    def outlived(self, limit_s: int, made: Callable[[int, int], Sequence[Request]]) -> None:
+        """The claim: credentials that were accepted are refused once they are older than the limit. `made`: requests by
+        credentials of this time (Unix seconds) that differ from those of other numbers. That the time is over is told
+        by the target: it refuses credentials of the same time that nobody has used before.
+        """
+        for age_s in range(limit_s + 2, limit_s - LATEST_S, -1):
+            at = self.clock.now() - age_s
+            used = [(request, self.http.send(request)) for request in made(at, 0)]
+            if all(let_in(answer) for _, answer in used):
+                break
+        for request, answer in used:
+            self._let_in(request, answer, control=True)
+        unused = (made(at, number)[0] for number in itertools.count(1))
+        self.soon_shut(unused, "credentials of the same time that nobody has used are still accepted")
+        for request, _ in used:
+            self.soon_shut(itertools.repeat(request))
+            self.shut(request)
+
+    def soon_shut(self, requests: Iterator[Request], otherwise: str = "") -> None:
+        """Wait until one of these is refused: clocks of instances differ. Where none is, the check is unknown if
+        something is said of it.
+        """
+        deadline = time.monotonic() + LATEST_S
+        while let_in(self.http.send(next(requests))) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        self.seen.require(not otherwise or time.monotonic() < deadline, otherwise)
 
     @staticmethod
     def said(answer: Answer) -> bytes:
