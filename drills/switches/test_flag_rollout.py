@@ -27,12 +27,10 @@ from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
 
-COUNT = 10_000
-SPREAD = 180
-"""Six standard deviations of the number of 10,000 companies under 10 %."""
-
-COMPANIES = [id_from("company", f"rollout-{n}") for n in range(COUNT)]
+COMPANIES = [id_from("company", f"rollout-{n}") for n in range(10_000)]
 """The same ids in every run: what passed once passes again."""
+
+FEWER = COMPANIES[:2000]
 
 UPSERT = """
 insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
@@ -81,7 +79,7 @@ def test_bucket_formula(scene: Scene) -> None:
     Another formula moves tenants in and out of the canary when the service that computes it is replaced.
     """
     key = f"Drill.Rollout.MIXED-{uuid.uuid4()}"
-    for percentage, companies in ((10, COMPANIES), (50, COMPANIES[:2000]), (99, COMPANIES[:2000])):
+    for percentage, companies in ((10, COMPANIES), (50, FEWER), (99, FEWER)):
         with _rollout(scene, key, percentage) as connection:
             on = _on(connection, key, companies)
         if current().own_buckets:  # a formula of the deployment's own must at least be one: it says the same again
@@ -103,27 +101,27 @@ def test_monotone(scene: Scene) -> None:
     """
     _both_ways(scene)
     key = new_key()
-    ten, fifty, full = (_on_at(scene, p, COMPANIES, key) for p in (10, 50, 100))
+    ten, fifty, full = (_on_at(scene, p, FEWER, key) for p in (10, 50, 100))
     lost = (ten - fifty) | (fifty - full)
     scene.seen.value(len(lost), 0, "companies")
     assert not lost, f"{len(lost)} companies were on and are off at the next step, e.g. {min(lost)}"
-    assert len(full) == COUNT, f"{COUNT - len(full)} companies are off at 100 %"
-    scene.seen.count(COUNT)
+    assert len(full) == len(FEWER), f"{len(FEWER) - len(full)} companies are off at 100 %"
+    scene.seen.count(len(FEWER))
 
 
 @drill("drill/flags/uniform", covers=("H01",))
 def test_uniform(scene: Scene) -> None:
-    """At 10 percent about a tenth of 10,000 companies is on, at 50 about half.
+    """At 10 percent about a tenth of 10,000 companies is on, at 50 about half of 2,000.
 
     A skewed rollout examines the release with more, or fewer, tenants than the operator meant.
     """
     _both_ways(scene)
-    for percentage in (10, 50):
-        on, due = len(_on_at(scene, percentage, COMPANIES)), COUNT * percentage // 100
-        limit = SPREAD if percentage == 10 else 300
+    for percentage, companies, spread in ((10, COMPANIES, 180), (50, FEWER, 134)):
+        on, due = len(_on_at(scene, percentage, companies)), len(companies) * percentage // 100
         scene.seen.value(on, due, "companies")
-        assert abs(on - due) <= limit, f"{on} of {COUNT} companies are on at {percentage} %; allowed: {due} ± {limit}"
-        scene.seen.count(COUNT)
+        seen = f"{on} of {len(companies)} companies are on at {percentage} %"
+        assert abs(on - due) <= spread, f"{seen}; allowed: {due} ± {spread}, six standard deviations"
+        scene.seen.count(len(companies))
 
 
 @drill("drill/flags/sticky", covers=("H01",))
