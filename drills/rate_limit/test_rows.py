@@ -151,7 +151,9 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
             f"a hit is of {hit}; by the database clock the calls were from {before} to {after}"
         )
     # calls of the first milliseconds of a second pass the limits above
-    assert any(hit.microsecond for hit in row["hits"]), f"hits {row['hits']} are whole seconds; due: the call's own time"
+    assert any(hit.microsecond for hit in row["hits"]), (
+        f"hits {row['hits']} are whole seconds; due: the call's own time"
+    )
     limit.seen.count(6)
 
 
