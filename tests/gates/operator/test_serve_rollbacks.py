@@ -108,7 +108,10 @@ def test_after_the_way_back_a_rollback_is_a_hold(down: str, migrated_url: str, t
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
     assert gate(down, *words, environ=environ).returncode == 0
     assert desk.verdict_of("r-7")["decision"] == "rollback"
-    refused = gate(*BACK[down], *words, environ=environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"})
+    policy = tmp_path / "gate.yaml"
+    policy.write_text("version: 1\nrollout: {rollback_patience_s: 1}\n", encoding="utf-8")
+    nowhere = environ | {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    refused = gate(*BACK[down], *words, "--policy", str(policy), environ=nowhere)
     assert refused.returncode == 4
     assert desk.verdict_of("r-7")["decision"] == "rollback"
     done = gate(*BACK[down], *words, environ=environ)
