@@ -319,5 +319,4 @@ class _LosingDatabase(Database):
 def _is_down_after_used_ids(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.event(company, event_id=_ID)
-        answers = [probe.event(company, event_id=_ID, payload={"n": 2}).status_code for _ in range(20)]
-        return answers[-1] == 503
+        return 503 in (probe.event(company, event_id=_ID, payload={"n": 2}).status_code for _ in range(20))

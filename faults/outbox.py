@@ -99,7 +99,7 @@ def pause_ignored(settings: WorkerSettings) -> WorkerParts:
     "The worker looks back for an hour: what was written before is never delivered.",
     lambda p: _forgets_what_is_old(p),
     ("drill/outbox/old-rows-are-delivered",),
-    names=("effects of 5 events",),
+    names=("effects of 14 events",),
 )
 def looks_back_for_an_hour(settings: WorkerSettings) -> WorkerParts:
     recent = "e.inserted_at > now() - interval '1 hour' AND "

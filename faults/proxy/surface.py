@@ -308,6 +308,7 @@ proxy(
     "surface/bodies-are-validated-before-they-are-authenticated",
     validates_before_authentication,
     (f"{RAILS}/authentication-before-validation",),
+    decision="rollback",
 )
 proxy(
     "surface/companies-are-authorised-before-bodies-are-validated",
