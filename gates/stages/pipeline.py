@@ -55,11 +55,13 @@ def pipeline(context: Context) -> list[StageReport]:
 
 
 def judge(lines: list[Evidence], error: str) -> Evidence:
-    """The evidence about the pipeline, from what the known checks came to. Nothing at all is unknown. Pure."""
+    """The evidence about the pipeline, from what the known checks came to. Nothing at all is unknown, and so is what a
+    process that was ended from outside (`error`) did not come to. Pure.
+    """
     found = {e.check: e.outcome for e in lines}
     wrong = [f"{c} is {found.get(c, 'absent')} where {due} is due" for c, due in DUE.items() if found.get(c) is not due]
     wrong += [f"{c} is {found[c]}, and no such check was planted" for c in sorted(set(found) - set(DUE))]
-    if not lines:
+    if not lines or (error and all(DUE.get(check) is outcome for check, outcome in found.items())):
         reason = error or "the known checks left no evidence"
         return Evidence(SPEC.id, Outcome.UNKNOWN, f"the pipeline was not seen to work: {reason}; see pipeline/logs")
     if wrong:

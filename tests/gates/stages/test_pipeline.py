@@ -98,6 +98,20 @@ def test_only_the_due_outcomes_pass(lines: list[Evidence], outcome: Outcome) -> 
     assert judge(lines, "").outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("lines", "outcome"),
+    [
+        (RIGHT[1:], Outcome.UNKNOWN),
+        ([*RIGHT[:-1], Evidence(RIGHT[-1].check, Outcome.PASS, samples=1)], Outcome.FAIL),
+    ],
+)
+def test_a_process_that_was_ended_shows_what_it_wrote(lines: list[Evidence], outcome: Outcome) -> None:
+    """The rest is not known: a kill is no outcome that is wrong. A wrong one that it wrote is."""
+    found = judge(lines, "pytest was ended by signal 9")
+    assert found.outcome is outcome
+    assert ("signal 9" in found.message) is (outcome is Outcome.UNKNOWN)
+
+
 def test_a_catalogue_without_the_check_runs_nothing(tmp_path: Path) -> None:
     """Its evidence would be of no check."""
     assert pipeline(Context(Target(TargetKind.PRODUCTION), Settings(), tmp_path, "1")) == []
