@@ -100,10 +100,7 @@ def test_only_the_due_outcomes_pass(lines: list[Evidence], outcome: Outcome) -> 
 
 @pytest.mark.parametrize(
     ("lines", "outcome"),
-    [
-        (RIGHT[1:], Outcome.UNKNOWN),
-        ([*RIGHT[:-1], Evidence(RIGHT[-1].check, Outcome.PASS, samples=1)], Outcome.FAIL),
-    ],
+    [(RIGHT[1:], Outcome.UNKNOWN), ([*RIGHT[:-1], Evidence(RIGHT[-1].check, Outcome.PASS, samples=1)], Outcome.FAIL)],
 )
 def test_a_process_that_was_ended_shows_what_it_wrote(lines: list[Evidence], outcome: Outcome) -> None:
     """The rest is not known: a kill is no outcome that is wrong. A wrong one that it wrote is."""
