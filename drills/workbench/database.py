@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -89,6 +89,14 @@ class Database:
     def number(self, statement: str, *params: object) -> int:
         """A count."""
         return int(str(value(self.db, statement, *params) or 0))
+
+    def minutes(self) -> Callable[[], int]:
+        """How many minutes were under way from here on until the result is called, by clocks that differ by two
+        seconds: so many rows may have come of what comes once a minute.
+        """
+        first = self.value("select date_trunc('minute', clock_timestamp() - interval '2 seconds')")
+        last = "date_trunc('minute', clock_timestamp() + interval '2 seconds')"
+        return lambda: 1 + self.number(f"select (extract(epoch from {last} - %s) / 60)::integer", first)
 
     def count(self, table: str, company: str, where: str = "true", *params: object) -> int:
         """How many rows of a table a tenant has for which this holds."""
