@@ -291,8 +291,8 @@ def _sends(probe: Probe, role: str) -> int:
 
 
 @service(
-    "An event id that was used for another event costs a connection: after a dozen the service has none left.",
-    lambda p: _is_down_after_used_ids(p),
+    "An event id that was used for another event costs a connection, in a transaction that nobody ends.",
+    lambda p: _leaves_a_transaction_open(p),
     ("drill/outbox/sent-again-and-again",),
     names=("503",),
 )
@@ -312,11 +312,15 @@ class _LosingDatabase(Database):
             kept = refusal.code == "event_id_reused"
             raise
         finally:
-            if not kept:
+            if kept:
+                await conn.execute("BEGIN")
+            else:
                 await self._pool.putconn(conn)
 
 
-def _is_down_after_used_ids(probe: Probe) -> bool:
+def _leaves_a_transaction_open(probe: Probe) -> bool:
+    """One, and not a dozen, since the service is still needed; or it has no connection left already."""
     with probe.tenant() as company:
-        probe.event(company, event_id=_ID)
-        return 503 in (probe.event(company, event_id=_ID, payload={"n": 2}).status_code for _ in range(20))
+        answers = [probe.event(company, event_id=_ID, payload={"n": n}).status_code for n in (1, 2)]
+        left = "usename = 'replay_service' AND state = 'idle in transaction' AND query = 'BEGIN'"
+        return 503 in answers or bool(probe.value(f"SELECT count(*) FROM pg_stat_activity WHERE {left}"))
