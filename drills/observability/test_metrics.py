@@ -39,7 +39,7 @@ WAITING = """
 select id from public.event_outbox where company_id <> %s and processed_at is null and dead_at is null order by id
 """
 GAUGES_S = 20.0
-"""A service may look at its tables so rarely: they are large, or its gauges are read when Prometheus is, every 15 s."""
+"""How old a gauge may be: Prometheus reads it every 15 s, so a service need not count large tables more often."""
 OLDEST_S = """
 select extract(epoch from clock_timestamp() - min(inserted_at)) from public.event_outbox
 where processed_at is null and dead_at is null

@@ -211,8 +211,8 @@ class Bench:
             self.shut(request)
 
     def soon_shut(self, requests: Iterator[Request], otherwise: str = "") -> None:
-        """Wait until one of these is refused: clocks of instances differ. Where none is, the check is unknown if
-        something is said of it.
+        """Wait until one of these is refused: clocks of instances differ. `otherwise`: why the check is unknown where
+        none is refused in time; where it is empty, the caller judges.
         """
         deadline = time.monotonic() + LATEST_S
         while let_in(self.http.send(next(requests))) and time.monotonic() < deadline:

@@ -91,8 +91,8 @@ class Database:
         return int(str(value(self.db, statement, *params) or 0))
 
     def minutes(self) -> Callable[[], int]:
-        """How many minutes were under way from here on until the result is called, by clocks that differ by two
-        seconds: so many rows may have come of what comes once a minute.
+        """Begin to count minutes. The result, called at the end, is how many rows may have come of what comes once a
+        minute, where clocks differ by up to two seconds.
         """
         first = self.value("select date_trunc('minute', clock_timestamp() - interval '2 seconds')")
         last = "date_trunc('minute', clock_timestamp() + interval '2 seconds')"

@@ -55,8 +55,8 @@ def pipeline(context: Context) -> list[StageReport]:
 
 
 def judge(lines: list[Evidence], error: str) -> Evidence:
-    """The evidence about the pipeline, from what the known checks came to. Nothing at all is unknown, and so is what a
-    process that was ended from outside (`error`) did not come to. Pure.
+    """The evidence about the pipeline, from what the known checks came to. No line at all is unknown; so is a missing
+    one, where the process was ended before it could write it (`error`). Pure.
     """
     found = {e.check: e.outcome for e in lines}
     wrong = [f"{c} is {found.get(c, 'absent')} where {due} is due" for c, due in DUE.items() if found.get(c) is not due]
