@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -159,7 +160,16 @@ class Postgres:
         return self._data
 
     def create(self) -> None:
-        """Make the data folder. Raise StackError where initdb refuses."""
+        """Make the data folder. Raise StackError where initdb refuses, as it does a user without a name."""
+        try:
+            pwd.getpwuid(self._account.uid)
+        except KeyError:
+            raise StackError(
+                f"user {self._account.uid} has no name on this machine; allowed: one that /etc/passwd lists, without "
+                "which PostgreSQL's initdb does not work. Run as such a user, or add a line to /etc/passwd (in an "
+                f'image: RUN echo "gate:x:{self._account.uid}:{self._account.gid}::/tmp:/bin/sh" >>/etc/passwd). '
+                "A deployment of your own needs none of this: `gate run --policy gate.yaml`"
+            ) from None
         home = self._data.parent
         home.mkdir(mode=0o700)
         secret = home / "password"

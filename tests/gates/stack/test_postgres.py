@@ -16,6 +16,7 @@ import pytest
 from gates.stack import postgres as module
 from gates.stack import procfs, rundir
 from gates.stack.account import Account
+from gates.stack.errors import StackError
 from gates.stack.postgres import Postgres, connect
 from gates.stack.spawner import Spawner
 
@@ -41,6 +42,15 @@ def test_a_wrong_or_missing_password_is_refused(postgres: Postgres) -> None:
             psycopg.connect(
                 host=server.host, port=server.port, user=server.user, dbname="postgres", password=password
             ).close()
+
+
+def test_a_user_without_a_name_is_told_what_to_do(tmp_path: Path) -> None:
+    """As in a container that runs under any number: one sentence with the number, and nothing is begun."""
+    nobody = Account(54_321, 54_321, other=False)
+    run = rundir.RunFolder(tmp_path, lock_fd=-1)
+    with pytest.raises(StackError, match=r"user 54321 has no name on this machine.*echo \"gate:x:54321:54321:"):
+        Postgres(run, nobody, Spawner(), "ab" * 16).create()
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_listens_on_loopback_alone(postgres: Postgres) -> None:
