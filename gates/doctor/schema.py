@@ -85,7 +85,6 @@ class SchemaTable:
     """pg_trigger.tgtype of each enabled trigger."""
     secured: bool = False
     forced: bool = False
-    invoker: bool = False
     readable: bool = True
     narrowed: bool = False
     owner: str = ""
@@ -166,7 +165,6 @@ class Schema:
     login: str = ""
     database: str = ""
     version: int = 0
-    extensions: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
     claim_readers: Mapping[str, str] = field(default_factory=dict)
     """Functions that read what a request says of itself, or ask such ones: name -> text."""

@@ -107,7 +107,6 @@ def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_
         login=str(server.get("login", "")),
         database=str(server.get("database", "")),
         version=int(server.get("version", 0)) // 10_000,
-        extensions=(*server.get("extensions", ()),),
         schemas=(*server.get("schemas", ()),),
         claim_readers={str(r["name"]): str(r["source"]) for r in readers},
         unread=session.unread,
@@ -162,7 +161,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                     for p in mine["policies"]
                 ),
                 tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
-                **{k: row[k] for k in ("secured", "forced", "invoker", "readable", "narrowed", "owner")},
+                **{k: row[k] for k in ("secured", "forced", "readable", "narrowed", "owner")},
                 comment=row["comment"] or "",
                 grantees=(*row["grantees"],),
                 truncators=(*row["truncators"],),

@@ -1,6 +1,5 @@
--- The server, the database, this login, its extensions and the schemas with something in them.
+-- The server, the database, this login and the schemas with something in them.
 select current_setting('server_version_num')::int as version, current_database() as database, current_user::text as login,
-       array(select extname::text from pg_catalog.pg_extension order by 1) as extensions,
        array(
          select n.nspname::text from pg_catalog.pg_namespace n
          where n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
