@@ -280,7 +280,10 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "header-case": ("headers in other cases, and unknown ones", before.through_a_proxy(before.other_case)),
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
-    "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
+    "chunks": (
+        "answers in chunks after a 100, each on a connection of its own",
+        before.through_a_proxy(before.in_chunks),
+    ),
     "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
     "rare-gauges": (
         f"tables are counted for the metrics every {before.RARELY_S:.0f} s",
