@@ -336,10 +336,10 @@ def test_v2_required(bench: Bench, scene: Scene) -> None:
     with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         bench.accepted(bench.signed_v2(body, label="v2, flag on"))
         bench.seen.control("with the flag on, v2 is accepted")
-        ended = bench.said(bench.shut(v1.labelled("v1, flag on")))
+        ended = bench.shut(v1.labelled("v1, flag on"))
         if token := bench.target.admin_jwt:
             bench.shut(v1.adding_header("Authorization", f"Bearer {token}").labelled("v1 beside a token, flag on"))
-        wrong = bench.said(bench.shut(bench.with_signature(forged_signature(), body, "wrong digits, flag on")))
+        wrong = bench.shut(bench.with_signature(forged_signature(), body, "wrong digits, flag on"))
     if not found_on:
         bench.accepted(v1.labelled("v1, flag off again"))
         with scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=0):

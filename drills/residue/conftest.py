@@ -28,7 +28,7 @@ def _state() -> dict[str, list[str]] | None:
         return None
     try:
         with session(target.database_url, read_only=True) as connection:
-            return state_of(connection)
+            return state_of(connection, target.test_company_id)
     except psycopg.Error:
         return None  # the checks at the end are unknown then
 

@@ -15,6 +15,7 @@ from gates import disk
 from gates.checks.recorder import Observer, check
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current
+from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Severity
 
@@ -65,25 +66,25 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
 
 
 @drill("drill/residue/flags-as-found", covers=("H09",))
-def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
-    """After the drill every flag of the contract is as it was found, apart from those of drill tenants.
+def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]], target: Target) -> None:
+    """After the drill every flag of the contract is as it was found, for everybody and the test company.
 
     A drill that leaves a switch thrown has released, or rolled back, something by itself.
     """
-    _unchanged(db, seen, found, "flags")
+    _unchanged(state_of(db, target.test_company_id), seen, found, "flags")
 
 
 @drill("drill/residue/pauses-as-found", covers=("H09",))
-def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[str]]) -> None:
-    """After the drill every pause is as it was found, apart from those of drill tenants.
+def test_pauses_as_found(db: Connection, seen: Observer, found: dict[str, list[str]], target: Target) -> None:
+    """After the drill the pauses of everybody and of the test company are as they were found.
 
     A fleet that stays paused after a drill is an outage made by the gate.
     """
-    _unchanged(db, seen, found, "pauses")
+    _unchanged(state_of(db, target.test_company_id), seen, found, "pauses")
 
 
-def _unchanged(db: Connection, seen: Observer, found: dict[str, list[str]], what: str) -> None:
-    now = state_of(db)[what]
+def _unchanged(state: dict[str, list[str]], seen: Observer, found: dict[str, list[str]], what: str) -> None:
+    now = state[what]
     by = "sql/spot/pause-row-exists" if what == "pauses" else ""
     seen.require(found[what] or now, f"the deployment has no {what} at all", by=by)
     changed = sorted(set(found[what]) ^ set(now))

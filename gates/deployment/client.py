@@ -23,14 +23,11 @@ import httpcore
 
 from gates.deployment.addresses import reached
 from gates.deployment.dialect.exchange import on_the_wire, understood
-from gates.deployment.limits import Allowance, BeyondLimit, checked_headers, unpacked
+from gates.deployment.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.requests import Answer, Request
 from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
-
-KEEPALIVE_S = 1.0
-"""Idle connections are dropped well before servers do (gunicorn after 2 s): a request must not meet a closing one."""
 
 A_FEW = 8
 

@@ -1,4 +1,4 @@
-"""How much of an answer is read, and for how long: the limits of every HTTP exchange, stated once.
+"""How much of an answer is read, for how long, and over how old a connection: the limits of every HTTP exchange.
 
 An answer beyond a limit is no answer: the contract sets none of these limits, so that the check is unknown. It names
 what was sent and what is allowed.
@@ -15,6 +15,10 @@ MOST_HEAD = 64 * 1024
 MOST_HEADERS = 200
 MOST_BODY = 4 * 1024 * 1024
 """Bytes of a body, both as it was sent and unpacked: the largest /metrics and /openapi.json in use have 1 or 2 MB."""
+KEEPALIVE_S = 1.0
+"""An idle connection is used again for so long, well below what servers allow (gunicorn 2 s): no request of ours is to
+meet one that is closing.
+"""
 PACKED = ("gzip", "x-gzip", "deflate")
 _ANY_HEADER_OF_ZLIB = 47
 

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ class Request:
         return Request(self.method, self.path, self.headers, self.body, label)
 
 
+OF_THE_CONNECTION = {"connection", "keep-alive", "content-length", "transfer-encoding", "trailer"}
+OF_THE_REQUEST = {"instance", "requestid", "correlationid", "traceid", "timestamp"}
+"""Members of problem documents in every framework's spelling, without `_` and in lower case."""
 BUSY = (429, 502, 503, 504)
 """Statuses that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
@@ -81,6 +85,20 @@ class Answer:
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; an empty mapping where it is none (the caller's assertion then names the body)."""
         return json_object(self.body)
+
+    @property
+    def header_names(self) -> list[str]:
+        """Sorted, without those that say how the body comes and whether the connection is kept."""
+        return sorted({k for k, _ in self.headers} - OF_THE_CONNECTION)
+
+    @property
+    def said(self) -> Mapping[str, Any] | bytes:
+        """The body without what is every request's own: its id, trace and time; bytes where it is no JSON object."""
+        mark = self.header("x-request-id")
+        body = self.body.replace(mark.encode(), b"<id>") if mark else self.body
+        members = json_object(body)
+        kept = {k: v for k, v in members.items() if re.sub("[_-]", "", k).lower() not in OF_THE_REQUEST}
+        return kept if members else body
 
     @property
     def code(self) -> str:

@@ -26,12 +26,15 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
+_FINAL = re.compile(rb"HTTP/1\.[01] ((?!10[02-9])\d{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """All bytes from one socket, the status of each response in them, and whether the target closed it."""
+    """All bytes from one socket, the status of each final response in them, and whether the target closed it.
+
+    What comes before a final one (100 Continue, 103 Early Hints) is no answer; 101 is.
+    """
 
     statuses: tuple[int, ...]
     text: bytes
@@ -93,7 +96,7 @@ class WireDoor:
             closed = True
         except OSError as error:
             raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
-        return RawAnswer(tuple(int(s) for s in _STATUS_LINE.findall(found)), found, closed)
+        return RawAnswer(tuple(int(s) for s in _FINAL.findall(found)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
         """A complete GET of `path`, to be hidden in a body."""

@@ -22,7 +22,7 @@ from gevent import Timeout, get_hub
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
-from gates.deployment.limits import MOST_BODY, MOST_HEAD
+from gates.deployment.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD
 from gates.deployment.trace import HEADER, new_trace, traceparent
 
 OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
@@ -149,7 +149,7 @@ class Connection:
         self.connected_s = self.tls_s = 0.0
         self.started = self.sent = self.first_byte = time.perf_counter()
         self.deadline = self.started + timeout_s
-        if self._sock is not None and self._is_stale():
+        if self._sock is not None and (self.started - self.ended > KEEPALIVE_S or self._is_stale()):
             self.close()
         reused = self._sock is not None
         try:

@@ -20,8 +20,9 @@ with {{contract_tables}}, divided as (
 )
 select name as subject, format('its last partition %s ends %s, and it has no default one', last_one, upper_at) as detail, null::text as witness
 from divided
--- the next one may be made shortly before it is needed
-where place = 1 and upper_at < now() + least((upper_at - greatest(lower_at, '1970-01-01')) / 50, interval '1 day');
+-- the next one may be made shortly before it is needed; before PostgreSQL 17 no interval has an endless time in it
+where place = 1
+  and upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day');
 
 -- seen:
 with {{contract_tables}}

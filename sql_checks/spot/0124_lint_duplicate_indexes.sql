@@ -8,7 +8,8 @@ select i.indrelid::regclass::text as subject, 'indexes with the same definition'
 from pg_index i
 join pg_class c on c.oid = i.indexrelid
 where c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
-group by i.indrelid, c.relam, i.indkey::text, i.indclass::text, i.indoption::text, i.indisunique,
+  and i.indisvalid -- an index that is being built anew stands beside the old one
+group by i.indrelid, c.relam, i.indkey::text, i.indclass::text, i.indcollation::text, i.indoption::text, i.indisunique,
          pg_get_expr(i.indexprs, i.indrelid), pg_get_expr(i.indpred, i.indrelid), c.reloptions
 having count(*) > 1;
 

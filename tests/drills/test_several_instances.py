@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +31,37 @@ class _TwoInstances:
         kept = [line for line in reply.body.splitlines() if b"_total" not in line and b"_count" not in line]
         kept += [f'replay_requests_total{{outcome="{name}"}} {count}'.encode() for name, count in own.items()]
         return dataclasses.replace(reply, body=b"\n".join(kept) + b"\n")
+
+
+class _Sought:
+    """A service that others call all the time, too; its series say where they come from, as OpenTelemetry's do."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.others, self.times = 0, times
+
+    def __call__(self, sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if not sent.path.endswith("/metrics"):
+            return reply
+        self.others += 1
+        own = [line for line in reply.body.splitlines() if line.startswith(b"replay_requests_total{")]
+        count = self.times * (self.others + sum(float(line.rpartition(b" ")[2]) for line in own))
+        kept = [line for line in reply.body.splitlines() if line not in own]
+        of_k8s = f'target_info{{k8s_cluster_uid="{uuid.UUID(int=9)}",k8s_node_uid="{uuid.UUID(int=8)}"}} 1'
+        shown = [*kept, b"replay_requests_total %g" % count, of_k8s.encode()]
+        return dataclasses.replace(reply, body=b"\n".join(shown) + b"\n")
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.PASS), (0, Outcome.FAIL)])
+def test_calls_of_others_are_no_fault_of_the_counter(
+    times: int, outcome: Outcome, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """Where others call all the time the count grows by more than the drill's calls, and not by fewer."""
+    check, labels = "drill/observability/replays-are-counted", "drill/observability/no-tenants-in-labels"
+    with proxy(variables["BASE_URL"], _Sought(times)) as url:
+        found = examine({**variables, "BASE_URL": url}, [check, labels], tmp_path)
+    assert found[check].outcome is outcome, found[check].message
+    assert found[labels].outcome is Outcome.PASS, found[labels].message
 
 
 @pytest.mark.parametrize(

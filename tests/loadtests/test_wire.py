@@ -22,7 +22,7 @@ import gevent
 drive = Drive(LoadPlan(sys.argv[1], timeout_s=0.5), Credentials())
 connection = drive.connection()
 for _ in range(int(sys.argv[2])):
-    gevent.sleep(0.05)  # the end of a connection arrives
+    gevent.sleep(float(sys.argv[4]))  # the end of a connection arrives
     call = Call("x", "GET", "/", b"%b / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % sys.argv[3].encode())
     status = drive.request(call, connection)
     error = [dict(g.tags).get("error", "") for g in drive.samples.groups.values()][-1]
@@ -110,9 +110,9 @@ def hanging_up(answered: bool) -> Iterator[str]:
         thread.join(5)
 
 
-def ask(url: str, times: int = 1, method: str = "GET") -> list[str]:
+def ask(url: str, times: int = 1, method: str = "GET", idle_s: float = 0.05) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, url, str(times), method],
+        [sys.executable, "-c", PROGRAM, url, str(times), method, str(idle_s)],
         cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     return done.stdout.strip().splitlines()
@@ -169,6 +169,12 @@ def test_no_request_is_sent_over_a_connection_that_the_server_has_closed() -> No
     """An idle connection whose end has arrived costs nobody a request, not even a POST."""
     with hanging_up(answered=False) as url:
         assert ask(url, times=2, method="POST") == ["200|ok|"] * 2
+
+
+def test_a_connection_that_was_idle_for_a_second_is_not_used_again() -> None:
+    """Servers close idle connections after two seconds, some sooner: no POST may meet that moment."""
+    with hanging_up(answered=True) as url:
+        assert ask(url, times=2, method="POST", idle_s=1.1) == ["200|ok|"] * 2
 
 
 def test_nothing_listens() -> None:

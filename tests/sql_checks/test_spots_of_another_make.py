@@ -39,7 +39,14 @@ PARTITIONS = """
 alter table public.events rename to events_before;
 create table events (like events_before including defaults) partition by range (created_at);
 create table events_before_2020 partition of events for values from (minvalue) to ('2020-01-01');
-create table events_since partition of events for values from ('2020-01-01') to ('2120-01-01')
+create table events_since partition of events for values from ('2020-01-01') to ('2120-01-01');
+create table events_rest partition of events for values from ('2120-01-01') to (maxvalue)
+"""
+INDEXES = """
+create index by_type on public.event_outbox (event_type);
+create index by_type_in_bytes on public.event_outbox (event_type collate "C");
+create index twin_ccnew on public.event_outbox (event_type);
+update pg_index set indisvalid = false where indexrelid = 'twin_ccnew'::regclass
 """
 ONE_EFFECT_WITHIN_A_TENANT = """
 alter table public.agent_tasks drop constraint agent_tasks_event_id_key;
@@ -53,6 +60,7 @@ alter table public.agent_tasks add unique (company_id, event_id)
         ("unique-keys", SPLIT_BY_SCOPE),
         ("known-states", STATES_OF_A_TYPE),
         ("partitions-ahead", PARTITIONS),
+        ("lint-duplicate-indexes", INDEXES),
         ("lint-policies-in-use", PARTITION_WITHOUT_POLICIES),
         ("one-effect-per-event", ONE_EFFECT_WITHIN_A_TENANT),
         ("lint-foreign-keys-indexed", KEY_INDEXED_WHERE_SET),

@@ -30,6 +30,10 @@ OTHER_FLAG = """
 insert into public.feature_flags (key, enabled, rollout_percentage) values ('billing.new_page', true, 1)
 on conflict (key, company_id) do update set rollout_percentage = (feature_flags.rollout_percentage + 1) % 100
 """
+ASKED_PAUSE = """
+insert into public.agent_controls (company_id, agents_paused, pause_reason) values (%s, true, 'the tenant asked')
+on conflict (company_id) do update set agents_paused = not agent_controls.agents_paused
+"""
 SPIN = "while True: pass"
 
 
@@ -110,7 +114,8 @@ def vacuum(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def housekeeping(stack: Stack) -> Iterator[None]:
-    """The outbox is indexed anew, and somebody steps a flag of other software."""
+    """The outbox is indexed anew; people step a flag of other software, and pause a tenant and let it go on."""
+    company = tenant(stack.info)
     with connect(stack.info.database_url) as connection:
         connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an index that is none
         connection.execute("set lock_timeout = 0")
@@ -118,6 +123,7 @@ def housekeeping(stack: Stack) -> Iterator[None]:
         def step() -> None:
             connection.execute("reindex table concurrently public.event_outbox")
             connection.execute(OTHER_FLAG)
+            connection.execute(ASKED_PAUSE, (company,))
 
         with again_and_again(step, ROUND_S):
             yield

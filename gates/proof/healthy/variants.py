@@ -260,7 +260,7 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
-    "housekeeping": ("the outbox is indexed anew, and a flag of other software is stepped", beside.housekeeping),
+    "housekeeping": ("the outbox is indexed anew, a flag is stepped, a tenant paused", beside.housekeeping),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
     FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
@@ -280,7 +280,7 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "header-case": ("headers in other cases, and unknown ones", before.through_a_proxy(before.other_case)),
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
     "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
-    "chunks": ("answers in chunks, each on a connection of its own", before.through_a_proxy(before.in_chunks)),
+    "chunks": ("answers in chunks after a 100, a connection each", before.through_a_proxy(before.in_chunks)),
     "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
     "rare-gauges": (
         f"tables are counted for the metrics every {before.RARELY_S:.0f} s",

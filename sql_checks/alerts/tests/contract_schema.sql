@@ -52,6 +52,7 @@ create table pg_database (oid oid default 1, datname text, datfrozenxid int, dat
 create function age(transactions int) returns int language sql immutable as $$ select transactions $$;
 create table pg_stat_activity (
   datname text default current_database(), pid int, xact_start timestamptz, query text default '', backend_type text default 'client backend');
+create function pg_current_snapshot() returns pg_snapshot language sql immutable as $$ select '10:20:'::pg_snapshot $$;
 create function pg_backend_pid() returns int language sql immutable as $$ select 1 $$;
 create table pg_replication_slots (slot_name text, restart_lsn numeric);
 create function pg_current_wal_lsn() returns numeric language sql immutable as $$ select 1099511627776 $$;

@@ -172,6 +172,15 @@ def test_a_raw_exchange_ends_as_well(name: str) -> None:
     assert len(answer.text) < 2_000_000
 
 
+def test_what_comes_before_a_final_answer_is_none() -> None:
+    """The raw door tells no interim response (100, 103) as an answer; a second final one it does."""
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    final = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    for said, expected in ((early, ()), (early + final, (413,)), (final + early + final, (413, 413))):
+        with saying(lambda said=said: iter([said])) as url:  # type: ignore[misc]
+            assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == expected
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "X-GZIP"])
 def test_a_packed_answer_is_read(encoding: str) -> None:
     """We ask for none, and read one that is packed all the same."""

@@ -1,0 +1,28 @@
+"""What of an answer is the service's word, and what is every request's or the connection's own."""
+
+from __future__ import annotations
+
+import json
+
+from gates.deployment.requests import Answer
+
+
+def answer(*headers: tuple[str, str], **members: str) -> Answer:
+    return Answer(401, headers, json.dumps(members).encode(), 1.0)
+
+
+def test_what_is_every_requests_own_is_not_said() -> None:
+    """Ids, traces and times of requests differ by nature, in every framework's spelling; all else tells something."""
+    one = answer(("x-request-id", "r1"), detail="no (r1)", traceId="00-1", timestamp="12:00", request_id="r1")
+    two = answer(("x-request-id", "r2"), detail="no (r2)", traceId="00-2", timestamp="12:01", request_id="r2")
+    assert one.said == two.said == {"detail": "no (<id>)"}
+    assert one.said != answer(("x-request-id", "r1"), detail="stale").said
+    assert Answer(401, (("x-request-id", "r1"),), b"no r1", 1.0).said == b"no <id>"
+
+
+def test_headers_of_the_connection_are_not_the_services() -> None:
+    """A server ends a kept connection now and then, and says so; whatever else is sent shows."""
+    kept = answer(("content-type", "x"), ("content-length", "3"))
+    last = answer(("content-type", "x"), ("connection", "close"), ("transfer-encoding", "chunked"))
+    assert kept.header_names == last.header_names == ["content-type"]
+    assert answer(("content-type", "x"), ("x-tenant", "1")).header_names != kept.header_names
