@@ -53,3 +53,54 @@ def _forbidden_of_own(probe: Probe) -> int:
         probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
         rows = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
         return int(probe.value(rows, own))
+
+
+@service(
+    "What is counted of a burst of refusals is handed over with each second anew: the count grows by itself.",
+    lambda p: _on_record(p) > BURST,
+    (f"{AUDIT}/burst-is-counted",),
+    names=("refusals",),
+)
+def counts_go_on(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Repeating(RefusalLog):
+        async def flush(self) -> None:
+            kept = dict(self._counted)
+            await super().flush()
+            self._counted = kept
+
+    return dataclasses.replace(release, refusals=Repeating(release.database))
+
+
+@service(
+    "Of a burst of refusals the first alone is on record: the others of its minute are forgotten.",
+    lambda p: _on_record(p) < BURST,
+    (f"{AUDIT}/burst-is-counted",),
+    names=("refusals",),
+)
+def counts_are_forgotten(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Forgetting(RefusalLog):
+        def _count(self, note: RefusalNote) -> None:
+            pass
+
+    return dataclasses.replace(release, refusals=Forgetting(release.database))
+
+
+BURST = 4
+
+
+def _on_record(probe: Probe) -> int:
+    """How many refusals of a burst are in the trail or wait for the end of their minute, after some seconds."""
+    known = """
+    SELECT coalesce((SELECT sum((metadata ->> 'count')::int) FROM audit_logs
+                     WHERE scope = %s AND action = 'dlq_replay_refused'), 0)
+      + coalesce((SELECT sum(pending) FROM refusal_counts WHERE scope = %s), 0)
+    """
+    with probe.tenant() as company:
+        for _ in range(3 + BURST):
+            probe.replay(company, dry_run=True)
+        probe.within(3, lambda: False)
+        return int(probe.value(known, company, company))

@@ -189,6 +189,28 @@ def accepted_before_it_is_written(settings: Settings) -> Parts:
 
 
 @service(
+    "An event of the direct path whose task is there, and has failed, is accepted and never done.",
+    lambda p: _leaves_a_failed_task(p),
+    ("drill/flags/direct-effect-with-its-event",),
+    names=("no effect",),
+)
+def direct_path_leaves_a_failed_task(settings: Settings) -> Parts:
+    effect = "DO UPDATE SET status = 'completed', updated_at = now() WHERE agent_tasks.status <> 'completed'"
+    return altered(settings, "emit_event", (effect, "DO NOTHING"))
+
+
+def _leaves_a_failed_task(probe: Probe) -> bool:
+    failed = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'failed')"
+    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(off, company)
+        probe.rows(failed, company, _ID)
+        path = probe.event(company, event_id=_ID).json()["path"]
+        done = "SELECT count(*) FROM agent_tasks WHERE event_id = %s AND status = 'completed'"
+        return path == "direct" and not probe.value(done, _ID)
+
+
+@service(
     "Lists side by side count as nested: an honest payload with many of them is refused.",
     lambda p: _refuses_many_lists(p),
     ("drill/http-surface/signs-in-text",),

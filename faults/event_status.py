@@ -160,6 +160,24 @@ def effect_dated_in_another_zone(settings: Settings) -> Parts:
     return altered(settings, "read_event", ("t.updated_at AS effect_at", "t.updated_at + interval '2 h' AS effect_at"))
 
 
+@service(
+    "`effect_at` of an event is when it was asked for.",
+    lambda p: _effect_moves(p),
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("effect_at",),
+)
+def effect_is_now(settings: Settings) -> Parts:
+    asked = "CASE WHEN t.id IS NOT NULL THEN now() END AS effect_at"
+    return altered(settings, "read_event", ("t.updated_at AS effect_at", asked))
+
+
+def _effect_moves(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        return len({_state(probe, event)["effect_at"] for _ in range(2)}) > 1
+
+
 def _effect_at_of_a_done_event(probe: Probe) -> str:
     with probe.tenant() as company:
         event = str(probe.event(company).json()["event_id"])

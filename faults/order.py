@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
@@ -31,18 +32,29 @@ def _is_held_by_one_alike(probe: Probe) -> bool:
 
 @worker(
     "An event that an agent is asked for overtakes an older replayed one of its key.",
-    lambda p: _overtakes_an_item(p),
-    ("drill/outbox/replay-waits-for-its-key",),
+    lambda p: _overtakes_an_item(p, **failing(0)),
+    (f"{OUTBOX}/replay-waits-for-its-key",),
     names=("older replayed",),
 )
 def asked_for_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("claim_events", "AND b.id < a.id", "AND b.id < a.id AND b.replay_run_id IS NULL"))
 
 
-def _overtakes_an_item(probe: Probe) -> bool:
+@worker(
+    "An event that no agent is asked for overtakes an older replayed one of its key.",
+    lambda p: _overtakes_an_item(p),
+    (f"{OUTBOX}/replay-waits-for-its-key",),
+    names=("older replayed",),
+)
+def plain_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
+    others = "AND e.id NOT IN (SELECT r.id FROM ordinary r)"
+    return altered_worker(settings, ("drain_lane", others, f"AND e.replay_run_id IS NULL {others}"))
+
+
+def _overtakes_an_item(probe: Probe, **columns: Any) -> bool:
     with probe.tenant() as company:
         put(probe, company, aggregate_key="k", claimed_until=probe.value(LATER), replay_run_id=uuid.uuid4())
-        return is_done(probe, put(probe, company, aggregate_key="k", **failing(0)))
+        return is_done(probe, put(probe, company, aggregate_key="k", **columns))
 
 
 @worker(

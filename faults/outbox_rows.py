@@ -41,11 +41,27 @@ def overtakes_a_locked_row(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("drain_lane", "AND e.id NOT IN (SELECT r.id FROM locked r)", "AND false"))
 
 
+@worker(
+    "A row overtakes an older one of its key that another session has locked, where another tenant's row waits.",
+    lambda p: _overtakes_a_locked_row(p),
+    ("drill/outbox/follower-of-a-locked-row",),
+    names=("locked a row before them",),
+)
+def takes_another_tenants_row_for_the_first(settings: WorkerSettings) -> WorkerParts:
+    ours = "AND e.id NOT IN (SELECT r.id FROM locked r)"
+    anybodys = "e.processed_at IS NULL AND e.dead_at IS NULL AND e.aggregate_key = k.aggregate_key"
+    return altered_worker(settings, ("drain_lane", ours, f"{ours} OR {anybodys}"))
+
+
 def _overtakes_a_locked_row(probe: Probe) -> bool:
-    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+    """Whether it does, while a row of another tenant waits, whose id is less."""
+    with probe.tenant() as one, probe.tenant() as two, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+        neighbour, company = sorted((one, two))
+        key = f"witness {company}"
         probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
-        head = put(probe, company, aggregate_key="k")
-        follower = put(probe, company, aggregate_key="k")
+        head = put(probe, company, aggregate_key=key)
+        follower = put(probe, company, aggregate_key=key)
+        put(probe, neighbour, aggregate_key=key, next_attempt_at=probe.value("SELECT now() + interval '1 hour'"))
         other.execute("SELECT FROM event_outbox WHERE event_id = %s FOR UPDATE", (head,))
         probe.rows("UPDATE agent_controls SET agents_paused = false WHERE company_id = %s", company)
         put(probe, company)  # wakes the worker

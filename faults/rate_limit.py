@@ -241,15 +241,25 @@ def proxy_is_charged(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), client_ip=twin)
 
 
-def _passed_on(probe: Probe, forwarded: str) -> str:
+@service(
+    "Of the headers of a trusted proxy only the last is read: where it names a proxy, all clients share one limit.",
+    lambda p: _passed_on(p, "203.0.113.1", _PROXY) == _PROXY,
+    (f"{LIMIT}/behind-a-trusted-proxy",),
+    names=("passed on",),
+)
+def last_header_of_a_proxy(settings: Settings) -> Parts:
+    def twin(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+        return client_ip(peer, forwarded[-1:], trusted)
+
+    return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+def _passed_on(probe: Probe, *forwarded: str) -> str:
     """The address to which a call of the proxy that the stack trusts is charged."""
     with probe.tenant() as company, httpx.Client(transport=httpx.HTTPTransport(local_address=_PROXY)) as proxy:
         body = json.dumps({"company_id": company, "dry_run": True}).encode()
-        headers = {
-            "Content-Type": "application/json",
-            "X-Transbot-Signature": probe.sign(body),
-            "X-Forwarded-For": forwarded,
-        }
+        headers = [("Content-Type", "application/json"), ("X-Transbot-Signature", probe.sign(body))]
+        headers += [("X-Forwarded-For", value) for value in forwarded]
         proxy.post(f"{probe.environ['BASE_URL']}/dlq-replay", content=body, headers=headers)
         key = str(probe.value("SELECT key FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%"))
         return key.split(":", 2)[2]

@@ -14,9 +14,10 @@ import psycopg
 from faults.altered import AlteredDatabase, altered_worker
 from faults.catalogue import service, worker
 from faults.probe import runs
+from replay_service import surface
 from replay_service.audit import RefusalLog
 from replay_service.composition import build_parts
-from replay_service.database import QUERIES
+from replay_service.database import QUERIES, Database, _hung_up
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.worker import process
@@ -228,3 +229,32 @@ def no_reconnect(settings: WorkerSettings) -> WorkerParts:
 
     vars(process)["keep_at"] = once
     return build_worker_parts(settings)
+
+
+@service(
+    "A connection that the database has ended is never given back: after as many as the pool has there is none.",
+    runs("faults.recovery:lost_connections_stay_lent"),
+    ("drill/recovery/service-sessions-ended",),
+    names=("sessions were ended",),
+)
+def lost_connections_stay_lent(settings: Settings) -> Parts:
+    database = _Forgetful(settings)
+    return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
+
+
+class _Forgetful(Database):
+    async def _living(self, timeout_s: float) -> Connection:
+        while _hung_up(conn := await self._pool.getconn(timeout_s)):
+            await conn.close()
+        return conn
+
+
+@service(
+    "Where the database cannot be reached, a replay is answered as an error of the service.",
+    runs("faults.recovery:an_outage_is_called_an_error"),
+    ("drill/identity/not-ready-without-database",),
+    names=("503",),
+)
+def an_outage_is_called_an_error(settings: Settings) -> Parts:
+    vars(surface)["is_outage"] = lambda _error: False
+    return build_parts(settings)

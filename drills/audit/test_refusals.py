@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import Minter
@@ -174,6 +176,38 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
     counted = [r for r in rows if isinstance(r["metadata"], dict) and "count" in r["metadata"]]
     assert len(counted) == len(rows), "a row of rate-limited refusals has no metadata.count"
     scene.seen.count(6)
+
+
+@pytest.mark.waits(65)
+@drill("drill/audit/burst-is-counted", covers=("I02",), deep=True)
+def test_burst_is_counted(scene: Scene) -> None:
+    """The rows of a burst of rate-limited replays say, when their minute is over, how many were refused: each once.
+
+    A count that is lost, or grows by itself, makes an attack of a slip, or a slip of an attack.
+    """
+    company, burst = scene.company(), 6
+    for _ in range(current().limit("calls")):
+        scene.run(company, dry_run=True)
+    for _ in range(burst):
+        scene.replay(company, 429, "rate_limited", dry_run=True)
+    began = scene.minutes()
+    # clocks that differ make it one more: the next minute has begun for all of them
+    scene.until_true(lambda: began() > 2 or _counted(scene, company) >= burst, within_s=70)
+    # what is left of a minute may be written by whoever is refused next; that one's own row may come later still
+    scene.replay(company, 429, "rate_limited", dry_run=True)
+    scene.until_true(lambda: _counted(scene, company) >= burst, within_s=PATIENCE_S)
+    counted = _counted(scene, company)
+    scene.seen.value(counted, burst + 1, "refusals")
+    assert burst <= counted <= burst + 1, (
+        f"{burst} refusals by the limit at once, and one a minute later, are {counted} in the counts of their rows"
+    )
+    scene.seen.count(burst)
+
+
+def _counted(scene: Scene, company: str) -> int:
+    """How many refusals by the limit are on record."""
+    found = [r["metadata"] for r in _refusals(scene, company, "rate_limited")]
+    return sum(int(m["count"]) for m in found if isinstance(m, dict) and str(m.get("count")).isdigit())
 
 
 @drill("drill/audit/bad-requests-leave-no-row", covers=("I02",))

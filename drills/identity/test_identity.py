@@ -12,6 +12,7 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import Control
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import contract_path
+from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import Severity, Where
@@ -177,9 +178,11 @@ def _ready(target: Target) -> int:
     deep=True,
 )
 def test_not_ready_without_database(scene: Scene) -> None:
-    """With the database cut, /readyz says no while /healthz says yes; when it is back, /readyz says yes again.
+    """With the database cut, /readyz says no while /healthz says yes, and a replay is refused as unavailable; when it
+    is back, /readyz says yes again.
 
-    A readiness that is always yes sends requests where none can be answered; one that stays no never recovers.
+    A readiness that is always yes sends requests where none can be answered; one that stays no never recovers. Whoever
+    is told of an error of the service does not ask again.
     """
     scene.seen.require(scene.target.control, "the gate did not start this stack: its database cannot be cut")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
@@ -188,6 +191,7 @@ def test_not_ready_without_database(scene: Scene) -> None:
         control.kill("postgres")
         cut = scene.until_true(lambda: _ready(scene.target) not in {200, 0}, within_s=6.0)
         alive = scene.http.send(Request("GET", "/healthz")).status
+        scene.replay(new_id("company"), 503, "unavailable")
     assert cut, "/readyz still says 200 six seconds after the database was killed"
     assert alive == 200, f"/healthz answers {alive} without a database; due: 200, for the process is alive"
     scene.seen.count(2)

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from drills.workbench.checks import DELIVERS, SQL
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
 from gates.deployment.database import execute
@@ -100,15 +100,22 @@ def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None
 
 @drill("drill/outbox/follower-of-a-locked-row", covers=("K11", "K05"), severity=Severity.WARN)
 def test_follower_of_a_locked_row(scene: Scene) -> None:
-    """While another relay is at work on a row, and has it locked, the later rows of its key do not overtake it.
+    """While another relay is at work on a row, and has it locked, the later rows of its key do not overtake it,
+    whatever waits of another tenant under the same key.
 
     A relay that skips what others have locked takes the second row of a key for the first.
     """
-    company, other = scene.company("a"), scene.company("b")
+    # a relay may look at rows by tenant, and then the other one comes first
+    other, company = sorted((scene.company("a"), scene.company("b")))
+    keys = (new_key(), new_key())
     scene.pause(company)
-    heads = [event for key in "ps" for event in scene.write_outbox(company, 1, aggregate_key=key)]
-    followers = scene.write_outbox(company, 1, aggregate_key="p")
-    followers += scene.write_outbox(company, 1, aggregate_key="s", payload=SCRIPTED)
+    heads = [event for key in keys for event in scene.write_outbox(company, 1, aggregate_key=key)]
+    followers = scene.write_outbox(company, 1, aggregate_key=keys[0])
+    followers += scene.write_outbox(company, 1, aggregate_key=keys[1], payload=SCRIPTED)
+    later = scene.value("select now() + interval '1 hour'")
+    for key in keys:
+        scene.write_outbox(other, 1, aggregate_key=key, attempts=1, next_attempt_at=later)
+        scene.write_outbox(company, 1, aggregate_key=key)
     with scene.transaction() as relay:
         execute(relay, "select from public.event_outbox where event_id = any(%s::uuid[]) for update", heads)
         scene.pause(company, on=False)
@@ -164,26 +171,29 @@ def test_replay_waits_for_its_key(scene: Scene) -> None:
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
-    head = scene.write_outbox(company, 1, claimed_until=later, attempts=1, aggregate_key="k")
-    event = new_id("event")
-    scene.tenants.add_items(company, 1, event_id=event, aggregate_key="k")
-    run = str(scene.run(company, max=1)["replay_run_id"])
-    # by either of the paths that a relay may have for events
-    after = scene.write_outbox(company, 1, payload=SCRIPTED, aggregate_key="k")
-    after += scene.write_outbox(company, 1, aggregate_key="k")
+    # by either of the paths that a relay may have for events, each under a key of its own
+    kinds: dict[str, dict[str, Any]] = {"p": {}, "s": {"payload": SCRIPTED}}
+    held = {"claimed_until": later, "attempts": 1}
+    heads = [e for key in kinds for e in scene.write_outbox(company, 1, aggregate_key=key, **held)]
+    items = [new_id("event") for _ in kinds]
+    rows = [{"event_id": item, "aggregate_key": key} for item, key in zip(items, kinds, strict=True)]
+    scene.tenants.add_rows(company, rows)
+    run = str(scene.run(company, max=2)["replay_run_id"])
+    after = [e for key, kind in kinds.items() for e in scene.write_outbox(company, 1, aggregate_key=key, **kind)]
     scene.passes_by(company, 3)
-    early = scene.effects([event, *after])
-    assert not early, f"{len(early)} of an item and two events had their effect before an older event of their key"
-    scene.rows("update public.event_outbox set claimed_until = %s where event_id = %s", later, event)
-    _let_claims_run_out(scene, head)
-    scene.delivered(head)
+    early = scene.effects([*items, *after])
+    assert not early, f"{len(early)} of two items and two events had their effect before an older event of their key"
+    scene.rows("update public.event_outbox set claimed_until = %s where event_id = any(%s::uuid[])", later, items)
+    _let_claims_run_out(scene, heads)
+    scene.delivered(heads)
     scene.passes_by(company, 3)
     early = scene.effects(after)
     assert not early, f"{len(early)} of two events had their effect before an older replayed one of their key"
-    _let_claims_run_out(scene, [event])
-    scene.delivered([event, *after])
+    _let_claims_run_out(scene, items)
+    scene.delivered([*items, *after])
     scene.ended(run)
-    scene.in_order([*head, event, *after])
+    for triple in zip(heads, items, after, strict=True):
+        scene.in_order(list(triple))
 
 
 @drill("drill/outbox/expired-claim-is-taken-up", covers=("K05", "K06"))

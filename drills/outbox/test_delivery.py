@@ -351,8 +351,9 @@ def test_status_of_an_event(scene: Scene) -> None:
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     scene.pause(company, on=False)
     scene.delivered([event])
-    scene.until(lambda: _status(scene, company, event).get("effect_at"), "effect_at of the event")
+    first = scene.until(lambda: _status(scene, company, event).get("effect_at"), "effect_at of the event")
     done = _status(scene, company, event)
+    assert done["effect_at"] == first, f"effect_at of one effect is {first}, and then {done['effect_at']}"
     assert done.get("committed_at"), "the event has no committed_at"
     times = (done["committed_at"], done["effect_at"])
     ordered = scene.value(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from functools import partial
 
-from drills.recovery.breakage import kill_all, processes, request_drill, terminate_waiting_for
+from drills.recovery.breakage import kill_all, processes, request_drill, terminate_backends, terminate_waiting_for
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import Connection, backend_of, execute
@@ -14,6 +15,9 @@ from gates.deployment.requests import Answer
 from gates.evidence import Where
 
 HELD_S = 3.0
+SERVICE = "replay_service"
+ENDINGS_S, MOST_SESSIONS, BACK_S = 10.0, 60, 15.0
+"""For so long, and so many, sessions of the service are ended; after so long it must have new ones."""
 
 
 def _outcome(future: Future[Answer]) -> int:
@@ -69,6 +73,32 @@ def test_replay_session_ended(scene: Scene) -> None:
         _whole_or_nothing(scene, company, key, _outcome(running))
 
 
+@request_drill("drill/recovery/service-sessions-ended", covers=("D11", "K18"), where=Where.STAGING)
+def test_service_sessions_ended(scene: Scene) -> None:
+    """A service whose idle database sessions are ended, again and again, answers as before.
+
+    Each failover ends them all; a pool that counts the lost ones as lent is empty after a few, until somebody restarts.
+    """
+    company, ended = scene.company(), 0
+    scene.emit(company, control=True)
+    deadline = time.monotonic() + ENDINGS_S
+    while ended < MOST_SESSIONS and time.monotonic() < deadline:
+        ended += scene.until_true(lambda: _idle(scene) > 0, within_s=0.5) and terminate_backends(scene, SERVICE)
+        scene.http.send(scene.event_request(company))  # whatever the answer is: it finds out
+    scene.seen.require(ended, f"no session of {SERVICE} was found to end")
+    scene.seen.details["sessions ended"] = ended
+    answers = partial(scene.http.send, scene.event_request(company))
+    assert scene.until_true(lambda: answers().status == 202, within_s=BACK_S), (
+        f"after {ended} of its database sessions were ended the service answers {answers().status}; due: 202"
+    )
+    scene.delivered([str(scene.emit(company)["event_id"])])
+    scene.seen.count(ended)
+
+
+def _idle(scene: Scene) -> int:
+    return scene.number("select count(*) from pg_stat_activity where usename = %s and state = 'idle'", SERVICE)
+
+
 @request_drill("drill/recovery/service-killed-in-a-replay", covers=("D11", "L11"), where=Where.REFERENCE)
 def test_service_killed_in_a_replay(scene: Scene) -> None:
     """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
@@ -92,8 +122,8 @@ def test_service_killed_in_a_replay(scene: Scene) -> None:
 
 def _settled(scene: Scene) -> bool:
     """Whether no session of the service is in a transaction: PostgreSQL has seen that its client is gone."""
-    ask = "select count(*) from pg_stat_activity where usename = 'replay_service' and xact_start is not null"
-    return scene.number(ask) == 0
+    ask = "select count(*) from pg_stat_activity where usename = %s and xact_start is not null"
+    return scene.number(ask, SERVICE) == 0
 
 
 @request_drill("drill/recovery/event-session-ended", covers=("K02", "K03"), where=Where.REFERENCE)

@@ -29,6 +29,7 @@ V2_FLAG = "security.signing_v2_required"
 SAME_EFFECT = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
 """
+FAILED_TASK = SAME_EFFECT.replace("completed", "failed")
 EVENTS = "select count(*) from public.events e where e.id = %s"
 HALF_AN_EVENT = f"""
 {EVENTS} and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
@@ -97,7 +98,8 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/flags/direct-effect-with-its-event", covers=("K03",))
 def test_direct_effect_with_its_event(scene: Scene) -> None:
-    """An event that takes the direct path is there with its effect or not at all, also while the effect must wait.
+    """An event that takes the direct path is there with its effect or not at all, also while the effect must wait, or
+    where a task of the event is there that failed.
 
     Of two transactions the second is lost when the service is killed in between: an event without its effect.
     """
@@ -117,7 +119,11 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
     assert not early, "an event was accepted before it was written: whoever is killed in between loses it"
     written = scene.number(EVENTS, event)
     scene.seen.require(waits or written, "the event neither waited for the effect's row nor was it written")
-    scene.seen.count()
+    failed = new_id("event")
+    scene.rows(FAILED_TASK, company, failed)
+    scene.emit(company, event_id=failed)
+    assert scene.effects([failed]), "an accepted event of the direct path, whose task had failed before, has no effect"
+    scene.seen.count(2)
 
 
 @drill("drill/flags/direct-path-fails-as-a-whole", needs=AGENT, covers=("K03", "H01"), severity=Severity.WARN)

@@ -8,7 +8,6 @@ must pass on a clean deployment, once after every few. A look that saw nothing a
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -87,11 +86,8 @@ class MutantCampaign:
         ordered = sorted(mutants, key=lambda m: m.is_schema)
         known = [m for m in ordered if m.key in self.equivalents]
         new = [m for m in ordered if m.key not in self.equivalents]
-        left: deque[Mutant] = deque(known)
-        self._on_lanes(
-            [new[i : i + GROUP] for i in range(0, len(new), GROUP)], lambda lane, some: lane.group(some, left)
-        )
-        self._on_lanes(companies(sorted(left, key=lambda m: m.is_schema), COMPANY), _Lane.company)
+        self._on_lanes([new[i : i + GROUP] for i in range(0, len(new), GROUP)], _Lane.group)
+        self._on_lanes(companies(known, COMPANY), _Lane.company)
 
     def _on_lanes(self, groups: Sequence[Sequence[Mutant]], show: Callable[[_Lane, Sequence[Mutant]], None]) -> None:
         def work(number: int, waiting: Iterator[Sequence[Mutant]], over: IsOver) -> None:
@@ -102,6 +98,7 @@ class MutantCampaign:
                 lane = _Lane(self, bench, looker, number, over)
                 for group in waiting:
                     show(lane, group)
+                lane.companies(1)
 
         share_out(self.lanes, groups, self.over, work)
 
@@ -131,10 +128,22 @@ class _Lane:
     over: Callable[[], bool]
     _is_spoilt: bool = field(default=False, init=False)
     """The database is one of a mutant's migrations."""
+    _left: list[Mutant] = field(default_factory=list, init=False)
+    """What the nearest checks did not kill, and no others have seen."""
 
-    def group(self, mutants: Sequence[Mutant], left: deque[Mutant]) -> None:
-        """Show each of these to what is nearest; what survives that is left for a company."""
-        left.extend(self._each(mutants, self._nearest))
+    def group(self, mutants: Sequence[Mutant]) -> None:
+        """Show each of these to what is nearest; what survives that, to all as soon as it makes a company: a proof that
+        is ended early leaves few of which it knows half.
+        """
+        self._left += self._each(mutants, self._nearest)
+        self.companies(COMPANY)
+
+    def companies(self, least: int) -> None:
+        """Show what is left in companies, of so many at least."""
+        while len(self._left) >= least:
+            some, self._left = self._left[:COMPANY], self._left[COMPANY:]
+            for one in companies(sorted(some, key=lambda m: m.is_schema), COMPANY):
+                self.company(one)
 
     def company(self, mutants: Sequence[Mutant]) -> None:
         """Show these in one deployment: what nobody sees of them there, nobody sees. Else show each of them to what did

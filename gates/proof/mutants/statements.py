@@ -11,7 +11,7 @@ OPPOSITES: dict[type[ast.cmpop], str] = {
     ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
 }  # fmt: skip
 SWAPPED_CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
-SAYS_A_TIME = ("_s", "_ms", "timeout", "interval", "size", "count")
+SAYS_A_TIME = ("_s", "_ms", "timeout", "interval", "size", "count", "connections")
 """Ends of names whose number may be any: how long, how often, how many at once."""
 
 
@@ -37,7 +37,7 @@ def changes(text: str) -> Iterator[Edit]:
                 yield place.put(node, "delete", "pass")
             case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
                 yield place.put(node, "delete", "pass")
-            case ast.If() | ast.While() | ast.IfExp():
+            case ast.If() | ast.While() | ast.IfExp() if not (_says_a_change(node.test) or _logs(node.test)):
                 yield place.put(node.test, "negate", f"(not ({place.text(node.test)}))")
             case ast.comprehension(ifs=tests):
                 for test in tests:
@@ -74,6 +74,8 @@ def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) ->
     yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(node))
     if not body or yields or node.name in {"__init__", "main"} or node.returns is None:
         return
+    if len(body) == 1 and isinstance(body[0], ast.Expr):  # to leave before it is to delete it
+        return
     answers = {"None": ["return"], "bool": ["return True", "return False"]}.get(ast.unparse(node.returns), [])
     if answers and isinstance(body[0], ast.Pass | ast.Return) and answers[0] == "return":
         return
@@ -100,14 +102,24 @@ def _numbers(place: _Places) -> Iterator[Edit]:
             yield place.put(constant, "constant", str(constant.value + 1))
 
 
-def _logs(node: ast.stmt) -> bool:
-    """Whether the statement writes to a log, which no gate reads."""
+def _says_a_change(test: ast.expr) -> bool:
+    """Whether another operator turns the condition round: a comparison for its opposite, true for false."""
+    match test:
+        case ast.Compare(ops=[operator]):
+            return type(operator) in OPPOSITES
+        case _:
+            return isinstance(test, ast.Constant)
+
+
+def _logs(node: ast.AST) -> bool:
+    """Whether it writes to a log, or asks for one, which no gate reads."""
     return any(isinstance(n, ast.Name) and n.id in {"_LOG", "_note", "sys"} for n in ast.walk(node))
 
 
 def _counts(node: ast.BinOp) -> bool:
     """Whether both sides may be numbers."""
-    sides = [n for n in ast.walk(node) if isinstance(n, ast.Constant | ast.JoinedStr | ast.List | ast.Tuple | ast.Dict)]
+    known = ast.Constant | ast.JoinedStr | ast.List | ast.Tuple | ast.Dict | ast.Set
+    sides = [n for n in ast.walk(node) if isinstance(n, known)]
     return all(isinstance(n, ast.Constant) and isinstance(n.value, int | float) for n in sides)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +73,30 @@ def test_statements_comparisons_and_conditions_of_python_are_changed_one_at_a_ti
     assert len(found["return"]) == 2
     for one in statements.changes(MODULE):
         ast.parse(MODULE[: one.start] + one.new + MODULE[one.end :])
+
+
+TWICE = """
+def look(parts: Parts) -> None:
+    parts.note(1)
+
+def see(parts: Parts, used: int) -> None:
+    while True:
+        if used == 0:
+            return
+        if _LOG.isEnabledFor(20):
+            _LOG.info("seen")
+        used -= 1
+"""
+
+
+def test_no_two_operators_make_the_same_of_a_statement() -> None:
+    """A comparison turned round is its opposite, a call that is all of a function is deleted; logs are nobody's."""
+    found = made(TWICE, statements.changes(TWICE))
+    assert found.pop("compare") == ["used == 0 => (used != 0)"]
+    assert found.pop("delete") == ["parts.note(1) => pass", "used -= 1 => pass"]
+    assert found.pop("constant") == ["True => False", "0 => 1"]
+    assert len(found.pop("return")) == 1
+    assert not found
 
 
 def test_clauses_of_a_query_are_dropped_and_its_comparisons_changed() -> None:
@@ -223,6 +249,25 @@ def campaign(tmp_path: Path, why: str = "") -> MutantCampaign:
     known = {MUTANT.key: why} if why else {}
     policy = Policy((), TargetKind.STAGING, "r")
     return MutantCampaign(never, policy, (), tmp_path, RunScope(), known)  # type: ignore[arg-type]
+
+
+def test_what_the_nearest_left_is_shown_to_all_as_soon_as_it_makes_a_company(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proof that is ended early has shown to everything nearly all that it has begun with."""
+    shown: list[str] = []
+
+    def each(_lane: object, some: list[Mutant], _looks: object) -> list[Mutant]:
+        shown.append(f"{len(some)} near")
+        return some
+
+    home = "gates.proof.mutants.campaign"
+    monkeypatch.setattr(f"{home}._Lane._each", each)
+    monkeypatch.setattr(f"{home}._Lane.company", lambda _lane, some: shown.append(f"{len(some)} to all"))
+    monkeypatch.setattr(f"{home}.Looker", lambda *_: SimpleNamespace(close=lambda: None))
+    one = dataclasses.replace(campaign(tmp_path), open_bench=lambda _kind: nullcontext(), lanes=1)  # type: ignore[arg-type]
+    one.run(drawn([m for m in mutants() if not m.is_schema], 20, "seed"))
+    assert shown == ["8 near", "8 near", "12 to all", "4 near", "8 to all"]
 
 
 def saw(decision: Decision | None, *killers: str, **more: object) -> Seen:
