@@ -26,7 +26,8 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9]\d\d)")
+"""Of a response; what comes before one (100 Continue, 103 Early Hints) is none (RFC 9110, 15.2)."""
 
 
 @dataclass(frozen=True, slots=True)

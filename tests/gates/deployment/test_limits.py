@@ -172,6 +172,12 @@ def test_a_raw_exchange_ends_as_well(name: str) -> None:
     assert len(answer.text) < 2_000_000
 
 
+def test_what_comes_before_an_answer_is_none() -> None:
+    """The raw door counts responses; a hint that comes before one (RFC 8297) is none."""
+    with saying(lambda: iter([b"HTTP/1.1 103 Early Hints\r\n\r\n", OK, b"Content-Length: 0\r\n\r\n"])) as url:
+        assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == (200,)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "X-GZIP"])
 def test_a_packed_answer_is_read(encoding: str) -> None:
     """We ask for none, and read one that is packed all the same."""
