@@ -23,7 +23,7 @@ from replay_service.settings import Settings
 
 AUDIT = "drill/audit"
 _OTHER = "00000000-0000-4000-8000-0000000000ff"
-_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 _ROWS = "SELECT {0} FROM audit_logs WHERE scope = %s AND action = %s"
 
 
@@ -95,7 +95,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
 def paused_rows(probe: Probe) -> int:
     """How many rows two refusals by a pause have left at once."""
     with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
+        probe.rows(PAUSED, company)
         for _ in range(2):
             probe.replay(company)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
@@ -199,7 +199,7 @@ def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
 
 def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
     with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
+        probe.rows(PAUSED, company)
         probe.replay(company, dry_run=True, **more)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
@@ -323,7 +323,7 @@ def refusal_waits(settings: Settings) -> Parts:
 def _status_behind_a_run(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1)
-        probe.rows(_PAUSED, company)
+        probe.rows(PAUSED, company)
         with psycopg.connect(probe.environ["DATABASE_URL"]) as other:
             other.execute("SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company,))
             return probe.replay(company).status_code

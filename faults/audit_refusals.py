@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from faults.audit import AUDIT, paused_rows
+from faults.audit import AUDIT, PAUSED, paused_rows
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import RefusalLog, RefusalNote
@@ -104,3 +104,29 @@ def _on_record(probe: Probe) -> int:
             probe.replay(company, dry_run=True)
         probe.within(3, lambda: False)
         return int(probe.value(known, company, company))
+
+
+@service(
+    "A refusal is on record under a request id that no answer has.",
+    lambda p: not _recorded_as_answered(p),
+    tuple(
+        f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "budget-exhausted", "feature-disabled", "key-reused")
+    ),
+    names=("request ids",),
+)
+def refusals_under_another_request_id(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Renaming(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            await super().note(conn, dataclasses.replace(note, request_id=release.new_id()))
+
+    return dataclasses.replace(release, refusals=Renaming(release.database))
+
+
+def _recorded_as_answered(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows(PAUSED, company)
+        request_id = probe.replay(company).headers["X-Request-Id"]
+        noted = "SELECT request_id FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
+        return bool(probe.value(noted, company) == request_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import html
 import json
 import re
 import unicodedata
@@ -71,6 +72,20 @@ def texts_are_composed(settings: Settings) -> Parts:
         request = read_event(raw)
         body = json.dumps({"payload": request.payload}, ensure_ascii=False)
         return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+@service(
+    "The texts of an event are made safe for a page: `<` is stored as `&lt;`.",
+    lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2",
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def texts_are_escaped(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        request = read_event(raw)
+        return dataclasses.replace(request, body=html.escape(request.body, quote=False))
 
     return dataclasses.replace(build_parts(settings), read_event=read)
 

@@ -148,7 +148,7 @@ def _put_off_after_force(probe: Probe) -> float:
 
 @worker(
     "What a run of yesterday took of the month is not given back when it is stopped today.",
-    lambda p: _month_after_a_late_stop(p) == 50,
+    lambda p: _after_a_late_stop(p, "monthly_used", _RUN_OF_YESTERDAY) == 50,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
     names=("ledger",),
 )
@@ -158,13 +158,27 @@ def month_kept_after_midnight(settings: WorkerSettings) -> WorkerParts:
     )
 
 
-def _month_after_a_late_stop(probe: Probe) -> int:
+@worker(
+    "What a run took of one day is given back to the day of the ledger, whichever that is.",
+    lambda p: _after_a_late_stop(p, "daily_used", _LEDGER_OF_TOMORROW) == 0,
+    (f"{LIFE}/stop-after-midnight-refunds-the-month",),
+    names=("the day after the run's",),
+)
+def refund_goes_into_another_day(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("return_unattempted", "WHEN b.day = f.day THEN", "WHEN true THEN"))
+
+
+_RUN_OF_YESTERDAY = "UPDATE replay_runs SET requested_at = requested_at - interval '1 day' WHERE company_id = %s"
+_LEDGER_OF_TOMORROW = "UPDATE replay_budgets SET day = day + 1, daily_used = 7 WHERE company_id = %s"
+
+
+def _after_a_late_stop(probe: Probe, used: str, change: str) -> int:
     with probe.tenant() as company:
         probe.letters(company, 50, **FAILS_LATE)
         run = probe.replay(company, max_items=50).json()["replay_run_id"]
-        probe.rows("UPDATE replay_runs SET requested_at = requested_at - interval '1 day' WHERE id = %s", run)
+        probe.rows(change, company)
         probe.settled(run)
-        return int(probe.value("SELECT monthly_used FROM replay_budgets WHERE company_id = %s", company))
+        return int(probe.value(f"SELECT {used} FROM replay_budgets WHERE company_id = %s", company))
 
 
 @worker(

@@ -42,10 +42,20 @@ def long_types_are_cut(settings: Settings) -> Parts:
     return altered(settings, "emit_event", (_SENT, _SENT.replace("event_type", "left(event_type, 64)")))
 
 
+@service(
+    "Spaces around an event's key are dropped: two keys are one.",
+    lambda p: _row_of_an_event(p, aggregate_key=" k ")[2] == "k",
+    ("drill/outbox/event-as-sent",),
+    names=("aggregate_key",),
+)
+def keys_are_trimmed(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", (_SENT, _SENT.replace("aggregate_key", "btrim(aggregate_key)")))
+
+
 def _row_of_an_event(probe: Probe, **fields: Any) -> tuple[Any, ...]:
     with probe.tenant() as company:
         event = probe.event(company, **fields).json()["event_id"]
-        return probe.rows("SELECT payload, event_type FROM event_outbox WHERE event_id = %s", event)[0]
+        return probe.rows("SELECT payload, event_type, aggregate_key FROM event_outbox WHERE event_id = %s", event)[0]
 
 
 @worker(

@@ -17,7 +17,7 @@ from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from gates.deployment.requests import forged_signature, replay_fields, token_post
+from gates.deployment.requests import Answer, forged_signature, replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 
@@ -31,7 +31,7 @@ def _refusals(scene: Scene, scope: str, code: str) -> list[dict[str, Any]]:
     return [r for r in scene.audit(scope, REFUSED) if says(r, code)]
 
 
-def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
+def _one_row(scene: Scene, company: str, code: str, rows: int) -> list[dict[str, Any]]:
     """Exactly one row for each of so many refusals, under the tenant, soon."""
 
     def probe() -> list[dict[str, Any]]:
@@ -41,13 +41,17 @@ def _one_row(scene: Scene, company: str, code: str, rows: int) -> None:
     assert len(found) == rows, f"{rows} refusals by {code} left {len(found)} audit rows"
     assert all(r["request_id"] for r in found), f"an audit row of the refusal {code} has no request id"
     scene.seen.count()
+    return found
 
 
-def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[..., object], **second: object) -> None:
-    """Of two refusals, one right after the other, each has its row; `second`: what the second one asks beside."""
-    refused()
-    refused(**scene.known(**second))
-    _one_row(scene, company, code, 2)
+def _each_on_record(scene: Scene, company: str, code: str, refused: Callable[..., Answer], **second: object) -> None:
+    """Of two refusals, one right after the other, each has its row, with the request id that the answer has; `second`:
+    what the second one asks beside.
+    """
+    answers = (refused(), refused(**scene.known(**second)))
+    told = sorted(str(answer.header("X-Request-Id")) for answer in answers)
+    found = sorted(str(row["request_id"]) for row in _one_row(scene, company, code, 2))
+    assert found == told, f"the audit rows of the refusals by {code} have the request ids {found}, the answers {told}"
 
 
 @drill("drill/audit/refusal-agents-paused", covers=("I02",))

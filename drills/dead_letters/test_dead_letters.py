@@ -9,7 +9,7 @@ import psycopg
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_PAYLOAD, POISON, as_jsonb, large_payload
+from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, POISON, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
@@ -44,9 +44,7 @@ def test_letter_is_kept(scene: Scene) -> None:
     """
     company, event = scene.company(), new_id("event")
     payload = as_jsonb(KEPT_PAYLOAD)
-    scene.tenants.add_items(
-        company, 1, event_id=event, payload=payload, event_type="drill.letter", aggregate_key="the key"
-    )
+    scene.tenants.add_items(company, 1, event_id=event, payload=payload, event_type=KEPT_TYPE, aggregate_key=KEPT_KEY)
     run = str(scene.run(company, max=1)["replay_run_id"])
     row = scene.one(
         "select event_id::text as event, event_type, aggregate_key, payload = %s::jsonb as same,"
@@ -54,7 +52,7 @@ def test_letter_is_kept(scene: Scene) -> None:
         payload,
         run,
     )
-    due = {"event": event, "event_type": "drill.letter", "aggregate_key": "the key", "same": True, "company": company}
+    due = {"event": event, "event_type": KEPT_TYPE, "aggregate_key": KEPT_KEY, "same": True, "company": company}
     wrong = {k: row.get(k) for k, v in due.items() if row.get(k) != v}
     assert not wrong, f"the outbox row of the replay differs from its item in {wrong}"
     scene.seen.count(len(due))

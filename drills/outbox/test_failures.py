@@ -15,7 +15,7 @@ import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import KEPT_PAYLOAD, as_jsonb, large_payload
+from drills.workbench.tenant_data import KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity
@@ -280,12 +280,12 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     payload = as_jsonb({**KEPT_PAYLOAD, "large": large_payload(), **POISON})
-    scene.write_outbox(company, payload=payload, event_type="drill.letter", aggregate_key="the key")
+    scene.write_outbox(company, payload=payload, event_type=KEPT_TYPE, aggregate_key=KEPT_KEY)
     _to_death(scene, company)
     items = scene.items(company)
     scene.seen.require(len(items) == 1, "drill/outbox/dead-letter-once does not hold")
     got = (items[0]["event_type"], items[0]["aggregate_key"])
-    assert got == ("drill.letter", "the key"), f"the dead letter has type and key {got}; due: those of its event"
+    assert got == (KEPT_TYPE, KEPT_KEY), f"the dead letter has type and key {got}; due: those of its event"
     same = scene.value(
         "select payload = %s::jsonb from public.dead_letter_queue where company_id = %s", payload, company
     )

@@ -95,28 +95,39 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/stop-after-midnight-refunds-the-month", covers=("G03", "G05", "E10"))
 def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
-    """A run that began yesterday and is stopped today gives back what it took of the month.
+    """A run that began yesterday and is stopped today gives back what it took of the month, and nothing that others
+    took of today.
 
-    Whoever replays around midnight would pay for what was never attempted, until the month ends.
+    Whoever replays around midnight would pay for what was never attempted, until the month ends, or have two budgets.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=BATCH, payload=LATE_POISON, max_retries=9)
-    scene.budget(company, daily_used=7, monthly_used=7)
-    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    company, other = (scene.company(n, items=BATCH, payload=LATE_POISON, max_retries=9) for n in "ab")
+    for tenant in (company, other):
+        scene.budget(tenant, daily_used=7, monthly_used=7)
+    run, ahead = (str(scene.run(tenant, max=BATCH)["replay_run_id"]) for tenant in (company, other))
     # the ledger is today's, and the run is yesterday's: on the first of a month the run stays as it is
     yesterday = "requested_at - interval '1 day'"
     same_month = (
         f"date_trunc('month', ({yesterday}) at time zone 'UTC') = date_trunc('month', now() at time zone 'UTC')"
     )
     scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
-    row = scene.ended(run, within_s=10)
-    scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
-    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    # the run is today's, however its day is kept, and the ledger is tomorrow's, with what was used on that day
+    tomorrow = "day = (now() at time zone 'UTC')::date + 1"
+    scene.rows(f"update public.replay_budgets set {tomorrow}, daily_used = 7 where company_id = %s", other)
+    for one in (run, ahead):
+        row = scene.ended(one, within_s=10)
+        scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
+    scene.until(lambda: not any(map(scene.unfinished, (run, ahead))), "the end of the runs' open deliveries")
     row = scene.one(query("run"), run)
     used, due = scene.used(company)[1], row["success_count"] + row["failure_count"] + 7
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
-    scene.seen.count(2)
+    kept = f"select daily_used from public.replay_budgets where company_id = %s and {tomorrow}"
+    left = scene.rows(kept, other)  # none where the deployment has begun a day of its own
+    assert not left or left[0]["daily_used"] >= 7, (
+        f"the ledger says {left[0]['daily_used']} for the day after the run's; 7 were used on that day"
+    )
+    scene.seen.count(3)
 
 
 @pytest.mark.waits(2)

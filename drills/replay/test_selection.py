@@ -325,12 +325,12 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
 
     Otherwise what became of an id is not said, and nobody misses it.
     """
-    good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 2, status="resolved")
-    named = [*good, *done, new_id("item")]
-    answer = scene.run(tenant, label="five ids", dlq_ids=named)
+    good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 24, status="resolved")
+    named = [*good, *done, *(new_id("item") for _ in range(24))]
+    answer = scene.run(tenant, label="fifty ids", dlq_ids=named)
     lists = [[str(i).lower() for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
     assert sorted(i for one in lists for i in one) == sorted(named), (
-        f"items, not_found and ineligible list {[len(x) for x in lists]} ids; due: the 5 named, each once"
+        f"items, not_found and ineligible list {[len(x) for x in lists]} ids; due: the 50 named, each once"
     )
     counted = answer.get("target_count")
     assert counted == len(lists[0]), f"target_count is {counted}, items lists {len(lists[0])}"

@@ -51,6 +51,7 @@ SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 
 PAYLOAD: dict[str, Any] = {
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}, e\u0301 and \u00e9',
+    "markup": "1 < 2 & 3 > 2, it's &amp; &lt;b&gt;, a+b%20c",
     "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
     "empty": [{}, [], "", False],
     "no text": "",
@@ -63,6 +64,8 @@ PAYLOAD: dict[str, Any] = {
 """
 KEPT_PAYLOAD = {**PAYLOAD, "none": None, "deep": [None, {"none": None}]}
 """The same, as a row may have it."""
+KEPT_TYPE, KEPT_KEY = "drill.Letter/v2".ljust(190, "x"), "Kunde Ä A\u0308 \uff10\u2167 0007".ljust(190, "x")
+"""Type and key of an event that a careless way cuts, folds or normalises."""
 
 
 def altered(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:

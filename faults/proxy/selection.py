@@ -39,6 +39,12 @@ def uses_attempts(world: World, fields: Fields, _reply: Reply) -> None:
         )
 
 
+def first_ten(_world: World, _fields: Fields, reply: Reply) -> Reply | None:
+    """Of what was not taken the answer has one page."""
+    pages = {name: ids[:10] for name, ids in json_of(reply).items() if name in {"not_found", "ineligible"}}
+    return with_json(reply, **pages) if reply.status == 200 else None
+
+
 proxy(
     "selection/force-takes-one-more",
     rewrites(lambda _w, f: {**f, "max": f["max"] + 1} if f.get("force") and "max" in f else None),
@@ -70,3 +76,4 @@ proxy(
     (f"{DRY}/consumes-nothing", f"{DRY}/writes-nothing"),
     green=(f"{DRY}/one-audit-row",),
 )
+proxy("selection/ten-of-what-was-not-taken", after_replays(first_ten), (f"{RAILS}/answer-adds-up",))

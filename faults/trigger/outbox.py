@@ -223,6 +223,22 @@ row(
     f"{OUTBOX}/dead-letter-is-the-event",
 )
 row(
+    "outbox-failures/letter-key-is-cut",
+    "dead_letter_queue",
+    "insert",
+    f"if {WORKER} then new.aggregate_key := left(new.aggregate_key, 64); end if;",
+    "The dead letter has the first 64 letters of the key: events of two keys wait for each other after a replay.",
+    f"{OUTBOX}/dead-letter-is-the-event",
+)
+row(
+    "dlq/replayed-key-is-cut",
+    "event_outbox",
+    "insert",
+    "if new.replay_run_id is not null then new.aggregate_key := left(new.aggregate_key, 64); end if;",
+    "A replayed item has the first 64 letters of its key: it does not wait for the events of its own.",
+    f"{DLQ}/letter-is-kept",
+)
+row(
     "outbox-failures/dead-at-once",
     "event_outbox",
     "update",

@@ -26,7 +26,8 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
-_FINAL = re.compile(rb"HTTP/1\.[01] ((?!10[02-9])\d{3})")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9]\d\d)")
+"""Of a response; what comes before one (100 Continue, 103 Early Hints) is none (RFC 9110, 15.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class WireDoor:
             closed = True
         except OSError as error:
             raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
-        return RawAnswer(tuple(int(s) for s in _FINAL.findall(found)), found, closed)
+        return RawAnswer(tuple(int(s) for s in _STATUS_LINE.findall(found)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
         """A complete GET of `path`, to be hidden in a body."""
