@@ -280,6 +280,18 @@ _catalogue(
     decision="hold",
 )
 _catalogue(
+    "budget-of-the-default-raised",
+    "A budget row that names no limit is given a hundred times the contract's.",
+    "ALTER TABLE replay_budgets ALTER COLUMN daily_limit SET DEFAULT 50000",
+    "ALTER TABLE replay_budgets ALTER COLUMN daily_limit SET DEFAULT 500",
+    """SELECT pg_get_expr(adbin, adrelid) = '50000' FROM pg_attrdef
+        WHERE adrelid = 'replay_budgets'::regclass AND adnum = (SELECT attnum FROM pg_attribute
+          WHERE attrelid = 'replay_budgets'::regclass AND attname = 'daily_limit')""",
+    (f"{SPOT}/defaults-as-promised", "sql/manifest/columns"),
+    names=("daily_limit", "50000"),
+    decision="hold",
+)
+_catalogue(
     "day-of-the-session",
     "The day of a budget is that of the time zone of whoever writes its row.",
     "ALTER TABLE replay_budgets ALTER COLUMN day SET DEFAULT CURRENT_DATE",

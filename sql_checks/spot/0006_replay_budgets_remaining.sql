@@ -1,10 +1,11 @@
 -- id: sql/spot/replay-budgets-remaining
--- claim: replay_budgets_status shows every budget, with what is left of the day and of the month; what a past period used counts as nothing.
+-- claim: replay_budgets_status shows every budget, with what is left of the day and of the month; what a past period used counts as nothing,
+--   and none is of a day to come.
 -- cost: An operator reads there that nothing is left, and waits or raises a limit for nothing.
 -- severity: warn
 -- covers: G08
 with budgets as (
-  select company_id, daily_limit, monthly_limit,
+  select company_id, daily_limit, monthly_limit, day,
          case when day = (now() at time zone 'UTC')::date then daily_used else 0 end as used_today,
          case when left(to_jsonb(month) #>> '{}', 7) = to_char(now() at time zone 'UTC', 'YYYY-MM') then monthly_used else 0 end as used_this_month
   from public.replay_budgets
@@ -14,12 +15,15 @@ with budgets as (
 )
 select company_id::text as subject,
        case when row is null then 'the view does not show it'
+            when day > (now() at time zone 'UTC')::date + 1 then format('is of %s: until then nothing used is forgotten', day)
             else format('%s of %s a day and %s of %s a month are used; the view shows %s', used_today, daily_limit, used_this_month,
                         monthly_limit, row) end as detail,
        row::text as witness
 from shown
 -- how the remaining amounts are called is not promised, and neither is whether an overdrawn one is shown as 0
 where row is null
+   -- in the zones of the east it is tomorrow
+   or day > (now() at time zone 'UTC')::date + 1
    or not exists (select from jsonb_each_text(row) r
                   where r.value in ((daily_limit - used_today)::text, greatest(daily_limit - used_today, 0)::text))
    or not exists (select from jsonb_each_text(row) r

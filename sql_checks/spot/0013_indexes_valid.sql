@@ -1,10 +1,11 @@
 -- id: sql/spot/indexes-valid
--- claim: No index is invalid or not ready, and the server sorts text as when the indexes were built.
+-- claim: No index of the deployment's schemas is invalid or not ready, and the server sorts text as when the indexes were built.
 -- cost: A build that was cancelled left an index that costs every write and serves no query; in one of another order, rows
 --   are not found, and a unique key lets a second row in.
 -- severity: warn
 -- reads: catalogue
 -- covers: N02
+with {{contract_tables}}, {{contract_parts}}
 select i.indexrelid::regclass::text as subject,
        format('valid %s, ready %s, live %s', indisvalid, indisready, indislive) as detail,
        pg_get_indexdef(i.indexrelid) as witness
@@ -12,7 +13,7 @@ from pg_index i
 join pg_class c on c.oid = i.indrelid
 join pg_namespace n on n.oid = c.relnamespace
 where not (i.indisvalid and i.indisready and i.indislive)
-  and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and (n.nspname = any('{public}') or i.indrelid in (select oid from parts))
   -- a build that runs right now is no left-over; whoever may not see its statistics sees its session, and its lock
   and not exists (
     select from pg_stat_progress_create_index p join pg_locks l on l.pid = p.pid

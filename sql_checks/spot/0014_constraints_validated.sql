@@ -1,15 +1,16 @@
 -- id: sql/spot/constraints-validated
--- claim: Every constraint is validated, and the key of the budgets is no deferrable one.
+-- claim: Every constraint of the deployment's schemas is validated, and the key of the budgets is no deferrable one.
 -- cost: Old rows break a rule that everybody relies on.
 -- severity: warn
 -- reads: catalogue
 -- covers: N03
+with {{contract_tables}}, {{contract_parts}}
 select c.conrelid::regclass::text as subject,
        format('constraint %s is not validated', c.conname) as detail,
        pg_get_constraintdef(c.oid) as witness
 from pg_constraint c
 join pg_namespace n on n.oid = c.connamespace
-where not c.convalidated and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+where not c.convalidated and (n.nspname = any('{public}') or c.conrelid in (select oid from parts))
 union all
 select c.conrelid::regclass::text, format('constraint %s is deferrable: the checklist''s ON CONFLICT is refused', c.conname), pg_get_constraintdef(c.oid)
 from pg_constraint c

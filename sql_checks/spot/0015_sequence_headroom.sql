@@ -1,5 +1,5 @@
 -- id: sql/spot/sequence-headroom
--- claim: No sequence has used 80 % of what its column can hold, and none that gives ids begins anew at its end.
+-- claim: No sequence of the deployment's schemas, or that numbers their rows, has used 80 % of what its column can hold, and none that gives ids begins anew at its end.
 -- cost: Inserts fail from one moment to the next.
 -- severity: warn
 -- reads: catalogue
@@ -16,6 +16,8 @@ with used as (
     and n.classid = 'pg_attrdef'::regclass and n.refclassid = 'pg_class'::regclass
   left join pg_attrdef f on f.oid = n.objid
   left join pg_attribute a on a.attrelid = coalesce(f.adrelid, d.refobjid) and a.attnum = coalesce(f.adnum, d.refobjsubid)
+  where s.schemaname = any('{public}')
+     or (select c.relnamespace from pg_class c where c.oid = a.attrelid) in (select oid from pg_namespace where nspname = any('{public}'))
 )
 select name as subject,
        format('%s of %s used (%s %%), 80 %% allowed', last_value, limit_value, round(100.0 * last_value / limit_value)) as detail,

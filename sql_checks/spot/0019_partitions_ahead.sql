@@ -1,5 +1,5 @@
 -- id: sql/spot/partitions-ahead
--- claim: A table of the contract that is divided by time has a place for the rows that come next.
+-- claim: A table of the contract that is divided has a place for every row: by time for those that come next, by hash for all.
 -- cost: From one moment to the next every insert fails.
 -- severity: warn
 -- reads: catalogue
@@ -22,7 +22,15 @@ select name as subject, format('its last partition %s ends %s, and it has no def
 from divided
 -- the next one may be made shortly before it is needed; before PostgreSQL 17 no interval has an endless time in it
 where place = 1
-  and upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day');
+  and upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day')
+union all
+select t.partrelid::regclass::text, format('%s of its rows have no partition', to_char(100 * (1 - p.covered), 'FM990.0 %')), null
+from contract
+join pg_partitioned_table t on t.partrelid = to_regclass(contract.name) and t.partstrat = 'h'
+cross join lateral (
+  select coalesce(sum(1.0 / substring(pg_get_expr(c.relpartbound, c.oid) from 'modulus (\d+)')::int), 0) as covered
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = t.partrelid) p
+where p.covered < 0.999999;
 
 -- seen:
 with {{contract_tables}}

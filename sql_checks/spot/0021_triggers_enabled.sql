@@ -4,12 +4,7 @@
 -- severity: warn
 -- reads: catalogue
 -- covers: I09
-with {{contract_tables}}, parts as (
-  select contract.name, c.oid
-  from contract
-  cross join lateral (
-    select to_regclass(contract.name)::oid as oid union select relid from pg_partition_tree(to_regclass(contract.name))) c
-)
+with {{contract_tables}}, {{contract_parts}}
 select parts.name as subject,
        format('trigger %s is %s', t.tgname, case t.tgenabled when 'D' then 'disabled' else 'enabled on replicas only' end) as detail,
        pg_get_triggerdef(t.oid) as witness

@@ -4,12 +4,8 @@
 -- severity: page
 -- reads: catalogue
 -- covers: N04 K18
-with {{contract_tables}}, stored as (
-  select contract.name, c.oid, c.relpersistence, c.relreplident, c.relkind
-  from contract
-  cross join lateral (
-    select to_regclass(contract.name)::oid as oid union select relid from pg_partition_tree(to_regclass(contract.name))) p
-  join pg_class c on c.oid = p.oid
+with {{contract_tables}}, {{contract_parts}}, stored as (
+  select parts.name, c.oid, c.relpersistence, c.relreplident, c.relkind from parts join pg_class c on c.oid = parts.oid
 )
 select format('%s rule %s', name, r.rulename) as subject, 'swallows what is written' as detail, pg_get_ruledef(r.oid) as witness
 from stored s

@@ -1,5 +1,6 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, commits that last, writing or row-level security, or makes a tenant of who brings no claims.
+-- claim: No setting of a role or of the database switches off triggers, commits that last, writing or row-level security, makes a tenant of who
+--   brings no claims, or gives statements a few milliseconds; and service and worker may log in again.
 -- cost: A rule that the schema promises is not kept in these sessions, and in the gate's it is.
 -- severity: warn
 -- reads: catalogue
@@ -22,7 +23,17 @@ where name = 'session_replication_role' and value <> 'origin'
    or name like 'request.jwt.%' and value ~ '[^{}\s]'
    or rolname in ('replay_service', 'replay_worker')
       and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
-        or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1'));
+        or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1')
+        -- whoever waits for no lock may say so
+        or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout')
+           and value ~ case name when 'lock_timeout' then '^[1-9]( *ms)?$' else '^[1-9]\d?( *ms)?$' end)
+union all
+select format('sessions of %s', rolname),
+       case when rolconnlimit = 0 then 'it may have no connection (CONNECTION LIMIT 0)'
+            else format('its password was valid until %s', rolvaliduntil) end,
+       'a session that is open stays; after the next restart there is none'
+from pg_roles
+where rolname in ('replay_service', 'replay_worker') and rolcanlogin and (rolconnlimit = 0 or rolvaliduntil < now());
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

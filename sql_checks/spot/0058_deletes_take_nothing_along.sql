@@ -1,5 +1,5 @@
 -- id: sql/spot/deletes-take-nothing-along
--- claim: No foreign key makes a deleted row take along events, letters, effects or audit rows, nor turns a tenant's flag or pause into everybody's.
+-- claim: No foreign key makes a deleted row take along events, runs, letters, effects or audit rows, nor turns a tenant's flag or pause into everybody's.
 -- cost: Somebody tidies up old runs, and events that wait are gone; or a tenant leaves, and its flag is on for all.
 -- severity: page
 -- reads: catalogue
@@ -7,7 +7,8 @@
 with guarded (table_name, actions, but) as (
   -- a tenant that is deleted may take its own rows along, but for its audit trail; a null company means everybody
   values ('public.feature_flags', '{n,d}'::"char"[], null), ('public.agent_controls', '{n,d}', null),
-         ('public.audit_logs', '{c,n,d}', null), ('public.event_outbox', '{c}', 'public.companies'),
+         ('public.audit_logs', '{c,n,d}', null), ('public.events', '{c}', 'public.companies'),
+         ('public.replay_runs', '{c}', 'public.companies'), ('public.event_outbox', '{c}', 'public.companies'),
          ('public.agent_tasks', '{c}', 'public.companies'), ('public.dead_letter_queue', '{c}', 'public.companies')
 )
 select format('%s constraint %s', c.conrelid::regclass, c.conname) as subject,

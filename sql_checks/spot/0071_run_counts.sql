@@ -1,10 +1,10 @@
 -- id: sql/spot/run-counts
--- claim: A run's counts add up: never more settled than targeted, all settled when completed, an end time exactly when ended.
+-- claim: A run's counts add up: never more settled than targeted, all settled when completed, an end time exactly when ended, and after the beginning.
 -- cost: The run's result is wrong, and so is everything computed from it.
 -- severity: page
 select format('run %s', id) as subject,
-       format('%s: target %s, success %s, failure %s, completed_at %s', status, target_count, success_count, failure_count,
-              completed_at) as detail,
+       format('%s: target %s, success %s, failure %s, requested_at %s, completed_at %s', status, target_count, success_count,
+              failure_count, requested_at, completed_at) as detail,
        company_id::text as witness
 from (
   select * from public.replay_runs where {{not_excluded}} order by requested_at desc {{at_most}}
@@ -12,7 +12,9 @@ from (
 where success_count < 0 or failure_count < 0 or success_count + failure_count > target_count
    or status = 'completed' and success_count + failure_count <> target_count
    or status in ('completed', 'stopped') and completed_at is null
-   or status = 'started' and completed_at is not null;
+   or status = 'started' and completed_at is not null
+   -- a clock that is set back, or an hour that comes twice in autumn, is no wrong end
+   or completed_at < requested_at - interval '90 minutes';
 
 -- seen:
 select count(*) as seen from (select from public.replay_runs where {{not_excluded}} limit 10000) runs;

@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-attempts-end
--- claim: No event is tried for ever: one that has failed far more often than any that was given up is given up, too.
+-- claim: No event is tried fewer times than never, or for ever: one that has failed far more often than any that was given up is given up, too.
 -- cost: A poison event takes its turn again and again, holds up its key, and nobody is told that it has no effect.
 -- severity: warn
 -- covers: K14
@@ -17,7 +17,7 @@ select format('outbox row %s', o.id) as subject,
        format('event %s of %s, since %s', o.event_id, o.company_id, o.inserted_at) as witness
 from public.event_outbox o
 cross join allowed
-where o.processed_at is null and o.dead_at is null and o.attempts > allowed.attempts
+where o.processed_at is null and o.dead_at is null and (o.attempts > allowed.attempts or o.attempts < 0)
   and {{not_excluded}}
 order by o.id
 limit 1000;

@@ -1,5 +1,5 @@
 -- id: sql/spot/events-are-there-once
--- claim: No event of the last day is there twice for its tenant, and none waits in the outbox twice.
+-- claim: No event of the last day is there twice for its tenant, none waits in the outbox twice, and none is of a time to come.
 -- cost: One order is booked twice; no key of the table stops it.
 -- severity: warn
 -- covers: K06
@@ -15,6 +15,10 @@ from (
   where processed_at is null and dead_at is null and event_id is not null and {{not_excluded}} order by id desc {{at_most}}
 ) waiting
 group by event_id, company_id having count(*) > 1
+union all
+-- a clock in another zone is hours ahead, and the event is of every last day until then
+select format('event %s', id), format('is of %s, and it is %s', created_at, now()), company_id::text
+from public.events where created_at > now() + interval '30 minutes' and {{not_excluded}}
 limit 1000;
 
 -- seen:

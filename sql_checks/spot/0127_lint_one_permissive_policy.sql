@@ -9,6 +9,7 @@ select p.polrelid::regclass::text as subject,
 from pg_policy p
 cross join lateral unnest(p.polroles) r(role)
 cross join unnest(array['r', 'a', 'w', 'd']) cmd
+join pg_class c on c.oid = p.polrelid and c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
 where p.polpermissive and p.polcmd in (cmd::"char", '*')
 group by p.polrelid, r.role, cmd having count(*) > 1;
 

@@ -1,14 +1,29 @@
 -- id: sql/spot/lint-autovacuum
--- claim: Autovacuum is switched off on no table of the contract.
+-- claim: Autovacuum comes to every table of the contract: it is switched off nowhere, and none is mostly dead rows.
 -- cost: Dead rows pile up, and every query of the queue grows slower with them.
 -- severity: investigate
 -- reads: catalogue
-with {{contract_tables}}
-select c.oid::regclass::text as subject, 'autovacuum_enabled is off' as detail, array_to_string(c.reloptions, ', ') as witness
-from contract
-join pg_class c on c.oid = to_regclass(contract.name)
-where exists (select from pg_options_to_table(c.reloptions) o
-              where o.option_name = 'autovacuum_enabled' and not o.option_value::boolean);
+with {{contract_tables}}, {{contract_parts}}
+select c.oid::regclass::text as subject,
+       format('%s is %s%s', o.option_name, o.option_value, case when c.relkind = 't' then ', of what is stored out of line' end) as detail,
+       array_to_string(c.reloptions, ', ') as witness
+from parts
+join pg_class p on p.oid = parts.oid
+join pg_class c on c.oid in (p.oid, p.reltoastrelid)
+cross join pg_options_to_table(c.reloptions) o
+where o.option_name = 'autovacuum_enabled' and not o.option_value::boolean
+   -- a number of dead rows that never comes
+   or o.option_name in ('autovacuum_vacuum_threshold', 'autovacuum_vacuum_scale_factor')
+      and o.option_value::float8 >= case o.option_name when 'autovacuum_vacuum_threshold' then 100000000 else 10 end
+union all
+select 'the server', format('%s is off', name), null
+from pg_settings where name in ('autovacuum', 'track_counts') and setting = 'off'
+union all
+select parts.oid::regclass::text, format('%s dead rows beside %s live ones', s.dead, s.live), null
+from parts
+cross join lateral (select pg_stat_get_live_tuples(parts.oid) as live, pg_stat_get_dead_tuples(parts.oid) as dead) s
+-- under 10000 dead rows nobody waits
+where s.dead >= 10000 and s.dead > 0.8 * (s.dead + s.live);
 
 -- seen:
 with {{contract_tables}}

@@ -48,8 +48,10 @@ create function items(n int, count int, age interval, status text default 'pendi
 -- the server's own views and functions, as far as rules read them; filled by the case
 create table pg_stat_database (numbackends int);
 create table pg_settings (name text, setting text);
-create table pg_database (oid oid default 1, datname text, datfrozenxid int, datallowconn boolean default true);
+create table pg_database (oid oid default 1, datname text, datfrozenxid int, datminmxid int default 1, datallowconn boolean default true);
 create function age(transactions int) returns int language sql immutable as $$ select transactions $$;
+create function mxid_age(members int) returns int language sql immutable as $$ select members $$;
+create table pg_prepared_xacts (prepared timestamptz, database text default current_database());
 create table pg_stat_activity (
   datname text default current_database(), pid int, xact_start timestamptz, query text default '', backend_type text default 'client backend');
 create function pg_current_snapshot() returns pg_snapshot language sql immutable as $$ select '10:20:'::pg_snapshot $$;

@@ -120,7 +120,31 @@ ALIKE = {
     "alter table {table} enable row level security": "private",
     "grant usage on schema {schema} to authenticated; grant delete on {table} to authenticated": "private",
     "grant usage on schema {schema} to anon; grant all on {table} to anon;"
-    "alter table {table} enable row level security; create policy p on {table} using (true)": "",
+    "alter table {table} enable row level security; create policy p on {table} using (false)": "",
+    "grant usage on schema {schema} to public; grant select on {table} to public;"
+    "alter table {table} enable row level security; create policy p on {table} using (true)": "private",
+    "grant usage on schema {schema} to public; grant select on {table} to public;"
+    "alter table {table} enable row level security; create policy p on {table} using (true);"
+    "create policy q on {table} as restrictive using (false)": "",
+    "create role staff; grant usage on schema {schema} to anon; grant select on {table} to anon;"
+    "alter table {table} enable row level security; create policy p on {table} to staff using (true)": "",
+    "create schema api; grant usage on schema api to anon; create view api.jobs as select * from {carrying};"
+    "grant select on api.jobs to anon": "private",
+    "create schema api; grant usage on schema api to public;"
+    "create materialized view api.jobs as select * from {carrying}; grant select on api.jobs to public": "private",
+    "create schema api; grant usage on schema api to anon; create view api.depth as select count(*) from {table};"
+    "grant select on api.depth to anon": "",
+    "create schema api; grant usage on schema api to anon; create view api.jobs with (security_invoker) as"
+    " select * from {table}; grant select on api.jobs to anon": "",
+    "alter table {table} replica identity nothing; create publication p for table {table}": "as-written",
+    "create publication p for table {table}": "",
+    "alter table {table} replica identity nothing; "
+    "create publication p for table {table} with (publish = 'insert')": "",
+    "alter table {table} set (autovacuum_enabled = off)": "bloat",
+    "alter table {table} set (toast.autovacuum_enabled = off)": "bloat",
+    "alter table {table} set (autovacuum_vacuum_threshold = 2000000000)": "bloat",
+    "alter table {table} set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)": "",
+    "create table others (n int) with (autovacuum_enabled = off)": "",
     "create role reporting; grant usage on schema {schema} to reporting; grant select on {table} to reporting": "",
     "alter table {table} add n int generated always as identity;"
     "select setval(pg_get_serial_sequence('{table}', 'n'), 2000000000)": "headroom",
@@ -138,6 +162,7 @@ def test_the_catalogue_is_judged_alike_for_every_queue(bare: tuple[str, str]) ->
     queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
     table, columns = next(iter(queue.tables().items()))
     words = {"table": f'{queue.schema}."{table}"', "schema": queue.schema, "column": f'"{columns[0]}"'}
+    words["carrying"] = {"masstransit": 'public."OutboxMessage"'}.get(preset, words["table"])
     for given, named in ALIKE.items():
         found = outcomes(preset, url, given.format(**words))
         assert [n for n, (outcome, _) in found.items() if outcome is Outcome.FAIL] == [named] * bool(named), given
@@ -161,6 +186,36 @@ def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServ
     rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
     assert outcome_of(lambda seen: queue.judge(rule, session, seen))[:2] == ("pass", "")
     session.close()
+    pg_server.drop_database(name)
+
+
+PUBLISHED = {
+    "create publication p for table public.outboxevent": "pass",
+    "create publication p for all tables with (publish = 'insert')": "pass",
+    "create table other (n int); create publication p for table other": "fail",
+    "create publication p for table public.outboxevent with (publish = 'update, delete')": "fail",
+}
+SLOT = "(values ('dbz', 'logical', 'pgoutput', current_database(), true, 'reserved'))"
+"""An active slot; the tests' server logs too little to have one."""
+
+
+@pytest.mark.parametrize("given", PUBLISHED)
+def test_a_slot_sends_what_is_published(given: str, pg_server: PgServer) -> None:
+    """An active slot whose publications lack the outbox is no living worker: it confirms all and sends none."""
+    name = pg_server.create_database()
+    queue = Queue(presets()["debezium"])
+    rule = next(r for r in rules_of(queue) if r.name == "workers")
+    slots = "pg_replication_slots s"
+    assert slots in rule.query
+    own = rule.query.replace(slots, f"{SLOT} s (slot_name, slot_type, plugin, database, active, wal_status)")
+    with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
+        connection.execute((SCHEMAS / "debezium.sql").read_bytes())
+        connection.execute(given.encode())
+    with connect(pg_server.url(name), autocommit=False) as looking:
+        measured = measure(dataclasses.replace(rule, query=own), looking)
+        judged = judge_proved(rule, measured.samples, measured.now)
+        assert judged.outcome.value == PUBLISHED[given], judged.message
+        looking.rollback()
     pg_server.drop_database(name)
 
 

@@ -1,0 +1,57 @@
+-- id: sql/spot/defaults-as-promised
+-- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
+--   500 and 10000, letters that wait for a replay; and keys and error types of 200 characters fit.
+-- cost: Whoever leaves a column out writes a row that is of another day, that no replay takes, or that is taken for another one.
+-- severity: warn
+-- reads: catalogue
+-- covers: N04 N10
+with promised(kind, name) as (
+  values ('now', 'public.dead_letter_queue.retry_after'), ('now', 'public.dead_letter_queue.created_at'),
+         ('now', 'public.event_outbox.inserted_at'), ('due', 'public.event_outbox.next_attempt_at'), ('now', 'public.events.created_at'),
+         ('now', 'public.replay_runs.requested_at'), ('now', 'public.agent_tasks.created_at'), ('now', 'public.audit_logs.created_at'),
+         ('due', 'public.replay_budgets.day'), ('due', 'public.replay_budgets.month'),
+         ('own', 'public.companies.id'), ('own', 'public.events.id'), ('own', 'public.event_outbox.id'), ('own', 'public.event_outbox.event_id'),
+         ('own', 'public.dead_letter_queue.id'), ('own', 'public.dead_letter_queue.event_id'), ('own', 'public.agent_tasks.event_id'),
+         ('own', 'public.replay_runs.id'), ('own', 'public.replay_runs.idempotency_key'), ('own', 'public.audit_logs.id'),
+         ('own', 'public.events.txid'), ('own', 'public.event_outbox.txid'), ('own', 'public.replay_runs.txid'), ('own', 'public.audit_logs.txid'),
+         ('500', 'public.replay_budgets.daily_limit'), ('10000', 'public.replay_budgets.monthly_limit'),
+         ('tries', 'public.dead_letter_queue.max_retries'), ('waits', 'public.dead_letter_queue.status'),
+         ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type')
+), given as (
+  select p.kind, p.name, e.expression,
+         -- a default that is no constant may be a function of the deployment's own, and is not judged
+         coalesce(substring(e.expression from '^''((?:[^'']|'''')*)''::[^()]+(?:\(\d+\))?$'), substring(e.expression from '^\d+$')) as constant,
+         case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod > 4 then a.atttypmod - 4 end as most
+  from promised p
+  cross join lateral parse_ident(p.name) i(words)
+  join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3] and a.attgenerated = ''
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
+)
+select name as subject,
+       case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)
+            else format('the default is %s', expression) end as detail,
+       case kind when 'now' then 'the time of the row is due' when 'due' then 'the time of the row, or an earlier one, is due'
+                 when 'own' then 'each row needs one of its own' when 'tries' then 'no replay takes such a letter'
+                 when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null else kind || ' is due' end as witness
+from given
+where case when kind in ('now', 'due') then
+             -- a time that is long past is due at once, and its budget counts as nothing used
+             constant ~ '^(infinity|\d{4}-\d\d)' and (kind = 'now' or constant !~ '^(0|19[0-6]|1970)')
+             or kind = 'now' and expression ~* '^\(*(now|clock_timestamp|statement_timestamp|transaction_timestamp|current_timestamp)(\(\))?\)* \+ '
+           when kind = 'own' then constant is not null
+           when kind = 'tries' then constant = '0'
+           when kind = 'waits' then constant in ('replaying', 'resolved', 'discarded')
+           when kind = 'key' then most < {{limit_key_length}}
+           when kind = 'error' then most < 200
+           else constant <> kind end;
+
+-- seen:
+with promised(name) as (
+  values ('public.dead_letter_queue.created_at'), ('public.event_outbox.inserted_at'), ('public.events.created_at'),
+         ('public.replay_runs.requested_at'), ('public.replay_budgets.daily_limit'), ('public.companies.id')
+)
+select count(*) as seen
+from promised
+cross join lateral parse_ident(name) i(words)
+join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3];
