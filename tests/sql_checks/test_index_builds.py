@@ -10,12 +10,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.deployment.database import sql
 from sql_checks.fingerprint import read_kind
-from sql_checks.spotfile import SPOT
+from sql_checks.spotfile import SPOT, read_spot
 from tests.waiting import until
 
-VIOLATIONS = sql(SPOT / "0013_indexes_valid.sql").partition("-- seen:")[0]
+VIOLATIONS = read_spot(SPOT / "0013_indexes_valid.sql").violations
 INVALID = "select indexrelid::regclass::text as subject from pg_index where not indisvalid"
 INVALID += " and indrelid = 'public.companies'::regclass"
 CANCEL = "select pg_cancel_backend(pid) from pg_stat_progress_create_index where datname = current_database()"
