@@ -21,6 +21,7 @@ from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
 from gates.deployment.clock import Clock
 from gates.deployment.connection import Answering
+from gates.deployment.dialect.signature import timed_by
 from gates.deployment.kept import keeping
 from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.target import Target
@@ -99,8 +100,10 @@ def sources(target: Target) -> Iterator[Sources]:
 
 @pytest.fixture(scope="session")
 def clock(http: HttpDoor) -> Clock:
-    """The target's clock in whole seconds, as its Date header shows it; ours where it shows none."""
-    return Clock(http)
+    """The target's clock in whole seconds, as its Date header shows it; ours where it shows none. It signs, too."""
+    made = Clock(http)
+    timed_by(made.now)
+    return made
 
 
 @pytest.fixture(scope="session")
