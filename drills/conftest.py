@@ -189,7 +189,7 @@ def lease(request: pytest.FixtureRequest, target: Target, run_id: str) -> Iterat
         yield given
         return
     held, mark = take_lease(target.database_url, run_id, shared=True)
-    yield term_of(mark)
+    yield term_of(mark, target.database_url)
     if held is not None:
         held.release()
 

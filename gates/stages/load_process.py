@@ -114,7 +114,7 @@ def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease 
     if options.keep_tenants and not options.whole_run:
         return None
     lease, mark = take_lease(target.database_url, plan["run"])
-    plan["lease"] = mark + plan["lease"][1:]
+    plan["lease"] = term_of(mark, target.database_url)
     return lease
 
 
