@@ -5,14 +5,13 @@ A tenant is removed when its check ends, however it ends; what a late delivery w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from drills.workbench.bench import Bench, Guard, Sources
-from drills.workbench.credentials import Clock, Minter, Signer
+from drills.workbench.credentials import Minter, Signer
 from drills.workbench.database import SqlDoor, query
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
@@ -20,7 +19,9 @@ from drills.workbench.turns import TOGETHER, WAITS, Crew
 from gates import disk
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.client import HttpDoor
+from gates.deployment.clock import Clock
 from gates.deployment.connection import Answering
+from gates.deployment.dialect.signature import timed_by
 from gates.deployment.kept import keeping
 from gates.deployment.leftovers import take_lease, term_of
 from gates.deployment.target import Target
@@ -99,8 +100,10 @@ def sources(target: Target) -> Iterator[Sources]:
 
 @pytest.fixture(scope="session")
 def clock(http: HttpDoor) -> Clock:
-    """The target's clock in whole seconds, as its Date header shows it; ours where it shows none."""
-    return Clock.measure(http, time.time)
+    """The target's clock in whole seconds, as its Date header shows it; ours where it shows none. It signs, too."""
+    made = Clock(http)
+    timed_by(made.now)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +189,7 @@ def lease(request: pytest.FixtureRequest, target: Target, run_id: str) -> Iterat
         yield given
         return
     held, mark = take_lease(target.database_url, run_id, shared=True)
-    yield term_of(mark)
+    yield term_of(mark, target.database_url)
     if held is not None:
         held.release()
 

@@ -1,15 +1,26 @@
 """The program `gate`. Until its command line is read, an interrupt ends it at once and without a traceback."""
 
+import os
 import signal
+import sys
+from collections.abc import Sequence
 
 if (
     signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):  # a parent may have set it to be ignored: then leave it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from gates.cli import main
+from gates import cli
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Its exit code. With PYTHONINSPECT Python would ask for more at the end, and end with another: it starts anew."""
+    if os.environ.pop("PYTHONINSPECT", ""):
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
+    return cli.main(argv)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

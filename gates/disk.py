@@ -7,14 +7,19 @@ that the caller names may be a link, as may a file that is read; nothing that is
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import IO, Any
 
 MOST_BYTES = 256 * 1024 * 1024
 """Far above the evidence of the largest run."""
+LOCK_S = 30.0
+"""So long a lock is waited for: whoever holds it may be stopped."""
+POLL_S = 0.005
 _FRESH = ".new"
 
 
@@ -24,9 +29,14 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if found.st_size > most:
-            raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+        bounded(file.fileno(), path, most)
         return file.read(found.st_size)  # memory for all of what is asked for is taken at once
+
+
+def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
+    """Raise OSError where an open file has more than so many bytes."""
+    if os.fstat(file).st_size > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
@@ -73,6 +83,24 @@ def _direct(path: str, flags: int) -> int:
         return file
     os.close(file)
     raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def lock(file: int, path: Path, *, wait: bool = True) -> None:
+    """Lock an open file for as long as it is open. Raise BlockingIOError where another process has the lock, and had it
+    for LOCK_S if that is to be waited for.
+    """
+    within_s = LOCK_S if wait else 0.0
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                said = f"it was locked by another process for {within_s:.0f} s"
+                raise BlockingIOError(errno.EWOULDBLOCK, said, str(path)) from None
+            time.sleep(POLL_S)
+        else:
+            return
 
 
 def folder(path: Path) -> Path:

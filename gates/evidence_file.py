@@ -8,11 +8,9 @@ of `evidence/line-N`, and holds.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,8 +23,6 @@ from gates.text import foreign
 
 AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
-LOCK_S = 30.0
-POLL_S = 0.005
 BLOCK = 65_536
 SHOWN = 200
 """Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
@@ -75,25 +71,12 @@ def write_lines(path: Path, evidence: Sequence[Evidence], run: str = "") -> None
     try:
         with disk.opened(path, "a+b") as opened:
             file = opened.fileno()
-            _lock(file, path)
+            disk.lock(file, path)
             for one in evidence:
                 _append(file, {**({RUN: run} if run else {}), **one.to_json()})
     except OSError as error:
         said = f"{error}; allowed: {path}, which takes every line of evidence. See to its disk"
         raise Unwritten(said, (*evidence,)) from error
-
-
-def _lock(file: int, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{path} was locked by another process for {LOCK_S:.0f} s") from None
-            time.sleep(POLL_S)
-        else:
-            return
 
 
 def _append(file: int, members: Mapping[str, JsonValue]) -> None:

@@ -83,4 +83,5 @@ class RunRequest:
             dry_run=self.dry_run,
             flagless=policy.scope.is_queue,
             claims=tuple(claims),
+            since=seen.at if seen else "",
         )

@@ -89,7 +89,7 @@ class PlainRun:
             plan = plan_of(options, self.environment.runner, os.environ)
             if url:
                 lease, mark = take_lease(url, plan.run)
-                plan = replace(plan, lease=term_of(mark))
+                plan = replace(plan, lease=term_of(mark, url))
             self.result = run(plan, Path(options.results), os.environ, self._engine)
         except (ThresholdError, ValueError, OSError) as error:
             sys.stderr.write(f"no verdict: {error}\n")

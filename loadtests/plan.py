@@ -44,7 +44,7 @@ class LoadPlan:
     rps: requests a second of all processes together, 0: no limit. setup_s: what making the companies may take, 0: the
     same.
     baseline_url: the previous release, which gets the same calls at the same time; slower_percent, failed_percent: what
-    the release may be slower, and may fail more often.
+    the release may be slower, and may fail more often. clock_offset_s: how far the target's clock is before ours.
     `lease` goes into the names of the companies (see gates/deployment/leftovers.py): a mark, and epoch seconds. The run
     ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
@@ -97,6 +97,7 @@ class LoadPlan:
     release: str = ""
     slower_percent: float = 25.0
     failed_percent: float = 2.0
+    clock_offset_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
     @property

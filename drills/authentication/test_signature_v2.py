@@ -12,10 +12,11 @@ import pytest
 
 from drills.workbench.bench import Bench, let_in
 from drills.workbench.checks import SIGNED, Case, cases
-from drills.workbench.credentials import REPLAY, Clock
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
+from gates.deployment.clock import Clock
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow

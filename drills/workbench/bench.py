@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from drills.workbench.credentials import REPLAY, Clock, Signer, admin_token
+from drills.workbench.credentials import REPLAY, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.clock import Clock
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (

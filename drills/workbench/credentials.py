@@ -1,17 +1,17 @@
-"""The target's clock, and credentials good and bad: signatures by v1 and v2, tokens with any claims."""
+"""Credentials good and bad: signatures by v1 and v2, tokens with any claims."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
 from gates.checks.recorder import Unmet
 from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.clock import Clock
 from gates.deployment.credentials import good_claims
 from gates.deployment.dialect.current import current
 from gates.deployment.requests import BUSY, Request, is_of_another_company, mint_token, signed_post, signed_post_v2
@@ -20,8 +20,6 @@ from gates.deployment.target import Target
 REPLAY = "/dlq-replay"
 
 ASKED_AT_MOST = 3
-SKEW_LIMIT_S = 2.0
-"""A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
 
 
 class Missing:
@@ -32,28 +30,6 @@ class Missing:
 
 
 MISSING = Missing()
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The target's clock: ours plus an offset in seconds."""
-
-    ours: Callable[[], float]
-    offset_s: float = 0.0
-
-    @classmethod
-    def measure(cls, http: HttpDoor, ours: Callable[[], float]) -> Clock:
-        """Compare the Date header of one answer with our clock; no header, or a small difference, is no offset."""
-        try:
-            shown = parsedate_to_datetime(http.send(Request("GET", "/healthz")).header("date") or "")
-        except (NoAnswer, ValueError, TypeError):
-            return cls(ours)
-        offset = shown.timestamp() + 0.5 - ours()
-        return cls(ours, offset if abs(offset) > SKEW_LIMIT_S else 0.0)
-
-    def now(self) -> int:
-        """Unix seconds."""
-        return int(self.ours() + self.offset_s)
 
 
 @dataclass(frozen=True)

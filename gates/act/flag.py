@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class FlagState:
     """The rows of one flag as they were read; `percent` and `version` are those of the global row.
 
     overrides: at most MOST_OVERRIDES of them, those that are the least on; server: where they were read, where that is
-    known (`acting.server_of`).
+    known (`acting.server_of`); at: when they were read, by the server's own clock.
     """
 
     enabled: bool
@@ -50,6 +50,7 @@ class FlagState:
     version: int
     overrides: tuple[Override, ...] = ()
     server: str = ""
+    at: str = field(default="", compare=False)
 
     @property
     def shown(self) -> int:
@@ -58,11 +59,13 @@ class FlagState:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The global row; the overrides are looked at in the moment of a step alone."""
-        return {"enabled": self.enabled, "percent": self.percent, "version": self.version, "server": self.server}
+        members = ("enabled", "percent", "version", "server", "at")
+        return {name: getattr(self, name) for name in members}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FlagState:
-        return cls(data["enabled"], data["percent"], data["version"], server=str(data.get("server", "")))
+        server, at = (str(data.get(name, "")) for name in ("server", "at"))
+        return cls(data["enabled"], data["percent"], data["version"], server=server, at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Order:
     claims: the areas that the target was seen to keep, now or before, which the next gate reads;
     by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
     handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
-    flagless: the policy claims a queue alone, and no flag; since: when what is acted upon was begun to be judged.
+    flagless: the policy claims a queue alone, and no flag; since: when what is acted upon was begun to be judged, by
+    the clock that audit rows have.
     """
 
     plan: RolloutPlan
@@ -124,8 +128,9 @@ def look_at(database_url: str, flag: str) -> FlagState | None:
         return None
     try:
         with session(database_url, read_only=True) as connection:
+            at = str(rows(connection, "now", {})[0]["at"])
             found = look(connection, flag)
-            return replace(found, server=server_of(connection)) if found else None
+            return replace(found, server=server_of(connection), at=at) if found else None
     except UNREADABLE:
         return None
 

@@ -96,7 +96,7 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
     lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
     try:
         with borrowed(target.database_url) as connection:
-            tenants = Tenants(connection, run, on_create=on_create, lease=term_of(mark))
+            tenants = Tenants(connection, run, on_create=on_create, lease=term_of(mark, target.database_url))
             try:
                 return _counted_at_one(target, connection, tenants.create(label="sources"))
             finally:

@@ -35,9 +35,20 @@ _NAME = re.compile(
 """Of the load stage, and of the drills."""
 
 
-def term_of(mark: str) -> str:
-    """What goes into the names of companies that are made now: the mark of their run, and until when it may live."""
-    return f"{mark}{int(time.time()) + LEASE_S}"
+def term_of(mark: str, url: str = "") -> str:
+    """What goes into the names of companies that are made now: the mark of their run, and until when it may live, by
+    the clock of the database at `url`, which others go by; by ours where it does not say its time.
+    """
+    now = int(time.time())
+    if url:
+        with suppress(psycopg.Error), borrowed(url) as connection:
+            now = _now(connection)
+    return f"{mark}{now + LEASE_S}"
+
+
+def _now(connection: Connection) -> int:
+    """Epoch seconds by the database's clock."""
+    return int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))
 
 
 def name_of(run: str, mark: str, until: int, number: int, nonce: int) -> str:
@@ -144,7 +155,7 @@ def _sweep(connection: Answering, spare: str) -> list[str]:
     ours = _ours(execute(connection, _NAMED), spare)
     if not ours:
         return []
-    now = int(str(value(connection, "select extract(epoch from clock_timestamp())::bigint")))
+    now = _now(connection)
     removed: list[str] = []
     for run in sorted({one.run for one in ours}):
         removed += _sweep_run(connection, [one for one in ours if one.run == run], now)

@@ -19,6 +19,8 @@ from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
 
 EXIT_INTERNAL = 1
+NO_THREAD = "can't start new thread"
+"""What Python says where the limits of memory or of processes allow none."""
 PLACE = re.compile(r"(?P<file>[^\n:]{1,500}):(?P<line>[0-9]{1,9}):(?P<col>[0-9]{1,9}): ")
 """How an error names the line of a file that must be corrected."""
 STEP = "whether its change was made is not known: see `gate flags` and the audit rows"
@@ -80,7 +82,18 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
         console.warn(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")
         return CannotWork.exit_code
-    except Exception as error:  # noqa: BLE001  -- the last resort: say what to report, and never look like a verdict
-        console.warn(Terminal.document("".join(traceback.format_exception(error))))
-        console.warn(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
-        return EXIT_INTERNAL
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and NO_THREAD not in str(error):
+            return _internal(error, options, console)
+        said = str(error) or "there is no memory"
+        console.warn(f"gate {options.command}: {said}; allowed: memory and threads. Raise their limits")
+        return CannotWork.exit_code
+    except Exception as error:  # noqa: BLE001  -- the last resort
+        return _internal(error, options, console)
+
+
+def _internal(error: Exception, options: argparse.Namespace, console: Console) -> int:
+    """Say what to report, and never look like a verdict."""
+    console.warn(Terminal.document("".join(traceback.format_exception(error))))
+    console.warn(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
+    return EXIT_INTERNAL

@@ -41,17 +41,18 @@ def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | 
     if misfit:
         return _refused(misfit)
     run, judged = found.recorded.run, Policy.from_json(found.recorded.run["policy"])
+    seen = FlagState.from_json(run[FLAG])
     return Order(
         judged.rollout,
         found.recorded.verdict.release,
         order.actor,
         order.reason,
-        seen=FlagState.from_json(run[FLAG]),
+        seen=seen,
         same_version=not judged.touches_live_flags,
         dry_run=order.dry_run,
         verdict=str(run["run_id"]),
         claims=found.recorded.verdict.areas_seen,
-        since=found.recorded.verdict.started_at,
+        since=seen.at or found.recorded.verdict.started_at,
     )
 
 

@@ -68,7 +68,7 @@ def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
     if not context.target.database_url:
         return None, ()
     lease, mark = take_lease(context.target.database_url, context.run_id)
-    return lease, (f"--lease={term_of(mark)}",)
+    return lease, (f"--lease={term_of(mark, context.target.database_url)}",)
 
 
 def _remove_left(context: Context) -> None:

@@ -23,6 +23,8 @@ import psycopg
 
 from gates import config, disk
 from gates.decision.policy_file import Settings
+from gates.deployment.client import HttpDoor
+from gates.deployment.clock import Clock
 from gates.deployment.database import session
 from gates.deployment.failures import in_words
 from gates.deployment.identity import without_login
@@ -69,6 +71,9 @@ def load(
     if not plan["base_url"]:
         return [_unknown(spec.id, "no BASE_URL was given, so there is nothing to load", started_at) for spec in SPECS]
     lease = _lease(target, plan, options)
+    if not plan["url_only"]:
+        with HttpDoor(target.base_url) as door:
+            plan["clock_offset_s"] = Clock(door).offset_s
     disk.write(folder / "plan.json", json.dumps(plan))
     try:
         limit_s = _limit_s(plan, target, folder) if options.plans_its_time else timeout_s
@@ -109,7 +114,7 @@ def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease 
     if options.keep_tenants and not options.whole_run:
         return None
     lease, mark = take_lease(target.database_url, plan["run"])
-    plan["lease"] = mark + plan["lease"][1:]
+    plan["lease"] = term_of(mark, target.database_url)
     return lease
 
 

@@ -1,5 +1,5 @@
-"""Writes text to a stream. A reader who goes away (`gate run | head -1`) changes nothing, and one who stops reading
-chatter keeps nothing waiting.
+"""Writes text to a stream. A reader who goes away (`gate run | head -1`) changes nothing, one who stops reading chatter
+keeps nothing waiting, and one who never reads a result does not keep the gate for ever.
 """
 
 from __future__ import annotations
@@ -14,36 +14,45 @@ from gates.text.inert import Terminal
 
 CHATTER_S = 5.0
 """Seconds that a reader may take for a part of it: a terminal that is stopped (Ctrl-S) keeps no rollback away."""
-PART = 1024
-"""Characters, of at most 4096 bytes: what a pipe that has room takes at once."""
+RESULT_S = 600.0
+"""Of a result: a person who reads page by page takes time, and what was done is on disk."""
+PART = 400
+"""Characters, of at most 4096 bytes, also as escapes: what a pipe that has room takes at once."""
 
 
 def put(stream: TextIO | None, text: str) -> None:
-    """Write and flush. Where that is no longer possible, this text and all later text to the stream goes nowhere."""
-    if stream is None:
-        return
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        _turn_away(stream)
+    """Write and flush. Where that is no longer possible, or nobody takes a part for RESULT_S, the rest of this text and
+    all later text to the stream goes nowhere.
+    """
+    _written(stream, text, RESULT_S)
 
 
 def chat(stream: TextIO | None, text: str) -> None:
     """As `put`, of text that may be lost: a reader who takes nothing for CHATTER_S has gone away."""
+    _written(stream, text, CHATTER_S)
+
+
+def _written(stream: TextIO | None, text: str, patience_s: float) -> None:
+    if stream is None:
+        return
     for start in range(0, len(text), PART):
-        if stream is not None and not _has_room(stream):
+        try:
+            if not _has_room(stream, patience_s):
+                _turn_away(stream)
+            stream.write(text[start : start + PART])
+            stream.flush()
+        except (OSError, ValueError):
             _turn_away(stream)
-        put(stream, text[start : start + PART])
+            return
 
 
-def _has_room(stream: TextIO) -> bool:
+def _has_room(stream: TextIO, patience_s: float) -> bool:
     room = select.poll()
     try:
         room.register(stream.fileno(), select.POLLOUT)
     except (OSError, ValueError):  # it is no file
         return True
-    return bool(room.poll(CHATTER_S * 1000))
+    return bool(room.poll(patience_s * 1000))
 
 
 def _turn_away(stream: TextIO) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import fcntl
 import itertools
 import json
 import os
@@ -20,8 +19,9 @@ from typing import Any
 
 from gates import disk
 from gates.errors import CannotWork, ConfigError
-from gates.evidence import Outcome
-from gates.watch.rounds import FORMAT, Change, Round
+from gates.evidence import MOST_NUMBER, Outcome
+from gates.text import foreign
+from gates.watch.rounds import FORMAT, PARSE_ERRORS, Change, Round
 from gates.watch.trends import Before
 
 FILE = "history.ndjson"
@@ -31,7 +31,6 @@ LEAST_KEPT = 1000
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
-PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,7 @@ def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
     reader = _HistoryReader(target, since)
     try:
         with disk.opened(path, "rb") as lines:
+            disk.bounded(lines.fileno(), path)
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     reader.take(path, number, line.decode("utf-8", "replace"))
@@ -119,7 +119,7 @@ class _HistoryReader:
 
     def _round(self, data: dict[str, Any]) -> None:
         if str(data["target"]) != self._target:
-            self._last_number = max(self._last_number, int(data["number"]))
+            self._last_number = max(self._last_number, _count(data["number"]))
             self._others += 1
             return
         made = Round.from_json(data)
@@ -142,13 +142,14 @@ class _HistoryReader:
             self._before[check] = Before(outcome, since, good)
 
     def _told(self, data: dict[str, Any]) -> None:
-        told = int(data["number"])
+        told = _count(data["number"])
         if data["target"] == self._target:
             self._untold = [(number, change) for number, change in self._untold if number > told]
 
     def _removed(self, data: dict[str, Any]) -> None:
-        self._dropped += int(data["rounds"])
-        self._last_number = max(self._last_number, int(data["number"]))
+        rounds, number = _count(data["rounds"]), _count(data["number"])
+        self._dropped += rounds
+        self._last_number = max(self._last_number, number)
 
     def history(self) -> History:
         return History(
@@ -171,6 +172,21 @@ def _parsed(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _count(value: object) -> int:
+    """A number as a history has it. Raise ValueError for anything else."""
+    if type(value) is not int or not 0 <= value <= MOST_NUMBER:
+        raise ValueError(f"{foreign.text(value, 40)} is no number of rounds")
+    return value
+
+
+def _counted(data: Mapping[str, Any], name: str) -> int:
+    """That of a line which goes; 0 where it has none."""
+    try:
+        return _count(data.get(name))
+    except ValueError:
+        return 0
 
 
 def append(path: Path, line: str) -> None:
@@ -219,8 +235,8 @@ def tidy(
         rounds = sum(1 if d.get("kind") == "round" else 0 for d in gone)
         if not rounds:
             return 0
-        before = sum(int(d["rounds"]) for d in gone if d.get("kind") == "dropped")
-        highest = max(int(d["number"]) for d in gone if isinstance(d.get("number"), int))
+        before = sum(_counted(d, "rounds") for d in gone if d.get("kind") == "dropped")
+        highest = max(_counted(d, "number") for d in gone)
         note = {"v": FORMAT, "kind": "dropped", "rounds": before + rounds, "number": highest}
         _replace(path, [json.dumps(note).encode(), *reversed(kept)])
         return rounds
@@ -267,8 +283,9 @@ def turn(path: Path) -> Iterator[bool]:
 def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """A lock on a file beside the history, for `tidy` puts another file in the place of the history itself.
 
-    It ends with the process, however that ends.
+    It ends with the process, however that ends. Raise BlockingIOError where another process has it.
     """
-    with disk.opened(path.with_name(f".{path.name}.{what}"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    beside = path.with_name(f".{path.name}.{what}")
+    with disk.opened(beside, "a") as lock:
+        disk.lock(lock.fileno(), beside, wait=wait)
         yield

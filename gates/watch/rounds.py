@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from gates.decision.assessment import number
-from gates.evidence import Evidence, JsonValue, Outcome
+from gates.evidence import Evidence, JsonValue, Outcome, moment, typed
 from gates.text.characters import one_line
 from gates.verdict import Effect, Finding
 
@@ -21,6 +22,8 @@ FORMAT = 1
 MOST_MESSAGE = 300
 """Characters of a message that are kept: a history of thousands of rounds keeps the sentence, not the witness."""
 
+PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What a line that no gate wrote raises where it is read."""
 STATES = ("good", "doubtful", "failing")
 EXIT_CODES = {"good": 0, "doubtful": 10, "failing": 20}
 
@@ -79,14 +82,18 @@ class Reading:
 
     @classmethod
     def from_json(cls, check: str, data: Any) -> Reading:
-        """Raise ValueError, TypeError, KeyError or AttributeError on anything that to_json did not write."""
+        """Raise one of PARSE_ERRORS on anything that to_json did not write."""
         if isinstance(data, str):
             return _plain(check, data)
         values = dict(data)
         outcome = Outcome(values.pop("outcome"))
-        limits = tuple((str(k), float(v)) for k, v in values.pop("limits", {}).items())
+        limits = tuple((str(k), _finite(v)) for k, v in values.pop("limits", {}).items())
         value = values.pop("value", None)
-        return cls(check, outcome, limits=limits, value=None if value is None else float(value), **values)
+        made = cls(check, outcome, limits=limits, value=None if value is None else _finite(value), **values)
+        texts = (made.effect, made.unit, made.message, made.blocked_by)
+        if not all(isinstance(text, str) for text in texts) or _finite(made.for_s) < 0:
+            raise TypeError(f"{check} has a member of another type")
+        return made
 
 
 @lru_cache(maxsize=10_000)
@@ -117,6 +124,11 @@ class Incident:
     unseen_since: str = ""
     acted: bool = False
     message: str = ""
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Those that it has."""
+        return self.since, self.seen_at, *filter(None, (self.told_at, self.unseen_since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,16 +220,18 @@ class Round:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Round:
-        """Raise ValueError, TypeError, LookupError or AttributeError on anything that `line` did not write."""
+        """Raise one of PARSE_ERRORS on anything that `line` did not write."""
         values = {k: v for k, v in data.items() if k not in {"v", "kind", "texts"}}
         texts = data["texts"]
         values["readings"] = {k: Reading.from_json(k, _resolved(v, texts)) for k, v in values["readings"].items()}
-        values["incidents"] = tuple(Incident(**_resolved(i, texts)) for i in values["incidents"])
-        values["changes"] = tuple(Change(**_resolved(c, texts)) for c in values["changes"])
+        values["incidents"] = tuple(typed(Incident(**_resolved(i, texts))) for i in values["incidents"])
+        values["changes"] = tuple(typed(Change(**_resolved(c, texts))) for c in values["changes"])
         values["not_due"] = tuple(values["not_due"])
-        made = cls(**values)
-        if made.state not in STATES or made.started.tzinfo is None:
-            raise ValueError(f"state {made.state!r}, at {made.at!r}")
+        made = typed(cls(**values))
+        if made.state not in STATES or not isinstance(made.action, dict):
+            raise ValueError(f"state {made.state!r}, action {made.action!r}")
+        for at in (made.at, made.finished_at, *(at for i in made.incidents for at in i.times)):
+            moment(at)
         return made
 
 
@@ -233,6 +247,13 @@ def _resolved(data: Any, texts: Sequence[str]) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get("message"), int):
         return data
     return {**data, "message": texts[data["message"]]}
+
+
+def _finite(value: Any) -> float:
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{found} is no number")
+    return found
 
 
 def _members(value: Incident | Change) -> dict[str, JsonValue]:

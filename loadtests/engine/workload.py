@@ -146,7 +146,7 @@ class Workload:
         """The question what became of a company's event."""
         path = path_of(f"/events/{event_id}", company)
         if self.credentials.hmac_secret:
-            request = signed_get(path, self.credentials.hmac_secret, int(time.time()))
+            request = signed_get(path, self.credentials.hmac_secret, self._now())
         else:
             request = token_get(path, self.credentials.admin_jwt)
         twin = self._twin(request, EVENT_STATUS)
@@ -157,9 +157,13 @@ class Workload:
         token = "" if self.credentials.hmac_secret else self.credentials.admin_jwt
         return not token or not is_of_another_company(token, company)
 
+    def _now(self) -> int:
+        """Unix seconds by the target's clock."""
+        return int(time.time() + self.plan.clock_offset_s)
+
     def _post(self, path: str, fields: Mapping[str, object]) -> Request:
         if self.credentials.hmac_secret:
-            return signed_post_v2(path, fields, self.credentials.hmac_secret, int(time.time()))
+            return signed_post_v2(path, fields, self.credentials.hmac_secret, self._now())
         return token_post(path, encode_body(fields), self.credentials.admin_jwt)
 
     def _call(

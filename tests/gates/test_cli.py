@@ -196,6 +196,15 @@ def test_a_folder_belongs_to_one_gate_at_a_time(command: str, tmp_path: Path) ->
         assert gate(command, "--output", str(out), cwd=tmp_path, environ=nowhere).returncode == 10
 
 
+def test_python_asks_for_nothing_more_at_the_end(tmp_path: Path) -> None:
+    """With PYTHONINSPECT a process that ends would wait for a person, or end with another exit code."""
+    words = [sys.executable, "-m", "gates", "decide", str(saved(tmp_path, Outcome.UNKNOWN))]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTHONINSPECT": "1"}
+    more = "raise SystemExit(0)"
+    done = subprocess.run(words, cwd=ROOT, env=environ, input=more, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (10, False)
+
+
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)]
 )

@@ -9,10 +9,14 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from gates.deployment import leftovers
 from gates.deployment.connection import Answering
 from gates.deployment.database import execute
-from gates.deployment.leftovers import HELD, KEPT, TIMED, at_work, name_of, sweep, take_lease
+from gates.deployment.leftovers import HELD, KEPT, LEASE_S, TIMED, at_work, name_of, sweep, take_lease, term_of
 from gates.deployment.tenants import Tenants, id_of
 from loadtests.engine import database
 from loadtests.plan import LoadPlan, dump_plan
@@ -64,6 +68,20 @@ def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Answering, migrat
     lease.release()
     assert sweep(migrated_url) == [own]
     assert take_lease(migrated_url.replace("/", "/no-such-host-", 1), RUN) == (None, TIMED)
+
+
+def test_a_lease_ends_by_the_database_s_clock(
+    db: Answering, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate whose clock is hours behind keeps its companies from another gate, and one ahead leaves none for years."""
+    now = time.time()
+    for set_s in (-7200.0, 1e8):
+        monkeypatch.setattr(leftovers, "time", SimpleNamespace(time=lambda s=set_s: now + s))
+        term = term_of(TIMED, migrated_url)
+        assert (term[0], abs(int(term[1:]) - LEASE_S - now) < 60) == (TIMED, True)
+    assert term_of(HELD, migrated_url.replace("/", "/no-such-host-", 1)) == f"{HELD}{int(now + 1e8) + LEASE_S}"
+    company(db, name_of(RUN, TIMED, int(term[1:]), 1, 0))
+    assert sweep(migrated_url) == []
 
 
 def test_the_companies_of_a_run_are_named_to_be_found_again(db: Answering, migrated_url: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from loadtests.engine.sinks import TrendSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.baseline import compare
-from loadtests.plan import Credentials, LoadPlan, load_plan
+from loadtests.plan import Credentials, LoadPlan, Tenant, load_plan
 from tests.gates.reports.schemas import broken_rules
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import options
@@ -169,6 +171,17 @@ def test_a_whole_run_leaves_the_calls_of_the_test_company_to_the_drill(words: tu
     )
     made = [work.call("replay") for _ in range(4)]
     assert sum(call is not None for call in made) == calls
+
+
+def test_the_load_signs_by_the_target_s_clock() -> None:
+    """A gate whose clock is an hour ahead is not locked out: that would look like a release that fails."""
+    plan = LoadPlan("http://127.0.0.1:9", tenants=(Tenant("a", ("1",)),), clock_offset_s=-3600.0)
+    work = Workload(plan, Credentials(hmac_secret="0123456789abcdef"), parse_address(plan.base_url))
+    made = work.event()
+    assert made is not None
+    found = re.search(rb"(?i)x-transbot-signature: t=([0-9]+),", made[0].data)
+    assert found is not None
+    assert abs(int(found[1]) - (time.time() - 3600)) < 60
 
 
 def test_a_whole_run_keeps_its_companies_and_spares_the_test_company() -> None:

@@ -152,17 +152,32 @@ def test_a_clock_that_was_set_back_hides_no_rollback(
     assert "was rolled back after it" in refused.stdout
 
 
+@pytest.mark.parametrize("ahead_s", [0, 30])
 def test_a_rollback_in_the_audit_trail_ends_a_verdict(
-    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    ahead_s: int, tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
 ) -> None:
-    """Somebody rolled back after it, from anywhere, and the flag was put back to its step."""
-    folder = judged(tmp_path, environ)
+    """Somebody rolled back after it, from anywhere, and the flag was put back to its step; also where the clock of the
+    gate that judged is ahead of the database's.
+    """
+    folder = judged(tmp_path, environ, at=NOW + dt.timedelta(seconds=ahead_s))
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
     refused = promote(folder, environ)
     assert (refused.returncode, flag_at(database)) == (10, 10)
     assert "was rolled back after it was judged" in refused.stdout
+
+
+def test_a_rollback_before_it_was_judged_ends_no_verdict(
+    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """The clock of the gate that judged is behind the database's: an earlier rollback does not come after it."""
+    order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
+    assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
+    database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
+    folder = judged(tmp_path, environ, at=NOW - dt.timedelta(minutes=5))
+    assert promote(folder, environ).returncode == 0
+    assert flag_at(database) == 50
 
 
 def _resigned(folder: Path, member: str, value: object, key: Any = KEY) -> None:

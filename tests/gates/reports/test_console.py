@@ -99,15 +99,21 @@ def test_nothing_printed_commands_a_terminal_or_a_pipeline(text: str) -> None:
     assert is_inert(printed(Terminal.document(f"{text}\n{text}")))
 
 
-def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal at Ctrl-S, a log that hangs: a rollback goes on, and tells its result."""
-    monkeypatch.setattr(stream, "CHATTER_S", 0.01)
+def filled_pipe() -> tuple[int, int]:
+    """A pipe that has no room."""
     unread, full = os.pipe()
     os.set_blocking(full, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(full, b"x" * 4096)
     os.set_blocking(full, True)
+    return unread, full
+
+
+def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal at Ctrl-S, a log that hangs: a rollback goes on, and tells its result."""
+    monkeypatch.setattr(stream, "CHATTER_S", 0.01)
+    unread, full = filled_pipe()
     out = io.StringIO()
     with os.fdopen(unread, "rb"), os.fdopen(full, "w", encoding="utf-8") as err:
         console = Console(out, err)
@@ -115,6 +121,27 @@ def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest
         console.say("x" * 100_000)
         console.result("THE FLAG IS STILL ON")
     assert out.getvalue() == "THE FLAG IS STILL ON\n"
+
+
+def test_whoever_never_reads_a_result_does_not_keep_the_gate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is held open: the gate ends with its exit code, and what comes after the result is told."""
+    monkeypatch.setattr(stream, "RESULT_S", 0.01)
+    unread, full = filled_pipe()
+    err = io.StringIO()
+    with os.fdopen(unread, "rb"), os.fdopen(full, "w", encoding="ascii", errors="backslashreplace") as out:
+        console = Console(out, err)
+        console.result("\U0001f600" * 100_000)
+        console.warn("see the files")
+    assert err.getvalue() == "see the files\n"
+
+
+def test_a_part_is_never_more_than_a_pipe_with_room_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each character is an escape: a pipe with room for 4096 bytes, and a reader who takes none."""
+    monkeypatch.setattr(stream, "CHATTER_S", 0.01)
+    unread, full = filled_pipe()
+    os.read(unread, 4096)
+    with os.fdopen(unread, "rb"), os.fdopen(full, "w", encoding="ascii", errors="backslashreplace") as err:
+        stream.chat(err, "\U0001f600" * 2_000)
 
 
 def test_all_chatter_reaches_a_reader_who_is_slow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gates import disk
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import Outcome
 from gates.watch import history
@@ -89,6 +91,65 @@ def test_no_damage_makes_the_history_unreadable(where: int, damage: bytes) -> No
         if line.strip():
             reader.take(Path("h"), number, line.decode("utf-8", "replace"))
     assert reader.history().total >= 3  # eight bytes touch two lines at most
+
+
+ODD = [
+    pytest.param('"number":1', '"number":1e400', id="number beyond all"),
+    pytest.param('"number":1', '"number":"1"', id="number as text"),
+    pytest.param('"number":1', '"number":true', id="number as a truth"),
+    pytest.param('"finished_at":"2026', '"finished_at":"then', id="no time"),
+    pytest.param('"at":"2026-01-02T12:00:00.000+00:00"', '"at":"9999-12-31T23:59:59-14:00"', id="no time in UTC"),
+    pytest.param('"interval_s":300.0', '"interval_s":1e400', id="endless interval"),
+    pytest.param('"interval_s":300.0', '"interval_s":"soon"', id="interval as text"),
+    pytest.param('"action":{}', '"action":"none"', id="action as text"),
+    pytest.param('"reason":""', '"reason":{}', id="reason of parts"),
+    pytest.param(
+        '"incidents":[]', '"incidents":[{"check":1,"kind":"","level":"","since":"","seen_at":""}]', id="incident"
+    ),
+    pytest.param('"changes":[]', '"changes":[{"kind":"","check":null,"level":"","message":"","at":""}]', id="change"),
+    pytest.param('"a/b/c":"pass"', '"a/b/c":{"outcome":"fail","for_s":1e400}', id="reading for ever"),
+    pytest.param('"a/b/c":"pass"', '"a/b/c":{"outcome":"fail","unit":5}', id="reading in a number of units"),
+    pytest.param('"a/b/c":"pass"', '"a/b/c":{"outcome":"fail","value":NaN}', id="reading of no number"),
+    pytest.param('"kind":"round"', '"kind":"told","to":"x"', id="told"),
+    pytest.param('"kind":"round"', '"kind":"dropped","rounds":1e400', id="dropped beyond all"),
+    pytest.param('"kind":"round"', '"kind":"dropped"', id="dropped nothing"),
+]
+
+
+@pytest.mark.parametrize(("was", "put"), ODD)
+def test_a_line_that_no_gate_wrote_is_left_out(was: str, put: str, tmp_path: Path) -> None:
+    """A value of another type, and a number or a time beyond all, end no watch: reading, cutting and the next round."""
+    line = made(1).line()
+    assert was in line
+    odd = line.replace(was, put)
+    if "told" in put:
+        odd = odd.replace('"number":1', '"number":1e400')
+    path = tmp_path / "h"
+    path.write_text(made(1).line() + odd + made(2, 5).line(), encoding="utf-8")
+    found = history.read(path, TARGET)
+    assert ([r.number for r in found.rounds], found.broken, found.last_number) == ([1, 2], (2,), 2)
+    assert history.tidy(path, START + dt.timedelta(days=90), least=1) >= 1
+    assert history.read(path, TARGET).last_number == 2
+
+
+def test_what_is_no_history_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """A file without an end, or of gigabytes, is an error of the gate and takes no memory."""
+    path = tmp_path / "h"
+    with path.open("wb") as huge:
+        huge.truncate(disk.MOST_BYTES + 1)
+    with pytest.raises(CannotWork, match=r"more than [0-9]+ bytes"):
+        history.read(path, TARGET)
+
+
+def test_a_watcher_that_is_stopped_keeps_no_other_one_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of a writer that does not go on has a limit: the round is told to be unkept, and the watch goes on."""
+    monkeypatch.setattr(disk, "LOCK_S", 0.1)
+    path = tmp_path / "h"
+    with (tmp_path / ".h.write").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CannotWork, match=r"locked by another process for 0 s"):
+            history.append(path, made(1).line())
+    history.append(path, made(1).line())
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The target's clock, by which credentials are made: a gate whose own clock is wrong, or is set, locks out nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.requests import Request
+
+SKEW_LIMIT_S = 2.0
+"""A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
+
+
+@dataclass
+class Clock:
+    """Ours plus an offset in seconds, which is measured again where ours was set meanwhile."""
+
+    http: HttpDoor
+    ours: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
+    offset_s: float = field(init=False)
+    _apart_s: float = field(init=False)
+    """How far ours is before the steady one, which nobody sets."""
+
+    def __post_init__(self) -> None:
+        self._measure()
+
+    def now(self) -> int:
+        """Unix seconds."""
+        if abs(self.ours() - self.steady() - self._apart_s) > SKEW_LIMIT_S:
+            self._measure()
+        return int(self.ours() + self.offset_s)
+
+    def _measure(self) -> None:
+        """Compare the Date header of one answer with our clock; no header, or a small difference, is no offset."""
+        self.offset_s, self._apart_s = 0.0, self.ours() - self.steady()
+        try:
+            shown = parsedate_to_datetime(self.http.send(Request("GET", "/healthz")).header("date") or "")
+            offset_s = shown.timestamp() + 0.5 - self.ours()
+        except (NoAnswer, ValueError, TypeError, OverflowError):
+            return
+        self.offset_s = offset_s if abs(offset_s) > SKEW_LIMIT_S else 0.0

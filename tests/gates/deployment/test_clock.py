@@ -1,0 +1,87 @@
+"""Credentials are made by the target's clock, whatever becomes of the gate's own."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.clock import Clock
+from gates.deployment.dialect.signature import SignatureForm, timed_by
+from gates.deployment.requests import Answer, Request
+
+NOW = 1_800_000_000.0
+
+
+class World(HttpDoor):
+    """A target, the gate's clock, and time itself, in seconds."""
+
+    def __init__(self, *, dated: bool = True) -> None:
+        super().__init__("http://unset.invalid")
+        self.passed_s = self.set_s = 0.0
+        self.dated, self.down, self.asked = dated, False, 0
+
+    def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:  # noqa: ARG002
+        self.asked += 1
+        if self.down:
+            raise NoAnswer("it is down")
+        date = formatdate(NOW + self.passed_s, usegmt=True)
+        return Answer(200, (("date", date),) if self.dated else (), b"", 1.0)
+
+    def clock(self) -> Clock:
+        return Clock(self, lambda: NOW + self.passed_s + self.set_s, lambda: self.passed_s)
+
+
+@pytest.mark.parametrize("set_s", [0.0, 3600.0, -3600.0])
+def test_a_clock_that_is_wrong_from_the_start_is_seen(set_s: float) -> None:
+    """By hours, either way; the Date header has whole seconds."""
+    world = World()
+    world.set_s = set_s
+    clock = world.clock()
+    world.passed_s = 100.0
+    assert abs(clock.now() - (NOW + 100)) <= 1
+    assert world.asked == 1
+
+
+@pytest.mark.parametrize("set_s", [3600.0, -7200.0, 31.0])
+def test_a_clock_that_is_set_during_the_run_is_seen(set_s: float) -> None:
+    """What was signed by it would be refused by a healthy target, and look like harm."""
+    world = World()
+    clock = world.clock()
+    world.passed_s, world.set_s = 50.0, set_s
+    assert abs(clock.now() - (NOW + 50)) <= 1
+    assert world.asked == 2
+
+
+def test_a_machine_that_slept_keeps_its_clock() -> None:
+    """The steady clock may stand still meanwhile: the target's own word counts."""
+    world = World()
+    clock = world.clock()
+    clock.steady = lambda: 0.0
+    world.passed_s = 7200.0
+    assert abs(clock.now() - (NOW + 7200)) <= 1
+
+
+@pytest.mark.parametrize("why", ["undated", "down"])
+def test_a_target_that_does_not_say_its_time_has_ours(why: str) -> None:
+    """It is asked once, and not before each signature."""
+    world = World(dated=why != "undated")
+    world.down, world.set_s = why == "down", 5.0
+    clock = world.clock()
+    assert [clock.now(), clock.now()] == [NOW + 5] * 2
+    assert world.asked == 1
+
+
+def test_a_form_that_always_has_a_time_has_the_target_s() -> None:
+    """A deployment may know no signature without one; a gate whose clock is wrong is not locked out."""
+    form = SignatureForm({"v2": "t={t},v1={hex}"})
+    world = World()
+    world.set_s = 3600.0
+    timed_by(world.clock().now)
+    try:
+        assert form.value("secret", "POST", "/x", b"{}", None) == form.value("secret", "POST", "/x", b"{}", int(NOW))
+    finally:
+        timed_by(time.time)
+    assert f"t={int(time.time())}"[:8] in form.value("secret", "POST", "/x", b"{}", None)
