@@ -1,5 +1,5 @@
 -- id: sql/spot/lint-autovacuum
--- claim: Autovacuum comes to every table of the contract: it is switched off nowhere, and none is mostly dead rows.
+-- claim: Autovacuum comes to every table of the contract: it is switched off nowhere.
 -- cost: Dead rows pile up, and every query of the queue grows slower with them.
 -- severity: investigate
 -- reads: catalogue
@@ -17,13 +17,7 @@ where o.option_name = 'autovacuum_enabled' and not o.option_value::boolean
       and o.option_value::float8 >= case o.option_name when 'autovacuum_vacuum_threshold' then 100000000 else 10 end
 union all
 select 'the server', format('%s is off', name), null
-from pg_settings where name in ('autovacuum', 'track_counts') and setting = 'off'
-union all
-select parts.oid::regclass::text, format('%s dead rows beside %s live ones', s.dead, s.live), null
-from parts
-cross join lateral (select pg_stat_get_live_tuples(parts.oid) as live, pg_stat_get_dead_tuples(parts.oid) as dead) s
--- under 10000 dead rows nobody waits
-where s.dead >= 10000 and s.dead > 0.8 * (s.dead + s.live);
+from pg_settings where name in ('autovacuum', 'track_counts') and setting = 'off';
 
 -- seen:
 with {{contract_tables}}
