@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.clock import Clock
 from gates.deployment.database import Connection, execute
 from gates.deployment.kept import borrowed
 from gates.deployment.leftovers import take_lease, term_of
@@ -110,11 +110,9 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
 
 def _counted_at_one(target: Target, connection: Connection, company: str) -> bool:
     for source in (None, SECOND_SOURCE):
-        request = signed_post_v2(
-            "/dlq-replay", {"company_id": company, "dry_run": True}, target.hmac_secret, int(time.time())
-        )
         with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=source) as door:
-            door.send(request)
+            fields = {"company_id": company, "dry_run": True}
+            door.send(signed_post_v2("/dlq-replay", fields, target.hmac_secret, Clock(door).now()))
     rows = execute(
         connection,
         "select substr(key, %s) as address, cardinality(hits) as calls from public.edge_rate_limits where key like %s",
