@@ -207,7 +207,7 @@ def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
 @service(
     "`target_count` is what was asked for, not what is taken.",
     lambda p: _answer(p, 2, max_items=9)["target_count"] == 9,
-    (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "sql/spot/run-counts"),
+    (f"{RAILS}/answer-adds-up", "drill/dry-run/answer", "drill/budgets/charged-by-items-moved", "sql/spot/run-counts"),
     names=("target_count",),
 )
 def target_is_max(settings: Settings) -> Parts:

@@ -9,6 +9,7 @@ import html
 import json
 import re
 import unicodedata
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -30,7 +31,6 @@ from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import EventRequest, as_uuid, read_event
 
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
-_ID = "00000000-0000-4000-8000-0000000000e7"
 
 
 def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
@@ -103,7 +103,7 @@ def nulls_are_dropped(settings: Settings) -> Parts:
 
 @service(
     "Of a name that comes twice in an event the last one counts.",
-    lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{_ID}"') == 202,
+    lambda p: _status(p, f'"payload":{{"a":1,"a":2}},"event_id":"{uuid.uuid4()}"') == 202,
     REFUSED,
     names=("202",),
 )
@@ -159,13 +159,14 @@ def known_ids_show_their_event(settings: Settings) -> Parts:
 
 def _is_shown(probe: Probe) -> bool:
     with probe.tenant() as first, probe.tenant() as second:
-        probe.event(first, event_id=_ID, payload={"note": "not yours"})
-        return "not yours" in probe.event(second, event_id=_ID).text
+        event = str(uuid.uuid4())
+        probe.event(first, event_id=event, payload={"note": "not yours"})
+        return "not yours" in probe.event(second, event_id=event).text
 
 
 @service(
     "An event without an id has the one that is in its payload: two orders of one customer are one.",
-    lambda p: _id_given(p) == _ID,
+    lambda p: _has_the_id_of_its_payload(p),
     ("drill/outbox/equal-events-are-two",),
     names=("duplicate", "id"),
 )
@@ -177,9 +178,10 @@ def id_of_the_payload(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), read_event=read)
 
 
-def _id_given(probe: Probe) -> Any:
+def _has_the_id_of_its_payload(probe: Probe) -> bool:
     with probe.tenant() as company:
-        return probe.event(company, payload={"id": _ID}).json()["event_id"]
+        event = str(uuid.uuid4())
+        return bool(probe.event(company, payload={"id": event}).json()["event_id"] == event)
 
 
 @service(
@@ -219,10 +221,11 @@ def _leaves_a_failed_task(probe: Probe) -> bool:
     off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
         probe.rows(off, company)
-        probe.rows(failed, company, _ID)
-        path = probe.event(company, event_id=_ID).json()["path"]
+        event = str(uuid.uuid4())
+        probe.rows(failed, company, event)
+        path = probe.event(company, event_id=event).json()["path"]
         done = "SELECT count(*) FROM agent_tasks WHERE event_id = %s AND status = 'completed'"
-        return path == "direct" and not probe.value(done, _ID)
+        return path == "direct" and not probe.value(done, event)
 
 
 @service(
@@ -290,7 +293,7 @@ async def _is_direct(parts: Parts, request: EventRequest) -> bool:
 
 def _is_accepted_unwritten(probe: Probe) -> bool:
     with probe.tenant() as company, locked(probe):
-        return probe.event(company, event_id=_ID).status_code == 202
+        return probe.event(company, event_id=str(uuid.uuid4())).status_code == 202
 
 
 @contextlib.contextmanager
@@ -358,6 +361,7 @@ class _LosingDatabase(Database):
 def _leaves_a_transaction_open(probe: Probe) -> bool:
     """One, and not a dozen, since the service is still needed; or it has no connection left already."""
     with probe.tenant() as company:
-        answers = [probe.event(company, event_id=_ID, payload={"n": n}).status_code for n in (1, 2)]
+        event = str(uuid.uuid4())
+        answers = [probe.event(company, event_id=event, payload={"n": n}).status_code for n in (1, 2)]
         left = "usename = 'replay_service' AND state = 'idle in transaction' AND query = 'BEGIN'"
         return 503 in answers or bool(probe.value(f"SELECT count(*) FROM pg_stat_activity WHERE {left}"))

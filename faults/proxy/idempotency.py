@@ -91,7 +91,7 @@ for _name, _breaks, _change, _check in (
 proxy(
     "idempotency/duplicate-not-marked",
     on_duplicates(lambda reply: with_json(reply, duplicate=False)),
-    (f"{KEY}/duplicate-marked",),
+    (f"{KEY}/duplicate-marked", "drill/proof/duplicate-short-circuits"),
     "A duplicate is not marked.",
     decision="rollback",
 )

@@ -263,7 +263,7 @@ for _name, _breaks, _make, _checks in (
 proxy(
     "rate-limit/dry-runs-free",
     on(lambda reply: json_of(reply).get("dry_run") is True, "delete from edge_rate_limits where key = %s"),
-    (f"{LIMIT}/dry-runs-count", "drill/dry-run/one-limited-call"),
+    (f"{LIMIT}/dry-runs-count", "drill/dry-run/one-limited-call", "drill/proof/fourth-call-refused"),
     "Dry runs do not count.",
     decision="rollback",
 )

@@ -149,7 +149,7 @@ proxy(
 proxy(
     "surface/problems-without-code",
     refusing(lambda _w, said: {n: v for n, v in said.items() if n != "code"}),
-    (f"{SURFACE}/problem-documents", f"{SURFACE}/late-problem-documents"),
+    (f"{SURFACE}/problem-documents", f"{SURFACE}/late-problem-documents", "drill/proof/oversized-batch-refused"),
     "Problems have no `code`.",
     decision="rollback",
 )
@@ -307,7 +307,7 @@ proxy(
 proxy(
     "surface/bodies-are-validated-before-they-are-authenticated",
     validates_before_authentication,
-    (f"{RAILS}/authentication-before-validation",),
+    (f"{RAILS}/authentication-before-validation", "drill/rate-limit/unsigned-do-not-count"),
     decision="rollback",
 )
 proxy(

@@ -129,7 +129,7 @@ trigger(
     "audit_logs",
     "insert",
     "new.request_id := gen_random_uuid()::text;",
-    ("drill/observability/request-id-in-the-trail",),
+    ("drill/observability/request-id-in-the-trail", "drill/audit/start-of-a-run"),
     "The audit row has a request id of its own: the answer's leads nowhere.",
     first=True,
     decision="rollback",
