@@ -42,7 +42,7 @@ from gates.stages.suite import ROOT
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
-LANES_A_GATE = 2
+LANES_A_GATE = 3
 """So many lanes of the short way make one of the whole gate, which takes half of two cores, as a load does."""
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""

@@ -22,8 +22,8 @@ from gates.proof.trial import NOT_PROMOTED, ProofPart
 from gates.proof.trials import NEVER_ROLLED_BACK
 from gates.text.patterns import matches
 
-LANES = 4
-"""Side by side on two cores: a fault's short way takes a third of one."""
+LANES = 6
+"""Side by side on two cores: most of a fault's short way is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ProofRequest:
     """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
     most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole
     gate; `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`:
-    those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, half as many where
+    those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, a third of them where
     the whole gate is run; `minutes`: begin nothing after so many (0: no limit); `policy`: the policy of the gate,
     read, and as options; `say` takes one line of chatter.
     """
