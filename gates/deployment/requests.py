@@ -59,6 +59,7 @@ class Request:
 
 
 OF_THE_CONNECTION = {"connection", "keep-alive", "content-length", "transfer-encoding", "trailer"}
+"""Headers that say how a body comes, and whether the connection is kept."""
 OF_THE_REQUEST = {"instance", "requestid", "correlationid", "traceid", "timestamp"}
 """Members of problem documents in every framework's spelling, without `_` and in lower case."""
 BUSY = (429, 502, 503, 504)
@@ -88,7 +89,7 @@ class Answer:
 
     @property
     def header_names(self) -> list[str]:
-        """Sorted, without those that say how the body comes and whether the connection is kept."""
+        """Sorted, without those of the connection."""
         return sorted({k for k, _ in self.headers} - OF_THE_CONNECTION)
 
     @property

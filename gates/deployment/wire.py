@@ -27,15 +27,12 @@ LEAST_S = 0.001
 """No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9]\d\d)")
-"""Of a response; what comes before one (100 Continue, 103 Early Hints) is none (RFC 9110, 15.2)."""
+"""Of a final response, or 101; 100 Continue and 103 Early Hints come before one (RFC 9110, 15.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """All bytes from one socket, the status of each final response in them, and whether the target closed it.
-
-    What comes before a final one (100 Continue, 103 Early Hints) is no answer; 101 is.
-    """
+    """All bytes from one socket, the status of each final response in them, and whether the target closed it."""
 
     statuses: tuple[int, ...]
     text: bytes

@@ -26,7 +26,7 @@ BESIDE = "beside it: "
 
 @pytest.mark.parametrize(("name", "statement"), CASES, ids=[name for name, _ in CASES])
 def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> None:
-    """A healthy deployment is not rolled back by a spot check, nor held by what is `beside it`; something is seen."""
+    """No spot check rolls a healthy deployment back, and none holds it for what is `beside it`; each saw rows."""
     connection = planted.planted
     assert connection is not None
     connection.execute("set local search_path = public, pg_catalog")

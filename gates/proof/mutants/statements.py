@@ -37,7 +37,7 @@ def changes(text: str) -> Iterator[Edit]:
                 yield place.put(node, "delete", "pass")
             case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
                 yield place.put(node, "delete", "pass")
-            case ast.If() | ast.While() | ast.IfExp() if not (_says_a_change(node.test) or _logs(node.test)):
+            case ast.If() | ast.While() | ast.IfExp() if not (_is_turned_elsewhere(node.test) or _logs(node.test)):
                 yield place.put(node.test, "negate", f"(not ({place.text(node.test)}))")
             case ast.comprehension(ifs=tests):
                 for test in tests:
@@ -102,8 +102,8 @@ def _numbers(place: _Places) -> Iterator[Edit]:
             yield place.put(constant, "constant", str(constant.value + 1))
 
 
-def _says_a_change(test: ast.expr) -> bool:
-    """Whether another operator turns the condition round: a comparison for its opposite, true for false."""
+def _is_turned_elsewhere(test: ast.expr) -> bool:
+    """Whether another operator already negates the condition: `==` becomes `!=`, and True becomes False."""
     match test:
         case ast.Compare(ops=[operator]):
             return type(operator) in OPPOSITES

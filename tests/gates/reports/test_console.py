@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import unicodedata
@@ -137,11 +138,15 @@ def test_whoever_never_reads_a_result_does_not_keep_the_gate_for_ever(monkeypatc
 
 def test_a_part_is_never_more_than_a_pipe_with_room_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where each character is an escape: a pipe with room for 4096 bytes, and a reader who takes none."""
+    escape = b"\\U0001f600"
+    assert stream.PART * len(escape) <= select.PIPE_BUF  # else the write below would wait for ever
     monkeypatch.setattr(stream, "CHATTER_S", 0.01)
     unread, full = filled_pipe()
     os.read(unread, 4096)
-    with os.fdopen(unread, "rb"), os.fdopen(full, "w", encoding="ascii", errors="backslashreplace") as err:
-        stream.chat(err, "\U0001f600" * 2_000)
+    with os.fdopen(unread, "rb") as reader:
+        with os.fdopen(full, "w", encoding="ascii", errors="backslashreplace") as err:
+            stream.chat(err, "\U0001f600" * 2_000)
+        assert reader.read().count(escape) == stream.PART
 
 
 def test_all_chatter_reaches_a_reader_who_is_slow() -> None:
