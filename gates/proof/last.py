@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gates import record
 from gates.proof import summary
 from gates.proof.proof import Proof
-from gates.reports.citation import suite_sentence
+from gates.reports.citation import BEFORE, HEALTHY, runs_of, suite_sentence
 from gates.reports.formats.markdown import EMPTY, head
 from gates.text.inert import Markdown
 
 FAULTS = "<!-- the last proof -->", "<!-- the end of the last proof -->"
 SUITES = "<!-- the other suites -->", "<!-- the end of the other suites -->"
+ENOUGH = 300
+"""So many healthy runs say that under one in a hundred is rolled back: those of earlier code fill up to this number."""
 
 
 def keep(shipped: Path, page: Path, proof: Proof) -> None:
@@ -31,7 +33,22 @@ def merged(before: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
     """What was kept, with the suites of this proof in their places, and its faults where all of them were shown."""
     told: dict[str, Any] = proof.summary()
     known = {name: one for name, one in before.get("trials", {}).items() if one["run"]}
+    if HEALTHY in told["trials"] and HEALTHY in known:
+        told["trials"][HEALTHY][BEFORE] = _still_counted(told["trials"][HEALTHY], runs_of(known[HEALTHY]))
     return {**(told if proof.whole or not before else before), "trials": {**known, **told["trials"]}}
+
+
+def _still_counted(now: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The healthy runs of earlier code that count beside those of now: the newest first, until there are enough, and
+    none from before one that was not right.
+    """
+    kept: list[dict[str, Any]] = []
+    for one in before:
+        if one["wrong"] or now["run"] + sum(k["run"] for k in kept) >= ENOUGH:
+            break
+        if one["source"] != now["source"]:  # a proof that went on has its first runs, too
+            kept.append({key: value for key, value in one.items() if key != BEFORE})
+    return kept
 
 
 def in_page(page: str, marks: tuple[str, str], shown: Markdown) -> str:
@@ -57,7 +74,8 @@ def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
     lines = []
     for name, one in suites.items():
         wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""
-        kinds = {run.partition("@")[0]: why for run, why in one["held"].items()}  # of each its last run
+        runs = (run for part in reversed(runs_of(one)) for run in part["held"].items())
+        kinds = {run.partition("@")[0]: why for run, why in runs}  # of each its last run
         held = "; held: " + "; ".join(f"{kind}: {why}" for kind, why in kinds.items()) if kinds else ""
         anew = f"; {summary.drawn_anew(one['drawn_anew'])}" if one.get("drawn_anew") else ""
         lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}{anew}")

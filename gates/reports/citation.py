@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ FORMAT = 1
 SHIPPED = ROOT / "gates" / "proof" / "last.json"
 NEVER = "never proved"
 EARLIER = "by an earlier state of its code"
-HEALTHY = "healthy"
+HEALTHY, BEFORE = "healthy", "before"
 SUITES = {
     "pairs": "{} pairs of faults seen",
     "degenerate": "{} targets that are none not promoted",
@@ -73,18 +74,25 @@ def _cite(proof: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Js
 
 def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
     """What came of one suite beside the faults, in a few words."""
-    run, right, decisions = int(one["run"]), int(one["right"]), one["decisions"]
     if name != HEALTHY:
-        return SUITES[name].format(f"{right} of {run}")
-    back, held = int(decisions.get("rollback", 0)), int(decisions.get("hold", 0))
+        return SUITES[name].format(f"{int(one['right'])} of {int(one['run'])}")
+    every = runs_of(one)
+    run = sum(int(part["run"]) for part in every)
+    back, held = (sum(int(part["decisions"].get(made, 0)) for part in every) for made in ("rollback", "hold"))
     rolled = f"{back} rolled back" if back else f"none rolled back ({rule_of_three(run)})"
-    return f"{run} healthy runs: {rolled}" + f", {held} held" * bool(held)
+    said = f"{run} healthy runs: {rolled}" + f", {held} held" * bool(held)
+    return said + f"; {run - int(one['run'])} of them {EARLIER}" * (len(every) > 1)
+
+
+def runs_of(one: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The runs of a suite, and those of earlier code that are counted beside them, the newest first."""
+    return (one, *one.get(BEFORE, ()))
 
 
 def rule_of_three(runs: int) -> str:
     """What was not seen in so many runs happens, with 95 % confidence, in fewer of them than this percentage."""
-    percent = min(300 / runs, 100)
-    return f"under {percent:.0f} %" if percent >= 1 else f"under {percent:.1g} %"
+    percent = min(math.ceil(3000 / runs) / 10, 100)
+    return f"under {percent:g} %"
 
 
 def _difference(proved: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -335,3 +335,32 @@ def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: P
     assert "2 of 2 known faults killed (by an earlier state of its code), 2 healthy runs" in said
     last.keep(shipped, page, faults)
     assert json.loads(shipped.read_text())["trials"] == kept["trials"]
+
+
+def healthy_proof(source: str, runs: int, **changes: Any) -> Proof:
+    """A proof of so many healthy runs, which are all alike."""
+    trials = tuple(dataclasses.replace(GOOD, name=f"slow@{n}", **changes) for n in range(runs))
+    return dataclasses.replace(PROOF, cells=(), trials=trials, source=source, finished_at=f"2025-02-01, {source}")
+
+
+def test_healthy_runs_of_earlier_code_fill_up_what_says_one_in_a_hundred(tmp_path: Path) -> None:
+    """They are counted beside those of now, and told; not twice, not more than are needed, and none from before a
+    rollback.
+    """
+    page, shipped = tmp_path / "proof.md", tmp_path / "last.json"
+    page.write_text("\n".join((*last.FAULTS, *last.SUITES)), encoding="utf-8")
+
+    def kept(proof: Proof) -> str:
+        last.keep(shipped, page, proof)
+        return page.read_text(encoding="utf-8")
+
+    kept(healthy_proof("first", 90))
+    held = kept(healthy_proof("second", 150, decision="hold", reason="no sample"))
+    assert "240 healthy runs: none rolled back (under 1.3 %), 150 held; 90 of them by an earlier state" in held
+    assert "slow: no sample" in held
+    assert "250 healthy runs" in kept(healthy_proof("second", 160, decision="hold")), "the same code: these runs instead of the others"
+    assert "310 healthy runs: none rolled back (under 1 %), 160 held; 250 of them" in kept(healthy_proof("third", 60))
+    assert "310 healthy runs: none rolled back (under 1 %); 60 of them" in kept(healthy_proof("fourth", 250))
+    back = kept(healthy_proof("fifth", 1, decision="rollback", ok=False))
+    assert "311 healthy runs: 1 rolled back; 310 of them" in back
+    assert "10 healthy runs: none rolled back" in kept(healthy_proof("sixth", 10))
