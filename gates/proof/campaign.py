@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -165,16 +166,24 @@ class Campaign:
     clean: str = "clean"
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
-        """The cells of these faults, the no-ops first; each is taken by the lane that is free."""
+        """The cells of these faults, the no-ops first. The lane that is free takes a batch, which is run alike."""
         ways = self._ways(faults)
-        ordered = sorted(faults, key=lambda f: _rank(ways[f.id], self.wanted))
 
-        def lane(number: int, mine: Iterator[Fault], _over: IsOver) -> list[Cell]:
+        def lane(number: int, mine: Iterator[Sequence[Fault]], over: IsOver) -> list[Cell]:
             own = dataclasses.replace(self, clean=f"clean-{number}")
-            return own._lane(mine, ways)  # noqa: SLF001  -- one of our own
+            return own._lane(takewhile(lambda _fault: not over(), chain.from_iterable(mine)), ways)  # noqa: SLF001
 
-        found = share_out(self.lanes, ordered, self.over, lane, "campaign")
+        found = share_out(self.lanes, self._batches(faults, ways), self.over, lane, "campaign")
         return [cell for cells in found for cell in cells]
+
+    def _batches(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[list[Fault]]:
+        """The faults of each way, on as many lanes as find two of them there: each lane has clean runs of its own."""
+        made = []
+        for way in sorted(set(ways.values()), key=lambda way: _rank(way, self.wanted)):
+            alike = [f for f in faults if ways[f.id] == way]
+            lanes = max(1, min(self.lanes, len(alike) // 2))
+            made += [alike[n::lanes] for n in range(lanes)]
+        return made
 
     def _lane(self, faults: Iterable[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
         """What one lane makes of the faults that it takes, with clean runs of its own."""

@@ -42,8 +42,8 @@ from gates.stages.suite import ROOT
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
-LANES_A_GATE = 3
-"""So many lanes of the short way make one of the whole gate, which takes half of two cores, as a load does."""
+LANES_A_LOAD, LANES_A_GATE = 2, 3
+"""So many lanes of the short way make one where a load runs, and one of the whole gate, which takes half of two cores."""
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
 
@@ -100,13 +100,13 @@ class Prover:
             if not all(f.is_noop for f in plain):  # a no-op is shown beside faults
                 way.run(plain)
                 due = [f for f in due if f not in plain]
-            dataclasses.replace(way, lanes=self._few_lanes).run(due)
+            dataclasses.replace(way, lanes=max(1, request.lanes // LANES_A_LOAD)).run(due)
         if not request.short and not self._is_over():
             self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
 
     @property
     def _few_lanes(self) -> int:
-        """So many loads at once leave each other what they measure."""
+        """So many whole gates at once leave each other what they measure."""
         return max(1, self._request.lanes // LANES_A_GATE)
 
     def _run_pairs(self) -> None:

@@ -358,7 +358,7 @@ def test_healthy_runs_of_earlier_code_fill_up_what_says_one_in_a_hundred(tmp_pat
     held = kept(healthy_proof("second", 150, decision="hold", reason="no sample"))
     assert "240 healthy runs: none rolled back (under 1.3 %), 150 held; 90 of them by an earlier state" in held
     assert "slow: no sample" in held
-    assert "250 healthy runs" in kept(healthy_proof("second", 160, decision="hold")), "the same code: these runs instead of the others"
+    assert "250 healthy runs" in kept(healthy_proof("second", 160, decision="hold")), "these runs instead of its others"
     assert "310 healthy runs: none rolled back (under 1 %), 160 held; 250 of them" in kept(healthy_proof("third", 60))
     assert "310 healthy runs: none rolled back (under 1 %); 60 of them" in kept(healthy_proof("fourth", 250))
     back = kept(healthy_proof("fifth", 1, decision="rollback", ok=False))
