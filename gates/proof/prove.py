@@ -43,7 +43,7 @@ MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.js
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
 LANES_A_LOAD, LANES_A_GATE = 2, 3
-"""So many lanes of the short way make one for faults of the load, and one of the whole gate: it takes half of two cores."""
+"""So many lanes of the short way make one for faults of the load, and one of the whole gate, which takes a core."""
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
 
