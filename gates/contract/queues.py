@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ NOTIONS: Mapping[str, str] = {
     "tried": "jobs that wait or run: queue, tenant, id, times (tried), most (tries it may have, where that is known)",
     "workers": "workers that are listed: worker, alive",
     "repeated": "jobs that succeeded more than once: queue, tenant, id",
-    "lost": "jobs that vanished before their end: queue, tenant, id",
+    "lost": "jobs that vanished before their end, or that no worker will take: queue, tenant, id",
     "ahead": "jobs with a time in the future that is no wish, or beyond a year: queue, at",
     "delayed": "jobs of the last ten minutes: queue, tenant, later (due in the future)",
     "paused": "paused queues: queue",
-    "indexes": "indexes that claims need: name (of the table), pattern, never",
+    "indexes": "definitions that claims rest on: name (of the table), pattern, never",
     "builds": "builds of indexes that the library knows to be unfinished: name",
 }
 VIEWS = ("outcomes", "lags")
@@ -63,9 +63,21 @@ class Wording:
     until: int | None = None
 
 
+TYPES: Mapping[str, str] = {
+    "instant": r"timestamp(\(\d\))? with time zone",
+    "utc": r"timestamp(\(\d\))? without time zone",
+    "time": "timestamp",
+    "number": "(smallint|integer|bigint)",
+}
+"""Types of columns by the words of a preset; any other word is the type itself, in any schema."""
+
+
 @dataclass(frozen=True, slots=True)
-class WantedIndex:
-    """An index that claims need: `like` is a regular expression on its definition, `unlike` on what it must not be."""
+class WantedDefinition:
+    """What claims rest on, by a regular expression on its definition: an index, a constraint, a trigger, or a column as
+    `COLUMN name type NOT NULL FILLED` (by a default or an identity). A part of a partitioned table has `PARTITION`,
+    too. unlike: what it must not be.
+    """
 
     table: str
     like: str
@@ -111,7 +123,7 @@ class QueuePreset:
     deletes: tuple[str, ...] = ()
     pieces: Mapping[str, str] = field(default_factory=dict)
     either: Mapping[str, tuple[Wording, ...]] = field(default_factory=dict)
-    claim_index: tuple[WantedIndex, ...] = ()
+    claim_index: tuple[WantedDefinition, ...] = ()
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     probe: JobProbe | None = None
     passed: str = ""
@@ -188,7 +200,7 @@ class Queue:
         found = dict(self.preset.absent)
         found |= {view: found["finished"] for view in VIEWS if "finished" in found}
         if not self.preset.claim_index:
-            found["indexes"] = "no index is known that its work depends on"
+            found["indexes"] = "nothing is known that its work rests on"
         for name, choices in self.preset.either.items():
             choice = self._chosen(choices, schema) if schema is not None else None
             if choice is not None and choice.absent:
@@ -223,9 +235,10 @@ class Queue:
             "max_run_time": interval(options.max_run_time_s),
             "any": f"{identifier(self.schema)}.{identifier(next(iter(self.tables())))}",
             "heap_tables": self._names(preset.heap),
-            "own_tables": self._names(sorted({*preset.heap, *preset.tables})),
+            "own_tables": self._names(sorted({*preset.heap, *preset.tables, *(w.table for w in preset.claim_index)})),
             "deleting_tables": self._names(preset.deletes),
-            "indexes": self._wanted_indexes(schema),
+            "indexes": self._wanted(schema),
+            "unvalidated": "array[]::text[]",
             "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }
@@ -261,7 +274,7 @@ class Queue:
     def _names(self, tables: Sequence[str]) -> str:
         return f"array[{', '.join(literal(self.named(table)) for table in tables)}]::text[]"
 
-    def _wanted_indexes(self, schema: QueueSchema | None) -> str:
+    def _wanted(self, schema: QueueSchema | None) -> str:
         wanted = [
             w
             for w in self.preset.claim_index
@@ -298,7 +311,7 @@ def presets() -> Mapping[str, QueuePreset]:
 def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:
     version = data.get("version") or {}
     made: dict[str, Any] = {
-        **data,
+        **{k: v for k, v in data.items() if k != "columns"},
         **{k: tuple(data[k]) for k in ("heap", "deletes", "grants", "notes") if k in data},
         "name": name,
         "absent": data.get("absent", {}),
@@ -306,12 +319,24 @@ def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:
         "version": version.get("query", ""),
         "known": tuple(version["known"]) if "known" in version else None,
         "either": {k: tuple(_wording(c) for c in v) for k, v in data.get("either", {}).items()},
-        "claim_index": tuple(
-            WantedIndex(**{**w, "when": tuple(w.get("when", ()))}) for w in data.get("claim_index", ())
+        "claim_index": (
+            *(WantedDefinition(**{**w, "when": tuple(w.get("when", ()))}) for w in data.get("claim_index", ())),
+            *_columns(data.get("columns", {})),
         ),
         "probe": JobProbe(**data["probe"]) if "probe" in data else None,
     }
     return QueuePreset(**made)
+
+
+def _columns(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[WantedDefinition]:
+    """The wanted columns: table -> type, with what must be behind it (`not null`, `not null filled`) -> columns."""
+    for table, kinds in tables.items():
+        for kind, columns in kinds.items():
+            word, _, more = kind.partition(" ")
+            like = TYPES.get(word, rf"\S*{word}\M") + (f".* {more.upper()}" if more else "")
+            yield from (
+                WantedDefinition(table, f"^COLUMN {column} {like}", when=(f"{table}.{column}",)) for column in columns
+            )
 
 
 def _wording(data: Mapping[str, Any]) -> Wording:

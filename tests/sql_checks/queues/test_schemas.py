@@ -114,6 +114,10 @@ ALIKE = {
     "create rule swallowed as on insert to {table} do instead nothing": "as-written",
     "create trigger t before update on {table} for each row execute function suppress_redundant_updates_trigger();"
     "alter table {table} disable trigger t": "as-written",
+    "create trigger t before update on {table} for each row execute function suppress_redundant_updates_trigger();"
+    "alter table {table} enable replica trigger t": "",
+    "alter table {table} add constraint c check ({column} is not null) not valid": "unfinished-builds",
+    "alter table {table} add constraint c check ({column} is not null)": "",
     "grant usage on schema {schema} to public; grant select on {table} to public": "private",
     "grant usage on schema {schema} to public; grant insert ({column}) on {table} to public": "private",
     "grant usage on schema {schema} to public; grant truncate on {table} to public;"

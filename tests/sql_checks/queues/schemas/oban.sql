@@ -18,8 +18,10 @@ create table oban_jobs (
   priority integer not null default 0,
   tags text[] default '{}',
   meta jsonb default '{}',
-  cancelled_at timestamp
+  cancelled_at timestamp,
+  constraint attempt_range check (attempt >= 0 and attempt <= max_attempts)
 );
+alter table oban_jobs add constraint non_negative_priority check (priority >= 0) not valid;
 comment on table oban_jobs is '15';
 create index oban_jobs_state_queue_priority_scheduled_at_id_index
   on oban_jobs (state, queue, priority, scheduled_at, id);

@@ -18,7 +18,10 @@ create table river_job (
   queue text not null default 'default',
   tags varchar(255)[] not null default '{}',
   unique_key bytea,
-  unique_states bit(8)
+  unique_states bit(8),
+  constraint finalized_or_finalized_at_null
+    check ((finalized_at is null and state not in ('cancelled', 'completed', 'discarded'))
+           or (finalized_at is not null and state in ('cancelled', 'completed', 'discarded')))
 );
 create index river_job_prioritized_fetching_index on river_job (state, queue, priority, scheduled_at, id);
 create unique index river_job_unique_idx on river_job (unique_key) where unique_key is not null;
