@@ -156,9 +156,11 @@ def _add(path: Path, one: PastDecision) -> None:
 
 
 def read(folder: Path) -> list[PastDecision]:
-    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError."""
+    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError, also for a link
+    to what is not there: that is no empty history.
+    """
     path = folder / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     runs: dict[str, PastDecision] = {}
     for number, line in enumerate(disk.read(path)[-2 * MOST_BYTES :].splitlines()):

@@ -78,6 +78,14 @@ def test_no_line_is_lost_to_a_gate_that_cuts_the_history_down(tmp_path: Path, mo
     assert [one.run_id for one in read(tmp_path)] == ["a1", "a2", "a3"]
 
 
+def test_a_history_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path) -> None:
+    """A volume that is gone may hold a rollback: it cannot be read, and so nothing is promoted on it."""
+    assert read(tmp_path) == []
+    (tmp_path / past_decisions.FILE).symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path)
+
+
 def test_a_stopped_gate_keeps_no_decision_from_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever holds the folder's lock for long may be stopped: the line is added all the same."""
     monkeypatch.setattr(past_decisions, "ROOM_S", 0.0)
