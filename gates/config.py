@@ -19,7 +19,7 @@ from gates.decision.policy_file import PolicyFile, parse
 from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.identity import is_here
-from gates.deployment.libpq import REDIRECTS, other_passwords, placed
+from gates.deployment.libpq import REDIRECTS, other_passwords, placed, without_end
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
@@ -129,6 +129,11 @@ def load_target(environ: Mapping[str, str]) -> Target:
     passwords = other_passwords(found.get("database_url", ""), environ)
     if found.get("database_url"):
         found["database_url"] = placed(found["database_url"], environ)
+    if endless := without_end(found.get("database_url", ""), environ):
+        raise ConfigError(
+            f"{endless[:200]!a} is no file, and reading it may never end; allowed: regular files for the certificates,"
+            " service file and authorities of a connection. Correct DATABASE_URL, or the PG and SSL_CERT_ variables"
+        )
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
     target = Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
     if kind is TargetKind.REFERENCE and not is_here(target):

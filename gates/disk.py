@@ -85,11 +85,10 @@ def _direct(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "it is no regular file", path)
 
 
-def lock(file: int, path: Path, *, wait: bool = True) -> None:
-    """Lock an open file for as long as it is open. Raise BlockingIOError where another process has the lock, and had it
-    for LOCK_S if that is to be waited for.
+def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:
+    """Lock an open file or folder for as long as it is open. Raise BlockingIOError where another process has the lock,
+    and had it for so many seconds.
     """
-    within_s = LOCK_S if wait else 0.0
     deadline = time.monotonic() + within_s
     while True:
         try:

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gates.verdict import Action, Decision, Verdict
 FILE = "decisions.ndjson"
 MOST_BYTES = 4 * 1024 * 1024
 """Above it the older half of the lines goes."""
+ROOM_S = 2.0
+"""So long the history is waited for while another process cuts it down."""
 UNFINISHED = "the run has not finished"
 BROKEN = "a line of the history cannot be read"
 
@@ -126,9 +129,22 @@ UNREADABLE = PastDecision("", "", Decision.HOLD, BROKEN)
 
 
 def remember(folder: Path, one: PastDecision) -> None:
-    """Add a line to the history of a target, on the disk. Raise OSError where that is not possible."""
+    """Add a line to the history of a target, on the disk. Raise OSError where that is not possible.
+
+    Who writes has the folder's lock: a line that is added while another process puts a shorter history in place would
+    be lost, and with it perhaps a rollback. Where its holder is stopped, the line is added all the same.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    place = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            disk.lock(place, folder, within_s=ROOM_S)
+        _add(folder / FILE, one)
+    finally:
+        os.close(place)
+
+
+def _add(path: Path, one: PastDecision) -> None:
     if path.exists() and path.stat().st_size > MOST_BYTES:
         lines = disk.read(path).splitlines(keepends=True)
         disk.write(path, b"".join(lines[len(lines) // 2 :]))
@@ -140,9 +156,11 @@ def remember(folder: Path, one: PastDecision) -> None:
 
 
 def read(folder: Path) -> list[PastDecision]:
-    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError."""
+    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError, also for a link
+    to what is not there: that is no empty history.
+    """
     path = folder / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     runs: dict[str, PastDecision] = {}
     for number, line in enumerate(disk.read(path)[-2 * MOST_BYTES :].splitlines()):

@@ -1,9 +1,10 @@
 """What libpq finds beside the connection string: passwords, so that they can be hidden (it sends them to a server,
-which may say them again), and variables that say where the database is.
+which may say them again), variables that say where the database is, and files, which must have an end.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,17 @@ REDIRECTS = frozenset(
     | {"PGOPTIONS", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO"}
 )
 """Variables by which libpq goes elsewhere, or has another session, than a connection string says."""
+
+SERVICES = "servicefile"
+FILES = {
+    "sslcert": ("PGSSLCERT", ".postgresql/postgresql.crt"),
+    "sslrootcert": ("PGSSLROOTCERT", ".postgresql/root.crt"),
+    "sslcrl": ("PGSSLCRL", ".postgresql/root.crl"),
+    SERVICES: ("PGSERVICEFILE", ".pg_service.conf"),
+}
+"""Parameter -> its variable, and its file below HOME. libpq waits for them, whatever they are; of a password file and a
+private key it takes a regular one alone.
+"""
 
 
 def placed(conninfo: str, environ: Mapping[str, str]) -> str:
@@ -42,6 +54,28 @@ def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...
     for path in (environ.get("PGSERVICEFILE") or home / ".pg_service.conf", folder / "pg_service.conf"):
         found |= set(re.findall(r"(?m)^\s*(?:ssl)?password\s*=\s*(.*?)\s*$", _text(Path(path))))
     return tuple(sorted(found - {""}))
+
+
+def without_end(conninfo: str, environ: Mapping[str, str]) -> str:
+    """The pipe or device that would be read as a file of libpq or of OpenSSL's authorities; empty where there is none.
+
+    That is waited for within the library: no limit of ours and no signal ends it.
+    """
+    given = conninfo_to_dict(conninfo) if conninfo else {}
+    home = Path(environ.get("HOME") or "/nonexistent")
+    read = [n for n in FILES if conninfo and (n != SERVICES or given.get("service"))]
+    paths = [str(given.get(n) or environ.get(FILES[n][0]) or home / FILES[n][1]) for n in read]
+    if SERVICES in read and environ.get("PGSYSCONFDIR"):
+        paths.append(str(Path(environ["PGSYSCONFDIR"], "pg_service.conf")))
+    endless = [p for p in (*paths, environ.get("SSL_CERT_FILE", "")) if p and p != os.devnull and _is_endless(Path(p))]
+    return next(iter(endless), "")
+
+
+def _is_endless(path: Path) -> bool:
+    try:
+        return path.is_fifo() or path.is_char_device()
+    except (OSError, ValueError):
+        return False
 
 
 def _keyword(conninfo: str, name: str) -> str:

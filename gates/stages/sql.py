@@ -16,7 +16,7 @@ from gates.deployment.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched
-from gates.stages.suite import Begun, SuiteRun, begun, looked, run
+from gates.stages.suite import SuiteRun, begun, looked, run
 
 DATA = ("sql/",)
 ALERTS = ("alert/", "queue/", "cohort/")
@@ -54,21 +54,22 @@ def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], lis
     """
     name = f"data {'before' if before else 'after'}"
     with begun(_suite(context, (*DATA, *ALERTS), name, *(["--round=before"] if before else [])), context) as one:
-        yield lambda: _unless_others(one, context, before=before)
+        yield lambda: [beside_others(one.suite, context, before=before) or looked(one, context)]
 
 
-def _unless_others(one: Begun, context: Context, *, before: bool) -> list[StageReport]:
+def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) -> StageReport | None:
+    """A look at the data that is not made while another gate is at work; None where none is. before: see `data`."""
     others = _others(context)
     if not others:
-        return [looked(one, context)]
+        return None
     reason = (
         f"another gate is at work here: it has {len(others)} companies, such as {others[0]}. Run again when it ended"
     )
-    name, expected = one.suite.name, one.suite.expected
+    name, expected = asked.name, asked.expected
     if not before:
         context.account_for(expected, reason, already=len(context.lines()))
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), done=True, error=reason))
-    return [StageReport(name, 0.0, 0, reason)]
+    return StageReport(name, 0.0, 0, reason)
 
 
 def _others(context: Context) -> list[str]:

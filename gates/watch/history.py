@@ -287,5 +287,5 @@ def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """
     beside = path.with_name(f".{path.name}.{what}")
     with disk.opened(beside, "a") as lock:
-        disk.lock(lock.fileno(), beside, wait=wait)
+        disk.lock(lock.fileno(), beside, within_s=disk.LOCK_S if wait else 0.0)
         yield

@@ -22,7 +22,7 @@ from gates.stages.drill import drill
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
-from gates.stages.sql import ALERTS, DATA, suite
+from gates.stages.sql import ALERTS, DATA, beside_others, suite
 from gates.stages.suite import run
 from gates.stages.switches import SPEC as SWITCHES
 from gates.stages.turn import SPEC as ALONE
@@ -129,10 +129,12 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
 
 
 def _sql(context: Context) -> list[StageReport]:
+    """Not while another gate is at work: its drills leave dead letters for a while, and a page would be their fault."""
     expected = context.applicable(SQL)
     if not expected:
         return []
-    return [run(suite(context, "data", expected, [f"--only={s.id}" for s in expected]), context)]
+    asked = suite(context, "data", expected, [f"--only={s.id}" for s in expected])
+    return [beside_others(asked, context) or run(asked, context)]
 
 
 def _drills(context: Context) -> list[StageReport]:

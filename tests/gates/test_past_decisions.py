@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gates import past_decisions
+from gates import disk, past_decisions
 from gates.past_decisions import UNREADABLE, PastDecision, last_of, read, remember
 from gates.verdict import Action, Counts, Decision, Margin, Verdict
 
@@ -48,6 +50,52 @@ def test_a_run_is_a_hold_until_it_has_decided(tmp_path: Path) -> None:
     assert last_of("r-2", runs) is None
     told = {"decision": "promote", "release": "r-1", "finished_at": VERDICT.finished_at, "dry_run": False}
     assert past_decisions.newest(tmp_path, 1) == [{**told, "before": 10, "after": 50}]
+
+
+def test_no_line_is_lost_to_a_gate_that_cuts_the_history_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback that is written while another gate puts a shorter history in place is there afterwards."""
+    remember(tmp_path, settled())
+    monkeypatch.setattr(past_decisions, "MOST_BYTES", 1)
+    rollback = replace(settled("a3"), decision=Decision.ROLLBACK)
+    other = threading.Thread(target=remember, args=(tmp_path, rollback))
+    asks, lock, write = threading.Event(), disk.lock, disk.write
+
+    def asking(file: int, path: Path, *, within_s: float) -> None:
+        if threading.current_thread() is other:
+            asks.set()
+        lock(file, path, within_s=within_s)
+
+    def writing(path: Path, text: bytes) -> None:
+        monkeypatch.setattr(past_decisions, "MOST_BYTES", 1 << 20)
+        other.start()
+        assert asks.wait(10)
+        write(path, text)
+
+    monkeypatch.setattr(disk, "lock", asking)
+    monkeypatch.setattr(disk, "write", writing)
+    remember(tmp_path, settled("a2"))
+    other.join(10)
+    assert [one.run_id for one in read(tmp_path)] == ["a1", "a2", "a3"]
+
+
+def test_a_history_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path) -> None:
+    """A volume that is gone may hold a rollback: it cannot be read, and so nothing is promoted on it."""
+    assert read(tmp_path) == []
+    (tmp_path / past_decisions.FILE).symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path)
+
+
+def test_a_stopped_gate_keeps_no_decision_from_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds the folder's lock for long may be stopped: the line is added all the same."""
+    monkeypatch.setattr(past_decisions, "ROOM_S", 0.0)
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        disk.lock(holder, tmp_path)
+        remember(tmp_path, settled())
+    finally:
+        os.close(holder)
+    assert [one.run_id for one in read(tmp_path)] == ["a1"]
 
 
 def test_a_run_of_a_release_that_is_not_known_yet_counts_for_all(tmp_path: Path) -> None:

@@ -236,6 +236,20 @@ def test_a_variable_that_is_wrong_is_named(name: str, text: str) -> None:
         load_target({name: text})
 
 
+@pytest.mark.parametrize("name", ["PGSSLROOTCERT", "PGSSLCERT", "PGSSLCRL", "PGSERVICEFILE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
+def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_would_be_read(
+    name: str, endless: str, tmp_path: Path
+) -> None:
+    """The library would read it for ever, deaf to signals; /dev/null may be, and a service file nobody asks for."""
+    os.mkfifo(tmp_path / "pipe")
+    environ = {"HOME": str(tmp_path), "DATABASE_URL": "service=mine", name: str(tmp_path / endless)}
+    with pytest.raises(ConfigError, match="reading it may never end"):
+        load_target(environ)
+    load_target({**environ, name: os.devnull})
+    load_target({**environ, name: "", "DATABASE_URL": "host=h", "PGSERVICEFILE": str(tmp_path / "pipe")})
+
+
 def test_secrets_of_a_target_are_not_in_its_repr() -> None:
     """A traceback or log line that shows a target shows no secret."""
     target = load_target({"TRANSBOT_HMAC_SECRET": "planted-secret-1", "DATABASE_URL": "postgresql://u:planted-pw@h/d"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import psycopg
@@ -9,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from gates.catalogue import load
-from gates.decision.policy_file import Settings
+from gates.decision.policy_file import Settings, parse
 from gates.deployment.database import connect, execute
 from gates.deployment.leftovers import TIMED, sweep, take_lease
 from gates.deployment.target import Target
@@ -18,6 +19,8 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context
 from gates.stages.sql import data
+from gates.watch.look import Drills
+from gates.watch.story import Watch, one_round
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
@@ -56,6 +59,22 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.PASS]
         Tenants(connection, "customer").add_items(customer, 12)
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.FAIL]
+
+
+def test_a_round_of_the_watch_beside_another_gate(migrated_url: str, tmp_path: Path) -> None:
+    """The dead letters of its drills are no page: the round does not know, and the next one looks again."""
+    with connect(migrated_url) as connection:
+        lease, mark = take_lease(migrated_url, OTHER, shared=True)
+        assert lease is not None
+        theirs = Tenants(connection, OTHER, lease=f"{mark}{UNTIL}")
+        theirs.add_items(theirs.create(), 12)
+    specs = tuple(s for s in load() if s.id == CHECK)
+    target = Target(TargetKind.STAGING, database_url=migrated_url)
+    file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
+    done = one_round(Watch(target, file, specs, tmp_path / "history.ndjson", drills=Drills.NONE))
+    lease.release()
+    assert done is not None
+    assert done.round.state == "doubtful"
 
 
 def test_a_login_that_may_remove_nothing_sees_the_other_gate(migrated_url: str, tmp_path: Path) -> None:
