@@ -226,6 +226,7 @@ CROWDED = {"shares_machine": True, "lateness_ms": 150.0, "pressure": {"local": {
         ({"workers_lost": ("w1",)}, "were lost"),
         ({"users_spawned": 0}, "0 of 1 users"),
         (CROWDED, "this machine, which the target shares, was too busy"),
+        ({**CROWDED, "lateness_ms": 90.0, "null_ms": {"loop_lateness_p95": 155.0}}, "ran 155 ms late"),
     ],
 )
 def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words: str) -> None:

@@ -74,11 +74,16 @@ BODIES = [
     "executor: 'ramping-arrival-rate', stages: [{duration: '2s', target: 5}], preAllocatedVUs: 2, maxVUs: 1",
     "executor: 'ramping-arrival-rate', stages: [{duration: '2s', target: 5}], preAllocatedVUs: 2, startRate: 3",
     "executor: 'ramping-arrival-rate', preAllocatedVUs: 2", "executor: 'ramping-arrival-rate', startTime: '-1s'",
+    "executor: 'constant-arrival-rate', rate: '5', duration: '2s', preAllocatedVUs: '2', maxVUs: '+9'",
+    "executor: 'ramping-vus', startVUs: '02', stages: [{duration: '1s', target: '3'}]",
+    "executor: 'constant-vus', vus: '2.0', duration: '2s'", "executor: 'constant-vus', vus: '-2', duration: '2s'",
+    "executor: 'constant-vus', duration: '1h30m5.5s', env: {A: '1'}",
+    "executor: 'constant-vus', duration: 2e3, env: {A: 1}",
 ]  # fmt: skip
 
 
-STRICTER = {"stages: [{target: 1}], ", "vus: '3', duration: '5s', "}
-"""k6 takes a stage without a duration as one of 0 s, and a text of digits as a number."""
+STRICTER = {"stages: [{target: 1}], "}
+"""k6 takes a stage without a duration as one of 0 s."""
 
 
 def inspected(options: str, folder: Path) -> dict[str, Any] | None:
