@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gates.deployment.capabilities import is_loopback
+from loadtests.engine.metrics import untaggable
 from loadtests.engine.samples import RequestGroup, Samples, timed_of
 from loadtests.engine.schedule import length_s
 from loadtests.engine.sinks import Sink, TrendSink
@@ -186,7 +187,7 @@ class Conductor:
         found = []
         for key, thresholds in self.thresholds.by_metric.items():
             sink = self.samples.select(key)
-            absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
+            absent = self.absent(key.name) or (self._lacks(key) if sink.is_empty else "")
             for threshold in thresholds:
                 one = self._judge(key, threshold, sink, absent)
                 if str(key) == "outbox_lag_ms" and not absent:
@@ -223,13 +224,12 @@ class Conductor:
         sink = self._sink(metric)
         return sink if isinstance(sink, TrendSink) else TrendSink()
 
-    def _no_replays(self, key: MetricKey) -> str:
-        if ("operation", "replay") not in key.tags or replays_of(self.plan):
-            return ""
-        return (
-            "no replay call could be made: they are limited to three a company, and this run has none of its own"
-            " (DATABASE_URL and dlq.replay.enabled give it some)"
-        )
+    def _lacks(self, key: MetricKey) -> str:
+        """Why no sample with these tags could be taken; empty where one could."""
+        if ("operation", "replay") in key.tags and not replays_of(self.plan):
+            few = "no replay call could be made: they are limited to three a company, and this run has none of its own"
+            return f"{few} (DATABASE_URL and dlq.replay.enabled give it some)"
+        return untaggable(key, {name for one in self.plan.scenarios for name, _ in one.labels})
 
     def _open(self) -> tuple[bool, bool]:
         """Whether more samples could decide a threshold, and whether one failed that rolls back: the load need not go

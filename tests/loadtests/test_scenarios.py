@@ -238,10 +238,12 @@ def test_iterations_not_begun_in_time_are_dropped_and_pass_nothing(tmp_path: Pat
     scenarios = (
         "{x: {executor: 'shared-iterations', vus: 2, iterations: 500, maxDuration: '1s', gracefulStop: '300ms'}}"
     )
+    thresholds = "thresholds: {http_req_failed: ['rate<0.02'], 'dropped_iterations{scenario:x}': ['count<1']}"
     with target(Behaviour(delay_s=lambda n: 9.0 if n > 5 else 0.01)) as url:
-        plan = LoadPlan(url, "t.js", f"{{scenarios: {scenarios}, {THRESHOLDS}}}", url_only=True)
+        plan = LoadPlan(url, "t.js", f"{{scenarios: {scenarios}, {thresholds}}}", url_only=True)
         ours = finish(start(plan, tmp_path), tmp_path)
     assert ours["facts"]["dropped_iterations"] == 500 - 5 - 2
+    assert (ours["judgements"][1]["verdict"], ours["judgements"][1]["observed"]) == ("fail", 493.0), "as in k6"
     assert "dropped" in ours["invalid_reasons"][0]
     assert ours["requests"][0]["error"] == "timeout", "what gracefulStop cuts off has failed; k6 would not count it"
     assert ours["elapsed_s"] < 4
