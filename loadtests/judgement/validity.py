@@ -126,8 +126,10 @@ def _is_crowded(facts: RunFacts) -> bool:
 
 
 def _late_ms(facts: RunFacts) -> float:
-    """How late the load process was (p95): with its schedule, or whatever else it was to do at a time."""
-    return max(facts.lateness_ms, facts.null_ms.get("loop_lateness_p95", 0.0))
+    """How late the load process was (p95): with its schedule; where time-outs alone failed, with all it had to do."""
+    loop_ms = facts.null_ms.get("loop_lateness_p95", 0.0)
+    only_late = facts.errors == ("timeout",) and facts.failed == facts.requests - facts.answers
+    return max(facts.lateness_ms, loop_ms if only_late else 0.0)
 
 
 def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:
