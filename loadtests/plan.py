@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadtests.engine.metrics import untaggable
 from loadtests.scenario import Executor, Scenario, Stage
+from loadtests.thresholds.language import MetricKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,14 @@ def replays_of(plan: LoadPlan) -> int:
     if plan.tenants:
         return REPLAYS_EACH * sum(tenant.replays for tenant in plan.tenants)
     return REPLAYS_EACH if plan.test_company_id and plan.test_company_replays else 0
+
+
+def no_sample(plan: LoadPlan, key: MetricKey) -> str:
+    """Why no sample with the tags of a key can be taken in a run of this plan; empty where one can."""
+    if ("operation", "replay") in key.tags and not replays_of(plan):
+        few = "no replay call could be made: they are limited to three a company, and this run has none of its own"
+        return f"{few} (DATABASE_URL and dlq.replay.enabled give it some)"
+    return untaggable(key, {name for one in plan.scenarios for name, _ in one.labels})
 
 
 def dump_plan(plan: LoadPlan) -> str:

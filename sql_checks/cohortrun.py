@@ -23,6 +23,7 @@ from gates.decision.cohorts import (
     compare,
     growth,
     is_as_planned,
+    silent_by_chance,
 )
 from gates.deployment.database import sql
 from gates.evidence import JsonValue, Outcome
@@ -166,7 +167,7 @@ class CohortLook:
 
     @cached_property
     def tenants(self) -> list[SeenTenant]:
-        """Every tenant that was drawn and had events."""
+        """Every tenant that was drawn and had events, before the step or since."""
         found: dict[str | int, SeenTenant] = {}
         counts = self._seen[1].get("counts")
         for name, is_on, was_on, phase, *numbers in counts if isinstance(counts, list) else ():
@@ -260,8 +261,9 @@ def _until_planned(look: CohortLook, step: Step) -> float | None:
 
 
 def judge_share(look: CohortLook, observer: Observer) -> None:
-    """Raise AssertionError where another share of the tenants is on than was planned."""
+    """Raise AssertionError where another share of the tenants is on than was planned, or those that are fell silent."""
     step = look.require_step(observer)
+    _require_heard(look, observer)
     tenants = [t for t in look.tenants if t.since["events"]]
     is_shown = look.flag == OUTBOX_FLAG
     is_on = [2 * t.since["via_outbox"] > t.since["events"] if is_shown else t.is_on for t in tenants]
@@ -283,6 +285,24 @@ def judge_share(look: CohortLook, observer: Observer) -> None:
             " next step"
         )
     observer.control(f"{on} of {total} tenants are on, {step.percent} % planned")
+
+
+def _require_heard(look: CohortLook, observer: Observer) -> None:
+    """Raise AssertionError where more tenants fell silent with the step than of those that have the flag off: what is
+    no longer written down has no effect that could be missing, and no tenant that could be compared.
+    """
+    known = [[t for t in look.tenants if t.before["events"] and t.is_on is on and not t.was_on] for on in (True, False)]
+    silent = [[t for t in side if not t.since["events"]] for side in known]
+    on, off = ((len(some), len(side)) for some, side in zip(silent, known, strict=True))
+    if silent_by_chance(on, off):
+        return
+    observer.count(on[1] + off[1])
+    observer.value(round(100.0 * on[0] / on[1], 2), round(100.0 * off[0] / off[1], 2) if off[1] else 0.0, "%")
+    observer.witness = [t.name for t in silent[0][:10]]
+    raise AssertionError(
+        f"{on[0]} of {on[1]} tenants that got {look.flag} had events before the step and none since, and {off[0]} of"
+        f" {off[1]} without it: their events are refused or lost. Take it back, and look where they went"
+    )
 
 
 def _shown(found: CohortComparison, step: Step, allowed_s: float | None) -> dict[str, JsonValue]:

@@ -9,9 +9,10 @@ import yaml
 
 from gates.deployment.dialect.current import named
 from sql_checks.rulefile import AlertRule
+from sql_checks.rulejudge import FUTURE_S
 from sql_checks.ruleproof import FLEET
 
-NO_DATA_FOR = "15m"
+NO_DATA_MINUTES = 15
 SCENARIOS = ("on the limit", "beyond the limit", "too few samples")
 
 
@@ -66,24 +67,42 @@ def _description(rule: AlertRule, subject: str, value: str) -> str:
 
 
 def _no_data(rule: AlertRule) -> dict[str, Any]:
-    samples = f'{metric(rule, "samples")}{{subject="{FLEET}"}}'
+    """Whatever no limit can be held against: no row, too few samples, no number (NaN does not equal itself)."""
     return {
         "alert": f"{rule.name}-no-data",
-        "expr": f"absent({samples}) or {samples} < {rule.min_samples}",
-        "for": NO_DATA_FOR,
+        "expr": (
+            f"absent({_samples(rule)}) or ({_samples(rule)} unless ({_samples(rule)} >= {rule.min_samples} and"
+            f" {_number(rule)})) or ({_samples(rule, '!=')} >= {rule.min_samples_tenant} unless {_number(rule, '!=')})"
+        ),
+        "for": f"{NO_DATA_MINUTES}m",
         "labels": {"severity": "investigate", "check": rule.spec.id},
-        "annotations": {"summary": f"Too few samples to judge: {rule.spec.claim}", "runbook_url": rule.runbook},
+        "annotations": {"summary": f"Nothing to judge by: {rule.spec.claim}", "runbook_url": rule.runbook},
     }
 
 
+def _samples(rule: AlertRule, sign: str = "=") -> str:
+    """The series of the fleet; with `!=` those of the tenants."""
+    return f'{metric(rule, "samples")}{{subject{sign}"{FLEET}"}}'
+
+
+def _number(rule: AlertRule, sign: str = "=") -> str:
+    """The values that are numbers."""
+    value = f'{metric(rule, "value")}{{subject{sign}"{FLEET}"}}'
+    return f"{value} == {value}"
+
+
 def queries_yaml(rules: Sequence[AlertRule]) -> str:
-    """Custom queries in the format of postgres_exporter; NULL and impossible values give no series."""
+    """Custom queries in the format of postgres_exporter. NULL, which it makes NaN, stands for what proves nothing: an
+    impossible value, and one of rows that are stale or of the future.
+    """
     found: dict[str, Any] = {}
     for rule in rules:
+        fresh = "" if rule.stale_after_s is None else f" and newest >= now() - interval '{rule.stale_after_s} seconds'"
         found[f"replaygate_{rule.name.replace('-', '_')}"] = {
             "query": (
                 "select subject,"
-                f" case when value between {rule.low:g} and {rule.high:g} then value::float8 end as value,"
+                f" case when value between {rule.low:g} and {rule.high:g} and coalesce(newest <= now() + interval"
+                f" '{FUTURE_S} seconds'{fresh}, true) then value::float8 end as value,"
                 f" coalesce(samples, 0)::float8 as samples from (\n{named(rule.query)}\n) q"
             ),
             "metrics": [
@@ -96,9 +115,12 @@ def queries_yaml(rules: Sequence[AlertRule]) -> str:
 
 
 def unit_tests_yaml(rules: Sequence[AlertRule], rules_file: str) -> str:
-    """Unit tests for promtool: on each limit quiet, beyond it firing after `for`, with too few samples quiet."""
+    """Unit tests for promtool: on each limit quiet, beyond it firing after `for`, with too few samples quiet; what is
+    not a number is `no data`.
+    """
     most = max(len(rule.limits) for rule in rules)
     tests = [_test(scenario, n, [r for r in rules if len(r.limits) > n]) for n in range(most) for scenario in SCENARIOS]
+    tests += [_no_data_test(subject, number, rules) for subject in (FLEET, "a tenant") for number in ("0", "NaN", "_")]
     return _dump({"rule_files": [rules_file], "evaluation_interval": "1m", "tests": tests})
 
 
@@ -122,6 +144,32 @@ def _test(scenario: str, index: int, rules: Sequence[AlertRule]) -> dict[str, An
         )
     return {
         "name": f"{scenario}, limit {index + 1}",
+        "interval": "1m",
+        "input_series": series,
+        "alert_rule_test": alerts,
+    }
+
+
+def _no_data_test(subject: str, number: str, rules: Sequence[AlertRule]) -> dict[str, Any]:
+    """The fleet has the value 0, a subject another one (`_`: none): where that is no number, there is no data."""
+    minutes = NO_DATA_MINUTES + 1
+    series: list[dict[str, str]] = []
+    alerts: list[dict[str, Any]] = []
+    for rule in rules:
+        values = {FLEET: "0", subject: number}
+        samples = {subject: f"{rule.min_samples_tenant}", FLEET: f"{rule.min_samples}"}
+        series += [
+            {"series": f'{metric(rule, column)}{{subject="{name}"}}', "values": " ".join([one] * (minutes + 1))}
+            for column, said in (("value", values), ("samples", samples))
+            for name, one in said.items()
+        ]
+        alert = _no_data(rule)
+        expected = {"exp_labels": {**alert["labels"], "subject": subject}, "exp_annotations": alert["annotations"]}
+        alerts.append(
+            {"eval_time": f"{minutes}m", "alertname": alert["alert"], "exp_alerts": [] if number == "0" else [expected]}
+        )
+    return {
+        "name": f"{subject} with the value {number}",
         "interval": "1m",
         "input_series": series,
         "alert_rule_test": alerts,

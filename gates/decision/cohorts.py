@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, median
 
-from gates.decision.intervals import binomial_cdf, binomial_tail, bisect, student_quantile
+from gates.decision.intervals import binomial_cdf, binomial_tail, bisect, hypergeometric_tail, student_quantile
 from gates.evidence import JsonValue, Outcome
 
 FAIL_RISK = 0.01
@@ -224,6 +224,14 @@ def is_as_planned(on: int, tenants: int, percent: int) -> bool:
     if share <= 0.0 or share >= 1.0:
         return on == round(share * tenants)
     return min(binomial_cdf(on, tenants, share), binomial_tail(on, tenants, share)) >= SHARE_RISK / 2.0
+
+
+def silent_by_chance(on: tuple[int, int], off: tuple[int, int]) -> bool:
+    """Whether so many of the tenants that are on may be silent by chance, as of those that are off (Fisher's test).
+
+    on, off: those that had events before the step and none since, and all that had events before it.
+    """
+    return hypergeometric_tail(on[0], on[1], on[0] + off[0], on[1] + off[1]) >= SHARE_RISK
 
 
 Weighed = Sequence[tuple[float, float, float]]

@@ -79,14 +79,16 @@ def fold(
 
 
 def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
-    """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row.
+    """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row, and
+    for as long as the rule's `for` says.
 
     One rollback an incident: a person who switches the flag on again while it lasts has decided so.
     """
     itself = readings.get(ITSELF)
     if itself is not None and itself.outcome is not Outcome.PASS:
         return []  # a gate that does not tell red from green acts on nothing
-    lasting = [i for i in incidents if i.harm >= confirm and not i.acted and not i.check.startswith(COMPARING)]
+    lasting = [i for i in incidents if i.harm >= confirm and i.firing and not i.acted]
+    lasting = [i for i in lasting if not i.check.startswith(COMPARING)]
     return [i for i in lasting if i.check in readings and readings[i.check].harmful]
 
 

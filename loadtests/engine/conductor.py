@@ -20,8 +20,8 @@ from loadtests.judgement.looks import Looks
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
 from loadtests.judgement.trend import distrust_rise
 from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
-from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, judge
-from loadtests.plan import LoadPlan, replays_of
+from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
+from loadtests.plan import LoadPlan, no_sample, replays_of
 from loadtests.thresholds.language import Expression, MetricKey, Threshold, ThresholdSet, k6_verdict
 
 NO_ANSWER_S = 3.0
@@ -102,6 +102,8 @@ class Conductor:
         self.reached_s: float | None = None
         """When the planned time was over."""
         self.ended = self.switched = ""
+        self._proved: dict[tuple[MetricKey, str], ThresholdResult] = {}
+        """What is known to be broken before the end, by the source of its threshold."""
         self.started = time.perf_counter()
         self.acknowledged = Acknowledged()
         self.replays: dict[str, tuple[int, int]] = {}
@@ -186,9 +188,11 @@ class Conductor:
         found = []
         for key, thresholds in self.thresholds.by_metric.items():
             sink = self.samples.select(key)
-            absent = self.absent(key.name) or (self._no_replays(key) if sink.is_empty else "")
+            absent = self.absent(key.name) or (no_sample(self.plan, key) if sink.is_empty else "")
             for threshold in thresholds:
                 one = self._judge(key, threshold, sink, absent)
+                if one.why is Why.UNDECIDED:  # what was proved at any time stays so, whatever came until the end
+                    one = self._proved.get((key, threshold.expression.source), one)
                 if str(key) == "outbox_lag_ms" and not absent:
                     one = self._worse_of_oldest(one, threshold)
                     one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
@@ -222,14 +226,6 @@ class Conductor:
     def _trend(self, metric: str) -> TrendSink:
         sink = self._sink(metric)
         return sink if isinstance(sink, TrendSink) else TrendSink()
-
-    def _no_replays(self, key: MetricKey) -> str:
-        if ("operation", "replay") not in key.tags or replays_of(self.plan):
-            return ""
-        return (
-            "no replay call could be made: they are limited to three a company, and this run has none of its own"
-            " (DATABASE_URL and dlq.replay.enabled give it some)"
-        )
 
     def _open(self) -> tuple[bool, bool]:
         """Whether more samples could decide a threshold, and whether one failed that rolls back: the load need not go
@@ -397,4 +393,7 @@ class Conductor:
         e = threshold.expression
         if not self.tally.counts(key, e) and (counted_only or not e.stays_broken):
             return False
-        return self._judge(key, threshold, sink).verdict is ThresholdOutcome.FAIL
+        found = self._judge(key, threshold, sink)
+        if found.verdict is ThresholdOutcome.FAIL:
+            self._proved[key, e.source] = found
+        return found.verdict is ThresholdOutcome.FAIL

@@ -132,10 +132,10 @@ class Drive:
         self.background.add(greenlet)
         greenlet.rawlink(self.background.discard)
 
-    def drop(self) -> None:
+    def drop(self, labels: Tags) -> None:
         """A request that was due and that this process could not send."""
         self.dropped += 1
-        self.samples.add("dropped_iterations", 1)
+        self.samples.add("dropped_iterations", 1, labels)
 
     def note_iteration(self, began: float, ended: float, labels: Tags) -> None:
         """One iteration of a user, or one arrival, is over."""
@@ -186,7 +186,7 @@ class Drive:
 
     def _record(self, call: Call, c: Connection, status: int, error: str, ended: float, terms: Terms) -> None:
         if error in OWN_FAULTS:
-            self.drop()
+            self.drop(terms.labels)
             return
         passed = self.look(call, status, c.body)
         key = (terms.labels, call.scenario, call.name, call.method, call.url, status, error, passed)

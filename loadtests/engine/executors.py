@@ -124,9 +124,10 @@ class Executors:
             if origin + at < drive.resumed_at:
                 continue
             late.add("schedule_lateness_ms", max(0.0, (time.perf_counter() - origin - at) * 1000.0))
-            most = math.ceil(tasks[place].scenario.users / drive.of) or drive.most_open
+            scenario = tasks[place].scenario
+            most = math.ceil(scenario.users / drive.of) or drive.most_open
             if drive.open_requests >= drive.most_open or self._open[place] >= most:
-                drive.drop()
+                drive.drop(scenario.labels)
                 continue
             drive.open_requests += 1
             self._open[place] += 1
@@ -155,7 +156,7 @@ class Executors:
         own = iter(range(scenario.iterations)) if left is None else left
         self._loop(task, connection, (scenario.start_s, task.end_s, task.end_s + scenario.grace_s), own)
         for _ in own:  # not begun when the time was over
-            drive.drop()
+            drive.drop(scenario.labels)
 
     def _loop(
         self, task: Task, connection: Connection, times: tuple[float, float, float], iterations: Iterator[int]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.thresholds.language import MetricType
+from loadtests.thresholds.language import MetricKey, MetricType
 
 TIMINGS = (
     "http_req_duration",
@@ -50,6 +50,26 @@ TYPES: Mapping[str, MetricType] = {
     "null_request_ms": MetricType.TREND,
     "loop_lateness_ms": MetricType.TREND,
 }
+
+_OF_REQUESTS = frozenset({"name", "method", "url", "scenario", "operation", "status", "expected_response", "error"})
+_TAGS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys((*TIMINGS, "http_reqs", "http_req_failed", "expected_refusals"), _OF_REQUESTS),
+    **dict.fromkeys(("data_sent", "data_received"), _OF_REQUESTS),
+    "checks": _OF_REQUESTS | {"check"},
+    "outbox_lag_ms": frozenset({"source"}),
+}
+_OF_ITERATIONS = frozenset((*_TAGS, "iterations", "iteration_duration", "dropped_iterations")) - {"outbox_lag_ms"}
+
+
+def untaggable(key: MetricKey, labels: Collection[str]) -> str:
+    """Why no sample of a metric can carry a tag of the key: its zero is then none. Empty where all can be carried.
+
+    labels: names of the tags of scenarios.
+    """
+    known = _TAGS.get(key.name, frozenset()) | frozenset(labels if key.name in _OF_ITERATIONS else ())
+    other = [name for name, _ in key.tags if name not in known]
+    return f"nothing here has the tag {other[0]!r}; there are: {', '.join(sorted(known)) or 'none'}" if other else ""
+
 
 _SINKS: Mapping[MetricType, type[Sink]] = {
     MetricType.COUNTER: CounterSink,

@@ -73,8 +73,7 @@ def invalid_reasons(facts: RunFacts) -> tuple[str, ...]:
     if _is_crowded(facts):
         found.append(
             f"this machine, which the target shares, was too busy: the load waited for a CPU in"
-            f" {facts.waiting_percent:.0f} % of its time, and the schedule ran {facts.lateness_ms:.0f} ms late;"
-            " run again when it is idle"
+            f" {facts.waiting_percent:.0f} % of its time, and ran {_late_ms(facts):.0f} ms late; run again when idle"
         )
     return tuple(found)
 
@@ -122,8 +121,15 @@ def doubts(facts: RunFacts) -> tuple[str, ...]:
 
 def _is_crowded(facts: RunFacts) -> bool:
     """Whether gate and target are on one machine that had no time for either: its errors are then nobody's."""
-    late = facts.lateness_ms > LATENESS_LIMIT_MS
+    late = _late_ms(facts) > LATENESS_LIMIT_MS
     return facts.shares_machine and late and facts.waiting_percent > CROWDED_PERCENT
+
+
+def _late_ms(facts: RunFacts) -> float:
+    """How late the load process was (p95): with its schedule; where time-outs alone failed, with all it had to do."""
+    loop_ms = facts.null_ms.get("loop_lateness_p95", 0.0)
+    only_late = facts.errors == ("timeout",) and facts.failed == facts.requests - facts.answers
+    return max(facts.lateness_ms, loop_ms if only_late else 0.0)
 
 
 def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:

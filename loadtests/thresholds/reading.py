@@ -76,7 +76,10 @@ class Reader:
         return node.value
 
     def whole(self, node: LiteralNode, least: int = 0) -> int:
+        """A whole number, also one in quotes, as k6 reads both."""
         number = node.value
+        if isinstance(number, str) and _QUOTED_NUMBER.fullmatch(number):
+            number = float(number)
         if isinstance(number, float) and least <= number < 2**53 and number.is_integer():
             return int(number)
         raise self.error(node, f"a whole number of {least} or more was expected")
@@ -97,6 +100,7 @@ class Reader:
         return found
 
 
+_QUOTED_NUMBER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 

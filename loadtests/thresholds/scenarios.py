@@ -93,10 +93,14 @@ class ScenarioReader(Reader):
         if "options" in given:
             raise self.error(given["options"], "options of a browser are not supported; leave them out")
         if "env" in given:
+            self.texts(given, "env")
             self.note(given["env"], "'env' of a scenario has no effect here: scripts are not run")
-        if "tags" not in given:
-            return {}
-        return {key: self.text(value) for key, (_, value) in self.members(given["tags"], "tags").items()}
+        return self.texts(given, "tags")
+
+    def texts(self, given: Given, key: str) -> dict[str, str]:
+        """A member that holds texts alone; nothing where it is not there."""
+        members = self.members(given[key], key) if key in given else {}
+        return {name: self.text(value) for name, (_, value) in members.items()}
 
     def counted(self, node: LiteralNode, given: Given, executor: Executor, labels: Labels) -> Scenario:
         users, iterations = self.number(given, "vus", 1, 1), self.number(given, "iterations", 1, 1)

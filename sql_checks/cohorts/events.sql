@@ -25,7 +25,7 @@ with {{step}}, spans as materialized (
               when 'public.is_feature_enabled.bucket' = 'own' then null
               else ('x' || encode(substr(sha256(convert_to(lower(current_setting('replaygate.flag') || ':' || k.company_id), 'UTF8')), 1, 4), 'hex'))
                      ::bit(32)::bigint % 100 < s.percent_before end as was_on
-  from (select distinct company_id from sample where phase > 0) k cross join step s
+  from (select distinct company_id from sample) k cross join step s
   where not exists (select from public.feature_flags f
                     where f.key = current_setting('replaygate.flag') and f.company_id = k.company_id)
     and not exists (select from public.agent_controls a

@@ -18,23 +18,32 @@ REPORT = {
 }  # fmt: skip
 
 
-def reason(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: bool = False, more: str = "") -> str:
-    """Why a run of 60 s ends `at_s` seconds after its start, having seen so many requests of 5 ms, spread evenly."""
+def begun(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: bool = False, more: str = "") -> Conductor:
+    """A run of 60 s, `at_s` seconds after its start, having seen so many requests of 5 ms, spread evenly."""
     text = f"{{http_req_duration: ['p(95)<1e9'], {threshold}, abortOnFail: true{more}}}]}}"
     plan = LoadPlan("http://a.test", duration_s=60.0, compat_k6=compat, early_abort=False)
     conductor = Conductor(plan, parse_thresholds(text, "t.js", TYPES).thresholds, {}, has_database=False)
-    samples, n = Samples(), good + bad
-    for number in range(n):
-        failed = number * bad // n != (number + 1) * bad // n
-        tags = {"name": "a", "method": "GET", "status": "500" if failed else "200"}
-        group = samples.group(tags, failed=failed)
+    conductor.started = time.perf_counter() - at_s
+    n = good + bad
+    took(conductor, [(at_s * i / n, i * bad // n != (i + 1) * bad // n) for i in range(n)], at_s)
+    return conductor
+
+
+def took(conductor: Conductor, requests: list[tuple[float, bool]], at_s: float, sequence: int = 0) -> None:
+    """A report of requests, each by its start and whether it failed."""
+    samples = Samples()
+    for start_s, failed in requests:
+        group = samples.group({"name": "a", "method": "GET", "status": "500" if failed else "200"}, failed=failed)
         for timing in group.timings.values():
             timing.append(5.0)
-        group.starts.append(at_s * number / n)
+        group.starts.append(start_s)
         samples.add("null_request_ms", 0.1)  # the instrument is sound
-    conductor.started = time.perf_counter() - at_s
-    conductor.on_report("local", {**REPORT, **samples.take_report(), "elapsed_s": at_s})
-    return conductor.stop_reason()
+    conductor.on_report("local", {**REPORT, **samples.take_report(), "elapsed_s": at_s, "sequence": sequence})
+
+
+def reason(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: bool = False, more: str = "") -> str:
+    """Why that run ends."""
+    return begun(threshold, good, bad, at_s=at_s, compat=compat, more=more).stop_reason()
 
 
 RATE = "http_req_failed: [{threshold: 'rate<0.1'"
@@ -50,6 +59,16 @@ def test_a_failure_beyond_doubt_aborts_either_way() -> None:
     """Half of 200 requests failed."""
     assert "abortOnFail" in reason(RATE, 100, 100)
     assert "abortOnFail" in reason(RATE, 100, 100, compat=True)
+
+
+def test_what_ended_the_run_has_failed_whatever_comes_until_all_is_answered() -> None:
+    """The failures of the end come together, and make what was proved look like a stall. The proof was for any time."""
+    kept, doubted = begun(RATE, 160, 40), begun(RATE, 160, 40)
+    assert "abortOnFail" in kept.stop_reason()
+    for one in (kept, doubted):
+        took(one, [(2.1 + i / 60, True) for i in range(100)], 4.1, sequence=1)
+    verdicts = [{j.metric: j.verdict.value for j in one.judgements()}["http_req_failed"] for one in (kept, doubted)]
+    assert verdicts == ["fail", "unknown"]
 
 
 @pytest.mark.parametrize("compat", [False, True])

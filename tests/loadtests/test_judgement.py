@@ -215,6 +215,14 @@ def test_a_run_in_doubt_passes_nothing_and_excuses_no_failure(change: dict[str, 
     assert words in passed.message
 
 
+TIMED_OUT = {
+    "lateness_ms": 90.0,
+    "null_ms": {"loop_lateness_p95": 155.0},
+    "requests": 100,
+    "answers": 84,
+    "failed": 16,
+    "errors": ("timeout",),
+}
 CROWDED = {"shares_machine": True, "lateness_ms": 150.0, "pressure": {"local": {"waiting_percent": 62.0}}}
 
 
@@ -226,6 +234,7 @@ CROWDED = {"shares_machine": True, "lateness_ms": 150.0, "pressure": {"local": {
         ({"workers_lost": ("w1",)}, "were lost"),
         ({"users_spawned": 0}, "0 of 1 users"),
         (CROWDED, "this machine, which the target shares, was too busy"),
+        ({**CROWDED, **TIMED_OUT}, "ran 155 ms late"),
     ],
 )
 def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words: str) -> None:
@@ -235,7 +244,16 @@ def test_a_run_that_measured_nothing_is_invalid(change: dict[str, object], words
     assert words in reason
 
 
-@pytest.mark.parametrize("other", [{"shares_machine": False}, {"lateness_ms": 99.0}, {"pressure": {}}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"shares_machine": False},
+        {"lateness_ms": 99.0},
+        {"pressure": {}},
+        {**TIMED_OUT, "failed": 17},
+        {**TIMED_OUT, "errors": ("ConnectionResetError", "timeout")},
+    ],
+)
 def test_a_failure_far_away_or_on_an_idle_machine_counts(other: dict[str, object]) -> None:
     """Only where gate and target share a machine that had no time for either are errors nobody's."""
     assert not invalid_reasons(dataclasses.replace(GOOD, **{**CROWDED, **other}))  # type: ignore[arg-type]

@@ -145,3 +145,27 @@ def test_a_stuck_oldest_event_fails_the_lag_and_never_saves_it() -> None:
             one.samples.add("outbox_lag_ms", canary + index * 0.1)
             one.samples.add("outbox_oldest_age_ms", oldest + index * 0.1)
         assert [j.verdict.value for j in one.judgements()] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "judged"),
+    [
+        ("http_reqs{error_code:1050}", "unknown"),
+        ("http_reqs{group:::checkout}", "unknown"),
+        ("data_sent{proto:HTTP/1.1}", "unknown"),
+        ("iterations{name:GET /}", "unknown"),
+        ("events_lost{operation:event}", "unknown"),
+        ("expected_refusals{tier:1}", "pass"),
+        ("dropped_iterations{scenario:s}", "pass"),
+        ("http_reqs{status:500}", "pass"),
+        ("http_reqs{scenario:s,tier:gold}", "pass"),
+    ],
+)
+def test_a_tag_that_nothing_carries_makes_no_zero(key: str, judged: str) -> None:
+    """A count of none is true only where one could have been counted; else it neither keeps nor breaks a limit."""
+    scenario = Scenario(Executor.USERS, 1, (Stage(1.0, 1),), labels=(("scenario", "s"), ("tier", "gold")))
+    plan = LoadPlan("http://x", scenarios=(scenario,))
+    sources = [Threshold(parse_expression(source)) for source in ("count<1", "count>0")]
+    one = Conductor(plan, ThresholdSet({parse_metric_key(key): tuple(sources)}), {}, has_database=True)
+    kept, broken = one.judgements()
+    assert (kept.verdict, broken.verdict) == (judged, "unknown" if judged == "unknown" else "fail"), kept.message

@@ -74,11 +74,16 @@ BODIES = [
     "executor: 'ramping-arrival-rate', stages: [{duration: '2s', target: 5}], preAllocatedVUs: 2, maxVUs: 1",
     "executor: 'ramping-arrival-rate', stages: [{duration: '2s', target: 5}], preAllocatedVUs: 2, startRate: 3",
     "executor: 'ramping-arrival-rate', preAllocatedVUs: 2", "executor: 'ramping-arrival-rate', startTime: '-1s'",
+    "executor: 'constant-arrival-rate', rate: '5', duration: '2s', preAllocatedVUs: '2', maxVUs: '+9'",
+    "executor: 'ramping-vus', startVUs: '02', stages: [{duration: '1s', target: '3'}]",
+    "executor: 'constant-vus', vus: '2.0', duration: '2s'", "executor: 'constant-vus', vus: '-2', duration: '2s'",
+    "executor: 'constant-vus', duration: '1h30m5.5s', env: {A: '1'}",
+    "executor: 'constant-vus', duration: 2e3, env: {A: 1}",
 ]  # fmt: skip
 
 
-STRICTER = {"stages: [{target: 1}], ", "vus: '3', duration: '5s', "}
-"""k6 takes a stage without a duration as one of 0 s, and a text of digits as a number."""
+STRICTER = {"stages: [{target: 1}], "}
+"""k6 takes a stage without a duration as one of 0 s."""
 
 
 def inspected(options: str, folder: Path) -> dict[str, Any] | None:
@@ -233,10 +238,12 @@ def test_iterations_not_begun_in_time_are_dropped_and_pass_nothing(tmp_path: Pat
     scenarios = (
         "{x: {executor: 'shared-iterations', vus: 2, iterations: 500, maxDuration: '1s', gracefulStop: '300ms'}}"
     )
+    thresholds = "thresholds: {http_req_failed: ['rate<0.02'], 'dropped_iterations{scenario:x}': ['count<1']}"
     with target(Behaviour(delay_s=lambda n: 9.0 if n > 5 else 0.01)) as url:
-        plan = LoadPlan(url, "t.js", f"{{scenarios: {scenarios}, {THRESHOLDS}}}", url_only=True)
+        plan = LoadPlan(url, "t.js", f"{{scenarios: {scenarios}, {thresholds}}}", url_only=True)
         ours = finish(start(plan, tmp_path), tmp_path)
     assert ours["facts"]["dropped_iterations"] == 500 - 5 - 2
+    assert (ours["judgements"][1]["verdict"], ours["judgements"][1]["observed"]) == ("fail", 493.0), "as in k6"
     assert "dropped" in ours["invalid_reasons"][0]
     assert ours["requests"][0]["error"] == "timeout", "what gracefulStop cuts off has failed; k6 would not count it"
     assert ours["elapsed_s"] < 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 
 from gates.contract.queues import Queue, presets
+from sql_checks.exportprometheus import queries_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
@@ -26,12 +29,36 @@ def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)")
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
-    """The exported rules are valid, quiet on each limit, firing beyond it, and quiet with too few samples."""
+    """The exported rules are valid, quiet on each limit, firing beyond it, and quiet with too few samples. What is no
+    number, of the fleet or of a tenant, is no data.
+    """
     made = run(sys.executable, "-m", "sql_checks", "export", "alerts", "prometheus", "--output", str(tmp_path))
     assert made.returncode == 0, made.stderr
     for words in (("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")):
         done = run("promtool", *words[:2], str(tmp_path / words[2]))
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_queries_of_an_exporter_run_and_give_no_number_for_what_proves_nothing(seeded_url: str) -> None:
+    """What the gate calls unknown is NULL there, which the exporter makes NaN and the rules `no data`."""
+    rules = read_all_rules()
+    rows = {
+        "sound": "0.5, now()",
+        "of no time": "0.5, null",
+        "stale": "0.5, now() - interval '1 day'",
+        "of the future": "0.5, now() + interval '1 day'",
+        "impossible": "-1, now()",
+        "no number": "'NaN', now()",
+    }
+    values = ", ".join(f"('{name}', 99, {row})" for name, row in rows.items())
+    query = f"select * from (values {values}) v (subject, samples, value, newest)"
+    fed = dataclasses.replace(next(rule for rule in rules if rule.stale_after_s), query=query)
+    with psycopg.connect(seeded_url, autocommit=True) as connection:
+        for one in yaml.safe_load(queries_yaml(rules)).values():
+            connection.execute(one["query"].encode()).fetchall()
+        (one,) = yaml.safe_load(queries_yaml([fed])).values()
+        found = {str(subject): value for subject, value, _ in connection.execute(one["query"].encode())}
+    assert found == {**dict.fromkeys(rows), "sound": 0.5, "of no time": 0.5}
 
 
 @pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")

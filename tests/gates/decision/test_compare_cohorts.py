@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import cohort_rates as rates
-from gates.decision.cohorts import FAIL_RISK, PASS_RISK, TenantCounts, compare, growth, half_width, is_as_planned
+from gates.decision.cohorts import (
+    FAIL_RISK,
+    PASS_RISK,
+    TenantCounts,
+    compare,
+    growth,
+    half_width,
+    is_as_planned,
+    silent_by_chance,
+)
 from gates.evidence import Outcome
 
 MARGIN = 0.005
@@ -100,6 +109,24 @@ def test_shares_that_may_be_chance(tenants: int, low: int, high: int) -> None:
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 10)] == list(range(low, high + 1))
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 0)] == [0]
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 100)] == [tenants]
+
+
+@pytest.mark.parametrize(
+    ("on", "off", "chance"),
+    [
+        ((0, 0), (0, 0), True),
+        ((0, 20), (9, 20), True),
+        ((9, 20), (9, 20), True),
+        ((7, 20), (0, 20), True),
+        ((9, 20), (0, 20), False),
+        ((20, 20), (20, 20), True),
+        ((3, 100), (0, 900), False),
+        ((1, 1), (0, 400), True),
+    ],
+)
+def test_silence_that_may_be_chance(on: tuple[int, int], off: tuple[int, int], chance: bool) -> None:
+    """Of two sides the one that is on must be silent more often than one draw in a thousand would have it."""
+    assert silent_by_chance(on, off) is chance
 
 
 @pytest.mark.parametrize(
