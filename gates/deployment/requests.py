@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -105,10 +106,7 @@ class Answer:
         members, own = self.json(), [word for word in (self.header("x-request-id"), *asked) if word]
         if members:
             return _without(members, own)
-        body = self.body
-        for word in own:
-            body = body.replace(word.encode(), b"<id>")
-        return body
+        return reduce(lambda body, word: body.replace(word.encode(), b"<id>"), own, self.body)
 
     @property
     def code(self) -> str:
@@ -123,9 +121,7 @@ def _without(one: JsonValue, own: Sequence[str]) -> JsonValue:
         return {k: _without(v, own) for k, v in kept.items()}
     if isinstance(one, list):
         return [_without(part, own) for part in one]
-    for word in own if isinstance(one, str) else ():
-        one = one.replace(word, "<id>")
-    return one
+    return reduce(lambda text, word: text.replace(word, "<id>"), own, one) if isinstance(one, str) else one
 
 
 @dataclass(frozen=True, slots=True)
