@@ -28,7 +28,7 @@ def _left(connection: Answering) -> dict[str, int]:
 
 
 def test_rows_are_found_by_the_type_of_their_column(migrated_url: str) -> None:
-    """Ids are compared as the column holds them, so that its index finds them; a large table without one is not read."""
+    """Ids are compared as the column holds them, so its index finds them; a large table without one is not read."""
     with connect(migrated_url, autocommit=False) as connection:
         for statement in TABLES:
             connection.execute(statement.encode())
