@@ -67,6 +67,24 @@ _catalogue(
     names=("replay_runs", "rows"),
 )
 _catalogue(
+    "policy-opens-one-state",
+    "A policy lets every tenant see all discarded letters.",
+    "CREATE POLICY witness_bin ON dead_letter_queue FOR SELECT TO authenticated USING (status = 'discarded')",
+    "DROP POLICY witness_bin ON dead_letter_queue",
+    "SELECT count(*) > 0 FROM pg_policies WHERE policyname = 'witness_bin'",
+    (f"{RLS}/other-tenants-hidden", "sql/manifest/policies"),
+    names=("dead_letter_queue", "rows"),
+)
+_catalogue(
+    "claims-kept-with-the-plan",
+    "The function that says who asks is immutable: a plan keeps the tenant of its first user.",
+    "ALTER FUNCTION auth.jwt() IMMUTABLE",
+    "ALTER FUNCTION auth.jwt() STABLE",
+    "SELECT provolatile = 'i' FROM pg_proc WHERE oid = 'auth.jwt()'::regprocedure",
+    (f"{SPOT}/no-leakproof-functions",),
+    names=("auth.jwt", "IMMUTABLE"),
+)
+_catalogue(
     "policy-for-no-claims",
     "Who comes without claims sees all companies.",
     """CREATE POLICY witness_none ON companies FOR SELECT TO authenticated

@@ -45,6 +45,26 @@ SEEDS: dict[str, str] = {
     "agent_controls": "insert into public.agent_controls (company_id, agents_paused) values (%(id)s, false)",
 }
 """Rows by the contract's names alone; companies first, so that foreign keys hold."""
+OTHER_STATES = {
+    "dead_letter_queue (company_id, event_type, payload, error_type, status, created_at)"
+    " values (%(id)s, 'drill.rls', '{}', 'drill', %(state)s, now() - interval '90 days')": (
+        *("replaying", "resolved", "discarded"),
+    ),
+    "replay_runs (idempotency_key, company_id, status, requested_at)"
+    " values ('drill-rls-' || %(state)s, %(id)s, %(state)s, now() - interval '90 days')": (
+        *("started", "stopped", "failed"),
+    ),
+    "agent_tasks (company_id, agent_name, status, created_at)"
+    " values (%(id)s, 'drill', %(state)s, now() - interval '90 days')": ("running", "completed", "failed"),
+    "event_outbox (company_id, event_type, payload, processed_at) values (%(id)s, %(state)s, '{}', now())": (
+        "drill.x",
+    ),
+    "event_outbox (company_id, event_type, payload, dead_at) values (%(id)s, %(state)s, '{}', now())": ("drill.x",),
+    "events (company_id, event_type, payload, path, created_at)"
+    " values (%(id)s, 'drill.rls', '{}', %(state)s, now() - interval '90 days')": ("direct",),
+    "audit_logs (action, actor, scope) values (%(state)s, 'drill', %(id)s)": ("dlq_replay_refused", "agents_paused"),
+}
+"""Rows in other states than the seeds, and old ones: a policy may open these alone. A refused one does not count."""
 UPSERTS = {
     "feature_flags": "(key, company_id) do update set enabled = true",
     "replay_budgets": "(company_id) do update set daily_limit = 1",
@@ -190,6 +210,13 @@ def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[
     rows = [(name, company) for name in SEEDS for company in (mine, other)]
     rows.insert(2, ("companies", bystander))
     done = attempt(connection, [TenantStatement(SEEDS[name], {"id": company}, keep=True) for name, company in rows])
+    more = [
+        TenantStatement(f"insert into public.{row}", {"id": company, "state": state}, keep=True)
+        for row, states in OTHER_STATES.items()
+        for state in states
+        for company in (mine, other)
+    ]
+    attempt(connection, more)
     refused = {name for (name, company), one in zip(rows, done, strict=True) if one.error and company in {mine, other}}
     seeded = set(SEEDS) - refused
     return seeded | ({"audit_heads"} if "audit_logs" in seeded else set())

@@ -299,7 +299,7 @@ def test_no_secret_in_it(scene: Scene) -> None:
     for secret in hidden(scene.target):
         assert secret not in text, "a secret of the deployment is in the audit trail"
         for answer in answers:
-            assert secret.encode() not in answer.body, f"an answer {answer.status} holds a secret of the deployment"
-    told = [a for a in answers[2:4] + answers[5:] if canary.encode() in a.body]
+            assert not answer.says(secret), f"an answer {answer.status} holds a secret of the deployment"
+    told = [a for a in answers[2:4] + answers[5:] if a.says(canary)]
     assert not told, f"an answer {told[0].status if told else ''} repeats the credential that was sent"
     scene.seen.count(len(rows))

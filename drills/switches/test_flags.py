@@ -47,7 +47,7 @@ def _stops_replays(scene: Scene, flag: str) -> None:
     scene.set_flag(company, flag, enabled=False)
     answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
     real = current().flag_keys.get(flag, flag)
-    assert real in answer.body.decode("utf-8", "replace"), f"the refusal does not name the flag {real}"
+    assert answer.says(real), f"the refusal does not name the flag {real}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)

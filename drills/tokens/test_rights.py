@@ -225,7 +225,7 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
     )
     for unknown in others:
         for what, one, two in (
-            ("body", foreign.said, unknown.said),
+            ("body", foreign.said(other), unknown.said(nobody)),
             ("headers", foreign.header_names, unknown.header_names),
         ):
             assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
@@ -257,9 +257,10 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
         scene.expect(token_get(at_theirs, token.for_company(other), "foreign run, its company's path"), (403, 404))
     scene.expect(_signed_too(scene.signer, own), 200, control=True)
     scene.expect(_signed_too(scene.signer, foreign), 404)
-    random = token_get(path_of(f"{REPLAY}/{new_id('run')}", other), token.for_company(other), "unknown run")
+    nobody = new_id("run")
+    random = token_get(path_of(f"{REPLAY}/{nobody}", other), token.for_company(other), "unknown run")
     absent = scene.expect(random, 404)
-    one, two = hidden.said, absent.said
+    one, two = hidden.said(str(run)), absent.said(str(nobody))
     assert one == two, f"a foreign run answers {one!r}, one that does not exist {two!r}"
 
 

@@ -222,7 +222,7 @@ class Bench:
 
     def one_body(self, answers: Mapping[str, Answer]) -> None:
         """The claim: these refusals say the same."""
-        different = {repr(answer.said) for answer in answers.values()}
+        different = {repr(answer.said()) for answer in answers.values()}
         self.seen.value(len(different), 1, "different bodies")
         if len(different) > 1:
             self.seen.witness = {k: v.body.decode("utf-8", "replace") for k, v in answers.items()}

@@ -5,6 +5,7 @@ Reading a relation runs the code of its owner (a view's functions, a policy) wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from psycopg import sql
@@ -17,6 +18,11 @@ FRAGMENTS = Path(__file__).parent / "fragments"
 def identifier(*parts: str) -> str:
     """A real name for a statement with parameters: always in quotes, so that no name of the contract is meant."""
     return sql.Identifier(*parts).as_string().replace("%", "%%")
+
+
+def array(ids: Sequence[str]) -> str:
+    """Ids for `column = any(%s)`: a literal takes the type of the column, whose index finds them then."""
+    return "{" + ",".join(f'"{one}"' for one in ids) + "}"
 
 
 def with_trust(statement: str) -> str:

@@ -13,11 +13,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 from urllib.parse import urlsplit
 
 from gates.deployment.dialect.current import current, http_words
-from gates.text.foreign import json_object, text
+from gates.text.foreign import JsonValue, json_object, json_value, text
 
 SIGNATURE = "X-Transbot-Signature"
 JSON_TYPE = "application/json"
@@ -92,19 +93,35 @@ class Answer:
         """Sorted, without those of the connection."""
         return sorted({k for k, _ in self.headers} - OF_THE_CONNECTION)
 
-    @property
-    def said(self) -> Mapping[str, Any] | bytes:
-        """The body without what is every request's own: its id, trace and time; bytes where it is no JSON object."""
-        mark = self.header("x-request-id")
-        body = self.body.replace(mark.encode(), b"<id>") if mark else self.body
-        members = json_object(body)
-        kept = {k: v for k, v in members.items() if re.sub("[_-]", "", k).lower() not in OF_THE_REQUEST}
-        return kept if members else body
+    def says(self, word: str) -> bool:
+        """Whether the body shows the word, however JSON spells its letters."""
+        return word in self.body.decode("utf-8", "replace") or word in json.dumps(
+            json_value(self.body), ensure_ascii=False
+        )
+
+    def said(self, *asked: str) -> JsonValue | bytes:
+        """The body without what is every request's own: its id, trace and time, and the ids that it asked for; bytes
+        where it is no JSON object.
+        """
+        members, own = self.json(), [word for word in (self.header("x-request-id"), *asked) if word]
+        if members:
+            return _without(members, own)
+        return reduce(lambda body, word: body.replace(word.encode(), b"<id>"), own, self.body)
 
     @property
     def code(self) -> str:
         """The machine-readable `code` of a problem answer, or an empty string."""
         return text(self.json().get("code", ""), MOST_CODE)
+
+
+def _without(one: JsonValue, own: Sequence[str]) -> JsonValue:
+    """The document without members of the request, at whatever depth, and with these words masked."""
+    if isinstance(one, dict):
+        kept = {k: v for k, v in one.items() if re.sub("[_-]", "", k).lower() not in OF_THE_REQUEST}
+        return {k: _without(v, own) for k, v in kept.items()}
+    if isinstance(one, list):
+        return [_without(part, own) for part in one]
+    return reduce(lambda text, word: text.replace(word, "<id>"), own, one) if isinstance(one, str) else one
 
 
 @dataclass(frozen=True, slots=True)

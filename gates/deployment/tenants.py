@@ -13,7 +13,7 @@ from itertools import islice
 import psycopg
 
 from gates.deployment import members
-from gates.deployment.catalogue import identifier
+from gates.deployment.catalogue import array, identifier
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
@@ -147,8 +147,8 @@ class Tenants:
                     (list(ids),),
                 )
             for schema, name, column in current().own_tables:
-                of_tenants = f"delete from {identifier(schema, name)} where {identifier(column)}::text = any(%s)"
-                self.connection.execute(of_tenants.encode(), (list(ids),))
+                of_tenants = f"delete from {identifier(schema, name)} where {identifier(column)} = any(%s)"
+                self.connection.execute(of_tenants.encode(), (array(ids),))
             for table in owned_tables():
                 self.connection.execute(
                     f"delete from public.{table} where company_id = any(%s::uuid[])".encode(), (list(ids),)

@@ -1,6 +1,7 @@
 -- id: sql/spot/defaults-as-promised
 -- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
---   500 and 10000, letters that wait for a replay; and keys and error types of 200 characters fit.
+--   500 and 10000, letters that wait for a replay; keys and error types of 200 characters fit,
+--   and times are kept to the millisecond.
 -- cost: Whoever leaves a column out writes a row that is of another day, that no replay takes, or that is taken for another one.
 -- severity: warn
 -- reads: catalogue
@@ -16,24 +17,31 @@ with promised(kind, name) as (
          ('own', 'public.events.txid'), ('own', 'public.event_outbox.txid'), ('own', 'public.replay_runs.txid'), ('own', 'public.audit_logs.txid'),
          ('500', 'public.replay_budgets.daily_limit'), ('10000', 'public.replay_budgets.monthly_limit'),
          ('tries', 'public.dead_letter_queue.max_retries'), ('waits', 'public.dead_letter_queue.status'),
-         ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type')
+         ('exact', 'public.edge_rate_limits.hits'), ('exact', 'public.dead_letter_queue.retry_after'),
+         ('exact', 'public.dead_letter_queue.created_at'), ('exact', 'public.event_outbox.inserted_at'),
+         ('exact', 'public.event_outbox.next_attempt_at'), ('exact', 'public.event_outbox.claimed_until'),
+         ('exact', 'public.audit_logs.created_at'), ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type')
 ), given as (
-  select p.kind, p.name, e.expression,
+  select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, a.atttypid,
+         case when t.typcategory in ('D', 'A') then a.atttypmod end as digits,
          -- a default that is no constant may be a function of the deployment's own, and is not judged
          coalesce(substring(e.expression from '^''((?:[^'']|'''')*)''::[^()]+(?:\(\d+\))?$'), substring(e.expression from '^\d+$')) as constant,
          case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod > 4 then a.atttypmod - 4 end as most
   from promised p
   cross join lateral parse_ident(p.name) i(words)
   join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3] and a.attgenerated = ''
+  join pg_type t on t.oid = a.atttypid
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
 )
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)
+            when kind = 'exact' then format('%s rounds what it holds', type)
             else format('the default is %s', expression) end as detail,
        case kind when 'now' then 'the time of the row is due' when 'due' then 'the time of the row, or an earlier one, is due'
                  when 'own' then 'each row needs one of its own' when 'tries' then 'no replay takes such a letter'
-                 when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null else kind || ' is due' end as witness
+                 when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null
+                 when 'exact' then 'a time of now is due now, and in its order' else kind || ' is due' end as witness
 from given
 where case when kind in ('now', 'due') then
              -- a time that is long past is due at once, and its budget counts as nothing used
@@ -42,6 +50,7 @@ where case when kind in ('now', 'due') then
            when kind = 'own' then constant is not null
            when kind = 'tries' then constant = '0'
            when kind = 'waits' then constant in ('replaying', 'resolved', 'discarded')
+           when kind = 'exact' then atttypid = 'date'::regtype or digits between 0 and 2
            when kind = 'key' then most < {{limit_key_length}}
            when kind = 'error' then most < 200
            else constant <> kind end;

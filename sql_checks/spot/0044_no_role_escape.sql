@@ -1,5 +1,6 @@
 -- id: sql/spot/no-role-escape
--- claim: Service, worker, tenants and gate cannot become an owner or a superuser, nor tenants and gate the service, nor tenants a role with policies of its own.
+-- claim: Service, worker, tenants and gate cannot become an owner or a superuser, nor tenants and gate the service, nor tenants a role with policies or
+--   with rights over everybody's objects.
 -- cost: One SET ROLE undoes all separation.
 -- severity: page
 -- reads: catalogue
@@ -14,7 +15,7 @@ where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 
   and (o.rolsuper or o.rolbypassrls or o.oid in (select relowner from owners)
     or o.rolname in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_write_all_data')
     or r.rolname in ('authenticated', 'anon', 'replay_gate') and o.rolname in ('replay_service', 'replay_worker')
-    or r.rolname in ('authenticated', 'anon') and (o.rolname = 'replay_gate'
+    or r.rolname in ('authenticated', 'anon') and (o.rolname in ('replay_gate', 'pg_read_all_data', 'pg_maintain', 'pg_signal_backend')
       -- what a member has without SET ROLE, the probe of row security sees for itself
       or not pg_has_role(r.oid, o.oid, 'USAGE') and exists (
         select from pg_policy p join contract on p.polrelid = to_regclass(contract.name)

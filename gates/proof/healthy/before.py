@@ -28,6 +28,7 @@ gc_pause_seconds_count 0
 # EOF
 """
 OF_TABLES = re.compile(rb"^(?:dlq_items|outbox_pending|outbox_lag_seconds|agent_tasks_total)\b.*\n", re.MULTILINE)
+TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 RARELY_S = 15.0
 """As often as Prometheus asks."""
 IDLE_S = 1.5
@@ -132,8 +133,16 @@ def with_a_member(reply: Reply) -> Reply:
 
 
 def spelled_otherwise(reply: Reply) -> Reply:
-    """JSON with its members in reverse order, indented, with escapes for letters."""
-    return _with_body(reply, lambda body: json.dumps(dict(reversed(body.items())), indent=3).encode())
+    """JSON with its members in reverse order, indented, with escapes for all letters of its texts."""
+    return _with_body(
+        reply, lambda body: TEXTS.sub(_escaped, json.dumps(dict(reversed(body.items())), indent=3)).encode()
+    )
+
+
+def _escaped(found: re.Match[str]) -> str:
+    """A text of a JSON document, its quotes included; one that has escapes already stays as it is."""
+    inner = found[0][1:-1]
+    return found[0] if "\\" in inner else '"' + "".join(f"\\u{ord(letter):04x}" for letter in inner) + '"'
 
 
 def in_chunks(reply: Reply) -> Reply:

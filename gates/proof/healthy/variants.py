@@ -19,6 +19,7 @@ from gates.proof.bench import READY_TIMEOUT_S, Bench
 from gates.proof.healthy import before, beside, servers
 from gates.proof.healthy.before import Prepare
 from gates.proof.healthy.servers import Around, Stand
+from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, database
 from gates.proof.relay import RelayOptions
 from gates.proof.servers import Asked, Behaviour, Reply, serve
 from gates.stack.postgres import connect
@@ -28,7 +29,6 @@ from gates.stack.stack import Stack
 SLOW_S, FAR_S = 0.06, 0.02
 """Every answer comes so much later. The tightest limit of the load is a p95 of some hundred milliseconds."""
 BACKLOG_ROWS = 30_000
-TENANTS = 2_000
 SKEW_S = 1.0
 RETRIED = "order.retried"
 
@@ -208,53 +208,6 @@ def _other_names(bench: Bench) -> Iterator[Mapping[str, str]]:
         yield told
 
 
-def _database(setting: str) -> str:
-    """Sets something for all new sessions of the deployment's database."""
-    return f"do $$ begin execute format('alter database %I set {setting}', current_database()); end $$"
-
-
-V2 = (
-    "update public.feature_flags set enabled = true, rollout_percentage = 100 where key ="
-    " 'security.signing_v2_required'"
-)
-AUTOVACUUM = (
-    "alter system set autovacuum_naptime = '1s'",
-    "alter system set autovacuum_vacuum_threshold = 1",
-    "alter system set autovacuum_vacuum_scale_factor = 0",
-    "alter system set autovacuum_analyze_threshold = 1",
-    "alter system set autovacuum_analyze_scale_factor = 0",
-    "select pg_reload_conf()",
-)
-MANY_TENANTS = (
-    "insert into public.companies (id, name) select gen_random_uuid(), 'Tenant ' || n"
-    f" from generate_series(1, {TENANTS}) n;"
-    " insert into public.replay_budgets (company_id) select id from public.companies on conflict do nothing;"
-    " insert into public.dead_letter_queue (company_id, event_type, payload, error_type, status, created_at)"
-    " select id, 'order.paid', '{}', 'timeout', 'resolved', now() - interval '3 days' from public.companies"
-    " where name like 'Tenant %'"
-)
-ONE_TENANT = "delete from public.companies where id <> (select company_id from public.events limit 1)"
-MORE_COLUMNS = (
-    "alter table public.event_outbox add column note text; alter table public.replay_runs add column note text;"
-    " alter table public.dead_letter_queue add column note text default 'n';"
-    " create index note_of_events on public.event_outbox (note)"
-)
-OF_SQL = {
-    "v2-required": ("only signatures with a time are accepted", (V2,)),
-    "autovacuum": ("autovacuum looks at every table each second", AUTOVACUUM),
-    "many-tenants": (f"{TENANTS} tenants with budgets and old dead letters", (MANY_TENANTS,)),
-    "one-tenant": ("one tenant, and no other", (ONE_TENANT,)),
-    "date-style": (
-        "dates, intervals and numbers in another style",
-        (_database("datestyle = ''German, DMY''"), _database("intervalstyle = ''sql_standard''")),
-    ),
-    "impatient-database": (
-        "the database ends long statements and idle transactions",
-        (_database("statement_timeout = ''20s''"), _database("idle_in_transaction_session_timeout = ''30s''")),
-    ),
-    "read-only-hours": ("new sessions of the database only read", (_database("default_transaction_read_only = on"),)),
-}
-"""Name -> what it is, and the statements that make it so."""
 FULL = "busy-machine"
 BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]] = {
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
@@ -303,14 +256,14 @@ VARIANTS: tuple[Variant, ...] = (
         "time-zones",
         "database, service and gate each in a time zone of its own",
         prepare=_anew(
-            _database("timezone = ''Asia/Kathmandu''"), {"TZ": "Pacific/Kiritimati"}, {"TZ": "America/St_Johns"}
+            database("timezone = ''Asia/Kathmandu''"), {"TZ": "Pacific/Kiritimati"}, {"TZ": "America/St_Johns"}
         ),
     ),
     Variant(
         "ascii-locale",
         "service and gate in a locale without UTF-8",
         prepare=_anew(
-            _database("lc_messages = ''C''"),
+            database("lc_messages = ''C''"),
             {"LC_ALL": "POSIX", "LANG": "C"},
             {"LC_ALL": "POSIX", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         ),

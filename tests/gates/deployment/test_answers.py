@@ -15,9 +15,28 @@ def test_what_is_every_requests_own_is_not_said() -> None:
     """Ids, traces and times of requests differ by nature, in every framework's spelling; all else tells something."""
     one = answer(("x-request-id", "r1"), detail="no (r1)", traceId="00-1", timestamp="12:00", request_id="r1")
     two = answer(("x-request-id", "r2"), detail="no (r2)", traceId="00-2", timestamp="12:01", request_id="r2")
-    assert one.said == two.said == {"detail": "no (<id>)"}
-    assert one.said != answer(("x-request-id", "r1"), detail="stale").said
-    assert Answer(401, (("x-request-id", "r1"),), b"no r1", 1.0).said == b"no <id>"
+    assert one.said() == two.said() == {"detail": "no (<id>)"}
+    assert one.said() != answer(("x-request-id", "r1"), detail="stale").said()
+    assert Answer(401, (("x-request-id", "r1"),), b"no r1", 1.0).said() == b"no <id>"
+
+
+def test_what_a_request_asked_for_is_not_said() -> None:
+    """An answer may repeat the id that was asked for, in its links too; whatever else differs tells something."""
+
+    def missing(asked: str, **more: object) -> Answer:
+        links = {"self": {"href": f"/dlq-replay/{asked}"}, "instance": asked}
+        return Answer(404, (), json.dumps({"detail": f"no run {asked}", "_links": [links], **more}).encode(), 1.0)
+
+    assert missing("a1").said("a1") == missing("b2").said("b2")
+    assert missing("a1").said("a1") != missing("b2", total=1).said("b2")
+
+
+def test_a_word_is_shown_however_its_letters_are_spelled() -> None:
+    """JSON may escape any letter; a body that is no JSON is read as it is."""
+    escaped = b'{"detail": "' + "".join(f"\\u{ord(c):04x}" for c in "outbox.enabled is off").encode() + b'"}'
+    for body in (escaped, b"<p>outbox.enabled</p>"):
+        assert Answer(403, (), body, 1.0).says("outbox.enabled")
+    assert not Answer(403, (), escaped, 1.0).says("dlq.replay.enabled")
 
 
 def test_headers_of_the_connection_are_not_the_services() -> None:

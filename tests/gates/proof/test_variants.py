@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from gates.proof.healthy import servers
-from gates.proof.healthy.variants import NAMES, OF_SQL, VARIANTS, _renamed
+from gates.proof.healthy.statements import OF_SQL
+from gates.proof.healthy.variants import NAMES, VARIANTS, _renamed
 from gates.stack.postgres import connect
 from tests.waiting import until
 
