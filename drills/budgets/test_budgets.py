@@ -235,14 +235,17 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
 
 @drill("drill/budgets/no-row-means-the-defaults", covers=("G01",))
 def test_no_row_means_the_defaults(scene: Scene) -> None:
-    """A tenant without a budget row replays under the defaults, and is charged.
+    """A tenant without a budget row replays under the defaults, and is charged; its dry run shows a whole batch.
 
-    A missing row read as nothing locks new tenants out; read as no limit, it lets them run free.
+    A missing row read as nothing, or as little, locks new tenants out; read as no limit, it lets them run free.
     """
-    company, known = scene.company(items=2), scene.company(items=1)
+    batch = current().limit("batch")
+    company, known = scene.company(items=batch), scene.company(items=1)
     scene.budget(known, daily_limit=100)
     scene.run(known, max=1)
     scene.rows("delete from public.replay_budgets where company_id = %s", company)
+    shown = scene.replay(company, max=batch, dry_run=True).json()["target_count"]
+    assert shown == batch, f"a dry run without a budget row shows {shown} of {batch} items; the defaults leave all"
     scene.replay(company, max=2).json()
     row = scene.one(BUDGET_ROW, company)
     assert row, "the replay of a tenant without a budget row was charged nowhere"
