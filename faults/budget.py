@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import psycopg
 
 from faults.altered import altered
 from faults.catalogue import service
@@ -205,6 +208,32 @@ def _day_after_charge(probe: Probe) -> str:
 )
 def no_row_is_nothing(settings: Settings) -> Parts:
     return altered(settings, "create_budget", _NO_ROW)
+
+
+@service(
+    "Of two first replays of a tenant at once one fails: both write its budget row.",
+    lambda p: _fails_beside_another(p),
+    (f"{BUDGETS}/no-row-means-the-defaults",),
+    names=("500",),
+)
+def first_replays_collide(settings: Settings) -> Parts:
+    return altered(settings, "create_budget", ("ON CONFLICT (company_id) DO NOTHING", ""))
+
+
+def _fails_beside_another(probe: Probe) -> bool:
+    """Whether a first replay does that waits for another's budget row."""
+    with (
+        probe.tenant() as company,
+        psycopg.connect(probe.environ["DATABASE_URL"]) as other,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        probe.letters(company, 1)
+        other.execute("INSERT INTO replay_budgets (company_id) VALUES (%s)", (company,))
+        answer = beside.submit(probe.replay, company)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+        probe.within(3, lambda: bool(probe.value(waits, "%replay_budgets%")))
+        other.commit()
+        return answer.result(10).status_code == 500
 
 
 @service(

@@ -14,7 +14,7 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import is_forced, remembering
 from replay_service.composition import build_parts
-from replay_service.database import QUERIES, Connection
+from replay_service.database import QUERIES, Connection, fetch_value
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
@@ -286,6 +286,20 @@ def _failed_at_once(probe: Probe) -> bool:
 def dry_run_asks_no_budget(settings: Settings) -> Parts:
     async def preview(_conn: Connection, _company_id: str) -> int:
         return 500
+
+    return dataclasses.replace(build_parts(settings), preview_budget=preview)
+
+
+@service(
+    "A dry run takes a missing budget row for a small budget, the real run for the default one.",
+    lambda p: answer_of(p, {}, 26, dry_run=True, max=26).get("target_count") == 25,
+    (f"{BUDGETS}/no-row-means-the-defaults",),
+    names=("default",),
+)
+def dry_run_knows_other_defaults(settings: Settings) -> Parts:
+    async def preview(conn: Connection, company_id: str) -> int:
+        left = await fetch_value(conn, "read_budget", company_id=company_id)
+        return 25 if left is None else int(left)
 
     return dataclasses.replace(build_parts(settings), preview_budget=preview)
 

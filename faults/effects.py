@@ -215,6 +215,16 @@ def target_is_max(settings: Settings) -> Parts:
 
 
 @service(
+    "A dry run does not say which key it had.",
+    lambda p: _answer(p, 1, dry_run=True)["idempotency_key"] is None,
+    ("drill/dry-run/answer",),
+    names=("idempotency_key",),
+)
+def dry_run_says_no_key(settings: Settings) -> Parts:
+    return _saying(build_parts(settings), {"idempotency_key": None}, only="dry_run")
+
+
+@service(
     "The answer lacks `not_found` and `ineligible`.",
     lambda p: "not_found" not in _answer(p),
     (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"),

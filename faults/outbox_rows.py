@@ -6,6 +6,7 @@ import psycopg
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
+from faults.lifecycle import FAILS
 from faults.outbox import is_done, put
 from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts
@@ -29,6 +30,24 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
         again = is_done(probe, event) and put(probe, company, event_id=event)
         waiting = "SELECT count(*) FROM event_outbox WHERE event_id = %s AND processed_at IS NULL"
         return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
+
+
+@worker(
+    "A failed attempt takes an effect back that was there, where the outbox has an event twice.",
+    lambda p: _effect_is_taken_back(p),
+    ("drill/dlq/effect-outlives-a-failure",),
+    names=("second row",),
+)
+def failed_attempt_takes_the_effect_back(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("settle_failed", "\n  WHERE t.status <> 'completed'", ""))
+
+
+def _effect_is_taken_back(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company)
+        again = is_done(probe, event) and put(probe, company, event_id=event, **FAILS)
+        state = "SELECT status FROM agent_tasks WHERE event_id = %s"
+        return bool(again) and probe.within(3, lambda: probe.value(state, event) == "failed")
 
 
 @worker(

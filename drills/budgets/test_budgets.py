@@ -9,6 +9,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
+from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity, Where
 
@@ -235,15 +236,28 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
 
 @drill("drill/budgets/no-row-means-the-defaults", covers=("G01",))
 def test_no_row_means_the_defaults(scene: Scene) -> None:
-    """A tenant without a budget row replays under the defaults, and is charged.
+    """A tenant without a budget row replays under the defaults, and is charged, also where two replays at once are its
+    first; its dry run shows a whole batch.
 
-    A missing row read as nothing locks new tenants out; read as no limit, it lets them run free.
+    A missing row read as nothing, or as little, locks new tenants out; read as no limit, it lets them run free.
     """
-    company, known = scene.company(items=2), scene.company(items=1)
+    batch = current().limit("batch")
+    company, known = scene.company(items=batch), scene.company(items=1)
     scene.budget(known, daily_limit=100)
     scene.run(known, max=1)
     scene.rows("delete from public.replay_budgets where company_id = %s", company)
-    scene.replay(company, max=2).json()
+    shown = scene.replay(company, max=batch, dry_run=True).json()["target_count"]
+    assert shown == batch, f"a dry run without a budget row shows {shown} of {batch} items; the defaults leave all"
+    firsts = [scene.replay_request(company, "one of two first replays", max=1) for _ in range(2)]
+    # both find no row, and write one as soon as a third has taken its own back
+    with scene.transaction() as other:
+        execute(other, "insert into public.replay_budgets (company_id) values (%s)", company)
+        execute(other, "delete from public.replay_budgets where company_id = %s", company)
+        release = scene.released_after(other, 0.25)
+        answers = scene.burst(firsts)
+        release.join(timeout=5)
+    for request, answer in zip(firsts, answers, strict=True):
+        scene.seen.expect(request, answer, 200, busy=answer.code == "budget_exhausted")
     row = scene.one(BUDGET_ROW, company)
     assert row, "the replay of a tenant without a budget row was charged nowhere"
     limits = (row["daily_limit"], row["monthly_limit"])

@@ -12,7 +12,7 @@ from math import isnan
 import pytest
 
 from drills.workbench.checks import SIGNED, SQL
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, value
@@ -27,6 +27,7 @@ from gates.evidence import Severity, Where
 drill = partial(check, severity=Severity.WARN)
 
 SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
+FORMATS = ("text/plain", "application/openmetrics-text")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 TYPE = re.compile(r"^# TYPE (\S+) ", re.MULTILINE)
 OF_A_PROCESS = re.compile("instance|process|host|pod|container|node|machine|k8s|cloud", re.IGNORECASE)
@@ -77,11 +78,13 @@ def _read(answer: Answer) -> Scrape:
 
 @drill("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",))
 def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
-    """/metrics has every series that the contract names, and is readable to the last line.
+    """/metrics has every series that the contract names, says in which format, and is readable to the last line.
 
-    An alert on a series that was renamed never fires again.
+    An alert on a series that was renamed never fires again; a text of another type Prometheus does not read at all.
     """
     answer = seen.expect(SCRAPE, http.send(SCRAPE), 200, control=True)
+    kind = answer.header("content-type") or "none"
+    assert kind.lower().startswith(FORMATS), f"the content type is {kind!r}; allowed: {' and '.join(FORMATS)}"
     scrape = _read(answer)
     types = set(TYPE.findall(answer.body.decode("utf-8", "replace")))
     for name in sorted(set(SERIES) - set(current().lacking)):
@@ -158,15 +161,16 @@ def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spre
 
 @drill("drill/observability/replays-are-counted", needs=SQL, after=SIGNED, covers=("O06", "O10"), phase="last")
 def test_replays_are_counted(scene: Scene, spread: bool) -> None:
-    """Three replay requests raise replay_requests_total by three; where others call all the time, by three or more.
+    """Three replay requests, one of them a duplicate, raise replay_requests_total by three; where others call all the
+    time, by three or more.
 
     A counter that misses or doubles makes every rate computed from it wrong.
     """
 
     def act(door: HttpDoor) -> None:
-        company = scene.company()
-        for _ in range(3):
-            request = scene.replay_request(company, dry_run=True)
+        company, key = scene.company(), new_key()
+        for fields in ({"dry_run": True}, {"idempotency_key": key}, {"idempotency_key": key}):
+            request = scene.replay_request(company, **fields)
             scene.seen.expect(request, door.send(request), 200, control=True)
 
     grown = _grows_by(scene, 3, act, spread=spread)

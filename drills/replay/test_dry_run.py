@@ -9,7 +9,7 @@ from typing import Any
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import Minter
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.dialect.exchange import real_member
 from gates.deployment.requests import token_post
@@ -53,13 +53,15 @@ def test_misspelt(bench: Bench) -> None:
 
 @drill("drill/dry-run/answer", severity=Severity.WARN, covers=("F02",))
 def test_answer(scene: Scene, tenant: str) -> None:
-    """A dry run answers with status `dry_run`, no run id, and says that it was dry; a real run does not.
+    """A dry run answers with status `dry_run`, its key and no run id, and says that it was dry; a real run does not.
 
     Otherwise an operator takes a preview for a replay.
     """
     scene.add_items(tenant, 2)
-    dry = scene.replay(tenant, label="dry run", dry_run=True).json()
-    for field, due in (("status", "dry_run"), ("dry_run", True), ("replay_run_id", None), ("duplicate", False)):
+    keyed = scene.known(idempotency_key=new_key())
+    dry = scene.replay(tenant, label="dry run", dry_run=True, **keyed).json()
+    said = {"status": "dry_run", "dry_run": True, "replay_run_id": None, "duplicate": False, **keyed}
+    for field, due in said.items():
         assert dry.get(field, "absent") == due, f"{field} is {dry.get(field, 'absent')!r}; due: {due!r}"
     assert dry.get("target_count") == len(dry.get("items", [])) == 2, (
         f"target_count {dry.get('target_count')!r}; due: 2"

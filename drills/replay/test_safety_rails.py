@@ -57,6 +57,7 @@ FIELDS: list[Case] = [
     Case("key-empty", "An empty idempotency key is refused.", {"idempotency_key": ""}, ("D09",)),
     Case("key-too-long", "A key over 200 characters is refused.", {"idempotency_key": "k" * 201}, ("D09",)),
     Case("key-control-character", "A key with a control character is refused.", {"idempotency_key": "a\tb"}, ("D09",)),
+    Case("key-delete", "A key with the character DEL is refused.", {"idempotency_key": "a\x7f"}, ("D09",)),
     Case("key-line-end", "A key with a line end is refused.", {"idempotency_key": "a\n"}, ("D09",)),
     Case("key-not-ascii", "A key with a character outside ASCII is refused.", {"idempotency_key": "é"}, ("D09",)),
     Case("key-no-string", "A key that is no string is refused.", {"idempotency_key": 7}, ("D09",)),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import Make, World, after
+from faults.proxy.rewriting import Make, World, after, answers
 from faults.proxy.server import Defect
 
 SEEN = "drill/observability"
@@ -71,10 +71,22 @@ proxy(
     "Of every replay two are counted.",
 )
 proxy(
+    "load/duplicates-not-counted",
+    lines(b'replay_requests_total{outcome="duplicate"', lambda _line: b""),
+    (f"{SEEN}/replays-are-counted",),
+    "Duplicates of a replay are not counted.",
+)
+proxy(
     "load/lag-not-measured",
     on_metrics(lambda _world, body: body.replace(b"outbox_lag_seconds", b"outbox_delay_seconds")),
     (f"{SEEN}/series-are-there",),
     "The lag of the outbox is not among the metrics.",
+)
+proxy(
+    "load/metrics-of-another-type",
+    answers(lambda sent: sent.path == "/metrics", lambda reply: reply.having("Content-Type", "application/json")),
+    (f"{SEEN}/series-are-there",),
+    "The metrics are served as JSON: Prometheus 3 does not read them.",
 )
 proxy(
     "load/tenants-in-labels",

@@ -253,6 +253,12 @@ for _name, _breaks, _make, _checks in (
         ("retry-after-is-true",),
     ),
     (
+        "rate-limit-store/retry-after-rounded-down",
+        "Retry-After is rounded down: whoever obeys it is refused again.",
+        retry_after(lambda said: str(int(said) - 1)),
+        ("retry-after-is-true",),
+    ),
+    (
         "rate-limit-store/retry-after-constant",
         "Retry-After says 300 s, whatever is left.",
         retry_after(lambda _said: "300"),

@@ -203,7 +203,7 @@ for _name, _breaks, _make, _checks in (
         "odd-key-characters-dropped",
         "Characters that are no printable ASCII are dropped from the key.",
         member("idempotency_key", printable),
-        (f"{RAILS}/key-not-ascii", f"{RAILS}/key-control-character", f"{RAILS}/key-line-end"),
+        tuple(f"{RAILS}/key-{end}" for end in ("not-ascii", "control-character", "delete", "line-end")),
     ),
     (
         "too-large-is-invalid",
