@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
-from replay_service.settings import Settings, TokenRules
-from replay_service.tokens import Claims, check_token
+from replay_service.settings import Settings
 from replay_service.validation import EventRequest
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
@@ -174,27 +172,3 @@ def _starts_of_a_token(probe: Probe) -> int:
         token = probe.token({"role": "company_admin", "company_id": company})
         probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), probe.as_token(token))
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
-
-
-@service(
-    "The company of a token counts only where it is written in small letters.",
-    lambda p: _status_in_capitals(p) == 403,
-    ("drill/tokens/own-company-in-capitals",),
-    names=("403",),
-)
-def capitals_are_another_company(settings: Settings) -> Parts:
-    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
-        found = check_token(token, rules, now_s)
-        if found is None or not found.company_id:
-            return found
-        is_same = found.company_id.encode() in base64.urlsafe_b64decode(token.split(b".")[1] + b"==")
-        return found if is_same else dataclasses.replace(found, company_id=None)
-
-    return dataclasses.replace(build_parts(settings), token_check=check)
-
-
-def _status_in_capitals(probe: Probe) -> int:
-    with probe.tenant() as company:
-        token = probe.token({"role": "company_admin", "company_id": company.upper()})
-        body = json.dumps({"company_id": company, "dry_run": True}).encode()
-        return probe.send(body, probe.as_token(token)).status_code

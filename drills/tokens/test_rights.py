@@ -17,7 +17,7 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.current import real_claims
 from gates.deployment.dialect.exchange import path_of
-from gates.deployment.ids import ids_have_spellings, new_id
+from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     Request,
     claims_of,
@@ -184,20 +184,6 @@ def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen
     seen.expect(valid, http.send(valid), 403, control=True)
     invalid = token_post(REPLAY, replay_fields(tenant, max=0), viewer, "viewer, max 0")
     seen.expect(invalid, http.send(invalid), 400, "invalid_request")
-
-
-@drill("drill/tokens/own-company-in-capitals", severity=Severity.WARN, covers=("B19",))
-def test_own_company_in_capitals(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
-    """A company_admin acts for its company where the request, or its token, has the id in another case.
-
-    Otherwise an identity provider or a client that writes UUIDs in capitals locks a tenant's administrator out.
-    """
-    own = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
-    seen.expect(own, http.send(own), 200, control=True)
-    capitals = tenant.upper() if ids_have_spellings() else tenant
-    for asked, claimed in (capitals, tenant), (tenant, capitals):
-        request = dry_run(asked, token.for_company(claimed), f"a token of {claimed} for {asked}")
-        seen.expect(request, http.send(request), 200)
 
 
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
