@@ -133,7 +133,9 @@ def test_a_queue_stands_on_a_floor_of_its_own() -> None:
 CLAIMS = st.one_of(
     st.sets(st.sampled_from(AREAS)).map(lambda more: contract().scope((*SERVICE, *more))),
     st.sets(st.sampled_from(AREAS), min_size=1).map(lambda some: contract().scope(tuple(some))),
-    st.lists(st.sampled_from([*AREAS, OWN, "", "no such area"]), max_size=3).map(lambda odd: Scope(tuple(odd))),
+    st.lists(st.sampled_from([*AREAS, OWN, "", "no such area"]), max_size=3).map(
+        lambda odd: Scope(tuple(odd), tuple(a for a in AREAS if odd and a not in odd))
+    ),
 )
 RULES = st.lists(
     st.sampled_from(
