@@ -232,13 +232,15 @@ def _undecided(
 ) -> str:
     """Why nothing is proved, and when it may be."""
     fewest, worth = look.limits.fewest_tenants, min(found.on.worth, found.off.worth)
-    on = with_unit(found.on.tenants, "tenants")
-    sides = f"{on} with events got {look.flag} by its step to {step.percent} %, and {found.off.tenants} without"
     if worth < fewest:
         observer.details["samples_needed"] = fewest - int(worth)
         observer.details["ends_when"] = f"{fewest} tenants with events have {look.flag} on, and {fewest} have it off"
-        weight = f", worth {worth:.1f} of equal weight" if worth else ""
-        return f"{sides}, {span(step.age_s)} after it{weight}; at least {fewest} are needed on either side"
+        on = f"{with_unit(found.on.tenants, 'tenants')} that it gave {look.flag} had events"
+        weight = f" (worth {worth:.1f} of equal weight)" if worth else ""
+        return (
+            f"{span(step.age_s)} after the step to {step.percent} %, {on}, and {found.off.tenants} without it{weight};"
+            f" at least {fewest} are needed on either side"
+        )
     told = f"{bad}: {_sides(found)}; the difference is between {_points(found.low)} and {_points(found.high)}"
     times = growth(found, margin, _until_planned(look, step))
     if times is None or times > look.room(SINCE_SHARE):

@@ -149,7 +149,7 @@ def test_one_large_tenant_does_not_say_what_is_usual(fleet: PlantedSession) -> N
 
 UNDECIDED = {
     "few tenants": ("", "at least 10 are needed"),
-    "a step of now": ("update feature_flags set updated_at = now() where company_id is null", "0 s after it"),
+    "a step of now": ("update feature_flags set updated_at = now() where company_id is null", "0 s after the step"),
     "a flag that is off": ("update feature_flags set enabled = false, updated_at = now() - interval '1 h'", "to 0 %"),
     "a step of tomorrow": ("update feature_flags set updated_at = now() + interval '1 d'", "does not say when"),
     "no flag": ("delete from feature_flags", "no global row"),
