@@ -167,6 +167,11 @@ def parse(text: bytes, run: str = "", *, after: int = 0) -> Iterator[Evidence]:
     return (_entry(number, line, run)[1] for number, line in enumerate(_split(text), after + 1))
 
 
+def check_in(line: bytes) -> bytes:
+    """The check that a line names, without parsing it; empty where it is not as a gate writes it."""
+    return line.partition(b'"check":"')[2].partition(b'"')[0]
+
+
 def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
     """The evidence of a file that is complete: every line is of the run and follows the one before, and the last is the
     `end`, which names the run, too.

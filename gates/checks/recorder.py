@@ -33,8 +33,8 @@ from gates.deployment.redaction import hidden, hide_where_cut
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
-from gates.evidence import CAPABILITIES, VARIABLES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import parse, write_lines
+from gates.evidence import CAPABILITIES, VARIABLES, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
+from gates.evidence_file import check_in, parse, write_lines
 from gates.text.foreign import text
 from gates.text.patterns import matches
 
@@ -131,7 +131,7 @@ def target(request: pytest.FixtureRequest) -> Target:
     )
     progress = _progress(request.config)
     if progress is not None:
-        refused |= {n: Blocked(c) for n, c in CREDENTIALS.items() if getattr(found, n) and c in progress.failed}
+        refused |= {n: Blocked(c) for n, c in CREDENTIALS.items() if getattr(found, n) and progress.failed(c)}
     return CheckedTarget.of(found, refused)
 
 
@@ -184,13 +184,12 @@ class Result:
 
 @dataclass
 class EvidenceFile:
-    """The evidence file as the run grows it; each line is read once."""
+    """The evidence file as the run grows it; each line is read once, and parsed if its check is asked for."""
 
     path: Path
     run: str = ""
     offset: int = 0
-    failed: set[str] = field(default_factory=set)
-    capabilities: dict[str, bool] = field(default_factory=dict)
+    _lines: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def refresh(self) -> None:
         if not self.path.exists():
@@ -199,11 +198,26 @@ class EvidenceFile:
             lines.seek(self.offset)
             whole, newline, _ = lines.read().rpartition(b"\n")
         self.offset += len(whole) + len(newline)
-        for one in parse(whole, self.run):
-            if one.outcome is not Outcome.PASS:
-                self.failed.add(one.check)
-            elif isinstance(one.observed, bool):
-                self.capabilities[one.check] = one.observed or self.capabilities.get(one.check, False)
+        for line in filter(None, whole.split(b"\n")):
+            self._lines.setdefault(check_in(line), []).append(line)
+
+    def failed(self, check: str) -> bool:
+        """Whether one of its outcomes is no pass."""
+        return any(one.outcome is not Outcome.PASS for one in self._seen(check))
+
+    def capability(self, check: str) -> bool | None:
+        """What the check of a capability saw; None where it did not pass, or saw no such thing."""
+        seen = [e.observed for e in self._seen(check) if e.outcome is Outcome.PASS and isinstance(e.observed, bool)]
+        return any(seen) if seen else None
+
+    def _seen(self, check: str) -> list[Evidence]:
+        lines = (*self._lines.get(check.encode(), ()), *self._lines.get(b"", ()))
+        return [one for line in lines for one in _evidence_in(line, self.run) if one.check == check]
+
+
+@lru_cache(maxsize=256)
+def _evidence_in(line: bytes, run: str) -> tuple[Evidence, ...]:
+    return tuple(parse(line, run))
 
 
 def spec_of(item: pytest.Item) -> CheckSpec | None:
@@ -266,7 +280,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     progress = _progress(item.config) if spec.after or spec.needs else None
     if progress is not None:
         for prerequisite in spec.after:
-            if prerequisite in progress.failed:
+            if progress.failed(prerequisite):
                 raise Blocked(prerequisite)
     if missing := _missing(spec, _target()):
         raise missing
@@ -286,8 +300,9 @@ def _progress(config: pytest.Config) -> EvidenceFile | None:
 
 def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: str) -> bool:
     """What the preflight saw; without one (plain pytest), what the target says now. Unknown counts as claimed."""
-    if progress is not None and evidence_id(capability) in progress.capabilities:
-        return progress.capabilities[evidence_id(capability)]
+    seen = progress.capability(evidence_id(capability)) if progress is not None else None
+    if seen is not None:
+        return seen
     if CLAIMS not in config.stash:
         config.stash[CLAIMS] = {k: v is not False for k, v in claims(_target()).items()}
     return config.stash[CLAIMS].get(capability, True)
