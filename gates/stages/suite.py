@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -209,9 +210,12 @@ def _start(command: list[str], context: Context, output: int, temporary: Path, w
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, dog: Watchdog) -> int | None:
     """The exit code, or None where the time ran out, or the watchdog fires."""
+    ending = threading.Thread(target=process.wait, name=f"{process.pid}-ends", daemon=True)  # `wait` with a limit polls
+    ending.start()
     while time.monotonic() < deadline and not dog.fired:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=POLL_S)
+        ending.join(POLL_S)
+        if not ending.is_alive():
+            return process.returncode
         follow()
     return None
 
