@@ -26,7 +26,8 @@ class RunRequest:
     stage, None if there is none; begin_load: makes ready for it, beside the stages before; after_load: removes what
     the load left, after the data was looked at again, and returns why if it could not; only: patterns of the checks
     of a stage, none for all; actor: on whose behalf, for audit rows; url_only: load one URL, and look at no target;
-    proof: the proof.json that the reports cite, else the one shipped.
+    proof: the proof.json that the reports cite, else the one shipped; let_go: called once nothing more is asked of the
+    target, before the reports.
     """
 
     target: Target
@@ -40,6 +41,7 @@ class RunRequest:
     load: Loader | None = None
     begin_load: Callable[[Target, Path], AbstractContextManager[None]] = lambda _target, _out: nullcontext()
     after_load: Callable[[Target, Path], str] | None = None
+    let_go: Callable[[], None] = lambda: None
     url_only: bool = False
     proof: Path | None = None
     progress: Callable[[Progress], None] = silent

@@ -72,6 +72,7 @@ def run_gate(request: RunRequest) -> Verdict:
         raise trouble
 
     action = act(verdict, order, looked.target.database_url, tell=request.warn)
+    request.let_go()
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
     done = record.Decided(policy, decided_at, looked.log.end, action, stamp(request.now()))
     try:

@@ -262,7 +262,8 @@ def _of_target(
         reference = _with_wishes_of(target, stack.info.target())
         console.hide = {**hidden(reference), **console.hide}
         hide_where_cut(console.hide)
-        yield dataclasses.replace(request, target=reference, policy=request.policy_for(reference))
+        policy = request.policy_for(reference)
+        yield dataclasses.replace(request, target=reference, policy=policy, let_go=stack.begin_stop)
 
 
 def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpec, ...]:

@@ -6,6 +6,7 @@ import http.client
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ class Stack:
         self._run: rundir.RunFolder | None = None
         self._spawner: Spawner | None = None
         self._info: StackInfo | None = None
+        self._stopping: Future[None] | None = None
 
     @property
     def info(self) -> StackInfo:
@@ -77,8 +79,16 @@ class Stack:
             raise
         return self.info
 
+    def begin_stop(self) -> None:
+        """What `stop` does, beside what the caller does; `stop` waits for its end, and raises what it raised."""
+        beside = ThreadPoolExecutor(1, "stack-stop")
+        self._stopping = beside.submit(self._exit.close)
+        beside.shutdown(wait=False)
+
     def stop(self) -> None:
         """Take everything down, in the reverse order of the start, and delete the run folder. Twice is no error."""
+        if self._stopping is not None:
+            self._stopping.result()
         self._exit.close()
 
     def recompose(
