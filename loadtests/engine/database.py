@@ -33,6 +33,8 @@ LEAST_SHARE = 0.001
 """Of all ids those that are inside both rollouts; for less, looking for them would take seconds."""
 ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
+END_POLL_S = 0.05
+"""Once the load has ended, and everybody waits."""
 MOST_REFUSED = 3
 SETTLE_S = 5.0
 DRAIN_S = 5.0
@@ -116,7 +118,7 @@ def settle(url: str, companies: Sequence[str]) -> None:
         while execute(connection, sql(FOLDER / "being_replayed.sql"), ids)[0]["items"]:
             if time.monotonic() > deadline:
                 break
-            gevent.sleep(POLL_S)
+            gevent.sleep(END_POLL_S)
         connection.execute(sql(FOLDER / "forget_untouched.sql").encode(), (ids, ITEM_TYPE))
     finally:
         connection.close()
@@ -263,7 +265,7 @@ class BacklogPoller:
         deadline = time.monotonic() + DRAIN_S
         fate = self._fate()
         while fate.get("open") and time.monotonic() < deadline:
-            gevent.sleep(POLL_S)
+            gevent.sleep(END_POLL_S)
             fate = self._fate()
         settled = fate.get("succeeded", 0) + fate.get("failed", 0)
         sink = self.samples.sink("outbox_drained")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import gevent
+from gevent.event import Event
 
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
@@ -24,7 +25,7 @@ class MemoryWatch:
     def __init__(self, base_url: str, samples: Samples) -> None:
         self._door = HttpDoor(base_url, timeout_s=TIMEOUT_S)
         self._samples = samples
-        self._done = False
+        self._ending = Event()
         self._greenlet: gevent.Greenlet | None = None
         self.megabytes: list[float] = []
 
@@ -33,9 +34,9 @@ class MemoryWatch:
         self._greenlet = gevent.spawn(self._poll_forever)
 
     def _poll_forever(self) -> None:
-        while not self._done:
+        while not self._ending.is_set():
             self.poll()
-            gevent.sleep(POLL_S)
+            self._ending.wait(POLL_S)
 
     def poll(self) -> None:
         """One reading; an answer without one is left out."""
@@ -52,7 +53,7 @@ class MemoryWatch:
 
     def finish(self) -> str:
         """The growth becomes a sample. Returns why there is none, empty where there is one."""
-        self._done = True
+        self._ending.set()
         if self._greenlet is not None:
             self._greenlet.join(timeout=2 * TIMEOUT_S)
         self._door.close()
