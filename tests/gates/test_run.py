@@ -64,6 +64,15 @@ def test_what_is_on_disk_gives_the_verdict_again_byte_for_byte(asked: RunRequest
     assert record.recompute(asked.out).decision is Decision.HOLD
 
 
+def test_the_target_is_let_go_once_all_was_seen_and_before_the_reports(asked: RunRequest) -> None:
+    """What brought it up can take it down meanwhile: nothing more is asked of it."""
+    found: list[tuple[int, bool]] = []
+    evidence, report = asked.out / "evidence.ndjson", asked.out / "report.html"
+    run_gate(dataclasses.replace(asked, let_go=lambda: found.append((len(read_lines(evidence)), report.exists()))))
+    assert found == [(len(read_lines(evidence)), False)]
+    assert report.exists()
+
+
 def test_no_secret_is_in_any_file_of_a_run(asked: RunRequest, processes: set[str]) -> None:
     """Planted in a test's output, its details, a token, the load stage's log; looked for in every file."""
     processes |= SUITES

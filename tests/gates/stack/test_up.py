@@ -279,3 +279,5 @@ def test_the_reference_stack_can_kill_and_mend_every_process() -> None:
             assert connection.execute("select count(*) from public.companies").fetchone() == (1,)
         with psycopg.connect(stack.info.gate_url) as connection:
             assert connection.execute("select session_user").fetchone() == ("replay_gate",)
+        stack.begin_stop()
+    assert not stack.info.folder.exists(), "the end of the block waits for a stop that was begun within it"
