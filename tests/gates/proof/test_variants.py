@@ -25,7 +25,7 @@ def test_there_are_at_least_thirty_kinds_that_need_no_more_than_the_reference() 
 
 @pytest.mark.parametrize("name", OF_SQL)
 def test_the_statements_of_a_variant_fit_the_schema(name: str, migrated_url: str) -> None:
-    """Each runs on the migrated database, over few rows of many; what belongs to the whole server is left to the proof."""
+    """Each runs on the migrated database, over few rows of many; what belongs to the whole server is for the proof."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         for statement in OF_SQL[name][1]:
             if not statement.startswith("alter system"):
