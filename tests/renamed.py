@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from gates.contract.contract import contract
 
@@ -84,29 +85,31 @@ def columns_of(table: str) -> dict[str, str]:
 
 
 def rename(connection: psycopg.Connection[Any], *, roles: bool = True) -> None:
-    """Rename everything, in the transaction of the connection; roles belong to the whole server."""
-    run = connection.execute
-    run("create schema app")
-    run("create schema ops")
-    run("grant usage on schema app, ops to public")
-    _states(connection)
-    for table, real in TABLES.items():
-        schema, _, name = real.partition(".")
-        is_view = contract().relations[table].is_view
-        if run("select to_regclass(%s) as found", (f"public.{table}",)).fetchone()["found"] is None:  # type: ignore[index]
-            continue
-        for column in run(
-            "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped",
-            (f"public.{table}",),
-        ).fetchall():
-            old = str(column["attname"])
-            if old in COLUMNS:
-                _do(connection, "alter {} public.{} rename column {} to {}", is_view, table, old, COLUMNS[old])
-        _do(connection, "alter {} public.{} rename to {}", is_view, table, name)
-        _do(connection, "alter {} public.{} set schema {}", is_view, name, schema)
-    _functions(connection)
-    for role, real in ROLES.items() if roles else ():
-        run(sql.SQL("alter role {} rename to {}").format(sql.Identifier(role), sql.Identifier(real)))
+    """Rename everything, in the transaction of the connection, by few texts; roles belong to the whole server."""
+    _run(connection, ["create schema app", "create schema ops", "grant usage on schema app, ops to public"])
+    _run(connection, [*_states(connection), *_relations(connection)])
+    of_roles = (f'alter role {role} rename to "{real}"' for role, real in ROLES.items())
+    _run(connection, [*_functions(connection), *(of_roles if roles else ())])
+
+
+def _run(connection: psycopg.Connection[Any], statements: Iterable[str]) -> None:
+    psycopg.Cursor(connection).execute(";\n".join(statements).encode())
+
+
+def _relations(connection: psycopg.Connection[Any]) -> Iterator[str]:
+    found = connection.execute(
+        "select c.relname::text as name, array_agg(a.attname::text) as columns from pg_class c"
+        " join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped"
+        " where c.relnamespace = 'public'::regnamespace group by 1"
+    ).fetchall()
+    columns = {one["name"]: one["columns"] for one in found}
+    for table in filter(columns.get, TABLES):
+        schema, _, name = TABLES[table].partition(".")
+        alter = "alter view" if contract().relations[table].is_view else "alter table"
+        for old in filter(COLUMNS.get, columns[table]):
+            yield f"{alter} public.{table} rename column {old} to {COLUMNS[old]}"
+        yield f"{alter} public.{table} rename to {name}"
+        yield f"{alter} public.{name} set schema {schema}"
 
 
 def move_claim(connection: psycopg.Connection[Any], path: str) -> None:
@@ -144,66 +147,50 @@ def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
     connection.execute("grant execute on function auth.jwt(), auth.whole_jwt() to public")
 
 
-def _do(connection: psycopg.Connection[Any], text: str, is_view: bool, *names: str) -> None:
-    kind = sql.SQL("view" if is_view else "table")
-    connection.execute(sql.SQL(text).format(kind, *map(sql.Identifier, names)))
-
-
-def _states(connection: psycopg.Connection[Any]) -> None:
+def _states(connection: psycopg.Connection[Any]) -> Iterator[str]:
     """Other words for states: the CHECK goes, and comes again with the new ones."""
+    checks = connection.execute(
+        "select c.relname::text as of, quote_ident(o.conname) as name, pg_get_constraintdef(o.oid) as said"
+        " from pg_constraint o join pg_class c on c.oid = o.conrelid where c.relnamespace = 'public'::regnamespace"
+        " and c.relname = any(%s) and o.contype = 'c' and pg_get_constraintdef(o.oid) ~ 'status'",
+        ([*VALUES],),
+    ).fetchall()
+    for check in checks:
+        yield f"alter table public.{check['of']} drop constraint {check['name']}"
     for table, values in VALUES.items():
-        checks = connection.execute(
-            "select conname, pg_get_constraintdef(oid) as said from pg_constraint where conrelid = to_regclass(%s)"
-            " and contype = 'c' and pg_get_constraintdef(oid) ~ 'status'",
-            (f"public.{table}",),
-        ).fetchall()
-        for check in checks:
-            connection.execute(
-                sql.SQL("alter table public.{} drop constraint {}").format(
-                    sql.Identifier(table), sql.Identifier(check["conname"])
-                )
-            )
         for old, new in values.items():
-            connection.execute(
-                sql.SQL("update public.{} set status = {} where status = {}").format(
-                    sql.Identifier(table), sql.Literal(new), sql.Literal(old)
-                )
-            )
-        connection.execute("set constraints all immediate")
-        for check in checks:
-            said = check["said"]
-            for old, new in values.items():
-                said = said.replace(f"'{old}'", f"'{new}'")
-            connection.execute(
-                sql.SQL("alter table public.{} add constraint {} {}").format(
-                    sql.Identifier(table), sql.Identifier(check["conname"]), sql.SQL(said)
-                )
-            )
+            yield f"update public.{table} set status = '{new}' where status = '{old}'"
+    yield "set constraints all immediate"
+    for check in checks:
+        said = check["said"]
+        for old, new in VALUES[check["of"]].items():
+            said = said.replace(f"'{old}'", f"'{new}'")
+        yield f"alter table public.{check['of']} add constraint {check['name']} {said}"
 
 
-def _functions(connection: psycopg.Connection[Any]) -> None:
+def _functions(connection: psycopg.Connection[Any]) -> Iterator[str]:
     """The bodies of functions are text: the new names go into them."""
     found = connection.execute(
-        "select p.oid, pg_get_functiondef(p.oid) as text from pg_proc p join pg_language l on l.oid = p.prolang"
+        "select pg_get_functiondef(p.oid) as text from pg_proc p join pg_language l on l.oid = p.prolang"
         " where p.pronamespace = 'public'::regnamespace and l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null"
         " and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')"
     ).fetchall()
-    for function in found:
-        connection.execute(_rewritten(function["text"]).encode())
+    yield from (_rewritten(function["text"]) for function in found)
     if connection.execute("select to_regprocedure('public.is_feature_enabled(text, uuid)') as f").fetchone()["f"]:  # type: ignore[index]
-        connection.execute("alter function public.is_feature_enabled(text, uuid) rename to is_on_for")
-        connection.execute(
+        yield "alter function public.is_feature_enabled(text, uuid) rename to is_on_for"
+        yield (
             f"create function {FUNCTION}(company uuid, key text) returns boolean language sql stable security definer"
             " set search_path = '' as 'select public.is_on_for($2, $1)'"
         )
-        connection.execute(
+        yield (
             "update pg_proc set provolatile = (select w.provolatile from pg_proc w where w.proname = 'is_on_for')"
             f" where oid = '{FUNCTION}(uuid, text)'::regprocedure"
         )
-        connection.execute(f"alter function {FUNCTION} owner to replay_owner")
-        connection.execute(f"revoke all on function {FUNCTION} from public")
+        yield f"alter function {FUNCTION} owner to replay_owner"
+        yield f"revoke all on function {FUNCTION} from public"
 
 
+@cache
 def _rewritten(text: str) -> str:
     head, mark, text = text.partition("$function$")
     for old, new in sorted(TABLES.items(), key=lambda item: -len(item[0])):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xdist.scheduler import WorkStealingScheduling
 
-LOADS = "tests/loadtests/"
+LOADS = "tests/loadtests/test_"
+"""How the names of loads begin; how what they measured is judged keeps no schedule."""
 BESIDE_LOADS = 3
 """Workers while a load is yet to be run: with more, loads are late on two cores."""
 

@@ -39,12 +39,17 @@ def options(*words: str) -> LoadOptions:
 
 
 class Load:
-    """A load that runs, forked from a process that has imported Locust: of `subprocess.Popen` what the tests need."""
+    """A load that runs, forked from a process that has imported Locust: of `subprocess.Popen` what the tests need.
 
-    def __init__(self, words: Sequence[str], folder: Path, environ: Mapping[str, str], *, idle: bool = False) -> None:
+    text: a program of the test's own, run in its place.
+    """
+
+    def __init__(
+        self, words: Sequence[str], folder: Path, environ: Mapping[str, str], *, idle: bool = False, text: str = ""
+    ) -> None:
         self._said, self._code = folder / "said", folder / "code"
         files = {"said": str(self._said), "code": str(self._code)}
-        asked = {"words": [*words], "environ": {**environ}, "idle": idle, **files}
+        asked = {"words": [*words], "environ": {**environ}, "idle": idle, "text": text, **files}
         self.pid = _forked(json.dumps(asked) + "\n")
         try:
             self._end: int | None = os.pidfd_open(self.pid)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.loadtests.load_process import ENVIRON, Load
+
 PROGRAM = """
-import sys
 from loadtests.engine.drive import Call, Drive
 from loadtests.plan import Credentials, LoadPlan
 import gevent
-drive = Drive(LoadPlan(sys.argv[1], timeout_s=0.5), Credentials())
+url, times, method, idle_s = words
+drive = Drive(LoadPlan(url, timeout_s=0.5), Credentials())
 connection = drive.connection()
-for _ in range(int(sys.argv[2])):
-    gevent.sleep(float(sys.argv[4]))  # the end of a connection arrives
-    call = Call("x", "GET", "/", b"%b / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % sys.argv[3].encode())
+for _ in range(int(times)):
+    gevent.sleep(float(idle_s))  # the end of a connection arrives
+    call = Call("x", "GET", "/", b"%b / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % method.encode())
     status = drive.request(call, connection)
     error = [dict(g.tags).get("error", "") for g in drive.samples.groups.values()][-1]
     print(status, connection.body.decode(), error, sep="|")
@@ -111,11 +111,11 @@ def hanging_up(answered: bool) -> Iterator[str]:
 
 
 def ask(url: str, times: int = 1, method: str = "GET", idle_s: float = 0.05) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, url, str(times), method, str(idle_s)],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
-    return done.stdout.strip().splitlines()
+    with TemporaryDirectory() as folder:
+        asking = Load([url, str(times), method, str(idle_s)], Path(folder), ENVIRON, text=PROGRAM)
+        said, _ = asking.communicate(timeout=30)
+        assert asking.returncode == 0, said
+    return said.strip().splitlines()
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

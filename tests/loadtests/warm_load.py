@@ -1,8 +1,9 @@
 """`python -m tests.loadtests.warm_load`: a load for each line of JSON, forked with Locust imported; answers its pid.
 
 A line has `words` (arguments of `python -m loadtests`), `environ`, and the files for what it says (`said`) and for its
-exit code (`code`). What the start of the program does is shown by real starts (test_load_stage.py, test_leftovers.py).
-Where it has `idle`, a late schedule is no doubt: it says how busy the tests' machine is.
+exit code (`code`). Where it has a `text`, that is run with the words. What the start of the program does is shown by
+real starts (test_load_stage.py, test_leftovers.py). Where it has `idle`, a late schedule is no doubt: it says how busy
+the tests' machine is.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ def become(asked: Mapping[str, Any]) -> NoReturn:
     os.environ.update(asked["environ"])
     if asked["idle"]:
         mock.patch.object(validity, "LATENESS_LIMIT_MS", math.inf).start()
-    code = program(asked["words"])
+    code = _said_by(asked["text"], asked["words"]) if asked["text"] else program(asked["words"])
     Path(asked["code"]).write_text(str(code), encoding="ascii")
     os._exit(code)
+
+
+def _said_by(text: str, words: list[str]) -> int:
+    exec(text, {"words": words})  # noqa: S102  -- a test's own
+    sys.stdout.flush()
+    return 0
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from gates.stack.postgres import connect
 from tests.waiting import until
 
 BACKWARDS = re.compile("|".join(NAMES))
+THOUSANDS = re.compile(r"generate_series\(1, \d{4,}(?=\))")
 
 
 def test_there_are_at_least_thirty_kinds_that_need_no_more_than_the_reference() -> None:
@@ -24,12 +25,12 @@ def test_there_are_at_least_thirty_kinds_that_need_no_more_than_the_reference() 
 
 @pytest.mark.parametrize("name", OF_SQL)
 def test_the_statements_of_a_variant_fit_the_schema(name: str, migrated_url: str) -> None:
-    """Each runs on the migrated database; what belongs to the whole server is left to the proof."""
+    """Each runs on the migrated database, over few rows of many; what belongs to the whole server is for the proof."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         for statement in OF_SQL[name][1]:
             if not statement.startswith("alter system"):
                 connection.execute("set search_path = public")
-                connection.execute(statement.encode())
+                connection.execute(THOUSANDS.sub(r"\g<0>, 500", statement).encode())
 
 
 def test_a_renamed_reference_says_none_of_the_old_names() -> None:

@@ -41,28 +41,22 @@ class Bench:
         with psycopg.connect(self.admin, autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def judged(self, options: QueueOptions | None = None) -> dict[str, RuleResult]:
-        """What each check says."""
+    def judged(self, options: QueueOptions | None = None, check: str = "") -> dict[str, RuleResult]:
+        """What each check says, or one of them."""
         queue = Queue(presets()[self.program.library.preset], options or QueueOptions())
         with connect(self.reader, read_only=True) as connection:
             look = look_at(queue, connection)
             assert look.trouble == ""
             found = {}
-            for rule in rules_of(queue, look.schema):
+            for rule in (rule for rule in rules_of(queue, look.schema) if check in {"", rule.name}):
                 measured = measure(rule, connection)
                 found[rule.name] = judge_proved(rule, measured.samples, measured.now)
             return found
 
     def until(self, check: str, outcome: Outcome, options: QueueOptions | None = None) -> dict[str, RuleResult]:
-        """The judgements at the moment when a check first came to an outcome."""
-        found: dict[str, RuleResult] = {}
-
-        def came() -> bool:
-            found.update(self.judged(options))
-            return found[check].outcome is outcome
-
-        until(came, PATIENCE_S, check, POLL_S)
-        return found
+        """The judgements once a check has come to an outcome."""
+        until(lambda: self.judged(options, check)[check].outcome is outcome, PATIENCE_S, check, POLL_S)
+        return self.judged(options)
 
     def waits(self) -> bool:
         """Whether a job is due or claimed."""

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gates.contract.queues import Queue, QueueOptions, presets
-from gates.deployment.database import connect
+from gates.deployment.database import Connection, connect
 from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
@@ -59,21 +59,22 @@ def read_cases() -> list[RowCase]:
 
 
 @pytest.fixture(scope="module", params=sorted(p.stem for p in SCHEMAS.glob("*.sql")))
-def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[str, str]]:
-    """A preset, and the URL of a database with its bare tables."""
+def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[str, Connection]]:
+    """A preset, and a connection to a database with its bare tables."""
     name = pg_server.create_database()
     with psycopg.connect(pg_server.url(name)) as connection:
         connection.execute((SCHEMAS / f"{request.param}.sql").read_bytes())
-    yield request.param, pg_server.url(name)
+    with connect(pg_server.url(name), autocommit=False) as looking:
+        yield request.param, looking
     pg_server.drop_database(name)
 
 
 def outcomes(
-    preset: str, url: str, given: str = "", options: QueueOptions | None = None
+    preset: str, connection: Connection, given: str = "", options: QueueOptions | None = None
 ) -> dict[str, tuple[Outcome, str]]:
     """What each check says of the rows, within a transaction that is rolled back."""
     queue = Queue(presets()[preset], options or QueueOptions(prefix=PREFIXES.get(preset, "")))
-    with connect(url, autocommit=False) as connection:
+    with connection.transaction(force_rollback=True):
         connection.execute("set local search_path = public")
         for statement in filter(str.strip, given.split(";")):
             connection.execute(statement.encode())
@@ -85,23 +86,22 @@ def outcomes(
             measured = measure(rule, connection)
             judged = judge_proved(rule, measured.samples, measured.now)
             found[rule.name] = (judged.outcome, judged.message)
-        connection.rollback()
         return found
 
 
-def test_an_empty_queue_fails_nothing(bare: tuple[str, str]) -> None:
+def test_an_empty_queue_fails_nothing(bare: tuple[str, Connection]) -> None:
     """Empty tables are healthy; what rests on jobs is unknown."""
     found = outcomes(*bare)
     assert {name: said for name, (outcome, said) in found.items() if outcome is Outcome.FAIL} == {}
 
 
-def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, str]) -> None:
+def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, Connection]) -> None:
     """Every case of the preset in cases.yaml, one after the other."""
-    preset, url = bare
+    preset, connection = bare
     cases = [case for case in read_cases() if case.preset == preset]
     assert cases
     for case in cases:
-        found = outcomes(preset, url, case.given, case.options)
+        found = outcomes(preset, connection, case.given, case.options)
         failed = {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL}
         assert (case.number, failed) == (case.number, set(case.fails)), found
         assert all(case.says in found[name][1] for name in failed), found
@@ -160,15 +160,15 @@ ALIKE = {
 """What can be wrong with the tables of any queue -> the check that names it, or none where nothing is."""
 
 
-def test_the_catalogue_is_judged_alike_for_every_queue(bare: tuple[str, str]) -> None:
+def test_the_catalogue_is_judged_alike_for_every_queue(bare: tuple[str, Connection]) -> None:
     """Rules, triggers, rights and numbers: by the catalogue, so no preset has to say a word of them."""
-    preset, url = bare
+    preset, connection = bare
     queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
     table, columns = next(iter(queue.tables().items()))
     words = {"table": f'{queue.schema}."{table}"', "schema": queue.schema, "column": f'"{columns[0]}"'}
     words["carrying"] = {"masstransit": 'public."OutboxMessage"'}.get(preset, words["table"])
     for given, named in ALIKE.items():
-        found = outcomes(preset, url, given.format(**words))
+        found = outcomes(preset, connection, given.format(**words))
         assert [n for n, (outcome, _) in found.items() if outcome is Outcome.FAIL] == [named] * bool(named), given
 
 

@@ -16,7 +16,7 @@ from loadtests.judgement.lag import lag_ms
 from loadtests.plan import LoadPlan, dump_plan, load_plan
 from loadtests.scenario import Executor, Scenario, Stage, steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression, parse_metric_key
-from tests.loadtests.test_abort_on_fail import REPORT
+from tests.loadtests.judging.test_abort_on_fail import REPORT
 
 
 def recorded(rng: random.Random, count: int) -> tuple[Samples, list[float]]:

@@ -1,6 +1,7 @@
 """The threshold language against the real k6 binary: the same verdicts, refusals and exit codes.
 
-`K6_CASES=2400 pytest tests/loadtests/test_k6_differential.py` runs the long comparison; the default is a part of it.
+`K6_CASES=2400 pytest tests/loadtests/judging/test_k6_differential.py` runs the long comparison; the default
+is a part of it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from loadtests.thresholds.language import (
     parse_expression,
     parse_metric_key,
 )
+from tests.loadtests.judging.test_abort_on_fail import reason
 from tests.loadtests.k6_program import Metric, k6_binary, random_metric, run_k6, script, sink_of
-from tests.loadtests.test_abort_on_fail import reason
 
 CASES = int(os.environ.get("K6_CASES", "600"))
 BATCH = 60

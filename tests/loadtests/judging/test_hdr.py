@@ -25,7 +25,7 @@ from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, judge
 from loadtests.plan import LoadPlan
 from loadtests.scenario import steady
 from loadtests.thresholds.language import MetricKey, Threshold, ThresholdSet, parse_expression
-from tests.loadtests.test_abort_on_fail import REPORT
+from tests.loadtests.judging.test_abort_on_fail import REPORT
 
 DURATION = MetricKey("http_req_duration")
 
