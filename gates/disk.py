@@ -44,6 +44,15 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
     return read(path, most).decode("utf-8")
 
 
+def is_endless(path: str) -> bool:
+    """Whether a library that is given this path may read or open it for ever: a pipe or a device, but for /dev/null."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return path != os.devnull and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))
+
+
 def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:
     """Replace a file in one step: a reader sees the old one or the new. durable: a power cut leaves one of them."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_FRESH}")
