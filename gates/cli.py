@@ -6,18 +6,15 @@ import argparse
 import difflib
 import importlib
 import importlib.metadata
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from gates import disk
 from gates.text.inert import Terminal
 from gates.text.stream import put, shown
 
-OPENSSL = "OPENSSL_CONF"
 EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 21 rollback that could not be carried out, 2 usage,
 3 configuration, 4 the gate itself could not work, 1 internal error, 128+N ended by signal N"""
 
@@ -150,9 +147,6 @@ def _module(command: Command) -> ModuleType:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Never a traceback, but for an internal error (exit code 1)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if disk.is_endless(os.environ.get(OPENSSL, "")):  # importing what commands need opens it, and waits
-        put(sys.stderr, f"gate: {OPENSSL} is no file, and opening it may never end; allowed: a regular file\n")
-        return 3
     options = parser(*words[:1]).parse_args(words)
     from gates.operator.execution import execute  # noqa: PLC0415  -- help does without it
 

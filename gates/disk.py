@@ -40,8 +40,8 @@ def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The same as UTF-8. Raise OSError, or UnicodeDecodeError, which is a ValueError."""
-    return read(path, most).decode("utf-8")
+    """The same as UTF-8, each line ended by a newline alone. Raise OSError, or UnicodeDecodeError, a ValueError."""
+    return read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_endless(path: str) -> bool:

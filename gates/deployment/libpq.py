@@ -33,6 +33,8 @@ FILES = {
 """Parameter -> its variable, and its file below HOME. libpq waits for them, whatever they are; of a private key it
 takes a regular one alone.
 """
+NEEDED = (*PLACES.values(), *(variable for variable, _ in FILES.values()), "HOME", "PGSYSCONFDIR", "PGPASSWORD")
+"""Variables that say where the database is, and which files are read on the way to it."""
 OF_OPENSSL = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
 """Variables that name a file which OpenSSL opens for a context, and waits for."""
 

@@ -89,7 +89,8 @@ def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
 
 def _text(log: Path, context: Context) -> str:
     """What a suite printed, without secrets."""
-    return redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+    with disk.opened(log, "rb") as said:
+        return redact_text(said.read().decode("utf-8", "replace"), hidden(context.target))
 
 
 def run(suite: SuiteRun, context: Context) -> StageReport:
@@ -249,7 +250,7 @@ class _Follower:
     def __call__(self, *, done: bool = False, error: str = "") -> None:
         path = self._context.evidence
         if path.exists():
-            with path.open("rb") as lines:
+            with disk.opened(path, "rb") as lines:
                 lines.seek(self._offset)
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)

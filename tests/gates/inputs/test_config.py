@@ -9,6 +9,8 @@ import json
 import os
 import pwd
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,12 +257,16 @@ def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_would_be_read(
     load_target({**environ, name: "", "PGPASSFILE": str(tmp_path / "pipe"), "PGPASSWORD": "p"})
 
 
-def test_a_pipe_for_the_settings_of_openssl_keeps_no_command_waiting(tmp_path: Path) -> None:
-    """OpenSSL opens them when it is imported: that is refused before, also for a rollback."""
+def test_a_pipe_on_the_way_to_the_database_keeps_no_rollback_waiting(tmp_path: Path) -> None:
+    """Neither OpenSSL's settings, which are opened when it is imported, nor a password file."""
     os.mkfifo(tmp_path / "pipe")
-    done = gate("rollback", "--reason", "harm", cwd=tmp_path, environ={"OPENSSL_CONF": str(tmp_path / "pipe")})
-    assert done.returncode == 3
-    assert "OPENSSL_CONF is no file" in done.stderr
+    words = [sys.executable, "-m", "gates", "rollback", "--reason", "harm"]
+    told = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://u@127.0.0.1:9/d"}
+    for name in ("OPENSSL_CONF", "PGPASSFILE"):
+        environ = {**told, name: str(tmp_path / "pipe")}
+        done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 3, done.stderr
+        assert "pipe" in done.stderr
 
 
 def test_secrets_of_a_target_are_not_in_its_repr() -> None:
