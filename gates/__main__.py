@@ -2,13 +2,20 @@
 
 import os
 import signal
+import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 if (
     signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):  # a parent may have set it to be ignored: then leave it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
+    if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet
+        print("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it", file=sys.stderr)
+        sys.exit(3)
 
 from gates import cli
 

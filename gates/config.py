@@ -131,8 +131,8 @@ def load_target(environ: Mapping[str, str]) -> Target:
         found["database_url"] = placed(found["database_url"], environ)
     if endless := without_end(found.get("database_url", ""), environ):
         raise ConfigError(
-            f"{endless[:200]!a} is no file, and reading it may never end; allowed: regular files for the certificates,"
-            " service file and authorities of a connection. Correct DATABASE_URL, or the PG and SSL_CERT_ variables"
+            f"{endless[:200]!a} is no file, and opening it may never end; allowed: regular files for the certificates,"
+            " passwords, services and keys of a connection. Correct DATABASE_URL, or its PG and SSL variables"
         )
     kind, key = _kind(environ.get("GATE_TARGET", "").strip()), environ.get(KEYS[0], "").strip()
     target = Target(kind=kind, other_passwords=passwords, signing_key=key, **found)
@@ -207,14 +207,18 @@ KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
 CHANGES_PYTHON = (
     *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONBREAKPOINT"),
     *("PYTHONPROFILEIMPORTTIME", "PYTHONDEBUG", "PYTHONVERBOSE", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG"),
+    "PYTHONIOENCODING",
 )
 """Variables by which a caller changes what Python does: no process of ours is given them. With the first one every
 `assert` is gone."""
+CHANGES_SUITES = ("PYTEST_", "LOCUST_", "GEVENT_")
+"""So begin those that are options of what the suites run on."""
 
 
 def plain(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what changes Python, or where libpq goes."""
-    return {k: v for k, v in environ.items() if k not in CHANGES_PYTHON and k not in REDIRECTS}
+    """The environment without what changes Python or the suites, or where libpq goes."""
+    left_out = {*CHANGES_PYTHON, *REDIRECTS}
+    return {k: v for k, v in environ.items() if k not in left_out and not k.startswith(CHANGES_SUITES)}
 
 
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:

@@ -40,8 +40,17 @@ def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The same as UTF-8. Raise OSError, or UnicodeDecodeError, which is a ValueError."""
-    return read(path, most).decode("utf-8")
+    """The same as UTF-8, each line ended by a newline alone. Raise OSError, or UnicodeDecodeError, a ValueError."""
+    return read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_endless(path: str) -> bool:
+    """Whether a library that is given this path may read or open it for ever: a pipe or a device, but for /dev/null."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return path != os.devnull and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))
 
 
 def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:

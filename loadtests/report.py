@@ -140,9 +140,9 @@ def read_samples(path: Path) -> TrendSink:
     folded = path.with_suffix(".hdr.json")
     if not path.exists() and folded.exists():
         try:
-            return TrendSink(folded=unpack(json.loads(folded.read_text(encoding="utf-8"))))
+            return TrendSink(folded=unpack(json.loads(disk.read_text(folded))))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folded.name} is no histogram; run the load stage again") from error
     values = array("d")
-    values.frombytes(path.read_bytes())
+    values.frombytes(disk.read(path))
     return TrendSink(values)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates import disk
 from gates.deployment.database import Connection, execute, sql
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity
@@ -84,8 +85,8 @@ def load_manifest(path: Path | None) -> Manifest | None:
     if not file.exists():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        data = json.loads(disk.read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(
             f"{file}: {error}; allowed: what `gate sql --write-manifest FILE` writes. Write it again"
         ) from error

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from gates import disk
 from gates.contract.queues import FOLDER, Queue, presets
 from gates.errors import ConfigError
 from sql_checks.names import unqualified
@@ -57,7 +58,7 @@ def _spots(folders: Sequence[Path]) -> Iterator[str]:
 
 def _observability() -> Iterator[str]:
     for path in sorted(OBSERVABILITY.glob("*.sql")):
-        text = path.read_text(encoding="utf-8")
+        text = disk.read_text(path)
         if not text.startswith("-- "):
             yield f"{path}:1: no comment on the first line; it is needed: `gate status` shows it"
         body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
@@ -128,6 +129,6 @@ def _lint_runbook(rule: AlertRule) -> Iterator[str]:
     if file.startswith("https://"):
         return
     path = Path(rule.place.file).parent / file
-    headings = HEADING.findall(path.read_text(encoding="utf-8")) if path.exists() else []
+    headings = HEADING.findall(disk.read_text(path)) if path.exists() else []
     if anchor not in {re.sub(r"[^a-z0-9]+", "-", h.lower()).strip("-") for h in headings}:
         yield f"{rule.place}: rule {rule.name}: there is no runbook {rule.runbook}; add the section or correct the link"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gates import disk
 from gates.contract.fragments import FragmentError, expand
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
@@ -92,7 +93,7 @@ def read_rules(path: Path, stage: str = "alert", expanded: Callable[[str], str] 
     """All rules of one file. stage: begins their ids; expanded: puts fragments into a query. Raise ConfigError."""
     folders = (path.parent / "fragments", ALERTS / "fragments")
     put_in = expanded or (lambda query: expand(query, folders))
-    data = FILE.read(read(path.read_text(encoding="utf-8"), str(path)))
+    data = FILE.read(read(disk.read_text(path), str(path)))
     rules = [_rule(node, group["name"], stage, put_in) for group in data["groups"] for node in group["rules"]]
     for name, times in Counter(r.name for r in rules).items():
         if times > 1:

@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gates import disk
 from gates.contract.fragments import LIMIT, FragmentError, expand
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
@@ -53,7 +54,7 @@ class SpotCheck:
 
 def read_spot(path: Path) -> SpotCheck:
     """Read one file. Raise SpotFileError with `file:line` for anything that is not as the module's head says."""
-    text = path.read_text(encoding="utf-8")
+    text = disk.read_text(path)
     header, body_line = _header(path, text)
     name = FILE_NAME.match(path.name)
     if name is None:

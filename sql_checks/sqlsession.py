@@ -13,6 +13,7 @@ from threading import Thread
 
 import psycopg
 
+from gates import disk
 from gates.deployment.catalogue import identifier
 from gates.deployment.connection import Answering, Answers
 from gates.deployment.database import Connection, connect, execute, sql
@@ -35,7 +36,7 @@ Asked = tuple[tuple[str, ...], Future[Answers]]
 def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
     """Company ids, one a line, without `never` (TEST_COMPANY_ID is never left out). Raise ValueError."""
     ids: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(disk.read_text(path).splitlines(), 1):
         text = line.strip()
         if not text:
             continue

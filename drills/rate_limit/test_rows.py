@@ -95,8 +95,8 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
 
 @drill("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, covers=("C02",))
 def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
-    """Retry-After is not shorter than the time until the oldest admitted request leaves the window, and 3 s longer at
-    most.
+    """Retry-After is not shorter than the time until the oldest admitted request leaves the window by more than 0.5 s,
+    and 3 s longer at most.
 
     Otherwise a client that obeys it is refused again, or waits in vain.
     """

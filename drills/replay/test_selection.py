@@ -25,7 +25,7 @@ def touched(scene: Scene, company: str) -> set[str]:
 
 def took(answer: dict[str, Any]) -> set[str]:
     """The items that an answer says were taken."""
-    return {str(i).lower() for i in answer.get("items", [])}
+    return set(map(str, answer.get("items", [])))
 
 
 @drill("drill/safety-rails/max-bounds-the-effect", covers=("E02",))
@@ -146,7 +146,7 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
     taken = set.union(*map(took, answers)) & set(bad)
     assert not taken, f"{len(taken)} items that are not eligible ({case.name}) were taken"
     assert scene.rows(read, bad) == before, "rows of items that are not eligible were changed"
-    listed = {str(i).lower() for i in named.get("ineligible", [])}
+    listed = set(map(str, named.get("ineligible", [])))
     assert listed == set(bad), f"ineligible lists {len(listed)} of the 2 named items"
 
 
@@ -229,7 +229,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     stolen = took(answer) - set(own)
     assert not stolen, f"the answer lists {len(stolen)} items of another tenant as taken"
     scene.seen.require(took(answer), "the tenant's own item was not taken")
-    listed = {str(i).lower() for i in answer.get("not_found", [])}
+    listed = set(map(str, answer.get("not_found", [])))
     assert listed == {*foreign, *unknown}, f"not_found lists {len(listed)}; due: the 2 foreign and 2 unknown ids"
     assert not answer.get("ineligible"), "a foreign id is listed as ineligible: it is known to exist"
 
@@ -328,7 +328,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 24, status="resolved")
     named = [*good, *done, *(new_id("item") for _ in range(24))]
     answer = scene.run(tenant, label="fifty ids", dlq_ids=named)
-    lists = [[str(i).lower() for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
+    lists = [[str(i) for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
     assert sorted(i for one in lists for i in one) == sorted(named), (
         f"items, not_found and ineligible list {[len(x) for x in lists]} ids; due: the 50 named, each once"
     )

@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from gates import config as gates_config
+from gates import disk
 from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
@@ -194,7 +195,7 @@ class EvidenceFile:
     def refresh(self) -> None:
         if not self.path.exists():
             return
-        with self.path.open("rb") as lines:
+        with disk.opened(self.path, "rb") as lines:
             lines.seek(self.offset)
             whole, newline, _ = lines.read().rpartition(b"\n")
         self.offset += len(whole) + len(newline)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates import disk
 from gates.contract.contract import contract
 
 PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
@@ -38,6 +39,6 @@ def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None 
         path = next((folder / name for folder in folders if (folder / name).exists()), None)
         if path is None:
             raise FragmentError(f"{folders[0]}: there is no fragment {name}. Add it or correct the name")
-        return expand(path.read_text(encoding="utf-8").strip(), folders, given, depth + 1)
+        return expand(disk.read_text(path).strip(), folders, given, depth + 1)
 
     return PLACE.sub(text, query)

@@ -7,10 +7,17 @@ sort as their texts do.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
+from typing import Any
 
 from gates.deployment.dialect.current import current
+from gates.text.foreign import JsonValue, json_object
+
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_OF_THE_CALLER = "idempotency_key"
+"""A member that is compared letter by letter, whatever it looks like."""
 
 _RANGES = {"bigint": (2**50, 2**52), "integer": (1_500_000_000, 500_000_000)}
 """Type -> the first number, and how many there are."""
@@ -29,6 +36,20 @@ def id_from(kind: str, text: str) -> str:
 def ids_have_spellings(kind: str = "company") -> bool:
     """Whether one id can be written in several ways, as a UUID can; a text that is another is another id."""
     return current().id_type(kind) != "text"
+
+
+def answered(body: bytes) -> dict[str, Any]:
+    """The JSON object in an answer, empty where it is none. Its UUIDs are in lower case: they are the same in any."""
+    found = json_object(body)
+    return found if "text" in current().ids.values() else {k: _spelled(k, v) for k, v in found.items()}
+
+
+def _spelled(name: str, value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return value.lower() if name != _OF_THE_CALLER and _UUID.fullmatch(value) else value
+    if isinstance(value, list):
+        return [_spelled(name, one) for one in value]
+    return {k: _spelled(k, v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _of_bytes(kind: str, raw: bytes) -> str:

@@ -4,13 +4,14 @@ which may say them again), variables that say where the database is, and files, 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from gates import disk
 
 MOST_BYTES = 65_536
 """Of a password or service file that is read."""
@@ -21,16 +22,21 @@ REDIRECTS = frozenset(
 )
 """Variables by which libpq goes elsewhere, or has another session, than a connection string says."""
 
-SERVICES = "servicefile"
+PASSWORDS, SERVICES = "passfile", "servicefile"
 FILES = {
     "sslcert": ("PGSSLCERT", ".postgresql/postgresql.crt"),
     "sslrootcert": ("PGSSLROOTCERT", ".postgresql/root.crt"),
     "sslcrl": ("PGSSLCRL", ".postgresql/root.crl"),
+    PASSWORDS: ("PGPASSFILE", ".pgpass"),
     SERVICES: ("PGSERVICEFILE", ".pg_service.conf"),
 }
-"""Parameter -> its variable, and its file below HOME. libpq waits for them, whatever they are; of a password file and a
-private key it takes a regular one alone.
+"""Parameter -> its variable, and its file below HOME. libpq waits for them, whatever they are; of a private key it
+takes a regular one alone.
 """
+NEEDED = (*PLACES.values(), *(variable for variable, _ in FILES.values()), "HOME", "PGSYSCONFDIR", "PGPASSWORD")
+"""Variables that say where the database is, and which files are read on the way to it."""
+OF_OPENSSL = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
+"""Variables that name a file which OpenSSL opens for a context, and waits for."""
 
 
 def placed(conninfo: str, environ: Mapping[str, str]) -> str:
@@ -57,25 +63,19 @@ def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...
 
 
 def without_end(conninfo: str, environ: Mapping[str, str]) -> str:
-    """The pipe or device that would be read as a file of libpq or of OpenSSL's authorities; empty where there is none.
+    """The pipe or device that would be opened as a file of libpq or OpenSSL; empty where there is none.
 
     That is waited for within the library: no limit of ours and no signal ends it.
     """
     given = conninfo_to_dict(conninfo) if conninfo else {}
     home = Path(environ.get("HOME") or "/nonexistent")
-    read = [n for n in FILES if conninfo and (n != SERVICES or given.get("service"))]
+    asked = {SERVICES: given.get("service"), PASSWORDS: not (given.get("password") or environ.get("PGPASSWORD"))}
+    read = [n for n in FILES if conninfo and asked.get(n, True)]
     paths = [str(given.get(n) or environ.get(FILES[n][0]) or home / FILES[n][1]) for n in read]
     if SERVICES in read and environ.get("PGSYSCONFDIR"):
         paths.append(str(Path(environ["PGSYSCONFDIR"], "pg_service.conf")))
-    endless = [p for p in (*paths, environ.get("SSL_CERT_FILE", "")) if p and p != os.devnull and _is_endless(Path(p))]
-    return next(iter(endless), "")
-
-
-def _is_endless(path: Path) -> bool:
-    try:
-        return path.is_fifo() or path.is_char_device()
-    except (OSError, ValueError):
-        return False
+    paths += [environ.get(name, "") for name in OF_OPENSSL]
+    return next(filter(disk.is_endless, paths), "")
 
 
 def _keyword(conninfo: str, name: str) -> str:

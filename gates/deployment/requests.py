@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gates.deployment.dialect.current import current, http_words
+from gates.deployment.ids import answered
 from gates.text.foreign import JsonValue, json_object, json_value, text
 
 SIGNATURE = "X-Transbot-Signature"
@@ -85,8 +86,10 @@ class Answer:
         return next((v for k, v in self.headers if k == name.lower()), None)
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object; an empty mapping where it is none (the caller's assertion then names the body)."""
-        return json_object(self.body)
+        """The body as a JSON object with its UUIDs in lower case; an empty mapping where it is none (the caller's
+        assertion then names the body).
+        """
+        return answered(self.body)
 
     @property
     def header_names(self) -> list[str]:
@@ -103,7 +106,8 @@ class Answer:
         """The body without what is every request's own: its id, trace and time, and the ids that it asked for; bytes
         where it is no JSON object.
         """
-        members, own = self.json(), [word for word in (self.header("x-request-id"), *asked) if word]
+        words = [word for word in (self.header("x-request-id"), *asked) if word]
+        members, own = self.json(), [*words, *map(str.lower, words)]
         if members:
             return _without(members, own)
         return reduce(lambda body, word: body.replace(word.encode(), b"<id>"), own, self.body)

@@ -19,6 +19,7 @@ from gates.decision.names_file import NamesError, NamesUnread
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
+from gates.deployment.libpq import NEEDED as OF_LIBPQ
 from gates.deployment.libpq import PLACES
 from gates.deployment.redaction import redact_text
 from gates.deployment.target import Target
@@ -37,7 +38,7 @@ ALONE = ("rollback", "emergency")
 """Commands that need the database alone."""
 BACK = ("resume", "enable")
 """Commands after which a rollback is over."""
-NEEDED = ("DATABASE_URL", "RELEASE", *PLACES.values())
+NEEDED = ("DATABASE_URL", "RELEASE", *OF_LIBPQ)
 """Variables that a rollback looks at."""
 LATEST_S = 5.0
 """For so long the line of the end waits for that of the beginning, which may be on its way to a slow disk."""

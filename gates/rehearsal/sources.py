@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gates import disk
 from gates.errors import UsageError
 from gates.inputs.strict_yaml import Place
 
@@ -153,7 +154,7 @@ def read_text(path: Path, shown: str) -> str:
     """The text of a file in UTF-8. Raise ConfigError with the place of what is not."""
     start = Place(shown, 1, 1)
     try:
-        raw = path.read_bytes() if path.stat().st_size <= MOST_BYTES else b""
+        raw = disk.read(path) if path.stat().st_size <= MOST_BYTES else b""
     except OSError as error:
         raise start.error(error.strerror or str(error), "a file that can be read", "See to its permissions") from None
     if not raw and path.stat().st_size:

@@ -15,7 +15,7 @@ from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec
 from gates.stages import claims, load_checks, pipeline, preflight, queue, switches, turn
-from gates.stages.suite import NOT_PASSED_ON, ROOT, pytest_of
+from gates.stages.suite import ROOT, pytest_of
 
 SUITES = ("drills", "sql_checks")
 COLLECT_S = 60
@@ -36,7 +36,7 @@ def _collect(suite: str, environ: Mapping[str, str], options: tuple[str, ...]) -
         listing, ini = Path(folder) / "catalogue.json", Path(folder) / "pytest.ini"
         ini.write_text("[pytest]\n", encoding="utf-8")
         plugins = ("-q", "-p", "gates.checks.recorder", "-p", "no:cacheprovider")
-        unwanted = {*NOT_PASSED_ON, *config.VARIABLES, *config.KEYS}
+        unwanted = {*config.VARIABLES, *config.KEYS}
         clean = {k: v for k, v in config.plain(environ).items() if k not in unwanted}
         done = _done(
             (*pytest_of(ROOT / suite, ini), *plugins, f"--catalogue={listing}", *options),

@@ -135,7 +135,8 @@ def _measure(
         result = json.loads(disk.read(folder / "result.json"))
         found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        why = f"the load run left no result (exit {code}, {type(error).__name__}); see {FOLDER}/load.log"
+        said = text.strip().rpartition("\n")[2][-300:] if code > 0 else ""
+        why = f"the load run left no result (exit {code}: {said or type(error).__name__}); see {FOLDER}/load.log"
         return [_unknown(spec.id, why, started_at) for spec in SPECS]
     if options.baseline is not None:
         found += _compared(options.baseline, folder, target, started_at)

@@ -34,7 +34,6 @@ GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
 TEMPORARY = ".gate-tmp"
 """A name that nobody else gives: it is removed with all that is in it."""
-NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER", "PYTEST_CURRENT_TEST")
 PLUGINS = ("gates.checks.recorder",)
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
 """Plugins of pytest's own: one writes into the repository, the other collects garbage five times in every process."""
@@ -91,7 +90,8 @@ def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
 
 def _text(log: Path, context: Context) -> str:
     """What a suite printed, without secrets."""
-    return redact_text(log.read_text(encoding="utf-8", errors="replace"), hidden(context.target))
+    with disk.opened(log, "rb") as said:
+        return redact_text(said.read().decode("utf-8", "replace"), hidden(context.target))
 
 
 def run(suite: SuiteRun, context: Context) -> StageReport:
@@ -192,8 +192,6 @@ def _command(suite: SuiteRun, context: Context, folder: Path, waits: int) -> lis
 
 def _start(command: list[str], context: Context, output: int, temporary: Path, waits: int) -> subprocess.Popen[bytes]:
     environ = config.environment_of(context.target, context.environ)
-    for name in NOT_PASSED_ON:
-        environ.pop(name, None)
     environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
     with_parent = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1"]
     return subprocess.Popen(
@@ -256,7 +254,7 @@ class _Follower:
     def __call__(self, *, done: bool = False, error: str = "") -> None:
         path = self._context.evidence
         if path.exists():
-            with path.open("rb") as lines:
+            with disk.opened(path, "rb") as lines:
                 lines.seek(self._offset)
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)

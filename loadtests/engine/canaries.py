@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import gevent
 
-from gates.text.foreign import json_object
+from gates.deployment.ids import answered
 from loadtests.engine.drive import PLAIN, Call, Drive, Terms
 from loadtests.engine.wire import Connection
 from loadtests.engine.workload import Workload
@@ -52,7 +52,7 @@ class Canaries:
         if not 200 <= status < 300:
             return
         self.accepted += 1
-        answer = json_object(connection.body)
+        answer = answered(connection.body)
         event_id = str(answer.get("event_id"))
         if answer.get("path") == "direct":
             self.direct += 1
@@ -72,7 +72,7 @@ class Canaries:
             connection = self.drive.borrow()
             asked = time.perf_counter()
             status = self.ask(self.workload.event_status(event_id, company), connection, PLAIN)
-            seen, answer = connection.ended, json_object(connection.body) if status == 200 else {}
+            seen, answer = connection.ended, answered(connection.body) if status == 200 else {}
             self.drive.give_back(connection)
             self.compare(event_id, company, answer)
             if answer.get("effect_at"):

@@ -63,6 +63,11 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
         environment.runner.register_message(RESUME, resume, concurrent=True)
 
 
+def _own_options() -> Any:
+    """Locust's options as they are where nobody sets any: no file of the user's and no variable has a say."""
+    return argument_parser.get_parser(default_config_files=[]).parse_args(["--headless"], env_vars={})
+
+
 def environment_for(plan: LoadPlan) -> Any:
     """A Locust environment that performs the plan."""
     return Environment(
@@ -70,7 +75,7 @@ def environment_for(plan: LoadPlan) -> Any:
         events=Events(),
         host=plan.base_url,
         stop_timeout=30,
-        parsed_options=argument_parser.parse_options(args=["--headless"]),
+        parsed_options=_own_options(),
         catch_exceptions=True,
     )
 
@@ -234,7 +239,7 @@ class Engine:
 
 def serve_worker(host: str, port: int, credentials: Credentials) -> None:
     """Be a worker of a master until it goes away. Returns when the master is done with us."""
-    options = argument_parser.parse_options(args=["--headless"])
+    options = _own_options()
     options.load_plan, options.load_of = "", 1
     environment = Environment(user_classes=[LoadUser], events=Events(), stop_timeout=30, parsed_options=options)
     runner = environment.create_worker_runner(host, port)

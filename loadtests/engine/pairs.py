@@ -13,7 +13,7 @@ import time
 
 import gevent
 
-from gates.text.foreign import json_object
+from gates.deployment.ids import answered
 from loadtests.engine.drive import BaselineCall, Call, Drive, Terms
 from loadtests.engine.wire import OWN_FAULTS, Connection, TransportError, parse_address
 from loadtests.judgement.interleaved import ANSWERED, DIFFERS, FAILED, SLOWER, SPARED
@@ -92,7 +92,7 @@ class Pairs:
 
 def _build_of(body: bytes) -> tuple[object, ...]:
     """Release and commit, as /version tells them; empty where it tells no release."""
-    said = json_object(body)
+    said = answered(body)
     return (said["release"], said.get("commit")) if said.get("release") else ()
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 import gevent
 from gevent.pool import Pool
 
-from gates.text.foreign import json_object
+from gates.deployment.ids import answered
 from loadtests.engine.canaries import Canaries
 from loadtests.engine.drive import Call, Drive
 from loadtests.engine.wire import TransportError
@@ -55,7 +55,7 @@ class SecondLook:
     def _of_event(self, event_id: str, company: str) -> None:
         status, body = self._ask(self.workload.event_status(event_id, company))
         if status == 200:
-            self.canaries.compare(event_id, company, json_object(body))
+            self.canaries.compare(event_id, company, answered(body))
             self.canaries.committed.pop((event_id, company), None)
 
     def _of_company(self, company: str) -> None:

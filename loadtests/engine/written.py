@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gates.text.foreign import json_object
+from gates.deployment.ids import answered
 
 EVENT, RUN = "event", "run"
 LOST = {EVENT: "events_lost", RUN: "runs_lost"}
@@ -27,7 +27,7 @@ class Acknowledgement(NamedTuple):
 
 def acknowledged(writes: Acknowledgement, body: bytes) -> Acknowledgement:
     """What an answer of success acknowledges: an event that came without an id is the one that the answer names."""
-    return writes if writes.id else writes._replace(id=str(json_object(body).get("event_id")))
+    return writes if writes.id else writes._replace(id=str(answered(body).get("event_id")))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gates.text.foreign import json_object
+from gates.deployment.ids import answered
 
 RUN_STATUSES = frozenset({"started", "completed"})
 REFUSED = {"agents_paused": 409, "in_progress": 409, "rate_limited": 429, "feature_disabled": 403}
@@ -42,14 +42,14 @@ ALIVE = status_is(200)
 
 def is_limited(status: int, body: bytes) -> bool:
     """Whether a limiter before the service answered: 429 without the code that the contract's refusals have."""
-    return status == 429 and not json_object(body).get("code")
+    return status == 429 and not answered(body).get("code")
 
 
 def version_of(release: str = "") -> Expectation:
     """/version names that release; any, where none is meant."""
 
     def holds(status: int, body: bytes) -> bool:
-        said = json_object(body).get("release")
+        said = answered(body).get("release")
         return status == 200 and (said == release if release else isinstance(said, str))
 
     return Expectation(f"200 with the release {release}" if release else "200 with a release", holds)
@@ -59,18 +59,18 @@ def accepted_event(event_id: str) -> Expectation:
     """An event was taken: 202, its own id (empty: whichever the service gives it), and the path that it takes."""
 
     def holds(status: int, body: bytes) -> bool:
-        answer = json_object(body)
+        answer = answered(body)
         is_it = _same(answer, "event_id", event_id) if event_id else bool(answer.get("event_id"))
         return status == 202 and is_it and answer.get("path") in {"outbox", "direct"}
 
     def is_anothers(status: int, body: bytes) -> bool | None:
-        return _contradicts(json_object(body), {"event_id": event_id}) if status == 202 else None
+        return _contradicts(answered(body), {"event_id": event_id}) if status == 202 else None
 
     return Expectation("202 with the event's id and path", holds, is_anothers)
 
 
 def _says_what_became(status: int, body: bytes) -> bool:
-    answer = json_object(body)
+    answer = answered(body)
     return status == 200 and isinstance(answer.get("status"), str) and bool(answer.get("committed_at"))
 
 
@@ -90,8 +90,8 @@ def replayed(company: str, key: str = "", *, refusals: frozenset[str], waiting: 
         items = answer.get("items")
         if not _same(answer, "company_id", company) or not isinstance(items, list):
             return False
-        taken = {str(one).lower() for one in items}
-        if waiting and not (len(items) <= 1 and taken <= {one.lower() for one in waiting} and (taken or not key)):
+        taken = set(map(str, items))
+        if waiting and not (len(items) <= 1 and taken <= set(waiting) and (taken or not key)):
             return False
         # members that contradict the status, or the list: the answer is right by half
         if answer.get("dry_run", not key) is not (not key) or answer.get("target_count", len(items)) != len(items):
@@ -102,14 +102,12 @@ def replayed(company: str, key: str = "", *, refusals: frozenset[str], waiting: 
 
     def holds(status: int, body: bytes) -> bool:
         if status == 200:
-            return is_right(json_object(body))
-        code = json_object(body).get("code")
+            return is_right(answered(body))
+        code = answered(body).get("code")
         return isinstance(code, str) and code in refusals and REFUSED[code] == status
 
     def is_anothers(status: int, body: bytes) -> bool | None:
-        return (
-            _contradicts(json_object(body), {"company_id": company, "idempotency_key": key}) if status == 200 else None
-        )
+        return _contradicts(answered(body), {"company_id": company, "idempotency_key": key}) if status == 200 else None
 
     words = f"200 with {'its run' if key else 'a dry run'}"
     return Expectation(f"{words}, or a refusal to expect ({', '.join(sorted(refusals))})", holds, is_anothers)

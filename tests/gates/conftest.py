@@ -59,5 +59,6 @@ def asked(tmp_path: Path, base_url: str, processes: set[str], monkeypatch: pytes
     target = Target(TargetKind.STAGING, base_url, hmac_secrets=(SECRET,), release="r1")
     file = parse("version: 1\nstages:\n  drill: {workers: 1}\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
     policy = file.policy(CATALOGUE, target.kind, target.release, deep=False)
-    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "--deselect=everything -k nothing"}
+    told = {"PYTEST_ADDOPTS": "--deselect=everything -k nothing", "PYTHONIOENCODING": "utf-16"}
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **told}
     return RunRequest(target, policy, file.settings, tmp_path / "out", environ=environ, load=loaded)

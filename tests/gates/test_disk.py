@@ -10,9 +10,21 @@ from pathlib import Path
 import pytest
 
 from gates import disk, past_decisions, record
+from gates.decision.policy_file import Settings
 from gates.deployment.redaction import scrub
-from gates.evidence import Outcome
+from gates.deployment.target import Target
+from gates.errors import GateError
+from gates.evidence import Outcome, TargetKind
+from gates.rehearsal.sources import read_text as source
 from gates.reports import attestation
+from gates.stages import suite
+from gates.stages.context import Context
+from gates.stages.suite import SuiteRun
+from loadtests.report import read_samples
+from sql_checks.fingerprint import ManifestError, load_manifest
+from sql_checks.rulefile import read_rules
+from sql_checks.spotfile import read_spot
+from sql_checks.sqlsession import read_companies
 from tests.gates.gate_process import gate
 from tests.gates.test_cli import saved
 from tests.gates.test_past_decisions import settled
@@ -31,6 +43,25 @@ def test_no_command_waits_for_what_is_no_file(
     put(folder / name)
     environ = {"GATE_TARGET": "staging", "BASE_URL": "http://127.0.0.1:9"}
     assert gate(*words, str(folder), environ=environ).returncode in {0, 2, 3, 4, 10}
+
+
+def _evidence(path: Path) -> None:
+    """A stage follows what its process writes."""
+    context = Context(Target(TargetKind.STAGING), Settings(), path.parent, "run")
+    path.rename(context.evidence)
+    with suite.begun(SuiteRun("drill", "drills", (), 60.0), context) as one:
+        suite.looked(one, context)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [read_spot, read_rules, read_companies, load_manifest, read_samples, lambda path: source(path, ""), _evidence],
+)
+def test_no_reader_of_what_a_policy_or_a_folder_names_waits(read: Callable[[Path], object], tmp_path: Path) -> None:
+    """A pipe in the place of a check, a manifest, samples, a dump or the evidence of a run that goes on."""
+    os.mkfifo(tmp_path / "1000_pipe")
+    with pytest.raises((OSError, GateError, ManifestError)):
+        read(tmp_path / "1000_pipe")
 
 
 def test_only_a_regular_file_within_its_limit_is_read(tmp_path: Path) -> None:
@@ -123,6 +154,8 @@ def test_what_is_written_is_whole_and_leaves_nothing_beside_it(tmp_path: Path) -
         disk.write(tmp_path / "folder", "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
     assert disk.read_text(tmp_path / "file") == "é"
+    (tmp_path / "file").write_bytes(b"a\r\nb\rc\n")
+    assert disk.read_text(tmp_path / "file") == "a\nb\nc\n"
     killed, theirs = tmp_path / f".file.{'01' * 8}.new", tmp_path / ".file.new"
     killed.touch()
     theirs.touch()

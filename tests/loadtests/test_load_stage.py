@@ -100,6 +100,14 @@ def test_no_base_url_is_unknown_everywhere(tmp_path: Path) -> None:
     assert {e.outcome for e in found} == {Outcome.UNKNOWN}
 
 
+def test_a_load_that_broke_says_at_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last words of its process are the cause that the report names."""
+    monkeypatch.setattr(load_process, "_run", lambda *_, **__: (1, "Traceback\nOSError: File too large\n"))
+    found = load_process.load(Target(TargetKind.STAGING, "http://127.0.0.1:9"), options(), tmp_path)
+    assert {e.outcome for e in found} == {Outcome.UNKNOWN}
+    assert all("(exit 1: OSError: File too large)" in e.message for e in found)
+
+
 def test_any_url_is_loaded_with_a_thresholds_file(tmp_path: Path) -> None:
     """`--url URL --thresholds FILE` needs no deployment and no Python; its own thresholds are the required checks."""
     file = tmp_path / "t.js"

@@ -232,7 +232,10 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     "ipv6": ("at an IPv6 address", before.through_a_relay(RelayOptions("::1"))),
     "header-case": ("headers in other cases, and unknown ones", before.through_a_proxy(before.other_case)),
     "unknown-members": ("unknown members in every answer", before.through_a_proxy(before.with_a_member)),
-    "json-spelling": ("members in reverse order, indented", before.through_a_proxy(before.spelled_otherwise)),
+    "json-spelling": (
+        "members in reverse order, indented, UUIDs in capitals",
+        before.through_a_proxy(before.spelled_otherwise),
+    ),
     "chunks": ("answers in chunks after a 100, a connection each", before.through_a_proxy(before.in_chunks)),
     "openmetrics": ("metrics in OpenMetrics, with the series of a library", before.through_a_proxy(before.openmetrics)),
     "rare-gauges": (

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from gates.contract.names import Names
+from gates.deployment.dialect.current import current, use
 from gates.deployment.requests import Answer
+
+ID = "0CA2E54E-AE0C-47B1-B260-11B59A33A397"
 
 
 def answer(*headers: tuple[str, str], **members: str) -> Answer:
@@ -45,3 +51,15 @@ def test_headers_of_the_connection_are_not_the_services() -> None:
     last = answer(("content-type", "x"), ("connection", "close"), ("transfer-encoding", "chunked"))
     assert kept.header_names == last.header_names == ["content-type"]
     assert answer(("content-type", "x"), ("x-tenant", "1")).header_names != kept.header_names
+
+
+@pytest.mark.parametrize(("ids", "items"), [({}, [ID.lower(), "A"]), ({"item": "text"}, [ID, "A"])])
+def test_a_uuid_is_the_same_in_any_case_and_a_key_is_not(ids: dict[str, str], items: list[str]) -> None:
+    """The contract promises ids and no spelling of them; a text, and what the caller gave, counts by its letters."""
+    before = current()
+    use(Names(ids=ids))
+    try:
+        found = Answer(200, (), json.dumps({"items": [ID, "A"], "idempotency_key": ID}).encode(), 1.0).json()
+    finally:
+        use(before)
+    assert found == {"items": items, "idempotency_key": ID}

@@ -9,6 +9,8 @@ import json
 import os
 import pwd
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from gates.decision import policy_file
 from gates.decision.policy_file import Settings, parse, schema
 from gates.decision.rules import Policy, PolicyRule
 from gates.deployment.credentials import of_another_secret
+from gates.deployment.libpq import FILES, OF_OPENSSL
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
@@ -217,6 +220,9 @@ def test_a_target_survives_the_environment_of_a_suite() -> None:
         "DATABASE_URL": "postgresql://u:pw@h/d",
         "TEST_DLQ": "false",
         "HOME": "/h",
+        "LOCUST_RUN_TIME": "1",
+        "GEVENT_LOOP": "none",
+        "PYTEST_PLUGINS": "mine",
     }
     target = load_target(environ)
     assert target.base_url == "http://x/functions/v1"
@@ -226,7 +232,7 @@ def test_a_target_survives_the_environment_of_a_suite() -> None:
     handed = environment_of(other, {**environ, "ADMIN_JWT": "somebody else's"})
     assert load_target(handed) == other
     assert handed["HOME"] == "/h"
-    assert "ADMIN_JWT" not in handed
+    assert not handed.keys() & {"ADMIN_JWT", "LOCUST_RUN_TIME", "GEVENT_LOOP", "PYTEST_PLUGINS"}
 
 
 @pytest.mark.parametrize(("name", "text"), [("GATE_TARGET", "prod"), ("TEST_OUTBOX", "1"), ("TEST_DLQ", "yes")])
@@ -236,7 +242,7 @@ def test_a_variable_that_is_wrong_is_named(name: str, text: str) -> None:
         load_target({name: text})
 
 
-@pytest.mark.parametrize("name", ["PGSSLROOTCERT", "PGSSLCERT", "PGSSLCRL", "PGSERVICEFILE", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("name", [*(variable for variable, _ in FILES.values()), *OF_OPENSSL])
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
 def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_would_be_read(
     name: str, endless: str, tmp_path: Path
@@ -244,10 +250,23 @@ def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_would_be_read(
     """The library would read it for ever, deaf to signals; /dev/null may be, and a service file nobody asks for."""
     os.mkfifo(tmp_path / "pipe")
     environ = {"HOME": str(tmp_path), "DATABASE_URL": "service=mine", name: str(tmp_path / endless)}
-    with pytest.raises(ConfigError, match="reading it may never end"):
+    with pytest.raises(ConfigError, match="opening it may never end"):
         load_target(environ)
     load_target({**environ, name: os.devnull})
     load_target({**environ, name: "", "DATABASE_URL": "host=h", "PGSERVICEFILE": str(tmp_path / "pipe")})
+    load_target({**environ, name: "", "PGPASSFILE": str(tmp_path / "pipe"), "PGPASSWORD": "p"})
+
+
+def test_a_pipe_on_the_way_to_the_database_keeps_no_rollback_waiting(tmp_path: Path) -> None:
+    """Neither OpenSSL's settings, which are opened when it is imported, nor a password file."""
+    os.mkfifo(tmp_path / "pipe")
+    words = [sys.executable, "-m", "gates", "rollback", "--reason", "harm"]
+    told = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://u@127.0.0.1:9/d"}
+    for name in ("OPENSSL_CONF", "PGPASSFILE"):
+        environ = {**told, name: str(tmp_path / "pipe")}
+        done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 3, done.stderr
+        assert "pipe" in done.stderr
 
 
 def test_secrets_of_a_target_are_not_in_its_repr() -> None:
