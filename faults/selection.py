@@ -188,37 +188,6 @@ def named_ids_need_not_be_due(settings: Settings) -> Parts:
 
 
 @service(
-    "Items that were given no retry have five.",
-    lambda p: _named(p, {"max_retries": 0}),
-    ("drill/dlq/max-retries-is-the-end",),
-    names=("retries left",),
-)
-def no_retry_is_the_default(settings: Settings) -> Parts:
-    given = ("retry_count < max_retries", "retry_count < coalesce(nullif(max_retries, 0), 5)")
-    return altered(settings, "pick_items_by_id", given)
-
-
-@service(
-    "Items are taken in the order of milliseconds.",
-    lambda p: _cut_times(p),
-    (f"{RAILS}/oldest-first",),
-    names=("oldest",),
-)
-def ages_are_cut_to_milliseconds(settings: Settings) -> Parts:
-    ages = ("ORDER BY created_at, id\n  LIMIT", "ORDER BY date_trunc('milliseconds', created_at), id\n  LIMIT")
-    return altered(settings, "pick_items", ages)
-
-
-def _cut_times(probe: Probe) -> bool:
-    with probe.tenant() as company:
-        younger, older = sorted(probe.letters(company, 2))
-        at = "update dead_letter_queue set created_at = %s::timestamptz where id = %s"
-        probe.rows(at, "2026-01-01 00:00:00.000102Z", younger)
-        probe.rows(at, "2026-01-01 00:00:00.000101Z", older)
-        return bool(probe.replay(company, max=1, dry_run=True).json()["items"] == [younger])
-
-
-@service(
     "Named ids are taken whether they are exhausted or not.",
     lambda p: _named(p, {"retry_count": 5, "max_retries": 5}),
     (f"{RAILS}/exhausted-not-replayed", "drill/dlq/max-retries-is-the-end"),
