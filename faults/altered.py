@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from replay_service.audit import RefusalLog
+from replay_service.claim import without_lock
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection, Database
 from replay_service.parts import Parts
@@ -27,7 +28,8 @@ def altered(settings: Settings, name: str, *changes: Change) -> Parts:
 def with_database(parts: Parts, statements: Mapping[bytes, bytes]) -> Parts:
     """The service with these statements in the place of others."""
     before = parts.database.statements if isinstance(parts.database, AlteredDatabase) else {}
-    database = AlteredDatabase(parts.settings, {**before, **statements})
+    looks = {without_lock(old): without_lock(new) for old, new in statements.items()}  # a dry run's
+    database = AlteredDatabase(parts.settings, {**before, **looks, **statements})
     return dataclasses.replace(parts, database=database, refusals=RefusalLog(database))
 
 

@@ -1,4 +1,4 @@
-"""Faults of a replay's arguments together: one is lost, or means another thing, beside another."""
+"""Faults of a replay's arguments together, and of what items say: one is lost, or means another thing."""
 
 from __future__ import annotations
 
@@ -230,3 +230,40 @@ def _takes_51_ids(probe: Probe) -> bool:
     with probe.tenant() as company:
         ids = [str(uuid.uuid4()) for _ in range(51)]
         return probe.replay(company, dlq_ids=ids, max=1, dry_run=True).status_code == 200
+
+
+@service(
+    "Items that were given no retry have five.",
+    lambda p: _takes_what_has_no_retry(p),
+    ("drill/dlq/max-retries-is-the-end",),
+    names=("retries left",),
+)
+def no_retry_is_the_default(settings: Settings) -> Parts:
+    given = ("retry_count < max_retries", "retry_count < coalesce(nullif(max_retries, 0), 5)")
+    return altered(settings, "pick_items_by_id", given)
+
+
+def _takes_what_has_no_retry(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, max_retries=0)
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
+
+
+@service(
+    "Items are taken in the order of milliseconds.",
+    lambda p: _cut_times(p),
+    ("drill/safety-rails/oldest-first",),
+    names=("oldest",),
+)
+def ages_are_cut_to_milliseconds(settings: Settings) -> Parts:
+    ages = ("ORDER BY created_at, id\n  LIMIT", "ORDER BY date_trunc('milliseconds', created_at), id\n  LIMIT")
+    return altered(settings, "pick_items", ages)
+
+
+def _cut_times(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        younger, older = sorted(probe.letters(company, 2))
+        at = "update dead_letter_queue set created_at = %s::timestamptz where id = %s"
+        probe.rows(at, "2026-01-01 00:00:00.000102Z", younger)
+        probe.rows(at, "2026-01-01 00:00:00.000101Z", older)
+        return bool(probe.replay(company, max=1, dry_run=True).json()["items"] == [younger])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import ClassVar
 
 from faults.audit import AUDIT, PAUSED, paused_rows
 from faults.catalogue import service
 from faults.probe import Probe
-from replay_service.audit import RefusalLog, RefusalNote
+from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
@@ -53,6 +54,37 @@ def _forbidden_of_own(probe: Probe) -> int:
         probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
         rows = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
         return int(probe.value(rows, own))
+
+
+@service(
+    "Of what a tenant is refused in a minute only the first code is on record.",
+    lambda p: _codes_of_a_minute(p) == 1,
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("another code",),
+)
+def one_code_of_a_minute(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Forgetting(RefusalLog):
+        noted: ClassVar[dict[str, str]] = {}
+
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            if note.code not in ONCE_A_MINUTE or self.noted.setdefault(note.scope, note.code) == note.code:
+                await super().note(conn, note)
+
+    return dataclasses.replace(release, refusals=Forgetting(release.database))
+
+
+def _codes_of_a_minute(probe: Probe) -> int:
+    codes = """SELECT count(DISTINCT metadata ->> 'code') FROM audit_logs
+        WHERE scope = %s AND action = 'dlq_replay_refused'"""
+    with probe.tenant() as company, probe.tenant() as own:
+        token = probe.token({"role": "company_admin", "company_id": own})
+        probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
+        for _ in range(4):
+            probe.replay(own, dry_run=True)
+        probe.within(2, lambda: int(probe.value(codes, own)) > 1)
+        return int(probe.value(codes, own))
 
 
 @service(

@@ -58,6 +58,36 @@ def _overtakes_an_item(probe: Probe, **columns: Any) -> bool:
 
 
 @worker(
+    "An item of a run waits for every older event of its tenant, whatever its key.",
+    lambda p: _item_waits(p, of_another=False),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def items_wait_for_other_keys(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("claim_items", "AND b.aggregate_key = e.aggregate_key ", ""))
+
+
+@worker(
+    "An item of a run, or an event that an agent is asked for, waits for another tenant's older event of its key.",
+    lambda p: _item_waits(p, of_another=True),
+    (f"{OUTBOX}/poison-holds-no-other-tenant",),
+    names=("effects",),
+)
+def leased_rows_wait_for_other_tenants(settings: WorkerSettings) -> WorkerParts:
+    owner = "b.company_id = ANY(ARRAY[{}.company_id, NULL]) AND "
+    return altered_worker(settings, ("claim_items", owner.format("e"), ""), ("claim_events", owner.format("a"), ""))
+
+
+def _item_waits(probe: Probe, *, of_another: bool) -> bool:
+    """Whether a run waits for an event that is put off: another tenant's of its key, or its own of another key."""
+    with probe.tenant() as company, probe.tenant() as other:
+        owner, key = (other, "k") if of_another else (company, "another")
+        put(probe, owner, aggregate_key=key, next_attempt_at=probe.value(LATER))
+        probe.letters(company, 1, aggregate_key="k")
+        return not probe.settled(probe.replay(company, max=1).json()["replay_run_id"], 3)
+
+
+@worker(
     "An event that failed more than once holds up every key of its tenant.",
     lambda p: _is_held_by_one_that_failed(p),
     (f"{OUTBOX}/poison-holds-no-other-key",),

@@ -1,4 +1,4 @@
-"""Faults of rows beside others: one that is locked, one of an event that is done."""
+"""Faults of rows beside others: one that is locked, one of an event that is done, thousands that are over."""
 
 from __future__ import annotations
 
@@ -30,6 +30,25 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
         again = is_done(probe, event) and put(probe, company, event_id=event)
         waiting = "SELECT count(*) FROM event_outbox WHERE event_id = %s AND processed_at IS NULL"
         return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
+
+
+@worker(
+    "A worker looks at so many rows of its lanes, done or not: after as many that are over it delivers nothing.",
+    lambda p: _stalls_behind_rows_that_are_over(p),
+    ("drill/outbox/old-rows-are-delivered",),
+    names=("effects of 14 events",),
+)
+def rows_that_are_over_fill_the_window(settings: WorkerSettings) -> WorkerParts:
+    after = "AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane"
+    return altered_worker(settings, ("drain_lane", after, after.replace(") AND e.lane", ") OR e.lane")))
+
+
+def _stalls_behind_rows_that_are_over(probe: Probe) -> bool:
+    over = """INSERT INTO event_outbox (company_id, event_type, processed_at)
+        SELECT %s, 'drill.witness', now() FROM generate_series(1, 4000)"""
+    with probe.tenant() as company:
+        probe.rows(over, company)
+        return not all(is_done(probe, put(probe, company), 2) for _ in range(4))
 
 
 @worker(

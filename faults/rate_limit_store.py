@@ -11,6 +11,7 @@ import psycopg
 from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
+from replay_service.audit import RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
@@ -74,6 +75,34 @@ def _without_store(probe: Probe) -> int:
     with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
         other.execute("LOCK TABLE edge_rate_limits IN ACCESS EXCLUSIVE MODE")
         return probe.replay(company, dry_run=True).status_code
+
+
+@service(
+    "What cleans up the store of the limit every second takes full rows of this minute with it.",
+    lambda p: _forgets_within_seconds(p),
+    (f"{LIMIT}/refusal-changes-nothing",),
+    names=("no row",),
+)
+def young_rows_are_cleaned_up(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Cleaning(RefusalLog):
+        async def flush(self) -> None:
+            await super().flush()
+            async with release.database.connection() as conn:
+                await conn.execute(
+                    b"DELETE FROM edge_rate_limits WHERE count = 3 AND window_start >= now() - interval '1 minute'"
+                )
+
+    return dataclasses.replace(release, refusals=Cleaning(release.database))
+
+
+def _forgets_within_seconds(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        for _ in range(3):
+            probe.replay(company, dry_run=True)
+        left = "SELECT count(*) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
+        return probe.within(3, lambda: not probe.value(left, company))
 
 
 @service(

@@ -189,6 +189,17 @@ def no_fence(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "A worker settles an item that it had claimed, whoever has it now: a run counts it twice.",
+    runs("faults.recovery:no_fence_for_items"),
+    (FROZEN,),
+    names=("run of 3 items",),
+)
+def no_fence_for_items(settings: WorkerSettings) -> WorkerParts:
+    fence = "e.claim_token = %(token)s AND e.processed_at IS NULL AND e.dead_at IS NULL"
+    return altered_worker(settings, ("fence_item", fence, "%(token)s IS NOT NULL"))
+
+
+@worker(
     "Of a tenant's events only those above the last delivered one are looked at.",
     runs("faults.recovery:above_the_last"),
     (LONG,),

@@ -298,6 +298,20 @@ def read_binds_no_path(settings: Settings) -> Parts:
 
 
 @service(
+    "The signature of a read binds the route and the first digits of the id alone.",
+    lambda p: _read_with_signature_of(p, _PATH[:20]) == 404,
+    (f"{SCOPE}/read-empty-body-signature",),
+    names=("path", "401"),
+)
+def read_binds_the_beginning(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
     "A read accepts a v1 signature, which can be sent again for ever.",
     lambda p: p.get(_PATH.decode(), **{"X-Transbot-Signature": p.sign(_PATH)}).status_code == 404,
     (f"{SCOPE}/read-v1",),

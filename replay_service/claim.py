@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replay_service.database import Connection, fetch_rows, run
+from replay_service.database import QUERIES, Connection, fetch_rows, run
 from replay_service.validation import ReplayRequest
 
 
@@ -19,20 +19,24 @@ class Selection:
 
 
 async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
-    """Lock up to `limit` eligible items, oldest first, skipping what others hold: for a run and for a dry run."""
-    guard = "guard_preview" if request.dry_run else "guard_claim"
-    await run(conn, guard, company_id=request.company_id)
-    name = "pick_items" if request.dlq_ids is None else "pick_items_by_id"
-    rows = await fetch_rows(
-        conn,
-        name,
-        company_id=request.company_id,
-        force=request.force,
-        error_type=request.error_type,
-        limit=limit,
-        dlq_ids=list(request.dlq_ids or ()),
-    )
-    return tuple(row[0] for row in rows)
+    """Up to `limit` eligible items, oldest first. A run locks them, skipping what others hold; a dry run only looks, so
+    that it hides nothing from a run.
+    """
+    text = QUERIES["pick_items" if request.dlq_ids is None else "pick_items_by_id"]
+    asked = {
+        "company_id": request.company_id,
+        "force": request.force,
+        "error_type": request.error_type,
+        "limit": limit,
+        "dlq_ids": list(request.dlq_ids or ()),
+    }
+    cursor = await conn.execute(without_lock(text) if request.dry_run else text, asked)
+    return tuple(row[0] for row in await cursor.fetchall())
+
+
+def without_lock(text: bytes) -> bytes:
+    """The statement that only looks at what another locks."""
+    return text.replace(b"\n  FOR UPDATE SKIP LOCKED", b"")
 
 
 async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:

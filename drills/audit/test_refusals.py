@@ -110,7 +110,7 @@ def test_refusal_key_reused(scene: Scene) -> None:
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute; so is
-    a user of the tenant whose role may nothing.
+    a user of the tenant whose role may nothing, and what the tenant is refused by another code in that minute.
 
     An attacker's refused attempts must be seen, and must not fill the trail of the victim.
     """
@@ -134,7 +134,12 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
     if not rows and _first_rows_come_at_once(scene):
         rows = scene.until(partial(_refusals, scene, own, "forbidden"), "the refusal's audit row under its own company")
-    # of a deployment whose first row of a minute comes at once that of another role does, too
+    # of a deployment whose first row of a minute comes at once that of another code, or role, does, too
+    if rows and current().claims("rate-limit"):
+        for _ in range(current().limit("calls") - 1):
+            scene.run(own, dry_run=True)
+        scene.replay(own, 429, "rate_limited", dry_run=True)
+        scene.until(partial(_refusals, scene, own, "rate_limited"), "the audit row of another code of that minute")
     for is_signed in (False, True) if rows else ():
         staff = scene.company("c")
         viewer = token(role="viewer", company_id=staff)

@@ -257,19 +257,20 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
-    """An item that has used up its retries is not taken, not by force; one retry below, it is.
+    """An item that has used up its retries, or was never given one, is not taken, not by force; one retry below, it is.
 
     A letter that always fails is otherwise replayed for ever.
     """
     company = scene.company()
-    scene.tenants.add_items(company, 1, retry_count=5, max_retries=5)
-    used_up = str(scene.items(company)[0]["id"])
-    answer = scene.run(company, dlq_ids=[used_up], force=True)
-    assert answer["items"] == [], "an item without retries left was taken"
-    assert answer["ineligible"] == [used_up], (
-        f"an item without retries left is listed in {[k for k in answer if used_up in str(answer[k])]}; due: ineligible"
+    (used_up,) = scene.add_items(company, 1, retry_count=5, max_retries=5)
+    none = scene.add_items(company, 1, max_retries=0)
+    answer = scene.run(company, dlq_ids=[used_up, *none], force=True)
+    assert answer["items"] == [], f"{len(answer['items'])} of 2 items without retries left were taken"
+    found = [k for k in answer if used_up in str(answer[k])]
+    assert sorted(answer["ineligible"]) == sorted([used_up, *none]), (
+        f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
     )
-    scene.rows("update public.dead_letter_queue set retry_count = 4 where company_id = %s", company)
+    scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
     again = scene.replay(company, dlq_ids=[used_up]).json()
     assert again["items"] == [used_up], "an item with one retry left was not taken"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from functools import partial
@@ -116,15 +117,23 @@ def test_media_type(case: Case, bench: Bench) -> None:
     bench.refused(bare if case.value is None else bare.adding_header("Content-Type", case.value), 415)
 
 
+CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)")
+
+
 @drill("drill/http-surface/charset", covers=("A21",))
 def test_charset(bench: Bench) -> None:
-    """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read.
+    """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read; no answer in JSON says that
+    it is anything but UTF-8.
 
-    Otherwise common clients are locked out, or the bytes that were signed are read as other text.
+    Otherwise common clients are locked out, or the bytes that were signed, or answered, are read as other text.
     """
     good = bench.signed()
-    bench.opens(good)
+    answers = [bench.opens(good), bench.http.send(Request("GET", "/version"))]
     bench.taken(good.with_header("Content-Type", "application/json; charset=utf-8").labelled("charset utf-8"))
+    for answer in answers:
+        kind = (answer.header("content-type") or "").lower()
+        named = CHARSET.search(kind) if "json" in kind else None
+        assert not named or named[1] in {"utf-8", "utf8"}, f"an answer in JSON is {kind!r}; due: UTF-8 (RFC 8259)"
     wide = bench.signed(bench.body().decode().encode("utf-16-le")).with_header(
         "Content-Type", "application/json; charset=utf-16"
     )

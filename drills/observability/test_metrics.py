@@ -161,14 +161,14 @@ def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spre
 
 @drill("drill/observability/replays-are-counted", needs=SQL, after=SIGNED, covers=("O06", "O10"), phase="last")
 def test_replays_are_counted(scene: Scene, spread: bool) -> None:
-    """Three replay requests, one of them a duplicate, raise replay_requests_total by three; where others call all the
-    time, by three or more.
+    """Three replay requests, one that moves items and its duplicate among them, raise replay_requests_total by three;
+    where others call all the time, by three or more.
 
     A counter that misses or doubles makes every rate computed from it wrong.
     """
 
     def act(door: HttpDoor) -> None:
-        company, key = scene.company(), new_key()
+        company, key = scene.company(items=2), new_key()
         for fields in ({"dry_run": True}, {"idempotency_key": key}, {"idempotency_key": key}):
             request = scene.replay_request(company, **fields)
             scene.seen.expect(request, door.send(request), 200, control=True)
@@ -253,8 +253,8 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
 @drill("drill/observability/waiting-events-show", needs=SQL, after=SIGNED, covers=("L14", "K04"), phase="last")
 def test_waiting_events_show(scene: Scene) -> None:
-    """Seven events that back off, and were written a minute ago, raise outbox_pending by seven and show as lag; older,
-    of a replay and claimed by a relay, they still do.
+    """Seven events that back off, and were written a minute ago, and a young one raise outbox_pending by eight and show
+    as lag; older, of a replay and claimed by a relay, they still do.
 
     Events that fail are the ones an operator must see; a lag that leaves them out is zero while nothing is delivered.
     """
@@ -272,22 +272,25 @@ def test_waiting_events_show(scene: Scene) -> None:
         scrape = _scrape(scene.http, scene.seen)
         grown = (scrape.total("outbox_pending") or 0.0) - pending
         seen.append((grown, max(s.value for s in scrape.named("outbox_lag_seconds"))))
-        return grown >= 7 and seen[-1][1] >= least_s
+        return grown >= 8 and seen[-1][1] >= least_s
 
-    for written in (7, 14):  # the numbers of before may be of a moment ago, when something else still waited
+    for written in (8, 16):  # the numbers of before may be of a moment ago, when something else still waited
         scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
-        # the lag may be the oldest's, a percentile, or the mean with what else waits
-        least_s = 59 * written / (written + len(others))
+        scene.write_outbox(company, 1, next_attempt_at=now["due"], attempts=1)
+        # the lag may be the oldest's, a percentile, or the mean with what else waits; the youngest's it is not
+        least_s = 59 * written * 7 / 8 / (written + len(others))
         shown = scene.until_true(probe, within_s=GAUGES_S)
         if shown:
             break
         pending += seen[-1][0]
-    scene.seen.value([round(n, 1) for n in seen[-1]], [7, 60], "events, s")
+    scene.seen.value([round(n, 1) for n in seen[-1]], [8, 60], "events, s")
     quiet = scene.count("event_outbox", company, "processed_at is null")
     scene.seen.require(quiet == written, "the events did not wait: drill/outbox/not-before-it-is-due")
     scene.seen.require(shown or others == scene.rows(WAITING, company), "other tenants' events changed meanwhile")
-    assert seen[-1][0] >= 7, f"seven events that back off changed outbox_pending by {seen[-1][0]:g}"
-    assert seen[-1][1] >= least_s, f"outbox_lag_seconds is {seen[-1][1]:g} with seven events that back off for a minute"
+    assert seen[-1][0] >= 8, f"eight events that back off changed outbox_pending by {seen[-1][0]:g}"
+    assert seen[-1][1] >= least_s, (
+        f"outbox_lag_seconds is {seen[-1][1]:g} with seven of eight events that back off for a minute"
+    )
     oldest_s = float(scene.value(OLDEST_S))
     assert seen[-1][1] <= 2 * oldest_s + 10, (
         f"outbox_lag_seconds is {seen[-1][1]:g}; the oldest event that waits is {oldest_s:.0f} s old"

@@ -16,6 +16,13 @@ from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
+MANY = 4000
+"""More than a relay looks at with one statement."""
+OVER = """
+insert into public.event_outbox (company_id, event_type, payload, inserted_at, next_attempt_at, processed_at, dead_at)
+select %s, %s, '{}', o.at, o.at, case when n %% 2 = 0 then o.at end, case when n %% 2 = 1 then o.at end
+from (select %s::timestamptz as at) o, generate_series(1, %s) n
+"""
 AGAIN = 24
 """More than a pool of one process usually has connections."""
 
@@ -23,13 +30,16 @@ AGAIN = 24
 # alone: until they are delivered the service shows a lag of days, which elsewhere would call somebody up
 @drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"), where=Where.STAGING, phase="last")
 def test_old_rows_are_delivered(scene: Scene) -> None:
-    """Rows that were written three days ago are delivered like new ones, with a key and without, each of them.
+    """Rows that were written three days ago are delivered like new ones, with a key and without, each of them, also
+    behind thousands that are done or dead.
 
-    A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing.
+    A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing; one that
+    looks at so many rows, done or not, stands still after its first busy day.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
     old = scene.value("select now() - interval '3 days'")
+    scene.rows(OVER, company, PLAIN_TYPE, old, MANY)
     events = scene.write_outbox(company, 9, inserted_at=old, next_attempt_at=old)
     events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old)
     events += scene.write_each_kind(company, inserted_at=old, next_attempt_at=old, aggregate_key="waited")

@@ -13,6 +13,7 @@ from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
+from gates.deployment.ids import new_id
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
@@ -90,8 +91,8 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
 
 @drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
-    """An event that always fails holds up no event of another key of its tenant: of none that looks like its own, and
-    of none of a hundred.
+    """An event that always fails holds up no event of another key of its tenant, be it a replay's: of none that looks
+    like its own, and of none of a hundred.
 
     Otherwise one bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard.
     """
@@ -109,14 +110,23 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
         for _ in range(100):
             key = str(uuid.uuid4())
             others += scene.write_outbox(company, 1, connection=scene.db, aggregate_key=key, payload=SCRIPTED)
-    scene.delivered(others)
+    scene.delivered([*others, _replayed(scene, company, "a key of its own")])
     assert not scene.effects([poison]), "the event that always fails had its effect"
     scene.seen.control("events of other keys were delivered")
 
 
+def _replayed(scene: Scene, company: str, key: str) -> str:
+    """The event of an item of this key that a run has taken."""
+    event = new_id("event")
+    scene.add_items(company, 1, event_id=event, aggregate_key=key)
+    scene.run(company, max=1)
+    return event
+
+
 @drill("drill/outbox/poison-holds-no-other-tenant", covers=("K11", "K14"))
 def test_poison_holds_no_other_tenant(scene: Scene) -> None:
-    """Many events that always fail, of one tenant, hold up no other tenant, not even under the same key.
+    """Many events that always fail, of one tenant, hold up no other tenant, nor its replays, not even under the same
+    key.
 
     Otherwise one customer's bad day is everybody's.
     """
@@ -129,7 +139,8 @@ def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     scene.write_outbox(company, 1, aggregate_key="put off", attempts=1, next_attempt_at=due)
     events = [str(scene.emit(other, key="same", payload={"n": n})["event_id"]) for n in range(4)]
     events += [str(scene.emit(other, key="put off", payload={"n": n})["event_id"]) for n in range(2)]
-    scene.delivered(events)
+    events += scene.write_outbox(other, 1, aggregate_key="put off", payload=SCRIPTED)
+    scene.delivered([*events, _replayed(scene, other, "put off")])
     scene.seen.control("the other tenant's events were delivered")
 
 

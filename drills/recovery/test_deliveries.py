@@ -137,14 +137,19 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
 
 @delivery_drill("drill/recovery/worker-frozen-past-its-claim", covers=("K05", "K08"), where=Where.REFERENCE)
 def test_worker_frozen_past_its_claim(scene: Scene) -> None:
-    """A worker that stood still until its claims ran out, and then goes on, makes no second effect.
+    """A worker that stood still until its claims ran out, and then goes on, makes no second effect, and of a run counts
+    no item twice.
 
     A pause of the machine is longer than any lease; the one who wakes must not act on what it believed before.
     """
-    company = scene.company()
-    events = work(scene, company, WAKES_MS)
+    company = scene.company(items=3, payload=f'{{"drill": {{"delay_ms": {WAKES_MS}}}}}')
     with processes(scene) as control:
-        held = scene.until_true(lambda: _any_is(scene, company, events, "in_flight"), within_s=TAKEN_S)
+        run = str(scene.run(company, max=3)["replay_run_id"])
+        items = [str(r["event"]) for r in scene.outbox(company)]
+        events = work(scene, company, WAKES_MS)
+        held = scene.until_true(
+            lambda: all(_any_is(scene, company, some, "in_flight") for some in (items, events)), within_s=TAKEN_S
+        )
         scene.seen.require(held, "no claim of a worker was seen: it cannot be frozen past it")
         workers = named(control, "worker")
         for worker in workers:
@@ -153,7 +158,10 @@ def test_worker_frozen_past_its_claim(scene: Scene) -> None:
         for worker in workers:
             control.thaw(worker)
         # what was claimed a second time ends later than what the worker was at when it was frozen
-        assert_recovered(scene, company, events, settle_s=WAKES_MS / 1000)
+        assert_recovered(scene, company, events + items, settle_s=WAKES_MS / 1000)
+    row = scene.ended(run)
+    counts = (row["status"], row["success_count"], row["failure_count"])
+    assert counts == ("completed", 3, 0), f"the run of 3 items, claimed twice, is {counts}"
 
 
 @delivery_drill("drill/recovery/worker-sessions-ended", covers=("K06", "K20"), where=Where.STAGING)

@@ -85,17 +85,20 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     """
     # neither ids nor the order of insertion agree with the ages, whichever end is taken first
     drawn = sorted(new_id("item") for _ in range(6))
-    ages_s = (20.01, 300.01, 20.03, 40 * 86400, 20.02, 300.02)  # hundredths apart: one moment to whoever cuts them
+    # millionths apart: one moment to whoever cuts them; where the column does, ids decide
+    ages_s = (20.000001, 300.000001, 20.000003, 40 * 86400, 20.000002, 300.000002)
     rows = [{"id": i, "age_s": age} for i, age in zip(drawn, ages_s, strict=True)]
     ids = scene.tenants.add_rows(tenant, rows)
+    order = [str(r["id"]) for r in scene.items(tenant)]
     dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
     scene.seen.require(took(dry), "a dry run of max 1 shows no item")
     answer = scene.replay(tenant, label="max 2", max=2).json()
-    due = {ids[3], ids[5]}
+    due = {*order[:2]}
     assert took(answer) == due, "other items were taken than the two oldest of six"
     assert touched(scene, tenant) == due, "other items than the answer's were touched"
-    named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=[ids[4], ids[0], ids[2]]).json()
-    assert took(named) == {ids[2]}, "of three named items another was taken than the oldest"
+    three = [ids[4], ids[0], ids[2]]
+    named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=three).json()
+    assert took(named) == {min(three, key=order.index)}, "of three named items another was taken than the oldest"
 
 
 @drill("drill/safety-rails/ties-by-id", severity=Severity.WARN, covers=("E15",))

@@ -71,6 +71,12 @@ proxy(
     "Of every replay two are counted.",
 )
 proxy(
+    "load/replays-that-move-items-count-twice",
+    lines(b'replay_requests_total{outcome="started"', doubled),
+    (f"{SEEN}/replays-are-counted",),
+    "A replay that moves items is counted twice.",
+)
+proxy(
     "load/duplicates-not-counted",
     lines(b'replay_requests_total{outcome="duplicate"', lambda _line: b""),
     (f"{SEEN}/replays-are-counted",),

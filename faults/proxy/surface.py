@@ -118,6 +118,11 @@ def _opened_to(origin: str, reply: Reply) -> Reply:
     return named.having("Access-Control-Allow-Credentials", "true")
 
 
+def _in_utf16(reply: Reply) -> Reply | None:
+    kind = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
+    return reply.having("Content-Type", f"{kind}; charset=utf-16") if "json" in kind else None
+
+
 DEBUG = ("/debug", "/debug/vars", "/env", "/config", "/actuator/env", "/_debug")
 TRACE = 'Traceback (most recent call last):\n  File "/app/replay_service/replay.py", line 71, in replay'
 
@@ -225,6 +230,12 @@ proxy(
     "surface/a-charset-is-not-understood",
     refuses(lambda sent: "charset" in (sent.header("Content-Type") or ""), 415),
     (f"{SURFACE}/charset",),
+)
+proxy(
+    "surface/answers-say-another-charset",
+    after(lambda _w, _s, reply: _in_utf16(reply)),
+    (f"{SURFACE}/charset",),
+    "Answers in JSON say that they are UTF-16: who believes it reads other text.",
 )
 proxy(
     "surface/brackets-in-a-text-are-nesting",
