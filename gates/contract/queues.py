@@ -239,6 +239,7 @@ class Queue:
             "deleting_tables": self._names(preset.deletes),
             "indexes": self._wanted(schema),
             "unvalidated": "array[]::text[]",
+            "numbers": "(values (null::text, null::bigint))",
             "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }
