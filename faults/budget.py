@@ -11,14 +11,12 @@ import psycopg
 
 from faults.altered import altered
 from faults.catalogue import service
-from faults.probe import Probe, runs
+from faults.probe import Probe
 from faults.requests import REQUEST, remembering
-from replay_service.claim import pick
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
-from replay_service.validation import ReplayRequest
 
 BUDGETS = "drill/budgets"
 NONE_LEFT = {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}
@@ -252,19 +250,6 @@ def no_row_is_no_limit(settings: Settings) -> Parts:
         return 10_000 if row is None else await release.reserve_budget(conn, company_id)
 
     return dataclasses.replace(release, reserve_budget=reserve)
-
-
-@service(
-    "A dry run hides items from a run that is asked for at the same moment: it has locked what it looks at.",
-    runs("faults.budget:dry_run_locks_items"),
-    ("drill/dry-run/hides-nothing",),
-    names=("beside two dry runs",),
-)
-def dry_run_locks_items(settings: Settings) -> Parts:
-    async def twin(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
-        return await pick(conn, dataclasses.replace(request, dry_run=False), limit)
-
-    return dataclasses.replace(build_parts(settings), pick=twin)
 
 
 @service(

@@ -11,15 +11,11 @@ from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.exchange import real_member
 from gates.deployment.requests import token_post
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
-
-RACES, RACED = 6, 50
-"""Who hides items for as long as he looks at them is seen in every second race."""
 
 SPELLINGS: list[Case] = [
     Case("string-false", '`dry_run` "false" is refused: a string is no truth.', "false"),
@@ -155,26 +151,6 @@ def test_delivers_nothing(scene: Scene, tenant: str) -> None:
     assert pending == len(ids), f"{pending} of {len(ids)} items are still pending after a dry run"
     scene.replay(tenant, label="real run", control=True)
     scene.seen.require(scene.replayed(tenant) == 3, "the real run wrote no outbox rows either")
-
-
-@drill("drill/dry-run/hides-nothing", severity=Severity.WARN, covers=("F06",))
-def test_hides_nothing(scene: Scene) -> None:
-    """A run that is asked for at the same moment as dry runs takes what it would take alone.
-
-    Otherwise whoever looks takes the items from under an operator's hands: his run is completed, and did nothing.
-    """
-    company = scene.company()
-    named = scene.known(dlq_ids=scene.add_items(company, RACED))  # to tell of each takes a look more
-    for race in range(RACES):
-        dry = [scene.replay_request(company, f"dry run {n}", max=RACED, dry_run=True, **named) for n in range(2)]
-        run = scene.replay_request(company, f"the run of race {race}", max=1)
-        answer = scene.http.burst([dry[0], run, dry[1]])[1]
-        if isinstance(answer, NoAnswer):
-            scene.seen.unmet(f"no answer to a run beside dry runs: {answer}")
-        taken = scene.seen.expect(run, answer, 200, control=not race).json().get("items", [])
-        assert len(taken) == 1, f"beside two dry runs a run of one item took {len(taken)}, with {RACED - race} there"
-        scene.reset_limit(company)
-        scene.seen.count()
 
 
 @drill("drill/dry-run/same-items-as-the-real-run", covers=("F02",))

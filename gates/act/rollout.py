@@ -205,6 +205,7 @@ def _step(connection: Connection, order: Order) -> Action:
     step = _next(connection, now, order)
     if step.kind != "promote" or now is None:
         return step
+    others = rows(connection, "flag_others", {"flag": flag})
     statement = "flag_promote" if order.enable_at is None else "flag_enable"
     made = rows(connection, statement, {"flag": flag, "version": now.version, "percent": step.to_percent})
     if not made or (made[0]["enabled"], made[0]["rollout_percentage"]) != (True, step.to_percent):
@@ -216,6 +217,16 @@ def _step(connection: Connection, order: Order) -> Action:
             )
         return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
     audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
+    after = look(connection, flag)
+    now_others = rows(connection, "flag_others", {"flag": flag})
+    moved = [str(r["key"]) for r in (*others, *now_others) if r not in others or r not in now_others]
+    if moved or (after and after.overrides != now.overrides):
+        what = f"the flag {moved[0]}" if moved else f"tenants' rows of {flag}"
+        message = (
+            f"the step of {flag} to {step.to_percent} % would have changed {what} as well: a trigger or rule of its"
+            " table does that, or somebody else in the same moment. Nothing was changed"
+        )
+        return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
     return step
 
 

@@ -239,6 +239,7 @@ class Queue:
             "deleting_tables": self._names(preset.deletes),
             "indexes": self._wanted(schema),
             "unvalidated": "array[]::text[]",
+            "numbers": "(values (null::text, null::bigint))",
             "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }
@@ -255,7 +256,9 @@ class Queue:
 
     def written(self, query: str, schema: QueueSchema | None = None, **given: str) -> str:
         """The query with its notions and pieces put in. Raise FragmentError where this queue has no such notion."""
-        return expand(query, (FOLDER / "fragments",), {**self.fragments(schema), **given})
+        return expand(
+            query, (FOLDER / "fragments", FOLDER.parent / "spot" / "fragments"), {**self.fragments(schema), **given}
+        )
 
     def _watched(self, body: str, notion: str) -> str:
         """The notion as a subquery, without the queues that the policy leaves out."""

@@ -1,6 +1,6 @@
 -- id: sql/spot/feature-flags-status
--- claim: The DLQ features are enabled (query 4 of the checklist).
--- cost: Replays are refused, or run without a budget.
+-- claim: The DLQ features are enabled (query 4 of the checklist), and the view shows every flag as it is.
+-- cost: Replays are refused, or run without a budget, and whoever looks there is told otherwise.
 -- severity: warn
 -- covers: H08
 select key as subject,
@@ -13,7 +13,13 @@ union all
 select 'dlq.replay.enabled', 'there is no global row; a missing row is off', null
 where not exists (
   select from public.feature_flags_status where key = 'dlq.replay.enabled' and company_id is null
-);
+)
+union all
+(select key, format('of %s: enabled %s, rollout %s %%; the view does not show that', coalesce(company_id::text, 'everybody'), enabled, rollout_percentage), null
+ from (
+   (select key, company_id, enabled, rollout_percentage from public.feature_flags order by key, company_id {{at_most}})
+   except select key, company_id, enabled, rollout_percentage from public.feature_flags_status
+ ) hidden);
 
 -- seen:
 SELECT * FROM public.feature_flags_status WHERE key LIKE 'dlq%';

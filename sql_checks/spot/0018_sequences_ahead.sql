@@ -1,41 +1,44 @@
 -- id: sql/spot/sequences-ahead
--- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the highest number in use, and does not start again.
+-- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the numbers in use, and does not start again.
 -- cost: A restored table meets a sequence that was left behind: inserts collide, and what they carried is refused.
 -- severity: warn
 -- covers: N10
-with newest(column_name, id) as (
+with used(column_name, highest, lowest) as (
   -- as text: the ids of tasks may be UUIDs, which no sequence makes
-  values ('public.audit_logs.id', (select t.id::text from public.audit_logs t order by t.id desc limit 1)),
-         ('public.event_outbox.id', (select t.id::text from public.event_outbox t order by t.id desc limit 1)),
-         ('public.agent_tasks.id', (select t.id::text from public.agent_tasks t order by t.id desc limit 1))
+  values ('public.audit_logs.id', (select t.id::text from public.audit_logs t order by t.id desc limit 1),
+                                  (select t.id::text from public.audit_logs t order by t.id limit 1)),
+         ('public.event_outbox.id', (select t.id::text from public.event_outbox t order by t.id desc limit 1),
+                                    (select t.id::text from public.event_outbox t order by t.id limit 1)),
+         ('public.agent_tasks.id', (select t.id::text from public.agent_tasks t order by t.id desc limit 1),
+                                   (select t.id::text from public.agent_tasks t order by t.id limit 1))
 ), numbered as (
-  select n.*, a.attrelid, a.attnum
-  from newest n
-  join pg_attribute a on a.attrelid = to_regclass(left(n.column_name, -1 - length((parse_ident(n.column_name))[3])))
-    and a.attname = (parse_ident(n.column_name))[3]
-  where n.id ~ '^[0-9]{1,18}$'
+  select u.*, a.attrelid, a.attnum
+  from used u
+  join pg_attribute a on a.attrelid = to_regclass(left(u.column_name, -1 - length((parse_ident(u.column_name))[3])))
+    and a.attname = (parse_ident(u.column_name))[3]
+  where u.highest ~ '^-?[0-9]{1,18}$'
 ), fed as (
-  -- owned by the column, or named in its default
-  select distinct n.column_name, n.id, s.oid
+  -- owned by the column, or named in its default; one that counts down is to be below what is in use
+  select distinct n.column_name, s.oid, q.*, case when q.seqincrement > 0 then n.highest else n.lowest end as last_id
   from numbered n
   left join pg_attrdef f on f.adrelid = n.attrelid and f.adnum = n.attnum
   join pg_depend d on d.classid = 'pg_class'::regclass and d.refobjid = n.attrelid and d.refobjsubid = n.attnum
                    or d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
   join pg_class s on s.relkind = 'S' and s.oid = case d.classid when 'pg_class'::regclass then d.objid else d.refobjid end
+  join pg_sequence q on q.seqrelid = s.oid
 )
 select column_name as subject,
-       format('%s is at %s, and %s is in use already', oid::regclass, coalesce(last_value::text, 'its start, or restarted and not used since'), id) as detail,
-       format('select setval(%L, %s)', oid::regclass, id) as witness
+       format('%s is at %s, and %s is in use already', oid::regclass, coalesce(last_value::text, 'its start, or restarted and not used since'), last_id) as detail,
+       format('select setval(%L, %s)', oid::regclass, last_id) as witness
 from fed
-join pg_sequence q on q.seqrelid = fed.oid and q.seqincrement > 0
 cross join lateral (select pg_sequence_last_value(fed.oid) as last_value) l
-where coalesce(last_value, q.seqstart - 1) < id::bigint
+where sign(seqincrement) * (coalesce(last_value, seqstart - sign(seqincrement)::bigint) - last_id::bigint) < 0
   -- where this login may not look, nothing is known
   and (last_value is not null or has_sequence_privilege(fed.oid, 'USAGE, SELECT'))
 union all
-select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, q.seqmax), null
+select column_name, format('%s starts again after %s (CYCLE)', oid::regclass, seqmax), null
 from fed
-join pg_sequence q on q.seqrelid = fed.oid and q.seqcycle and q.seqmax < 1000000000000000;
+where seqcycle and seqmax < 1000000000000000;
 
 -- seen:
 select (select count(*) from (select from public.audit_logs limit 100) a)

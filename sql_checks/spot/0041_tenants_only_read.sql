@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT, and create nothing beside it; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: One missing WITH CHECK, and a tenant writes into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -12,7 +12,12 @@ cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDA
                                  else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
 -- a right on one column is one
 where case when p in ('INSERT', 'UPDATE', 'REFERENCES') then has_any_column_privilege(r.oid, t.oid, p)
-           else has_table_privilege(r.oid, t.oid, p) end;
+           else has_table_privilege(r.oid, t.oid, p) end
+union all
+select format('schema %s', n.nspname), format('%s holds CREATE', r.rolname), n.nspacl::text
+from pg_namespace n
+join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'CREATE')
+where n.nspname = any('{public}');
 
 -- seen:
 with {{tenant_tables}}

@@ -15,7 +15,9 @@ where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 
   and (o.rolsuper or o.rolbypassrls or o.oid in (select relowner from owners)
     or o.rolname in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_write_all_data')
     or r.rolname in ('authenticated', 'anon', 'replay_gate') and o.rolname in ('replay_service', 'replay_worker')
-    or r.rolname in ('authenticated', 'anon') and (o.rolname in ('replay_gate', 'pg_read_all_data', 'pg_maintain', 'pg_signal_backend')
+    or r.rolname in ('authenticated', 'anon') and (o.rolname in ('replay_gate', 'pg_read_all_data', 'pg_maintain', 'pg_signal_backend',
+        -- they show what everybody's sessions ask, or write to tables from elsewhere
+        'pg_monitor', 'pg_read_all_stats', 'pg_create_subscription')
       -- what a member has without SET ROLE, the probe of row security sees for itself
       or not pg_has_role(r.oid, o.oid, 'USAGE') and exists (
         select from pg_policy p join contract on p.polrelid = to_regclass(contract.name)

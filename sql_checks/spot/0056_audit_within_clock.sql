@@ -1,6 +1,6 @@
 -- id: sql/spot/audit-within-clock
--- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows.
--- cost: The order of events in the trail is what a client said it was.
+-- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows. What is of a tenant says so.
+-- cost: The order of events in the trail is what a client said it was, or the tenant does not find them.
 -- severity: warn
 -- covers: I15
 with recent as materialized (
@@ -12,7 +12,13 @@ where created_at > now() + interval '1 minute'
 union all
 select format('audit row %s', r.id), format('created_at is %s, that of row %s before it %s', r.created_at, b.id, b.created_at), r.action
 from recent r join recent b on b.scope = r.scope and b.hash = r.prev_hash
-where r.created_at < b.created_at - interval '1 day';
+where r.created_at < b.created_at - interval '1 day'
+union all
+select format('audit row %s', id), format('its scope is %s; a company id in small letters, or all, is due', coalesce(quote_literal(scope), 'null')), action
+from recent
+where action in ('dlq_replay', 'dlq_replay_started', 'dlq_replay_completed', 'dlq_replay_stopped', 'dlq_replay_dry_run', 'dlq_replay_refused',
+                 'flag_promoted', 'flag_rolled_back', 'agents_paused', 'rate_limits_cleared')
+  and (scope is null or scope <> 'all' and (length(scope) <> 36 or translate(scope, '0123456789abcdef', '') <> '----'));
 
 -- seen:
 select count(*) as seen from (select from public.audit_logs limit 1000) a;

@@ -1,16 +1,18 @@
 -- id: sql/spot/letters-can-be-replayed
--- claim: Every dead letter that is pending has a tenant, is of no time to come, and may be replayed from a time within a year on.
--- cost: No replay takes it but a forced one, and nobody is told why.
+-- claim: Every dead letter that is pending has a tenant, is of no time to come, counts its retries from 0, and may be replayed from a time within a year on.
+-- cost: No replay takes it but a forced one, or more take it than may, and nobody is told why.
 -- severity: warn
 -- covers: K18
-select format('dead letter %s', id) as subject, 
+select format('dead letter %s', id) as subject,
        case when company_id is null then 'pending, and of no tenant'
             when created_at > now() + interval '30 minutes' then format('is of %s, and it is %s', created_at, now())
+            when least(retry_count, max_retries) < 0 then format('%s of %s retries', retry_count, max_retries)
             else format('pending, to be replayed from %s on', coalesce(retry_after::text, 'no time')) end as detail,
        company_id::text as witness
 from public.dead_letter_queue
 where status = 'pending'
-  and (company_id is null or (retry_after is null or retry_after > now() + interval '1 year' or created_at > now() + interval '30 minutes') and {{not_excluded}})
+  and (company_id is null or (retry_after is null or retry_after > now() + interval '1 year' or created_at > now() + interval '30 minutes'
+                             or least(retry_count, max_retries) < 0) and {{not_excluded}})
 limit 1000;
 
 -- seen:

@@ -17,9 +17,11 @@ select format('outbox row %s', o.id) as subject,
        format('event %s of %s, since %s', o.event_id, o.company_id, o.inserted_at) as witness
 from public.event_outbox o
 cross join allowed
-where o.processed_at is null and o.dead_at is null and (o.attempts > allowed.attempts or o.attempts < 0)
-  and {{not_excluded}}
-order by o.id
+where o.processed_at is null and o.dead_at is null and o.attempts > allowed.attempts and {{not_excluded}}
+union all
+select format('outbox row %s', id), format('%s attempts', attempts), format('event %s of %s, since %s', event_id, company_id, inserted_at)
+from (select * from public.event_outbox order by id desc {{at_most}}) o
+where attempts < 0 and {{not_excluded}}
 limit 1000;
 
 -- seen:

@@ -189,6 +189,43 @@ def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
     assert f"was set to 50 %, and a moment later it was {said}" in action.message
 
 
+@pytest.mark.parametrize(
+    ("then", "what"),
+    [
+        (
+            "update public.feature_flags set enabled = false where key = 'dlq.replay.budget_control'",
+            "the flag dlq.replay",
+        ),
+        ("delete from public.feature_flags where key = 'dlq.replay.enabled'", "the flag dlq.replay.enabled"),
+        (
+            "insert into public.feature_flags (key, company_id) values ('outbox.enabled', gen_random_uuid())",
+            "tenants' rows of outbox.enabled",
+        ),
+    ],
+)
+def test_a_step_that_takes_other_rows_along_is_none(
+    then: str, what: str, migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+) -> None:
+    """Only the flag was judged: where a trigger moves other rows with it, all stays as it was."""
+    database.execute(
+        "insert into public.feature_flags (key, enabled) values"
+        " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
+    )
+    before = database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall()
+    database.execute(
+        "create function public.along() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
+    )
+    database.execute(
+        "create trigger zz_along after update on public.feature_flags for each statement"
+        " when (pg_trigger_depth() = 0) execute function public.along()"
+    )
+    action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
+    assert (action.kind, action.result, action.holds) == ("none", "changed", True)
+    assert f"would have changed {what}" in action.message
+    assert database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall() == before
+    assert audited(database, "flag_promoted") == []
+
+
 def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
     """The others hold, as busy or because the flag is no longer what they saw."""
     seen = look_at(migrated_url, PLAN.flag)

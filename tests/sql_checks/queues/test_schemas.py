@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gates.contract.queues import Queue, QueueOptions, presets
-from gates.deployment.database import Connection, connect
+from gates.deployment.database import Connection, connect, script
 from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
@@ -76,8 +76,7 @@ def outcomes(
     queue = Queue(presets()[preset], options or QueueOptions(prefix=PREFIXES.get(preset, "")))
     with connection.transaction(force_rollback=True):
         connection.execute("set local search_path = public")
-        for statement in filter(str.strip, given.split(";")):
-            connection.execute(statement.encode())
+        script(connection, given)
         connection.execute("set local search_path = pg_catalog")
         look = look_at(queue, connection)
         assert look.trouble == ""
@@ -116,6 +115,20 @@ ALIKE = {
     "alter table {table} disable trigger t": "as-written",
     "create trigger t before update on {table} for each row execute function suppress_redundant_updates_trigger();"
     "alter table {table} enable replica trigger t": "",
+    "create function f() returns trigger language plpgsql"
+    " as 'begin if new is null then return null; end if; return new; end';"
+    "create trigger t before insert on {table} for each row execute function f()": "as-written",
+    "create function f() returns trigger language plpgsql as 'begin -- pg_notify(new)\nreturn null; end';"
+    "create trigger t after insert on {table} for each row execute function f()": "as-written",
+    "create function f() returns trigger language plpgsql as 'begin perform pg_notify(''q'', ''''); return null; end';"
+    "create trigger t after insert on {table} for each row execute function f()": "",
+    "create role its_owner; alter table {table} owner to its_owner; alter table {table} enable row level security": "",
+    "create role its_owner; alter table {table} owner to its_owner; alter table {table} enable row level security;"
+    "alter table {table} force row level security": "as-written",
+    "create role working; grant select, update on {table} to working; alter table {table} enable row level security;"
+    "create policy p on {table} for select to working using (true)": "as-written",
+    "create role working; grant select, update on {table} to working; alter table {table} enable row level security;"
+    "create policy p on {table} to working using (true)": "",
     "alter table {table} add constraint c check ({column} is not null) not valid": "unfinished-builds",
     "alter table {table} add constraint c check ({column} is not null)": "",
     "grant usage on schema {schema} to public; grant select on {table} to public": "private",

@@ -1,0 +1,18 @@
+{{trigger_bodies}}, unfit_triggers as (
+  -- its function was emptied: it gives back the row, before anything else
+  select t.*, 'does nothing' as why
+  from trigger_bodies t
+  where tgenabled in ('O', 'A')
+    and body ~ '^\s*(declare\M((?!\mbegin\M).)*)?begin\s+(null\s*;\s*)*return\s+(new|old|null|coalesce\s*\(\s*(new|old)\s*,\s*(new|old)\s*\))\s*;'
+    -- before a row, what is not given back is left out
+    and (tgtype::int & 3 <> 3 or body !~ '\mreturn\s+(null|old)\M')
+  union all
+  -- it leaves rows out for what is in them; one that looks at other rows may keep duplicates out, or put the row elsewhere
+  select t.*, 'leaves rows out'
+  from trigger_bodies t
+  where tgenabled in ('O', 'A') and tgtype::int & 3 = 3 and body ~ '\mreturn\s+null\M'
+    and body !~ '\m(insert|update|delete|execute|select|exists|perform|call|tg_op)\M'
+    and (tgtype::int & 4 <> 0
+      -- one that asks for the old row may spare writes that change nothing, or guard rows that have ended
+      or tgtype::int & 16 <> 0 and body !~ '\mold\M')
+)
