@@ -14,7 +14,7 @@ if (
 
 with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet
-        print("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it", file=sys.stderr)
+        sys.stderr.write("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it\n")
         sys.exit(3)
 
 from gates import cli
