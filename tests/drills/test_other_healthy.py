@@ -17,7 +17,7 @@ import pytest
 from faults.proxy.rewriting import json_of, problem
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.contract.names import UNCLAIMED
-from gates.deployment.database import execute, session
+from gates.deployment.database import execute, script, session
 from gates.deployment.dialect.current import NAMES
 from gates.deployment.requests import mint_token
 from gates.evidence import Outcome, Severity
@@ -124,19 +124,27 @@ ODD_SETTINGS = (
     "quote_all_identifiers = on",
     "search_path = 'nowhere'",
 )
+MILLISECONDS = """
+alter table public.event_outbox alter inserted_at type timestamptz(3), alter next_attempt_at type timestamptz(3),
+  alter claimed_until type timestamptz(3), alter processed_at type timestamptz(3), alter dead_at type timestamptz(3);
+alter table public.dead_letter_queue alter created_at type timestamptz(3), alter retry_after type timestamptz(3);
+alter table public.replay_runs alter requested_at type timestamptz(3), alter completed_at type timestamptz(3);
+alter table public.agent_tasks alter created_at type timestamptz(3), alter updated_at type timestamptz(3)
+"""
 UNDER_ODD_SETTINGS = ("replay", "lifecycle", "outbox", "budgets", "audit", "flags", "idempotency", "rate-limit", "dlq")
 
 
 @pytest.fixture(scope="module")
 def oddly_set() -> Iterator[dict[str, str]]:
-    """The variables of a deployment whose database has odd defaults for every session, and which controls budgets for
-    one company in a hundred.
+    """The variables of a deployment whose database has odd defaults for every session and keeps milliseconds, and which
+    controls budgets for one company in a hundred.
     """
     with reference_stack(StackOptions(history=False), os.environ) as stack:
         with session(stack.info.database_url) as connection:
             name = str(connection.info.dbname)
             execute(connection, BUDGETS_FOR.format("true, 1"))
             execute(connection, CANARY)
+            script(connection, MILLISECONDS)
             for setting in ODD_SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())
             execute(connection, "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'replay_%'")
