@@ -37,7 +37,7 @@ with promised(kind, name) as (
   where kind in ('exact', 'key', 'error') or not exists (
     select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
     where g.tgrelid = a.attrelid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
-      and f.prosrc ~* format('\mnew\."?%s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%s\M', a.attname, a.attname))
+      and f.prosrc ~* format('(?:;|\mbegin)\s+new\."?%s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%s\M', a.attname, a.attname))
 )
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)
