@@ -158,7 +158,10 @@ def test_framing(case: Case, wire: WireDoor, http: HttpDoor, seen: Observer) -> 
     seen.value(list(answer.statuses), "one refusal, or a closed connection")
     seen.require(answer.closed or answer.statuses, "neither an answer nor a closed connection")
     seen.witness = foreign.text(answer.text, 500)
-    assert len(answer.statuses) <= 1, f"{case.name}: {len(answer.statuses)} answers to one request; allowed: 1"
+    assert len(answer.statuses) <= 1, (
+        f"{case.name}: {len(answer.statuses)} answers to one request; allowed: 1. What stands behind its body was"
+        " answered as a request of its own: refuse such a head, or close after the answer (RFC 9112, 6.3)"
+    )
     assert all(400 <= s < 600 for s in answer.statuses), f"{case.name}: observed {answer.statuses}; allowed: a refusal"
 
 

@@ -134,6 +134,6 @@ def test_does_not_count_as_lag(scene: Scene) -> None:
 
 def _lag(scene: Scene) -> float:
     answer = scene.http.send(Request("GET", "/metrics"))
-    samples = parse_metrics(answer.body.decode("utf-8", "replace")).named("outbox_lag_seconds")
-    scene.seen.require(samples, "/metrics has no outbox_lag_seconds: drill/observability/series-are-there")
-    return max(s.value for s in samples)
+    scrape, name = parse_metrics(answer.body.decode("utf-8", "replace")), "outbox_lag_seconds"
+    scene.seen.require(scrape.total(name) is not None, f"/metrics has no {name}: drill/observability/series-are-there")
+    return scrape.highest(name)

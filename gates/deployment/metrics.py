@@ -20,6 +20,7 @@ MEMORY_METRIC = "process_resident_memory_bytes"
 MOST_LINES = 100_000
 """Lines that are read: 4 MB hold fewer series with a label."""
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+[ \t]*+")
+_TYPE = re.compile(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*+) ")
 _LABEL = re.compile(r'[ \t]*+([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"[ \t]*+,?')
 _END = re.compile(r"[ \t]*+\}")
 _STAMP = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
@@ -42,38 +43,51 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """All samples of one answer of /metrics; `malformed` holds the lines that are no sample and no comment."""
+    """All samples of one answer of /metrics; `malformed` holds the lines that are no sample and no comment, `declared`
+    the families that have a type: what is counted by a label has no sample before there is something to count.
+    """
 
     samples: tuple[MetricSample, ...]
     malformed: tuple[str, ...] = ()
+    declared: frozenset[str] = frozenset()
 
     def named(self, name: str) -> list[MetricSample]:
         """The samples of a family; a counter is found with and without `_total`."""
-        names = {name, name.removesuffix("_total"), f"{name}_total"}
+        names = _spellings(name)
         return [s for s in self.samples if s.name in names]
 
     def total(self, name: str) -> float | None:
-        """The sum over all label sets of a family, or None where there is none."""
+        """The sum over all label sets of a family; 0 where it has no sample yet, None where there is no family."""
         found = self.named(name)
-        return sum(s.value for s in found) if found else None
+        return sum(s.value for s in found) if found or self.declared & _spellings(name) else None
+
+    def highest(self, name: str) -> float:
+        """The highest over all label sets of a family; 0 where it has no sample."""
+        return max((s.value for s in self.named(name)), default=0.0)
 
     def series(self) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
         return {(s.name, s.labels): s.value for s in self.samples}
 
 
+def _spellings(name: str) -> set[str]:
+    return {name, name.removesuffix("_total"), f"{name}_total"}
+
+
 def parse_metrics(text: str) -> Scrape:
     """Parse the text of /metrics; series have the contract's names."""
-    samples, malformed = [], []
+    samples, malformed, declared = [], [], set()
     lines = text.split("\n", MOST_LINES)
     for line in lines[:MOST_LINES]:
         if not line.strip() or line.startswith("#"):
+            if found := _TYPE.match(line):
+                declared.add(contract_metric(found[1]))
             continue
         sample = _sample(line)
         if sample is None:
             malformed.append(line)
         else:
             samples.append(sample)
-    return Scrape(tuple(samples), (*malformed, *lines[MOST_LINES:]))
+    return Scrape(tuple(samples), (*malformed, *lines[MOST_LINES:]), frozenset(declared))
 
 
 def _sample(line: str) -> MetricSample | None:

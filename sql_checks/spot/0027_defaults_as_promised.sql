@@ -33,6 +33,11 @@ with promised(kind, name) as (
   join pg_type t on t.oid = a.atttypid
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
+  -- what a trigger gives each new row takes the default's place
+  where kind in ('exact', 'key', 'error') or not exists (
+    select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
+    where g.tgrelid = a.attrelid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
+      and f.prosrc ~* format('(?:;|\mbegin)\s+new\."?%s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%s\M', a.attname, a.attname))
 )
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)

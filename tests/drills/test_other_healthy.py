@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from faults.proxy.rewriting import json_of, problem
+from faults.proxy.rewriting import json_of, problem, with_json
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.contract.names import UNCLAIMED
-from gates.deployment.database import execute, session
+from gates.deployment.database import execute, script, session
 from gates.deployment.dialect.current import NAMES
 from gates.deployment.requests import mint_token
 from gates.evidence import Outcome, Severity
@@ -87,6 +87,24 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
     assert found[check].outcome is Outcome.PASS, found[check].message
 
 
+def _order_of_its_own(sent: Sent, forward: Forward) -> Reply:
+    """A service that lists ids as a set: in its own order, which is not that of the claims."""
+    reply = forward(sent)
+    lists = ("items", "not_found", "ineligible")
+    shown = {name: sorted(ids) for name in lists if isinstance(ids := json_of(reply).get(name), list)}
+    return with_json(reply, **shown) if shown else reply
+
+
+def test_lists_have_no_order(variables: dict[str, str], tmp_path: Path) -> None:
+    """The contract says which items a replay takes first, not in which order the answer lists them."""
+    asked = ["drill/statemachine/*", "drill/dry-run/*", "drill/dlq/*", "drill/lifecycle/*", "drill/replay/*"]
+    with proxy(variables["BASE_URL"], _order_of_its_own) as url:
+        found = examine({**variables, "BASE_URL": url}, asked, tmp_path, "--deep")
+    assert len(found) > 60
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+
+
 SWITCHED = (
     "drill/budgets/*",
     "drill/dlq/*",
@@ -124,19 +142,36 @@ ODD_SETTINGS = (
     "quote_all_identifiers = on",
     "search_path = 'nowhere'",
 )
+MILLISECONDS = """
+alter table public.event_outbox alter inserted_at type timestamptz(3), alter next_attempt_at type timestamptz(3),
+  alter claimed_until type timestamptz(3), alter processed_at type timestamptz(3), alter dead_at type timestamptz(3);
+alter table public.dead_letter_queue alter created_at type timestamptz(3), alter retry_after type timestamptz(3);
+alter table public.replay_runs alter requested_at type timestamptz(3), alter completed_at type timestamptz(3);
+alter table public.agent_tasks alter created_at type timestamptz(3), alter updated_at type timestamptz(3)
+"""
+FAILED = """
+create function public.a_run_without_success() returns trigger language plpgsql as $$ begin
+  if new.status = 'completed' and new.failure_count > 0 and new.success_count = 0 then new.status := 'failed'; end if;
+  return new;
+end $$;
+create trigger a_run_without_success before update on public.replay_runs
+  for each row execute function public.a_run_without_success()
+"""
 UNDER_ODD_SETTINGS = ("replay", "lifecycle", "outbox", "budgets", "audit", "flags", "idempotency", "rate-limit", "dlq")
 
 
 @pytest.fixture(scope="module")
 def oddly_set() -> Iterator[dict[str, str]]:
-    """The variables of a deployment whose database has odd defaults for every session, and which controls budgets for
-    one company in a hundred.
+    """The variables of a deployment whose database has odd defaults for every session and keeps milliseconds, which
+    controls budgets for one company in a hundred, and calls a run failed of which every item failed.
     """
     with reference_stack(StackOptions(history=False), os.environ) as stack:
         with session(stack.info.database_url) as connection:
             name = str(connection.info.dbname)
             execute(connection, BUDGETS_FOR.format("true, 1"))
             execute(connection, CANARY)
+            script(connection, MILLISECONDS)
+            script(connection, FAILED)
             for setting in ODD_SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())
             execute(connection, "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'replay_%'")

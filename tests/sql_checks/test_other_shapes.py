@@ -137,6 +137,16 @@ def test_a_value_of_an_enum_is_no_type_of_an_id(shaped: PlantedSession) -> None:
     assert "{values: {COLUMN:" in in_words(raised.value)
 
 
+@pytest.mark.parametrize(("lag", "outcome"), [("0.6 seconds", "pass"), ("2 seconds", "unknown")])
+def test_a_first_hour_has_nothing_before_it(shaped: PlantedSession, lag: str, outcome: str) -> None:
+    """Deliveries that are fast by any measure are no degradation; of slower ones it takes others to tell."""
+    assert shaped.planted is not None
+    shaped.planted.execute("delete from public.event_outbox where processed_at <= now() - interval '10 minutes'")
+    late = "update public.event_outbox set inserted_at = processed_at - %s::interval where processed_at is not null"
+    shaped.planted.execute(late, [lag])
+    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], shaped, seen))[0] == outcome
+
+
 def test_times_without_a_zone_are_of_the_sessions(shaped: PlantedSession) -> None:
     """A queue whose times bear no zone, in a database of UTC, is judged like any other."""
     assert shaped.planted is not None

@@ -18,6 +18,9 @@ from tests.postgres_fixture import TEMPLATE, PgServer
 
 NO_RUN_KEY = "alter table replay_runs drop constraint replay_runs_idempotency_key_company_id_key"
 NO_FLAG_KEY = "alter table feature_flags drop constraint feature_flags_key_company_key"
+FLAG_KEY = "feature_flags(key, company_id)"
+NO_EFFECT_KEY = "alter table agent_tasks drop constraint agent_tasks_event_id_key"
+OF_TENANTS = "create unique index on feature_flags (key, company_id) where company_id is not null"
 ONE_GLOBAL_ROW = "create unique index on feature_flags (key) where company_id is null"
 FLAGS = RowsSeen(dict.fromkeys(contract().flags, (True, 100)), has_pause_row=True)
 
@@ -92,16 +95,28 @@ def test_what_is_taken_away_is_named(pg_server: PgServer, sql: str, kind: str, n
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("key", "old", "new"),
     [
-        f"create unique index on feature_flags (key, coalesce(company_id, '{uuid.UUID(int=0)}'))",
-        f"{ONE_GLOBAL_ROW}; alter table feature_flags add unique (key, company_id)",
+        (
+            FLAG_KEY,
+            NO_FLAG_KEY,
+            f"create unique index on feature_flags (key, coalesce(company_id, '{uuid.UUID(int=0)}'))",
+        ),
+        (FLAG_KEY, NO_FLAG_KEY, f"{ONE_GLOBAL_ROW}; alter table feature_flags add unique (key, company_id)"),
+        (FLAG_KEY, NO_FLAG_KEY, f"{ONE_GLOBAL_ROW}; {OF_TENANTS}"),
+        (
+            "agent_tasks(event_id)",
+            NO_EFFECT_KEY,
+            "create unique index on agent_tasks (event_id) where event_id is not null",
+        ),
     ],
 )
-def test_other_ways_to_one_global_row_are_keys(pg_server: PgServer, sql: str) -> None:
-    """An index over coalesce, or one more over the global rows alone, does what NULLS NOT DISTINCT does."""
-    _, found = reference_after(pg_server, f"{NO_FLAG_KEY}; {sql}")
-    one = found.of("key", "feature_flags(key, company_id)")
+def test_other_ways_to_the_same_key(pg_server: PgServer, key: str, old: str, new: str) -> None:
+    """An index over coalesce, or one more over the global rows alone, does what NULLS NOT DISTINCT does; an index of
+    the rows that have the column does what one of all rows does.
+    """
+    _, found = reference_after(pg_server, f"{old}; {new}")
+    one = found.of("key", key)
     assert one is not None
     assert one.presence is Presence.PRESENT
 
