@@ -153,7 +153,7 @@ def other_release(manifest: Manifest, applied: Objects) -> str:
     if not applied and not manifest.migrations:
         return ""  # a deployment that keeps its migrations elsewhere; the manifest was made from one
     if not applied:
-        return "the deployment keeps no public.schema_migrations: it is not of the manifest's release"
+        return "public.schema_migrations has no version and checksum: the deployment is not of the manifest's release"
     shared = [v for v, checksum in applied.items() if manifest.migrations.get(v) == checksum]
     if not shared:
         return f"none of the {len(applied)} applied migrations is in the manifest: it belongs to another release"

@@ -62,6 +62,11 @@ class Scene(Waiting):
         request = self.event_request(company, **fields)
         return self.expect(request, 202, control=control).json()
 
+    def emit_unkeyed(self, company: str, **fields: Any) -> dict[str, Any]:
+        """Send one event without a key; the answer's members, or none where the deployment demands a key."""
+        answer = self.expect(self.event_request(company, key=None, **fields), (202, 400))
+        return answer.json() if answer.status == 202 else {}
+
     def replay_request(self, company: str, label: str = "a replay", **fields: Any) -> Request:
         """A signed POST /dlq-replay."""
         return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), label)
