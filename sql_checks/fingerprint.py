@@ -197,6 +197,9 @@ def _severity(kind: str, name: str, expected: str | None, found: str | None, *, 
         return _grant_severity(name, expected, found)
     if kind == "roles":
         return _role_severity(name, expected, found)
+    if kind == "row_security" and found is not None and expected is not None:
+        lost = (set(expected.split(", ")) & {"enabled", "forced"}) - set(found.split(", "))
+        return Severity.PAGE if lost else Severity.WARN
     if kind == "indexes":
         return Severity.PAGE if "UNIQUE" in (expected or "") else Severity.WARN
     if kind == "policies" and expected is None:

@@ -31,11 +31,11 @@ with promised(kind, name) as (
   cross join lateral parse_ident(p.name) i(words)
   join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3] and a.attgenerated = ''
   join pg_type t on t.oid = a.atttypid
-  -- nobody has the default that a trigger replaces
-  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and not exists (
+  -- nobody has the id that a trigger replaces
+  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and not (p.kind = 'own' and exists (
     select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
     where g.tgrelid = a.attrelid and not g.tgisinternal and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
-      and f.prosrc ~* format('\mnew\.%s\s*:?=|\minto\s+(strict\s+)?new\.%s\M', a.attname, a.attname))
+      and f.prosrc ~* format('\mnew\.%s\s*:?=\s*(?!coalesce)|\minto\s+(strict\s+)?new\.%s\M', a.attname, a.attname)))
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
 )
 select name as subject,
