@@ -14,9 +14,8 @@ from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_j
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
-from gates.deployment.requests import encode_body, signed_get
+from gates.deployment.requests import encode_body
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=DELIVERS)
@@ -348,14 +347,14 @@ def test_status_of_an_event(scene: Scene) -> None:
     scene.pause(company)
     begun = scene.value("select clock_timestamp() - interval '2 s'")
     event = str(scene.emit(company)["event_id"])
-    waiting = _status(scene, company, event)
+    waiting = scene.event_status(event, company)
     # looked at afterwards: what a pause let through meanwhile is no lie of the status
     scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     scene.pause(company, on=False)
     scene.delivered([event])
-    first = scene.until(lambda: _status(scene, company, event).get("effect_at"), "effect_at of the event")
-    done = _status(scene, company, event)
+    first = scene.until(lambda: scene.event_status(event, company).get("effect_at"), "effect_at of the event")
+    done = scene.event_status(event, company)
     assert done["effect_at"] == first, f"effect_at of one effect is {first}, and then {done['effect_at']}"
     assert done.get("committed_at"), "the event has no committed_at"
     times = (done["committed_at"], done["effect_at"])
@@ -380,7 +379,7 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
     scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
     scene.seen.control("the event has failed once")
-    shown = _status(scene, company, event)
+    shown = scene.event_status(event, company)
     assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
     assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
     failed_at = scene.value("select clock_timestamp()")
@@ -391,13 +390,7 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     dead = any(r["state"] == "dead" for r in scene.outbox(company))
     scene.seen.require(not dead, "the event was dead before it was mended")
     scene.delivered([event])
-    done = _status(scene, company, event).get("effect_at")
+    done = scene.event_status(event, company).get("effect_at")
     sound = scene.value("select %s::timestamptz >= %s", done, failed_at)
     assert sound, f"effect_at is {done}; at {failed_at} the event had failed and could have no effect"
     scene.seen.count(2)
-
-
-def _status(scene: Scene, company: str, event: str) -> dict[str, Any]:
-    path = path_of(f"/events/{event}", company)
-    request = signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "an event's status")
-    return scene.expect(request, 200).json()

@@ -55,8 +55,8 @@ order by 1, 2, 3
 """
 """Every table with a tenant column whose owner may run code as us. The audit trail's is `scope`: its rows stay.
 
-fits: the column is of the type of tenants' ids, or text. soon: its rows may be read, and are found without reading a large
-table.
+fits: the column is of the type of tenants' ids, or text. soon: its rows may be read, and are
+found without reading a large table.
 """
 
 

@@ -155,6 +155,12 @@ class Scene(Waiting):
         request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "a run")
         return request, self.http.send(request)
 
+    def event_status(self, event: str, company: str) -> dict[str, Any]:
+        """What GET /events/{id} says of an event of a company's, signed by v2."""
+        path = path_of(f"/events/{event}", company)
+        request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "an event's status")
+        return self.expect(request, 200).json()
+
     def claims_drill_agent(self) -> None:
         """End the check unless the target's agent can be made to fail."""
         answer = self.http.send(Request("GET", "/version"))
