@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from faults.proxy.rewriting import json_of, problem
+from faults.proxy.rewriting import json_of, problem, with_json
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.contract.names import UNCLAIMED
 from gates.deployment.database import execute, session
@@ -243,6 +243,33 @@ def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
             told = {**variables, "BASE_URL": url, "RELEASE": release}
             found = examine(told, [check], tmp_path)[check]
             assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
+
+
+NO_MORE_THAN_PROMISED = (
+    "drill/outbox/same-event-id-once",
+    "drill/outbox/event-as-sent",
+    "drill/tokens/events-of-the-named-company",
+    "drill/identity/documented-is-served",
+)
+
+
+def test_no_more_than_is_promised(variables: dict[str, str], tmp_path: Path) -> None:
+    """A service may demand a key of every event, and document no route that wants no credentials."""
+
+    def sparing(sent: Sent, forward: Forward) -> Reply:
+        if sent.method == "POST" and sent.path == "/events" and b'"aggregate_key"' not in sent.body:
+            return problem(400, "invalid_request", errors=[{"field": "aggregate_key", "message": "is required"}])
+        reply = forward(sent)
+        if sent.path != "/openapi.json":
+            return reply
+        paths = json_of(reply)["paths"]
+        return with_json(reply, paths={p: v for p, v in paths.items() if "dlq-replay" in p or "events" in p})
+
+    with proxy(variables["BASE_URL"], sparing) as url:
+        found = examine({**variables, "BASE_URL": url}, NO_MORE_THAN_PROMISED, tmp_path)
+    assert set(NO_MORE_THAN_PROMISED) <= set(found)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
 
 
 def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
