@@ -153,7 +153,7 @@ def other_release(manifest: Manifest, applied: Objects) -> str:
     if not applied and not manifest.migrations:
         return ""  # a deployment that keeps its migrations elsewhere; the manifest was made from one
     if not applied:
-        return "the deployment keeps no public.schema_migrations: it is not of the manifest's release"
+        return "public.schema_migrations has no version and checksum: the deployment is not of the manifest's release"
     shared = [v for v, checksum in applied.items() if manifest.migrations.get(v) == checksum]
     if not shared:
         return f"none of the {len(applied)} applied migrations is in the manifest: it belongs to another release"
@@ -197,6 +197,9 @@ def _severity(kind: str, name: str, expected: str | None, found: str | None, *, 
         return _grant_severity(name, expected, found)
     if kind == "roles":
         return _role_severity(name, expected, found)
+    if kind == "row_security" and found is not None and expected is not None:
+        lost = (set(expected.split(", ")) & {"enabled", "forced"}) - set(found.split(", "))
+        return Severity.PAGE if lost else Severity.WARN
     if kind == "indexes":
         return Severity.PAGE if "UNIQUE" in (expected or "") else Severity.WARN
     if kind == "policies" and expected is None:

@@ -12,6 +12,7 @@ import psycopg
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import SCRIPTED
+from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
 from gates.deployment.database import execute
 from gates.deployment.ids import new_id
@@ -20,7 +21,7 @@ from gates.evidence import Severity
 drill = partial(check, needs=SQL, after=DELIVERS)
 
 LOCKED_S = 1.5
-"""How long each of two waits is while rows are locked: a relay may wait for a lock, for some seconds."""
+"""How long followers are watched while rows are locked: a relay may wait for a lock, for some seconds."""
 
 UNFINISHED = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, %s)
@@ -120,7 +121,7 @@ def test_follower_of_a_locked_row(scene: Scene) -> None:
         execute(relay, "select from public.event_outbox where event_id = any(%s::uuid[]) for update", heads)
         scene.pause(company, on=False)
         beside = [str(scene.emit(other)["event_id"])]
-        if scene.until_true(lambda: bool(scene.effects(beside)), within_s=LOCKED_S):
+        if scene.until_true(lambda: bool(scene.effects(beside)), within_s=DUE_S):
             scene.seen.control("an event of another tenant was delivered meanwhile")
         scene.until_true(lambda: bool(scene.effects(followers)), within_s=LOCKED_S)
         early = scene.effects(followers)

@@ -16,10 +16,9 @@ from gates.checks.recorder import check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import execute, value
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.loans import LiveRow
-from gates.deployment.requests import encode_body, replay_fields, signed_get
+from gates.deployment.requests import encode_body, replay_fields
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -88,9 +87,7 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
     queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
-    path = path_of(f"/events/{event}", company)
-    request = signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "a direct event")
-    shown = scene.expect(request, 200).json()
+    shown = scene.event_status(event, company)
     assert shown.get("effect_at"), f"effect_at of a direct event is {shown.get('effect_at')!r}; it had its effect"
     scene.seen.count(2)
 

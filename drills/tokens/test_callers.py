@@ -119,7 +119,7 @@ def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """
     home, named = scene.company("home"), scene.company("named")
     scene.emit(named, control=True)
-    fields = {"company_id": named, "event_type": PLAIN_TYPE, "payload": {"n": 1}}
+    fields = {"company_id": named, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {"n": 1}}
     request = token_post("/events", fields, token(company_id=home), "an event, by a token of another company")
     event = scene.expect(request, 202).json()["event_id"]
     for table, column in (("events", "id"), ("event_outbox", "event_id"), ("agent_tasks", "event_id")):

@@ -62,6 +62,11 @@ class Scene(Waiting):
         request = self.event_request(company, **fields)
         return self.expect(request, 202, control=control).json()
 
+    def emit_unkeyed(self, company: str, **fields: Any) -> dict[str, Any]:
+        """Send one event without a key; the answer's members, or none where the deployment demands a key."""
+        answer = self.expect(self.event_request(company, key=None, **fields), (202, 400))
+        return answer.json() if answer.status == 202 else {}
+
     def replay_request(self, company: str, label: str = "a replay", **fields: Any) -> Request:
         """A signed POST /dlq-replay."""
         return self.signer.post(REPLAY, encode_body(replay_fields(company, **fields)), label)
@@ -149,6 +154,12 @@ class Scene(Waiting):
         path = path_of(f"{REPLAY}/{run}", company)
         request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "a run")
         return request, self.http.send(request)
+
+    def event_status(self, event: str, company: str) -> dict[str, Any]:
+        """What GET /events/{id} says of an event of a company's, signed by v2."""
+        path = path_of(f"/events/{event}", company)
+        request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "an event's status")
+        return self.expect(request, 200).json()
 
     def claims_drill_agent(self) -> None:
         """End the check unless the target's agent can be made to fail."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -199,12 +200,21 @@ class Waiting(TenantData):
         """Wait until every event has its effect, and assert that none has two. `when`: under which fault."""
         wanted = set(events)
         what = f"effects of {len(wanted)} events{when}"
-        self.until(lambda: wanted <= set(self.effects(events)), what, within_s=within_s)
+        try:
+            self.until(lambda: wanted <= set(self.effects(events)), what, within_s=within_s)
+        except AssertionError as late:
+            raise AssertionError(f"{late}. {self._whereabouts(wanted - set(self.effects(events)))}") from None
         twice = {e: n for e, n in self.effects(events).items() if n > 1}
         if twice:
             self.seen.witness = dict(twice)
         assert not twice, f"{len(twice)} of {len(wanted)} events have more than one effect"
         self.seen.count(len(wanted))
+
+    def _whereabouts(self, events: Collection[str]) -> str:
+        """What outbox and agent tasks say of events without effect: `Of 2 without effect: 2 processed`."""
+        seen = Counter(str(r["what"]) for r in self.rows(query("whereabouts"), *[list(events)] * 2))
+        said = ", ".join(f"{n} {what}" for what, n in sorted(seen.items())) or "nothing in the outbox"
+        return f"Of {len(events)} without effect: {said}"
 
     def ended(self, run: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait until a run has ended; its row. A run that nothing can end any more is told from one that is slow."""

@@ -20,6 +20,10 @@ OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
 
 
+MOST_OF_A_FIELD = 120
+"""Characters of what an answer says of a refused field."""
+
+
 class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
     """The check could not be carried out: its outcome is unknown, for the reason given.
 
@@ -193,10 +197,19 @@ def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
 def _short(exchange: Exchange) -> str:
     what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
     answer, came = exchange.answer, exchange.answer.received
-    said = f"{what}: observed {answer.status} {answer.code}".rstrip()
+    said = f"{what}: observed {answer.status} {answer.code}".rstrip() + _of_fields(answer)
     if came is None or came.status == answer.status:
         return said
     return f"{said} (it answered {came.status}; names: http in gate.yaml reads it so)"
+
+
+def _of_fields(answer: Answer) -> str:
+    """Which field is why: ` (aggregate_key: is required)`. Empty where the answer does not say."""
+    errors = answer.json().get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    if not isinstance(first, dict) or not first.get("field"):
+        return ""
+    return f" ({first['field']}: {first.get('message', '')})"[:MOST_OF_A_FIELD]
 
 
 def _shown(exchange: Exchange) -> dict[str, JsonValue]:

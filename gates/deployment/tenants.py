@@ -6,6 +6,7 @@ The ids created are the only ones that the second pass of alerts and data checks
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -47,7 +48,8 @@ def owned_tables() -> tuple[str, ...]:
     return tuple(t for t in OWNED_TABLES if current().has(t, "company_id"))
 
 
-REMOVAL_ATTEMPTS = 3
+REMOVAL_ATTEMPTS, REMOVAL_PAUSE_S = 6, 0.05
+"""A worker in the middle of a batch writes more rows meanwhile: each pause is longer than the one before."""
 REMOVALS_SETTLED_BY_WAITING = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.ForeignKeyViolation,
@@ -135,6 +137,7 @@ class Tenants:
             except REMOVALS_SETTLED_BY_WAITING:
                 if attempt == REMOVAL_ATTEMPTS:
                     raise
+                time.sleep(attempt * REMOVAL_PAUSE_S)
             else:
                 return
 

@@ -280,6 +280,33 @@ def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
             assert (found.outcome, found.severity) == (Outcome.FAIL, severity), found.message
 
 
+NO_MORE_THAN_PROMISED = (
+    "drill/outbox/same-event-id-once",
+    "drill/outbox/event-as-sent",
+    "drill/tokens/events-of-the-named-company",
+    "drill/identity/documented-is-served",
+)
+
+
+def test_no_more_than_is_promised(variables: dict[str, str], tmp_path: Path) -> None:
+    """A service may demand a key of every event, and document no route that wants no credentials."""
+
+    def sparing(sent: Sent, forward: Forward) -> Reply:
+        if sent.method == "POST" and sent.path == "/events" and b'"aggregate_key"' not in sent.body:
+            return problem(400, "invalid_request", errors=[{"field": "aggregate_key", "message": "is required"}])
+        reply = forward(sent)
+        if sent.path != "/openapi.json":
+            return reply
+        paths = json_of(reply)["paths"]
+        return with_json(reply, paths={p: v for p, v in paths.items() if "dlq-replay" in p or "events" in p})
+
+    with proxy(variables["BASE_URL"], sparing) as url:
+        found = examine({**variables, "BASE_URL": url}, NO_MORE_THAN_PROMISED, tmp_path)
+    assert set(NO_MORE_THAN_PROMISED) <= set(found)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+
+
 def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
     """A front end that answers paths which it does not know with its page opens no way around the checks."""
 

@@ -68,3 +68,10 @@ def test_a_message_says_what_came_where_it_was_read_as_something_else() -> None:
     answer = Answer(403, (), b'{"code": "forbidden"}', 1.0, received=came)
     with pytest.raises(AssertionError, match=r"observed 403 forbidden \(it answered 404; names: http"):
         Observer(Target(TargetKind.STAGING)).expect(Request("GET", "/x"), answer, 200)
+
+
+def test_a_refused_field_is_named() -> None:
+    """A refusal that says which field is why is told with it."""
+    body = b'{"code": "invalid_request", "errors": [{"field": "max", "message": "is required"}]}'
+    with pytest.raises(AssertionError, match=r"observed 400 invalid_request \(max: is required\)"):
+        Observer(Target(TargetKind.STAGING)).expect(Request("POST", "/events"), Answer(400, (), body, 1.0), 202)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import psycopg
@@ -14,7 +15,7 @@ from gates.deployment.database import session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.failures import in_words
 from gates.deployment.requests import bucket
-from gates.deployment.tenants import OUTBOX_FLAG, Tenants, id_of, in_rollouts
+from gates.deployment.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, id_of, in_rollouts
 
 WORKERS = 6
 WAITING = "select count(*) from pg_locks where not granted"
@@ -84,4 +85,23 @@ def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) ->
             done.set()
             for thread in threads:
                 thread.join(20)
+        assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
+
+
+def test_a_batch_that_is_delivered_meanwhile_is_waited_for(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that writes one row after the other for the tenant does not end its removal: each pause is longer."""
+    with session(migrated_url) as connection:
+        tenants = Tenants(connection, "t")
+        company = tenants.create()
+        remove, refused = tenants._remove, [psycopg.errors.ForeignKeyViolation() for _ in range(4)]
+
+        def late(ids: Sequence[str], *, runs_first: bool) -> None:
+            if refused:
+                raise refused.pop()
+            remove(ids, runs_first=runs_first)
+
+        monkeypatch.setattr(tenants, "_remove", late)
+        began = time.monotonic()
+        tenants.remove([company])
+        assert time.monotonic() - began >= 10 * REMOVAL_PAUSE_S
         assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
