@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
+HEAD_START_S = 0.5
+"""An address that is not connected by then is asked again when the others were: it may lead nowhere (RFC 8305)."""
+_LATE: set[str] = set()
+"""Addresses that kept somebody waiting for all of it. They come last from then on."""
+
 
 def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable[[str, float], T]) -> T:
-    """What `connect` gives for the first address that lets it. Each has its share of the seconds that are left.
+    """What `connect` gives for the first address that lets it. All have a head start, then a share of what is left.
 
     Raise what the last one raised, or OSError where the name has none.
     """
-    addresses = list(_addresses(host, port))
-    for number, address in enumerate(addresses, 1):
+    addresses = sorted(_addresses(host, port), key=_LATE.__contains__)
+    for address in addresses[:-1]:
+        began = time.monotonic()
         try:
-            return connect(address, left_s() / (len(addresses) - number + 1))
+            return connect(address, min(left_s(), HEAD_START_S))
+        except Exception:  # noqa: BLE001  -- whatever it is, it is seen again below
+            if time.monotonic() - began >= HEAD_START_S:
+                _LATE.add(address)
+    again = [*addresses[-1:], *addresses[:-1]]
+    for number, address in enumerate(again, 1):
+        try:
+            return connect(address, left_s() / (len(again) - number + 1))
         except Exception:
-            if number == len(addresses):
+            if number == len(again):
                 raise
     raise OSError(f"the name {host} has no address")
 
 
-def _addresses(host: str, port: int) -> Iterator[str]:
+def _addresses(host: str, port: int) -> list[str]:
     """Each once, in the resolver's order; a host that is an address is the only one."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        yield from dict.fromkeys(str(address[0]) for *_, address in found)
-    else:
-        yield host
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return [host]

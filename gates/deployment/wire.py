@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -87,11 +88,10 @@ class WireDoor:
         found, closed = b"", False
         ends = time.monotonic() + self._timeout_s
         try:
-            with self._open(ends) as sock:
+            with self._open(ends) as sock, contextlib.suppress(ConnectionError):
+                closed = True
                 sock.sendall(text)
                 found, closed = _drain(sock, ends)
-        except ConnectionError:
-            closed = True
         except OSError as error:
             raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
         return RawAnswer(tuple(int(s) for s in _STATUS_LINE.findall(found)), found, closed)

@@ -219,9 +219,15 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, 
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the whole process group, gently first; nothing happens to one that has ended."""
+    """End the whole process group, gently first; nothing happens to one that has ended.
+
+    Of one that was killed, others of the group may go on: they would judge what is cleaned up behind it.
+    """
     for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         if process.poll() is not None:
+            if process.returncode < 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             return
         try:
             os.killpg(process.pid, number)
@@ -238,6 +244,8 @@ def _error(code: int | None, suite: SuiteRun, text: str) -> str:
         return ""
     if code == 5:
         return f"the {suite.name} stage found no check" if suite.expected else ""
+    if code < 0:
+        return f"the {suite.name} stage was ended by {signal.strsignal(-code)}; see this machine's memory and its log"
     last = next((line for line in reversed(text.splitlines()) if line.startswith(("E ", "ERROR", "!"))), "").strip()
     return f"the {suite.name} stage broke: {SAID_BY_PYTEST.get(code, f'exit code {code}')} {last[:300]}".rstrip()
 

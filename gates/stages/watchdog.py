@@ -164,6 +164,8 @@ def known_shut(evidence: Path, *, http: bool = True) -> list[Evidence]:
 def _looked(look: Look) -> LookResult:
     try:
         return within(look, 2 * LOOK_S + 1.0)
+    except (RuntimeError, MemoryError) as error:  # this machine has no thread or memory for a look
+        return LookResult(Outcome.UNKNOWN, in_words(error))
     except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
         return LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that it runs", unreachable=True)
 

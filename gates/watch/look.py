@@ -19,6 +19,7 @@ from gates.reports.citation import SHIPPED
 from gates.stages.claims import SPEC as CLAIMS
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
+from gates.stages.load import LOAD
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
@@ -95,7 +96,7 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
     seen += [s for s in catalogue if s.id.startswith(SQL) and s.where in everywhere and not s.deep]
     prefixes, chosen = {Drills.SHORT: (PROOF,), Drills.ALL: ("drill/",)}.get(drills, ()), set[str]()
     if drills is Drills.CANARY:
-        chosen = set(canary())
+        chosen = {c for c in canary() if not c.startswith(LOAD)}
     drilled = [s for s in catalogue if s.id in chosen or s.id.startswith(prefixes)]
     drilled = [s for s in drilled if TargetKind.PRODUCTION.allows(s.where) and not s.deep]
     too_soon = not target.database_url and since_drill_s is not None and 0 <= since_drill_s < LIMIT_WINDOW_S

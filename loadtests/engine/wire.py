@@ -22,6 +22,7 @@ from gevent import Timeout, get_hub
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
+from gates.deployment.addresses import reached
 from gates.deployment.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD
 from gates.deployment.trace import HEADER, new_trace, traceparent
 
@@ -222,15 +223,7 @@ class Connection:
     def _open(self) -> None:
         """Connect to the first address of the host that answers (a name may stand for IPv6 and IPv4)."""
         before = time.perf_counter()
-        found = gevent_socket.getaddrinfo(self._address.host, self._address.port, 0, _socket.SOCK_STREAM)
-        for number, (family, kind, proto, _, where) in enumerate(found, 1):
-            try:
-                self._connect(family, kind, proto, where)
-                break
-            except OSError:
-                self.close()
-                if number == len(found):
-                    raise
+        reached(self._address.host, self._address.port, lambda: self.deadline - time.perf_counter(), self._connect)
         middle = time.perf_counter()
         self.connected_s = middle - before
         if self._address.tls:
@@ -238,14 +231,21 @@ class Connection:
             self._tls = self._sock = context.wrap_socket(self._sock, server_hostname=self._address.host)
             self.tls_s = time.perf_counter() - middle
 
-    def _connect(self, family: int, kind: int, proto: int, where: Any) -> None:
-        left_s = max(0.1, self.deadline - time.perf_counter())
+    def _connect(self, address: str, share_s: float) -> None:
+        try:
+            self._connected((address, self._address.port), max(0.1, share_s))
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self, where: tuple[str, int], left_s: float) -> None:
+        family = _socket.AF_INET6 if ":" in where[0] else _socket.AF_INET
         if self._address.tls:
-            self._sock = gevent_socket.socket(family, kind)
+            self._sock = gevent_socket.socket(family, _socket.SOCK_STREAM)
             self._sock.settimeout(left_s)
             self._sock.connect(where)
             return
-        self._sock = sock = _socket.socket(family, kind, proto)
+        self._sock = sock = _socket.socket(family, _socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         loop = self._hub.loop

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.deployment import database
+from gates.deployment import addresses, database
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
@@ -285,3 +285,32 @@ def test_an_address_that_answers_is_reached_past_a_silent_one(silent: list[tuple
         silent[:] = [("127.0.0.9", port), ("127.0.0.1", port)]  # nobody listens at the first one
         assert HttpDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
         assert WireDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200
+
+
+def test_a_silent_address_costs_its_head_start_and_no_more(
+    silent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes last from then on, at both doors; one that refuses is asked first again."""
+    late = set[str]()
+    monkeypatch.setattr(addresses, "_LATE", late)
+    quiet, port = silent[0]
+    with socket.create_server(("127.0.0.1", port)):
+        silent[:] = [("127.0.0.9", port), (quiet, port), ("127.0.0.1", port)]
+        tried = list[str]()
+
+        def connect(address: str, share_s: float) -> None:
+            tried.append(address)
+            socket.create_connection((address, port), share_s).close()
+
+        for _ in range(2):
+            addresses.reached("many.example", port, lambda: 5.0, connect)
+    assert tried == ["127.0.0.9", quiet, "127.0.0.1", "127.0.0.9", "127.0.0.1"]
+    assert late == {quiet}
+
+
+def test_what_was_never_reached_did_not_hang_up() -> None:
+    """A refused connection is no answer of the raw door, and none that was closed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(NoAnswer):
+            WireDoor(f"http://127.0.0.1:{free.getsockname()[1]}").raw("GET {path}/ HTTP/1.1", b"")

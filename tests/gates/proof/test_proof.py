@@ -260,17 +260,18 @@ def checks(*ids: str, where: Where = Where.SELF_CLEANING, after: tuple[str, ...]
 
 def test_the_canary_is_what_kills_most_in_its_seconds() -> None:
     """The most faults a second, within the seconds; faults that reading sees need no drill; what only staging allows
-    is no canary's; a drill comes with what it comes after; what is given up is listed.
+    is no canary's, nor is the load; a drill comes with what it comes after; what is given up is listed.
     """
     specs = [
         *checks("drill/many", "drill/few", "drill/slow", "drill/first"),
         *checks("sql/reads", where=Where.READ_ONLY),
         *checks("drill/daring", where=Where.STAGING),
+        *checks("load/rate"),
         *checks("drill/later", after=("drill/first", "preflight/database")),
     ]
     costs = {s.id: Cost(1.0, 1) for s in specs} | {"drill/slow": Cost(9.0, 1)}
     killers = {
-        "a": ["drill/many", "drill/few"], "b": ["drill/many"], "c": ["drill/few"], "d": ["drill/slow"],
+        "a": ["drill/many", "drill/few"], "b": ["drill/many"], "c": ["drill/few"], "d": ["drill/slow", "load/rate"],
         "e": ["drill/daring"], "f": ["sql/reads"], "g": ["drill/later"],
     }  # fmt: skip
     few = canary(killers, costs, specs, 1.5)

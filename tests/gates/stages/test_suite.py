@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,21 @@ def test_a_suite_that_was_begun_looks_when_it_is_told(tmp_path: Path, monkeypatc
         assert bool(context.lines()) is told
         collected.unlink()
     assert not (tmp_path / "out" / suite.TEMPORARY).exists()
+
+
+def test_nothing_goes_on_behind_a_suite_that_was_killed() -> None:
+    """As the kernel does it where memory is short: a drill's process would judge what is cleaned up behind it."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 60 & kill -KILL $$"], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        process.wait(10)
+        assert process.stdout is not None
+        assert not select.select([process.stdout], [], [], 0)[0], "the other one has its end of the pipe"
+        suite.end(process)
+        assert select.select([process.stdout], [], [], 10)[0], "the other one has ended"
+
+
+def test_who_was_killed_is_said_to_be() -> None:
+    """With where to look, and no number of a signal."""
+    said = suite._error(-9, SuiteRun("drill", "drills", (), 60.0), "")
+    assert said == "the drill stage was ended by Killed; see this machine's memory and its log"

@@ -173,6 +173,21 @@ def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: py
         assert not dog.fired
 
 
+def test_a_gate_without_a_thread_to_look_blames_nobody(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the number of processes is limited, a look that cannot be made says nothing of the target."""
+    looks = list[float]()
+
+    def refused(look: object, _limit_s: float) -> None:
+        looks.append(0.0)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(watchdog, "within", refused)
+    with Watchdog(service.target, "drill") as dog:
+        until(lambda: len(looks) > 20, MOST_S)
+        assert not dog.fired
+        assert not dog.shut
+
+
 def test_a_database_that_dies_is_barked_at(service: Service) -> None:
     """The same for SQL; the first door that is shut is the cause, the other one is blocked by it."""
     target = Target(TargetKind.STAGING, service.url, database_url="postgresql://gate:planted-pw@127.0.0.1:9/x")

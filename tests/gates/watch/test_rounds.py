@@ -291,7 +291,7 @@ def test_what_a_round_looks_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Never the load, nothing for staging; for TEST_COMPANY_ID the short drill keeps its five minutes."""
-    monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g", "drill/pause/e", "drill/kill/f"))
+    monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g", "drill/pause/e", "drill/kill/f", "load/h"))
     target = FULL if sql else dataclasses.replace(FULL, database_url="")
     made = plan(EVERYTHING, dataclasses.replace(target, kind=TargetKind.REFERENCE), drills, since_s)
     assert {s.id for s in made.checks} == ALWAYS | also
