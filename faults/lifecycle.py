@@ -73,7 +73,7 @@ def _most_in_flight(probe: Probe) -> int:
     "The share of failures is rounded to tenths before it is compared: a quarter passes for a fifth.",
     lambda p: after_run(p, 15, 5, _RUN)[0] == "completed",
     (f"{LIFE}/a-quarter-is-too-much",),
-    names=("5 of the first 20",),
+    names=("of 45 items failed",),
 )
 def rounds_its_rail(settings: WorkerSettings) -> WorkerParts:
     def must_stop(counts: Counts) -> bool:
