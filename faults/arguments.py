@@ -22,6 +22,8 @@ from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 
+OTHERS = "drill/safety-rails/other-tenants-untouched"
+OF_TENANT = "company_id = %(company_id)s::uuid"
 TOGETHER = ("drill/safety-rails/arguments-together",)
 LATER = {"retry_after": "2999-01-01T00:00:00Z"}
 
@@ -41,6 +43,35 @@ def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
 )
 def force_lifts_the_error_type(settings: Settings) -> Parts:
     return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.force else r)
+
+
+@service(
+    "`force` lifts the tenant, too: what everybody's letters wait for is replayed.",
+    lambda p: _shown_of_another(p, force=True) == 1,
+    (OTHERS,),
+    names=("another tenant", "force"),
+)
+def force_lifts_the_tenant(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", (f"{OF_TENANT}\n", f"(%(force)s OR {OF_TENANT})\n"))
+
+
+@service(
+    "An `error_type` is looked for among everybody's letters.",
+    lambda p: _shown_of_another(p, error_type="wanted") == 1,
+    (OTHERS,),
+    names=("another tenant", "error_type"),
+)
+def error_type_of_every_tenant(settings: Settings) -> Parts:
+    either = f"({OF_TENANT} OR %(error_type)s::text IS NOT NULL)\n"
+    return altered(settings, "pick_items", (f"{OF_TENANT}\n", either))
+
+
+def _shown_of_another(probe: Probe, **fields: Any) -> int:
+    """How many items a dry run shows of a tenant that has none, where another has one."""
+    with probe.tenant() as company, probe.tenant() as other:
+        ids = probe.letters(other, 1, error_type="wanted")
+        shown = probe.replay(company, max=50, dry_run=True, **fields).json()["items"]
+        return len({*ids} & {*shown})
 
 
 @service(

@@ -148,7 +148,9 @@ def _grows_by(scene: Scene, count: int, act: Callable[[HttpDoor], None], *, spre
         with HttpDoor(scene.target.base_url) as door:
             before = _counted(door, scene.seen, spread=spread)
             act(door)
-            grown.append(_replays(_counted(door, scene.seen, spread=spread)) - _replays(before))
+            # what counts from the last scrape on has forgotten them at the second
+            after = [_replays(_counted(door, scene.seen, spread=spread)) for _ in range(2)]
+            grown.append(min(after) - _replays(before))
         if grown[-1] == count:
             break
     return grown
@@ -173,7 +175,9 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
     # instances with equal counts cannot be told apart; a counter that stands still is seen all the same
     scene.seen.require(3.0 in grown or not spread or not any(grown), f"several instances answer: they grew by {grown}")
     others = 3.0 not in grown and min(grown) >= 3 and _others_call(scene)
-    assert 3.0 in grown or others, f"three replay requests raised replay_requests_total by {grown} (three tries)"
+    assert 3.0 in grown or others, (
+        f"three replay requests raised replay_requests_total by {grown} (three tries, two scrapes each)"
+    )
 
 
 def _others_call(scene: Scene) -> bool:

@@ -239,16 +239,18 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
 
 @drill("drill/safety-rails/other-tenants-untouched", covers=("J26", "E01"))
 def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
-    """A replay of one tenant changes no row of another.
+    """A replay of one tenant changes no row of another, forced or of an error type, either.
 
     Otherwise a replay for one tenant is a replay for all.
     """
-    scene.add_items(tenant, 3)
-    scene.add_items(other, 3)
+    scene.add_items(other, 3, error_type="Timeout")
+    scene.add_items(other, 1, retry_after="2999-01-01T00:00:00Z")
     before = scene.digest(other)
-    answer = scene.run(tenant, label="one tenant", max=current().limit("batch"))
-    assert scene.digest(other) == before, "rows of another tenant were changed"
-    scene.seen.require(len(took(answer)) == 3, f"{len(took(answer))} items taken; due: the tenant's 3")
+    for fields in ({}, {"force": True}, {"error_type": "Timeout"}):
+        due = scene.add_items(tenant, 1, error_type="Timeout")
+        answer = scene.run(tenant, label=f"one tenant, {fields}", max=current().limit("batch"), **fields)
+        assert scene.digest(other) == before, f"rows of another tenant were changed by a replay, {fields or 'plain'}"
+        scene.seen.require(took(answer) == set(due), f"{fields}: {len(took(answer))} items taken; due: the tenant's 1")
 
 
 @drill("drill/safety-rails/only-the-named-ids", covers=("E01",))

@@ -49,6 +49,18 @@ def stands_still(world: World) -> Defect:
     return on_metrics(change)(world)
 
 
+def since_the_last_scrape(world: World) -> Defect:
+    """Shows what came since it was asked last, as a counter that every scrape sets back."""
+    shown: dict[bytes, float] = {}
+
+    def since(line: bytes) -> bytes:
+        name, _, number = line.rpartition(b" ")
+        before, shown[name] = shown.get(name, 0.0), float(number)
+        return name + b" %g\n" % (shown[name] - before)
+
+    return lines(b"replay_requests_total{", since)(world)
+
+
 def lines(wanted: bytes, change: Callable[[bytes], bytes]) -> Make:
     """The lines of one family are others than they should be."""
 
@@ -64,6 +76,12 @@ def doubled(line: bytes) -> bytes:
 
 
 proxy("load/metrics-stand-still", stands_still, (f"{SEEN}/replays-are-counted",), "The metrics stand still.")
+proxy(
+    "load/counted-since-the-last-scrape",
+    since_the_last_scrape,
+    (f"{SEEN}/replays-are-counted",),
+    "Each scrape sets the counter of replays back.",
+)
 proxy(
     "load/counted-twice",
     lines(b"replay_requests_total{", doubled),
