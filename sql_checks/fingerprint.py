@@ -176,7 +176,9 @@ def compare(kind: str, expected: Objects, found: Objects, login: str = "") -> li
 
 
 def _is_of(kind: str, name: str, text: str, login: str) -> bool:
-    """Whether a right or a policy is of this login and of nobody else."""
+    """Whether a right, a policy or a tenant's membership is of this login and of nobody else."""
+    if kind == "roles":
+        return name == login and set(text.removeprefix("member of ").split(", ")) <= {"anon", "authenticated"}
     if kind == "grants":
         return name.endswith(f" to {login}")
     return kind == "policies" and f" to {login} using (" in text

@@ -141,9 +141,12 @@ def test_charset(bench: Bench) -> None:
 
 
 def _is_read(answer: Answer) -> bool:
-    """Whether the endpoint has read a request. A page for any path (of a front end, say) is not the endpoint."""
+    """Whether the endpoint has read a valid request.
+
+    A front end's page for any path, or its refusal of one that it takes for malformed, is not the endpoint.
+    """
     replayed = answer.status < 300 and answer.json().get("status") is not None
-    return replayed or answer.code in {"forbidden", "invalid_request", "rate_limited", "feature_disabled"}
+    return replayed or answer.code in {"forbidden", "rate_limited", "feature_disabled"}
 
 
 # --- methods ------------------------------------------------------------------------------------------------------

@@ -307,12 +307,16 @@ def test_no_more_than_is_promised(variables: dict[str, str], tmp_path: Path) -> 
     assert not wrong
 
 
-def test_page_for_any_path(variables: dict[str, str], tmp_path: Path) -> None:
-    """A front end that answers paths which it does not know with its page opens no way around the checks."""
+PAGE = Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
+
+
+@pytest.mark.parametrize("told", [PAGE, problem(400, "invalid_request")], ids=["page", "malformed"])
+def test_front_end_answers_unknown_paths(variables: dict[str, str], tmp_path: Path, told: Reply) -> None:
+    """A front end that answers paths which it does not know with its page, or as malformed, opens no way around."""
 
     def front_end(sent: Sent, forward: Forward) -> Reply:
         known = sent.path.partition("?")[0] in {"/dlq-replay", "/healthz", "/version", "/openapi.json"}
-        return forward(sent) if known else Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
+        return forward(sent) if known else told
 
     checks = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
     with proxy(variables["BASE_URL"], front_end) as url:

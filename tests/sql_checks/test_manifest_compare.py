@@ -84,6 +84,26 @@ def test_row_security_that_was_added_is_no_weakening() -> None:
     assert (added.severity, lost.severity) == (WARN, PAGE)
 
 
+@pytest.mark.parametrize(
+    ("what", "differs"),
+    [("member of anon, authenticated", False), ("superuser", True), ("member of anon, replay_owner", True)],
+)
+def test_the_login_of_the_gate_came_after_the_manifest(what: str, differs: bool) -> None:
+    """The gate's own login that only steps into tenants' roles is no drift; one with more power is."""
+    assert bool(compare("roles", {}, {"replay_gate": what}, "replay_gate")) is differs
+    assert compare("roles", {}, {"replay_gate": what}, "another")
+
+
+def test_functions_are_read_without_a_right_on_their_schema(migrated_url: str) -> None:
+    """A login that may not use the schema of `auth.jwt()` still reads the fingerprint of functions."""
+    with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
+        connection.execute("revoke usage on schema auth from public, replay_gate, authenticated")
+        connection.execute("set local role replay_gate")
+        functions = read_schema(connection).kinds["functions"]
+        connection.rollback()
+    assert "auth.jwt()" in functions
+
+
 def test_another_release_is_unknown(migrated_url: str) -> None:
     """Where none of its migrations was applied, or none is recorded, the manifest proves nothing."""
     shipped = load_manifest(None)
