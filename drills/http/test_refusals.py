@@ -13,7 +13,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import real_body
+from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, Answer, Request, post
@@ -129,7 +129,10 @@ def test_validation_names_the_field(bench: Bench) -> None:
     bench.opens(bench.signed())
     odd_ids = "x" if not ids_have_spellings() else ["x"]  # where ids are text, x is one
     for field, value in (("max", 0), ("dry_run", "yes"), ("dlq_ids", odd_ids), ("idempotency_key", "")):
-        answer = bench.refused(bench.signed(bench.body(**{field: value}), f"{field} {value!r}"), 400, "invalid_request")
+        body = bench.body(**{field: value})
+        if not can_be_said(body):
+            continue
+        answer = bench.refused(bench.signed(body, f"{field} {value!r}"), 400, "invalid_request")
         found = answer.json().get("errors")
         errors = [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
         named = [str(e.get("field", "")) for e in errors]
@@ -162,11 +165,14 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
     bench.opens(bench.signed())
     bench.guarded()
     hostile: list[Request] = [r for r, _ in _refusals(bench).values()]
+    bodies = {
+        "deep nesting": b"[" * 3000,
+        "a long number": b'{"company_id": 1' + b"0" * 400 + b"}",
+        "no UTF-8": b"\xff\xfe{}",
+        "SQL": bench.body(idempotency_key="' || pg_sleep(0) --"),
+    }
     hostile += [
-        bench.signed(b"[" * 3000, "deep nesting"),
-        bench.signed(b'{"company_id": 1' + b"0" * 400 + b"}", "a long number"),
-        bench.signed(b"\xff\xfe{}", "no UTF-8"),
-        bench.signed(bench.body(idempotency_key="' || pg_sleep(0) --"), "SQL"),
+        *(bench.signed(body, label) for label, body in bodies.items() if can_be_said(body)),
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
         Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
     ]

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gates.contract.contract import Contract, Endpoint
-from gates.deployment.requests import Answer
+from gates.deployment.requests import SIGNATURE, Answer
 from gates.doctor.assignment import NONE, assign
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import ComparedObject, Presence
-from gates.doctor.http_members import Called, paired, series_of
+from gates.doctor.http_members import Called, paired, series_of, tenant_in_path
 from gates.doctor.openapi import CODES, ApiDocument, ApiOperation
 from gates.doctor.states import match_values
 from gates.doctor.surface import NOWHERE, Surface
@@ -189,7 +189,7 @@ def _operation_score(endpoint: Endpoint, operation: ApiOperation, called: Called
     shape = _shape(operation.path)
     if shape == _shape(endpoint.path):
         return 1.0
-    if shape.count(":id") != _shape(endpoint.path).count(":id"):
+    if shape.count(":id") != _shape(endpoint.path).count(":id") + bool(tenant_in_path(operation.body, called)):
         return 0.0
     spelled = [words(p.replace(":id", "")) for p in spelled_paths(endpoint.name)]
     path = words(_PARAMETER.sub("", operation.path))
@@ -307,7 +307,7 @@ def _members(
                 yield ComparedObject(
                     kind, whole, endpoint.area, presence, "" if same else found, None if same else confidence
                 )
-    yield from _refusals(endpoint, operation, _unsigned_code(one, surface))
+    yield from _refusals(endpoint, operation, document, _unsigned_code(one, surface))
 
 
 def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
@@ -321,7 +321,9 @@ def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
     return text(found, 100) if isinstance(found, str) else ""
 
 
-def _refusals(endpoint: Endpoint, operation: ApiOperation | None, unsigned: str) -> Iterator[ComparedObject]:
+def _refusals(
+    endpoint: Endpoint, operation: ApiOperation | None, document: ApiDocument | None, unsigned: str
+) -> Iterator[ComparedObject]:
     """Codes as the document names them, and as a request without credentials was refused. One that is not named is
     unknown: a document proves no absence.
     """
@@ -339,7 +341,7 @@ def _refusals(endpoint: Endpoint, operation: ApiOperation | None, unsigned: str)
             )
             continue
         if place == NONE:
-            said = NO_DOCUMENT if operation is None else "the document does not name this code"
+            said = NO_DOCUMENT if document is None else "the document does not name this code"
             yield ComparedObject("refusal", whole, endpoint.area, Presence.UNKNOWN, detail=said)
             continue
         real, other = named[place]
@@ -370,6 +372,8 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
         spelled = [s.lower() for s in synonyms().headers.get(name, ())]
         ending = f"-{name.lower().removeprefix('x-')}"
         near = next((known[s] for s in spelled if s in known), "") or next((h for h in known if h.endswith(ending)), "")
+        if not near and name == SIGNATURE:  # whoever else signs, signs so too
+            near = next((h for h in listed if h.lower().endswith("-signature")), "")
         if near:
             yield ComparedObject("header", name, area, Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
         else:

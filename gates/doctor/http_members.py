@@ -13,7 +13,7 @@ from gates.doctor.compare import ComparedObject, Presence
 from gates.doctor.states import shared_word
 from gates.doctor.words import best_likeness, synonyms, words
 
-LEAST_MEMBER = 0.6
+LEAST_MEMBER, LEAST_TENANT = 0.6, 0.75
 _SERIES = re.compile(r"(?m)^(?:# TYPE )?([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{[^}\n]*\})? [0-9a-z.eE+-]+$")
 MOST_METRICS, LEAST_METRIC = 200_000, 0.7
 COLUMN_OF = {
@@ -24,7 +24,7 @@ COLUMN_OF = {
     "idempotency_key": "replay_runs.idempotency_key",
     "replay_run_id": "replay_runs.id",
     "target_count": "replay_runs.target_count",
-    "event_id": "events.id",
+    "event_id": "event_outbox.event_id",
     "event_type": "events.event_type",
     "aggregate_key": "events.aggregate_key",
     "payload": "events.payload",
@@ -56,8 +56,13 @@ def _same_shape(wanted: str, real: str) -> bool:
 
 
 def _words_of(member: str) -> list[tuple[str, ...]]:
-    """What a member is called: by its own name, and with that of the object around it."""
-    outer, _, name = member.rpartition(".")
+    """What a member is called: by its own name, and with that of the object around it. In a path the tenant's id is
+    often called like the tenant.
+    """
+    place, _, whole = member.rpartition(":")
+    outer, _, name = whole.rpartition(".")
+    if place == "path":
+        return [words(name), (*words(name), "id")]
     return [words(name), words(f"{outer.rpartition('.')[2]}_{name}")] if outer else [words(name)]
 
 
@@ -72,7 +77,7 @@ def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -
             else 1.0
             if o == n
             else 0.995
-            if called.get(n) in _words_of(o)
+            if called.get(n) in [v for w in _words_of(o) for v in (w, (*w, "id"))]
             else (0.97 if "." in o else 0.99)
             * max(best_likeness(known.spellings("fields", n), w) for w in _words_of(o))
             for o in others
@@ -84,6 +89,13 @@ def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -
         for n, row, p in zip(names, scores, assign(scores, LEAST_MEMBER), strict=True)
         if p != NONE
     }
+
+
+def tenant_in_path(members: Mapping[str, str], called: Called) -> str:
+    """Which member of a request is the tenant's id in its path; empty where none is."""
+    listed = {m: k for m, k in members.items() if m.startswith("path:") and words(m.removeprefix("path:")) != ("id",)}
+    real, score = paired({"company_id": ""}, listed, called).get("company_id", ("", 0.0))
+    return real if score >= LEAST_TENANT else ""
 
 
 def series_of(answer: Answer | None, contract: Contract) -> Iterator[ComparedObject]:

@@ -13,7 +13,7 @@ from gates.doctor.columns import CLOSE, ColumnLikenesses, ColumnMatch, Confidenc
 from gates.doctor.copies import TableCopies, shared
 from gates.doctor.limit_keys import LIMITING, calls_of
 from gates.doctor.presets import libraries_of
-from gates.doctor.schema import PUBLIC, Schema, SchemaTable
+from gates.doctor.schema import PUBLIC, Schema, SchemaColumn, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
@@ -159,7 +159,7 @@ class _Matcher:
     def best(self, before: Mapping[str, TableMatch]) -> dict[str, TableMatch]:
         """The best assignment. before: an earlier one, by which a table's neighbours are known."""
         relations = [*self.contract.relations.values()]
-        targets = _targets(before)
+        targets = _targets(before, self.tables)
         grid = [{i: self._scored(i, r, targets) for i, _ in self._candidates(r, targets)} for r in relations]
         own = {i: m.score for row in grid for i, m in row.items() if m.has_own_name and m.is_likely}
         grid = [{i: m for i, m in row.items() if m.has_own_name or m.score > own.get(i, 0.0)} for row in grid]
@@ -285,7 +285,7 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
     return replace(one, confidence=Confidence.PERHAPS, alternatives=named)
 
 
-def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
+def _targets(found: Mapping[str, TableMatch], tables: Sequence[SchemaTable]) -> dict[str, str]:
     """What an assignment says of names to come: for each column that refers to a table of the contract, which table the
     real ones refer to most; under `column=`, what a column of several tables is called in most of them; and, under
     `column!`, a table of which a reference names a row, and nothing that the contract's column names.
@@ -300,18 +300,26 @@ def _targets(found: Mapping[str, TableMatch]) -> dict[str, str]:
             if other and other.relation.name != named and not _has_type(other, column, one.type):
                 targets[f"{column}!"] = one.references
         table = found.get(named)
+        likely = [t.qualified for t in tables if not t.is_view and _is_named_by(refer, t)]
         if seen:
             targets[column] = seen.most_common(1)[0][0]
         elif table is not None and table.confidence > Confidence.PERHAPS:  # its own name told it
             targets[column] = table.table.qualified
+        elif len(likely) == 1 and taken.get(likely[0], named) == named:
+            targets[column] = likely[0]
     if "companies" in found and "name" in found["companies"].columns:
         targets["company_name="] = found["companies"].columns["name"].column.name
     for column in {c for m in found.values() for c in m.columns}:
         called = Counter(m.columns[column].column.name for m in found.values() if column in m.columns)
         name, times = called.most_common(1)[0]
-        if times > 1:
+        if times > 1 or any(column in m.relation.columns and column not in m.columns for m in found.values()):
             targets[f"{column}="] = name
     return targets
+
+
+def _is_named_by(columns: Iterable[SchemaColumn], table: SchemaTable) -> bool:
+    """Whether a column without a reference names a table, as `notice_id` does `notices`."""
+    return any(not c.references and words(c.name) == (*words(table.name), "id") for c in columns)
 
 
 def _has_type(one: TableMatch, column: str, kind: str) -> bool:

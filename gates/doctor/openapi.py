@@ -24,13 +24,17 @@ LISTS_OF_ERRORS = frozenset(
 ENVELOPES = ("data", "result", "payload", "response")
 """Members that only hold the answer proper."""
 BOUNDS = frozenset({"maximum", "maxLength", "maxItems", "default"})
+PLACES = {"formData": "", "query": "query:", "path": "path:", "header": "header:"}
+"""Where a parameter stands -> what stands before its name in `names: http: fields`."""
 TOLD = ("description", "example", "pattern")
-_CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`")
+_CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`|\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiOperation:
-    """One method of one path. body, answer: members -> type; codes: status -> machine-readable codes that it names."""
+    """One method of one path. body, answer: members -> type, those beside a body as `names:` has them; codes: status ->
+    machine-readable codes that it names.
+    """
 
     method: str
     path: str
@@ -110,8 +114,9 @@ class _Reader:
         for one in parameters:
             if one.get("in") == "body":
                 body = self.inside(one.get("schema"))
-            elif one.get("in") in {"formData", "query"}:
-                body = {**body, str(one.get("name", "")): _type(self.followed(one.get("schema")) or one)}
+            elif place := PLACES.get(str(one.get("in"))):
+                name = f"{place}{text(one.get('name', ''), 100)}"
+                body = {**body, name: _type(self.followed(one.get("schema")) or one)}
         responses = {str(k): self.followed(v) for k, v in _mapping(given.get("responses")).items()}
         good = next((r for k, r in responses.items() if k.startswith("2")), {})
         headers = [str(p.get("name", "")) for p in parameters if p.get("in") == "header"]
@@ -132,13 +137,14 @@ class _Reader:
             self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
             tuple(int(k) for k in responses if k.isdecimal() and k.startswith("2")),
-            self.bounds(self.content(self.followed(given.get("requestBody")))),
+            self.bounds(self.content(self.followed(given.get("requestBody"))), parameters),
             dict(self.notes(parameters, responses, security)),
         )
 
-    def bounds(self, schema: object) -> dict[str, dict[str, int]]:
-        """What bounds the members of a body."""
+    def bounds(self, schema: object, parameters: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+        """What bounds the members of a body, and those beside it."""
         listed = list(self.properties(schema).items())[:MOST_MEMBERS]
+        listed += [(f"{PLACES.get(str(p.get('in')), '')}{p.get('name', '')}", p.get("schema", p)) for p in parameters]
         whole = {text(n, 100): {k: v for k, v in self.followed(s).items() if k in BOUNDS} for n, s in listed}
         return {n: {k: v for k, v in said.items() if type(v) is int} for n, said in whole.items()}
 
@@ -232,9 +238,9 @@ class _Reader:
         return tuple(dict.fromkeys(self.listed(schema, frozenset({name}))))
 
     def codes(self, answer: Mapping[str, Any]) -> Iterator[str]:
-        """Codes of an error answer: what a member like `code` may hold, else what stands in backticks."""
+        """Codes of an error answer: what a member like `code` may hold, else those in backticks or like A_B."""
         yield from dict.fromkeys(self.listed(self.content(answer) or answer.get("schema"), CODES))
-        yield from _CODE.findall(text(answer.get("description", ""), 2_000))
+        yield from ("".join(found) for found in _CODE.findall(text(answer.get("description", ""), 2_000)))
 
     def errors_of(self, answer: Mapping[str, Any]) -> str:
         """Where an error answer lists what is wrong with a body; empty where it does not say."""

@@ -29,7 +29,7 @@ with promised(kind, name) as (
          case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod > 4 then a.atttypmod - 4 end as most
   from promised p
   cross join lateral parse_ident(p.name) i(words)
-  join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3] and a.attgenerated = ''
+  join pg_attribute a on a.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and a.attname = words[3] and a.attgenerated = ''
   join pg_type t on t.oid = a.atttypid
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
@@ -68,4 +68,4 @@ with promised(name) as (
 select count(*) as seen
 from promised
 cross join lateral parse_ident(name) i(words)
-join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', words[1], words[2])) and a.attname = words[3];
+join pg_attribute a on a.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and a.attname = words[3];

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from gates.deployment.dialect.current import http_words
-from gates.deployment.dialect.places import OF_A_PATH
+from gates.deployment.dialect.places import OF_A_PATH, AbsentMember
 from gates.deployment.requests import Answer, Request
 from gates.text.foreign import json_object
 
@@ -66,6 +66,15 @@ def real_body(body: bytes) -> bytes:
     """The bytes of a body as they are sent, for who cuts them into pieces. To be signed before."""
     words = http_words()
     return body if words is None else words.sent("/dlq-replay", body)[2]
+
+
+def can_be_said(body: bytes) -> bool:
+    """Whether a replay has a place for all that the body says: what travels outside a body is text, once."""
+    try:
+        real_body(body)
+    except AbsentMember:
+        return False
+    return True
 
 
 def contract_path(path: str) -> str:

@@ -234,3 +234,35 @@ def test_a_document_that_refers_to_itself_ends() -> None:
     made = read_document("/openapi.json", document)
     assert made is not None
     assert made.operations[0].path == "/dlq-replay"
+
+
+def test_what_travels_beside_the_body_is_found() -> None:
+    """A replay with its tenant in the path, and members in the query and in a header, is found under other names."""
+    integer = {"type": "integer", "maximum": 20}
+    parameters = [
+        {"name": "merchant", "in": "path", "schema": {"type": "string"}},
+        {"name": "simulate", "in": "query", "schema": {"type": "boolean"}},
+        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 80}},
+    ]
+    body = {"content": {"application/json": {"schema": {"properties": {"limit": integer}}}}}
+    post = {
+        "parameters": parameters,
+        "requestBody": body,
+        "responses": {"202": {}, "429": {"description": "SLOW_DOWN"}},
+        "security": [{"signed": []}],
+    }
+    schemes = {"signed": {"type": "apiKey", "in": "header", "name": "X-Relay-Signature"}}
+    paths = {"/merchants/{merchant}/redrives": {"post": post}}
+    document = {"openapi": "3.1.0", "paths": paths, "components": {"securitySchemes": schemes}}
+    made = read_document("/openapi.json", document)
+    assert made is not None
+    surface = Surface({("GET", "/healthz"): Answer(200, (), b"{}", 1.0)}, made)
+    objects = compare_http(surface, contract()).objects
+    found = {o.name.removeprefix("POST /dlq-replay "): o.real for o in objects if o.real}
+    assert found["POST /dlq-replay"] == "POST /merchants/{merchant}/redrives"
+    assert found["company_id"] == "path:merchant"
+    assert found["dry_run"] == "query:simulate"
+    assert found["idempotency_key"] == "header:Idempotency-Key"
+    assert found["rate_limited"] == "SLOW_DOWN"
+    assert found["X-Transbot-Signature"] == "X-Relay-Signature"
+    assert made.operations[0].bounds["header:Idempotency-Key"] == {"maxLength": 80}
