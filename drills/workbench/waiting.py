@@ -50,6 +50,7 @@ written in the right order. A row may have the time at which its transaction beg
 class Pace:
     """How workers get on with the events of the check's own tenants and of others. sql/pace.sql says what each is."""
 
+    waits: bool
     held: bool
     own_moved: bool
     moved: bool
@@ -178,8 +179,9 @@ class Waiting(TenantData):
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
             slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
             self.seen.require(prompt, f"{missed}; {slow}")
-        due = f"due within {DUE_S:g} s with nothing waiting"
-        raise AssertionError(f"{what}: observed nothing in {waited_s:.3g} s; {due}. Look at the workers")
+        late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
+        nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
+        raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")
 
     def _pace(self, waited_s: float) -> Pace:
         """How the workers get on after a wait of so long."""

@@ -182,8 +182,17 @@ def test_what_younger_events_passed_fails(scene: Scene) -> None:
 def test_what_was_forgotten_while_others_come_at_once_fails(scene: Scene) -> None:
     """The workers are prompt, and one event is not delivered."""
     events = write(scene.db, scene.tenants.create(), 1)
-    with everything_but(scene, events), pytest.raises(AssertionError, match="observed nothing"):
+    with everything_but(scene, events), pytest.raises(AssertionError, match="Look at the workers"):
         scene.delivered(events)
+
+
+def test_what_no_worker_was_given_is_not_laid_to_them(scene: Scene) -> None:
+    """Nothing of the check's tenants waits in the outbox: whoever should have written what is awaited did not."""
+    company = scene.tenants.create()
+    with everything_but(scene, []), pytest.raises(AssertionError, match="look at what should have written it"):
+        scene.until(
+            lambda: scene.rows("select from public.audit_logs where scope = %s", company), "the refusal's audit row"
+        )
 
 
 def test_what_a_worker_holds_for_ever_fails(scene: Scene) -> None:

@@ -1,5 +1,5 @@
 -- How the workers get on: whether they processed something of these tenants, or of anybody, within so many seconds; whether
--- they hold something of theirs; and whether what waits of theirs was passed over by events so many seconds younger.
+-- something of theirs waits, or is held by them; and whether what waits of theirs was passed over by events so many seconds younger.
 with given as (
   select %s::uuid[] as ids, make_interval(secs => %s::float8) as lately, make_interval(secs => %s::float8) as younger
 ), waiting as (
@@ -9,7 +9,8 @@ with given as (
   select o.inserted_at, coalesce(o.company_id = any(given.ids), false) as own
   from given join public.event_outbox o on o.processed_at > clock_timestamp() - given.lately
 )
-select waiting.held,
+select waiting.since is not null as waits,
+       waiting.held,
        exists (select from processed where own) as own_moved,
        exists (select from processed) as moved,
        exists (
