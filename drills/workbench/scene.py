@@ -167,11 +167,11 @@ class Scene(Waiting):
         self.seen.require(answer.json().get("drill_agent") is True, "/version does not claim drill_agent")
 
     def passes_by(self, company: str, rounds: int = 3) -> None:
-        """Show that time enough has passed: another tenant's events, sent one after the other, had their effects."""
+        """Show that time enough has passed: events of keys of their own, one after the other, had their effects."""
         for _ in range(rounds):
             event = str(self.emit(company, key=str(uuid.uuid4()))["event_id"])
             self.delivered([event])
-        self.seen.control(f"{rounds} events of another tenant were delivered meanwhile")
+        self.seen.control(f"{rounds} events of other keys were delivered meanwhile")
 
 
 def new_key() -> str:
