@@ -36,7 +36,7 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
     "A worker looks at so many rows of its lanes, done or not: after as many that are over it delivers nothing.",
     lambda p: _stalls_behind_rows_that_are_over(p),
     ("drill/outbox/old-rows-are-delivered",),
-    names=("effects of 14 events",),
+    names=("effects of 14 events", "effects of 1 events"),
 )
 def rows_that_are_over_fill_the_window(settings: WorkerSettings) -> WorkerParts:
     after = "AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane"
