@@ -316,7 +316,7 @@ def test_a_quarter_is_too_much(scene: Scene) -> None:
     """A run of which nearly a quarter of what is settled has failed is stopped: the limit is 20 %, and nothing is
     rounded.
 
-    Of 34 items that succeed and 11 that fail the tenth failure stops it at the latest, in whatever order they settle.
+    Of 34 items that succeed and 11 that fail the ninth failure stops it at the latest, in whatever order they settle.
     """
     scene.claims_drill_agent()
     company = scene.company(items=34)

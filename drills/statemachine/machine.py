@@ -162,8 +162,8 @@ class Machine:
         due = self._refusal(None, most)
         if due is not None:
             return self._compare_refusal(answer, due, most)
-        shown, claim = answer.json().get("items", []), self._claim(most)
-        if answer.status != 200 or sorted(shown) != sorted(claim):
+        shown, claim = answer.json().get("items"), self._claim(most)
+        if answer.status != 200 or not isinstance(shown, list) or sorted(map(str, shown)) != sorted(claim):
             self._wrong(f"a dry run shows {answer.status} {shown}; due: {claim}, the oldest, in any order")
         return OK
 

@@ -126,8 +126,8 @@ def canary(
     """The drills, safe in production, that kill the most faults in so many seconds (greedy, by faults a second), each
     with what it comes after. killers: of each production fault that was killed.
     """
-    safe = {s.id: s for s in catalogue if TargetKind.PRODUCTION.allows(s.where) and not s.deep}
-    safe = {c: s for c, s in safe.items() if not c.startswith("load/")}
+    drilled = (s for s in catalogue if not s.id.startswith("load/"))
+    safe = {s.id: s for s in drilled if TargetKind.PRODUCTION.allows(s.where) and not s.deep}
     seen_anyway = {s.id for s in safe.values() if s.id.startswith(("sql/", "alert/")) and s.where is Where.READ_ONLY}
     left = {f: safe.keys() & set(checks) for f, checks in killers.items() if seen_anyway.isdisjoint(checks)}
     chosen, spent = set[str](), 0.0

@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT, and create nothing beside it; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: One missing WITH CHECK, and a tenant writes into the queue.
 -- severity: warn
 -- reads: catalogue

@@ -1,5 +1,5 @@
 -- id: sql/spot/audit-within-clock
--- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows. What is of a tenant says so.
+-- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows. Their scope is a company's id, or all.
 -- cost: The order of events in the trail is what a client said it was, or the tenant does not find them.
 -- severity: warn
 -- covers: I15

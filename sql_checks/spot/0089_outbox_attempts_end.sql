@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-attempts-end
--- claim: No event is tried fewer times than never, or for ever: one that has failed far more often than any that was given up is given up, too.
+-- claim: No event has a negative number of attempts, or is tried for ever: one that has failed far more often than any that was given up is given up, too.
 -- cost: A poison event takes its turn again and again, holds up its key, and nobody is told that it has no effect.
 -- severity: warn
 -- covers: K14
@@ -17,11 +17,13 @@ select format('outbox row %s', o.id) as subject,
        format('event %s of %s, since %s', o.event_id, o.company_id, o.inserted_at) as witness
 from public.event_outbox o
 cross join allowed
-where o.processed_at is null and o.dead_at is null and o.attempts > allowed.attempts and {{not_excluded}}
+where o.processed_at is null and o.dead_at is null and (o.attempts > allowed.attempts or o.attempts < 0)
+  and {{not_excluded}}
 union all
+-- of the rows that are over, the latest
 select format('outbox row %s', id), format('%s attempts', attempts), format('event %s of %s, since %s', event_id, company_id, inserted_at)
 from (select * from public.event_outbox order by id desc {{at_most}}) o
-where attempts < 0 and {{not_excluded}}
+where attempts < 0 and (processed_at is not null or dead_at is not null) and {{not_excluded}}
 limit 1000;
 
 -- seen:

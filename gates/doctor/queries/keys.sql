@@ -1,5 +1,5 @@
 -- Unique indexes (also those of constraints) that are valid, for every row or for a part. columns: the plain ones;
--- expression: the whole definition, where there are others. A key of the rows that have its column is one of all rows: nulls are distinct.
+-- expression: the whole definition, where there are others. An index `where a is not null` over a counts as one for every row: nulls are distinct anyway.
 select i.indrelid::bigint as oid, c.relname as name, i.indisprimary as is_primary,
        i.indpred is not null and not exists (
          select from pg_catalog.pg_attribute a

@@ -72,16 +72,11 @@ PEOPLE = tuple((act, change) for act in (PROMOTE, ROLLBACK) for change in CHANGE
 
 
 def person(hand: Hand, act: Act, change: ManualChange) -> list[str]:
-    """A person's change before the statements of the act."""
+    """A person's change before each statement of the act."""
     seen = hand.statements(act)
-    numbers = range(len(seen) - 1, -1, -hand.every)
     with side_by_side(AT_ONCE) as pool:
-        found = list(pool.map(lambda number: _person(hand, act, change, number), numbers))
-    return [
-        f"before statement {n + 1} ({seen[n][:60]}): {line}"
-        for n, wrong in zip(numbers, found, strict=True)
-        for line in wrong
-    ]
+        found = list(pool.map(lambda number: _person(hand, act, change, number), range(len(seen))))
+    return [f"before statement {n + 1} ({seen[n][:60]}): {line}" for n, wrong in enumerate(found) for line in wrong]
 
 
 def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str]:

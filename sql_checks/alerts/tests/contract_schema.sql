@@ -62,7 +62,7 @@ create function pg_wal_lsn_diff(a numeric, b numeric) returns numeric language s
 create table database_size (bytes bigint);
 create function pg_database_size(database oid) returns bigint language sql stable as $$ select max(bytes) from fixture.database_size $$;
 create table pg_stat_user_tables (relname text, n_live_tup bigint);
--- the login is one that row security is for, and a policy says whether it sees all
+-- row security applies to the login, unless `bypassed` has a row
 create table bypassed ();
 create function row_security_active(t regclass) returns boolean language sql stable as $$ select not exists (select from fixture.bypassed) $$;
 create table pg_policy (polrelid regclass, polcmd "char" default 'r', polpermissive boolean default true, polroles oid[] default '{0}', polqual text default 'true');

@@ -138,9 +138,9 @@ def test_kills_are_the_same_for_a_seed() -> None:
 
 @pytest.fixture(scope="module")
 def hand() -> Iterator[Hand]:
-    """The operator's hand, and copies of a database. What befalls it does so at some statements, in a proof at all."""
+    """The operator's hand, and copies of a database. The network breaks at some statements, in a proof at all."""
     with bench(StackOptions(release="r1"), os.environ, TargetKind.STAGING) as made:
-        yield Hand(Copies(made), programs.clean(os.environ, {}), every=11)
+        yield Hand(Copies(made), programs.clean(os.environ, {}), every=8)
 
 
 SAMPLE = (
