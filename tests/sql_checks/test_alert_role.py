@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from sql_checks.rulerun import measure
-from sql_checks.sqlsession import SqlSession
 from tests.sql_checks.conftest import RULES, PlantedSession
 
 BEGUN = (
