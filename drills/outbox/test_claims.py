@@ -77,7 +77,7 @@ def test_claimed_by_another(scene: Scene) -> None:
 
 @drill("drill/outbox/follower-of-a-claimed-row", covers=("K11", "K05"))
 def test_follower_of_a_claimed_row(scene: Scene) -> None:
-    """While another relay has a row, the later rows of its key wait for it; other keys do not.
+    """While another relay has a row, the later rows of its key wait for it.
 
     Two relays that share a key by chance deliver "cancelled" before "created".
     """
