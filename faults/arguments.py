@@ -6,8 +6,12 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
 
 from faults.altered import altered
 from faults.budget import BUDGETS
@@ -25,6 +29,7 @@ from replay_service.validation import ReplayRequest, read_replay
 OTHERS = "drill/safety-rails/other-tenants-untouched"
 OF_TENANT = "company_id = %(company_id)s::uuid"
 TOGETHER = ("drill/safety-rails/arguments-together",)
+DISCARDED = "drill/dlq/discarded-stays-discarded"
 LATER = {"retry_after": "2999-01-01T00:00:00Z"}
 
 
@@ -172,6 +177,43 @@ def _named(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
     with probe.tenant() as company:
         ids = probe.letters(company, 1, **letter)
         return len(probe.replay(company, dry_run=True, dlq_ids=ids, **fields).json()["items"])
+
+
+@service(
+    "An item that is named is taken though it is discarded meanwhile: nothing locks it.",
+    lambda p: _discarded_meanwhile(p, is_named=True) == "replaying",
+    (DISCARDED,),
+    names=("discarded while",),
+)
+def named_items_are_not_locked(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", ("  FOR UPDATE SKIP LOCKED\n", ""))
+
+
+@service(
+    "An item is taken though it is discarded meanwhile: nothing locks it.",
+    lambda p: _discarded_meanwhile(p, is_named=False) == "replaying",
+    (DISCARDED,),
+    names=("discarded while",),
+)
+def picked_items_are_not_locked(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("  FOR UPDATE SKIP LOCKED\n", ""))
+
+
+def _discarded_meanwhile(probe: Probe, *, is_named: bool) -> str:
+    """What becomes of an item that somebody discards while a replay comes for it; the run may be over by then."""
+    with (
+        probe.tenant() as company,
+        psycopg.connect(probe.environ["DATABASE_URL"]) as operator,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        ids = probe.letters(company, 1, event_type="drill.slow", payload=Jsonb({"drill": {"delay_ms": 3000}}))
+        operator.execute("UPDATE dead_letter_queue SET status = 'discarded' WHERE id = %s", (ids[0],))
+        answer = beside.submit(probe.replay, company, **({"dlq_ids": ids} if is_named else {}))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+        probe.within(2, lambda: answer.done() or bool(probe.value(waits, "%dead_letter_queue%")))
+        operator.commit()
+        answer.result(10)
+        return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
 
 
 @service(

@@ -6,7 +6,11 @@ with contract(name) as (
          ('public.dead_letter_queue'), ('public.agent_tasks'), ('public.agent_controls')
 ), guarded as (
   select c.oid, contract.name as name, n.nspname::text as schema, c.relname::text as relation,
-         greatest(c.reltuples::bigint, coalesce(pg_stat_get_live_tuples(c.oid), 0)) as estimate
+         greatest(
+           c.reltuples::bigint, pg_stat_get_live_tuples(c.oid),
+           -- the rows of a partitioned table are counted where they are
+           (select sum(greatest(p.reltuples::bigint, pg_stat_get_live_tuples(p.oid)))::bigint
+            from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid where t.isleaf)) as estimate
   from contract
   join pg_class c on c.oid = to_regclass(contract.name)
   join pg_namespace n on n.oid = c.relnamespace

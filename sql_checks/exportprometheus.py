@@ -13,6 +13,7 @@ from sql_checks.rulejudge import FUTURE_S
 from sql_checks.ruleproof import FLEET
 
 NO_DATA_MINUTES = 15
+TARGET_GONE = "replaygate-target-gone"
 SCENARIOS = ("on the limit", "beyond the limit", "too few samples")
 
 
@@ -22,7 +23,9 @@ def metric(rule: AlertRule, column: str) -> str:
 
 
 def rules_yaml(rules: Sequence[AlertRule]) -> str:
-    """The rule file: an alert for each limit, `no data` for each rule, a dead man's switch that always fires."""
+    """The rule file: an alert for each limit, `no data` for each rule, one for targets of which fewer are there than
+    within the last day, a dead man's switch that always fires.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for rule in rules:
         groups.setdefault(rule.group, []).extend([*_alerts(rule), _no_data(rule)])
@@ -32,7 +35,8 @@ def rules_yaml(rules: Sequence[AlertRule]) -> str:
             "expr": "vector(1)",
             "labels": {"severity": "none"},
             "annotations": {"summary": "Always fires. When it stops, alerting itself is broken."},
-        }
+        },
+        _target_gone(rules[0]),
     ]
     return _dump({"groups": [{"name": name, "rules": alerts} for name, alerts in groups.items()]})
 
@@ -80,6 +84,18 @@ def _no_data(rule: AlertRule) -> dict[str, Any]:
     }
 
 
+def _target_gone(rule: AlertRule) -> dict[str, Any]:
+    """`absent` says nothing of one of several targets; a rule stands for all, whose series a target shows together."""
+    there = f"count by (job) ({_samples(rule)})"
+    return {
+        "alert": TARGET_GONE,
+        "expr": f"max_over_time({there}[1d:1m]) > {there}",
+        "for": f"{NO_DATA_MINUTES}m",
+        "labels": {"severity": "investigate"},
+        "annotations": {"summary": "Fewer targets show the figures of the rules than within the last day."},
+    }
+
+
 def _samples(rule: AlertRule, sign: str = "=") -> str:
     """The series of the fleet; with `!=` those of the tenants."""
     return f'{metric(rule, "samples")}{{subject{sign}"{FLEET}"}}'
@@ -121,6 +137,7 @@ def unit_tests_yaml(rules: Sequence[AlertRule], rules_file: str) -> str:
     most = max(len(rule.limits) for rule in rules)
     tests = [_test(scenario, n, [r for r in rules if len(r.limits) > n]) for n in range(most) for scenario in SCENARIOS]
     tests += [_no_data_test(subject, number, rules) for subject in (FLEET, "a tenant") for number in ("0", "NaN", "_")]
+    tests += [_target_test(rules[0], ends) for ends in ("1x60", "1x20 stale")]
     return _dump({"rule_files": [rules_file], "evaluation_interval": "1m", "tests": tests})
 
 
@@ -173,6 +190,23 @@ def _no_data_test(subject: str, number: str, rules: Sequence[AlertRule]) -> dict
         "interval": "1m",
         "input_series": series,
         "alert_rule_test": alerts,
+    }
+
+
+def _target_test(rule: AlertRule, ends: str) -> dict[str, Any]:
+    """Two targets: one goes on, and the other ends so."""
+    alert, series = _target_gone(rule), _samples(rule).removesuffix("}")
+    gone = {"exp_labels": {**alert["labels"], "job": "db"}, "exp_annotations": alert["annotations"]}
+    return {
+        "name": f"two targets, one with {ends}",
+        "interval": "1m",
+        "input_series": [
+            {"series": f'{series}, job="db", instance="{name}"}}', "values": values}
+            for name, values in (("a", "1x60"), ("b", ends))
+        ],
+        "alert_rule_test": [
+            {"eval_time": "50m", "alertname": TARGET_GONE, "exp_alerts": [gone] if "stale" in ends else []}
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import SCRIPTED
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
+from gates.evidence import Severity
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
@@ -144,7 +145,7 @@ def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     scene.seen.control("the other tenant's events were delivered")
 
 
-@drill("drill/outbox/slow-event-holds-nobody", covers=("K11",))
+@drill("drill/outbox/slow-event-holds-nobody", covers=("K11",), severity=Severity.WARN)
 def test_slow_event_holds_nobody(scene: Scene) -> None:
     """An agent that takes seconds for one event holds up no event of another key or tenant.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.tenant_data import PLAIN_TYPE
-from drills.workbench.waiting import Waiting
+from drills.workbench.waiting import DUE_S, Waiting
 from gates.deployment.client import HttpDoor
 from gates.deployment.connection import Answering
 from gates.deployment.dialect.current import current
@@ -166,10 +166,21 @@ class Scene(Waiting):
         answer = self.http.send(Request("GET", "/version"))
         self.seen.require(answer.json().get("drill_agent") is True, "/version does not claim drill_agent")
 
-    def passes_by(self, company: str, rounds: int = 3) -> None:
-        """Show that time enough has passed: events of keys of their own, one after the other, had their effects."""
+    def passes_by(self, company: str, rounds: int = 3, *, claims: bool = False) -> None:
+        """Show that time enough has passed: events of keys of their own, one after the other, had their effects.
+        `claims`: another relay has rows of the tenant. Where that is all of a tenant that relays take at once, events
+        of another tenant will do.
+        """
+        passing, event = company, ""
+
+        def came() -> bool:
+            return event in self.effects([event])
+
         for _ in range(rounds):
-            event = str(self.emit(company, key=str(uuid.uuid4()))["event_id"])
+            event = str(self.emit(passing, key=str(uuid.uuid4()))["event_id"])
+            if claims and passing == company and not self.until_true(came, within_s=DUE_S):
+                passing = self.company("beside")
+                event = str(self.emit(passing)["event_id"])
             self.delivered([event])
         self.seen.control(f"{rounds} events of other keys were delivered meanwhile")
 

@@ -177,7 +177,10 @@ class Waiting(TenantData):
         if pace.moved and not pace.passed_over:
             event = self.write_outbox(self.company("beside"))
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
-            slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
+            slow = (
+                f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow. If"
+                " they deliver one event at a time, let one drill run at once: `stages: {drill: {workers: 1}}`"
+            )
             self.seen.require(prompt, f"{missed}; {slow}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"

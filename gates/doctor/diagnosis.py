@@ -66,6 +66,8 @@ class Diagnosis:
     """The variable with the key of Supabase's gateway, with which was asked."""
     admin_role: tuple[str, str] = ("", "")
     """Where ADMIN_JWT has its role, as `names: token: role` says it, and which."""
+    is_shut: bool = False
+    """A door that was given showed nothing."""
 
     @property
     def tables(self) -> int:
@@ -97,12 +99,12 @@ class Diagnosis:
         )
 
     def is_complete(self, claims: Collection[str]) -> bool:
-        """Whether all of the claimed areas that can be seen is there, by its own name or as gate.yaml says, and no
-        defect is worth mending.
+        """Whether every door that was given showed something, all of the claimed areas that can be seen is there, by
+        its own name or as gate.yaml says, and no defect is worth mending.
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and mended and all(o.is_settled and not o.closed for o in seen)
+        return bool(seen) and not self.is_shut and mended and all(o.is_settled and not o.closed for o in seen)
 
 
 def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
@@ -160,6 +162,7 @@ def judge(
         http,
         (*_remarks(view, surface), *_unjudged(libraries), *_copies(comparison)),
         bool((view and not view.unreached) or (surface and not surface.unreached)),
+        is_shut=bool((view and view.unreached) or (surface and surface.unreached)),
     )
 
 

@@ -25,6 +25,7 @@ PLACE = re.compile(r"(?P<file>[^\n:]{1,500}):(?P<line>[0-9]{1,9}):(?P<col>[0-9]{
 """How an error names the line of a file that must be corrected."""
 STEP = "whether its change was made is not known: see `gate flags` and the audit rows"
 LEFT = {
+    "serve": "rollout controllers get no answer until it runs again",
     "watch": "its rounds are in the history",
     "rehearse": "its server is gone, and nothing was decided",
     **dict.fromkeys(("promote", "resume", "flags", "rollback", "emergency", "budget"), STEP),

@@ -318,6 +318,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._send(self.server.desk.get(self.path, self.headers.get("Authorization", "")))
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_POST(self) -> None:
         length = foreign.count(self.headers.get("Content-Length", ""))
         if length > MOST_BODY or self.headers.get("Transfer-Encoding"):
@@ -345,7 +348,8 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  -- its name in the standard library
         """Nothing is logged: a request may hold anything."""

@@ -204,6 +204,17 @@ def test_what_a_worker_holds_for_ever_fails(scene: Scene) -> None:
         scene.delivered(events)
 
 
+def test_what_waits_for_a_slow_event_is_unknown(scene: Scene) -> None:
+    """A worker that delivers one event at a time is at one that another drill wants to be slow."""
+    events = write(scene.db, scene.tenants.create(), 1)
+    slow = write(scene.db, stranger(scene), 1)
+    at_work = """update public.event_outbox set claimed_until = now() + interval '15 s',
+        payload = '{"drill": {"delay_ms": 5000}}' where event_id = %s"""
+    execute(scene.db, at_work, slow[0])
+    with pytest.raises(Unmet, match="one event at a time"):
+        scene.delivered(events)
+
+
 def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """It came just after the last look, while another tenant's event was asked for."""
     events = write(scene.db, scene.tenants.create(), 1)

@@ -23,3 +23,23 @@ def test_an_emptied_table_is_no_blindness(role: str, blind: bool, planted: Plant
         planted.planted.execute(statement.encode())
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples
     assert (sample.value != 0) is blind, sample.witness
+
+
+PARTED = (
+    "analyze public.agent_tasks",
+    "alter table public.agent_tasks alter id drop identity",
+    "alter table public.agent_tasks rename to agent_tasks_0",
+    "create table public.agent_tasks (like public.agent_tasks_0 including defaults) partition by list (company_id)",
+    "alter table public.agent_tasks attach partition public.agent_tasks_0 default",
+    "alter table public.agent_tasks enable row level security",
+)
+
+
+def test_a_partitioned_table_has_the_rows_of_its_partitions(planted: PlantedSession) -> None:
+    """A login that row security hides them from is told so, though the parent's own statistics say nothing."""
+    assert planted.planted is not None
+    for statement in (*PARTED, *BEGUN[:-1], "set local role stranger"):
+        planted.planted.execute(statement.encode())
+    (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples
+    assert "agent_tasks" in str(sample.witness), sample
+    assert "agent_tasks" in planted.blindness

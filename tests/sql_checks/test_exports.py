@@ -30,7 +30,7 @@ def run(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedP
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)")
 def test_promtool_accepts_the_rules_and_their_tests(tmp_path: Path) -> None:
     """The exported rules are valid, quiet on each limit, firing beyond it, and quiet with too few samples. What is no
-    number, of the fleet or of a tenant, is no data.
+    number, of the fleet or of a tenant, is no data; of two targets one that ends is told.
     """
     made = run(sys.executable, "-m", "sql_checks", "export", "alerts", "prometheus", "--output", str(tmp_path))
     assert made.returncode == 0, made.stderr

@@ -24,7 +24,8 @@ from gates.stages.preflight.endpoints import TIMEOUT_S
 from gates.stages.preflight.looks import LookResult, spec, timed
 from gates.stages.preflight.memory import Memory
 
-ASKED_AT_MOST = 3
+ASKED_AT_MOST, AGAIN_S = 3, 1.0
+"""How often a target that is busy is asked, and how long after the time before."""
 ABSENT = (404, 405, 501)
 MOST_S = 30.0
 
@@ -48,6 +49,10 @@ MINTED = spec(
 )
 SPECS = (SIGNING, ADMIN, MINTED)
 NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "REPLAY_JWT_SECRET"}
+
+
+class StillBusyError(Exception):
+    """The target answered nothing else than that it is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +119,13 @@ def _look(
     show: Callable[[CredentialDoor], CredentialAnswer],
 ) -> LookResult:
     """Show the credential. A refusal is harm if this target took the same one before, or if we gave it that one."""
-    desk = _desk(target, door)
-    if isinstance(desk, LookResult):
-        return desk
-    shown, name = show(desk), NAMES[check.id]
+    try:
+        desk = _desk(target, door)
+        if isinstance(desk, LookResult):
+            return desk
+        shown, name = show(desk), NAMES[check.id]
+    except StillBusyError as error:
+        return LookResult(Outcome.UNKNOWN, str(error), None, "not refused")
     if shown.taken:
         if desk.guarded:
             memory.note(check.id, secret, target.release)
@@ -148,12 +156,18 @@ def _received(answer: Answer) -> int:
 
 
 def _asked(door: HttpDoor, request: Request) -> Answer:
-    """The answer; a target that is busy is asked again. Raise TimeoutError where it stays so."""
-    for _ in range(ASKED_AT_MOST):
+    """The answer; a target that is busy is asked again, later. Raise StillBusyError where it stays so."""
+    began = time.monotonic()
+    for again in range(ASKED_AT_MOST):
+        time.sleep(AGAIN_S if again else 0.0)
         answer = door.send(request)
         if answer.status not in BUSY:
             return answer
-    raise TimeoutError(f"{request.method} {request.path} answers {answer.status}: the target is busy")
+    raise StillBusyError(
+        f"{request.method} {request.path} answers {answer.status} to {ASKED_AT_MOST} of {ASKED_AT_MOST} calls over"
+        f" {time.monotonic() - began:.1f} s: it is down, or too busy. See who answers that, the service or what stands"
+        " before it, and read its log"
+    )
 
 
 def _clock(answer: Answer) -> int:

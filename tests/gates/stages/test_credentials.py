@@ -31,7 +31,7 @@ from gates.proof.servers import Asked, Reply, serve
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
-from gates.stages.preflight import endpoints
+from gates.stages.preflight import credentials, endpoints
 from gates.stages.preflight.credentials import CredentialDoor
 from gates.stages.preflight.memory import Memory
 
@@ -239,8 +239,11 @@ def test_a_service_that_validates_before_it_authenticates_does_not_hide_a_wrong_
 
 
 @pytest.mark.parametrize("status", [404, 405, 501, 503])
-def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path) -> None:
-    """Half a build is one cause: credentials can be shown nowhere."""
+def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a build is one cause: credentials can be shown nowhere. One that is busy is asked again, and its message
+    says how often, and for how long.
+    """
+    monkeypatch.setattr(credentials, "AGAIN_S", 0.01)
     service = Service()
 
     def half(asked: Asked) -> Reply:
@@ -253,7 +256,8 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path) -
         preflight.preflight(context)
     found = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
     assert [e.outcome for e in found] == [Outcome.UNKNOWN] * 3
-    assert all(f"/dlq-replay answers {status}" in e.message for e in found)
+    asked = " to 3 of 3 calls over 0." if status == 503 else ""
+    assert all(f"/dlq-replay answers {status}{asked}" in e.message for e in found)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +269,7 @@ def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
 ) -> None:
     """Overload is seen as harm; a refusal, before the load or after it, may be the gate's own fault."""
     monkeypatch.setattr(endpoints, "READY_PATIENCE_S", 0.3)  # it never is ready
+    monkeypatch.setattr(credentials, "AGAIN_S", 0.01)
     status = before
 
     def busy(asked: Asked) -> Reply:

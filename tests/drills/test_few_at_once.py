@@ -1,0 +1,50 @@
+"""The drills pass on workers that take few events at once: the contract promises no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from faults.altered import altered_worker
+from gates.evidence import Outcome
+from gates.stack.plan import StackOptions
+from gates.stack.stack import reference_stack
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+from tests.drills.examination import examine
+
+CLAIMED_BY_OTHERS = (
+    "drill/outbox/claimed-by-another",
+    "drill/outbox/follower-of-a-claimed-row",
+    "drill/outbox/replay-waits-for-its-key",
+    "drill/dlq/event-still-in-the-outbox",
+)
+IN_FLIGHT = """(SELECT count(*) FROM public.event_outbox f WHERE f.company_id = {} AND f.claimed_until > now()
+    AND f.processed_at IS NULL AND f.dead_at IS NULL)"""
+
+
+def one_of_a_tenant(settings: WorkerSettings) -> WorkerParts:
+    """A worker that takes an event of a tenant only while nothing of it is in flight, whoever has it."""
+    of_events = f"WHERE NOT a.is_item AND 0 = {IN_FLIGHT.format('a.company_id')}"
+    of_run = "(SELECT r.company_id FROM public.replay_runs r WHERE r.id = e.replay_run_id)"
+    of_items = f"WHERE 0 = {IN_FLIGHT.format(of_run)} AND e.replay_run_id BETWEEN r.id AND r.id"
+    parts = altered_worker(
+        settings,
+        ("claim_events", "WHERE NOT a.is_item", of_events),
+        ("claim_events", "LIMIT %(slots)s", "LIMIT least(%(slots)s, 1)"),
+        ("claim_items", "WHERE e.replay_run_id BETWEEN r.id AND r.id", of_items),
+        ("claim_items", "LIMIT %(slots)s", "LIMIT least(%(slots)s, 1)"),
+    )
+    return dataclasses.replace(parts, has_fast_path=False)
+
+
+def test_one_event_of_a_tenant_at_once(tmp_path: Path) -> None:
+    """What other relays have claimed may be all that a worker takes of a tenant."""
+    own = ("--parts", f"tests.drills.{Path(__file__).stem}:{one_of_a_tenant.__name__}")
+    with reference_stack(StackOptions(history=False, work_arguments=own), os.environ) as stack:
+        told = {"GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
+        found = examine({**stack.info.variables(), **told}, CLAIMED_BY_OTHERS, tmp_path)
+    assert set(found) == set(CLAIMED_BY_OTHERS)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong

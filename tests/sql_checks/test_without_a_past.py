@@ -1,0 +1,26 @@
+"""Deliveries of a release that is the first: there is nothing to compare them with."""
+
+from __future__ import annotations
+
+import pytest
+
+from sql_checks.rulerun import measure
+from tests.sql_checks.conftest import COMPANY, RULES, PlantedSession
+
+DELIVERED = """
+insert into public.event_outbox (company_id, event_type, payload, inserted_at, processed_at)
+select %s, 'x', '{}', now() - make_interval(mins => %s, secs => 1.4), now() - make_interval(mins => %s)
+from generate_series(1, 50)
+"""
+
+
+@pytest.mark.parametrize("times", [(1,), (1, 30)], ids=["no past", "a past"])
+def test_under_one_and_a_half_seconds_nothing_is_slower(times: tuple[int, ...], planted: PlantedSession) -> None:
+    """Without a past the ratio is one at most, so that a policy may set its limit under three."""
+    assert planted.planted is not None
+    planted.planted.execute("delete from public.event_outbox")
+    for minutes in times:
+        planted.planted.execute(DELIVERED, (COMPANY, minutes, minutes))
+    (sample,) = measure(RULES["performance-degradation"], planted.planted).samples
+    assert sample.value == 1
+    assert sample.samples == 50
