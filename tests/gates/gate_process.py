@@ -35,6 +35,8 @@ def gate(
         out, err = Path(folder) / "out", Path(folder) / "err"
         process = _CONTEXT.Process(target=_become, args=(words, cwd, clean, out, err, load_s))
         process.start()
+        # several threads may ask: a start looks at the ends of all children, and an exit code can be read once
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         process.join(MOST_S)
         code = process.exitcode
         if code is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -26,6 +27,7 @@ from gates.proof.programs import FinishedProgram
 from gates.proof.servers import Asked, Reply, serve
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Verdict
+from tests.gates.gate_process import gate
 
 AT_FIRST = HandState(True, "10", 1, 0, 6, 0, 0, 0, 0)
 STEPPED = replace(AT_FIRST, percent="50", promoted=1)
@@ -138,8 +140,15 @@ def test_kills_are_the_same_for_a_seed() -> None:
 
 @pytest.fixture(scope="module")
 def hand() -> Iterator[Hand]:
-    """The operator's hand, and copies of a database. The network breaks at some statements, in a proof at all."""
-    with bench(StackOptions(release="r1"), os.environ, TargetKind.STAGING) as made:
+    """The operator's hand, and copies of a database. The network breaks at some statements, in a proof at all. A gate
+    that is not killed is forked.
+    """
+
+    def run(self: Act, environ: Mapping[str, str], database_url: str, _timeout_s: float = 0.0) -> FinishedProgram:
+        done = gate(*self.words[3:], environ={**environ, "DATABASE_URL": database_url})
+        return FinishedProgram(done.returncode, done.stdout, done.stderr)
+
+    with mock.patch.object(Act, "run", run), bench(StackOptions(release="r1"), os.environ, TargetKind.STAGING) as made:
         yield Hand(Copies(made), programs.clean(os.environ, {}), every=8)
 
 

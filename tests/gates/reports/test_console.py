@@ -180,16 +180,19 @@ def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
         assert not silent.getvalue()
 
 
-@pytest.mark.parametrize("away", ["stdout", "stderr", "both", "closed", "full"])
 @pytest.mark.parametrize(
-    ("words", "outcome", "code"),
+    ("words", "outcome", "code", "away"),
     [
-        (("decide", "DIR"), Outcome.FAIL, 20),
-        (("decide", "DIR"), Outcome.UNKNOWN, 10),
-        (("report", "DIR"), Outcome.FAIL, 0),
-        (("decide", "NOWHERE"), Outcome.FAIL, 4),
-        (("--help",), Outcome.FAIL, 0),
-        (("fly",), Outcome.FAIL, 2),
+        (words, outcome, code, away)
+        for words, outcome, code, aways in (
+            (("decide", "DIR"), Outcome.FAIL, 20, ("stdout", "stderr", "both", "closed", "full")),
+            (("decide", "DIR"), Outcome.UNKNOWN, 10, ("both",)),
+            (("report", "DIR"), Outcome.FAIL, 0, ("both", "full")),
+            (("decide", "NOWHERE"), Outcome.FAIL, 4, ("stderr", "closed")),
+            (("--help",), Outcome.FAIL, 0, ("stdout", "closed", "full")),
+            (("fly",), Outcome.FAIL, 2, ("stderr", "closed")),
+        )
+        for away in aways
     ],
 )
 def test_whoever_stops_reading_changes_nothing(

@@ -20,7 +20,7 @@ from gates.stack.stack import Stack, reference_stack
 from tests.gates.stack.kill_traffic import Traffic, forget_limit, replay_request
 from tests.waiting import pause
 
-ROUNDS = 12
+ROUNDS = 6
 VICTIMS = ("service-0", "worker-0", "postgres")
 TENANTS, ITEMS = 60, 200
 STUCK_S = 30.0
@@ -107,7 +107,7 @@ def stack() -> Iterator[Stack]:
 
 
 def test_kill_rounds(stack: Stack) -> None:
-    """After twelve kills of service, worker and PostgreSQL in turn nothing is lost, doubled or stuck."""
+    """After six kills, of service, worker and PostgreSQL in turn, nothing is lost, doubled or stuck."""
     info = stack.info
     with session(info.database_url) as connection:
         companies = _tenants(connection, TENANTS, ITEMS, on=True)
