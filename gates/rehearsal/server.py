@@ -45,14 +45,17 @@ class Rehearsed:
         """The URL of who runs the migrations."""
         return self.server.url(database, OWNER, self.password)
 
-    def admin(self, database: str = DATABASE) -> str:
-        """The URL of a superuser; nothing foreign runs there."""
-        return self.server.url(database, ADMIN, self.password)
-
-    def run_as_admin(self, statements: str, database: str = DATABASE) -> None:
-        """SQL of the rehearsal's own. Raise psycopg.Error."""
-        with psycopg.connect(self.admin(database), autocommit=True) as connection:
+    def furnish(self, statements: str) -> None:
+        """What a superuser makes in the database, before anything foreign is in it. Raise psycopg.Error."""
+        with psycopg.connect(self.server.url(DATABASE, ADMIN, self.password), autocommit=True) as connection:
             connection.execute(statements.encode())
+
+    def _run_as_admin(self, statement: str) -> None:
+        """In the server's own database. In that of the migrations a superuser would run what they planted for him: an
+        operator that fits better than the server's, first in the path of every session.
+        """
+        with connect(self.server.url("postgres", ADMIN, self.password)) as connection:
+            connection.execute(statement.encode())
 
     def let_in(self) -> None:
         """Give back the login and the database to whoever runs the migrations, in case these locked themselves out."""
@@ -61,11 +64,11 @@ class Rehearsed:
             f"alter role {OWNER} with login password '{self.password}' {limits}",
             f"alter database {DATABASE} with allow_connections true connection limit -1",
         ):
-            self.run_as_admin(statement, "postgres")
+            self._run_as_admin(statement)
 
     def copy_database(self, name: str) -> None:
         """A copy of the database as it is now; nobody may be connected to it."""
-        self.run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}", "postgres")
+        self._run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -226,6 +227,38 @@ def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
         result = rehearsal(read_migrations(path), os.environ, version=version)
         assert [o.place.line for o in result.obstacles] == list(range(1, len(doors) + 1))
         assert not witness.exists()
+
+
+PLANTED = """
+create function public.planted(name, name) returns boolean language plpgsql as $$
+begin
+  if (select rolsuper from pg_catalog.pg_roles where rolname operator(pg_catalog.=) current_user) then
+    execute 'copy (select 1) to program ''touch WITNESS''';
+  end if;
+  return $1 operator(pg_catalog.=) $2;
+end $$;
+create function public.planted(text, text) returns boolean language sql as 'select public.planted($1::name, $2::name)';
+create function public.planted(text[], text) returns text[] language sql as
+  'select case when public.planted($2, $2) then pg_catalog.array_append($1, $2) end';
+create operator public.= (leftarg = text, rightarg = text, function = public.planted);
+create aggregate public.array_agg(text) (sfunc = public.planted, stype = text[]);
+alter database rehearsal set search_path = public, pg_catalog;
+create table public.made (at timestamptz);
+create index on public.made ((at::text));
+"""
+
+
+def test_no_superuser_runs_what_the_migrations_planted_for_him(tmp_path: Path) -> None:
+    """An operator and an aggregate that fit better than the server's, in the path of every session, get no program."""
+    witness = Path(tempfile.gettempdir()) / f"planted-{secrets.token_hex(8)}"  # where the server's account may write
+    path = tmp_path / "planted.sql"
+    path.write_text(PLANTED.replace("WITNESS", str(witness)), encoding="utf-8")
+    try:
+        result = rehearsal(read_migrations(path), os.environ)
+        assert not witness.exists()
+    finally:
+        witness.unlink(missing_ok=True)
+    assert [o.code for o in result.obstacles] == ["42P17"]
 
 
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
