@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -27,6 +28,8 @@ from gates.stack.spawner import Spawner
 
 OWNER, ADMIN, DATABASE = "postgres", "rehearsal_admin", "rehearsal"
 STATEMENT_LIMIT_S = 30
+ENDINGS = {"idle_in_transaction_session_timeout": 10, "idle_session_timeout": 14, "transaction_timeout": 17}
+"""What ends a session that has done no wrong, and the major version that has it first."""
 OF_FILES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 """Before PostgreSQL 16, whoever may make roles may give these to himself. They are removed from the server."""
 
@@ -44,6 +47,20 @@ class Rehearsed:
     def owner(self, database: str = DATABASE) -> str:
         """The URL of who runs the migrations."""
         return self.server.url(database, OWNER, self.password)
+
+    def session(self, database: str = DATABASE, *, path: str = "") -> psycopg.Connection[Any]:
+        """A session of who runs the migrations: no setting that they give him ends it, or has it tell text as bytes.
+        `path`: the search path, in place of theirs.
+        """
+        given = {name: "0" for name, since in ENDINGS.items() if self.version >= since}
+        given |= {"statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"} | ({"search_path": path} if path else {})
+        return psycopg.connect(
+            self.owner(database),
+            autocommit=True,
+            connect_timeout=5,
+            client_encoding="UTF8",
+            options=" ".join(f"-c {name}={value}" for name, value in given.items()),
+        )
 
     def furnish(self, statements: str) -> None:
         """What a superuser makes in the database, before anything foreign is in it. Raise psycopg.Error."""
@@ -136,7 +153,7 @@ def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
         admin.execute(f"create database {DATABASE} owner {OWNER} template template0")
         for name in roles:  # objects may be given to them
             admin.execute(sql.SQL("grant create on database rehearsal to {}").format(sql.Identifier(name)))
-        settings = {"temp_file_limit": "1GB", "statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"}
+        settings = {"temp_file_limit": "1GB"}
         if version >= 16:  # who makes a role may act as it, as a superuser may
             settings["createrole_self_grant"] = "set, inherit"
         for name, value in settings.items():

@@ -17,7 +17,6 @@ from gates.rehearsal.own_sql import OwnFile, read_queries
 from gates.rehearsal.server import Rehearsed, throw_away
 from gates.rehearsal.sources import SqlSource, read_migrations
 from gates.rehearsal.splitting import split
-from gates.stack.postgres import connect
 from tests.gates.rehearsal.rehearsed import MARK
 from tests.sources import ROOT
 
@@ -181,7 +180,7 @@ def server() -> Iterator[Rehearsed]:
     """A server with the reference's schema and one event, so that the checks above are broken."""
     with throw_away(os.environ, None) as made:
         perform(made, [split(s) for s in read_migrations(MIGRATIONS).sources], database="rehearsal")
-        with connect(made.owner()) as connection:
+        with made.session() as connection:
             connection.execute(
                 "insert into public.companies (name) values ('x');"
                 "insert into public.events (company_id, event_type, payload)"

@@ -261,6 +261,34 @@ def test_no_superuser_runs_what_the_migrations_planted_for_him(tmp_path: Path) -
     assert [o.code for o in result.obstacles] == ["42P17"]
 
 
+HINDRANCES = """
+create table public."tür" (a int);
+create function public.asks() returns void language plpgsql as $$ begin perform nope from "tür"; end $$;
+create function public.endless(oid, oid) returns boolean language plpgsql as $$ begin loop null; end loop; end $$;
+create operator public.= (leftarg = oid, rightarg = oid, function = public.endless);
+alter role postgres set client_encoding = 'SQL_ASCII';
+alter role postgres set idle_session_timeout = 1;
+alter database rehearsal set search_path = public, pg_catalog;
+set statement_timeout = 0; set search_path = public, pg_catalog;
+create table public.last (a int);
+"""
+
+
+def test_no_setting_of_the_migrations_ends_or_hangs_the_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that end at once, names as bytes and an endless operator in the look at the catalogue: it is judged all
+    the same, within the limits of a statement.
+    """
+    monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
+    monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 2)
+    path = tmp_path / "hindrances.sql"
+    path.write_text(HINDRANCES, encoding="utf-8")
+    result = rehearsal(read_migrations(path), os.environ)
+    assert result.obstacles == ()
+    assert [o.code for o in result.bodies] == ["42703"]
+
+
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
