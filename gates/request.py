@@ -86,4 +86,5 @@ class RunRequest:
             flagless=policy.scope.is_queue,
             claims=tuple(claims),
             since=seen.at if seen else "",
+            good_for_min=policy.max_age_minutes,
         )

@@ -20,6 +20,7 @@ from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer, forged_signature, replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity
+from gates.text.foreign import count
 
 drill = partial(check, needs=SQL, after=SIGNED, severity=Severity.WARN)
 
@@ -223,7 +224,7 @@ def test_burst_is_counted(scene: Scene) -> None:
 def _counted(scene: Scene, company: str) -> int:
     """How many refusals by the limit are on record."""
     found = [r["metadata"] for r in _refusals(scene, company, "rate_limited")]
-    return sum(int(m["count"]) for m in found if isinstance(m, dict) and str(m.get("count")).isdigit())
+    return sum(count(m.get("count")) for m in found if isinstance(m, dict))
 
 
 @drill("drill/audit/bad-requests-leave-no-row", covers=("I02",))

@@ -78,7 +78,7 @@ class Order:
     by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
     handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
     flagless: the policy claims a queue alone, and no flag; since: when what is acted upon was begun to be judged, by
-    the clock that audit rows have.
+    the clock that audit rows have; good_for_min: so long after that a step may still be taken, None for ever.
     """
 
     plan: RolloutPlan
@@ -94,6 +94,7 @@ class Order:
     flagless: bool = False
     claims: tuple[str, ...] = ()
     since: str = ""
+    good_for_min: int | None = None
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:

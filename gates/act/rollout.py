@@ -31,13 +31,14 @@ POLL_S = 0.25
 @dataclass(frozen=True, slots=True)
 class AuditTrail:
     """What the audit rows tell about a flag: the percentage of its last step as it is written there (empty: there is
-    none), the seconds until it may take its next step, whichever release takes it, and whether it was rolled back
-    since it was judged.
+    none), the seconds until it may take its next step, whichever release takes it, whether it was rolled back since it
+    was judged, and whether that was too long ago.
     """
 
     told: str = ""
     baking_s: float | None = None
     rolled_back: bool = False
+    too_old: bool = False
 
 
 def act(
@@ -84,6 +85,9 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
         return stop("off", f"the flag {plan.flag} has no global row that this login sees")
     if trail.rolled_back:
         return stop("changed", f"the flag {plan.flag} was rolled back after it was judged: run the gate again")
+    if trail.too_old:
+        said = f"the release was judged more than {order.good_for_min} minutes ago, so {plan.flag} was left as it is"
+        return stop("refused", f"{said}: run the gate again")
     if not now.enabled:
         return stop("off", f"the flag {plan.flag} is off, and the gate never switches on what it did not see on")
     if (now.enabled, now.percent) != (seen.enabled, seen.percent):
@@ -305,6 +309,12 @@ def _said(step: Action, order: Order) -> Action:
 
 def _trail(connection: Connection, order: Order) -> AuditTrail:
     values = {"flag": order.plan.flag, "bake_s": order.plan.bake_minutes * 60, "since": order.since or None}
+    values["good_for_min"] = order.good_for_min
     row = rows(connection, "flag_trail", values)[0]
     left = row["baking_s"]
-    return AuditTrail(str(row["told"] or ""), None if left is None else float(str(left)), row["rolled_back"] is True)
+    return AuditTrail(
+        str(row["told"] or ""),
+        None if left is None else float(str(left)),
+        row["rolled_back"] is True,
+        row["too_old"] is True,
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from gates.text.foreign import text
+from gates.text.foreign import count, text
 
 METHODS = ("get", "post", "put", "patch", "delete")
 MOST_OPERATIONS = 500
@@ -130,13 +130,13 @@ class _Reader:
             path,
             body,
             answer,
-            {int(k): codes for k, r in responses.items() if k.isdecimal() and (codes := tuple(self.codes(r)))},
+            {n: codes for k, r in responses.items() if (n := count(k)) and (codes := tuple(self.codes(r)))},
             tuple(dict.fromkeys(text(h, 100) for h in headers)),
             bool(security),
             {n: held for n in answer if (held := self.held(answered, n.rpartition(".")[2]))},
             self.errors_of(responses.get("400", responses.get("422", {}))),
             envelope,
-            tuple(int(k) for k in responses if k.isdecimal() and k.startswith("2")),
+            tuple(n for k in responses if (n := count(k)) and k.startswith("2")),
             self.bounds(self.content(self.followed(given.get("requestBody"))), parameters),
             dict(self.notes(parameters, responses, security)),
         )

@@ -135,7 +135,7 @@ def conninfo(text: str) -> str:
     except (psycopg.Error, UnicodeError, ValueError):
         raise Unfit(allowed) from None  # the parser's own words may hold a part of the password
     ports = str(parts.get("port") or "").split(",")
-    if any(p and not (p.isdecimal() and 1 <= int(p) <= 65_535) for p in ports):
+    if any(p and not (re.fullmatch("[0-9]{1,5}", p) and 1 <= int(p) <= 65_535) for p in ports):
         raise Unfit(f"{allowed}; with a port from 1 to 65535")
     return text
 

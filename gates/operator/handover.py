@@ -53,6 +53,7 @@ def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | 
         verdict=str(run["run_id"]),
         claims=found.recorded.verdict.areas_seen,
         since=seen.at or found.recorded.verdict.started_at,
+        good_for_min=judged.max_age_minutes,
     )
 
 

@@ -62,7 +62,7 @@ class BodyCheck:
         if span is None or (statement.verb == "do" and _LOOKS_FIRST.search(statement.text.lower())):
             return ()
         source = statement.text[slice(*span)]
-        row = self.connection.execute(CATALOGUE, (source,)).fetchone() if statement.verb == "create" else None
+        row = self._found(source) if statement.verb == "create" else None
         if row is None and statement.verb == "create":
             return ()  # it was dropped since
         tables, settings, names, function, types = row or ([], [], [], "", [])
@@ -75,6 +75,12 @@ class BodyCheck:
                 if failure is not None:
                     failures.setdefault(failure.offset, failure)
         return tuple(failures.values())
+
+    def _found(self, source: str) -> Any:
+        """What the catalogue has of the function with that body: a name without a schema is the server's own here."""
+        with self.connection.transaction(force_rollback=True):
+            self.connection.execute("set local search_path = pg_catalog, pg_temp")
+            return self.connection.execute(CATALOGUE, (source,)).fetchone()
 
     def _one(self, look: _Look, query: BodyQuery) -> Failure | None:
         """The first mistake in a query: as it stands, and where that depends on a record, with NULL in its place."""

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -32,6 +33,8 @@ from gates.reports.console import Console
 from gates.text.inert import Terminal
 
 AGAIN = "rehearsal_again"
+OF_SERVER = "pg_catalog,pg_temp"
+"""The path in which a name without a schema is the server's own."""
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -136,14 +139,14 @@ def _nothing(migrations: Migrations, files: Sequence[Sequence[SqlStatement]]) ->
 
 def _furnish(server: Rehearsed, sql: str) -> None:
     try:
-        server.run_as_admin(sql)
+        server.furnish(sql)
     except psycopg.Error as error:
         raise CannotWork(f"the preset does not fit PostgreSQL {server.version}: {error}. Give --preset none") from error
 
 
 def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
     """The mistakes in blocks, and in bodies of functions that the migrations left behind."""
-    with psycopg.connect(server.owner(), autocommit=True) as connection:
+    with server.session() as connection:
         check = BodyCheck(connection)
         failures = [f for s in functions_of(done.ran) for f in check.failures(s, AT_THE_END)]
     return (*explain(done.blocks, around), *explain(failures, around))
@@ -167,7 +170,7 @@ def _volatile(server: Rehearsed, done: Performance) -> frozenset[str]:
     words = {w for f in done.failures if f.code == "42P17" for w in f.statement.plain}
     if not words:
         return frozenset()
-    with psycopg.connect(server.admin()) as connection:
+    with server.session(path=OF_SERVER) as connection:
         rows = connection.execute(
             "select distinct proname from pg_catalog.pg_proc where provolatile <> 'i' and proname = any(%s)",
             (list(words),),
@@ -183,11 +186,12 @@ def _built_in(server: Rehearsed) -> dict[str, list[str]]:
         "select proname::text, array_agg(pg_catalog.pg_get_function_identity_arguments(oid)) from pg_catalog.pg_proc "
         "where pronamespace = 'pg_catalog'::regnamespace group by proname"
     )
-    with psycopg.connect(server.admin()) as connection:
-        return dict(connection.execute(query.encode()).fetchall())
+    with server.session(path=OF_SERVER) as connection:
+        rows: Any = connection.execute(query.encode()).fetchall()
+    return dict(rows)
 
 
 def _stubs_in_use(server: Rehearsed) -> tuple[str, ...]:
-    with psycopg.connect(server.admin()) as connection:
+    with server.session(path=OF_SERVER) as connection:
         rows = connection.execute("select extname from pg_catalog.pg_extension where extversion = 'stub' order by 1")
         return tuple(f"extension {name}" for (name,) in rows)

@@ -105,10 +105,10 @@ def perform(
 def log_in(server: Rehearsed, database: str) -> psycopg.Connection[Any]:
     """A session of who runs the migrations, also where these took its login away."""
     try:
-        return psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5)
+        return server.session(database)
     except psycopg.OperationalError:
         server.let_in()
-        return psycopg.connect(server.owner(database), autocommit=True, connect_timeout=5)
+        return server.session(database)
 
 
 @dataclass
@@ -170,7 +170,7 @@ class _FileRun:
         in_transaction = self.connection.info.transaction_status
         keeps = statement.verb in KEEPS_SCHEMA and not undone
         if self.history and not keeps and in_transaction != TransactionStatus.INERROR:
-            with suppress(psycopg.Error):
+            with suppress(psycopg.Error), StatementLimit(self.server, self.connection):  # it runs what they planted
                 known = len(self.done.history.events)
                 self.done.history.look(self.connection, statement, number)
                 made = [e.entry.name for e in self.done.history.events[known:] if e.entry.kind == "role"]

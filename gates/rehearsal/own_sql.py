@@ -112,7 +112,7 @@ def prepare(
     made = []
     for path in paths:
         queries = read_queries(path)
-        with psycopg.connect(server.owner(database), autocommit=True) as connection:
+        with server.session(database) as connection:
             raising = _raising(connection)
             parts = [_Preparation(server, connection, query).run() for query in queries]
         statements = [s for p in parts for s in p.statements]

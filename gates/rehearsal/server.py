@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -27,6 +28,8 @@ from gates.stack.spawner import Spawner
 
 OWNER, ADMIN, DATABASE = "postgres", "rehearsal_admin", "rehearsal"
 STATEMENT_LIMIT_S = 30
+ENDINGS = {"idle_in_transaction_session_timeout": 10, "idle_session_timeout": 14, "transaction_timeout": 17}
+"""What ends a session that has done no wrong, and the major version that has it first."""
 OF_FILES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
 """Before PostgreSQL 16, whoever may make roles may give these to himself. They are removed from the server."""
 
@@ -45,14 +48,31 @@ class Rehearsed:
         """The URL of who runs the migrations."""
         return self.server.url(database, OWNER, self.password)
 
-    def admin(self, database: str = DATABASE) -> str:
-        """The URL of a superuser; nothing foreign runs there."""
-        return self.server.url(database, ADMIN, self.password)
+    def session(self, database: str = DATABASE, *, path: str = "") -> psycopg.Connection[Any]:
+        """A session of who runs the migrations: no setting that they give him ends it, or has it tell text as bytes.
+        `path`: the search path, in place of theirs.
+        """
+        given = {name: "0" for name, since in ENDINGS.items() if self.version >= since}
+        given |= {"statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"} | ({"search_path": path} if path else {})
+        return psycopg.connect(
+            self.owner(database),
+            autocommit=True,
+            connect_timeout=5,
+            client_encoding="UTF8",
+            options=" ".join(f"-c {name}={value}" for name, value in given.items()),
+        )
 
-    def run_as_admin(self, statements: str, database: str = DATABASE) -> None:
-        """SQL of the rehearsal's own. Raise psycopg.Error."""
-        with psycopg.connect(self.admin(database), autocommit=True) as connection:
+    def furnish(self, statements: str) -> None:
+        """What a superuser makes in the database, before anything foreign is in it. Raise psycopg.Error."""
+        with psycopg.connect(self.server.url(DATABASE, ADMIN, self.password), autocommit=True) as connection:
             connection.execute(statements.encode())
+
+    def _run_as_admin(self, statement: str) -> None:
+        """In the server's own database. In that of the migrations a superuser would run what they planted for him: an
+        operator that fits better than the server's, first in the path of every session.
+        """
+        with connect(self.server.url("postgres", ADMIN, self.password)) as connection:
+            connection.execute(statement.encode())
 
     def let_in(self) -> None:
         """Give back the login and the database to whoever runs the migrations, in case these locked themselves out."""
@@ -61,11 +81,11 @@ class Rehearsed:
             f"alter role {OWNER} with login password '{self.password}' {limits}",
             f"alter database {DATABASE} with allow_connections true connection limit -1",
         ):
-            self.run_as_admin(statement, "postgres")
+            self._run_as_admin(statement)
 
     def copy_database(self, name: str) -> None:
         """A copy of the database as it is now; nobody may be connected to it."""
-        self.run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}", "postgres")
+        self._run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}")
 
 
 @contextmanager
@@ -133,7 +153,7 @@ def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
         admin.execute(f"create database {DATABASE} owner {OWNER} template template0")
         for name in roles:  # objects may be given to them
             admin.execute(sql.SQL("grant create on database rehearsal to {}").format(sql.Identifier(name)))
-        settings = {"temp_file_limit": "1GB", "statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"}
+        settings = {"temp_file_limit": "1GB"}
         if version >= 16:  # who makes a role may act as it, as a superuser may
             settings["createrole_self_grant"] = "set, inherit"
         for name, value in settings.items():

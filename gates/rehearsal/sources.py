@@ -106,7 +106,9 @@ def _planned(folder: Path) -> list[Path]:
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts 2 before 10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name.lower()) if part]
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name.lower()) if part
+    ]
 
 
 def _elsewhere(where: Path) -> str:

@@ -130,14 +130,17 @@ def _shown(done: FinishedRound | None, options: argparse.Namespace, made: Watch,
         return DOUBTFUL
     view = _view(made)
     if options.output is not None:
-        _write(view, options.output)
+        try:
+            _write(view, options.output)
+        except ConfigError as error:  # the round stands, and so does its exit code
+            console.warn(str(error))
     if options.json:
         console.result(Terminal.document(to_json(view, done.round, done.health, done.slack_error)))
     else:
         console.result(round_text(done.round, done.health, nearing(view.trends())))
         if view.odd:
             console.say(view.odd)
-    return EXIT_CODES[done.round.state]
+    return done.round.exit_code
 
 
 def _reported(options: argparse.Namespace, made: Watch, console: Console) -> int:

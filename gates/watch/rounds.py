@@ -16,7 +16,7 @@ from typing import Any
 from gates.decision.assessment import number
 from gates.evidence import Evidence, JsonValue, Outcome, moment, typed
 from gates.text.characters import one_line
-from gates.verdict import Effect, Finding
+from gates.verdict import NOT_ROLLED_BACK, SETTLED, Effect, Finding
 
 FORMAT = 1
 MOST_MESSAGE = 300
@@ -181,6 +181,12 @@ class Round:
     @property
     def started(self) -> dt.datetime:
         return dt.datetime.fromisoformat(self.at)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the state, or 21: a rollback that could not be carried out."""
+        failed = self.action and self.action.get("result") not in SETTLED
+        return NOT_ROLLED_BACK if failed else EXIT_CODES[self.state]
 
     @property
     def saw_something(self) -> bool:

@@ -22,14 +22,15 @@ from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrubbing
 from gates.deployment.target import Target
-from gates.errors import CannotWork
+from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import CheckSpec, Evidence, TargetKind, stamp
 from gates.evidence_file import read_log
 from gates.past_decisions import PastDecision
 from gates.reports import webhook
+from gates.reports.terminal import action_text
 from gates.stages import passed
 from gates.stages.context import Context, Progress, StageReport, silent
-from gates.verdict import Action, Decision, Verdict
+from gates.verdict import NOT_ROLLED_BACK, SETTLED, Action, Decision, Verdict
 from gates.watch import history, look
 from gates.watch.history import History, Notified
 from gates.watch.incidents import Patience, WatcherHealth, acted, fold, harmful, health_of
@@ -109,7 +110,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         error = _kept(watch, made)
         slack_error = _tell(watch, past, made)
         if error:
-            raise error
+            raise NotRolledBack(f"{made.changes[-1].message}; {error}") if made.exit_code == NOT_ROLLED_BACK else error
         return FinishedRound(made, past, alive, slack_error, looked.stages)
 
 
@@ -134,7 +135,7 @@ def rounds(
             if done is None:
                 watch.warn("another watcher is in the middle of a round on this history; this one looked at nothing")
             each(done)
-        except CannotWork as error:
+        except (CannotWork, NotRolledBack) as error:
             watch.warn(f"this round could not be made: {error}")
         made += 1
         if most and made >= most:
@@ -279,7 +280,9 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         past_decisions.remember(folder, told)
     except OSError as error:
         watch.warn(f"the history of the target could not be told: {error}. See to --state")
-    settled = action.result in {"done", "nothing_to_do"}
+    settled = action.result in SETTLED
+    if not settled:  # at once and whole: the round may find no room where it is kept and shown
+        watch.warn(action_text(action))
     kind = "rolled back" if settled else "not rolled back"
     again = past.last is not None and past.last.action.get("result") == action.result  # that is no news
     message = "; ".join(filter(None, (action.headline, action.message or action.result, reason, action.by_hand)))

@@ -148,7 +148,7 @@ def to_json(
     state = made.state if made else view.state
     data: dict[str, JsonValue] = {
         "state": state,
-        "exit_code": EXIT_CODES[state],
+        "exit_code": made.exit_code if made else EXIT_CODES[state],
         "reason": made.reason if made else view.reason,
         "now": view.now.isoformat(timespec="seconds"),
         "round": last.number if last else None,

@@ -18,13 +18,15 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order, look_at
 from gates.act.rollback import roll_back
 from gates.act.rollout import act, promote
-from gates.decision.rules import RolloutPlan
+from gates.decision.policy_file import Settings
+from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica
+from gates.request import RunRequest
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from replay_service.migrate import migrate
 from tests.gates.gate_process import gate
@@ -219,3 +221,21 @@ def test_two_services_are_two_deployments() -> None:
     """Their places are in a file that is read elsewhere."""
     made = [identity(Target(TargetKind.PRODUCTION, database_url=f"service={name}")) for name in ("prod", "staging")]
     assert made[0] != made[1]
+
+
+def test_a_gate_that_stood_still_before_its_step_takes_none(migrated_url: str, database: Database) -> None:
+    """A machine that slept, or a stopped process, between verdict and act: nobody knows what runs now. The server's
+    clock tells, and harm is rolled back all the same.
+    """
+    seen = look_at(migrated_url, FLAG)
+    assert seen is not None
+    then = str(database.execute("select (now() - interval '61 minutes')::text as at").fetchall()[0]["at"])
+    request, policy = RunRequest(Target(TargetKind.STAGING), Policy(), Settings(), Path()), Policy(max_age_minutes=60)
+    promoted = Verdict(Decision.PROMOTE, "all passed")
+    late = replace(request.order(policy, replace(seen, at=then), promoted), plan=ORDER.plan)
+    for wanted in (replace(late, dry_run=True), late):
+        action = act(promoted, wanted, migrated_url)
+        assert (action.kind, action.result, action.holds) == ("none", "refused", True)
+        assert "was judged more than 60 minutes ago" in action.message
+    assert look_at(migrated_url, FLAG) == seen
+    assert act(Verdict(Decision.ROLLBACK, "harm"), late, migrated_url).flag == "off"

@@ -226,10 +226,11 @@ def test_no_document_is_an_error(document: dict[str, Any]) -> None:
 
 
 def test_a_document_that_refers_to_itself_ends() -> None:
-    """A circle of references is followed a stated number of steps."""
+    """A circle of references is followed a stated number of steps; a status that no number holds is none."""
     circle = {"$ref": "#/components/schemas/A"}
     schema = {"properties": {"a": circle}, "allOf": [circle]}
-    post = {"requestBody": {"content": {"application/json": {"schema": circle}}}, "responses": {"200": circle}}
+    responses = {"200": circle, "2" * 5000: circle, "²": circle}
+    post = {"requestBody": {"content": {"application/json": {"schema": circle}}}, "responses": responses}
     document = {"openapi": "3.0.0", "paths": {"/dlq-replay": {"post": post}}, "components": {"schemas": {"A": schema}}}
     made = read_document("/openapi.json", document)
     assert made is not None

@@ -31,6 +31,7 @@ BAD = {
             "postgresql://u:planted@h:x/d",
             "postgresql://u:planted@h:70000/d",
             "host=h port=-1",
+            f"host=h port={'9' * 5000}",
             "nosuch=planted",
             "host=h password='planted''s'",
         ),

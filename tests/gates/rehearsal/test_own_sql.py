@@ -180,12 +180,14 @@ def server() -> Iterator[Rehearsed]:
     """A server with the reference's schema and one event, so that the checks above are broken."""
     with throw_away(os.environ, None) as made:
         perform(made, [split(s) for s in read_migrations(MIGRATIONS).sources], database="rehearsal")
-        made.run_as_admin(
-            "insert into public.companies (name) values ('x');"
-            "insert into public.events (company_id, event_type, payload) select id, 'x', '{}' from public.companies;"
-            "create function public.shout(n bigint) returns void language plpgsql as "
-            "'begin raise exception ''breach''; end'"
-        )
+        with made.session() as connection:
+            connection.execute(
+                "insert into public.companies (name) values ('x');"
+                "insert into public.events (company_id, event_type, payload)"
+                " select id, 'x', '{}' from public.companies;"
+                "create function public.shout(n bigint) returns void language plpgsql as "
+                "'begin raise exception ''breach''; end'"
+            )
         yield made
 
 
@@ -195,7 +197,7 @@ def test_psql_itself_ends_as_was_said(name: str, server: Rehearsed, tmp_path: Pa
     """The differential: on a broken database the real psql fails exactly where a breach is said to be seen."""
     path = tmp_path / name
     path.write_text(SEEN[name][0], encoding="utf-8")
-    words = ["psql", server.admin(), "-X", "-q", "-f", str(path)]
+    words = ["psql", server.owner(), "-X", "-q", "-f", str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode != 0) is SEEN[name][1], done.stderr
 

@@ -201,33 +201,6 @@ def test_another_version_of_the_server_has_the_same_platform() -> None:
     assert (result.obstacles, result.server_version) == ((), version)
 
 
-def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
-    """Programs, files, other servers, untrusted languages and more rights are refused, on every version."""
-    witness = tmp_path / "witness"
-    doors = [
-        "grant pg_execute_server_program to postgres",
-        f"copy (select 1) to program 'touch {witness}'",
-        f"copy (select 1) to '{witness}'",
-        f"do $$ begin execute 'copy (select 1) to program ''touch {witness}'''; end $$",
-        "select pg_read_file('/etc/passwd')",
-        "select lo_import('/etc/passwd')",
-        "create extension dblink",
-        "create extension file_fdw",
-        "alter system set archive_command = 'touch /tmp/x'",
-        "create function c() returns int language c as '/lib/x.so', 'y'",
-        "set role rehearsal_admin",
-        "alter role postgres superuser",
-        "update pg_catalog.pg_authid set rolsuper = true",
-        "create subscription s connection 'host=192.0.2.1' publication p",
-    ]
-    path = tmp_path / "doors.sql"
-    path.write_text(";\n".join(doors) + ";\n", encoding="utf-8")
-    for version in {None, *versions()}:
-        result = rehearsal(read_migrations(path), os.environ, version=version)
-        assert [o.place.line for o in result.obstacles] == list(range(1, len(doors) + 1))
-        assert not witness.exists()
-
-
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)

@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from gates import past_decisions
+from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import Outcome
-from gates.verdict import Decision
+from gates.verdict import NOT_ROLLED_BACK, Decision
+from gates.watch import story
 from gates.watch.incidents import Patience
 from gates.watch.story import Watch
 from tests.gates.watch.rounds import Suites, kinds, look
@@ -82,6 +84,30 @@ def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
         assert dones[-1].round.action["result"] == "done"
         assert "seen failing in 2 rounds in a row" in audited(url)[0]["reason"]
         assert ("rolled back", "grave") in kinds(dones[-1])
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_rollback_that_could_not_be_carried_out_is_told_at_once_and_whole(
+    flagged: tuple[Watch, str], suites: Suites, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement to run by hand, and exit code 21, also where the round finds no room on the disk."""
+    watched, url = flagged
+    said: list[str] = []
+    watched = dataclasses.replace(watched, patience=Patience(confirm=1), warn=said.append)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "create function public.refuse() returns trigger language plpgsql as 'begin raise exception ''no''; end';"
+            "create trigger refuse before update on public.feature_flags for each row execute function public.refuse()"
+        )
+    if kept:
+        assert look(watched, suites, grave=Outcome.FAIL).round.exit_code == NOT_ROLLED_BACK
+    else:
+        monkeypatch.setattr(story, "_kept", lambda *_: CannotWork("no room"))
+        with pytest.raises(NotRolledBack, match=r"THE FLAG IS STILL ON.*; no room"):
+            look(watched, suites, grave=Outcome.FAIL)
+    assert flag(url)
+    told = next(one for one in said if one.startswith("THE FLAG IS STILL ON"))
+    assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in told
 
 
 def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:

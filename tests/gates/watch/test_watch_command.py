@@ -120,6 +120,15 @@ def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:
     assert not [p for p in files if b"planted-pw" in p.read_bytes()]
 
 
+def test_a_round_stands_where_its_pages_find_no_place(tmp_path: Path) -> None:
+    """It is shown, and its exit code is that of what was seen, not of the disk."""
+    (tmp_path / "out" / "history.html").mkdir(parents=True)
+    words = ("watch", "--once", "--history", str(tmp_path / "h.ndjson"), "--output", str(tmp_path / "out"))
+    done = gate(*words, cwd=tmp_path, environ=NOWHERE)
+    assert (done.returncode, "Is a directory" in done.stderr) == (10, True)
+    assert done.stdout.startswith("DOUBTFUL")
+
+
 def test_the_long_running_watch_ends_on_a_signal(tmp_path: Path) -> None:
     """SIGTERM ends it with 143 and leaves a history of whole lines and no subprocess."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), **NOWHERE}
