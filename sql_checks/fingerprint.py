@@ -105,8 +105,9 @@ def read_migrations(connection: Connection) -> Objects:
     """Applied versions and checksums; empty where the deployment keeps its migrations elsewhere."""
     columns = execute(
         connection,
-        "select attname from pg_attribute where attrelid = to_regclass('public.schema_migrations')"
-        " and attname in ('version', 'checksum')",
+        "select a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid"
+        " join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = 'public' and c.relname = 'schema_migrations' and a.attname in ('version', 'checksum')",
     )
     return _named(execute(connection, sql(QUERIES / "migrations.sql"))) if len(columns) == 2 else {}
 

@@ -205,10 +205,14 @@ class Names:
     @property
     def spoken(self) -> tuple[tuple[str, str], ...]:
         """What people read of: a relation, a function, its columns of the tenant and of the key, a code, or a member
-        between backticks -> its real name, where that is another.
+        between backticks -> its real name, where that is another. `events` and `companies` are words of English, too:
+        between backticks or behind `public.` they are the tables.
         """
         http: Mapping[str, Any] = self.given.get("http", {})
-        found = {f"{public}{n}": self.real(n) for n in self.relations for public in ("public.", "") if self.real(n)}
+        real = {n: self.real(n) for n in self.relations if self.real(n) not in {"", f"public.{n}"}}
+        found = {f"public.{n}": theirs for n, theirs in real.items()}
+        found |= {n: theirs for n, theirs in real.items() if "_" in n}
+        found |= {f"`{n}`": f"`{theirs}`" for n, theirs in real.items() if "_" not in n}
         found |= {n: f"{f.schema}.{f.name}" for n, f in self.functions.items()}
         runs = self.relations.get("replay_runs")
         found |= {c: runs.column(c) for c in ("company_id", "idempotency_key") if runs and runs.name}

@@ -162,6 +162,7 @@ HTTP = Fields(
             "Series of the contract -> real series of /metrics; null: there is none.",
         ),
         "success": (MapOf(Scalar(), r"/.*", "a path of the contract"), "Path -> the status of its success, by prefix."),
+        "ids": (Choice(("number", "text")), "How ids that are numbers travel in JSON and in tokens (else number)."),
         "envelope": (DOTTED, "The member of an answer that holds what the contract has at the top."),
         "values": (MapOf(MapOf(WORD)), "Member -> contract value -> real value."),
         "codes": (MapOf(CODE), "Code -> real code, or [real code, status]."),

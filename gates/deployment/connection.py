@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from psycopg.sql import SQL, Composable, Composed
 
 from gates.deployment.dialect import current
 
+logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and is told as a finding
 T = TypeVar("T")
 Connection = psycopg.Connection[dict[str, object]]
 Statement = str | bytes | SQL | Composed

@@ -71,7 +71,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))
     if options.grants:
-        console.result(Terminal.document(grants(found.schema, found.comparison, options.grants)))
+        console.result(Terminal.document(grants(found.schema, found.comparison, options.grants, file.names)))
         return 0
     complete = _is_complete(found, file.scope)
     if options.json:

@@ -40,6 +40,8 @@ LOGIN_OF_ITS_OWN = (
     "service_role is the platform's and stays as it is: let the functions log in as a role of their own (noinherit, "
     "with rights and policies for what they do), and keep the service key out of what users call"
 )
+OFF_WHERE_MISSING = "security.signing_v2_required"
+"""A flag whose missing row is as good as one that is off: v1 signatures are the contract's own."""
 KEYS = {
     "replay_runs(idempotency_key, company_id)": (90, "The same replay runs twice when a caller sends it again."),
     "agent_tasks(event_id)": (82, "An event that is delivered twice has its effect twice."),
@@ -281,7 +283,7 @@ def _flags(
             )
         for one in comparison.objects:
             of_nothing = one.area == "budgets" and "replay_budgets" not in comparison.tables
-            if not claims(one.area) or of_nothing or one.name == rollout_flag:
+            if not claims(one.area) or of_nothing or one.name in {rollout_flag, OFF_WHERE_MISSING}:
                 continue
             if one.kind == "flag" and one.presence is Presence.ABSENT:
                 yield Defect(

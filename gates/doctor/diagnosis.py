@@ -62,12 +62,12 @@ class Diagnosis:
     http: HttpComparison | None
     remarks: tuple[str, ...]
     reached: bool
+    is_whole: bool = True
+    """Each door that was given answered."""
     key: str = ""
     """The variable with the key of Supabase's gateway, with which was asked."""
     admin_role: tuple[str, str] = ("", "")
     """Where ADMIN_JWT has its role, as `names: token: role` says it, and which."""
-    is_shut: bool = False
-    """A door that was given showed nothing."""
 
     @property
     def tables(self) -> int:
@@ -104,7 +104,7 @@ class Diagnosis:
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
-        return bool(seen) and not self.is_shut and mended and all(o.is_settled and not o.closed for o in seen)
+        return self.is_whole and bool(seen) and mended and all(o.is_settled and not o.closed for o in seen)
 
 
 def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
@@ -161,8 +161,8 @@ def judge(
         schema,
         http,
         (*_remarks(view, surface), *_unjudged(libraries), *_copies(comparison)),
-        bool((view and not view.unreached) or (surface and not surface.unreached)),
-        is_shut=bool((view and view.unreached) or (surface and surface.unreached)),
+        any(door is not None and not door.unreached for door in (view, surface)),
+        all(door is None or not door.unreached for door in (view, surface)),
     )
 
 

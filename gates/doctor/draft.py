@@ -37,6 +37,7 @@ ID_COLUMNS = {
 DRIFT = "schema"
 """The area that compares a deployment with a manifest."""
 UNDER_ALL = "; its part of the proof drill stays due, so nothing is promoted without it (docs/claims.md)"
+MOST_OWN = 8
 ARGUMENTS = ("key", "company")
 PLATFORM_HOLDS = (
     "# Supabase's defaults: no release made them, so they hold, and do not roll back. Mend them by the doctor's SQL,",
@@ -133,6 +134,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         yield from _roles(found)
         yield from _functions(found, home)
         mapped = [line for r in contract.relations.values() for line in table_lines(found, r.name, home)]
+        yield from _own_tables(found)
         if mapped:
             yield "  tables:"
             yield from mapped
@@ -172,6 +174,23 @@ def _members(found: FoundMembers, home: str) -> Lines:
     if also:
         said.append(f"also: {{{', '.join(f'{scalar(n)}: {scalar(v)}' for n, v in also.items())}}}")
     yield f"  members: {{{', '.join(said)}}}{comment(f'likely: {found.seen} policies or functions read it')}"
+
+
+def _own_tables(found: Diagnosis) -> Lines:
+    """Tables beside the contract's that refer to a tenant; which of them the service fills, no schema tells."""
+    known = {m.table.qualified for m in found.comparison.tables.values()}
+    companies = found.comparison.tables.get("companies")
+    if companies is None:
+        return
+    told = {
+        f"{t.schema}.{t.name}": c.name
+        for t in found.schema.tables
+        for c in t.columns.values()
+        if c.references == companies.table.qualified and t.qualified not in known
+    }
+    if told:
+        listed = ", ".join(f"{scalar(t)}: {scalar(c)}" for t, c in [*told.items()][:MOST_OWN])
+        yield f"  # own_tables: {{{listed}}}  # they refer to a tenant: say those that the service fills"
 
 
 def home_of(tables: Iterable[TableMatch]) -> str:

@@ -13,6 +13,7 @@ from gates.doctor.http_members import paired
 from gates.doctor.openapi import ApiOperation
 from gates.doctor.presets import KEY_HEADER
 from gates.doctor.said import EITHER
+from gates.doctor.sqltypes import id_type
 from gates.doctor.wordings import age_s, call_limits, differing, signature_form
 from gates.text import characters
 
@@ -40,6 +41,7 @@ def http_lines(found: Diagnosis) -> Lines:
     if listed not in {"", "errors"}:
         fields = [*(fields or ["    fields:"]), f"      errors: {scalar(listed)}{comment('likely: by the document')}"]
     yield from fields
+    yield from _text_ids(found)
     if found.http.values:
         yield "    values:"
     for member, values in found.http.values.items():
@@ -65,6 +67,15 @@ def _replay(http: HttpComparison | None) -> ApiOperation | None:
     """The document's operation of a replay."""
     one = http.endpoints.get(REPLAY) if http else None
     return one.operation if one else None
+
+
+def _text_ids(found: Diagnosis) -> Lines:
+    """That ids which are numbers in the database travel as text, where the document says so of the tenant's."""
+    match, operation = found.comparison.tables.get("companies"), _replay(found.http)
+    tenant = next((o.real or "company_id" for o in found.objects if o.name == f"{REPLAY} company_id"), "")
+    is_text = operation is not None and operation.body.get(tenant) == "string"
+    if match and "id" in match.columns and id_type(match.columns["id"].column.type) == "bigint" and is_text:
+        yield f"    ids: text{comment(f'likely: the document says that {tenant} is a string')}"
 
 
 def _signature_note(http: HttpComparison) -> str:

@@ -115,6 +115,13 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
             lines.append(f"        {column}: {{sql: {scalar(derived)}}}  # likely: the contract derives it so")
         elif match is None or "." in match.column.name:
             absent.append(column)
+        elif one.relation.columns[column] == "timestamptz" and bare(match.column.type) == "timestamp without time zone":
+            real = match.column.name
+            read, write = f"{quoted(real)} at time zone 'UTC'", "{} at time zone 'UTC'"
+            said = "perhaps: if it holds UTC; else the zone of its clock"
+            lines.append(
+                f"        {column}: {{is: {scalar(real)}, sql: {scalar(read)}, write: {scalar(write)}}}{comment(said)}"
+            )
         elif match.column.name != column and seen is not None:
             lines.append(f"        {column}: {scalar(match.column.name)}{guess(seen)}")
         elif seen is not None and seen.presence is Presence.DIFFERS:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from gates.contract.names import Names
 from gates.doctor.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
 from gates.doctor.compare import Comparison
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema import Schema
 from gates.text import characters
 
-LOGIN = "replay_gate"
+LOGIN, NO_NAMES = "replay_gate", Names()
 OWN_ROWS = ("companies", "event_outbox", "events", "dead_letter_queue", "replay_budgets", "replay_runs", "agent_tasks")
 """Tables in which the gate writes rows of its own tenants alone."""
 ANY_ROWS = ("feature_flags", "agent_controls", "edge_rate_limits")
@@ -35,16 +36,22 @@ class _Script:
     functions: list[FunctionMatch]
     roles: list[str]
     members: FoundMembers | None
+    own: list[tuple[str, str, str, bool]]
+    """Schema, name and column of the tenant of each of `own_tables`, and whether row-level security is on."""
 
 
-def grants(schema: Schema, found: Comparison, login: str = LOGIN) -> str:
-    """The script. Where no table of the contract was found there is nothing to grant, and it says so."""
+def grants(schema: Schema, found: Comparison, login: str = LOGIN, names: Names = NO_NAMES) -> str:
+    """The script. Where no table of the contract was found there is nothing to grant, and it says so. names: what
+    gate.yaml says.
+    """
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
     named = dict.fromkeys(found.roles[n].role.name for n in TENANT_ROLES if n in found.roles)
     roles = [name for name in named if name != login]
     claim = tenant_claim([*tables.values()], schema)
     members = None if claim.claim else tenant_members(tables, schema)
-    script = _Script(tables, [*found.functions.values()], roles, members)
+    secured = {(t.schema, t.name): t.secured for t in schema.tables}
+    own = [(*told, secured.get(told[:2], False)) for told in names.own_tables]
+    script = _Script(tables, [*found.functions.values()], roles, members, own)
     lines = [*_head(schema, login), *(_body(script, login) if tables else ["-- no table of the contract was found"])]
     return "\n".join(lines) + "\n"
 
@@ -66,7 +73,8 @@ def _body(script: _Script, login: str) -> Iterator[str]:
     me = _name(login)
     for role in script.roles:
         yield f"grant {_name(role)} to {me};"
-    schemas = sorted({m.table.schema for m in script.tables.values()} | {f.function.schema for f in script.functions})
+    named = {m.table.schema for m in script.tables.values()} | {o[0] for o in script.own}
+    schemas = sorted(named | {f.function.schema for f in script.functions})
     yield f"grant usage on schema {', '.join(map(_name, schemas))} to {me};"
     yield f"grant select on {', '.join(_tables(script, script.tables))} to {me};"
     for names, rights in ((OWN_ROWS + ANY_ROWS, "insert, update, delete"), (APPENDED, "insert")):
@@ -79,7 +87,19 @@ def _body(script: _Script, login: str) -> Iterator[str]:
         yield f"grant execute on function {_name(one.function.schema, one.function.name)}({kinds}) to {me};"
     yield from _policies(script, login)
     yield from _members(script, login)
+    yield from _own_tables(script, login)
     yield "commit;"
+
+
+def _own_tables(script: _Script, login: str) -> Iterator[str]:
+    """What the service writes for the gate's own tenants beside the contract's tables, and the gate takes away."""
+    me = _name(login)
+    for schema, name, column, secured in script.own:
+        table, rows = _name(schema, name), _own(script, _name(column))
+        yield f"grant select, delete on {table} to {me};"
+        if secured and rows:
+            yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {me} using ({rows});"
+            yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {me} using ({rows});"
 
 
 def _members(script: _Script, login: str) -> Iterator[str]:

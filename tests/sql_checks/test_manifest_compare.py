@@ -94,10 +94,14 @@ def test_the_login_of_the_gate_came_after_the_manifest(what: str, differs: bool)
     assert compare("roles", {}, {"replay_gate": what}, "another")
 
 
-def test_functions_are_read_without_a_right_on_their_schema(migrated_url: str) -> None:
-    """A login that may not use the schema of `auth.jwt()` still reads the fingerprint of functions."""
+def test_a_schema_is_read_without_a_right_on_others(migrated_url: str) -> None:
+    """A login that may not use the schema of `auth.jwt()`, nor `public`, still reads the fingerprint: a deployment that
+    lives in another schema may have taken those rights from everybody.
+    """
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         connection.execute("revoke usage on schema auth from public, replay_gate, authenticated")
+        connection.execute("drop table public.schema_migrations")
+        connection.execute("revoke usage on schema public from public, replay_gate, authenticated")
         connection.execute("set local role replay_gate")
         functions = read_schema(connection).kinds["functions"]
         connection.rollback()

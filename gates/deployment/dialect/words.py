@@ -89,6 +89,7 @@ class HttpWords:
         # a name that a drill made up, and that has a meaning here, becomes one that has none
         self._sent_members = {theirs: ours for ours, theirs in sent.items()} | sent
         self._values = {m: {r: c for c, r in v.items()} for m, v in given.get("values", {}).items()}
+        self._ids_are_text = given.get("ids") == "text"
         self._envelope = str(given.get("envelope", ""))
         self._code_member = str(given.get("code_member", "code"))
         self._success = sorted(given.get("success", {}).items(), key=lambda item: -len(item[0]))
@@ -189,19 +190,24 @@ class HttpWords:
         return folded(b"".join(out), self._inner)
 
     def _sent_id(self, member: str, token: bytes) -> bytes:
-        """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored."""
+        """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored. Where ids
+        travel as text (`ids: text`), nothing is mirrored.
+        """
         kind = KIND_OF_MEMBER.get(member, "")
         if kind in self._names.id_forms:
             text = text_of(token) if token[:1] == b'"' else ""
             return json.dumps(self._names.formed(kind, uuid.UUID(text))).encode() if _UUID.fullmatch(text) else token
         if not kind or self._names.id_type(kind) not in COUNTED:
             return token
+        text = text_of(token) if token[:1] == b'"' else ""
+        if _UUID.fullmatch(text):
+            text = stranger(text, self._names.id_type(kind))
+            token = b'"' + text.encode() + b'"'
+        if self._ids_are_text:
+            return token
         if token.isdigit():
             return b'"' + token + b'"'
-        text = text_of(token) if token[:1] == b'"' else ""
-        if re.fullmatch(r"[1-9][0-9]{0,18}", text):
-            return text.encode()
-        return stranger(text, self._names.id_type(kind)).encode() if _UUID.fullmatch(text) else token
+        return text.encode() if re.fullmatch(r"[1-9][0-9]{0,18}", text) else token
 
     def sign(self, secret: str, message: bytes, unix_seconds: int | None = None, path: str = "/dlq-replay") -> str:
         """The value of the signature's header, over the real bytes of a message: the body of a POST to this path, or
@@ -221,10 +227,10 @@ class HttpWords:
             return found
         company = found.pop("company_id")
         if self._names.id_type("company") in COUNTED and isinstance(company, str):
-            if company.isascii() and company.isdigit():
+            if _UUID.fullmatch(company):
+                company = stranger(company, self._names.id_type("company"))
+            if company.isascii() and company.isdigit() and not self._ids_are_text:
                 company = int(company)
-            elif _UUID.fullmatch(company):
-                company = int(stranger(company, self._names.id_type("company")))
         if "company" in self._names.id_forms and isinstance(company, str) and _UUID.fullmatch(company):
             company = self._names.formed("company", uuid.UUID(company))
         if self._names.members is not None:

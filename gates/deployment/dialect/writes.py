@@ -178,7 +178,8 @@ class _Writer:
         s, values = self._s, self._names.values.get(column)
         text = s.render(first, last).strip()
         if form := self._names.written.get(column):
-            return form.replace("{}", f"({text})::text")
+            kind = self._names.contract.columns[column]
+            return form.replace("{}", f"({text})::{kind if kind == 'timestamptz' else 'text'}")
         if not values or text.lower() in {"default", "null"}:
             return text
         if first == last and (given := s.string(first)) is not None:

@@ -232,10 +232,13 @@ def test_two_runs_are_two_causes() -> None:
 
 
 def test_remedies_speak_of_the_deployments_objects() -> None:
-    """By their real names and with its own limits; a path and a part of a word stay."""
+    """By their real names and with its own limits; a path, a part of a word and plain English stay."""
     names = names_of(
         {
-            "tables": {"replay_runs": {"is": "hub.redrives", "columns": {"company_id": "shop"}}},
+            "tables": {
+                "replay_runs": {"is": "hub.redrives", "columns": {"company_id": "shop"}},
+                "events": {"is": "hub.notices"},
+            },
             "functions": {"is_feature_enabled": {"is": "hub.open"}},
             "http": {"codes": {"batch_too_large": "TOO_MANY"}, "fields": {"max": "limit"}},
             "limits": {"batch": 20},
@@ -250,5 +253,6 @@ def test_remedies_speak_of_the_deployments_objects() -> None:
     assert remedy_of(oversized, scope=scope).startswith("Refuse `limit` over 20 with 400 `TOO_MANY`")
     assert remedy_of("drill/flags/x", scope=scope).startswith("Ask hub.open of the database")
     assert remedy_of(oversized).startswith("Refuse `max` over 50 with 400 `batch_too_large`")
-    others = "see sql_checks/replay_runs/x and replay_runs_old"
+    assert scope.in_its_words("rows of `events`, of public.events") == "rows of `hub.notices`, of hub.notices"
+    others = "see sql_checks/replay_runs/x and replay_runs_old; so many events are late"
     assert scope.in_its_words(others) == others

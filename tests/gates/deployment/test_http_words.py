@@ -83,6 +83,20 @@ def test_a_body_keeps_its_form(ours: bytes, theirs: bytes) -> None:
     assert on_the_wire(Request("POST", "/dlq-replay", (), ours)).body == theirs
 
 
+def test_ids_that_are_numbers_may_travel_as_text() -> None:
+    """With `ids: text`, an id is text in bodies and claims, a made-up one is the text of a number, and a number that a
+    drill sends in the place of a text stays one.
+    """
+    named = {"ids": {"company_id": "bigint"}, "http": {"ids": "text", "fields": {"company_id": "orgId"}}}
+    use(names_of(named))
+    bodies = (b'{"company_id":"12"}', b'{"company_id":12}', b'{"company_id":"6f1c2c0e-0000-4000-8000-0123456789ab"}')
+    sent = [json.loads(on_the_wire(Request("POST", "/events", (), body)).body)["orgId"] for body in bodies]
+    assert sent[:2] == ["12", 12]
+    assert 2**52 < int(sent[2]) < 2**53
+    assert isinstance(sent[2], str)
+    assert real_claims({"company_id": "12"}) == {"company_id": "12"}
+
+
 def test_an_id_that_nobody_has_stays_one() -> None:
     """A UUID that a drill made up becomes a number that no deployment has counted to, the same each time."""
     body = b'{"company_id":"6f1c2c0e-0000-4000-8000-0123456789ab"}'

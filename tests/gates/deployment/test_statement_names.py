@@ -205,6 +205,11 @@ FLAGGED = Translator(
                         "key": {"is": "b", "sql": "'replay:' || substr(b, 9)", "write": "'redrive:' || substr({}, 8)"}
                     },
                 },
+                "dead_letter_queue": {
+                    "columns": {
+                        "retry_after": {"is": "due", "sql": "due at time zone 'UTC'", "write": "{} at time zone 'UTC'"}
+                    }
+                },
             },
         }
     )
@@ -248,6 +253,15 @@ FLAGGED = Translator(
             ["replay:c:::1"],
         ),
         (
+            "insert into public.dead_letter_queue (retry_after) values (null)",
+            None,
+            (
+                "insert into public.dead_letter_queue as dead_letter_queue (due)"
+                " values ((null)::timestamptz at time zone 'UTC')"
+            ),
+            None,
+        ),
+        (
             "delete from public.edge_rate_limits where key like %s",
             ["replay:%"],
             "delete from public.throttle as edge_rate_limits where ('replay:' || substr(b, 9)) like %s",
@@ -262,7 +276,9 @@ FLAGGED = Translator(
     ],
 )
 def test_keys_of_flags_and_of_limits_are_the_deployments(ours: str, given: Any, theirs: str, sent: Any) -> None:
-    """Its function is asked for its own flag, a bucket is of its own key, a key that is an expression is written."""
+    """Its function is asked for its own flag, a bucket is of its own key, a key that is an expression is written, and a
+    moment is written as one.
+    """
     assert FLAGGED.of(ours, given) == (theirs, sent)
 
 

@@ -30,17 +30,16 @@ do $$ begin for i in 1..300 loop execute format('create table %I (id bigint prim
 
 
 def test_the_reference_needs_nothing(pg_server: PgServer, tmp_path: Path) -> None:
-    """With its flags in place all of the reference's schema is there, whatever other variables are: exit code 0; but 10
-    where BASE_URL is given, and nothing answers there.
+    """With its flags in place all of the reference's schema is there, whatever other variables are: exit code 0. Where
+    the other door is named and nobody answers there, not everything was seen: 10.
     """
     with database(pg_server, FLAGS, TEMPLATE) as url:
         done = gate("doctor", cwd=tmp_path, environ={"DATABASE_URL": url})
         odd = gate(
             "doctor", cwd=tmp_path, environ={"DATABASE_URL": url, "TEST_COMPANY_ID": "1025", "ADMIN_JWT": "none"}
         )
-        half = gate("doctor", cwd=tmp_path, environ={"DATABASE_URL": url, "BASE_URL": "http://127.0.0.1:9"})
-    assert (done.returncode, odd.returncode) == (0, 0), done.stdout + odd.stderr
-    assert half.returncode == 10, half.stdout + half.stderr
+        silent = gate("doctor", cwd=tmp_path, environ={"DATABASE_URL": url, "BASE_URL": "http://127.0.0.1:9"})
+    assert (done.returncode, odd.returncode, silent.returncode) == (0, 0, 10), done.stdout + odd.stderr
     assert "12 of 12 tables of the contract" in done.stdout
     assert "BASE_URL is not set" in done.stdout
     assert [*tmp_path.iterdir()] == []

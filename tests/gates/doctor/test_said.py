@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -102,16 +103,17 @@ def test_rows_for_everybody_need_no_policy(pg_server: PgServer, said: dict[str, 
 
 
 def test_flags_have_the_keys_that_are_said(pg_server: PgServer) -> None:
-    """A key of the service's own is looked for by that, and a flag of what is not claimed by none."""
+    """A key of the service's own is looked for by that, and a flag of what is not claimed by none. One whose missing
+    row means what the contract asks for is no defect.
+    """
     names = names_of(SAID).within(["budgets"])
     with database(pg_server, SHOP) as url:
         view = view_database(url, contract(), names)
     found = judge(view, None, contract(), names, "outbox.enabled")
     flags = {o.name: o for o in found.objects if o.kind == "flag"}
     assert (flags["outbox.enabled"].presence, flags["outbox.enabled"].real) == (Presence.RENAMED, "outbound_delivery")
-    told = [d for d in found.defects if "global row" in d.seen]
-    assert [d.subject for d in told] == ["public.toggles: security.signing_v2_required"]
-    assert "do not claim authentication" in told[0].remedy
+    assert flags["security.signing_v2_required"].presence == Presence.ABSENT
+    assert not [d for d in found.defects if "global row" in d.seen]
 
 
 @pytest.mark.parametrize(("said", "asks"), [({"authenticated": "shop_api"}, "postgres"), ({}, "release_gate")])
@@ -129,3 +131,15 @@ def test_a_login_of_the_gate_is_no_tenants_role(said: dict[str, str], asks: str)
     script = grants(schema, found, "release_gate")
     assert 'grant "shop_api" to "release_gate"' in script
     assert 'grant "release_gate" to' not in script
+
+
+def test_the_login_may_empty_what_the_service_fills_for_a_tenant(pg_server: PgServer) -> None:
+    """Each table of `own_tables` is granted, to be read and emptied; one that nobody names is none of the gate's."""
+    with database(pg_server, SHOP) as url:
+        view = view_database(url, contract(), names_of(SAID))
+    found = judge(view, None, contract(), names_of(SAID), "outbox.enabled")
+    named = names_of({**SAID, "own_tables": {"app.allowance_use": "merchant_id"}})
+    assert "allowance_use" not in grants(found.schema, found.comparison)
+    script = grants(found.schema, found.comparison, names=named)
+    assert 'grant select, delete on "app"."allowance_use" to "replay_gate";' in script
+    assert re.search('grant usage on schema "app"', script)

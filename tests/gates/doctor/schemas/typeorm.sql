@@ -5,7 +5,7 @@ create table messaging."Workspace" (id uuid primary key default gen_random_uuid(
 create table messaging."DeadLetterEvent" (
   id uuid primary key default gen_random_uuid(), "workspaceId" uuid not null references messaging."Workspace", "eventId" uuid,
   "eventName" text not null, "streamId" text, "eventData" jsonb not null, "errorName" text not null, "errorText" text,
-  "retryCount" int not null default 0, "maxTries" int not null default 5, "nextTryAt" timestamptz not null default now(),
+  "retryCount" int not null default 0, "maxTries" int not null default 5, "nextTryAt" timestamp not null default now(),
   state messaging."letterState" not null default 'open', "createdAt" timestamptz not null default now()
 );
 create table messaging."OutboxEvent" (
