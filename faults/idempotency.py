@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from faults.altered import altered
@@ -14,7 +15,7 @@ from faults.probe import Probe
 from faults.requests import requesting
 from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.idempotency import Outcome, Run, begin
+from replay_service.idempotency import Outcome, Run, begin, finish
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
@@ -274,3 +275,35 @@ def duplicate_forgets_what_was_not_taken(settings: Settings) -> Parts:
 def _not_found_again(probe: Probe) -> Any:
     fields = {"dlq_ids": ["00000000-0000-4000-8000-0000000000aa"]}
     return _twice(probe, fields, fields)[1].json()["not_found"]
+
+
+@service(
+    "The answer is stored after the effect has committed: a crash between them leaves a key without an answer.",
+    lambda p: _runs_changed_after_their_transaction(p) == 1,
+    ("drill/recovery/replay-session-ended",),
+    names=("answer", "stored"),
+)
+def answer_stored_after_the_effect(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    owed: dict[Connection, tuple[str, str]] = {}
+
+    async def without_answer(conn: Connection, started: Run, outcome: Outcome) -> None:
+        owed[conn] = (outcome.response, started.run_id)
+        await finish(conn, started, dataclasses.replace(outcome, response="null"))
+
+    @asynccontextmanager
+    async def twin(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
+        async with release.transaction(conn, keep=keep):
+            yield
+        if late := owed.pop(conn, None):
+            await (await conn.execute(b"SELECT pg_sleep(0.05)")).fetchone()
+            await conn.execute(b"UPDATE replay_runs SET response = %s::jsonb WHERE id = %s::uuid", late)
+
+    return dataclasses.replace(release, finish_run=without_answer, transaction=twin)
+
+
+def _runs_changed_after_their_transaction(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="witness-1")
+        changed = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND xmin::text <> txid::text"
+        return int(probe.value(changed, company))

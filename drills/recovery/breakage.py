@@ -66,10 +66,16 @@ def terminate_waiting_for(scene: Scene, holder: int) -> int:
     return _terminate(scene, "%s = any(pg_blocking_pids(pid))", holder)
 
 
-def _terminate(scene: Scene, which: str, value: object) -> int:
+def terminate_once_there(scene: Scene, role: str, company: str) -> int:
+    """End every session of a role that is there while the tenant has a run; how many there were."""
+    there = "exists (select from public.replay_runs where company_id = %s)"
+    return _terminate(scene, f"usename = %s and datname = current_database() and {there}", role, company)
+
+
+def _terminate(scene: Scene, which: str, *values: object) -> int:
     try:
         return scene.number(
-            f"select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity where {which}) t", value
+            f"select count(*) from (select pg_terminate_backend(pid) from pg_stat_activity where {which}) t", *values
         )
     except psycopg.errors.InsufficientPrivilege:
         scene.seen.unmet(

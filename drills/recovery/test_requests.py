@@ -6,7 +6,14 @@ import time
 from concurrent.futures import Future
 from functools import partial
 
-from drills.recovery.breakage import kill_all, processes, request_drill, terminate_backends, terminate_waiting_for
+from drills.recovery.breakage import (
+    kill_all,
+    processes,
+    request_drill,
+    terminate_backends,
+    terminate_once_there,
+    terminate_waiting_for,
+)
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.client import NoAnswer
 from gates.deployment.database import Connection, backend_of, execute
@@ -16,6 +23,8 @@ from gates.evidence import Where
 
 HELD_S = 3.0
 SERVICE = "replay_service"
+AFTER_S, SESSIONS = 0.5, 8
+"""For so long after a run is there sessions are ended. So many requests in a row, all accepted, find no ended one."""
 ENDINGS_S, MOST_SESSIONS, BACK_S = 10.0, 60, 15.0
 """For so long, and so many, sessions of the service are ended; after so long it must have new ones."""
 
@@ -38,6 +47,8 @@ def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None
     scene.reset_limit(company)
     answer = scene.replay(company, max=3, idempotency_key=key).json()
     assert answer["duplicate"] is (runs == 1), f"the repetition says duplicate {answer['duplicate']} after {runs} runs"
+    told, due = sorted(answer.get("items") or []), sorted(str(r["id"]) for r in scene.items(company))
+    assert told == due, f"the repetition names {len(told)} of 3 items: the answer is not stored with the effect"
     scene.ended(str(answer["replay_run_id"]))
     rows = scene.count("event_outbox", company)
     states = {str(r["status"]) for r in scene.items(company)}
@@ -48,9 +59,11 @@ def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None
 
 @request_drill("drill/recovery/replay-session-ended", covers=("D11", "L11"), where=Where.STAGING)
 def test_replay_session_ended(scene: Scene) -> None:
-    """A replay whose database session is ended in one of its phases leaves all or nothing, its key included.
+    """A replay whose database session is ended in one of its phases, or as soon as its run is there, leaves all or
+    nothing, its key and its answer included.
 
-    A key without an effect makes the retry do nothing; an effect without a key makes it do everything again.
+    A key without an effect makes the retry do nothing; an effect without a key makes it do everything again; without
+    the answer nobody learns what was moved.
     """
     phases = []
     if scene.claims("budgets"):
@@ -71,6 +84,20 @@ def test_replay_session_ended(scene: Scene) -> None:
                 terminate_waiting_for(scene, backend_of(held))
             held.rollback()
         _whole_or_nothing(scene, company, key, _outcome(running))
+    company, beside, key = scene.company(items=3), scene.company("beside"), new_key()
+    running, ended = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key)), 0
+    deadline = time.monotonic() + HELD_S
+    while time.monotonic() < deadline:  # without a pause: what commits after the run is cut off
+        if terminate_once_there(scene, SERVICE, company) and not ended:
+            deadline, ended = time.monotonic() + AFTER_S, 1
+    status = _outcome(running)
+    scene.until_true(lambda: _back(scene, beside), within_s=BACK_S)
+    _whole_or_nothing(scene, company, key, status)
+
+
+def _back(scene: Scene, company: str) -> bool:
+    """Whether the service has found out which of its sessions were ended."""
+    return all(scene.http.send(scene.event_request(company)).status == 202 for _ in range(SESSIONS))
 
 
 @request_drill("drill/recovery/service-sessions-ended", covers=("D11", "K18"), where=Where.STAGING)

@@ -154,6 +154,13 @@ _LOCKED = (
     INSERT INTO public.audit_heads (scope, last_id, last_hash, row_count) VALUES (NEW.scope, 0, head_hash, 0);
   END IF;""",
 )
+_ENSURED = (
+    _LOCKED[0],
+    """INSERT INTO public.audit_heads (scope, last_id, last_hash, row_count) VALUES (NEW.scope, 0, repeat('0', 64), 0)
+  ON CONFLICT (scope) DO NOTHING;
+  SELECT h.last_hash INTO STRICT head_hash FROM public.audit_heads h WHERE h.scope = NEW.scope;
+  PERFORM pg_sleep(0.02);""",
+)
 _COUNTED = ("last_hash = NEW.hash WHERE", "last_hash = NEW.hash, row_count = row_count + 1 WHERE")
 function(
     "audit/the-chain-forks",
@@ -161,4 +168,11 @@ function(
     released("audit_logs_chain", _LOCKED, _COUNTED),
     (f"{AUDIT}/chain-while-another-appends",),
     "Two rows that are written at once follow the same row: the chain forks.",
+)
+function(
+    "audit/the-chain-forks-behind-a-queue",
+    "audit_logs_chain",
+    released("audit_logs_chain", _ENSURED, _COUNTED),
+    (f"{AUDIT}/chain-while-another-appends",),
+    "Rows whose writers waited for the same row, and went on at once, follow the same row: the chain forks.",
 )

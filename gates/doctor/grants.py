@@ -64,8 +64,10 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$gate_password" -f gate-login.sql'
     yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
     yield "begin;"
-    yield f"create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls"
-    yield "  password :'gate_password';"
+    yield "-- Run it again after a migration, or for another database of the server: the role may be there already."
+    yield f"do $$ begin create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
+    yield "exception when duplicate_object then null; end $$;"
+    yield f"alter role {_name(login)} password :'gate_password';"
     yield f"grant connect on database {_name(schema.database)} to {_name(login)};" if schema.database else ""
 
 
@@ -111,9 +113,9 @@ def _members(script: _Script, login: str) -> Iterator[str]:
     yield f"grant select, insert, delete on {table} to {me};"
     rows = _own(script, _name(found.company))
     if found.table.secured and rows:
-        yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {me} using (true);"
-        yield f"create policy {_name(f'{login}_inserts')} on {table} for insert to {me} with check ({rows});"
-        yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {me} using ({rows});"
+        yield from _policy(login, SEES_ALL, table, "select", "using (true)")
+        yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
+        yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
     for users in found.users:
         name = _name(*users.split(".", 1))
         yield "-- by who owns it, for without it no tenant can be imitated:"
@@ -137,15 +139,21 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
         table = _name(one.table.schema, one.table.name)
-        yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {_name(login)} using (true);"
+        yield from _policy(login, SEES_ALL, table, "select", "using (true)")
         rows = _rows(script, name, one)
         if not rows:
             continue
-        yield f"create policy {_name(f'{login}_inserts')} on {table} for insert to {_name(login)} with check ({rows});"
+        yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
         if name not in APPENDED:
-            yield f"create policy {_name(f'{login}_updates')} on {table} for update to {_name(login)}"
-            yield f"  using ({rows}) with check ({rows});"
-            yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {_name(login)} using ({rows});"
+            yield from _policy(login, "_updates", table, "update", f"using ({rows}) with check ({rows})")
+            yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
+
+
+def _policy(login: str, kind: str, table: str, act: str, rule: str) -> Iterator[str]:
+    """One policy of the login. That of an earlier run of the script goes first."""
+    name = _name(f"{login}{kind}")
+    yield f"drop policy if exists {name} on {table};"
+    yield f"create policy {name} on {table} for {act} to {_name(login)} {rule};"
 
 
 def _rows(script: _Script, name: str, one: TableMatch) -> str:

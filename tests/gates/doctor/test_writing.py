@@ -244,12 +244,14 @@ def test_any_name_is_one_value_and_any_comment_ends_with_its_line(text: str) -> 
 
 @contextmanager
 def granted(server: PgServer, url: str, folder: Path) -> Iterator[str]:
-    """A login that the script of --grants made, and its URL."""
+    """A login that the script of --grants made, run twice as after a migration, and its URL."""
     done = gate("doctor", "--grants", "doctor_gate", cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode == 0, done.stderr
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(done.stdout.replace(":'gate_password'", "'granted-pw'").encode())
+        script = done.stdout.replace(":'gate_password'", "'granted-pw'").encode()
         try:
+            for _ in range(2):
+                connection.execute(script)
             yield psycopg.conninfo.make_conninfo(url, user="doctor_gate", password="granted-pw")
         finally:
             connection.execute("drop owned by doctor_gate; drop role doctor_gate")
