@@ -259,6 +259,26 @@ def test_a_failure_far_away_or_on_an_idle_machine_counts(other: dict[str, object
     assert not invalid_reasons(dataclasses.replace(GOOD, **{**CROWDED, **other}))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("late_ms", "other", "outcome"),
+    [
+        (41.0, {}, ThresholdOutcome.UNKNOWN),
+        (40.0, {}, ThresholdOutcome.FAIL),
+        (41.0, {"shares_machine": False}, ThresholdOutcome.FAIL),
+        (41.0, {"pressure": {"local": {"waiting_percent": 25.0}}}, ThresholdOutcome.FAIL),
+    ],
+)
+def test_what_fails_on_a_crowded_machine_is_nobodys(
+    late_ms: float, other: dict[str, object], outcome: ThresholdOutcome
+) -> None:
+    """A service of several processes is starved long before the load that one process makes; its passes are passes."""
+    judged = [said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))]
+    facts = dataclasses.replace(GOOD, **{**CROWDED, "lateness_ms": late_ms, **other})  # type: ignore[arg-type]
+    passed, failed = weigh(judged, facts)
+    assert (passed, failed.verdict) == (judged[0], outcome)
+    assert ("which the target shares, was too busy" in failed.message) == (outcome is ThresholdOutcome.UNKNOWN)
+
+
 EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-13, 1.0, 26.0, 1e100, 1e154, 1e160, 1.5e308, -1e200, math.inf]
 
 
