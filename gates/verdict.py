@@ -156,6 +156,8 @@ FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE O
 PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21
+BESIDE = {"fail": "also failed", "unknown": "also unknown"}
+"""Outcome -> what reports call a finding that decided nothing, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,12 +304,11 @@ class Verdict:
         effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)
         return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
 
-    @property
-    def unseen(self) -> list[tuple[Finding, ...]]:
-        """What is unknown and decided nothing, by cause: beside a failure it is easily overlooked."""
+    def beside(self, outcome: str) -> list[tuple[Finding, ...]]:
+        """What failed, or is unknown, and decided nothing, by cause: beside what did it is easily overlooked."""
         decided = {f.check for f in self.deciding}
         return grouped(
-            [f for f in self.findings if f.outcome == "unknown" and not f.blocked_by and f.check not in decided]
+            [f for f in self.findings if f.outcome == outcome and not f.blocked_by and f.check not in decided]
         )
 
     def behind(self, group: Sequence[Finding]) -> int:

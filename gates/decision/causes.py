@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from gates.evidence import UNREADABLE
 from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
@@ -62,8 +63,15 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW = "drill/outbox/effect-within-two-seconds"
 SPOT, MANIFEST = "sql/spot/", "sql/manifest/"
-NO_KEY = "POST /dlq-replay answered 5.."
-"""What a replay answers where its INSERT ... ON CONFLICT finds no key to conflict with: the constraint is the cause."""
+EXPLAINS = {
+    NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
+    "sql/spot/flags-decided-by-formula": ".* feature_disabled",
+    "drill/flags/bucket-formula": ".* feature_disabled",
+    "sql/spot/fleet-not-paused": ".* agents_paused",
+}
+"""Check -> the symptoms of what it asks the database outright. Where it fails, and as gravely, it is the cause of them,
+also where users get nothing. Of several for one symptom the first.
+"""
 PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
@@ -82,48 +90,59 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
 
-    def weight(check: str, *, failed: bool) -> tuple[object, ...]:
+    def weight(check: str, *, failed: bool) -> tuple[Any, ...]:
         area = areas.get(check, "")
         like = max((p for p in PLAINEST if check.startswith(p)), key=len, default="")
         plain = PLAINEST.index(like) if like else len(PLAINEST)
         harm, blocks, around = _tier(check, area), -behind[check], area != PLAIN_AREA
         return (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
 
+    heaviest: dict[str, tuple[Any, ...]] = {}
+    """Symptom -> what its cause weighs: as much as the worst that it breaks."""
+    for one in caused:
+        if one.symptom and one.outcome == "fail":
+            own = weight(one.check, failed=True)
+            heaviest[one.symptom] = min(own, heaviest.get(one.symptom, own))
+
     def gravity(one: Finding) -> tuple[object, ...]:
         failed = one.outcome == "fail" or (behind[one.check] > 0 and fnmatchcase(one.check, PREREQUISITES))
         lead = cause.get(one.symptom, one.check)  # what follows from a failure stands right after it
         unread = one.check.startswith(UNREADABLE)
         before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
-        return *before, weight(lead, failed=failed), lead != one.check, one.check
+        heavy = heaviest.get(one.symptom) or weight(one.check, failed=failed)
+        return *before, heavy, lead, lead != one.check, one.check
 
     return sorted(caused, key=gravity)
 
 
 def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tuple[list[Finding], dict[str, str]]:
-    """Give those that name the same things one symptom, and say which check is its cause: a spot check before others of
-    its area, and before a manifest that sees no difference but of the objects which that one names.
+    """Give those that tell of the same thing one symptom, and say which check is its cause: a spot check before others
+    of its area, before a manifest that sees no difference but of the objects which that one names, and whatever
+    explains a symptom before those that show it.
     """
     spots = [f for f in findings if f.outcome == "fail" and f.check.startswith(SPOT) and not f.symptom and _named(f)]
     spots.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), _tier(f.check, areas.get(f.check, "")), f.check))
-    lead: dict[str, Finding] = {}
+    lead: dict[str, str] = {}
     for one in spots:
         alike = (s for s in spots if _named(s) == _named(one) and areas.get(s.check) == areas.get(one.check))
-        lead[one.check] = next(alike)
+        lead[one.check] = next(alike).check
     for one in findings:
         if one.outcome == "fail" and one.check.startswith(MANIFEST):
             worse = (s for s in spots if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
             about = next((s for s in worse if _is_all_about(one, _named(s))), None)
             lead |= {one.check: lead[about.check]} if about else {}
-    errors = {f.symptom for f in findings if re.fullmatch(NO_KEY, f.symptom) and NAMES_THE_CONSTRAINT in lead}
-    joined = {by.check for check, by in lead.items() if check != by.check or (errors and check == NAMES_THE_CONSTRAINT)}
-    words = {check: f"what {by.check} names" for check, by in lead.items() if by.check in joined}
-    told = [
-        replace(f, symptom=words[NAMES_THE_CONSTRAINT if f.symptom in errors else f.check])
-        if f.check in words or f.symptom in errors
-        else f
-        for f in findings
-    ]
-    return told, {words[check]: lead[check].check for check in words}
+    shown: dict[str, str] = {}
+    for one in (f for check in EXPLAINS for f in findings if f.check == check and f.outcome == "fail"):
+        harm = [f for f in findings if re.fullmatch(EXPLAINS[one.check], f.symptom)]
+        gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
+        if harm and EFFECT_ORDER.index(one.effect) <= gravest:
+            first = next((shown[f.symptom] for f in harm if f.symptom in shown), lead.get(one.check, one.check))
+            lead[one.check] = first
+            shown |= {f.symptom: first for f in harm}
+    joined = {by for check, by in lead.items() if check != by} | set(shown.values())
+    of = {f.check: by for f in findings if (by := shown.get(f.symptom) or lead.get(f.check)) in joined}
+    told = [replace(f, symptom=f"what {of[f.check]} names") if f.check in of else f for f in findings]
+    return told, {f"what {by} names": by for by in joined}
 
 
 def _named(spot: Finding) -> frozenset[str]:

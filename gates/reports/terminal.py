@@ -11,7 +11,7 @@ from gates.evidence import Evidence, JsonValue
 from gates.reports.sentences import brief, recovery_lines, short_list
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
-from gates.verdict import Action, Decision, Finding, Verdict, behind_text, grouped
+from gates.verdict import BESIDE, Action, Decision, Finding, Verdict, behind_text, grouped
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 DECISION_COLOURS = {Decision.PROMOTE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}
@@ -64,7 +64,8 @@ def verdict_text(
         lines += _findings(group, promise, verdict, colour=colour)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
-    lines += _unseen(verdict)
+    for outcome in BESIDE:
+        lines += _beside(verdict, outcome)
     lines += [f"  ends when: {one}" for one in short_list(verdict.ends_when, MOST_FINDINGS)]
     lines += _act(verdict.action)
     counts = verdict.counts
@@ -86,16 +87,16 @@ def _wrapped(text: Terminal) -> list[Terminal]:
     return [Terminal("  {}").format(row) for row in rows]
 
 
-def _unseen(verdict: Verdict) -> list[Terminal]:
-    """What else is unknown, one line a cause."""
-    groups = verdict.unseen
+def _beside(verdict: Verdict, outcome: str) -> list[Terminal]:
+    """What else failed or is unknown, one line a cause."""
+    groups, also = verdict.beside(outcome), BESIDE[outcome]
     lines: list[Terminal] = []
     for group in groups[:MOST_FINDINGS]:
         first, behind = group[0], verdict.behind(group) + len(group) - 1
         more = f" and {behind} more" if behind else ""
-        lines += _wrapped(Terminal("also unknown: {}{}: {}").format(first.check, more, first.said))
+        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said))
     left = sum(map(len, groups[MOST_FINDINGS:]))
-    return [*lines, *[Terminal("  also unknown: {} more").format(left)] * bool(left)]
+    return [*lines, *[Terminal("  {}: {} more").format(also, left)] * bool(left)]
 
 
 def action_text(action: Action, *, colour: bool = False) -> Terminal:

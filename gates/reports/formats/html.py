@@ -18,7 +18,7 @@ from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
-from gates.verdict import Finding, Verdict, behind_text, blocked_by_cause, grouped
+from gates.verdict import BESIDE, Finding, Verdict, behind_text, blocked_by_cause, grouped
 
 MOST_WITNESS = 6000
 MOST_CARDS, MOST_LINES = 10, 12
@@ -37,7 +37,7 @@ def html(source: ReportSource) -> Html:
     parts = [
         section("Run this by hand", copied(verdict.action.by_hand, "the SQL")),
         section("Why", causes.told(grouped(verdict.deciding))),
-        section("Also unknown, by cause", causes.told(verdict.unseen, 0)),
+        *(section(f"{also.capitalize()}, by cause", causes.told(verdict.beside(o), 0)) for o, also in BESIDE.items()),
         section("The hold ends when", Html("<ul>{}</ul>").format(NOTHING.join(ends)) if verdict.ends_when else NOTHING),
         section("After the rollback", _table(recovery_lines(verdict.action.recovery))),
         section("In pictures", _grid(charts.figures(source))),

@@ -12,7 +12,7 @@ from gates.reports.formats.rows import Row, proof_of
 from gates.reports.sentences import brief, recovery_lines, short_list
 from gates.text.inert import Markdown
 from gates.text.quantity import with_unit
-from gates.verdict import Verdict, behind_text, grouped
+from gates.verdict import BESIDE, Verdict, behind_text, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -49,7 +49,9 @@ def markdown(source: ReportSource) -> Markdown:
     ]
     for remark in (f"Reason: {verdict.reason}", *verdict.remarks):
         lines += [EMPTY, Markdown.escape(remark)]
-    lines += [*_findings(verdict, {row.check: row.cost for row in rows}), *_unseen(verdict)]
+    lines += _findings(verdict, {row.check: row.cost for row in rows})
+    for outcome in BESIDE:
+        lines += _beside(verdict, outcome)
     if verdict.ends_when:
         ends = (Markdown("- {}").format(e) for e in short_list(verdict.ends_when, MOST_ENDS))
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
@@ -76,12 +78,12 @@ def _action(verdict: Verdict) -> list[Markdown]:
     return [*[EMPTY] * bool(recovery), *recovery]
 
 
-def _unseen(verdict: Verdict) -> list[Markdown]:
-    """What else is unknown, by cause."""
-    groups = verdict.unseen
+def _beside(verdict: Verdict, outcome: str) -> list[Markdown]:
+    """What else failed or is unknown, by cause."""
+    groups = verdict.beside(outcome)
     if not groups:
         return []
-    lines = [EMPTY, *head("also unknown", "checks", "why", "what to do")]
+    lines = [EMPTY, *head(BESIDE[outcome], "checks", "why", "what to do")]
     for group in groups[:MOST_ROWS]:
         first, count = group[0], len(group) + verdict.behind(group)
         lines.append(
@@ -90,7 +92,7 @@ def _unseen(verdict: Verdict) -> list[Markdown]:
                     first.check,
                     count,
                     first.said[:MOST_SAID],
-                    Markdown.prose(remedy_of(first.check, "unknown", verdict.contract)),
+                    Markdown.prose(remedy_of(first.check, outcome, verdict.contract)),
                 )
             )
         )

@@ -36,12 +36,15 @@ def slack(source: ReportSource) -> str:
     blocks = [section(Slack("{}{}").format(alarm, head))]
     by_hand = verdict.action.by_hand
     blocks += [section(Slack("Run this by hand:\n{}").format(Slack.block(by_hand)))] * bool(by_hand)
-    groups = grouped(verdict.deciding)
-    deciding = [_cause(group, verdict) for group in groups[:MOST_FINDINGS]]
-    more = sum(map(len, groups[MOST_FINDINGS:]))
-    deciding += [Slack("… and {} more").format(more)] * (more > 0)
-    unseen = sum(len(group) + verdict.behind(group) for group in verdict.unseen)
-    also = f"Also unknown: {with_unit(unseen, 'checks')} of {with_unit(len(verdict.unseen), 'causes')}"
+    deciding: list[Slack] = []
+    for groups, before in ((grouped(verdict.deciding), ""), (verdict.beside("fail"), "Also failed:")):
+        deciding += [Slack("{}").format(before)] * bool(before and groups)
+        deciding += [_cause(group, verdict) for group in groups[:MOST_FINDINGS]]
+        more = sum(map(len, groups[MOST_FINDINGS:]))
+        deciding += [Slack("… and {} more").format(more)] * (more > 0)
+    unknown = verdict.beside("unknown")
+    unseen = sum(len(group) + verdict.behind(group) for group in unknown)
+    also = f"Also unknown: {with_unit(unseen, 'checks')} of {with_unit(len(unknown), 'causes')}"
     deciding += [Slack("{}").format(also)] * (unseen > 0)
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(source.rows) - counts.not_applicable

@@ -124,6 +124,32 @@ def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
     assert not any(f.symptom for f in alone.findings), "nothing of the pause failed: a symptom alone tells nothing"
 
 
+@pytest.mark.parametrize("cause", ["drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"])
+def test_a_wrong_formula_is_named_before_what_it_switches_off(cause: str) -> None:
+    """It puts tenants out of a rollout that has them in: that shuts the door to operators, and events without an effect
+    come after both.
+    """
+    off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}
+    wired, late = "drill/flags/replay-switch-is-wired", "drill/outbox/crowd-once-each"
+    checks = [(PROOF, off), (wired, off), (late, {}), (cause, {}), ("drill/audit/update-refused", {})]
+    verdict = judged(*(failed(check, details=details, severity="page") for check, details in checks))
+    assert [f.check for f in verdict.deciding] == [cause, wired, PROOF, late, "drill/audit/update-refused"]
+    assert verdict.reason.startswith(f"{cause} failed: {cause} is broken (one cause, 2 checks behind it; and 2 more")
+    noted = judged(failed(PROOF, details=off, severity="page"), failed(cause, severity="warn"))
+    assert [f.check for f in verdict.deciding][:1] == [cause]
+    assert [f.check for f in noted.deciding] == [PROOF], "what does not roll back explains no rollback"
+
+
+def test_two_that_see_the_formula_are_one_cause() -> None:
+    """The check over the tenants that are there and the drill over ten thousand ids tell of one function."""
+    off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}
+    both = [lacks("flags-decided-by-formula", "outbox.enabled"), failed("drill/flags/bucket-formula", severity="page")]
+    verdict = judged(failed(PROOF, details=off, severity="page"), *both)
+    assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [
+        ["sql/spot/flags-decided-by-formula", "drill/flags/bucket-formula", PROOF]
+    ]
+
+
 def test_a_prerequisite_that_is_unknown_comes_before_what_failed() -> None:
     """A token that is refused leaves a hundred checks unknown; two different refusals are what follows from it."""
     token = "preflight/credentials/admin-token"

@@ -232,12 +232,28 @@ def test_what_is_unknown_is_explained_beside_a_failure() -> None:
     """A rollback does not hide what nobody saw: every cause is named, with what stands behind it."""
     unknown = [dataclasses.replace(UNREACHED, check=f"sql/spot/x{n}", message=f"why {n % 3}") for n in range(30)]
     verdict = made(Decision.ROLLBACK, OFF, BROKEN, *unknown)
-    assert [len(group) for group in verdict.unseen] == [10, 10, 10]
+    assert [len(group) for group in verdict.beside("unknown")] == [10, 10, 10]
     for text in (
         verdict_text(verdict, colour=False),
         *(reports.render(k, verdict, [], (), RUN) for k in ("html", "markdown")),
     ):
         assert all(f"why {n}" in text for n in range(3))
+
+
+@pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK])
+def test_what_failed_and_decided_nothing_is_named(decision: Decision) -> None:
+    """The policy lets it pass, or worse decided: its name and what it said stand after the causes all the same."""
+    kept = Finding("sql/lint/one-policy", "fail", "info", Effect.NOTE, "two permissive policies on one table")
+    causes = {Decision.ROLLBACK: (BROKEN,), Decision.HOLD: (UNREACHED,)}.get(decision, ())
+    verdict = made(decision, NOTHING, *causes, kept)
+    for text in (
+        verdict_text(verdict, colour=False),
+        *(reports.render(k, verdict, [], (), RUN) for k in ("html", "markdown", "slack")),
+    ):
+        told = text[text.lower().index("also failed") :]
+        assert kept.check in told
+        assert kept.message in told.replace("<wbr>", "")
+        assert not any(one.said in told.partition(kept.message)[0] for one in causes)
 
 
 def test_ten_thousand_findings_fit_into_every_medium() -> None:
