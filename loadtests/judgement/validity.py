@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from loadtests.judgement.starvation import CLOCKED
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why
 
 
@@ -55,7 +56,7 @@ CPU_LIMIT_PERCENT = 85.0
 LATENESS_LIMIT_MS = 100.0
 CROWDED_PERCENT, CROWDED_LATE_MS = 25.0, 40.0
 """A load process that waits longer for a CPU, and runs later than that, is on a crowded machine; an idle one of two
-cores shows 2 % and 0.3 ms. What fails there is nobody's; what passes has passed, if the schedule was kept.
+cores shows 2 % and 0.3 ms. A time over its limit is nobody's there; one within it is, if the schedule was kept.
 """
 
 
@@ -140,7 +141,8 @@ def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[Thresh
     """What the judgements are worth in a run of these facts."""
     nothing, crowd = invalid_reasons(facts), _crowd(facts, CROWDED_LATE_MS)
     text = "; ".join((*nothing, *doubts(facts)))
-    excused = ("",) if nothing or crowd else REFUSED if refusals(facts) else ()
+    refused = REFUSED if refusals(facts) else ()
+    excused = ("",) if nothing else (*refused, *CLOCKED) if crowd else refused
 
     def worth(one: ThresholdResult) -> ThresholdResult:
         if one.verdict is not ThresholdOutcome.PASS and not one.metric.startswith(excused):
