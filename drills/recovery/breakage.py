@@ -79,8 +79,8 @@ def _terminate(scene: Scene, which: str, *values: object) -> int:
         )
     except psycopg.errors.InsufficientPrivilege:
         scene.seen.unmet(
-            "this login may not end other sessions; a superuser, or a member of pg_signal_backend, may."
-            " Give such a login in DATABASE_URL to run this drill"
+            "this login may not end other sessions. `gate doctor --grants` prints the right as a comment at its end:"
+            " uncomment it on staging, never on production"
         )
 
 

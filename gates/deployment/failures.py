@@ -57,7 +57,10 @@ def told_in_words(message: str, state: str, context: str) -> str:
     if state in TYPES:
         return f"differs: {said}. If ids are of another type here, say so: names: {{ids: ...}} in gate.yaml"
     if state == RIGHTS:
-        return f"this login may not do that: {said}. `gate doctor --grants` prints the rights that a gate's login needs"
+        return (
+            f"this login may not do that: {said}. `gate doctor --grants` prints the rights that a gate's login needs,"
+            " those of deep drills as comments at its end"
+        )
     if state == LATE:
         return f"the database did not finish in time: {said}"
     if state == LOCKED:

@@ -90,7 +90,20 @@ def _body(script: _Script, login: str) -> Iterator[str]:
     yield from _policies(script, login)
     yield from _members(script, login)
     yield from _own_tables(script, login)
+    yield from _deep(script, login)
     yield "commit;"
+
+
+def _deep(script: _Script, login: str) -> Iterator[str]:
+    """What only deep drills need, as comments: nobody gets it without asking."""
+    me = _name(login)
+    yield "-- For `gate run --deep` on staging, never on production: uncomment the lines below; run as superuser."
+    yield "-- On PostgreSQL before 16 use a superuser for deep drills instead: a noinherit role ends no sessions there."
+    yield f"-- grant pg_signal_backend to {me} with inherit true;"
+    for table in _tables(script, ("audit_heads",)):
+        yield f"-- grant update on {table} to {me};"
+        if script.tables["audit_heads"].table.secured:
+            yield from (f"-- {line}" for line in _policy(login, "_updates", table, "update", "using (true)"))
 
 
 def _own_tables(script: _Script, login: str) -> Iterator[str]:

@@ -275,3 +275,20 @@ def test_the_login_of_the_script_sees_all_and_writes_its_own(pg_server: PgServer
                 for refused in ("insert into companies (name) values ('a customer')", "delete from audit_logs"):
                     with pytest.raises(psycopg.errors.InsufficientPrivilege):
                         connection.execute(refused.encode())
+
+
+def test_the_commented_lines_of_the_script_let_deep_drills_end_sessions_and_hold_heads(
+    pg_server: PgServer, tmp_path: Path
+) -> None:
+    """Without them the login locks no head; with them it may end sessions and locks a head of a trail."""
+    with database(pg_server, "", TEMPLATE) as url, granted(pg_server, url, tmp_path) as login:
+        done = gate("doctor", "--grants", "doctor_gate", cwd=tmp_path, environ={"DATABASE_URL": url})
+        deep = re.findall(r"^-- ((?:grant|drop policy|create policy) .*;)$", done.stdout, re.MULTILINE)
+        with psycopg.connect(url, autocommit=True) as owner, psycopg.connect(login, autocommit=True) as gates_own:
+            owner.execute("select from audit_heads for update")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                gates_own.execute("select from audit_heads for update")
+            for line in deep:
+                owner.execute(line.encode())
+            gates_own.execute("select from audit_heads for update")
+            assert gates_own.execute("select pg_has_role('pg_signal_backend', 'usage')").fetchone() == (True,)
