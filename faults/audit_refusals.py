@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import uuid
 from typing import ClassVar
 
 from faults.audit import AUDIT, PAUSED, paused_rows
@@ -55,31 +54,6 @@ def _forbidden_of_own(probe: Probe) -> int:
         probe.send(json.dumps({"company_id": company}).encode(), probe.as_token(token))
         rows = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
         return int(probe.value(rows, own))
-
-
-@service(
-    "What is forbidden to a caller of no company is not on record.",
-    lambda p: _forbidden_of_nobody(p) == 0,
-    (f"{AUDIT}/refusal-forbidden",),
-    names=("does not exist",),
-)
-def forbidden_of_nobody_is_lost(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    class Forgetting(RefusalLog):
-        async def note(self, conn: Connection, note: RefusalNote) -> None:
-            if note.scope != "all":
-                await super().note(conn, note)
-
-    return dataclasses.replace(release, refusals=Forgetting(release.database))
-
-
-def _forbidden_of_nobody(probe: Probe) -> int:
-    """How many refusals of the last minute are on record under `all`, after one of a company that does not exist."""
-    probe.replay(str(uuid.uuid4()))
-    rows = """SELECT count(*) FROM audit_logs
-        WHERE scope = 'all' AND action = 'dlq_replay_refused' AND created_at > now() - interval '1 minute'"""
-    return int(probe.value(rows))
 
 
 @service(
