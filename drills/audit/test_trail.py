@@ -13,7 +13,7 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene, aside
 from gates.checks.recorder import check
 from gates.deployment.client import NoAnswer
-from gates.deployment.database import backend_of, execute
+from gates.deployment.database import execute
 from gates.deployment.failures import in_words
 from gates.evidence import TargetKind, Where
 
@@ -202,8 +202,8 @@ def test_chain_under_concurrency(scene: Scene) -> None:
 
 @drill("drill/audit/chain-while-another-appends", covers=("I10",))
 def test_chain_while_another_appends(scene: Scene) -> None:
-    """Rows that are written while another of their scope is not committed yet follow that one, each its own one: the
-    chain does not fork, even where all of them wait for the same row and go on at once.
+    """Rows that are written while another of their scope is not committed yet follow it one after the other: the chain
+    does not fork, even where their writers wait for the same row and go on at once.
 
     Two rows with one predecessor are two trails, and nobody can tell which of them is the forged one.
     """
@@ -217,11 +217,9 @@ def test_chain_while_another_appends(scene: Scene) -> None:
     with scene.transaction() as first:
         execute(first, APPEND, company)
         appended = [aside(append) for _ in range(4)]
-        pid = backend_of(first)
-        waiting = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
-        scene.until_true(lambda: scene.number(waiting, pid) > 0, within_s=2)
+        scene.somebody_waits(first, within_s=2)
         # where they queue for one lock, only the first of them is seen to wait
-        scene.until_true(lambda: scene.number(waiting, pid) == len(appended), within_s=0.3)
+        scene.somebody_waits(first, within_s=0.3, sessions=len(appended))
         first.commit()
     for one in appended:
         one.result(timeout=10)

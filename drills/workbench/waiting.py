@@ -156,11 +156,11 @@ class Waiting(TenantData):
             looking.result()
             return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))
 
-    def somebody_waits(self, held: Connection, *, within_s: float) -> bool:
-        """Whether a session comes to wait, in that time, for what the connection holds."""
+    def somebody_waits(self, held: Connection, *, within_s: float, sessions: int = 1) -> bool:
+        """Whether a session, or so many, come to wait, in that time, for what the connection holds."""
         ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
         holder = backend_of(held)
-        return self.until_true(lambda: self.number(ask, holder) > 0, within_s=within_s)
+        return self.until_true(lambda: self.number(ask, holder) >= sessions, within_s=within_s)
 
     def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
         """A deadline passed. It is unknown where the gate or the database stood still (stalled_s: the longest time

@@ -69,8 +69,8 @@ EXPLAINS = {
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Check -> the symptoms of what it asks the database outright. Where it fails, and as gravely, it is the cause of them,
-also where users get nothing. Of several for one symptom the first.
+"""Check -> the symptoms that its failure brings about. It asks the database, and shows no symptom of its own. It is
+their cause if its effect is at least as grave as theirs. Of several checks that explain one symptom the first leads.
 """
 PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
@@ -98,7 +98,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         return (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
 
     heaviest: dict[str, tuple[Any, ...]] = {}
-    """Symptom -> what its cause weighs: as much as the worst that it breaks."""
+    """Symptom -> the weight of its cause: that of the gravest failure it brings about."""
     for one in caused:
         if one.symptom and one.outcome == "fail":
             own = weight(one.check, failed=True)

@@ -189,7 +189,8 @@ def _own_tables(found: Diagnosis) -> Lines:
         if c.references == companies.table.qualified and t.qualified not in known
     }
     if told:
-        listed = ", ".join(f"{scalar(t)}: {scalar(c)}" for t, c in [*told.items()][:MOST_OWN])
+        listed = ", ".join([*(f"{scalar(t)}: {scalar(c)}" for t, c in told.items())][:MOST_OWN])
+        listed += f", and {len(told) - MOST_OWN} more" if len(told) > MOST_OWN else ""
         yield f"  # own_tables: {{{listed}}}  # they refer to a tenant: say those that the service fills"
 
 

@@ -113,8 +113,8 @@ def _own_tables(script: _Script, login: str) -> Iterator[str]:
         table, rows = _name(schema, name), _own(script, _name(column))
         yield f"grant select, delete on {table} to {me};"
         if secured and rows:
-            yield f"create policy {_name(f'{login}{SEES_ALL}')} on {table} for select to {me} using ({rows});"
-            yield f"create policy {_name(f'{login}_deletes')} on {table} for delete to {me} using ({rows});"
+            yield from _policy(login, SEES_ALL, table, "select", f"using ({rows})")
+            yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
 
 
 def _members(script: _Script, login: str) -> Iterator[str]:

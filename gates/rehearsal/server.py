@@ -49,7 +49,7 @@ class Rehearsed:
         return self.server.url(database, OWNER, self.password)
 
     def session(self, database: str = DATABASE, *, path: str = "") -> psycopg.Connection[Any]:
-        """A session of who runs the migrations: no setting that they give him ends it, or has it tell text as bytes.
+        """A session of the role that runs the migrations. No setting of theirs ends it, or turns its text into bytes.
         `path`: the search path, in place of theirs.
         """
         given = {name: "0" for name, since in ENDINGS.items() if self.version >= since}
@@ -68,8 +68,8 @@ class Rehearsed:
             connection.execute(statements.encode())
 
     def _run_as_admin(self, statement: str) -> None:
-        """In the server's own database. In that of the migrations a superuser would run what they planted for him: an
-        operator that fits better than the server's, first in the path of every session.
+        """Run it in the server's own database. In the database of the migrations a superuser would run what they
+        planted, such as an operator that is found before the server's.
         """
         with connect(self.server.url("postgres", ADMIN, self.password)) as connection:
             connection.execute(statement.encode())

@@ -1,5 +1,5 @@
 -- id: sql/spot/no-grants-to-anybody
--- claim: PUBLIC holds nothing on tables with tenant data, their views and sequences; neither it nor anon may create in public.
+-- claim: PUBLIC holds nothing on tables with tenant data, their views and sequences, and anon nothing but SELECT and USAGE; neither may create in public.
 -- cost: One policy too many, and the whole world reads the table.
 -- severity: warn
 -- reads: catalogue
@@ -9,8 +9,8 @@ select name as subject,
        format('%s holds %s', case grantee when 0 then 'PUBLIC' else 'anon' end, string_agg(privilege_type, ', ')) as detail,
        null::text as witness
 from given
--- anon may hold what shows it no row: a platform gives it that by default
-where is_stopped and (grantee = 0 or privilege_type = 'CREATE')
+-- anon may hold what shows it no row and writes none: a platform gives it that by default
+where is_stopped and (grantee = 0 or privilege_type not in ('SELECT', 'USAGE'))
 group by name, grantee;
 
 -- seen:

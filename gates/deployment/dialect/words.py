@@ -193,13 +193,11 @@ class HttpWords:
         """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored. Where ids
         travel as text (`ids: text`), nothing is mirrored.
         """
-        kind = KIND_OF_MEMBER.get(member, "")
+        kind, text = KIND_OF_MEMBER.get(member, ""), text_of(token) if token[:1] == b'"' else ""
         if kind in self._names.id_forms:
-            text = text_of(token) if token[:1] == b'"' else ""
             return json.dumps(self._names.formed(kind, uuid.UUID(text))).encode() if _UUID.fullmatch(text) else token
         if not kind or self._names.id_type(kind) not in COUNTED:
             return token
-        text = text_of(token) if token[:1] == b'"' else ""
         if _UUID.fullmatch(text):
             text = stranger(text, self._names.id_type(kind))
             token = b'"' + text.encode() + b'"'

@@ -124,12 +124,17 @@ def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
     assert not any(f.symptom for f in alone.findings), "nothing of the pause failed: a symptom alone tells nothing"
 
 
-@pytest.mark.parametrize("cause", ["drill/flags/bucket-formula", "sql/spot/flags-decided-by-formula"])
-def test_a_wrong_formula_is_named_before_what_it_switches_off(cause: str) -> None:
-    """It puts tenants out of a rollout that has them in: that shuts the door to operators, and events without an effect
-    come after both.
-    """
-    off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}
+@pytest.mark.parametrize(
+    ("cause", "answer"),
+    [
+        ("drill/flags/bucket-formula", "403 feature_disabled"),
+        ("sql/spot/flags-decided-by-formula", "403 feature_disabled"),
+        ("sql/spot/fleet-not-paused", "409 agents_paused"),
+    ],
+)
+def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, answer: str) -> None:
+    """A wrong formula, or a paused fleet, shuts the door to operators, and events without an effect come after both."""
+    off = {"symptom": f"POST /dlq-replay answered {answer}"}
     wired, late = "drill/flags/replay-switch-is-wired", "drill/outbox/crowd-once-each"
     checks = [(PROOF, off), (wired, off), (late, {}), (cause, {}), ("drill/audit/update-refused", {})]
     verdict = judged(*(failed(check, details=details, severity="page") for check, details in checks))

@@ -134,12 +134,18 @@ def test_a_login_of_the_gate_is_no_tenants_role(said: dict[str, str], asks: str)
 
 
 def test_the_login_may_empty_what_the_service_fills_for_a_tenant(pg_server: PgServer) -> None:
-    """Each table of `own_tables` is granted, to be read and emptied; one that nobody names is none of the gate's."""
-    with database(pg_server, SHOP) as url:
+    """Each table of `own_tables` is granted, to be read and emptied; one that nobody names is none of the gate's. The
+    script can be run again: every policy of its own goes before it is made.
+    """
+    own = "create schema app; create table app.allowance_use (merchant_id text not null references public.merchants);"
+    with database(pg_server, f"{SHOP}; {own} alter table app.allowance_use enable row level security") as url:
         view = view_database(url, contract(), names_of(SAID))
     found = judge(view, None, contract(), names_of(SAID), "outbox.enabled")
     named = names_of({**SAID, "own_tables": {"app.allowance_use": "merchant_id"}})
     assert "allowance_use" not in grants(found.schema, found.comparison)
     script = grants(found.schema, found.comparison, names=named)
     assert 'grant select, delete on "app"."allowance_use" to "replay_gate";' in script
-    assert re.search('grant usage on schema "app"', script)
+    assert 'grant usage on schema "app"' in script
+    made = re.findall(r"^create policy (\S+ on \S+)", script, re.MULTILINE)
+    assert '"replay_gate_deletes" on "app"."allowance_use"' in made
+    assert re.findall(r"^drop policy if exists (\S+ on \S+);", script, re.MULTILINE) == made
