@@ -8,6 +8,8 @@ import time
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
@@ -57,6 +59,7 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
         bench.refused(bench.signed(_padded(body, case.value), case.name), 413, "body_too_large")
 
 
+@pytest.mark.waits(1)
 @drill("drill/http-surface/body-is-read-before-the-refusal", where=Where.READ_ONLY, covers=("E14",))
 def test_body_is_read_before_the_refusal(bench: Bench) -> None:
     """A body of 200 KB is refused after it was read, not while it is sent.

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
+import pytest
 
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene, new_key
@@ -108,6 +109,7 @@ def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None
         scene.in_order(list(pair))
 
 
+@pytest.mark.waits(LOCKED_S)
 @drill("drill/outbox/follower-of-a-locked-row", covers=("K11", "K05"), severity=Severity.WARN)
 def test_follower_of_a_locked_row(scene: Scene) -> None:
     """While another relay is at work on a row, and has it locked, the later rows of its key do not overtake it,
