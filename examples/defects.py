@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-import yaml
-
 from examples import edge_function, pg_boss
 from examples.ground import HERE, Ground, Patch
+from gates.text.own_data import data_of
 
 BringUp = Callable[[Ground, Sequence[Patch], Sequence[str]], Mapping[str, str]]
 EXAMPLES: Mapping[str, BringUp] = {m.NAME: m.bring_up for m in (edge_function, pg_boss)}
@@ -49,7 +48,7 @@ class Defect:
 
 def defects(example: str) -> tuple[Defect, ...]:
     """The defects of an example, in the order of the file."""
-    found = yaml.safe_load((HERE / example / "defects.yaml").read_text(encoding="utf-8"))
+    found = data_of(HERE / example / "defects.yaml")
     return tuple(_defect(entry) for entry in found)
 
 

@@ -6,17 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
 
 from gates.deployment.database import script
 from gates.evidence import Severity
+from gates.text.own_data import data_of
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
 
-VARIANTS: dict[str, list[str]] = yaml.safe_load(
-    Path(__file__).with_name("healthy_variants.yaml").read_text(encoding="utf-8")
-)
+VARIANTS: dict[str, list[str]] = data_of(Path(__file__).with_name("healthy_variants.yaml"))
 CASES = [(name, statement) for name, statements in VARIANTS.items() for statement in statements]
 SPOTS = read_folder()
 PAGES = [spot for spot in SPOTS if spot.spec.severity is Severity.PAGE]

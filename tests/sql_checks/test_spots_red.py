@@ -7,16 +7,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import yaml
 
 from gates.deployment.database import script
+from gates.text.own_data import data_of
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
 
-VIOLATIONS: dict[str, list[str]] = yaml.safe_load(
-    Path(__file__).with_name("spot_violations.yaml").read_text(encoding="utf-8")
-)
+VIOLATIONS: dict[str, list[str]] = data_of(Path(__file__).with_name("spot_violations.yaml"))
 SPOTS = {spot.spec.id.removeprefix("sql/spot/"): spot for spot in read_folder()}
 CASES = [(name, index) for name in sorted(VIOLATIONS) for index in range(len(VIOLATIONS[name]))]
 

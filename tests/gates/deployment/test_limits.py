@@ -25,7 +25,6 @@ from tests.waiting import pause
 LIMIT_S = 0.5
 IDLE_S = 1.5
 OK = b"HTTP/1.1 200 OK\r\n"
-BOMB = zlib.compress(b"\0" * (20 * MOST_BODY), 9)
 Bytes = Callable[[], Iterator[bytes]]
 
 
@@ -111,6 +110,12 @@ def _dripping(whole: bytes) -> Bytes:
     return lambda: (bytes([b]) for b in whole)
 
 
+def _bomb() -> Iterator[bytes]:
+    body = zlib.compress(b"\0" * (20 * MOST_BODY))
+    yield OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    yield body
+
+
 def _endless(first: bytes, again: bytes) -> Bytes:
     return lambda: itertools.chain([first], itertools.repeat(again))
 
@@ -136,10 +141,7 @@ ENDLESS: dict[str, tuple[Bytes, float]] = {
     "endless trailers": (_endless(CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000), 0.0),
     "endless chunk extension": (_endless(CHUNKED + b"1;", b"x" * 65_536), 0.0),
     "too many headers": (lambda: iter([OK + b"a: b\r\n" * 2000 + b"Content-Length: 0\r\n\r\n"]), 0.0),
-    "packed bomb": (
-        lambda: iter([OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB), BOMB]),
-        0.0,
-    ),
+    "packed bomb": (_bomb, 0.0),
     "no http": (lambda: iter([b"SSH-2.0-x\r\n"]), 0.0),
     "two lengths": (lambda: iter([OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"]), 0.0),
     "negative length": (lambda: iter([LENGTH % -5]), 0.0),

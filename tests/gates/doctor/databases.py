@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import yaml
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
 from gates.doctor.schema import Schema
 from gates.doctor.schema_reading import read_schema
+from gates.text.own_data import data_of
 from tests.postgres_fixture import PgServer
 
 SCHEMAS = Path(__file__).with_name("schemas")
-TRUTH: dict[str, dict[str, Any]] = yaml.safe_load((SCHEMAS / "truth.yaml").read_text(encoding="utf-8"))
+TRUTH: dict[str, dict[str, Any]] = data_of(SCHEMAS / "truth.yaml")
 
 
 @contextmanager

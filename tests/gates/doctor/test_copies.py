@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from gates.contract.contract import contract
 from gates.doctor.columns import Confidence, Pin
@@ -14,6 +13,7 @@ from gates.doctor.defects import defects
 from gates.doctor.matching import TableMatch, match
 from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaTable
 from gates.doctor.sqltypes import SPELLED
+from gates.text.own_data import data_of
 from tests.gates.doctor.databases import database
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
@@ -170,7 +170,7 @@ def test_the_draft_names_all_candidates(pg_server: PgServer, tmp_path: Path) -> 
         text = path.read_text(encoding="utf-8")
         path.write_text("version: 1\nnames: {schema: two}\n", encoding="utf-8")
         again = gate("doctor", "--write", "--force", cwd=tmp_path, environ=environ)
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = data_of(path)
     assert "3 of 12 tables of the contract" in done.stdout
     assert "3 schemas have the same tables: one, three, two" in done.stdout
     assert "not written" not in done.stderr

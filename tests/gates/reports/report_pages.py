@@ -71,9 +71,8 @@ def evidence() -> dict[str, Evidence]:
     seen |= {f"cohort/{name}": cohort(name) for name in ("success", "dead-letters", "lag-p95")}
     for name in ("alert/outbox-lag", "alert/dlq-size"):
         seen[name] = saw(name, observed=3.0, limit=10.0, unit="events", details={"limits": {"page": 10.0, "warn": 5.0}})
-    return {
-        check: one for check, one in seen.items() if check in {s.id for s in CATALOGUE} or check.startswith("watch/")
-    }
+    known = {s.id for s in CATALOGUE}
+    return {check: one for check, one in seen.items() if check in known or check.startswith("watch/")}
 
 
 def cohort(name: str, outcome: Outcome = Outcome.PASS, *, more: float = 0.0, **rest: object) -> Evidence:

@@ -10,13 +10,13 @@ from typing import Any
 
 import psycopg
 import pytest
-import yaml
 
 from gates.contract.queues import Queue, QueueOptions, presets
 from gates.deployment.database import Connection, connect, script
 from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
+from gates.text.own_data import data_of
 from sql_checks.queuerules import QueueSession, read_queue_rules, rules_of
 from sql_checks.rulejudge import judge_proved
 from sql_checks.rulerun import measure
@@ -42,7 +42,7 @@ class RowCase:
 
 
 def read_cases() -> list[RowCase]:
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load((SCHEMAS / "cases.yaml").read_bytes())
+    found: dict[str, list[dict[str, Any]]] = data_of(SCHEMAS / "cases.yaml")
     return [
         RowCase(
             preset,
