@@ -8,7 +8,7 @@ investigate, ok or unknown.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,10 +122,10 @@ def prepare(connection: Connection) -> None:
     script(connection, sql(SCHEMA))
 
 
-def observe(connection: Connection, rule: AlertRule, case: Case) -> Measurement:
-    """What the rule's query sees in the case; everything is rolled back. Raise psycopg.Error."""
+def observe(connection: Connection, rules: Iterable[AlertRule], case: Case) -> list[Measurement]:
+    """What the query of each rule sees in the case; everything is rolled back. Raise psycopg.Error."""
     if case.rows is not None:
-        return Measurement(case.rows, CLOCK)
+        return [Measurement(case.rows, CLOCK) for _ in rules]
     execute(connection, "begin")
     try:
         execute(connection, "set local search_path = fixture, pg_catalog")
@@ -135,7 +135,7 @@ def observe(connection: Connection, rule: AlertRule, case: Case) -> Measurement:
         execute(connection, "select set_config('replaygate.excluded', %s, true)", "{" + ids + "}")
         if case.given.strip():
             script(connection, case.given)
-        return measure(rule, connection)
+        return [measure(rule, connection) for rule in rules]
     finally:
         connection.rollback()
 
