@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gates.config import environment_of
 from gates.decision.floor import is_optional
 from gates.decision.policy_file import Settings
 from gates.deployment.target import Target
@@ -17,7 +18,9 @@ from gates.evidence_file import read_lines
 from gates.stages import suite
 from gates.stages.context import Context
 from gates.stages.suite import SuiteRun
+from tests.drills.examination import run_pytest
 from tests.postgres_fixture import PgServer
+from tests.sources import ROOT
 from tests.sql_checks.conftest import COMPANY
 
 OWN_CHECK = """-- id: sql/spot/companies-named
@@ -42,11 +45,21 @@ def database(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
 
 
 def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
-    """Run the suite as the gate does; the evidence by check."""
+    """Run the suite with the words and variables of a gate, in this process; the evidence by check."""
+    target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
+    evidence = tmp_path / "evidence.ndjson"
+    evidence.unlink(missing_ok=True)
+    words = [str(ROOT / "sql_checks"), f"--evidence={evidence}", "--run-id=run", *options]
+    said = run_pytest(words, environment_of(target, {}))
+    assert evidence.exists(), said
+    return {one.check: one for one in read_lines(evidence)}
+
+
+def run_as_the_gate_does(url: str, tmp_path: Path) -> dict[str, Evidence]:
+    """Run the suite in a process of its own."""
     target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
     context = Context(target, Settings(), tmp_path, "run", environ=os.environ)
-    context.evidence.unlink(missing_ok=True)
-    suite.run(SuiteRun("sql", "sql_checks", (), 120.0, options, http=False), context)
+    suite.run(SuiteRun("sql", "sql_checks", (), 120.0, (), http=False), context)
     return {one.check: one for one in read_lines(context.evidence)}
 
 
@@ -55,7 +68,7 @@ def test_everything_passes_on_the_reference(
     role: str | None, pg_server: PgServer, database: str, tmp_path: Path
 ) -> None:
     """For the superuser and the least role, every check passes on the seeded reference. Its one tenant is no cohort."""
-    found = run(pg_server.url(database, role), tmp_path)
+    found = run_as_the_gate_does(pg_server.url(database, role), tmp_path)
     assert len(found) > 100
     assert {c: e.message for c, e in found.items() if e.outcome is not Outcome.PASS and not is_optional(c)} == {}
     assert {e.outcome for c, e in found.items() if is_optional(c)} == {Outcome.UNKNOWN}
