@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+import psycopg
 import pytest
 
 from gates.checks.observation import Observer, Unmet
@@ -19,6 +21,8 @@ from sql_checks.rulefile import read_all_rules
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
 
+C = TypeVar("C")
+W = TypeVar("W")
 COMPANY = "00000000-0000-4000-8000-000000000004"
 RULES = {rule.name: rule for rule in read_all_rules()}
 
@@ -96,3 +100,31 @@ def outcome_of(judge: Callable[[Observer], None]) -> tuple[str, str, Observer]:
     except Unmet as error:
         return "unknown", str(error), observer
     return ("pass" if observer.samples and observer.controls else "unknown"), "", observer
+
+
+def wrong_together(
+    connection: Connection, cases: Sequence[C], plant: Callable[[C], None], judge: Callable[[Sequence[C]], W]
+) -> list[W]:
+    """What a judge says of cases that are planted at once. Of those about which it says something, and of those that
+    cannot be planted with the others, each part is judged by itself, in the end each case.
+    """
+    left, wrong = [list(cases)], []
+    while left:
+        together, later = [], []
+        with connection.transaction(force_rollback=True):
+            for case in (asked := left.pop()):
+                try:
+                    with connection.transaction():
+                        plant(case)
+                    together.append(case)
+                except psycopg.Error:
+                    if len(asked) == 1:
+                        raise
+                    later.append(case)
+            said = judge(together)
+        if said and len(together) > 1:
+            left += [together[::2], together[1::2]]
+        elif said:
+            wrong.append(said)
+        left += [later] * bool(later)
+    return wrong

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from gates.deployment.database import Connection, script
@@ -14,7 +14,7 @@ from gates.evidence import Severity
 from gates.text.own_data import data_of
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
-from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
+from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of, wrong_together
 
 VARIANTS: dict[str, list[str]] = data_of(Path(__file__).with_name("healthy_variants.yaml"))
 SPOTS = read_folder()
@@ -38,14 +38,14 @@ def plant(connection: Connection, statement: str) -> None:
         connection.execute("set local search_path = pg_catalog, pg_temp")
 
 
-def said(name: str, planted: PlantedSession) -> dict[str, str]:
-    """What spot checks say that may say nothing: each saw rows, too."""
+def said(variants: Sequence[tuple[str, str]], planted: PlantedSession) -> dict[str, str]:
+    """What spot checks say that may say nothing, each of which saw rows, too; else nothing."""
     found: dict[str, str] = {}
-    for spot in SPOTS if name.startswith(BESIDE) else PAGES:
+    for spot in SPOTS if variants[0][0].startswith(BESIDE) else PAGES:
         outcome, message, _ = outcome_of(partial(judge_spot, spot, planted))
         if outcome != "pass":
             found[spot.spec.id] = f"{outcome}: {message}"
-    return found
+    return found and {"variants": ", ".join(name for name, _ in variants), **found}
 
 
 @pytest.mark.parametrize(("name", "statement"), ALONE, ids=[name for name, _ in ALONE])
@@ -53,29 +53,12 @@ def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> 
     """No spot check rolls a healthy deployment back, and none holds it for what is `beside it`."""
     assert planted.planted is not None
     plant(planted.planted, statement)
-    assert said(name, planted) == {}, name
+    assert said([(name, statement)], planted) == {}
 
 
 @pytest.mark.parametrize("variants", TOGETHER.values(), ids=list(TOGETHER))
 def test_nobody_is_paged_by_a_schema_of_another_make(variants: list[tuple[str, str]], planted: PlantedSession) -> None:
     """So with many variants of the schema at once; those that disturb each other are seen apart."""
-    assert planted.planted is not None
-    connection, wrong, left = planted.planted, {}, [variants]
-    while left:
-        together, later = [], []
-        with connection.transaction(force_rollback=True):
-            for name, statement in (asked := left.pop()):
-                try:
-                    with connection.transaction():
-                        plant(connection, statement)
-                    together.append((name, statement))
-                except psycopg.Error:
-                    assert len(asked) > 1, name
-                    later.append((name, statement))
-            found = said(together[0][0], planted)
-        if found and len(together) > 1:
-            left += [together[::2], together[1::2]]
-        elif found:
-            wrong[together[0][0]] = found
-        left += [later] * bool(later)
-    assert wrong == {}
+    connection = planted.planted
+    assert connection is not None
+    assert wrong_together(connection, variants, lambda v: plant(connection, v[1]), lambda v: said(v, planted)) == []
