@@ -7,15 +7,23 @@ import fnmatch
 import io
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from _pytest.config import _prepareconfig
 
+from drills.residue.conftest import FOUND
 from drills.workbench.scene import Scene
-from gates.evidence import Evidence
+from gates.checks.recorder import CLAIMS, PROGRESS, RESULT, spec_of
+from gates.config import process_environment
+from gates.deployment.database import told
+from gates.deployment.dialect.current import NAMES, learn
+from gates.evidence import CheckSpec, Evidence, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.suite import LEFT_OUT
 
@@ -46,40 +54,73 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def run_pytest(arguments: Sequence[str], variables: Mapping[str, str], *plugins: object) -> str:
+PLAIN = (f"--rootdir={ROOT}", "-c", f"{ROOT}/pyproject.toml", *LEFT_OUT, "-q", "-s", "--tb=native", "-W", "ignore")
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def run_pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
     """Run pytest in this process with these variables, without the plugins that a stage leaves out; what it printed."""
     said = io.StringIO()
-    plain = [
-        "--rootdir",
-        str(ROOT),
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        *LEFT_OUT,
-        "-q",
-        "-s",
-        "--tb=native",
-        "-W",
-        "ignore",
-    ]
-    alone = environment({**variables, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
-    with alone, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        pytest.main([*plain, *arguments], plugins)
+    with environment({**variables, **ALONE}), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        pytest.main([*PLAIN, *arguments])
     return said.getvalue()
+
+
+class Kept:
+    """A session of pytest that has collected every drill once, and runs some of them as often as it is asked: most of
+    what an examination costs is the start of pytest.
+    """
+
+    NOT_OF_THIS_PROCESS = ("-p", "no:threadexception", "-p", "no:faulthandler")
+
+    def __init__(self) -> None:
+        with environment({"GATE_TARGET": "reference", **ALONE}), contextlib.redirect_stdout(io.StringIO()):
+            config = _prepareconfig(
+                [*PLAIN, *self.NOT_OF_THIS_PROCESS, str(ROOT / "drills"), "--collect-only", "--deep"]
+            )
+            config._do_configure()
+            self._session = pytest.Session.from_config(config)
+            config.hook.pytest_sessionstart(session=self._session)
+            config.hook.pytest_collection(session=self._session)
+        config.option.collectonly = False
+        self.items = list(self._session.items)
+
+    def run(
+        self, variables: Mapping[str, str], evidence: Path, checks: Sequence[str], deep: bool, ends: Collection[Outcome]
+    ) -> None:
+        """Run the checks whose ids match these patterns; a check is over with what it first comes to of `ends`."""
+        session, config = self._session, self._session.config
+        config.option.evidence, config.option.only, config.option.deep = str(evidence), [*checks], deep
+        seen_before: tuple[pytest.StashKey[Any], ...] = (PROGRESS, CLAIMS, FOUND)
+        for key in seen_before:
+            if key in config.stash:
+                del config.stash[key]
+        with environment(variables):
+            learn(process_environment())
+            told(process_environment())
+            Scene.trip_s = 0.0
+            session.items = list(self.items)
+            config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
+            config.hook.pytest_collection_finish(session=session)
+            ended: list[CheckSpec | None] = []
+            for item, following in pairwise([*session.items, None]):
+                assert item is not None
+                if (spec := spec_of(item)) in ended:
+                    session._setupstate.teardown_exact(following)
+                    continue
+                item.stash = pytest.Stash()
+                config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if item.stash[RESULT].outcome in ends:
+                    ended.append(spec)
+
+
+kept = cache(Kept)
 
 
 @cache
 def places() -> Mapping[str, Path]:
     """The file of each drill check."""
-    found: dict[str, Path] = {}
-
-    class Collector:
-        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-            marks = ((item.path, item.get_closest_marker("check")) for item in items)
-            found.update({mark.args[0].id: path for path, mark in marks if mark})
-
-    said = run_pytest([str(ROOT / "drills"), "--collect-only", "--deep"], {"GATE_TARGET": "reference"}, Collector())
-    assert found, f"no drill could be collected:\n{said[-2000:]}"
-    return found
+    return {spec.id: item.path for item in kept().items if (spec := spec_of(item))}
 
 
 def matching(patterns: Sequence[str]) -> list[str]:
@@ -87,11 +128,20 @@ def matching(patterns: Sequence[str]) -> list[str]:
     return sorted({i for pattern in patterns for i in fnmatch.filter(places(), pattern)})
 
 
-def examine(variables: Mapping[str, str], checks: Sequence[str], folder: Path, *options: str) -> dict[str, Evidence]:
+def examine(
+    variables: Mapping[str, str],
+    checks: Sequence[str],
+    folder: Path,
+    *options: str,
+    ends: Collection[Outcome] = (Outcome.FAIL,),
+) -> dict[str, Evidence]:
     """Run the drill checks whose ids match these patterns; the evidence by id."""
-    evidence = folder / f"{uuid.uuid4().hex}.ndjson"
-    files = sorted({str(places()[i]) for i in matching(checks)})
-    said = run_pytest([*files, f"--evidence={evidence}", *(f"--only={c}" for c in checks), *options], variables)
+    evidence, said = folder / f"{uuid.uuid4().hex}.ndjson", ""
+    if NAMES in variables or {*options} - {"--deep"}:  # what is read while modules are imported, or collected
+        files = sorted({str(places()[i]) for i in matching(checks)})
+        said = run_pytest([*files, f"--evidence={evidence}", *(f"--only={c}" for c in checks), *options], variables)
+    else:
+        kept().run(variables, evidence, matching(checks), "--deep" in options, ends)
     found = {e.check: e for e in read_lines(evidence)} if evidence.exists() else {}
     assert found, f"no check matched {list(checks)}:\n{said[-2000:]}"
     return found
