@@ -148,7 +148,7 @@ create trigger a_run_without_success before update on public.replay_runs
 """
 UNDER_ODD_SETTINGS = (
     *("replay", "lifecycle", "outbox", "budgets", "audit", "flags", "idempotency", "rate-limit", "dlq"),
-    *("statemachine", "dry-run", "tokens"),
+    *("dry-run", "tokens"),
 )
 
 
@@ -176,7 +176,7 @@ def test_settings_of_the_database(oddly_set: dict[str, str], tmp_path: Path) -> 
     a replay takes first, not in which order the answer lists them. A proxy alone turns no check red: those of
     IN_OTHER_WORDS pass through one that changes every word.
     """
-    asked = [*(f"drill/{promise}/*" for promise in UNDER_ODD_SETTINGS), *SWITCHED]
+    asked = [*(f"drill/{promise}/*" for promise in UNDER_ODD_SETTINGS), "drill/statemachine/kept-programs", *SWITCHED]
     assert {*matching(OVER_HTTP)} <= {*matching(asked), *matching(IN_OTHER_WORDS)}
     with proxy(oddly_set["BASE_URL"], _order_of_its_own) as url:
         found = examine({**oddly_set, "BASE_URL": url}, asked, tmp_path, "--deep")
