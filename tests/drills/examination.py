@@ -71,13 +71,11 @@ class Kept:
     what an examination costs is the start of pytest.
     """
 
-    NOT_OF_THIS_PROCESS = ("-p", "no:threadexception", "-p", "no:faulthandler")
+    FEWER = ("--tb=line", "-p", "no:threadexception", "-p", "no:faulthandler")
 
     def __init__(self) -> None:
         with environment({"GATE_TARGET": "reference", **ALONE}), contextlib.redirect_stdout(io.StringIO()):
-            config = _prepareconfig(
-                [*PLAIN, *self.NOT_OF_THIS_PROCESS, str(ROOT / "drills"), "--collect-only", "--deep"]
-            )
+            config = _prepareconfig([*PLAIN, *self.FEWER, str(ROOT / "drills"), "--collect-only", "--deep"])
             config._do_configure()
             self._session = pytest.Session.from_config(config)
             config.hook.pytest_sessionstart(session=self._session)
