@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import psycopg
 
@@ -27,10 +27,7 @@ from gates.evidence import Where
 
 drill = partial(check, needs=SQL)
 
-COMPANIES = [id_from("company", f"rollout-{n}") for n in range(10_000)]
-"""The same ids in every run: what passed once passes again."""
-
-FEWER = COMPANIES[:2000]
+MANY, FEWER = 10_000, 2000
 
 UPSERT = """
 insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
@@ -40,6 +37,12 @@ on conflict (key, company_id) do update set enabled = excluded.enabled
 ENABLED = """
 select company::text from unnest(%s::uuid[]) company where public.is_feature_enabled(%s, company)
 """
+
+
+@cache
+def companies_of(number: int) -> list[str]:
+    """The same ids in every run: what passed once passes again."""
+    return [id_from("company", f"rollout-{n}") for n in range(number)]
 
 
 @contextmanager
@@ -67,8 +70,8 @@ def _on_at(scene: Scene, percentage: int, companies: list[str], key: str = "") -
 
 def _both_ways(scene: Scene) -> None:
     """Control: the function says yes and no where it must."""
-    scene.seen.require(len(_on_at(scene, 100, COMPANIES[:20])) == 20, "a flag on at 100 is not on for everybody")
-    scene.seen.require(not _on_at(scene, 0, COMPANIES[:20]), "a flag at 0 is on for somebody")
+    scene.seen.require(len(_on_at(scene, 100, companies_of(20))) == 20, "a flag on at 100 is not on for everybody")
+    scene.seen.require(not _on_at(scene, 0, companies_of(20)), "a flag at 0 is on for somebody")
     scene.seen.control("on at 100 for all, on at 0 for none")
 
 
@@ -79,7 +82,7 @@ def test_bucket_formula(scene: Scene) -> None:
     Another formula moves tenants in and out of the canary when the service that computes it is replaced.
     """
     key = f"Drill.Rollout.MIXED-{uuid.uuid4()}"
-    for percentage, companies in ((10, COMPANIES), (50, FEWER), (99, FEWER)):
+    for percentage, companies in ((10, companies_of(MANY)), (50, companies_of(FEWER)), (99, companies_of(FEWER))):
         with _rollout(scene, key, percentage) as connection:
             on = _on(connection, key, companies)
         if current().own_buckets:  # a formula of the deployment's own must at least be one: it says the same again
@@ -101,12 +104,12 @@ def test_monotone(scene: Scene) -> None:
     """
     _both_ways(scene)
     key = new_key()
-    ten, fifty, full = (_on_at(scene, p, FEWER, key) for p in (10, 50, 100))
+    ten, fifty, full = (_on_at(scene, p, companies_of(FEWER), key) for p in (10, 50, 100))
     lost = (ten - fifty) | (fifty - full)
     scene.seen.value(len(lost), 0, "companies")
     assert not lost, f"{len(lost)} companies were on and are off at the next step, e.g. {min(lost)}"
-    assert len(full) == len(FEWER), f"{len(FEWER) - len(full)} companies are off at 100 %"
-    scene.seen.count(len(FEWER))
+    assert len(full) == FEWER, f"{FEWER - len(full)} companies are off at 100 %"
+    scene.seen.count(FEWER)
 
 
 @drill("drill/flags/uniform", covers=("H01",))
@@ -116,7 +119,7 @@ def test_uniform(scene: Scene) -> None:
     A skewed rollout examines the release with more, or fewer, tenants than the operator meant.
     """
     _both_ways(scene)
-    for percentage, companies, spread in ((10, COMPANIES, 180), (50, FEWER, 134)):
+    for percentage, companies, spread in ((10, companies_of(MANY), 180), (50, companies_of(FEWER), 134)):
         on, due = len(_on_at(scene, percentage, companies)), len(companies) * percentage // 100
         scene.seen.value(on, due, "companies")
         seen = f"{on} of {len(companies)} companies are on at {percentage} %"
@@ -132,7 +135,7 @@ def test_sticky(scene: Scene) -> None:
     """
     key = new_key()
     _both_ways(scene)
-    some = COMPANIES[:1000]
+    some = companies_of(1000)
     with _rollout(scene, key, 50) as connection:
         first = _on(connection, key, some)
         execute(connection, "update public.feature_flags set description = 'touched' where key = %s", key)
@@ -226,7 +229,7 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
     _both_ways(scene)
     for percentage in (10, 100):
         with _rollout(scene, key, percentage, enabled=False) as connection:
-            on = _on(connection, key, COMPANIES[:1000])
+            on = _on(connection, key, companies_of(1000))
         assert not on, f"{len(on)} of 1000 companies are on with enabled = false at {percentage} %"
         scene.seen.count(1000)
 

@@ -139,7 +139,7 @@ def examine(
         files = sorted({str(places()[i]) for i in matching(checks)})
         said = run_pytest([*files, f"--evidence={evidence}", *(f"--only={c}" for c in checks), *options], variables)
     else:
-        kept().run(variables, evidence, matching(checks), "--deep" in options, ends)
+        kept().run(variables, evidence, checks, "--deep" in options, ends)
     found = {e.check: e for e in read_lines(evidence)} if evidence.exists() else {}
     assert found, f"no check matched {list(checks)}:\n{said[-2000:]}"
     return found
