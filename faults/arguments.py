@@ -274,10 +274,21 @@ def dry_run_tells_no_ineligible(settings: Settings) -> Parts:
     return dataclasses.replace(release, describe=describe)
 
 
-def _told_of_a_resolved_item(probe: Probe) -> Any:
-    with probe.tenant() as company:
-        ids = probe.letters(company, 1, status="resolved")
+def _told_of_a_resolved_item(probe: Probe, *, of_another: bool = False) -> Any:
+    with probe.tenant() as company, probe.tenant() as other:
+        ids = probe.letters(other if of_another else company, 1, status="resolved")
         return probe.replay(company, dry_run=True, dlq_ids=ids).json()["ineligible"]
+
+
+@service(
+    "Of another tenant's items those that no replay would take are `ineligible`, and so known to exist.",
+    lambda p: _told_of_a_resolved_item(p, of_another=True) != [],
+    ("drill/safety-rails/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
+    names=("not_found", "ineligible"),
+)
+def settled_foreign_ids_told(settings: Settings) -> Parts:
+    settled = f"({OF_TENANT} OR status <> 'pending' OR retry_after > now())"
+    return altered(settings, "describe_items", (f"WHERE {OF_TENANT}", f"WHERE {settled}"))
 
 
 @service(

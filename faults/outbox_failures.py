@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from typing import Any
 
+from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from faults.altered import altered, altered_worker
@@ -14,6 +16,7 @@ from faults.outbox import OUTBOX, failing, put, state_of
 from faults.probe import Probe
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.worker.agents import Event, Failure, ScriptedAgent, SqlAgent
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -107,6 +110,41 @@ def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
         "h.aggregate_key, jsonb_strip_nulls(h.payload), %(error_type)s",
     )
     return altered_worker(settings, ("settle_failed", *change))
+
+
+class _WritesLetters(ScriptedAgent):
+    """Writes the letter of a last attempt that failed itself, before the attempt is settled."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        super().__init__(SqlAgent())
+        self._settings = settings
+
+    async def deliver(self, event: Event) -> Failure | None:
+        failure = await super().deliver(event)
+        if failure and event.failures + 1 >= self._settings.max_attempts and event.replay_run_id is None:
+            async with await AsyncConnection.connect(self._settings.database_url, autocommit=True) as conn:
+                await conn.execute(_LETTER, (event.outbox_id,))
+        return failure
+
+
+_LETTER = """INSERT INTO dead_letter_queue (company_id, event_id, event_type, aggregate_key, payload, error_type)
+    SELECT company_id, event_id, event_type, aggregate_key, payload, 'agent_error' FROM event_outbox WHERE id = %s"""
+_APART = """SELECT d.xmin::text <> o.xmin::text
+    FROM dead_letter_queue d JOIN event_outbox o USING (company_id, event_id)
+    WHERE company_id = %s"""
+
+
+@worker(
+    "The letter of a dead event is committed a moment before the event is dead: a crash between them doubles it.",
+    lambda p: _after_death(p, _APART),
+    (f"{OUTBOX}/dead-letter-in-one-transaction",),
+    names=("one snapshot",),
+)
+def letter_committed_before(settings: WorkerSettings) -> WorkerParts:
+    made = altered_worker(
+        settings, ("settle_failed", "FROM held h\n  WHERE h.is_last\n)", "FROM held h\n  WHERE false\n)")
+    )
+    return dataclasses.replace(made, agent=_WritesLetters(settings))
 
 
 @worker(

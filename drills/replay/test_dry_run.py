@@ -265,11 +265,11 @@ def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
 
     Otherwise the preview tells which ids exist in other tenants, or is silent about what will be left.
     """
-    own, foreign = scene.add_items(tenant, 1), scene.add_items(other, 1)
+    own, foreign = scene.add_items(tenant, 1), scene.add_of_each_kind(other)
     done = scene.add_items(tenant, 1, status="resolved")
     answer = scene.run(tenant, label="own and foreign ids", dlq_ids=[*own, *done, *foreign], dry_run=True)
     for name, due in (("items", own), ("not_found", foreign), ("ineligible", done)):
-        assert answer.get(name) == due, f"{name} {answer.get(name)}; due: {due}"
+        assert sorted(map(str, answer.get(name) or [])) == sorted(due), f"{name} {answer.get(name)}; due: {due}"
 
 
 @drill("drill/dry-run/opens-no-run", covers=("F06",))

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
-from drills.workbench.scene import Scene
+from drills.workbench.scene import LISTS, Scene
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
@@ -220,11 +220,12 @@ def test_force_respects(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/foreign-ids-not-found", covers=("L13", "A27"))
 def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
-    """Foreign ids are reported as not found, exactly like unknown ones, and untouched; the rest is replayed.
+    """Foreign ids are reported as not found, in whatever state they are, like unknown ones, and untouched; the rest is
+    replayed.
 
     Otherwise one tenant replays, or finds out about, another's events.
     """
-    own, foreign = scene.add_items(tenant, 1), scene.add_items(other, 2)
+    own, foreign = scene.add_items(tenant, 1), scene.add_of_each_kind(other)
     before = scene.digest(other)
     unknown = [new_id("item"), new_id("item")]
     answer = scene.run(tenant, label="own, foreign and unknown ids", dlq_ids=[*foreign, *own, *unknown])
@@ -233,7 +234,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     assert not stolen, f"the answer lists {len(stolen)} items of another tenant as taken"
     scene.seen.require(took(answer), "the tenant's own item was not taken")
     listed = set(map(str, answer.get("not_found", [])))
-    assert listed == {*foreign, *unknown}, f"not_found lists {len(listed)}; due: the 2 foreign and 2 unknown ids"
+    assert listed == {*foreign, *unknown}, f"not_found lists {len(listed)}; due: the 3 foreign and 2 unknown ids"
     assert not answer.get("ineligible"), "a foreign id is listed as ineligible: it is known to exist"
 
 
@@ -326,14 +327,18 @@ def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/answer-adds-up", severity=Severity.WARN, covers=("L10",))
 def test_answer_adds_up(scene: Scene, tenant: str) -> None:
-    """Each named id is in exactly one of `items`, `not_found` and `ineligible`, and `target_count` counts the items.
+    """Each named id is in exactly one of `items`, `not_found` and `ineligible`, lists also where they are empty, and
+    `target_count` counts the items.
 
-    Otherwise what became of an id is not said, and nobody misses it.
+    Otherwise what became of an id is not said, and nobody misses it; or who goes through what is null stumbles.
     """
+    bare = scene.replay(tenant, label="nothing eligible", control=True).json()
+    odd = {name: bare[name] for name in LISTS if name in bare and not isinstance(bare[name], list)}
+    assert not odd, f"where nothing was eligible the answer says {odd}; due: lists"
     good, done = scene.add_items(tenant, 2), scene.add_items(tenant, 24, status="resolved")
     named = [*good, *done, *(new_id("item") for _ in range(24))]
     answer = scene.run(tenant, label="fifty ids", dlq_ids=named)
-    lists = [[str(i) for i in answer.get(k, [])] for k in ("items", "not_found", "ineligible")]
+    lists = [[str(i) for i in answer.get(k, [])] for k in LISTS]
     assert sorted(i for one in lists for i in one) == sorted(named), (
         f"items, not_found and ineligible list {[len(x) for x in lists]} ids; due: the 50 named, each once"
     )

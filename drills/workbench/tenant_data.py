@@ -188,6 +188,11 @@ class TenantData(Database):
         """Pending dead letters of a tenant, oldest first; their ids in order."""
         return self.tenants.add_items(company, count, **columns)
 
+    def add_of_each_kind(self, company: str) -> list[str]:
+        """A dead letter that a replay takes, one that is resolved and one that is put off; their ids."""
+        kinds: tuple[dict[str, str], ...] = ({}, {"status": "resolved"}, {"retry_after": "2999-01-01T00:00:00Z"})
+        return [one for columns in kinds for one in self.add_items(company, 1, **columns)]
+
     def add_last(self, company: str, payload: str, count: int = 1) -> None:
         """Pending dead letters that are claimed after all others of the tenant."""
         self.rows(query("add_last"), company, payload, count)

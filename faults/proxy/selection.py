@@ -45,6 +45,11 @@ def first_ten(_world: World, _fields: Fields, reply: Reply) -> Reply | None:
     return with_json(reply, **pages) if reply.status == 200 else None
 
 
+def empty_lists(reply: Reply) -> list[str]:
+    """The members of an answer that are empty lists."""
+    return [name for name, value in json_of(reply).items() if value == []]
+
+
 proxy(
     "selection/force-takes-one-more",
     rewrites(lambda _w, f: {**f, "max": f["max"] + 1} if f.get("force") and "max" in f else None),
@@ -77,3 +82,10 @@ proxy(
     green=(f"{DRY}/one-audit-row",),
 )
 proxy("selection/ten-of-what-was-not-taken", after_replays(first_ten), (f"{RAILS}/answer-adds-up",))
+proxy(
+    "selection/empty-lists-are-null",
+    after_replays(
+        lambda _w, _f, reply: with_json(reply, **dict.fromkeys(empty_lists(reply))) if empty_lists(reply) else None
+    ),
+    (f"{RAILS}/answer-adds-up",),
+)

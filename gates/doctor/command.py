@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gates import config
 from gates.contract.contract import contract
+from gates.contract.names import Names
 from gates.contract.scope import Scope
 from gates.decision import policy_file
 from gates.deployment.dialect.current import use
 from gates.deployment.target import Target
+from gates.doctor.carrying import with_said
 from gates.doctor.diagnosis import Diagnosis, diagnose
 from gates.doctor.draft import draft
 from gates.doctor.grants import LOGIN, grants
@@ -80,7 +84,9 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         shown = found if options.all else found.within(file.scope.claims or contract().claimable)
         console.result(as_text(shown, contract(), colour=console.colours_results, whole=options.all))
     if options.write:
-        _write(path, found, target, console, now)
+        names = file.root.member("names")
+        said = {part: value for part, value in file.names.given.items() if names and names.member(part)}
+        _write(path, found, target, console, now, said)
     return 0 if complete else TO_MEND
 
 
@@ -91,23 +97,35 @@ def _is_complete(found: Diagnosis, scope: Scope) -> bool:
     return found.is_complete(scope.claims or contract().claimable)
 
 
-def _write(path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime) -> None:
+def _write(
+    path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime, given: Mapping[str, Any]
+) -> None:
     """Write the manifest, in the names of the draft, where there is a schema to read; then the draft. Nothing where
-    nothing of a contract was seen: every line of such a draft would be wrong.
+    nothing of a contract was seen: every line of such a draft would be wrong. given: `names` of the file that is there.
     """
     if not found.is_any_of_it:
         console.say(f"{path}: not written, for nothing of a contract was seen. Look at DATABASE_URL and BASE_URL")
         return
+
+    def read(text: str) -> Names:
+        return policy_file.parse(f"version: 1\n{text}", str(path), Path(), now.date()).names
+
+    def drafted(*, has_manifest: bool = False) -> tuple[str, Names]:
+        """The draft with what is said already, and its names."""
+        text = draft(found, contract(), has_manifest=has_manifest)
+        text = with_said(text, read(text).given, given) if given else text
+        return text, read(text)
+
     manifest = path.with_name(MANIFEST)
     said = "no table of the contract was found"
     if found.looks_like_it:
-        use(policy_file.parse(f"version: 1\n{draft(found, contract())}", str(path), Path(), now.date()).names)
+        use(drafted()[1])
         words = ["write-manifest", "--output", str(manifest.resolve())]
         done = sql_suite(words, config.environment_of(target, console.environ))
         said = (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""
     if said:
         console.say(f"no manifest of this schema was written: {said}")
-    written = write(path, draft(found, contract(), has_manifest=not said), "" if said else MANIFEST, now)
+    written = write(path, drafted(has_manifest=not said)[0], "" if said else MANIFEST, now)
     if written.difference:
         console.say(Terminal.document(written.difference))
         console.say(f"{written.kept}: the file as it was")

@@ -64,6 +64,7 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     yield '--   psql "$OWNER_URL" -v ON_ERROR_STOP=1 -v gate_password="$gate_password" -f gate-login.sql'
     yield "-- NOINHERIT: it steps into a tenant's role to see what tenants see, and has none of its rights otherwise."
     yield "begin;"
+    yield "set local client_min_messages = warning;  -- what is not there yet is no news"
     yield "-- Run it again after a migration, or for another database of the server: the role may be there already."
     yield f"do $$ begin create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
     yield "exception when duplicate_object then null; end $$;"

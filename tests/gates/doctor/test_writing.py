@@ -36,6 +36,8 @@ from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 TODAY = dt.date(2026, 1, 1)
+STATES = "case state when 0 then 'pending' else 'resolved' end"
+WRITES = "(case {} when 'pending' then 0 else 1 end)::smallint"
 PROVED = {"safety-rails", "authentication", "tokens", "dry-run", "idempotency", "rate-limit"}
 """The areas of which the proof drill shows a part."""
 
@@ -197,6 +199,22 @@ def test_a_file_that_is_there_is_not_overwritten(pg_server: PgServer, tmp_path: 
     assert kept == [old]
 
 
+def test_what_a_person_said_survives_a_new_draft(pg_server: PgServer, tmp_path: Path) -> None:
+    """Expressions, tables of its own and words of HTTP stand in the next draft as they stood in the last."""
+    said = {
+        "tables": {"dead_letter_queue": {"columns": {"status": {"is": "state", "sql": STATES, "write": WRITES}}}},
+        "own_tables": {"calls": "company_id"},
+        "http": {"values": {"status": {"started": "accepted"}}, "metrics": {"dlq_items": None}},
+        "token": {"roles": {"company_admin": "account"}},
+    }
+    sql = "alter table dead_letter_queue drop column status; alter table dead_letter_queue add column state smallint;"
+    sql += "create table calls (company_id uuid references companies)"
+    (tmp_path / "gate.yaml").write_text(yaml.safe_dump({"version": 1, "names": said}), encoding="utf-8")
+    names = drafted(pg_server, sql, tmp_path, TEMPLATE, "--force")["names"]
+    assert names["tables"]["dead_letter_queue"]["columns"]["status"] == {"is": "state", "sql": STATES, "write": WRITES}
+    assert {part: names[part] for part in said if part != "tables"} == {k: v for k, v in said.items() if k != "tables"}
+
+
 @pytest.mark.parametrize(
     "sql", ["sql: {require_checkpoint: true}\n", "sql:\n  require_checkpoint: true\n", "", "sql: {}\n"]
 )
@@ -247,11 +265,14 @@ def granted(server: PgServer, url: str, folder: Path) -> Iterator[str]:
     """A login that the script of --grants made, run twice as after a migration, and its URL."""
     done = gate("doctor", "--grants", "doctor_gate", cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode == 0, done.stderr
+    told: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
         script = done.stdout.replace(":'gate_password'", "'granted-pw'").encode()
         try:
+            connection.add_notice_handler(lambda notice: told.append(str(notice.message_primary)))
             for _ in range(2):
                 connection.execute(script)
+            assert not told, "who runs the script reads what is no news"
             yield psycopg.conninfo.make_conninfo(url, user="doctor_gate", password="granted-pw")
         finally:
             connection.execute("drop owned by doctor_gate; drop role doctor_gate")
