@@ -272,6 +272,16 @@ row(
     f"{LIFE}/failed-item-is-pending-again",
     f"{LIFE}/stop-leaves-the-rest-untouched",
 )
+trigger(
+    "lifecycle/failed-item-made-anew",
+    "dead_letter_queue",
+    "update",
+    "if new.retry_count > old.retry_count then"
+    " new.created_at := clock_timestamp() + (1 - old.retry_count) * interval '1 second'; end if;",
+    (f"{LIFE}/failed-item-is-pending-again",),
+    "A failed item bears the time of its failure as that of its creation: it goes to the end of the line.",
+    names=("created_at",),
+)
 row(
     "lifecycle/stops-too-early",
     "replay_runs",
