@@ -344,6 +344,29 @@ row(
     "A replayed item gets more than one attempt.",
     f"{LIFE}/one-attempt",
 )
+for _name, _pattern, _put, _breaks in (
+    (
+        "keys-in-another-case",
+        '"([a-z]+)([A-Z][a-z]+)":',
+        r'"\1_\2":',
+        "The names of a payload's members are put into the house's own style on their way to the outbox.",
+    ),
+    (
+        "times-read-as-times",
+        r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\+02:00"',
+        r'"\1.000+02:00"',
+        "Text that looks like a time is read as one and written anew on its way to the outbox.",
+    ),
+):
+    row(
+        f"outbox/{_name}",
+        "event_outbox",
+        "insert",
+        f"new.payload := regexp_replace(new.payload::text, '{_pattern}', '{_put}', 'g')::jsonb;",
+        _breaks,
+        f"{OUTBOX}/payload-unchanged",
+        f"{DLQ}/letter-is-kept",
+    )
 trigger(
     "outbox/notice-carries-the-payload",
     "event_outbox",
