@@ -58,6 +58,8 @@ PAYLOAD: dict[str, Any] = {
     " spaces ": [" before", "after ", "  "],
     "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
     "Ключ": True,
+    "camelCase": {"PascalCase": 1, "snake_case": 2, "kebab-case": 3, "UPPER": 4},
+    "looks like": ["007", "1.10", "1e3", "true", "null", "2026-01-01", "2026-01-01T00:00:00+02:00"],
 }
 """What is lost on a careless way, as any request may have it: no null (a service may refuse it), no integer beyond 2^53
 (RFC 7493 warns of those).

@@ -145,6 +145,12 @@ def tells_unknown_companies(world: World, sent: Sent, reply: Reply) -> Reply | N
     return None if known else with_json(reply, detail="no such company")
 
 
+def finds_no_company(world: World, sent: Sent, reply: Reply) -> Reply | None:
+    """An unknown company is looked up before the rights of the caller are, and is 404."""
+    told = tells_unknown_companies(world, sent, reply)
+    return told and problem(404, "not_found")
+
+
 def is_later(sent: Sent, name: str) -> bool:
     """Whether the token says a time that is still to come."""
     value = claims_of(sent).get(name)
@@ -208,6 +214,7 @@ proxy(
     (f"{TOKENS}/super-admin-for-any",),
 )
 proxy("tokens/unknown-companies-are-told-apart", after(tells_unknown_companies), (f"{TOKENS}/unknown-like-foreign",))
+proxy("tokens/unknown-companies-are-404", after(finds_no_company), (f"{TOKENS}/unknown-like-foreign",), names=("404",))
 proxy(
     "tokens/audience-not-checked",
     lambda _world: no_defect,

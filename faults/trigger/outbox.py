@@ -272,6 +272,16 @@ row(
     f"{LIFE}/failed-item-is-pending-again",
     f"{LIFE}/stop-leaves-the-rest-untouched",
 )
+trigger(
+    "lifecycle/failed-item-made-anew",
+    "dead_letter_queue",
+    "update",
+    "if new.retry_count > old.retry_count then"
+    " new.created_at := clock_timestamp() + (1 - old.retry_count) * interval '1 second'; end if;",
+    (f"{LIFE}/failed-item-is-pending-again",),
+    "A failed item bears the time of its failure as that of its creation: it goes to the end of the line.",
+    names=("created_at",),
+)
 row(
     "lifecycle/stops-too-early",
     "replay_runs",
@@ -334,6 +344,29 @@ row(
     "A replayed item gets more than one attempt.",
     f"{LIFE}/one-attempt",
 )
+for _name, _pattern, _put, _breaks in (
+    (
+        "keys-in-another-case",
+        '"([a-z]+)([A-Z][a-z]+)":',
+        r'"\1_\2":',
+        "The names of a payload's members are put into the house's own style on their way to the outbox.",
+    ),
+    (
+        "times-read-as-times",
+        r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\+02:00"',
+        r'"\1.000+02:00"',
+        "Text that looks like a time is read as one and written anew on its way to the outbox.",
+    ),
+):
+    row(
+        f"outbox/{_name}",
+        "event_outbox",
+        "insert",
+        f"new.payload := regexp_replace(new.payload::text, '{_pattern}', '{_put}', 'g')::jsonb;",
+        _breaks,
+        f"{OUTBOX}/payload-unchanged",
+        f"{DLQ}/letter-is-kept",
+    )
 trigger(
     "outbox/notice-carries-the-payload",
     "event_outbox",

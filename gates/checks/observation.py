@@ -119,7 +119,7 @@ class Observer:
             self.failing = exchange
             raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due", by)
         if not right:
-            if is_absent(request, answer):
+            if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             if answer.status in BUSY and answer.status not in wanted and not busy:
                 due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
@@ -133,6 +133,11 @@ class Observer:
             self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
             self.twin = exchange
         return answer
+
+    def _has_answered(self, request: Request) -> bool:
+        """Whether the path is there: the last control was answered at it."""
+        twin = self.twin.request if self.twin else None
+        return twin is not None and (twin.method, _bare(twin)) == (request.method, _bare(request))
 
     def evidence_of(
         self, spec: CheckSpec, outcome: Outcome, message: str, started_at: str, ms: float, *, blocked_by: str = ""
@@ -187,7 +192,12 @@ def is_absent(request: Request, answer: Answer) -> bool:
 
     A 404 with a `code` at a path that holds an id is the service's own answer about that id.
     """
-    return answer.status == 404 and (request.path.partition("?")[0] in FIXED_PATHS or not answer.code)
+    return answer.status == 404 and (_bare(request) in FIXED_PATHS or not answer.code)
+
+
+def _bare(request: Request) -> str:
+    """The path without its query."""
+    return request.path.partition("?")[0]
 
 
 def _wanted(statuses: tuple[int, ...], code: str | None) -> str:

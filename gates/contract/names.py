@@ -331,7 +331,8 @@ def _relation(relation: Relation, schema: str, given: Mapping[str, Any], unclaim
         relation,
         real_schema,
         name,
-        {c: n for c, n in ((c, r if isinstance(r, str) else r.get("is", c)) for c, r in columns.items()) if n != c},
+        {c: r for c, r in columns.items() if isinstance(r, str) and r != c}
+        | {c: r["is"] for c, r in columns.items() if not isinstance(r, str) and "is" in r},
         {c: r["sql"] for c, r in columns.items() if not isinstance(r, str)},
         given.get("values", {}),
         frozenset(given.get("absent", ())),

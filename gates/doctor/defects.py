@@ -260,7 +260,7 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
                 real,
                 one.detail,
                 "Checks that use it cannot be judged.",
-                "Map it by an expression, or change it",
+                "Map it by `values` or an expression, or change it",
                 guess,
             )
 

@@ -11,7 +11,7 @@ from gates.doctor.limit_keys import CONTRACT_FORM
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.soft_deletes import counted_rows
-from gates.doctor.sqltypes import bare
+from gates.doctor.sqltypes import WHOLES, bare
 from gates.doctor.words import words
 
 DERIVED = {
@@ -124,7 +124,7 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
             )
         elif match.column.name != column and seen is not None:
             lines.append(f"        {column}: {scalar(match.column.name)}{guess(seen)}")
-        elif seen is not None and seen.presence is Presence.DIFFERS:
+        elif seen is not None and seen.presence is Presence.DIFFERS and not _is_numbered(one, column):
             lines.append(f"        {column}: {scalar(match.column.name)}{comment(seen.detail)}")
     if lines:
         yield "      columns:"
@@ -158,11 +158,20 @@ def _values(found: Diagnosis, one: TableMatch) -> Lines:
     if one.relation.name == "feature_flags":
         places["key"] = {o.name: o.real for o in found.objects if o.kind == "flag" and o.presence is Presence.RENAMED}
     renamed = {c: v for c, v in places.items() if v}
-    if renamed:
-        yield "      values:"
+    numbered = [c for c in one.relation.values if _is_numbered(one, c)]
+    if renamed or numbered:
+        yield "      values:" if renamed else "      # values:"
+    for column in numbered:
+        said = ", ".join(f'{value}: "?"' for value in one.relation.values[column])
+        yield f"      #   {column}: {{{said}}}  # kept as a number: say which is which"
     for column, values in renamed.items():
         said = ", ".join(f"{w}: {scalar(r)}" for w, r in values.items())
         yield f"        {column}: {{{said}}}{comment('likely: by their words')}"
+
+
+def _is_numbered(one: TableMatch, column: str) -> bool:
+    match = one.columns.get(column)
+    return match is not None and column in one.relation.values and bare(match.column.type) in WHOLES
 
 
 def _further(one: TableMatch) -> Lines:

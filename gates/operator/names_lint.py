@@ -14,6 +14,7 @@ from gates.contract.names import ID_KINDS, MemberNames, Names, RelationNames, na
 from gates.decision.policy_file import PolicyFile
 from gates.deployment.database import Connection, execute, session, sql
 from gates.deployment.dialect.current import use
+from gates.deployment.dialect.relations import WHOLE
 from gates.deployment.queue_schema import look_at
 from gates.errors import CannotWork, ConfigError, first_line
 from gates.inputs.shapes import nearest
@@ -160,15 +161,19 @@ def _of_column(
         return
     key = ID_KINDS.get(f"{names.contract.name}.{column}") or ID_KINDS.get(column)
     wanted = ids.id_type(key) if key else kind
-    fits = str(row["type"]) in FITTING[wanted] or (wanted == "text" and row["category"] == ENUM)
+    values = names.values.get(column, {}).values()
+    is_numbered = bool(values) and wanted == "text" and str(row["type"]) in FITTING["integer"]
+    fits = str(row["type"]) in FITTING[wanted] or (wanted == "text" and row["category"] == ENUM) or is_numbered
     if not fits:
         said = f"{names.schema}.{names.name}.{row['name']} is {row['type']}"
-        do = "Say it in `ids`" if key else "Map it by {sql: ...}, or say that it is absent"
+        do = "Say it in `ids`" if key else "Map it by `values` or {sql: ...}, or say that it is absent"
         yield place.error(said, f"for {column}: {', '.join(FITTING[wanted])}", do)
     labels = row["labels"]
-    for value in names.values.get(column, {}).values():
-        if isinstance(labels, list) and value not in labels:
-            yield place.error(f"{value!r} is no value of {row['type']}", ", ".join(labels), "Correct `values`")
+    known = [str(label) for label in labels] if isinstance(labels, list) else []
+    for value in values:
+        if (known and value not in known) or (is_numbered and not WHOLE.fullmatch(value)):
+            said = f"{value!r} is no value of {row['type']}"
+            yield place.error(said, ", ".join(known) or "whole numbers", "Correct `values`")
 
 
 def _of_expression(connection: Connection, names: RelationNames, column: str, place: Place) -> Iterator[ConfigError]:

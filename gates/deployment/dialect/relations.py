@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
@@ -12,6 +13,8 @@ from gates.contract.names import ID_KINDS, Names, RelationNames
 from gates.deployment.dialect.tokens import literal, quoted
 
 SYSTEM = ("xmin", "ctid", "tableoid")
+WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+"""A state that is kept as a number."""
 
 
 class AbsentColumn(psycopg.errors.UndefinedColumn):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gates.contract.limit_calls import LimitCalls
 from gates.contract.names import Names, RelationNames
-from gates.deployment.dialect.relations import AbsentColumn, absent, kind_of, read, real_name, translated
+from gates.deployment.dialect.relations import WHOLE, AbsentColumn, absent, kind_of, read, real_name, translated
 from gates.deployment.dialect.tokens import Parameter, Statement, literal, quoted
 
 DECORATION = frozenset(
@@ -186,7 +186,8 @@ class _Writer:
             return literal(values.get(given, given))
         if (parameter := s.parameter(text)) is not None:
             return s.mark(Parameter(parameter.key, values))
-        return translated(f"({text})::text", values)
+        made = translated(f"({text})::text", values)
+        return f"{made}::integer" if all(map(WHOLE.fullmatch, values.values())) else made  # fits a text as well
 
     def _is_left_out(self, column: str) -> bool:
         """Whether a value is not written: the target has no such column, and would make nothing of it."""

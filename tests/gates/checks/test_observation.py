@@ -48,6 +48,20 @@ def test_a_path_that_is_not_there_is_absent_and_no_failure(
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "is_told"),
+    [("/dlq-replay", WORDED, True), ("/dlq-replay", b"", False), ("/events", WORDED, False)],
+)
+def test_a_path_that_has_answered_is_there(path: str, body: bytes, is_told: bool) -> None:
+    """Who answered a control of the check, and says `not_found` in its own words to the next request of the same path,
+    has refused that one; without words it may be another server's answer.
+    """
+    observer = Observer(Target(TargetKind.STAGING))
+    observer.expect(Request("POST", path), Answer(200, (), b"{}", 1.0), 200, control=True)
+    with pytest.raises(AssertionError if is_told else Unmet):
+        observer.expect(Request("POST", "/dlq-replay"), Answer(404, (), body, 1.0), 403)
+
+
+@pytest.mark.parametrize(
     ("status", "wanted"), [(403, 400), (422, (400, 403)), (403, 401), (401, 400), (200, 400), (400, 200), (403, 429)]
 )
 @pytest.mark.parametrize("names", [Names(), names_of({"http": {"code_member": "problem.code"}})], ids=["", "names"])

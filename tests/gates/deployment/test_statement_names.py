@@ -191,6 +191,8 @@ def test_a_hash_covers_what_is_stored() -> None:
         Translator(names_of({"tables": tables})).of(HASHED, None)
     tables["audit_logs"]["columns"] = {"action": {"is": "verb", "sql": "upper(verb)"}}
     assert "verb as action" in Translator(names_of({"tables": tables})).of(HASHED, None)[0]
+    tables["audit_logs"]["columns"] = {"action": {"is": "action", "sql": "upper(action)"}}
+    assert "(select action, prev_hash" in Translator(names_of({"tables": tables})).of(HASHED, None)[0]
 
 
 FLAGGED = Translator(

@@ -169,6 +169,26 @@ def test_each_absent_column_says_what_comes_of_it(pg_server: PgServer, tmp_path:
                 assert "checks that need it are unknown" in said[column]
 
 
+NUMBERED = """\
+create table dead_letters (like dead_letter_queue including defaults);
+drop table dead_letter_queue cascade;
+alter table dead_letters alter status drop default, alter status type integer using 0;
+"""
+
+
+def test_states_that_are_kept_as_numbers_are_asked_for(pg_server: PgServer, tmp_path: Path) -> None:
+    """No word says which number is which state: the draft has the lines to fill in, which are good when filled in."""
+    drafted(pg_server, NUMBERED, tmp_path, TEMPLATE)
+    file = tmp_path / "gate.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert '      # values:\n      #   status: {pending: "?", replaying: "?", resolved: "?", discarded: "?"}' in text
+    for number in "0123":
+        text = text.replace('"?"', f'"{number}"', 1)
+    file.write_text(text.replace("      # values:", "      values:").replace("      #   status", "        status"))
+    with database(pg_server, NUMBERED, TEMPLATE) as url:
+        assert not [p for p in against_target(config.load_policy(file, TODAY), url) if "status" in p]
+
+
 def test_a_known_queue_is_drafted_as_its_preset(pg_server: PgServer, tmp_path: Path) -> None:
     """pg-boss alone: the preset, no claims, no names; with that in place nothing is left to do."""
     sql = (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8")

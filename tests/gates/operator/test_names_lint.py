@@ -74,6 +74,26 @@ def test_the_names_are_in_use_afterwards(renamed_url: str) -> None:
     assert current() == file.names
 
 
+NUMBERED = """\
+create table letters (like dead_letter_queue);
+alter table letters alter status type integer using 0;
+"""
+
+
+@pytest.mark.parametrize(("pending", "said"), [("0", ""), ("waiting", "'waiting' is no value of integer")])
+def test_states_that_are_kept_as_numbers(pg_server: PgServer, tmp_path: Path, pending: str, said: str) -> None:
+    """An enumeration that is kept as numbers is mapped by `values`; one that is not mapped is told how to be."""
+    values = f"{{pending: '{pending}', replaying: '1', resolved: '2', discarded: '3'}}"
+    text = "version: 1\nnames: {tables: {dead_letter_queue: {is: letters%s}}}\n"
+    with database(pg_server, NUMBERED, TEMPLATE) as url:
+        plain = against_target(parse(text % "", "gate.yaml", tmp_path, TODAY), url)
+        mapped = against_target(parse(text % f", values: {{status: {values}}}", "gate.yaml", tmp_path, TODAY), url)
+    assert "letters.status is integer" in plain[0]
+    assert "`values`" in plain[0]
+    assert bool(mapped) == bool(said)
+    assert said in "".join(mapped)
+
+
 NO_NAMES = "version: 1\ncontract: {claims: [replay, tenancy, outbox]}\n"
 
 
