@@ -11,7 +11,10 @@ with budgets as (
   from public.replay_budgets
   order by day desc {{at_most}}
 ), shown as (
-  select b.*, to_jsonb(v) as row from budgets b left join public.replay_budgets_status v on v.company_id = b.company_id
+  select b.*, to_jsonb(v) as row,
+         -- a limit is no amount that is left
+         to_jsonb(v) - (parse_ident('public.replay_budgets.daily_limit'))[3] - (parse_ident('public.replay_budgets.monthly_limit'))[3] as amounts
+  from budgets b left join public.replay_budgets_status v on v.company_id = b.company_id
 )
 select company_id::text as subject,
        case when row is null then 'the view does not show it'
@@ -24,9 +27,9 @@ from shown
 where row is null
    -- in the zones of the east it is tomorrow
    or day > (now() at time zone 'UTC')::date + 1
-   or not exists (select from jsonb_each_text(row) r
+   or not exists (select from jsonb_each_text(amounts) r
                   where r.value in ((daily_limit - used_today)::text, greatest(daily_limit - used_today, 0)::text))
-   or not exists (select from jsonb_each_text(row) r
+   or not exists (select from jsonb_each_text(amounts) r
                   where r.value in ((monthly_limit - used_this_month)::text, greatest(monthly_limit - used_this_month, 0)::text))
 limit 1000;
 

@@ -1,5 +1,5 @@
 -- id: sql/spot/constraints-validated
--- claim: Every constraint of the deployment's schemas is validated, and the key of the budgets is no deferrable one.
+-- claim: Every constraint of the contract's tables is validated, and the key of the budgets is no deferrable one.
 -- cost: Old rows break a rule that everybody relies on.
 -- severity: warn
 -- reads: catalogue
@@ -9,8 +9,7 @@ select c.conrelid::regclass::text as subject,
        format('constraint %s is not validated', c.conname) as detail,
        pg_get_constraintdef(c.oid) as witness
 from pg_constraint c
-join pg_namespace n on n.oid = c.connamespace
-where not c.convalidated and (n.nspname = any('{public}') or c.conrelid in (select oid from parts))
+where not c.convalidated and c.conrelid in (select oid from parts)
 union all
 select c.conrelid::regclass::text, format('constraint %s is deferrable: the checklist''s ON CONFLICT is refused', c.conname), pg_get_constraintdef(c.oid)
 from pg_constraint c

@@ -1,12 +1,13 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: One missing WITH CHECK, and a tenant writes into the queue.
 -- severity: warn
 -- reads: catalogue
 -- covers: J24
-with {{tenant_tables}}
-select t.name as subject, format('%s holds %s', r.rolname, p) as detail, t.relacl::text as witness
-from tenant_tables t
+with {{contract_tables}}, {{contract_parts}}
+select t.oid::regclass::text as subject, format('%s holds %s', r.rolname, p) as detail, t.relacl::text as witness
+from pg_class t
+join parts on parts.oid = t.oid
 join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') and not r.rolsuper
 cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']
                                  else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
@@ -20,5 +21,5 @@ join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper and has_schema
 where n.nspname = any('{public}');
 
 -- seen:
-with {{tenant_tables}}
-select count(*) as seen from tenant_tables t join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated');
+with {{contract_tables}}, {{contract_parts}}
+select count(*) as seen from parts join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') where parts.oid is not null;

@@ -8,7 +8,11 @@
 with {{contract_tables}}, owners as (
   select distinct c.relowner from pg_class c join contract on c.oid = to_regclass(contract.name)
 )
-select r.rolname::text as subject, format('is a member of %s', o.rolname) as detail, null::text as witness
+select r.rolname::text as subject,
+       format('is a member of %s', o.rolname)
+         || case when o.rolsuper then ', a superuser' when o.rolbypassrls then ', which sees all rows (BYPASSRLS)'
+                 when o.oid in (select relowner from owners) then ', which owns tables of the contract' else '' end as detail,
+       null::text as witness
 from pg_roles r
 join pg_roles o on o.oid <> r.oid and pg_has_role(r.oid, o.oid, 'MEMBER')
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper

@@ -28,12 +28,11 @@ where coalesce(t.rows, 0) < c.runs
   and not exists (
     select from trail merged join public.companies into_it on into_it.id = c.company_id
     where merged.txid = c.txid and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
-  -- a trail in which no replay has the contract's words tells nothing: names may say what they are here
-  and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%');
+  and {{trail_has_replays}};
 
 -- seen:
 select count(*) as seen from (
   select from public.replay_runs where requested_at > now() - interval '1 day' and {{not_excluded}}
-  and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%')
+  and {{trail_has_replays}}
   limit 10000
 ) runs;

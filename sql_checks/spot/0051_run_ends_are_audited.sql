@@ -35,13 +35,12 @@ where (coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stop
     join public.companies into_it on into_it.id = r.company_id
     where r.company_id = e.company_id and r.requested_at > now() - interval '1 day' and merged.created_at > now() - interval '25 hours'
       and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
-  -- a trail in which no replay has the contract's words tells nothing: names may say what they are here
-  and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%');
+  and {{trail_has_replays}};
 
 -- seen:
 select count(*) as seen from (
   select from public.replay_runs
   where requested_at > now() - interval '1 day' and status in ('completed', 'stopped') and {{not_excluded}}
-    and exists (select from (select action from public.audit_logs order by id desc limit 10000) a where action like 'dlq\_replay%')
+    and {{trail_has_replays}}
   limit 10000
 ) runs;

@@ -7,7 +7,8 @@ with {{audit_tail}}, judged as materialized (
   select id, scope, action, created_at, prev_hash,
          hash is distinct from encode(sha256(convert_to(prev_hash || jsonb_build_array(
            id, action, actor, scope, target_count, success_count, failure_count, metadata, request_id,
-           (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex') as is_altered
+           -- infinity is no time that a row was written at, and no number
+           case when isfinite(created_at) then (extract(epoch from created_at) * 1000000)::bigint end)::text, 'UTF8')), 'hex') as is_altered
   from audit_tail
 ), forked as materialized (
   select scope, prev_hash, count(*) as followers from audit_tail group by scope, prev_hash having count(*) > 1

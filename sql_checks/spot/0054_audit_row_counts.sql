@@ -16,14 +16,14 @@ with verified as materialized (
   select h.scope, h.row_count
   from heads h
   cross join lateral (select count(*) as rows from public.audit_logs a where a.scope = h.scope and a.id > h.since) c
-  where (h.so_far <= 20000 or current_setting('replaygate.deep', true) = 'on') and c.rows <> h.wanted
+  where (h.so_far <= 20000 or current_setting('replaygate.deep', true) = 'on') and c.rows is distinct from h.wanted
 ), counted as (
   -- counted whole before it is said: ids may have been taken in another order than the places in the chain
   select s.*, (select count(*) from public.audit_logs a where a.scope = s.scope) as rows from suspicious s
 )
 select format('scope %s', scope) as subject, format('%s rows, the head counts %s', rows, row_count) as detail, null::text as witness
 from counted
-where rows <> row_count;
+where rows is distinct from row_count;
 
 -- seen:
 select count(*) as seen from (select from public.audit_heads limit 10000) h;

@@ -1,10 +1,13 @@
 -- id: sql/spot/audit-within-clock
 -- claim: Recent audit rows bear the time of the database: none lies in the future, nor days before the row that it follows. Their scope is a company's id, or all.
+--   Each refusal of the last hour has its code, and those by limit or right have no row of their own each.
 -- cost: The order of events in the trail is what a client said it was, or the tenant does not find them.
 -- severity: warn
 -- covers: I15
 with recent as materialized (
-  select id, action, scope, created_at, prev_hash, hash from public.audit_logs order by id desc limit 1000
+  select id, action, scope, created_at, prev_hash, hash, metadata ->> 'code' as code from public.audit_logs order by id desc limit 1000
+), refused as (
+  select id, action, scope, created_at, code from recent where action = 'dlq_replay_refused' and created_at > now() - interval '1 hour'
 )
 select format('audit row %s', id) as subject, format('created_at is %s, now is %s', created_at, now()) as detail, action as witness
 from recent
@@ -13,6 +16,17 @@ union all
 select format('audit row %s', r.id), format('created_at is %s, that of row %s before it %s', r.created_at, b.id, b.created_at), r.action
 from recent r join recent b on b.scope = r.scope and b.hash = r.prev_hash
 where r.created_at < b.created_at - interval '1 day'
+union all
+select format('audit row %s', id), 'a refusal without its code', action
+from refused
+where coalesce(code, '') = ''
+union all
+select format('refusals of %s', scope), format('%s rows of code %s within a minute; allowed: 1', count(*), code), min(created_at)::text
+from refused
+where code in ('forbidden', 'rate_limited')
+group by scope, code, date_trunc('minute', created_at)
+-- whose minute it is, a clock beside the database's may say
+having count(*) > 2
 union all
 select format('audit row %s', id), format('its scope is %s; a company id in small letters, or all, is due', coalesce(quote_literal(scope), 'null')), action
 from recent

@@ -1,5 +1,5 @@
 -- id: sql/spot/runs-agree-with-their-rows
--- claim: What the outbox has of a run agrees with it: its counts, its limit of ten in flight, its end, and the dead letters that wait for it.
+-- claim: What the outbox has of a run agrees with it: its counts, its limits of items and of ten in flight, its end, and the dead letters that wait for it.
 -- cost: Items are delivered after their run has ended, or twice, and its counts tell something else.
 -- severity: warn
 -- covers: K18
@@ -48,6 +48,10 @@ from counted
 where rows > target_count
    -- rows may have been cleared away: then nothing can be compared
    or status = 'completed' and rows = target_count and delivered + dead = rows and (delivered, dead) is distinct from (success_count, failure_count)
+union all
+select format('run %s', id), format('%s items; allowed: {{limit_batch}}', target_count), company_id::text
+from recent
+where target_count > {{limit_batch}}
 union all
 select format('run %s', id), format('completed with %s of %s items failed, and was not stopped at 20 %%', failure_count, target_count), company_id::text
 from recent

@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-conserves-events
--- claim: Every event of the last hour that took the outbox has an outbox row written in its own transaction.
+-- claim: Every event of the last hour that took the outbox has an outbox row written in its own transaction; what went the direct path has none.
 -- cost: The customer's request was accepted, and the event is lost.
 -- severity: page
 -- covers: K03 K18
@@ -19,7 +19,17 @@ where not exists (select from public.event_outbox o where o.event_id = e.id and 
   and coalesce(
     (select true from public.event_outbox o where o.event_id = e.id limit 1),
     (select true from public.event_outbox o where o.processed_at is not null and o.inserted_at < e.created_at limit 1),
-    (select false from public.agent_tasks t where t.event_id = e.id and t.status = 'completed' limit 1), true);
+    (select false from public.agent_tasks t where t.event_id = e.id and t.status = 'completed' limit 1), true)
+union all
+select format('event %s', e.id), 'it took the direct path, and has an outbox row', e.company_id::text
+from (
+  select id, company_id from public.events
+  where created_at > now() - interval '1 hour' and path = 'direct' and {{not_excluded}}
+  order by created_at desc {{at_most}}
+) e
+-- a dead letter of it may have been sent again
+where exists (select from public.event_outbox o where o.event_id = e.id)
+  and not exists (select from public.dead_letter_queue d where d.event_id = e.id);
 
 -- seen:
 select count(*) as seen from (

@@ -1,16 +1,17 @@
 -- id: sql/spot/outbox-rows-complete
--- claim: Every recent outbox row has an event id, a tenant and a time of insertion.
+-- claim: Every recent outbox row has an event id, a tenant, a time of insertion, and an end, if any, between that and now.
 -- cost: The event can neither be delivered once nor be traced.
 -- severity: page
 -- covers: N10
 select format('outbox row %s', id) as subject,
        concat_ws(', ', case when event_id is null then 'no event_id' end, case when company_id is null then 'no company_id' end,
                  case when inserted_at is null then 'no inserted_at' end,
-                 case when processed_at < inserted_at - interval '90 minutes' then 'processed before it was inserted' end) as detail,
+                 case when ended_at < inserted_at - interval '90 minutes' then format('ended %s, before it was inserted', ended_at)
+                      when ended_at > now() + interval '90 minutes' then format('ended %s, which is to come', ended_at) end) as detail,
        null::text as witness
-from (select * from public.event_outbox order by id desc {{at_most}}) o
+from (select *, coalesce(processed_at, dead_at) as ended_at from public.event_outbox order by id desc {{at_most}}) o
 -- a clock that is set back, or an hour that comes twice in autumn, is no loss
-where event_id is null or company_id is null or inserted_at is null or processed_at < inserted_at - interval '90 minutes';
+where event_id is null or company_id is null or inserted_at is null or ended_at < inserted_at - interval '90 minutes' or ended_at > now() + interval '90 minutes';
 
 -- seen:
 select count(*) as seen from (select from public.event_outbox limit 1000) o;
