@@ -205,6 +205,15 @@ def test_python_asks_for_nothing_more_at_the_end(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (10, False)
 
 
+def test_a_gate_without_streams_has_some_that_lead_nowhere(tmp_path: Path) -> None:
+    """A service manager may close them: no file of a run and no connection gets their numbers, and nobody asks None."""
+    seen = "all(os.path.samestat(os.fstat(n), os.stat(os.devnull)) and s.fileno() == n for n, s in enumerate(streams))"
+    asked = f"streams = (sys.stdin, sys.stdout, sys.stderr); print({seen}, file=open('seen', 'w'))"
+    shell = f'exec {sys.executable} -c "import os, sys, gates.__main__; {asked}" <&- >&- 2>&-'
+    subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
+    assert (tmp_path / "seen").read_text(encoding="utf-8") == "True\n"
+
+
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)]
 )
