@@ -21,6 +21,9 @@ if None in (sys.stdin, sys.stdout, sys.stderr):  # who started us closed them: n
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
+with suppress(KeyError):  # of the drivers that there are one is found
+    del os.environ["PSYCOPG_IMPL"]
+
 with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet
         sys.stderr.write("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it\n")
