@@ -12,6 +12,18 @@ if (
 ):  # a parent may have set it to be ignored: then leave it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+if None in (sys.stdin, sys.stdout, sys.stderr):  # who started us closed them: no file may get their numbers
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
+            if nowhere != number:
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+with suppress(KeyError):  # of the drivers that there are one is found
+    del os.environ["PSYCOPG_IMPL"]
+
 with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet
         sys.stderr.write("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it\n")

@@ -35,7 +35,7 @@ SQL = Fields(
 )
 
 
-GIVES_NAMES = re.compile(r"""(?:^|[{,])\s*(["']?)names\1\s*:""", re.MULTILINE)
+GIVES_NAMES = re.compile(r"""(?:^|[{,])[^\S\n]*+(["']?)names\1\s*+:""", re.MULTILINE)
 """A member `names` in the text of a policy, in any style of YAML."""
 MAY_GIVE_NAMES = re.compile(r"names|\\[xuU]|\0")
 """The word anywhere, or what may be the word in another spelling or encoding."""

@@ -52,6 +52,8 @@ RELIED_ON: Mapping[str, str] = {
     "row_security": "on",
 }
 """How values are written to us and by us, and that policies bind tenants: a database may have other defaults."""
+READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
+"""Encodings of databases that Python does not know -> what their server is asked for instead."""
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 """What a pooler speaks of that lets no client choose the settings of a session as it starts."""
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
@@ -163,6 +165,20 @@ def _direct(
 def _open(
     url: str, *, autocommit: bool, settings: Mapping[str, object] | None = None, primary: bool = False
 ) -> Answering:
+    """A connection in the encoding of the database, or another that Python knows: a setting may say any."""
+    connection = _begun(url, autocommit=autocommit, settings=settings, primary=primary, client_encoding="")
+    told = connection.pgconn.parameter_status  # that of `info` needs the encoding
+    given, own = ((told(name) or b"").decode() for name in (b"client_encoding", b"server_encoding"))
+    wanted = READ_AS.get(own, own)
+    if given == wanted:
+        return connection
+    connection.close()
+    return _begun(url, autocommit=autocommit, settings=settings, primary=primary, client_encoding=wanted)
+
+
+def _begun(
+    url: str, *, autocommit: bool, settings: Mapping[str, object] | None, primary: bool, client_encoding: str
+) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = str(conninfo_to_dict(url).get("options") or "")
     return Answering.within(
@@ -178,6 +194,7 @@ def _open(
         prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another
         **KEEPALIVE,
         **({"target_session_attrs": "primary"} if primary else {}),
+        **({"client_encoding": client_encoding} if client_encoding else {}),
     )
 
 

@@ -6,19 +6,25 @@ No text of a statement and no name of a driver's class gets into a message: neit
 from __future__ import annotations
 
 import re
+from io import StringIO
+from itertools import islice
 
 import psycopg
 
 from gates.contract.contract import contract
 from gates.errors import MOST_SAID, first_line
 
-FUNCTIONS = (re.compile(r"PL/\w+\S* \S+ ([^\s(]+\([^()]*\))"), re.compile(r'SQL function "([^"]+)"'))
-"""How a context names the function that was running, the innermost one first."""
+FUNCTIONS = (re.compile(r"PL/\w\S*+ \S++ ([^\s(]++\([^()]*+\))"), re.compile(r'SQL function "([^"]++)"'))
+"""How a context names the function that was running, the innermost one first. No pattern here gives anything back: what
+a target says is read in a time that grows as its length does.
+"""
+MOST_LINES, MOST_LINE = 100, 1_000
+"""Of a context, which quotes the statements of functions, whatever is in them."""
 
 OURS = "inline_code_block"
-QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]+)[\"»“”]")
-DOTTED = re.compile(r"\b([\w$]+(?:\.[\w$]+)+)\b")
-CALLED = re.compile(r"([\w$.\"]+\([^()]*\))")
+QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]++)[\"»“”]")
+DOTTED = re.compile(r"(?<![\w$])([\w$]++(?:\.[\w$]++)++)")
+CALLED = re.compile(r"(?<![\w$.\"])([\w$.\"]++\([^()]*+\))")
 
 SCHEMA, TABLE, COLUMN, CALL, OBJECT = "3F000", "42P01", "42703", "42883", "42704"
 TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08", "42725"}
@@ -69,7 +75,8 @@ def told_in_words(message: str, state: str, context: str) -> str:
 
 
 def _function(context: str) -> str:
-    found = (pattern.search(line) for line in context.splitlines() for pattern in FUNCTIONS)
+    lines = (line[:MOST_LINE] for line in islice(StringIO(context), MOST_LINES))
+    found = (pattern.search(line) for line in lines for pattern in FUNCTIONS)
     return next((m[1] for m in found if m and not m[1].startswith(OURS)), "")
 
 

@@ -58,7 +58,7 @@ def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...
     found |= set(_of_passfile(_text(Path(passfile))))
     folder = Path(environ.get("PGSYSCONFDIR") or "/nonexistent")
     for path in (environ.get("PGSERVICEFILE") or home / ".pg_service.conf", folder / "pg_service.conf"):
-        found |= set(re.findall(r"(?m)^\s*(?:ssl)?password\s*=\s*(.*?)\s*$", _text(Path(path))))
+        found |= {p.strip() for p in re.findall(r"(?m)^[^\S\n]*+(?:ssl)?password[^\S\n]*+=(.*+)$", _text(Path(path)))}
     return tuple(sorted(found - {""}))
 
 

@@ -7,7 +7,9 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from urllib.parse import urlsplit
 
 import h11
@@ -27,8 +29,16 @@ QUIET_S = 1.0
 LEAST_S = 0.001
 """No socket takes less: it would not wait, or be refused."""
 READ_LIMIT = 1 << 20
+MOST_ANSWERS = 16
+"""Of one exchange: it sends a request, or one more than that."""
+MOST_PARTS = 2000
+"""Chunks of one answer: what stands behind so many is not looked at."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9]\d\d)")
-"""Of a final response, or 101; 100 Continue and 103 Early Hints come before one (RFC 9110, 15.2)."""
+"""Of a final response, or 101; 100 Continue and 103 Early Hints come before one (RFC 9110, 15.2). Looked for where no
+response can be read.
+"""
+_INTERIM = re.compile(rb"(?:HTTP/1\.[01] 1(?!01)\d\d[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
+"""As many as came before a final response: a reader takes a second for a flood of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class WireDoor:
                 found, closed = _drain(sock, ends)
         except OSError as error:
             raise NoAnswer(f"{first}: {type(error).__name__}: {error}") from error
-        return RawAnswer(tuple(int(s) for s in _STATUS_LINE.findall(found)), found, closed)
+        return RawAnswer(tuple(islice(_statuses(found), MOST_ANSWERS)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
         """A complete GET of `path`, to be hidden in a body."""
@@ -113,11 +123,7 @@ class WireDoor:
 
 def parsed(text: bytes) -> tuple[int, Headers, bytes]:
     """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is none, or cut."""
-    reader = h11.Connection(h11.CLIENT)
-    reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
-    reader.send(h11.EndOfMessage())
-    reader.receive_data(text)
-    reader.receive_data(b"")
+    reader = _reading(text)
     status, parts = 0, list[bytes]()
     headers: Headers = ()
     while True:
@@ -131,6 +137,35 @@ def parsed(text: bytes) -> tuple[int, Headers, bytes]:
                 continue
             case _:
                 return status, headers, b"".join(parts)
+
+
+def _statuses(text: bytes) -> Iterator[int]:
+    """Of each final response, one behind the other: what a body says is no response, whatever it quotes."""
+    while text := text[found.end() if (found := _INTERIM.match(text)) else 0 :]:
+        reader, status = _reading(text), 0
+        try:
+            for event in islice(iter(reader.next_event, None), MOST_PARTS):
+                if isinstance(event, h11.Response):
+                    yield (status := event.status_code)
+                elif isinstance(event, h11.EndOfMessage):
+                    break
+            else:
+                return
+        except h11.RemoteProtocolError:  # within a body: all the rest belongs to it
+            if not status:
+                yield from map(int, _STATUS_LINE.findall(text))
+            return
+        text = reader.trailing_data[0]
+
+
+def _reading(text: bytes) -> h11.Connection:
+    """A reader of what answers a request whose sender has closed."""
+    reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_LIMIT)
+    reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(text)
+    reader.receive_data(b"")
+    return reader
 
 
 def _drain(sock: socket.socket, ends: float) -> tuple[bytes, bool]:

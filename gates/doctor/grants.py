@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from psycopg import sql
-
 from gates.contract.names import Names
 from gates.doctor.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
 from gates.doctor.compare import Comparison
 from gates.doctor.matching import TableMatch
-from gates.doctor.schema import Schema
+from gates.doctor.schema import Schema, identifier
 from gates.text import characters
 
 LOGIN, NO_NAMES = "replay_gate", Names()
@@ -66,28 +64,29 @@ def _head(schema: Schema, login: str) -> Iterator[str]:
     yield "begin;"
     yield "set local client_min_messages = warning;  -- what is not there yet is no news"
     yield "-- Run it again after a migration, or for another database of the server: the role may be there already."
-    yield f"do $$ begin create role {_name(login)} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
+    me = identifier(login)
+    yield f"do $$ begin create role {me} login noinherit nosuperuser nocreatedb nocreaterole nobypassrls;"
     yield "exception when duplicate_object then null; end $$;"
-    yield f"alter role {_name(login)} password :'gate_password';"
-    yield f"grant connect on database {_name(schema.database)} to {_name(login)};" if schema.database else ""
+    yield f"alter role {me} password :'gate_password';"
+    yield f"grant connect on database {identifier(schema.database)} to {me};" if schema.database else ""
 
 
 def _body(script: _Script, login: str) -> Iterator[str]:
-    me = _name(login)
+    me = identifier(login)
     for role in script.roles:
-        yield f"grant {_name(role)} to {me};"
+        yield f"grant {identifier(role)} to {me};"
     named = {m.table.schema for m in script.tables.values()} | {o[0] for o in script.own}
     schemas = sorted(named | {f.function.schema for f in script.functions})
-    yield f"grant usage on schema {', '.join(map(_name, schemas))} to {me};"
+    yield f"grant usage on schema {', '.join(map(identifier, schemas))} to {me};"
     yield f"grant select on {', '.join(_tables(script, script.tables))} to {me};"
     for names, rights in ((OWN_ROWS + ANY_ROWS, "insert, update, delete"), (APPENDED, "insert")):
         listed = [*_tables(script, names)]
         if listed:
             yield f"grant {rights} on {', '.join(listed)} to {me};"
-    yield f"grant usage on all sequences in schema {', '.join(map(_name, _schemas_written(script)))} to {me};"
+    yield f"grant usage on all sequences in schema {', '.join(map(identifier, _schemas_written(script)))} to {me};"
     for one in script.functions:
         kinds = ", ".join(one.function.arguments)
-        yield f"grant execute on function {_name(one.function.schema, one.function.name)}({kinds}) to {me};"
+        yield f"grant execute on function {identifier(one.function.schema, one.function.name)}({kinds}) to {me};"
     yield from _policies(script, login)
     yield from _members(script, login)
     yield from _own_tables(script, login)
@@ -97,7 +96,7 @@ def _body(script: _Script, login: str) -> Iterator[str]:
 
 def _deep(script: _Script, login: str) -> Iterator[str]:
     """What only deep drills need, as comments: nobody gets it without asking."""
-    me = _name(login)
+    me = identifier(login)
     yield "-- For `gate run --deep` on staging, never on production: uncomment the lines below; run as superuser."
     yield "-- On PostgreSQL before 16 use a superuser for deep drills instead: a noinherit role ends no sessions there."
     yield f"-- grant pg_signal_backend to {me} with inherit true;"
@@ -109,9 +108,9 @@ def _deep(script: _Script, login: str) -> Iterator[str]:
 
 def _own_tables(script: _Script, login: str) -> Iterator[str]:
     """What the service writes for the gate's own tenants beside the contract's tables, and the gate takes away."""
-    me = _name(login)
+    me = identifier(login)
     for schema, name, column, secured in script.own:
-        table, rows = _name(schema, name), _own(script, _name(column))
+        table, rows = identifier(schema, name), _own(script, identifier(column))
         yield f"grant select, delete on {table} to {me};"
         if secured and rows:
             yield from _policy(login, SEES_ALL, table, "select", f"using ({rows})")
@@ -123,15 +122,15 @@ def _members(script: _Script, login: str) -> Iterator[str]:
     found = script.members
     if found is None:
         return
-    table, me = _name(found.table.schema, found.table.name), _name(login)
+    table, me = identifier(found.table.schema, found.table.name), identifier(login)
     yield f"grant select, insert, delete on {table} to {me};"
-    rows = _own(script, _name(found.company))
+    rows = _own(script, identifier(found.company))
     if found.table.secured and rows:
         yield from _policy(login, SEES_ALL, table, "select", "using (true)")
         yield from _policy(login, "_inserts", table, "insert", f"with check ({rows})")
         yield from _policy(login, "_deletes", table, "delete", f"using ({rows})")
     for users in found.users:
-        name = _name(*users.split(".", 1))
+        name = identifier(*users.split(".", 1))
         yield "-- by who owns it, for without it no tenant can be imitated:"
         yield f"-- grant select, insert, delete on {name} to {me};"
 
@@ -145,14 +144,14 @@ def _tables(script: _Script, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         if name in script.tables:
             table = script.tables[name].table
-            yield _name(table.schema, table.name)
+            yield identifier(table.schema, table.name)
 
 
 def _policies(script: _Script, login: str) -> Iterator[str]:
     """Where row-level security is on: every row to see, its own tenants' rows to write."""
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
-        table = _name(one.table.schema, one.table.name)
+        table = identifier(one.table.schema, one.table.name)
         yield from _policy(login, SEES_ALL, table, "select", "using (true)")
         rows = _rows(script, name, one)
         if not rows:
@@ -165,9 +164,9 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
 
 def _policy(login: str, kind: str, table: str, act: str, rule: str) -> Iterator[str]:
     """One policy of the login. That of an earlier run of the script goes first."""
-    name = _name(f"{login}{kind}")
+    name = identifier(f"{login}{kind}")
     yield f"drop policy if exists {name} on {table};"
-    yield f"create policy {name} on {table} for {act} to {_name(login)} {rule};"
+    yield f"create policy {name} on {table} for {act} to {identifier(login)} {rule};"
 
 
 def _rows(script: _Script, name: str, one: TableMatch) -> str:
@@ -175,10 +174,10 @@ def _rows(script: _Script, name: str, one: TableMatch) -> str:
     if name in ANY_ROWS or name in APPENDED:
         return "true"
     if name == "companies" and "name" in one.columns:
-        return f"{_name(one.columns['name'].column.name)} like '{DRILL}%'"
+        return f"{identifier(one.columns['name'].column.name)} like '{DRILL}%'"
     if name not in OWN_ROWS or "company_id" not in one.columns:
         return ""
-    return _own(script, _name(one.columns["company_id"].column.name))
+    return _own(script, identifier(one.columns["company_id"].column.name))
 
 
 def _own(script: _Script, tenant: str) -> str:
@@ -186,10 +185,6 @@ def _own(script: _Script, tenant: str) -> str:
     companies = script.tables.get("companies")
     if companies is None or not {"id", "name"} <= set(companies.columns):
         return ""
-    label = _name(companies.columns["name"].column.name)
-    home, key = _name(companies.table.schema, companies.table.name), _name(companies.columns["id"].column.name)
+    label, key = (identifier(companies.columns[name].column.name) for name in ("name", "id"))
+    home = identifier(companies.table.schema, companies.table.name)
     return f"exists (select from {home} c where c.{key} = {tenant} and c.{label} like '{DRILL}%')"
-
-
-def _name(*parts: str) -> str:
-    return sql.Identifier(*parts).as_string(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ MOST_MEMBERS = 100
 DEEPEST_MEMBER = 2
 DEEPEST = 12
 """Steps through references and parts of one schema."""
+MOST_STEPS = 5_000
+"""Of one operation, all its schemas together: what names itself twice doubles with each step. Large ones need 500."""
 CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason", "kind"})
 """Members that hold the code of an error."""
 LISTS_OF_ERRORS = frozenset(
@@ -94,7 +97,7 @@ class _Reader:
     """Resolves references within one document, to a stated depth."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document = document
+        self.document, self.left = document, MOST_STEPS
 
     def prefix(self) -> str:
         """The path of the first server."""
@@ -109,6 +112,7 @@ class _Reader:
         return str(self.document.get("basePath") or path).rstrip("/")
 
     def operation(self, method: str, path: str, given: Mapping[str, Any], item: Mapping[str, Any]) -> ApiOperation:
+        self.left = MOST_STEPS
         parameters = [self.followed(p) for p in (*_listed(item.get("parameters")), *_listed(given.get("parameters")))]
         body = self.inside(self.content(self.followed(given.get("requestBody"))))
         for one in parameters:
@@ -195,8 +199,9 @@ class _Reader:
         return found
 
     def followed(self, value: object, depth: int = 0) -> dict[str, Any]:
-        """The object, or the one that its `$ref` names."""
-        found = _mapping(value)
+        """The object, or the one that its `$ref` names. Empty where the operation has taken all its steps."""
+        self.left -= 1
+        found = _mapping(value) if self.left >= 0 else {}
         reference = found.get("$ref")
         if not isinstance(reference, str) or not reference.startswith("#/") or depth > DEEPEST:
             return found
@@ -216,7 +221,9 @@ class _Reader:
         made = dict(_mapping(found.get("properties")))
         if depth < 4:
             for part in (p for key in ("allOf", "oneOf", "anyOf") for p in _listed(found.get(key))):
-                made = {**self.properties(part, depth + 1), **made}
+                if inside := self.properties(part, depth + 1):
+                    made = {**inside, **made}
+                    self.left -= len(made) // MOST_MEMBERS
         return made
 
     def members(self, schema: object) -> dict[str, str]:
@@ -258,7 +265,7 @@ class _Reader:
             return
         for part in (p for key in ("allOf", "oneOf", "anyOf") for p in _listed(found.get(key))):
             yield from self.listed(part, names, depth + 1)
-        for name, inner in list(_mapping(found.get("properties")).items())[:MOST_MEMBERS]:
+        for name, inner in islice(_mapping(found.get("properties")).items(), MOST_MEMBERS):
             own = self.followed(inner)
             if name in names:
                 yield from (text(v, 100) for v in (*_listed(own.get("enum")), own.get("const")) if isinstance(v, str))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from psycopg.sql import Identifier
 
 from gates.doctor.sqltypes import id_type
+from gates.text import characters
 
 PUBLIC = "public"
 """Where the contract has its objects, unless gate.yaml says otherwise."""
@@ -21,7 +22,24 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 def quoted(name: str) -> str:
     """A name as a statement has it: in quotes where it needs them."""
-    return name if _PLAIN.fullmatch(name) else Identifier(name).as_string()
+    return name if _PLAIN.fullmatch(name) else identifier(name)
+
+
+def identifier(*parts: str) -> str:
+    """A name in quotes, in one line that shows all of it: what cannot be seen is an escape of SQL, so that no name ends
+    a comment or hides a word in a script for review.
+    """
+    return ".".join(_in_quotes(part) for part in parts)
+
+
+def _in_quotes(name: str) -> str:
+    shown = characters.line(name) == name
+    whole = name if shown else "".join(c if c.isascii() and c.isprintable() and c != "\\" else _code(c) for c in name)
+    return ("" if shown else "U&") + Identifier(whole).as_string()
+
+
+def _code(character: str) -> str:
+    return f"\\+{ord(character):06x}"
 
 
 def is_true(expression: str) -> bool:

@@ -220,8 +220,11 @@ def folder(text: str) -> Path:
     if not text.strip():
         raise Unfit("a folder, or the name of one to be made; it is empty")
     path = Path(utf8(text))
-    standing = next((p for p in (path, *path.parents) if p.exists()), path)
-    if standing.exists() and not standing.is_dir():
+    try:
+        standing = next((p for p in (path, *path.parents) if p.exists()), None)
+    except OSError as error:  # too long a name, a folder that this user may not look into
+        raise Unfit(f"a folder, or the name of one to be made; it cannot be looked at: {error.strerror}") from None
+    if standing is not None and not standing.is_dir():
         raise Unfit("a folder, or the name of one to be made; it names a file")
     return path
 

@@ -23,8 +23,8 @@ from gates.verdict import Verdict
 class Console:
     """Text that is not Terminal is foreign, and becomes one line."""
 
-    out: TextIO | None
-    err: TextIO | None
+    out: TextIO
+    err: TextIO
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     hide: Mapping[str, str] = field(default_factory=dict, repr=False)
     quiet: bool = False
@@ -97,8 +97,8 @@ class Console:
             self._live = False
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def _is_terminal(stream: TextIO) -> bool:
     try:
-        return stream is not None and stream.isatty()
+        return stream.isatty()
     except ValueError:  # it was closed
         return False

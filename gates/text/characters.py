@@ -15,7 +15,7 @@ _UNSEEN = (
 )
 _IN_LINE = re.compile(f"[{_UNSEEN}]")
 _IN_DOCUMENT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
-_COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#[A-Za-z]*\[)")
+_COMMAND = re.compile(r"(?m)^([^\S\n]*+):(?=:)|#(?=#[A-Za-z]*+\[)")
 """`::name::` after the start of a line is a command to GitHub Actions, `##[` and `##vso[` anywhere are of others."""
 _LINE_ENDS = str.maketrans(dict.fromkeys("\t\n\v\f\r\x85\u2028\u2029", " "))
 

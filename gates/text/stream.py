@@ -20,21 +20,19 @@ PART = 400
 """Characters, of at most 4096 bytes, also as escapes: what a pipe that has room takes at once."""
 
 
-def put(stream: TextIO | None, text: str) -> None:
+def put(stream: TextIO, text: str) -> None:
     """Write and flush. Where that is no longer possible, or nobody takes a part for RESULT_S, the rest of this text and
     all later text to the stream goes nowhere.
     """
     _written(stream, text, RESULT_S)
 
 
-def chat(stream: TextIO | None, text: str) -> None:
+def chat(stream: TextIO, text: str) -> None:
     """As `put`, of text that may be lost: a reader who takes nothing for CHATTER_S has gone away."""
     _written(stream, text, CHATTER_S)
 
 
-def _written(stream: TextIO | None, text: str, patience_s: float) -> None:
-    if stream is None:
-        return
+def _written(stream: TextIO, text: str, patience_s: float) -> None:
     for start in range(0, len(text), PART):
         try:
             if not _has_room(stream, patience_s):

@@ -205,6 +205,23 @@ def test_python_asks_for_nothing_more_at_the_end(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (10, False)
 
 
+def test_no_variable_takes_the_driver_away(tmp_path: Path) -> None:
+    """PSYCOPG_IMPL may name one that is not there: every command would end in a traceback, a rollback, too."""
+    words = [sys.executable, "-m", "gates", "rollback", "--reason", "why"]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "PSYCOPG_IMPL": "none"}
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, "DATABASE_URL is not set" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_gate_without_streams_has_some_that_lead_nowhere(tmp_path: Path) -> None:
+    """A service manager may close them: no file of a run and no connection gets their numbers, and nobody asks None."""
+    seen = "all(os.path.samestat(os.fstat(n), os.stat(os.devnull)) and s.fileno() == n for n, s in enumerate(streams))"
+    asked = f"streams = (sys.stdin, sys.stdout, sys.stderr); print({seen}, file=open('seen', 'w'))"
+    shell = f'exec {sys.executable} -c "import os, sys, gates.__main__; {asked}" <&- >&- 2>&-'
+    subprocess.run(["/bin/sh", "-c", shell], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
+    assert (tmp_path / "seen").read_text(encoding="utf-8") == "True\n"
+
+
 @pytest.mark.parametrize(
     "numbers", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,12 @@ def test_a_verdict_under_other_names_is_one_of_another_policy() -> None:
     assert plain.digest != named.digest
     assert plain.proof_digest == named.proof_digest
     assert Policy.from_json(named.to_json()).digest == named.digest
+
+
+def test_no_file_takes_long_to_be_asked_for_names() -> None:
+    """Of what is no YAML, too: a rollback waits for it."""
+    began = time.process_time()
+    assert not names_of_text("\n" * 100_000 + "- [", "gate.yaml").given
+    with pytest.raises(NamesError):
+        names_of_text("\n" * 100_000 + "a: {\n 'names' : [", "gate.yaml")
+    assert time.process_time() - began < 5.0

@@ -134,17 +134,20 @@ def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> 
     assert dump_line(Evidence("t/x", Outcome.FAIL, witness=row["cell"], samples=1))  # type: ignore[arg-type]
 
 
-def test_text_that_is_no_utf8_is_read(pg_server: PgServer) -> None:
-    """A database of SQL_ASCII holds any bytes: they are text, too, and never `bytes`."""
+@pytest.mark.parametrize(
+    ("encoding", "octets", "cell"), [("SQL_ASCII", "61ff62", "a\ufffdb"), ("MULE_INTERNAL", "6162", "ab")]
+)
+def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_server: PgServer) -> None:
+    """A database of SQL_ASCII holds any bytes: they are text, too, and never `bytes`; one of an encoding that Python
+    does not know is read all the same.
+    """
     name = f"ascii_{uuid.uuid4().hex}"
     with session(pg_server.url("postgres")) as connection:
-        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
+        connection.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
     try:
         with session(pg_server.url(name)) as connection:
-            (row,) = execute(
-                connection, r"select convert_from('\x61ff62'::bytea, 'SQL_ASCII') as cell, 'x'::text as good"
-            )
-            assert row == {"cell": "a\ufffdb", "good": "x"}
+            text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
+            assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
     finally:
         pg_server.drop_database(name)
 

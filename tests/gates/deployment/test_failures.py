@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -84,6 +85,17 @@ def test_of_an_error_of_any_size_the_beginning_is_told(database: Connection) -> 
     for said in (in_words(error.value), in_words(ValueError("x" * 5_000_000)), told_in_words("x" * 5_000_000, "", "")):
         assert "xxx" in said
         assert len(said) < 2 * MOST_SAID
+
+
+@pytest.mark.parametrize("unit", ["a", "a$", "PL/a", "PL/a ", "a.", "a(", '"'])
+def test_no_error_takes_long_to_be_told(unit: str) -> None:
+    """Neither in its words nor in the statements that its context quotes: no signal comes through meanwhile."""
+    began, text = time.process_time(), "PL/" + unit * (40_000 // len(unit))
+    for state in ("42883", "42P01", "22012"):
+        said = told_in_words(text, state, f'SQL statement "{text}"\nPL/pgSQL function public.f() line 1 at EXECUTE')
+        assert said.startswith("failed inside your function public.f()")
+        assert told_in_words(text, state, "")
+    assert time.process_time() - began < 2.0
 
 
 def test_an_error_without_a_diagnosis_is_its_first_line() -> None:

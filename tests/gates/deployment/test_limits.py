@@ -175,10 +175,18 @@ def test_a_raw_exchange_ends_as_well(name: str) -> None:
 
 
 def test_what_comes_before_a_final_answer_is_none() -> None:
-    """The raw door tells no interim response (100, 103) as an answer; a second final one it does."""
+    """The raw door tells no interim response (100, 103) as an answer, nor one that a body quotes; a second final one it
+    does, also where the first is none that can be read.
+    """
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     final = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
-    for said, expected in ((early, ()), (early + final, (413,)), (final + early + final, (413, 413))):
+    quoted = b"the line was: HTTP/1.1 200 OK"
+    refused = b"HTTP/1.1 400 Bad Request\r\n"
+    length, close = (refused + kind + b"\r\n\r\n" + quoted for kind in (b"Content-Length: 29", b"Connection: close"))
+    chunks = refused + b"Transfer-Encoding: chunked\r\n\r\n1d\r\n" + quoted + b"\r\n0\r\n\r\n"
+    told = [(early, ()), (early + final, (413,)), (final + early + final, (413, 413)), (b"none\r\n" + final, (413,))]
+    told += [(length, (400,)), (close, (400,)), (length + final, (400, 413)), (chunks + final, (400, 413))]
+    for said, expected in told:
         with saying(lambda said=said: iter([said])) as url:  # type: ignore[misc]
             assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == expected
 

@@ -17,6 +17,7 @@ from gates.contract.contract import contract
 from gates.deployment.probes import IMPOSSIBLE
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
+from gates.doctor import openapi
 from gates.doctor.compare import NOT_SEEN, Presence, compare
 from gates.doctor.defects import defects
 from gates.doctor.http_comparison import compare_http
@@ -225,10 +226,15 @@ def test_no_document_is_an_error(document: dict[str, Any]) -> None:
     assert compare_http(surface, contract()).objects
 
 
-def test_a_document_that_refers_to_itself_ends() -> None:
-    """A circle of references is followed a stated number of steps; a status that no number holds is none."""
+@pytest.mark.parametrize("width", [1, 5, 1000])
+def test_a_document_that_refers_to_itself_ends(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A circle of references is followed a stated number of steps, however many times a schema names itself; a status
+    that no number holds is none.
+    """
+    steps, followed = iter(range(10 * openapi.MOST_STEPS)), openapi._Reader.followed
+    monkeypatch.setattr(openapi._Reader, "followed", lambda *given: (next(steps), followed(*given))[1])
     circle = {"$ref": "#/components/schemas/A"}
-    schema = {"properties": {"a": circle}, "allOf": [circle]}
+    schema = {"properties": {f"a{n}": circle for n in range(width)}, "allOf": [circle] * width}
     responses = {"200": circle, "2" * 5000: circle, "²": circle}
     post = {"requestBody": {"content": {"application/json": {"schema": circle}}}, "responses": responses}
     document = {"openapi": "3.0.0", "paths": {"/dlq-replay": {"post": post}}, "components": {"schemas": {"A": schema}}}

@@ -333,3 +333,17 @@ def test_the_commented_lines_of_the_script_let_deep_drills_end_sessions_and_hold
                 owner.execute(line.encode())
             gates_own.execute("select from audit_heads for update")
             assert gates_own.execute("select pg_has_role('pg_signal_backend', 'usage')").fetchone() == (True,)
+
+
+def test_no_name_adds_a_statement_to_the_script_of_a_login(pg_server: PgServer, tmp_path: Path) -> None:
+    """Each line is a statement or a comment of ours, whatever a table is called; its rights are on that very table."""
+    name = 'audit_heads\ncreate role doctor_evil superuser; -- \u202e"\\'
+    quoted = psycopg.sql.Identifier(name).as_string()
+    with database(pg_server, f"alter table public.audit_heads rename to {quoted}", TEMPLATE) as url:
+        with granted(pg_server, url, tmp_path) as login, psycopg.connect(login) as connection:
+            connection.execute(f"select from public.{quoted}".encode())
+            evil = connection.execute("select from pg_roles where rolname = 'doctor_evil'").fetchall()
+        done = gate("doctor", "--grants", cwd=tmp_path, environ={"DATABASE_URL": url})
+    assert evil == []
+    ours = ("--", "begin;", "do ", "exception ", "alter role ", "grant ", "drop policy ", "create policy ", "commit;")
+    assert [line for line in done.stdout.splitlines() if not line.startswith(ours)] == []

@@ -136,7 +136,7 @@ OPTIONS = [
     *[("up", "--company-id", v) for v in ("x", COMPANY[:-1])],
     *[(c, "--output", "FILE") for c in ("run", "drill", "sql", "alerts", "load", "prove", "watch")],
     ("run", "--output", "FILE/deeper"),
-    ("run", "--state", "FILE"),
+    *[("run", o, p) for o in ("--state", "--output") for p in ("FILE", "x" * 300)],
     ("prove", "--sample", "-1"),
 ]
 

@@ -71,7 +71,7 @@ def test_a_verdict_is_printed_as_its_file_has_it(text: str, tmp_path: Path) -> N
     """Byte for byte, whatever is in it; it is inert in both places, and JSON means what the verdict says."""
     verdict, out = hostile_verdict(text), io.StringIO()
     write(tmp_path / "verdict.json", verdict.dump())
-    Console(out, None, {}).verdict(verdict)
+    Console(out, io.StringIO(), {}).verdict(verdict)
     assert out.getvalue().encode() == (tmp_path / "verdict.json").read_bytes()
     assert is_inert(out.getvalue())
     assert json.loads(out.getvalue()) == json.loads(json.dumps(verdict.to_json()))
@@ -172,11 +172,11 @@ def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
     """Only where GitHub Actions reads along; title and text cannot end it, add a property or begin another."""
     for text in ALL:
         err = io.StringIO()
-        Console(None, err, {"GITHUB_ACTIONS": "true"}).annotate(text, text)
+        Console(io.StringIO(), err, {"GITHUB_ACTIONS": "true"}).annotate(text, text)
         assert err.getvalue().count("\n") == 1
         assert re.fullmatch(r"::error title=[^:,\n]*::[^\n]*\n", err.getvalue())
         silent = io.StringIO()
-        Console(None, silent, {}).annotate(text, text)
+        Console(io.StringIO(), silent, {}).annotate(text, text)
         assert not silent.getvalue()
 
 

@@ -7,8 +7,10 @@ import hashlib
 import html.parser
 import json
 import re
+import time
 import unicodedata
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from markdown_it import MarkdownIt
 
 from gates import reports
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.text import stream
+from gates.text.inert import Html, Markdown, Slack, Terminal
 from gates.watch import html as watch_html
 from gates.watch import text as watch_text
 from gates.watch.incidents import WatcherHealth
@@ -248,3 +252,12 @@ def test_allure_and_github_get_inert_values(text: str, tmp_path: Path) -> None:
     told = output.read_text(encoding="utf-8")
     assert [p.partition("=")[0] for p in told.split("\n")] == [p.partition("=")[0] for p in plain.split("\n")]
     assert re.split(r"[\r\v\f\x85\u2028\u2029]", told) == [told]
+
+
+@pytest.mark.parametrize("write", [stream.shown, *(kind.escape for kind in (Html, Markdown, Slack, Terminal))])
+@pytest.mark.parametrize("unit", ["\n", " ", "\t:", "#A", "`", "a_", "(a ", "\u202e"])
+def test_no_text_takes_long_to_be_made_inert(unit: str, write: Callable[[Any], object]) -> None:
+    """The time grows as the length does: a log of empty lines keeps no act from being told."""
+    began = time.process_time()
+    write(Terminal(unit * 40_000) if write is stream.shown else unit * 40_000)
+    assert time.process_time() - began < 2.0
