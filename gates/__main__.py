@@ -12,7 +12,7 @@ if (
 ):  # a parent may have set it to be ignored: then leave it
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-if None in (sys.stdin, sys.stdout, sys.stderr):  # who started us closed them: no file may get their numbers
+if None in (sys.stdin, sys.stdout, sys.stderr):  # a parent closed them: a file opened later would get their numbers
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
@@ -21,8 +21,7 @@ if None in (sys.stdin, sys.stdout, sys.stderr):  # who started us closed them: n
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
-with suppress(KeyError):  # of the drivers that there are one is found
-    del os.environ["PSYCOPG_IMPL"]
+os.environ.pop("PSYCOPG_IMPL", None)  # it may name a driver that is not installed; psycopg finds one by itself
 
 with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet

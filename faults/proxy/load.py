@@ -64,7 +64,7 @@ def told_before(_world: World) -> Defect:
 
 
 def fails_for_a_few(_world: World) -> Defect:
-    """Every replay of one company in four fails: so few that a load's companies are among them by chance alone."""
+    """Every replay of one company in four fails."""
 
     def defect(sent: Sent, forward: Forward) -> Reply:
         if sent.is_replay and str(fields_of(sent).get("company_id")).endswith(("3", "7", "b", "f")):

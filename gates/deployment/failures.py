@@ -15,11 +15,11 @@ from gates.contract.contract import contract
 from gates.errors import MOST_SAID, first_line
 
 FUNCTIONS = (re.compile(r"PL/\w\S*+ \S++ ([^\s(]++\([^()]*+\))"), re.compile(r'SQL function "([^"]++)"'))
-"""How a context names the function that was running, the innermost one first. No pattern here gives anything back: what
-a target says is read in a time that grows as its length does.
+"""How a context names the function that was running, the innermost one first. The patterns here never
+backtrack: however long a text a target says, reading it takes time in proportion to its length.
 """
 MOST_LINES, MOST_LINE = 100, 1_000
-"""Of a context, which quotes the statements of functions, whatever is in them."""
+"""Read of a context, which quotes whole statements: this many lines, and characters of each."""
 
 OURS = "inline_code_block"
 QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]++)[\"»“”]")

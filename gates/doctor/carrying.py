@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from gates.doctor.drafting import scalar
 
@@ -49,7 +52,7 @@ def _placed(lines: list[str], above: tuple[str, ...], name: str, value: Any) -> 
         start, end = found
     indent = PART * len(above)
     at, after = _block(lines, name, indent, start, end) or (end, end)
-    return [*lines[:at], f"{' ' * indent}{scalar(name)}: {_flow(value)}{SAID}", *lines[after:]]
+    return [*lines[:at], f"{' ' * indent}{_member(name, value)}{SAID}", *lines[after:]]
 
 
 def _block(lines: list[str], name: str, indent: int, start: int, end: int) -> tuple[int, int] | None:
@@ -62,13 +65,6 @@ def _block(lines: list[str], name: str, indent: int, start: int, end: int) -> tu
     return at, next((i for i in range(at + 1, end) if not lines[i].startswith(deeper)), end)
 
 
-def _flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(str(k))}: {_flow(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, str):
-        return scalar(value)
-    return (
-        {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+def _member(name: str, value: Any) -> str:
+    """A member of YAML on one line, whatever it holds."""
+    return yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf, sort_keys=False).strip()[1:-1]

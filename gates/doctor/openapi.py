@@ -18,7 +18,9 @@ DEEPEST_MEMBER = 2
 DEEPEST = 12
 """Steps through references and parts of one schema."""
 MOST_STEPS = 5_000
-"""Of one operation, all its schemas together: what names itself twice doubles with each step. Large ones need 500."""
+"""Of one operation, all its schemas together. A schema that names itself twice doubles the work at each step; large
+documents take 500 steps.
+"""
 CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason", "kind"})
 """Members that hold the code of an error."""
 LISTS_OF_ERRORS = frozenset(

@@ -105,20 +105,21 @@ def outcome_of(judge: Callable[[Observer], None]) -> tuple[str, str, Observer]:
 def wrong_together(
     connection: Connection, cases: Sequence[C], plant: Callable[[C], None], judge: Callable[[Sequence[C]], W]
 ) -> list[W]:
-    """What a judge says of cases that are planted at once. Of those about which it says something, and of those that
-    cannot be planted with the others, each part is judged by itself, in the end each case.
+    """What a judge says of cases that are planted at once. Where it says something, each half is planted and judged by
+    itself, down to single cases; so are the cases that cannot be planted beside the others. Raise psycopg.Error where a
+    case cannot be planted at all.
     """
     left, wrong = [list(cases)], []
     while left:
         together, later = [], []
         with connection.transaction(force_rollback=True):
-            for case in (asked := left.pop()):
+            for case in left.pop():
                 try:
                     with connection.transaction():
                         plant(case)
                     together.append(case)
                 except psycopg.Error:
-                    if len(asked) == 1:
+                    if not together:  # nothing is there yet that could disturb it
                         raise
                     later.append(case)
             said = judge(together)

@@ -187,7 +187,8 @@ class _Writer:
         if (parameter := s.parameter(text)) is not None:
             return s.mark(Parameter(parameter.key, values))
         made = translated(f"({text})::text", values)
-        return f"{made}::integer" if all(map(WHOLE.fullmatch, values.values())) else made  # fits a text as well
+        is_numbered = all(map(WHOLE.fullmatch, values.values()))  # a number may be written into a text, too
+        return f"{made}::integer" if is_numbered else made
 
     def _is_left_out(self, column: str) -> bool:
         """Whether a value is not written: the target has no such column, and would make nothing of it."""
