@@ -25,12 +25,12 @@ from gates.doctor.openapi import read_document
 from gates.doctor.schema import Schema
 from gates.doctor.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
+from replay_service.openapi import document as own_document
 from tests.gates.gate_process import gate
 from tests.small_target import listening
-from tests.sources import ROOT
 
 Asked = list[tuple[str, str, bytes, frozenset[str]]]
-OPENAPI = json.loads((ROOT / "replay_service" / "openapi.json").read_text(encoding="utf-8"))
+OPENAPI = own_document()
 FOREIGN = Path(__file__).with_name("schemas") / "foreign_openapi.json"
 
 
