@@ -26,11 +26,13 @@ fleet passes, and equals of its share would look so in 2 % of the windows or mor
 A pass needs proof of less: the fleet's share must exclude 2.5 times the odds of a bad sample that are allowed (4.9 %
 where 2 % are); until then it is unknown, and says how many samples would tell. What these rules are worth in numbers:
 [decision.md](decision.md). An exported rule knows the bare numbers alone.
+
+`gate explain alert/NAME` prints a rule's query, `gate alerts --export psql` all of them, ready to be run.
 """
 
 
 def alerts_markdown(rules: Sequence[AlertRule]) -> str:
-    """The whole page: a table of all rules, then each with its claim, cost, query and runbook."""
+    """The whole page: a table of all rules, then each with its claim, cost, limits and runbook."""
     rows = [f"| [{r.name}](#{r.name}) | {_limits(r)} | {r.window} | {r.min_samples} |" for r in rules]
     table = "\n".join(["| alert | limits | window | samples |", "|---|---|---|---|", *rows])
     return "\n".join([HEAD, table, "", *(_section(rule) for rule in rules)])
@@ -50,10 +52,6 @@ def _section(rule: AlertRule) -> str:
 **Cost.** {rule.spec.cost}
 **Limits.** {_limits(rule)}, over {rule.window}, with at least {samples}; `for` {rule.for_s} s.{stale}
 **Runbook.** [{rule.runbook}]({_link(rule)})
-
-```sql
-{rule.query}
-```
 """
 
 
