@@ -1,6 +1,6 @@
-"""How often the decisions are wrong: a seeded simulation of the code that decides, and docs/decision.md from it.
+"""How often the decisions are wrong: a seeded simulation of the code that decides, for the tables of docs/decision.md.
 
-`python -m benchmarks.decision_rates --write` writes the page (two processes, about ten minutes); `--runs N` and
+`python -m benchmarks.decision_rates --write` makes them anew (two processes, about ten minutes); `--runs N` and
 `--only TABLE` make it shorter. Every cell has a seed of its own, so a part of the page can be repeated
 (tests/gates/decision/test_rates.py).
 """
@@ -29,7 +29,6 @@ from sql_checks.ruleproof import Count, proved
 
 RUNS = 2000
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"
-TEMPLATE = Path(__file__).with_name("decision_page.md")
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 WINDOW_S = 600
 RULE = next(rule for rule in read_all_rules() if rule.name == "agent-success")
@@ -302,14 +301,15 @@ def one_table(name: str, runs: int) -> str:
 
 
 def page(runs: int, names: Collection[str]) -> str:
-    """The page: the template with its tables, those of these names made anew."""
-    text = TEMPLATE.read_text(encoding="utf-8").replace("{{runs}}", f"{runs:,}")
-    before = dict(re.findall(r"<!-- (\w+) -->\n((?:\|.*\n)+)", PAGE.read_text(encoding="utf-8")))
+    """The page with the tables of these names made anew; all else stays as it was written."""
     with ProcessPoolExecutor(max_workers=2) as pool:
         made = dict(zip(names, pool.map(one_table, names, [runs] * len(names)), strict=True))
-    for name in TABLES:
-        text = text.replace(f"{{{{{name}}}}}", f"<!-- {name} -->\n{(made.get(name) or before[name]).strip()}")
-    return text
+
+    def anew(old: re.Match[str]) -> str:
+        return f"<!-- {old[1]} -->\n{made[old[1]].strip()}\n" if old[1] in made else old[0]
+
+    text = re.sub(r"over [\d,]+ seeded", f"over {runs:,} seeded", PAGE.read_text(encoding="utf-8"))
+    return re.sub(r"<!-- (\w+) -->\n(?:\|.*\n)+", anew, text)
 
 
 def main() -> None:
