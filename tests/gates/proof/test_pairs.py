@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,17 @@ from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 from gates.proof import last, programs, summary
-from gates.proof.bench import Bench, bench
+from gates.proof.bench import Bench
 from gates.proof.campaign import examined
-from gates.proof.fault import Fault, Kind, decided
+from gates.proof.fault import Fault, Kind
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.pairs import as_trial, pair, pairs
-from gates.proof.programs import list_faults
 from gates.proof.proof import EXIT_NOT_PROVED
 from gates.proof.prove import Prover
 from gates.proof.request import ProofRequest
 from gates.proof.trial import ProofPart
-from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Effect, Finding, Verdict
-
-
-@pytest.fixture(scope="module")
-def faults() -> dict[str, Fault]:
-    return {f.id: decided(f, catalogue.load()) for f in list_faults(os.environ)}
-
-
-@pytest.fixture(scope="module")
-def deployment() -> Iterator[Bench]:
-    with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
-        yield made
 
 
 def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, Fault]) -> None:

@@ -1,0 +1,28 @@
+"""The catalogue of faults, and a deployment into which they are put."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from gates import catalogue
+from gates.evidence import TargetKind
+from gates.proof.bench import Bench, bench
+from gates.proof.fault import Fault, decided
+from gates.proof.programs import list_faults
+from gates.stack.plan import StackOptions
+
+
+@pytest.fixture(scope="session")
+def faults() -> dict[str, Fault]:
+    """Every fault by its id, with the decision that is due."""
+    return {f.id: decided(f, catalogue.load()) for f in list_faults(os.environ)}
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Bench]:
+    """Healthy before and after each test."""
+    with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
+        yield made
