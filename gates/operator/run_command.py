@@ -209,7 +209,7 @@ def _of_target(
         slower_percent=file.settings.load_slower_percent,
         failed_percent=file.settings.load_failed_percent,
     )
-    url_only = alone and bool(options.url)
+    url_only = bool(load_with.url)
     if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
         target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)

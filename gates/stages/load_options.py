@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from gates.decision.policy_file import Settings
@@ -66,64 +67,29 @@ OF_A_RUN = LoadOptions(keep_tenants=True, spare_test_company=True, whole_run=Tru
 """The quick profile. Its companies stay for the second look at the data; TEST_COMPANY_ID belongs to the short drill."""
 
 
+COUNT, PROCESSES = option(values.whole(0)), option(values.whole(0, 1000))
+SECONDS, PORT, PER_SECOND = map(
+    option, (values.decimal(0, 604_800), values.whole(0, 65_535), values.decimal(0.001, 1e6))
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `gate load`."""
-    add = parser.add_argument
-    add(
-        "--profile",
-        choices=("quick", "default"),
-        default="quick",
-        help="quick: 10 s; default: the checklist's 5-10 users",
-    )
+    """The options of `gate load`. What is not given has the default of `LoadOptions`."""
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("--profile", choices=("quick", "default"), help="quick: 10 s; default: the checklist's 5-10 users")
     add("--thresholds", type=Path, metavar="FILE", help="k6 options: JavaScript, JSON or YAML")
     _add_arguments_of_url(add)
-    add(
-        "--vus",
-        type=option(values.whole(0)),
-        default=0,
-        metavar="N",
-        help="closed model: N users, each waiting for its answer",
-    )
-    add(
-        "--duration",
-        type=option(values.decimal(0, 604_800)),
-        default=0.0,
-        metavar="S",
-        help=f"seconds of load (default {QUICK_S:g})",
-    )
-    add(
-        "--most",
-        type=option(values.decimal(0, 604_800)),
-        default=0.0,
-        metavar="S",
-        help="seconds after which an undecided run ends",
-    )
-    add(
-        "--workers",
-        type=option(values.whole(0, 1000)),
-        default=0,
-        metavar="N",
-        help="spread the load over N processes of this machine",
-    )
-    add(
-        "--expect-workers",
-        type=option(values.whole(0, 1000)),
-        default=0,
-        metavar="N",
-        help="wait for N workers of other machines (30 s)",
-    )
-    add("--master-host", default="*", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
-    add(
-        "--master-port",
-        type=option(values.whole(0, 65_535)),
-        default=0,
-        metavar="PORT",
-        help="its port (default 5557 with --expect-workers)",
-    )
+    add("--vus", type=COUNT, metavar="N", help="closed model: N users, each waiting for its answer")
+    add("--duration", type=SECONDS, metavar="S", help=f"seconds of load (default {QUICK_S:g})")
+    add("--most", type=SECONDS, metavar="S", help="seconds after which an undecided run ends")
+    add("--workers", type=PROCESSES, metavar="N", help="spread the load over N processes of this machine")
+    add("--expect-workers", type=PROCESSES, metavar="N", help="wait for N workers of other machines (30 s)")
+    add("--master-host", metavar="ADDRESS", help="where remote workers connect (default: all addresses)")
+    add("--master-port", type=PORT, metavar="PORT", help="its port (default 5557 with --expect-workers)")
     add("--compat", choices=("k6",), help="say beside each verdict what k6 would have said; abort where k6 would")
     add("--no-run-on", action="store_true", help="stop at the planned end even where the samples do not decide")
     add("--no-early-abort", action="store_true", help="run to the end even where a threshold can no longer pass")
-    add("--most-exact", type=option(values.whole(0)), default=0, metavar="N", help=MOST_EXACT_HELP)
+    add("--most-exact", type=COUNT, metavar="N", help=MOST_EXACT_HELP)
     add("--keep-tenants", action="store_true", help="leave the companies of the run; `clean_up` removes them")
     add("--spare-test-company", action="store_true", help="make no replay call for TEST_COMPANY_ID")
     add("--baseline", type=Path, metavar="DIR", help="the load folder of an earlier run to compare latencies with")
@@ -131,26 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_arguments_of_url(add: Callable[..., object]) -> None:
     """A URL, and what is sent to it."""
+    turns = "with --url: a list of {name, method, path, headers, body, expect}, made by turns"
+    variables = "with --url; ${VARIABLE} in it is read from the environment; may be repeated"
     add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
-    add(
-        "--requests",
-        type=Path,
-        metavar="FILE",
-        help="with --url: a list of {name, method, path, headers, body, expect}, made by turns",
-    )
-    add("--method", default="GET", metavar="WORD", help="with --url: GET, POST, ...")
-    add(
-        "--header",
-        action="append",
-        default=[],
-        metavar="'NAME: VALUE'",
-        help="with --url; ${VARIABLE} in it is read from the environment; may be repeated",
-    )
-    add("--body", default="", metavar="TEXT", help="with --url, likewise")
-    add(
-        "--rate",
-        type=option(values.decimal(0.001, 1e6)),
-        default=50.0,
-        metavar="N",
-        help="arrivals a second with --url (open model; default 50)",
-    )
+    add("--requests", type=Path, metavar="FILE", help=turns)
+    add("--method", metavar="WORD", help="with --url: GET, POST, ...")
+    add("--header", action="append", metavar="'NAME: VALUE'", help=variables)
+    add("--body", metavar="TEXT", help="with --url, likewise")
+    add("--rate", type=PER_SECOND, metavar="N", help="arrivals a second with --url (open model; default 50)")
