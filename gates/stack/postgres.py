@@ -31,7 +31,7 @@ from gates.stack.account import Account
 from gates.stack.errors import StackError
 from gates.stack.extra import INSTALL
 from gates.stack.rundir import DATA, RunFolder, release_shared_memory
-from gates.stack.spawner import Program, Spawner, stop, tail
+from gates.stack.spawner import OwnProcess, Program, Spawner, stop, tail
 
 SUPERUSER = "postgres"
 INITDB_TIMEOUT_S = 60.0
@@ -125,8 +125,10 @@ def _copy(package: Path, libraries: Path, target: Path) -> Path:
     return installed / "bin"
 
 
-class Postgres:
-    """One PostgreSQL server in a run folder: loopback TCP on an ephemeral port, scram-sha-256, no Unix socket."""
+class Postgres(OwnProcess):
+    """One PostgreSQL server in a run folder: loopback TCP on an ephemeral port, scram-sha-256, no Unix socket. The
+    process is the postmaster's: where it is killed, its children notice and end by themselves.
+    """
 
     name = "postgres"
 
@@ -138,17 +140,7 @@ class Postgres:
         self._bin = programs or binaries(account, run)
         self._set = () if programs else (SET_BY_INITDB,)  # only a foreign server may be older than 16
         self._log = run.logs / "postgres.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.server = Server("127.0.0.1", 0, SUPERUSER, password)
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process number, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.poll() if self._process else None
 
     @property
     def log(self) -> Path:
@@ -202,13 +194,6 @@ class Postgres:
             f"PostgreSQL did not start in {PORT_ATTEMPTS} attempts on free ports; allowed: a start within "
             f"{START_TIMEOUT_S:.0f} s; in {self._data}. Its log says:\n{tail(self._log)}"
         )
-
-    def signal(self, signal_number: int) -> None:
-        """Signal the postmaster; with SIGKILL its children notice and end by themselves."""
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(signal_number)
-            if signal_number == signal.SIGKILL:
-                self._process.wait(timeout=10.0)
 
     @property
     def clock_s(self) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gates.stack.errors import StackError
 from gates.stack.rundir import RunFolder
-from gates.stack.spawner import Program, Spawner, stop, tail
+from gates.stack.spawner import OwnProcess, Program, Spawner, stop, tail
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
 """Where the package `replay_service` lies, installed or not."""
@@ -84,7 +84,7 @@ def migrate(
         )
 
 
-class Supervised:
+class Supervised(OwnProcess):
     """One service or worker process: started, signalled, started again. It is never restarted by itself, so what a
     drill or a user breaks stays broken until somebody mends it.
     """
@@ -93,20 +93,9 @@ class Supervised:
         self.name = name
         self._program = self._own = program
         self._spawner = spawner
-        self._process: subprocess.Popen[bytes] | None = None
         self.clock_s = 0.0
         """By how much its wall clock is ahead of the machine's."""
         self._is_disturbed = False
-
-    @property
-    def pid(self) -> int | None:
-        """The process number, while it runs."""
-        return self._process.pid if self._process and self._process.poll() is None else None
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
-        return self._process.poll() if self._process else None
 
     @property
     def log(self) -> Path:
@@ -118,10 +107,7 @@ class Supervised:
     def signal(self, signal_number: int) -> None:
         """Signal it; with SIGKILL wait until it is gone."""
         self._is_disturbed = True
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(signal_number)
-            if signal_number == signal.SIGKILL:
-                self._process.wait(timeout=10.0)
+        super().signal(signal_number)
 
     def restart(self, clock_s: float = 0.0) -> None:
         """Kill it if it runs, and start it again with the same arguments. clock_s: how wrong its wall clock is."""

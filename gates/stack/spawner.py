@@ -73,6 +73,29 @@ def _start(program: Program) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
+class OwnProcess:
+    """A process that the stack started, or will start."""
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process number, while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll() if self._process else None
+
+    def signal(self, signal_number: int) -> None:
+        """Signal it; with SIGKILL wait until it is gone."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal_number)
+            if signal_number == signal.SIGKILL:
+                self._process.wait(timeout=10.0)
+
+
 def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
     """The last lines of a log, for an error message."""
     try:

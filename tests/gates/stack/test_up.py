@@ -26,6 +26,7 @@ from gates.stack.errors import StackError
 from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.stack import reference_stack
+from tests.gates.gate_process import gate
 from tests.waiting import command_line
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +63,7 @@ def start(tmp_path: Path, *options: str, environ: Mapping[str, str] | None = Non
     errors = tmp_path / f"stderr-{time.monotonic_ns()}"
     with errors.open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gates.stack", *options],
+            [sys.executable, "-m", "gates", "up", *options],
             stdout=subprocess.PIPE,
             stderr=err,
             text=True,
@@ -231,18 +232,9 @@ def test_a_guest_leaves_the_server_as_it_was(tmp_path: Path, foreign_server: Pos
         (("--company-id", "00000000-0000-4000-8000-000000000001"), 3, "bucket"),
     ],
 )
-def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(
-    tmp_path: Path, options: tuple[str, ...], code: int, words: str
-) -> None:
+def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(options: tuple[str, ...], code: int, words: str) -> None:
     """Nothing is started, stdout stays empty, the message holds no password."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gates.stack", *options],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=30,
-        check=False,
-    )
+    done = gate("up", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "hidden-word" not in done.stderr
