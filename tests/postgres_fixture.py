@@ -10,6 +10,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ class PgServer:
     def drop_database(self, name: str) -> None:
         """Drop it, whoever is still connected."""
         self.superuser.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """The name of a new database, which is dropped at the end of the block."""
+        name = self.create_database(template)
+        try:
+            yield name
+        finally:
+            self.drop_database(name)
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +121,8 @@ def _make_template(server: PgServer) -> None:
 @pytest.fixture
 def migrated_db(pg_server: PgServer) -> Iterator[str]:
     """The name of a fresh migrated database."""
-    name = pg_server.create_database(TEMPLATE)
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        yield name
 
 
 @pytest.fixture

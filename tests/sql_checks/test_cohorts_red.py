@@ -23,14 +23,13 @@ Judged = Mapping[str, tuple[str, str, Observer]]
 @pytest.fixture(scope="module")
 def fleet_url(pg_server: PgServer) -> Iterator[str]:
     """A database with the fleet, to which nothing was done."""
-    name = pg_server.create_database(TEMPLATE)
-    seed.write(pg_server.url(name), COMPANY, history=False)
-    with connect(pg_server.url(name)) as connection:
-        connection.execute("set search_path = public, pg_catalog")
-        script(connection, FLEET)
-        connection.execute("analyze")
-    yield pg_server.url(name)
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        seed.write(pg_server.url(name), COMPANY, history=False)
+        with connect(pg_server.url(name)) as connection:
+            connection.execute("set search_path = public, pg_catalog")
+            script(connection, FLEET)
+            connection.execute("analyze")
+        yield pg_server.url(name)
 
 
 @pytest.fixture

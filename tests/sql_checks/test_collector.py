@@ -39,9 +39,8 @@ OTHER = "00000000-0000-4000-8000-0000000000bb"
 @pytest.fixture
 def database(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     """A copy of the seeded database that a test may change."""
-    name = pg_server.create_database(seeded_db)
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        yield name
 
 
 def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:

@@ -33,12 +33,11 @@ QUERIES = {
 @pytest.fixture(scope="module")
 def large(pg_server: PgServer) -> Iterator[SqlSession]:
     """A database with 100,000 rows in each growing table, analysed."""
-    name = pg_server.create_database(TEMPLATE)
-    fill(pg_server.url(name), ROWS)
-    session = SqlSession(pg_server.url(name), settings=told(OUTBOX_FLAG, "10,50,100", CohortLimits()))
-    yield session
-    session.close()
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        fill(pg_server.url(name), ROWS)
+        session = SqlSession(pg_server.url(name), settings=told(OUTBOX_FLAG, "10,50,100", CohortLimits()))
+        yield session
+        session.close()
 
 
 def scans(node: dict[str, Any], limited: bool = False) -> Iterator[str]:

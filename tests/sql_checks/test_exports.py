@@ -83,8 +83,7 @@ def test_psql_fails_on_a_breach_only(
     text = alerts_to_psql(read_all_rules()) if what == "alerts" else spots_to_psql(read_folder())
     file = tmp_path / "checks.sql"
     file.write_text(text, encoding="utf-8")
-    name = pg_server.create_database(seeded_db)
-    try:
+    with pg_server.database(seeded_db) as name:
         url = pg_server.url(name)
         words = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(file), url)
         healthy = run(*words)
@@ -94,8 +93,6 @@ def test_psql_fails_on_a_breach_only(
         broken = run(*words)
         assert broken.returncode != 0
         assert "breach:" in broken.stderr
-    finally:
-        pg_server.drop_database(name)
 
 
 @pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
@@ -117,8 +114,7 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
     words = (sys.executable, "-m", "sql_checks", "export", "alerts", "psql", "--queue", queue, "--queue-alone")
     file = tmp_path / "queue.sql"
     assert run(*words, "--output", str(file)).returncode == 0
-    name = pg_server.create_database()
-    try:
+    with pg_server.database() as name:
         url = pg_server.url(name)
         psql = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-v", "allow_unknown=1", "-f", str(file), url)
         with psycopg.connect(url, autocommit=True) as connection:
@@ -129,5 +125,3 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
         broken = run(*psql)
         assert broken.returncode != 0
         assert "queue-oldest-age" in broken.stderr
-    finally:
-        pg_server.drop_database(name)

@@ -118,8 +118,7 @@ def test_what_the_drills_do_to_rows(limited: PlantedSession) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_probe_of_row_security(shape: str, open_rows: bool, pg_server: PgServer, seeded_db: str) -> None:
     """A tenant sees its own calls alone; where it sees others', that is told."""
-    name = pg_server.create_database(seeded_db)
-    try:
+    with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name), row_factory=dict_row) as connection:
             connection.execute("set local search_path = public, pg_catalog")
             connection.execute((SHAPES[shape][0] + SECURED).encode())
@@ -131,6 +130,3 @@ def test_the_probe_of_row_security(shape: str, open_rows: bool, pg_server: PgSer
         told = {k: v for k, v in verdicts(probe(pg_server.url(name))).items() if v != "pass"}
         assert bool(told) == open_rows
         assert "unknown" not in told.values()
-    finally:
-        use(Names())
-        pg_server.drop_database(name)

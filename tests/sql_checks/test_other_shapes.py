@@ -99,13 +99,10 @@ def test_a_policy_on_events_without_a_tenant_is_a_leak(shaped: PlantedSession) -
 
 def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seeded_db: str) -> None:
     """What everybody may read shows nobody's rows, whatever is claimed."""
-    name = pg_server.create_database(seeded_db)
-    try:
+    with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name)) as connection:
             connection.execute(FLEET_POLICY.format("select").encode())
         assert set(verdicts(probe(pg_server.url(name))).values()) == {"pass"}
-    finally:
-        pg_server.drop_database(name)
 
 
 def test_ids_are_of_the_type_of_the_column_that_they_go_into() -> None:

@@ -23,13 +23,12 @@ LEFT = "select (select count(*) from public.people) + (select count(*) from publ
 @pytest.fixture
 def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     """The URL of a copy of the seeded database in which members are listed, to be broken."""
-    name = pg_server.create_database(seeded_db)
-    with psycopg.connect(pg_server.url(name), row_factory=dict_row) as connection:
-        by_members(connection)
-    use(names_of({"members": MEMBERS}))
-    yield name
-    use(Names())
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        with psycopg.connect(pg_server.url(name), row_factory=dict_row) as connection:
+            by_members(connection)
+        use(names_of({"members": MEMBERS}))
+        yield name
+        use(Names())
 
 
 OF_MEMBERS = sorted(hole for hole, (_, failing) in HOLES.items() if failing != {"garbage"})

@@ -41,9 +41,8 @@ def verdicts(looked: Probe) -> dict[str, str]:
 @pytest.fixture
 def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     """A copy of the seeded database, to be broken."""
-    name = pg_server.create_database(seeded_db)
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        yield name
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])

@@ -24,10 +24,9 @@ GIVEN = {k: v for k, v in renamed.names(tenant_claim=CLAIM).items() if k != "rol
 @pytest.fixture
 def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     """A copy of the seeded database, to be broken and renamed."""
-    name = pg_server.create_database(seeded_db)
-    yield name
-    use(Names())
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        yield name
+        use(Names())
 
 
 def looked_at_under_other_names(url: str) -> dict[str, str]:

@@ -18,12 +18,11 @@ TESTS = {name: test for name in RULES if (test := read_test(name))}
 @pytest.fixture(scope="module")
 def bare(pg_server: PgServer) -> Iterator[Connection]:
     """A database with the fixtures' bare tables."""
-    name = pg_server.create_database()
-    connection = connect(pg_server.url(name))
-    prepare(connection)
-    yield connection
-    connection.close()
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        connection = connect(pg_server.url(name))
+        prepare(connection)
+        yield connection
+        connection.close()
 
 
 def test_every_rule_has_fixtures() -> None:

@@ -27,18 +27,16 @@ GREEN = dict.fromkeys((s.spec.id for s in SPOTS), "pass")
 @pytest.fixture(scope="module")
 def longer(pg_server: PgServer, seeds: Callable[[], str]) -> Iterator[str]:
     """A copy of the seeded database, with 3,000 more audit rows of two scopes."""
-    name = pg_server.create_database(seeds())
-    change(pg_server.url(name), append(1500, COMPANY), append(1500, OTHER))
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(seeds()) as name:
+        change(pg_server.url(name), append(1500, COMPANY), append(1500, OTHER))
+        yield name
 
 
 @pytest.fixture
 def url(pg_server: PgServer, longer: str) -> Iterator[str]:
     """A copy of it for one test."""
-    name = pg_server.create_database(longer)
-    yield pg_server.url(name)
-    pg_server.drop_database(name)
+    with pg_server.database(longer) as name:
+        yield pg_server.url(name)
 
 
 def append(rows: int, scope: str) -> str:
@@ -229,10 +227,9 @@ def test_a_checkpoint_of_another_database_never_counts(
     """Two databases share a folder and nothing else; one that is made anew under the same name is another one."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     assert outcomes(verify(pg_server.url(seeded_db), tmp_path)) == GREEN
-    name = pg_server.create_database(seeded_db)
-    assert outcomes(verify(pg_server.url(name), tmp_path)) == GREEN
-    assert len(list(tmp_path.iterdir())) == 3
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        assert outcomes(verify(pg_server.url(name), tmp_path)) == GREEN
+        assert len(list(tmp_path.iterdir())) == 3
     with psycopg.connect(pg_server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"create database {name} template {seeded_db}".encode())
     assert outcomes(verify(pg_server.url(name), tmp_path)) == GREEN

@@ -71,12 +71,11 @@ class Attacked:
 @pytest.fixture
 def attacked(pg_server: PgServer, seeded_db: str) -> Iterator[Attacked]:
     """A copy of the seeded database, with the role."""
-    name = pg_server.create_database(seeded_db)
-    pg_server.superuser.execute(sql.SQL("create role intern login password {}").format(sql.Literal(PASSWORD)))
-    with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
-        owner.execute("grant create, usage on schema public to intern")
-    yield Attacked(pg_server.url(name, "replay_gate"), pg_server.url(name, "intern"), pg_server.url(name))
-    pg_server.drop_database(name)
+    with pg_server.database(seeded_db) as name:
+        pg_server.superuser.execute(sql.SQL("create role intern login password {}").format(sql.Literal(PASSWORD)))
+        with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
+            owner.execute("grant create, usage on schema public to intern")
+        yield Attacked(pg_server.url(name, "replay_gate"), pg_server.url(name, "intern"), pg_server.url(name))
     pg_server.superuser.execute("drop role intern")
 
 

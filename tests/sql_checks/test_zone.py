@@ -26,8 +26,7 @@ WAITS = "insert into public.event_outbox (company_id, event_type) values ('{}', 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "UTC"])
 def test_what_waits_since_a_moment_ago_is_not_late(zone: str, pg_server: PgServer, seeded_db: str) -> None:
     """Neither the leases nor the relay's life nor the newest row are hours off."""
-    name = pg_server.create_database(seeded_db)
-    try:
+    with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
             own = sql.SQL("alter database {} set timezone = {}").format(sql.Identifier(name), sql.Literal(zone))
             owner.execute(own)
@@ -40,8 +39,6 @@ def test_what_waits_since_a_moment_ago_is_not_late(zone: str, pg_server: PgServe
         for rule in ("relay-heartbeat", "outbox-lag", "agent-success"):
             found[rule] = outcome_of(partial(judge_rule, RULES[rule], session))[:2]
         session.close()
-    finally:
-        pg_server.drop_database(name)
     assert {what: told for what, told in found.items() if told != ("pass", "")} == {}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from gates.act.flag import Order
 from gates.act.rollback import roll_back
@@ -13,11 +16,7 @@ from gates.decision.rules import RolloutPlan
 from gates.verdict import Action, Decision, Verdict
 
 FLAG = "outbox.enabled"
-
-
 ROLLBACK = Verdict(Decision.ROLLBACK, "harm")
-
-
 Database = psycopg.Connection[dict[str, Any]]
 
 
@@ -28,6 +27,29 @@ def order(patience_s: int = 2, flag: str = FLAG) -> Order:
 
 def rolled_back(url: str, asked: Order | None = None) -> Action:
     return roll_back(url, asked or order(), time.monotonic, print)
+
+
+def switch(database: Database, *, on: bool, percent: int = 10) -> None:
+    """The flag has its global row alone, so."""
+    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
+    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, %s, %s)"
+    database.execute(insert, (FLAG, on, percent))
+
+
+@contextmanager
+def flagged(url: str, percent: int = 10) -> Iterator[Database]:
+    """A connection of somebody beside the gate; the flag is on."""
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
+        switch(connection, on=True, percent=percent)
+        yield connection
+
+
+def flag(database: Database) -> tuple[bool, int]:
+    """Whether the flag is on, and at how many percent."""
+    (row,) = database.execute(
+        "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
+    ).fetchall()
+    return row["enabled"], row["at"]
 
 
 def is_on(database: Database) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,35 +28,16 @@ from gates.proof.healthy.servers import replica
 from gates.request import RunRequest
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from replay_service.migrate import migrate
+from tests.gates.act.flagged import FLAG, Database, is_on, switch
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
-FLAG = "outbox.enabled"
 ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
-Database = psycopg.Connection[dict[str, Any]]
 
 
 def rolled_back(url: str) -> Action:
     return roll_back(url, ORDER, time.monotonic, print)
-
-
-def switch(database: Database, *, on: bool) -> None:
-    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
-    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, %s, 10)"
-    database.execute(insert, (FLAG, on))
-
-
-def is_on(database: Database) -> bool:
-    return bool(database.execute("select from public.feature_flags where key = %s and enabled", (FLAG,)).fetchall())
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[Database]:
-    """A connection beside the gate's; the flag is on at 10 %."""
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        switch(connection, on=True)
-        yield connection
 
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import Order, look_at
@@ -19,37 +15,11 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from replay_service.migrate import migrate
+from tests.gates.act.flagged import FLAG, Database, flag, flagged
 from tests.postgres_fixture import PgServer
 
-FLAG = "outbox.enabled"
 ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
 FOREIGN = replace(ORDER, actor="gate:Łukasz", reason="users see errors – stop 🛑", release="größe")
-Database = psycopg.Connection[dict[str, Any]]
-
-
-def on_at_10(url: str) -> Database:
-    database = psycopg.connect(url, autocommit=True, row_factory=dict_row)
-    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
-    database.execute(
-        "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 10)", (FLAG,)
-    )
-    return database
-
-
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[Database]:
-    """A connection beside the gate's; the flag is on at 10 %."""
-    with on_at_10(migrated_url) as connection:
-        yield connection
-
-
-def flag(database: Database) -> tuple[bool, int]:
-    (row,) = database.execute(
-        "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
-    ).fetchall()
-    return row["enabled"], row["at"]
-
-
 LOSES = (
     "return null;",
     "new.action := 'noted'; return new;",
@@ -98,7 +68,7 @@ def test_no_letter_of_a_note_keeps_an_act_from_happening(encoding: str, pg_serve
         whole = f"{pg_server.url(name)}?client_encoding=utf8"
         migrate(whole)
         url = pg_server.url(name, "replay_gate")
-        with on_at_10(whole) as database:
+        with flagged(whole) as database:
             step = promote(url, replace(FOREIGN, seen=look_at(url, FLAG)))
             assert (step.result, step.to_percent) == ("done", 50), step
             action = emergency(url, FOREIGN, time.monotonic, print)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from queue import Queue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -21,12 +21,11 @@ from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
+from tests.gates.act.flagged import FLAG, Database, flag, switch
 from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import TEMPLATE, PgServer
 
-FLAG = "outbox.enabled"
 PLAN = RolloutPlan(FLAG, bake_minutes=0, settle_s=0, drain_timeout_s=2, rollback_patience_s=30)
-Database = psycopg.Connection[dict[str, Any]]
 T = TypeVar("T")
 AT_ONCE = 12
 
@@ -42,18 +41,15 @@ class Ground:
 @pytest.fixture(scope="module")
 def grounds(pg_server: PgServer) -> Iterator[Queue[Ground]]:
     """Databases to use at the same time; the gate's own sessions wait a second for an answer."""
-    names = [pg_server.create_database(TEMPLATE) for _ in range(AT_ONCE)]
     free = Queue[Ground]()
     with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
         patch.setattr(door, "ANSWER_GRACE_S", -9.0)
         patch.setattr(Answering, "answer_limit_s", 1.0)  # while it connects
-        for name in names:
-            url = pg_server.url(name)
+        for _ in range(AT_ONCE):
+            url = pg_server.url(opened.enter_context(pg_server.database(TEMPLATE)))
             connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
             free.put(Ground(url, opened.enter_context(connection)))
         yield free
-    for name in names:
-        pg_server.drop_database(name)
 
 
 @pytest.fixture
@@ -79,9 +75,7 @@ def everywhere(grounds: Queue[Ground], places: Iterable[int], show: Callable[[Gr
 
 def reset(database: Database) -> int:
     """The flag on at 10 %, nobody paused, a limit; the id of the last audit row."""
-    database.execute("delete from public.feature_flags where key = %s", (FLAG,))
-    insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 10)"
-    database.execute(insert, (FLAG,))
+    switch(database, on=True)
     database.execute("update public.agent_controls set agents_paused = false")
     database.execute(
         "insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()]) on conflict do nothing"
@@ -94,14 +88,6 @@ def reset(database: Database) -> int:
 def audited(database: Database, action: str, since: int) -> int:
     query = "select from public.audit_logs where action = %s and id > %s"
     return len(database.execute(query, (action, since)).fetchall())
-
-
-def flag(database: Database) -> tuple[bool, int]:
-    row = database.execute(
-        "select enabled, rollout_percentage from public.feature_flags where key = %s", (FLAG,)
-    ).fetchone()
-    assert row
-    return row["enabled"], row["rollout_percentage"]
 
 
 def order(url: str) -> Order:

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import FlagState, Order
@@ -18,7 +16,7 @@ from gates.act.resume import resume
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Action
-from tests.gates.act.flagged import FLAG, Database
+from tests.gates.act.flagged import FLAG, Database, flag, flagged
 from tests.gates.gate_process import gate
 
 ORDER = Order(
@@ -29,11 +27,7 @@ ORDER = Order(
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
     """A connection beside the gate's; the flag was on at 50 %, then an emergency came, with a tenant paused before."""
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("delete from public.feature_flags where key = %s", (FLAG,))
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 50)", (FLAG,)
-        )
+    with flagged(migrated_url, 50) as connection:
         connection.execute("insert into public.companies (id, name) select gen_random_uuid(), 'paused before'")
         connection.execute(
             "insert into public.agent_controls (company_id, agents_paused, pause_reason)"
@@ -45,14 +39,6 @@ def database(migrated_url: str) -> Iterator[Database]:
 
 def back(url: str, **changes: Any) -> Action:
     return resume(url, replace(ORDER, reason="the fire is out", **changes), time.monotonic, print)
-
-
-def flag(database: Database) -> tuple[bool, int]:
-    rows = database.execute(
-        "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
-    )
-    (row,) = rows.fetchall()
-    return row["enabled"], row["at"]
 
 
 def paused(database: Database) -> list[str]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import FlagState, Order, Override, look_at
 from gates.act.rollout import AuditTrail, act, next_step, promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
+from tests.gates.act.flagged import Database
 from tests.postgres_fixture import PgServer
 
 PLAN = RolloutPlan(settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
@@ -115,24 +113,13 @@ def test_a_person_answers_for_where_the_flag_is() -> None:
 # --- on a database -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def database(migrated_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    """A connection beside the gate's; the flag is on at 10 %."""
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
-        )
-        yield connection
-
-
-def audited(database: psycopg.Connection[dict[str, Any]], action: str) -> list[dict[str, Any]]:
+def audited(database: Database, action: str) -> list[dict[str, Any]]:
     return database.execute("select * from public.audit_logs where action = %s order by id", (action,)).fetchall()
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 def test_a_promotion_is_one_transaction_with_its_audit_row(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
     """As superuser and as the least role: 10 to 50, audited with the same transaction's id, and no second step."""
     url = pg_server.url(migrated_db, role)
@@ -153,7 +140,7 @@ def test_a_promotion_is_one_transaction_with_its_audit_row(
     assert (last.kind, last.result, last.to_percent, last.holds) == ("none", "nothing_to_do", 100, False)
 
 
-def test_a_dry_run_writes_nothing(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_a_dry_run_writes_nothing(migrated_url: str, database: Database) -> None:
     """It says what it would do."""
     seen = look_at(migrated_url, PLAN.flag)
     step = act(PROMOTE, order(seen, dry_run=True), migrated_url)
@@ -174,7 +161,7 @@ def test_a_dry_run_writes_nothing(migrated_url: str, database: psycopg.Connectio
     ],
 )
 def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
-    then: str, at: int | None, said: str, migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+    then: str, at: int | None, said: str, migrated_url: str, database: Database
 ) -> None:
     """A trigger that waits for the commit changes the row after the gate saw it: the report has what users have now."""
     database.execute(
@@ -204,7 +191,7 @@ def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
     ],
 )
 def test_a_step_that_takes_other_rows_along_is_none(
-    then: str, what: str, migrated_url: str, database: psycopg.Connection[dict[str, Any]]
+    then: str, what: str, migrated_url: str, database: Database
 ) -> None:
     """Only the flag was judged: where a trigger moves other rows with it, all stays as it was."""
     database.execute(
@@ -226,7 +213,7 @@ def test_a_step_that_takes_other_rows_along_is_none(
     assert audited(database, "flag_promoted") == []
 
 
-def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_of_gates_that_race_one_acts(migrated_url: str, database: Database) -> None:
     """The others hold, as busy or because the flag is no longer what they saw."""
     seen = look_at(migrated_url, PLAN.flag)
     with ThreadPoolExecutor(8) as pool:
@@ -237,9 +224,7 @@ def test_of_gates_that_race_one_acts(migrated_url: str, database: psycopg.Connec
     assert len(audited(database, "flag_promoted")) == 1
 
 
-def test_twenty_gates_with_twenty_releases_take_one_step(
-    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_twenty_gates_with_twenty_releases_take_one_step(migrated_url: str, database: Database) -> None:
     """Each looks for itself, again and again: the bake time belongs to the flag, not to whoever asks."""
 
     def insists(release: str) -> list[str]:
@@ -253,9 +238,7 @@ def test_twenty_gates_with_twenty_releases_take_one_step(
     assert database.execute("select rollout_percentage from feature_flags").fetchall() == [{"rollout_percentage": 50}]
 
 
-def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(
-    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(migrated_url: str, database: Database) -> None:
     """A bare UPDATE to 100 % is never the gate's own step; what a drill notes of a flag explains nothing."""
     database.execute("update feature_flags set rollout_percentage = 100 where key = 'outbox.enabled'")
     database.execute(
@@ -273,7 +256,7 @@ def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(
     assert (after.result, after.holds) == ("nothing_to_do", False)
 
 
-def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: Database) -> None:
     """While somebody has the lock a promotion holds at once and names them; a rollback needs no such lock."""
     seen = look_at(migrated_url, PLAN.flag)
     lock = "select pg_advisory_xact_lock(hashtextextended('replaygate:outbox.enabled', 0))"
@@ -285,9 +268,7 @@ def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: psyc
         assert act(ROLLBACK, order(seen), migrated_url).result == "done"
 
 
-def test_a_flag_that_a_human_switched_off_stays_off(
-    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_a_flag_that_a_human_switched_off_stays_off(migrated_url: str, database: Database) -> None:
     """The gate saw it on; while it ran somebody switched it off: promote holds, rollback has nothing to do."""
     seen = look_at(migrated_url, PLAN.flag)
     database.execute("update public.feature_flags set enabled = false where key = 'outbox.enabled'")
@@ -300,9 +281,7 @@ def test_a_flag_that_a_human_switched_off_stays_off(
     assert not now.enabled
 
 
-def test_a_rollback_switches_off_every_row_and_proves_recovery(
-    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_a_rollback_switches_off_every_row_and_proves_recovery(migrated_url: str, database: Database) -> None:
     """Overrides too; what is pending is counted as held, nothing is in flight, and both times are measured."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
@@ -325,7 +304,7 @@ def test_a_rollback_switches_off_every_row_and_proves_recovery(
     assert row["target_count"] == 2
 
 
-def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: psycopg.Connection[dict[str, Any]]) -> None:
+def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: Database) -> None:
     """Something stays in flight: the flag is off all the same, and nothing is claimed."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
@@ -344,7 +323,7 @@ def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: psyc
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 def test_an_emergency_pauses_everybody_and_clears_the_limits(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
     """Flag off, all agents paused, replay limits gone; each is audited."""
     database.execute(
@@ -369,9 +348,7 @@ def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
     assert look_at("postgresql://127.0.0.1:1/none", PLAN.flag) is None
 
 
-def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(
-    migrated_url: str, database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str, database: Database) -> None:
     """A human's open transaction on the row: the promotion holds within the lock timeout."""
     seen = look_at(migrated_url, PLAN.flag)
     with database.transaction():
@@ -382,7 +359,7 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_step_by_hand_is_for_a_login_that_sees_every_override(
-    dry_run: bool, pg_server: PgServer, migrated_db: str, database: psycopg.Connection[dict[str, Any]]
+    dry_run: bool, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
     """A tenant has the flag off by a row that this login does not see: no step."""
     database.execute(

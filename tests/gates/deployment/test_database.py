@@ -19,8 +19,7 @@ SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_ou
 
 def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
     """A database whose dates, intervals and bytes are written in another style is read all the same."""
-    name = pg_server.create_database()
-    try:
+    with pg_server.database() as name:
         with session(pg_server.url("postgres")) as connection:
             for setting in SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())
@@ -28,8 +27,6 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
             assert isinstance(value(connection, "select clock_timestamp()"), dt.datetime)
             assert value(connection, "select interval '90 minutes'") == dt.timedelta(minutes=90)
             assert value(connection, r"select '\x00ff'::bytea") == b"\x00\xff"
-    finally:
-        pg_server.drop_database(name)
 
 
 def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
@@ -49,14 +46,11 @@ def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
 
 def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgServer) -> None:
     """Whoever set default_transaction_read_only for a login or a database does not keep a rollback away."""
-    name = pg_server.create_database()
-    try:
+    with pg_server.database() as name:
         with session(pg_server.url("postgres")) as connection:
             connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
         with session(pg_server.url(name)) as connection:
             connection.execute("create table public.written (a int)")
-    finally:
-        pg_server.drop_database(name)
 
 
 def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:

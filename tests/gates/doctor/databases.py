@@ -23,13 +23,10 @@ TRUTH: dict[str, dict[str, Any]] = data_of(SCHEMAS / "truth.yaml")
 @contextmanager
 def database(server: PgServer, sql: str = "", template: str = "template0") -> Iterator[str]:
     """The superuser's URL of a new database in which the SQL was run."""
-    name = server.create_database(template)
-    try:
+    with server.database(template) as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             connection.execute(sql.encode())
         yield server.url(name)
-    finally:
-        server.drop_database(name)
 
 
 def schema_of(url: str) -> Schema:

@@ -84,14 +84,10 @@ def test_two_candidates_are_said(pg_server: PgServer) -> None:
 
 def test_the_reference_under_other_names_is_found(pg_server: PgServer) -> None:
     """Renamed by somebody who had not the guesses in mind: all tables, all but a few columns, nothing wrong."""
-    name = pg_server.create_database(TEMPLATE)
-    try:
-        with connect(pg_server.url(name), autocommit=False) as connection:
-            rename(connection)
-            found = compare(read_schema(connection, contract()), contract())
-            connection.rollback()
-    finally:
-        pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name, connect(pg_server.url(name), autocommit=False) as connection:
+        rename(connection)
+        found = compare(read_schema(connection, contract()), contract())
+        connection.rollback()
     assert {n: m.table.qualified for n, m in found.tables.items()} == TABLES
     guessed = {(n, c, m.column.name) for n, t in found.tables.items() for c, m in t.columns.items()}
     right = {(n, c, COLUMNS.get(c, c)) for n in TABLES for c in contract().relations[n].columns}

@@ -34,24 +34,23 @@ ROWS = (
 @pytest.fixture(scope="module")
 def hostile(pg_server: PgServer) -> Iterator[dict[str, str]]:
     """The variables of a target whose every text is hostile."""
-    name = pg_server.create_database(TEMPLATE)
-    fits = stored(EVERYTHING, len(EVERYTHING) * 2)
-    with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
-        for statement in ROWS:
-            connection.execute(statement.encode(), {"company": COMPANY, "text": fits})
 
     def behave(asked: Asked) -> Reply:
         body = EVERYTHING if "replay" in asked.path else json.dumps({"release": EVERYTHING, EVERYTHING: EVERYTHING})
         return Reply(200, (("X-Request-Id", "\x1b[2J::error::forged"),), body.encode("utf-8", "surrogatepass"))
 
-    with serve(behave) as base:
-        yield {
-            "BASE_URL": base,
-            "DATABASE_URL": pg_server.url(name),
-            "TRANSBOT_HMAC_SECRET": SECRET,
-            "TEST_COMPANY_ID": COMPANY,
-        }
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        fits = stored(EVERYTHING, len(EVERYTHING) * 2)
+        with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
+            for statement in ROWS:
+                connection.execute(statement.encode(), {"company": COMPANY, "text": fits})
+        with serve(behave) as base:
+            yield {
+                "BASE_URL": base,
+                "DATABASE_URL": pg_server.url(name),
+                "TRANSBOT_HMAC_SECRET": SECRET,
+                "TEST_COMPANY_ID": COMPANY,
+            }
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,9 @@ NOTHING = Target(TargetKind.PRODUCTION)
 @pytest.fixture(scope="module")
 def database(pg_server: PgServer) -> Iterator[str]:
     """A database with the reference's history."""
-    name = pg_server.create_database(TEMPLATE)
-    seed.write(pg_server.url(name), COMPANY)
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        seed.write(pg_server.url(name), COMPANY)
+        yield name
 
 
 def seen(target: Target, folder: Path) -> dict[str, Section]:
@@ -94,13 +93,10 @@ def test_a_login_that_sees_no_rows_says_so(pg_server: PgServer, database: str, t
 
 def test_a_missing_table_is_unknown_and_the_rest_is_shown(pg_server: PgServer, tmp_path: Path) -> None:
     """One query that cannot be run does not take the others with it."""
-    name = pg_server.create_database(TEMPLATE)
-    try:
+    with pg_server.database(TEMPLATE) as name:
         with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
             connection.execute("drop table public.edge_rate_limits cascade")
         found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(name)), tmp_path)
-    finally:
-        pg_server.drop_database(name)
     assert "edge_rate_limits" in found["rate_limits"].unknown
     assert not found["rollout"].unknown
 

@@ -106,25 +106,21 @@ def test_a_load_is_judged_by_all_its_jobs() -> None:
 
 def test_the_door_enqueues_looks_and_takes_back(pg_server: PgServer) -> None:
     """On pgmq's tables: a job waits, is done when it is archived, and is taken back while nobody has read it."""
-    name = pg_server.create_database()
-    try:
-        with psycopg.connect(pg_server.url(name), autocommit=True) as admin:
-            admin.execute((SCHEMAS / "pgmq.sql").read_bytes())
-            queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail", probe=ProbeOptions("mail", payload={"a": 1})))
-            with QueueDoor(queue, pg_server.url(name)) as door:
-                first, second = door.enqueue(), door.enqueue()
-                assert [j.state for j in door.look([first, second])] == ["waiting", "waiting"]
-                assert (door.waiting(), door.ended()) == (2, 0)
-                admin.execute(
-                    "with m as (delete from pgmq.q_mail where msg_id = 1 returning msg_id, message)"
-                    " insert into pgmq.a_mail (msg_id, message) select msg_id, message from m"
-                )
-                assert [j.state for j in door.look([first])] == ["done"]
-                assert door.ended() == 1
-                door.remove([second])
-                assert door.waiting() == 0
-            admin.execute("drop table pgmq.a_mail")
-            with pytest.raises(QueueTroubleError, match="pgmq is absent: schema pgmq has no table a_mail"):
-                QueueDoor(queue, pg_server.url(name)).__enter__()
-    finally:
-        pg_server.drop_database(name)
+    with pg_server.database() as name, psycopg.connect(pg_server.url(name), autocommit=True) as admin:
+        admin.execute((SCHEMAS / "pgmq.sql").read_bytes())
+        queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail", probe=ProbeOptions("mail", payload={"a": 1})))
+        with QueueDoor(queue, pg_server.url(name)) as door:
+            first, second = door.enqueue(), door.enqueue()
+            assert [j.state for j in door.look([first, second])] == ["waiting", "waiting"]
+            assert (door.waiting(), door.ended()) == (2, 0)
+            admin.execute(
+                "with m as (delete from pgmq.q_mail where msg_id = 1 returning msg_id, message)"
+                " insert into pgmq.a_mail (msg_id, message) select msg_id, message from m"
+            )
+            assert [j.state for j in door.look([first])] == ["done"]
+            assert door.ended() == 1
+            door.remove([second])
+            assert door.waiting() == 0
+        admin.execute("drop table pgmq.a_mail")
+        with pytest.raises(QueueTroubleError, match="pgmq is absent: schema pgmq has no table a_mail"):
+            QueueDoor(queue, pg_server.url(name)).__enter__()

@@ -303,16 +303,15 @@ def test_what_a_round_looks_at(
 
 def test_a_fault_in_the_database_between_two_rounds(watched: Watch, pg_server: PgServer) -> None:
     """With the real checks: a table loses its row security, is seen, is repaired, is seen again."""
-    name = pg_server.create_database(TEMPLATE)
-    url = pg_server.url(name)
-    checks = {"sql/spot/rls-enabled", "sql/spot/replay-runs-unique"}
-    shipped = json.loads(catalogue.FILE.read_text(encoding="utf-8"))
-    specs = tuple(CheckSpec.from_json(s) for s in shipped if s["id"] in checks)
-    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    target = dataclasses.replace(watched.target, database_url=url)
-    real = dataclasses.replace(watched, target=target, catalogue=specs, environ=environ, interval_s=1.0)
-    started = time.monotonic()
-    try:
+    with pg_server.database(TEMPLATE) as name:
+        url = pg_server.url(name)
+        checks = {"sql/spot/rls-enabled", "sql/spot/replay-runs-unique"}
+        shipped = json.loads(catalogue.FILE.read_text(encoding="utf-8"))
+        specs = tuple(CheckSpec.from_json(s) for s in shipped if s["id"] in checks)
+        environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+        target = dataclasses.replace(watched.target, database_url=url)
+        real = dataclasses.replace(watched, target=target, catalogue=specs, environ=environ, interval_s=1.0)
+        started = time.monotonic()
         states = []
         for statement in (
             "select",
@@ -325,8 +324,6 @@ def test_a_fault_in_the_database_between_two_rounds(watched: Watch, pg_server: P
             done = one_round(real)
             assert done is not None
             states.append((done.round.state, kinds(done)))
-    finally:
-        pg_server.drop_database(name)
     assert states == [
         ("good", []),
         ("failing", [("failing", "rls-enabled")]),

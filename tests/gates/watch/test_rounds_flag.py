@@ -24,12 +24,11 @@ from tests.postgres_fixture import TEMPLATE, PgServer
 @pytest.fixture
 def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
     """The watch over a migrated database, allowed to roll back, and the database's URL; the flag is on at 50 %."""
-    name = pg_server.create_database(TEMPLATE)
-    url = pg_server.url(name)
-    put(url, True)
-    target = dataclasses.replace(watched.target, database_url=url)
-    yield dataclasses.replace(watched, target=target, rollback=True), url
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        url = pg_server.url(name)
+        put(url, True)
+        target = dataclasses.replace(watched.target, database_url=url)
+        yield dataclasses.replace(watched, target=target, rollback=True), url
 
 
 def put(url: str, enabled: bool) -> None:

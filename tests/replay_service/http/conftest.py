@@ -21,9 +21,8 @@ from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Se
 @pytest.fixture(scope="module")
 def database(pg_server: PgServer) -> Iterator[str]:
     """The name of a migrated database that the tests of a module share."""
-    name = pg_server.create_database(TEMPLATE)
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

@@ -35,12 +35,11 @@ DUE = ("7s", "off", "UTC", "off", "read committed")
 @pytest.fixture(scope="module")
 def database(pg_server: PgServer) -> Iterator[str]:
     """A migrated database whose own settings are of no use to us."""
-    name = pg_server.create_database(TEMPLATE)
-    with psycopg.connect(pg_server.url("postgres"), autocommit=True) as conn:
-        for setting in ("timezone = 'Asia/Kolkata'", "default_transaction_isolation = serializable"):
-            conn.execute(f'alter database "{name}" set {setting}'.encode())
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        with psycopg.connect(pg_server.url("postgres"), autocommit=True) as conn:
+            for setting in ("timezone = 'Asia/Kolkata'", "default_transaction_isolation = serializable"):
+                conn.execute(f'alter database "{name}" set {setting}'.encode())
+        yield name
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +130,9 @@ def test_a_worker_ends_runs(pg_server: PgServer, migrated_db: str, tmp_path: Pat
 
 def test_migrations_go_through_it(pg_server: PgServer, tmp_path: Path) -> None:
     """Also two at once: what keeps them apart belongs to a transaction."""
-    name = pg_server.create_database()
-    try:
+    with pg_server.database() as name:
         with pgbouncer(tmp_path, pg_server.url(name), "transaction") as url, ThreadPoolExecutor(2) as pool:
             assert set(pool.map(migrate, [url] * 2)) == {expected_version()}
             with psycopg.connect(url, prepare_threshold=None) as conn:
                 row = conn.execute("select count(*) from schema_migrations").fetchone()
         assert row == (len(list(MIGRATIONS.glob("*.sql"))),)
-    finally:
-        pg_server.drop_database(name)

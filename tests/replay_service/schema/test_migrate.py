@@ -19,9 +19,8 @@ from tests.postgres_fixture import PgServer
 @pytest.fixture
 def empty_url(pg_server: PgServer) -> Iterator[str]:
     """A database without a schema."""
-    name = pg_server.create_database()
-    yield pg_server.url(name)
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        yield pg_server.url(name)
 
 
 @pytest.fixture

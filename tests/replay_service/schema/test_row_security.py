@@ -38,15 +38,14 @@ PLANT = (
 @pytest.fixture(scope="module")
 def planted_db(pg_server: PgServer) -> Iterator[str]:
     """Two tenants with one row in every table, and global rows beside them. No test of this module commits a change."""
-    name = pg_server.create_database(TEMPLATE)
-    with psycopg.connect(pg_server.url(name), autocommit=True) as conn:
-        conn.execute("INSERT INTO feature_flags (key, enabled) VALUES ('k', true)")
-        conn.execute("SELECT append_audit('x', 'me', 'all')")
-        for company in TENANTS:
-            for statement in PLANT:
-                conn.execute(statement.encode(), {"c": company})
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database(TEMPLATE) as name:
+        with psycopg.connect(pg_server.url(name), autocommit=True) as conn:
+            conn.execute("INSERT INTO feature_flags (key, enabled) VALUES ('k', true)")
+            conn.execute("SELECT append_audit('x', 'me', 'all')")
+            for company in TENANTS:
+                for statement in PLANT:
+                    conn.execute(statement.encode(), {"c": company})
+        yield name
 
 
 @pytest.fixture

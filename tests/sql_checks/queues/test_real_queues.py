@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,40 +92,30 @@ def folder(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def template(library: Library, folder: Path, pg_server: PgServer) -> Iterator[str]:
     """A database with the library's tables, and the reader's grants."""
-    name = pg_server.create_database()
-    url = pg_server.url(name)
-    Program(library, folder, url).do("setup")
-    preset = presets()[library.preset]
-    queue = Queue(preset)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            f"do $$ begin create role {ROLE} login password '{PASSWORD}';"
-            " exception when duplicate_object then null; end $$".encode()
-        )
-        with connect(url) as looking:
-            look = look_at(queue, looking)
-        since = [grant for table, grant in preset.grants_since.items() if table in look.schema.columns]
-        for grant in (*preset.grants, *since):
-            connection.execute(queue.named(grant).replace("{{login}}", ROLE).encode())
-    yield name
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        url = pg_server.url(name)
+        Program(library, folder, url).do("setup")
+        preset = presets()[library.preset]
+        queue = Queue(preset)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                f"do $$ begin create role {ROLE} login password '{PASSWORD}';"
+                " exception when duplicate_object then null; end $$".encode()
+            )
+            with connect(url) as looking:
+                look = look_at(queue, looking)
+            since = [grant for table, grant in preset.grants_since.items() if table in look.schema.columns]
+            for grant in (*preset.grants, *since):
+                connection.execute(queue.named(grant).replace("{{login}}", ROLE).encode())
+        yield name
 
 
 @pytest.fixture
 def bench(library: Library, folder: Path, template: str, pg_server: PgServer) -> Iterator[Bench]:
     """A fresh copy of it."""
-    with copied(pg_server, template) as name:
+    with pg_server.database(template) as name:
         admin = pg_server.url(name)
         yield Bench(Program(library, folder, admin), admin, pg_server.url(name, ROLE))
-
-
-@contextmanager
-def copied(server: PgServer, template: str) -> Iterator[str]:
-    name = server.create_database(template)
-    try:
-        yield name
-    finally:
-        server.drop_database(name)
 
 
 def test_a_healthy_queue_passes_every_check(bench: Bench) -> None:

@@ -61,12 +61,11 @@ def read_cases() -> list[RowCase]:
 @pytest.fixture(scope="module", params=sorted(p.stem for p in SCHEMAS.glob("*.sql")))
 def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[str, Connection]]:
     """A preset, and a connection to a database with its bare tables."""
-    name = pg_server.create_database()
-    with psycopg.connect(pg_server.url(name)) as connection:
-        connection.execute((SCHEMAS / f"{request.param}.sql").read_bytes())
-    with connect(pg_server.url(name), autocommit=False) as looking:
-        yield request.param, looking
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        with psycopg.connect(pg_server.url(name)) as connection:
+            connection.execute((SCHEMAS / f"{request.param}.sql").read_bytes())
+        with connect(pg_server.url(name), autocommit=False) as looking:
+            yield request.param, looking
 
 
 def outcomes(
@@ -200,17 +199,16 @@ insert into "OutboxState" ("Created") select timezone('UTC', now()) from generat
 
 def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServer) -> None:
     """As .NET writes them; a table `events` that keeps the time of its place does not change that."""
-    name = pg_server.create_database()
-    url = pg_server.url(name)
-    bare = (SCHEMAS / "masstransit.sql").read_text().replace("timestamptz", "timestamp")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"alter database {name} set timezone to 'Asia/Kolkata'".encode())
-        connection.execute((bare + ELSEWHERE).encode())
-    session, queue = SqlSession(url), QueueSession(Queue(presets()["masstransit"]))
-    rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
-    assert outcome_of(lambda seen: queue.judge(rule, session, seen))[:2] == ("pass", "")
-    session.close()
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        url = pg_server.url(name)
+        bare = (SCHEMAS / "masstransit.sql").read_text().replace("timestamptz", "timestamp")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"alter database {name} set timezone to 'Asia/Kolkata'".encode())
+            connection.execute((bare + ELSEWHERE).encode())
+        session, queue = SqlSession(url), QueueSession(Queue(presets()["masstransit"]))
+        rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
+        assert outcome_of(lambda seen: queue.judge(rule, session, seen))[:2] == ("pass", "")
+        session.close()
 
 
 PUBLISHED = {
@@ -226,35 +224,33 @@ SLOT = "(values ('dbz', 'logical', 'pgoutput', current_database(), true, 'reserv
 @pytest.mark.parametrize("given", PUBLISHED)
 def test_a_slot_sends_what_is_published(given: str, pg_server: PgServer) -> None:
     """An active slot whose publications lack the outbox is no living worker: it confirms all and sends none."""
-    name = pg_server.create_database()
-    queue = Queue(presets()["debezium"])
-    rule = next(r for r in rules_of(queue) if r.name == "workers")
-    slots = "pg_replication_slots s"
-    assert slots in rule.query
-    own = rule.query.replace(slots, f"{SLOT} s (slot_name, slot_type, plugin, database, active, wal_status)")
-    with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
-        connection.execute((SCHEMAS / "debezium.sql").read_bytes())
-        connection.execute(given.encode())
-    with connect(pg_server.url(name), autocommit=False) as looking:
-        measured = measure(dataclasses.replace(rule, query=own), looking)
-        judged = judge_proved(rule, measured.samples, measured.now)
-        assert judged.outcome.value == PUBLISHED[given], judged.message
-        looking.rollback()
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        queue = Queue(presets()["debezium"])
+        rule = next(r for r in rules_of(queue) if r.name == "workers")
+        slots = "pg_replication_slots s"
+        assert slots in rule.query
+        own = rule.query.replace(slots, f"{SLOT} s (slot_name, slot_type, plugin, database, active, wal_status)")
+        with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
+            connection.execute((SCHEMAS / "debezium.sql").read_bytes())
+            connection.execute(given.encode())
+        with connect(pg_server.url(name), autocommit=False) as looking:
+            measured = measure(dataclasses.replace(rule, query=own), looking)
+            judged = judge_proved(rule, measured.samples, measured.now)
+            assert judged.outcome.value == PUBLISHED[given], judged.message
+            looking.rollback()
 
 
 def test_rows_that_their_producer_deletes_prove_no_delivery(pg_server: PgServer) -> None:
     """Of Debezium's outbox: nothing has gone out, since no slot has a consumer. By the count of rows alone it had."""
     whole = presets()["debezium"]
-    name = pg_server.create_database()
-    url = pg_server.url(name)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute((SCHEMAS / "debezium.sql").read_bytes())
-        doors = [QueueDoor(Queue(one), url) for one in (whole, dataclasses.replace(whole, passed=""))]
-        with doors[0] as told, doors[1] as counted:
-            connection.execute("insert into public.outboxevent default values")
-            connection.execute("delete from public.outboxevent")
-            connection.execute("select pg_stat_force_next_flush()")
-            connection.execute("select 1")
-            assert (told.ended(), counted.ended()) == (0, 1)
-    pg_server.drop_database(name)
+    with pg_server.database() as name:
+        url = pg_server.url(name)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute((SCHEMAS / "debezium.sql").read_bytes())
+            doors = [QueueDoor(Queue(one), url) for one in (whole, dataclasses.replace(whole, passed=""))]
+            with doors[0] as told, doors[1] as counted:
+                connection.execute("insert into public.outboxevent default values")
+                connection.execute("delete from public.outboxevent")
+                connection.execute("select pg_stat_force_next_flush()")
+                connection.execute("select 1")
+                assert (told.ended(), counted.ended()) == (0, 1)
