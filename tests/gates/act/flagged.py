@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from gates.act.flag import Order
@@ -41,6 +42,13 @@ def flagged(url: str, percent: int = 10) -> Iterator[Database]:
     """A connection of somebody beside the gate; the flag is on."""
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         switch(connection, on=True, percent=percent)
+        yield connection
+
+
+@pytest.fixture
+def database(migrated_url: str) -> Iterator[Database]:
+    """A connection beside the gate's; the flag is on at 10 %."""
+    with flagged(migrated_url) as connection:
         yield connection
 
 

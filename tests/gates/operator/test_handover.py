@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -30,7 +29,7 @@ from gates.past_decisions import PastDecision
 from gates.reports import attestation
 from gates.reports.console import Console
 from gates.verdict import Action
-from tests.gates.act.test_rollout import database
+from tests.gates.act.flagged import Database, database, flag
 from tests.gates.gate_process import gate
 from tests.gates.test_attestation import pem, turned
 
@@ -91,37 +90,28 @@ def promote(folder: Path, environ: Mapping[str, str], *words: str) -> Done:
     return Done(code, console.out.getvalue())
 
 
-def flag_at(database: psycopg.Connection[dict[str, Any]]) -> int:
-    (row,) = database.execute(
-        "select rollout_percentage as at from public.feature_flags where key = 'outbox.enabled'"
-    ).fetchall()
-    return int(row["at"])
-
-
-def test_a_dry_run_s_verdict_is_good_for_one_step(
-    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
-) -> None:
+def test_a_dry_run_s_verdict_is_good_for_one_step(tmp_path: Path, environ: dict[str, str], database: Database) -> None:
     """By the public key alone; the audit row names the run. The second use of it holds, also where the flag is back."""
     folder = judged(tmp_path, environ)
     public = KEY.public_key().public_bytes(*PUBLIC).decode()
     mine = {k: v for k, v in environ.items() if k not in {"GATE_SIGNING_KEY", "RELEASE"}} | {"GATE_VERIFY_KEY": public}
     assert promote(folder, mine, "--dry-run").returncode == 0
-    assert flag_at(database) == 10
+    assert flag(database)[1] == 10
     done = promote(folder, mine)
-    assert (done.returncode, flag_at(database)) == (0, 50), done
+    assert (done.returncode, flag(database)[1]) == (0, 50), done
     (row,) = database.execute("select metadata from public.audit_logs where action = 'flag_promoted'").fetchall()
     assert {"verdict": "one", "release": "r1", "reason": "approved"}.items() <= row["metadata"].items()
     again = promote(folder, mine)
-    assert (again.returncode, flag_at(database)) == (10, 50)
+    assert (again.returncode, flag(database)[1]) == (10, 50)
     assert "was changed from 10 % to 50 %" in again.stdout
     database.execute("update public.feature_flags set rollout_percentage = 10 where key = 'outbox.enabled'")
     third = promote(folder, mine)
-    assert (third.returncode, flag_at(database)) == (10, 10), third
+    assert (third.returncode, flag(database)[1]) == (10, 10), third
 
 
 @pytest.mark.parametrize("release", ["r1", ""])
 def test_a_rollback_that_is_remembered_ends_a_verdict(
-    release: str, tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    release: str, tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """Another run, or a person, rolled back after it, and the flag is at its step again. Another release's does not."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
@@ -129,7 +119,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
     later = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
     past_decisions.remember(place, dataclasses.replace(later, release=release))
     refused = promote(folder, environ, "--state", str(state))
-    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert (refused.returncode, flag(database)[1]) == (10, 10)
     assert "was rolled back after it" in refused.stdout
     past_decisions.remember(place, dataclasses.replace(later, release="another"))
     (place / past_decisions.FILE).write_text((place / past_decisions.FILE).read_text().splitlines()[-1] + "\n")
@@ -137,7 +127,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
 
 
 def test_a_clock_that_was_set_back_hides_no_rollback(
-    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """The run was judged by a clock that was ahead: what stands after it in the history came after it."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
@@ -148,13 +138,13 @@ def test_a_clock_that_was_set_back_hides_no_rollback(
     by_hand = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", before, "r1")
     past_decisions.remember(place, by_hand)
     refused = promote(folder, environ, "--state", str(state))
-    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert (refused.returncode, flag(database)[1]) == (10, 10)
     assert "was rolled back after it" in refused.stdout
 
 
 @pytest.mark.parametrize("ahead_s", [0, 30])
 def test_a_rollback_in_the_audit_trail_ends_a_verdict(
-    ahead_s: int, tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    ahead_s: int, tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """Somebody rolled back after it, from anywhere, and the flag was put back to its step; also where the clock of the
     gate that judged is ahead of the database's.
@@ -164,12 +154,12 @@ def test_a_rollback_in_the_audit_trail_ends_a_verdict(
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
     refused = promote(folder, environ)
-    assert (refused.returncode, flag_at(database)) == (10, 10)
+    assert (refused.returncode, flag(database)[1]) == (10, 10)
     assert "was rolled back after it was judged" in refused.stdout
 
 
 def test_a_rollback_before_it_was_judged_ends_no_verdict(
-    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """The clock of the gate that judged is behind the database's: an earlier rollback does not come after it."""
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
@@ -177,7 +167,7 @@ def test_a_rollback_before_it_was_judged_ends_no_verdict(
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
     folder = judged(tmp_path, environ, at=NOW - dt.timedelta(minutes=5))
     assert promote(folder, environ).returncode == 0
-    assert flag_at(database) == 50
+    assert flag(database)[1] == 50
 
 
 def _resigned(folder: Path, member: str, value: object, key: Any = KEY) -> None:
@@ -254,7 +244,7 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
     said: str,
     tmp_path: Path,
     environ: dict[str, str],
-    database: psycopg.Connection[dict[str, Any]],
+    database: Database,
 ) -> None:
     """Exit 10, the part that does not fit, and nothing written."""
     folder = judged(tmp_path / "out", environ, **facts)
@@ -264,7 +254,7 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
         given = {"GATE_VERIFY_KEY": Ed25519PrivateKey.generate().public_key().public_bytes(*PUBLIC).decode()}
     done = promote(folder, environ | given, *(str(other) if w == "OTHER" else w for w in words))
     assert (done.returncode, said in done.stdout, len(done.stdout.splitlines())) == (10, True, 1), done
-    assert flag_at(database) == 10
+    assert flag(database)[1] == 10
     assert not database.execute("select from public.audit_logs where action like 'flag_%'").fetchall()
 
 
@@ -278,28 +268,25 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
     ],
 )
 def test_a_folder_that_is_not_verified_is_refused(
-    change: Callable[[Path], object],
-    tmp_path: Path,
-    environ: dict[str, str],
-    database: psycopg.Connection[dict[str, Any]],
+    change: Callable[[Path], object], tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """Also an empty one: exit 10, as JSON too."""
     change(judged(tmp_path, environ))
     done = promote(tmp_path, environ, "--json")
     action = json.loads(done.stdout)
-    assert (done.returncode, action["result"], flag_at(database)) == (10, "refused", 10)
+    assert (done.returncode, action["result"], flag(database)[1]) == (10, "refused", 10)
     assert "it is not verified" in action["message"]
 
 
 def test_a_flag_that_was_changed_meanwhile_takes_no_step(
-    tmp_path: Path, environ: dict[str, str], database: psycopg.Connection[dict[str, Any]]
+    tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
     """Off, another percentage, or back to the same one: what the run saw is no more."""
     folder = judged(tmp_path, environ)
     for change in ("enabled = false", "enabled = true, rollout_percentage = 20", "rollout_percentage = 10"):
         database.execute(f"update public.feature_flags set {change}, version = version + 1".encode())
-        before = flag_at(database)
-        assert (promote(folder, environ).returncode, flag_at(database)) == (10, before), change
+        before = flag(database)[1]
+        assert (promote(folder, environ).returncode, flag(database)[1]) == (10, before), change
 
 
 def test_without_a_key_or_a_database_nothing_is_looked_at(tmp_path: Path, environ: dict[str, str]) -> None:
