@@ -164,18 +164,19 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
-def _answer(description: str, schema: Schema, media: str = "application/json", **headers: Schema) -> Schema:
+def _answer(
+    description: str, schema: Schema, media: str = "application/json", headers: Mapping[str, Schema] | None = None
+) -> Schema:
     every = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
-    sent = {name.replace("_", "-"): header for name, header in headers.items()}
-    return {"description": description, "headers": {**every, **sent}, "content": {media: {"schema": schema}}}
+    return {"description": description, "headers": {**every, **(headers or {})}, "content": {media: {"schema": schema}}}
 
 
-def _problem(description: str, **headers: Schema) -> Schema:
-    return _answer(description, _named("Problem"), "application/problem+json", **headers)
+def _problem(description: str, headers: Mapping[str, Schema] | None = None) -> Schema:
+    return _answer(description, _named("Problem"), "application/problem+json", headers)
 
 
 OPEN = {
-    "405": _problem("Another method.", Allow={"schema": STRING}),
+    "405": _problem("Another method.", {"Allow": {"schema": STRING}}),
     "500": _problem("The service failed."),
     "503": _problem("`unavailable`: the database cannot be asked; nothing was done."),
 }
@@ -217,7 +218,11 @@ def _get_one(name: str, summary: str, member: str, answer: Schema) -> Schema:
     return {"get": _route(name, summary, {"200": answer, **READ}, signed=True, parameters=sent)}
 
 
-REPLAYED = {"description": "`true` where the stored answer of an earlier request is given."}
+REPLAYED = {
+    "description": "`true` where the stored answer of an earlier request is given.",
+    "schema": {"type": "string", "enum": ["true"]},
+}
+RETRY_AFTER = {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1, "maximum": 300}}
 PATHS = {
     "/dlq-replay": _post(
         "replay",
@@ -227,17 +232,11 @@ PATHS = {
             "200": _answer(
                 "Started, completed, or what a dry run would take.",
                 _named("ReplayAnswer"),
-                Idempotent_Replayed={**REPLAYED, "schema": {"type": "string", "enum": ["true"]}},
+                headers={"Idempotent-Replayed": REPLAYED},
             ),
             "409": _problem("`in_progress` or `agents_paused`."),
             "422": _problem("`idempotency_key_reused`."),
-            "429": _problem(
-                "`rate_limited` or `budget_exhausted`.",
-                Retry_After={
-                    "description": "Whole seconds.",
-                    "schema": {"type": "integer", "minimum": 1, "maximum": 300},
-                },
-            ),
+            "429": _problem("`rate_limited` or `budget_exhausted`.", {"Retry-After": RETRY_AFTER}),
         },
     ),
     "/dlq-replay/{replay_run_id}": _get_one(
