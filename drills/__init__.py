@@ -14,6 +14,7 @@
 | outbox | drill/outbox: delivery, order, claims, failures |
 | switches | drill/flags, drill/pause, drill/held |
 | audit | drill/audit |
+| ledger | drill/ledger: every exchange of all drills, against the database |
 | identity | drill/identity: release and database login |
 | observability | drill/observability: metrics |
 | recovery | drill/recovery: processes killed, frozen, cut off |

@@ -6,18 +6,21 @@ A tenant is removed when its check ends, however it ends; what a late delivery w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from drills.workbench.bench import Bench, Guard, Sources
 from drills.workbench.credentials import Minter, Signer
 from drills.workbench.database import SqlDoor, query
+from drills.workbench.journal import Journal
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.turns import TOGETHER, WAITS, Crew
 from gates import disk
-from gates.checks.recorder import Observer, Unmet
+from gates.checks.recorder import Observer, Unmet, spec_of
 from gates.deployment.client import HttpDoor
 from gates.deployment.clock import Clock
 from gates.deployment.connection import Answering
@@ -30,6 +33,8 @@ from gates.deployment.wire import WireDoor
 from gates.evidence import VARIABLES
 
 CANARY_PERCENT = 10
+JOURNAL = pytest.StashKey[Journal]()
+REWRITES = "rewrites"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,17 +76,36 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
     )
     config.addinivalue_line("markers", f"{TOGETHER}: the checks of this module are run by one process")
+    config.addinivalue_line("markers", f"{REWRITES}: the check changes by SQL what the service wrote: no journal")
+    config.stash[JOURNAL] = Journal()
+    config.add_cleanup(config.stash[JOURNAL].end)
     config.pluginmanager.register(
         Crew(config, config.getoption("--at-once"), config.getoption("--beside")), "drill-crew"
     )
 
 
 @pytest.fixture(scope="session")
-def http(target: Target) -> Iterator[HttpDoor]:
+def whole_journal(request: pytest.FixtureRequest) -> Journal:
+    """The journal of all processes of this session."""
+    return request.config.stash[JOURNAL]
+
+
+@pytest.fixture(autouse=True)
+def journal(request: pytest.FixtureRequest, whole_journal: Journal) -> Iterator[Journal]:
+    """The journal, with what this check sends."""
+    spec = spec_of(request.node)
+    by_hand = request.node.get_closest_marker(REWRITES)
+    whole_journal.check = "" if by_hand or spec is None else spec.id
+    yield whole_journal
+    whole_journal.close()
+
+
+@pytest.fixture(scope="session")
+def http(target: Target, whole_journal: Journal) -> Iterator[HttpDoor]:
     """The HTTP door, one for the session: connections are kept."""
     if not target.base_url:
         raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
-    with HttpDoor(target.base_url) as door:
+    with HttpDoor(target.base_url, heard=whole_journal.note) as door:
         yield door
 
 
@@ -92,9 +116,9 @@ def wire(target: Target, http: HttpDoor) -> WireDoor:
 
 
 @pytest.fixture(scope="session")
-def sources(target: Target) -> Iterator[Sources]:
+def sources(target: Target, whole_journal: Journal) -> Iterator[Sources]:
     """HTTP doors that come from other loopback addresses (needs the capability two-sources)."""
-    with Sources(target.base_url) as doors:
+    with Sources(target.base_url, whole_journal.note) as doors:
         yield doors
 
 
@@ -196,11 +220,13 @@ def lease(request: pytest.FixtureRequest, target: Target, run_id: str) -> Iterat
 
 @pytest.fixture
 def tenants(
-    db: Answering, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None], lease: str
+    db: Answering, run_id: str, rollouts: dict[str, int], keep: Callable[[str], None], lease: str, journal: Journal
 ) -> Iterator[Tenants]:
     """Creates drill tenants for this check; they are removed when it ends."""
     made = Tenants(db, run_id, rollouts=rollouts, on_create=keep, lease=lease)
     yield made
+    with suppress(psycopg.Error):  # whether a tenant can be removed is seen next
+        journal.look(db, made.created)
     made.remove()
 
 

@@ -27,7 +27,7 @@ PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, tru
 _ROWS = "SELECT {0} FROM audit_logs WHERE scope = %s AND action = %s"
 
 
-class _Notes(RefusalLog):
+class Notes(RefusalLog):
     """A log of refusals that changes or drops what it is given."""
 
     def __init__(self, parts: Parts, change: Callable[[RefusalNote], RefusalNote | None]) -> None:
@@ -89,7 +89,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
         noted.add((note.scope, note.code))
         return None if known else note
 
-    return dataclasses.replace(release, refusals=_Notes(release, first))
+    return dataclasses.replace(release, refusals=Notes(release, first))
 
 
 def paused_rows(probe: Probe) -> int:
@@ -133,7 +133,7 @@ def _audited_id(probe: Probe, chosen: str) -> Any:
 def forbidden_under_the_victim(settings: Settings) -> Parts:
     async def twin(parts: Parts, call: Call) -> Reply:
         victim = _company_of(call.body)
-        notes = _Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
+        notes = Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
         return await replay(dataclasses.replace(parts, refusals=notes), call)
 
     return dataclasses.replace(build_parts(settings), replay=twin)
@@ -147,7 +147,7 @@ def forbidden_under_the_victim(settings: Settings) -> Parts:
 )
 def forbidden_under_another_name(settings: Settings) -> Parts:
     release = build_parts(settings)
-    named = _Notes(
+    named = Notes(
         release,
         lambda note: dataclasses.replace(note, scope=f"company:{note.scope}") if note.code == "forbidden" else note,
     )
@@ -183,7 +183,7 @@ def _forbidden_rows(probe: Probe) -> int:
 )
 def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
     release = remembering(settings)
-    return dataclasses.replace(release, refusals=_Notes(release, lambda note: None if is_dry() else note))
+    return dataclasses.replace(release, refusals=Notes(release, lambda note: None if is_dry() else note))
 
 
 @service(
@@ -194,7 +194,7 @@ def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
 )
 def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
     release = remembering(settings)
-    return dataclasses.replace(release, refusals=_Notes(release, lambda note: None if is_forced() else note))
+    return dataclasses.replace(release, refusals=Notes(release, lambda note: None if is_forced() else note))
 
 
 def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
@@ -213,7 +213,7 @@ def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
 def other_roles_leave_no_row(settings: Settings) -> Parts:
     async def twin(parts: Parts, call: Call) -> Reply:
         caller = await parts.authenticate(parts, call.headers, call.body)
-        notes = parts.refusals if caller.has_role else _Notes(parts, lambda _note: None)
+        notes = parts.refusals if caller.has_role else Notes(parts, lambda _note: None)
         return await replay(dataclasses.replace(parts, refusals=notes), call)
 
     return dataclasses.replace(build_parts(settings), replay=twin)

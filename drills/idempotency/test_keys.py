@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
@@ -82,6 +84,7 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     assert again.get("replay_run_id") == first.get("replay_run_id"), "the same request has started another run"
 
 
+@pytest.mark.rewrites
 @check("drill/idempotency/stored-key-is-known", needs=TENANTS, after=SIGNED, covers=("D12", "D01"))
 def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
     """A key that a run in the table has is used, whichever process took it: its request is no second run.

@@ -8,6 +8,8 @@ import uuid
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_jsonb, large_payload
@@ -367,6 +369,7 @@ def test_status_of_an_event(scene: Scene) -> None:
     scene.seen.control("the same event, delivered, has an effect_at")
 
 
+@pytest.mark.rewrites
 @check("drill/outbox/status-of-a-failing-event", needs=AGENT, after=DELIVERS, covers=("K01", "K14"))
 def test_status_of_a_failing_event(scene: Scene) -> None:
     """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed; once

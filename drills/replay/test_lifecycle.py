@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pytest
+
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
@@ -210,6 +212,7 @@ select (select count(*) from public.event_outbox o where o.replay_run_id = %s an
 """
 
 
+@pytest.mark.rewrites
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
     """GET of a run that does not exist is 404; of one that does, its status and counts, also of one that was stopped.

@@ -17,7 +17,7 @@ from typing import Any, Self
 from drills.workbench.credentials import REPLAY, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment import probes
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.client import Heard, HttpDoor, NoAnswer
 from gates.deployment.clock import Clock
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings, new_id
@@ -46,12 +46,13 @@ class Sources:
     """HTTP doors by local address, opened on demand."""
 
     base_url: str
+    heard: Heard | None = None
     doors: dict[str, HttpDoor] = field(default_factory=dict)
 
     def door(self, address: str) -> HttpDoor:
         """The door from a loopback address. Raise Unmet where requests from there do not reach the target."""
         if address not in self.doors:
-            door = HttpDoor(self.base_url, source=address)
+            door = HttpDoor(self.base_url, source=address, heard=self.heard)
             try:
                 door.send(Request("GET", "/healthz"))
             except NoAnswer as none:

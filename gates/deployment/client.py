@@ -45,6 +45,9 @@ _FAILURES = (
 _ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance")
 
 
+Heard = Callable[[Request, Answer], None]
+
+
 class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the target, not an error of ours
     """The target gave no HTTP answer within our own limits: proves nothing, so the check is unknown."""
 
@@ -110,16 +113,23 @@ class HttpDoor:
     """Requests to one target. `source` is the local address to bind (loopback targets only).
 
     timeout_s: for a whole exchange, from the first byte sent to the last one read; as_it_is: what is there is not the
-    deployment, whose words and headers are not for it.
+    deployment, whose words and headers are not for it; heard: called with each exchange, by the thread that made it.
     """
 
     def __init__(
-        self, base_url: str, *, timeout_s: float = REQUEST_TIMEOUT_S, source: str | None = None, as_it_is: bool = False
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        source: str | None = None,
+        as_it_is: bool = False,
+        heard: Heard | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._as_it_is = as_it_is
         self._source = source
+        self._heard = heard
         self._pools: dict[int, httpcore.ConnectionPool] = {}
 
     def _pool(self) -> httpcore.ConnectionPool:
@@ -142,11 +152,14 @@ class HttpDoor:
                 return self._exchange(_built(self.base_url, request, limit_s), limit_s)
             told, trace = traced(on_the_wire(request))
             answer = self._exchange(_built(self.base_url, told, limit_s), limit_s)
-            return replace(understood(answer, request.method, request.path), trace=trace)
+            answer = replace(understood(answer, request.method, request.path), trace=trace)
         except BeyondLimit as beyond:
             raise NoAnswer(f"{request.method} {request.path}: {beyond}") from beyond
         except (*_FAILURES, ValueError, OSError) as error:
             raise NoAnswer(f"{request.method} {request.path}: {type(error).__name__}: {error}") from error
+        if self._heard:
+            self._heard(request, answer)
+        return answer
 
     def _exchange(self, built: httpcore.Request, limit_s: float) -> Answer:
         started = time.perf_counter()

@@ -1,0 +1,227 @@
+"""Every exchange of the drills has left in the database what the contract says, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from drills.ledger import sweep
+from drills.workbench.audit_chain import REFUSED, says
+from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.credentials import REPLAY
+from drills.workbench.database import query
+from drills.workbench.journal import EVENTS, Entry, Journal
+from drills.workbench.scene import LISTS, Scene
+from drills.workbench.waiting import DUE_S
+from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
+from gates.evidence import Severity
+
+drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
+
+STARTED, DRY_RUN = "dlq_replay_started", "dlq_replay_dry_run"
+ON_RECORD = {"feature_disabled": 403, "agents_paused": 409, "budget_exhausted": 429, "idempotency_key_reused": 422}
+"""Refusals that each have an audit row, by their code. Others share one of their minute."""
+UNHEARD = (400, 401, 405, 413, 415)
+MOST_TOLD = 3
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@drill("drill/ledger/replays-on-record", after=("drill/audit/start-of-a-run",), covers=("I01",))
+def test_replays_on_record(scene: Scene, journal: Journal) -> None:
+    """Each replay that any drill started has one dlq_replay_started row, under its tenant, with the request id and the
+    target count of its answer.
+
+    A replay that is missing in the trail is one that nobody answers for.
+    """
+    started = [e for e in _replays(scene, journal) if e.is_first and not e.is_dry]
+    _on_record(scene, started, lambda rows, e: _one(rows, STARTED, e))
+
+
+@drill("drill/ledger/dry-runs-on-record", after=("drill/audit/dry-run",), covers=("I01",))
+def test_dry_runs_on_record(scene: Scene, journal: Journal) -> None:
+    """Each dry run of any drill has one audit row, dlq_replay_dry_run, with the request id of its answer, and no other.
+
+    Who looked at what before a replay is part of its story.
+    """
+    dry = [e for e in _replays(scene, journal) if e.is_first and e.is_dry]
+    _on_record(scene, dry, lambda rows, e: _one(rows, DRY_RUN, e) or _only(rows, DRY_RUN))
+
+
+@drill("drill/ledger/refusals-on-record", after=("drill/audit/refusal-agents-paused",), covers=("I02",))
+def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
+    """Each replay of any drill that a flag, a pause, the budget or a reused key refused has one dlq_replay_refused row
+    with its code and the request id of its answer.
+
+    The alerts count these rows.
+    """
+    refused = [e for e in _replays(scene, journal) if ON_RECORD.get(e.code) == e.status]
+
+    def wrong(rows: Sequence[dict[str, Any]], entry: Entry) -> str:
+        told = [r for r in rows if r["action"] == REFUSED and says(r, entry.code)]
+        return f"{len(told)} refusals by {entry.code} on record; 1 is due" if len(told) != 1 else _only(rows, REFUSED)
+
+    _on_record(scene, refused, wrong)
+
+
+@drill("drill/ledger/nothing-else-on-record", after=("drill/audit/duplicate-leaves-no-row",), covers=("I02", "D01"))
+def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
+    """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
+    refusal has one that says that something was replayed.
+
+    Otherwise the trail tells of replays that never were.
+    """
+    asked = _replays(scene, journal)
+    silent = [e for e in asked if e.status in UNHEARD or e.answer.get("duplicate") is True]
+    refused = [e for e in asked if e.status in {403, 409, 422, 429}]
+    unheard = {id(e) for e in silent}
+    _on_record(
+        scene, [*silent, *refused], lambda rows, e: _only(rows, "no row at all" if id(e) in unheard else REFUSED)
+    )
+
+
+@drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
+def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
+    """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
+    more outbox rows and settled items than that.
+
+    Otherwise what a caller was told and what is done are two things.
+    """
+    started = [e for e in _replays(scene, journal) if e.is_first and e.row is not None]
+
+    def wrong(entry: Entry) -> str:
+        row, answer = entry.row or {}, entry.answer
+        if entry.is_dry:
+            return "a dry run has a run" if row else ""
+        if row and not row["settled"] <= row["target_count"]:
+            return f"{row['settled']} of {row['target_count']} items are settled"
+        if row and row["outbox_rows"] > row["target_count"]:
+            return f"it has {row['outbox_rows']} outbox rows for {row['target_count']} items"
+        key = {"key": answer["idempotency_key"]} if "idempotency_key" in answer else {}
+        return _unlike({"company": entry.company, "target_count": _count(entry), **key}, row)
+
+    _judge(scene, started, wrong)
+
+
+@drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))
+def test_answers_add_up(scene: Scene, journal: Journal) -> None:
+    """Each replay that was answered to any drill names its tenant and key, counts its items, takes no more than it may,
+    and puts no id in two lists or an id that was not asked for. Of those of one key one alone is no duplicate.
+
+    Callers act upon these members.
+    """
+    answered = [e for e in _replays(scene, journal) if e.status == 200]
+    firsts = Counter(_key(e) for e in answered if e.is_first and not e.is_dry)
+    _judge(scene, answered, lambda e: _inconsistent(e) or ("its key began two runs" if firsts[_key(e)] > 1 else ""))
+
+
+@drill(
+    "drill/ledger/events-as-sent", after=("drill/outbox/event-as-sent",), severity=Severity.PAGE, covers=("K01", "K03")
+)
+def test_events_as_sent(scene: Scene, journal: Journal) -> None:
+    """Each event that was accepted from any drill has its row as it was sent; by the direct path it has its effect and
+    no outbox row, and none has two effects.
+
+    An event that was accepted and is not there, or another one, is lost.
+    """
+    sweep.events(scene, journal)
+    accepted = [e for e in journal.entries(EVENTS) if e.is_first and e.row is not None]
+
+    def wrong(entry: Entry) -> str:
+        row, asked = entry.row or {}, entry.asked
+        told = {name: asked.get(name) for name in ("event_type", "aggregate_key", "payload")}
+        direct = entry.answer.get("path") == "direct"
+        if row and direct and (row["outbox_rows"], row["effects"]) != (0, 1):
+            return f"the direct path left {row['outbox_rows']} outbox rows and {row['effects']} effects"
+        if row and row["effects"] > 1:
+            return f"it has {row['effects']} effects"
+        return _unlike({"company": entry.company, "path": entry.answer.get("path"), **told}, row)
+
+    _judge(scene, accepted, wrong)
+
+
+def _replays(scene: Scene, journal: Journal) -> list[Entry]:
+    """All replays of the session, with those of a round of their own."""
+    sweep.replays(scene, journal)
+    return journal.entries(REPLAY)
+
+
+def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dict[str, Any]], Entry], str]) -> None:
+    """Judge exchanges by their audit rows. What is missing is waited for."""
+    companies = sorted({e.company for e in entries})
+
+    def of_requests() -> Rows:
+        rows: Rows = defaultdict(list)
+        for row in scene.rows(query("audit_of_requests"), companies):
+            rows[str(row["request_id"])].append(row)
+        return rows
+
+    def all_right() -> bool:
+        rows = of_requests()
+        return not any(wrong(rows[e.request_id], e) for e in entries)
+
+    scene.until_true(all_right, within_s=DUE_S)
+    rows = of_requests()
+    _judge(scene, entries, lambda e: wrong(rows[e.request_id], e))
+
+
+def _judge(scene: Scene, entries: Sequence[Entry], wrong: Callable[[Entry], str]) -> None:
+    """Assert that none of these exchanges is wrong."""
+    scene.seen.require(entries, "no such exchange was seen")
+    scene.seen.control(f"{len(entries)} exchanges of {len({e.check for e in entries})} checks were looked at")
+    scene.seen.count(len(entries))
+    found = [(entry, said) for entry in entries if (said := wrong(entry))]
+    scene.seen.witness = [f"{entry}: {said}" for entry, said in found[:MOST_TOLD]]
+    assert not found, f"{len(found)} of {len(entries)}: {found[0][0]}: {found[0][1]}"
+
+
+def _one(rows: Sequence[dict[str, Any]], action: str, entry: Entry) -> str:
+    """What is wrong with the one row of this action that is due."""
+    told = [row for row in rows if row["action"] == action]
+    if len(told) != 1:
+        return f"{len(told)} rows {action} with its request id; 1 is due"
+    if not told[0]["actor"]:
+        return f"its row {action} names no actor"
+    return _unlike({"scope": entry.company, "target_count": _count(entry)}, told[0])
+
+
+def _only(rows: Sequence[dict[str, Any]], action: str) -> str:
+    """What is wrong where no row of another action is due."""
+    others = sorted({str(row["action"]) for row in rows} - {action})
+    return f"{', '.join(others)} on record; due: {action}" if others else ""
+
+
+def _unlike(told: dict[str, Any], row: dict[str, Any]) -> str:
+    """Which of these members a row does not have."""
+    if not row:
+        return "it has no row"
+    return "; ".join(f"{k} is {row.get(k)!r}; due: {v!r}" for k, v in told.items() if row.get(k) != v)
+
+
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.company, str(entry.answer.get("idempotency_key") or entry.request_id)
+
+
+def _count(entry: Entry) -> Any:
+    return entry.answer.get("target_count")
+
+
+def _inconsistent(entry: Entry) -> str:
+    """What of the answer to a replay does not fit the request, or the rest of the answer."""
+    answer, asked = entry.answer, entry.asked
+    ids = {name: [str(one).lower() for one in answer.get(name) or ()] for name in LISTS}
+    every = [one for found in ids.values() for one in found]
+    wanted = {str(one).lower() for one in asked.get("dlq_ids") or ()}
+    told = {"company_id": entry.company, "dry_run": entry.is_dry, "idempotency_key": asked.get("idempotency_key")}
+    if len(every) != len(set(every)):
+        return "an id stands twice in its lists"
+    if (wanted and not wanted.issuperset(every)) or (not wanted and (ids["not_found"] or ids["ineligible"])):
+        return "it tells of ids that were not asked for"
+    if len(ids["items"]) > (most := asked.get("max") or len(wanted) or current().limit("default_batch")):
+        return f"it took {len(ids['items'])} items; allowed: {most}"
+    if answer.get("target_count") != len(ids["items"]):
+        return f"target_count is {answer.get('target_count')} of {len(ids['items'])} items"
+    return _unlike({name: due for name, due in told.items() if due is not None and name in answer}, answer)

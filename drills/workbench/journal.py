@@ -1,0 +1,124 @@
+"""The journal of a session: every POST of the drills with its answer, and the row that came of it.
+
+What the contract promises of each exchange holds in every state that a drill makes, so some checks look at all of them
+when the drills have ended. A deployment that keeps a promise only where a drill asks for it is seen by these.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from drills.workbench.credentials import REPLAY
+from drills.workbench.database import query
+from drills.workbench.scene import LISTS
+from gates.deployment.connection import Answering
+from gates.deployment.requests import Answer, Request
+from gates.text.foreign import json_object
+
+EVENTS = "/events"
+MOST_BYTES = 20_000
+"""Of a line: what is longer is left to the check that sent it."""
+MEMBERS = {
+    REPLAY: (
+        *("status", "replay_run_id", "idempotency_key", "company_id", "dry_run", "duplicate", "target_count"),
+        *LISTS,
+    ),
+    EVENTS: ("event_id", "path", "duplicate"),
+}
+ROWS = {REPLAY: ("replay_run_id", "runs_by_id"), EVENTS: ("event_id", "events_by_id")}
+"""Path -> the member of an answer that names a row, and the statement that reads such rows."""
+
+
+@dataclass
+class Entry:
+    """One exchange. check: whose it was; asked: the body; answer: the members of the answer that the contract names;
+    row: what the database had of it when the check ended: None where nobody looked, empty where there was none.
+    """
+
+    check: str
+    path: str
+    label: str
+    asked: dict[str, Any]
+    status: int
+    code: str
+    request_id: str
+    answer: dict[str, Any]
+    row: dict[str, Any] | None = field(default=None)
+
+    @property
+    def company(self) -> str:
+        return str(self.asked.get("company_id", "")).lower()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it was accepted, and is no repetition of an earlier one."""
+        return self.status < 300 and not self.answer.get("duplicate")
+
+    @property
+    def is_dry(self) -> bool:
+        return self.asked.get("dry_run") is True
+
+    def __str__(self) -> str:
+        asked = {name: value for name, value in self.asked.items() if name not in {"company_id", "payload"}}
+        said = f"{self.status} {self.code}".rstrip()
+        return f"{self.label or self.path} {asked} of {self.check}, answered {said} (request id {self.request_id})"
+
+
+class Journal:
+    """Entries in a file without a name; processes that are forked write into it, too."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  -- it lives as long as the session
+        descriptor = self._file.fileno()
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        self._noted: list[Entry] = []
+        self.check = ""
+        """Whose exchanges are noted; empty for a check that changes by hand what the service wrote."""
+        self.swept: set[str] = set()
+
+    def note(self, request: Request, answer: Answer) -> None:
+        """An exchange of the check that is at work."""
+        if self.check and request.method == "POST" and request.path in MEMBERS:
+            said = answer.json()
+            members = {name: said[name] for name in MEMBERS[request.path] if name in said}
+            request_id = answer.header("x-request-id") or ""
+            asked = json_object(request.body)
+            what = (self.check, request.path, request.label, asked, answer.status, answer.code, request_id, members)
+            self._noted.append(Entry(*what))
+
+    def look(self, db: Answering, companies: Sequence[str]) -> None:
+        """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""
+        for path, (member, statement) in ROWS.items():
+            own = [e for e in self._noted if e.path == path and e.is_first and e.company in companies]
+            named = {str(e.answer[member]): e for e in own if e.answer.get(member)}
+            if named:
+                found = db.execute(query(statement).encode(), ([*named],)).fetchall()
+                rows = {str(row["id"]): row for row in found}
+                for name, entry in named.items():
+                    entry.row = rows.get(name, {})
+
+    def close(self) -> None:
+        """Write down the exchanges of the check that has ended."""
+        for entry in self._noted:
+            line = json.dumps(asdict(entry), default=str).encode() + b"\n"
+            if len(line) <= MOST_BYTES:
+                os.write(self._file.fileno(), line)
+        self._noted = []
+
+    def end(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def entries(self, path: str) -> list[Entry]:
+        """All of a path that have a request id of their own, of every check and process."""
+        lines = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0).splitlines()
+        found = [*(Entry(**json.loads(line)) for line in lines), *self._noted]
+        times = Counter(e.request_id for e in found)
+        return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]

@@ -1,0 +1,185 @@
+"""Faults of some exchanges only: of a choice of items, a repetition or a path that few callers use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from faults.altered import altered
+from faults.audit import PAUSED, Notes
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import REQUEST, is_dry, remembering
+from replay_service.audit import AuditRow, RefusalNote
+from replay_service.claim import Selection
+from replay_service.database import Connection
+from replay_service.idempotency import Outcome, Run
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest
+
+LEDGER = "drill/ledger"
+_ROWS = "SELECT count(*) FROM audit_logs WHERE scope = %s"
+
+
+def _is_of_ids_and_error() -> bool:
+    request = REQUEST.get()
+    return request is not None and request.error_type is not None and request.dlq_ids is not None
+
+
+def _rows_of(probe: Probe, **fields: Any) -> int:
+    """How many audit rows a replay of one item by its id leaves at once."""
+    with probe.tenant() as company:
+        items = probe.letters(company, 1)
+        probe.replay(company, dlq_ids=items, **fields)
+        return int(probe.value(_ROWS, company))
+
+
+def _unwritten(settings: Settings, *, dry: bool) -> Parts:
+    """The service that leaves out the row of a replay, or of a dry run, by ids and error type."""
+    release = remembering(settings)
+
+    async def twin(conn: Connection, row: AuditRow) -> None:
+        if not (_is_of_ids_and_error() and is_dry() is dry):
+            await release.append_audit(conn, row)
+
+    return dataclasses.replace(release, append_audit=twin)
+
+
+@service(
+    "A replay of named items by their error type is not on record.",
+    lambda p: _rows_of(p, error_type="timeout") == 0,
+    (f"{LEDGER}/replays-on-record",),
+    names=("dlq_replay_started",),
+)
+def named_replays_unwritten(settings: Settings) -> Parts:
+    return _unwritten(settings, dry=False)
+
+
+@service(
+    "A dry run of named items by their error type is not on record.",
+    lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0,
+    (f"{LEDGER}/dry-runs-on-record",),
+    names=("dlq_replay_dry_run",),
+)
+def named_dry_runs_unwritten(settings: Settings) -> Parts:
+    return _unwritten(settings, dry=True)
+
+
+@service(
+    "A refusal of a replay of named items by their error type is not on record.",
+    lambda p: _paused_rows(p) == 0,
+    (f"{LEDGER}/refusals-on-record",),
+    names=("on record",),
+)
+def named_refusals_unwritten(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    def change(note: RefusalNote) -> RefusalNote | None:
+        return None if _is_of_ids_and_error() else note
+
+    return dataclasses.replace(release, refusals=Notes(release, change))
+
+
+def _paused_rows(probe: Probe) -> int:
+    with probe.tenant() as company:
+        items = probe.letters(company, 1)
+        probe.rows(PAUSED, company)
+        probe.replay(company, dlq_ids=items, error_type="timeout")
+        return int(probe.value(_ROWS, company))
+
+
+@service(
+    "A duplicate of a replay by error type is on record as a replay that started.",
+    lambda p: _rows_of_duplicate(p) == 2,
+    (f"{LEDGER}/nothing-else-on-record",),
+    names=("dlq_replay_started",),
+)
+def duplicates_on_record(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, run: Run) -> Mapping[str, Any] | None:
+        stored = await release.begin_run(conn, request, run)
+        if stored is not None and request.error_type is not None:
+            row = AuditRow("dlq_replay_started", run.actor, request.company_id, run.request_id)
+            await release.append_audit(conn, row)
+        return stored
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _rows_of_duplicate(probe: Probe) -> int:
+    counted = f"{_ROWS} AND action = 'dlq_replay_started'"
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        for _ in range(2):
+            probe.replay(company, error_type="timeout", idempotency_key="twice")
+        return int(probe.value(counted, company))
+
+
+@service(
+    "The run of named items that are no more to be taken says how many were named.",
+    lambda p: _named_count(p) == 2,
+    (f"{LEDGER}/runs-as-answered",),
+    names=("target_count",),
+)
+def runs_count_what_is_named(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, run: Run, outcome: Outcome) -> None:
+        request = REQUEST.get()
+        if _is_of_ids_and_error() and request is not None:
+            outcome = dataclasses.replace(outcome, target_count=len(request.dlq_ids or ()))
+        await release.finish_run(conn, run, outcome)
+
+    return dataclasses.replace(release, finish_run=twin)
+
+
+def _named_count(probe: Probe) -> int:
+    with probe.tenant() as company:
+        named = [*probe.letters(company, 1), company]
+        run = probe.replay(company, dlq_ids=named, error_type="timeout").json()["replay_run_id"]
+        return int(probe.value("SELECT target_count FROM replay_runs WHERE id = %s", run))
+
+
+@service(
+    "An id that is not found by its error type is told as ineligible, too.",
+    lambda p: _lists(p) == 2,
+    (f"{LEDGER}/answers-add-up",),
+    names=("twice",),
+)
+def ids_told_twice(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
+        found = await release.describe(conn, request, items, limit)
+        if request.error_type is None:
+            return found
+        return dataclasses.replace(found, ineligible=(*found.ineligible, *found.not_found))
+
+    return dataclasses.replace(release, describe=twin)
+
+
+def _lists(probe: Probe) -> int:
+    with probe.tenant() as company:
+        answer = probe.replay(company, dlq_ids=[company], error_type="timeout", dry_run=True).json()
+        return len(answer["not_found"]) + len(answer["ineligible"])
+
+
+@service(
+    "An event of the direct path that has no key is in the outbox, too.",
+    lambda p: _outbox_rows(p) == 1,
+    (f"{LEDGER}/events-as-sent",),
+    names=("outbox rows",),
+)
+def unkeyed_direct_in_the_outbox(settings: Settings) -> Parts:
+    return altered(settings, "emit_event", ("WHERE path = 'outbox'", "WHERE path = 'outbox' OR aggregate_key IS NULL"))
+
+
+def _outbox_rows(probe: Probe) -> int:
+    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(off, company)
+        probe.event(company, aggregate_key=None)
+        return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
