@@ -15,6 +15,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.sql import SQL, Composable, Composed
 
 from gates.deployment.dialect import current
+from gates.deployment.limits import within
 
 logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and is told as a finding
 T = TypeVar("T")
@@ -123,12 +124,21 @@ class Answering(Connection):
 
     @classmethod
     def within(cls, limit_s: float, url: str, **options: Any) -> Self:
-        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left."""
-        token = cls.connecting_until.set(time.monotonic() + limit_s)
-        try:
+        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left. Looking
+        up their names is part of it, whatever libpq and the resolver take.
+        """
+        until = time.monotonic() + limit_s
+
+        def connected() -> Self:
+            cls.connecting_until.set(until)
             return cls.connect(url, **options)
-        finally:
-            cls.connecting_until.reset(token)
+
+        try:
+            return within(connected, limit_s)
+        except TimeoutError as late:
+            raise psycopg.errors.ConnectionTimeout(f"no connection within {limit_s:g} s") from late
+        except UnicodeError:
+            raise psycopg.OperationalError("a host is no name of a host") from None
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
