@@ -182,6 +182,13 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
     def execute(  # type: ignore[override]  # psycopg's template strings are not for us
         self, query: Statement, params: Params | None = None, **options: Any
     ) -> Self:
+        """As psycopg's. Text that the encoding of the session has not, as a name of a column, is an error of SQL."""
+        try:
+            return self._pinned(query, params, **options)
+        except UnicodeError as error:
+            raise psycopg.DataError(f"there is text that is none in the encoding of the session: {error}") from error
+
+    def _pinned(self, query: Statement, params: Params | None, **options: Any) -> Self:
         connection = self.connection
         if (writer := current.writer()) is not None:
             query, params = writer.of(_text(query, connection), params)
