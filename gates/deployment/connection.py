@@ -129,12 +129,13 @@ class Answering(Connection):
         """
         until = time.monotonic() + limit_s
 
-        def connected() -> Self:
+        def connected() -> Any:
             cls.connecting_until.set(until)
             return cls.connect(url, **options)
 
         try:
-            return within(connected, limit_s)
+            opened: Self = within(connected, limit_s)
+            return opened
         except TimeoutError as late:
             raise psycopg.errors.ConnectionTimeout(f"no connection within {limit_s:g} s") from late
         except UnicodeError:

@@ -19,7 +19,7 @@ from gates.deployment import addresses, database
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
-from gates.deployment.wire import WireDoor
+from gates.deployment.wire import RawAnswer, WireDoor
 from tests.waiting import pause
 
 LIMIT_S = 0.5
@@ -337,7 +337,12 @@ def test_both_doors_log_in_and_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     """The login of an address, and a server that packs unasked, are no matter of which door a drill takes."""
     heads: list[bytes] = []
     real = WireDoor._exchange
-    monkeypatch.setattr(WireDoor, "_exchange", lambda *of: (heads.append(of[1]), real(*of))[1])
+
+    def seen(door: WireDoor, text: bytes, first: str) -> RawAnswer:
+        heads.append(text)
+        return real(door, text, first)
+
+    monkeypatch.setattr(WireDoor, "_exchange", seen)
     packed = zlib.compress(b"{}")
     answer = OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
     with saying(lambda: iter([answer])) as base:
