@@ -135,11 +135,11 @@ class Answering(Connection):
 
         try:
             opened: Self = within(connected, limit_s)
-            return opened
         except TimeoutError as late:
             raise psycopg.errors.ConnectionTimeout(f"no connection within {limit_s:g} s") from late
         except UnicodeError:
             raise psycopg.OperationalError("a host is no name of a host") from None
+        return opened
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
