@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from gates import gate_version
 from gates.text.inert import Terminal
 from gates.text.stream import put, shown
 
@@ -118,8 +118,7 @@ def parser(*names: str) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"`gate COMMAND --help` has the options.\n{EXIT_CODES}",
     )
-    version = importlib.metadata.version("replaygate")
-    top.add_argument("--version", action="version", version=f"gate {version}")
+    top.add_argument("--version", action="version", version=f"gate {gate_version()}")
     listed = argparse.SUPPRESS if set(names) != set(COMMANDS) else None  # people read the overview, programs the list
     commands = top.add_subparsers(dest="command", prog="gate", required=True, metavar="COMMAND", help=listed)
     for name, command in COMMANDS.items():

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gates import disk, past_decisions, record, reports
+from gates import disk, gate_version, past_decisions, record, reports
 from gates.act.flag import FlagState, Order, look_at
 from gates.act.rollout import act
 from gates.decision.decide import decide
@@ -282,11 +281,3 @@ def begin(request: RunRequest) -> dict[str, JsonValue]:
         **record.facts_of(request.policy),
     }
     return record.begin(request.out, facts, FILES)
-
-
-def gate_version() -> str:
-    """The version of this package."""
-    try:
-        return version("replaygate")
-    except PackageNotFoundError:
-        return "0"

@@ -1,4 +1,4 @@
-"""The addresses of a host's name: one time limit is for all of them together."""
+"""The addresses of a host's name: one time limit is for looking it up and for all of them together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from gates.deployment.limits import within
 
 T = TypeVar("T")
 
@@ -21,7 +23,7 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
 
     Raise what the last one raised, or OSError where the name has none.
     """
-    addresses = sorted(_addresses(host, port), key=_LATE.__contains__)
+    addresses = sorted(_addresses(host, port, left_s), key=_LATE.__contains__)
     for address in addresses[:-1]:
         began = time.monotonic()
         try:
@@ -39,11 +41,14 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
     raise OSError(f"the name {host} has no address")
 
 
-def _addresses(host: str, port: int) -> list[str]:
+def _addresses(host: str, port: int, left_s: Callable[[], float]) -> list[str]:
     """Each once, in the resolver's order; a host that is an address is the only one."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = within(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), left_s())
+        except UnicodeError:
+            raise OSError(f"{host} is no name of a host") from None
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
     return [host]

@@ -24,7 +24,7 @@ import httpcore
 from gates.deployment.addresses import reached
 from gates.deployment.dialect.exchange import on_the_wire, understood
 from gates.deployment.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
-from gates.deployment.requests import Answer, Request
+from gates.deployment.requests import Answer, Headers, Request
 from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
@@ -174,8 +174,7 @@ class HttpDoor:
             finally:
                 response.close()
         elapsed_ms = (time.perf_counter() - started) * 1000
-        encodings = [v for k, v in headers if k == "content-encoding"]
-        return Answer(response.status, headers, unpacked(body, ",".join(encodings)), elapsed_ms)
+        return Answer(response.status, headers, unpacked(body, packing(headers)), elapsed_ms)
 
     def several(self, requests: Sequence[Request]) -> list[Answer]:
         """Send all, a few at a time; answers in the order of the requests. Raise NoAnswer where one got none."""
@@ -235,22 +234,34 @@ def _built(base_url: str, request: Request, limit_s: float) -> httpcore.Request:
             port=parts.port,
             target=quote(whole.partition("://")[2][len(parts.netloc) :] or "/", safe=string.punctuation).encode(),
         ),
-        headers=[(k.encode("latin-1"), v.encode("utf-8", "surrogateescape")) for k, v in _headers(request, parts)],
+        headers=[(k.encode("latin-1"), v.encode("utf-8", "surrogateescape")) for k, v in headers_of(request, parts)],
         content=request.body or None,
         extensions={"timeout": {"pool": limit_s}},
     )
 
 
-def _headers(request: Request, parts: SplitResult) -> list[tuple[str, str]]:
+def authority(parts: SplitResult) -> str:
+    """What `Host` says of an address."""
+    return parts.netloc.rpartition("@")[2]
+
+
+def login_of(parts: SplitResult) -> list[tuple[str, str]]:
+    """The header of the login that an address holds; empty where it holds none."""
+    if parts.username is None:
+        return []
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return [("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")]
+
+
+def headers_of(request: Request, parts: SplitResult) -> list[tuple[str, str]]:
     """The headers of the request, before them the host, after them what it does not say itself."""
+    more = [("Host", authority(parts)), ("Accept-Encoding", "identity"), *login_of(parts)]
     given = {name.lower() for name, _ in request.headers}
-    more = [("Host", parts.netloc.rpartition("@")[2])] if "host" not in given else []
-    if "accept-encoding" not in given:
-        more.append(("Accept-Encoding", "identity"))
-    if "authorization" not in given and parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        more.append(("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}"))
-    has_body = request.body or request.method in {"POST", "PUT", "PATCH"}
-    if has_body and not given & {"content-length", "transfer-encoding"}:
+    if (request.body or request.method in {"POST", "PUT", "PATCH"}) and "transfer-encoding" not in given:
         more.append(("Content-Length", str(len(request.body))))
-    return [*more, *request.headers]
+    return [*(one for one in more if one[0].lower() not in given), *request.headers]
+
+
+def packing(headers: Headers) -> str:
+    """The content encodings of an answer."""
+    return ",".join(v for k, v in headers if k.lower() == "content-encoding")

@@ -15,6 +15,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.sql import SQL, Composable, Composed
 
 from gates.deployment.dialect import current
+from gates.deployment.limits import within
 
 logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and is told as a finding
 T = TypeVar("T")
@@ -123,12 +124,22 @@ class Answering(Connection):
 
     @classmethod
     def within(cls, limit_s: float, url: str, **options: Any) -> Self:
-        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left."""
-        token = cls.connecting_until.set(time.monotonic() + limit_s)
-        try:
+        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left. Looking
+        up their names is part of it, whatever libpq and the resolver take.
+        """
+        until = time.monotonic() + limit_s
+
+        def connected() -> Any:
+            cls.connecting_until.set(until)
             return cls.connect(url, **options)
-        finally:
-            cls.connecting_until.reset(token)
+
+        try:
+            opened: Self = within(connected, limit_s)
+        except TimeoutError as late:
+            raise psycopg.errors.ConnectionTimeout(f"no connection within {limit_s:g} s") from late
+        except UnicodeError:
+            raise psycopg.OperationalError("a host is no name of a host") from None
+        return opened
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
@@ -172,6 +183,13 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
     def execute(  # type: ignore[override]  # psycopg's template strings are not for us
         self, query: Statement, params: Params | None = None, **options: Any
     ) -> Self:
+        """As psycopg's. Text that the encoding of the session has not, as a name of a column, is an error of SQL."""
+        try:
+            return self._pinned(query, params, **options)
+        except UnicodeError as error:
+            raise psycopg.DataError(f"there is text that is none in the encoding of the session: {error}") from error
+
+    def _pinned(self, query: Statement, params: Params | None, **options: Any) -> Self:
         connection = self.connection
         if (writer := current.writer()) is not None:
             query, params = writer.of(_text(query, connection), params)

@@ -6,9 +6,12 @@ what was sent and what is allowed.
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 MOST_HEAD = 64 * 1024
 """Bytes of status line and headers, with every 1xx answer before them: eight times what common servers send."""
@@ -21,6 +24,7 @@ meet one that is closing.
 """
 PACKED = ("gzip", "x-gzip", "deflate")
 _ANY_HEADER_OF_ZLIB = 47
+T = TypeVar("T")
 
 
 class BeyondLimit(Exception):  # noqa: N818  -- an observation about the target, not an error of ours
@@ -77,3 +81,31 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     if len(found) > MOST_BODY:
         raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
     return found
+
+
+def within(look: Callable[[], T], limit_s: float) -> T:
+    """The result of the look. Raise TimeoutError at the limit; the look is then left to end by itself.
+
+    For what has no limit of its own: a name that is looked up. Where no thread can be had, it is looked all the same.
+    """
+    found: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except BaseException as error:  # noqa: BLE001  -- handed to the thread that waits
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="look", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        run()
+    else:
+        thread.join(limit_s)
+    if raised:
+        raise raised[0]
+    if not found:
+        raise TimeoutError(f"no answer within {limit_s:g} s")
+    return found[0]

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import h11
 
 from gates.deployment.addresses import reached
-from gates.deployment.client import NoAnswer
+from gates.deployment.client import NoAnswer, authority, headers_of, login_of, packing
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
-from gates.deployment.limits import BeyondLimit, checked_headers
+from gates.deployment.limits import BeyondLimit, checked_headers, unpacked
 from gates.deployment.requests import Answer, Headers, Request
 from gates.deployment.trace import traced
 
@@ -58,7 +58,7 @@ class WireDoor:
         self._tls = parts.scheme == "https"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if self._tls else 80)
-        self._authority = parts.netloc.rpartition("@")[2]
+        self._parts = parts
         self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
 
@@ -71,24 +71,23 @@ class WireDoor:
             real_head(head).strip("\n").split("\n")
         )  # not splitlines: it also splits at the odd bytes that are to be sent
         first = lines[0].replace("{path}", self._prefix)
-        text = "\r\n".join([first, f"Host: {self._authority}", *lines[1:]]).encode("latin-1") + b"\r\n\r\n" + body
+        given = {line.partition(":")[0].lower() for line in lines[1:]}
+        login = [f"{k}: {v}" for k, v in login_of(self._parts) if k.lower() not in given]
+        whole = [first, f"Host: {authority(self._parts)}", *login, *lines[1:]]
+        text = "\r\n".join(whole).encode("latin-1") + b"\r\n\r\n" + body
         return self._exchange(text, first)
 
     def send(self, request: Request) -> Answer:
         """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
         told, trace = traced(on_the_wire(request))
-        lines = [
-            f"{told.method} {self._prefix}{told.path} HTTP/1.1",
-            f"Host: {self._authority}",
-            *(f"{k}: {v}" for k, v in told.headers),
-            f"Content-Length: {len(told.body)}",
-            "Connection: close",
-        ]
+        sent = (*headers_of(told, self._parts), ("Connection", "close"))
+        lines = [f"{told.method} {self._prefix}{told.path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent)]
         started = time.perf_counter()
         data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + told.body
         received = self._exchange(data, lines[0])
         try:
             status, headers, body = parsed(received.text)
+            body = unpacked(body, packing(headers))
         except (h11.RemoteProtocolError, BeyondLimit) as error:
             raise NoAnswer(f"{lines[0]}: {type(error).__name__}: {error}") from error
         answer = Answer(status, headers, body, (time.perf_counter() - started) * 1000)
@@ -108,7 +107,7 @@ class WireDoor:
 
     def inner_request(self, path: str) -> bytes:
         """A complete GET of `path`, to be hidden in a body."""
-        return f"GET {self._prefix}{real_path(path)} HTTP/1.1\r\nHost: {self._authority}\r\n\r\n".encode()
+        return f"GET {self._prefix}{real_path(path)} HTTP/1.1\r\nHost: {authority(self._parts)}\r\n\r\n".encode()
 
     def _open(self, ends: float) -> socket.socket:
         def connect(address: str, share_s: float) -> socket.socket:

@@ -11,10 +11,11 @@ import ipaddress
 import json
 import math
 import re
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -106,15 +107,22 @@ def actor(text: str) -> str:
 
 
 def http_url(text: str) -> str:
-    """An absolute http or https URL without query and fragment, and without a slash at its end."""
+    """An absolute http or https URL without query and fragment, and without a slash at its end. Its host and its path
+    are written in ASCII, as each door sends them.
+    """
     allowed = "http://HOST[:PORT][/PATH] or https://..., without spaces, query and fragment"
     try:
         parts = urlsplit(text)
         right = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+        host = (parts.hostname or "").encode("idna").decode()
     except ValueError:
         raise Unfit(allowed) from None
     if not right or re.search(r"[\s?#\\<>\"]", text):
         raise Unfit(allowed)
+    if not text.isascii():
+        login, at, _ = parts.netloc.rpartition("@")
+        place = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
+        text = f"{parts.scheme}://{login}{at}{place}{quote(parts.path, safe=string.punctuation)}"
     return text.rstrip("/")
 
 

@@ -6,7 +6,7 @@ import argparse
 import datetime as dt
 from pathlib import Path
 
-from gates import config
+from gates import config, gate_version
 from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.inputs import options as shared
@@ -18,7 +18,6 @@ from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED
 from gates.reports.console import Console
 from gates.reports.terminal import table
-from gates.run import gate_version
 from gates.stages import collection
 from gates.stages.suite import ROOT
 from gates.text.inert import Terminal

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import queue
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gates.deployment.limits import within
 from gates.evidence import Evidence, JsonValue, Outcome
 from gates.verdict import Decision, Verdict
 
@@ -50,12 +49,10 @@ def send(
         import opentelemetry.sdk  # noqa: F401, PLC0415  -- an extra, and slow to load
     except ImportError:
         return {"error": f"the packages of OpenTelemetry are not installed: {INSTALL}"}
-    said: queue.SimpleQueue[dict[str, JsonValue]] = queue.SimpleQueue()
     sender = _Sender(verdict, evidence, run, environ, limit_s)
-    threading.Thread(target=lambda: said.put(sender.sent(wanted)), name="telemetry", daemon=True).start()
     try:
-        return said.get(timeout=limit_s)
-    except queue.Empty:
+        return within(lambda: sender.sent(wanted), limit_s)
+    except TimeoutError:
         return {"error": f"the collector did not answer within {limit_s:g} s"}
 
 

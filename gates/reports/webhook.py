@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-
 from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.limits import within
 from gates.deployment.requests import JSON_TYPE, Request
 
 LIMIT_S = 5.0
@@ -14,12 +12,9 @@ LIMIT_S = 5.0
 
 def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
     """POST the JSON text; an empty string, or why it was not taken, without the URL: that is a secret."""
-    said: queue.SimpleQueue[str] = queue.SimpleQueue()
-    # a thread, because looking up a name has no limit of its own
-    threading.Thread(target=lambda: said.put(_sent(url, body, limit_s)), name="slack", daemon=True).start()
     try:
-        return said.get(timeout=limit_s)
-    except queue.Empty:
+        return within(lambda: _sent(url, body, limit_s), limit_s)
+    except TimeoutError:
         return f"the webhook did not answer within {limit_s:g} s"
 
 

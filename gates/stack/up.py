@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 
 import psycopg
 
+from gates import gate_version
 from gates.deployment.loans import Changed, give_back_for_the_dead
 from gates.errors import ENDING_SIGNALS
 from gates.inputs.values import company, option
@@ -60,10 +60,7 @@ def options_of(arguments: argparse.Namespace) -> StackOptions:
 
 def default_release() -> str:
     """The release that the reference claims where none is given: it is part of this distribution."""
-    try:
-        return f"reference-{version('replaygate')}"
-    except PackageNotFoundError:
-        return "reference-dev"
+    return f"reference-{gate_version()}"
 
 
 def up(

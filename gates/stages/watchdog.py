@@ -22,6 +22,7 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import is_disrupted
 from gates.deployment.database import Connection, execute
 from gates.deployment.failures import in_words
+from gates.deployment.limits import within
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Request
 from gates.deployment.standstill import own_standstill
@@ -30,7 +31,7 @@ from gates.evidence import CheckSpec, Evidence, Outcome, stamp
 from gates.evidence_file import read_lines
 from gates.stages.preflight.database import DATABASE, connected
 from gates.stages.preflight.endpoints import REACHABLE, reachable
-from gates.stages.preflight.looks import LookResult, within
+from gates.stages.preflight.looks import LookResult
 
 PATIENCE_S = 20.0
 """A door that is shut for shorter belongs to a target that was restarted."""

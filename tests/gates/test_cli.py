@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates import catalogue
+from gates import catalogue, cli, gate_version
 from gates.decision.rules import Policy
 from gates.deployment.requests import sign_v1
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
@@ -362,3 +362,10 @@ def test_a_file_that_cannot_be_written_is_no_internal_error(tmp_path: Path) -> N
     done = gate("report", str(folder))
     assert (done.returncode, "Traceback" in done.stderr) == (4, False), done
     assert "See to the disk" in done.stderr
+
+
+def test_a_copy_that_was_not_installed_acts_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package's metadata no command ends in a traceback before it began; the version is 0."""
+    monkeypatch.setattr("importlib.metadata.Distribution.discover", lambda **_: iter(()))
+    assert gate_version() == "0"
+    assert cli.parser("rollback").parse_args(["rollback", "--reason", "x"]).reason == "x"

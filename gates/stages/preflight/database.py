@@ -17,11 +17,12 @@ from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
 from gates.deployment.identity import database_place
+from gates.deployment.limits import within
 from gates.deployment.queue_schema import look_at
 from gates.deployment.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
-from gates.stages.preflight.looks import LookResult, after, spec, timed, within
+from gates.stages.preflight.looks import LOOK_S, LookResult, after, spec, timed
 from gates.text.foreign import text, whole
 
 QUERIES = Path(__file__).parent.with_name("queries")
@@ -71,7 +72,7 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
         first, *others = _shut(target, LookResult(Outcome.UNKNOWN, missing))
         return [dataclasses.replace(first, blocked_by=VARIABLES), *others]
     try:
-        connection = within(lambda: connected(target.database_url))
+        connection = within(lambda: connected(target.database_url), LOOK_S)
     except (psycopg.Error, OSError) as error:
         place = database_place(target) or "DATABASE_URL"
         message = f"no connection to {place}: {in_words(error)}. See that it runs, and DATABASE_URL"

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
+from gates.deployment.limits import within
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
 from gates.inputs import values
-from gates.stages.preflight.looks import LookResult, spec, within
+from gates.stages.preflight.looks import LOOK_S, LookResult, spec
 from gates.text.foreign import text
 
 VERSION_REQUESTS = 12
@@ -56,9 +57,9 @@ def reachable(target: Target, door: HttpDoor) -> LookResult:
     if not target.base_url:
         return LookResult(Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
     try:
-        answer = within(lambda: door.send(Request("GET", "/healthz")))
+        answer = within(lambda: door.send(Request("GET", "/healthz")), LOOK_S)
         # a deployment may lack the page and be there all the same
-        other = within(lambda: door.send(probes.bare())).status if answer.status == 404 else 0
+        other = within(lambda: door.send(probes.bare()), LOOK_S).status if answer.status == 404 else 0
     except (NoAnswer, OSError) as error:
         return _not_there(target, first_line(error))
     shut = UNNAMED if other == 404 else _in_the_way(answer)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from gates.deployment.failures import in_words
+from gates.deployment.limits import within
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 
 LOOK_S = 10.0
 """The longest that one look may take: resolving a name has no limit of its own, and an answer may drip for ever."""
-
-T = TypeVar("T")
 
 
 def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, after: tuple[str, ...] = ()) -> CheckSpec:
@@ -37,27 +34,6 @@ class LookResult:
     samples: int = 0
     details: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
     unreachable: bool = False
-
-
-def within(look: Callable[[], T], limit_s: float = LOOK_S) -> T:
-    """The result of the look. Raise TimeoutError at the limit; the look is then left to end by itself."""
-    found: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(look())
-        except BaseException as error:  # noqa: BLE001  -- handed to the thread that waits
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="preflight-look", daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    if raised:
-        raise raised[0]
-    if not found:
-        raise TimeoutError(f"no answer within {limit_s:g} s")
-    return found[0]
 
 
 def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S) -> Evidence:

@@ -146,6 +146,22 @@ def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_
         pg_server.drop_database(name)
 
 
+def test_text_that_the_encoding_has_not_is_an_error_of_sql(pg_server: PgServer) -> None:
+    """The name of a column in a database of any bytes, or half a character in a parameter, ends no command."""
+    name = f"octets_{uuid.uuid4().hex}"
+    with session(pg_server.url("postgres")) as connection:
+        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
+    given: tuple[tuple[bytes, tuple[str, ...]], ...] = ((b'select 1 as "\xff"', ()), (b"select %s::text", ("\ud800",)))
+    try:
+        with session(pg_server.url(name)) as connection:
+            for statement, params in given:
+                with pytest.raises(psycopg.DataError):
+                    connection.execute(statement, params or None)
+                assert value(connection, "select 1") == 1
+    finally:
+        pg_server.drop_database(name)
+
+
 def test_a_setting_ends_with_the_transaction_that_made_it(pg_server: PgServer) -> None:
     """A check of somebody's own may set what later ones go by, for the session: no later one sees it."""
     sets = "select set_config('search_path', 'evil', false), set_config('replaygate.excluded', '{x}', false)"

@@ -19,7 +19,7 @@ from gates.deployment import addresses, database
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
-from gates.deployment.wire import WireDoor
+from gates.deployment.wire import RawAnswer, WireDoor
 from tests.waiting import pause
 
 LIMIT_S = 0.5
@@ -286,6 +286,72 @@ def test_all_addresses_of_a_name_share_one_limit(
         with pytest.raises((NoAnswer, psycopg.OperationalError)):
             ask()
         assert time.monotonic() - started < 2 * LIMIT_S + 1.0
+
+
+def test_looking_up_a_name_is_part_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that never answers takes no more of HTTP, the raw door and SQL than a silent address does, though
+    nobody can interrupt it.
+    """
+    over = threading.Event()
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30))
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: HttpDoor("http://no.example", timeout_s=LIMIT_S).send(Request("GET", "/")),
+        lambda: WireDoor("http://no.example", timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b""),
+        lambda: database.connect("postgresql://u@no.example/d"),
+    )
+    try:
+        for ask in asked:
+            started = time.monotonic()
+            with pytest.raises((NoAnswer, psycopg.OperationalError)):
+                ask()
+            assert time.monotonic() - started < 2 * LIMIT_S + 1.0
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("host", ["db..example", ".example", "a" * 64 + ".example"])
+def test_a_host_that_is_no_name_is_one_that_is_not_there(host: str) -> None:
+    """A part that a variable left empty, as in db.$ENV.example, ends nothing with an internal error."""
+    for ask in (HttpDoor(f"http://{host}").send, WireDoor(f"http://{host}").send):
+        with pytest.raises(NoAnswer):
+            ask(Request("GET", "/"))
+    with pytest.raises(psycopg.OperationalError):
+        database.connect(f"postgresql://u@{host}/d")
+
+
+def test_a_name_is_looked_up_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of this machine keep nobody from the target."""
+
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with saying(lambda: iter([OK + b"Content-Length: 0\r\n\r\n"])) as base:
+        monkeypatch.setattr(threading.Thread, "start", none)
+        assert HttpDoor(base.replace("127.0.0.1", "localhost")).send(Request("GET", "/")).status == 200
+        with pytest.raises(psycopg.OperationalError, match="refused"):
+            database.connect("postgresql://u@localhost:9/d")
+
+
+def test_both_doors_log_in_and_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login of an address, and a server that packs unasked, are no matter of which door a drill takes."""
+    heads: list[bytes] = []
+    real = WireDoor._exchange
+
+    def seen(door: WireDoor, text: bytes, first: str) -> RawAnswer:
+        heads.append(text)
+        return real(door, text, first)
+
+    monkeypatch.setattr(WireDoor, "_exchange", seen)
+    packed = zlib.compress(b"{}")
+    answer = OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+    with saying(lambda: iter([answer])) as base:
+        url = base.replace("//", "//user:word@")
+        assert [door(url).send(Request("GET", "/")).body for door in (HttpDoor, WireDoor)] == [b"{}", b"{}"]
+        assert WireDoor(url).raw("GET {path}/ HTTP/1.1", b"").statuses == (200,)
+        WireDoor(url).raw("GET {path}/ HTTP/1.1\nAuthorization: Bearer x", b"")
+    login = b"Authorization: Basic dXNlcjp3b3Jk\r\n"
+    assert [login in head for head in heads] == [True, True, False]
 
 
 def test_an_address_that_answers_is_reached_past_a_silent_one(silent: list[tuple[str, int]]) -> None:

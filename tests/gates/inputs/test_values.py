@@ -24,6 +24,7 @@ BAD = {
         *("example.com", "//example.com", "ftp://example.com", "http://", "http:///x", "https://:80", "planted-text"),
         *("http://h:99999", "http://h:x", "http://h:0", "http://exa mple", "http://h/a b", "http://h/?q=planted"),
         *("http://h/#x", "http://[::1", "http://h\x1b[2J", "http://h\nX: y", f"http://h/{NOT_UTF8}", "javascript:x"),
+        *("http://h..planted", "http://.h", f"http://{'a' * 64}", "http://ä..ö"),
     ),
     "DATABASE_URL": (
         *("planted-pw", "http://u:planted-pw@h/d", "mysql://u:planted-pw@h/d", "host=h planted-pw", "host='h planted"),
@@ -106,6 +107,20 @@ ODD = {
     "TEST_DLQ": ("FALSE", "True"),
     "RELEASE": ("2026.1+build~7 (β)",),
 }
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("http://bücher.example/f", "http://xn--bcher-kva.example/f"),
+        ("https://u:wört@bücher.example:8443/Straße/%20/", "https://u:wört@xn--bcher-kva.example:8443/Stra%C3%9Fe/%20"),
+        ("http://[::1]:80/функции", "http://[::1]:80/%D1%84%D1%83%D0%BD%D0%BA%D1%86%D0%B8%D0%B8"),
+        ("http://Svc_a:80/F", "http://Svc_a:80/F"),
+    ],
+)
+def test_an_address_is_written_as_every_door_sends_it(said: str, read: str) -> None:
+    """Letters of any language in a host or a path are no matter of which door a drill takes."""
+    assert load_target({"BASE_URL": said}).base_url == read
 
 
 @pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in ODD.items() for t in texts])
