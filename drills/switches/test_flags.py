@@ -150,6 +150,7 @@ def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
         scene.event_request(company, event_type=SLOW, payload={"drill": {"delay_ms": SLOW_S * 1000}})
     )
     scene.until_true(lambda: slow.done() and not slow.exception() and slow.result().status == 202, within_s=2 * SLOW_S)
+    scene.seen.require(slow.done(), "an event whose agent is slow has no answer")
     found = scene.number(OF_TYPE, company, SLOW)
     assert found <= 1, f"one event whose agent is slow is {found} events: something sends a POST again"
     scene.seen.count(2)
