@@ -29,6 +29,9 @@ SAME_EFFECT = """
 insert into public.agent_tasks (company_id, agent_name, event_id, status) values (%s, 'drill', %s, 'completed')
 """
 FAILED_TASK = SAME_EFFECT.replace("completed", "failed")
+SLOW, SLOW_S = "drill.slow", 5
+"""The type and the delay of an event that a proxy may lose patience with."""
+OF_TYPE = "select count(*) from public.events where company_id = %s and event_type = %s"
 EVENTS = "select count(*) from public.events e where e.id = %s"
 HALF_AN_EVENT = f"""
 {EVENTS} and not exists (select from public.agent_tasks t where t.event_id = e.id and t.status = 'completed')
@@ -123,14 +126,17 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
     scene.seen.count(2)
 
 
+@pytest.mark.waits(SLOW_S)
 @drill("drill/flags/direct-path-fails-as-a-whole", needs=AGENT, covers=("K03", "H01"), severity=Severity.WARN)
 def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
     """An event of the direct path whose agent fails is not accepted as done, and leaves nothing: no event, no effect.
+    One whose agent takes five seconds is one event.
 
-    Without an outbox nobody tries it again: who is told 202 never sends it again, and the work is not done.
+    Without an outbox nobody tries it again: who is told 202 never sends it again, and the work is not done. A proxy
+    that sends a slow POST again does the work twice.
     """
     scene.claims_drill_agent()
-    company, event, sound = scene.company(), new_id("event"), new_id("event")
+    company, event = scene.company(), new_id("event")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     always = {"drill": {"fail_times": -1}}
     answer = scene.http.send(scene.event_request(company, event_id=event, event_type="drill.direct", payload=always))
@@ -138,9 +144,16 @@ def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
     assert not accepted, "an event whose agent always fails was accepted on the direct path"
     left = scene.number(EVENTS, event) + scene.effects([event]).get(event, 0)
     assert answer.status == 202 or not left, f"a refused event of the direct path left {left} rows"
-    told = scene.emit(company, control=True, event_id=sound, event_type="drill.direct", payload={"drill": {}})
+    told = scene.emit(company, control=True, event_type="drill.direct", payload={"drill": {}})
     scene.seen.require(told["path"] == "direct", f"switched off, an event took the path {told['path']!r}")
-    scene.seen.count()
+    slow = scene.in_background(
+        scene.event_request(company, event_type=SLOW, payload={"drill": {"delay_ms": SLOW_S * 1000}})
+    )
+    scene.until_true(lambda: slow.done() and not slow.exception() and slow.result().status == 202, within_s=2 * SLOW_S)
+    scene.seen.require(slow.done(), "an event whose agent is slow has no answer")
+    found = scene.number(OF_TYPE, company, SLOW)
+    assert found <= 1, f"one event whose agent is slow is {found} events: something sends a POST again"
+    scene.seen.count(2)
 
 
 @drill("drill/flags/outbox-on-takes-outbox", covers=("H01",))

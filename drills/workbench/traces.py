@@ -12,6 +12,8 @@ _SIGNS = re.compile(
     rb"|\n\s+at [^\n]*:(?:line )?\d+"
     # a place in a source file: Go, PHP, Ruby and the rest
     rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs)(?::|\()\d+"
+    # where PostgreSQL was, and the row it stumbled over
+    rb"|CONTEXT:\s+(?:while|SQL|PL/pgSQL) |PL/pgSQL function \S+ line \d|Failing row contains \(|Key \([^()]+\)=\("
     # where a store is and by which login: only its beginning, which is no secret
     rb"|\b(?:postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?|amqps?)://|\bpassword="
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import psycopg
 
 from faults.catalogue import proxy
 from faults.proxy.rewriting import World, after, before, fields_of, json_of, problem, with_json
-from faults.proxy.server import Defect, Reply, Sent, no_defect
+from faults.proxy.server import Defect, Forward, Reply, Sent, no_defect
 from faults.trigger.planting import meddling
 
 SEEN = "drill/observability"
@@ -118,6 +119,19 @@ def _dirty_reader(world: World) -> Iterator[None]:
             world.rows(remove)
 
 
+def sends_again(_world: World) -> Defect:
+    """Sends a POST again that has no answer in two seconds, as nginx does by `proxy_next_upstream non_idempotent`."""
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        if sent.method != "POST":
+            return forward(sent)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            first = pool.submit(forward, sent)
+            return first.result() if wait([first], 2.0).done else forward(sent)
+
+    return defect
+
+
 proxy("budgets/negative-requests-give-back", before(gives_back), ("drill/budgets/negative-spend-refused",))
 proxy(
     "deployment/moved-before-it-is-allowed",
@@ -135,6 +149,9 @@ proxy(
     "deployment/the-event-is-written-before-its-effect",
     before(writes_the_event_first),
     ("drill/flags/direct-effect-with-its-event",),
+)
+proxy(
+    "deployment/a-slow-post-is-sent-again", sends_again, ("drill/flags/direct-path-fails-as-a-whole",), names=("again",)
 )
 proxy("deployment/half-an-event-is-left", after(half_an_event), ("drill/recovery/event-session-ended",))
 proxy("outbox/delivered-before-it-is-committed", reads_uncommitted, ("drill/outbox/uncommitted-is-not-delivered",))

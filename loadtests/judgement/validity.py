@@ -133,15 +133,19 @@ def _crowd(facts: RunFacts, most_ms: float) -> str:
 def _late_ms(facts: RunFacts) -> float:
     """How late the load process was (p95): with its schedule; where time-outs alone failed, with all it had to do."""
     loop_ms = facts.null_ms.get("loop_lateness_p95", 0.0)
-    only_late = facts.errors == ("timeout",) and facts.failed == facts.requests - facts.answers
-    return max(facts.lateness_ms, loop_ms if only_late else 0.0)
+    return max(facts.lateness_ms, loop_ms if _only_late(facts) else 0.0)
+
+
+def _only_late(facts: RunFacts) -> bool:
+    """Whether all that failed is what no answer came to in time."""
+    return facts.errors == ("timeout",) and facts.failed == facts.requests - facts.answers
 
 
 def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:
     """What the judgements are worth in a run of these facts."""
     nothing, crowd = invalid_reasons(facts), _crowd(facts, CROWDED_LATE_MS)
     text = "; ".join((*nothing, *doubts(facts)))
-    refused = REFUSED if refusals(facts) else ()
+    refused = REFUSED if refusals(facts) or (crowd and _only_late(facts)) else ()
     excused = ("",) if nothing else (*refused, *CLOCKED) if crowd else refused
 
     def worth(one: ThresholdResult) -> ThresholdResult:

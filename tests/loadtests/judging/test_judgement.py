@@ -285,6 +285,25 @@ def test_a_time_over_its_limit_is_nobodys_on_a_crowded_machine(
     )
 
 
+@pytest.mark.parametrize(
+    ("other", "outcome"),
+    [
+        ({}, ThresholdOutcome.UNKNOWN),
+        ({"errors": ("ConnectionResetError", "timeout")}, ThresholdOutcome.FAIL),
+        ({"failed": 17}, ThresholdOutcome.FAIL),
+        ({"shares_machine": False}, ThresholdOutcome.FAIL),
+    ],
+)
+def test_an_answer_that_came_too_late_is_a_time_over_its_limit(
+    other: dict[str, object], outcome: ThresholdOutcome
+) -> None:
+    """On a crowded machine time-outs are nobody's, like all times; one failure of another kind, and all count."""
+    late = {**CROWDED, **TIMED_OUT, "lateness_ms": 59.0, "null_ms": {"loop_lateness_p95": 23.0}, **other}
+    failed = dataclasses.replace(said("rate<0.02", RateSink(100, 200)), metric="http_req_failed")
+    (found,) = weigh([failed], dataclasses.replace(GOOD, **late))  # type: ignore[arg-type]
+    assert found.verdict is outcome
+
+
 EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-13, 1.0, 26.0, 1e100, 1e154, 1e160, 1.5e308, -1e200, math.inf]
 
 

@@ -1,0 +1,29 @@
+"""Signs of a stack trace in the body of an answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from drills.workbench.traces import traces_in
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        repr(RuntimeError('canceling statement\nCONTEXT:  while locking tuple (7,6) in relation "replay_budgets"')),
+        "no budget\nCONTEXT:  PL/pgSQL function guard() line 5 at RAISE",
+        'duplicate key value violates unique constraint "k"\nDETAIL:  Key (event_id)=(7f) already exists.',
+        "DETAIL:  Failing row contains (1, another tenant's).",
+    ],
+)
+def test_words_of_the_database_are_found(told: str) -> None:
+    """Where a statement was, and the row it stumbled over, are found in a detail, quoted once more or not."""
+    assert traces_in(json.dumps({"detail": told}).encode())
+
+
+def test_a_plain_refusal_has_none() -> None:
+    """What a service says of itself is no trace, though it speaks of keys, rows and context."""
+    said = "Key (a) is in use; the row contains (b); context: locking"
+    assert not traces_in(json.dumps({"detail": said}).encode())
