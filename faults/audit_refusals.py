@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import ClassVar
 
 from faults.audit import AUDIT, PAUSED, paused_rows
@@ -12,6 +15,7 @@ from faults.probe import Probe
 from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 
@@ -162,3 +166,29 @@ def _recorded_as_answered(probe: Probe) -> bool:
         request_id = probe.replay(company).headers["X-Request-Id"]
         noted = "SELECT request_id FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
         return bool(probe.value(noted, company) == request_id)
+
+
+@service(
+    "The request's id is kept in one place for all requests: those of one moment are audited as the last of them.",
+    lambda p: _audited_as_another(p),
+    ("drill/observability/request-id-in-the-trail",),
+    names=("at once",),
+)
+def request_id_of_the_last(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    current = {"id": ""}
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        current["id"] = call.request_id
+        await asyncio.sleep(0.05)
+        return await release.replay(parts, dataclasses.replace(call, request_id=current["id"]))
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _audited_as_another(probe: Probe) -> bool:
+    with ExitStack() as held, ThreadPoolExecutor(max_workers=4) as pool:
+        companies = [held.enter_context(probe.tenant()) for _ in range(4)]
+        answers = list(pool.map(lambda one: probe.replay(one, dry_run=True), companies))
+        noted = [probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", one) for one in companies]
+        return noted != [answer.headers["X-Request-Id"] for answer in answers]

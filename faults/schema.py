@@ -122,6 +122,7 @@ _catalogue(
     "SELECT count(*) > 0 FROM pg_constraint WHERE conname = 'witness_run'",
     (f"{SPOT}/deletes-take-nothing-along", "sql/manifest/constraints"),
     names=("event_outbox",),
+    decision="hold",
 )
 _catalogue(
     "a-role-takes-rows-over",

@@ -150,7 +150,9 @@ def _openapi(parts: Parts) -> Endpoint:
 
 
 class Surface:
-    """The outermost application: gives every answer its X-Request-Id and turns everything raised into a problem."""
+    """The outermost application: gives every answer its X-Request-Id, keeps it out of every cache, and turns everything
+    raised into a problem.
+    """
 
     def __init__(self, parts: Parts, router: Router) -> None:
         self._parts = parts
@@ -170,7 +172,8 @@ class Surface:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                own = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
         code = ""

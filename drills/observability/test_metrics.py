@@ -339,7 +339,8 @@ def test_effects_are_counted(scene: Scene, spread: bool) -> None:
 
 @drill("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",))
 def test_request_id_in_the_trail(scene: Scene) -> None:
-    """Each answer has an X-Request-Id of its own, and the audit row of the request has the same.
+    """Each answer has an X-Request-Id of its own, and the audit row of the request has the same, also where requests of
+    several tenants come at the same moment.
 
     A customer's complaint comes with a request id; without it in the trail nobody finds what happened.
     """
@@ -354,6 +355,11 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     if scene.claims("audit"):
         found = [str(r["request_id"]) for r in scene.audit(company)]
         assert found == ids, f"the audit rows have the request ids {found}, the answers {ids}"
+        crowd = [scene.company(f"crowd {n}") for n in range(6)]
+        answers = scene.burst([scene.replay_request(one, dry_run=True) for one in crowd])
+        for one, answer in zip(crowd, answers, strict=True):
+            found, due = [r["request_id"] for r in scene.audit(one)], answer.header("X-Request-Id")
+            assert found == [due], f"of six requests at once one was answered as {due!r}, and audited as {found}"
     lost = Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route")
     answer = scene.http.send(lost)
     assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"

@@ -207,7 +207,7 @@ def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
 def _short(exchange: Exchange) -> str:
     what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
     answer, came = exchange.answer, exchange.answer.received
-    said = f"{what}: observed {answer.status} {answer.code}".rstrip() + _of_fields(answer)
+    said = f"{what}: observed {answer.status} {answer.code}".rstrip() + _of_fields(answer) + _of_a_cache(answer)
     if came is None or came.status == answer.status:
         return said
     return f"{said} (it answered {came.status}; names: http in gate.yaml reads it so)"
@@ -220,6 +220,12 @@ def _of_fields(answer: Answer) -> str:
     if not isinstance(first, dict) or not first.get("field"):
         return ""
     return f" ({first['field']}: {first.get('message', '')})"[:MOST_OF_A_FIELD]
+
+
+def _of_a_cache(answer: Answer) -> str:
+    """That a cache before the deployment gave the answer, which judged nothing of the request (RFC 9111, Age)."""
+    age = answer.header("Age") or ""
+    return f" (from a cache, {age} s old)" if age.isdecimal() and age.strip("0") else ""
 
 
 def _shown(exchange: Exchange) -> dict[str, JsonValue]:

@@ -83,12 +83,16 @@ def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> b
         return False
     if not _answers(target, None):
         return None
-    return _answers(target, SECOND_SOURCE) and not _looks_like_one(target, on_create)
+    if not _answers(target, SECOND_SOURCE):
+        return False
+    one = _looks_like_one(target, on_create)
+    return None if one is None else not one
 
 
-def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -> bool:
-    """Whether one dry run from each source is counted at one and the same address. False where that cannot be seen:
-    whoever counts by no address at all (0.0.0.0 is none), or does not count, is examined.
+def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -> bool | None:
+    """Whether one dry run from each source is counted at one and the same address. None where they were not
+    answered well, and do not show it. False where it cannot be seen else: whoever counts by no address at all (0.0.0.0
+    is none), or does not count, is examined.
     """
     if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
         return False
@@ -101,26 +105,31 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
                 return _counted_at_one(target, connection, tenants.create(label="sources"))
             finally:
                 tenants.remove()
-    except (NoAnswer, OSError, ValueError, psycopg.Error):
+    except NoAnswer:
+        return None
+    except (OSError, ValueError, psycopg.Error):
         return False
     finally:
         if lease is not None:
             lease.release()
 
 
-def _counted_at_one(target: Target, connection: Connection, company: str) -> bool:
+def _counted_at_one(target: Target, connection: Connection, company: str) -> bool | None:
+    answered = []
     for source in (None, SECOND_SOURCE):
         with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S, source=source) as door:
             fields = {"company_id": company, "dry_run": True}
-            door.send(signed_post_v2("/dlq-replay", fields, target.hmac_secret, Clock(door).now()))
+            request = signed_post_v2("/dlq-replay", fields, target.hmac_secret, Clock(door).now())
+            answered.append(door.send(request).status)
     rows = execute(
         connection,
         "select substr(key, %s) as address, cardinality(hits) as calls from public.edge_rate_limits where key like %s",
         len(f"replay:{company}:") + 1,
         f"replay:{company}:%",
     )
-    if [row["calls"] for row in rows] != [2]:
-        return False
+    calls = [row["calls"] for row in rows]
+    if calls != [2]:
+        return False if len(calls) > 1 or answered == [200, 200] else None
     at = ipaddress.ip_address(str(rows[0]["address"]))
     return at != ipaddress.ip_address(SECOND_SOURCE) and not at.is_unspecified
 

@@ -1,7 +1,7 @@
 -- id: sql/spot/deletes-take-nothing-along
 -- claim: No foreign key makes a deleted row take along events, runs, letters, effects or audit rows, nor turns a tenant's flag or pause into everybody's.
 -- cost: Somebody tidies up old runs, and events that wait are gone; or a tenant leaves, and its flag is on for all.
--- severity: page
+-- severity: warn
 -- reads: catalogue
 -- covers: K06 H06
 with guarded (table_name, actions, but) as (

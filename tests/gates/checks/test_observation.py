@@ -89,3 +89,13 @@ def test_a_refused_field_is_named() -> None:
     body = b'{"code": "invalid_request", "errors": [{"field": "max", "message": "is required"}]}'
     with pytest.raises(AssertionError, match=r"observed 400 invalid_request \(max: is required\)"):
         Observer(Target(TargetKind.STAGING)).expect(Request("POST", "/events"), Answer(400, (), body, 1.0), 202)
+
+
+@pytest.mark.parametrize(("age", "is_told"), [("12", True), ("0", False), ("soon", False)])
+def test_an_answer_from_a_cache_is_told_as_such(age: str, is_told: bool) -> None:
+    """Whoever reads of a forged request that was answered learns that the service never saw it."""
+    answer = Answer(404, (("age", age),), WORDED, 1.0)
+    with pytest.raises(
+        AssertionError, match="from a cache, 12 s old" if is_told else "observed 404 not_found; allowed"
+    ):
+        Observer(Target(TargetKind.STAGING)).expect(Request("GET", RUN), answer, 401)

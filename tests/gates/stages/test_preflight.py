@@ -12,7 +12,10 @@ import pytest
 
 from gates import config
 from gates.decision.policy_file import Settings
+from gates.deployment import capabilities
 from gates.deployment.capabilities import claims
+from gates.deployment.client import HttpDoor
+from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
@@ -113,6 +116,17 @@ def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
             found, _ = looked(folder, Target(TargetKind.PRODUCTION, url))
         assert found["capability/drill-agent"].observed is claimed
         assert found["capability/two-sources"].observed is True
+
+
+@pytest.mark.parametrize(("status", "seen"), [(200, False), (503, None), (401, None)])
+def test_two_sources_are_seen_only_where_their_calls_are_answered_well(
+    monkeypatch: pytest.MonkeyPatch, status: int, seen: bool | None
+) -> None:
+    """Who admits calls and counts none is examined; who refuses them has shown nothing."""
+    monkeypatch.setattr(capabilities, "execute", lambda *_: [])
+    monkeypatch.setattr(HttpDoor, "send", lambda *_: Answer(status, (), b"{}", 1.0))
+    target = Target(TargetKind.STAGING, "http://127.0.0.1:9", hmac_secrets=("0123456789abcdef",))
+    assert capabilities._counted_at_one(target, None, str(uuid.uuid4())) is seen  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

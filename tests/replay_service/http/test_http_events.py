@@ -145,7 +145,9 @@ def test_reads_show_only_ones_own(http: httpx.Client, db: Db, company: str) -> N
 
 
 def test_every_answer_has_a_request_id(http: httpx.Client, company: str) -> None:
-    """Success, refusal, unknown path and wrong method carry an id of their own, and no server banner."""
+    """Success, refusal, unknown path and wrong method carry an id of their own, no server banner, and stay out
+    of caches.
+    """
     answers = [
         http.get("/healthz"),
         http.get("/nothing"),
@@ -157,6 +159,7 @@ def test_every_answer_has_a_request_id(http: httpx.Client, company: str) -> None
     ids = [a.headers["x-request-id"] for a in answers]
     assert len(set(ids)) == len(ids)
     assert not any("server" in a.headers for a in answers)
+    assert all(a.headers["cache-control"] == "no-store" for a in answers)
 
 
 @pytest.mark.parametrize(
