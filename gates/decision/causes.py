@@ -75,8 +75,8 @@ their cause if its effect is at least as grave as theirs. Of several checks that
 PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, "drill/", *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
-that one event takes, and one that a poison event stops by the poison; the drills that wait for its effects only see that
-they waited in vain.
+that one event takes, and one that a poison event stops by the poison; the drills that wait for its effects
+only see that they waited in vain.
 """
 
 
