@@ -12,7 +12,7 @@ planted(
     " alter table dead_letter_queue alter region drop default",
     "alter table dead_letter_queue drop region",
     "from pg_attribute where attrelid = 'public.dead_letter_queue'::regclass and attname = 'region'",
-    (f"{WRITES}/contract-rows-are-taken", "sql/manifest/columns"),
+    (f"{WRITES}/contract-rows-are-taken",),
     "A migration adds a column to the letters that must be given: what other producers write is refused.",
     decision="hold",
 )
@@ -35,7 +35,7 @@ planted(
     " for each row execute function zz_planted_order()",
     "drop trigger zz_planted_order on events; drop function zz_planted_order()",
     "from pg_trigger where tgname = 'zz_planted_order'",
-    (f"{WRITES}/contract-rows-are-taken", "sql/manifest/triggers"),
+    (f"{WRITES}/contract-rows-are-taken",),
     "A constraint that waits for the commit refuses events of most types.",
     decision="hold",
 )
@@ -61,7 +61,7 @@ planted(
     " using (inserted_at > now() - interval '1 hour')",
     "drop policy zz_planted_young on event_outbox",
     "from pg_policy where polname = 'zz_planted_young'",
-    ("sql/spot/workers-see-old-rows", "sql/manifest/policies"),
+    ("sql/spot/workers-see-old-rows",),
     "A policy hides from the worker what has waited for an hour.",
     decision="hold",
 )
