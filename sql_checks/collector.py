@@ -23,6 +23,7 @@ from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, cohort_statements, told
+from sql_checks.contract_writes import Written, write
 from sql_checks.fingerprint import KINDS, kind_query
 from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
 from sql_checks.rls_probe import Probe, probe
@@ -37,8 +38,8 @@ HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
 QUEUE = pytest.StashKey[QueueSession]()
-PROBE = pytest.StashKey[Future[Probe]]()
-RLS, COHORT, MANIFEST = "sql/rls/", "cohort/", "sql/manifest/"
+PROBE, WRITES = pytest.StashKey[Future[Probe]](), pytest.StashKey[Future[Written]]()
+RLS, WROTE, COHORT, MANIFEST = "sql/rls/", "sql/writes/", "cohort/", "sql/manifest/"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,10 +97,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not url or session.config.option.collectonly:
         return
     checks = {spec.id for item in session.items if (spec := spec_of(item))}
+    pool = ThreadPoolExecutor(1, "row-security")  # one after the other: neither waits for rows of the other
+    if any(check.startswith(WROTE) for check in checks):
+        session.config.stash[WRITES] = pool.submit(write, url)
     if any(check.startswith(RLS) for check in checks):
-        pool = ThreadPoolExecutor(1, "row-security")
         session.config.stash[PROBE] = pool.submit(probe, url)
-        pool.shutdown(wait=False)
+    pool.shutdown(wait=False)
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
     asked += [(kind_query(kind),) for kind in KINDS if f"{MANIFEST}{kind.replace('_', '-')}" in checks]

@@ -166,6 +166,8 @@ def _states(connection: psycopg.Connection[Any]) -> Iterator[str]:
         for old, new in VALUES[check["of"]].items():
             said = said.replace(f"'{old}'", f"'{new}'")
         yield f"alter table public.{check['of']} add constraint {check['name']} {said}"
+    for table, first in (("dead_letter_queue", "pending"), ("replay_runs", "started")):
+        yield f"alter table public.{table} alter status set default '{VALUES[table][first]}'"
 
 
 def _functions(connection: psycopg.Connection[Any]) -> Iterator[str]:

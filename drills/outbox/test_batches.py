@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from functools import partial
 
-from drills.workbench.checks import AGENT, DELIVERS, SQL
+import psycopg
+
+from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import PATIENCE_S, POLL_S
@@ -178,6 +181,41 @@ def _of_their_tenants(scene: Scene, owners: Mapping[str, str], table: str = "age
         scene.seen.witness = [{k: str(v) for k, v in r.items()} for r in wrong[:3]]
     assert not wrong, f"{len(wrong)} of {len(rows)} rows of {table} are of another tenant than their event"
     scene.seen.count(len(rows))
+
+
+REFUSE = """create function public.drill_no_commit() returns trigger language plpgsql as $$ begin
+if new.company_id::text = '{company}' then raise exception 'no commit' using errcode = 'check_violation'; end if;
+return null; end $$"""
+AT_COMMIT = """create constraint trigger drill_no_commit after insert on {table} deferrable initially deferred
+for each row execute function public.drill_no_commit()"""
+
+
+@drill(
+    "drill/outbox/commit-that-fails", after=(*DELIVERS, *SIGNED), covers=("K02",), where=Where.REFERENCE, phase="last"
+)
+def test_commit_that_fails(scene: Scene) -> None:
+    """An event and a replay whose COMMIT fails are answered with an error, and leave nothing; sent again they work.
+
+    A service that answers before the commit, or looks at no error of it, says yes to what is not there.
+    """
+    company = scene.company(items=1)
+    key = str(uuid.uuid4())
+    requests = (scene.event_request(company), scene.replay_request(company, max=1, idempotency_key=key))
+    try:
+        scene.rows(REFUSE.format(company=company))
+        for table in ("public.events", "public.replay_runs"):
+            scene.rows(AT_COMMIT.format(table=table))
+        answers = [scene.http.send(request) for request in requests]
+    except psycopg.errors.InsufficientPrivilege:
+        scene.seen.unmet("the login of DATABASE_URL may not make triggers")
+    finally:
+        scene.rows("drop function if exists public.drill_no_commit() cascade")
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.status >= 400, f"{request.label} is answered {answer.status}, and its COMMIT was refused"
+    left = scene.number("select count(*) from public.events where company_id = %s", company)
+    assert not left, f"an event was refused at the commit, and {left} business rows are there"
+    scene.emit(company, control=True)
+    scene.run(company, max=1, idempotency_key=key)
 
 
 # alone: a service that has lost its connections refuses whatever else is asked of it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -123,6 +124,12 @@ def _in_utf16(reply: Reply) -> Reply | None:
     return reply.having("Content-Type", f"{kind}; charset=utf-16") if "json" in kind else None
 
 
+def _accepted(reply: Reply) -> Reply:
+    said = {"event_id": str(uuid.uuid4()), "path": "outbox", "duplicate": False}
+    kept = reply.having("Content-Type", "application/json")
+    return replace(kept, status=202, body=json.dumps(said).encode()) if reply.status >= 500 else reply
+
+
 DEBUG = ("/debug", "/debug/vars", "/env", "/config", "/actuator/env", "/_debug")
 TRACE = 'Traceback (most recent call last):\n  File "/app/replay_service/replay.py", line 71, in replay'
 
@@ -143,6 +150,13 @@ proxy(
     after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply)),
     (f"{SURFACE}/foreign-pages",),
     "A page of anybody's may read answers with the credentials of whoever looks at it.",
+)
+proxy(
+    "surface/errors-of-the-commit-are-nobody's",
+    answers(lambda sent: sent.path.endswith("/events"), _accepted),
+    ("drill/outbox/commit-that-fails",),
+    "An event that the database refuses at the commit is answered as accepted.",
+    production=False,
 )
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
 proxy(

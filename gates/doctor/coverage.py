@@ -103,7 +103,7 @@ def needs_of(
     """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue says enough."""
     if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:
         return _in_text(text, contract, by_name)
-    if spec.id.startswith("sql/rls/"):  # they act as tenants of their own
+    if spec.id.startswith(("sql/rls/", "sql/writes/")):  # they act as tenants of their own
         return dict.fromkeys(_own(spec.area, by_name), True)
     if not _is_sent(spec):
         return {}

@@ -1,7 +1,7 @@
 -- id: sql/spot/defaults-as-promised
 -- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
 --   500 and 10000, letters that wait for a replay; keys and error types of 200 characters fit,
---   and times are kept to the millisecond.
+--   times are kept to the millisecond, and payloads are jsonb.
 -- cost: Whoever leaves a column out writes a row that is of another day, that no replay takes, or that is taken for another one.
 -- severity: warn
 -- reads: catalogue
@@ -20,7 +20,8 @@ with promised(kind, name) as (
          ('exact', 'public.edge_rate_limits.hits'), ('exact', 'public.dead_letter_queue.retry_after'),
          ('exact', 'public.dead_letter_queue.created_at'), ('exact', 'public.event_outbox.inserted_at'),
          ('exact', 'public.event_outbox.next_attempt_at'), ('exact', 'public.event_outbox.claimed_until'),
-         ('exact', 'public.audit_logs.created_at'), ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type')
+         ('exact', 'public.audit_logs.created_at'), ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type'),
+         ('jsonb', 'public.events.payload'), ('jsonb', 'public.event_outbox.payload'), ('jsonb', 'public.dead_letter_queue.payload')
 ), given as (
   select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, a.atttypid,
          case when t.typcategory in ('D', 'A') then a.atttypmod end as digits,
@@ -34,7 +35,7 @@ with promised(kind, name) as (
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
   -- what a trigger gives each new row takes the default's place
-  where kind in ('exact', 'key', 'error') or not exists (
+  where kind in ('exact', 'key', 'error', 'jsonb') or not exists (
     select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
     where g.tgrelid = a.attrelid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
       and f.prosrc ~* format('(?:;|\mbegin)\s+new\."?%s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%s\M', a.attname, a.attname))
@@ -42,10 +43,11 @@ with promised(kind, name) as (
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)
             when kind = 'exact' then format('%s rounds what it holds', type)
+            when kind = 'jsonb' then format('is of type %s', type)
             else format('the default is %s', expression) end as detail,
        case kind when 'now' then 'the time of the row is due' when 'due' then 'the time of the row, or an earlier one, is due'
                  when 'own' then 'each row needs one of its own' when 'tries' then 'no replay takes such a letter'
-                 when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null
+                 when 'waits' then 'no replay takes such a letter' when 'key' then null when 'error' then null when 'jsonb' then 'jsonb is due'
                  when 'exact' then 'a time of now is due now, and in its order' else kind || ' is due' end as witness
 from given
 where case when kind in ('now', 'due') then
@@ -58,6 +60,7 @@ where case when kind in ('now', 'due') then
            when kind = 'exact' then atttypid = 'date'::regtype or digits between 0 and 2
            when kind = 'key' then most < {{limit_key_length}}
            when kind = 'error' then most < 200
+           when kind = 'jsonb' then atttypid <> 'jsonb'::regtype
            else constant <> kind end;
 
 -- seen:

@@ -1,0 +1,67 @@
+"""Faults of what the tables take: rows that the contract allows and the schema refuses, and the other way round."""
+
+from __future__ import annotations
+
+from faults.trigger.planting import planted, released
+
+WRITES = "sql/writes"
+
+planted(
+    "writes/column-that-nobody-fills",
+    "alter table dead_letter_queue add region text not null default 'eu';"
+    " alter table dead_letter_queue alter region drop default",
+    "alter table dead_letter_queue drop region",
+    "from pg_attribute where attrelid = 'public.dead_letter_queue'::regclass and attname = 'region'",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "A migration adds a column to the letters that must be given: what other producers write is refused.",
+    decision="hold",
+)
+planted(
+    "writes/letters-of-no-time",
+    "alter table dead_letter_queue alter retry_after drop default, alter retry_after drop not null",
+    "update dead_letter_queue set retry_after = now() where retry_after is null;"
+    " alter table dead_letter_queue alter retry_after set default now(), alter retry_after set not null",
+    "from pg_attribute where attrelid = 'public.dead_letter_queue'::regclass and attname = 'retry_after'"
+    " and not atthasdef",
+    (f"{WRITES}/contract-rows-are-taken", "sql/manifest/columns"),
+    "A dead letter that does not say when it is due is never due: the default is gone.",
+)
+planted(
+    "writes/refused-at-the-commit",
+    "create function zz_planted_order() returns trigger language plpgsql set search_path = '' as $p$ begin"
+    " if new.event_type not like 'order.%' then raise exception 'no order' using errcode = 'check_violation'; end if;"
+    " return null; end $p$;"
+    " create constraint trigger zz_planted_order after insert on events deferrable initially deferred"
+    " for each row execute function zz_planted_order()",
+    "drop trigger zz_planted_order on events; drop function zz_planted_order()",
+    "from pg_trigger where tgname = 'zz_planted_order'",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "A constraint that waits for the commit refuses events of most types.",
+    decision="hold",
+)
+planted(
+    "writes/budget-of-the-day-alone",
+    released("replay_budgets_cap", ("IF NEW.monthly_used > NEW.monthly_limit AND", "IF false AND")),
+    released("replay_budgets_cap"),
+    "from pg_proc where proname = 'replay_budgets_cap' and prosrc like '%IF false AND%'",
+    (f"{WRITES}/budget-is-kept", "sql/manifest/functions"),
+    "The trigger on the budgets lets what is used of a month go above its limit.",
+)
+planted(
+    "writes/keys-without-case",
+    "create extension citext schema pg_catalog; alter table replay_runs alter idempotency_key type citext",
+    "alter table replay_runs alter idempotency_key type text; drop extension citext",
+    "from pg_extension where extname = 'citext'",
+    (f"{WRITES}/keys-are-told-apart", "sql/manifest/columns"),
+    "Two idempotency keys that differ in the case of a letter are one: the second replay never runs.",
+)
+planted(
+    "writes/worker-sees-the-young",
+    "create policy zz_planted_young on event_outbox as restrictive to replay_worker"
+    " using (inserted_at > now() - interval '1 hour')",
+    "drop policy zz_planted_young on event_outbox",
+    "from pg_policy where polname = 'zz_planted_young'",
+    ("sql/spot/workers-see-old-rows",),
+    "A policy hides from the worker what has waited for an hour.",
+    decision="hold",
+)

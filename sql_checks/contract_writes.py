@@ -1,0 +1,158 @@
+"""Writes rows by the contract's columns alone, looks what became of them, and rolls everything back.
+
+Constraints that wait for the commit are asked at once: what a COMMIT would refuse is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gates.contract.contract import contract
+from gates.deployment.database import connect
+from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
+from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
+from sql_checks.rls_probe import SEEDS
+
+RUN_COLUMNS = "(idempotency_key, company_id, actor, payload_hash, status, completed_at)"
+STATES = {
+    "dead_letter_queue": (
+        "status",
+        "(company_id, event_type, payload, error_type, status) values (%(id)s, 'drill.rls', '{}', 'drill', %(value)s)",
+    ),
+    "replay_runs": (
+        "status",
+        f"{RUN_COLUMNS} values (%(value)s, %(id)s, '', '', %(value)s, case when %(value)s <> 'started' then now() end)",
+    ),
+    "agent_tasks": ("status", "(company_id, agent_name, status) values (%(id)s, 'drill', %(value)s)"),
+    "audit_logs": ("action", "(action, actor, scope) values (%(value)s, 'drill', %(id)s)"),
+    "events": ("path", "(company_id, event_type, payload, path) values (%(id)s, 'drill.rls', '{}', %(value)s)"),
+}
+"""Table -> a column, and a row for each value that it may have by the contract."""
+TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
+"""Columns of the outbox, by which a row is in flight, processed or dead."""
+LEFT_OUT = {
+    "dead_letter_queue": "status = 'pending' and retry_after <= now() and retry_count < max_retries",
+    "event_outbox": "event_id is not null",
+    "replay_budgets": "daily_limit = 500 and monthly_limit = 10000",
+}
+"""Table -> what the columns hold that its seed leaves out."""
+CHANGES = {
+    "event_outbox": (
+        "claimed_until = now() + interval '30 s'",
+        "claimed_until = null, attempts = attempts + 1, next_attempt_at = now() + interval '1 hour'",
+        "claimed_until = null, processed_at = now()",
+        "claimed_until = null, dead_at = now()",
+    ),
+    "dead_letter_queue": (
+        "status = 'replaying'",
+        "status = 'resolved'",
+        "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
+    ),
+    "feature_flags": ("enabled = true, rollout_percentage = 37",),
+    "agent_controls": ("agents_paused = true, pause_reason = 'drill'", "agents_paused = false, pause_reason = null"),
+    "replay_budgets": ("daily_used = daily_limit, monthly_used = daily_limit",),
+}
+"""Table -> what service, worker or operators do to its rows; the first of them stays."""
+VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
+after as (update public.feature_flags set enabled = not enabled where company_id = %(id)s returning version)
+select from before, after where after.version <= before.version"""
+FOLDED = """select from pg_attribute a join pg_type t on t.oid = a.atttypid
+left join pg_type b on b.oid = t.typbasetype left join pg_collation c on c.oid = a.attcollation
+where a.attrelid = to_regclass('public.dead_letter_queue')
+  and a.attname = (parse_ident('public.dead_letter_queue.error_type'))[3]
+  and (not c.collisdeterministic or 'citext' in (t.typname, b.typname))"""
+KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
+"""The key of the seed, and others."""
+DUPLICATE = "23505"
+"""unique_violation"""
+RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+BUDGET = "update public.replay_budgets set {} where company_id = %(id)s"
+
+
+class Expected(StrEnum):
+    """What must come of a statement."""
+
+    TAKEN = "taken"
+    FILLED = "finds no row that was not filled in"
+    REFUSED = "refused"
+    APART = "taken beside another key"
+    UNLIKE = "finds no column that folds case"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A statement, in words, and what must come of it. stays: those that follow find its row."""
+
+    expected: Expected
+    table: str
+    what: str
+    statement: str
+    value: str = ""
+    stays: bool = False
+
+
+Written = list[tuple[Write, Attempt]]
+
+
+def write(url: str) -> Written:
+    """What came of each statement. Raise psycopg.Error where there is no database."""
+    asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
+    company = new_id("company")
+    at_once = TenantStatement("set constraints all immediate", keep=True)
+    statements = [TenantStatement(one.statement, {"id": company, "value": one.value}, keep=one.stays) for one in asked]
+    connection = connect(url, autocommit=False)
+    try:
+        _, *done = attempt(connection, [at_once, *statements])
+    finally:
+        if not connection.closed:
+            connection.rollback()
+        connection.close()
+    return list(zip(asked, done, strict=True))
+
+
+def _area(table: str) -> str:
+    return contract().relations[table].area
+
+
+def _writes() -> Iterator[Write]:
+    for table, seed in SEEDS.items():
+        yield Write(Expected.TAKEN, table, "a row of the contract's columns", seed, stays=True)
+    for table, (column, row) in STATES.items():
+        for value in contract().relations[table].values[column]:
+            yield Write(
+                Expected.TAKEN, table, f"a row with {column} {value}", f"insert into public.{table} {row}", value
+            )
+    for column, time in TIMES.items():
+        row = f"(company_id, event_type, payload, {column}) values (%(id)s, 'drill.rls', '{{}}', {time})"
+        yield Write(Expected.TAKEN, "event_outbox", f"a row with {column}", f"insert into public.event_outbox {row}")
+    for table, held in LEFT_OUT.items():
+        look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
+        yield Write(Expected.FILLED, table, held, look)
+    for table, changes in CHANGES.items():
+        for change in changes:
+            statement = f"update public.{table} set {change} where company_id = %(id)s"
+            yield Write(Expected.TAKEN, table, change, statement, stays=change is changes[0])
+    yield Write(Expected.FILLED, "feature_flags", "a greater version after a change", VERSION)
+    for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
+        yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
+    for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
+        yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
+    for key in LIKE_IT:
+        yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
+    yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+
+
+def wrong(one: Write, came: Attempt) -> str:
+    """What is wrong with it; nothing where it is right, or where it was not the schema that ended it."""
+    if one.expected in {Expected.TAKEN, Expected.APART}:
+        refused = came.state == DUPLICATE if one.expected is Expected.APART else came.raised
+        return f"{one.what} was refused: {came.error.splitlines()[0]}" if refused else ""
+    told = {
+        Expected.REFUSED: f"{one.what} was taken",
+        Expected.FILLED: f"a row has not {one.what}",
+        Expected.UNLIKE: f"{one.what} is of a type that folds case: 'Timeout' finds 'timeout'",
+    }
+    return told[one.expected] if came.rows else ""

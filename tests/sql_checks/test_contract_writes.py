@@ -1,0 +1,118 @@
+"""What the contract lets anybody write is tried: red where a schema refuses it, or takes what it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from sql_checks import test_contract_writes as checks
+from sql_checks.contract_writes import write
+from tests.postgres_fixture import PgServer
+from tests.sql_checks.conftest import outcome_of
+
+REOPENED = """create function reopened() returns trigger language plpgsql set search_path = '' as $$ begin
+if old.status = 'replaying' and new.status = 'pending' then raise exception 'no way back'; end if; return new; end $$;
+create trigger reopened before update on dead_letter_queue for each row execute function reopened()"""
+FINAL = """create function final() returns trigger language plpgsql set search_path = '' as $$ begin
+if old.status = 'resolved' and new.status <> old.status then raise exception 'final'; end if; return new; end $$;
+create trigger final before update on dead_letter_queue for each row execute function final()"""
+LOWERED = """create function lowered() returns trigger language plpgsql set search_path = '' as $$ begin
+new.idempotency_key := lower(new.idempotency_key); return new; end $$;
+create trigger lowered before insert on replay_runs for each row execute function lowered()"""
+DUE_NOW = """alter table dead_letter_queue alter retry_after drop default;
+create function due() returns trigger language plpgsql set search_path = '' as $$ begin
+new.retry_after := coalesce(new.retry_after, now()); return new; end $$;
+create trigger due before insert on dead_letter_queue for each row execute function due()"""
+TWO_TRIGGERS = """drop trigger replay_budgets_cap on replay_budgets;
+create function above() returns trigger language plpgsql set search_path = '' as $$ begin raise exception 'no'; end $$;
+create trigger day before update on replay_budgets for each row
+when (new.daily_used > new.daily_limit and new.daily_used > old.daily_used) execute function above();
+create trigger month before update on replay_budgets for each row
+when (new.monthly_used > new.monthly_limit and new.monthly_used > old.monthly_used) execute function above()"""
+AT_THE_COMMIT = """drop trigger replay_budgets_cap on replay_budgets;
+create constraint trigger cap after update on replay_budgets deferrable initially deferred
+for each row execute function replay_budgets_cap()"""
+TAKEN, BUDGET, KEYS = "contract-rows-are-taken", "budget-is-kept", "keys-are-told-apart"
+JUDGES = {
+    TAKEN: checks.test_contract_rows_are_taken,
+    BUDGET: checks.test_budget_is_kept,
+    KEYS: checks.test_keys_are_told_apart,
+}
+
+
+@pytest.fixture
+def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """A copy of the seeded database, to be broken."""
+    name = pg_server.create_database(seeded_db)
+    yield name
+    pg_server.drop_database(name)
+
+
+def failing(url: str) -> set[str]:
+    """The checks that fail; each of the others passes."""
+    came = write(url)
+    told = {name: outcome_of(lambda seen, judge=judge: judge(came, seen))[:2] for name, judge in JUDGES.items()}  # type: ignore[misc]
+    assert all(outcome != "unknown" for outcome, _ in told.values()), told
+    return {name for name, (outcome, _) in told.items() if outcome == "fail"}
+
+
+@pytest.mark.parametrize("role", [None, "replay_gate"])
+def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: str) -> None:
+    """All pass for the superuser and for the least role, and nothing stays."""
+    assert failing(pg_server.url(clone, role)) == set()
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        left = connection.execute("select count(*) from public.companies where name like 'drill-rls%'").fetchone()
+    assert left == (0,)
+
+
+@pytest.mark.parametrize(
+    ("planted", "due"),
+    [
+        (
+            "alter table agent_controls add r int not null default 0; alter table agent_controls alter r drop default",
+            TAKEN,
+        ),
+        ("alter table dead_letter_queue alter retry_after drop default", TAKEN),
+        ("alter table dead_letter_queue alter max_retries drop default, alter max_retries drop not null", TAKEN),
+        ("alter table dead_letter_queue add check (error_message is not null) not valid", TAKEN),
+        ("alter table feature_flags add check (rollout_percentage in (0, 10, 50, 100))", TAKEN),
+        ("alter table replay_budgets add check (daily_used <= daily_limit)", TAKEN),
+        ("create publication waiting for table event_outbox where (processed_at is null)", TAKEN),
+        ("alter table feature_flags disable trigger feature_flags_touch", TAKEN),
+        (REOPENED, TAKEN),
+        ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
+        ("alter table replay_runs alter idempotency_key type char(200)", KEYS),
+        ("create extension citext; alter table dead_letter_queue alter error_type type citext", KEYS),
+        (LOWERED, KEYS),
+    ],
+)
+def test_red_where_a_promise_is_not_kept(planted: str, due: str, pg_server: PgServer, clone: str) -> None:
+    """Whatever refuses a row, loses a default or folds a key, its check fails and no other."""
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        connection.execute(planted.encode())
+    assert failing(pg_server.url(clone)) == {due}
+
+
+def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
+    """Defaults by a trigger, final states, keys of a domain, more columns with defaults: no promise is broken."""
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        for planted in (
+            DUE_NOW,
+            FINAL,
+            TWO_TRIGGERS,
+            "create domain word as text check (length(value) <= 200)",
+            "alter table replay_runs alter idempotency_key type word",
+            "alter table event_outbox add region text not null default 'eu'",
+            "alter table replay_runs add check (status = 'started' or completed_at is not null)",
+        ):
+            connection.execute(planted.encode())
+    assert failing(pg_server.url(clone)) == set()
+
+
+def test_a_refusal_at_the_commit_is_one(pg_server: PgServer, clone: str) -> None:
+    """A cap that a deferred trigger keeps is kept."""
+    with psycopg.connect(pg_server.url(clone)) as connection:
+        connection.execute(AT_THE_COMMIT.encode())
+    assert failing(pg_server.url(clone)) == set()
