@@ -34,7 +34,7 @@ STATES = {
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
 LEFT_OUT = {
-    "dead_letter_queue": "status = 'pending' and retry_after <= now() and retry_count < max_retries",
+    "dead_letter_queue": "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
     "event_outbox": "event_id is not null",
     "replay_budgets": "daily_limit = 500 and monthly_limit = 10000",
 }

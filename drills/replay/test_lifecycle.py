@@ -13,8 +13,13 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
+from gates.evidence import Severity
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
+
+ALONE_S = 1.0
+"""A run that takes longer with nothing to wait for says nothing of what holds it up."""
+TOOK_S = "select extract(epoch from completed_at - requested_at)::float8 from public.replay_runs where id = %s"
 
 
 @drill("drill/lifecycle/failed-item-is-pending-again", covers=("L06", "L01"))
@@ -231,3 +236,48 @@ def test_unknown_run(scene: Scene) -> None:
         changes = ", ".join(f"{name} = %s" for name in row)
         scene.rows(f"update public.replay_runs set {changes} where id = %s", *row.values(), run)
         _shown_as(scene, run, company, row)
+
+
+@pytest.mark.waits(3)
+@drill("drill/lifecycle/runs-do-not-wait-for-each-other", covers=("K11", "E10"), severity=Severity.WARN)
+def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
+    """A run of slow items of one tenant holds up no run of another.
+
+    One customer's slow partner would stop everybody's recovery. Items of drills beside it may fill the workers once.
+    """
+    scene.claims_drill_agent()
+    for _ in range(3):
+        if not (done := _done_before_another_run(scene)):
+            break
+    assert done == 0, f"another tenant's run ended after {done} items of a slow one that began before it, three times"
+    scene.seen.count(2)
+
+
+def _done_before_another_run(scene: Scene) -> int:
+    """How many slow items of one tenant were done when a run of another, begun after theirs, ended."""
+    slow = scene.company("a", items=12, payload=as_jsonb({"drill": {"delay_ms": 2500}}))
+    other = scene.company("b", items=2)
+    first = str(scene.run(slow, max=12)["replay_run_id"])
+    second = str(scene.run(other, max=2)["replay_run_id"])
+    row = scene.ended(second, within_s=12)
+    assert row["success_count"] == 2, f"{row['success_count']} of 2 items of the other run succeeded"
+    done_before = (
+        "select count(*) from public.event_outbox o join public.replay_runs r on r.id = %s"
+        " where o.replay_run_id = %s and o.processed_at < r."
+    )
+    begun_late = scene.number(f"{done_before}requested_at", second, first)
+    scene.seen.require(not begun_late, "the second run came after items of the first were done: nothing to wait for")
+    if done := scene.number(f"{done_before}completed_at", second, first):
+        _quick_alone(scene, first)
+    scene.ended(first, within_s=15)
+    return done
+
+
+def _quick_alone(scene: Scene, slow: str) -> None:
+    """End the check as unknown unless a run that nothing can hold up ends quickly, by the database's times."""
+    scene.ended(slow, within_s=15)
+    alone = str(scene.run(scene.company("c", items=2), max=2)["replay_run_id"])
+    scene.ended(alone, within_s=12)
+    took_s = float(scene.value(TOOK_S, alone))
+    said = f"too slow to tell: a run of two items that waits for nobody took {took_s:.1f} s"
+    scene.seen.require(took_s < ALONE_S, said)

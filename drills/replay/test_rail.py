@@ -12,15 +12,11 @@ from drills.workbench.database import query
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG, POISON, altered, as_jsonb
 from gates.checks.recorder import check
-from gates.evidence import Severity
 
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
 BATCH = 50
-ALONE_S = 1.0
-"""A run that takes longer with nothing to wait for says nothing of what holds it up."""
-TOOK_S = "select extract(epoch from completed_at - requested_at)::float8 from public.replay_runs where id = %s"
 
 
 @pytest.mark.waits(1)
@@ -164,34 +160,6 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     scene.seen.count(4)
 
 
-@pytest.mark.waits(3)
-@drill("drill/lifecycle/runs-do-not-wait-for-each-other", covers=("K11", "E10"), severity=Severity.WARN)
-def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
-    """A run of slow items of one tenant holds up no run of another.
-
-    One customer's slow partner would stop everybody's recovery.
-    """
-    scene.claims_drill_agent()
-    slow = scene.company("a", items=12, payload=as_jsonb({"drill": {"delay_ms": 2500}}))
-    other = scene.company("b", items=2)
-    first = str(scene.run(slow, max=12)["replay_run_id"])
-    second = str(scene.run(other, max=2)["replay_run_id"])
-    row = scene.ended(second, within_s=12)
-    done_before = (
-        "select count(*) from public.event_outbox o join public.replay_runs r on r.id = %s"
-        " where o.replay_run_id = %s and o.processed_at < r."
-    )
-    begun_late = scene.number(f"{done_before}requested_at", second, first)
-    scene.seen.require(not begun_late, "the second run came after items of the first were done: nothing to wait for")
-    done = scene.number(f"{done_before}completed_at", second, first)
-    if done:
-        _quick_alone(scene, first)
-    assert done == 0, f"another tenant's run ended after {done} items of a slow one that began before it"
-    assert row["success_count"] == 2, f"{row['success_count']} of 2 items of the other run succeeded"
-    scene.ended(first, within_s=15)
-    scene.seen.count(2)
-
-
 @pytest.mark.waits(4)
 @drill("drill/lifecycle/stop-is-of-one-run", covers=("E10",))
 def test_stop_is_of_one_run(scene: Scene) -> None:
@@ -217,16 +185,6 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     )
     assert row["status"] == "completed", ending
     scene.seen.count(2)
-
-
-def _quick_alone(scene: Scene, slow: str) -> None:
-    """End the check as unknown unless a run that nothing can hold up ends quickly, by the database's times."""
-    scene.ended(slow, within_s=15)
-    alone = str(scene.run(scene.company("c", items=2), max=2)["replay_run_id"])
-    scene.ended(alone, within_s=12)
-    took_s = float(scene.value(TOOK_S, alone))
-    said = f"too slow to tell: a run of two items that waits for nobody took {took_s:.1f} s"
-    scene.seen.require(took_s < ALONE_S, said)
 
 
 @pytest.mark.waits(2)
