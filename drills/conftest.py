@@ -15,7 +15,7 @@ import pytest
 from drills.workbench.bench import Bench, Guard, Sources
 from drills.workbench.credentials import Minter, Signer
 from drills.workbench.database import SqlDoor, query
-from drills.workbench.journal import Journal
+from drills.workbench.journal import JOURNAL, Journal
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.turns import TOGETHER, WAITS, Crew
@@ -33,7 +33,6 @@ from gates.deployment.wire import WireDoor
 from gates.evidence import VARIABLES
 
 CANARY_PERCENT = 10
-JOURNAL = pytest.StashKey[Journal]()
 REWRITES = "rewrites"
 
 

@@ -183,3 +183,71 @@ def _outbox_rows(probe: Probe) -> int:
         probe.rows(off, company)
         probe.event(company, aggregate_key=None)
         return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
+
+
+@service(
+    "A pause does not stop a replay of named items by their error type.",
+    lambda p: _past_a_pause(p) == 200,
+    (f"{LEDGER}/refused-however-asked",),
+    names=("agents_paused",),
+)
+def named_replays_pass_a_pause(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> bool:
+        return not _is_of_ids_and_error() and await release.is_paused(conn, company_id)
+
+    return dataclasses.replace(release, is_paused=twin)
+
+
+def _past_a_pause(probe: Probe) -> int:
+    with probe.tenant() as company:
+        items = probe.letters(company, 1)
+        probe.rows(PAUSED, company)
+        return probe.replay(company, dlq_ids=items, error_type="timeout").status_code
+
+
+@service(
+    "A replay of named items by their error type costs no budget.",
+    lambda p: _charged(p) == 0,
+    (f"{LEDGER}/runs-as-answered",),
+    names=("charged",),
+)
+def named_replays_are_free(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str, items: int) -> None:
+        if not _is_of_ids_and_error():
+            await release.charge(conn, company_id, items)
+
+    return dataclasses.replace(release, charge=twin)
+
+
+def _charged(probe: Probe) -> int:
+    used = "SELECT coalesce(max(daily_used), 0) FROM replay_budgets WHERE company_id = %s"
+    with probe.tenant() as company:
+        probe.replay(company, dlq_ids=probe.letters(company, 1), error_type="timeout")
+        return int(probe.value(used, company))
+
+
+@service(
+    "A duplicate of a replay by error type is answered without its items.",
+    lambda p: _items_of_a_duplicate(p) == [],
+    (f"{LEDGER}/answers-add-up",),
+    names=("items",),
+)
+def duplicates_without_items(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, run: Run) -> Mapping[str, Any] | None:
+        stored = await release.begin_run(conn, request, run)
+        return stored and ({**stored, "items": []} if request.error_type else stored)
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _items_of_a_duplicate(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        answers = [probe.replay(company, error_type="timeout", idempotency_key="twice") for _ in range(2)]
+        return answers[1].json()["items"]

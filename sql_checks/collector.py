@@ -102,7 +102,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.stash[WRITES] = pool.submit(write, url)
     if any(check.startswith(RLS) for check in checks):
         session.config.stash[PROBE] = pool.submit(probe, url)
-    pool.shutdown(wait=False)
+    session.config.add_cleanup(pool.shutdown)  # neither outlives the session
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
     asked += [(kind_query(kind),) for kind in KINDS if f"{MANIFEST}{kind.replace('_', '-')}" in checks]

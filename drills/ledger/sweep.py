@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import cycle, product
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from drills.workbench.journal import Journal
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.ids import new_id
+from gates.deployment.requests import Answer
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
 
 ERRORS = ("ledger-a", "ledger-b")
 TWICE = 2
 
 
-def replays(scene: Scene, journal: Journal) -> None:
+@dataclass
+class Swept:
+    """What a round of replays showed. moved, used: items that it moved, and that its tenant's budget was charged for in
+    day and month; admitted: replays that should have been refused.
+    """
+
+    moved: int = 0
+    used: tuple[int, int] = (0, 0)
+    admitted: list[str] = field(default_factory=list)
+
+
+def replays(scene: Scene, journal: Journal) -> Swept:
     """Replays and dry runs of each choice of items, repeated, under a reused key, and refused; once in a process."""
-    if "replays" in journal.swept:
-        return
-    journal.swept.add("replays")
+    if isinstance(journal.swept, Swept):
+        return journal.swept
+    swept = journal.swept = Swept()
     company = scene.company("ledger")
     items = {error: scene.add_items(company, 8, error_type=error) for error in ERRORS}
     chosen: tuple[dict[str, Any], ...] = (
@@ -29,22 +42,36 @@ def replays(scene: Scene, journal: Journal) -> None:
         {"dlq_ids": [*items["ledger-b"][-1:], new_id("item")], "error_type": "ledger-b"},
         {"max": 1, "error_type": "ledger-none"},
     )
-    for choice, dry, force in product(chosen, (True, False), (False, True)):
-        _replay(scene, company, **choice, dry_run=dry, force=force)
+    first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(chosen, (True, False), (False, True))]
     for choice in chosen:
         key = new_key()
-        for changed in ({}, {}, {"force": True}):
-            _replay(scene, company, **choice, idempotency_key=key, **changed)
-    scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-    _refused(scene, company, chosen)
+        first += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
+    for fields in first:
+        answer = _replay(scene, company, fields)
+        if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
+            swept.moved += len(answer.json().get("items") or ())
+    swept.used = scene.used(company) if scene.claims("budgets") else (swept.moved, swept.moved)
+
+    def refused(code: str) -> None:
+        for choice, dry, force in product(chosen, (True, False), (False, True)):
+            fields = {**choice, "dry_run": dry, "force": force}
+            answer = _replay(scene, company, fields)
+            if answer.status < 300:
+                swept.admitted.append(f"{fields} was answered {answer.status} where {code} was due")
+
+    if scene.claims("budgets"):
+        scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+        refused("budget_exhausted")
+        scene.budget(company)
     if scene.claims("pause"):
         scene.pause(company)
-        _refused(scene, company, chosen)
+        refused("agents_paused")
         scene.pause(company, on=False)
     if scene.claims("flags"):
         scene.set_flag(company, REPLAY_FLAG, enabled=False)
-        _refused(scene, company, chosen)
+        refused("feature_disabled")
     journal.look(scene.db, [company])
+    return swept
 
 
 def events(scene: Scene, journal: Journal) -> None:
@@ -60,12 +87,7 @@ def events(scene: Scene, journal: Journal) -> None:
     journal.look(scene.db, [company])
 
 
-def _replay(scene: Scene, company: str, **fields: Any) -> None:
-    """One replay, whatever is answered: others judge that."""
+def _replay(scene: Scene, company: str, fields: Mapping[str, Any]) -> Answer:
+    """One replay, whatever is answered."""
     scene.reset_limit(company)
-    scene.http.send(scene.replay_request(company, **scene.known(**fields)))
-
-
-def _refused(scene: Scene, company: str, chosen: Sequence[dict[str, Any]]) -> None:
-    for choice, (dry, force) in zip(chosen, cycle(product((False, True), repeat=2)), strict=False):
-        _replay(scene, company, **choice, dry_run=dry, force=force)
+    return scene.http.send(scene.replay_request(company, **scene.known(**fields)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -67,6 +67,26 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     _on_record(scene, refused, wrong)
 
 
+@drill(
+    "drill/ledger/refused-however-asked",
+    after=("drill/safety-rails/force-respects-pause", "drill/safety-rails/force-respects-flags"),
+    severity=Severity.PAGE,
+    covers=("E08", "G01"),
+)
+def test_refused_however_asked(scene: Scene, journal: Journal) -> None:
+    """A spent budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for.
+
+    Who stopped everything in an incident must not find a way past it open.
+    """
+    admitted = sweep.replays(scene, journal).admitted
+    refused = [e for e in journal.entries(REPLAY) if ON_RECORD.get(e.code) == e.status]
+    scene.seen.require(refused or admitted, "nothing was refused")
+    scene.seen.control(f"{len(refused)} replays were refused")
+    scene.seen.count(len(refused))
+    scene.seen.witness = list(admitted[:MOST_TOLD])
+    assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
+
+
 @drill("drill/ledger/nothing-else-on-record", after=("drill/audit/duplicate-leaves-no-row",), covers=("I02", "D01"))
 def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
@@ -86,7 +106,7 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
 @drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
 def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
-    more outbox rows and settled items than that.
+    more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
 
     Otherwise what a caller was told and what is done are two things.
     """
@@ -96,34 +116,53 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
         row, answer = entry.row or {}, entry.answer
         if entry.is_dry:
             return "a dry run has a run" if row else ""
-        if row and not row["settled"] <= row["target_count"]:
-            return f"{row['settled']} of {row['target_count']} items are settled"
+        most, settled = row.get("target_count", 0), row.get("settled", 0)
+        if settled > most or (row.get("status") == "completed" and settled < most):
+            return f"{settled} of {most} items are settled, and it is {row['status']}"
         if row and row["outbox_rows"] > row["target_count"]:
             return f"it has {row['outbox_rows']} outbox rows for {row['target_count']} items"
         key = {"key": answer["idempotency_key"]} if "idempotency_key" in answer else {}
         return _unlike({"company": entry.company, "target_count": _count(entry), **key}, row)
 
     _judge(scene, started, wrong)
+    swept = sweep.replays(scene, journal)
+    moved, used = swept.moved, swept.used
+    assert used == (moved, moved), (
+        f"{moved} items were moved, {used[0]} charged for the day and {used[1]} for the month"
+    )
 
 
 @drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """Each replay that was answered to any drill names its tenant and key, counts its items, takes no more than it may,
-    and puts no id in two lists or an id that was not asked for. Of those of one key one alone is no duplicate.
+    and puts no id in two lists or an id that was not asked for. Of those of one key one alone is no duplicate, and the
+    others are answered as that one was.
 
     Callers act upon these members.
     """
     answered = [e for e in _replays(scene, journal) if e.status == 200]
-    firsts = Counter(_key(e) for e in answered if e.is_first and not e.is_dry)
-    _judge(scene, answered, lambda e: _inconsistent(e) or ("its key began two runs" if firsts[_key(e)] > 1 else ""))
+    firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in answered:
+        if entry.is_first and not entry.is_dry:
+            firsts[_key(entry)].append(entry)
+
+    def wrong(entry: Entry) -> str:
+        began = firsts[_key(entry)]
+        if len(began) > 1:
+            return "its key began two runs"
+        if began and entry.answer.get("duplicate") and entry.answer | {"duplicate": False} != began[0].answer:
+            return _unlike(began[0].answer | {"duplicate": True}, entry.answer)
+        return _inconsistent(entry)
+
+    _judge(scene, answered, wrong)
 
 
 @drill(
     "drill/ledger/events-as-sent", after=("drill/outbox/event-as-sent",), severity=Severity.PAGE, covers=("K01", "K03")
 )
 def test_events_as_sent(scene: Scene, journal: Journal) -> None:
-    """Each event that was accepted from any drill has its row as it was sent; by the direct path it has its effect and
-    no outbox row, and none has two effects.
+    """Each event that was accepted from any drill has its row as it was sent, by the outbox an outbox row, by the
+    direct path none; what is done has one effect, and nothing has two.
 
     An event that was accepted and is not there, or another one, is lost.
     """
@@ -133,12 +172,12 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
     def wrong(entry: Entry) -> str:
         row, asked = entry.row or {}, entry.asked
         told = {name: asked.get(name) for name in ("event_type", "aggregate_key", "payload")}
-        direct = entry.answer.get("path") == "direct"
-        if row and direct and (row["outbox_rows"], row["effects"]) != (0, 1):
-            return f"the direct path left {row['outbox_rows']} outbox rows and {row['effects']} effects"
-        if row and row["effects"] > 1:
-            return f"it has {row['effects']} effects"
-        return _unlike({"company": entry.company, "path": entry.answer.get("path"), **told}, row)
+        path, rows, effects = entry.answer.get("path"), row.get("outbox_rows"), row.get("effects", 0)
+        if row and (path == "direct") != (rows == 0):
+            return f"it took the path {path}, and has {rows} outbox rows"
+        if row and (effects > 1 or (not effects and (path == "direct" or row["processed"]))):
+            return f"it took the path {path}, is {'done' if row['processed'] else 'not done'} and has {effects} effects"
+        return _unlike({"company": entry.company, "path": path, **told}, row)
 
     _judge(scene, accepted, wrong)
 

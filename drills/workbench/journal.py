@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import pytest
+
 from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.scene import LISTS
@@ -81,7 +83,8 @@ class Journal:
         self._noted: list[Entry] = []
         self.check = ""
         """Whose exchanges are noted; empty for a check that changes by hand what the service wrote."""
-        self.swept: set[str] = set()
+        self.swept: object = None
+        """What a round of the ledger's own showed, once there was one."""
 
     def note(self, request: Request, answer: Answer) -> None:
         """An exchange of the check that is at work."""
@@ -112,6 +115,11 @@ class Journal:
                 os.write(self._file.fileno(), line)
         self._noted = []
 
+    def forget(self) -> None:
+        """Begin anew, as for another deployment."""
+        self._file.truncate(0)
+        self._noted, self.swept = [], None
+
     def end(self) -> None:
         """Give the file back."""
         self._file.close()
@@ -122,3 +130,7 @@ class Journal:
         found = [*(Entry(**json.loads(line)) for line in lines), *self._noted]
         times = Counter(e.request_id for e in found)
         return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
+
+
+JOURNAL = pytest.StashKey[Journal]()
+"""Where a session keeps its own."""

@@ -103,12 +103,13 @@ def needs_of(
     """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue says enough."""
     if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:
         return _in_text(text, contract, by_name)
+    own = [n for area in (spec.area, *spec.also) for n in _own(area, by_name)]
     if spec.id.startswith(("sql/rls/", "sql/writes/")):  # they act as tenants of their own
-        return dict.fromkeys(_own(spec.area, by_name), True)
+        return dict.fromkeys(own, True)
     if not _is_sent(spec):
         return {}
     over_http = () if spec.area in HTTP_ALONE else tuple(n for n in NEEDED_OVER_HTTP if n in by_name)
-    return dict.fromkeys((*over_http, *(n for area in (spec.area, *spec.also) for n in _own(area, by_name))), True)
+    return dict.fromkeys((*over_http, *own), True)
 
 
 def _in_text(text: str, contract: Contract, by_name: Mapping[str, ComparedObject]) -> dict[str, bool]:

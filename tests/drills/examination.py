@@ -18,6 +18,7 @@ import pytest
 from _pytest.config import _prepareconfig
 
 from drills.residue.conftest import FOUND
+from drills.workbench.journal import JOURNAL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import CLAIMS, PROGRESS, RESULT, spec_of
 from gates.config import process_environment
@@ -93,6 +94,7 @@ class Kept:
         for key in seen_before:
             if key in config.stash:
                 del config.stash[key]
+        config.stash[JOURNAL].forget()
         with environment(variables):
             learn(process_environment())
             told(process_environment())

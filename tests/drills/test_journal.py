@@ -1,0 +1,72 @@
+"""The journal of the drills: what it keeps of exchanges, and of whose."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+
+import pytest
+
+from drills.workbench.credentials import REPLAY
+from drills.workbench.journal import EVENTS, MOST_BYTES, Journal
+from gates.deployment.requests import Answer, Request
+
+COMPANY = "00000000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """A journal in which a check is at work."""
+    made = Journal()
+    made.check = "drill/of/nothing"
+    yield made
+    made.end()
+
+
+def _note(journal: Journal, request_id: str, path: str = REPLAY, **asked: object) -> None:
+    body = json.dumps({"company_id": COMPANY.upper(), **asked}).encode()
+    answer = json.dumps({"status": "started", "duplicate": False, "items": [], "more": 1}).encode()
+    journal.note(Request("POST", path, body=body), Answer(200, (("x-request-id", request_id),), answer, 1.0))
+
+
+def test_what_it_keeps(journal: Journal) -> None:
+    """An entry has the check, what was asked, and of the answer the members that the contract names."""
+    _note(journal, "one", dry_run=True)
+    journal.close()
+    (entry,) = journal.entries(REPLAY)
+    assert (entry.check, entry.company, entry.request_id) == ("drill/of/nothing", COMPANY, "one")
+    assert entry.is_first
+    assert entry.is_dry
+    assert entry.answer == {"status": "started", "duplicate": False, "items": []}
+    assert entry.row is None
+
+
+def test_of_every_process(journal: Journal) -> None:
+    """What a forked process noted is there, beside what is not written down yet."""
+
+    def work() -> None:
+        _note(journal, "forked")
+        journal.close()
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    _note(journal, "own")
+    assert {e.request_id for e in journal.entries(REPLAY)} == {"forked", "own"}
+
+
+def test_what_it_leaves_out(journal: Journal) -> None:
+    """Left out are other paths and methods, an id that two answers have, one that is none, a body of many bytes, and
+    what a check noted that changes rows by hand.
+    """
+    _note(journal, "event", EVENTS)
+    for request_id in ("twice", "twice", ""):
+        _note(journal, request_id)
+    _note(journal, "long", payload="x" * MOST_BYTES)
+    journal.note(Request("GET", REPLAY), Answer(200, (("x-request-id", "read"),), b"{}", 1.0))
+    journal.check = ""
+    _note(journal, "by hand")
+    journal.close()
+    assert not journal.entries(REPLAY)
+    assert [e.request_id for e in journal.entries(EVENTS)] == ["event"]
