@@ -126,10 +126,8 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
 
     _judge(scene, started, wrong)
     swept = sweep.replays(scene, journal)
-    moved, used = swept.moved, swept.used
-    assert used == (moved, moved), (
-        f"{moved} items were moved, {used[0]} charged for the day and {used[1]} for the month"
-    )
+    day, month = swept.used
+    assert day == month == swept.moved, f"{swept.moved} items were moved, {day} charged for the day, {month} the month"
 
 
 @drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))

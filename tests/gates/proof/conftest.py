@@ -21,8 +21,8 @@ def faults() -> dict[str, Fault]:
     return {f.id: decided(f, catalogue.load()) for f in list_faults(os.environ)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployment() -> Iterator[Bench]:
-    """Healthy before and after each test."""
+    """Healthy before and after each test. Not the session's: tests of other modules end every program of the proof."""
     with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
         yield made
