@@ -29,10 +29,8 @@ class Swept:
 
 
 def replays(scene: Scene, journal: Journal) -> Swept:
-    """Replays and dry runs of each choice of items, repeated, under a reused key, and refused; once in a process."""
-    if isinstance(journal.swept, Swept):
-        return journal.swept
-    swept = journal.swept = Swept()
+    """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
+    swept = Swept()
     company = scene.company("ledger")
     items = {error: scene.add_items(company, 8, error_type=error) for error in ERRORS}
     chosen: tuple[dict[str, Any], ...] = (

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from drills.ledger import sweep
+import pytest
+
+from drills.ledger.sweep import Swept, events
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import REPLAY
@@ -30,6 +32,7 @@ MOST_TOLD = 3
 Rows = dict[str, list[dict[str, Any]]]
 
 
+@pytest.mark.usefixtures("swept")
 @drill("drill/ledger/replays-on-record", after=("drill/audit/start-of-a-run",), covers=("I01",))
 def test_replays_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has one dlq_replay_started row, under its tenant, with the request id and the
@@ -37,20 +40,22 @@ def test_replays_on_record(scene: Scene, journal: Journal) -> None:
 
     A replay that is missing in the trail is one that nobody answers for.
     """
-    started = [e for e in _replays(scene, journal) if e.is_first and not e.is_dry]
+    started = [e for e in journal.entries(REPLAY) if e.is_first and not e.is_dry]
     _on_record(scene, started, lambda rows, e: _one(rows, STARTED, e))
 
 
+@pytest.mark.usefixtures("swept")
 @drill("drill/ledger/dry-runs-on-record", after=("drill/audit/dry-run",), covers=("I01",))
 def test_dry_runs_on_record(scene: Scene, journal: Journal) -> None:
     """Each dry run of any drill has one audit row, dlq_replay_dry_run, with the request id of its answer, and no other.
 
     Who looked at what before a replay is part of its story.
     """
-    dry = [e for e in _replays(scene, journal) if e.is_first and e.is_dry]
+    dry = [e for e in journal.entries(REPLAY) if e.is_first and e.is_dry]
     _on_record(scene, dry, lambda rows, e: _one(rows, DRY_RUN, e) or _only(rows, DRY_RUN))
 
 
+@pytest.mark.usefixtures("swept")
 @drill("drill/ledger/refusals-on-record", after=("drill/audit/refusal-agents-paused",), covers=("I02",))
 def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay of any drill that a flag, a pause, the budget or a reused key refused has one dlq_replay_refused row
@@ -58,7 +63,7 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
 
     The alerts count these rows.
     """
-    refused = [e for e in _replays(scene, journal) if ON_RECORD.get(e.code) == e.status]
+    refused = [e for e in journal.entries(REPLAY) if ON_RECORD.get(e.code) == e.status]
 
     def wrong(rows: Sequence[dict[str, Any]], entry: Entry) -> str:
         told = [r for r in rows if r["action"] == REFUSED and says(r, entry.code)]
@@ -73,12 +78,12 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     severity=Severity.PAGE,
     covers=("E08", "G01"),
 )
-def test_refused_however_asked(scene: Scene, journal: Journal) -> None:
+def test_refused_however_asked(scene: Scene, journal: Journal, swept: Swept) -> None:
     """A spent budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for.
 
     Who stopped everything in an incident must not find a way past it open.
     """
-    admitted = sweep.replays(scene, journal).admitted
+    admitted = swept.admitted
     refused = [e for e in journal.entries(REPLAY) if ON_RECORD.get(e.code) == e.status]
     scene.seen.require(refused or admitted, "nothing was refused")
     scene.seen.control(f"{len(refused)} replays were refused")
@@ -87,6 +92,7 @@ def test_refused_however_asked(scene: Scene, journal: Journal) -> None:
     assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
 
 
+@pytest.mark.usefixtures("swept")
 @drill("drill/ledger/nothing-else-on-record", after=("drill/audit/duplicate-leaves-no-row",), covers=("I02", "D01"))
 def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
@@ -94,7 +100,7 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
 
     Otherwise the trail tells of replays that never were.
     """
-    asked = _replays(scene, journal)
+    asked = journal.entries(REPLAY)
     silent = [e for e in asked if e.status in UNHEARD or e.answer.get("duplicate") is True]
     refused = [e for e in asked if e.status in {403, 409, 422, 429}]
     unheard = {id(e) for e in silent}
@@ -104,32 +110,32 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
 
 
 @drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
-def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
+def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
     more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
 
     Otherwise what a caller was told and what is done are two things.
     """
-    started = [e for e in _replays(scene, journal) if e.is_first and e.row is not None]
+    started = [e for e in journal.entries(REPLAY) if e.is_first and e.row is not None]
 
     def wrong(entry: Entry) -> str:
         row, answer = entry.row or {}, entry.answer
         if entry.is_dry:
             return "a dry run has a run" if row else ""
-        most, settled = row.get("target_count", 0), row.get("settled", 0)
-        if settled > most or (row.get("status") == "completed" and settled < most):
-            return f"{settled} of {most} items are settled, and it is {row['status']}"
-        if row and row["outbox_rows"] > row["target_count"]:
-            return f"it has {row['outbox_rows']} outbox rows for {row['target_count']} items"
         key = {"key": answer["idempotency_key"]} if "idempotency_key" in answer else {}
-        return _unlike({"company": entry.company, "target_count": _count(entry), **key}, row)
+        if unlike := _unlike({"company": entry.company, "target_count": _count(entry), **key}, row):
+            return unlike
+        most, settled, rows = row["target_count"], row["settled"], row["outbox_rows"]
+        if settled > most or (row["status"] == "completed" and settled < most):
+            return f"{settled} of {most} items are settled, and it is {row['status']}"
+        return f"it has {rows} outbox rows for {most} items" if rows > most else ""
 
     _judge(scene, started, wrong)
-    swept = sweep.replays(scene, journal)
     day, month = swept.used
     assert day == month == swept.moved, f"{swept.moved} items were moved, {day} charged for the day, {month} the month"
 
 
+@pytest.mark.usefixtures("swept")
 @drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """Each replay that was answered to any drill names its tenant and key, counts its items, takes no more than it may,
@@ -138,7 +144,7 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
 
     Callers act upon these members.
     """
-    answered = [e for e in _replays(scene, journal) if e.status == 200]
+    answered = [e for e in journal.entries(REPLAY) if e.status == 200]
     firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in answered:
         if entry.is_first and not entry.is_dry:
@@ -164,7 +170,7 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
 
     An event that was accepted and is not there, or another one, is lost.
     """
-    sweep.events(scene, journal)
+    events(scene, journal)
     accepted = [e for e in journal.entries(EVENTS) if e.is_first and e.row is not None]
 
     def wrong(entry: Entry) -> str:
@@ -178,12 +184,6 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
         return _unlike({"company": entry.company, "path": path, **told}, row)
 
     _judge(scene, accepted, wrong)
-
-
-def _replays(scene: Scene, journal: Journal) -> list[Entry]:
-    """All replays of the session, with those of a round of their own."""
-    sweep.replays(scene, journal)
-    return journal.entries(REPLAY)
 
 
 def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dict[str, Any]], Entry], str]) -> None:

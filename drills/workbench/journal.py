@@ -83,8 +83,6 @@ class Journal:
         self._noted: list[Entry] = []
         self.check = ""
         """Whose exchanges are noted; empty for a check that changes by hand what the service wrote."""
-        self.swept: object = None
-        """What a round of the ledger's own showed, once there was one."""
 
     def note(self, request: Request, answer: Answer) -> None:
         """An exchange of the check that is at work."""
@@ -118,7 +116,7 @@ class Journal:
     def forget(self) -> None:
         """Begin anew, as for another deployment."""
         self._file.truncate(0)
-        self._noted, self.swept = [], None
+        self._noted = []
 
     def end(self) -> None:
         """Give the file back."""

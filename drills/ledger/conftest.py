@@ -1,0 +1,23 @@
+"""The round of replays that the checks of the ledger share."""
+
+from __future__ import annotations
+
+import pytest
+
+from drills.ledger.sweep import Swept, replays
+from drills.workbench.journal import Journal
+from drills.workbench.scene import Scene
+
+
+@pytest.fixture(scope="session")
+def rounds() -> list[Swept]:
+    """The round of this process, once there was one."""
+    return []
+
+
+@pytest.fixture
+def swept(scene: Scene, journal: Journal, rounds: list[Swept]) -> Swept:
+    """What a round of replays showed: the first check that asks makes it."""
+    if not rounds:
+        rounds.append(replays(scene, journal))
+    return rounds[0]
