@@ -369,8 +369,8 @@ for _name, _breaks, _make, _checks in (
         "The scheme is not looked at: `Basic` and a bare token do, too.",
         rereads(
             lambda _w, sent: (
-                sent.having("Authorization", f"Bearer {given.split(' ')[-1]}")
-                if (given := sent.header("Authorization"))
+                sent.having("Authorization", f"Bearer {given[0].split(' ')[-1]}")
+                if len(given := sent.all("Authorization")) == 1
                 else sent
             )
         ),
