@@ -101,6 +101,9 @@ def pg_server(account: Account) -> Iterator[PgServer]:
         postgres.create()
         postgres.start()
         with psycopg.connect(postgres.server.url("postgres"), autocommit=True) as superuser:
+            # who alters a table that is being analysed waits for that, and that for the row of pg_statistic: a deadlock
+            superuser.execute("ALTER SYSTEM SET autovacuum_naptime = '1d'")
+            superuser.execute("SELECT pg_reload_conf()")
             server = PgServer(postgres, superuser)
             _make_template(server)
             yield server
