@@ -20,11 +20,14 @@ TWICE = 2
 @dataclass
 class Swept:
     """What a round of replays showed. moved, used: items that it moved, and that its tenant's budget was charged for in
-    day and month; admitted: replays that should have been refused.
+    day and month; refused: replays that were refused as was due; admitted: those that were not refused; odd: those that
+    were answered otherwise, which shows neither.
     """
 
     moved: int = 0
     used: tuple[int, int] = (0, 0)
+    refused: int = 0
+    odd: list[str] = field(default_factory=list)
     admitted: list[str] = field(default_factory=list)
 
 
@@ -54,8 +57,11 @@ def replays(scene: Scene, journal: Journal) -> Swept:
         for choice, dry, force in product(chosen, (True, False), (False, True)):
             fields = {**choice, "dry_run": dry, "force": force}
             answer = _replay(scene, company, fields)
-            if answer.status < 300:
-                swept.admitted.append(f"{fields} was answered {answer.status} where {code} was due")
+            if answer.code == code:
+                swept.refused += 1
+            else:
+                said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
+                (swept.admitted if answer.status < 300 else swept.odd).append(f"{said} where {code} was due")
 
     if scene.claims("budgets"):
         scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)

@@ -78,18 +78,18 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     severity=Severity.PAGE,
     covers=("E08", "G01"),
 )
-def test_refused_however_asked(scene: Scene, journal: Journal, swept: Swept) -> None:
+def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
     """A spent budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for.
 
     Who stopped everything in an incident must not find a way past it open.
     """
     admitted = swept.admitted
-    refused = [e for e in journal.entries(REPLAY) if ON_RECORD.get(e.code) == e.status]
-    scene.seen.require(refused or admitted, "nothing was refused")
-    scene.seen.control(f"{len(refused)} replays were refused")
-    scene.seen.count(len(refused))
     scene.seen.witness = list(admitted[:MOST_TOLD])
     assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
+    scene.seen.require(not swept.odd, f"{len(swept.odd)} replays were neither: {swept.odd[:1]}")
+    scene.seen.require(swept.refused, "the deployment claims no budget, no pause and no flag: nothing was refused")
+    scene.seen.control(f"{swept.refused} replays were refused")
+    scene.seen.count(swept.refused)
 
 
 @pytest.mark.usefixtures("swept")
@@ -131,6 +131,7 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
         return f"it has {rows} outbox rows for {most} items" if rows > most else ""
 
     _judge(scene, started, wrong)
+    scene.seen.require(swept.moved, "the ledger's own replays moved no item: nothing shows what is charged")
     day, month = swept.used
     assert day == month == swept.moved, f"{swept.moved} items were moved, {day} charged for the day, {month} the month"
 

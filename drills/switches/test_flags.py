@@ -153,6 +153,8 @@ def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
     scene.seen.require(slow.done(), "an event whose agent is slow has no answer")
     found = scene.number(OF_TYPE, company, SLOW)
     assert found <= 1, f"one event whose agent is slow is {found} events: something sends a POST again"
+    lost = not found and not slow.exception() and slow.result().status == 202
+    assert not lost, "an event whose agent is slow was accepted and is not there"
     scene.seen.count(2)
 
 
