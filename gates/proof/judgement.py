@@ -73,7 +73,7 @@ class FaultFacts:
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One fault's line of the matrix. killers: declared checks that failed and name the thing; failed: all that did;
-    short: its declared checks alone were asked, and not the whole gate.
+    first: the check that the verdict names first; short: its declared checks alone were asked, and not the whole gate.
     """
 
     fault: Fault
@@ -84,6 +84,7 @@ class Cell:
     decision: str = ""
     seconds: float = 0.0
     short: bool = False
+    first: str = ""
 
     @property
     def as_declared(self) -> bool:
@@ -113,6 +114,7 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
         tuple(f.check for f in failed),
         verdict.decision.value if verdict else "",
         facts.seconds,
+        first=next((f.check for f in verdict.deciding), "") if verdict else "",
     )
 
 

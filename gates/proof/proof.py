@@ -75,6 +75,16 @@ class Proof:
         return tuple(short for short, whole in self.compared if short.as_declared and not whole.as_declared)
 
     @property
+    def by_the_gate(self) -> tuple[Cell, ...]:
+        """Those that the whole gate was shown."""
+        return tuple(c for c in self.faults if not c.short)
+
+    @property
+    def named_late(self) -> tuple[Cell, ...]:
+        """Those that the whole gate killed, and named something else first."""
+        return tuple(c for c in self.by_the_gate if c.status is Status.KILLED and c.first not in c.killers)
+
+    @property
     def idle(self) -> tuple[str, ...]:
         """Checks that killed no fault, of those that this target runs."""
         killers = {check for c in self.cells for check in c.killers if c.status is Status.KILLED}
@@ -154,7 +164,8 @@ class Proof:
             "killed": self.killed,
             "not_killed": [c.fault.id for c in self.faults if c.status is not Status.KILLED],
             "cells": {k: v for k, v in sorted(Counter(c.status.value for c in self.faults).items())},  # noqa: C416
-            "by_the_whole_gate": sum(not c.short for c in self.faults),
+            "by_the_whole_gate": len(self.by_the_gate),
+            "named_late": {c.fault.id: c.first for c in self.named_late},
             "by_both_ways": len(self.compared),
             "ways_differ": [c.fault.id for c in self.differing],
             "trials": {suite.value: self._suite(suite) for suite in ProofPart if self.of(suite)},

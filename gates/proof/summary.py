@@ -30,10 +30,14 @@ def of_faults(proof: Proof) -> list[str]:
         said.append(
             f"{proof.killed} of {len(proof.faults)} faults killed; {per:.0f} s a fault, {proof.seconds:.0f} s in all"
         )
-        if short := sum(c.short for c in proof.faults):
+        whole = len(proof.by_the_gate)
+        if short := len(proof.faults) - whole:
             left_out = "no preflight, no decision over all checks"
-            whole = len(proof.faults) - short
             said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate")
+        late = ", ".join(f"{c.fault.id} ({c.first})" for c in proof.named_late)
+        said += [f"something else was named first: {late}" if late else "what kills is what is named first"] * bool(
+            whole
+        )
         if proof.compared:
             both = f"{len(proof.compared)} were shown both ways, {len(proof.differing)} killed by the short way alone"
             said.append(f"{both}: {names(proof.differing)}" if proof.differing else both)

@@ -42,9 +42,10 @@ RLS = Fault(
 CHECKS = ("drill/a", "drill/b", "drill/idle", "sql/rls")
 SURVIVED = Cell(NOOP, Status.SURVIVED, "the gate promoted", decision="promote", seconds=30)
 KILLED = Cell(
-    KEY, Status.KILLED, "drill/a: two effects", ("drill/a", "drill/b"), ("drill/a", "drill/b"), "rollback", 31
-)
-SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill/c"), "rollback", 29)
+    KEY, Status.KILLED, "drill/a: two effects", ("drill/a", "drill/b"), ("drill/a", "drill/b"), "rollback", 31,
+    first="drill/b",
+)  # fmt: skip
+SINGLE = Cell(RLS, Status.KILLED, "sql/rls: x", ("sql/rls",), ("sql/rls", "drill/c"), "rollback", 29, first="drill/c")
 GOOD = Trial(ProofPart.HEALTHY, "plain", "as it is", ("promote", "hold"), "promote", ok=True, reason="all passed")
 PROOF = Proof(
     "2025-01-13T12:00:00.000+00:00", "2025-01-13T13:00:00.000+00:00", "sha256:1", "staging", "0.1.0",
@@ -92,6 +93,8 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
+    assert "something else was named first: rls/off (drill/c)" in summary.lines(PROOF)
+    assert "what kills is what is named first" in summary.lines(with_cells(SURVIVED, KILLED))
     assert PROOF.bound == "under 100 %"
     assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"

@@ -71,6 +71,16 @@ def test_each_set_of_facts_comes_to_its_cell(facts: FaultFacts, status: Status) 
     assert cell.reason
 
 
+def test_a_kill_may_be_named_late() -> None:
+    """What the verdict names first is noted: another check that stands before the killer is what a reader acts upon."""
+    killer, other = CAUGHT.verdict.findings[0], finding("drill/audit/chain", "a gap")  # type: ignore[union-attr]
+    cells = [
+        judge(FAULT, dataclasses.replace(GOOD, run=run(Decision.ROLLBACK, *found)))
+        for found in ((killer, other), (other, killer))
+    ]
+    assert [(c.status, c.first) for c in cells] == [(Status.KILLED, killer.check), (Status.KILLED, other.check)]
+
+
 @pytest.mark.parametrize("run_of_it", [CAUGHT, WEAKER, COLLATERAL, BLIND])
 def test_a_noop_that_does_not_survive_is_not_as_declared(run_of_it: GateRun) -> None:
     """Where nothing is wrong, anything but a promotion is wrong."""
