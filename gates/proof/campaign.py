@@ -30,6 +30,8 @@ from gates.stack.errors import StackError
 CLEAN_ATTEMPTS = 2
 """A clean run that holds for want of evidence may be made once more: a busy machine is no baseline. One that rolled
 back, or saw a failure, is not repeated."""
+MOST_NAME = 120
+"""Characters of the name of a fault's folder: that of several is long."""
 
 
 class _ReleaseBefore(Tap):
@@ -148,8 +150,9 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """What a campaign needs. open_bench: a fresh deployment for a gate of that kind; every: faults between two clean
-    runs; lanes: deployments side by side; policy: options that name the policy; done: called with each cell, examined
-    with what is known before; over: whether no further fault is to be begun; clean: the folder of clean runs.
+    runs; lanes: deployments side by side; policy: options that name the policy; judged: the cells of a fault; done:
+    called with each cell, examined with what is known before; over: whether no further fault is to be begun; clean: the
+    folder of clean runs.
     """
 
     open_bench: OpenBench
@@ -159,6 +162,7 @@ class Campaign:
     every: int = 1
     lanes: int = 1
     policy: tuple[str, ...] = ()
+    judged: Callable[[Fault, FaultFacts], list[Cell]] = lambda fault, facts: [judge(fault, facts)]
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
     examined: Callable[[Fault, FaultFacts], None] = lambda _fault, _facts: None
@@ -214,7 +218,7 @@ class Campaign:
 
     def _close(self, waiting: list[tuple[Fault, FaultFacts]], after: GateRun) -> list[Cell]:
         """Judge what waited for this clean run."""
-        cells = [judge(fault, dataclasses.replace(facts, after=after)) for fault, facts in waiting]
+        cells = [c for fault, facts in waiting for c in self.judged(fault, dataclasses.replace(facts, after=after))]
         waiting.clear()
         for cell in cells:
             self.done(cell)
@@ -243,7 +247,7 @@ class Campaign:
         return way.gate(bench, self.out / self.clean, self.policy)
 
     def _examine(self, bench: Bench, fault: Fault, way: RunScope, before: GateRun | None) -> FaultFacts:
-        out = self.out / "faults" / fault.id.replace("/", ".")
+        out = self.out / "faults" / fault.id.replace("/", ".")[:MOST_NAME]
         if error := undeclared(fault, self.catalogue):
             return FaultFacts(before=before, error=error)
         return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))

@@ -25,7 +25,7 @@ class Kind(enum.StrEnum):
     PROCESS = "process"
     PROXY = "proxy"
     TRIGGER = "trigger"
-    PAIR = "pair"
+    SEVERAL = "several"
     NONE = "none"
 
 
@@ -36,8 +36,8 @@ EVENTS = ("stop-worker", "kill-worker")
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names`, where there are any, must
-    be in the finding. `decision` is what the gate must decide (None: see `decided`; of a pair: anything but promote).
-    `env` is set for the deployment; `members` are the two faults of a pair.
+    be in the finding. `decision` is what the gate must decide (None: see `decided`; of several: anything but promote).
+    `env` is set for the deployment; `members` are those of several that are in at once.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Fault:
 
     @property
     def each(self) -> tuple[Fault, ...]:
-        """The faults of a pair; of any other fault, itself."""
+        """The members; of a fault without any, itself."""
         return self.members or (self,)
 
     @property
@@ -67,6 +67,19 @@ class Fault:
     def declares(self, check: str) -> bool:
         """Whether this check is one of those that must catch the fault."""
         return matches(check, _patterns(self.checks))
+
+
+def together(*members: Fault) -> Fault:
+    """Faults that are in at once, as one: seen by the checks of each, named by the names of each."""
+    return Fault(
+        " + ".join(one.id for one in members),
+        " ".join(one.breaks for one in members),
+        Kind.SEVERAL,
+        None,
+        checks=tuple(check for one in members for check in one.checks),
+        names=tuple(name for one in members for name in one.names) if all(one.names for one in members) else (),
+        members=members,
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -73,7 +73,8 @@ class FaultFacts:
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One fault's line of the matrix. killers: declared checks that failed and name the thing; failed: all that did;
-    first: the check that the verdict names first; short: its declared checks alone were asked, and not the whole gate.
+    first: the check that the verdict names first; short: its declared checks alone were asked, and not the whole gate;
+    beside: so many other faults were in at once.
     """
 
     fault: Fault
@@ -85,6 +86,7 @@ class Cell:
     seconds: float = 0.0
     short: bool = False
     first: str = ""
+    beside: int = 0
 
     @property
     def as_declared(self) -> bool:

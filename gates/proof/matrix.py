@@ -76,10 +76,11 @@ class Matrix:
         one in `share` of all, drawn by the seed, and with them the no-ops.
         """
         drawn = {f.id for f in draw(self.faults, len(self.faults) // share, seed)}
-        due = [f for f in self.left if not f.is_noop and (f.id in drawn or self._is_odd(f))]
-        return [f for f in self.left if f.is_noop and (due or self._is_odd(f))] + due
+        due = [f for f in self.left if not f.is_noop and (f.id in drawn or self.is_odd(f))]
+        return [f for f in self.left if f.is_noop and (due or self.is_odd(f))] + due
 
-    def _is_odd(self, fault: Fault) -> bool:
+    def is_odd(self, fault: Fault) -> bool:
+        """Whether the short way did not see it killed."""
         short = self._found.get((fault.id, True))
         return short is None or not short.as_declared
 

@@ -1,19 +1,26 @@
-"""Two faults at once: each could hide the other. The deployment must not be promoted, and one of the two be named."""
+"""Faults at once. Of a pair each could hide the other: the deployment must not be promoted, and one of them be named.
+Of several that the whole gate is shown at once each must be seen, or it is shown alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.campaign import scope_of
-from gates.proof.fault import Fault, Kind
-from gates.proof.judgement import Cell
+from gates.proof.campaign import RunScope, scope_of
+from gates.proof.fault import Fault, Kind, together
+from gates.proof.judgement import Cell, FaultFacts, judge
 from gates.proof.short import is_loaded, is_short
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial
+from gates.verdict import Decision
 
 PAIRS = 200
+AT_ONCE = 6
+"""So many faults at most the whole gate is shown in one run."""
+GRAVITY = (Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK)
 DRAWS = 3
 """So often at most pairs are drawn: for those that cannot be in together, the next ones of the same draw."""
 
@@ -35,11 +42,11 @@ def pairs(
     scopes = {f.id: scope_of(f, own[f.id], wanted) for f in able}
     areas = {f.id: {s.id.split("/")[1] for s in own[f.id]} for f in able}
     alike = ((a, b) for a, b in combinations(able, 2) if scopes[a.id] == scopes[b.id])
-    fit = [(a, b) for a, b in alike if _fit(a, b) and _name(a, b) not in without]
+    fit = [(a, b) for a, b in alike if _fit(a, b) and not (without and together(a, b).id in without)]
     ordered = sorted(fit, key=lambda p: hashlib.sha256(f"{seed} {p[0].id} {p[1].id}".encode()).digest())
     near = [p for p in ordered if areas[p[0].id] & areas[p[1].id]][: count // 2]
     far = [p for p in ordered if not areas[p[0].id] & areas[p[1].id]][: count - len(near)]
-    return [pair(*both) for both in (*near, *far)]
+    return [together(*both) for both in (*near, *far)]
 
 
 def _fit(first: Fault, second: Fault) -> bool:
@@ -47,21 +54,30 @@ def _fit(first: Fault, second: Fault) -> bool:
     return not first.kind is second.kind is Kind.PROXY
 
 
-def _name(first: Fault, second: Fault) -> str:
-    return f"{first.id} + {second.id}"
+def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Fault]:
+    """The faults, several as one: what the same run sees, of areas that differ where that can be, one proxy at most.
+    What ends or stops a program, or slows the load, is not among them: it hides all others.
+    """
+    ways: dict[RunScope, list[Fault]] = {}
+    for one in sorted(faults, key=lambda f: (f.kind is not Kind.PROXY, f.checks)):
+        if one.kind is not Kind.PROCESS and not is_loaded(one, catalogue):
+            ways.setdefault(scope_of(one, catalogue, wanted), []).append(one)
+    made = []
+    for alike in ways.values():
+        proxies = sum(f.kind is Kind.PROXY for f in alike)
+        runs = max(proxies, -(-len(alike) // AT_ONCE))
+        made += [together(*alike[n::runs]) for n in range(runs)]
+    return made
 
 
-def pair(first: Fault, second: Fault) -> Fault:
-    """Both faults as one: seen by the checks of either, named by the names of either."""
-    return Fault(
-        _name(first, second),
-        f"{first.breaks} {second.breaks}",
-        Kind.PAIR,
-        None,
-        checks=(*first.checks, *second.checks),
-        names=(*first.names, *second.names) if first.names and second.names else (),
-        members=(first, second),
-    )
+def each(several: Fault, facts: FaultFacts) -> list[Cell]:
+    """The cells of faults that were in at once. The decision that is due is the gravest of theirs."""
+    due = max((f.decision for f in several.each if f.decision), key=GRAVITY.index, default=None)
+    cells = (judge(replace(one, decision=due), facts) for one in several.each)
+    return [
+        replace(cell, fault=one, first="", beside=len(several.each) - 1)
+        for cell, one in zip(cells, several.each, strict=True)
+    ]
 
 
 def as_trial(cell: Cell) -> Trial:

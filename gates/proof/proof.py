@@ -81,8 +81,9 @@ class Proof:
 
     @property
     def named_late(self) -> tuple[Cell, ...]:
-        """Those that the whole gate killed, and named something else first."""
-        return tuple(c for c in self.by_the_gate if c.status is Status.KILLED and c.first not in c.killers)
+        """Those that the whole gate killed alone, and named something else first."""
+        alone = (c for c in self.by_the_gate if c.status is Status.KILLED and not c.beside)
+        return tuple(c for c in alone if c.first not in c.killers)
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -165,6 +166,7 @@ class Proof:
             "not_killed": [c.fault.id for c in self.faults if c.status is not Status.KILLED],
             "cells": {k: v for k, v in sorted(Counter(c.status.value for c in self.faults).items())},  # noqa: C416
             "by_the_whole_gate": len(self.by_the_gate),
+            "several_at_once": sum(bool(c.beside) for c in self.by_the_gate),
             "named_late": {c.fault.id: c.first for c in self.named_late},
             "by_both_ways": len(self.compared),
             "ways_differ": [c.fault.id for c in self.differing],

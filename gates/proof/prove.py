@@ -28,7 +28,7 @@ from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.equivalents import equivalents
 from gates.proof.page import page
-from gates.proof.pairs import DRAWS, as_trial
+from gates.proof.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.proof import Proof
 from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
 from gates.proof.short import ShortWay, is_loaded
@@ -102,7 +102,26 @@ class Prover:
                 due = [f for f in due if f not in plain]
             dataclasses.replace(way, lanes=max(1, request.lanes // LANES_A_LOAD)).run(due)
         if not request.short and not self._is_over():
-            self._campaign().run(matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left)
+            self._show_the_gate(matrix)
+
+    def _show_the_gate(self, matrix: Matrix) -> None:
+        """The whole gate's word. What the short way saw killed is shown several at once; if not seen, alone."""
+        request, campaign = self._request, self._campaign()
+        due = matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left
+        if request.quick:
+            seen = set[str]()
+
+            def done(cell: Cell) -> None:
+                if cell.as_declared:
+                    seen.add(cell.fault.id)
+                    self._cell_done(cell)
+
+            sure = [f for f in due if not f.is_noop and not matrix.is_odd(f)]
+            dataclasses.replace(campaign, judged=each, done=done).run(
+                at_once(sure, request.policy.catalogue, request.kind)
+            )
+            due = [f for f in due if f.id not in seen]
+        campaign.run(due)
 
     @property
     def _few_lanes(self) -> int:

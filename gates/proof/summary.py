@@ -33,11 +33,13 @@ def of_faults(proof: Proof) -> list[str]:
         whole = len(proof.by_the_gate)
         if short := len(proof.faults) - whole:
             left_out = "no preflight, no decision over all checks"
-            said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate")
-        late = ", ".join(f"{c.fault.id} ({c.first})" for c in proof.named_late)
-        said += [f"something else was named first: {late}" if late else "what kills is what is named first"] * bool(
-            whole
-        )
+            beside = sum(bool(c.beside) for c in proof.by_the_gate)
+            at_once = f", {beside} of them several at once" if beside else ""
+            said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate{at_once}")
+        if alone := sum(not c.beside for c in proof.by_the_gate):
+            late = ", ".join(f"{c.fault.id} ({c.first})" for c in proof.named_late)
+            named = f"something else was named first: {late}" if late else "what kills is what is named first"
+            said.append(f"of {alone} that the whole gate saw alone: {named}")
         if proof.compared:
             both = f"{len(proof.compared)} were shown both ways, {len(proof.differing)} killed by the short way alone"
             said.append(f"{both}: {names(proof.differing)}" if proof.differing else both)

@@ -15,14 +15,15 @@ from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 from gates.proof import last, programs, summary
 from gates.proof.bench import Bench
-from gates.proof.campaign import examined
-from gates.proof.fault import Fault, Kind
+from gates.proof.campaign import examined, scope_of
+from gates.proof.fault import Fault, Kind, together
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
-from gates.proof.pairs import as_trial, pair, pairs
+from gates.proof.pairs import AT_ONCE, as_trial, at_once, each, pairs
 from gates.proof.proof import EXIT_NOT_PROVED
 from gates.proof.prove import Prover
 from gates.proof.request import ProofRequest
+from gates.proof.short import is_loaded
 from gates.proof.trial import ProofPart
 from gates.verdict import Decision, Effect, Finding, Verdict
 
@@ -51,7 +52,7 @@ def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, 
 )
 def test_both_faults_of_a_pair_are_in(names: tuple[str, str], deployment: Bench, faults: dict[str, Fault]) -> None:
     """Each by its own witness; and both are out again. The second is built on the first."""
-    both = pair(*(faults[n] for n in names))
+    both = together(*(faults[n] for n in names))
     deployment.put_in(both)
     assert [deployment.witness(one) for one in both.members] == [True, True]
     deployment.take_out(both)
@@ -78,7 +79,7 @@ def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *
     green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
     run = GateRun(Verdict(decision, "why", findings=findings))
     facts = FaultFacts(green, False, True, run, True, False, green)
-    cell = judge(pair(one, two), facts)
+    cell = judge(together(one, two), facts)
     assert as_trial(cell).ok is ok
     assert as_trial(cell).harmful is (decision is Decision.PROMOTE)
     assert (cell.status is Status.KILLED) is ok
@@ -94,9 +95,41 @@ def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(f
     assert [p in before for p in after] == [n not in {19, 39} for n in range(40)]
 
 
+def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, Fault]) -> None:
+    """All that the same run sees and nothing that hides all others, each once; one proxy is enough."""
+    every, specs = tuple(faults.values())[::5], catalogue.load()
+    made = at_once(every, specs, TargetKind.STAGING)
+    left = {f.id for f in every} - {one.id for several in made for one in several.each}
+    assert sum(len(s.each) for s in made) == len(every) - len(left)
+    assert all(f.kind is Kind.PROCESS or is_loaded(f, specs) for f in every if f.id in left)
+    assert max(len(s.each) for s in made) <= AT_ONCE
+    assert len(made) < len(every) / 3
+    for several in made:
+        assert sum(f.kind is Kind.PROXY for f in several.each) <= 1
+        assert len({scope_of(f, specs, TargetKind.STAGING) for f in several.each}) == 1
+
+
+def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
+    """By its own checks and names; the decision that is due is the gravest one. Who is not seen has none yet."""
+    made = [
+        Fault(n, "x", Kind.SQL, due, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
+        for n, due in (("a", Decision.HOLD), ("b", Decision.ROLLBACK), ("c", Decision.HOLD))
+    ]
+    findings = tuple(Finding(f"drill/{n}/x", "fail", "page", Effect.ROLLBACK, f"the name of {n}") for n in "ab")
+    green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
+    run = GateRun(Verdict(Decision.ROLLBACK, "why", findings=findings))
+    cells = each(together(*made), FaultFacts(green, False, True, run, True, False, green))
+    assert [c.fault for c in cells] == made
+    assert [c.status for c in cells] == [Status.KILLED, Status.KILLED, Status.KILLED_COLLATERAL]
+    assert {(c.beside, c.first) for c in cells} == {(2, "")}
+    held = dataclasses.replace(run, verdict=Verdict(Decision.HOLD, "why", findings=findings))
+    weak = each(together(*made), FaultFacts(green, False, True, held, True, False, green))
+    assert not any(c.as_declared for c in weak), "a rollback is due"
+
+
 def test_what_the_database_does_not_take_was_not_in(deployment: Bench, faults: dict[str, Fault]) -> None:
     """The plant of one stands in the way of the other's: nobody knows what the gate would have said."""
-    both = pair(faults["data/key-lost-on-the-way"], faults["data/sequence-left-behind"])
+    both = together(faults["data/key-lost-on-the-way"], faults["data/sequence-left-behind"])
     green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
     deployment.renew()
     facts = examined(deployment, both, green, lambda: pytest.fail("it was looked at"))

@@ -93,8 +93,12 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
-    assert "something else was named first: rls/off (drill/c)" in summary.lines(PROOF)
-    assert "what kills is what is named first" in summary.lines(with_cells(SURVIVED, KILLED))
+    assert "of 2 that the whole gate saw alone: something else was named first: rls/off (drill/c)" in summary.lines(
+        PROOF
+    )
+    assert "of 1 that the whole gate saw alone: what kills is what is named first" in summary.lines(
+        with_cells(SURVIVED, KILLED)
+    )
     assert PROOF.bound == "under 100 %"
     assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
