@@ -74,7 +74,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True)
 def own_names() -> Iterator[None]:
-    """What a test made of the process's names of a deployment is forgotten after it: a policy file may bring some."""
+    """What a test made of the process's names of a deployment is forgotten after it: by `use`, or by a policy file."""
     use(Names())
     yield
     use(Names())

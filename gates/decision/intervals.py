@@ -198,14 +198,6 @@ def mean_bounds_of(
     return found if all(map(math.isfinite, found)) else (-math.inf, math.inf)
 
 
-def percentile_minimum(percent: float, confidence: float, *, upper: bool) -> int:
-    """The fewest samples for which a bound on that side exists: 59 for p95 at 95 %, 299 for p99."""
-    p = percent / 100.0 if upper else 1.0 - percent / 100.0
-    if not 0.0 < p < 1.0:
-        return 1
-    return math.ceil(math.log(1.0 - confidence) / math.log(p) - 1e-9)
-
-
 def rate_minimum(limit: float, confidence: float, *, upper: bool) -> int:
     """The fewest samples with which a perfect rate is inside the limit: 149 for `rate<0.02` at 95 %."""
     share = limit if upper else 1.0 - limit

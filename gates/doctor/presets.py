@@ -50,13 +50,10 @@ def _known() -> Mapping[str, Mapping[str, Any]]:
     return data
 
 
-def presets_of(schema: Schema) -> list[FoundPreset]:
-    """Every preset that fits, in each schema that holds its tables, and under each name that people gave them."""
-    return [one for one in libraries_of(schema) if one.is_judged]
-
-
 def libraries_of(schema: Schema) -> list[FoundPreset]:
-    """The presets that fit, and the libraries that the gate knows and has no preset of."""
+    """Every preset that fits, in each schema that holds its tables, and under each name that people gave them; and the
+    libraries that the gate knows and has no preset of (`is_judged` is false).
+    """
     by_schema: dict[str, list[SchemaTable]] = {}
     for table in schema.tables:
         by_schema.setdefault(table.schema, []).append(table)

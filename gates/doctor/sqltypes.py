@@ -41,8 +41,6 @@ LOOSE: dict[tuple[str, str], float] = {
     ("xid8", "text"): 0.3,
     ("timestamptz[]", "jsonb"): 0.4,
 }
-IDS = frozenset({"uuid", "bigint", "text"})
-"""What `names: ids:` may say."""
 
 
 def bare(kind: str) -> str:

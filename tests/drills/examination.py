@@ -82,7 +82,7 @@ class Kept:
             config.hook.pytest_sessionstart(session=self._session)
             config.hook.pytest_collection(session=self._session)
         config.option.collectonly = False
-        self.items = list(self._session.items)
+        self.items = [(item, spec_of(item)) for item in self._session.items]
 
     def run(
         self, variables: Mapping[str, str], evidence: Path, checks: Sequence[str], deep: bool, ends: Collection[Outcome]
@@ -99,7 +99,8 @@ class Kept:
             learn(process_environment())
             told(process_environment())
             Scene.trip_s = 0.0
-            session.items = list(self.items)
+            wanted = {*matching(checks)}
+            session.items = [item for item, spec in self.items if spec and spec.id in wanted]
             config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
             config.hook.pytest_collection_finish(session=session)
             ended: list[CheckSpec | None] = []
@@ -120,7 +121,7 @@ kept = cache(Kept)
 @cache
 def places() -> Mapping[str, Path]:
     """The file of each drill check."""
-    return {spec.id: item.path for item in kept().items if (spec := spec_of(item))}
+    return {spec.id: item.path for item, spec in kept().items if spec}
 
 
 def matching(patterns: Sequence[str]) -> list[str]:

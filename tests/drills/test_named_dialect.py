@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from faults.proxy.server import proxy
-from gates.contract.names import Names
 from gates.deployment.dialect.current import NAMES as VARIABLE
-from gates.deployment.dialect.current import use
 from gates.evidence import Outcome
 from tests.drills.dialect import KEY, NAMES, Dialect
 from tests.drills.examination import examine, matching
@@ -24,12 +19,6 @@ NOT_OF_WORDS = {"drill/idempotency/v2-resend-is-duplicate"}
 """The key of a signed request begins with its MAC, and the proxy signs anew."""
 FOR_DEEP = {"drill/identity/not-ready-without-database", "drill/identity/not-ready-without-worker"}
 """They come with --deep alone."""
-
-
-@pytest.fixture(autouse=True)
-def _names_put_away() -> Iterator[None]:
-    yield
-    use(Names())
 
 
 def test_another_dialect_is_as_green(variables: dict[str, str], tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.gates.gate_process import gate
 from tests.small_target import serving
 from tests.sources import ROOT
-from tests.waiting import command_line
+from tests.waiting import command_line, until
 
 SECRET = "planted-secret-0123456789"
 COMPANY = "00000000-0000-4000-8000-000000000004"
@@ -236,10 +235,7 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         process = subprocess.Popen(
             words, cwd=ROOT, env=clean, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "logs").exists():
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        until(lambda: (tmp_path / "logs").exists() or process.poll() is not None, timeout_s=60, what="the run")
         left = tmp_path / "logs" / "left.txt"
         left.write_text(f"an answer: {SECRET}", encoding="utf-8")
         for number in numbers:
@@ -250,10 +246,8 @@ def test_an_interrupted_run_leaves_a_hold(tmp_path: Path, numbers: tuple[int, ..
         assert not out
         assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
         assert left.read_text(encoding="utf-8") == "an answer: $TRANSBOT_HMAC_SECRET"
-        while str(tmp_path) in "".join(
-            command_lines()
-        ):  # what was just being started dies with its parent, a moment later
-            assert time.monotonic() < deadline
+        # what was just being started dies with its parent, a moment later
+        until(lambda: str(tmp_path) not in "".join(command_lines()), timeout_s=60, what="its end")
 
 
 def command_lines() -> list[str]:

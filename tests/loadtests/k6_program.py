@@ -74,10 +74,6 @@ def random_value(rng: random.Random, kind: MetricType) -> float:
     )
 
 
-def _pick(rng: random.Random, values: list[float]) -> float:
-    return rng.choice(values)
-
-
 def random_tags(rng: random.Random) -> dict[str, str]:
     tags = {"a": rng.choice(["1", "2"]), "b": rng.choice(["x", "y"])}
     return {k: v for k, v in tags.items() if rng.random() < 0.8}

@@ -22,6 +22,7 @@ from loadtests.engine import database
 from loadtests.plan import LoadPlan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT
+from tests.waiting import until
 
 RUN, PAST, FUTURE = "00c0ffee", 1_000_000_000, 9_999_999_999
 
@@ -109,13 +110,11 @@ def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
         )
         environ = {**ENVIRON, "DATABASE_URL": migrated_url}
         gate = subprocess.Popen([sys.executable, "-c", starter], cwd=ROOT, env=environ)
-        listing, deadline = tmp_path / "out" / "companies.txt", time.monotonic() + 30
-        while not names_left(db) or not listing.exists():
-            assert time.monotonic() < deadline
+        listing = tmp_path / "out" / "companies.txt"
+        until(lambda: names_left(db) and listing.exists(), timeout_s=30, what="the load's companies")
         os.kill(gate.pid, signal.SIGKILL)
         gate.wait()
-        while names_left(db):
-            assert time.monotonic() < deadline + 30
+        until(lambda: not names_left(db), timeout_s=60, what="their removal")
     assert len(listing.read_text(encoding="utf-8").split()) == 60
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import psycopg
@@ -31,15 +31,13 @@ RULES = {rule.name: rule for rule in read_all_rules()}
 class PlantedSession(SqlSession):
     """A session whose snapshot is the transaction that a test has open, with what it planted."""
 
-    planted: Connection | None = None
+    planted: Connection = field(kw_only=True)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        assert self.planted is not None
         yield self.planted
 
     def ask(self, *statements: str) -> Answers:
-        assert self.planted is not None
         return [self.planted.execute(statement.encode()) for statement in statements]
 
 

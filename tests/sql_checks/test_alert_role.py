@@ -18,7 +18,6 @@ BEGUN = (
 @pytest.mark.parametrize(("role", "blind"), [("replay_gate", False), ("stranger", True)])
 def test_an_emptied_table_is_no_blindness(role: str, blind: bool, planted: PlantedSession) -> None:
     """Statistics that still count deleted rows accuse nobody whom a policy shows every row, and others they do."""
-    assert planted.planted is not None
     for statement in (*BEGUN, "delete from public.agent_tasks", f"set local role {role}"):
         planted.planted.execute(statement.encode())
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples
@@ -37,7 +36,6 @@ PARTED = (
 
 def test_a_partitioned_table_has_the_rows_of_its_partitions(planted: PlantedSession) -> None:
     """A login that row security hides them from is told so, though the parent's own statistics say nothing."""
-    assert planted.planted is not None
     for statement in (*PARTED, *BEGUN[:-1], "set local role stranger"):
         planted.planted.execute(statement.encode())
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples

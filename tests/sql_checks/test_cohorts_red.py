@@ -45,7 +45,6 @@ def judged(
     session: PlantedSession, sql: str = "", limits: CohortLimits | None = None, *, bake_minutes: int = 60
 ) -> Judged:
     """Check -> its outcome, its message, and what it saw, after these statements."""
-    assert session.planted is not None
     if sql:
         session.planted.execute("set local search_path = public, pg_catalog")
         script(session.planted, sql)

@@ -51,7 +51,6 @@ def said(variants: Sequence[tuple[str, str]], planted: PlantedSession) -> dict[s
 @pytest.mark.parametrize(("name", "statement"), ALONE, ids=[name for name, _ in ALONE])
 def test_nobody_is_paged(name: str, statement: str, planted: PlantedSession) -> None:
     """No spot check rolls a healthy deployment back, and none holds it for what is `beside it`."""
-    assert planted.planted is not None
     plant(planted.planted, statement)
     assert said([(name, statement)], planted) == {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -58,15 +57,13 @@ def _names(shape: str) -> Names:
 
 
 @pytest.fixture(params=SHAPES)
-def limited(request: pytest.FixtureRequest, planted: PlantedSession) -> Iterator[PlantedSession]:
-    """The planted session with such a limit; the names are put away at the end."""
-    assert planted.planted is not None
+def limited(request: pytest.FixtureRequest, planted: PlantedSession) -> PlantedSession:
+    """The planted session with such a limit."""
     planted.planted.execute("set local search_path = public, pg_catalog")
     script(planted.planted, SHAPES[request.param][0] + SECURED)
     planted.planted.execute("set local search_path = pg_catalog, pg_temp")
     use(_names(request.param))
-    yield planted
-    use(Names())
+    return planted
 
 
 @pytest.mark.parametrize("name", SPOTS_OF_LIMITS)
@@ -89,7 +86,6 @@ RED = {
 @pytest.mark.parametrize("name", RED)
 def test_red(name: str, limited: PlantedSession) -> None:
     """What is wrong of it is seen, and told of the tenant and the address."""
-    assert limited.planted is not None
     execute(limited.planted, RED[name])
     outcome, said, *_ = outcome_of(lambda seen: judge_spot(SPOTS[name], limited, seen))
     assert outcome == "fail"

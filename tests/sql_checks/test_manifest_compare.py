@@ -68,7 +68,6 @@ def test_a_difference_is_as_bad_as_what_it_weakens(
     """A weakening is a page; an addition of its own, or less than promised to the gate, at most a warn."""
     shipped = load_manifest(None)
     assert shipped is not None
-    assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
     script(planted.planted, statement)
     planted.planted.execute("set local search_path = pg_catalog, pg_temp")

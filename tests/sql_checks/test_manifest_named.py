@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment.database import session
 from gates.deployment.dialect.current import use
 from gates.evidence import Severity
@@ -19,7 +17,7 @@ GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}
 
 
 @pytest.fixture
-def url(migrated_url: str) -> Iterator[str]:
+def url(migrated_url: str) -> str:
     """A renamed database with a table that is split by day; its names are in use."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         renamed.rename(connection, roles=False)
@@ -27,8 +25,7 @@ def url(migrated_url: str) -> Iterator[str]:
         connection.execute("create index on ops.measurements (day)")
         connection.execute("create table app.replays (id int)")  # as one of ops is called
     use(names_of(GIVEN))
-    yield migrated_url
-    use(Names())
+    return migrated_url
 
 
 def schema(url: str) -> Manifest:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment.database import script
 from gates.deployment.dialect.current import use
 from gates.deployment.dialect.statement import Translator
@@ -34,15 +33,7 @@ alter table public.feature_flags drop constraint feature_flags_pkey, add primary
 FLEET = {"tables": {"feature_flags": {"absent": ["company_id"]}, "feature_flags_status": {"absent": True}}}
 
 
-@pytest.fixture
-def shaped(planted: PlantedSession) -> Iterator[PlantedSession]:
-    """The planted session; the names in use are put away at the end."""
-    yield planted
-    use(Names())
-
-
 def judged(session: PlantedSession, name: str, names: dict[str, Any], change: str = "") -> tuple[str, str]:
-    assert session.planted is not None
     session.planted.execute("set local search_path = public, pg_catalog")
     if change:
         script(session.planted, change)
@@ -52,49 +43,48 @@ def judged(session: PlantedSession, name: str, names: dict[str, Any], change: st
 
 
 @pytest.mark.parametrize("name", ["rls-enabled", "rls-forced", "unique-keys"])
-def test_flags_for_everybody_have_no_tenants_to_keep_apart(name: str, shaped: PlantedSession) -> None:
+def test_flags_for_everybody_have_no_tenants_to_keep_apart(name: str, planted: PlantedSession) -> None:
     """A table without a column of the tenant needs no row-level security; a primary key has no NULLs to tell apart."""
-    assert judged(shaped, name, FLEET, FLEET_FLAGS) == ("pass", "")
+    assert judged(planted, name, FLEET, FLEET_FLAGS) == ("pass", "")
 
 
-def test_a_table_of_tenants_that_is_open_still_fails(shaped: PlantedSession) -> None:
+def test_a_table_of_tenants_that_is_open_still_fails(planted: PlantedSession) -> None:
     """The twin: the tenant's column is there, whatever the mapping says of it."""
     for number, table in enumerate(("events", "feature_flags"), 1):
         change = f"alter table public.{table} disable row level security"
-        outcome, message = judged(shaped, "rls-enabled", FLEET, change)
+        outcome, message = judged(planted, "rls-enabled", FLEET, change)
         assert outcome == "fail"
         assert f"{number} violation" in message
 
 
-def test_only_flags_of_claimed_areas_are_asked(shaped: PlantedSession) -> None:
+def test_only_flags_of_claimed_areas_are_asked(planted: PlantedSession) -> None:
     """Who claims no budgets has no flag of theirs; who does is judged by it."""
     off = """delete from public.feature_flags where key = 'dlq.replay.budget_control' or company_id is not null;
       update public.feature_flags set rollout_percentage = 100 where rollout_percentage > 0;
       create or replace function public.is_feature_enabled({}) returns boolean language sql stable as
       $$ select coalesce((select enabled and rollout_percentage = 100 from public.feature_flags f where f.key = $1),
                          false) $$"""
-    assert shaped.planted is not None
-    asked = shaped.planted.execute("select pg_get_function_arguments('public.is_feature_enabled'::regproc) as a")
+    asked = planted.planted.execute("select pg_get_function_arguments('public.is_feature_enabled'::regproc) as a")
     row = asked.fetchone()
     off = off.format(row["a"] if row else "")
     mapped = {"tables": {"events": {"absent": ["path"]}}}
-    assert judged(shaped, "flags-decided-by-formula", {**mapped, "unclaimed": ["budgets"]}, off) == ("pass", "")
-    assert judged(shaped, "flags-decided-by-formula", mapped)[0] == "fail"
+    assert judged(planted, "flags-decided-by-formula", {**mapped, "unclaimed": ["budgets"]}, off) == ("pass", "")
+    assert judged(planted, "flags-decided-by-formula", mapped)[0] == "fail"
 
 
 FLEET_POLICY = "create policy fleet on public.feature_flags for {} to authenticated using (company_id is null)"
 
 
 @pytest.mark.parametrize(("command", "outcome"), [("select", "pass"), ("update", "fail"), ("all", "fail")])
-def test_rows_of_the_fleet_may_be_read_and_not_written(command: str, outcome: str, shaped: PlantedSession) -> None:
+def test_rows_of_the_fleet_may_be_read_and_not_written(command: str, outcome: str, planted: PlantedSession) -> None:
     """A flag without a tenant is everybody's by the contract."""
-    assert judged(shaped, "policies-not-always-true", {}, FLEET_POLICY.format(command))[0] == outcome
+    assert judged(planted, "policies-not-always-true", {}, FLEET_POLICY.format(command))[0] == outcome
 
 
-def test_a_policy_on_events_without_a_tenant_is_a_leak(shaped: PlantedSession) -> None:
+def test_a_policy_on_events_without_a_tenant_is_a_leak(planted: PlantedSession) -> None:
     """The twin: an event is always somebody's."""
     change = FLEET_POLICY.format("select").replace("feature_flags", "events")
-    assert judged(shaped, "policies-not-always-true", {}, change)[0] == "fail"
+    assert judged(planted, "policies-not-always-true", {}, change)[0] == "fail"
 
 
 def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seeded_db: str) -> None:
@@ -125,42 +115,39 @@ def test_the_gates_own_login_is_no_drift() -> None:
     assert [d.name for d in compare("grants", {}, {"t to authenticated": "SELECT"}, "authenticated")]
 
 
-def test_a_value_of_an_enum_is_no_type_of_an_id(shaped: PlantedSession) -> None:
+def test_a_value_of_an_enum_is_no_type_of_an_id(planted: PlantedSession) -> None:
     """The message names what maps it."""
-    assert shaped.planted is not None
-    shaped.planted.execute("create type pg_temp.state as enum ('open')")
+    planted.planted.execute("create type pg_temp.state as enum ('open')")
     with pytest.raises(psycopg.Error) as raised:
-        shaped.planted.execute("select 'replaying'::pg_temp.state")
+        planted.planted.execute("select 'replaying'::pg_temp.state")
     assert "{values: {COLUMN:" in in_words(raised.value)
 
 
 @pytest.mark.parametrize(("lag", "outcome"), [("0.6 seconds", "pass"), ("2 seconds", "unknown")])
-def test_a_first_hour_has_nothing_before_it(shaped: PlantedSession, lag: str, outcome: str) -> None:
+def test_a_first_hour_has_nothing_before_it(planted: PlantedSession, lag: str, outcome: str) -> None:
     """Deliveries that are fast by any measure are no degradation; of slower ones it takes others to tell."""
-    assert shaped.planted is not None
-    shaped.planted.execute("delete from public.event_outbox where processed_at <= now() - interval '10 minutes'")
+    planted.planted.execute("delete from public.event_outbox where processed_at <= now() - interval '10 minutes'")
     late = "update public.event_outbox set inserted_at = processed_at - %s::interval where processed_at is not null"
-    shaped.planted.execute(late, [lag])
-    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], shaped, seen))[0] == outcome
+    planted.planted.execute(late, [lag])
+    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], planted, seen))[0] == outcome
 
 
-def test_times_without_a_zone_are_of_the_sessions(shaped: PlantedSession) -> None:
+def test_times_without_a_zone_are_of_the_sessions(planted: PlantedSession) -> None:
     """A queue whose times bear no zone, in a database of UTC, is judged like any other."""
-    assert shaped.planted is not None
-    shaped.planted.execute("set local search_path = public, pg_catalog")
+    planted.planted.execute("set local search_path = public, pg_catalog")
     brin = "event_outbox_processed_idx, event_outbox_inserted_idx"  # of the type that was
-    script(shaped.planted, f"drop index {brin}, event_outbox_lag_idx")
+    script(planted.planted, f"drop index {brin}, event_outbox_lag_idx")
     script(
-        shaped.planted, "alter table event_outbox alter inserted_at type timestamp, alter processed_at type timestamp"
+        planted.planted, "alter table event_outbox alter inserted_at type timestamp, alter processed_at type timestamp"
     )
-    shaped.planted.execute("set local search_path = pg_catalog, pg_temp")
-    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], shaped, seen))[:2] == ("pass", "")
+    planted.planted.execute("set local search_path = pg_catalog, pg_temp")
+    assert outcome_of(lambda seen: judge_rule(RULES["performance-degradation"], planted, seen))[:2] == ("pass", "")
 
 
 @pytest.mark.parametrize(("counted", "outcome"), [("deleted_at is null", "pass"), ("status <> 'stopped'", "fail")])
 @pytest.mark.parametrize("name", ["replay-runs-unique", "idempotency-constraints"])
 def test_runs_that_are_deleted_softly_may_share_a_key(
-    name: str, counted: str, outcome: str, shaped: PlantedSession
+    name: str, counted: str, outcome: str, planted: PlantedSession
 ) -> None:
     """The unique key of the runs may leave out those that do not count, and no others."""
     change = f"""
@@ -169,4 +156,4 @@ def test_runs_that_are_deleted_softly_may_share_a_key(
     create unique index k on public.replay_runs (company_id, idempotency_key) where {counted};
     """
     names = {"tables": {"replay_runs": {"rows": "deleted_at is null"}}}
-    assert judged(shaped, name, names, change)[0] == outcome
+    assert judged(planted, name, names, change)[0] == outcome

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment.database import session
 from gates.deployment.dialect.current import use
 from gates.deployment.tenants import Tenants
@@ -28,7 +28,6 @@ def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
             by_members(connection)
         use(names_of({"members": MEMBERS}))
         yield name
-        use(Names())
 
 
 OF_MEMBERS = sorted(hole for hole, (_, failing) in HOLES.items() if failing != {"garbage"})

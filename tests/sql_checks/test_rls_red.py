@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from gates.checks.observation import Observer
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment import database
 from gates.deployment.dialect.current import use
 from sql_checks import rls_probe
@@ -70,10 +70,7 @@ def test_strangers_who_have_no_role_by_gate_yaml(opened: str, due: str, pg_serve
         connection.execute("revoke all on all tables in schema public from anon, public")
         connection.execute(opened.encode())
     use(names_of({"roles": {"anon": None}}))
-    try:
-        assert verdicts(probe(pg_server.url(clone)))["anon"] == due
-    finally:
-        use(Names())
+    assert verdicts(probe(pg_server.url(clone)))["anon"] == due
 
 
 def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment.database import connect
 from gates.deployment.dialect.current import use
 from sql_checks.rls_attempts import TenantStatement, attempt
@@ -26,7 +26,6 @@ def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
     """A copy of the seeded database, to be broken and renamed."""
     with pg_server.database(seeded_db) as name:
         yield name
-        use(Names())
 
 
 def looked_at_under_other_names(url: str) -> dict[str, str]:

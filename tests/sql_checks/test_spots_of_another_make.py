@@ -68,7 +68,6 @@ alter table public.agent_tasks add unique (company_id, event_id)
 )
 def test_green_on_another_make(name: str, statements: str, planted: PlantedSession) -> None:
     """What the contract leaves open is no violation."""
-    assert planted.planted is not None
     planted.planted.execute("set local search_path = public, pg_catalog")
     script(planted.planted, statements)
     planted.planted.execute("set local search_path = pg_catalog, pg_temp")

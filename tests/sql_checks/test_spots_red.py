@@ -34,7 +34,6 @@ def test_green_on_the_reference(planted: PlantedSession) -> None:
 def test_red_on_a_violation(name: str, index: int, planted: PlantedSession) -> None:
     """A spot check fails on a planted violation, and says where it is; reports say what it costs."""
     statement = VIOLATIONS[name][index]
-    assert planted.planted is not None
     try:
         planted.planted.execute("set local search_path = public, pg_catalog")
         script(planted.planted, statement.replace("COMPANY", COMPANY))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import psycopg
-import pytest
 
 from gates.contract.names import Names, names_of
 from gates.deployment.database import execute, script
@@ -23,43 +22,33 @@ from tests.sql_checks.test_spots_red import SPOTS, VIOLATIONS
 NAMES = names_of(renamed.names())
 
 
-@pytest.fixture
-def foreign(planted: PlantedSession) -> Iterator[PlantedSession]:
-    """The planted session; whoever renames it uses the names, which are put away at the end."""
-    yield planted
-    use(Names())
-
-
 def renamed_from(planted: PlantedSession) -> None:
-    assert planted.planted is not None
     with psycopg.ClientCursor(planted.planted):
         renamed.rename(planted.planted)
     use(NAMES)
 
 
-def test_green_on_the_renamed_reference(foreign: PlantedSession) -> None:
+def test_green_on_the_renamed_reference(planted: PlantedSession) -> None:
     """Every spot check passes on the reference under other names."""
-    renamed_from(foreign)
-    assert foreign.planted is not None
+    renamed_from(planted)
     found = {}
     for name, spot in SPOTS.items():
-        execute(foreign.planted, "savepoint one")
+        execute(planted.planted, "savepoint one")
         try:
-            found[name] = outcome_of(partial(judge_spot, spot, foreign))[:2]
+            found[name] = outcome_of(partial(judge_spot, spot, planted))[:2]
         except psycopg.Error as error:
             found[name] = "error", str(error)
-        execute(foreign.planted, "rollback to savepoint one")
+        execute(planted.planted, "rollback to savepoint one")
     assert {name: told for name, told in found.items() if told != ("pass", "")} == {}
 
 
-def test_every_alert_rule_measures_the_same(foreign: PlantedSession) -> None:
+def test_every_alert_rule_measures_the_same(planted: PlantedSession) -> None:
     """Subject, value and samples of every rule are those without other names, at one moment of one database."""
-    assert foreign.planted is not None
     rules = [r for r in RULES.values() if r.name not in OF_THE_SERVER]
-    before = {rule.name: measure(rule, foreign.planted) for rule in rules}
-    renamed_from(foreign)
-    foreign.planted.execute("set local search_path = pg_catalog, pg_temp")
-    after = {rule.name: measure(rule, foreign.planted) for rule in rules}
+    before = {rule.name: measure(rule, planted.planted) for rule in rules}
+    renamed_from(planted)
+    planted.planted.execute("set local search_path = pg_catalog, pg_temp")
+    after = {rule.name: measure(rule, planted.planted) for rule in rules}
     assert len(before) >= 15
     for name, measured in before.items():
         seen = [(s.subject, s.value, s.samples, s.bad, s.draining) for s in measured.samples]
@@ -79,11 +68,11 @@ OF_THE_SERVER = {
 """What these measure changes with the renaming itself."""
 
 
-def test_red_on_violations_under_other_names(foreign: PlantedSession) -> None:
+def test_red_on_violations_under_other_names(planted: PlantedSession) -> None:
     """A violation is found under other names, too, and spoken of by the real ones. One of each spot check: its whole
     text is translated at once, and runs in `test_green_on_the_renamed_reference`. `test_spots_red` shows each alone.
     """
-    connection = foreign.planted
+    connection = planted.planted
     assert connection is not None
 
     def plant(name: str) -> None:
@@ -92,10 +81,10 @@ def test_red_on_violations_under_other_names(foreign: PlantedSession) -> None:
 
     def missed(names: Sequence[str]) -> dict[str, str]:
         """Spot checks that do not fail, or name what nobody knows there."""
-        renamed_from(foreign)
+        renamed_from(planted)
         if not any("search_path" in VIOLATIONS[name][0] for name in names):
             execute(connection, "set local search_path = pg_catalog, pg_temp")
-        found = {name: outcome_of(partial(judge_spot, SPOTS[name], foreign))[:2] for name in names}
+        found = {name: outcome_of(partial(judge_spot, SPOTS[name], planted))[:2] for name in names}
         use(Names())
         return {n: f"{what}: {told}" for n, (what, told) in found.items() if what != "fail" or OURS.search(told)}
 
@@ -113,10 +102,7 @@ def test_exports_have_the_names_of_the_deployment() -> None:
     given["tables"]["audit_heads"] = {"absent": True}
     given["tables"]["agent_tasks"] = {"absent": True}
     use(names_of(given))
-    try:
-        spots, rules = spots_to_psql(list(SPOTS.values())), alerts_to_psql(list(RULES.values()))
-    finally:
-        use(Names())
+    spots, rules = spots_to_psql(list(SPOTS.values())), alerts_to_psql(list(RULES.values()))
     for text in (spots, rules):
         assert "ops.failed_jobs" in text
         assert not re.search(rf"\bpublic\.({'|'.join(renamed.TABLES)})\b", text)
@@ -129,8 +115,5 @@ def test_a_limit_is_the_deployments_own() -> None:
     path = SPOT / "0064_rate_limit_exact.sql"
     assert "lead(h.hit, 3)" in read_spot(path).violations
     use(names_of({"limits": {"calls": 30}}))
-    try:
-        assert "lead(h.hit, 30)" in read_spot(path).violations
-        assert "secs => 300" in read_spot(path).violations
-    finally:
-        use(Names())
+    assert "lead(h.hit, 30)" in read_spot(path).violations
+    assert "secs => 300" in read_spot(path).violations

@@ -95,12 +95,6 @@ def real_code(code: str) -> str:
     return code if words is None else words.code(code)
 
 
-def real_metric(name: str) -> str:
-    """The real name of a series of the contract."""
-    words = http_words()
-    return name if words is None else words.metrics.get(name, name)
-
-
 def contract_metric(name: str) -> str:
     """The contract's name of a real series; one that is none of the contract's stays."""
     words = http_words()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -16,7 +15,7 @@ from gates.act.flag import Order, look_at
 from gates.act.operations import set_budget
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import connect, session, value
 from gates.deployment.dialect.current import use
@@ -34,7 +33,7 @@ GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}  # roles are 
 
 
 @pytest.fixture
-def url(migrated_url: str) -> Iterator[str]:
+def url(migrated_url: str) -> str:
     """A renamed database with its names in use; the flag is on at 10 %."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         connection.execute("delete from public.feature_flags")
@@ -42,8 +41,7 @@ def url(migrated_url: str) -> Iterator[str]:
                            (PLAN.flag,))  # fmt: skip
         renamed.rename(connection, roles=False)
     use(names_of(GIVEN))
-    yield migrated_url
-    use(Names())
+    return migrated_url
 
 
 def real(url: str, statement: str) -> object:

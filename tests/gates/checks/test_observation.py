@@ -68,12 +68,9 @@ def test_a_path_that_has_answered_is_there(path: str, body: bytes, is_told: bool
 def test_a_refusal_for_another_reason_shows_nothing(status: int, wanted: int | tuple[int, ...], names: Names) -> None:
     """Whatever words a deployment has: who is refused before the check under test never came to it."""
     use(names)
-    try:
-        observer = Observer(Target(TargetKind.STAGING))
-        with pytest.raises(AssertionError):
-            observer.expect(Request("POST", "/dlq-replay"), Answer(status, (), b"{}", 1.0), wanted)
-    finally:
-        use(Names())
+    observer = Observer(Target(TargetKind.STAGING))
+    with pytest.raises(AssertionError):
+        observer.expect(Request("POST", "/dlq-replay"), Answer(status, (), b"{}", 1.0), wanted)
 
 
 def test_a_message_says_what_came_where_it_was_read_as_something_else() -> None:

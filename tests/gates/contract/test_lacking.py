@@ -10,7 +10,7 @@ import pytest
 
 from gates.catalogue import load as read_catalogue
 from gates.contract.contract import contract
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.decision.floor import not_claimed, on_floor
 from gates.decision.policy_file import parse
 from gates.deployment.dialect.current import use
@@ -85,16 +85,13 @@ def test_a_signature_with_a_time_alone_is_always_made_with_one() -> None:
 def _calls(given: Mapping[str, object], credentials: Credentials | None = None) -> tuple[list[str], bool, int]:
     """The paths that are probed, whether an event is sent, and how many replays."""
     use(names_of(given))
-    try:
-        plan = LoadPlan("http://127.0.0.1:1", tenants=(Tenant("a", ("1", "2")), Tenant("b", ("3", "4"))))
-        work = Workload(plan, credentials or Credentials(hmac_secret="0123456789abcdef"), parse_address(plan.base_url))
-        probes = [call.url for call in (work.call("probe") for _ in range(4)) if call is not None]
-        replays = 0
-        while work.call("replay") is not None:
-            replays += 1
-        return sorted(set(probes)), work.event() is not None, replays
-    finally:
-        use(Names())
+    plan = LoadPlan("http://127.0.0.1:1", tenants=(Tenant("a", ("1", "2")), Tenant("b", ("3", "4"))))
+    work = Workload(plan, credentials or Credentials(hmac_secret="0123456789abcdef"), parse_address(plan.base_url))
+    probes = [call.url for call in (work.call("probe") for _ in range(4)) if call is not None]
+    replays = 0
+    while work.call("replay") is not None:
+        replays += 1
+    return sorted(set(probes)), work.event() is not None, replays
 
 
 def test_the_load_sends_what_is_claimed_and_there() -> None:

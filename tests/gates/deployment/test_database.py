@@ -13,6 +13,7 @@ from gates.deployment.database import connect, execute, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import PgServer
+from tests.waiting import until
 
 SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_output = 'escape'")
 
@@ -69,9 +70,7 @@ def test_a_session_whose_client_falls_silent_in_a_transaction_is_ended_by_the_se
     lost = connect(pg_server.url("postgres"), autocommit=False, idle_in_transaction_ms=300)
     pid = value(lost, "select pg_backend_pid()")
     with session(pg_server.url("postgres")) as looking:
-        deadline = time.monotonic() + 20
-        while value(looking, "select count(*) from pg_stat_activity where pid = %s", pid) != 0:
-            assert time.monotonic() < deadline
+        until(lambda: value(looking, "select count(*) from pg_stat_activity where pid = %s", pid) == 0, timeout_s=20)
     lost.close()
 
 

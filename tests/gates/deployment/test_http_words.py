@@ -7,21 +7,12 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from gates.contract.names import Names, names_of, user_of
 from gates.deployment.dialect.current import real_claims, tenant_session, use
-from gates.deployment.dialect.exchange import (
-    contract_path,
-    on_the_wire,
-    real_code,
-    real_head,
-    real_member,
-    real_metric,
-    understood,
-)
+from gates.deployment.dialect.exchange import contract_path, on_the_wire, real_code, real_head, real_member, understood
 from gates.deployment.ids import new_id
 from gates.deployment.metrics import parse_metrics
 from gates.deployment.redaction import hidden, redact_text
@@ -59,10 +50,8 @@ NAMES = names_of(
 
 
 @pytest.fixture(autouse=True)
-def _named() -> Iterator[None]:
+def _named() -> None:
     use(NAMES, {"ANON_KEY": KEY})
-    yield
-    use(Names())
 
 
 @pytest.mark.parametrize(
@@ -283,11 +272,7 @@ def test_a_series_and_a_code_have_their_real_names() -> None:
     """What is asked for by the contract's name is found under the target's."""
     use(OWN)
     assert parse_metrics("hub_parked 3\nother 1\n").total("dlq_items") == 3
-    assert (real_metric("dlq_items"), real_code("agents_paused"), real_code("forbidden")) == (
-        "hub_parked",
-        "HELD",
-        "forbidden",
-    )
+    assert (real_code("agents_paused"), real_code("forbidden")) == ("HELD", "forbidden")
 
 
 def test_an_id_may_have_a_form() -> None:

@@ -31,6 +31,7 @@ from gates.deployment.loans import (
     lend,
 )
 from tests.postgres_fixture import PgServer
+from tests.waiting import until
 
 FLAG, FLEET = LiveRow("outbox.enabled"), LiveRow()
 OFF: Values = {"enabled": False}
@@ -150,14 +151,15 @@ def test_a_persons_change_in_the_moment_of_a_write_stays(
 
 def _waited_for(database: Database, done: Callable[[], bool]) -> None:
     """Poll until somebody waits for a lock."""
-    deadline = time.monotonic() + 5
     query = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-    while not done() and time.monotonic() < deadline:
-        row = database.execute(query).fetchone()
+
+    def waits() -> bool:
+        assert not done(), "nobody waited for the person's transaction"
         database.execute("select pg_stat_clear_snapshot()")
-        if row and row["n"]:
-            return
-    raise AssertionError("nobody waited for the person's transaction")
+        row = database.execute(query).fetchone()
+        return bool(row and row["n"])
+
+    until(waits, what="a wait for the person's transaction")
 
 
 @pytest.mark.parametrize(("switch", "values"), BOTH)

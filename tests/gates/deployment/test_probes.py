@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment import probes
 from gates.deployment.dialect.current import use
 from gates.deployment.requests import is_of_another_company, mint_token
@@ -37,10 +37,7 @@ def test_a_whole_body_is_a_dry_run_or_none() -> None:
     assert json.loads(probes.for_nobody("c", max=3)) == {"company_id": "c", "max": 3, "dry_run": True}
     for given in ({"unclaimed": ["dry-run"]}, {"http": {"fields": {"dry_run": None}}}):
         use(names_of(given))
-        try:
-            assert probes.for_nobody("c", max=3) == probes.IMPOSSIBLE
-        finally:
-            use(Names())
+        assert probes.for_nobody("c", max=3) == probes.IMPOSSIBLE
 
 
 def test_only_one_place_shows_credentials_outside_of_own_tenants() -> None:

@@ -10,12 +10,13 @@ from contextlib import suppress
 import psycopg
 import pytest
 
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.deployment.database import session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.failures import in_words
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, id_of, in_rollouts
+from tests.waiting import until
 
 WORKERS = 6
 WAITING = "select count(*) from pg_locks where not granted"
@@ -35,10 +36,7 @@ def test_tables_that_the_contract_does_not_know_are_cleaned_where_they_are_named
         assert "allowance" in in_words(raised.value)
         assert "names: {own_tables: {SCHEMA.TABLE: COLUMN}}" in in_words(raised.value)
         use(names_of({"own_tables": {"allowance": "merchant"}}))
-        try:
-            tenants.remove([company])
-        finally:
-            use(Names())
+        tenants.remove([company])
         assert value(connection, "select count(*) from public.companies where id = %s", company) == 0
 
 
@@ -53,10 +51,8 @@ def test_no_candidate_is_drawn_after_one_that_will_do(migrated_url: str) -> None
 
 
 def _until_waiting(url: str, count: int) -> None:
-    deadline = time.monotonic() + 10
     with session(url) as connection:
-        while int(str(value(connection, WAITING))) < count:
-            assert time.monotonic() < deadline, f"fewer than {count} sessions wait for a lock"
+        until(lambda: int(str(value(connection, WAITING))) >= count, what=f"{count} sessions that wait for a lock")
 
 
 def _settle(url: str, company: str, done: threading.Event) -> None:

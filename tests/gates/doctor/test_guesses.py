@@ -11,7 +11,7 @@ from gates.contract.contract import contract
 from gates.deployment.database import connect
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import Comparison, compare
-from gates.doctor.presets import presets_of
+from gates.doctor.presets import libraries_of
 from gates.doctor.schema import SchemaColumn, SchemaTable
 from gates.doctor.schema_reading import read_schema
 from tests.gates.doctor.databases import TRUTH, database, schema_named, schema_of
@@ -65,8 +65,9 @@ def test_a_function_is_a_flags_only_beside_flags(pg_server: PgServer) -> None:
 
 def test_a_known_queue_is_recognised(pg_server: PgServer) -> None:
     """pg-boss is seen by its tables, in the schema where they are."""
-    assert [(p.name, p.schema) for p in presets_of(schema_named(pg_server, "pgboss"))] == [("pg-boss", "pgboss")]
-    assert presets_of(schema_named(pg_server, "shop")) == []
+    (found,) = libraries_of(schema_named(pg_server, "pgboss"))
+    assert (found.name, found.schema, found.is_judged) == ("pg-boss", "pgboss", True)
+    assert libraries_of(schema_named(pg_server, "shop")) == []
 
 
 def test_two_candidates_are_said(pg_server: PgServer) -> None:

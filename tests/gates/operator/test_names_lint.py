@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -11,9 +10,8 @@ import pytest
 import yaml
 from psycopg.rows import dict_row
 
-from gates.contract.names import Names
 from gates.decision.policy_file import PolicyFile, parse
-from gates.deployment.dialect.current import current, use
+from gates.deployment.dialect.current import current
 from gates.errors import CannotWork
 from gates.operator.names_lint import against_target
 from tests import renamed
@@ -26,12 +24,11 @@ GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}
 
 
 @pytest.fixture
-def renamed_url(migrated_url: str) -> Iterator[str]:
-    """A renamed database; the names are put away at the end."""
+def renamed_url(migrated_url: str) -> str:
+    """A renamed database."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         renamed.rename(connection, roles=False)
-    yield migrated_url
-    use(Names())
+    return migrated_url
 
 
 def policy(names: object) -> PolicyFile:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from gates.errors import ConfigError, UsageError
 from gates.rehearsal.command import rehearsal
 from gates.rehearsal.installation import versions
 from gates.rehearsal.obstacles import at
+from gates.rehearsal.report import RehearsalResult
 from gates.rehearsal.sources import read_migrations
 from tests.gates.gate_process import gate
 from tests.gates.rehearsal.rehearsed import APP, MARK
@@ -33,6 +35,13 @@ def place() -> Iterator[Path]:
         Path(folder).chmod(0o755)
         yield Path(folder)
         assert list(Path(folder).iterdir()) == []
+
+
+def rehearsed(path: Path, text: str = "", **options: Any) -> RehearsalResult:
+    """What comes of the migrations there, or of this text, which is written there first."""
+    if text:
+        path.write_text(text, encoding="utf-8")
+    return rehearsal(read_migrations(path), os.environ, **options)
 
 
 BODIES = (
@@ -75,7 +84,7 @@ def test_mistakes_in_function_bodies_are_found_without_a_call(tmp_path: Path) ->
         "create trigger stamp before update on public.companies for each row execute function public.stamp();",
     ]
     path.write_text("\n".join(lines).replace(MARK, ""), encoding="utf-8")
-    result = rehearsal(read_migrations(tmp_path), os.environ)
+    result = rehearsed(tmp_path)
     assert result.obstacles == ()
     wanted = [(n, line.index(MARK) + 1) for n, line in enumerate(lines, 1) if MARK in line]
     assert [(o.place.line, o.place.column) for o in result.bodies] == wanted
@@ -89,9 +98,9 @@ def test_what_many_statements_miss_is_one_cause(tmp_path: Path) -> None:
     path = tmp_path / "grants.sql"
     grants = "grant select on t to reporting;\n" * 3
     path.write_text(f"create table t (id int);\n{grants}", encoding="utf-8")
-    result = rehearsal(read_migrations(path), os.environ)
+    result = rehearsed(path)
     assert [o.kind for o in result.obstacles] == ["cause", "follows", "follows"]
-    assert rehearsal(read_migrations(path), os.environ, roles=["reporting"]).exit_code == 0
+    assert rehearsed(path, roles=["reporting"]).exit_code == 0
 
 
 def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> None:
@@ -100,7 +109,7 @@ def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> 
         text = source.read_text(encoding="utf-8")
         text += "\nreset role;\nalter table public.events disable row level security;\n" * ("20241202" in source.name)
         (tmp_path / source.name).write_text(text, encoding="utf-8")
-    result = rehearsal(read_migrations(tmp_path), os.environ)
+    result = rehearsed(tmp_path)
     assert (result.obstacles, result.exit_code) == ((), 10)
     assert result.contract is not None
     assert [(d.subject, d.seen) for d in result.contract.defects] == [("public.events", "row-level security is off")]
@@ -109,7 +118,7 @@ def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> 
 
 def test_a_healthy_app_runs_whole() -> None:
     """Supabase's layout is seen; platform, extensions and seed are there; each stub is named; exit code 0."""
-    result = rehearsal(read_migrations(APP), os.environ)
+    result = rehearsed(APP)
     assert result.obstacles == ()
     assert (result.exit_code, result.preset, result.files) == (0, "supabase", 3)
     assert {"schema auth", "extension pg_cron", "extension uuid-ossp"} <= set(result.stubs)
@@ -120,8 +129,8 @@ def test_a_healthy_app_runs_whole() -> None:
 
 def test_what_extensions_and_platforms_have_is_there(tmp_path: Path) -> None:
     """The functions and tables that migrations of queues, jobs, requests and logins name."""
-    path = tmp_path / "calls.sql"
-    path.write_text(
+    result = rehearsed(
+        tmp_path / "calls.sql",
         "create extension pgmq; create extension pg_cron; create extension http; create extension pgjwt cascade;\n"
         "select pgmq.create('a'), pgmq.create_unlogged('b'), pgmq.create_partitioned('c', '1 day', '7 days');\n"
         "select pgmq.send('a', '{}'), pgmq.send('a', '{}', 5), pgmq.send_batch('a', array['{}'::jsonb]);\n"
@@ -133,15 +142,13 @@ def test_what_extensions_and_platforms_have_is_there(tmp_path: Path) -> None:
         "select sign('{}'::json, 's'), armor('a');\n"
         "select token from auth.refresh_tokens; select status from auth.mfa_factors; select auth.uid();\n"
         "select payload from auth.audit_log_entries; alter role authenticator set pgrst.db_schemas = 'public,api';\n",
-        encoding="utf-8",
     )
-    result = rehearsal(read_migrations(path), os.environ)
     assert (result.obstacles, result.exit_code) == ((), 0)
 
 
 def test_the_reference_runs_whole_without_a_preset() -> None:
     """It makes the platform's roles and schema itself, so none is put before it."""
-    result = rehearsal(read_migrations(ROOT / "replay_service" / "migrations"), os.environ)
+    result = rehearsed(ROOT / "replay_service" / "migrations")
     assert result.obstacles == ()
     assert (result.preset, result.exit_code) == ("none", 0)
 
@@ -181,7 +188,7 @@ def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None
 def test_a_foreign_app_runs_whole() -> None:
     """The example in the manner of an edge function, with the roles that its platform makes."""
     roles = ["edge_api", "edge_owner", "edge_relay"]
-    result = rehearsal(read_migrations(ROOT / "examples" / "edge-function"), os.environ, roles=roles)
+    result = rehearsed(ROOT / "examples" / "edge-function", roles=roles)
     assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
     assert result.contract is not None
     assert result.contract.alike
@@ -190,14 +197,14 @@ def test_a_foreign_app_runs_whole() -> None:
 def test_an_unknown_version_names_those_that_are_there() -> None:
     """The embedded one, and what the system has."""
     with pytest.raises(UsageError, match=r"allowed: .*18"):
-        rehearsal(read_migrations(APP), os.environ, version=11)
+        rehearsed(APP, version=11)
 
 
 @pytest.mark.skipif(not versions(), reason="no PostgreSQL is installed beside the embedded one")
 def test_another_version_of_the_server_has_the_same_platform() -> None:
     """The healthy app runs on each installed version; there, too, no role can be given the right to run programs."""
     version = min(versions())
-    result = rehearsal(read_migrations(APP), os.environ, version=version)
+    result = rehearsed(APP, version=version)
     assert (result.obstacles, result.server_version) == ((), version)
 
 
@@ -205,13 +212,11 @@ def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, mon
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
     monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 1)
-    path = tmp_path / "slow.sql"
-    path.write_text(
+    result = rehearsed(
+        tmp_path / "slow.sql",
         "do $$ begin loop null; end loop; end $$; set statement_timeout = 0;"
         "\nselect pg_sleep(600);\nselect * from generate_series(1, 1000000000);\nselect 1;\n",
-        encoding="utf-8",
     )
-    result = rehearsal(read_migrations(path), os.environ)
     assert [(o.place.line, o.kind) for o in result.obstacles] == [(n, "not judged") for n in (1, 2, 3)]
 
 
@@ -223,31 +228,29 @@ def test_a_dump_is_restored_as_a_superuser_does_it(tmp_path: Path) -> None:
     )
     (tmp_path / "dump.sql").write_text(f"-- PostgreSQL database dump\n{text}", encoding="utf-8")
     (tmp_path / "plain.sql").write_text(text, encoding="utf-8")
-    assert rehearsal(read_migrations(tmp_path / "dump.sql"), os.environ).obstacles == ()
-    (one,) = rehearsal(read_migrations(tmp_path / "plain.sql"), os.environ).obstacles
+    assert rehearsed(tmp_path / "dump.sql").obstacles == ()
+    (one,) = rehearsed(tmp_path / "plain.sql").obstacles
     assert (one.kind, one.place.line) == ("not judged", 4)
 
 
 def test_psqls_variables_and_branches_are_taken_as_psql_does(tmp_path: Path) -> None:
     """Values that are set stand in the statements, at the places of the file; one branch is run, a nested one, too."""
-    path = tmp_path / "script.sql"
-    path.write_text(
+    result = rehearsed(
+        tmp_path / "script.sql",
         "\\set tbl a_long_name_of_a_table\n\\set on true\n"
         "create table :tbl (id int);\nselect idd, :'tbl' from :\"tbl\";\n"
         "\\if :{?nothing}\n\\if :on\nselect 1 from nowhere;\n\\endif\n\\elif :on\ncreate table b (id int);\n\\else\n"
         "create table b (text text);\n\\endif\nselect id from b;\n"
         "\\if :unknown\nselect 1;\n\\endif\nselect :unknown from b;\n",
-        encoding="utf-8",
     )
-    result = rehearsal(read_migrations(path), os.environ)
     found = [(o.place.line, o.place.column, o.kind.value) for o in result.obstacles]
     assert found == [(4, 8, "cause"), (18, 8, "not judged"), (15, 1, "not judged")]
 
 
 def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> None:
     """COPY rows are written, psql's commands skipped with a word, and roles that the dump only names are made."""
-    path = tmp_path / "dump.sql"
-    path.write_text(
+    result = rehearsed(
+        tmp_path / "dump.sql",
         "-- PostgreSQL database dump\n\\restrict abc'd\n\nSET statement_timeout = 0;\n"
         "SELECT pg_catalog.set_config('search_path', '', false);\n"
         "CREATE TABLE public.notes (id integer NOT NULL, text text);\nALTER TABLE public.notes OWNER TO app_owner;\n"
@@ -255,9 +258,7 @@ def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> 
         "ALTER TABLE ONLY public.notes ADD CONSTRAINT notes_pkey PRIMARY KEY (id);\n"
         "DO $$ BEGIN ASSERT (SELECT count(*) FROM public.notes) = 2; END $$;\n"
         "GRANT SELECT ON TABLE public.notes TO app_reader;\n\\unrestrict abc'd\n",
-        encoding="utf-8",
     )
-    result = rehearsal(read_migrations(path), os.environ)
     assert result.obstacles == ()
     assert any("app_owner, app_reader" in note for note in result.notes)
     assert any("\\restrict, \\unrestrict" in note for note in result.notes)
@@ -265,13 +266,12 @@ def test_a_dump_runs_with_its_rows_and_without_psql_commands(tmp_path: Path) -> 
 
 def test_a_dump_of_a_platform_finds_the_platform_there(tmp_path: Path) -> None:
     """Roles that the preset makes are not made twice, whether the dump names them or the user does."""
-    path = tmp_path / "dump.sql"
-    path.write_text(
+    result = rehearsed(
+        tmp_path / "dump.sql",
         "-- PostgreSQL database dump\nCREATE TABLE public.t (id uuid DEFAULT auth.uid());\n"
         "ALTER TABLE public.t OWNER TO app;\nGRANT ALL ON TABLE public.t TO anon;\n",
-        encoding="utf-8",
+        roles=["anon", "postgres", "app", "app"],
     )
-    result = rehearsal(read_migrations(path), os.environ, roles=["anon", "postgres", "app", "app"])
     assert (result.obstacles, result.preset) == ((), "supabase")
 
 
@@ -284,7 +284,7 @@ def test_migrations_that_lock_themselves_out_are_rehearsed_to_the_end(tmp_path: 
         encoding="utf-8",
     )
     (tmp_path / "3.sql").write_text("select idd from t;\n", encoding="utf-8")
-    result = rehearsal(read_migrations(tmp_path), os.environ)
+    result = rehearsed(tmp_path)
     assert [Path(o.place.file).name for o in result.obstacles] == ["2.sql", "3.sql"]
     assert (result.obstacles[0].place.line, result.obstacles[1].code) == (1, "42703")
 
@@ -294,7 +294,7 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "1.sql").write_text("\\set x 1\nselect 1;\n\\i other.sql\nselect 'x' \\gexec\n", encoding="utf-8")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "2.sql").write_text("select 2;\n", encoding="utf-8")
-    result = rehearsal(read_migrations(tmp_path), os.environ)
+    result = rehearsed(tmp_path)
     assert [(o.place.line, o.kind) for o in result.obstacles] == [(3, "not judged"), (4, "not judged")]
     assert result.exit_code == 10
     assert any("1 .sql file(s) in subfolders are not run" in note for note in result.notes)
@@ -303,12 +303,11 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
 def test_fences_of_markdown_run_in_their_order_with_its_lines(tmp_path: Path) -> None:
     """Only SQL in fences is run; a fence ends its last statement; indented fences and other languages are known."""
     path = tmp_path / "steps.md"
-    path.write_text(
+    result = rehearsed(
+        path,
         "# It's a title\n\n```sql\ncreate table t (id int)\n```\n\n```bash\nrm -rf 'x\n```\n\n"
         "1. step\n\n   ```sql\n   select idd from t;\n   ```\n",
-        encoding="utf-8",
     )
-    result = rehearsal(read_migrations(path), os.environ)
     assert [at(o.place) for o in result.obstacles] == [f"{path}:14:11"]
 
 

@@ -19,6 +19,7 @@ from gates.stack.errors import StackError
 from gates.stack.postgres import Postgres
 from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.spawner import Program, Spawner
+from tests.waiting import until
 
 SLEEP = ("/bin/sleep", "60")
 
@@ -203,6 +204,4 @@ def test_the_databases_clock_cannot_be_wrong(postgres: Postgres) -> None:
 
 
 def _wait_for_lines(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while not path.exists() or len(path.read_text().splitlines()) < count:
-        assert time.monotonic() < deadline, f"{path.name} has not {count} lines"
+    until(lambda: path.exists() and len(path.read_text().splitlines()) >= count, what=f"{count} lines in {path.name}")

@@ -30,7 +30,12 @@ from tests.gates.gate_process import gate
 from tests.waiting import command_line
 
 ROOT = Path(__file__).parents[3]
-START_TIMEOUT_S = 40.0
+FOREIGN = {
+    "DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
+    "TRANSBOT_HMAC_SECRET": "x",
+    "PGOPTIONS": "-c role=none",
+    "PGHOST": "127.0.0.9",
+}
 NAMES = {
     *("GATE_TARGET", "BASE_URL", "TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
     *("DATABASE_URL", "RELEASE", "TRUSTED_PROXIES", "TEST_OUTBOX", "TEST_DLQ", "TEST_AGENTS"),
@@ -81,10 +86,13 @@ def start(tmp_path: Path, *options: str, environ: Mapping[str, str] | None = Non
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One that several tests look at and none changes."""
-    running = start(tmp_path_factory.mktemp("up"), "--instances", "2", "--workers", "2", "--release", "r-17")
+    """One that several tests look at and none changes, in an environment that speaks of other databases; SIGTERM ends
+    it, and leaves nothing.
+    """
+    options = ("--instances", "2", "--workers", "2", "--release", "r-17")
+    running = start(tmp_path_factory.mktemp("up"), *options, environ=FOREIGN)
     yield running
-    running.end(signal.SIGTERM)
+    ends_whole(running, signal.SIGTERM)
 
 
 @pytest.fixture
@@ -169,7 +177,7 @@ def ends_whole(up: Up, number: int) -> None:
 
 
 def test_a_closed_terminal_ends_it_and_leaves_nothing(up: Up) -> None:
-    """SIGHUP; SIGTERM and Ctrl-C are seen below, on stacks of other tests."""
+    """SIGHUP; SIGTERM and Ctrl-C are seen on the stacks of other tests."""
     ends_whole(up, signal.SIGHUP)
 
 
@@ -193,18 +201,10 @@ def test_a_kill_of_the_janitor_too_is_mended_by_the_next_start(up: Up, tmp_path:
     ends_whole(second, signal.SIGINT)
 
 
-def test_a_database_url_in_the_environment_is_not_read(tmp_path: Path) -> None:
-    """Nobody else's database, secret or PostgreSQL setting gets into the stack; SIGTERM ends it, and leaves nothing."""
-    foreign = {
-        "DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
-        "TRANSBOT_HMAC_SECRET": "x",
-        "PGOPTIONS": "-c role=none",
-        "PGHOST": "127.0.0.9",
-    }
-    running = start(tmp_path, environ=foreign)
-    assert running.variables["DATABASE_URL"] != foreign["DATABASE_URL"]
-    assert get(running.variables["BASE_URL"], "/readyz")[0] == 200
-    ends_whole(running, signal.SIGTERM)
+def test_a_database_url_in_the_environment_is_not_read(shared: Up) -> None:
+    """Nobody else's database, secret or PostgreSQL setting gets into the stack."""
+    assert {name for name, value in FOREIGN.items() if shared.variables.get(name) == value} == set()
+    assert get(shared.variables["BASE_URL"], "/readyz")[0] == 200
 
 
 def test_a_guest_leaves_the_server_as_it_was(tmp_path: Path, foreign_server: Postgres) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gates.checks.observation import Blocked
-from gates.contract.names import Names, names_of
+from gates.contract.names import names_of
 from gates.decision.policy_file import Settings
 from gates.deployment import probes
 from gates.deployment.client import HttpDoor
@@ -170,14 +170,11 @@ def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Pa
     read = names_of({"http": {"codes": {"forbidden": ["not_found", 404]}}})
     body = b'{"code": "not_found"}'
     use(read)
-    try:
-        answers = serve(lambda a: REFUSED if a.method == "POST" else Reply(404, (), body))
-        with answers as url, HttpDoor(f"{url}/functions/v1") as door:
-            desk = CredentialDoor(GOOD, door, frozenset({"POST"}), int(time.time()))
-            assert not desk.takes(probes.signed(SECRET, desk.now))
-            assert not dataclasses.replace(desk, guarded=frozenset()).takes(probes.signed(SECRET, desk.now))
-    finally:
-        use(Names())
+    answers = serve(lambda a: REFUSED if a.method == "POST" else Reply(404, (), body))
+    with answers as url, HttpDoor(f"{url}/functions/v1") as door:
+        desk = CredentialDoor(GOOD, door, frozenset({"POST"}), int(time.time()))
+        assert not desk.takes(probes.signed(SECRET, desk.now))
+        assert not dataclasses.replace(desk, guarded=frozenset()).takes(probes.signed(SECRET, desk.now))
 
 
 @pytest.mark.parametrize(
@@ -317,11 +314,9 @@ def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(
     assert Memory(memory, "the-target").accepted(kind, SECRET)
     assert not Memory(memory, "another-target").accepted(kind, SECRET)
     assert not Memory(memory, "the-target").accepted(kind, WRONG)
+    # what was read by one mapping says nothing by another
     use(names_of({"http": {"codes": {"forbidden": ["not_found", 404]}}}))
-    try:  # what was read by one mapping says nothing by another
-        assert not Memory(memory, "the-target").accepted(kind, SECRET)
-    finally:
-        use(Names())
+    assert not Memory(memory, "the-target").accepted(kind, SECRET)
     for damage in ("", "[]", "{", '{"a": 1}', json.dumps({kind: {"x": None}}), "[" * 100_000):
         memory.write_text(damage, encoding="utf-8")
         assert not Memory(memory, "the-target").accepted(kind, SECRET)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from gates.stages.context import Context
 from gates.stages.turn import ANOTHER_RUN, SPEC, Turn
 from gates.verdict import Decision
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+from tests.waiting import until
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
 DRILL = CheckSpec("drill/small/one", "c", "c", Severity.PAGE, Where.READ_ONLY)
@@ -70,10 +70,8 @@ def test_the_turn_is_kept_while_no_transaction_lasts(context: Context, migrated_
     """The transaction is another one all the time, and nobody gets in between."""
     started = "select xact_start::text from pg_stat_activity where state like 'idle in%'"
     with connect(migrated_url) as looking, Turn(context, renew_s=HASTE_S):
-        first, deadline = value(looking, started), time.monotonic() + 10
-        while value(looking, started) in {first, None} and time.monotonic() < deadline:
-            pass
-        assert value(looking, started) not in {first, None}
+        first = value(looking, started)
+        until(lambda: value(looking, started) not in {first, None}, what="another transaction")
         with Turn(other(context)) as second:
             assert second.busy
     assert [e.outcome for e in seen(context)] == [Outcome.PASS]
@@ -83,10 +81,7 @@ def test_a_restarted_database_does_not_cost_the_turn(context: Context, migrated_
     """A drill may break every connection: the lock is taken again, and nothing is said."""
     with connect(migrated_url) as looking, Turn(context, renew_s=HASTE_S):
         execute(looking, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
-        deadline = time.monotonic() + 10
-        while (held := value(looking, LOCKS)) != 1 and time.monotonic() < deadline:
-            pass
-        assert held == 1
+        until(lambda: value(looking, LOCKS) == 1, what="the lock")
     assert [e.outcome for e in seen(context)] == [Outcome.PASS]
 
 
@@ -95,9 +90,7 @@ def test_a_turn_that_was_lost_is_unknown(context: Context, migrated_url: str) ->
     with connect(migrated_url) as thief, Turn(context, renew_s=HASTE_S) as mine:
         execute(thief, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
         execute(thief, "select pg_advisory_lock(hashtextextended('replaygate run', 0))")
-        deadline = time.monotonic() + 10
-        while not mine.lost and time.monotonic() < deadline:
-            execute(thief, "select pg_sleep(0.02)")
+        until(lambda: mine.lost, what="the loss")
     assert [e.outcome for e in seen(context)][-1] is Outcome.UNKNOWN
 
 
