@@ -152,7 +152,7 @@ def keep(
     record.write(request.out / record.VERDICT, recorded.verdict.dump())
     github = {} if done.policy.stage else request.environ
     specs = recorded.specs(request.catalogue)
-    reports.write(request.out, recorded.verdict, recorded.evidence, specs, run, github)
+    reports.write(request.out, recorded.verdict, recorded.evidence, specs, run, github, request.warn)
     return recorded
 
 

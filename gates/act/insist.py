@@ -155,6 +155,8 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
         tried.committed, tried.why, tried.blocker = True, "", 0
     except Exception as error:  # noqa: BLE001  -- whatever it was, the flag is read back
         tried.error = error
+        if connection is not None and not connection.closed:  # the server itself refused the commit
+            tried.committed = False
         tried.why = tried.why if isinstance(error, psycopg.errors.LockNotAvailable) and tried.why else in_words(error)
     finally:
         if connection is not None:

@@ -74,7 +74,7 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     if options.print:
         console.result(Terminal.document(reports.render(options.print, made.verdict, made.evidence, specs, made.run)))
         return 0
-    for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}):
+    for path in reports.write(options.folder, made.verdict, made.evidence, specs, made.run, {}, console.warn):
         console.result(str(path))
     if options.pdf:
         pdf.write_pdf(options.folder / html.FORMAT.file, options.folder / pdf.FILE)

@@ -51,7 +51,9 @@ class Migrations:
 
 
 def read_migrations(where: Path) -> Migrations:
-    """The migrations at a path. Raise UsageError where there are none, ConfigError where a file cannot be read."""
+    """The migrations at a path. Raise UsageError where there are none, ConfigError where a file cannot be read, or is
+    elsewhere.
+    """
     if where.is_file():
         notes: list[str] = []
         return Migrations((read_source(where, str(where), notes),), notes=tuple(notes))
@@ -68,8 +70,23 @@ def read_migrations(where: Path) -> Migrations:
     if not paths:
         raise UsageError(f"{where}: no migration was found; allowed: .sql files, or .md files with ```sql fences"
                          f"{_elsewhere(where)}. Name the folder that has them")  # fmt: skip
+    _must_be_within(folder.parent if supabase or folder.name == "deploy" else folder, paths)
     sources = tuple(read_source(path, str(path), notes) for path in paths)
     return Migrations(sources, supabase, tuple(notes))
+
+
+def _must_be_within(folder: Path, paths: list[Path]) -> None:
+    """Raise ConfigError where a link or a plan leads out of the folder, or of the repository that it is in: a server
+    quotes what is no SQL, and that may be a secret of the machine.
+    """
+    folder = folder.resolve()
+    home = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
+    for path in paths:
+        if not path.resolve().is_relative_to(home):
+            start = Place(str(path), 1, 1)
+            raise start.error(
+                f"a file that is not below {home}", "the files of one folder", "Copy it there, or name it"
+            )
 
 
 def _paths(folder: Path) -> tuple[list[Path], list[str]]:

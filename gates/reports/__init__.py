@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gates import disk
@@ -33,8 +33,12 @@ def write(
     catalogue: Sequence[CheckSpec],
     run: Mapping[str, JsonValue],
     environ: Mapping[str, str],
+    warn: Callable[[str], None],
 ) -> list[Path]:
-    """Write what has a file, and allure-results; append to what GitHub Actions names. Returns the files."""
+    """Write what has a file, and allure-results; append to what GitHub Actions names. Returns the files.
+
+    What GitHub Actions does not take is a warning: a container may have the variables of its host, and not the files.
+    """
     from gates.reports.allure import write_allure  # noqa: PLC0415  -- its library takes commands without reports long
 
     rows = rows_of(verdict, evidence, catalogue)
@@ -53,5 +57,8 @@ def write(
     write_allure(folder, rows, environment)
     for variable, text in (("GITHUB_STEP_SUMMARY", texts["markdown"]), ("GITHUB_OUTPUT", outputs(verdict))):
         if environ.get(variable):
-            disk.append(Path(environ[variable]), text)
+            try:
+                disk.append(Path(environ[variable]), text)
+            except OSError as error:
+                warn(f"{variable} could not be written: {error}. The verdict stands all the same")
     return list(files.values())

@@ -144,6 +144,20 @@ def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url
     assert not is_on(database)
 
 
+def test_a_commit_that_the_server_refuses_is_no_lost_connection(migrated_url: str, database: Database) -> None:
+    """The cause is the trigger that raises as the transaction ends; the network did nothing."""
+    database.execute("create function public.no() returns trigger language plpgsql as $$ begin raise 'never'; end $$")
+    database.execute(
+        "create constraint trigger late after update on public.feature_flags deferrable initially deferred"
+        " for each row execute function public.no()"
+    )
+    action = rolled_back(migrated_url)
+    assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
+    assert "failed inside your function public.no(): never" in action.message
+    assert "lost" not in action.message
+    assert is_on(database)
+
+
 def test_a_dry_run_without_a_database_is_no_failed_rollback() -> None:
     """Nothing was to be done: 20, and it says what would be missing."""
     action = act(ROLLBACK, dataclasses.replace(order(), dry_run=True), "")

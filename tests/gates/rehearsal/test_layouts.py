@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gates.errors import ConfigError
 from gates.rehearsal.command import rehearsal
 from gates.rehearsal.layouts import layout_of
 from gates.rehearsal.report import RehearsalResult
@@ -143,3 +144,37 @@ def test_nothing_to_rehearse_is_no_success(text: str, tmp_path: Path) -> None:
     result = rehearsed(tmp_path, {"1.sql": text})
     assert [o.kind for o in result.obstacles] == ["not judged"]
     assert result.exit_code == 10
+
+
+@pytest.mark.parametrize("way", ["a link", "a link to a folder", "a plan"])
+def test_a_file_of_another_place_is_not_read(tmp_path: Path, way: str) -> None:
+    """A server quotes what is no SQL, and the log of a pipeline would have the key that a link leads to."""
+    secrets, folder = tmp_path / "secrets", tmp_path / "migrations"
+    secrets.mkdir()
+    (secrets / "key.sql").write_text("abc123def456\n")
+    (folder / "deploy").mkdir(parents=True)
+    if way == "a link":
+        (folder / "1.sql").symlink_to(secrets / "key.sql")
+    elif way == "a link to a folder":
+        (folder / "deploy").rmdir()
+        (folder / "deploy").symlink_to(secrets)
+        (folder / "sqitch.plan").write_text("key 2024-01-01T00:00:00Z A <a@b> # x\n")
+    else:
+        (folder / "sqitch.plan").write_text("../../secrets/key 2024-01-01T00:00:00Z A <a@b> # x\n")
+    with pytest.raises(ConfigError, match="a file that is not below") as refused:
+        read_migrations(folder)
+    assert "abc123" not in str(refused.value)
+
+
+@pytest.mark.parametrize("of_repository", [False, True])
+def test_a_link_within_the_folder_or_its_repository_is_read(tmp_path: Path, of_repository: bool) -> None:
+    """So a volume of Kubernetes has its files, and so two services of a repository share one."""
+    folder = tmp_path / "migrations"
+    place = tmp_path / "shared" if of_repository else folder / "..data"
+    place.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    if of_repository:
+        (tmp_path / ".git").mkdir()
+    (place / "a").write_text(TABLE)
+    (folder / "1.sql").symlink_to(place / "a")
+    assert [source.text for source in read_migrations(folder).sources] == [TABLE]

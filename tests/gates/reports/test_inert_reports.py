@@ -243,7 +243,7 @@ def test_allure_and_github_get_inert_values(text: str, tmp_path: Path) -> None:
     verdict = hostile_verdict(text)
     output = tmp_path / "output"
     environ = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
-    reports.write(tmp_path, verdict, [], (), {}, environ)
+    reports.write(tmp_path, verdict, [], (), {}, environ, print)
     (file,) = (tmp_path / "allure-results").glob("*-result.json")
     result = json.loads(file.read_text(encoding="utf-8"))
     assert seen("".join(map(str, (result["name"], result.get("description", ""), result["statusDetails"]["message"]))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -198,7 +199,7 @@ def test_reports_say_each_outcome_in_the_tool_s_own_word() -> None:
 
 def allure_results(folder: Path, verdict: Verdict, evidence: Sequence[Evidence]) -> dict[str, dict[str, JsonValue]]:
     """What `reports.write` leaves for Allure, by the full name of each result."""
-    reports.write(folder, verdict, evidence, CATALOGUE, RUN, {})
+    reports.write(folder, verdict, evidence, CATALOGUE, RUN, {}, print)
     files = (folder / "allure-results").glob("*-result.json")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     assert len({r["fullName"] for r in results}) == len(results)
@@ -300,10 +301,25 @@ def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
     summary, output = tmp_path / "summary", tmp_path / "output"
     summary.write_text("before\n", encoding="utf-8")
     environ = {"GITHUB_STEP_SUMMARY": str(summary), "GITHUB_OUTPUT": str(output)}
-    reports.write(tmp_path, VERDICTS["hold"], EVIDENCE, CATALOGUE, RUN, environ)
+    reports.write(tmp_path, VERDICTS["hold"], EVIDENCE, CATALOGUE, RUN, environ, print)
     assert summary.read_text(encoding="utf-8").startswith("before\n## 🟡 hold\n")
     assert "decision=hold\n" in output.read_text(encoding="utf-8")
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("broken", ["GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"])
+@pytest.mark.parametrize("kind", ["a pipe", "a full disk", "a folder", "no folder"])
+def test_what_github_does_not_take_is_a_warning(tmp_path: Path, broken: str, kind: str) -> None:
+    """A container has the variables of its host, and not the files: a step that was taken is no error for that."""
+    pipe, full, missing = tmp_path / "pipe", Path("/dev/full"), tmp_path / "missing" / "file"
+    os.mkfifo(pipe)
+    place = {"a pipe": pipe, "a full disk": full, "a folder": tmp_path, "no folder": missing}[kind]
+    fine = tmp_path / "fine"
+    environ = {"GITHUB_STEP_SUMMARY": str(fine), "GITHUB_OUTPUT": str(fine), broken: str(place)}
+    said: list[str] = []
+    reports.write(tmp_path, VERDICTS["promote"], EVIDENCE, CATALOGUE, RUN, environ, said.append)
+    assert [line.startswith(f"{broken} could not be written: ") for line in said] == [True]
+    assert "promote" in fine.read_text(encoding="utf-8")
 
 
 def test_the_page_counts_what_is_blocked_as_the_terminal_does() -> None:
