@@ -38,8 +38,9 @@ BOTH = ((True, False), (False, True))
 """Dry run or not, forced or not."""
 TWICE = 2
 COUNTED = {"feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted"}
-UNCOUNTED = {"unauthenticated", "invalid_request", "batch_too_large", "forbidden"}
-"""Codes of steps after the rate limit and before it."""
+"""Codes of steps after the rate limit."""
+AT_A_GATE = {"unauthenticated": 401, "forbidden": 403}
+"""Refusals that a gateway before the service may tell in words of its own."""
 
 
 @dataclass
@@ -76,8 +77,9 @@ class Round:
         answer = limit.http.send(
             sign(replay_fields(self.company, **known)) if sign else limit.replay_request(self.company, **known)
         )
-        due = 1 if answer.status == 200 or answer.code in COUNTED else 0 if answer.code in UNCOUNTED else None
-        if resets and due is not None and limit.claims("rate-limit"):
+        uncounted = answer.status in {400, 401} or answer.code == "forbidden"
+        due = 1 if answer.status == 200 or answer.code in COUNTED else 0 if uncounted else None
+        if resets and due is not None and _is_limited(limit):
             self.swept.counted += 1
             if (hits := limit.hits(self.company)) != due:
                 said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
@@ -91,7 +93,7 @@ class Round:
         for choice, dry, force in product((*self.chosen, {"max": 1, "idempotency_key": key}), *BOTH):
             fields = {**choice, "dry_run": dry, "force": force, **(changed or {})}
             answer = self.send(fields, sign, resets=resets)
-            if answer.code == code:
+            if answer.code == code or answer.status == AT_A_GATE.get(code):
                 self.swept.refused += 1
             else:
                 said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
@@ -151,7 +153,7 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
     for name, value in (("max", many), ("dlq_ids", [new_id("item") for _ in range(many)])):
         if name not in current().lacking:
             made.refused("batch_too_large", key, changed={name: value})
-    if not limit.claims("rate-limit"):
+    if not _is_limited(limit):
         return
     limit.reset_limit(made.company)
     for _ in range(admitted()):
@@ -179,6 +181,11 @@ def _refused_by_the_state(made: Round) -> None:
         made.refused("feature_disabled", new_key())
         limit.set_flag(company, REPLAY_FLAG, enabled=True)
         made.open("feature_disabled")
+
+
+def _is_limited(limit: Limit) -> bool:
+    """Whether the deployment has the rows of a rate limit."""
+    return limit.claims("rate-limit") and "edge_rate_limits" not in current().lacking
 
 
 def _token_of(scene: Scene, company: str, path: str = REPLAY) -> Sign | None:

@@ -74,7 +74,10 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
 
 @drill(
     "drill/ledger/refused-however-asked",
-    after=("drill/safety-rails/force-respects-pause", "drill/safety-rails/force-respects-flags"),
+    after=(
+        *("drill/authentication/random-signature", "drill/tokens/foreign-company", "drill/rate-limit/fourth-refused"),
+        *(f"drill/safety-rails/{name}" for name in ("max-over-50", "force-respects-pause", "force-respects-flags")),
+    ),
     severity=Severity.PAGE,
     covers=("E08", "G01"),
 )
