@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
@@ -177,6 +177,7 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
             scene.replay(scene.company("other"), label="another tenant, the same key", idempotency_key=key, max=1)
             scene.reset_limit(tenant)
             looks = pool.submit(http.send, dry) if scene.claims("dry-run") else other
+            wait([looks], timeout=1 + scene.way_s)
         first = running.result(timeout=20)
     scene.seen.expect(request, first, 200, control=True)
     assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"

@@ -87,10 +87,22 @@ class Round:
         return answer
 
     def refused(
-        self, code: str, key: str, sign: Sign | None = None, *, resets: bool = True, changed: Fields | None = None
+        self,
+        code: str,
+        key: str,
+        sign: Sign | None = None,
+        *,
+        pairs: bool = True,
+        resets: bool = True,
+        changed: Fields | None = None,
     ) -> None:
-        """Ask in each way for what must be refused with this code; `changed`: fields of all of them."""
-        for choice, dry, force in product((*self.chosen, {"max": 1, "idempotency_key": key}), *BOTH):
+        """Ask in each way, or so that each pair of members is met, for what must be refused with this code; `changed`:
+        fields of all of them.
+        """
+        choices = enumerate((*self.chosen, {"max": 1, "idempotency_key": key}))
+        for (number, choice), dry, force in product(choices, *BOTH):
+            if pairs and (number + dry + force) % 2 == 0:
+                continue
             fields = {**choice, "dry_run": dry, "force": force, **(changed or {})}
             answer = self.send(fields, sign, resets=resets)
             if answer.code == code or answer.status == AT_A_GATE.get(code):
@@ -168,17 +180,17 @@ def _refused_by_the_state(made: Round) -> None:
     limit, company = made.limit, made.company
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-        made.refused("budget_exhausted", new_key())
+        made.refused("budget_exhausted", new_key(), pairs=False)
         limit.budget(company)
         made.open("budget_exhausted")
     if limit.claims("pause"):
         limit.pause(company)
-        made.refused("agents_paused", new_key())
+        made.refused("agents_paused", new_key(), pairs=False)
         limit.pause(company, on=False)
         made.open("agents_paused")
     if limit.claims("flags"):
         limit.set_flag(company, REPLAY_FLAG, enabled=False)
-        made.refused("feature_disabled", new_key())
+        made.refused("feature_disabled", new_key(), pairs=False)
         limit.set_flag(company, REPLAY_FLAG, enabled=True)
         made.open("feature_disabled")
 
