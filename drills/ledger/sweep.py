@@ -170,8 +170,10 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
     limit.reset_limit(made.company)
     for _ in range(admitted()):
         made.send({"max": 1}, resets=False)
-    if len(client_addresses(limit.db, made.company)) == 1:
-        made.refused("rate_limited", key, resets=False)
+    before = len(made.swept.admitted)
+    made.refused("rate_limited", key, resets=False)
+    if len(client_addresses(limit.db, made.company)) > 1:
+        del made.swept.admitted[before:]  # each address of ours has a limit of its own
     made.open("rate_limited")
 
 
