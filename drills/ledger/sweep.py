@@ -32,7 +32,7 @@ Sign = Callable[[Fields], Request]
 """The members of a body -> a request with some credentials."""
 
 ERRORS = ("ledger-a", "ledger-b")
-NOTHING: Fields = {"max": 1, "error_type": "ledger-none"}
+NOTHING: Fields = {"max": current().limit("batch"), "error_type": "ledger-none"}
 """A replay that finds no item."""
 BOTH = ((True, False), (False, True))
 """Dry run or not, forced or not."""
@@ -156,6 +156,9 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
     """Forged, another company's, too large, or over the limit; `key` has a stored answer."""
     limit = made.limit
     made.refused("unauthenticated", key, _forged())
+    for sign in _signed(limit, made.company):
+        for dry in (True, False):
+            made.send({**NOTHING, "dry_run": dry}, sign)
     if (own := _token_of(limit, made.company)) and (foreign := _token_of(limit, new_id("company"))):
         made.open("forbidden", own)
         made.refused("forbidden", key, foreign)
@@ -208,6 +211,14 @@ def _token_of(scene: Scene, company: str, path: str = REPLAY) -> Sign | None:
         return None
     token = Minter(scene.target, scene.signer.clock.now).for_company(company)
     return lambda fields: token_post(path, fields, token, "by token")
+
+
+def _signed(scene: Scene, company: str) -> list[Sign]:
+    """Ways to sign beside the one of all others: by v2, and that with a token, too."""
+    timed: Sign = lambda fields: scene.signer.v2(REPLAY, encode_body(fields), "by v2")  # noqa: E731
+    if (own := _token_of(scene, company)) is None:
+        return [timed]
+    return [timed, lambda fields: timed(fields).adding_header(*own(fields).headers[-1]).labelled("by v2 and token")]
 
 
 def _forged() -> Sign:
