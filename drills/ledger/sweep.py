@@ -37,6 +37,7 @@ NOTHING: Fields = {"max": current().limit("batch"), "error_type": "ledger-none"}
 BOTH = ((True, False), (False, True))
 """Dry run or not, forced or not."""
 TWICE = 2
+AT_ONCE = 6
 COUNTED = {"feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted"}
 """Codes of steps after the rate limit."""
 AT_A_GATE = {"unauthenticated": 401, "forbidden": 403}
@@ -120,6 +121,21 @@ class Round:
                     f"{fields} was answered {answer.status} {code} when there was no reason any more"
                 )
 
+    def beside(self, own: Sign, foreign: Sign) -> None:
+        """Ask as two administrators at the same time: each has his own rights."""
+        self.limit.reset_limit(self.company)
+        fields = replay_fields(self.company, **self.limit.known(**NOTHING, dry_run=True))
+        asked = [sign(fields) for _ in range(AT_ONCE) for sign in (own, foreign)]
+        for number, answer in enumerate(self.limit.http.burst(asked)):
+            if not isinstance(answer, Answer):
+                continue
+            if number % 2 and answer.status < 300:
+                self.swept.admitted.append(
+                    f"{fields} was answered {answer.status} beside another where forbidden was due"
+                )
+            if not number % 2 and answer.code == "forbidden":
+                self.swept.late.append(f"{fields} was forbidden to its own company beside another's call")
+
     @cached_property
     def chosen(self) -> tuple[Fields, ...]:
         """Each way to choose items."""
@@ -162,6 +178,7 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
     if (own := _token_of(limit, made.company)) and (foreign := _token_of(limit, new_id("company"))):
         made.open("forbidden", own)
         made.refused("forbidden", key, foreign)
+        made.beside(own, foreign)
         made.open("forbidden", own)
         made.open("forbidden")
     many = current().limit("batch") + 1
