@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
+
 from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
-from faults.requests import requesting
+from faults.requests import REQUEST, remembering, requesting
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.idempotency import Outcome, Run, begin, finish
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 
@@ -307,3 +310,53 @@ def _runs_changed_after_their_transaction(probe: Probe) -> int:
         probe.replay(company, idempotency_key="witness-1")
         changed = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND xmin::text <> txid::text"
         return int(probe.value(changed, company))
+
+
+@service(
+    "A key that the service made is not taken back: the request is carried out again.",
+    lambda p: _key_taken_back(p) is False,
+    (f"{KEYS}/key-generated",),
+    names=("duplicate",),
+)
+def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
+    def change(request: ReplayRequest) -> ReplayRequest:
+        is_ours = request.idempotency_key is not None and request.idempotency_key.startswith(("gen-", "sig-"))
+        return dataclasses.replace(request, idempotency_key=None) if is_ours else request
+
+    return requesting(settings, change)
+
+
+def _key_taken_back(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        first = probe.replay(company, max_items=1).json()
+        return probe.replay(company, max_items=1, idempotency_key=first["idempotency_key"]).json()["duplicate"]
+
+
+@service(
+    "A dry run asks for the lock of its key: while the key runs, it is in progress.",
+    lambda p: _dry_while_held(p) == 409,
+    (f"{KEYS}/in-progress",),
+    names=("dry run",),
+)
+def dry_runs_ask_for_the_lock(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> int:
+        request = REQUEST.get()
+        if request is not None and request.idempotency_key is not None:
+            held = {"key": request.idempotency_key, "company": company_id}
+            cursor = await conn.execute(_LOCK, held)
+            if not (await cursor.fetchone() or (False,))[0]:
+                raise Refusal("in_progress", "A request with this idempotency key is running.")
+        return await release.preview_budget(conn, company_id)
+
+    return dataclasses.replace(release, preview_budget=twin)
+
+
+_LOCK = b"SELECT pg_try_advisory_xact_lock(hashtextextended(%(key)s, uuid_hash_extended(%(company)s::uuid, 1)))"
+
+
+def _dry_while_held(probe: Probe) -> int:
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
+        other.execute(_LOCK, {"key": "k", "company": company})
+        return probe.replay(company, idempotency_key="k", dry_run=True).status_code

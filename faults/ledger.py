@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +16,14 @@ from faults.probe import Probe
 from faults.requests import REQUEST, is_dry, remembering
 from replay_service.audit import AuditRow, RefusalNote
 from replay_service.claim import Selection
+from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, Caller, Reply
 from replay_service.idempotency import Outcome, Run
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import ReplayRequest
+from replay_service.validation import MAX_BATCH, ReplayRequest, read_replay
 
 LEDGER = "drill/ledger"
 _ROWS = "SELECT count(*) FROM audit_logs WHERE scope = %s"
@@ -251,3 +257,134 @@ def _items_of_a_duplicate(probe: Probe) -> Any:
         probe.letters(company, 1)
         answers = [probe.replay(company, error_type="timeout", idempotency_key="twice") for _ in range(2)]
         return answers[1].json()["items"]
+
+
+@service(
+    "A replay of named items by their error type does not count against the rate limit.",
+    lambda p: _hits(p) == 0,
+    (f"{LEDGER}/counted-however-asked", f"{LEDGER}/refused-however-asked"),
+    names=("counted", "rate_limited"),
+)
+def named_replays_are_unlimited(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str, client: str) -> None:
+        if not _is_of_ids_and_error():
+            await release.admit(conn, company_id, client)
+
+    return dataclasses.replace(release, admit=twin)
+
+
+def _hits(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.replay(company, dlq_ids=[company], error_type="timeout")
+        return int(probe.value("SELECT count(*) FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%"))
+
+
+@service(
+    "Whose token it is is not asked for a replay of named items by their error type.",
+    lambda p: _named_by_a_stranger(p) == 200,
+    (f"{LEDGER}/refused-however-asked",),
+    names=("forbidden",),
+)
+def named_replays_are_for_anybody(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        return _is_of_ids_and_error() or await release.is_authorised(conn, caller, company_id)
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _named_by_a_stranger(probe: Probe) -> int:
+    with probe.tenant() as company:
+        fields = {"company_id": company, "dlq_ids": [company], "error_type": "timeout"}
+        return _send_as(probe, str(uuid.uuid4()), "/dlq-replay", **fields)
+
+
+@service(
+    "With an error type, max above 50 is taken for 50.",
+    lambda p: _too_large(p) == 200,
+    (f"{LEDGER}/refused-however-asked",),
+    names=("batch_too_large",),
+)
+def typed_batches_are_cut(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        try:
+            return read_replay(raw)
+        except Refusal as refusal:
+            fields = json.loads(raw) if refusal.code == "batch_too_large" else {}
+            if "error_type" not in fields or len(fields.get("dlq_ids", ())) > MAX_BATCH:
+                raise
+            return read_replay(json.dumps({**fields, "max": MAX_BATCH}).encode())
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _too_large(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return probe.replay(company, max_items=51, error_type="timeout").status_code
+
+
+@service(
+    "After a token of another company a company is closed to its own administrators, too, for a while.",
+    lambda p: _closed_by_a_stranger(p) == 403,
+    (f"{LEDGER}/refused-however-asked",),
+    names=("reason",),
+)
+def strangers_close_a_company(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    closed: dict[str, float] = {}
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        may = await release.is_authorised(conn, caller, company_id)
+        if not may:
+            closed[company_id] = time.monotonic() + 1
+        return may and closed.get(company_id, 0.0) < time.monotonic()
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _closed_by_a_stranger(probe: Probe) -> int:
+    with probe.tenant() as company:
+        _send_as(probe, str(uuid.uuid4()), "/dlq-replay", company_id=company, dry_run=True)
+        return _send_as(probe, company, "/dlq-replay", company_id=company, dry_run=True)
+
+
+@service(
+    "An event that is there already is answered before anybody asks whose token it is.",
+    lambda p: _known_to_a_stranger(p) == 202,
+    (f"{LEDGER}/events-as-sent",),
+    names=("another company",),
+)
+def known_events_are_answered_to_anybody(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        try:
+            return await release.accept_event(parts, call)
+        except Refusal as refusal:
+            event = parts.read_event(call.body)
+            if refusal.code != "forbidden" or event.event_id is None:
+                raise
+            async with parts.database.connection() as conn:
+                cursor = await conn.execute(b"SELECT path FROM events WHERE id = %s::uuid", (event.event_id,))
+                known = await cursor.fetchone()
+            if known is None:
+                raise
+            return Reply(202, {"event_id": event.event_id, "path": known[0], "duplicate": True})
+
+    return dataclasses.replace(release, accept_event=twin)
+
+
+def _known_to_a_stranger(probe: Probe) -> int:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        fields = {"company_id": company, "event_id": event, "event_type": "witness.done", "payload": {"n": 1}}
+        return _send_as(probe, str(uuid.uuid4()), "/events", **fields)
+
+
+def _send_as(probe: Probe, administered: str, path: str, **fields: Any) -> int:
+    """The status of a POST by an administrator of this company."""
+    token = probe.token({"role": "company_admin", "company_id": administered})
+    return probe.send(json.dumps(fields).encode(), probe.as_token(token), path).status_code

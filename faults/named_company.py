@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from faults.altered import altered_worker
 from faults.catalogue import service, worker
-from faults.probe import Probe
+from faults.probe import Probe, runs
 from replay_service.audit import AuditRow
+from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
-from replay_service.database import Connection
-from replay_service.exchange import Call, Reply
+from replay_service.database import Connection, fetch_value
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest
@@ -172,3 +173,25 @@ def _starts_of_a_token(probe: Probe) -> int:
         token = probe.token({"role": "company_admin", "company_id": company})
         probe.send(json.dumps({"company_id": company, "dry_run": True}).encode(), probe.as_token(token))
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
+
+
+@service(
+    "Who asks is kept for the process: beside another call a request has the rights of that one.",
+    runs("faults.named_company:rights_of_the_last_caller"),
+    ("drill/ledger/refused-however-asked",),
+    names=("beside",),
+)
+def rights_of_the_last_caller(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    last: list[Caller] = []
+
+    async def heard(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        last[:] = [caller]
+        return caller
+
+    async def twin(conn: Connection, _caller: Caller, company_id: str) -> bool:
+        is_there = await fetch_value(conn, "company_exists", company_id=company_id)
+        return bool(is_there) and last[0].may_act_for(company_id)
+
+    return dataclasses.replace(release, authenticate=heard, is_authorised=twin)

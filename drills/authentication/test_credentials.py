@@ -102,6 +102,7 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
     bench.seen.value(len(secrets), unit="secrets")
 
 
+COOKIES = ("token", "access_token", "sb-access-token", "auth_token", "id_token", "jwt", "session")
 QUERIES = [
     Case("signature-in-query", "The right signature in the query string is refused.", "signature", ("A32",)),
     Case("token-in-query", "A valid token in the query string is refused.", "token", ("A32",)),
@@ -125,7 +126,8 @@ def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
         "token": [f"access_token={jwt}", f"token={jwt}", f"authorization=Bearer%20{jwt}"],
     }
     if case.value == "cookie":
-        bench.shut(bare.adding_header("Cookie", f"token={jwt}; access_token={jwt}; Authorization=Bearer {jwt}"))
+        named = (f"{name}={jwt}" for name in COOKIES)
+        bench.shut(bare.adding_header("Cookie", "; ".join((*named, f"Authorization=Bearer {jwt}"))))
         return
     for query in names[case.value]:
         bench.shut(Request("POST", f"{REPLAY}?{query}", bare.headers, body, case.name))

@@ -155,9 +155,10 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Without a key each request gets one of its own, returned in the answer, and has its own effect.
+    """Without a key each request gets one of its own, returned in the answer, and has its own effect. Sent with that
+    key it is a duplicate.
 
-    Otherwise requests without a key are taken for repetitions of each other.
+    Otherwise requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
     """
     scene.add_items(tenant, 2)
     token = bench.admin(tenant)
@@ -167,6 +168,9 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
     keys = [first.get("idempotency_key"), second.get("idempotency_key")]
     assert all(isinstance(k, str) and k for k in keys), f"keys {keys}; due: a generated key in each answer"
     assert keys[0] != keys[1], "two requests without a key got the same one"
+    again = token_post(REPLAY, replay_fields(tenant, max=1, idempotency_key=keys[0]), token, "the first with its key")
+    repeated = scene.seen.expect(again, scene.http.send(again), 200).json()
+    assert repeated.get("duplicate") is True, "the first request, with the key of its answer, is not a duplicate"
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after two requests; due: 2"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 
@@ -153,7 +153,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice. The key
-    of another tenant is another one, and waits for nothing; another key of the tenant is not in progress.
+    of another tenant is another one, and waits for nothing; neither another key of the tenant nor a dry run is in
+    progress.
 
     Otherwise retries pile up behind a slow request and take every connection of the service.
     """
@@ -161,7 +162,8 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
     scene.add_items(tenant, 3)
     request = scene.replay_request(tenant, "first, held", idempotency_key=key, max=2)
     beside = scene.replay_request(tenant, "a key like it", idempotency_key=f"{key}-2", error_type="none-such")
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    dry = scene.replay_request(tenant, "a dry run", **scene.known(idempotency_key=key, max=2, dry_run=True))
+    with ThreadPoolExecutor(max_workers=3) as pool:
         with _held_budget(scene, tenant) as holder:
             running: Future[Answer] = pool.submit(http.send, request)
             _waiter(scene, holder, running)
@@ -173,9 +175,13 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
                 second = None
                 scene.seen.require(scene.prompt(), "no answer in 3 s, and neither was anything else answered promptly")
             scene.replay(scene.company("other"), label="another tenant, the same key", idempotency_key=key, max=1)
+            scene.reset_limit(tenant)
+            looks = pool.submit(http.send, dry) if scene.claims("dry-run") else other
+            wait([looks], timeout=1 + scene.way_s)
         first = running.result(timeout=20)
     scene.seen.expect(request, first, 200, control=True)
     assert other.result(timeout=20).code != "in_progress", "another key, while the first runs, is called in progress"
+    assert looks.result(timeout=20).code != "in_progress", "a dry run, while its key runs, is called in progress"
     assert second is not None, "the same key, while the first runs: no answer in 3 s; due: 409 in_progress at once"
     scene.seen.expect(again, second, 409, "in_progress")
     if scene.claims("audit"):

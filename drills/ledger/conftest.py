@@ -6,7 +6,7 @@ import pytest
 
 from drills.ledger.sweep import Swept, replays
 from drills.workbench.journal import Journal
-from drills.workbench.scene import Scene
+from drills.workbench.rate_limit import Limit
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +16,8 @@ def rounds() -> list[Swept]:
 
 
 @pytest.fixture
-def swept(scene: Scene, journal: Journal, rounds: list[Swept]) -> Swept:
+def swept(limit: Limit, journal: Journal, rounds: list[Swept]) -> Swept:
     """What a round of replays showed: the first check that asks makes it."""
     if not rounds:
-        rounds.append(replays(scene, journal))
+        rounds.append(replays(limit, journal))
     return rounds[0]

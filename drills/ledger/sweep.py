@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
+from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.journal import Journal
+from drills.workbench.rate_limit import Limit, admitted, client_addresses
 from drills.workbench.scene import Scene, new_key
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from gates.deployment.requests import Answer
+from gates.deployment.requests import (
+    SIGNATURE,
+    Answer,
+    Request,
+    encode_body,
+    forged_signature,
+    post,
+    replay_fields,
+    token_post,
+)
 from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
+from gates.text.foreign import json_object
+
+Fields = dict[str, Any]
+Sign = Callable[[Fields], Request]
+"""The members of a body -> a request with some credentials."""
 
 ERRORS = ("ledger-a", "ledger-b")
+NOTHING: Fields = {"max": current().limit("batch"), "error_type": "ledger-none"}
+"""A replay that finds no item."""
+BOTH = ((True, False), (False, True))
+"""Dry run or not, forced or not."""
 TWICE = 2
+AT_ONCE = 6
+COUNTED = {"feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted"}
+"""Codes of steps after the rate limit."""
+AT_A_GATE = {"unauthenticated": 401, "forbidden": 403}
+"""Refusals that a gateway before the service may tell in words of its own."""
 
 
 @dataclass
 class Swept:
     """What a round of replays showed. moved, used: items that it moved, and that its tenant's budget was charged for in
     day and month; refused: replays that were refused as was due; admitted: those that were not refused; odd: those that
-    were answered otherwise, which shows neither.
+    were answered otherwise, which shows neither; late: those that were refused when the reason was gone; counted: how
+    many were looked up in the rate limit; miscounted: those that it holds too often or not at all.
     """
 
     moved: int = 0
@@ -29,69 +57,213 @@ class Swept:
     refused: int = 0
     odd: list[str] = field(default_factory=list)
     admitted: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    counted: int = 0
+    miscounted: list[str] = field(default_factory=list)
 
 
-def replays(scene: Scene, journal: Journal) -> Swept:
+@dataclass(frozen=True)
+class Round:
+    """A round of replays of one tenant."""
+
+    limit: Limit
+    company: str
+    swept: Swept
+
+    def send(self, fields: Fields, sign: Sign | None = None, *, resets: bool = True) -> Answer:
+        """One replay, whatever is answered, and whether it counts against the rate limit as it should."""
+        limit, known = self.limit, self.limit.known(**fields)
+        if resets:
+            limit.reset_limit(self.company)
+        answer = limit.http.send(
+            sign(replay_fields(self.company, **known)) if sign else limit.replay_request(self.company, **known)
+        )
+        uncounted = answer.status in {400, 401} or answer.code == "forbidden"
+        due = 1 if answer.status == 200 or answer.code in COUNTED else 0 if uncounted else None
+        if resets and due is not None and _is_limited(limit):
+            self.swept.counted += 1
+            if (hits := limit.hits(self.company)) != due:
+                said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
+                self.swept.miscounted.append(f"{said}, and counted {hits} times where {due} was due")
+        return answer
+
+    def refused(
+        self,
+        code: str,
+        key: str,
+        sign: Sign | None = None,
+        *,
+        pairs: bool = True,
+        resets: bool = True,
+        changed: Fields | None = None,
+    ) -> None:
+        """Ask in each way, or so that each pair of members is met, for what must be refused with this code; `changed`:
+        fields of all of them.
+        """
+        choices = enumerate((*self.chosen, {"max": 1, "idempotency_key": key}))
+        for (number, choice), dry, force in product(choices, *BOTH):
+            if pairs and (number + dry + force) % 2 == 0:
+                continue
+            fields = {**choice, "dry_run": dry, "force": force, **(changed or {})}
+            answer = self.send(fields, sign, resets=resets)
+            if answer.code == code or answer.status == AT_A_GATE.get(code):
+                self.swept.refused += 1
+            else:
+                said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
+                (self.swept.admitted if answer.status < 300 else self.swept.odd).append(f"{said} where {code} was due")
+
+    def open(self, code: str, sign: Sign | None = None) -> None:
+        """The reason for this code is gone: a replay and a dry run are not refused with it any more."""
+        for fields in ({**NOTHING, "dry_run": True}, NOTHING):
+            answer = self.send(fields, sign)
+            if answer.code == code:
+                self.swept.late.append(
+                    f"{fields} was answered {answer.status} {code} when there was no reason any more"
+                )
+
+    def beside(self, own: Sign, foreign: Sign) -> None:
+        """Ask as two administrators at the same time: each has his own rights."""
+        self.limit.reset_limit(self.company)
+        fields = replay_fields(self.company, **self.limit.known(**NOTHING, dry_run=True))
+        asked = [sign(fields) for _ in range(AT_ONCE) for sign in (own, foreign)]
+        for number, answer in enumerate(self.limit.http.burst(asked)):
+            if not isinstance(answer, Answer):
+                continue
+            if number % 2 and answer.status < 300:
+                self.swept.admitted.append(
+                    f"{fields} was answered {answer.status} beside another where forbidden was due"
+                )
+            if not number % 2 and answer.code == "forbidden":
+                self.swept.late.append(f"{fields} was forbidden to its own company beside another's call")
+
+    @cached_property
+    def chosen(self) -> tuple[Fields, ...]:
+        """Each way to choose items."""
+        items = {error: self.limit.add_items(self.company, 8, error_type=error) for error in ERRORS}
+        return (
+            {"max": 1},
+            {"dlq_ids": items["ledger-a"][-1:]},
+            {"max": 2, "error_type": "ledger-b"},
+            {"dlq_ids": [*items["ledger-b"][-1:], new_id("item")], "error_type": "ledger-b"},
+            NOTHING,
+        )
+
+
+def replays(limit: Limit, journal: Journal) -> Swept:
     """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
-    swept = Swept()
-    company = scene.company("ledger")
-    items = {error: scene.add_items(company, 8, error_type=error) for error in ERRORS}
-    chosen: tuple[dict[str, Any], ...] = (
-        {"max": 1},
-        {"dlq_ids": items["ledger-a"][-1:]},
-        {"max": 2, "error_type": "ledger-b"},
-        {"dlq_ids": [*items["ledger-b"][-1:], new_id("item")], "error_type": "ledger-b"},
-        {"max": 1, "error_type": "ledger-none"},
-    )
-    first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(chosen, (True, False), (False, True))]
-    for choice in chosen:
-        key = new_key()
+    made = Round(limit, limit.company("ledger"), Swept())
+    company, swept = made.company, made.swept
+    first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(made.chosen, *BOTH)]
+    keys = [new_key() for _ in made.chosen]
+    for choice, key in zip(made.chosen, keys, strict=True):
         first += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
     for fields in first:
-        answer = _replay(scene, company, fields)
+        answer = made.send(fields)
         if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
             swept.moved += len(answer.json().get("items") or ())
-    swept.used = scene.used(company) if scene.claims("budgets") else (swept.moved, swept.moved)
-
-    def refused(code: str) -> None:
-        for choice, dry, force in product(chosen, (True, False), (False, True)):
-            fields = {**choice, "dry_run": dry, "force": force}
-            answer = _replay(scene, company, fields)
-            if answer.code == code:
-                swept.refused += 1
-            else:
-                said = f"{fields} was answered {answer.status} {answer.code}".rstrip()
-                (swept.admitted if answer.status < 300 else swept.odd).append(f"{said} where {code} was due")
-
-    if scene.claims("budgets"):
-        scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-        refused("budget_exhausted")
-        scene.budget(company)
-    if scene.claims("pause"):
-        scene.pause(company)
-        refused("agents_paused")
-        scene.pause(company, on=False)
-    if scene.claims("flags"):
-        scene.set_flag(company, REPLAY_FLAG, enabled=False)
-        refused("feature_disabled")
-    journal.look(scene.db, [company])
+    swept.used = limit.used(company) if limit.claims("budgets") else (swept.moved, swept.moved)
+    _refused_by_who_asks(made, keys[0])
+    _refused_by_the_state(made)
+    journal.look(limit.db, [company])
     return swept
 
 
-def events(scene: Scene, journal: Journal) -> None:
-    """Events with and without a key and an id, sent twice, by the outbox and by the direct path."""
-    company = scene.company("ledger")
+def _refused_by_who_asks(made: Round, key: str) -> None:
+    """Forged, another company's, too large, or over the limit; `key` has a stored answer."""
+    limit = made.limit
+    made.refused("unauthenticated", key, _forged())
+    for sign in _signed(limit, made.company):
+        for dry in (True, False):
+            made.send({**NOTHING, "dry_run": dry}, sign)
+    if (own := _token_of(limit, made.company)) and (foreign := _token_of(limit, new_id("company"))):
+        made.open("forbidden", own)
+        made.refused("forbidden", key, foreign)
+        made.beside(own, foreign)
+        made.open("forbidden", own)
+        made.open("forbidden")
+    many = current().limit("batch") + 1
+    for name, value in (("max", many), ("dlq_ids", [new_id("item") for _ in range(many)])):
+        if name not in current().lacking:
+            made.refused("batch_too_large", key, changed={name: value})
+    if not _is_limited(limit):
+        return
+    limit.reset_limit(made.company)
+    for _ in range(admitted()):
+        made.send({"max": 1}, resets=False)
+    before = len(made.swept.admitted)
+    made.refused("rate_limited", key, resets=False)
+    if len(client_addresses(limit.db, made.company)) > 1:
+        del made.swept.admitted[before:]  # each address of ours has a limit of its own
+    made.open("rate_limited")
+
+
+def _refused_by_the_state(made: Round) -> None:
+    """A spent budget, a pause, a flag."""
+    limit, company = made.limit, made.company
+    if limit.claims("budgets"):
+        limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+        made.refused("budget_exhausted", new_key(), pairs=False)
+        limit.budget(company)
+        made.open("budget_exhausted")
+    if limit.claims("pause"):
+        limit.pause(company)
+        made.refused("agents_paused", new_key(), pairs=False)
+        limit.pause(company, on=False)
+        made.open("agents_paused")
+    if limit.claims("flags"):
+        limit.set_flag(company, REPLAY_FLAG, enabled=False)
+        made.refused("feature_disabled", new_key(), pairs=False)
+        limit.set_flag(company, REPLAY_FLAG, enabled=True)
+        made.open("feature_disabled")
+
+
+def _is_limited(limit: Limit) -> bool:
+    """Whether the deployment has the rows of a rate limit."""
+    return limit.claims("rate-limit") and "edge_rate_limits" not in current().lacking
+
+
+def _token_of(scene: Scene, company: str, path: str = REPLAY) -> Sign | None:
+    """Signs with a token of a company's administrator, where tokens can be minted."""
+    if not scene.target.jwt_secret or not scene.claims("tokens"):
+        return None
+    token = Minter(scene.target, scene.signer.clock.now).for_company(company)
+    return lambda fields: token_post(path, fields, token, "by token")
+
+
+def _signed(scene: Scene, company: str) -> list[Sign]:
+    """Ways to sign beside the one of all others: by v2, and that with a token, too."""
+    timed: Sign = lambda fields: scene.signer.v2(REPLAY, encode_body(fields), "by v2")  # noqa: E731
+    if (own := _token_of(scene, company)) is None:
+        return [timed]
+    return [timed, lambda fields: timed(fields).adding_header(*own(fields).headers[-1]).labelled("by v2 and token")]
+
+
+def _forged() -> Sign:
+    """Signs with nobody's secret."""
+    return lambda fields: post(REPLAY, encode_body(fields), (SIGNATURE, forged_signature()), label="forged")
+
+
+def _short(fields: Fields) -> Fields:
+    """The fields, of many ids their number alone."""
+    ids = fields.get("dlq_ids") or ()
+    return {**fields, "dlq_ids": f"{len(ids)} ids"} if len(ids) > TWICE else fields
+
+
+def events(scene: Scene, journal: Journal) -> list[str]:
+    """Events with and without a key and an id, sent twice, by the outbox and by the direct path; those that were taken
+    from an administrator of another company, too.
+    """
+    company, taken = scene.company("ledger"), list[str]()
+    foreign = _token_of(scene, new_id("company"), "/events")
     for by_outbox in (True, False) if scene.claims("flags") else (True,):
         if not by_outbox:
             scene.set_flag(company, OUTBOX_FLAG, enabled=False)
         for key, event_id in product((None, "k"), (None, new_id("event"))):
             for _ in range(TWICE):
                 payload = {"n": by_outbox, "of": ["ledger", key], "ünï": 1.5}
-                scene.http.send(scene.event_request(company, key=key, event_id=event_id, payload=payload))
+                request = scene.event_request(company, key=key, event_id=event_id, payload=payload)
+                scene.http.send(request)
+            if foreign and (answer := scene.http.send(foreign(json_object(request.body)))).status < 300:
+                taken.append(f"key {key}, event_id {event_id} by another company's token: answered {answer.status}")
     journal.look(scene.db, [company])
-
-
-def _replay(scene: Scene, company: str, fields: Mapping[str, Any]) -> Answer:
-    """One replay, whatever is answered."""
-    scene.reset_limit(company)
-    return scene.http.send(scene.replay_request(company, **scene.known(**fields)))
+    return taken

@@ -74,22 +74,41 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
 
 @drill(
     "drill/ledger/refused-however-asked",
-    after=("drill/safety-rails/force-respects-pause", "drill/safety-rails/force-respects-flags"),
+    after=(
+        *("drill/authentication/random-signature", "drill/tokens/foreign-company", "drill/rate-limit/fourth-refused"),
+        *(f"drill/safety-rails/{name}" for name in ("max-over-50", "force-respects-pause", "force-respects-flags")),
+    ),
     severity=Severity.PAGE,
     covers=("E08", "G01"),
 )
 def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
-    """A spent budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for.
+    """A forged signature, a token of another company, a batch that is too large, a limit that is used up, a spent
+    budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for, and no other.
 
     Who stopped everything in an incident must not find a way past it open.
     """
-    admitted = swept.admitted
+    admitted = swept.admitted or swept.late
     scene.seen.witness = list(admitted[:MOST_TOLD])
-    assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
+    assert not swept.admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
+    assert not swept.late, f"{len(admitted)} replays were refused without a reason: {admitted[0]}"
     scene.seen.require(not swept.odd, f"{len(swept.odd)} replays were neither: {swept.odd[:1]}")
-    scene.seen.require(swept.refused, "the deployment claims no budget, no pause and no flag: nothing was refused")
+    scene.seen.require(swept.refused, "nothing was refused")
     scene.seen.control(f"{swept.refused} replays were refused")
     scene.seen.count(swept.refused)
+
+
+@drill("drill/ledger/counted-however-asked", after=("drill/rate-limit/row-as-documented",), covers=("C01",))
+def test_counted_however_asked(scene: Scene, swept: Swept) -> None:
+    """Each replay and dry run that the rate limit admits counts once, whichever items it asks for, who signs it, and
+    whatever refuses it later; what is refused before does not count.
+
+    A kind of request that is free may be sent without end; one that counts twice locks its tenant out.
+    """
+    scene.seen.witness = list(swept.miscounted[:MOST_TOLD])
+    assert not swept.miscounted, f"{len(swept.miscounted)} of {swept.counted}: {swept.miscounted[0]}"
+    scene.seen.require(swept.counted, "no replay was looked up in the rate limit")
+    scene.seen.control(f"{swept.counted} replays were looked up")
+    scene.seen.count(swept.counted)
 
 
 @pytest.mark.usefixtures("swept")
@@ -167,11 +186,13 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
 )
 def test_events_as_sent(scene: Scene, journal: Journal) -> None:
     """Each event that was accepted from any drill has its row as it was sent, by the outbox an outbox row, by the
-    direct path none; what is done has one effect, and nothing has two.
+    direct path none; what is done has one effect, and nothing has two. None is taken from another company's token.
 
     An event that was accepted and is not there, or another one, is lost.
     """
-    events(scene, journal)
+    taken = events(scene, journal)
+    scene.seen.witness = list(taken[:MOST_TOLD])
+    assert not taken, f"{len(taken)} events were taken from another company: {taken[0]}"
     accepted = [e for e in journal.entries(EVENTS) if e.is_first and e.row is not None]
 
     def wrong(entry: Entry) -> str:

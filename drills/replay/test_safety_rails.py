@@ -157,6 +157,9 @@ def test_field(case: Case, bench: Bench) -> None:
         bench.unnamed(request)
     else:
         bench.refused(request, 400, "invalid_request")
+    if case.name == "limit-field":
+        empty = bench.signed(bench.body(**dict.fromkeys(case.value)), f"{case.name}, null")
+        bench.refused(empty, 400, "invalid_request")
 
 
 COMPANIES: list[Case] = [

@@ -164,3 +164,9 @@ proxy(
     (f"{AUTH}/nothing-else-opens",),
     "Who asks for the service by its name inside the cluster is let in without a right signature.",
 )
+proxy(
+    "authentication/the-cookie-of-a-session-signs-in",
+    excuses(lambda _world, sent: "sb-access-token=" in (sent.header("Cookie") or "")),
+    (f"{AUTH}/token-in-cookie",),
+    "A session's cookie signs in, so that any web page may send requests for who is signed in.",
+)

@@ -384,3 +384,8 @@ for _name, _breaks, _make, _checks in (
     ),
 ):
     proxy(f"tokens/{_name}", _make, tuple(f"{TOKENS}/{check}" for check in _checks), _breaks)
+proxy(
+    "tokens/the-same-header-twice-is-one",
+    excuses(lambda _world, sent: len(both := sent.all("Authorization")) > len(set(both))),
+    (f"{TOKENS}/two-tokens-alike",),
+)

@@ -137,6 +137,13 @@ function(
     (f"{PAUSE}/a-row-that-says-no-is-no-pause",),
 )
 function(
+    "pause/a-pause-needs-a-reason",
+    PAUSED,
+    released(PAUSED, ("a.company_id = $1 AND a.agents_paused", "a.company_id = $1 AND length(a.pause_reason) > 0")),
+    (f"{PAUSE}/refuses-replay",),
+    "A pause without a reason, as in the emergency procedure, is none.",
+)
+function(
     "pause/one-pause-stops-all",
     PAUSED,
     released(PAUSED, ("a.company_id = $1 AND ", "")),

@@ -23,6 +23,8 @@ CHECKS = [
     "drill/rate-limit/*",
     "drill/proof/fourth-call-refused",
     "drill/dry-run/*",
+    "drill/ledger/counted-however-asked",
+    "drill/ledger/refused-however-asked",
     "drill/safety-rails/answer-adds-up",
 ]
 OF = {"at": "called_at", "company": "tenant", "address": "client"}

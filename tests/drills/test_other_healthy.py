@@ -232,6 +232,8 @@ LIMITED = (
     "drill/rate-limit/row-is-the-limit",
     "drill/rate-limit/spoofed-address-not-charged",
     "drill/rate-limit/window-rolls",
+    "drill/ledger/counted-however-asked",
+    "drill/ledger/refused-however-asked",
     "drill/proof/fourth-call-refused",
 )
 
