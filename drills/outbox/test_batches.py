@@ -15,6 +15,7 @@ from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_pay
 from drills.workbench.waiting import PATIENCE_S, POLL_S
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
+from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
@@ -184,38 +185,68 @@ def _of_their_tenants(scene: Scene, owners: Mapping[str, str], table: str = "age
 
 
 REFUSE = """create function public.drill_no_commit() returns trigger language plpgsql as $$ begin
-if new.company_id::text = '{company}' then raise exception 'no commit' using errcode = 'check_violation'; end if;
-return null; end $$"""
-AT_COMMIT = """create constraint trigger drill_no_commit after insert on {table} deferrable initially deferred
+if '{company}' in (to_jsonb(new) ->> 'company_id', to_jsonb(new) ->> 'scope') then
+raise exception 'refused by a drill' using errcode = 'check_violation'; end if; return {result}; end $$"""
+AT_COMMIT = """create constraint trigger drill_no_commit after insert on public.{table} deferrable initially deferred
 for each row execute function public.drill_no_commit()"""
+AT_ONCE = """create trigger drill_no_commit before insert or update on public.{table}
+for each row execute function public.drill_no_commit()"""
+OF_AN_EVENT = ("events", "event_outbox")
+OF_A_REPLAY = {
+    "replay_runs": "",
+    "event_outbox": "",
+    "dead_letter_queue": "",
+    "replay_budgets": "budgets",
+    "audit_logs": "audit",
+}
+"""What a replay writes, and the area of the contract that it is of, where a deployment may do without."""
 
 
 @drill(
     "drill/outbox/commit-that-fails", after=(*DELIVERS, *SIGNED), covers=("K02",), where=Where.REFERENCE, phase="last"
 )
 def test_commit_that_fails(scene: Scene) -> None:
-    """An event and a replay whose COMMIT fails are answered with an error, and leave nothing; sent again they work.
+    """An event and a replay whose COMMIT fails, or any one of their writes, are answered with an error, and leave
+    nothing; sent again they work.
 
-    A service that answers before the commit, or looks at no error of it, says yes to what is not there.
+    A service that answers before the commit, or goes on after an error of it or of a savepoint, says yes to what is not
+    there: items that are moved and not charged, or not on record.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
-    requests = (scene.event_request(company), scene.replay_request(company, max=1, idempotency_key=key))
+    replay = scene.replay_request(company, max=1, idempotency_key=key)
+    tables = [table for table, area in OF_A_REPLAY.items() if not area or scene.claims(area)]
+    for request, when, written in (
+        (scene.event_request(company), AT_COMMIT, OF_AN_EVENT[:1]),
+        (scene.event_request(company), AT_ONCE, OF_AN_EVENT),
+        (replay, AT_COMMIT, tables[:1]),
+        (replay, AT_ONCE, tables),
+    ):
+        for table in written:
+            _refused(scene, request, company, table, when)
+    scene.reset_limit(company)
+    scene.emit(company, control=True)
+    scene.run(company, max=1, idempotency_key=key)
+
+
+def _refused(scene: Scene, request: Request, company: str, table: str, when: str) -> None:
+    """The claim: a request one of whose tables refuses what it writes is answered with an error, and leaves nothing."""
+    scene.reset_limit(company)
     try:
-        scene.rows(REFUSE.format(company=company))
-        for table in ("public.events", "public.replay_runs"):
-            scene.rows(AT_COMMIT.format(table=table))
-        answers = [scene.http.send(request) for request in requests]
+        scene.rows(REFUSE.format(company=company, result="null" if when is AT_COMMIT else "new"))
+        scene.rows(when.format(table=table))
+        answer = scene.http.send(request)
     except psycopg.errors.InsufficientPrivilege:
         scene.seen.unmet("the login of DATABASE_URL may not make triggers")
     finally:
         scene.rows("drop function if exists public.drill_no_commit() cascade")
-    for request, answer in zip(requests, answers, strict=True):
-        assert answer.status >= 400, f"{request.label} is answered {answer.status}, and its COMMIT was refused"
-    left = scene.number("select count(*) from public.events where company_id = %s", company)
-    assert not left, f"an event was refused at the commit, and {left} business rows are there"
-    scene.emit(company, control=True)
-    scene.run(company, max=1, idempotency_key=key)
+    why = f"{table} refused its row{' at the COMMIT' if when is AT_COMMIT else ''}"
+    assert answer.status >= 400, f"{request.label} is answered {answer.status}, and {why}"
+    left = {name: scene.count(name, company) for name in ("events", "replay_runs", "event_outbox")}
+    assert not any(left.values()), f"{why}, and {request.label} left {left}"
+    states = [row["status"] for row in scene.items(company)]
+    assert states == ["pending"], f"{why}, and the item is {states}"
+    scene.seen.count()
 
 
 # alone: a service that has lost its connections refuses whatever else is asked of it
