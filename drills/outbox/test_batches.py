@@ -20,6 +20,8 @@ from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
+NO_OBJECTS = ("[]", '["drill"]', '"drill"', "0", "null")
+"""Payloads of every other kind."""
 MANY = 4000
 """More than a relay looks at with one statement."""
 OVER = """
@@ -81,17 +83,33 @@ def test_large_payload_is_delivered(scene: Scene) -> None:
     scene.delivered(events + scene.write_outbox(company, 1, payload=as_jsonb(payload)))
 
 
-@drill("drill/outbox/any-payload-is-delivered", covers=("K12", "K20"), severity=Severity.WARN)
+@drill(
+    "drill/outbox/any-payload-is-delivered", after=(*DELIVERS, *SIGNED), covers=("K12", "K20"), severity=Severity.WARN
+)
 def test_any_payload_is_delivered(scene: Scene) -> None:
-    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null.
+    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null; and a dead
+    letter of each is replayed with the payload that it has.
 
-    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up.
+    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up; a replay that
+    expects one sends an empty one.
     """
     company = scene.company()
     scene.delivered(scene.write_outbox(company, 1, payload="{}"))
     scene.seen.control("an empty object is delivered")
-    events = [scene.write_outbox(company, 1, payload=one)[0] for one in ("[]", '["drill"]', '"drill"', "0", "null")]
+    events = [scene.write_outbox(company, 1, payload=one)[0] for one in NO_OBJECTS]
     scene.delivered(events)
+    if not scene.claims("replay"):
+        return
+    events = [new_id("event") for _ in NO_OBJECTS]
+    letters = [{"payload": one, "event_id": event} for one, event in zip(NO_OBJECTS, events, strict=True)]
+    scene.tenants.add_rows(company, letters)
+    run = str(scene.run(company, max=len(letters))["replay_run_id"])
+    sent = "select payload::text as payload from public.event_outbox where event_id = any(%s::uuid[])"
+    payloads = sorted(str(row["payload"]) for row in scene.rows(sent, events))
+    assert payloads == sorted(NO_OBJECTS), f"items with the payloads {sorted(NO_OBJECTS)} are replayed with {payloads}"
+    settled = scene.ended(run)["success_count"]
+    assert settled == len(letters), f"{settled} of {len(letters)} items whose payload is no object were delivered"
+    scene.seen.count(len(letters))
 
 
 @check("drill/outbox/only-drill-events-obey", needs=AGENT, after=DELIVERS, covers=("K14",), severity=Severity.WARN)
