@@ -204,11 +204,10 @@ def _of_their_tenants(scene: Scene, owners: Mapping[str, str], table: str = "age
 
 REFUSE = """create function public.drill_no_commit() returns trigger language plpgsql as $$ begin
 if '{company}' in (to_jsonb(new) ->> 'company_id', to_jsonb(new) ->> 'scope') then
-raise exception 'refused by a drill' using errcode = 'check_violation'; end if; return {result}; end $$"""
-AT_COMMIT = """create constraint trigger drill_no_commit after insert on public.{table} deferrable initially deferred
-for each row execute function public.drill_no_commit()"""
-AT_ONCE = """create trigger drill_no_commit before insert or update on public.{table}
-for each row execute function public.drill_no_commit()"""
+raise exception 'refused by a drill' using errcode = 'check_violation'; end if; return null; end $$"""
+REFUSING = """create constraint trigger drill_no_commit after insert or update on public.{table}
+deferrable initially {when} for each row execute function public.drill_no_commit()"""
+AT_COMMIT, AT_ONCE = "deferred", "immediate"
 OF_AN_EVENT = ("events", "event_outbox")
 OF_A_REPLAY = {
     "replay_runs": "",
@@ -251,14 +250,14 @@ def _refused(scene: Scene, request: Request, company: str, table: str, when: str
     """The claim: a request one of whose tables refuses what it writes is answered with an error, and leaves nothing."""
     scene.reset_limit(company)
     try:
-        scene.rows(REFUSE.format(company=company, result="null" if when is AT_COMMIT else "new"))
-        scene.rows(when.format(table=table))
+        scene.rows(REFUSE.format(company=company))
+        scene.rows(REFUSING.format(table=table, when=when))
         answer = scene.http.send(request)
     except psycopg.errors.InsufficientPrivilege:
         scene.seen.unmet("the login of DATABASE_URL may not make triggers")
     finally:
         scene.rows("drop function if exists public.drill_no_commit() cascade")
-    why = f"{table} refused its row{' at the COMMIT' if when is AT_COMMIT else ''}"
+    why = f"{table} refused its row{' at the COMMIT' if when == AT_COMMIT else ''}"
     assert answer.status >= 400, f"{request.label} is answered {answer.status}, and {why}"
     left = {name: scene.count(name, company) for name in ("events", "replay_runs", "event_outbox")}
     assert not any(left.values()), f"{why}, and {request.label} left {left}"
