@@ -15,7 +15,7 @@ from faults.altered import AlteredDatabase, altered_worker
 from faults.catalogue import service, worker
 from faults.probe import runs
 from replay_service import surface
-from replay_service.audit import RefusalLog
+from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Database, _hung_up
 from replay_service.parts import Parts
@@ -269,3 +269,21 @@ class _Forgetful(Database):
 def an_outage_is_called_an_error(settings: Settings) -> Parts:
     vars(surface)["is_outage"] = lambda _error: False
     return build_parts(settings)
+
+
+@service(
+    "An audit row that the database refuses is forgotten behind a savepoint: the replay goes on without it.",
+    runs("faults.recovery:refused_row_forgotten"),
+    ("drill/outbox/commit-that-fails",),
+    names=("refused its row",),
+    production=False,
+)
+def refused_row_forgotten(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def append(conn: Connection, row: AuditRow) -> None:
+        with contextlib.suppress(psycopg.Error):
+            async with conn.transaction():
+                await release.append_audit(conn, row)
+
+    return dataclasses.replace(release, append_audit=append)

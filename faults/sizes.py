@@ -1,4 +1,4 @@
-"""Faults of what has room for little: the large and the long is cut, or left out, and nobody is told."""
+"""Faults of what has room for little: the large, the long and the unlike is cut, or left out, and nobody is told."""
 
 from __future__ import annotations
 
@@ -92,5 +92,25 @@ def large_items_are_replayed_empty(settings: Settings) -> Parts:
 def _replayed_large_item(probe: Probe) -> Any:
     with probe.tenant() as company:
         probe.letters(company, 1, payload=Jsonb(_LARGE))
+        probe.replay(company)
+        return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
+
+
+@service(
+    "The payload of an item that is a list or a number is empty when it is replayed.",
+    lambda p: _replayed_list(p) == {},
+    ("drill/outbox/any-payload-is-delivered",),
+    names=("payloads",),
+    decision="hold",
+)
+def lists_are_replayed_empty(settings: Settings) -> Parts:
+    taken = "aggregate_key, payload, %(run_id)s"
+    objects_alone = "CASE WHEN jsonb_typeof(payload) = 'object' THEN payload ELSE '{}' END"
+    return altered(settings, "move_items", (taken, taken.replace("payload", objects_alone)))
+
+
+def _replayed_list(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1, payload=Jsonb(["drill"]))
         probe.replay(company)
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faults.trigger.planting import planted, released
+from faults.trigger.planting import planted, released, trigger
 
 WRITES = "sql/writes"
 
@@ -39,6 +39,15 @@ planted(
     "A constraint that waits for the commit refuses events of most types.",
     decision="hold",
 )
+trigger(
+    "writes/old-letters-are-discarded",
+    "dead_letter_queue",
+    "update",
+    "if new.status = 'pending' and old.created_at < now() - interval '7 days' then new.status := 'discarded'; end if;",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "A letter that is older than a week and fails again is discarded by a trigger: nobody replays it any more.",
+    decision="hold",
+)
 planted(
     "writes/budget-of-the-day-alone",
     released("replay_budgets_cap", ("IF NEW.monthly_used > NEW.monthly_limit AND", "IF false AND")),
@@ -46,6 +55,14 @@ planted(
     "from pg_proc where proname = 'replay_budgets_cap' and prosrc like '%IF false AND%'",
     (f"{WRITES}/budget-is-kept", "sql/manifest/functions"),
     "The trigger on the budgets lets what is used of a month go above its limit.",
+)
+planted(
+    "writes/next-month-without-limit",
+    released("replay_budgets_cap", ("IF NEW.monthly_used >", "IF NEW.month = OLD.month AND NEW.monthly_used >")),
+    released("replay_budgets_cap"),
+    "from pg_proc where proname = 'replay_budgets_cap' and prosrc like '%IF NEW.month = OLD.month AND%'",
+    (f"{WRITES}/budget-is-kept", "sql/manifest/functions"),
+    "The trigger on the budgets looks at no limit where a new month begins.",
 )
 planted(
     "writes/keys-without-case",

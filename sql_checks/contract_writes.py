@@ -56,6 +56,42 @@ CHANGES = {
     "replay_budgets": ("daily_used = daily_limit, monthly_used = daily_limit",),
 }
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
+OLD = "company_id = %(id)s and event_type = 'drill.old'"
+OLD_ROW = """insert into public.{} (company_id, event_type, aggregate_key, payload, {}) values
+(%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}', now() - interval '40 days'{})"""
+AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
+LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
+    "dead_letter_queue": (
+        "created_at, error_type, retry_count, max_retries",
+        ", 'Drill', 6, 9",
+        f"{AS_WRITTEN} and error_type = 'Drill' and retry_count = 6 and max_retries = 9 and status = 'pending'",
+        (
+            ("status = 'replaying'", "status = 'replaying'"),
+            (
+                "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
+                "status = 'pending' and retry_count > 6",
+            ),
+            ("status = 'replaying'", "status = 'replaying' and max_retries = 9"),
+            ("status = 'resolved'", "status = 'resolved'"),
+        ),
+    ),
+    "event_outbox": (
+        "inserted_at",
+        "",
+        AS_WRITTEN,
+        (
+            ("claimed_until = now() + interval '30 s'", "claimed_until > now()"),
+            (
+                "claimed_until = null, attempts = attempts + 1, next_attempt_at = now() + interval '1 hour'",
+                "processed_at is null and dead_at is null and attempts > 0",
+            ),
+            ("processed_at = now()", "processed_at is not null and dead_at is null"),
+        ),
+    ),
+}
+"""Table -> more columns of a row of long ago, and their values; what it must hold; and its life: each change, and what
+the row must hold after it.
+"""
 VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
 after as (update public.feature_flags set enabled = not enabled where company_id = %(id)s returning version)
 select from before, after where after.version <= before.version"""
@@ -69,7 +105,14 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+NEXT_PERIODS = (
+    "day = day + 1, daily_used = daily_limit + 1",
+    "month = (month + interval '1 month')::date, monthly_used = monthly_limit + 1",
+)
 BUDGET = "update public.replay_budgets set {} where company_id = %(id)s"
+ABOVE = f"""with raised as ({BUDGET} returning daily_used > daily_limit or monthly_used > monthly_limit as is_above)
+select from raised where is_above"""
+"""A trigger may begin the new period at nothing."""
 
 
 class Expected(StrEnum):
@@ -135,14 +178,28 @@ def _writes() -> Iterator[Write]:
         for change in changes:
             statement = f"update public.{table} set {change} where company_id = %(id)s"
             yield Write(Expected.TAKEN, table, change, statement, stays=change is changes[0])
+    for table, (columns, values, held, life) in LIVES.items():
+        for what in ("an old row", "another one like it"):
+            yield from _life(table, what, OLD_ROW.format(table, columns, values), held)
+        for change, then in life:
+            statement = f"update public.{table} set {change} where {OLD}"
+            yield from _life(table, f"{change}, of an old row", statement, then)
     yield Write(Expected.FILLED, "feature_flags", "a greater version after a change", VERSION)
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
+    for used in NEXT_PERIODS:
+        yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+
+
+def _life(table: str, what: str, statement: str, held: str) -> Iterator[Write]:
+    yield Write(Expected.TAKEN, table, what, statement, stays=True)
+    look = f"select from public.{table} where {OLD} and ({held}) is not true"
+    yield Write(Expected.FILLED, table, f"{held} (after {what})", look)
 
 
 def wrong(one: Write, came: Attempt) -> str:

@@ -47,9 +47,10 @@ def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
     spec(
         "contract-rows-are-taken",
         "Every table takes a row that gives only columns of the contract, in each of its states and from one to the"
-        " next, commits it, and fills in what the row leaves out; a limit may be lowered below what is used.",
+        " next, however old it is, commits it, keeps what was written, and fills in what the row leaves out; a limit"
+        " may be lowered below what is used.",
         "What was written against the contract (the release before, another producer) is refused, or writes rows that"
-        " no replay takes.",
+        " no replay takes; a letter that fails again is gone.",
         "N04",
         "N06",
         "N10",
@@ -63,7 +64,8 @@ def test_contract_rows_are_taken(written: Written, seen: Observer) -> None:
 @pytest.mark.check(
     spec(
         "budget-is-kept",
-        "Raising what is used of a budget above its limit is refused, for the day and for the month.",
+        "Raising what is used of a budget above its limit is refused, for the day and for the month, and for the next"
+        " ones.",
         "A replay can spend more than the limit.",
         "G01",
         severity=Severity.PAGE,

@@ -15,10 +15,13 @@ from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_pay
 from drills.workbench.waiting import PATIENCE_S, POLL_S
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
+from gates.deployment.requests import Request
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
+NO_OBJECTS = ("[]", '["drill"]', '"drill"', "0", "null")
+"""Payloads of every other kind."""
 MANY = 4000
 """More than a relay looks at with one statement."""
 OVER = """
@@ -80,17 +83,33 @@ def test_large_payload_is_delivered(scene: Scene) -> None:
     scene.delivered(events + scene.write_outbox(company, 1, payload=as_jsonb(payload)))
 
 
-@drill("drill/outbox/any-payload-is-delivered", covers=("K12", "K20"), severity=Severity.WARN)
+@drill(
+    "drill/outbox/any-payload-is-delivered", after=(*DELIVERS, *SIGNED), covers=("K12", "K20"), severity=Severity.WARN
+)
 def test_any_payload_is_delivered(scene: Scene) -> None:
-    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null.
+    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null; and a dead
+    letter of each is replayed with the payload that it has.
 
-    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up.
+    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up; a replay that
+    expects one sends an empty one.
     """
     company = scene.company()
     scene.delivered(scene.write_outbox(company, 1, payload="{}"))
     scene.seen.control("an empty object is delivered")
-    events = [scene.write_outbox(company, 1, payload=one)[0] for one in ("[]", '["drill"]', '"drill"', "0", "null")]
+    events = [scene.write_outbox(company, 1, payload=one)[0] for one in NO_OBJECTS]
     scene.delivered(events)
+    if not scene.claims("replay"):
+        return
+    events = [new_id("event") for _ in NO_OBJECTS]
+    letters = [{"payload": one, "event_id": event} for one, event in zip(NO_OBJECTS, events, strict=True)]
+    scene.tenants.add_rows(company, letters)
+    run = str(scene.run(company, max=len(letters))["replay_run_id"])
+    sent = "select payload::text as payload from public.event_outbox where event_id = any(%s::uuid[])"
+    payloads = sorted(str(row["payload"]) for row in scene.rows(sent, events))
+    assert payloads == sorted(NO_OBJECTS), f"items with the payloads {sorted(NO_OBJECTS)} are replayed with {payloads}"
+    settled = scene.ended(run)["success_count"]
+    assert settled == len(letters), f"{settled} of {len(letters)} items whose payload is no object were delivered"
+    scene.seen.count(len(letters))
 
 
 @check("drill/outbox/only-drill-events-obey", needs=AGENT, after=DELIVERS, covers=("K14",), severity=Severity.WARN)
@@ -184,38 +203,67 @@ def _of_their_tenants(scene: Scene, owners: Mapping[str, str], table: str = "age
 
 
 REFUSE = """create function public.drill_no_commit() returns trigger language plpgsql as $$ begin
-if new.company_id::text = '{company}' then raise exception 'no commit' using errcode = 'check_violation'; end if;
-return null; end $$"""
-AT_COMMIT = """create constraint trigger drill_no_commit after insert on {table} deferrable initially deferred
-for each row execute function public.drill_no_commit()"""
+if '{company}' in (to_jsonb(new) ->> 'company_id', to_jsonb(new) ->> 'scope') then
+raise exception 'refused by a drill' using errcode = 'check_violation'; end if; return null; end $$"""
+REFUSING = """create constraint trigger drill_no_commit after insert or update on public.{table}
+deferrable initially {when} for each row execute function public.drill_no_commit()"""
+AT_COMMIT, AT_ONCE = "deferred", "immediate"
+OF_AN_EVENT = ("events", "event_outbox")
+OF_A_REPLAY = {
+    "replay_runs": "",
+    "event_outbox": "",
+    "dead_letter_queue": "",
+    "replay_budgets": "budgets",
+    "audit_logs": "audit",
+}
+"""What a replay writes, and the area of the contract that it is of, where a deployment may do without."""
 
 
 @drill(
     "drill/outbox/commit-that-fails", after=(*DELIVERS, *SIGNED), covers=("K02",), where=Where.REFERENCE, phase="last"
 )
 def test_commit_that_fails(scene: Scene) -> None:
-    """An event and a replay whose COMMIT fails are answered with an error, and leave nothing; sent again they work.
+    """An event and a replay whose COMMIT fails, or any one of their writes, are answered with an error, and leave
+    nothing; sent again they work.
 
-    A service that answers before the commit, or looks at no error of it, says yes to what is not there.
+    A service that answers before the commit, or goes on after an error of it or of a savepoint, says yes to what is not
+    there: items that are moved and not charged, or not on record.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
-    requests = (scene.event_request(company), scene.replay_request(company, max=1, idempotency_key=key))
+    replay = scene.replay_request(company, max=1, idempotency_key=key)
+    tables = [table for table, area in OF_A_REPLAY.items() if not area or scene.claims(area)]
+    for request, when, written in (
+        (scene.event_request(company), AT_COMMIT, OF_AN_EVENT[:1]),
+        (scene.event_request(company), AT_ONCE, OF_AN_EVENT),
+        (replay, AT_COMMIT, tables[:1]),
+        (replay, AT_ONCE, tables),
+    ):
+        for table in written:
+            _refused(scene, request, company, table, when)
+    scene.reset_limit(company)
+    scene.emit(company, control=True)
+    scene.run(company, max=1, idempotency_key=key)
+
+
+def _refused(scene: Scene, request: Request, company: str, table: str, when: str) -> None:
+    """The claim: a request one of whose tables refuses what it writes is answered with an error, and leaves nothing."""
+    scene.reset_limit(company)
     try:
         scene.rows(REFUSE.format(company=company))
-        for table in ("public.events", "public.replay_runs"):
-            scene.rows(AT_COMMIT.format(table=table))
-        answers = [scene.http.send(request) for request in requests]
+        scene.rows(REFUSING.format(table=table, when=when))
+        answer = scene.http.send(request)
     except psycopg.errors.InsufficientPrivilege:
         scene.seen.unmet("the login of DATABASE_URL may not make triggers")
     finally:
         scene.rows("drop function if exists public.drill_no_commit() cascade")
-    for request, answer in zip(requests, answers, strict=True):
-        assert answer.status >= 400, f"{request.label} is answered {answer.status}, and its COMMIT was refused"
-    left = scene.number("select count(*) from public.events where company_id = %s", company)
-    assert not left, f"an event was refused at the commit, and {left} business rows are there"
-    scene.emit(company, control=True)
-    scene.run(company, max=1, idempotency_key=key)
+    why = f"{table} refused its row{' at the COMMIT' if when == AT_COMMIT else ''}"
+    assert answer.status >= 400, f"{request.label} is answered {answer.status}, and {why}"
+    left = {name: scene.count(name, company) for name in ("events", "replay_runs", "event_outbox")}
+    assert not any(left.values()), f"{why}, and {request.label} left {left}"
+    states = [row["status"] for row in scene.items(company)]
+    assert states == ["pending"], f"{why}, and the item is {states}"
+    scene.seen.count()
 
 
 # alone: a service that has lost its connections refuses whatever else is asked of it

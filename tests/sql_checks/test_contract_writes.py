@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from faults.trigger.planting import released
 from sql_checks import test_contract_writes as checks
 from sql_checks.contract_writes import write
 from tests.postgres_fixture import PgServer
@@ -18,6 +19,11 @@ create trigger reopened before update on dead_letter_queue for each row execute 
 FINAL = """create function final() returns trigger language plpgsql set search_path = '' as $$ begin
 if old.status = 'resolved' and new.status <> old.status then raise exception 'final'; end if; return new; end $$;
 create trigger final before update on dead_letter_queue for each row execute function final()"""
+ONE_OF_A_KEY = """create unique index one_of_a_key on dead_letter_queue (company_id, event_type, aggregate_key)
+where status = 'pending' and aggregate_key is not null"""
+DISCARDED = """create function discarded() returns trigger language plpgsql set search_path = '' as $$ begin
+if new.status = 'pending' and {} then new.status := 'discarded'; end if; return new; end $$;
+create trigger discarded before update on dead_letter_queue for each row execute function discarded()"""
 LOWERED = """create function lowered() returns trigger language plpgsql set search_path = '' as $$ begin
 new.idempotency_key := lower(new.idempotency_key); return new; end $$;
 create trigger lowered before insert on replay_runs for each row execute function lowered()"""
@@ -31,6 +37,12 @@ create trigger day before update on replay_budgets for each row
 when (new.daily_used > new.daily_limit and new.daily_used > old.daily_used) execute function above();
 create trigger month before update on replay_budgets for each row
 when (new.monthly_used > new.monthly_limit and new.monthly_used > old.monthly_used) execute function above()"""
+SAME_MONTH = released(
+    "replay_budgets_cap", ("IF NEW.monthly_used >", "IF NEW.month = OLD.month AND NEW.monthly_used >")
+)
+ANEW = """create function anew() returns trigger language plpgsql set search_path = '' as $$ begin
+if new.month > old.month then new.monthly_used := 0; end if; return new; end $$;
+create trigger anew before update on replay_budgets for each row execute function anew()"""
 AT_THE_COMMIT = """drop trigger replay_budgets_cap on replay_budgets;
 create constraint trigger cap after update on replay_budgets deferrable initially deferred
 for each row execute function replay_budgets_cap()"""
@@ -81,8 +93,12 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         ("alter table replay_budgets add check (daily_used <= daily_limit)", TAKEN),
         ("create publication waiting for table event_outbox where (processed_at is null)", TAKEN),
         ("alter table feature_flags disable trigger feature_flags_touch", TAKEN),
+        (ONE_OF_A_KEY, TAKEN),
         (REOPENED, TAKEN),
+        (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
+        (DISCARDED.format("new.retry_count >= 5"), TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
+        (SAME_MONTH, BUDGET),
         ("alter table replay_runs alter idempotency_key type char(200)", KEYS),
         ("create extension citext; alter table dead_letter_queue alter error_type type citext", KEYS),
         (LOWERED, KEYS),
@@ -102,6 +118,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             DUE_NOW,
             FINAL,
             TWO_TRIGGERS,
+            ANEW,
             "create domain word as text check (length(value) <= 200)",
             "alter table replay_runs alter idempotency_key type word",
             "alter table event_outbox add region text not null default 'eu'",
