@@ -24,6 +24,13 @@ where status = 'pending' and aggregate_key is not null"""
 DISCARDED = """create function discarded() returns trigger language plpgsql set search_path = '' as $$ begin
 if new.status = 'pending' and {} then new.status := 'discarded'; end if; return new; end $$;
 create trigger discarded before update on dead_letter_queue for each row execute function discarded()"""
+DROPPED = """create function dropped() returns trigger language plpgsql set search_path = '' as $$ begin
+return case when new.created_at < now() - interval '30 days' then null else new end; end $$;
+create trigger dropped before insert on dead_letter_queue for each row execute function dropped()"""
+RECENT_PARTITIONS = """alter table event_outbox rename to in_one;
+create table event_outbox (like in_one including defaults including identity) partition by range (inserted_at);
+do $$ begin execute format('create table event_outbox_now partition of event_outbox for values from (%L) to (%L)',
+current_date - 7, current_date + 7); end $$"""
 LOWERED = """create function lowered() returns trigger language plpgsql set search_path = '' as $$ begin
 new.idempotency_key := lower(new.idempotency_key); return new; end $$;
 create trigger lowered before insert on replay_runs for each row execute function lowered()"""
@@ -97,6 +104,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (REOPENED, TAKEN),
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (DISCARDED.format("new.retry_count >= 5"), TAKEN),
+        (DROPPED, TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
         ("alter table replay_runs alter idempotency_key type char(200)", KEYS),
@@ -119,6 +127,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             FINAL,
             TWO_TRIGGERS,
             ANEW,
+            RECENT_PARTITIONS,
             "create domain word as text check (length(value) <= 200)",
             "alter table replay_runs alter idempotency_key type word",
             "alter table event_outbox add region text not null default 'eu'",
