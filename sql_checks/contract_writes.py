@@ -63,12 +63,12 @@ OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payl
     when 'p' then interval '0' else interval '40 days' end{2})"""
 """Of long ago, but where partitions may have no place for it."""
 AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
+PAST = "created_at <= now()"
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
     "dead_letter_queue": (
         "created_at, error_type, retry_count, max_retries",
         ", 'Drill', 6, 9",
-        f"{AS_WRITTEN} and created_at <= now() and error_type = 'Drill' and (retry_count, max_retries) = (6, 9)"
-        " and status = 'pending'",
+        f"{AS_WRITTEN} and (error_type, status, retry_count, max_retries) = ('Drill', 'pending', 6, 9) and {PAST}",
         (
             ("status = 'replaying'", "status = 'replaying'"),
             (
