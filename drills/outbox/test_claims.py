@@ -20,6 +20,7 @@ from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=DELIVERS)
+EXPIRES = (*DELIVERS, "drill/outbox/expired-claim-is-taken-up")
 
 LOCKED_S = 1.5
 """How long followers are watched while rows are locked: a relay may wait for a lock, for some seconds."""
@@ -60,7 +61,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
     scene.delivered(events)
 
 
-@drill("drill/outbox/claimed-by-another", covers=("K05", "K08"))
+@drill("drill/outbox/claimed-by-another", after=EXPIRES, covers=("K05", "K08"))
 def test_claimed_by_another(scene: Scene) -> None:
     """A row that another relay has claimed is left to it until the claim runs out, and then delivered.
 
@@ -76,7 +77,7 @@ def test_claimed_by_another(scene: Scene) -> None:
     scene.delivered(events)
 
 
-@drill("drill/outbox/follower-of-a-claimed-row", covers=("K11", "K05"))
+@drill("drill/outbox/follower-of-a-claimed-row", after=EXPIRES, covers=("K11", "K05"))
 def test_follower_of_a_claimed_row(scene: Scene) -> None:
     """While another relay has a row, the later rows of its key wait for it.
 
