@@ -85,7 +85,9 @@ def test_spent_today_stays_spent(scene: Scene) -> None:
     scene.replay(company, control=True, max=1)
 
 
-@drill("drill/budgets/new-month-starts-at-zero", covers=("G05",))
+@drill(
+    "drill/budgets/new-month-starts-at-zero", after=(*SIGNED, "drill/budgets/new-day-starts-at-zero"), covers=("G05",)
+)
 def test_new_month_starts_at_zero(scene: Scene) -> None:
     """What was spent in an earlier UTC month, or in the same one of last year, does not count in this one.
 

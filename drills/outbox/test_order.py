@@ -121,6 +121,8 @@ def _replayed(scene: Scene, company: str, key: str) -> str:
     event = new_id("event")
     scene.add_items(company, 1, event_id=event, aggregate_key=key)
     scene.run(company, max=1)
+    taken = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
+    scene.seen.require(taken, "no outbox row has the event id of a replayed item", by="drill/dlq/letter-is-kept")
     return event
 
 

@@ -156,7 +156,8 @@ def test_run_counts_add_up(scene: Scene) -> None:
         ends = scene.audit(company, "dlq_replay")
         summaries = [(r["target_count"], r["success_count"], r["failure_count"]) for r in ends]
         assert summaries == [(10, 9, 1)], (
-            f"the audit's summary says (target_count, success_count, failure_count) {summaries}; the row says {counts}"
+            f"when the run's row says {counts}, the audit's summaries (target_count, success_count, failure_count) are"
+            f" {summaries}; the end of a run and its audit rows commit together"
         )
     scene.seen.count(4)
 

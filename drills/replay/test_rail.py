@@ -36,7 +36,9 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     if scene.claims("audit"):
         rows = scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")
         stops, targets = sorted(r["action"] for r in rows), {r["target_count"] for r in rows}
-        assert stops == ["dlq_replay", "dlq_replay_stopped"], f"the end of a stopped run is audited as {stops}"
+        assert stops == ["dlq_replay", "dlq_replay_stopped"], (
+            f"when its row says stopped, the end of a run is audited as {stops}"
+        )
         due = row["target_count"]
         assert targets == {due}, f"the end of a stopped run is audited with target_count {targets}; the run says {due}"
     scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")

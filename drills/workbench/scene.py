@@ -26,6 +26,19 @@ LISTS = ("items", "not_found", "ineligible")
 """Members of the answer to a replay that hold ids of dead letters."""
 
 
+TASKS_LEFT = """
+select count(*) from (
+  select from public.agent_tasks t join public.companies c on c.id = t.company_id
+  where t.event_id is not null and t.status <> 'completed' and c.name not like 'drill-%' limit 1
+) as one
+"""
+"""Whether a tenant that is no drill's has a task of an event that is not completed."""
+FAILED_ATTEMPT = """
+select count(*) from public.event_outbox
+where event_id = %s and (dead_at is not null or attempts > 0 and claimed_until is null)
+"""
+
+
 @dataclass
 class Scene(Waiting):
     """What one check works with."""
@@ -171,6 +184,21 @@ class Scene(Waiting):
         """End the check unless the target's agent can be made to fail."""
         answer = self.http.send(Request("GET", "/version"))
         self.seen.require(answer.json().get("drill_agent") is True, "/version does not claim drill_agent")
+
+    def leaves_tasks(self, company: str) -> bool:
+        """Whether the target leaves tasks that are not completed to events: as a failed attempt leaves one in this
+        tenant, or as they stand in the table. Where it never does, nobody but a drill writes one.
+        """
+        if self.number(TASKS_LEFT):
+            return True
+        answer = self.http.send(Request("GET", "/version"))
+        if answer.json().get("drill_agent") is not True:
+            return False
+        always = {"drill": {"fail_times": -1}}
+        event = str(self.emit(company, key=new_key(), event_type="drill.fails", payload=always)["event_id"])
+        failed = self.until_true(lambda: self.number(FAILED_ATTEMPT, event) > 0, within_s=DUE_S)
+        self.seen.require(failed, "no attempt of an event whose agent always fails was seen to end")
+        return self.number("select count(*) from public.agent_tasks where event_id = %s", event) > 0
 
     def passes_by(self, company: str, rounds: int = 3, *, claims: bool = False) -> None:
         """Show that time enough has passed: events of keys of their own, one after the other, had their effects.

@@ -14,10 +14,7 @@ PASSED_HERE = "watch/passed-here"
 OF_ITS_OWN_ROWS = ("queue/", "cohort/")
 """Their failures come from the deployment's own rows: no difference looks like one."""
 
-NEVER_PASSED = (
-    "it is not known to have passed on this deployment, so it may say how the deployment differs from the contract, and"
-    " nothing of the release; once it has passed, a failure rolls back (docs/decision.md)"
-)
+NEVER_PASSED = "it is not known to have passed on this deployment, so it holds (docs/decision.md)"
 
 
 def may_be_a_difference(spec: CheckSpec, policy: Policy, told: Sequence[Evidence]) -> bool:

@@ -196,9 +196,12 @@ class _Teller(Generic[Medium]):
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
         do = medium.prose(remedy_of(first.check, first.outcome, v.contract)) if first else medium("")
-        if v.decision is Decision.ROLLBACK and v.action.flag == "off":
+        if v.decision is Decision.ROLLBACK:
+            said = medium("{} Take the release back or deploy the repair").format(do)
+            if v.action.flag != "off":
+                return medium("{}, then run the gate again.").format(said)
             enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
-            return medium("{} Deploy the repair, switch the flag on again ({}), and run the gate.").format(do, enable)
+            return medium("{}, switch the flag on again ({}), and run the gate.").format(said, enable)
         if do:
             return medium("{} Then run the gate again.").format(do)
         if not v.ends_when:

@@ -45,7 +45,7 @@ SET = {
 @pytest.fixture(scope="module")
 def strict() -> Iterator[dict[str, str]]:
     """The variables of a deployment in the middle of a rotation, which takes v2 signatures only, asks for an audience
-    and an issuer, and gives an event up after its second attempt.
+    and an issuer, gives an event up after its second attempt, and writes no task but a completed one, once.
     """
     with reference_stack(StackOptions(history=False, variables=SET), os.environ) as stack:
         with session(stack.info.database_url) as connection:
@@ -55,6 +55,7 @@ def strict() -> Iterator[dict[str, str]]:
                 " values ('security.signing_v2_required', true, 100) on conflict (key, company_id)"
                 " do update set enabled = true, rollout_percentage = 100",
             )
+            script(connection, LEAVES_NO_TASK)
         told = {**stack.info.variables(), **SET}
         yield {**told, "GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
 
@@ -63,6 +64,14 @@ def test_two_attempts_are_enough(strict: dict[str, str], tmp_path: Path) -> None
     """How often a failing event is tried is the deployment's business, if it is tried again at all."""
     found = examine(strict, OF_ATTEMPTS, tmp_path)
     assert set(found) == set(OF_ATTEMPTS)
+    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+    assert not wrong
+
+
+def test_failed_attempts_leave_no_task(strict: dict[str, str], tmp_path: Path) -> None:
+    """A service that writes no task but a completed one need not know what to do with others: nobody writes them."""
+    found = examine(strict, AFTER_A_FAILURE, tmp_path)
+    assert set(found) == set(AFTER_A_FAILURE)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
 
@@ -146,6 +155,19 @@ end $$;
 create trigger a_run_without_success before update on public.replay_runs
   for each row execute function public.a_run_without_success()
 """
+LEAVES_NO_TASK = """
+create function public.a_task_is_an_effect() returns trigger language plpgsql as $$ begin
+  if current_user like 'replay_%' and (tg_op = 'UPDATE' or new.status <> 'completed') then return null; end if;
+  return new;
+end $$;
+create trigger a_task_is_an_effect before insert or update on public.agent_tasks
+  for each row execute function public.a_task_is_an_effect()
+"""
+AFTER_A_FAILURE = (
+    "drill/outbox/unfinished-task-becomes-the-effect",
+    "drill/outbox/effect-touches-only-its-event",
+    "drill/flags/direct-effect-with-its-event",
+)
 UNDER_ODD_SETTINGS = (
     *("replay", "lifecycle", "outbox", "budgets", "audit", "flags", "idempotency", "rate-limit", "dlq"),
     *("dry-run", "tokens"),

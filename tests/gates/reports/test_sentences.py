@@ -147,7 +147,7 @@ def test_one_sentence_says_it_all(verdict: Verdict, lead: str) -> None:
             made(Decision.ROLLBACK, OFF, BROKEN, dataclasses.replace(BROKEN, check="sql/ours/own")),
             "One other cause is listed below.",
             "went from 10 % to off",
-            "Deploy the repair",
+            "Take the release back or deploy the repair",
         ),
         (
             made(Decision.ROLLBACK, STILL_ON, BROKEN),
