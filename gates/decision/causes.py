@@ -62,7 +62,7 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
-SPOT, MANIFEST = "sql/spot/", "sql/manifest/"
+SPOT, MANIFEST, LEDGER = "sql/spot/", "sql/manifest/", "drill/ledger/"
 EXPLAINS = {
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
@@ -72,11 +72,11 @@ EXPLAINS = {
 """Check -> the symptoms that its failure brings about. It asks the database, and shows no symptom of its own. It is
 their cause if its effect is at least as grave as theirs. Of several checks that explain one symptom the first leads.
 """
-PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, "drill/", *QUEUES, "load/", "alert/", "cohort/")
+PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, "drill/", LEDGER, *QUEUES, "load/", "alert/", "cohort/")
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
 that one event takes, and one that a poison event stops by the poison; the drills that wait for its effects
-only see that they waited in vain.
+only see that they waited in vain. The ledger looks at the exchanges of all drills, and asks about no promise alone.
 """
 
 

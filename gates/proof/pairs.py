@@ -73,11 +73,10 @@ def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Tar
 def each(several: Fault, facts: FaultFacts) -> list[Cell]:
     """The cells of faults that were in at once. The decision that is due is the gravest of theirs."""
     due = max((f.decision for f in several.each if f.decision), key=GRAVITY.index, default=None)
-    cells = (judge(replace(one, decision=due), facts) for one in several.each)
-    return [
-        replace(cell, fault=one, first="", beside=len(several.each) - 1)
-        for cell, one in zip(cells, several.each, strict=True)
-    ]
+    beside = len(several.each) - 1
+    cells = [judge(replace(one, decision=due), facts) for one in several.each]
+    own = [replace(cell, fault=one, beside=beside) for cell, one in zip(cells, several.each, strict=True)]
+    return [replace(cell, first="") for cell in own] if beside else own
 
 
 def as_trial(cell: Cell) -> Trial:

@@ -86,6 +86,7 @@ def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
         ("sql/spot/audit-append-only", "drill/audit/update-refused"),
         ("drill/http-surface/trace", "sql/manifest/columns"),
         ("drill/proof/fourth-call-refused", "drill/budgets/tenants-apart"),
+        ("drill/outbox/same-event-id-once", "drill/ledger/events-as-sent"),
     ],
 )
 def test_what_harms_users_more_is_named_first(harm: str, less: str) -> None:

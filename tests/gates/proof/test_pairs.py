@@ -122,6 +122,8 @@ def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
     assert [c.fault for c in cells] == made
     assert [c.status for c in cells] == [Status.KILLED, Status.KILLED, Status.KILLED_COLLATERAL]
     assert {(c.beside, c.first) for c in cells} == {(2, "")}
+    (alone,) = each(together(made[1]), FaultFacts(green, False, True, run, True, False, green))
+    assert (alone.beside, alone.first) == (0, "drill/a/x"), "what was named first is told of one that was alone"
     held = dataclasses.replace(run, verdict=Verdict(Decision.HOLD, "why", findings=findings))
     weak = each(together(*made), FaultFacts(green, False, True, held, True, False, green))
     assert not any(c.as_declared for c in weak), "a rollback is due"
