@@ -126,7 +126,10 @@ class Round:
         self.limit.reset_limit(self.company)
         fields = replay_fields(self.company, **self.limit.known(**NOTHING, dry_run=True))
         asked = [sign(fields) for _ in range(AT_ONCE) for sign in (own, foreign)]
-        for number, answer in enumerate(self.limit.http.burst(asked)):
+        answers = self.limit.http.burst(asked)
+        if not any(isinstance(answer, Answer) for answer in answers):
+            self.swept.odd.append(f"{len(asked)} calls at the same time had no answer: {answers[0]}")
+        for number, answer in enumerate(answers):
             if not isinstance(answer, Answer):
                 continue
             if number % 2 and answer.status < 300:

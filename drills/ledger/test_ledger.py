@@ -87,10 +87,10 @@ def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
 
     Who stopped everything in an incident must not find a way past it open.
     """
-    admitted = swept.admitted or swept.late
-    scene.seen.witness = list(admitted[:MOST_TOLD])
-    assert not swept.admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
-    assert not swept.late, f"{len(admitted)} replays were refused without a reason: {admitted[0]}"
+    admitted, late = swept.admitted, swept.late
+    scene.seen.witness = list((*admitted, *late)[:MOST_TOLD])
+    assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
+    assert not late, f"{len(late)} replays were refused without a reason: {late[0]}"
     scene.seen.require(not swept.odd, f"{len(swept.odd)} replays were neither: {swept.odd[:1]}")
     scene.seen.require(swept.refused, "nothing was refused")
     scene.seen.control(f"{swept.refused} replays were refused")
