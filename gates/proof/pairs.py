@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.campaign import RunScope, scope_of
+from gates.proof.campaign import scope_of
 from gates.proof.fault import Fault, Kind, together
 from gates.proof.judgement import Cell, FaultFacts, judge
 from gates.proof.short import is_loaded, is_short
@@ -50,14 +50,14 @@ def pairs(
 
 
 def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Fault]:
-    """The faults, several as one: what the same run sees, of areas that differ where that can be.
+    """The faults, several as one, of areas that differ where that can be; those that only --deep sees by themselves.
 
     What ends or stops a program, or slows the load, is not among them: it hides all others.
     """
-    ways: dict[RunScope, list[Fault]] = {}
+    ways: dict[bool, list[Fault]] = {}
     for one in sorted(faults, key=lambda f: f.checks):
         if one.kind is not Kind.PROCESS and not is_loaded(one, catalogue):
-            ways.setdefault(scope_of(one, catalogue, wanted), []).append(one)
+            ways.setdefault(scope_of(one, catalogue, wanted).deep, []).append(one)
     made = []
     for alike in ways.values():
         runs = -(-len(alike) // AT_ONCE)
