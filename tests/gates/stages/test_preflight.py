@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from gates import config
 from gates.decision.policy_file import Settings
@@ -23,7 +25,7 @@ from gates.stages import preflight
 from gates.stages.backlog import BACKLOG, BacklogWatch
 from gates.stages.context import Context
 from gates.stages.preflight import endpoints
-from gates.stages.preflight.database import unverified
+from gates.stages.preflight.database import clock_skew, unverified
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.small_target import Answers, serving
 from tests.waiting import until
@@ -161,6 +163,22 @@ def test_a_login_that_sees_all_rows_passes(
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db, role)))
     for check in ("database", "database-role-sees-rows", "clock-skew"):
         assert found[check].outcome is Outcome.PASS, found[check]
+
+
+@pytest.mark.parametrize(("seconds", "way"), [(5, "ahead of"), (-5, "behind")])
+def test_a_database_whose_clock_is_another_is_unknown(
+    pg_server: PgServer, migrated_db: str, seconds: int, way: str
+) -> None:
+    """It says which of the two clocks is before the other."""
+    with psycopg.connect(pg_server.url(migrated_db), row_factory=dict_row) as connection:
+        connection.execute(
+            "create schema wrong; create function wrong.clock_timestamp() returns timestamptz return "
+            f"pg_catalog.clock_timestamp() + interval '{seconds} s'; set search_path = wrong, pg_catalog".encode()
+        )
+        found = clock_skew(connection)
+        connection.rollback()
+    assert found.outcome is Outcome.UNKNOWN
+    assert re.fullmatch(rf"the database's clock is [45](\.\d+)? s {way} the gate's; allowed: 2 s\..*", found.message)
 
 
 def test_a_login_that_row_level_security_blinds_is_unknown(
