@@ -20,3 +20,8 @@ def rewritten(path: Path, group: str) -> list[tuple[str, Any, str, Any]]:
         pairs = zip(lines[::2], lines[1::2], strict=True)
         found += [(ours, given, theirs.removeprefix("=> "), sent) for ours, theirs in pairs if name == group]
     return found
+
+
+def rows(table: str) -> list[list[str]]:
+    """The lines of a table, each cut at its bars."""
+    return [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
