@@ -4,8 +4,6 @@ The server is the embedded one, started by the stack's own launcher; REPLAYGATE_
 folder (the suite also runs on the oldest supported version).
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import uuid

@@ -1,7 +1,5 @@
 """Small servers: one of any handler, and a target of a few lines that answers each path as told."""
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

@@ -1,7 +1,5 @@
 """The command line as users run it: exit codes, streams, and errors without a traceback."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import json

@@ -1,7 +1,5 @@
 """Servers that answer without doing anything: yes to all, an echo, a login page, garbage, one byte a time."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

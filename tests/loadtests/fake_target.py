@@ -1,7 +1,5 @@
 """A small real HTTP server that behaves well or badly on purpose: delays, errors, stalls, effects that never come."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import threading

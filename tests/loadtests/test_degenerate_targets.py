@@ -1,7 +1,5 @@
 """Servers that answer without doing anything, and such as do one operation badly: none of them passes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The lean HTTP client against real sockets: framing, reuse, limits. Runs in a process of its own, as gevent does."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -2,8 +2,6 @@
 `test_rls_renamed`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A rollback as these tests order it, and what they ask of the flag."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The audit row of an act: without it there is no step; and no letter of a note keeps an act from happening."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """A rollback under attack: tables with less than the contract says, logins that see nothing, and how it is told."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

@@ -1,7 +1,5 @@
 """A rollback that something is in the way of: locks that others hold, triggers, a lost look, a signal."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import signal

@@ -1,7 +1,5 @@
 """The limits of every HTTP exchange, against servers that keep to none."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import socket

@@ -1,7 +1,5 @@
 """Loans of live rows: whoever changes the row meanwhile has the last word, and a killed run leaves nothing set."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A limit with a row for each call is read as the contract's one row a key."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A statement of the contract under other names: what is written otherwise, and that all else stays byte for byte."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,6 @@ NAMES = names_of(
         "roles": {"authenticated": "app_user", "anon": None},
     }
 )
-
 
 TRANSLATOR = Translator(NAMES)
 FILE = Path(__file__).with_name("rewritten.sql")

@@ -1,7 +1,5 @@
 """What the doctor asks over HTTP harms nobody, and what it makes of the answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Planted mistakes are found in one rehearsal, each at its place and for its reason."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """report.html in a real browser: what people see and can do there. Skipped where no Chromium is found."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verdict in plain sentences: what happened to whom, what was done, what to do now."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 
@@ -25,7 +23,6 @@ OFF = Action("rollback", 10, 0, "done", "outbox.enabled was switched off in 0.01
 STILL_ON = Action(
     "none", 10, 10, "failed", "outbox.enabled is still on: no connection", True, flag="on", by_hand="UPDATE"
 )
-
 
 CHANGED = Action("promote", 10, 77, "changed", "it was set to 50 %, and a moment later it was at 77 %", True)
 NOTHING = Action()

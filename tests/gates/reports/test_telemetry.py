@@ -1,7 +1,5 @@
 """Spans and metrics of a run, as a real OTLP/HTTP receiver on loopback gets them. Skipped without the extra `otel`."""
 
-from __future__ import annotations
-
 import dataclasses
 import socket
 import threading

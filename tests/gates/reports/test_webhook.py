@@ -1,7 +1,5 @@
 """The verdict on its way to Slack: what is sent, what is refused, how long it may take; the URL stays secret."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

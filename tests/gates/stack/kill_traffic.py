@@ -1,7 +1,5 @@
 """Replays and events that never give up: each request is sent again, under the same key, until it is answered."""
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections import Counter

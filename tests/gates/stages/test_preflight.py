@@ -1,7 +1,5 @@
 """The preflight against small targets and real databases: only a wrong release is harm, blindness is unknown."""
 
-from __future__ import annotations
-
 import dataclasses
 import uuid
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The ratchet: what a target was seen to keep is not unclaimed silently, from one release to the next."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The rounds of the watch: what is kept, what is told, when the flag goes off, and how rounds follow each other."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import json
@@ -25,7 +23,6 @@ from tests.gates.watch.rounds import CATALOGUE, GRAVE, SECRET, Suites, kinds, lo
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 NOWHERE = f"postgresql://u:{SECRET}@127.0.0.1:9/x"
-
 
 COMPANY = "00000000-0000-4000-8000-000000000004"
 
@@ -263,7 +260,6 @@ EVERYTHING = (
     spec("drill/surface/g"),
     spec("load/h", where=Where.SELF_CLEANING),
 )
-
 
 ALWAYS = {"preflight/ready", "sql/spot/a", "alert/c"}
 

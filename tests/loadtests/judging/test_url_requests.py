@@ -1,7 +1,5 @@
 """The requests of `--url`: method, body, headers and a list of them; no secret is stored."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

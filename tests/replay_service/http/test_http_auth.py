@@ -1,7 +1,5 @@
 """Step 2: signatures and tokens, on raw bytes, with one 401 for everything that is wrong."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -154,7 +152,6 @@ def test_both_kinds_must_be_valid(http: httpx.Client, company: str) -> None:
 
 
 NOW = int(time.time())
-
 
 CLAIMS: dict[int, dict[str, list[Any]]] = {
     200: {"exp": [NOW - 20], "nbf": [NOW + 20], "iat": [NOW], "aud": ["whoever"], "iss": ["whoever"]},

@@ -1,7 +1,5 @@
 """Events, reads, and the endpoints that need no credentials."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Rate limit and idempotency, also under concurrency, and how refusals are audited."""
 
-from __future__ import annotations
-
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The effect of a replay: selection, budget, pause, flags, dry run."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import UTC, datetime
 from typing import Any

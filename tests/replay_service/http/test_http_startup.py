@@ -1,7 +1,5 @@
 """Starting and stopping the process, and bytes that are no HTTP request."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Steps 1 and 3: method, media type, size, strict validation."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

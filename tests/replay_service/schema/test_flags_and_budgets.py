@@ -1,7 +1,5 @@
 """Flags, pauses, budgets and rate-limit rows: what their triggers, functions and views promise."""
 
-from __future__ import annotations
-
 import hashlib
 import uuid
 from typing import Any

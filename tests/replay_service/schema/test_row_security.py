@@ -1,7 +1,5 @@
 """Row-level security and privileges, each judged as the role itself and never as the owner or a superuser."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Agents: the http agent against a real listener, the drill script, and the worker's settings."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

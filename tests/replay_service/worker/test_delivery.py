@@ -1,7 +1,5 @@
 """Delivery: effects, order, retries, dead letters, held tenants, several workers, death."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 

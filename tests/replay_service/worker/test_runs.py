@@ -1,7 +1,5 @@
 """Replay runs: how items settle, the 20 % rail with its refund, and the one end of a run."""
 
-from __future__ import annotations
-
 import pytest
 
 from replay_service.worker.rail import Counts, must_stop
