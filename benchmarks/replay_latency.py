@@ -5,8 +5,6 @@
 A worker has to run: each replay is measured after the run before it has ended.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

@@ -7,8 +7,6 @@ that commit to the last acknowledgement. Leases, row-level security, flags and p
     DATABASE_URL=postgresql://... python benchmarks/worker_drain.py   # a database of its own on that server
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics
