@@ -1,7 +1,5 @@
 """Who keeps a session of ours waiting. A dead session of ours that does is ended; anybody else is named."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from types import TracebackType

@@ -4,8 +4,6 @@ One JSON object in, one out, over a Unix socket in the stack's folder, one excha
 it; it exists only where `Target.control` is set.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

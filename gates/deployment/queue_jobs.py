@@ -1,7 +1,5 @@
 """The door to a queue: how much waits, what has ended, and jobs of the gate's own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Sequence

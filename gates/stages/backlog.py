@@ -1,7 +1,5 @@
 """Samples the backlog through the whole run. It is not a check: it tells a slow outbox from one that catches up."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import threading

@@ -4,8 +4,6 @@ A second gate pauses the fleet, flips flags and leaves dead letters for a while;
 by the release. Whoever comes second looks at nothing and holds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import threading

@@ -1,7 +1,5 @@
 """Databases that are not what an act expects: each act meets each of them, on a copy of its own."""
 
-from __future__ import annotations
-
 import enum
 import threading
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """What a gate may not leave behind: processes, temporary files, secrets in what it wrote; and how much it may take."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Answers that break HTTP itself: drips, floods, bombs, lies about length, torn connections, other protocols."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import random
