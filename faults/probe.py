@@ -1,7 +1,5 @@
 """A small probe for witnesses: signed requests, SQL, tenants of its own. It shares nothing with the gate's drills."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
