@@ -130,3 +130,15 @@ def migrated_db(pg_server: PgServer) -> Iterator[str]:
 def migrated_url(pg_server: PgServer, migrated_db: str) -> str:
     """The superuser's URL of a fresh migrated database."""
     return pg_server.url(migrated_db)
+
+
+@pytest.fixture
+def gate_url(pg_server: PgServer, migrated_db: str) -> str:
+    """The URL of the same database for the least role that a gate needs."""
+    return pg_server.url(migrated_db, "replay_gate")
+
+
+@pytest.fixture(params=["migrated_url", "gate_url"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """The superuser's, and that of the least role."""
+    return str(request.getfixturevalue(request.param))

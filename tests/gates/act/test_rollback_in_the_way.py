@@ -22,7 +22,6 @@ from gates.deployment import database as door
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
 from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, order, rolled_back
-from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
 # --- locks -------------------------------------------------------------------------------------------------------
@@ -38,19 +37,15 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_a_promoter_that_was_stopped_is_ended(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_a_promoter_that_was_stopped_is_ended(either_url: str, database: Database) -> None:
     """It holds the flag's lock, the row and the head of the audit trail; its session goes, and the flag with it."""
-    url = pg_server.url(migrated_db, role)
-    words = [sys.executable, "-c", STOPPED, url]
+    words = [sys.executable, "-c", STOPPED, either_url]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as promoter:
         try:
             assert promoter.stdout
             assert promoter.stdout.readline() == "holding\n"
             os.kill(promoter.pid, signal.SIGSTOP)
-            action = rolled_back(url, order(20))
+            action = rolled_back(either_url, order(20))
         finally:
             promoter.kill()
     assert (action.result, action.flag) == ("done", "off")
@@ -59,18 +54,17 @@ def test_a_promoter_that_was_stopped_is_ended(
     assert database.execute("select from public.audit_logs where action = 'flag_rolled_back'").fetchall()
 
 
-def test_a_foreign_session_in_the_way_is_named_and_left_alone(pg_server: PgServer, migrated_db: str) -> None:
+def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str) -> None:
     """By pid, login, application and state; the SQL to run by hand begins with what ends it."""
-    url = pg_server.url(migrated_db)
     said: list[str] = []
-    with psycopg.connect(url, application_name="ann's psql", row_factory=dict_row) as held:
+    with psycopg.connect(migrated_url, application_name="ann's psql", row_factory=dict_row) as held:
         held.execute(
             "insert into public.feature_flags (key, enabled) values (%s, true) on conflict do nothing", (FLAG,)
         )
         held.commit()
         held.execute("update public.feature_flags set description = 'secret words' where key = %s", (FLAG,))
         started = time.monotonic()
-        action = roll_back(url, order(3), time.monotonic, said.append)
+        action = roll_back(migrated_url, order(3), time.monotonic, said.append)
         assert time.monotonic() - started < 15
         pid = held.info.backend_pid
         assert held.execute("select 1").fetchall()

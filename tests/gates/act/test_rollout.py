@@ -321,15 +321,12 @@ def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: Data
     assert action.recovery["decision_to_drained_s"] is None
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_an_emergency_pauses_everybody_and_clears_the_limits(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_an_emergency_pauses_everybody_and_clears_the_limits(either_url: str, database: Database) -> None:
     """Flag off, all agents paused, replay limits gone; each is audited."""
     database.execute(
         "insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
     )
-    action = emergency(pg_server.url(migrated_db, role), order(), time.monotonic, print)
+    action = emergency(either_url, order(), time.monotonic, print)
     assert (action.kind, action.result) == ("emergency", "done")
     for name in ("flag_rolled_back", "agents_paused", "rate_limits_cleared"):
         assert len(audited(database, name)) == 1, name
@@ -358,20 +355,19 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str,
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_step_by_hand_is_for_a_login_that_sees_every_override(
-    dry_run: bool, pg_server: PgServer, migrated_db: str, database: Database
+def test_a_step_by_hand_needs_a_login_that_sees_every_override(
+    dry_run: bool, gate_url: str, database: Database
 ) -> None:
     """A tenant has the flag off by a row that this login does not see: no step."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled) values (%s, gen_random_uuid(), false)",
         (PLAN.flag,),
     )
-    url = pg_server.url(migrated_db, "replay_gate")
-    asked = order(look_at(url, PLAN.flag), by_hand=True, dry_run=dry_run)
-    assert "by an override" in promote(url, asked).message
+    asked = order(look_at(gate_url, PLAN.flag), by_hand=True, dry_run=dry_run)
+    assert "by an override" in promote(gate_url, asked).message
     database.execute(
         "create policy hide on public.feature_flags as restrictive to replay_gate using (company_id is null)"
     )
-    held = promote(url, asked)
+    held = promote(gate_url, asked)
     assert (held.result, held.holds) == ("override", True)
     assert "row-level security may hide overrides" in held.message
