@@ -1,4 +1,4 @@
-"""Step 2: signatures and tokens, on raw bytes, with one 401 for everything that is wrong."""
+"""Step 2: tokens and odd bytes, with one 401 for everything that is wrong. What the drills show of it is not here."""
 
 import base64
 import hmac

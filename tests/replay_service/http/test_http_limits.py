@@ -1,4 +1,4 @@
-"""Rate limit and idempotency, also under concurrency, and how refusals are audited."""
+"""Rate limit, and how refusals are audited, where no drill shows it."""
 
 import uuid
 
@@ -43,6 +43,22 @@ def test_an_unreadable_limit_refuses(http: httpx.Client, db: Db, company: str) -
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert value(db, "SELECT status FROM dead_letter_queue WHERE company_id = %s", company) == "pending"
     assert post(http, {"company_id": company}).json()["target_count"] == 1
+
+
+def test_counted_refusals_have_one_row_a_minute(http: httpx.Client, db: Db, company: str) -> None:
+    """rate_limited is written once a minute; what came after is written with its count when the minute is over."""
+    db.execute(
+        "INSERT INTO edge_rate_limits (key, hits) VALUES (%s, array_fill(now(), ARRAY[3]))",
+        [f"replay:{company}:127.0.0.1"],
+    )
+    for _ in range(6):
+        assert post(http, {"company_id": company}).status_code == 429
+    until(lambda: counted(db, company, "rate_limited") == 6, 5)
+    rows = audit(db, company)
+    assert len(rows) <= 2  # 2 where a minute ended between
+    db.execute("UPDATE refusal_counts SET last_row_at = last_row_at - interval '1 minute' WHERE scope = %s", [company])
+    until(lambda: value(db, "SELECT pending FROM refusal_counts WHERE scope = %s", company) == 0, 5)
+    assert sum(int(row[2]) for row in audit(db, company)) == 6
 
 
 def test_forbidden_is_audited_under_the_callers_company(http: httpx.Client, db: Db, company: str) -> None:
