@@ -1,6 +1,9 @@
-"""Small servers: one of any handler, and a target of a few lines that answers each path as told."""
+"""Small servers: of any handler, of bare connections, and a target of a few lines that answers each path as told."""
 
+import contextlib
+import itertools
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -50,3 +53,29 @@ def serving(answers: Answers) -> Iterator[str]:
 
     with listening(Handler) as url:
         yield url
+
+
+@contextmanager
+def accepting(serve: Callable[[socket.socket, int, threading.Event], object]) -> Iterator[str]:
+    """A server that gives each connection, its number from 0, and what is set at the end to `serve`, then closes it.
+
+    Eight at once; their threads run before a test may take threads away.
+    """
+    closing, turn, numbers = threading.Event(), threading.Lock(), itertools.count()
+
+    def work(listener: socket.socket) -> None:
+        while not closing.is_set():
+            with contextlib.suppress(OSError):  # a client may have had enough, and the end shuts the listener
+                with turn:
+                    peer, number = listener.accept()[0], next(numbers)
+                with peer:
+                    serve(peer, number, closing)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(8):
+            threading.Thread(target=work, args=(listener,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            closing.set()
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
