@@ -7,9 +7,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from gates.proof.servers import Asked, Reply, serve
 
 Answers = Callable[[str], tuple[int, Any]]
 """Path -> status and content: bytes as they are, anything else as JSON."""
@@ -38,21 +40,14 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         thread.join(5)
 
 
-@contextmanager
-def serving(answers: Answers) -> Iterator[str]:
+def serving(answers: Answers) -> AbstractContextManager[str]:
     """A target that answers each path as told."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, content = answers(self.path)
-            body = json.dumps(content).encode() if not isinstance(content, bytes) else content
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Asked) -> Reply:
+        status, content = answers(asked.path)
+        return Reply(status, (), content if isinstance(content, bytes) else json.dumps(content).encode())
 
-    with listening(Handler) as url:
-        yield url
+    return serve(answer)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ by the release. Whoever comes second looks at nothing and holds.
 import dataclasses
 import datetime as dt
 import threading
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -69,9 +68,7 @@ class Turn:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
