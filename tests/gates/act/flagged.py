@@ -58,6 +58,18 @@ def flag(database: Database) -> tuple[bool, int]:
     return row["enabled"], row["at"]
 
 
+def on_change(database: Database, when: str, does: str, each: str = "row") -> None:
+    """A trigger that does this, `before update on public.feature_flags` say. A constraint's waits for the commit."""
+    kind = "constraint trigger" if "deferred" in when else "trigger"
+    database.execute(
+        f"create function public.planted() returns trigger language plpgsql as $$ begin {does} end $$;"
+        f" create {kind} zz_planted {when} for each {each} execute function public.planted()".encode()
+    )
+
+
+FLAGS_AT_COMMIT = "after update on public.feature_flags deferrable initially deferred"
+
+
 def is_on(database: Database) -> bool:
     rows = database.execute("select enabled from public.feature_flags where key = %s", (FLAG,)).fetchall()
     assert rows

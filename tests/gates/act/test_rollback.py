@@ -16,7 +16,7 @@ from gates.act.rollback import by_hand, quoted
 from gates.act.rollout import act
 from gates.deployment import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, settle
-from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, order, rolled_back
+from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, on_change, order, rolled_back
 from tests.postgres_fixture import PASSWORD
 from tests.waiting import until
 
@@ -304,13 +304,7 @@ def test_an_emergency_without_a_thread_is_not_done(
 
 def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database: Database) -> None:
     """The statement reports a row changed; the row reads back on."""
-    database.execute(
-        "create function public.undo() returns trigger language plpgsql as"
-        " $$ begin new.enabled := true; return new; end $$"
-    )
-    database.execute(
-        "create trigger zz_undo before update on public.feature_flags for each row execute function public.undo()"
-    )
+    on_change(database, "before update on public.feature_flags", "new.enabled := true; return new;")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
 

@@ -14,7 +14,7 @@ from gates.act.flag import FlagState, Order, Override, look_at
 from gates.act.rollout import AuditTrail, act, next_step, promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
-from tests.gates.act.flagged import Database
+from tests.gates.act.flagged import FLAGS_AT_COMMIT, Database, on_change
 from tests.postgres_fixture import PgServer
 
 PLAN = RolloutPlan(settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
@@ -164,13 +164,7 @@ def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
     then: str, at: int | None, said: str, migrated_url: str, database: Database
 ) -> None:
     """A trigger that waits for the commit changes the row after the gate saw it: the report has what users have now."""
-    database.execute(
-        "create function public.later() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
-    )
-    database.execute(
-        "create constraint trigger zz_later after update on public.feature_flags deferrable initially deferred"
-        " for each row execute function public.later()"
-    )
+    on_change(database, FLAGS_AT_COMMIT, f"{then}; return null;")
     action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
     assert (action.kind, action.to_percent, action.result, action.holds) == ("promote", at, "changed", True)
     assert f"was set to 50 %, and a moment later it was {said}" in action.message
@@ -199,13 +193,8 @@ def test_a_step_that_takes_other_rows_along_is_none(
         " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
     )
     before = database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall()
-    database.execute(
-        "create function public.along() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
-    )
-    database.execute(
-        "create trigger zz_along after update on public.feature_flags for each statement"
-        " when (pg_trigger_depth() = 0) execute function public.along()"
-    )
+    once = "statement when (pg_trigger_depth() = 0)"
+    on_change(database, "after update on public.feature_flags", f"{then}; return null;", once)
     action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
     assert (action.kind, action.result, action.holds) == ("none", "changed", True)
     assert f"would have changed {what}" in action.message
