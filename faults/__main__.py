@@ -1,7 +1,5 @@
 """`python -m faults list | witness ID | proxy ID | serve`."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """What a fault is, and how the modules of this package declare theirs. Every module of the package is read."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping

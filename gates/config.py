@@ -1,7 +1,5 @@
 """gate.yaml and the environment, read strictly -> Target, Policy. The sole reader of the environment."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 import pwd
@@ -202,7 +200,6 @@ ACTORS = (
 
 KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
 """What verdicts are signed and verified with: no suite is given it."""
-
 
 CHANGES_PYTHON = (
     *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONBREAKPOINT"),

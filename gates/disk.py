@@ -4,8 +4,6 @@ A pipe, a device or an endless file is never waited for, and no link leads what 
 that the caller names may be a link, as may a file that is read; nothing that is written below the folder may.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """What can go wrong with the gate itself, by who must act. What goes wrong with the target is evidence."""
 
-from __future__ import annotations
-
 import signal
 
 _ENDING = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR")

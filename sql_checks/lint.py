@@ -1,7 +1,5 @@
 """Checks spot checks, alert rules, their tests and runbooks without a database. Each problem is one line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

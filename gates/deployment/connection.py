@@ -1,7 +1,5 @@
 """A connection that ends a statement without an answer in time, and that a pooler cannot take our settings from."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ An answer beyond a limit is no answer: the contract sets none of these limits, s
 what was sent and what is allowed.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 import zlib

@@ -1,7 +1,5 @@
 """What a login sees of the contract's tables: every row, or what row-level security leaves of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Argo Rollouts takes an answer that is not 2xx for an error, and errors abort: wh
 hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback hook is answered yes for a rollback alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt

@@ -1,7 +1,5 @@
 """A deployment to prove on: the embedded stack, with one fault put in and taken out again."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ A fault may leave its marks in the data for ever (a broken audit chain), so the 
 deployment, an identical one, where it is also the clean run before the next fault.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

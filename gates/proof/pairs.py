@@ -2,8 +2,6 @@
 Of several that the whole gate is shown at once each must be seen, or it is shown alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Container, Sequence
 from dataclasses import replace

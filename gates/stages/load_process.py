@@ -4,8 +4,6 @@ Nothing is judged here: the thresholds were judged beside their samples. A run w
 valid, is unknown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import json
@@ -87,7 +85,6 @@ def load(
 
 _LEASES: dict[str, Lease] = {}
 """Of the runs of this process whose companies stay until `clean_up`."""
-
 
 _BEGUN: dict[str, subprocess.Popen[bytes]] = {}
 """By the folder of the load: processes that wait to be told what to do."""

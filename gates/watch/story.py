@@ -3,8 +3,6 @@
 A round reads what is open, looks, decides, acts only where that was asked for, writes itself down, and then tells.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import shutil

@@ -1,7 +1,5 @@
 """Puts a fault into a running stack for a while."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import json

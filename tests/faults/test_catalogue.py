@@ -1,7 +1,5 @@
 """The catalogue of faults: every entry is whole, names checks that exist, and can be built."""
 
-from __future__ import annotations
-
 import fnmatch
 import importlib
 import json

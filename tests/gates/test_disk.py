@@ -1,7 +1,5 @@
 """Files that others may have put there: nothing waits for a pipe, reads without an end, or writes through a link."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the gate's login sees of the database: the server, all rows of the contract's tables, its clock."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt

@@ -1,7 +1,5 @@
 """`gate serve`: what Argo's web metric and Flagger's webhooks are answered, by a real server over real connections."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import json
@@ -26,7 +24,6 @@ from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, verdict
 from tests.sources import ROOT
 
 TOKEN = "a-token-of-some-length"
-
 
 CONFIRM = "/v1/flagger/confirm-promotion"
 

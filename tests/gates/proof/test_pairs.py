@@ -1,7 +1,5 @@
 """Two faults at once: which are drawn, that both are really in, and what counts as seen."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Sequence

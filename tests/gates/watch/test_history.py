@@ -1,7 +1,5 @@
 """The file of the watch: what is written is read again, whatever happened to it in between."""
 
-from __future__ import annotations
-
 import datetime as dt
 import fcntl
 import json
