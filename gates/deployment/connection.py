@@ -190,17 +190,17 @@ def _waiting(socket: int) -> int:
     return found[0]
 
 
-class Row(dict[str, object]):
+class AnswerRow(dict[str, object]):
     """A row by the names of its columns. One that is not there is an error of the server: it was asked for."""
 
     def __missing__(self, name: str) -> object:
         raise psycopg.DataError(f"the server's answer has no column {name}")
 
 
-def by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], Row]:
+def by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], AnswerRow]:
     """As psycopg's dict_row."""
     of_row = dict_row(cursor)
-    return lambda values: Row(of_row(values))
+    return lambda values: AnswerRow(of_row(values))
 
 
 class PinningCursor(psycopg.Cursor[dict[str, object]]):
