@@ -252,7 +252,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
         path = found[0]
     try:
         text = disk.read_text(path, MOST_POLICY)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise NamesUnread(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
     file = parse(text, str(path), path.parent.resolve(), today)

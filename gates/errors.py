@@ -9,6 +9,10 @@ takes it; not every system has each. SIGKILL cannot be taken; the others tell of
 """
 
 
+STAYS = "look"
+"""The name of a thread that may never come back from a library."""
+
+
 class GateError(Exception):
     """Base: the gate cannot go on. The message says what was observed, what is allowed, where, and what to do."""
 

@@ -31,7 +31,7 @@ def lint(spot_folders: Sequence[Path] = (), alert_folders: Sequence[Path] = ()) 
 def _tried(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
-    except (SpotFileError, ConfigError, UnicodeDecodeError) as error:
+    except (SpotFileError, ConfigError, OSError) as error:
         yield str(error)
 
 

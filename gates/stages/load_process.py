@@ -187,7 +187,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
 def _read(path: Path) -> str:
     try:
         return disk.read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import datetime as dt
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,36 @@ def test_the_companies_of_earlier_rounds_are_left_out_for_a_day(watched: Watch, 
     look(later, suites)
     assert suites.left_out == []
     assert list(watched.beside("companies").glob("*")) == []
+
+
+def test_nothing_is_written_or_removed_through_a_link_beside_the_history(
+    watched: Watch, suites: Suites, tmp_path: Path
+) -> None:
+    """Whoever may write in the state folder gets no file of others changed, nor an old list of theirs removed."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("companies.txt", "evidence.ndjson", "old.txt"):
+        (theirs / name).write_text("precious", encoding="utf-8")
+        os.utime(theirs / name, (1, 1))
+    watched.history.parent.mkdir()
+    for name in ("last", "companies"):
+        watched.beside(name).symlink_to(theirs)
+    suites.born = ["11111111-1111-4111-8111-111111111111"]
+    look(watched, suites)
+    assert {p.name: p.read_text() for p in theirs.iterdir()} == dict.fromkeys(
+        ("companies.txt", "evidence.ndjson", "old.txt"), "precious"
+    )
+    look(watched, suites)
+    assert suites.left_out == suites.born
+
+
+def test_companies_that_cannot_be_read_are_an_error_of_the_watch(watched: Watch, suites: Suites) -> None:
+    """What an earlier round left would count as the target's: nothing is looked at, and the file is named."""
+    watched.beside("companies").mkdir(parents=True)
+    (watched.beside("companies") / "1.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(CannotWork, match=r"no UTF-8.*1\.txt"):
+        one_round(watched)
+    assert suites.asked == []
 
 
 def test_a_round_that_cannot_be_kept_is_an_error_after_people_were_told(
