@@ -2,9 +2,7 @@
 
 import dataclasses
 import datetime as dt
-import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
