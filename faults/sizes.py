@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,30 @@ def large_bodies_are_not_looked_through(settings: Settings) -> Parts:
         return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
 
     return dataclasses.replace(parts, read_event=read_event)
+
+
+@service(
+    "Bodies are read in blocks of four kilobytes: a letter that lies in two of them becomes two question marks.",
+    lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000),
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def large_bodies_are_read_in_blocks(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    def read_event(raw: bytes) -> EventRequest:
+        blocks = (raw[n : n + 4096].decode(errors="replace") for n in range(0, len(raw), 4096))
+        return parts.read_event("".join(blocks).encode())
+
+    return dataclasses.replace(parts, read_event=read_event)
+
+
+def _text_of_an_event(probe: Probe, text: str) -> str:
+    """What is stored of a text that is sent as it is, without escapes."""
+    with probe.tenant() as company:
+        sent = {"company_id": company, "event_type": "witness.done", "payload": {"text": text}}
+        event = probe.send(json.dumps(sent, ensure_ascii=False).encode(), path="/events").json()["event_id"]
+        return str(probe.value("SELECT payload ->> 'text' FROM event_outbox WHERE event_id = %s", event))
 
 
 def _status_of_a_zero(probe: Probe) -> int:
