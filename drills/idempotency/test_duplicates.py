@@ -40,17 +40,18 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the run has ended since.
+    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was as large as it
+    may be, and the run has ended since.
 
     Otherwise a client that lost the first answer never learns what was replayed.
     """
-    key = new_key()
-    scene.add_items(tenant, 12)
-    first = scene.run(tenant, label="first", idempotency_key=key)
+    key, batch = new_key(), current().limit("batch")
+    scene.add_items(tenant, batch)
+    first = scene.run(tenant, label="first", idempotency_key=key, max=batch)
     ended = "select count(*) from public.replay_runs where id::text = %s and status <> 'started'"
     run = str(first.get("replay_run_id"))
-    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=10.0), "the run does not end")
-    again = scene.replay(tenant, label="again", idempotency_key=key).json()
+    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=30.0), "the run does not end")
+    again = scene.replay(tenant, label="again", idempotency_key=key, max=batch).json()
     differs = sorted(k for k in first if k != "duplicate" and again.get(k) != first[k])
     assert not differs, f"the duplicate's answer differs in {differs}"
     scene.seen.require(first.get("items"), "the first call took no items")
