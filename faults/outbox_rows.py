@@ -32,6 +32,23 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
         return bool(again) and not probe.within(3, lambda: not probe.value(waiting, event))
 
 
+@worker(
+    "Whoever asks an agent takes a row that backs off, whenever the next row of its key is due.",
+    lambda p: _early_beside_a_due_row(p),
+    ("drill/outbox/follower-of-a-row-that-backs-off",),
+    names=("a next attempt",),
+)
+def backs_off_until_the_next_of_its_key(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("claim_events", "e.next_attempt_at <= now() AND", "true AND"))
+
+
+def _early_beside_a_due_row(probe: Probe) -> bool:
+    columns = {"event_type": "drill.witness", "payload": '{"drill": {"delay_ms": 1}}', "aggregate_key": "k"}
+    with probe.tenant() as company:
+        put(probe, company, **columns, next_attempt_at="2999-01-01T00:00:00Z")
+        return is_done(probe, put(probe, company, **columns))
+
+
 _MADE, _SETTLED = "ON CONFLICT (event_id) DO NOTHING", "excluded.updated_at\n  WHERE t.status <> 'completed'"
 
 

@@ -156,12 +156,12 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Without a key each request gets one of its own, returned in the answer, and has its own effect. Sent with that
-    key it is a duplicate.
+    """Without a key each request gets one of its own, returned in the answer, and has its own effect, also where the
+    same bytes are signed by v1. Sent with that key it is a duplicate.
 
     Otherwise requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
     """
-    scene.add_items(tenant, 2)
+    scene.add_items(tenant, 4)
     token = bench.admin(tenant)
     calls = [token_post(REPLAY, replay_fields(tenant, max=1), token, f"call {n} without a key") for n in (1, 2)]
     first = scene.seen.expect(calls[0], scene.http.send(calls[0]), 200, control=True).json()
@@ -173,6 +173,10 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
     repeated = scene.seen.expect(again, scene.http.send(again), 200).json()
     assert repeated.get("duplicate") is True, "the first request, with the key of its answer, is not a duplicate"
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after two requests; due: 2"
+    scene.reset_limit(tenant)
+    alike = [scene.replay(tenant, label="signed by v1, without a key", max=1).json() for _ in range(2)]
+    assert not any(a.get("duplicate") for a in alike), "two v1 requests without a key are taken for one"
+    assert scene.replayed(tenant) == 4, f"{scene.replayed(tenant)} outbox rows after four requests; due: 4"
 
 
 @drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))
