@@ -40,12 +40,12 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was as large as it
-    may be, and the run has ended since.
+    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was larger than
+    the usual one, and the run has ended since.
 
     Otherwise a client that lost the first answer never learns what was replayed.
     """
-    key, batch = new_key(), current().limit("batch")
+    key, batch = new_key(), min(26, current().limit("batch"))
     scene.add_items(tenant, batch)
     first = scene.run(tenant, label="first", idempotency_key=key, max=batch)
     ended = "select count(*) from public.replay_runs where id::text = %s and status <> 'started'"

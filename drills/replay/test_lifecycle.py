@@ -67,9 +67,9 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
 
     A replay that cancels before it creates makes of one incident another.
     """
-    company, batch = scene.company(), min(32, current().limit("batch"))
+    company, batch = scene.company(), min(27, current().limit("batch"))
     drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
-    keys = ["k" if n % 6 == 0 else None for n in range(batch)]
+    keys = ["k" if n % 13 == 0 else None for n in range(batch)]
     rows = [{"id": i, "event_id": new_id("event"), "aggregate_key": k} for i, k in zip(drawn, keys, strict=True)]
     scene.tenants.add_rows(company, rows)
     events = [str(r["event_id"]) for r in scene.items(company) if r["aggregate_key"]]
