@@ -333,15 +333,15 @@ def _leaves_what_is_old(probe: Probe) -> bool:
 
 
 @service(
-    "The stored answer has room for ten items.",
+    "The stored answer has room for the 25 items of a usual batch.",
     lambda p: _forgets_items(p),
     ("drill/idempotency/duplicate-same-answer",),
     names=("items",),
 )
-def ten_items_are_stored(settings: Settings) -> Parts:
+def items_of_a_usual_batch_are_stored(settings: Settings) -> Parts:
     async def cut(conn: Connection, run: Run, outcome: Outcome) -> None:
         body = json.loads(outcome.response)
-        stored = json.dumps(body | {"items": body["items"][:10]})
+        stored = json.dumps(body | {"items": body["items"][:25]})
         await finish(conn, run, dataclasses.replace(outcome, response=stored))
 
     return dataclasses.replace(build_parts(settings), finish_run=cut)
@@ -349,8 +349,8 @@ def ten_items_are_stored(settings: Settings) -> Parts:
 
 def _forgets_items(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.letters(company, 11)
-        first, again = (probe.replay(company, idempotency_key="w").json()["items"] for _ in range(2))
+        probe.letters(company, 26)
+        first, again = (probe.replay(company, idempotency_key="w", max=26).json()["items"] for _ in range(2))
         return bool(first != again)
 
 

@@ -21,6 +21,7 @@ from replay_service.idempotency import Outcome, Run, begin, finish
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
+from replay_service.signatures import Signature, check_signature
 from replay_service.validation import ReplayRequest, read_replay
 
 KEYS = "drill/idempotency"
@@ -324,6 +325,25 @@ def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
         return dataclasses.replace(request, idempotency_key=None) if is_ours else request
 
     return requesting(settings, change)
+
+
+@service(
+    "A v1 request without a key is known by its MAC: who asks for the next items is answered with the last.",
+    lambda p: _runs_without_a_key(p) == 1,
+    (f"{KEYS}/key-generated",),
+    names=("v1",),
+)
+def v1_is_known_by_its_mac(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        return found and dataclasses.replace(found, version=2)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+def _runs_without_a_key(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return len({probe.replay(company).json()["replay_run_id"] for _ in range(2)})
 
 
 def _key_taken_back(probe: Probe) -> Any:

@@ -179,6 +179,23 @@ def looked_up_by_key_alone(settings: Settings) -> Parts:
     )
 
 
+@service(
+    "A key that was used is looked up as a pattern: with `_` in it, it is answered with the run of another key.",
+    lambda p: _answers_of_a_pattern(p) == 1,
+    (f"{KEYS}/keys-differ-in-escapes",),
+    names=("another key",),
+)
+def looked_up_by_a_pattern(settings: Settings) -> Parts:
+    return altered(settings, "find_run", ("idempotency_key = %(", "idempotency_key LIKE %("))
+
+
+def _answers_of_a_pattern(probe: Probe) -> int:
+    """How many runs the answers to a key, and to another that matches it, asked for twice, speak of."""
+    with probe.tenant() as company:
+        answers = [probe.replay(company, idempotency_key=key).json() for key in ("wx", "w_", "w_")]
+        return len({answers[n].get("replay_run_id") for n in (0, 2)})
+
+
 def _status_of_a_twin(probe: Probe) -> int:
     """The worst status of re-sends by two tenants that have used one key."""
     with probe.tenant() as one, probe.tenant() as other:

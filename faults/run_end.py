@@ -329,3 +329,18 @@ def the_target_of_a_stop_is_what_was_settled(settings: WorkerSettings) -> Worker
 
 
 _TARGET = "SELECT min(target_count) FROM audit_logs WHERE scope = %s AND action LIKE 'dlq_replay%%'"
+
+
+@worker(
+    "The row of a run's end, beside its summary, says that nothing failed.",
+    lambda p: after_run(p, 0, 25, _FAILED)[0] == 0,
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("failure_count",),
+)
+def the_end_says_that_nothing_failed(settings: WorkerSettings) -> WorkerParts:
+    counts = "r.scope, r.target_count, r.success_count, r.failure_count,\n"
+    first = f"public.append_audit('dlq_replay_' || %(status)s, r.actor, {counts}"
+    return altered_worker(settings, ("finish_run", first, first.replace("r.failure_count", "0")))
+
+
+_FAILED = "SELECT min(failure_count) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_stopped'"

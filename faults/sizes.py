@@ -1,5 +1,8 @@
 """Faults of what has room for little: the large, the long and the unlike is cut, or left out, and nobody is told."""
 
+import dataclasses
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -7,8 +10,11 @@ from psycopg.types.json import Jsonb
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
 from faults.probe import Probe
+from replay_service.composition import build_parts
+from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -28,6 +34,75 @@ def _emptied(column: str) -> str:
 )
 def large_payloads_are_emptied(settings: Settings) -> Parts:
     return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {_emptied('payload')}")))
+
+
+@service(
+    "What no text may hold is looked for in bodies up to four kilobytes, and dropped from larger ones.",
+    lambda p: _status_of_a_zero(p) == 202,
+    ("drill/http-surface/signs-in-text",),
+    names=("40 kB",),
+)
+def large_bodies_are_not_looked_through(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    def read_event(raw: bytes) -> EventRequest:
+        return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
+
+    return dataclasses.replace(parts, read_event=read_event)
+
+
+@service(
+    "Bodies are read in blocks of four kilobytes: a letter that lies in two of them becomes two question marks.",
+    lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000),
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def large_bodies_are_read_in_blocks(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    def read_event(raw: bytes) -> EventRequest:
+        blocks = (raw[n : n + 4096].decode(errors="replace") for n in range(0, len(raw), 4096))
+        return parts.read_event("".join(blocks).encode())
+
+    return dataclasses.replace(parts, read_event=read_event)
+
+
+def _text_of_an_event(probe: Probe, text: str) -> str:
+    """What is stored of a text that is sent as it is, without escapes."""
+    with probe.tenant() as company:
+        sent = {"company_id": company, "event_type": "witness.done", "payload": {"text": text}}
+        event = probe.send(json.dumps(sent, ensure_ascii=False).encode(), path="/events").json()["event_id"]
+        return str(probe.value("SELECT payload ->> 'text' FROM event_outbox WHERE event_id = %s", event))
+
+
+def _status_of_a_zero(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return probe.event(company, payload={**_LARGE, "zero": "\0"}).status_code
+
+
+@service(
+    "A replay moves its items by 25, and those that are left over first: an event overtakes others of its key.",
+    lambda p: _first_of_27(p) > 2,
+    ("drill/lifecycle/items-of-a-key-in-order",),
+    names=("order",),
+)
+def what_is_over_25_goes_first(settings: Settings) -> Parts:
+    parts = build_parts(settings)
+
+    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
+        for part in (items[25:], items[:25]):
+            await parts.move(conn, run_id, part)
+
+    return dataclasses.replace(parts, move=move)
+
+
+def _first_of_27(probe: Probe) -> int:
+    """By age, which of 27 letters a replay moves first."""
+    first = "SELECT dlq_id::text FROM event_outbox WHERE company_id = %s ORDER BY id LIMIT 1"
+    with probe.tenant() as company:
+        letters = probe.letters(company, 27)
+        probe.replay(company, max=27)
+        return 1 + letters.index(probe.value(first, company))
 
 
 @service(

@@ -190,7 +190,7 @@ def test_nesting(bench: Bench) -> None:
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
     """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing. Nor does a list nest
-    those that come after it. What no text may hold, no member's name in a payload may.
+    those that come after it. What no text may hold, no member's name in a payload may, nor a text behind 40 kilobytes.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """
@@ -201,6 +201,8 @@ def test_signs_in_text(bench: Bench) -> None:
     one, many = (encode_body({**fields, "payload": {"a": [[]] * count}}) for count in (1, 100))
     alike = bench.opens(bench.signer.post("/events", one, "a list in a list"))
     bench.refused(bench.signer.post("/events", many, "100 lists side by side"), alike.status, alike.code)
-    for name in (rb"\u0000", rb"\ud800"):
-        odd = one.replace(b'"a"', b'"%s"' % name)
-        bench.refused(bench.signer.post("/events", odd, f"a member named {name.decode()}"), 400, "invalid_request")
+    wide = encode_body({**fields, "payload": {"text": "x" * 40_000, "a": [[]]}})
+    for sign in (rb"\u0000", rb"\ud800"):
+        named, held = one.replace(b'"a"', b'"%s"' % sign), wide.replace(b"[[]]", b'[{"b":"%s"}]' % sign)
+        bench.refused(bench.signer.post("/events", named, f"a member named {sign.decode()}"), 400, "invalid_request")
+        bench.refused(bench.signer.post("/events", held, f"{sign.decode()} in 40 kB"), 400, "invalid_request")

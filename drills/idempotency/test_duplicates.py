@@ -38,17 +38,18 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the run has ended since.
+    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was larger than
+    the usual one, and the run has ended since.
 
     Otherwise a client that lost the first answer never learns what was replayed.
     """
-    key = new_key()
-    scene.add_items(tenant, 12)
-    first = scene.run(tenant, label="first", idempotency_key=key)
+    key, batch = new_key(), min(26, current().limit("batch"))
+    scene.add_items(tenant, batch)
+    first = scene.run(tenant, label="first", idempotency_key=key, max=batch)
     ended = "select count(*) from public.replay_runs where id::text = %s and status <> 'started'"
     run = str(first.get("replay_run_id"))
-    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=10.0), "the run does not end")
-    again = scene.replay(tenant, label="again", idempotency_key=key).json()
+    scene.seen.require(scene.until_true(lambda: scene.number(ended, run) > 0, within_s=30.0), "the run does not end")
+    again = scene.replay(tenant, label="again", idempotency_key=key, max=batch).json()
     differs = sorted(k for k in first if k != "duplicate" and again.get(k) != first[k])
     assert not differs, f"the duplicate's answer differs in {differs}"
     scene.seen.require(first.get("items"), "the first call took no items")
@@ -153,12 +154,12 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Without a key each request gets one of its own, returned in the answer, and has its own effect. Sent with that
-    key it is a duplicate.
+    """Without a key each request gets one of its own, returned in the answer, and has its own effect, also where the
+    same bytes are signed by v1. Sent with that key it is a duplicate.
 
     Otherwise requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
     """
-    scene.add_items(tenant, 2)
+    scene.add_items(tenant, 4)
     token = bench.admin(tenant)
     calls = [token_post(REPLAY, replay_fields(tenant, max=1), token, f"call {n} without a key") for n in (1, 2)]
     first = scene.seen.expect(calls[0], scene.http.send(calls[0]), 200, control=True).json()
@@ -170,6 +171,10 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
     repeated = scene.seen.expect(again, scene.http.send(again), 200).json()
     assert repeated.get("duplicate") is True, "the first request, with the key of its answer, is not a duplicate"
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after two requests; due: 2"
+    scene.reset_limit(tenant)
+    alike = [scene.replay(tenant, label="signed by v1, without a key", max=1).json() for _ in range(2)]
+    assert not any(a.get("duplicate") for a in alike), "two v1 requests without a key are taken for one"
+    assert scene.replayed(tenant) == 4, f"{scene.replayed(tenant)} outbox rows after four requests; due: 4"
 
 
 @drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))

@@ -10,6 +10,7 @@ from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
@@ -59,19 +60,24 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
 def test_items_of_a_key_in_order(scene: Scene) -> None:
-    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are.
+    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are and however many others
+    the batch has.
 
     A replay that cancels before it creates makes of one incident another.
     """
-    company = scene.company()
-    drawn = sorted((new_id("item") for _ in range(6)), reverse=True)  # the oldest has the highest id
-    scene.tenants.add_rows(company, [{"id": i, "event_id": new_id("event"), "aggregate_key": "k"} for i in drawn])
-    events = [str(r["event_id"]) for r in scene.items(company)]
-    scene.ended(str(scene.run(company, max=6)["replay_run_id"]))
-    rows = scene.rows(
-        "select event_id::text as event from public.event_outbox where company_id = %s order by id", company
+    company, batch = scene.company(), min(27, current().limit("batch"))
+    drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
+    keys = ["k" if n % 13 == 0 else None for n in range(batch)]
+    rows = [{"id": i, "event_id": new_id("event"), "aggregate_key": k} for i, k in zip(drawn, keys, strict=True)]
+    scene.tenants.add_rows(company, rows)
+    events = [str(r["event_id"]) for r in scene.items(company) if r["aggregate_key"]]
+    scene.ended(str(scene.run(company, max=batch)["replay_run_id"]))
+    found = scene.rows(
+        "select event_id::text as event from public.event_outbox"
+        " where company_id = %s and aggregate_key = 'k' order by id",
+        company,
     )
-    assert [str(r["event"]) for r in rows] == events, "the outbox rows of a replay are not in the order of their items"
+    assert [str(r["event"]) for r in found] == events, "the outbox rows of a replay are not in the order of their items"
     scene.in_order(events)
     scene.seen.control("all items were delivered")
 

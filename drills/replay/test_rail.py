@@ -33,12 +33,13 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
     assert 5 <= attempted <= 14, f"{attempted} items were attempted before the stop; allowed: 5 to 14"
     if scene.claims("audit"):
         rows = scene.audit(company, "dlq_replay_stopped", "dlq_replay_completed", "dlq_replay")
-        stops, targets = sorted(r["action"] for r in rows), {r["target_count"] for r in rows}
+        names = ("target_count", "success_count", "failure_count")
+        stops, counts = sorted(r["action"] for r in rows), {tuple(r[n] for n in names) for r in rows}
         assert stops == ["dlq_replay", "dlq_replay_stopped"], (
             f"when its row says stopped, the end of a run is audited as {stops}"
         )
-        due = row["target_count"]
-        assert targets == {due}, f"the end of a stopped run is audited with target_count {targets}; the run says {due}"
+        due = tuple(row[n] for n in names)
+        assert counts == {due}, f"the end of a stopped run is audited with {names} {counts}; the run says {due}"
     scene.seen.require(scene.unfinished(run) == 0, "the run is stopped and has open outbox rows")
     scene.seen.count(attempted)
 

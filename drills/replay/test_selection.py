@@ -86,13 +86,15 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     # millionths apart: one moment to whoever cuts them; where the column does, ids decide
     ages_s = (20.000001, 300.000001, 20.000003, 40 * 86400, 20.000002, 300.000002)
     rows = [{"id": i, "age_s": age} for i, age in zip(drawn, ages_s, strict=True)]
+    taken = min(28, current().limit("batch"))
+    rows += [{"id": new_id("item"), "age_s": 50 * 86400 + n} for n in range(taken - 2)]
     ids = scene.tenants.add_rows(tenant, rows)
     order = [str(r["id"]) for r in scene.items(tenant)]
     dry = scene.run(tenant, label="max 1, dry", max=1, dry_run=True)
     scene.seen.require(took(dry), "a dry run of max 1 shows no item")
-    answer = scene.replay(tenant, label="max 2", max=2).json()
-    due = {*order[:2]}
-    assert took(answer) == due, "other items were taken than the two oldest of six"
+    answer = scene.replay(tenant, label=f"max {taken}", max=taken).json()
+    due = {*order[:taken]}
+    assert took(answer) == due, f"other items were taken than the {taken} oldest of {len(ids)}"
     assert touched(scene, tenant) == due, "other items than the answer's were touched"
     three = [ids[4], ids[0], ids[2]]
     named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=three).json()

@@ -38,8 +38,10 @@ def as_jsonb(payload: object) -> str:
 
 
 def large_payload() -> dict[str, str]:
-    """A payload of sixty kilobytes that no compression makes small."""
-    return {"text": secrets.token_hex(30_000)}
+    """A payload of sixty kilobytes that no compression makes small. Of each nine bytes four are a letter: blocks of any
+    usual size end within one.
+    """
+    return {"text": "".join(f"{secrets.token_hex(2)}\U0001f69a " for _ in range(6_666))}
 
 
 POISON = as_jsonb({"drill": {"fail_times": -1}})
@@ -263,6 +265,12 @@ class TenantData(Database):
     def write_each_kind(self, company: str, **columns: Any) -> list[str]:
         """Two rows: one that asks an agent for something, and one that does not. A relay may have a path for each."""
         return self.write_outbox(company, 1, **columns) + self.write_outbox(company, 1, **columns, payload=SCRIPTED)
+
+    def write_again(self, company: str, event: str, payload: str = "{}") -> None:
+        """One more row of an event, as a repeated delivery makes it. One that a unique key refuses can do no harm."""
+        columns, values = "event_id, company_id, event_type, payload", (event, company, PLAIN_TYPE, payload)
+        with suppress(psycopg.errors.UniqueViolation):
+            self.rows(f"insert into public.event_outbox ({columns}) values (%s, %s, %s, %s)", *values)
 
     def make_due(self, company: str, *, attempts: int = ANY_ATTEMPTS) -> None:
         """Make the tenant's events that wait for their next attempt, after so many at most, due now."""
