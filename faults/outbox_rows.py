@@ -47,38 +47,6 @@ def _early_beside_a_due_row(probe: Probe) -> bool:
         return is_done(probe, put(probe, company, **columns))
 
 
-_MADE, _SETTLED = "ON CONFLICT (event_id) DO NOTHING", "excluded.updated_at\n  WHERE t.status <> 'completed'"
-
-
-@worker(
-    "A second delivery dates the effect anew: what was done at noon is done in the evening.",
-    lambda p: _effect_moves(p, "{}"),
-    ("drill/outbox/status-of-an-event",),
-    names=("effect_at",),
-)
-def second_delivery_dates_the_effect_anew(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("drain_lane", _MADE, f"{_MADE[:-7]}UPDATE SET updated_at = excluded.updated_at"))
-
-
-@worker(
-    "A second delivery that an agent is asked for dates the effect anew.",
-    lambda p: _effect_moves(p, '{"drill": {"delay_ms": 1}}'),
-    ("drill/outbox/status-of-an-event",),
-    names=("effect_at",),
-)
-def second_lease_dates_the_effect_anew(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, ("settle_delivered", _SETTLED, "excluded.updated_at"))
-
-
-def _effect_moves(probe: Probe, payload: str) -> bool:
-    at = "SELECT updated_at FROM agent_tasks WHERE event_id = %s"
-    with probe.tenant() as company:
-        event = put(probe, company)
-        first = is_done(probe, event) and probe.value(at, event)
-        put(probe, company, event_id=event, event_type="drill.witness", payload=payload)
-        return bool(first) and probe.within(3, lambda: bool(probe.value(at, event) != first))
-
-
 @worker(
     "A worker looks at so many rows of its lanes, done or not: after as many that are over it delivers nothing.",
     lambda p: _stalls_behind_rows_that_are_over(p),
