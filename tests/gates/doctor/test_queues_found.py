@@ -35,7 +35,7 @@ def test_a_queue_is_recognised_under_each_of_its_names(pg_server: PgServer) -> N
     found = found_in(pg_server, LIBRARIES)
     assert {(p.name, p.prefix) for p in found.presets} == {("debezium", "outbox"), ("pgmq", "bulk"), ("pgmq", "mail")}
     assert "dead_letter_queue" not in found.comparison.tables
-    assert any("Que is here" in said and "no preset" in said for said in found.remarks)
+    assert any("Que is here" in said and "no preset" in said for said in found.unjudged)
     text = draft(found, contract())
     assert yaml.safe_load(text) == {"contract": {"preset": "debezium", "options": {"prefix": "outbox"}}}
     assert "preset: pgmq, options: {prefix: mail}" in text
