@@ -50,6 +50,8 @@ OF_SUCCESS = ("finished", *VIEWS, "repeated", "delayed")
 """Notions that show nothing, or failures alone, where what succeeded is deleted."""
 LATE = "(select count(*) as n from {{waiting}} w where since < now() - interval '30 seconds')"
 """How many jobs wait for longer than any living worker lets them."""
+DRAINING = FOLDER.parent / "alerts" / "fragments" / "draining.sql"
+"""When a backlog only falls: for a queue as for the outbox."""
 JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds", "indexes"}
 NEED = "queue:"
 """Before a notion, in the `needs` of a check."""
@@ -255,6 +257,7 @@ class Queue:
             "indexes": self._wanted(schema),
             "unvalidated": "array[]::text[]",
             "numbers": "(values (null::text, null::bigint))",
+            "draining": DRAINING.read_text(encoding="utf-8"),
             "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }
