@@ -84,7 +84,8 @@ def _section(preset: QueuePreset, rules: Iterable[AlertRule]) -> str:
     lines += [f"* {', '.join(notion for notion, w in absent.items() if w == why)}: {why}." for why in reasons]
     lines += [f"* Of older versions, {name}: {w.absent}." for name, ws in preset.either.items() for w in ws if w.absent]
     if preset.kept:
-        lines.append(f"* Where success deletes the rows: {', '.join(n for n in OF_SUCCESS if n not in absent)}. {DELETED}")
+        gone = ", ".join(notion for notion in OF_SUCCESS if notion not in absent)
+        lines.append(f"* Where success deletes the rows: {gone}. {DELETED}")
     if preset.limits:
         own = (
             f"`{name}`: {', '.join(f'{s} {v:g}' for s, v in given.items())}" for name, given in preset.limits.items()
