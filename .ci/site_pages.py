@@ -3,8 +3,6 @@
 A page keeps its path from the repository's root, so a link that works on GitHub works here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """When the load stage looks at the samples of a threshold, and what it comes to; for the models beside this."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Latencies have a heavy tail (lognormal, sigma 1, median 20 ms); a slow moment of
 gets the same calls as the baseline, 50 pairs a second, in a run of 10 to 30 s. `decision_rates.py` makes the table.
 """
 
-from __future__ import annotations
-
 import bisect
 import random
 from collections import Counter

@@ -1,7 +1,5 @@
 """What goes on in a healthy deployment while it is gated, by the names of `benchmarks.distance`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 

@@ -6,8 +6,6 @@ DATABASE_URL names a server on which it may make databases. The step is made 11,
 all its events written anew, a release does its harm, and all checks look as in a run. Prints a table.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from functools import partial

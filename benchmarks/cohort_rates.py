@@ -5,8 +5,6 @@ every ten minutes for an hour, which is the bake. A look reads as many events as
 `decision_rates.py` makes the tables of docs/decision.md from it.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -129,7 +127,6 @@ FLEETS = (
     step(0.3, sizes="one", alone=True),
     *(step(harm, tenants=40) for harm in (0.0, MARGIN, 0.05)),
 )
-
 
 SHARES = (
     (40, 50, 0.5),

@@ -5,8 +5,6 @@
 (tests/gates/decision/test_rates.py).
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 import math

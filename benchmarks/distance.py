@@ -6,8 +6,6 @@ Prints the verdict, how long each stage took, which checks did not pass and why,
 Needs `pgbouncer` for `--pooler`. Exit code 0 where the verdict is promote.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

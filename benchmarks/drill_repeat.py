@@ -10,8 +10,6 @@ where a check failed or was unknown, 4 where a run ended without a verdict. Agai
 a defect of the check (or of the deployment); on a machine that is busy otherwise some are unknown.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ what is allowed (0.1 % of the value and 1 ms). The server notes every delay that
 both processes a priority (`chrt -f 5 python benchmarks/load_accuracy.py`): else its scheduler is measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

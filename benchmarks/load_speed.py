@@ -6,8 +6,6 @@ Prints requests per second and the generator's own CPU seconds per 100,000 reque
 shown. Needs nginx, wrk and k6 on PATH (the development extra brings k6).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import resource

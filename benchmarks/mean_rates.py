@@ -1,7 +1,5 @@
 """How often a threshold on a mean (`avg<...`) is wrong: latencies with tails, judged by the code that judges."""
 
-from __future__ import annotations
-
 import math
 import random
 from array import array

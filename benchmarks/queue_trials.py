@@ -4,8 +4,6 @@
 without a failure, a defect must be named first. Exit code 1 where one is not as due.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

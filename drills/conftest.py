@@ -3,8 +3,6 @@
 A tenant is removed when its check ends, however it ends; what a late delivery writes afterwards is swept at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path

@@ -3,8 +3,6 @@
 The first line of stdout is one JSON object, the variables for the gate; everything else goes to stderr.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

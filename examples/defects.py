@@ -1,7 +1,5 @@
 """Defects of the examples as data: `defects.yaml` beside each, read and planted."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

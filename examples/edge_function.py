@@ -1,7 +1,5 @@
 """Brings up examples/edge-function: migrations, a day of healthy history, the functions and the relay."""
 
-from __future__ import annotations
-
 import http.client
 import secrets
 import time

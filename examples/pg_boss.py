@@ -1,7 +1,5 @@
 """Brings up examples/pg-boss: a worker, a shop that places orders, and a history of jobs that really ran."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

@@ -5,8 +5,6 @@ promoted without a failure. A defect must not be promoted, and the first finding
 A trial takes one to two minutes. Exit code 1 where one is not as due.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

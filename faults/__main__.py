@@ -1,7 +1,5 @@
 """`python -m faults list | witness ID | proxy ID | serve`."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -40,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write(f"no fault is called {argv[1]}; `python -m faults list` names them all\n")
         return 2
     if argv[0] == "proxy":
-        with behind_proxy(known[argv[1]], os.environ) as told:
+        if (kind := known[argv[1]].kind) != "proxy":
+            sys.stderr.write(f"{argv[1]} is a fault of kind {kind}; a proxy serves those of kind proxy\n")
+            return 2
+        with behind_proxy(os.environ, known[argv[1]]) as told:
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
             threading.Event().wait()
@@ -70,8 +71,9 @@ def answers(known: Mapping[str, Fault], asked: Iterable[Mapping[str, Any]]) -> I
             match one:
                 case {"witness": name, "environ": environ}:
                     yield {"on": ask(known[name], environ)}
-                case {"proxy": name, "environ": environ}:
-                    yield {"told": dict(proxies.enter_context(behind_proxy(known[name], environ)))}
+                case {"proxy": names, "environ": environ}:
+                    several = [known[name] for name in names]
+                    yield {"told": dict(proxies.enter_context(behind_proxy(environ, *several)))}
                 case _:
                     proxies.close()
                     yield {}

@@ -1,7 +1,5 @@
 """How a fault is made: the release's composition with one part replaced, or with one statement altered."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

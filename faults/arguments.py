@@ -1,7 +1,5 @@
 """Faults of a replay's arguments together, and of what items say: one is lost, or means another thing."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import uuid

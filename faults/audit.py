@@ -1,7 +1,5 @@
 """Faults of the audit trail: refusals that are not written, rows that say too much or the wrong thing, edited rows."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Faults of how refusals are noted."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

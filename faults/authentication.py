@@ -1,7 +1,5 @@
 """Faults of signatures: what is accepted without a valid one, and what a valid one is good for."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib

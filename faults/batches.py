@@ -1,7 +1,5 @@
 """Faults that one plain row does not show: they need another tenant, key or path beside it, or an uncommon row."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import uuid

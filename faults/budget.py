@@ -1,7 +1,5 @@
 """Faults of what a replay is charged: how much, to which period, and where there is no row yet."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

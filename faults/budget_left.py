@@ -1,7 +1,5 @@
 """Faults of what is left of a budget: how it is asked, and what an empty one refuses."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """What a fault is, and how the modules of this package declare theirs. Every module of the package is read."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
@@ -126,9 +124,11 @@ def catalogue() -> Mapping[str, Fault]:
 
 
 @contextmanager
-def behind_proxy(fault: Fault, environ: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """What a gate is told of the deployment that `environ` names, with a proxy's fault in it for a while."""
-    if fault.rewrite is None:
-        raise ValueError(f"{fault.id} is of kind {fault.kind}; only a fault of kind proxy is put in by a proxy")
-    with World(environ) as world, serving(world.base_url, fault.rewrite(world), fault.id) as url:
-        yield {**fault.told(world), "BASE_URL": url}
+def behind_proxy(environ: Mapping[str, str], *several: Fault) -> Iterator[Mapping[str, str]]:
+    """What a gate is told of the deployment that `environ` names, with faults of kind proxy in it for a while."""
+    names = [one.id for one in several]
+    with World(environ) as world:
+        defects = [one.rewrite(world) for one in several if one.rewrite]
+        told = {name: value for one in several for name, value in one.told(world).items()}
+        with serving(world.base_url, *defects, names=names) as url:
+            yield {**told, "BASE_URL": url}

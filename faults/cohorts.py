@@ -4,8 +4,6 @@ A fleet of 200 tenants stands under a step to 50 %, half an hour old, with as lo
 to the events of those who have it.
 """
 
-from __future__ import annotations
-
 from faults.catalogue import statement
 from faults.probe import Probe
 

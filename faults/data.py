@@ -1,7 +1,5 @@
 """Faults that only the rows show: lost and doubled events, stuck runs, drifted budgets, backlogs, dead workers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Faults of how a replay starts: moving the items, the run, the answer, and all of it in one transaction."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence

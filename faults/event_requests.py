@@ -1,7 +1,5 @@
 """Faults of what POST /events takes and tells: bodies read with a lenient reader, and answers that say too much."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

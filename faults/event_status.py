@@ -1,7 +1,5 @@
 """Faults of what is read of an event and a run: what it says, and to whom."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from typing import Any

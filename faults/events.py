@@ -1,7 +1,5 @@
 """Faults of POST /events and of the status of an event: the business row and its event no longer belong together."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

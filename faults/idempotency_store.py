@@ -1,7 +1,5 @@
 """Faults of how a key is kept: when, in which transaction, for whom it waits, and what it outlives."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping

@@ -1,7 +1,5 @@
 """Faults of some exchanges only: of a choice of items, a repetition or a path that few callers use."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

@@ -1,7 +1,5 @@
 """Faults of a running replay: its rail, what becomes of its items, its counts and its end."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Faults of speed, errors and memory that only show under load."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Faults of whose an act is: rows that are filed under the company of the token, not under the one that was named."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The fault that is none: the whole gate must let it pass."""
 
-from __future__ import annotations
-
 from faults.catalogue import Fault, declare
 from faults.probe import Probe
 

@@ -1,7 +1,5 @@
 """Faults of the order of events: who waits for whom."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

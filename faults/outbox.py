@@ -1,7 +1,5 @@
 """Faults of the outbox's deliveries: events that are lost, late, reordered, held or let through."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from typing import Any

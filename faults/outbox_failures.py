@@ -1,7 +1,5 @@
 """Faults of what happens to a delivery that fails: back-off, dead letters, and the order of writing things down."""
 
-from __future__ import annotations
-
 import dataclasses
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Faults of rows beside others: one that is locked, one of an event that is done, thousands that are over."""
 
-from __future__ import annotations
-
 import psycopg
 
 from faults.altered import altered_worker

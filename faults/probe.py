@@ -1,7 +1,5 @@
 """A small probe for witnesses: signed requests, SQL, tenants of its own. It shares nothing with the gate's drills."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -11,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -60,9 +57,7 @@ class Probe:
         self._sql.execute("SET statement_timeout = '10s'")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._exit.close()
 
     def hold(self, held: AbstractContextManager[Any]) -> None:

@@ -1,7 +1,5 @@
 """Faults of the rate limit: what it counts, for whom, and how long."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Faults of where the rate limit is kept and of what its refusal says."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor

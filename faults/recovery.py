@@ -1,7 +1,5 @@
 """Faults of the worker that show when something else breaks: a clock, a session, a process, a notice."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """Twins of the readers of a request: what a lenient service makes of a body, a header or a token."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """Faults of how a replay ends: its counts, its status, its effects and what the audit says of it."""
 
-from __future__ import annotations
-
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, SLOW, after_run

@@ -1,7 +1,5 @@
 """Faults of the schema: row-level security, policies, grants, constraints, triggers, views, indexes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

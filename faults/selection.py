@@ -1,7 +1,5 @@
 """Faults of what a replay takes: which dead letters, in which order, how many, and what it says of the others."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Faults of v2 signatures and of the signatures of reads: what they bind, and for how long they are good."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

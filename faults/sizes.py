@@ -1,7 +1,5 @@
 """Faults of what has room for little: the large, the long and the unlike is cut, or left out, and nobody is told."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from psycopg.types.json import Jsonb

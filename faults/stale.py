@@ -1,7 +1,5 @@
 """Faults of what remembers: what was on goes on for a while, and what was good once is good for ever."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import time

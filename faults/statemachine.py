@@ -1,7 +1,5 @@
 """Faults that the state machine of the drill found: each is called as the kept program that finds it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Faults of the surface that a proxy cannot make: it reads a request to its end before it passes it on."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import socket

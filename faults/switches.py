@@ -1,7 +1,5 @@
 """Faults of the switches: pauses and feature flags that are not asked, asked too late, or asked of somebody else."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import time

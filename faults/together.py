@@ -1,7 +1,5 @@
 """Two faults of one program at once: the second is built on what the first made of the release."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Faults of what the tables take: rows that the contract allows and the schema refuses, and the other way round."""
 
-from __future__ import annotations
-
 from faults.trigger.planting import planted, released, trigger
 
 WRITES = "sql/writes"

@@ -1,9 +1,11 @@
 """The program `gate`. Until its command line is read, an interrupt ends it at once and without a traceback."""
 
+import atexit
 import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -29,6 +31,7 @@ with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imp
         sys.exit(3)
 
 from gates import cli
+from gates.errors import STAYS
 
 __all__ = ["main"]
 
@@ -37,7 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Its exit code. With PYTHONINSPECT Python would ask for more at the end, and end with another: it starts anew."""
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
-    return cli.main(argv)
+    return left(cli.main(argv))
+
+
+def left(code: int) -> int:
+    """The exit code. Where a thread stays in a library, tearing that down under it would be a crash: then end here."""
+    if any(thread.name == STAYS for thread in threading.enumerate()):
+        atexit._run_exitfuncs()  # noqa: SLF001  -- as multiprocessing does
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The catalogue: every check that exists, known before anything runs. Written by `gate lint --write`."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from functools import lru_cache

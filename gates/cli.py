@@ -1,7 +1,5 @@
 """The command line: argv in, exit code out. A command's module is imported when it is called for, and not before."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import importlib

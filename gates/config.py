@@ -1,7 +1,5 @@
 """gate.yaml and the environment, read strictly -> Target, Policy. The sole reader of the environment."""
 
-from __future__ import annotations
-
 import datetime as dt
 import os
 import pwd
@@ -203,7 +201,6 @@ ACTORS = (
 KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
 """What verdicts are signed and verified with: no suite is given it."""
 
-
 CHANGES_PYTHON = (
     *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONBREAKPOINT"),
     *("PYTHONPROFILEIMPORTTIME", "PYTHONDEBUG", "PYTHONVERBOSE", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG"),
@@ -255,7 +252,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
         path = found[0]
     try:
         text = disk.read_text(path, MOST_POLICY)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise NamesUnread(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
     file = parse(text, str(path), path.parent.resolve(), today)

@@ -4,8 +4,6 @@ A pipe, a device or an endless file is never waited for, and no link leads what 
 that the caller names may be a link, as may a file that is read; nothing that is written below the folder may.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -23,12 +21,17 @@ POLL_S = 0.005
 _FRESH = ".new"
 
 
-def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The contents of a regular file of at most so many bytes. Raise OSError for anything else."""
+def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
+    """The contents of a regular file of at most so many bytes; end: its last so many, whatever it has before them.
+    Raise OSError for anything else.
+    """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if end:
+            file.seek(max(0, found.st_size - end))
+            return file.read(end)
         bounded(file.fileno(), path, most)
         return file.read(found.st_size)  # memory for all of what is asked for is taken at once
 
@@ -40,8 +43,12 @@ def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The same as UTF-8, each line ended by a newline alone. Raise OSError, or UnicodeDecodeError, a ValueError."""
-    return read(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    """The same as UTF-8, each line ended by a newline alone. Raise OSError, also for what is no UTF-8."""
+    try:
+        text = read(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, f"it is no UTF-8 from byte {error.start} on", str(path)) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_endless(path: str) -> bool:

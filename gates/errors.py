@@ -1,7 +1,5 @@
 """What can go wrong with the gate itself, by who must act. What goes wrong with the target is evidence."""
 
-from __future__ import annotations
-
 import signal
 
 _ENDING = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR")
@@ -9,6 +7,10 @@ ENDING_SIGNALS = frozenset(signal.Signals[f"SIG{name}"] for name in _ENDING if h
 """What people, terminals, CI systems and batch systems end a process with, and what ends one by itself where nobody
 takes it; not every system has each. SIGKILL cannot be taken; the others tell of an error in the program.
 """
+
+
+STAYS = "look"
+"""The name of a thread that may never come back from a library."""
 
 
 class GateError(Exception):

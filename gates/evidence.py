@@ -194,7 +194,6 @@ _MEMBERS: dict[str, Any] = {
     "details": Mapping,
 }
 
-
 MOST_NUMBER = 1e12
 """No setting and no percentage is larger."""
 _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | float, "dict[str, JsonValue]": dict}

@@ -6,8 +6,6 @@ Each line names its run. Reading drops nothing: what cannot be read, is of anoth
 of `evidence/line-N`, and holds.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """One stage alone: a result on its own checks. It never decides a release, and nothing is done to the flag."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -163,7 +163,7 @@ def read(folder: Path) -> list[PastDecision]:
     if not os.path.lexists(path):
         return []
     runs: dict[str, PastDecision] = {}
-    for number, line in enumerate(disk.read(path)[-2 * MOST_BYTES :].splitlines()):
+    for number, line in enumerate(disk.read(path, end=2 * MOST_BYTES).splitlines()):
         try:
             one = PastDecision.from_json(foreign.json_object(line))
         except (ValueError, TypeError, KeyError, RecursionError):

@@ -3,8 +3,6 @@
 run.json holds the policy, the times and the action; with evidence.ndjson it gives verdict.json again, byte for byte.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """The request of a run, and the parts of it that stages, decision and act are given."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext

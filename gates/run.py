@@ -1,7 +1,5 @@
 """THE STORY of a run: collect -> decide -> act -> report."""
 
-from __future__ import annotations
-
 import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence

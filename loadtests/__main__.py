@@ -5,8 +5,6 @@ two runs' latencies. `--when-told`: be ready, and do what a list of arguments on
 Exit codes: 0 the result is in OUT/result.json (whatever it says), 3 the thresholds or the plan cannot be used.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a plan asks for: its thresholds and its requests. Without Locust, which patches the process that imports it."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 

@@ -8,8 +8,6 @@ A worker serves any such master, and `gate load --expect-workers N`. It gets the
 its own environment (TRANSBOT_HMAC_SECRET, ADMIN_JWT).
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

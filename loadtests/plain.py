@@ -4,8 +4,6 @@ Workload, thresholds and verdict are those of `gate load`; the options are Locus
 verdict: 0 all passed, 20 a threshold failed, 10 anything else, also where nothing was measured.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

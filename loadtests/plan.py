@@ -3,8 +3,6 @@
 Secrets come from each process's own environment; a plan may be shown, kept and sent.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

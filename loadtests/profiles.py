@@ -1,7 +1,5 @@
 """The load profiles of a deployment, and the thresholds of the checklist."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

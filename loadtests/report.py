@@ -1,7 +1,5 @@
 """Writes what a run found: result.json for the gate, raw samples, Locust's own page. Pure but for the writing."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

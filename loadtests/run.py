@@ -1,7 +1,5 @@
 """One whole run: thresholds read, companies made, load driven, thresholds judged, everything written."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

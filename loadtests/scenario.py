@@ -1,7 +1,5 @@
 """Scenarios: what is started when. The nouns of k6's executors, reduced to the four ways in which they differ."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`python -m replay_service migrate | serve | work`: one process, one job."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

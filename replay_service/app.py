@@ -1,7 +1,5 @@
 """`python -m replay_service serve`: arguments, start-up errors, the composition, the HTTP server."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib

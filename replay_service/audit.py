@@ -1,7 +1,5 @@
 """Audit rows: appended in the caller's transaction, or, for refusals, in a small one of their own."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """Step 2: who is calling, decided on raw bytes before anything is parsed."""
 
-from __future__ import annotations
-
 from replay_service.exchange import Caller, RawHeaders, header_values
 from replay_service.parts import Parts
 from replay_service.problems import Refusal, unauthenticated

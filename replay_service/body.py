@@ -1,7 +1,5 @@
 """Step 1 for bodies: content type and size, decided before a byte is interpreted."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 

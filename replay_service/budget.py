@@ -1,7 +1,5 @@
 """Step 9: what a tenant may still replay. Its row is locked before items are: parallel runs cannot overspend."""
 
-from __future__ import annotations
-
 from replay_service.database import Connection, fetch_value, run
 
 DEFAULT_REMAINING = 500

@@ -1,7 +1,5 @@
 """Which dead letters a replay takes, and how they move to the outbox."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

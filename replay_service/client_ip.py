@@ -1,7 +1,5 @@
 """Which address a request counts for: the peer, or what a trusted proxy says (contract, section 2). Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 

@@ -4,8 +4,6 @@ A release runs what `build_parts` returns. `serve --parts module:function` runs 
 with a single faulty twin (`dataclasses.replace(build_parts(settings), admit=...)`), without an `if` in the service.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 import uuid

@@ -1,7 +1,5 @@
 """The condition of the deployment: readiness and version."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

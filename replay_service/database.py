@@ -1,7 +1,5 @@
 """The door to PostgreSQL: a sized pool with limits on every wait, and the named queries of sql/."""
 
-from __future__ import annotations
-
 import select
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """POST /events: an event by the outbox or by the direct path, in one statement and so in one transaction."""
 
-from __future__ import annotations
-
 import asyncio
 
 from replay_service.authentication import forbidden

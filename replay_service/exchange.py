@@ -1,7 +1,5 @@
 """What goes through the steps: the headers as they came, who is calling, the call, the reply."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """The gauges of the process and of the database, for /metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import time

@@ -1,7 +1,5 @@
 """Step 7: one effect per (idempotency key, company); losers get the stored answer or a refusal, at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Structured logs: one JSON object a line on stderr, with the fields that a call site names and nothing else."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from datetime import UTC, datetime

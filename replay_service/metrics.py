@@ -1,7 +1,5 @@
 """A small metrics registry in the Prometheus text format: counters and histograms of one process. No I/O."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence

@@ -4,8 +4,6 @@
 slipped in below the newest applied version is refused: the schema would no longer be what the files say.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

@@ -1,7 +1,5 @@
 """GET /openapi.json: the OpenAPI 3.1 document of the routes, with the base path that this process serves under."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

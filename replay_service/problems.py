@@ -1,7 +1,5 @@
 """Refusals and how they look on the wire: RFC 9457 problem bodies with a stable `code`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Step 5: three requests per rolling five minutes, per tenant and client address, by the database clock."""
 
-from __future__ import annotations
-
 import psycopg
 
 from replay_service.database import Connection, fetch_row

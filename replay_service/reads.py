@@ -1,7 +1,5 @@
 """GET /dlq-replay/{replay_run_id} and GET /events/{event_id}: a foreign thing is answered like a random id."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from replay_service.authentication import forbidden

@@ -1,7 +1,5 @@
 """POST /dlq-replay: steps 2 to 9 of the contract in their order, then one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -2,8 +2,6 @@
 whether it is a session of their own or one that a pooler lends.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,7 +1,5 @@
 """The service's configuration, read from the environment once and strictly."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

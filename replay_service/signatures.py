@@ -1,7 +1,5 @@
 """The signature check: HMAC-SHA256 over raw bytes, v1 and v2 (contract, section 2). Pure."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

@@ -4,8 +4,6 @@ Refused beside malformed text: a byte order mark, invalid UTF-8, duplicate keys,
 lone surrogates, nesting over 64, and numbers that PostgreSQL or a double cannot hold.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

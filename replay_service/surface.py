@@ -1,7 +1,5 @@
 """The HTTP surface: routes, one place where refusals become answers, request ids, access logs and request metrics."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """What the database says about a tenant before a replay touches anything: existence, flags, pause."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from replay_service.database import Connection, fetch_row, fetch_value

@@ -4,8 +4,6 @@ PyJWT checks the signature under a fixed allow-list; header and claims are read 
 duplicate keys, a boolean `exp` or a critical extension must be refused, not interpreted.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import math

@@ -1,7 +1,5 @@
 """Renders docs/alerts.md from the rules. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ One file a database, in the folder of `--state`. It is written when all checks o
 file that cannot be used is never taken for none: the check that rests on it is unknown.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 import json

@@ -3,8 +3,6 @@
 What is compared is what happened since the flag's last step, with a past as long as its bake: docs/decision.md.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

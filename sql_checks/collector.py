@@ -163,7 +163,7 @@ class SpotFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         try:
             spot = read_spot(self.path)
-        except (SpotFileError, UnicodeDecodeError, OSError) as error:
+        except (SpotFileError, OSError) as error:
             yield UnreadableItem.of(self, "sql/spot", error)
             return
         yield SpotItem.from_parent(self, name=spot.spec.id, spot=spot)
@@ -175,7 +175,7 @@ class RuleFile(pytest.File):
     def collect(self) -> Iterable[pytest.Item]:
         try:
             rules = read_rules(self.path)
-        except (ConfigError, UnicodeDecodeError, OSError) as error:
+        except (ConfigError, OSError) as error:
             yield UnreadableItem.of(self, "alert", error)
             return
         for rule in rules:

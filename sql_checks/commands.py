@@ -4,8 +4,6 @@ Reads DATABASE_URL where a command needs a database. Exit codes: 0 done, 2 usage
 wrong, 4 the database could not be read.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Constraints that wait for the commit are asked at once: what a COMMIT would refuse is refused here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Writes alert rules for Prometheus: rules, queries for a PostgreSQL exporter, and unit tests for promtool."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ What could not be judged fails too, unless psql is given `-v allow_unknown=1`: s
 a file is in `psql/`, with `{{name}}` where something is put in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ A manifest belongs to a release. Where none of its migrations was applied, the d
 comparison proves nothing. Otherwise a weakening is a `page`, a harmless addition at most a `warn`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Checks spot checks, alert rules, their tests and runbooks without a database. Each problem is one line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ def lint(spot_folders: Sequence[Path] = (), alert_folders: Sequence[Path] = ()) 
 def _tried(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
-    except (SpotFileError, ConfigError, UnicodeDecodeError) as error:
+    except (SpotFileError, ConfigError, OSError) as error:
         yield str(error)
 
 

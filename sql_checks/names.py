@@ -4,8 +4,6 @@ The gate's own sessions look such a name up in pg_catalog alone, so a table of t
 session (an exporter's, a psql) an object of somebody else's may answer to it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

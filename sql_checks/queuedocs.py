@@ -1,7 +1,5 @@
 """Renders docs/presets.md from the presets of queues. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from gates.contract.queues import NOTIONS, OF_SUCCESS, Queue, QueuePreset, presets

@@ -1,7 +1,5 @@
 """The checks of queues: alert rules over the notions of a preset (`queues/rules.yaml`, `gates.contract.queues`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache

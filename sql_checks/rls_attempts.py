@@ -1,7 +1,5 @@
 """Many statements of tenants in one round trip, each with its result: a probe has hundreds, and a server may be far."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ subject `all` for the fleet, and one for each tenant where that matters. `{{name
 `fragments/name.sql`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ There is no way to `pass` but an observation: no row, NULL, NaN, too few samples
 unknown.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence

@@ -16,8 +16,6 @@ tenants as clusters). Samples of one tenant are independent, but where a rule's 
 fall (those of one second): what fails together counts once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Runs a rule's query in one read-only snapshot and leaves its judgement with the observer."""
 
-from __future__ import annotations
-
 import datetime as dt
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ the age of the newest row in seconds or null, and, if need be, whether the backl
 investigate, ok or unknown.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

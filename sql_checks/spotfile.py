@@ -13,8 +13,6 @@
 The seen query gives either one row with the one column `seen`, or rows, which are counted.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs a spot check in one read-only snapshot: no bad rows, and enough rows seen."""
 
-from __future__ import annotations
-
 import psycopg
 
 from gates.checks.observation import Observer

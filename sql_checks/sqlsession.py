@@ -1,7 +1,5 @@
 """The read-only connection of a run of the SQL suites: limits, the companies left out, whether its role sees rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress

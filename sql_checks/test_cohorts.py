@@ -1,7 +1,5 @@
 """The step of a rollout, judged by its own tenants: those that have the flag on against those that have it off."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.checks.observation import Observer

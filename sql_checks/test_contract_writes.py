@@ -1,7 +1,5 @@
 """Tables take what the contract lets anybody write, and refuse what it says they refuse: tried, and rolled back."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.checks.observation import Observer

@@ -1,7 +1,5 @@
 """The deployed schema is the one the release was tested with: one check for each kind of object."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Row-level security proved by behaviour: what a tenant sees and may do, as the role tenants come in as."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Callable
 

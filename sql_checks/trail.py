@@ -1,7 +1,5 @@
 """One run's way along the audit trail: from the checkpoint of the run before to a new one, if all its checks pass."""
 
-from __future__ import annotations
-
 import datetime as dt
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a test starts what must heed interrupts, whatever the shell of the tests ignores."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

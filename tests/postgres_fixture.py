@@ -4,8 +4,6 @@ The server is the embedded one, started by the stack's own launcher; REPLAYGATE_
 folder (the suite also runs on the oldest supported version).
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import uuid
@@ -132,3 +130,15 @@ def migrated_db(pg_server: PgServer) -> Iterator[str]:
 def migrated_url(pg_server: PgServer, migrated_db: str) -> str:
     """The superuser's URL of a fresh migrated database."""
     return pg_server.url(migrated_db)
+
+
+@pytest.fixture
+def gate_url(pg_server: PgServer, migrated_db: str) -> str:
+    """The URL of the same database for the least role that a gate needs."""
+    return pg_server.url(migrated_db, "replay_gate")
+
+
+@pytest.fixture(params=["migrated_url", "gate_url"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """The superuser's, and that of the least role."""
+    return str(request.getfixturevalue(request.param))

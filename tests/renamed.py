@@ -1,7 +1,5 @@
 """Makes of a database of the reference one with other schemas, tables, columns, states, functions and roles."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """Which worker runs which tests: neighbours stay together, and loads come first, beside few others."""
 
-from __future__ import annotations
-
 from xdist.scheduler import WorkStealingScheduling
 
 LOADS = "tests/loadtests/test_"

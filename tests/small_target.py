@@ -1,14 +1,17 @@
-"""Small servers: one of any handler, and a target of a few lines that answers each path as told."""
+"""Small servers: of any handler, of bare connections, and a target of a few lines that answers each path as told."""
 
-from __future__ import annotations
-
+import contextlib
+import itertools
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from gates.proof.servers import Asked, Reply, serve
 
 Answers = Callable[[str], tuple[int, Any]]
 """Path -> status and content: bytes as they are, anything else as JSON."""
@@ -37,18 +40,37 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
         thread.join(5)
 
 
-@contextmanager
-def serving(answers: Answers) -> Iterator[str]:
+def serving(answers: Answers) -> AbstractContextManager[str]:
     """A target that answers each path as told."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, content = answers(self.path)
-            body = json.dumps(content).encode() if not isinstance(content, bytes) else content
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: Asked) -> Reply:
+        status, content = answers(asked.path)
+        return Reply(status, (), content if isinstance(content, bytes) else json.dumps(content).encode())
 
-    with listening(Handler) as url:
-        yield url
+    return serve(answer)
+
+
+@contextmanager
+def accepting(serve: Callable[[socket.socket, int, threading.Event], object]) -> Iterator[str]:
+    """A server that gives each connection, its number from 0, and what is set at the end to `serve`, then closes it.
+
+    Eight at once; their threads run before a test may take threads away.
+    """
+    closing, turn, numbers = threading.Event(), threading.Lock(), itertools.count()
+
+    def work(listener: socket.socket) -> None:
+        while not closing.is_set():
+            with contextlib.suppress(OSError):  # a client may have had enough, and the end shuts the listener
+                with turn:
+                    peer, number = listener.accept()[0], next(numbers)
+                with peer:
+                    serve(peer, number, closing)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(8):
+            threading.Thread(target=work, args=(listener,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            closing.set()
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the accept

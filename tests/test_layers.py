@@ -1,7 +1,5 @@
 """Who may import whom: the contracts of `[tool.importlinter]` in pyproject.toml."""
 
-from __future__ import annotations
-
 import tomllib
 
 import pytest

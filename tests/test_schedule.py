@@ -1,7 +1,5 @@
 """The order and the places in which xdist runs these tests, shown with workers that only note what they are given."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any

@@ -3,8 +3,6 @@
 Also what a test asks of processes that may end while it asks.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is refused is on record: each refusal of steps 4 to 9, with its code, without flooding the trail."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """The audit trail: one row for each thing that was done, committed with it, saying who did it."""
 
-from __future__ import annotations
-
 import uuid
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The audit trail as a trail: append-only, chained by hashes, one chain a scope, whoever writes."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Authentication with several credentials, in wrong places, or after forged ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

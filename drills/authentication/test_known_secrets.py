@@ -1,7 +1,5 @@
 """Secrets that are printed in documentation, or are somebody's default, open nothing: by signature or by token."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from collections.abc import Iterator

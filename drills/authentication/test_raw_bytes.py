@@ -1,7 +1,5 @@
 """Authentication by signature: what is signed are the raw bytes of the body, before anything reads them."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from typing import Any

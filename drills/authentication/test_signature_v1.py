@@ -1,7 +1,5 @@
 """Authentication by signature, v1: only the right MAC over the raw bytes opens the door."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable

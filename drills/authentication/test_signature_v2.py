@@ -1,7 +1,5 @@
 """Authentication by signature, v2: a time is signed with the bytes, and counts for 300 s both ways."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import time

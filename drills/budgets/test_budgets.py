@@ -1,7 +1,5 @@
 """Budgets: a tenant replays no more items than its day and its month allow, whoever races, and pays for no other."""
 
-from __future__ import annotations
-
 import uuid
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The periods of a budget: the day and the month of UTC, and what was used in those that are over."""
 
-from __future__ import annotations
-
 import datetime as dt
 from decimal import Decimal
 from functools import partial

@@ -1,7 +1,5 @@
 """The dead letter queue: what a replay takes, what it leaves, and what it says about each item."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress

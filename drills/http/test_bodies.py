@@ -1,7 +1,5 @@
 """The HTTP surface: how large, how deep and how framed a body may be."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import time

@@ -1,7 +1,5 @@
 """The form of every refusal: a problem document with a stable code, an id, and nothing that helps an attacker."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The HTTP surface: methods, media types, sizes, paths, and the form of every refusal."""
 
-from __future__ import annotations
-
 import re
 import time
 import uuid

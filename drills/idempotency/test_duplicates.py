@@ -1,7 +1,5 @@
 """Idempotency: one key, one tenant, one payload, one effect; and every repetition says so."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from functools import partial

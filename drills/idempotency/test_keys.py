@@ -1,7 +1,5 @@
 """Idempotency keys taken exactly: which two keys are one, for how long, and in what order ids may come."""
 
-from __future__ import annotations
-
 import pytest
 
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases

@@ -1,7 +1,5 @@
 """The payload of a key: which two requests are one, and which are another."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from typing import Any

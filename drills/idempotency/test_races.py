@@ -1,7 +1,5 @@
 """Idempotency under concurrency: one key, one effect, whoever comes first, and whatever dies in between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Identity: what runs is what is meant to run, on every instance, and it says honestly whether it works."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

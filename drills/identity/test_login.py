@@ -1,7 +1,5 @@
 """Who the service is to the database: the login of the very session that serves a request, held by a row of ours."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from drills.workbench.checks import LIMIT

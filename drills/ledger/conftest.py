@@ -1,7 +1,5 @@
 """The round of replays that the checks of the ledger share."""
 
-from __future__ import annotations
-
 import pytest
 
 from drills.ledger.sweep import Swept, replays

@@ -1,7 +1,5 @@
 """One round of replays and events in many combinations, so that the journal has some whatever else was drilled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property

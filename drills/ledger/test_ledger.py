@@ -1,7 +1,5 @@
 """Every exchange of the drills has left in the database what the contract says, and nothing else."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Observability: the metrics are there, count what happened exactly, and stay small."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """Whatever a row is: of long ago, of one of many tenants, large, or with a payload of any form, it is delivered."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The outbox as the relay works it: leases, due times, rows that are done. All rows are written by hand."""
 
-from __future__ import annotations
-
 import uuid
 from contextlib import suppress
 from functools import partial

@@ -1,7 +1,5 @@
 """The outbox as producers see it: what is committed is delivered once, what is not is never."""
 
-from __future__ import annotations
-
 import itertools
 import time
 import uuid

@@ -4,8 +4,6 @@ All checks need an agent that can be made to fail. How often it is tried, and af
 business: a check makes the next attempt due by SQL instead of waiting for it.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Order: events of one key follow each other, whatever happens to the first; other keys and tenants do not wait."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from functools import partial

@@ -1,7 +1,5 @@
 """The rate limit of a tenant and an address: callers from several addresses, and what a proxy says of them."""
 
-from __future__ import annotations
-
 from functools import partial
 from ipaddress import ip_network
 

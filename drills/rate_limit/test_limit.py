@@ -1,7 +1,5 @@
 """The rate limit: 3 admitted requests in any 300 s for each tenant and client address, and only those count."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

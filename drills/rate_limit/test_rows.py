@@ -1,7 +1,5 @@
 """The rate limit as its table shows it: a rolling window by the database clock, charged exactly, and nothing else."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The rate limit among the other steps: what counts although it is refused later, and what cannot be counted."""
 
-from __future__ import annotations
-
 from concurrent.futures import wait
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Breaks processes and database sessions, and checks that the books of a tenant balance afterwards."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -2,8 +2,6 @@
 often, the database decides.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from drills.recovery.breakage import assert_recovered, delivery_drill, named, processes, work

@@ -1,7 +1,5 @@
 """Deliveries under fire: workers killed, frozen and cut off in each phase lose nothing and double nothing."""
 
-from __future__ import annotations
-
 import time
 
 from drills.recovery.breakage import (

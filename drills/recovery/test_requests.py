@@ -1,7 +1,5 @@
 """Requests under fire: a service killed, or cut off, in the middle of a request leaves all of it or nothing."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import Future
 from functools import partial

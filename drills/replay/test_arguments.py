@@ -1,7 +1,5 @@
 """Safety rails: the arguments of a replay together. What each means, it means beside all others."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

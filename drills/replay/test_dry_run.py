@@ -1,7 +1,5 @@
 """Dry run: it says exactly what the real run would do, and does nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

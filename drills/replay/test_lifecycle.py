@@ -1,7 +1,5 @@
 """The life of a replayed item and of its run: one attempt, and an end that adds up."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The rail of a run: how much of it is in flight at once, and when it stops, which leaves the rest as it was."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Safety rails: what a request may ask for. Every field is strict; nothing is clamped, coerced or ignored."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from typing import Any

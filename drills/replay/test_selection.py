@@ -1,7 +1,5 @@
 """Safety rails: which items a replay takes. Those asked for, eligible, of that tenant, oldest first, and no other."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notes the flags and pauses of the deployment before the first drill, for the checks at the end."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 

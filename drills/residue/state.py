@@ -3,8 +3,6 @@
 What a tenant has of its own is for its people to change while we look: no gate writes there.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Residue: after the drill nothing of it is left but audit rows, and every switch is as it was found."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from pathlib import Path

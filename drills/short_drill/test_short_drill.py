@@ -5,8 +5,6 @@ replay of at most one item, its repetition, one dry run, and a fourth call that 
 given it acts for a drill tenant of its own.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """What a run of the state machine is to do: little in a gate, as much as is asked for by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Generation of programs by Hypothesis: derandomised, so that the same programs run everywhere; other seeds by hand."""
 
-from __future__ import annotations
-
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 

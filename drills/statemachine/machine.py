@@ -6,8 +6,6 @@ done, or will be). After an indeterminate step the model takes over what the dat
 then on proves nothing and ends the program, but two effects of one event and a broken audit chain always count.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Programs: lists of steps that a tenant's operators, producers and attackers may take, in any order. Pure data."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

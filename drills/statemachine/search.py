@@ -1,7 +1,5 @@
 """Looks for a program that fails, makes it small, and writes it down with the way to run it again."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Sequence

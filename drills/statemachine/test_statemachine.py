@@ -1,7 +1,5 @@
 """Random programs: no order of steps makes the service break its contract. Programs that once failed are replayed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

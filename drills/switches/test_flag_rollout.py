@@ -4,8 +4,6 @@ The service and the worker decide flags by `is_feature_enabled` alone, so what i
 written in transactions that are rolled back.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager

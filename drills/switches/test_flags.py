@@ -1,7 +1,5 @@
 """Flags: every switch is wired, both ways, per tenant, and the rollout is the formula of the contract."""
 
-from __future__ import annotations
-
 import uuid
 from contextlib import nullcontext
 from functools import partial

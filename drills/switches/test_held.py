@@ -1,7 +1,5 @@
 """Held events: a tenant that is switched off or paused has its rows kept, apart, and delivered when it is on again."""
 
-from __future__ import annotations
-
 import uuid
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Pause: a paused tenant's events and items wait, nobody else's do, and nothing is lost or reordered."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from functools import partial

@@ -1,7 +1,5 @@
 """What a token asks for is the named company's, and bound by the same rules, whoever its holder is."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tokens that the service's own secret signed, and that are still no good: algorithm, times, required claims."""
 
-from __future__ import annotations
-
 import json
 import uuid
 import zlib

@@ -1,7 +1,5 @@
 """Rights of a token: a company_admin acts for its own company, a super_admin for any, nobody else for anyone."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Mapping

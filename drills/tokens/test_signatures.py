@@ -1,7 +1,5 @@
 """Tokens: HS256 by the service's own secret, with `exp`, `sub` and `role`; nothing else opens the door."""
 
-from __future__ import annotations
-
 import base64
 import json
 import time

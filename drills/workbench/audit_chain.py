@@ -1,7 +1,5 @@
 """What a drill reads of the audit trail: chains recomputed as the contract writes them, and their heads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from drills.workbench.database import query

@@ -6,8 +6,6 @@ authorisation where they are: with 403 `forbidden`, or in words of the deploymen
 rate limit; neither can have an effect (gates.deployment.probes).
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 A table is one test with many cases. Each case is a check with its own id and claim.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Credentials good and bad: signatures by v1 and v2, tokens with any claims."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

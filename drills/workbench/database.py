@@ -1,7 +1,5 @@
 """The target's database: statements by their text or by the name of their file, and transactions of a drill's own."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ What the contract promises of each exchange holds in every state that a drill ma
 when the drills have ended. A deployment that keeps a promise only where a drill asks for it is seen by these.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

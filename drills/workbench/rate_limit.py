@@ -1,7 +1,5 @@
 """The rate limit of a drill tenant: fill its bucket, read its rows, move them into the past."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait

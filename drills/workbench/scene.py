@@ -1,7 +1,5 @@
 """The scene of one check: requests of its tenants, on top of waits for what they cause."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The tenants of one check: how they are made and switched, and what the database says of them."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import secrets

@@ -1,7 +1,5 @@
 """Finds stack traces and connection strings in the body of an answer, of any language, as text or in JSON."""
 
-from __future__ import annotations
-
 import re
 
 from gates.text.foreign import text

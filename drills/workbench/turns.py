@@ -6,8 +6,6 @@ of a drill is waiting. They are given the checks in their order, and hand the re
 `--beside M` forks M more for the main part. They are given what asks the database nothing, and hold no session of it.
 """
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os

@@ -4,8 +4,6 @@
 failure. Where its workers were slow or busy with other events, or it did not answer, the check is unknown.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

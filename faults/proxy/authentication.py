@@ -1,7 +1,5 @@
 """Faults of signatures and of what goes with them, made by a proxy."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from faults.catalogue import proxy

@@ -1,7 +1,5 @@
 """Faults that only a comparison with the previous release shows: within every limit, and worse than it was."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections import deque

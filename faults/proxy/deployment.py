@@ -1,7 +1,5 @@
 """Faults of what a deployment tells of itself, and of what it does beside its database's rules, made by a proxy."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait

@@ -1,7 +1,5 @@
 """Faults of idempotency, made by a proxy."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from dataclasses import replace

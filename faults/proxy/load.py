@@ -1,7 +1,5 @@
 """Faults of answers that only many requests show, made by a proxy: a few of them are not true."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import uuid

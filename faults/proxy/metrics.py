@@ -1,7 +1,5 @@
 """Faults of the metrics, made by a proxy."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 A fault is a function of its world (World -> Defect), so that each installation begins with a memory of its own.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Faults of the selection of items, and of dry runs, made by a proxy."""
 
-from __future__ import annotations
-
 from faults.catalogue import proxy
 from faults.proxy.rewriting import Fields, World, after_replays, fields_of, json_of, rewrites, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent

@@ -1,7 +1,7 @@
 """A proxy: a real HTTP server before a real deployment, that breaks one promise by rewriting requests or answers.
 
 A defect is a function of the request and of a way to send requests on; it returns the answer. The proxy keeps the raw
-path, the order and repetition of headers, and the client's address (on loopback). It names its fault at `NAME_PATH`,
+path, the order and repetition of headers, and the client's address (on loopback). It names its faults at `NAME_PATH`,
 and is otherwise invisible.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -92,6 +93,15 @@ def no_defect(sent: Sent, forward: Forward) -> Reply:
     return forward(sent)
 
 
+def all_of(defects: Sequence[Defect]) -> Defect:
+    """All these defects, the first of them next to the deployment."""
+
+    def outer(inner: Defect, defect: Defect) -> Defect:
+        return lambda sent, forward: defect(sent, lambda changed: inner(changed, forward))
+
+    return reduce(outer, defects)
+
+
 def framed_carelessly(sent: Sent, forward: Forward) -> Reply:
     """The proxy reads the ends of bodies where it should not; what it read it sends on as it is."""
     return forward(sent)
@@ -102,7 +112,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
     defect: Defect = staticmethod(no_defect)
     upstream: str = ""
-    name: str = ""
+    names: Sequence[str] = ()
     is_careless: bool = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -128,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.removeprefix(prefix)
         sent = Sent(self.command, path, tuple((k, v) for k, v in self.headers.items()), body)
         try:
-            named = Reply(200, (), self.server.name.encode()) if path == NAME_PATH else None
+            named = Reply(200, (), "\n".join(self.server.names).encode()) if path == NAME_PATH else None
             reply = named or self.server.defect(sent, self._forward)
         except (OSError, http.client.HTTPException):
             self.close_connection = True
@@ -187,13 +197,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(upstream: str, defect: Defect = no_defect, name: str = "", *, is_careless: bool = False) -> Iterator[str]:
+def proxy(upstream: str, *defects: Defect, names: Sequence[str] = (), is_careless: bool = False) -> Iterator[str]:
     """Run the proxy before `upstream` (a base URL with its prefix) for a while; gives its own base URL. A careless one
     reads bodies to wrong ends.
     """
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.upstream, server.defect, server.name = upstream.rstrip("/"), defect, name
-    server.is_careless = is_careless or defect is framed_carelessly
+    server.upstream, server.defect, server.names = upstream.rstrip("/"), all_of(defects or (no_defect,)), names
+    server.is_careless = is_careless or framed_carelessly in defects
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -206,4 +216,4 @@ def proxy(upstream: str, defect: Defect = no_defect, name: str = "", *, is_carel
 
 def stands_before(fault_id: str) -> Callable[[Probe], bool]:
     """The witness of a proxy: it stands before the deployment, and says so."""
-    return lambda probe: probe.get(NAME_PATH).text == fault_id
+    return lambda probe: fault_id in probe.get(NAME_PATH).text.splitlines()

@@ -1,7 +1,5 @@
 """Faults of the HTTP surface and of validation, made by a proxy."""
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Faults of the token check and of the rights that a token gives, made by a proxy."""
 
-from __future__ import annotations
-
 import base64
 import json
 import threading

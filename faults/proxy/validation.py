@@ -1,7 +1,5 @@
 """Faults of validation, made by a proxy: what is coerced, clamped, guessed or dropped instead of refused."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Faults of the audit trail, planted in the database."""
 
-from __future__ import annotations
-
 from faults.trigger.planting import function, planted, released, trigger
 
 AUDIT = "drill/audit"

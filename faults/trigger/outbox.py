@@ -1,7 +1,5 @@
 """Faults of deliveries, dead letters and runs, planted in the database."""
 
-from __future__ import annotations
-
 from faults.trigger.planting import planted, trigger
 
 OUTBOX, DLQ, LIFE, RECOVERY = "drill/outbox", "drill/dlq", "drill/lifecycle", "drill/recovery"

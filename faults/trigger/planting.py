@@ -1,7 +1,5 @@
 """How a fault is planted in the database: a trigger that meddles with rows, or a function with another body."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 from pathlib import Path

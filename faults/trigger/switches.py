@@ -1,7 +1,5 @@
 """Faults of budgets, flags, pauses and logins, planted in the database."""
 
-from __future__ import annotations
-
 from faults.trigger.planting import function, planted, released, trigger, yes_or_no
 
 BUDGETS, FLAGS, PAUSE = "drill/budgets", "drill/flags", "drill/pause"

@@ -2,8 +2,6 @@
 the database, the login or a pooler have set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each is tried on connections of its own, at the same time as the others and whatever becomes of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

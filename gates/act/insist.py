@@ -4,8 +4,6 @@ It locks only the rows that it changes. A change counts as done only once it was
 audit row cannot be written.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

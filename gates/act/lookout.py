@@ -1,10 +1,7 @@
 """Who keeps a session of ours waiting. A dead session of ours that does is ended; anybody else is named."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -76,9 +73,7 @@ class Lookout:
             self.notes.append(f"who holds a lock cannot be seen: {error}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(JOIN_S)

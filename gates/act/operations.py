@@ -1,7 +1,5 @@
 """The operator's hand: sign a body, send it, see and set budgets, see and step flags. Returns; does not print."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ A step that cannot be carried out ends it. Every pause of an emergency since the
 reason, or one that is older than the emergency with its words, is somebody else's, and stays.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """All the way down: every row of the flag goes off, is read back, and the recovery is proved."""
 
-from __future__ import annotations
-
 import difflib
 import time
 from collections.abc import Callable, Mapping

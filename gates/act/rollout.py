@@ -3,8 +3,6 @@
 Sees the verdict, never raw evidence. A promotion that cannot be carried out becomes a hold (`Action.holds`).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What one check sees while it runs: controls, counts, the request that failed and its nearest passing twin."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -18,7 +16,6 @@ FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/me
 
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
-
 
 MOST_OF_A_FIELD = 120
 """Characters of what an answer says of a refused field."""

@@ -5,8 +5,6 @@ at least one thing; an AssertionError is a failure by observation; every other e
 unknown check is red, too: nothing unseen is ever green.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import os

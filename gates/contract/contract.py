@@ -1,7 +1,5 @@
 """The contract of a deployment as data (contract.yaml): its areas, the checks that hold each, and its objects."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Puts named pieces of SQL into queries: `{{name}}` is replaced by `fragments/name.sql`, or by a limit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

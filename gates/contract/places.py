@@ -1,7 +1,5 @@
 """Where `names.http.fields` says that a member of a request travels: `place:name`, and braces in `names.http.paths`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What to do about a check that did not pass, as data (remedies.yaml)."""
 
-from __future__ import annotations
-
 import functools
 from fnmatch import fnmatchcase
 from pathlib import Path

@@ -4,8 +4,6 @@ Where lines differ, the worst counts. A line that cannot be trusted (stale, of a
 wrong side of the policy's own limit) is never a pass.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from collections.abc import Callable, Iterable, Sequence

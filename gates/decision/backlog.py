@@ -1,7 +1,5 @@
 """When a backlog that falls will be gone. Pure; standard library only."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

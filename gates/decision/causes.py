@@ -1,7 +1,5 @@
 """The order of findings: what harms users most comes first, a cause before what stands behind it. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

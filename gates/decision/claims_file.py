@@ -1,7 +1,5 @@
 """The claims in gate.yaml: `contract: {claims, preset, options, dropped}`."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A rollback needs harm that was seen; what is unknown holds; only a complete set of passes promotes.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence

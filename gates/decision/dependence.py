@@ -13,8 +13,6 @@ Where nothing bad was seen, nothing is known of dependence: samples count as ind
 stalls that leaves open.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

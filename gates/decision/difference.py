@@ -1,7 +1,5 @@
 """What never passed on a deployment may be how it differs from the contract, and no harm of a release. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gates.decision.rules import Policy

@@ -5,8 +5,6 @@ can tell red from green, whether a replay does what the contract says, or whethe
 may be spared, noted, made milder or waived, in gate.yaml (refused where it stands) or in a policy made otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from gates.contract.scope import QUEUE, SERVICE, Scope

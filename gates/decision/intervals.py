@@ -12,8 +12,6 @@ All three take samples as independent and are for one look. Samples of one stall
 how many they are worth. Looking again and again needs the tests of sequential.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How near a limit a number came, and which limits the policy made wider. Pure; standard library only."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The shape of `names:` in gate.yaml, and how it becomes the plain values of gates.contract.names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -33,7 +31,6 @@ SQL = Fields(
     },
     needed=("sql",),
 )
-
 
 GIVES_NAMES = re.compile(r"""(?:^|[{,])[^\S\n]*+(["']?)names\1\s*+:""", re.MULTILINE)
 """A member `names` in the text of a policy, in any style of YAML."""

@@ -1,7 +1,5 @@
 """The shape of gate.yaml and how it becomes a Policy and Settings. One table serves the reader and the JSON Schema."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The options of a queue in gate.yaml: `contract: {preset: pg-boss, options: {...}}`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gates.contract.queues import ProbeOptions, QueueOptions, QueuePreset

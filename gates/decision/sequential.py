@@ -11,8 +11,6 @@ most the risk (Ville's inequality), whenever one looks and whatever made one loo
 Counts may be fractions: effective numbers of dependent samples (dependence.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

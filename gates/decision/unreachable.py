@@ -4,8 +4,6 @@ The evidence of a shut door says until when it was open. A failure that ended la
 more: it is unknown, and blocked by that door. What was looked at through the other door stands.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The addresses of a host's name: one time limit is for looking it up and for all of them together."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 import time

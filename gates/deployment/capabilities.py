@@ -6,8 +6,6 @@ where a call comes from, and each address then has what the other leaves of the 
 shows how much memory the process has. `baseline`: BASELINE_URL names the previous release.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import secrets
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Reading a relation runs the code of its owner (a view's functions, a policy) with the rights of the reader.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

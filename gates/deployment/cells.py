@@ -4,8 +4,6 @@ A cell that Python cannot hold (a year beyond 9999, an infinite time, a document
 is read as text, which no check mistakes for the value that it expects.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

@@ -3,8 +3,6 @@
 Every exchange is limited as a whole, in time and in bytes (limits.py), whatever a target does with its sockets.
 """
 
-from __future__ import annotations
-
 import base64
 import ssl
 import string
@@ -43,7 +41,6 @@ _FAILURES = (
     httpcore.ConnectionNotAvailable,
 )
 _ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance")
-
 
 Heard = Callable[[Request, Answer], None]
 

@@ -1,7 +1,5 @@
 """The target's clock, by which credentials are made: a gate whose own clock is wrong, or is set, locks out nobody."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field

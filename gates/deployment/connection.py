@@ -1,8 +1,9 @@
 """A connection that ends a statement without an answer in time, and that a pooler cannot take our settings from."""
 
-from __future__ import annotations
-
+import array
+import fcntl
 import logging
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import psycopg
 from psycopg.abc import Params, PQGen, PQGenConn
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed
 
 from gates.deployment.dialect import current
@@ -23,6 +25,8 @@ Connection = psycopg.Connection[dict[str, object]]
 Statement = str | bytes | SQL | Composed
 Answers = list[psycopg.Cursor[dict[str, object]]]
 
+MOST_ANSWER = 256 * 1024 * 1024
+"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory."""
 UNPINNED = (
     "a statement would run without the settings of its session: behind a pooler a pipeline begins within a transaction"
 )
@@ -161,18 +165,40 @@ class Answering(Connection):
         return super().wait(self._limited(gen, limit_s), interval)
 
     def _limited(self, gen: PQGen[T], limit_s: float) -> PQGen[T]:
-        until = time.monotonic() + limit_s
+        until, came = time.monotonic() + limit_s, 0
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if time.monotonic() > until:
+                came += _waiting(self.pgconn.socket)
+                if time.monotonic() > until or came > MOST_ANSWER:
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"the server gave no answer within {limit_s:g} s")
+                    limit = f"within {limit_s:g} s" if came <= MOST_ANSWER else f"of at most {MOST_ANSWER} bytes"
+                    raise psycopg.OperationalError(f"the server gave no answer {limit}")
                 wanted = gen.send(ready)
         except StopIteration as end:
             answer: T = end.value
             return answer
+
+
+def _waiting(socket: int) -> int:
+    """Bytes that have come and are not read yet."""
+    found = array.array("i", [0])
+    fcntl.ioctl(socket, termios.FIONREAD, found)
+    return found[0]
+
+
+class AnswerRow(dict[str, object]):
+    """A row by the names of its columns. One that is not there is an error of the server: it was asked for."""
+
+    def __missing__(self, name: str) -> object:
+        raise psycopg.DataError(f"the server's answer has no column {name}")
+
+
+def by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], AnswerRow]:
+    """As psycopg's dict_row."""
+    of_row = dict_row(cursor)
+    return lambda values: AnswerRow(of_row(values))
 
 
 class PinningCursor(psycopg.Cursor[dict[str, object]]):
@@ -214,9 +240,26 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
             raise
         return self
 
+    def fetchone(self) -> dict[str, object] | None:
+        with _cells():
+            return super().fetchone()
+
+    def fetchall(self) -> list[dict[str, object]]:
+        with _cells():
+            return super().fetchall()
+
     def _execute_send(self, query: Any, **options: Any) -> None:
         """Never by the simple protocol: there a text may hold several statements, and one of them a commit."""
         super()._execute_send(query, **{**options, "force_extended": True})
+
+
+@contextmanager
+def _cells() -> Iterator[None]:
+    """A cell that is none of its type is an error of the server, whatever its reader calls it."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise psycopg.DataError(f"the server's answer has a cell that is none of its type: {error}") from error
 
 
 def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:

@@ -4,8 +4,6 @@ One JSON object in, one out, over a Unix socket in the stack's folder, one excha
 it; it exists only where `Target.control` is set.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -14,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 CONNECT_TIMEOUT_S = 5.0
@@ -55,9 +52,7 @@ class Control:
         fcntl.flock(self._mark, fcntl.LOCK_SH)  # of a process that is killed, the kernel takes it off
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         try:
             self.mend()
         finally:

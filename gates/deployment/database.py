@@ -15,10 +15,9 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
 
 from gates.deployment.cells import TOLERANCE
-from gates.deployment.connection import Answering, Connection, PinningCursor
+from gates.deployment.connection import Answering, Connection, PinningCursor, by_name
 from gates.deployment.dialect.current import named
 from gates.errors import first_line
 
@@ -168,7 +167,7 @@ def _open(
     """A connection in the encoding of the database, or another that Python knows: a setting may say any."""
     connection = _begun(url, autocommit=autocommit, settings=settings, primary=primary, client_encoding="")
     told = connection.pgconn.parameter_status  # that of `info` needs the encoding
-    given, own = ((told(name) or b"").decode() for name in (b"client_encoding", b"server_encoding"))
+    given, own = ((told(name) or b"").decode("utf-8", "replace") for name in (b"client_encoding", b"server_encoding"))
     wanted = READ_AS.get(own, own)
     if given == wanted:
         return connection
@@ -188,7 +187,7 @@ def _begun(
         connect_timeout=CONNECT_TIMEOUT_S,
         options=f"{theirs} {asked}".strip(),
         application_name="replaygate",
-        row_factory=dict_row,
+        row_factory=by_name,
         cursor_factory=PinningCursor,
         context=TOLERANCE,
         prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another

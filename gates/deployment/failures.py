@@ -3,8 +3,6 @@
 No text of a statement and no name of a driver's class gets into a message: neither says what to do.
 """
 
-from __future__ import annotations
-
 import re
 from io import StringIO
 from itertools import islice

@@ -1,7 +1,5 @@
 """Which deployment a target is: one short name for its two doors, without a secret in it."""
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 from urllib.parse import urlsplit

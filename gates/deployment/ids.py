@@ -4,8 +4,6 @@ Numbers lie far above what a deployment counts to and below what JSON holds exac
 sort as their texts do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -4,8 +4,6 @@ Where a pooler lends its sessions for as long as a client stays, an idle client 
 of a run keeps the one that was used last, and a suite none.
 """
 
-from __future__ import annotations
-
 import select
 from collections import defaultdict
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ the last. Behind a pooler, which may lend the session of a lock to somebody else
 decides.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time

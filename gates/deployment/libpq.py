@@ -2,8 +2,6 @@
 which may say them again), variables that say where the database is, and files, which must have an end.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

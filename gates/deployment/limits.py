@@ -4,14 +4,14 @@ An answer beyond a limit is no answer: the contract sets none of these limits, s
 what was sent and what is allowed.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from gates.errors import STAYS
 
 MOST_HEAD = 64 * 1024
 """Bytes of status line and headers, with every 1xx answer before them: eight times what common servers send."""
@@ -97,7 +97,7 @@ def within(look: Callable[[], T], limit_s: float) -> T:
         except BaseException as error:  # noqa: BLE001  -- handed to the thread that waits
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="look", daemon=True)
+    thread = threading.Thread(target=run, name=STAYS, daemon=True)
     try:
         thread.start()
     except RuntimeError:

@@ -6,8 +6,6 @@ it commits with the first write and is deleted with the second. Only a login tha
 forged record gains nothing. A killed run leaves its record, and the next run gives the row back.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 import re

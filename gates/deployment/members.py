@@ -1,7 +1,5 @@
 """Members of the gate's own tenants, where a deployment knows a tenant by who belongs to it (`names: members`)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gates.contract.names import user_of

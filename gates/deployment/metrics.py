@@ -4,8 +4,6 @@ Our own, because the parser of prometheus_client drops a whole text for one bad 
 escapes of a label (more than 20 s for 2 MB). Every pattern here gives nothing back, so that reading is linear.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

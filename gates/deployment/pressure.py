@@ -4,8 +4,6 @@
 `throttled_percent`: the quota of our cgroup was used up. `stolen_percent`: the hypervisor ran somebody else.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -6,8 +6,6 @@ and limits have defaults, it means "replay all". Where a whole body is needed, i
 not exist; a deployment that claims no dry runs could carry it out, and gets the brace again.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from typing import Any

@@ -1,12 +1,9 @@
 """The door to a queue: how much waits, what has ended, and jobs of the gate's own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -57,9 +54,7 @@ class QueueDoor:
         self._deleted, self._parked = self._counts()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._connection.close()
 
     def waiting(self) -> int:

@@ -3,8 +3,6 @@
 The catalogue needs no grant, so what is missing and what is forbidden can be told apart, before a query fails.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

@@ -9,8 +9,6 @@ Free text alone is changed. A password may be any word, also one that ids, membe
 evidence together, and what a decision goes by, stays as it is.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """What a login sees of the contract's tables: every row, or what row-level security leaves of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +32,7 @@ class TableSight:
 def sights(connection: Connection) -> list[TableSight]:
     """One of each table that the deployment has not called absent. Raise psycopg.Error."""
     return [
-        TableSight(str(row.pop("name")), **{name: row[name] is True for name in row})
+        TableSight(str(row["name"]), **{name: row[name] is True for name in row if name != "name"})
         for row in execute(connection, sql(QUERY))
     ]
 

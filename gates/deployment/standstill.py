@@ -3,8 +3,6 @@
 A process without CPU, stopped, or with its interpreter held, measures the target late by at most that much.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import deque

@@ -3,8 +3,6 @@
 The ids created are the only ones that the second pass of alerts and data checks leaves out.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

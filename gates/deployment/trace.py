@@ -1,7 +1,5 @@
 """W3C trace context: each request of the gate begins a trace, so that a finding leads to the spans of the service."""
 
-from __future__ import annotations
-
 import secrets
 
 from gates.deployment.requests import Request

@@ -1,7 +1,5 @@
 """The raw HTTP door: sends bytes that no HTTP client would send, over a socket of its own for each exchange."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import socket

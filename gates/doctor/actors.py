@@ -1,7 +1,5 @@
 """Which real function and role is which of the contract. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The best assignment of all names at once: one real object is used once, and the whole is worth the most."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 NONE = -1

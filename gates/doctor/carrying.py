@@ -1,7 +1,5 @@
 """Carries what gate.yaml says in `names:` into a new draft: a person wrote it, and no guess takes its place. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 A name alone makes no guess sure: that takes something beside it, such as a key, a reference, or the states it holds.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

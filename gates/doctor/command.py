@@ -1,7 +1,5 @@
 """`gate doctor`: its options, what it prints and writes, its exit code."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt

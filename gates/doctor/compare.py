@@ -1,7 +1,5 @@
 """A schema compared with the contract: each object present, under another name, different, or absent. Pure."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ that do not stand in quotes: of the others the catalogue says enough. Any other 
 Both are found without running anything, so the numbers are estimates, and said to be.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence

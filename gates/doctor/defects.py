@@ -1,7 +1,5 @@
 """The real defects among the differences, the most harmful first: what was seen, what it costs, what to do. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ A name stands in the draft where a guess was made; what was found under its own 
 candidates are as good is left out, and both are named.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 

@@ -1,7 +1,5 @@
 """The part of the draft that speaks of HTTP: `names: http:`. Pure."""
 
-from __future__ import annotations
-
 import re
 
 from gates.contract.contract import Contract

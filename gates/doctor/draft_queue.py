@@ -1,7 +1,5 @@
 """Drafts `contract:` of a deployment that runs on a known queue, and says what only a person can know of it. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gates.contract.queues import Queue, QueueOptions, presets

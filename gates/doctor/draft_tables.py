@@ -1,7 +1,5 @@
 """The part of the draft that speaks of tables: `names: tables:`. Pure."""
 
-from __future__ import annotations
-
 from gates.doctor import limit_keys
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import Presence

@@ -1,7 +1,5 @@
 """Words of the draft of gate.yaml: values, comments and guesses on a line of YAML. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -3,8 +3,6 @@
 It is for review and for psql: the password is a variable of psql, and nothing is run here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a deployment answers over HTTP, compared with the endpoints of the contract. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

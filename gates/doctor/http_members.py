@@ -1,7 +1,5 @@
 """Members of bodies and answers, and series of /metrics: which real one is which of the contract. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 

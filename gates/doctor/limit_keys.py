@@ -1,7 +1,5 @@
 """How a deployment writes its rate limit. The contract's has a row for each key `replay:<company>:<ip>`. Pure."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping

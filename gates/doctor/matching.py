@@ -1,7 +1,5 @@
 """Which real table is which of the contract: scores with reasons, then the best assignment of all. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Reads what a deployment's OpenAPI document (3.x, or Swagger 2.0) says of its operations. Pure; raises on nothing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Recognises queues of known libraries, and Supabase, by their tables and roles. Pure but for presets.yaml."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The diagnosis as text for a terminal, and as JSON. Pure."""
 
-from __future__ import annotations
-
 import json
 import re
 import textwrap

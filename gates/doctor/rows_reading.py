@@ -1,7 +1,5 @@
 """Reads the few rows that a comparison needs: the global rows of flags, the row of the pause, states that rows hold."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What gate.yaml says already: it is no guess, and where it is wrong that is said. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 

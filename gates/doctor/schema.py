@@ -1,7 +1,5 @@
 """A deployment's schema as data: what the catalogue of its database says, with nothing of ours in it. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

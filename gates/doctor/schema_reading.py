@@ -2,8 +2,6 @@
 transaction. A part that cannot be read (a lock, a slow catalogue) is unknown and spoils no other part.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Which rows of a table count, where others are deleted softly: a guess with its evidence. Pure."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 

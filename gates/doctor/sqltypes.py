@@ -1,7 +1,5 @@
 """How well a column's type serves for a type of the contract. Pure."""
 
-from __future__ import annotations
-
 TEXTS = frozenset({"text", "character varying", "character", "citext", "name", "bpchar", "varchar"})
 WHOLES = frozenset({"smallint", "integer", "bigint", "numeric"})
 TIMES = frozenset({"timestamp with time zone", "timestamp without time zone"})

@@ -1,7 +1,5 @@
 """Which real state is which of the contract, by what people call it. Pure but for the synonyms."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ What is sent: GET and OPTIONS of open routes, a GET of a run that does not exist
 POST without credentials that nobody can act on (gates.deployment.probes).
 """
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence

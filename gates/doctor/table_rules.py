@@ -1,7 +1,5 @@
 """What is wrong with a table's unique keys and its row-level security. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gates.doctor.schema import SchemaTable, UniqueKey, is_true

@@ -1,7 +1,5 @@
 """What a document tells in words or by an example: how requests are signed, how many calls are let through. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

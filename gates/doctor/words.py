@@ -3,8 +3,6 @@
 A likeness is a number from 0 (nothing in common) to 1 (the same name).
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import unicodedata

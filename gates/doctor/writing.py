@@ -3,8 +3,6 @@
 Never overwrites silently: an existing file stays as it is without --force, and is kept as a copy with it.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import difflib
 import re

@@ -1,7 +1,5 @@
 """Variables from a dotenv file, read strictly: nothing is skipped, nothing is expanded."""
 
-from __future__ import annotations
-
 import io
 import stat
 from collections.abc import Callable

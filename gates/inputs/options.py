@@ -1,7 +1,5 @@
 """Options that several commands share. Each function adds one to a parser."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

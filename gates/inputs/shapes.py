@@ -1,7 +1,5 @@
 """Shapes of configuration values: each reads a node strictly and describes itself as JSON Schema, so both agree."""
 
-from __future__ import annotations
-
 import datetime as dt
 import difflib
 import re

@@ -3,8 +3,6 @@
 `option` makes an argparse type of a parser, so that an option and a variable of one meaning take the same values.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import ipaddress

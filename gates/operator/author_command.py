@@ -1,7 +1,5 @@
 """`gate lint`, `gate explain`: what an author of checks and policies asks; neither needs a target."""
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 import json

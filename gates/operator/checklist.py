@@ -1,7 +1,5 @@
 """The production-ready checklist: each box ticked by evidence, by a dated attestation, or not ticked. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

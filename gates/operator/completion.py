@@ -1,7 +1,5 @@
 """`gate completion SHELL`: the script that completes commands and options there."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 

@@ -1,7 +1,5 @@
 """Carries a command out: its console, its signals, and the exit code and words for whatever goes wrong."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import signal
@@ -30,7 +28,6 @@ LEFT = {
     "rehearse": "its server is gone, and nothing was decided",
     **dict.fromkeys(("promote", "resume", "flags", "rollback", "emergency", "budget"), STEP),
 }
-
 
 TOGETHER_S = 3.0
 """A terminal, a shell and a service manager send several signals for one end; what cleans up is not ended by them."""

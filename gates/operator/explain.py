@@ -1,7 +1,5 @@
 """`gate explain`: checks and promises, from the catalogue. Pure but for the reading of files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

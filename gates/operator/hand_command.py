@@ -1,7 +1,5 @@
 """`gate promote`, `rollback`, `emergency`, `resume`, `flags step`, `flags enable`: options, output, exit code."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import datetime as dt

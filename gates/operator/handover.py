@@ -1,7 +1,5 @@
 """A verdict handed from one job to another: whether `gate promote --from DIR` may act on it, here and now."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

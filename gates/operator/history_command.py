@@ -1,7 +1,5 @@
 """`gate history`: past decisions, from the state folder and the audit trail. Read-only."""
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 import json

@@ -1,7 +1,5 @@
 """`gate lint`: the policy, the catalogue and the SQL files, checked without a target."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 from collections.abc import Mapping

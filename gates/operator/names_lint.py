@@ -1,7 +1,5 @@
 """`gate lint --target`: `names:` of gate.yaml held against the database; each mistake with its place in the file."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The exit code of a command that shows a verdict."""
 
-from __future__ import annotations
-
 import argparse
 
 from gates.verdict import Decision, Verdict

@@ -1,7 +1,5 @@
 """`gate decide`, `verify`, `report`, `checklist`: what the files of a run say."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt

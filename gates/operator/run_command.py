@@ -1,7 +1,5 @@
 """`gate run`, and `gate drill`, `sql`, `alerts`, `load`: one stage alone, or an export of it."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

@@ -4,8 +4,6 @@ Argo Rollouts takes an answer that is not 2xx for an error, and errors abort: wh
 hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback hook is answered yes for a rollback alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt
@@ -18,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -57,6 +55,9 @@ class Desk:
     max_age: dt.timedelta
     now: Callable[[], dt.datetime]
     token: str = ""
+    _read: dict[Path, tuple[object, list[PastDecision]]] = field(default_factory=dict)
+    """What was read of each history, and of which bytes: a long one takes a second, and many ask at once."""
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def verdict_of(self, release: str, kind: str = "") -> dict[str, Any]:
         """The last verdict of a release on targets of a kind; of several targets the worst. Unknown, unfinished, old or
@@ -111,7 +112,16 @@ class Desk:
         return {**told, "reason": one.reason[:MOST_REASON]}
 
     def _pasts(self) -> list[list[PastDecision]]:
-        return [read(path.parent) for path in sorted(self.state.glob(f"*/{FILE}"))]
+        with self._reading:
+            return [self._past(path) for path in sorted(self.state.glob(f"*/{FILE}"))]
+
+    def _past(self, path: Path) -> list[PastDecision]:
+        """The history as it is now. A writer appends, or puts another file in its place."""
+        found = path.stat()
+        of = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if path not in self._read or self._read[path][0] != of:
+            self._read[path] = of, read(path.parent)
+        return self._read[path][1]
 
     def get(self, target: str, credential: str) -> DeskAnswer:
         try:
@@ -144,8 +154,9 @@ class Desk:
             return _refused(403, "a token is needed: metadata.token")
         if hook in NOTED:
             return DeskAnswer(200, "noted\n", "text/plain; charset=utf-8")
-        release = foreign.text(metadata.get("release") or asked.get("checksum") or "", 200)
-        told = self.verdict_of(release, foreign.text(metadata.get("target") or "", 200))
+        named = metadata.get("release") or asked.get("checksum")
+        release = named if isinstance(named, str) else ""  # 1.10 as a number is 1.1
+        told = self.verdict_of(foreign.text(release, 200), foreign.text(metadata.get("target") or "", 200))
         wanted = Decision.ROLLBACK if hook == "rollback" else Decision.PROMOTE
         status = 200 if told["decision"] == wanted.value else 403
         return DeskAnswer(

@@ -1,7 +1,5 @@
 """`gate serve`: its options. The server itself is in serve.py."""
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 

@@ -3,8 +3,6 @@
 What cannot be seen is unknown, with the reason; nothing here judges.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import time

@@ -1,7 +1,5 @@
 """`gate status`: its options, its tables, its exit code. Returns text; does not print."""
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 import json

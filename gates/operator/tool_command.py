@@ -1,7 +1,5 @@
 """`gate sign`, `replay`, `budget`, `flags`: the checklist's tools for operators."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt

@@ -1,7 +1,5 @@
 """`gate up`: the stack's options and its variables in the form of another tool."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import json

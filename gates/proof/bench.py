@@ -1,7 +1,5 @@
 """A deployment to prove on: the embedded stack, with one fault put in and taken out again."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -37,7 +35,7 @@ class Bench:
     environ: Mapping[str, str] = field(repr=False)
     kind: TargetKind = TargetKind.STAGING
     proxied: Mapping[str, str] = field(default_factory=dict)
-    """What a gate is told while the fault of a proxy is in."""
+    """What a gate is told while faults of kind proxy are in."""
     _faults: Servant | None = None
     _has_template: bool = False
 
@@ -60,16 +58,16 @@ class Bench:
 
     def _witness(self, fault: Fault) -> bool | str:
         try:
-            on: bool | str = self._ask("witness", fault)["on"]
+            on: bool | str = self._ask("witness", fault.id)["on"]
         except StackError as error:
             return str(error)
         return on
 
-    def _ask(self, what: str, fault: Fault) -> dict[str, Any]:
+    def _ask(self, what: str, of: str | list[str]) -> dict[str, Any]:
         if self._faults is None:
             words = (sys.executable, "-m", "faults", "serve")
             self._faults = Servant(words, programs.clean(self.environ, {}))
-        question = {what: fault.id, "environ": self.variables(TargetKind.STAGING)}
+        question = {what: of, "environ": self.variables(TargetKind.STAGING)}
         return self._faults.ask(question, ANSWER_TIMEOUT_S)
 
     def put_in(self, fault: Fault) -> None:
@@ -84,8 +82,8 @@ class Bench:
         for one in fault.each:
             if one.event:
                 self._signal_workers(signal.SIGSTOP if one.event == "stop-worker" else signal.SIGKILL)
-            if one.kind is Kind.PROXY:
-                self.proxied = self._ask("proxy", one)["told"]
+        if proxied := [one.id for one in fault.each if one.kind is Kind.PROXY]:
+            self.proxied = self._ask("proxy", proxied)["told"]
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for process in self.stack.processes:

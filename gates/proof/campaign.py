@@ -4,8 +4,6 @@ A fault may leave its marks in the data for ever (a broken audit chain), so the 
 deployment, an identical one, where it is also the clean run before the next fault.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,11 +83,13 @@ class RunScope:
 
 
 def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
-    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one."""
-    declared = [s for s in catalogue if fault.declares(s.id)]
-    told = any("baseline" in s.needs for s in declared)
+    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. Of
+    several at once, one of each.
+    """
+    declared = [[s for s in catalogue if one.declares(s.id)] for one in fault.each]
+    told = any("baseline" in s.needs for own in declared for s in own)
     ways = (RunScope(kind, deep, told) for kind in (wanted, TargetKind.REFERENCE) for deep in (False, True))
-    return next((way for way in ways if any(map(way.sees, declared))), RunScope(wanted))
+    return next((way for way in ways if all(any(map(way.sees, own)) for own in declared)), RunScope(wanted))
 
 
 def undeclared(fault: Fault, catalogue: Sequence[CheckSpec]) -> str:
@@ -181,9 +181,11 @@ class Campaign:
         return [cell for cells in found for cell in cells]
 
     def _batches(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[list[Fault]]:
-        """The faults of each way, on as many lanes as find two of them there: each lane has clean runs of its own."""
+        """The faults of each way, on as many lanes as find two of them there: each lane has clean runs of its own. What
+        takes longest, and waits most, is begun first.
+        """
         made = []
-        for way in sorted(set(ways.values()), key=lambda way: _rank(way, self.wanted)):
+        for way in sorted(set(ways.values()), key=lambda way: _rank(way, self.wanted), reverse=True):
             alike = [f for f in faults if ways[f.id] == way]
             lanes = max(1, min(self.lanes, len(alike) // 2))
             made += [alike[n::lanes] for n in range(lanes)]
@@ -254,4 +256,4 @@ class Campaign:
 
 
 def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, bool]:
-    return way.kind is not wanted, way.deep, way.baseline
+    return way.deep, way.kind is not wanted, way.baseline

@@ -1,7 +1,5 @@
 """The command `gate prove`: its options as a request, and what it says at the end."""
 
-from __future__ import annotations
-
 import argparse
 import datetime as dt
 from pathlib import Path

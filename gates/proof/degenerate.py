@@ -4,8 +4,6 @@ The HTTP servers stand before the healthy database of a real stack, so that what
 and only the checks over HTTP can tell; the SQL twins stand behind a healthy service.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

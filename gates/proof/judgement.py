@@ -4,8 +4,6 @@ Only one way leads to `killed`: a clean run before and after, the fault seen to 
 that failed and names the faulted thing, and the declared decision.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Sequence

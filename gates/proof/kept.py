@@ -1,7 +1,5 @@
 """The trials that are known so far, kept on disk one a line: a proof that was ended goes on where it stopped."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

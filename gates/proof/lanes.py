@@ -1,7 +1,5 @@
 """Threads side by side. An interrupt ends the programs that they run, and they begin nothing more."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """The proof that is shipped, and cited by runs: the faults, and each suite beside them, as they were last run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

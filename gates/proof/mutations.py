@@ -5,8 +5,6 @@ preflight, short drill, load, alert and spot check, the evidence as a line, deci
 and cells that also a reader with code of its own (recording.is_good) finds good.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import random

@@ -1,7 +1,5 @@
 """proof.html: one self-contained page of a proof, in the style of report.html. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from gates.evidence import shown_time

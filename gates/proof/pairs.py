@@ -2,15 +2,13 @@
 Of several that the whole gate is shown at once each must be seen, or it is shown alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.campaign import RunScope, scope_of
+from gates.proof.campaign import scope_of
 from gates.proof.fault import Fault, Kind, together
 from gates.proof.judgement import Cell, FaultFacts, judge
 from gates.proof.short import is_loaded, is_short
@@ -42,30 +40,25 @@ def pairs(
     scopes = {f.id: scope_of(f, own[f.id], wanted) for f in able}
     areas = {f.id: {s.id.split("/")[1] for s in own[f.id]} for f in able}
     alike = ((a, b) for a, b in combinations(able, 2) if scopes[a.id] == scopes[b.id])
-    fit = [(a, b) for a, b in alike if _fit(a, b) and not (without and together(a, b).id in without)]
+    fit = [(a, b) for a, b in alike if not (without and together(a, b).id in without)]
     ordered = sorted(fit, key=lambda p: hashlib.sha256(f"{seed} {p[0].id} {p[1].id}".encode()).digest())
     near = [p for p in ordered if areas[p[0].id] & areas[p[1].id]][: count // 2]
     far = [p for p in ordered if not areas[p[0].id] & areas[p[1].id]][: count - len(near)]
     return [together(*both) for both in (*near, *far)]
 
 
-def _fit(first: Fault, second: Fault) -> bool:
-    """Whether both can be in at once: one proxy is enough."""
-    return not first.kind is second.kind is Kind.PROXY
-
-
 def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Fault]:
-    """The faults, several as one: what the same run sees, of areas that differ where that can be, one proxy at most.
+    """The faults, several as one, of areas that differ where that can be; those that only --deep sees by themselves.
+
     What ends or stops a program, or slows the load, is not among them: it hides all others.
     """
-    ways: dict[RunScope, list[Fault]] = {}
-    for one in sorted(faults, key=lambda f: (f.kind is not Kind.PROXY, f.checks)):
+    ways: dict[bool, list[Fault]] = {}
+    for one in sorted(faults, key=lambda f: f.checks):
         if one.kind is not Kind.PROCESS and not is_loaded(one, catalogue):
-            ways.setdefault(scope_of(one, catalogue, wanted), []).append(one)
+            ways.setdefault(scope_of(one, catalogue, wanted).deep, []).append(one)
     made = []
     for alike in ways.values():
-        proxies = sum(f.kind is Kind.PROXY for f in alike)
-        runs = max(proxies, -(-len(alike) // AT_ONCE))
+        runs = -(-len(alike) // AT_ONCE)
         made += [together(*alike[n::runs]) for n in range(runs)]
     return made
 

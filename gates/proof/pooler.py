@@ -1,7 +1,5 @@
 """pgbouncer in front of a PostgreSQL server on loopback, lending its sessions in one of its three modes."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

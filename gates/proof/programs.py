@@ -1,7 +1,5 @@
 """The programs that a proof runs, each with a limit: the catalogue of faults, its witnesses, and the gate itself."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -35,7 +33,6 @@ GRACE_S = 15.0
 PROMPT_S = 3.0
 """So long programs may take for their end where the proof itself is ended."""
 TAIL_CHARACTERS = 600
-
 
 _CALLED_OFF, _STARTING = threading.Event(), threading.Lock()
 _STARTED: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()

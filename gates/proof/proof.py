@@ -1,7 +1,5 @@
 """A whole proof: the cells of the matrix, the trials, and what follows from them. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """THE STORY of a proof: the suites one after another, each cell and trial written down as it comes."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading

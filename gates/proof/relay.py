@@ -1,7 +1,5 @@
 """A relay for TCP on loopback: bytes go through unchanged, later if asked, or as a tap on the line decides."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct

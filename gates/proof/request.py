@@ -1,7 +1,5 @@
 """What a proof is asked for: its options, and what they choose of the catalogue and the suites."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The suite `self`: disturb the gate at any point; it must end in a hold or in exactly one action."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -39,7 +37,6 @@ CANARIES = {
 }
 """A user's own checks: file name, description, number of violations, number of rows seen."""
 DUE = {"canary-fails": "fail", "canary-passes": "pass", "canary-sees-nothing": "unknown"}
-
 
 Act = Callable[[Bench, Path], GateRun]
 

@@ -1,7 +1,5 @@
 """A program that answers a line of JSON for each that it is sent, so that its start is paid for once."""
 
-from __future__ import annotations
-
 import json
 import select
 import subprocess

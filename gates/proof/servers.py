@@ -1,7 +1,5 @@
 """Small HTTP servers on loopback that answer as they are told: no deployment at all, or a door to a real one."""
 
-from __future__ import annotations
-
 import http.client
 import re
 import threading

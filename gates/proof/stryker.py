@@ -4,8 +4,6 @@ A fault is a mutant, a check is a test. What is not killed never raises the scor
 gate is `NoCoverage`, not `RuntimeError`, because the schema's viewer leaves errors out of the score.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable, Sequence
 

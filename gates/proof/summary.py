@@ -1,7 +1,5 @@
 """A proof for people: the table at the terminal, and proof.md. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from gates.proof.judgement import Cell, Status

@@ -4,8 +4,6 @@ Each turns the evidence and run.json of a green run into what `gate decide` is g
 are chained anew, and run.json ends them, so that the decision itself is looked at; changed bytes are not.
 """
 
-from __future__ import annotations
-
 import copy
 import datetime as dt
 from collections.abc import Callable

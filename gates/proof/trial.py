@@ -1,7 +1,5 @@
 """A trial: one run of the gate against a deployment that is not a fault, and the decisions that are right there."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Runs the trials against deployments: the degenerate servers, the SQL twins, the healthy variants."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

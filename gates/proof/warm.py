@@ -3,8 +3,6 @@
 Reads a line of JSON for each look (`checks`, `environ`, `options`, `log`, `timeout_s`), answers pytest's exit code.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

@@ -3,8 +3,6 @@ r"""Whether a file of checks fails when what it checks is broken. Rows alone do 
 psql's own ways were tried: an error ends it with exit code 3 under ON_ERROR_STOP alone; `\q` always ends it with 0.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """The command `gate rehearse`: its options, its way from a folder to a result, its output."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping, Sequence

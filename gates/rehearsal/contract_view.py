@@ -3,8 +3,6 @@
 Rows are not looked at: which flags there are is known only where it is deployed. What the platform gives is left out.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Each file has a session of its own, as with psql or a migration tool. Inside a t
 a savepoint. A statement has a limit of time, of rows, and of space on the disk.
 """
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

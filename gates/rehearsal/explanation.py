@@ -3,8 +3,6 @@
 A name that is missing is traced through the history: nobody makes it, it is made later, it was dropped or renamed.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the server said of a statement that it refused."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import psycopg

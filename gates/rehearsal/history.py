@@ -3,8 +3,6 @@
 So a name that is missing can be traced: nobody makes it, somebody makes it later, somebody dropped or renamed it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The two programs are copied, as a server looks for its files beside its program;
 cannot be had are stubs there, and so `create extension` works wherever it is written, in a DO block as well.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from importlib import resources

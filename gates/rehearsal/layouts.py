@@ -4,8 +4,6 @@ Only what is known of each tool is said here. A tool that sends a file as one qu
 it has more than one statement.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

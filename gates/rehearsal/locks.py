@@ -1,7 +1,5 @@
 """What squawk says of the locks that the migrations take, where squawk is installed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

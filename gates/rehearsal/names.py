@@ -1,7 +1,5 @@
 """Which name the server misses or has twice, read from its message; and which names a statement would make."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

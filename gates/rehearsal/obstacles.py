@@ -1,7 +1,5 @@
 """A statement that cannot run, as people are told of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

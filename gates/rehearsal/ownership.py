@@ -1,7 +1,5 @@
 """What a restore does as a superuser: it gives objects to roles that may make none in the schema."""
 
-from __future__ import annotations
-
 import re
 
 import psycopg

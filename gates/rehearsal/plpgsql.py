@@ -4,8 +4,6 @@ The parser knows no catalogue: it refuses fields of `%rowtype` variables, types 
 a copy in which variables are texts, and records where a field of theirs is named; the types come from the declarations.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

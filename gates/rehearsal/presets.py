@@ -1,7 +1,5 @@
 """What a platform has before the first migration, and how a folder shows that it is made for one."""
 
-from __future__ import annotations
-
 import re
 
 from gates.rehearsal.installation import DATA

@@ -1,7 +1,5 @@
 """Whether PL/pgSQL raises an error that reaches its caller: none that a handler catches, or behind IF false."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the errors of the server mean that are about something else than a missing name, and what to do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What a rehearsal found, as data and as text for a terminal. Pure: the caller prints."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence

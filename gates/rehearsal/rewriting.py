@@ -1,7 +1,5 @@
 """Puts values in the place of psql's variables and of fragments, and knows where everything came from."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 r"""What psql keeps while it runs a file: the values that `\set` gives, and the branches of `\if` that it takes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ What is rehearsed is foreign. It runs as `postgres`, who owns the database, may 
 a hosted platform: so the server itself refuses programs, files, untrusted languages and its own settings.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """psql's own commands in migrations: most change nothing, some bring SQL that the rehearsal then has not seen."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Every source keeps the geometry of its file: what is no SQL is blanked, never cu
 in the file.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator

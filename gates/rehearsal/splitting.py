@@ -4,8 +4,6 @@ The words are those of PostgreSQL's own scanner (libpg_query), so quotes, dollar
 server takes them for. What only psql understands is blanked first: lines that begin with a backslash, and rows of COPY.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Renders a verdict: pure functions to text, one a format; `write` puts what has a file beside the evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Not from pytest: what no test saw would be absent there, and a quality gate over what is present passes it.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import hashlib
 import json
@@ -26,7 +24,6 @@ FOLDER = "allure-results"
 OLD = ("*-result.json", "*-attachment.json")
 _STATUS = {"pass": Status.PASSED, "fail": Status.FAILED, "unknown": Status.BROKEN, "not applicable": Status.SKIPPED}
 _SEVERITY = {Severity.PAGE: "critical", Severity.WARN: "normal", Severity.INVESTIGATE: "minor"}
-
 
 CATEGORIES = (
     {"name": "Broken promises", "matchedStatuses": ["failed"]},

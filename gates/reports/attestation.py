@@ -4,8 +4,6 @@ https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
 https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The last proof, as the report of a run cites it: of which code, and, where it was of another policy, which one."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

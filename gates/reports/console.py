@@ -4,8 +4,6 @@ Everything is made inert, redacted, and kept from being a command to the pipelin
 away (`gate run | head -1`) changes nothing: the run goes on, its files are written, its exit code stands.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field

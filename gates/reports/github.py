@@ -1,7 +1,5 @@
 """The outputs of a GitHub Actions step. Pure."""
 
-from __future__ import annotations
-
 from gates.text.characters import line
 from gates.verdict import Verdict
 

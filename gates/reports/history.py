@@ -1,7 +1,5 @@
 """The decisions about a target, as tables for a terminal and as a page with trends. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How a check looks: its query, rule or requests, from the files of the suites. Read as text, never imported."""
 
-from __future__ import annotations
-
 import ast
 import re
 import textwrap

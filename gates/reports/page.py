@@ -1,7 +1,5 @@
 """What every page has: one self-contained file without a network, which runs only its own style and script. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

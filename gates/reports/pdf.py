@@ -1,7 +1,5 @@
 """Prints a page to PDF by the system's Chromium: nothing is downloaded, and the page reaches no network."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

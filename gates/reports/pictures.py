@@ -4,8 +4,6 @@ A line of values with limits, a strip of outcomes, proportions, a number against
 distributions side by side, a number with its bounds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

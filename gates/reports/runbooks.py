@@ -1,7 +1,5 @@
 """The runbooks of the alerts, for a report that is read where no repository is at hand."""
 
-from __future__ import annotations
-
 import functools
 import re
 

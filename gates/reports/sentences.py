@@ -1,7 +1,5 @@
 """The verdict in plain sentences, for every medium: what happened to whom, what was done, what to do now. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar

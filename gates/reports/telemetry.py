@@ -4,8 +4,6 @@ They are made from the record when the run is over, and sent over OTLP/HTTP with
 never changes a verdict. The variables are OpenTelemetry's own (docs/outputs.md); the packages are the extra `otel`.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence

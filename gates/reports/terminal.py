@@ -1,7 +1,5 @@
 """Text for people at a terminal: progress, the verdict in a few lines, a table. Pure: the caller prints."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Posts a verdict to a Slack webhook, within a time limit. What becomes of it never changes a verdict."""
 
-from __future__ import annotations
-
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.limits import within
 from gates.deployment.requests import JSON_TYPE, Request

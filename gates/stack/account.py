@@ -1,7 +1,5 @@
 """Which user runs PostgreSQL, and what that user can reach. PostgreSQL refuses to run as root."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import stat

@@ -1,7 +1,5 @@
 """The stack's side of the control door (the client is `gates.deployment.control`): one JSON line in, one out."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

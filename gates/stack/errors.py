@@ -1,7 +1,5 @@
 """What can go wrong while a stack comes up, by who must act."""
 
-from __future__ import annotations
-
 
 class StackError(Exception):
     """The stack could not come up or go on: the message says what was observed, what was allowed, where, what to do."""

@@ -1,7 +1,5 @@
 """The extra `reference`: what the embedded deployment needs and the gate of a remote target does not."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement

@@ -6,8 +6,6 @@ sets the signal after the change of user, because that change clears it (prctl(2
 not ignored, whatever started us: a shell lets its background jobs ignore it, and so would all that they start.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """The options of a stack, and the variables that its users need."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field

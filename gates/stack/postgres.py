@@ -9,8 +9,6 @@ crash of the whole machine could lose it, and the data does not outlive the stac
 against the same crash alone and goes with it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import pwd

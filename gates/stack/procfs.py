@@ -1,7 +1,5 @@
 """What the kernel says about processes and shared memory (Linux: /proc). Elsewhere the answers are 'not known'."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

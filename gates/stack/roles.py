@@ -4,8 +4,6 @@ Roles belong to the whole server, so a guest changes no role that it finds. It m
 stack on the server drops the marked roles on which nothing depends.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

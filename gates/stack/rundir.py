@@ -5,8 +5,6 @@ however it dies, so a folder whose lock can be taken is an orphan. (Process numb
 and containers that share a temporary directory do not share them.)
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

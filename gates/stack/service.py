@@ -1,7 +1,5 @@
 """The reference service and its worker as processes: N instances share one socket, N workers share the outbox."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess

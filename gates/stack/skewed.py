@@ -6,8 +6,6 @@ shifted. Monotonic clocks stay, as they would on a machine whose time is set wro
 (TLS, a database driver's library) still sees the true time.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 import runpy

@@ -4,8 +4,6 @@ The kernel sends the parent-death signal when the *thread* that started the chil
 (a control connection, a test's helper) may start one.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

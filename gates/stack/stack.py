@@ -1,7 +1,5 @@
 """The whole stack: a database, N service instances on one socket, N workers, seeded history; up, watched, down."""
 
-from __future__ import annotations
-
 import http.client
 import secrets
 import time

@@ -1,13 +1,10 @@
 """Samples the backlog through the whole run. It is not a check: it tells a slow outbox from one that catches up."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -49,9 +46,7 @@ class BacklogWatch:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)

@@ -1,7 +1,5 @@
 """Which checks there are: what the suites declare, and what gate.yaml adds."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The input of every stage, its progress, and its result."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ long.
 A target at a distance is no worse for it, and would never be seen whole within the limits of a near one.
 """
 
-from __future__ import annotations
-
 from gates.evidence import Outcome
 from gates.stages.context import Context
 from gates.stages.preflight.database import DATABASE, ROOM, SKEW, TRIP_MS

@@ -1,7 +1,5 @@
 """The drill stage: sentinels first, then everything in parallel, then what touches global state, alone."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """The load stage: the load that a run was given, and what is removed after it."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 from collections.abc import Callable

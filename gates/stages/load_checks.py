@@ -1,7 +1,5 @@
 """The checks of the load stage: the checklist's thresholds, and the same for each operation."""
 
-from __future__ import annotations
-
 from gates.evidence import CheckSpec, Severity, Where
 
 RUN_VALID = "load/run-valid"

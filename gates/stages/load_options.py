@@ -66,7 +66,6 @@ class LoadOptions:
 OF_A_RUN = LoadOptions(keep_tenants=True, spare_test_company=True, whole_run=True)
 """The quick profile. Its companies stay for the second look at the data; TEST_COMPANY_ID belongs to the short drill."""
 
-
 COUNT, PROCESSES = option(values.whole(0)), option(values.whole(0, 1000))
 SECONDS, PORT, PER_SECOND = map(
     option, (values.decimal(0, 604_800), values.whole(0, 65_535), values.decimal(0.001, 1e6))

@@ -4,8 +4,6 @@ Nothing is judged here: the thresholds were judged beside their samples. A run w
 valid, is unknown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import json
@@ -87,7 +85,6 @@ def load(
 
 _LEASES: dict[str, Lease] = {}
 """Of the runs of this process whose companies stay until `clean_up`."""
-
 
 _BEGUN: dict[str, subprocess.Popen[bytes]] = {}
 """By the folder of the load: processes that wait to be told what to do."""
@@ -190,7 +187,7 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
 def _read(path: Path) -> str:
     try:
         return disk.read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
 
 

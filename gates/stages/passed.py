@@ -1,7 +1,5 @@
 """Which checks have passed on this deployment before: what never did may be a difference, and no harm of a release."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import hashlib

@@ -1,7 +1,5 @@
 """Whether the gate itself tells red from green: checks whose outcome is known go the way of all others, every run."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import time

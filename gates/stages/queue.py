@@ -3,8 +3,6 @@
 Where the policy names no job that the gate may enqueue, it only reads, and waits for a job of somebody's to end.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence

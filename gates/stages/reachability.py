@@ -1,7 +1,5 @@
 """Whether the target can still be reached: asked before each stage, so that a dead target ends the run at once."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time

@@ -1,7 +1,5 @@
 """The SQL stage: spot checks and row-level security; in a whole run the alerts with them, before and after the load."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

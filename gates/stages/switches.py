@@ -1,7 +1,5 @@
 """Live switches that a killed drill left set: they are given back before anything is looked at, and that run holds."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 import psycopg

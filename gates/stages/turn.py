@@ -4,12 +4,9 @@ A second gate pauses the fleet, flips flags and leaves dead letters for a while;
 by the release. Whoever comes second looks at nothing and holds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import threading
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -75,9 +72,7 @@ class Turn:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)

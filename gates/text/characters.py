@@ -4,8 +4,6 @@ ESC and the other control characters, bidi overrides and isolates, zero width, l
 Standard library only.
 """
 
-from __future__ import annotations
-
 import re
 
 _UNSEEN = (

@@ -5,8 +5,6 @@ raises on any value, and what comes out is safe: text of a stated length without
 numbers, documents of a stated depth and size. Standard library only, so that the evidence, too, can be made here.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -31,7 +29,6 @@ MOST_BITS = 64
 """Whole numbers beyond 64 bits fit no column and no counter of the contract; Python refuses to print the longest."""
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
-
 
 _BEFORE_CUT: list[Callable[[str], str]] = [str]
 BEYOND_CUT = 4_000

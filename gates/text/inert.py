@@ -4,8 +4,6 @@
 literals may be given to the constructors; a test reads the syntax trees for it. Writers take these types alone.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """YAML files of the project's own: what a user writes is read by `gates.inputs.strict_yaml`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

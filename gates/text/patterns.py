@@ -1,7 +1,5 @@
 """Shell patterns of names: all of a set are one expression, compiled once."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from fnmatch import translate

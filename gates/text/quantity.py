@@ -1,7 +1,5 @@
 """Numbers and values as people read them. Standard library only."""
 
-from __future__ import annotations
-
 from gates.text.foreign import JsonValue
 
 

@@ -2,8 +2,6 @@
 keeps nothing waiting, and one who never reads a result does not keep the gate for ever.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

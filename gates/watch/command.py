@@ -1,7 +1,5 @@
 """`gate watch`: its options, its reports, its exit code. Returns text or hands it on; does not print."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt

@@ -4,8 +4,6 @@ A writer that is killed leaves at most one cut line; the next one puts it on a l
 Two watchers take turns: a round is made under one lock, and every write under another.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt

@@ -3,8 +3,6 @@
 The state first, then what is open, what changed, what nears its limit, the numbers, every check as a strip of rounds.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

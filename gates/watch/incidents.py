@@ -4,8 +4,6 @@ Nothing is good again but by an observation: what is unknown, or was not looked 
 rolled back but on failures seen in consecutive rounds: what is unknown starts that count anew.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Never the load, and never what may run on a staging target only: a watch treats every target as production.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import json

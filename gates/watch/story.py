@@ -3,8 +3,6 @@
 A round reads what is open, looks, decides, acts only where that was asked for, writes itself down, and then tells.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import shutil
@@ -166,11 +164,11 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
     out = watch.beside("last")
     try:
         shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True, exist_ok=True)
+        disk.folder(out)
         earlier = _companies(watch, now)
         disk.write(out / "companies.txt", "".join(f"{c}\n" for c in earlier))
     except OSError as error:
-        raise CannotWork(f"{error}; allowed: a folder that can be written. Correct --history") from error
+        raise CannotWork(f"{error}; allowed: files to read and to write. Remove it, or correct --history") from error
     context = Context(
         target=watch.target,
         settings=watch.policy_file.settings,
@@ -185,15 +183,14 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
         looked = look.look(context, plan)
     born = [c for c in disk.read_text(context.companies).split() if c not in set(earlier)]
     if born:
-        folder = disk.folder(watch.beside("companies"))
-        record.write(folder / f"{number}.txt", "".join(f"{c}\n" for c in born))
+        record.write(watch.beside("companies") / f"{number}.txt", "".join(f"{c}\n" for c in born))
     return context, looked
 
 
 def _companies(watch: Watch, now: dt.datetime) -> list[str]:
     """The companies of earlier rounds whose traces may still stand in a window; older lists are removed."""
     found: list[str] = []
-    for path in sorted(watch.beside("companies").glob("*.txt"), key=lambda p: p.stat().st_mtime):
+    for path in sorted(disk.folder(watch.beside("companies")).glob("*.txt"), key=lambda p: p.stat().st_mtime):
         if dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) < now - COMPANIES_KEPT:
             path.unlink(missing_ok=True)
         else:

@@ -1,7 +1,5 @@
 """The watch as text: a round for a terminal, the history as Markdown, a Slack message, a JSON object. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ counts only where the 95 % interval of Sen (1968, from Kendall's variance) leave
 values, or values of less than `LEAST_SPAN_S`, have no slope: that is unknown, not zero.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What the reports of the watch show: the history of one target as one value. Pure."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

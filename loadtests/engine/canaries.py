@@ -1,7 +1,5 @@
 """Canary events: their way from commit to effect, measured end to end, and whether the agent did its work."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Which variables of the environment sign the requests of a load process."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from loadtests.plan import Credentials

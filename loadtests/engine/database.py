@@ -3,8 +3,6 @@
 Locust must be imported before this module: psycopg picks its waiting function when it is imported.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Users and arrivals are dealt out over the processes by their numbers; so are the iterations, to those that have users.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -1,7 +1,5 @@
 """Runs a plan on Locust: in this process, or as master of workers. The only module that knows Locust's runners."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

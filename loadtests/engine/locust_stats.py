@@ -1,7 +1,5 @@
 """Feeds Locust's own statistics in bulk, for its HTML report. Its numbers are rounded and never judged."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The memory of the target while a run lasts, as its /metrics shows it in `process_resident_memory_bytes`."""
 
-from __future__ import annotations
-
 import math
 
 import gevent

@@ -1,7 +1,5 @@
 """The metrics that a run can measure, and their types: k6's built-in ones and ours."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink

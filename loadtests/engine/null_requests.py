@@ -4,8 +4,6 @@ Their latency is what this machine, this event loop and this client add to every
 whole load. Each is timed from the moment it was due, so a stalled event loop shows, as in the open model.
 """
 
-from __future__ import annotations
-
 import math
 import socket
 import subprocess

@@ -6,8 +6,6 @@ if the release is exactly as slow as the margin allows, either of the two is slo
 however often one looks.
 """
 
-from __future__ import annotations
-
 import bisect
 import time
 

@@ -1,7 +1,5 @@
 """Start times: arrivals in the open model, users in the closed model. Pure."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

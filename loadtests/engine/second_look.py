@@ -4,8 +4,6 @@ What is asked here is no sample of the load. An event has one commit, so two ans
 cannot both be its own. A company that fails alone is lost in a rate over all of them: its calls are counted by company.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

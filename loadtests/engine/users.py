@@ -1,7 +1,5 @@
 """The one user class that Locust knows: it performs all scenarios of its load process."""
 
-from __future__ import annotations
-
 import gevent
 from locust import User, constant, task
 

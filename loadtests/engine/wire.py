@@ -6,8 +6,6 @@ kept-alive connection closed before it was sent, or that may be repeated and got
 do).
 """
 
-from __future__ import annotations
-
 import _socket
 import errno
 import functools

@@ -1,7 +1,5 @@
 """One load process inside Locust: builds its drive from the plan, reports samples every second, ends in order."""
 
-from __future__ import annotations
-
 import math
 import resource
 import time
@@ -24,7 +22,6 @@ REPORT_S = 0.5
 REPORT, FINISH, RESUME = "load_report", "load_finish", "load_resume"
 PATIENCE_S = 5.5
 """How long after the end a canary is waited for: past the checklist's limit for the lag, 5 s."""
-
 
 Send = Callable[[dict[str, Any]], None]
 

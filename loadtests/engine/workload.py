@@ -1,7 +1,5 @@
 """The calls of a deployment under load: events, probes, replays; and plain GETs of any URL."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 A rate of answers cannot tell an acknowledged event from one that was also written, and one lost event is one too many.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Bounds within a run say nothing of the noise between runs (another neighbour, an
 exceed a tenth of the value and 5 ms before it counts. What the gate itself may have added is no change (starvation.py).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gates.decision.intervals import percentile_bounds

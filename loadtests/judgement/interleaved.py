@@ -3,8 +3,6 @@
 The samples come from pairs.py; the thresholds are here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What the answers about an event say of its lag. Pure."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """How the samples of a threshold were looked at, and what that allows to conclude. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from gates.decision.dependence import Counts, Dependence

@@ -4,8 +4,6 @@
 success.
 """
 
-from __future__ import annotations
-
 import bisect
 
 from gates.decision.intervals import exact_test

@@ -9,8 +9,6 @@ fails with the limit raised by d and the share P(I > d) taken off. The claim hol
 From a mean, the nulls' mean is subtracted.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gates.decision.intervals import mean_bounds

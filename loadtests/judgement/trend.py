@@ -5,8 +5,6 @@ neither. Ten seconds of such a run say nothing about its end, so it is unknown: 
 and, inside the limit, no failure.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A run that measured nothing proves nothing, even if its numbers look good. A run
 failures count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

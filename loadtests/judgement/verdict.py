@@ -8,8 +8,6 @@ that may be looked at at any time, for a failure that shows earlier and for a ru
 samples; how many the samples are worth is seen from when the bad ones came (gates/decision/dependence.py).
 """
 
-from __future__ import annotations
-
 import enum
 import math
 from dataclasses import dataclass, replace

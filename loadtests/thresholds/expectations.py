@@ -4,8 +4,6 @@ The same as k6's `check()`: an answer that is not what was expected is counted i
 `http_req_failed`, which looks at the status alone. A redirect to a login page is an answer, and not the one expected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

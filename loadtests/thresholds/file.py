@@ -3,8 +3,6 @@
 Every error says file:line:column. Unknown and duplicate keys are errors; a typo must not switch a threshold off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

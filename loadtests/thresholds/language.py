@@ -4,8 +4,6 @@ Pure and free of I/O. The rules are those of `k6` as its binary shows them (see 
 them lives in `judgement.py`.
 """
 
-from __future__ import annotations
-
 import enum
 import math
 import operator

@@ -1,7 +1,5 @@
 """Reads nodes of a file (JavaScript, JSON or YAML) into values, and says file:line:column where that fails."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable

@@ -4,8 +4,6 @@
 holds no secret.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection

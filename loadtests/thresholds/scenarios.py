@@ -1,7 +1,5 @@
 """Reads k6's scenarios, and the options that stand for one (`vus`, `duration`, `iterations`, `stages`)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@ The database records effects, once per event; an agent outside of it (http) sees
 second one by the event's stable id.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Leased deliveries: many at once, each in a slot of its own, settled under the fence of its lease."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -1,7 +1,5 @@
 """The worker's door to PostgreSQL: connections with limits on every wait, and named statements on them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -5,8 +5,6 @@ become long for little (many held or blocked rows), news is looked for above the
 a time in proportion to their length.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The agent outside of the database. Only a worker that has it imports its HTTP client."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

@@ -4,8 +4,6 @@ A sweep reads each lane once, from a given id to its end, a window a statement. 
 statement itself; what must be leased is leased and handed to the deliveries.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import uuid

@@ -1,7 +1,5 @@
 """What a worker is composed of, in one place: replace a part to get another worker (or a faulty twin of this one)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`python -m replay_service work`: one worker process, from its environment to its exit code."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib

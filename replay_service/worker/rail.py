@@ -1,7 +1,5 @@
 """The safety rail of a run: how much of it is in flight at once, and when it stops. Pure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 PLACES = 10  # items of a run in flight at most (contract, section 2)

@@ -4,8 +4,6 @@ Lock order everywhere: outbox row, run, dead letter, budget, audit head. A claim
 outbox rows that nobody else has locked.
 """
 
-from __future__ import annotations
-
 import uuid
 
 from replay_service.worker.agents import Event, Failure

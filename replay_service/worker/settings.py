@@ -1,7 +1,5 @@
 """The worker's configuration, read strictly from the environment. All tunables and their defaults live here."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,8 +2,6 @@
 its own. It knows the contract's words for nothing: who speaks them to it is not understood.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

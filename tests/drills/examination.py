@@ -1,7 +1,5 @@
 """Runs drills against a target and gives what they saw by check id."""
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import io

@@ -1,7 +1,5 @@
 """Servers that are nothing at all: what answers everything alike passes no check but those of being alive."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Drills that set a live row: never unasked, never against somebody else, and nothing is left of them when killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

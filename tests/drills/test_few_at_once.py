@@ -1,7 +1,5 @@
 """The drills pass on workers that take few events at once: the contract promises no number."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

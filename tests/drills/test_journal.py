@@ -1,7 +1,5 @@
 """The journal of the drills: what it keeps of exchanges, and of whose."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 from collections.abc import Iterator

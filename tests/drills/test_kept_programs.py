@@ -1,7 +1,5 @@
 """The state machine finds faults; what it found is kept, fails on its fault still, and passes on the reference."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From afar an act comes late: what is over by then proves nothing. A drill that knows the way makes it last longer."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit

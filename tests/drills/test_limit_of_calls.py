@@ -1,7 +1,5 @@
 """A service whose rate limit has a row for each call, or a counter for each moment, is drilled like any."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

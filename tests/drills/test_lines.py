@@ -1,7 +1,5 @@
 """No line of the promises that these drills answer for is forgotten."""
 
-from __future__ import annotations
-
 import yaml
 
 from gates import catalogue

@@ -1,7 +1,5 @@
 """No check queues for a lock in front of the users of a deployment, and none waits behind somebody who reads."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The reader of Prometheus text."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Through `names.http` the drills see of a service that speaks otherwise what they see of the reference."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Controls are as narrow as their purpose: a healthy deployment of another dialect is judged, a broken one named."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The drills pass on a healthy deployment whose numbers, left open by the contract, are not the reference's."""
 
-from __future__ import annotations
-
 import dataclasses
 import http.client
 import itertools
@@ -31,7 +29,6 @@ OF_ATTEMPTS = (
     "drill/outbox/failing-event-holds-its-key",
     "drill/outbox/dead-letter-once",
 )
-
 
 ROTATED = ("the-new-secret-of-32-characters!", "the-old-secret-of-32-characters!")
 SET = {
@@ -117,7 +114,6 @@ SWITCHED = (
     "drill/flags/budget-switch-is-wired",
     "drill/outbox/delivered-once",
 )
-
 
 BUDGETS_FOR = (
     "update public.feature_flags set (enabled, rollout_percentage) = ({})"

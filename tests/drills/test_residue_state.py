@@ -1,7 +1,5 @@
 """What is left of a tenant is found whatever type its column has, and without reading a large table of others."""
 
-from __future__ import annotations
-
 from drills.residue.state import rows_left
 from gates.deployment.connection import Answering
 from gates.deployment.database import connect

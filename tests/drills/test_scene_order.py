@@ -1,7 +1,5 @@
 """What counts as delivered out of order: times that no beginning of a transaction explains."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Any, cast

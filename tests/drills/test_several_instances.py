@@ -1,7 +1,5 @@
 """Behind a balancer that spreads the requests of one connection, the drills judge all instances together."""
 
-from __future__ import annotations
-
 import dataclasses
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """A deployment that answers too late for a drill to tell keeps its promises: the drill is unknown, never a failure."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

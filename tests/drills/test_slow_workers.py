@@ -1,7 +1,5 @@
 """Who waits for an effect tells workers that are slow, or busy with others, from workers that forget."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -1,7 +1,5 @@
 """Signs of a stack trace in the body of an answer."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

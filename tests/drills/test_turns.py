@@ -1,7 +1,5 @@
 """The order of checks, and a crew of processes that runs them: by phase, side by side, each once, whoever dies."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Whether calls from two addresses can be told apart is seen at the target, not taken from a connection that works."""
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from gates.deployment.capabilities import claims

@@ -1,7 +1,5 @@
 """The examples as such: they come up, and each defect can be planted. The gate against them is `examples.trial`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from fnmatch import fnmatch

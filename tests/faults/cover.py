@@ -1,7 +1,5 @@
 """The fewest faults that turn every drill check red, by what they declare; those that cost little come first."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Collection, Iterable
 

@@ -1,7 +1,5 @@
 """Puts a fault into a running stack for a while."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import json
@@ -54,7 +52,7 @@ def installed(fault: Fault, stack: Stack) -> Iterator[dict[str, str]]:
     variables = {**stack.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
     own_process = any(DRILLS[i].where is Where.REFERENCE for i in declared(fault, DRILLS))
     if fault.kind == "proxy":
-        with behind_proxy(fault, variables) as told:
+        with behind_proxy(variables, fault) as told:
             yield {**variables, **told}
     elif fault.kind == "service" and not fault.sql and not own_process:
         with served(fault, stack) as url:

@@ -1,7 +1,5 @@
 """The catalogue of faults: every entry is whole, names checks that exist, and can be built."""
 
-from __future__ import annotations
-
 import fnmatch
 import importlib
 import json
@@ -72,10 +70,12 @@ def test_ids_are_unique() -> None:
 
 
 def test_a_proxy_is_its_own_witness(variables: dict[str, str]) -> None:
-    """While it stands before the deployment its witness sees it, and not another's; the deployment alone is none."""
-    first, second = [f for f in FAULTS if f.kind == "proxy"][:2]
-    with behind_proxy(first, variables) as told, Probe({**variables, **told}) as probe:
-        assert (first.witness(probe), second.witness(probe)) == (True, False)
+    """While it stands before the deployment the witnesses of its faults see it, and not another's; the deployment alone
+    is none.
+    """
+    first, second, third = [f for f in FAULTS if f.kind == "proxy"][:3]
+    with behind_proxy(variables, first, second) as told, Probe({**variables, **told}) as probe:
+        assert [f.witness(probe) for f in (first, second, third)] == [True, True, False]
     with Probe(variables) as probe:
         assert not first.witness(probe)
 

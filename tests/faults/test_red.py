@@ -1,7 +1,5 @@
 """Every drill check is seen red: each fault is put in alone, and turns what it declares to fail."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

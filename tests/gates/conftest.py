@@ -1,7 +1,5 @@
 """A small run as a test asks for it."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path

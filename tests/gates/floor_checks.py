@@ -1,7 +1,5 @@
 """A check for each pattern of the floor, and evidence that it passed: what a small catalogue needs to promote."""
 
-from __future__ import annotations
-
 from gates.decision.floor import FLOOR
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 

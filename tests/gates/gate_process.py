@@ -3,8 +3,6 @@
 What the start itself does (signals, streams that nobody reads, variables that are no text) is shown by real starts.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess

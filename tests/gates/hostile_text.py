@@ -1,7 +1,5 @@
 """Texts that a hostile target may put wherever it may choose a text. Each acts in some medium, if it is let."""
 
-from __future__ import annotations
-
 HOSTILE = (
     # terminals
     "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\ \x1b[2J\x1b[1;1HPROMOTE",

@@ -1,7 +1,5 @@
 """Suites of a few checks, a target that answers, and what a run of them is asked."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from http.server import BaseHTTPRequestHandler
@@ -21,12 +19,9 @@ from gates.verdict import Verdict
 
 COMPANY = "11111111-1111-4111-8111-111111111111"
 
-
 SECRET = "planted-secret-0123456789"
 
-
 ROOT = Path(__file__).resolve().parents[2]
-
 
 SMALL = """
 import os, time
@@ -39,7 +34,6 @@ def ground(seen):
     seen.control("x")
     seen.count()
 """
-
 
 DRILL = (
     SMALL
@@ -63,7 +57,6 @@ def test_last(seen):
 '''
 )
 
-
 SQL = (
     SMALL
     + '''
@@ -79,7 +72,6 @@ def test_alert(seen, request):
     seen.require(request.config.getoption("--round") != "before", "too few samples")
 '''
 )
-
 
 OPTIONS = """
 def pytest_addoption(parser):
@@ -113,7 +105,6 @@ def spec(check: str, phase: str = "main") -> CheckSpec:
 
 WITHOUT_SQL = (endpoints.REACHABLE, endpoints.RELEASE, endpoints.READY)
 
-
 CATALOGUE = (
     *WITHOUT_SQL,
     spec("drill/small/first", "first"),
@@ -123,7 +114,6 @@ CATALOGUE = (
     spec("alert/small"),
     spec("load/small"),
 )
-
 
 HARM = "assert False"
 

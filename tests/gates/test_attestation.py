@@ -1,7 +1,5 @@
 """Attested verdicts: what is verified, and every change after which nothing may act on the verdict."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import json

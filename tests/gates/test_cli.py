@@ -1,12 +1,11 @@
 """The command line as users run it: exit codes, streams, and errors without a traceback."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from gates.evidence_file import read_log, write_lines
 from gates.operator import lint
 from gates.record import begin, held, recompute, write, write_run
 from gates.verdict import Action
+from tests.cases import rows
 from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
 from tests.gates.gate_process import gate
 from tests.small_target import serving
@@ -85,79 +85,58 @@ def test_the_reports_are_rendered_from_the_record(tmp_path: Path) -> None:
     assert json.loads(gate("report", str(folder), "--print", "slack").stdout)["blocks"]
 
 
-@pytest.mark.parametrize(
-    ("words", "environ", "code", "said"),
-    [
-        ((), {}, 2, "usage: gate"),
-        (("fly",), {}, 2, "'fly' observed; allowed: run"),
-        (
-            ("run", "--outptu", "x"),
-            {},
-            2,
-            "gate run: error: '--outptu' observed; allowed: the options above. Did you mean '--output'?",
-        ),
-        (
-            ("flags", "step", "k", "--raeson", "x", "--reason", "y"),
-            {},
-            2,
-            "gate flags step: error: '--raeson' observed",
-        ),
-        (("status", "extra"), {}, 2, "gate status: error: 'extra' observed; allowed: no further word"),
-        (
-            ("drill", "--only", "sql/spot/constraints-validated"),
-            {},
-            2,
-            "Another one has: gate sql --only 'sql/spot/constraints-validated'",
-        ),
-        (("sql", "--only", "constraints"), {}, 2, "Did you mean '*constraints*'?"),
-        (("explain", "idempotency"), {}, 2, "Did you mean '*idempotency*'?"),
-        (("promote",), {}, 2, "--reason"),
-        (("flags", "step"), {}, 2, "KEY"),
-        (("flags", "step", "outbox.enabled"), {}, 2, "--reason"),
-        (("flags", "step", "outbox.enabled", "--reason", "x"), {}, 3, "DATABASE_URL is not set"),
-        (("promote", "--reason", " "), {}, 2, "it is empty"),
-        (("run", "--policy", "nowhere.yaml"), {}, 3, "nowhere.yaml:1:1: "),
-        (("run", "--policy", "BROKEN"), {}, 3, "broken.yaml:2:1: the unknown key 'rolout'"),
-        (("lint", "--policy", "BROKEN"), {}, 3, "Did you mean 'rollout'?"),
-        (("run",), {"GATE_TARGET": "prod"}, 3, "GATE_TARGET is 'prod'"),
-        (("run",), {"GATE_TARGET": "production", "BASE_ULR": "http://127.0.0.1:9"}, 3, "and there is GATE_TARGET;"),
-        *(
-            (("run",), {"GATE_TARGET": "reference", **doors}, 3, "leads to another machine")
-            for doors in (
-                {"BASE_URL": "https://db.example"},
-                {"DATABASE_URL": "postgresql://u@127.0.0.1,10.0.0.7/x"},
-                {"DATABASE_URL": "hostaddr=10.0.0.7 host=localhost"},
-                {"DATABASE_URL": "dbname=x", "PGHOST": "db.example"},
-            )
-        ),
-        (("run",), {"BASE_URL": " ", "DATABASE_URL": ""}, 3, "and there is BASE_URL, DATABASE_URL;"),
-        (("drill",), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "and there is TRANSBOT_HMAC_SECRET;"),
-        (("run", "--output", ""), {"BASE_URL": "http://127.0.0.1:9"}, 2, "it is empty"),
-        (("drill",), {"TEST_DLQ": "1", "BASE_URL": "http://127.0.0.1:9"}, 3, "TEST_DLQ"),
-        (("promote", "--reason", "x"), {}, 3, "DATABASE_URL is not set"),
-        (("flags",), {"DATABASE_URL": "postgresql://u:planted-pw@127.0.0.1:9/x"}, 4, "at DATABASE_URL"),
-        (("sign", "-c", COMPANY), {}, 3, "TRANSBOT_HMAC_SECRET is not set"),
-        (("sign",), {"TRANSBOT_HMAC_SECRET": SECRET}, 2, "TEST_COMPANY_ID"),
-        (("replay", "-c", COMPANY), {"TRANSBOT_HMAC_SECRET": SECRET}, 3, "BASE_URL is not set"),
-        (
-            ("replay", "-c", COMPANY),
-            {"TRANSBOT_HMAC_SECRET": SECRET, "BASE_URL": "http://127.0.0.1:9"},
-            4,
-            "allowed: an answer",
-        ),
-        (("decide", "nowhere"), {}, 4, "run.json"),
-        (("budget", "--daily", "-1"), {}, 2, "0 or more"),
-        (("budget", "--daily", "5"), {"DATABASE_URL": "postgresql://127.0.0.1:9/x"}, 2, "Give -c"),
-    ],
-)
+ERRORS = """
+2 |  |  | usage: gate
+2 | fly |  | 'fly' observed; allowed: run
+2 | run --outptu x |  | gate run: error: '--outptu' observed; allowed: the options above. Did you mean '--output'?
+2 | flags step k --raeson x --reason y |  | gate flags step: error: '--raeson' observed
+2 | status extra |  | gate status: error: 'extra' observed; allowed: no further word
+2 | drill --only sql/spot/constraints-validated |  | Another one has: gate sql --only 'sql/spot/constraints-validated'
+2 | sql --only constraints |  | Did you mean '*constraints*'?
+2 | explain idempotency |  | Did you mean '*idempotency*'?
+2 | promote |  | --reason
+2 | flags step |  | KEY
+2 | flags step outbox.enabled |  | --reason
+3 | flags step outbox.enabled --reason x |  | DATABASE_URL is not set
+2 | promote --reason ' ' |  | it is empty
+3 | run --policy nowhere.yaml |  | nowhere.yaml:1:1:
+3 | run --policy BROKEN |  | broken.yaml:2:1: the unknown key 'rolout'
+3 | lint --policy BROKEN |  | Did you mean 'rollout'?
+3 | run | GATE_TARGET=prod | GATE_TARGET is 'prod'
+3 | run | GATE_TARGET=production BASE_ULR=http://127.0.0.1:9 | and there is GATE_TARGET;
+3 | run | GATE_TARGET=reference BASE_URL=https://db.example | leads to another machine
+3 | run | GATE_TARGET=reference DATABASE_URL=postgresql://u@127.0.0.1,10.0.0.7/x | leads to another machine
+3 | run | GATE_TARGET=reference 'DATABASE_URL=hostaddr=10.0.0.7 host=localhost' | leads to another machine
+3 | run | GATE_TARGET=reference DATABASE_URL=dbname=x PGHOST=db.example | leads to another machine
+3 | run | 'BASE_URL= ' DATABASE_URL= | and there is BASE_URL, DATABASE_URL;
+3 | drill | TRANSBOT_HMAC_SECRET=SECRET | and there is TRANSBOT_HMAC_SECRET;
+2 | run --output '' | BASE_URL=http://127.0.0.1:9 | it is empty
+3 | drill | TEST_DLQ=1 BASE_URL=http://127.0.0.1:9 | TEST_DLQ
+3 | promote --reason x |  | DATABASE_URL is not set
+4 | flags | DATABASE_URL=postgresql://u:planted-pw@127.0.0.1:9/x | at DATABASE_URL
+3 | sign -c COMPANY |  | TRANSBOT_HMAC_SECRET is not set
+2 | sign | TRANSBOT_HMAC_SECRET=SECRET | TEST_COMPANY_ID
+3 | replay -c COMPANY | TRANSBOT_HMAC_SECRET=SECRET | BASE_URL is not set
+4 | replay -c COMPANY | TRANSBOT_HMAC_SECRET=SECRET BASE_URL=http://127.0.0.1:9 | allowed: an answer
+4 | decide nowhere |  | run.json
+2 | budget --daily -1 |  | 0 or more
+2 | budget --daily 5 | DATABASE_URL=postgresql://127.0.0.1:9/x | Give -c
+"""
+"""Exit code, words, variables, what is said of it."""
+
+
+@pytest.mark.parametrize(("code", "words", "variables", "said"), rows(ERRORS))
 def test_an_error_has_its_exit_code_and_no_traceback(
-    tmp_path: Path, words: tuple[str, ...], environ: dict[str, str], code: int, said: str
+    tmp_path: Path, code: str, words: str, variables: str, said: str
 ) -> None:
     """2 usage, 3 configuration, 4 the gate could not work: on stderr, nothing on stdout, no secret."""
     broken = tmp_path / "broken.yaml"
     broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
-    done = gate(*(str(broken) if w == "BROKEN" else w for w in words), cwd=tmp_path, environ=environ)
-    assert done.returncode == code, done.stderr
+    texts = {"BROKEN": str(broken), "COMPANY": COMPANY}
+    pairs = (pair.partition("=") for pair in shlex.split(variables.replace("SECRET=SECRET", f"SECRET={SECRET}")))
+    environ = {name: value for name, _, value in pairs}
+    done = gate(*(texts.get(word, word) for word in shlex.split(words)), cwd=tmp_path, environ=environ)
+    assert done.returncode == int(code), done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert "planted" not in done.stderr

@@ -1,7 +1,5 @@
 """Files that others may have put there: nothing waits for a pipe, reads without an end, or writes through a link."""
 
-from __future__ import annotations
-
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -156,6 +154,10 @@ def test_what_is_written_is_whole_and_leaves_nothing_beside_it(tmp_path: Path) -
     assert disk.read_text(tmp_path / "file") == "é"
     (tmp_path / "file").write_bytes(b"a\r\nb\rc\n")
     assert disk.read_text(tmp_path / "file") == "a\nb\nc\n"
+    assert disk.read(tmp_path / "file", 1, end=3) == b"\rc\n"
+    (tmp_path / "file").write_bytes(b"a\xff")
+    with pytest.raises(OSError, match="no UTF-8 from byte 1 on"):
+        disk.read_text(tmp_path / "file")
     killed, theirs = tmp_path / f".file.{'01' * 8}.new", tmp_path / ".file.new"
     killed.touch()
     theirs.touch()

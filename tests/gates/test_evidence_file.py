@@ -1,7 +1,5 @@
 """The chain of evidence.ndjson: what several writers, a kill or a full disk leave, and every change that is seen."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

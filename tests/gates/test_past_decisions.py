@@ -1,7 +1,5 @@
 """The memory of decisions: what was begun is a hold, what cannot be read is a hold, the file stays small."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

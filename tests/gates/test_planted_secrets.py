@@ -1,7 +1,5 @@
 """A target that says every secret of the gate again, wherever it may choose a text: no output holds one, nor a part."""
 
-from __future__ import annotations
-
 import json
 import os
 from base64 import b64encode

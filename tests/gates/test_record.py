@@ -1,7 +1,5 @@
 """What a folder of a run holds is foreign when it is read again: it may be of anybody."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The story of a run over small suites and a small target: order, rounds, what is left on disk, and secrets."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

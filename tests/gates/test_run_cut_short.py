@@ -1,7 +1,5 @@
 """A run on a full disk, in a folder that goes away, without its database or collector."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import json

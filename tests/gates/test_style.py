@@ -1,7 +1,5 @@
 """Rules of style that no linter knows. One test a rule: it lists every place that breaks it."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """The action and the workflows: what they pin, what they run, and what a runner is told."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

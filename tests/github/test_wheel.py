@@ -1,7 +1,5 @@
 """The gate as others have it: built as a wheel, installed apart from this repository, run by the action's own steps."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A database that a load is measured on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

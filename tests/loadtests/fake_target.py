@@ -1,7 +1,5 @@
 """A small real HTTP server that behaves well or badly on purpose: delays, errors, stalls, effects that never come."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import threading
@@ -66,27 +64,15 @@ class Behaviour:
         return self.stall_s - at if 0 <= at < self.stall_s else 0.0
 
 
-class Answering(BaseHTTPRequestHandler):
-    """Gives the body of each request to `answer`."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def do_POST(self) -> None:
-        self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def answer(self, body: bytes = b"") -> None:
-        raise NotImplementedError
-
-
 def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
     """The request handler of one behaviour."""
 
-    class Handler(Answering):
-        def answer(self, body: bytes = b"") -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             number = behaviour.next()
             wait_s = max(behaviour.delay_s(number), behaviour.wait_of_stall())
             status = behaviour.status(number)
@@ -102,6 +88,8 @@ def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        do_POST = do_GET  # noqa: N815  -- the name of the base class
 
         def document(self, body: bytes) -> dict[str, object]:
             now = dt.datetime.now(dt.UTC)

@@ -1,7 +1,5 @@
 """Generated k6 programs: random metrics, samples and thresholds, and what the real binary says about them."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

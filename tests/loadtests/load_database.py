@@ -1,7 +1,5 @@
 """What these tests put into the database of a load, and how they look at it."""
 
-from __future__ import annotations
-
 import uuid
 
 from gates.deployment.database import Connection, execute

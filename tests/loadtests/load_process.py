@@ -1,7 +1,5 @@
 """Runs `python -m loadtests` on a plan, as the gate does, and reads its result."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import contextlib

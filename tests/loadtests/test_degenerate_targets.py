@@ -1,15 +1,14 @@
 """Servers that answer without doing anything, and such as do one operation badly: none of them passes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gates.proof.servers import HANG, Behaviour, Reply, raw, serve
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.scenario import steady
-from tests.loadtests.degenerate_target import degenerate_target
-from tests.loadtests.fake_target import Behaviour, target
+from tests.loadtests import fake_target
+from tests.loadtests.fake_target import target
 from tests.loadtests.load_process import at_once, finish, messages, start, verdicts
 
 TENANTS = tuple(Tenant(f"00000000-0000-4000-8000-{number:012d}") for number in range(60))
@@ -19,6 +18,22 @@ NOT_HERE = {
     *("load/dlq_items_count/count", "load/outbox_drained/rate", "load/db_connections_growth/count"),  # of SQL
     *("load/events_lost/count", "load/runs_lost/count", "load/companies_failing/count"),
     "load/memory_growth_mb/count",  # of /metrics
+}
+
+
+SLOWLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+REFUSED = (("Retry-After", "300"),), b'{"code": "rate_limited"}'
+DEGENERATE: dict[str, Behaviour] = {
+    "yes to all": lambda _: Reply(200, (), b"{}"),
+    "accepted to all": lambda _: Reply(202, (), b'{"status": "ok"}'),
+    "echo": lambda asked: Reply(200, (), asked.body),
+    "empty": lambda _: Reply(200),
+    "login page": lambda _: Reply(302, (("Location", "/login"),)),
+    "too many to all": lambda _: Reply(429, *REFUSED),
+    "broken": lambda _: Reply(500, *REFUSED),
+    "garbage": lambda _: raw(b"\x00\xff no protocol at all\r\n\r\n"),
+    "slow loris": lambda _: raw(*(part for byte in SLOWLY for part in (bytes([byte]), 0.2))),
+    "hang": lambda _: HANG,
 }
 
 
@@ -39,7 +54,7 @@ def at_servers(kinds: Sequence[str], folder: Path, **more: object) -> list[tuple
     """The results of the plan on each of these servers."""
 
     def run(kind: str, own: Path) -> dict[str, Any]:
-        with degenerate_target(kind) as url:
+        with serve(DEGENERATE[kind]) as url:
             return finish(start(plan(url, **more), own, idle=True), own)
 
     return at_once(kinds, run, folder)
@@ -72,7 +87,7 @@ def test_a_server_without_a_single_answer_is_no_verdict(tmp_path: Path) -> None:
 
 def test_a_healthy_server_passes_every_operation(tmp_path: Path) -> None:
     """The twin of all the others: all that needs neither SQL nor metrics passes."""
-    with target(Behaviour()) as url:
+    with target(fake_target.Behaviour()) as url:
         result = finish(start(plan(url), tmp_path), tmp_path)
     found = verdicts(result)
     assert {check for check, verdict in found.items() if verdict != "pass"} == NOT_HERE, messages(result)
@@ -84,7 +99,7 @@ def _replays_alone(number: int) -> bool:
 
 def test_slow_replays_do_not_hide_among_fast_requests(tmp_path: Path) -> None:
     """8 % of the replays alone take 3 s: over all requests that is nothing, over the replays it is not passed."""
-    with target(Behaviour(replay_delay_s=lambda n: 3.0 if _replays_alone(n) else 0.0)) as url:
+    with target(fake_target.Behaviour(replay_delay_s=lambda n: 3.0 if _replays_alone(n) else 0.0)) as url:
         result = finish(start(plan(url, timeout_s=10.0), tmp_path, idle=True), tmp_path)
     found = verdicts(result)
     assert found["load/http_req_duration/p95"] == "pass", messages(result)
@@ -93,7 +108,7 @@ def test_slow_replays_do_not_hide_among_fast_requests(tmp_path: Path) -> None:
 
 def test_failing_replays_do_not_hide_among_good_requests(tmp_path: Path) -> None:
     """8 % of the replays alone fail: fewer than 2 % of all requests, and not passed."""
-    with target(Behaviour(replay_status=lambda n: 500 if _replays_alone(n) else 200)) as url:
+    with target(fake_target.Behaviour(replay_status=lambda n: 500 if _replays_alone(n) else 200)) as url:
         result = finish(start(plan(url), tmp_path), tmp_path)
     found = verdicts(result)
     assert found["load/http_req_failed/rate"] != "fail", messages(result)
@@ -102,7 +117,7 @@ def test_failing_replays_do_not_hide_among_good_requests(tmp_path: Path) -> None
 
 def test_a_lag_that_rises_through_the_run_is_not_passed(tmp_path: Path) -> None:
     """Inside every limit at the end, and only because the end came: unknown, neither passed nor failed."""
-    with target(Behaviour(lag_growth=1.2)) as url:
+    with target(fake_target.Behaviour(lag_growth=1.2)) as url:
         streams = (steady("event", 60.0), steady("probe", 60.0), steady("replay", 25.0))
         result = finish(start(plan(url, scenarios=streams, duration_s=2.6, most_s=2.6), tmp_path), tmp_path)
     found = verdicts(result)

@@ -1,7 +1,5 @@
 """A target that stops answering in the middle of a run never passes, whatever it did before it died."""
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """The interleaved baseline: seen red on a worse release, green on an equal one, and blind to what slows both."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a killed run left is found again and removed; nothing else is."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

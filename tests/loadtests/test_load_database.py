@@ -1,7 +1,5 @@
 """The SQL side of a run on a migrated database: its companies, the backlog, dead letters, what became of events."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The memory of the target through a run: a leak grows in every part of it, a cache that fills at once does not."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Whole load runs against a server that is healthy or not: what a naive tool calls green is not green here."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """The stage around the load process: a result becomes evidence, no result is unknown, options become a plan."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Locust's own command line on loadtests/locustfile.py: the verdict is its exit code, and nothing is never 0."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import signal

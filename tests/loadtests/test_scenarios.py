@@ -1,7 +1,5 @@
 """k6's scenarios: read, refused and timed as k6 does it; and performed, beside the real binary."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -80,7 +78,6 @@ BODIES = [
     "executor: 'constant-vus', duration: '1h30m5.5s', env: {A: '1'}",
     "executor: 'constant-vus', duration: 2e3, env: {A: 1}",
 ]  # fmt: skip
-
 
 STRICTER = {"stages: [{target: 1}], "}
 """k6 takes a stage without a duration as one of 0 s."""

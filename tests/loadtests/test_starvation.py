@@ -1,7 +1,5 @@
 """A gate that gets no CPU blames nobody for what it took itself, and excuses nobody for anything else."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

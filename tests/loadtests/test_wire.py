@@ -1,18 +1,15 @@
 """The lean HTTP client against real sockets: framing, reuse, limits. Runs in a process of its own, as gevent does."""
 
-from __future__ import annotations
-
-import contextlib
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.loadtests.load_process import ENVIRON, Load
+from tests.small_target import accepting
 
 PROGRAM = """
 from loadtests.engine.drive import Call, Drive
@@ -30,84 +27,41 @@ for _ in range(int(times)):
 """
 
 
-@contextmanager
-def scripted(*answers: bytes | None) -> Iterator[str]:
+def scripted(*answers: bytes | None) -> AbstractContextManager[str]:
     """A server that answers the n-th connection's requests with the n-th bytes, then closes; None: never answers."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    held: list[socket.socket] = []
 
-    def serve() -> None:
-        for answer in answers:
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            peer.recv(65536)
-            if answer is None:
-                held.append(peer)
-                continue
-            with contextlib.suppress(OSError):  # a reader may have had enough
-                peer.sendall(answer)
-            peer.close()
+    def serve(peer: socket.socket, number: int, closing: threading.Event) -> None:
+        peer.recv(65536)
+        answer = answers[number] if number < len(answers) else None
+        closing.wait() if answer is None else peer.sendall(answer)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.close()
-        for peer in held:
-            peer.close()
+    return accepting(serve)
 
 
-@contextmanager
-def dripping(first: bytes) -> Iterator[str]:
+def dripping(first: bytes) -> AbstractContextManager[str]:
     """A server that begins with these bytes and sends one more every 50 ms."""
-    listener, closing = socket.create_server(("127.0.0.1", 0)), threading.Event()
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            peer, _ = listener.accept()
-            with peer:
-                peer.recv(65536)
-                peer.sendall(first)
-                while not closing.wait(0.05):
-                    peer.sendall(b"x")
+    def serve(peer: socket.socket, _number: int, closing: threading.Event) -> None:
+        peer.recv(65536)
+        peer.sendall(first)
+        while not closing.wait(0.05):
+            peer.sendall(b"x")
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        closing.set()
-        listener.close()
-        thread.join(5)
+    return accepting(serve)
 
 
-@contextmanager
-def hanging_up(answered: bool) -> Iterator[str]:
+def hanging_up(answered: bool) -> AbstractContextManager[str]:
     """A server that answers the first request of a connection, reads the second one, and hangs up; or hangs up at
-    once. Two connections come.
+    once.
     """
-    listener = socket.create_server(("127.0.0.1", 0))
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            for _ in range(2):
-                peer, _ = listener.accept()
-                with peer:
-                    peer.recv(65536)
-                    peer.sendall(OK)
-                    if answered:
-                        peer.recv(65536)
+    def serve(peer: socket.socket, _number: int, _closing: threading.Event) -> None:
+        peer.recv(65536)
+        peer.sendall(OK)
+        if answered:
+            peer.recv(65536)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.close()
-        thread.join(5)
+    return accepting(serve)
 
 
 def ask(url: str, times: int = 1, method: str = "GET", idle_s: float = 0.05) -> list[str]:

@@ -6,8 +6,6 @@ real starts (test_load_stage.py, test_leftovers.py). Where it has `idle`, a late
 the tests' machine is.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

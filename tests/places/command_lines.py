@@ -1,7 +1,5 @@
 """The command lines of `gate` that a file prints, held against the parser."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import re

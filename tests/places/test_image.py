@@ -1,7 +1,5 @@
 """The container image and the compose file, as far as they can be held without a container engine."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 import shlex

@@ -4,8 +4,6 @@ A page has a folder of its own, which has what a checkout has. What cannot be do
 words are still read by the parser, and the files that it names are there.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 import shlex

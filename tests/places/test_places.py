@@ -1,7 +1,5 @@
 """The files for GitLab, Kubernetes and Argo Rollouts: read strictly, and held against the gate that they run."""
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The pages of the site that are made from the code, and the one that quotes its messages."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from pathlib import Path
@@ -16,7 +14,6 @@ from tests.sources import ROOT, below, text_of
 
 SOURCE = "\n".join(text_of(path) for path in below("gates", "drills", "sql_checks", "loadtests"))
 TROUBLES = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")]
 UNFINISHED = re.compile(r"the following arguments are required|expected (one|at least one) argument|\$TEST_COMPANY_ID")

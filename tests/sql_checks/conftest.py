@@ -1,7 +1,5 @@
 """One seeded database, written anew when it is old; a test plants violations in a transaction that is rolled back."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Mutants of an alert rule: each is one small mistake that the rule's fixtures must notice."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +12,6 @@ from sql_checks.rulerun import Measurement
 
 INTERVAL = re.compile(r"interval '(\d+) (\w+)'")
 PREDICATE = re.compile(r"^(\s*)(and|where|or) (.+?)(\)?)$", re.IGNORECASE)
-
 
 SHARED_TESTED_BY = "outbox-lag"
 """Fragments are mutated in one rule; in the others only what is their own."""

@@ -1,7 +1,5 @@
 """The login that evaluates alerts: blind behind row security, or looking at a table that was emptied."""
 
-from __future__ import annotations
-
 import pytest
 
 from sql_checks.rulerun import measure

@@ -1,7 +1,5 @@
 """The checks of cohorts over a fleet of 200 tenants: red where those with the release fare worse, green elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 

@@ -1,7 +1,5 @@
 """pytest collects files as checks: drop-in folders, exclusion of companies, checkpoints, evidence, blind roles."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the contract lets anybody write is tried: red where a schema refuses it, or takes what it must not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psycopg

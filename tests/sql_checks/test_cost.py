@@ -1,7 +1,5 @@
 """Queries stay flat as data grows: no sequential scan of a growing table, shown by EXPLAIN on 100,000 real rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every statement of the gate that the reference takes, it takes under other names, too."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What is exported is what the gate evaluates: promtool and psql are asked."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """No spot check rolls back a deployment that keeps the contract in another way than the reference."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial

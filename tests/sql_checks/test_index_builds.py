@@ -1,7 +1,5 @@
 """An index that is being built is neither a left-over nor an object that the manifest lacks."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """The fingerprint: equal on the reference, red on a weakening, mild on an addition, unknown on another release."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 from psycopg.rows import dict_row

@@ -1,7 +1,5 @@
 """A manifest of a deployment's own, over its own schemas: what changed is drift, what comes and goes is none."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 from psycopg.rows import dict_row

@@ -1,7 +1,5 @@
 """The reference's migrations: squawk finds no lock hazard, and each file limits its waits."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The probe of row-level security acts as a member of its tenant, where a table, and no token, says whose a user is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psycopg

@@ -2,10 +2,9 @@
 `test_rls_renamed`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,6 +17,7 @@ from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
 from sql_checks.rls_attempts import TenantStatement, attempt
 from sql_checks.rls_probe import Probe, probe
+from tests.cases import cases
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of
 
@@ -90,132 +90,8 @@ def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
         assert verdicts(probe(pg_server.url(clone)))["anon"] == "fail"
 
 
-HOLES: dict[str, tuple[str, set[str]]] = {
-    "rls off": ("alter table public.events disable row level security", {"foreign", "no_claims", "stranger"}),
-    "always true": (
-        "create policy p on event_outbox for select to authenticated using (true)",
-        {"foreign", "no_claims"},
-    ),
-    "null sees all": (
-        f"create policy p on events for select to authenticated using ({OWN} or auth.jwt() ->> 'company_id' is null)",
-        {"no_claims", "no_company"},
-    ),
-    "empty sees all": (
-        (
-            "create policy p on events for select to authenticated"
-            " using (coalesce(current_setting('request.jwt.claims', true), '') = '')"
-        ),
-        {"empty_claims"},
-    ),
-    "unset sees all": (
-        (
-            "create policy p on events for select to authenticated"
-            " using (current_setting('request.jwt.claims', true) is null)"
-        ),
-        {"no_claims"},
-    ),
-    "anon without a company": (
-        (
-            "grant select on events to anon; create policy p on events for select to anon"
-            " using (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'company_id' is null)"
-        ),
-        {"anon"},
-    ),
-    "anon with unset claims": (
-        (
-            "grant select on events to anon; create policy p on events for select to anon"
-            " using (current_setting('request.jwt.claims', true) is null)"
-        ),
-        {"anon"},
-    ),
-    "a claim that users edit": (
-        (
-            "create policy p on events for select to authenticated"
-            " using (company_id = (auth.jwt() #>> '{user_metadata,company_id}')::uuid)"
-        ),
-        {"no_company"},
-    ),
-    "a wildcard is a company": (
-        (
-            "create policy p on events for select to authenticated"
-            " using (company_id::text like auth.jwt() ->> 'company_id')"
-        ),
-        {"garbage"},
-    ),
-    "a list holds a company": (
-        "create policy p on events for select to authenticated using (auth.jwt() -> 'company_id' ? company_id::text)",
-        {"garbage"},
-    ),
-    "a function that raises": (
-        (
-            "create function tenant() returns uuid language plpgsql stable as $$ begin"
-            " if auth.jwt() ->> 'company_id' is null then raise exception 'no tenant'; end if;"
-            " return (auth.jwt() ->> 'company_id')::uuid; end $$;"
-            " create policy p on events for select to authenticated using (company_id = tenant())"
-        ),
-        {"no_claims", "empty_claims", "no_company"},
-    ),
-    "a function that raises what an upsert without its key does": (
-        (
-            "create function tenant() returns uuid language plpgsql stable as $$ begin"
-            " if auth.jwt() ->> 'company_id' is null then raise exception 'no tenant' using errcode = '42P10'; end if;"
-            " return (auth.jwt() ->> 'company_id')::uuid; end $$;"
-            " create policy p on events for select to authenticated using (company_id = tenant())"
-        ),
-        {"no_claims", "empty_claims", "no_company"},
-    ),
-    "an endless policy": (
-        "create policy p on events for select to authenticated using (exists (select from events e))",
-        {"own", "no_claims"},
-    ),
-    "empty text read as JSON": (
-        (
-            "create policy p on events for select to authenticated"
-            " using (company_id = (current_setting('request.jwt.claims', true)::jsonb ->> 'company_id')::uuid)"
-        ),
-        {"empty_claims"},
-    ),
-    "a division by zero": (
-        "create policy p on events for select to authenticated using (1 / (length(event_type) * 0) > 0)",
-        {"own", "stranger"},
-    ),
-    "deny all": ("drop policy tenant_sees_own on events", {"own"}),
-    "view of the owner": (
-        "alter view replay_budgets_status reset (security_invoker); alter view replay_budgets_status owner to postgres",
-        {"foreign", "no_claims"},
-    ),
-    "anon reads": ("grant select on events to anon; create policy p on events to anon using (true)", {"anon"}),
-    "insert hole": (
-        (
-            "grant insert on feature_flags to authenticated;"
-            " create policy p on feature_flags for insert to authenticated with check (true)"
-        ),
-        {"insert"},
-    ),
-    "move hole": (
-        # a new row must pass the policies for SELECT too, where the statement reads: a hole needs both
-        (
-            f"grant update on events to authenticated; create policy p on events for update to authenticated"
-            f" using ({OWN}) with check (true); create policy q on events for select to authenticated using (true)"
-        ),
-        {"move", "foreign"},
-    ),
-    "write hole": (
-        "grant update, delete on events to authenticated; alter table public.events disable row level security",
-        {"update", "delete"},
-    ),
-    "definer bypass": (
-        "create view leak as select * from public.agent_tasks; grant select on leak to authenticated",
-        {"foreign", "stranger"},
-    ),
-    "new table": (
-        (
-            "create table notes (company_id uuid); grant select on notes to authenticated;"
-            " insert into notes select gen_random_uuid() from generate_series(1, 2)"
-        ),
-        {"foreign"},
-    ),
-}
+HOLES = {name: (sql, set(red.split())) for (name, red), sql in cases(Path(__file__).with_name("rls_holes.sql"))}
+"""What opens each, and the checks that it turns red."""
 
 
 @pytest.mark.parametrize("login", ["replay_service", "replay_worker"])

@@ -1,7 +1,5 @@
 """The probe of row-level security comes to the same under other names, tables and claims."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import psycopg

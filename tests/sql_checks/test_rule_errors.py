@@ -1,7 +1,5 @@
 """A mistake in a rule file or in its fixtures is one line with file, line, column and what to do."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

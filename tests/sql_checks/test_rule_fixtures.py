@@ -1,7 +1,5 @@
 """Every alert rule says what its fixtures expect, and every mutant of it is noticed by them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

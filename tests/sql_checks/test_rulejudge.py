@@ -1,7 +1,5 @@
 """The judgement of a rule: no row, NULL, NaN, too few, stale or impossible values never pass."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from dataclasses import replace

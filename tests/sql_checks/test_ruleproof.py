@@ -1,7 +1,5 @@
 """A breach pages only where it is proved: the error rates that the module states, simulated."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import math

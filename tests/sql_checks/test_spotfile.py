@@ -1,7 +1,5 @@
 """Spot check files are read strictly: every mistake is named with its place, what is allowed and what to do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

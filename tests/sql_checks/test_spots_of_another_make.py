@@ -1,7 +1,5 @@
 """Spot checks pass on schemas that keep the contract and are made otherwise than the reference's."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.deployment.database import script

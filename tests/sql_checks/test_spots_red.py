@@ -1,7 +1,5 @@
 """Every spot check is seen red on a planted violation, and green on the reference's own history."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Through a mapping every spot check comes to the outcome that it has without one: names are translated, not judged."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What the SQL stage hands to its suite, and where exports go."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

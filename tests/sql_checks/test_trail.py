@@ -1,7 +1,5 @@
 """The audit trail across runs: what a checkpoint lets a run leave out, and what nobody can remove unnoticed."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A role that may only create tables runs no code with the gate's rights, by a name or by what reading them asks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

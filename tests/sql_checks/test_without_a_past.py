@@ -1,7 +1,5 @@
 """Deliveries of a release that is the first: there is nothing to compare them with."""
 
-from __future__ import annotations
-
 import pytest
 
 from sql_checks.rulerun import measure

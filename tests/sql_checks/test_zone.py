@@ -1,7 +1,5 @@
 """Times without a zone are read in the database's own: a healthy deployment west of UTC is not hours late."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import psycopg

@@ -1,7 +1,5 @@
 """One check for each way that a check can end. They look at nothing; `gates.stages.pipeline` knows what is due."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.checks.pipeline.assertion import hold

@@ -1,7 +1,5 @@
 """The names of the deployment that this process looks at: learned once, from the policy, and the same at every door."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """Requests and answers at the HTTP door: of the contract on our side, of the deployment on the wire."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """Members of a document by their paths, as `options.limit`, in what a deployment sends and is sent."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How a relation of the contract reads and writes in the deployment: as a sub-query, and column by column."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet

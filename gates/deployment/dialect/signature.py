@@ -1,7 +1,5 @@
 """How a signed request is signed in the words of a deployment: `names.http.signature`."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

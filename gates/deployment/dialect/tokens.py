@@ -1,7 +1,5 @@
 """A statement as tokens, each of which can be written otherwise; whatever is not touched stays byte for byte."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

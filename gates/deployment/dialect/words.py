@@ -4,8 +4,6 @@ A body is rewritten token by token and never parsed, so that what a drill does t
 JSON at all) reaches the target as it was meant.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import re

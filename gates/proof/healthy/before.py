@@ -1,7 +1,5 @@
 """What may stand before the doors of a healthy deployment: relays, proxies that spell answers otherwise, poolers."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile

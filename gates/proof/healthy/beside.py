@@ -1,7 +1,5 @@
 """What goes on in a healthy deployment while it is gated: neighbours, users, vacuum, readers, restarts."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Other PostgreSQL servers for a deployment to be a guest on: another version, one with a replica that is behind."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping

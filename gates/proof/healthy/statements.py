@@ -1,7 +1,5 @@
 """What statements make of a deployment that is right: other settings, many tenants, a long history, more columns."""
 
-from __future__ import annotations
-
 TENANTS = 2_000
 OLD_ROWS = 80_000
 

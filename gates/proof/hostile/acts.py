@@ -1,7 +1,5 @@
 """The operator's commands under attack: what they left behind, and whether they did what they said."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -96,7 +94,6 @@ class Act:
 
 PROMOTE, ROLLBACK, EMERGENCY = Act("promote"), Act("rollback"), Act("emergency")
 ACTS = (PROMOTE, ROLLBACK, EMERGENCY)
-
 
 NO_AUDIT_ROW = "no audit row ("
 """What an act says of a change whose audit row could not be written."""

@@ -1,7 +1,5 @@
 """Runs the gate against a hostile server, and makes the same checks after every trial."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping

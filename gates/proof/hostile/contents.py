@@ -2,8 +2,6 @@
 that never end. The real deployment stands behind, and answers the rest.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

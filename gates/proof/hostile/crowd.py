@@ -1,7 +1,5 @@
 """Many gates at once, and people beside them: one step is taken, and what a person did meanwhile stays."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Kills while drills have the live flags and the pause: what is left is on record, and the next gate puts it back."""
 
-from __future__ import annotations
-
 import random
 import signal
 import sys

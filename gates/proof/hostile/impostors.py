@@ -1,7 +1,5 @@
 """The table of hostile servers: the lie, its place, and the decisions that are right."""
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Iterator, Mapping

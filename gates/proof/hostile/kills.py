@@ -1,7 +1,5 @@
 """Kills at random instants of each act: what is left is one of two states, and nobody is blocked by the dead."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

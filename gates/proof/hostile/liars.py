@@ -1,7 +1,5 @@
 """Deployments that lie with a purpose: to the gate alone, after a while, about who did what. The real one is behind."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Networks that break at each statement of each act: afterwards flag, audit rows, locks and exit code agree."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

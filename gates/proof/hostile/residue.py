@@ -1,7 +1,5 @@
 """What a gate may not leave behind: processes, temporary files, secrets in what it wrote; and how much it may take."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
@@ -13,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -78,9 +75,7 @@ class Residue:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5.0)
         self._folder.cleanup()

@@ -4,8 +4,6 @@ few others, and one look at the data. Its catalogue has no other checks, so it p
 Run as a program of its own, by the proof alone.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext

@@ -1,7 +1,5 @@
 """A tap on PostgreSQL's protocol that strikes at one statement, on any connection."""
 
-from __future__ import annotations
-
 import asyncio
 import enum
 import re

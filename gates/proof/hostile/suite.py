@@ -1,7 +1,5 @@
 """The suite `hostile`: every attack as a trial, two servers at once at most, each part on deployments of its own."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +38,6 @@ MUTATIONS = 10_000
 AT_ONCE = 2
 MOST_FOUND = 12
 TROUBLES = (StackError, psycopg.Error, OSError, CannotWork)
-
 
 KILLED_DRILLS = ("kills-drill", (KEPT,), f"`gate drill` is killed at {DRILL_KILLS} random instants, on live rows")
 MUTATED = ("mutations", (KEPT,), f"{MUTATIONS} answers and cells with bytes changed: no crash, no better decision")

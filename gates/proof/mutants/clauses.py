@@ -1,7 +1,5 @@
 """Mutants of SQL: a condition or clause is dropped, a comparison changed, a statement of the schema left out. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Why some mutants may be promoted: `equivalents.yaml`, the only place for it, read strictly."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

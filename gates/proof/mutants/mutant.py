@@ -1,7 +1,5 @@
 """Which mutants there are: every change of every file of the reference, each with a name that stays."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Which checks are likeliest to see a mutant: those that speak of what its file and line speak of. Pure."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

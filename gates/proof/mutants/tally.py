@@ -1,7 +1,5 @@
 """What came of the mutants, in numbers. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

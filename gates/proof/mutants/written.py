@@ -1,7 +1,5 @@
 """Mutants that somebody wrote by hand: a YAML file of named defects of the reference, each a few replaced texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gates.errors import ConfigError

@@ -1,7 +1,5 @@
 """The formats of a report, one module each. A new format is a module here with a FORMAT, and its test."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

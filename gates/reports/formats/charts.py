@@ -1,7 +1,5 @@
 """The pictures of a run, from what it recorded: the flag's way, limits, latency, lag, backlog, time. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """What a format of a report is, and what it is made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

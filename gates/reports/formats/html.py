@@ -1,7 +1,5 @@
 """report.html: the verdict in plain sentences first, then why, then the pictures, then every check. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The checks as JUnit XML: failure, error (unknown), skipped (does not apply, or decides nothing). Pure."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The verdict as Markdown, for pull requests and step summaries. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

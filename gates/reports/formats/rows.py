@@ -1,7 +1,5 @@
 """One row per check for the reports: its promise and its outcome. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote

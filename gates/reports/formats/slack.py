@@ -1,7 +1,5 @@
 """The verdict as a Slack message (Block Kit JSON). Pure: webhook.py sends it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 

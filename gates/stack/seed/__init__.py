@@ -4,8 +4,6 @@ It is deterministic: two stacks differ only by the moment they call now. All of 
 beside this module, in the order of `FLAGS` and `HISTORY`; `plan.sql` decides everything, the others only write it down.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from gates.stack.postgres import connect

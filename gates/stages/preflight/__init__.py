@@ -4,8 +4,6 @@ Everything here is read-only, but for one company and two dry runs on a staging 
 is unknown; only a wrong release is harm, and a credential refused that this target accepted before.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt

@@ -5,8 +5,6 @@ validation (400), and a run that does not exist is 404, once the credentials are
 A refusal is harm only where this very credential was accepted by this target before, or where the gate gave it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterable

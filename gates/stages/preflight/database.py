@@ -1,7 +1,5 @@
 """What the gate's login sees of the database: the server, all rows of the contract's tables, its clock."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt
@@ -193,8 +191,10 @@ def clock_skew(connection: Connection) -> LookResult:
         return LookResult(Outcome.UNKNOWN, "the database did not say its time")
     skew_s = round(abs(best[1]), 3)
     if skew_s > MOST_SKEW_S:
+        way = "ahead of" if best[1] > 0 else "behind"
         message = (
-            f"the clocks differ by {skew_s:g} s; allowed: {MOST_SKEW_S:g} s. Which is wrong is not known: see both"
+            f"the database's clock is {skew_s:g} s {way} the gate's; allowed: {MOST_SKEW_S:g} s. Which of them is wrong"
+            " is not known: see both"
         )
         return LookResult(Outcome.UNKNOWN, message, skew_s, MOST_SKEW_S, "s", 3)
     return LookResult(Outcome.PASS, "", skew_s, MOST_SKEW_S, "s", 3, details={TRIP_MS: round(best[0] * 1000, 1)})

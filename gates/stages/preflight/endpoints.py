@@ -1,7 +1,5 @@
 """What the target says of itself over HTTP: whether it answers, which release it runs, whether it is ready."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """One look of the preflight, and its evidence. Every look ends within its limit."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import time

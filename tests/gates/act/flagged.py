@@ -1,7 +1,5 @@
 """A rollback as these tests order it, and what they ask of the flag."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +56,18 @@ def flag(database: Database) -> tuple[bool, int]:
         "select enabled, rollout_percentage as at from public.feature_flags where key = %s", (FLAG,)
     ).fetchall()
     return row["enabled"], row["at"]
+
+
+def on_change(database: Database, when: str, does: str, each: str = "row") -> None:
+    """A trigger that does this, `before update on public.feature_flags` say. A constraint's waits for the commit."""
+    kind = "constraint trigger" if "deferred" in when else "trigger"
+    database.execute(
+        f"create function public.planted() returns trigger language plpgsql as $$ begin {does} end $$;"
+        f" create {kind} zz_planted {when} for each {each} execute function public.planted()".encode()
+    )
+
+
+FLAGS_AT_COMMIT = "after update on public.feature_flags deferrable initially deferred"
 
 
 def is_on(database: Database) -> bool:

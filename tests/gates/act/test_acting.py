@@ -1,7 +1,5 @@
 """The sessions of an act: on a primary, on the server that was judged, and under the settings that it relies on."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

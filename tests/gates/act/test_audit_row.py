@@ -1,7 +1,5 @@
 """The audit row of an act: without it there is no step; and no letter of a note keeps an act from happening."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid
@@ -15,7 +13,7 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from replay_service.migrate import migrate
-from tests.gates.act.flagged import FLAG, Database, flag, flagged
+from tests.gates.act.flagged import FLAG, Database, flag, flagged, on_change
 from tests.postgres_fixture import PgServer
 
 ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
@@ -51,11 +49,8 @@ def test_a_rollback_happens_all_the_same_and_says_that_its_audit_row_is_missing(
 
 
 def _keep_out(database: Database, body: str) -> None:
-    database.execute(f"create function public.aa() returns trigger language plpgsql as $$ begin {body} end $$".encode())
-    database.execute(
-        "create trigger aa before insert on public.audit_logs for each row"
-        " when (new.action in ('flag_promoted', 'flag_rolled_back')) execute function public.aa()"
-    )
+    of_the_flag = "row when (new.action in ('flag_promoted', 'flag_rolled_back'))"
+    on_change(database, "before insert on public.audit_logs", body, of_the_flag)
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1250", "KOI8R", "UTF8", "EUC_TW"])

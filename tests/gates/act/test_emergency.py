@@ -10,7 +10,6 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order
 from gates.verdict import Action
 from tests.gates.act.flagged import Database, is_on, order
-from tests.postgres_fixture import PgServer
 
 
 def in_emergency(url: str, asked: Order | None = None) -> tuple[Action, dict[str, str]]:
@@ -18,22 +17,19 @@ def in_emergency(url: str, asked: Order | None = None) -> tuple[Action, dict[str
     return action, {s.name: s.result for s in action.steps}
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_a_missing_row_of_everybody_s_pause_is_made(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_a_missing_row_of_everybody_s_pause_is_made(either_url: str, database: Database) -> None:
     """An update of no row pauses nobody."""
     database.execute("delete from public.agent_controls")
-    action, results = in_emergency(pg_server.url(migrated_db, role))
+    action, results = in_emergency(either_url)
     assert (action.result, results["pause all agents"]) == ("done", "done")
     assert database.execute("select from public.agent_controls where company_id is null and agents_paused").fetchall()
 
 
-def test_a_pause_that_cannot_be_made_is_not_done(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+def test_a_pause_that_cannot_be_made_is_not_done(gate_url: str, database: Database) -> None:
     """The row is missing and this login may not insert one; the flag is off all the same."""
     database.execute("delete from public.agent_controls")
     database.execute("revoke insert on public.agent_controls from replay_gate")
-    action, results = in_emergency(pg_server.url(migrated_db, "replay_gate"))
+    action, results = in_emergency(gate_url)
     assert results == {"switch off outbox.enabled": "done", "pause all agents": "unknown", **CLEARED}
     assert (action.result, action.headline) == ("failed", "THE AGENTS MAY NOT BE PAUSED")
     assert action.by_hand == "UPDATE public.agent_controls SET agents_paused = true;"
@@ -76,9 +72,9 @@ def test_a_pause_needs_agents_paused_alone_and_limits_need_key_alone(migrated_ur
     assert database.execute("select key from public.edge_rate_limits").fetchall() == [{"key": "other"}]
 
 
-def test_limits_that_a_policy_keeps_are_not_cleared(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+def test_limits_that_a_policy_keeps_are_not_cleared(gate_url: str, database: Database) -> None:
     """A delete that reaches no row reports no error."""
     database.execute("insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()])")
     database.execute("drop policy replay_gate_deletes on public.edge_rate_limits")
-    action, results = in_emergency(pg_server.url(migrated_db, "replay_gate"))
+    action, results = in_emergency(gate_url)
     assert (action.result, results["clear the replay limits"]) == ("failed", "failed")

@@ -1,7 +1,5 @@
 """Acts under other names: the right row is changed and read back; under wrong names nothing is called done."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The way back from an emergency, and a flag that a person switches on."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

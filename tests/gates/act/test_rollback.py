@@ -1,7 +1,5 @@
 """A rollback under attack: tables with less than the contract says, logins that see nothing, and how it is told."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time
@@ -18,8 +16,8 @@ from gates.act.rollback import by_hand, quoted
 from gates.act.rollout import act
 from gates.deployment import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, settle
-from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, order, rolled_back
-from tests.postgres_fixture import PASSWORD, PgServer
+from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, on_change, order, rolled_back
+from tests.postgres_fixture import PASSWORD
 from tests.waiting import until
 
 
@@ -85,12 +83,10 @@ def test_a_rollback_needs_key_and_enabled_alone(migrated_url: str, database: Dat
         "revoke all on public.audit_logs from replay_gate",
     ],
 )
-def test_an_audit_row_that_is_refused_keeps_no_flag_on(
-    pg_server: PgServer, migrated_db: str, database: Database, change: str
-) -> None:
+def test_an_audit_row_that_is_refused_keeps_no_flag_on(gate_url: str, database: Database, change: str) -> None:
     """It is said that there is none."""
     database.execute(change.encode())
-    action = act(ROLLBACK, order(), pg_server.url(migrated_db, "replay_gate"))
+    action = act(ROLLBACK, order(), gate_url)
     assert (action.result, action.flag) == ("done", "off")
     assert "no audit row (flag_rolled_back) could be written: " in action.message
     assert not is_on(database)
@@ -117,29 +113,25 @@ def test_a_mistyped_flag_is_not_off_already(migrated_url: str, database: Databas
     assert is_on(database)
 
 
-def test_a_login_that_sees_no_row_proves_nothing(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+def test_a_login_that_sees_no_row_proves_nothing(gate_url: str, database: Database) -> None:
     """Row-level security hides every row from it: that is said, and nothing is called off."""
     database.execute("drop policy replay_gate_sees_all on public.feature_flags")
-    action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
+    action = rolled_back(gate_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON")
     assert "row-level security hides them" in action.message
     assert is_on(database)
 
 
-def test_a_login_that_may_see_but_not_change_proves_nothing(
-    pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_a_login_that_may_see_but_not_change_proves_nothing(gate_url: str, database: Database) -> None:
     """The update reaches no row, and reports no error: what counts is what is read back."""
     database.execute("drop policy replay_gate_updates on public.feature_flags")
-    action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
+    action = rolled_back(gate_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
     assert action.by_hand == f"UPDATE public.feature_flags SET enabled = false WHERE key = '{FLAG}';"
     assert is_on(database)
 
 
-def test_an_override_that_this_login_does_not_see_is_found_by_the_deployment_s_own_function(
-    pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_an_override_that_this_login_does_not_see_is_found_by_the_function(gate_url: str, database: Database) -> None:
     """All the rows that it sees are off, and the flag is still on for a tenant."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
@@ -151,13 +143,13 @@ def test_an_override_that_this_login_does_not_see_is_found_by_the_deployment_s_o
     database.execute(
         "create policy globals on public.feature_flags for select to replay_gate using (company_id is null)"
     )
-    action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
+    action = rolled_back(gate_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
     assert f"is_feature_enabled says on for company {company['id']}" in action.message
 
 
 @pytest.fixture
-def half_blind(pg_server: PgServer, migrated_db: str, database: Database) -> str:
+def half_blind(gate_url: str, database: Database) -> str:
     """The URL of a login that sees no tenant's row. 20,050 companies; the last one has the flag on by such a row."""
     database.execute(
         "insert into public.companies (id, name) select gen_random_uuid(), 'c' from generate_series(1, 20049)"
@@ -172,7 +164,7 @@ def half_blind(pg_server: PgServer, migrated_db: str, database: Database) -> str
         "create policy hide on public.feature_flags as restrictive to replay_gate"
         f" using (company_id is null or key <> '{FLAG}')".encode()
     )
-    return pg_server.url(migrated_db, "replay_gate")
+    return gate_url
 
 
 def replace_function(database: Database, body: str) -> None:
@@ -230,7 +222,7 @@ def test_hidden_rows_without_a_word_for_every_company_prove_nothing(
 
 
 def test_a_login_that_sees_every_row_needs_no_word_for_every_company(
-    pg_server: PgServer, migrated_db: str, database: Database, monkeypatch: pytest.MonkeyPatch
+    gate_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows are all off. The function is asked for as many companies as time allows."""
     monkeypatch.setattr(rollback, "ASK_S", 1)
@@ -238,7 +230,7 @@ def test_a_login_that_sees_every_row_needs_no_word_for_every_company(
         "insert into public.companies (id, name) select gen_random_uuid(), 'c' from generate_series(1, 1000)"
     )
     replace_function(database, "perform pg_catalog.pg_sleep(0.01);")
-    action = rolled_back(pg_server.url(migrated_db, "replay_gate"))
+    action = rolled_back(gate_url)
     assert (action.result, action.flag, action.recovery["proved"]) == ("done", "off", True)
 
 
@@ -312,13 +304,7 @@ def test_an_emergency_without_a_thread_is_not_done(
 
 def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database: Database) -> None:
     """The statement reports a row changed; the row reads back on."""
-    database.execute(
-        "create function public.undo() returns trigger language plpgsql as"
-        " $$ begin new.enabled := true; return new; end $$"
-    )
-    database.execute(
-        "create trigger zz_undo before update on public.feature_flags for each row execute function public.undo()"
-    )
+    on_change(database, "before update on public.feature_flags", "new.enabled := true; return new;")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
 

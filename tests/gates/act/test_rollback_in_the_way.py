@@ -1,7 +1,5 @@
 """A rollback that something is in the way of: locks that others hold, triggers, a lost look, a signal."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import signal
@@ -23,8 +21,7 @@ from gates.act.rollout import act
 from gates.deployment import database as door
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
-from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, order, rolled_back
-from tests.postgres_fixture import PgServer
+from tests.gates.act.flagged import FLAG, FLAGS_AT_COMMIT, ROLLBACK, Database, is_on, on_change, order, rolled_back
 from tests.waiting import until
 
 # --- locks -------------------------------------------------------------------------------------------------------
@@ -40,19 +37,15 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_a_promoter_that_was_stopped_is_ended(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_a_promoter_that_was_stopped_is_ended(either_url: str, database: Database) -> None:
     """It holds the flag's lock, the row and the head of the audit trail; its session goes, and the flag with it."""
-    url = pg_server.url(migrated_db, role)
-    words = [sys.executable, "-c", STOPPED, url]
+    words = [sys.executable, "-c", STOPPED, either_url]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as promoter:
         try:
             assert promoter.stdout
             assert promoter.stdout.readline() == "holding\n"
             os.kill(promoter.pid, signal.SIGSTOP)
-            action = rolled_back(url, order(20))
+            action = rolled_back(either_url, order(20))
         finally:
             promoter.kill()
     assert (action.result, action.flag) == ("done", "off")
@@ -61,18 +54,17 @@ def test_a_promoter_that_was_stopped_is_ended(
     assert database.execute("select from public.audit_logs where action = 'flag_rolled_back'").fetchall()
 
 
-def test_a_foreign_session_in_the_way_is_named_and_left_alone(pg_server: PgServer, migrated_db: str) -> None:
+def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str) -> None:
     """By pid, login, application and state; the SQL to run by hand begins with what ends it."""
-    url = pg_server.url(migrated_db)
     said: list[str] = []
-    with psycopg.connect(url, application_name="ann's psql", row_factory=dict_row) as held:
+    with psycopg.connect(migrated_url, application_name="ann's psql", row_factory=dict_row) as held:
         held.execute(
             "insert into public.feature_flags (key, enabled) values (%s, true) on conflict do nothing", (FLAG,)
         )
         held.commit()
         held.execute("update public.feature_flags set description = 'secret words' where key = %s", (FLAG,))
         started = time.monotonic()
-        action = roll_back(url, order(3), time.monotonic, said.append)
+        action = roll_back(migrated_url, order(3), time.monotonic, said.append)
         assert time.monotonic() - started < 15
         pid = held.info.backend_pid
         assert held.execute("select 1").fetchall()
@@ -100,13 +92,8 @@ def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database
 def test_a_gate_that_is_stopped_in_its_first_try_makes_another(migrated_url: str, database: Database) -> None:
     """In the time that a suspended machine costs nothing was tried, and who was in the way may be gone by then."""
     database.execute("create sequence public.tries")
-    database.execute(
-        "create function public.busy_once() returns trigger language plpgsql as $$ begin"
-        " if nextval('public.tries') = 1 then raise sqlstate '55P03'; end if; return new; end $$"
-    )
-    database.execute(
-        "create trigger zz_busy before update on public.feature_flags for each row execute function public.busy_once()"
-    )
+    busy = "if nextval('public.tries') = 1 then raise sqlstate '55P03'; end if; return new;"
+    on_change(database, "before update on public.feature_flags", busy)
 
     def clock() -> float:
         tried = database.execute("select is_called from public.tries").fetchone()
@@ -128,17 +115,11 @@ def test_an_unreachable_database_is_tried_again_and_said(capsys: pytest.CaptureF
 
 def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url: str, database: Database) -> None:
     """A deferred trigger raises only when the transaction ends; it takes the audit row with it, and nothing else."""
-    database.execute(
-        "create function public.refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$"
-    )
-    database.execute(
-        "create constraint trigger late after insert on public.audit_logs deferrable initially deferred"
-        " for each row execute function public.refuse()"
-    )
+    on_change(database, "after insert on public.audit_logs deferrable initially deferred", "raise 'no room';")
     action = rolled_back(migrated_url)
     assert (action.result, action.flag) == ("done", "off")
     assert (
-        "no audit row (flag_rolled_back) could be written: failed inside your function public.refuse(): no room"
+        "no audit row (flag_rolled_back) could be written: failed inside your function public.planted(): no room"
         in action.message
     )
     assert not is_on(database)
@@ -146,14 +127,10 @@ def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url
 
 def test_a_commit_that_the_server_refuses_is_no_lost_connection(migrated_url: str, database: Database) -> None:
     """The cause is the trigger that raises as the transaction ends; the network did nothing."""
-    database.execute("create function public.no() returns trigger language plpgsql as $$ begin raise 'never'; end $$")
-    database.execute(
-        "create constraint trigger late after update on public.feature_flags deferrable initially deferred"
-        " for each row execute function public.no()"
-    )
+    on_change(database, FLAGS_AT_COMMIT, "raise 'never';")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
-    assert "failed inside your function public.no(): never" in action.message
+    assert "failed inside your function public.planted(): never" in action.message
     assert "lost" not in action.message
     assert is_on(database)
 

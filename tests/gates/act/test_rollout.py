@@ -14,7 +14,7 @@ from gates.act.flag import FlagState, Order, Override, look_at
 from gates.act.rollout import AuditTrail, act, next_step, promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Decision, Verdict
-from tests.gates.act.flagged import Database
+from tests.gates.act.flagged import FLAGS_AT_COMMIT, Database, on_change
 from tests.postgres_fixture import PgServer
 
 PLAN = RolloutPlan(settle_s=0, drain_timeout_s=2, rollback_patience_s=2)
@@ -164,13 +164,7 @@ def test_a_step_that_is_changed_at_its_commit_is_told_as_it_reads_back(
     then: str, at: int | None, said: str, migrated_url: str, database: Database
 ) -> None:
     """A trigger that waits for the commit changes the row after the gate saw it: the report has what users have now."""
-    database.execute(
-        "create function public.later() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
-    )
-    database.execute(
-        "create constraint trigger zz_later after update on public.feature_flags deferrable initially deferred"
-        " for each row execute function public.later()"
-    )
+    on_change(database, FLAGS_AT_COMMIT, f"{then}; return null;")
     action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
     assert (action.kind, action.to_percent, action.result, action.holds) == ("promote", at, "changed", True)
     assert f"was set to 50 %, and a moment later it was {said}" in action.message
@@ -199,13 +193,8 @@ def test_a_step_that_takes_other_rows_along_is_none(
         " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
     )
     before = database.execute("select key, company_id, enabled, version from public.feature_flags").fetchall()
-    database.execute(
-        "create function public.along() returns trigger language plpgsql as $$ begin " + then + "; return null; end $$"
-    )
-    database.execute(
-        "create trigger zz_along after update on public.feature_flags for each statement"
-        " when (pg_trigger_depth() = 0) execute function public.along()"
-    )
+    once = "statement when (pg_trigger_depth() = 0)"
+    on_change(database, "after update on public.feature_flags", f"{then}; return null;", once)
     action = act(PROMOTE, order(look_at(migrated_url, PLAN.flag)), migrated_url)
     assert (action.kind, action.result, action.holds) == ("none", "changed", True)
     assert f"would have changed {what}" in action.message
@@ -321,15 +310,12 @@ def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: Data
     assert action.recovery["decision_to_drained_s"] is None
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_an_emergency_pauses_everybody_and_clears_the_limits(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_an_emergency_pauses_everybody_and_clears_the_limits(either_url: str, database: Database) -> None:
     """Flag off, all agents paused, replay limits gone; each is audited."""
     database.execute(
         "insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
     )
-    action = emergency(pg_server.url(migrated_db, role), order(), time.monotonic, print)
+    action = emergency(either_url, order(), time.monotonic, print)
     assert (action.kind, action.result) == ("emergency", "done")
     for name in ("flag_rolled_back", "agents_paused", "rate_limits_cleared"):
         assert len(audited(database, name)) == 1, name
@@ -358,20 +344,19 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str,
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_step_by_hand_is_for_a_login_that_sees_every_override(
-    dry_run: bool, pg_server: PgServer, migrated_db: str, database: Database
+def test_a_step_by_hand_needs_a_login_that_sees_every_override(
+    dry_run: bool, gate_url: str, database: Database
 ) -> None:
     """A tenant has the flag off by a row that this login does not see: no step."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled) values (%s, gen_random_uuid(), false)",
         (PLAN.flag,),
     )
-    url = pg_server.url(migrated_db, "replay_gate")
-    asked = order(look_at(url, PLAN.flag), by_hand=True, dry_run=dry_run)
-    assert "by an override" in promote(url, asked).message
+    asked = order(look_at(gate_url, PLAN.flag), by_hand=True, dry_run=dry_run)
+    assert "by an override" in promote(gate_url, asked).message
     database.execute(
         "create policy hide on public.feature_flags as restrictive to replay_gate using (company_id is null)"
     )
-    held = promote(url, asked)
+    held = promote(gate_url, asked)
     assert (held.result, held.holds) == ("override", True)
     assert "row-level security may hide overrides" in held.message

@@ -1,7 +1,5 @@
 """What a check may conclude from one answer: a path that is not there broke no promise."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.checks.observation import Observer, Unmet

@@ -1,7 +1,5 @@
 """The recorder: what a test observed becomes evidence, and nothing unseen is ever a pass."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -143,7 +141,6 @@ EXPECTED = {
     "t/database": ("unknown", "DATABASE_URL is not set"),
     "t/nan": ("unknown", "nothing was observed"),
 }
-
 
 LEAN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 

@@ -1,7 +1,5 @@
 """The contract as data: every check has one area, and every object is one that the reference's schema has."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 from gates import catalogue

@@ -1,7 +1,5 @@
 """What a deployment says that it has not is judged by no check, and takes nothing of the floor away."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`also` in contract.yaml names every area whose tables a check of another area uses, as its own text shows."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Checks, evidence and policies of a few words."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 from gates.decision.rules import Policy
@@ -10,9 +8,7 @@ from gates.verdict import Decision
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 
-
 AT = (NOW - dt.timedelta(minutes=1)).isoformat()
-
 
 RANK = {Decision.PROMOTE: 0, Decision.HOLD: 1, Decision.ROLLBACK: 2}
 
@@ -30,6 +26,5 @@ def policy(*specs: CheckSpec, **more: object) -> Policy:
 
 
 A, B, C = spec("a"), spec("b", Severity.WARN), spec("c", Severity.INVESTIGATE)
-
 
 LAG = spec("load/outbox_lag_ms/avg")

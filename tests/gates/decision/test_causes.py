@@ -1,7 +1,5 @@
 """Findings by harm: what leaves users with nothing is the headline, and what it broke stands behind it."""
 
-from __future__ import annotations
-
 import itertools
 import random
 

@@ -1,7 +1,5 @@
 """Claims: what a policy does not claim does not apply and is named; no claims promote what was not looked at."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cohorts: what two of them prove, what they leave open, and what cannot make them decide."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

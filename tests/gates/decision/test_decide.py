@@ -1,7 +1,5 @@
 """weigh(): the lattice enumerated, and properties over generated evidence."""
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import math

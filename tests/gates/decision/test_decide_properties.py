@@ -1,7 +1,5 @@
 """Properties of the decision, over any evidence and policy."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -18,9 +16,7 @@ from tests.gates.decision.small_policy import AT, LAG, NOW, RANK, A, B, C, polic
 
 CHECKS = ("a", "b", "c", "preflight/d", "load/outbox_lag_ms/avg", "unlisted")
 
-
 WORSE = {Outcome.PASS: (Outcome.UNKNOWN, Outcome.FAIL), Outcome.UNKNOWN: (Outcome.FAIL,), Outcome.FAIL: ()}
-
 
 lines_of = st.lists(
     st.builds(
@@ -37,7 +33,6 @@ lines_of = st.lists(
     ),
     max_size=12,
 )
-
 
 policies = st.builds(
     policy,

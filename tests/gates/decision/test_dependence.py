@@ -1,7 +1,5 @@
 """How many independent samples a run is worth: stalls, slow waves, and samples that are independent."""
 
-from __future__ import annotations
-
 import random
 import statistics
 

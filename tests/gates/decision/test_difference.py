@@ -1,7 +1,5 @@
 """A check that never passed on a deployment that was not built from the contract holds, and rolls nothing back."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

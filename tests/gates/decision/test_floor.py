@@ -1,7 +1,5 @@
 """The floor: no policy, written as gate.yaml or made otherwise, promotes what stands below it."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import json

@@ -1,7 +1,5 @@
 """`names:` of gate.yaml: what cannot be meant is refused with its place, what is meant becomes names."""
 
-from __future__ import annotations
-
 import datetime as dt
 import time
 from pathlib import Path

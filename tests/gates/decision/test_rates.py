@@ -1,7 +1,5 @@
 """The page of truth: a part of it is simulated again, and what it says is what its template and the code say."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """The tests that may be looked at at any time: the published numbers, and how often they decide wrongly."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -1,7 +1,5 @@
 """What of an answer is the service's word, and what is every request's or the connection's own."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Credentials are made by the target's clock, whatever becomes of the gate's own."""
 
-from __future__ import annotations
-
 import time
 from email.utils import formatdate
 

@@ -1,7 +1,5 @@
 """Errors of the database reach people in words: absent, differs, or failed inside a function of theirs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Members that travel elsewhere than on the top of a body, and signatures that cover them."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

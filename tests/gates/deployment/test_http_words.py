@@ -1,7 +1,5 @@
 """The HTTP of a deployment with words of its own: what is sent, what is signed, and what is understood."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac
@@ -23,7 +21,6 @@ from gates.text.foreign import json_object
 
 SECRET = "a-secret-of-32-characters-or-more"
 KEY = "anon-key-0123456789"
-
 
 NAMES = names_of(
     {

@@ -1,7 +1,5 @@
 """Connections that are kept for the next who asks: which are, for how long, and what a pooler's ways say to it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psycopg

@@ -1,7 +1,5 @@
 """The limits of every HTTP exchange, against servers that keep to none."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import socket
@@ -9,7 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
@@ -17,72 +15,40 @@ import pytest
 
 from gates.deployment import addresses, database
 from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.limits import MOST_BODY
 from gates.deployment.requests import Request
 from gates.deployment.wire import RawAnswer, WireDoor
+from gates.proof.hostile.transport import BROKEN
+from gates.proof.servers import Reply, serve
+from tests.small_target import accepting
 from tests.waiting import pause
 
 LIMIT_S = 0.5
 IDLE_S = 1.5
 OK = b"HTTP/1.1 200 OK\r\n"
-Bytes = Callable[[], Iterator[bytes]]
 
 
-@contextmanager
-def saying(pieces: Bytes, pause_s: float = 0.0) -> Iterator[str]:
-    """A server that says the same to everybody, piece by piece, until they go."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    closing = threading.Event()
+def saying(answer: bytes) -> AbstractContextManager[str]:
+    """A server that says the same to everybody."""
 
-    def serve() -> None:
-        while not closing.is_set():
-            try:
-                peer, _ = listener.accept()
-            except OSError:
-                return
-            with peer, contextlib.suppress(OSError):
-                peer.settimeout(5)
-                peer.recv(65_536)
-                for piece in pieces():
-                    peer.sendall(piece)
-                    if closing.wait(pause_s):
-                        break
+    def serve(peer: socket.socket, _number: int, _closing: threading.Event) -> None:
+        peer.recv(65_536)
+        peer.sendall(answer)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        closing.set()
-        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
-        listener.close()
-        thread.join(6)
+    return accepting(serve)
 
 
-@contextmanager
-def impatient(connections: list[int]) -> Iterator[str]:
+def impatient(connections: list[int]) -> AbstractContextManager[str]:
     """A server that ends a connection after IDLE_S; how many requests came on each."""
-    listener = socket.create_server(("127.0.0.1", 0))
 
-    def serve(peer: socket.socket, number: int) -> None:
-        with peer, contextlib.suppress(OSError):
+    def serve(peer: socket.socket, number: int, _closing: threading.Event) -> None:
+        connections.extend([0] * (number + 1 - len(connections)))
+        last = time.monotonic()
+        while peer.recv(65_536) and time.monotonic() - last < IDLE_S:
+            connections[number] += 1
+            peer.sendall(OK + b"Content-Length: 0\r\n\r\n")
             last = time.monotonic()
-            while peer.recv(65_536) and time.monotonic() - last < IDLE_S:
-                connections[number] += 1
-                peer.sendall(OK + b"Content-Length: 0\r\n\r\n")
-                last = time.monotonic()
 
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = listener.accept()
-                connections.append(0)
-                threading.Thread(target=serve, args=(peer, len(connections) - 1), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    with listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
+    return accepting(serve)
 
 
 HEALTH = Request("GET", "/healthz")
@@ -106,55 +72,32 @@ def test_a_connection_is_one_threads_own() -> None:
     assert connections == [2, 1]
 
 
-def _dripping(whole: bytes) -> Bytes:
-    return lambda: (bytes([b]) for b in whole)
-
-
-def _bomb() -> Iterator[bytes]:
-    body = zlib.compress(b"\0" * (20 * MOST_BODY))
-    yield OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
-    yield body
-
-
-def _endless(first: bytes, again: bytes) -> Bytes:
-    return lambda: itertools.chain([first], itertools.repeat(again))
-
-
 LENGTH = OK + b"Content-Length: %d\r\n\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-ENDLESS: dict[str, tuple[Bytes, float]] = {
-    "dripping status line": (_dripping(OK * 1000), 0.05),
-    "dripping headers": (_dripping(OK + b"a: b\r\n" * 10_000), 0.05),
-    "dripping body": (lambda: itertools.chain([LENGTH % 10_000], (b"x" for _ in range(10_000))), 0.05),
-    "dripping chunks": (_endless(CHUNKED, b"1\r\nx\r\n"), 0.05),
-    "dripping trailers": (_endless(CHUNKED + b"0\r\n", b"a: b\r\n"), 0.05),
-    "dripping 1xx": (_endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), 0.05),
-    "silence": (_endless(b"", b""), 1.0),
-    "endless status line": (_endless(b"HTTP/1.1 200 ", b"x" * 65_536), 0.0),
-    "endless header": (_endless(OK + b"a: ", b"x" * 65_536), 0.0),
-    "endless headers": (_endless(OK, b"a: b\r\n" * 10_000), 0.0),
-    "endless 1xx": (_endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000), 0.0),
-    "endless body": (_endless(OK + b"\r\n", b"x" * 65_536), 0.0),
-    "endless length": (_endless(LENGTH % 10**15, b"x" * 65_536), 0.0),
-    "endless chunks": (_endless(CHUNKED, b"10000\r\n" + b"x" * 65_536 + b"\r\n"), 0.0),
-    "endless small chunks": (_endless(CHUNKED, b"1\r\nx\r\n" * 10_000), 0.0),
-    "endless trailers": (_endless(CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000), 0.0),
-    "endless chunk extension": (_endless(CHUNKED + b"1;", b"x" * 65_536), 0.0),
-    "too many headers": (lambda: iter([OK + b"a: b\r\n" * 2000 + b"Content-Length: 0\r\n\r\n"]), 0.0),
-    "packed bomb": (_bomb, 0.0),
-    "no http": (lambda: iter([b"SSH-2.0-x\r\n"]), 0.0),
-    "two lengths": (lambda: iter([OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx"]), 0.0),
-    "negative length": (lambda: iter([LENGTH % -5]), 0.0),
-    "wrong chunk size": (lambda: iter([CHUNKED + b"zz\r\nxx\r\n0\r\n\r\n"]), 0.0),
-    "status of words": (lambda: iter([b"HTTP/1.1 two OK\r\n\r\n"]), 0.0),
+
+
+def _endless(first: bytes, again: bytes) -> Reply:
+    return Reply(stream=lambda: itertools.chain([first], itertools.repeat(again)))
+
+
+OWN = {
+    "endless-length": _endless(LENGTH % 10**15, b"x" * 65_536),
+    "endless-small-chunks": _endless(CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "drip-trailers": Reply(stream=lambda: itertools.chain([CHUNKED + b"0\r\n"], itertools.cycle((b"a: b\r\n", 0.05)))),
 }
+NO_ANSWERS = ("ssh", "deflate-bomb", "length-twice", "length-negative", "chunk-no-hex", "status-text", "headers-10000")
+ENDLESS = OWN | {
+    name: reply
+    for name, _, reply in BROKEN
+    if name.startswith(("drip", "endless", "flood", "hang")) or name in NO_ANSWERS
+}
+"""What the proof answers, and what is not worth a run of the whole gate."""
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_no_answer_is_without_limits(name: str) -> None:
     """Whatever a server does with its socket, the exchange ends in its time, and proves nothing."""
-    pieces, pause_s = ENDLESS[name]
-    with saying(pieces, pause_s) as url, HttpDoor(url, timeout_s=LIMIT_S) as door:
+    with serve(lambda _: ENDLESS[name]) as url, HttpDoor(url, timeout_s=LIMIT_S) as door:
         began = time.monotonic()
         with pytest.raises(NoAnswer) as none:
             door.send(Request("GET", "/version"))
@@ -162,11 +105,10 @@ def test_no_answer_is_without_limits(name: str) -> None:
     assert "/version" in str(none.value)
 
 
-@pytest.mark.parametrize("name", [name for name in ENDLESS if name.startswith(("drip", "endless"))])
+@pytest.mark.parametrize("name", [name for name in ENDLESS if name.startswith(("drip", "endless", "flood"))])
 def test_a_raw_exchange_ends_as_well(name: str) -> None:
     """The raw door keeps what came until its time was over."""
-    pieces, pause_s = ENDLESS[name]
-    with saying(pieces, pause_s) as url:
+    with serve(lambda _: ENDLESS[name]) as url:
         began = time.monotonic()
         answer = WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"")
         assert time.monotonic() - began < LIMIT_S + 1.5
@@ -187,7 +129,7 @@ def test_what_comes_before_a_final_answer_is_none() -> None:
     told = [(early, ()), (early + final, (413,)), (final + early + final, (413, 413)), (b"none\r\n" + final, (413,))]
     told += [(length, (400,)), (close, (400,)), (length + final, (400, 413)), (chunks + final, (400, 413))]
     for said, expected in told:
-        with saying(lambda said=said: iter([said])) as url:  # type: ignore[misc]
+        with saying(said) as url:
             assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == expected
 
 
@@ -196,7 +138,7 @@ def test_a_packed_answer_is_read(encoding: str) -> None:
     """We ask for none, and read one that is packed all the same."""
     body = zlib.compress(b'{"release":"r1"}')
     head = OK + f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with saying(lambda: iter([head + body])) as url, HttpDoor(url) as door:
+    with saying(head + body) as url, HttpDoor(url) as door:
         assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
 
 
@@ -326,7 +268,7 @@ def test_a_name_is_looked_up_where_no_thread_can_be_had(monkeypatch: pytest.Monk
     def none(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with saying(lambda: iter([OK + b"Content-Length: 0\r\n\r\n"])) as base:
+    with saying(LENGTH % 0) as base:
         monkeypatch.setattr(threading.Thread, "start", none)
         assert HttpDoor(base.replace("127.0.0.1", "localhost")).send(Request("GET", "/")).status == 200
         with pytest.raises(psycopg.OperationalError, match="refused"):
@@ -345,7 +287,7 @@ def test_both_doors_log_in_and_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WireDoor, "_exchange", seen)
     packed = zlib.compress(b"{}")
     answer = OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
-    with saying(lambda: iter([answer])) as base:
+    with saying(answer) as base:
         url = base.replace("//", "//user:word@")
         assert [door(url).send(Request("GET", "/")).body for door in (HttpDoor, WireDoor)] == [b"{}", b"{}"]
         assert WireDoor(url).raw("GET {path}/ HTTP/1.1", b"").statuses == (200,)
@@ -356,7 +298,7 @@ def test_both_doors_log_in_and_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_address_that_answers_is_reached_past_a_silent_one(silent: list[tuple[str, int]]) -> None:
     """No silent one takes all of the time."""
-    with saying(lambda: iter([OK + b"Content-Length: 0\r\n\r\n"])) as base:
+    with saying(LENGTH % 0) as base:
         port = int(base.rpartition(":")[2])
         silent[:] = [("127.0.0.9", port), ("127.0.0.1", port)]  # nobody listens at the first one
         assert HttpDoor(f"http://many.example:{port}").send(Request("GET", "/")).status == 200

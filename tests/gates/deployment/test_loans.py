@@ -1,7 +1,5 @@
 """Loans of live rows: whoever changes the row meanwhile has the last word, and a killed run leaves nothing set."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -217,13 +215,12 @@ def test_a_flag_without_a_row_has_none_afterwards(migrated_url: str, database: D
     assert [r["key"] for r in standing(database)[:-1]] == ["outbox.enabled", switch.key]
 
 
-def test_the_zone_of_a_session_makes_no_difference(pg_server: PgServer, migrated_db: str, database: Database) -> None:
+def test_the_zone_of_a_session_makes_no_difference(migrated_url: str, database: Database) -> None:
     """The run that is killed and the one that comes next may be set up differently."""
-    url = pg_server.url(migrated_db)
-    with connect(url) as connection:
+    with connect(migrated_url) as connection:
         connection.execute("set timezone to 'Asia/Kathmandu'")
         loan = lend(connection, FLAG, OFF, run="ab12", lease=DEAD)
-    assert ended(url, loan) is Ending.GIVEN_BACK
+    assert ended(migrated_url, loan) is Ending.GIVEN_BACK
 
 
 @pytest.mark.parametrize("record", [None, "", "{}", "[]", "null", '{"id": 1}', "\x00bad".replace("\x00", "")])
@@ -235,20 +232,16 @@ def test_a_record_that_is_none_of_ours_is_left_alone(record: str | None, migrate
     assert standing(database) == before
 
 
-@pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_a_rollback_that_comes_meanwhile_is_not_undone(
-    role: str | None, pg_server: PgServer, migrated_db: str, database: Database
-) -> None:
+def test_a_rollback_that_comes_meanwhile_is_not_undone(either_url: str, database: Database) -> None:
     """The flag is off already and everybody paused, by a drill: from now on by the operator."""
-    url = pg_server.url(migrated_db, role)
-    off, paused = lent(url, FLAG, OFF), lent(url, FLEET, PAUSED)
+    off, paused = lent(either_url, FLAG, OFF), lent(either_url, FLEET, PAUSED)
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
-    action = emergency(url, order, time.monotonic, lambda _text: None)
+    action = emergency(either_url, order, time.monotonic, lambda _text: None)
     assert (action.kind, action.result, action.flag) == ("emergency", "done", "off")
     assert {"flag_rolled_back", "agents_paused"} <= set(audited(database))
     left = standing(database)
-    assert [ended(url, loan) for loan in (off, paused)] == [Ending.BEFORE, Ending.BEFORE]
-    assert give_back_for_the_dead(url) == []
+    assert [ended(either_url, loan) for loan in (off, paused)] == [Ending.BEFORE, Ending.BEFORE]
+    assert give_back_for_the_dead(either_url) == []
     assert standing(database) == left
     assert (left[0]["enabled"], left[-1]["agents_paused"]) == (False, True)
 

@@ -39,7 +39,6 @@ UNHELPFUL = (
 )
 SHOW = "select array[" + ", ".join(f"current_setting('{name}')" for name in SHOWN) + "]"
 
-
 OF_A_SESSION = re.compile(
     r"\bpg_(?:try_)?advisory_(?:un)?lock|^\s*(?:listen|prepare|discard)\s|\bset_config\([^()]*,\s*false\)"
     r"|^\s*set\s+(?:session\s+)?(?!local\b)[\w.]+\s*(?:=|to\b)|\bwith\s+hold\b"

@@ -1,7 +1,5 @@
 """No request that the gate makes outside of its own drill tenants can have an effect."""
 
-from __future__ import annotations
-
 import json
 import re
 

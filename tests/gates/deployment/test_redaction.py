@@ -1,7 +1,5 @@
 """Redaction: a planted secret is found in no spelling, wherever a target may say it again."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import datetime as dt

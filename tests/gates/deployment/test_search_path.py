@@ -1,7 +1,5 @@
 """Code that an owner of the target planted in `public` never runs in place of PostgreSQL's own."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A gate that stood still does not call its own time the target's."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.checks import observation

@@ -1,7 +1,6 @@
 """A statement of the contract under other names: what is written otherwise, and that all else stays byte for byte."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -10,6 +9,7 @@ import pytest
 from gates.contract.names import load, names_of
 from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.dialect.statement import Translator
+from tests.cases import rewritten
 
 NAMES = names_of(
     {
@@ -36,125 +36,22 @@ NAMES = names_of(
     }
 )
 
-
 TRANSLATOR = Translator(NAMES)
+FILE = Path(__file__).with_name("rewritten.sql")
+PARAMETERS = ("ours", "given", "theirs", "sent")
+COMMENT = "select 1 from pg_catalog.pg_class -- public.events\n"
+NAMED = "-- by %(k)s, 100 %%\nselect 1 from public.companies /* %(k)s */ where id = %(k)s -- %(k)s"
+"""A comment holds no name and no parameter."""
+RENAMED = "-- by (k)s, 100 \nselect 1 from (select id from app.companies) as companies /* (k)s */ where id = %s -- (k)s"
 
 
-STATE = "(case state::text when 'waiting' then 'pending' else state::text end)"
+@pytest.mark.parametrize(PARAMETERS, [*rewritten(FILE, "names"), (COMMENT, None, COMMENT, None)])
+def test_a_statement_has_the_names_of_the_deployment(ours: str, given: None, theirs: str, sent: None) -> None:
+    """What stands for an object of the contract is written, and nothing else is."""
+    assert TRANSLATOR.of(ours, given) == (theirs, sent)
 
 
-OWN_STATE = STATE.replace("state::", "dead_letter_queue.state::")
-
-
-STATEMENTS = [
-    ("select 1 from pg_catalog.pg_class -- public.events\n", None),
-    ("select 'public.unknown', '' from public.schema_migrations", None),
-    ('select 1 from "public"."events"', None),
-    (
-        "select count(*) from public.dead_letter_queue where status = 'pending'",
-        (
-            f"select count(*) from (select {STATE} as status from ops.failed_jobs) as dead_letter_queue"
-            " where status = 'pending'"
-        ),
-    ),
-    (
-        "select d.id from public.dead_letter_queue d for update of d skip locked",
-        "select d.id from (select id from ops.failed_jobs) d for update of d skip locked",
-    ),
-    (
-        "select d.aggregate_key, d.xmin from public.dead_letter_queue as d",
-        "select d.aggregate_key, d.xmin from (select xmin, null::text as aggregate_key from ops.failed_jobs) as d",
-    ),
-    ("select key from public.feature_flags", 'select key from (select key from public."Flags") as feature_flags'),
-    ("truncate public.dead_letter_queue", "truncate ops.failed_jobs"),
-    ("set local role authenticated", "set local role app_user"),
-    (
-        "select to_regclass('public.feature_flags'), 'public.dead_letter_queue.status', rolname = 'anon', '{public}'",
-        (
-            "select to_regclass('public.\"Flags\"'), 'ops.failed_jobs.state', rolname = 'no role for anon',"
-            " '{app,ops,public}'"
-        ),
-    ),
-    ("select to_regclass('public.audit_heads')", "select to_regclass(null::text)"),
-    (
-        "update public.dead_letter_queue set status = 'pending', retry_count = retry_count + 1 where status = 'x'",
-        (
-            "update ops.failed_jobs as dead_letter_queue"
-            " set state = 'waiting', attempts = dead_letter_queue.attempts + 1"
-            f" where {OWN_STATE} = 'x'"
-        ),
-    ),
-    (
-        (
-            "delete from public.dead_letter_queue where id in (select id from old)"
-            " and exists (select from public.companies c where c.id = company_id) returning id"
-        ),
-        (
-            "delete from ops.failed_jobs as dead_letter_queue where dead_letter_queue.id in (select id from old)"
-            " and exists (select from (select id from app.companies) c where c.id = dead_letter_queue.tenant_id)"
-            " returning dead_letter_queue.id as id"
-        ),
-    ),
-]
-
-
-@pytest.mark.parametrize(("ours", "theirs"), STATEMENTS)
-def test_a_statement_has_the_names_of_the_deployment(ours: str, theirs: str | None) -> None:
-    """What stands for an object of the contract is written; None: nothing is."""
-    assert TRANSLATOR.of(ours, None) == (theirs or ours, None)
-
-
-@pytest.mark.parametrize(
-    ("ours", "given", "theirs", "sent"),
-    [
-        (
-            "select public.is_feature_enabled(%s, %s::uuid) where 1 %% 2 = 1",
-            ["f", "7"],
-            "select app.flag_on(%s::bigint, %s) where 1 %% 2 = 1",
-            ["7", "f"],
-        ),
-        (
-            (
-                "insert into public.dead_letter_queue (id, company_id, status) values (%(id)s, %(c)s, %(s)s)"
-                " on conflict (id) do update set status = excluded.status returning id"
-            ),
-            {"id": 1, "c": 2, "s": "pending"},
-            (
-                "insert into ops.failed_jobs as dead_letter_queue (id, tenant_id, state, kind) overriding system value"
-                " values (%s, %s, %s, 'drill') on conflict (id) do update set state = (case"
-                " ((case excluded.state::text when 'waiting' then 'pending' else excluded.state::text end))::text"
-                " when 'pending' then 'waiting' else"
-                " ((case excluded.state::text when 'waiting' then 'pending' else excluded.state::text end))::text end)"
-                " returning dead_letter_queue.id as id"
-            ),
-            [1, 2, "waiting"],
-        ),
-        (
-            "-- by %(k)s, 100 %%\nselect 1 from public.companies /* %(k)s */ where id = %(k)s -- %(k)s",
-            {"k": 3},
-            (
-                "-- by (k)s, 100 \nselect 1 from (select id from app.companies) as companies"
-                " /* (k)s */ where id = %s -- (k)s"
-            ),
-            [3],
-        ),
-        (
-            "delete from public.dead_letter_queue where retry_count = %(retry_count)s returning id",
-            {"retry_count": 3},
-            (
-                "delete from ops.failed_jobs as dead_letter_queue where dead_letter_queue.attempts = %s"
-                " returning dead_letter_queue.id as id"
-            ),
-            [3],
-        ),
-        (
-            "insert into public.dead_letter_queue (error_type, company_id) values (%s, %s), (%s, %s)",
-            ["a", 1, "b", 2],
-            "insert into ops.failed_jobs as dead_letter_queue (tenant_id, kind) values (%s, 'drill'), (%s, 'drill')",
-            [1, 2],
-        ),
-    ],
-)
+@pytest.mark.parametrize(PARAMETERS, [*rewritten(FILE, "parameters"), (NAMED, {"k": 3}, RENAMED, [3])])
 def test_parameters_follow_their_places(ours: str, given: Any, theirs: str, sent: list[Any]) -> None:
     """A parameter that is moved, left out or translated is sent so."""
     assert TRANSLATOR.of(ours, given) == (theirs, sent)
@@ -218,65 +115,7 @@ FLAGGED = Translator(
 )
 
 
-@pytest.mark.parametrize(
-    ("ours", "given", "theirs", "sent"),
-    [
-        (
-            "select public.is_feature_enabled('outbox.enabled', id) from x",
-            None,
-            "select app.is_on(id, 'relay.on') from x",
-            None,
-        ),
-        (
-            "select public.is_feature_enabled(%s, %s)",
-            ["outbox.enabled", "c"],
-            "select app.is_on(%s, %s)",
-            ["c", "relay.on"],
-        ),
-        (
-            "select lower(k || ':' || id)",
-            None,
-            "select lower((case (k)::text when 'outbox.enabled' then 'relay.on' else (k)::text end) || ':' || id)",
-            None,
-        ),
-        (
-            "select key from public.feature_flags_status",
-            None,
-            (
-                "select key from (select (case key::text when 'relay.on' then 'outbox.enabled' else key::text end)"
-                " as key from public.feature_flags_status) as feature_flags_status"
-            ),
-            None,
-        ),
-        (
-            "insert into public.edge_rate_limits (key) values (%s)",
-            ["replay:c:::1"],
-            "insert into public.throttle as edge_rate_limits (b) values ('redrive:' || substr((%s)::text, 8))",
-            ["replay:c:::1"],
-        ),
-        (
-            "insert into public.dead_letter_queue (retry_after) values (null)",
-            None,
-            (
-                "insert into public.dead_letter_queue as dead_letter_queue (due)"
-                " values ((null)::timestamptz at time zone 'UTC')"
-            ),
-            None,
-        ),
-        (
-            "delete from public.edge_rate_limits where key like %s",
-            ["replay:%"],
-            "delete from public.throttle as edge_rate_limits where ('replay:' || substr(b, 9)) like %s",
-            ["replay:%"],
-        ),
-        (
-            "create temporary table t (like public.edge_rate_limits) on commit drop",
-            None,
-            "create temporary table t (like public.throttle) on commit drop",
-            None,
-        ),
-    ],
-)
+@pytest.mark.parametrize(PARAMETERS, rewritten(FILE, "keys"))
 def test_keys_of_flags_and_of_limits_are_the_deployments(ours: str, given: Any, theirs: str, sent: Any) -> None:
     """Its function is asked for its own flag, a bucket is of its own key, a key that is an expression is written, and a
     moment is written as one.
@@ -336,31 +175,8 @@ def test_what_is_called_is_no_column() -> None:
 KEPT = names_of({"tables": {"feature_flags": {"is": "app.toggles", "rows": "gone_at is null"}}})
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (
-            "select key from public.feature_flags f",
-            "select key from (select key from app.toggles where (gone_at is null)) f",
-        ),
-        (
-            "update public.feature_flags f set enabled = false where key = 'a' or true returning 1",
-            "update app.toggles f set enabled = false where (gone_at is null) and ( f.key = 'a' or true) returning 1",
-        ),
-        (
-            "with x as (delete from public.feature_flags) select 1 from x",
-            "with x as (delete from app.toggles as feature_flags where (gone_at is null)) select 1 from x",
-        ),
-        (
-            "update public.feature_flags f set enabled = false returning 1",
-            "update app.toggles f set enabled = false where (gone_at is null) returning 1",
-        ),
-        (
-            "insert into public.feature_flags (key) values ('a')",
-            "insert into app.toggles as feature_flags (key) values ('a')",
-        ),
-    ],
-)
-def test_rows_that_do_not_count_are_neither_read_nor_changed(ours: str, theirs: str) -> None:
+@pytest.mark.parametrize(PARAMETERS, rewritten(FILE, "rows"))
+def test_rows_that_do_not_count_are_neither_read_nor_changed(ours: str, given: None, theirs: str, sent: None) -> None:
     """A row that is deleted softly is none."""
-    assert Translator(KEPT).of(ours, None)[0].split() == theirs.split()
+    text, parameters = Translator(KEPT).of(ours, given)
+    assert (text.split(), parameters) == (theirs.split(), sent)

@@ -1,7 +1,5 @@
 """Drill tenants are removed whole, whatever the deployment is doing with them."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence

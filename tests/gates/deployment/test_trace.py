@@ -1,7 +1,5 @@
 """The trace that each request begins, as a real server hears it, and as a finding cites it."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

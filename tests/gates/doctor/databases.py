@@ -1,7 +1,5 @@
 """Databases for the doctor's tests: one of each schema in schemas/, or of any SQL, read and dropped again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path

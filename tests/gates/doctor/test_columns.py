@@ -1,7 +1,5 @@
 """Which column the doctor takes for which: keys, types and neighbours weigh more than a name that is alike."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.contract.contract import contract

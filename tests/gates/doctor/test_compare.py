@@ -1,7 +1,5 @@
 """The comparison of a schema with the contract: all of the reference is present, and each thing taken away is named."""
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 

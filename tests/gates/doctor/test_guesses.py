@@ -1,7 +1,5 @@
 """The doctor's guesses on schemas that were not made for the contract, against what a person says of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

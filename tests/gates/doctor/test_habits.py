@@ -1,7 +1,5 @@
 """What deployments do that the contract does not know is drafted with what told it, and only as surely as that."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Queues of known libraries are recognised under each of their names, and the draft says what only a person knows."""
 
-from __future__ import annotations
-
 import pytest
 import yaml
 

@@ -1,7 +1,5 @@
 """What a login may not see is neither counted as judged, nor called absent, nor a defect of the deployment."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a gate.yaml says goes before every guess, and no advice stands on a part of it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,11 +1,8 @@
 """What the doctor asks over HTTP harms nobody, and what it makes of the answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +22,9 @@ from gates.doctor.openapi import read_document
 from gates.doctor.schema import Schema
 from gates.doctor.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
+from gates.proof import servers
 from replay_service.openapi import document as own_document
 from tests.gates.gate_process import gate
-from tests.small_target import listening
 
 Asked = list[tuple[str, str, bytes, frozenset[str]]]
 OPENAPI = own_document()
@@ -39,29 +36,14 @@ def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[st
     """A target that answers each method and path as told; its address, and what it was asked."""
     asked: Asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent = {form for k, v in self.headers.items() for form in (k.lower(), f"{k.lower()}: {v}")}
-            asked.append((self.command, self.path, body, frozenset(sent)))
-            status, content = answers(self.command, self.path)
-            said = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
-            self.send_header("X-Correlation-Id", "1")
-            self.end_headers()
-            self.wfile.write(said)
+    def answer(one: servers.Asked) -> servers.Reply:
+        sent = {form for k, v in one.headers for form in (k.lower(), f"{k.lower()}: {v}")}
+        asked.append((one.method, one.path, one.body, frozenset(sent)))
+        status, content = answers(one.method, one.path)
+        said = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return servers.Reply(status, (("X-Correlation-Id", "1"),), said)
 
-        def do_GET(self) -> None:
-            self._answer()
-
-        def do_POST(self) -> None:
-            self._answer()
-
-        def do_OPTIONS(self) -> None:
-            self._answer()
-
-    with listening(Handler) as url:
+    with servers.serve(answer) as url:
         yield url, asked
 
 

@@ -1,7 +1,5 @@
 """What a document says in words is told as `names:` says it; what no form is sure of tells nothing."""
 
-from __future__ import annotations
-
 import pytest
 
 from gates.doctor.limit_keys import limits_in

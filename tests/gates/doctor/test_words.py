@@ -1,7 +1,5 @@
 """Names are alike by their words; the assignment of all at once is the best there is."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """What `gate doctor` writes: a draft that the policy's reader takes, an old file without loss, a login that works."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import re

@@ -1,7 +1,5 @@
 """gate.yaml and the environment: every mistake is an error with its place; nothing is guessed."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import datetime as dt

@@ -1,7 +1,5 @@
 """Bad values of variables end in exit code 3, bad values of options in 2; odd but legal ones are taken."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

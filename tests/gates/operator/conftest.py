@@ -1,7 +1,5 @@
 """A server of the last verdicts."""
 
-from __future__ import annotations
-
 import datetime as dt
 import threading
 from collections.abc import Iterator

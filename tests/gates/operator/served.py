@@ -1,7 +1,5 @@
 """Decisions that were remembered, and how the server is asked for them."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from http.client import HTTPConnection
@@ -10,7 +8,6 @@ from gates.past_decisions import PastDecision
 from gates.verdict import Decision
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
-
 
 ROLLBACK = "/v1/flagger/rollback"
 

@@ -1,7 +1,5 @@
 """The boxes of the checklist."""
 
-from __future__ import annotations
-
 from collections import Counter
 from fnmatch import fnmatchcase
 

@@ -1,7 +1,5 @@
 """The table of commands: what they share, what is imported for them, and the small ones."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

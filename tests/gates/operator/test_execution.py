@@ -1,7 +1,5 @@
 """How a command ends: no limit of the machine is an error in the program."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

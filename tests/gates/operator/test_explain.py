@@ -1,7 +1,5 @@
 """`gate explain`: what every check is, and that no promise is lost."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -3,8 +3,6 @@
 What stands beside it is carried out as the commands of every page are: tests/places/test_pages.py.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

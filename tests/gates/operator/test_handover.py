@@ -1,7 +1,5 @@
 """A verdict handed from one job to another: the one step it is good for, and all after which it is good for none."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import datetime as dt

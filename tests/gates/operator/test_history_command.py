@@ -1,7 +1,5 @@
 """`gate history`: past decisions in a terminal, as JSON and as a page; nothing in them acts."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from pathlib import Path

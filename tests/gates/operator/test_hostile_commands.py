@@ -1,7 +1,5 @@
 """`gate flags`, `budget`, `status`, `replay` on a database and a server that put hostile text wherever they may."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """`gate lint --target`: names that the database has not are found, each with its place in gate.yaml."""
 
-from __future__ import annotations
-
 import datetime as dt
 from pathlib import Path
 

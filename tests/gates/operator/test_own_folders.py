@@ -1,7 +1,5 @@
 """The own folders of a user: a file that cannot be read is named by lint and by a run, and costs no other check."""
 
-from __future__ import annotations
-
 import datetime as dt
 import re
 from pathlib import Path

@@ -1,10 +1,9 @@
 """`gate serve`: what Argo's web metric and Flagger's webhooks are answered, by a real server over real connections."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, verdict
 from tests.sources import ROOT
 
 TOKEN = "a-token-of-some-length"
-
 
 CONFIRM = "/v1/flagger/confirm-promotion"
 
@@ -65,6 +63,18 @@ def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, 
     assert verdict(port)["decision"] == "hold"
     remember(tmp_path / "t3", decided(Decision.ROLLBACK))
     assert verdict(port)["decision"] == "rollback"
+
+
+def test_a_history_that_was_put_in_the_place_of_another_is_read_anew(port: int, tmp_path: Path) -> None:
+    """Nothing is told from memory, not even where the new file has the size and the time of the old one."""
+    remember(tmp_path / "t1", decided(Decision.PROMOTE))
+    file = tmp_path / "t1" / past_decisions.FILE
+    was, text = file.stat(), file.read_text()
+    assert verdict(port)["decision"] == "promote"
+    file.write_text(text.replace('"promote"', '"hold"   ', 1))
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (was.st_size, was.st_mtime_ns)
+    assert verdict(port)["decision"] == "hold"
 
 
 def test_what_staging_promoted_is_promoted_to_nobody_who_asks_for_production(port: int, tmp_path: Path) -> None:
@@ -115,6 +125,7 @@ def test_flagger_is_answered_by_the_status(
 ) -> None:
     """Yes is 200, no is 403 with the reason; its rollback hook hears yes for a rollback of this release alone."""
     remember(tmp_path / "t1", decided(decision))
+    remember(tmp_path / "t2", decided(decision, "1.1"))
     canary = {"name": "replay", "phase": "Progressing", "checksum": "abc", "metadata": {"release": "r-1"}}
     assert ask(port, CONFIRM, canary) == (confirm, f"{decision.value}: the reason\n")
     assert ask(port, ROLLBACK, canary)[0] == rollback
@@ -125,6 +136,7 @@ def test_flagger_is_answered_by_the_status(
         b"\xff",
         {"metadata": []},
         {"checksum": ["r-1"]},
+        {"metadata": {"release": 1.10}},
     ]
     for other in others:
         assert ask(port, CONFIRM, other)[0] == 403

@@ -1,7 +1,5 @@
 """No promote that was served outlives a rollback, by whomever and however it ended."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import os

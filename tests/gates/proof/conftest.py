@@ -1,7 +1,5 @@
 """The catalogue of faults, and a deployment into which they are put."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Faults of the real catalogue go into a real deployment and out again; their witnesses see both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

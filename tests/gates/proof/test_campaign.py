@@ -1,7 +1,5 @@
 """The order of a campaign: clean, fault, clean; what may be shared, what is done again, what is never hidden."""
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping

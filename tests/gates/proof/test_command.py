@@ -1,7 +1,5 @@
 """`gate prove` at the command line: what it lists, what it refuses, what it prints."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

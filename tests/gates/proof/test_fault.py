@@ -1,7 +1,5 @@
 """The list of faults is read strictly."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The suite `hostile`: its table is whole, its judgement is strict, and a seeded sample of it is carried out."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping

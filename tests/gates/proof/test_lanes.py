@@ -1,7 +1,5 @@
 """Lanes side by side: what an interrupt does to them."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

@@ -1,7 +1,5 @@
 """The cells on disk: a proof goes on where it was ended, and the whole gate has the last word."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Mutants: what the operators make of a text, their names, what counts as killed, and a deployment made anew."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 from contextlib import nullcontext

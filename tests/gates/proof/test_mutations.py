@@ -1,7 +1,5 @@
 """The property of the eyes: no byte of any answer or cell crashes the gate, or makes its decision better."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 import pytest

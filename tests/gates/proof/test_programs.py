@@ -1,7 +1,5 @@
 """Programs of a proof end at their limits, and their word counts only where it agrees with what they left."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

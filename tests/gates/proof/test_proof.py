@@ -1,7 +1,5 @@
 """What follows from the cells and trials: validity, exit codes, measures, reports, the citation of later runs."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -1,7 +1,5 @@
 """What a cell comes to: the whole table, and that a kill has one way only."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """A program that answers lines: its start is paid once, and what it does not answer is an error that says why."""
 
-from __future__ import annotations
-
 import os
 import sys
 

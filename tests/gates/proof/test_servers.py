@@ -1,7 +1,5 @@
 """The degenerate servers and the relay do to bytes what they say, and no more."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket

@@ -1,7 +1,5 @@
 """Whatever is done to the evidence of a green run, it is no promote any more."""
 
-from __future__ import annotations
-
 import copy
 import datetime as dt
 from pathlib import Path
@@ -32,7 +30,6 @@ RUN: dict[str, JsonValue] = {
 GREEN = [
     Evidence(c, Outcome.PASS, observed=1.0, limit=2.0, samples=3, started_at=stamp(AT), release="r1") for c in CHECKS
 ]
-
 
 LINES = [e.to_json() for e in GREEN]
 

@@ -1,7 +1,5 @@
 """Trials: which decisions are right, what counts as harm, and that no trouble of the harness looks like a result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Healthy variants: what they do to a database fits the schema, and what stands around them comes up and goes again."""
 
-from __future__ import annotations
-
 import re
 
 import psycopg

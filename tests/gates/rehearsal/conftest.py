@@ -1,7 +1,5 @@
 """The rehearsals of these tests have one password, so that initdb runs once for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """The app that is rehearsed, and the mark that stands before a planted mistake."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 APP = Path(__file__).parent / "app"

@@ -1,7 +1,5 @@
 """What is rehearsed is foreign: it gets nothing but its own database, and neither ends nor hangs the rehearsal."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import tempfile

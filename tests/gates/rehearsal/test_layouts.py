@@ -1,7 +1,5 @@
 """`gate rehearse` and the layouts of migration tools: which files are run, in which order, in which transactions."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pages of the runs that people meet, over the whole catalogue: what the browser is shown."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping
@@ -43,7 +41,6 @@ RUN: dict[str, JsonValue] = {
         {"stage": name, "seconds": s, "error": ""} for name, s in (("drill", 61.5), ("load", 34.2), ("sql", 2.1))
     ],
 }
-
 
 BAD = {
     "success": "events without an effect within a minute",

@@ -1,7 +1,5 @@
 """The published schemas, as tests hold the outputs against them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """report.html in a real browser: what people see and can do there. Skipped where no Chromium is found."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,48 +14,27 @@ from gates.evidence import JsonValue
 from gates.reports import history
 from gates.reports.pdf import NAMES, chromium, write_pdf
 from gates.watch import html as watch_html
+from tests.cases import rows
 from tests.gates.operator.test_history_command import runs
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, RELEASE, large, pages
 from tests.gates.watch.test_watch_reports import view
 
-GOLDEN = {
-    "promote": (
-        "promote",
-        f"kept its promises: all {len(CATALOGUE)} required checks passed",
-        "went from 10 % to 50 %",
-        "Let it bake",
-    ),
-    "hold": (
-        "hold",
-        f"1 of {len(CATALOGUE)} checks saw nothing to judge by",
-        "outbox.enabled stays at 10 %",
-        "run the gate again",
-    ),
-    "rollback": ("rollback", "broke one promise (idempotency keys)", "went from 50 % to off", "ADD UNIQUE"),
-    "unreachable": (
-        "hold",
-        "nothing answers at BASE_URL: connection refused",
-        "stays at 10 %",
-        "See that the service runs",
-    ),
-    "wrong-secret": (
-        "hold",
-        "refuses what TRANSBOT_HMAC_SECRET signs: 401",
-        "stays at 10 %",
-        "Set the variable to a credential",
-    ),
-    "unknowns": ("hold", "The first of 300 causes", "stays at 10 %", "and 299 more conditions"),
-    "cohort": ("rollback", "to the 10 % of tenants that had it", "went from 10 % to off", "log of the"),
-    "baseline": ("hold", "Users wait longer than before", "stays at 10 %", "run the gate"),
-    "interrupted": ("hold", "could not be judged", "No flag was changed", "See to that, and run the gate again"),
-    "alert": (
-        "hold",
-        "broke one promise (the transactional outbox)",
-        "outbox.enabled stays at 10 %",
-        "Follow the alert's runbook",
-    ),
-    "still-on": ("rollback", "THE FLAG IS STILL ON", "The rollback was not carried out", "Run the SQL below by hand"),
-}
+COUNT = len(CATALOGUE)
+PAGES = f"""
+promote | promote | kept its promises: all {COUNT} required checks passed | went from 10 % to 50 % | Let it bake
+hold | hold | 1 of {COUNT} checks saw nothing to judge by | outbox.enabled stays at 10 % | run the gate again
+rollback | rollback | broke one promise (idempotency keys) | went from 50 % to off | ADD UNIQUE
+unreachable | hold | nothing answers at BASE_URL: connection refused | stays at 10 % | See that the service runs
+wrong-secret | hold | refuses what TRANSBOT_HMAC_SECRET signs: 401 | stays at 10 % | Set the variable to a
+unknowns | hold | The first of 300 causes | stays at 10 % | and 299 more conditions
+cohort | rollback | to the 10 % of tenants that had it | went from 10 % to off | log of the
+baseline | hold | Users wait longer than before | stays at 10 % | run the gate
+interrupted | hold | could not be judged | No flag was changed | See to that, and run the gate again
+alert | hold | broke one promise (the transactional outbox) | outbox.enabled stays at 10 % | Follow the alert's runbook
+still-on | rollback | THE FLAG IS STILL ON | The rollback was not carried out | Run the SQL below by hand
+"""
+"""Of each page the decision, what happened, what was done, what to do now."""
+GOLDEN = {name: said for name, *said in rows(PAGES)}
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 MOST_PRINTED = 12

@@ -1,7 +1,5 @@
 """The console: nothing that it prints commands a terminal or a pipeline, and nobody has to read along."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Hostile text in every field of every report: read by a real parser of the medium, nothing of it acts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html.parser

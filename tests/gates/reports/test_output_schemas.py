@@ -1,7 +1,5 @@
 """The published schemas of the outputs: what the gate writes is valid, what it never writes is not."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -3,8 +3,6 @@
 `python -m tests.gates.reports.test_reports` writes the golden files anew.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import html.parser
 import json

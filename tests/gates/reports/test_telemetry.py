@@ -1,17 +1,15 @@
 """Spans and metrics of a run, as a real OTLP/HTTP receiver on loopback gets them. Skipped without the extra `otel`."""
 
-from __future__ import annotations
-
 import dataclasses
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from gates.evidence import JsonValue, Outcome
+from gates.proof.servers import Asked, Reply, serve
 from gates.reports import telemetry
 from gates.verdict import Action, Verdict
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, NOW, RELEASE, RUN, judged, saw
@@ -24,19 +22,24 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 OFF = Action("rollback", 50, 0, "done", flag="off")
 
 
-class Receiver(ThreadingHTTPServer):
+@dataclass
+class Receiver:
     """An OTLP/HTTP collector: keeps what it is sent, by path; answers with `status`."""
 
-    daemon_threads = True
+    status: int = 200
+    address: str = ""
+    bodies: dict[str, list[bytes]] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
 
-    def __init__(self, status: int = 200) -> None:
-        self.status, self.bodies, self.tokens = status, dict[str, list[bytes]](), set[str]()
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def answer(self, asked: Asked) -> Reply:
+        self.bodies.setdefault(asked.path, []).append(asked.body)
+        self.tokens.add(asked.header("authorization"))
+        return Reply(self.status)
 
     @property
     def environ(self) -> dict[str, str]:
-        address = f"http://127.0.0.1:{self.server_address[1]}"
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20abc"}
+        header = "authorization=Bearer%20abc"
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.address, "OTEL_EXPORTER_OTLP_HEADERS": header}
 
     def spans(self) -> list[Any]:
         found = []
@@ -54,29 +57,11 @@ class Receiver(ThreadingHTTPServer):
         }
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.setdefault(self.path, []).append(body)
-        self.server.tokens.add(self.headers["authorization"])
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Silent."""
-
-
 @pytest.fixture
 def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
-    with Receiver(getattr(request, "param", 200)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    made = Receiver(getattr(request, "param", 200))
+    with serve(made.answer) as made.address:
+        yield made
 
 
 def broken() -> tuple[Verdict, list[Any]]:

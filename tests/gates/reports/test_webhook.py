@@ -1,40 +1,28 @@
 """The verdict on its way to Slack: what is sent, what is refused, how long it may take; the URL stays secret."""
 
-from __future__ import annotations
-
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
+from gates.proof.servers import HANG, Asked, Reply, serve
 from gates.reports.webhook import post
-from tests.small_target import listening
 
 
 @contextmanager
-def webhook(status: int = 200, wait_s: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook's URL, and what it was sent. It answers after so many seconds, or when it is closed."""
+def webhook(status: int = 200, *, hangs: bool = False) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's URL, and what it was sent. One that hangs never answers."""
     seen: list[dict[str, Any]] = []
-    closing = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            closing.wait(wait_s)
-            self.send_response(status)
-            self.send_header("Location", "/elsewhere")
-            self.end_headers()
+    def answer(asked: Asked) -> Reply:
+        seen.append(json.loads(asked.body))
+        return HANG if hangs else Reply(status, (("Location", "/elsewhere"),))
 
-    with listening(Handler) as url:
-        try:
-            yield f"{url}/services/planted-path-secret", seen
-        finally:
-            closing.set()
+    with serve(answer) as url:
+        yield f"{url}/services/planted-path-secret", seen
 
 
 def test_the_body_is_posted_once() -> None:
@@ -54,7 +42,7 @@ def test_a_refusal_is_named_without_the_url(status: int, said: str) -> None:
 
 def test_a_webhook_that_hangs_is_given_up() -> None:
     """The limit counts for everything together."""
-    with webhook(wait_s=30.0) as (url, _seen):
+    with webhook(hangs=True) as (url, _seen):
         started = time.monotonic()
         assert post(url, "{}", 0.2)
         assert time.monotonic() - started < 2.0

@@ -1,7 +1,5 @@
 """Fixtures of the stack's tests: a run folder, an embedded server, a foreign server to be a guest on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Replays and events that never give up: each request is sent again, under the same key, until it is answered."""
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections import Counter
@@ -10,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Self
 
 import psycopg
@@ -70,7 +67,7 @@ class Traffic:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._ending.set()
         for thread in self._threads:
             thread.join(timeout=60)

@@ -1,7 +1,5 @@
 """The control door: lists, signals, restarts; every mistake is an answer, and the door stays open."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import stat

@@ -1,7 +1,5 @@
 """The gate where the extra `reference` is not installed: a remote target is gated, the embedded one is refused."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import sysconfig

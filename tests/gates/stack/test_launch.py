@@ -1,7 +1,5 @@
 """The program that becomes another one."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The embedded server: what it allows, what it leaves, what a SIGKILL does to it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

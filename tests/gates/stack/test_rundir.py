@@ -1,7 +1,5 @@
 """Run folders: orphans are cleared up, the living are left alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A process whose wall clock is wrong: every way to ask for the time is shifted, and nothing else is."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Children die with their parent, whichever thread asked for them, and a Ctrl-C at the terminal passes them by."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`gate up` as its users run it: one line of JSON, a deployment that works, and nothing left, however it ends."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

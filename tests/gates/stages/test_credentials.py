@@ -1,7 +1,5 @@
 """A wrong credential of the gate is no harm; a refusal of one that was accepted before is."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime as dt

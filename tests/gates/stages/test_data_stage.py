@@ -1,7 +1,5 @@
 """The looks at the data of a whole run: another gate's companies are not taken for the release's."""
 
-from __future__ import annotations
-
 import datetime as dt
 from pathlib import Path
 

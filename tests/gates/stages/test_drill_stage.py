@@ -1,7 +1,5 @@
 """The drill stage: how many drills run at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The known checks that every run puts through its own pipeline."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys

@@ -1,14 +1,14 @@
 """The preflight against small targets and real databases: only a wrong release is harm, blindness is unknown."""
 
-from __future__ import annotations
-
 import dataclasses
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from gates import config
 from gates.decision.policy_file import Settings
@@ -23,7 +23,7 @@ from gates.stages import preflight
 from gates.stages.backlog import BACKLOG, BacklogWatch
 from gates.stages.context import Context
 from gates.stages.preflight import endpoints
-from gates.stages.preflight.database import unverified
+from gates.stages.preflight.database import clock_skew, unverified
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.small_target import Answers, serving
 from tests.waiting import until
@@ -163,6 +163,22 @@ def test_a_login_that_sees_all_rows_passes(
         assert found[check].outcome is Outcome.PASS, found[check]
 
 
+@pytest.mark.parametrize(("seconds", "way"), [(5, "ahead of"), (-5, "behind")])
+def test_a_database_whose_clock_is_another_is_unknown(
+    pg_server: PgServer, migrated_db: str, seconds: int, way: str
+) -> None:
+    """It says which of the two clocks is before the other."""
+    with psycopg.connect(pg_server.url(migrated_db), row_factory=dict_row) as connection:
+        connection.execute(
+            "create schema wrong; create function wrong.clock_timestamp() returns timestamptz return "
+            f"pg_catalog.clock_timestamp() + interval '{seconds} s'; set search_path = wrong, pg_catalog".encode()
+        )
+        found = clock_skew(connection)
+        connection.rollback()
+    assert found.outcome is Outcome.UNKNOWN
+    assert re.fullmatch(rf"the database's clock is [45](\.\d+)? s {way} the gate's; allowed: 2 s\..*", found.message)
+
+
 def test_a_login_that_row_level_security_blinds_is_unknown(
     tmp_path: Path, pg_server: PgServer, migrated_db: str
 ) -> None:
@@ -211,17 +227,16 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
     ],
 )
 def test_a_login_that_lost_its_sight_of_one_table_is_unknown(
-    tmp_path: Path, pg_server: PgServer, migrated_db: str, statement: str, words: str
+    tmp_path: Path, gate_url: str, migrated_url: str, statement: str, words: str
 ) -> None:
     """The table is named, also where the login sees the test company, and all rows but one."""
     company = "00000000-0000-4000-8000-0000000000aa"
-    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as connection:
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute(
             "insert into public.companies (id, name) values (%s, 'a'), (gen_random_uuid(), 'b')", (company,)
         )
         connection.execute(statement.encode())
-    url = pg_server.url(migrated_db, "replay_gate")
-    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=url, test_company_id=company))
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=gate_url, test_company_id=company))
     sight = found["database-role-sees-rows"]
     assert (sight.outcome, words in sight.message) == (Outcome.UNKNOWN, True), sight
 
@@ -265,16 +280,16 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
     assert not without.evidence.exists()
 
 
-def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str, tmp_path: Path) -> None:
+def test_the_login_says_what_it_may_become(gate_url: str, migrated_url: str, tmp_path: Path) -> None:
     """A superuser, a member of a superuser's role, and the least role of a gate are told apart."""
-    with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+    with psycopg.connect(migrated_url, autocommit=True) as owner:
         owner.execute("create role grows login password 'grows-password'")
         owner.execute("grant postgres, pg_write_server_files to grows")
-    gate = pg_server.url(migrated_db, "replay_gate")
+    gate = gate_url
     try:
         found = {}
         for role, url in (
-            ("postgres", pg_server.url(migrated_db)),
+            ("postgres", migrated_url),
             ("replay_gate", gate),
             ("grows", gate.replace(f"replay_gate:{PASSWORD}", "grows:grows-password")),
         ):
@@ -282,7 +297,7 @@ def test_the_login_says_what_it_may_become(pg_server: PgServer, migrated_db: str
             lines, _ = looked(tmp_path / role, Target(TargetKind.STAGING, database_url=url))
             found[role] = lines["database"].details["login"]
     finally:
-        with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as owner:
+        with psycopg.connect(migrated_url, autocommit=True) as owner:
             owner.execute("drop role grows")
     assert found == {
         "postgres": {"name": "postgres", "excess": "is a superuser"},

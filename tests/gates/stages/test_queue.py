@@ -1,7 +1,5 @@
 """The queue stage: what counts as growth, as worked off, as a load that was kept up with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The ratchet: what a target was seen to keep is not unclaimed silently, from one release to the next."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from pathlib import Path
@@ -19,7 +17,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import claims
 from gates.stages.context import Context
-from tests.postgres_fixture import PgServer, migrated_db, migrated_url, pg_server
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
 ALL = contract().scope()
@@ -135,12 +133,12 @@ def test_what_a_promotion_let_go_no_older_row_of_the_trail_brings_back(tmp_path:
     ],
 )
 def test_a_trail_that_is_there_and_cannot_be_read_is_unknown(
-    tmp_path: Path, pg_server: PgServer, migrated_db: str, statement: str, expected: Outcome
+    tmp_path: Path, gate_url: str, migrated_url: str, statement: str, expected: Outcome
 ) -> None:
     """Where there is no trail, nothing was ever claimed in it; where it may not be read, nobody knows."""
-    with connect(pg_server.url(migrated_db)) as connection:
+    with connect(migrated_url) as connection:
         connection.execute(statement.encode())
-    assert look(context(tmp_path, pg_server.url(migrated_db, "replay_gate"))).outcome is expected
+    assert look(context(tmp_path, gate_url)).outcome is expected
 
 
 @pytest.mark.parametrize(

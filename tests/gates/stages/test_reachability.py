@@ -1,7 +1,5 @@
 """A target that cannot be reached ends the run in seconds, with that one cause, whatever stands in its place."""
 
-from __future__ import annotations
-
 import datetime as dt
 import socket
 import time

@@ -1,7 +1,5 @@
 """The process of a suite: what of its surroundings it takes, and what is left of it when a signal ends the run."""
 
-from __future__ import annotations
-
 import os
 import select
 import subprocess

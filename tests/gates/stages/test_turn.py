@@ -1,7 +1,5 @@
 """Two runs of the gate never examine one deployment at once: whoever comes second looks at nothing, and holds."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 from pathlib import Path

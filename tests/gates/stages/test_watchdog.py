@@ -1,7 +1,5 @@
 """A target that dies in the middle of a stage ends it, with that one cause; nothing more is held against it."""
 
-from __future__ import annotations
-
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator

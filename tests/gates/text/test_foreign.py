@@ -1,7 +1,5 @@
 """The door for foreign values: whatever a target says, it can be read, judged and written down."""
 
-from __future__ import annotations
-
 import decimal
 import json
 import time

@@ -1,7 +1,5 @@
 """Patterns that are read once answer as Python's own, one by one."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """A watch, and suites that answer as a test says."""
 
-from __future__ import annotations
-
 import datetime as dt
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rounds of a watch whose suites answer as a test says."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
@@ -19,7 +17,6 @@ def spec(
 
 
 GRAVE, MILD = spec("sql/spot/grave"), spec("sql/spot/mild", Severity.WARN)
-
 
 CATALOGUE = (GRAVE, MILD)
 

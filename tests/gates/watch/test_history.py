@@ -1,7 +1,5 @@
 """The file of the watch: what is written is read again, whatever happened to it in between."""
 
-from __future__ import annotations
-
 import datetime as dt
 import fcntl
 import json
@@ -105,6 +103,12 @@ ODD = [
     pytest.param('"reason":""', '"reason":{}', id="reason of parts"),
     pytest.param(
         '"incidents":[]', '"incidents":[{"check":1,"kind":"","level":"","since":"","seen_at":""}]', id="incident"
+    ),
+    pytest.param(
+        '"incidents":[]',
+        '"incidents":[{"check":"a/b/c","kind":"failing","level":"grave","since":"2026-01-02T12:00:00.000+00:00",'
+        '"seen_at":"2026-01-02T12:00:00.000+00:00"}]',
+        id="incident of no level",
     ),
     pytest.param('"changes":[]', '"changes":[{"kind":"","check":null,"level":"","message":"","at":""}]', id="change"),
     pytest.param('"a/b/c":"pass"', '"a/b/c":{"outcome":"fail","for_s":1e400}', id="reading for ever"),

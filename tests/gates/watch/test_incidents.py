@@ -1,7 +1,5 @@
 """What is open, what people are told, when a rollback is due, when the watcher was down: tables and properties."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 

@@ -1,7 +1,5 @@
 """A watch rolls back only where it was asked to, for harm that it saw twice, and never against a person."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

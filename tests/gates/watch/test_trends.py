@@ -1,7 +1,5 @@
 """Slopes, limits ahead, flapping, and what is unknown about them."""
 
-from __future__ import annotations
-
 import datetime as dt
 import random
 

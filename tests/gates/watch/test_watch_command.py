@@ -1,7 +1,5 @@
 """`gate watch` as a scheduler and people run it: options, exit codes, streams, signals."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime as dt

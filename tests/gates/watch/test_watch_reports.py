@@ -1,7 +1,5 @@
 """The reports of the watch: complete, escaped, small, and the same for the same history."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 import re

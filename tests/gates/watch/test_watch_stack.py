@@ -1,7 +1,5 @@
 """The watch on a whole deployment: the reference, its short drill, and faults planted between two rounds."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime as dt
 import os

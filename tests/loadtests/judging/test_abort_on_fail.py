@@ -1,7 +1,5 @@
 """abortOnFail before the planned end: by our bounds, or as k6 does it under --compat k6."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

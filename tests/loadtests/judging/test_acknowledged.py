@@ -1,7 +1,5 @@
 """What a load had acknowledged is looked for in the database, and what this login cannot see is not lost."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 
@@ -18,7 +16,6 @@ from loadtests.thresholds.language import MetricKey
 from tests.loadtests.load_database import PLAN, a_company
 
 N = 42
-
 
 POOLS: dict[str, tuple[list[float], list[float], bool]] = {
     "leak": ([10.0 + i // 2 for i in range(N)], [i / 2 for i in range(N)], True),

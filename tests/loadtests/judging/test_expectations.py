@@ -1,7 +1,5 @@
 """What a call expects of its answer, and the metric `checks` that counts it."""
 
-from __future__ import annotations
-
 import json
 from unittest import mock
 

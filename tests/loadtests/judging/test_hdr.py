@@ -1,7 +1,5 @@
 """The histogram above the cap of exact values: near the truth, merged with exact parts, and never hidden."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """Bounds and verdicts: what a point estimate would wrongly pass or fail, and what ours says instead."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import random

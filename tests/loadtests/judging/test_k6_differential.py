@@ -4,8 +4,6 @@
 is a part of it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

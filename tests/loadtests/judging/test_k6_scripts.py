@@ -1,7 +1,5 @@
 """Whole k6 scripts: what is read is what the real k6 reads (`k6 inspect`); what would need an engine is refused."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stalls and repeated looks: what a threshold is judged by while a run goes on, and how often that is wrong."""
 
-from __future__ import annotations
-
 import math
 import random
 from array import array

@@ -1,7 +1,5 @@
 """Samples: exact over processes and reports, selected by tags."""
 
-from __future__ import annotations
-
 import itertools
 import random
 

@@ -1,7 +1,5 @@
 """The threshold language by itself: numbers, durations, keys, percentiles."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Thresholds files: what a k6 user pastes is read unchanged; every mistake is named by file, line and column."""
 
-from __future__ import annotations
-
 import pytest
 
 from loadtests.scenario import Stage

@@ -1,12 +1,9 @@
 """The requests of `--url`: method, body, headers and a list of them; no secret is stored."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -14,12 +11,12 @@ import pytest
 from gates.deployment.target import Target
 from gates.errors import ConfigError, UsageError
 from gates.evidence import TargetKind
+from gates.proof.servers import Asked, Reply, serve
 from gates.stages import load_process
 from loadtests.plan import LoadPlan, UrlRequest
 from loadtests.thresholds.reading import ThresholdsFileError
 from loadtests.thresholds.requests import parse_requests
 from tests.loadtests.load_process import finish, messages, options, start, verdicts
-from tests.small_target import listening
 
 TARGET = Target(TargetKind.PRODUCTION)
 LIST = """[
@@ -78,21 +75,11 @@ def recording() -> Iterator[tuple[str, Counter[tuple[str, ...]]]]:
     """A server that notes method, path, authorization and body, and makes orders."""
     seen: Counter[tuple[str, ...]] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(asked: Asked) -> Reply:
+        seen[asked.method, asked.path, asked.header("Authorization"), asked.body.decode()] += 1
+        return Reply(201 if asked.method == "POST" else 200, (), b"{}")
 
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            seen[self.command, self.path, self.headers.get("Authorization", ""), body] += 1
-            self.send_response(201 if self.command == "POST" else 200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(b"{}")
-
-        do_GET = do_POST = do_HEAD = answer  # noqa: N815  -- the names that the server calls
-
-    with listening(Handler) as url:
+    with serve(answer) as url:
         yield f"{url}/base", seen
 
 

@@ -1,7 +1,5 @@
 """Fixtures of the HTTP tests: one service process on one migrated database a module, and tenants of a test's own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

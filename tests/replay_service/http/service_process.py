@@ -1,7 +1,5 @@
 """A running service and what tests send to it: signatures, tokens, dead letters."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

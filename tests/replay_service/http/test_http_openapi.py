@@ -4,8 +4,6 @@ The same by hand against a running deployment:
 `schemathesis run $BASE_URL/openapi.json -H "Authorization: Bearer $ADMIN_JWT"`.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The reference behind a pooler that lends its sessions: settings, errors, a replay, a run, and the migrations."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,31 +1,16 @@
 """Starting and stopping the process, and bytes that are no HTTP request."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.replay_service.http.service_process import (
-    BASE_PATH,
-    ENVIRONMENT,
-    HMAC_SECRET,
-    Db,
-    Service,
-    add_items,
-    forget_limit,
-    post,
-    value,
-)
+from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, HMAC_SECRET, Db, Service, post, value
 
 
 def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -129,18 +114,6 @@ def test_a_trusted_proxy_names_the_client(
             )
 
 
-def test_limits_are_shared_and_survive_a_restart(
-    start_service: Callable[..., Service], service: Service, db: Db, company: str
-) -> None:
-    """Two instances share one window."""
-    other = start_service()
-    statuses = []
-    for url in (service.url, other.url, service.url, other.url, service.url):
-        with httpx.Client(base_url=url) as client:
-            statuses.append(post(client, {"company_id": company, "dry_run": True}).status_code)
-    assert statuses == [200, 200, 200, 429, 429]
-
-
 def test_an_inherited_socket_knows_its_peers(service: Service, db: Db, company: str, tmp_path: Path) -> None:
     """With --fd the service serves an inherited listening socket, sees client addresses, and stops with exit 0."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -162,43 +135,6 @@ def test_an_inherited_socket_knows_its_peers(service: Service, db: Db, company: 
             assert post(client, {"company_id": company, "dry_run": True}).status_code == 200
         inherited.stop()
     assert value(db, "SELECT count FROM edge_rate_limits WHERE key = %s", f"replay:{company}:127.0.0.1") == 1
-
-
-def test_a_killed_service_leaves_no_key_and_no_half_run(
-    start_service: Callable[..., Service], service: Service, db: Db, company: str
-) -> None:
-    """Kill -9 amid replays: each key then gives one run, items are moved once, and the budget says how many."""
-    add_items(db, company, 60)
-    keys = [f"k{number}" for number in range(12)]
-
-    def send(url: str, key: str, address: int) -> int | None:
-        transport = httpx.HTTPTransport(local_address=f"127.0.1.{address}")
-        with httpx.Client(base_url=url, transport=transport, timeout=10) as client:
-            try:
-                return post(client, {"company_id": company, "idempotency_key": key, "max": 3}).status_code
-            except httpx.TransportError:
-                return None
-
-    for delay_s in (0.03, 0.06, 0.09):
-        victim = start_service()
-        with ThreadPoolExecutor(len(keys)) as pool:
-            sent = [pool.submit(send, victim.url, key, n + 1) for n, key in enumerate(keys)]
-            threading.Event().wait(delay_s)  # the moment of the kill is what varies; nothing is waited for
-            victim.process.kill()
-            victim.process.wait(5)
-            assert {future.result() for future in sent} <= {200, 429, 409, None}
-    forget_limit(db, company)
-    deadline = time.monotonic() + 10
-    for n, key in enumerate(keys):
-        while send(service.url, key, 100 + n) != 200:
-            forget_limit(db, company)
-            assert time.monotonic() < deadline
-    moved = value(db, "SELECT count(*) FROM event_outbox WHERE company_id = %s", company)
-    assert moved == value(db, "SELECT count(DISTINCT dlq_id) FROM event_outbox WHERE company_id = %s", company) == 36
-    assert value(db, "SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == 36
-    assert value(db, "SELECT count(*) FROM replay_runs WHERE company_id = %s", company) == len(keys)
-    started = "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_started'"
-    assert value(db, started, company) == len(keys)
 
 
 def test_another_composition_replaces_one_part(

@@ -1,7 +1,5 @@
 """The audit log: append-only, a chain per scope that anybody can compute again, whoever appends however."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The checklist's own SQL runs unchanged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psycopg

@@ -1,7 +1,5 @@
 """The migration runner: once, in order, all or nothing, and never over a changed file."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A database with the outbox switched on, and workers on it."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import uuid

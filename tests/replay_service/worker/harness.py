@@ -1,7 +1,5 @@
 """Workers as processes, and shorthands for what the tests plant in a database and look at."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,23 +1,20 @@
 """Agents: the http agent against a real listener, the drill script, and the worker's settings."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
+from gates.proof.servers import Asked, Reply, serve
 from replay_service.settings import ConfigurationError
 from replay_service.worker.agents import Event, read_script, write_body
 from replay_service.worker.settings import TUNABLES, WorkerSettings, read_worker_settings
 from tests.replay_service.worker.harness import Bench, Workers
-from tests.small_target import listening
 from tests.waiting import until
 
 SECRET = "agent-secret-of-the-tests"
@@ -40,18 +37,12 @@ def listener() -> Iterator[Listener]:
     """A real HTTP server on an ephemeral port."""
     kept = Listener()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(asked: Asked) -> Reply:
+        kept.requests.append(({k.lower(): v for k, v in asked.headers}, asked.body))
+        left = kept.answers.get(json.loads(asked.body)["event_id"], [])
+        return Reply(left.pop(0) if left else 200)
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            kept.requests.append(({k.lower(): v for k, v in self.headers.items()}, body))
-            left = kept.answers.get(json.loads(body)["event_id"], [])
-            self.send_response(left.pop(0) if left else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    with listening(Handler) as url:
+    with serve(answer) as url:
         kept.url = f"{url}/agent"
         yield kept
 

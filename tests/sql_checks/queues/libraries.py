@@ -1,7 +1,5 @@
 """The queues that tests run for real: how each is installed and started, and how it is broken by SQL."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Presets of queues are complete data: a notion is written or absent with a reason, a check can be written out."""
 
-from __future__ import annotations
-
 import datetime as dt
 from pathlib import Path
 

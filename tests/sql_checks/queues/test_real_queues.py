@@ -1,7 +1,5 @@
 """Queues installed from their registries: healthy ones pass every check, and each of six defects is named."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Queues known by their schemas: healthy rows fail nothing, broken rows fail what names them, and nothing else."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass

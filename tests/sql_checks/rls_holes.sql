@@ -1,0 +1,61 @@
+--! rls off | foreign no_claims stranger
+alter table public.events disable row level security
+--! always true | foreign no_claims
+create policy p on event_outbox for select to authenticated using (true)
+--! null sees all | no_claims no_company
+create policy p on events for select to authenticated using (company_id = (auth.jwt() ->> 'company_id')::uuid or
+auth.jwt() ->> 'company_id' is null)
+--! empty sees all | empty_claims
+create policy p on events for select to authenticated using (coalesce(current_setting('request.jwt.claims', true), '')
+= '')
+--! unset sees all | no_claims
+create policy p on events for select to authenticated using (current_setting('request.jwt.claims', true) is null)
+--! anon without a company | anon
+grant select on events to anon; create policy p on events for select to anon using
+(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'company_id' is null)
+--! anon with unset claims | anon
+grant select on events to anon; create policy p on events for select to anon using
+(current_setting('request.jwt.claims', true) is null)
+--! a claim that users edit | no_company
+create policy p on events for select to authenticated using (company_id = (auth.jwt() #>>
+'{user_metadata,company_id}')::uuid)
+--! a wildcard is a company | garbage
+create policy p on events for select to authenticated using (company_id::text like auth.jwt() ->> 'company_id')
+--! a list holds a company | garbage
+create policy p on events for select to authenticated using (auth.jwt() -> 'company_id' ? company_id::text)
+--! a function that raises | empty_claims no_claims no_company
+create function tenant() returns uuid language plpgsql stable as $$ begin if auth.jwt() ->> 'company_id' is null then
+raise exception 'no tenant'; end if; return (auth.jwt() ->> 'company_id')::uuid; end $$; create policy p on events for
+select to authenticated using (company_id = tenant())
+--! a function that raises what an upsert without its key does | empty_claims no_claims no_company
+create function tenant() returns uuid language plpgsql stable as $$ begin if auth.jwt() ->> 'company_id' is null then
+raise exception 'no tenant' using errcode = '42P10'; end if; return (auth.jwt() ->> 'company_id')::uuid; end $$;
+create policy p on events for select to authenticated using (company_id = tenant())
+--! an endless policy | no_claims own
+create policy p on events for select to authenticated using (exists (select from events e))
+--! empty text read as JSON | empty_claims
+create policy p on events for select to authenticated using (company_id = (current_setting('request.jwt.claims',
+true)::jsonb ->> 'company_id')::uuid)
+--! a division by zero | own stranger
+create policy p on events for select to authenticated using (1 / (length(event_type) * 0) > 0)
+--! deny all | own
+drop policy tenant_sees_own on events
+--! view of the owner | foreign no_claims
+alter view replay_budgets_status reset (security_invoker); alter view replay_budgets_status owner to postgres
+--! anon reads | anon
+grant select on events to anon; create policy p on events to anon using (true)
+--! insert hole | insert
+grant insert on feature_flags to authenticated; create policy p on feature_flags for insert to authenticated with
+check (true)
+--! move hole | foreign move
+-- a new row must pass the policies for SELECT too, where the statement reads: a hole needs both
+grant update on events to authenticated; create policy p on events for update to authenticated using (company_id =
+(auth.jwt() ->> 'company_id')::uuid) with check (true); create policy q on events for select to authenticated using
+(true)
+--! write hole | delete update
+grant update, delete on events to authenticated; alter table public.events disable row level security
+--! definer bypass | foreign stranger
+create view leak as select * from public.agent_tasks; grant select on leak to authenticated
+--! new table | foreign
+create table notes (company_id uuid); grant select on notes to authenticated; insert into notes select
+gen_random_uuid() from generate_series(1, 2)
