@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gates.contract.queues import NOTIONS, Queue, QueuePreset, presets
+from gates.contract.queues import NOTIONS, OF_SUCCESS, Queue, QueuePreset, presets
 from sql_checks.queuerules import notions_of, read_queue_rules
 from sql_checks.rulefile import AlertRule
 
@@ -46,6 +46,7 @@ waiting. The others are alert rules:
 |---|---|---|
 """
 
+DELETED = "The proof counts the rows deleted; the gate sees it by their number, and by no success of a day being there."
 WORDS = """
 ## Notions
 
@@ -80,6 +81,9 @@ def _section(preset: QueuePreset, rules: Iterable[AlertRule]) -> str:
     reasons = dict.fromkeys(absent.values())
     lines += [f"* {', '.join(notion for notion, w in absent.items() if w == why)}: {why}." for why in reasons]
     lines += [f"* Of older versions, {name}: {w.absent}." for name, ws in preset.either.items() for w in ws if w.absent]
+    if preset.kept:
+        gone = ", ".join(notion for notion in OF_SUCCESS if notion not in absent)
+        lines.append(f"* Where success deletes the rows: {gone}. {DELETED}")
     if preset.limits:
         own = (
             f"`{name}`: {', '.join(f'{s} {v:g}' for s, v in given.items())}" for name, given in preset.limits.items()

@@ -101,6 +101,8 @@ def _explained(error: psycopg.Error, queue: Queue) -> str:
     title, said = queue.preset.title, first_line(error)
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"the tables of {title} are too large to be read in time. Remove old jobs, or give the stage more time"
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return f"another session locks the tables of {title}, and no worker gets by. See pg_locks for who holds it"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return f"the login may not read all of {title}: {said}. Grant what docs/presets.md names"
     if isinstance(

@@ -46,8 +46,12 @@ NOTIONS: Mapping[str, str] = {
 }
 VIEWS = ("outcomes", "lags")
 """Notions that are `finished`, unless a preset declares them absent."""
+OF_SUCCESS = ("finished", *VIEWS, "repeated", "delayed")
+"""Notions that show nothing, or failures alone, where what succeeded is deleted."""
 LATE = "(select count(*) as n from {{waiting}} w where since < now() - interval '30 seconds')"
 """How many jobs wait for longer than any living worker lets them."""
+DRAINING = FOLDER.parent / "alerts" / "fragments" / "draining.sql"
+"""When a backlog only falls: for a queue as for the outbox."""
 JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds", "indexes"}
 NEED = "queue:"
 """Before a notion, in the `needs` of a check."""
@@ -103,7 +107,8 @@ class JobProbe:
 class QueuePreset:
     """One library. prefix: where its tables can have one, that which they have by default; known: versions that were
     tried, both inclusive; heap: tables that its workers go through; deletes: those whose rows success deletes. passed:
-    where the producer deletes them, whether what was logged after `mark` has gone out.
+    where the producer deletes them, whether what was logged after `mark` has gone out. kept: where a deployment may
+    delete what succeeded, whether a success of the last day is there.
     """
 
     name: str
@@ -127,6 +132,7 @@ class QueuePreset:
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     probe: JobProbe | None = None
     passed: str = ""
+    kept: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -162,10 +168,14 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True)
 class QueueSchema:
-    """What the catalogue of a database says of a queue's tables: table -> its columns, and the version."""
+    """What the catalogue of a database says of a queue's tables: table -> its columns, and the version.
+
+    forgets: what succeeds is deleted here, though the library can keep it.
+    """
 
     columns: Mapping[str, frozenset[str]]
     version: int | None = None
+    forgets: bool = False
 
     def has(self, wanted: Sequence[str]) -> bool:
         """Whether all columns, as table.column, are there."""
@@ -205,12 +215,19 @@ class Queue:
             choice = self._chosen(choices, schema) if schema is not None else None
             if choice is not None and choice.absent:
                 found[name] = choice.absent
+        if schema is not None and schema.forgets:
+            found = dict.fromkeys(self._of_success, "what succeeds is deleted here") | found
         return found
 
     @property
+    def _of_success(self) -> tuple[str, ...]:
+        return OF_SUCCESS if self.preset.kept else ()
+
+    @property
     def may_lack(self) -> tuple[str, ...]:
-        """Notions that an older version is known not to have."""
-        return tuple(n for n, wordings in self.preset.either.items() if any(w.absent for w in wordings))
+        """Notions that an older version, or a deployment that deletes what succeeds, is known not to have."""
+        old = tuple(n for n, wordings in self.preset.either.items() if any(w.absent for w in wordings))
+        return (*old, *(n for n in self._of_success if n not in self.absent()))
 
     def scoped(self, scope: Scope) -> Scope:
         """The scope of a deployment that has this queue: what it does not have is not applicable."""
@@ -236,10 +253,11 @@ class Queue:
             "any": f"{identifier(self.schema)}.{identifier(next(iter(self.tables())))}",
             "heap_tables": self._names(preset.heap),
             "own_tables": self._names(sorted({*preset.heap, *preset.tables, *(w.table for w in preset.claim_index)})),
-            "deleting_tables": self._names(preset.deletes),
+            "deleting_tables": self._names(preset.heap[:1] if schema and schema.forgets else preset.deletes),
             "indexes": self._wanted(schema),
             "unvalidated": "array[]::text[]",
             "numbers": "(values (null::text, null::bigint))",
+            "draining": DRAINING.read_text(encoding="utf-8"),
             "late": LATE if "waiting" in preset.notions else "(select 0 as n)",
             **preset.pieces,
         }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from gates.contract.scope import OWN
+from gates.contract.scope import OWN, QUEUE
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, is_undecided, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
@@ -35,7 +35,7 @@ from gates.verdict import (
 )
 
 CAPABILITY = "preflight/capability/"
-BACKLOG = "watch/outbox-backlog"
+BACKLOG, QUEUE_BACKLOG = "watch/outbox-backlog", "watch/queue-backlog"
 """Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
 
 DATABASE = "preflight/database"
@@ -232,7 +232,8 @@ def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now
         return _Relief(Effect.HOLD, NEVER_PASSED, f"{one.spec.id} passes, or the policy says that it rolls back")
     if on_floor(one.spec.id) or not matches(one.spec.id, policy.lag_checks):
         return None
-    gone_in_s = backlog_gone_in_s([e for e in lines.get(BACKLOG, ()) if not distrust(e, policy, now)])
+    backlog = lines.get(QUEUE_BACKLOG if one.spec.area == QUEUE else BACKLOG, ())
+    gone_in_s = backlog_gone_in_s([e for e in backlog if not distrust(e, policy, now)])
     if gone_in_s is not None:
         falling = f"the backlog fell through the whole run; it is gone in about {gone_in_s:.0f} s"
         return _Relief(Effect.HOLD, falling, falling)

@@ -114,7 +114,11 @@ class QueueDoor:
         if way is None or not ids:
             return []
         found = self._connection.execute(self.queue.written(way.look, self._schema).encode(), self._given(ids))
-        return [JobState(text(r["id"]), text(r["state"]), number(r["took_s"]), whole(r["effects"]) or 0) for r in found]
+        seen = [JobState(text(r["id"]), text(r["state"]), number(r["took_s"]), whole(r["effects"]) or 0) for r in found]
+        if not self._schema.forgets:
+            return seen
+        here = [job for job in seen if job.state != LOST]
+        return [*here, *(JobState(i, DONE, None, 1) for i in ids if i not in {job.id for job in here})]
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take back jobs that nobody has claimed, where the login may."""

@@ -3,7 +3,7 @@
 The catalogue needs no grant, so what is missing and what is forbidden can be told apart, before a query fails.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -14,6 +14,11 @@ from gates.deployment.failures import in_words
 from gates.text.foreign import text, whole
 
 QUERY = Path(__file__).with_name("queue_tables.sql")
+FORGETS = """
+with {{heap}}
+select not ({{kept}}) and 10 * sum(pg_stat_get_tuples_deleted(oid)) > sum(pg_stat_get_tuples_inserted(oid)) as forgets
+from heap"""
+"""Of all rows that came, a tenth was deleted, and no success of a day is left: what succeeds is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,12 @@ def look_at(queue: Queue, connection: Connection) -> QueueLook:
     trouble = _trouble(queue, schema, rows)
     if trouble:
         return QueueLook(schema, trouble)
+    if queue.preset.kept:
+        try:
+            forgets = value(connection, queue.written(FORGETS, schema, kept=queue.preset.kept)) is True
+        except psycopg.Error as error:
+            return QueueLook(schema, f"what {queue.preset.title} keeps cannot be read: {in_words(error)}")
+        schema = replace(schema, forgets=forgets)
     if not queue.preset.version:
         return QueueLook(schema)
     try:
@@ -48,7 +59,7 @@ def look_at(queue: Queue, connection: Connection) -> QueueLook:
     odd = ""
     if known and not known[0] <= version <= known[1]:
         odd = f"version {version} of {queue.preset.title}'s schema was not tried; {known[0]} to {known[1]} were"
-    return QueueLook(QueueSchema(columns, version), odd=odd)
+    return QueueLook(replace(schema, version=version), odd=odd)
 
 
 def _names(columns: object) -> list[str]:

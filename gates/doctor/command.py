@@ -10,6 +10,7 @@ from typing import Any
 from gates import config
 from gates.contract.contract import contract
 from gates.contract.names import Names
+from gates.contract.queues import queue_of
 from gates.contract.scope import Scope
 from gates.decision import policy_file
 from gates.deployment.dialect.current import use
@@ -17,6 +18,7 @@ from gates.deployment.target import Target
 from gates.doctor.carrying import with_said
 from gates.doctor.diagnosis import Diagnosis, diagnose
 from gates.doctor.draft import draft
+from gates.doctor.draft_queue import queues_of
 from gates.doctor.grants import LOGIN, grants
 from gates.doctor.presets import key_variable
 from gates.doctor.report import as_json, as_text
@@ -73,7 +75,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if not found.reached:
         raise CannotWork("; ".join(found.remarks))
     if options.grants:
-        console.result(Terminal.document(grants(found.schema, found.comparison, options.grants, file.names)))
+        queues = [queue_of(file.scope.queue)] if file.scope.queue else queues_of(found.presets)
+        console.result(Terminal.document(grants(found.schema, found.comparison, options.grants, file.names, queues)))
         return 0
     complete = _is_complete(found, file.scope)
     if options.json:

@@ -68,6 +68,8 @@ class Diagnosis:
     """The variable with the key of Supabase's gateway, with which was asked."""
     admin_role: tuple[str, str] = ("", "")
     """Where ADMIN_JWT has its role, as `names: token: role` says it, and which."""
+    unjudged: tuple[str, ...] = ()
+    """Of each known library that the gate has no preset of: that it is here."""
 
     @property
     def tables(self) -> int:
@@ -160,9 +162,10 @@ def judge(
         comparison,
         schema,
         http,
-        (*_remarks(view, surface), *_unjudged(libraries), *_copies(comparison)),
+        (*_remarks(view, surface), *_copies(comparison)),
         any(door is not None and not door.unreached for door in (view, surface)),
         all(door is None or not door.unreached for door in (view, surface)),
+        unjudged=tuple(_unjudged(libraries)),
     )
 
 

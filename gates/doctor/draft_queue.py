@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gates.contract.queues import presets
+from gates.contract.queues import Queue, QueueOptions, presets
 from gates.doctor.drafting import Lines, comment, scalar
 from gates.doctor.presets import FoundPreset
 
@@ -37,6 +37,11 @@ def queue_lines(found: Sequence[FoundPreset]) -> Lines:
     for other in others:
         said = options_of(other)
         yield f"  #   preset: {other.name}{f', options: {{{said}}}' if said else ''}{comment(other.reason)}"
+
+
+def queues_of(found: Sequence[FoundPreset]) -> list[Queue]:
+    """The queues that were found, each where it is."""
+    return [Queue(presets()[f.name], QueueOptions(f.schema, f.prefix)) for f in found if f.name in presets()]
 
 
 def options_of(found: FoundPreset) -> str:

@@ -3,10 +3,11 @@
 It is for review and for psql: the password is a variable of psql, and nothing is run here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gates.contract.names import Names
+from gates.contract.queues import Queue
 from gates.doctor.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
 from gates.doctor.compare import Comparison
 from gates.doctor.matching import TableMatch
@@ -36,9 +37,11 @@ class _Script:
     """Schema, name and column of the tenant of each of `own_tables`, and whether row-level security is on."""
 
 
-def grants(schema: Schema, found: Comparison, login: str = LOGIN, names: Names = NO_NAMES) -> str:
-    """The script. Where no table of the contract was found there is nothing to grant, and it says so. names: what
-    gate.yaml says.
+def grants(
+    schema: Schema, found: Comparison, login: str = LOGIN, names: Names = NO_NAMES, queues: Sequence[Queue] = ()
+) -> str:
+    """The script. Where neither a table of the contract nor a queue was found there is nothing to grant, and it says
+    so. names: what gate.yaml says.
     """
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
     named = dict.fromkeys(found.roles[n].role.name for n in TENANT_ROLES if n in found.roles)
@@ -48,7 +51,8 @@ def grants(schema: Schema, found: Comparison, login: str = LOGIN, names: Names =
     secured = {(t.schema, t.name): t.secured for t in schema.tables}
     own = [(*told, secured.get(told[:2], False)) for told in names.own_tables]
     script = _Script(tables, [*found.functions.values()], roles, members, own)
-    lines = [*_head(schema, login), *(_body(script, login) if tables else ["-- no table of the contract was found"])]
+    body = [*(_body(script, login) if tables else ()), *_queues(schema, queues, login)]
+    lines = [*_head(schema, login), *(body or ["-- neither a table of the contract nor a queue was found"]), "commit;"]
     return "\n".join(lines) + "\n"
 
 
@@ -89,7 +93,14 @@ def _body(script: _Script, login: str) -> Iterator[str]:
     yield from _members(script, login)
     yield from _own_tables(script, login)
     yield from _deep(script, login)
-    yield "commit;"
+
+
+def _queues(schema: Schema, queues: Sequence[Queue], login: str) -> Iterator[str]:
+    here = {(t.schema, t.name) for t in schema.tables}
+    for queue in queues:
+        since = [grant for table, grant in queue.preset.grants_since.items() if (queue.schema, table) in here]
+        for grant in (*queue.preset.grants, *since):
+            yield f"{queue.named(grant).replace('{{login}}', identifier(login))};"
 
 
 def _deep(script: _Script, login: str) -> Iterator[str]:

@@ -40,7 +40,7 @@ def as_json(found: Diagnosis, *, complete: bool) -> str:
         "defects": [plain(asdict(d)) for d in found.defects],
         "areas": [plain({**asdict(a), "claimable": a.claimable}) for a in found.coverage],
         "presets": [plain(asdict(p)) for p in found.presets],
-        "remarks": [*found.remarks],
+        "remarks": [*found.remarks, *found.unjudged],
     }
     return json.dumps(data, ensure_ascii=False) + "\n"
 
@@ -87,7 +87,7 @@ def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal
     counts = Counter(o.presence for o in found.objects)
     lines: list[Terminal | str] = []
     if found.schema.tables or found.schema.database:
-        if not found.looks_like_it and found.presets:
+        if not found.looks_like_it and (found.presets or found.unjudged):
             lines.append(f"database {found.schema.database} has no table of the contract's own")
         elif not found.looks_like_it:
             lines.append(
@@ -97,6 +97,7 @@ def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal
         else:
             lines.append(f"{found.tables} of {wanted} tables of the contract are in database {found.schema.database}")
     lines += [f"this looks like {p.title}: {p.reason}. See `contract: {{preset: {p.name}}}`" for p in found.presets]
+    lines += found.unjudged
     said = ", ".join(f"{counts[p]} {p.value}" for p in Presence if counts[p])
     if said:
         lines.append(Terminal("{}: {}").format(paint("objects of the contract", "bold", on=colour), said))

@@ -29,6 +29,7 @@ SPEC = CheckSpec(
     phase="first",
 )
 ANOTHER_RUN = "another run of the gate is examining this deployment; run again when it has ended"
+STANDBY = "DATABASE_URL names a standby, which only reads: no run can keep others away there. Name the primary"
 RENEW_S = 10.0
 """The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
 JOIN_S = 15.0
@@ -58,6 +59,9 @@ class Turn:
             return self
         try:
             self.busy = not self._take()
+        except (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.FeatureNotSupported):
+            self._note(Outcome.UNKNOWN, STANDBY)
+            return self
         except psycopg.Error as error:
             self._note(Outcome.UNKNOWN, f"whether another run is under way cannot be told: {in_words(error)}")
             return self

@@ -18,7 +18,7 @@ from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.errors import ConfigError
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.verdict import Decision, Effect
-from tests.gates.decision.small_policy import AT, NOW, RANK, saw
+from tests.gates.decision.small_policy import AT, NOW, RANK, saw, spec
 
 CATALOGUE = catalogue.load()
 GREEN = [saw(s.id, observed=1.0, limit=2.0) for s in CATALOGUE]
@@ -96,6 +96,16 @@ def test_a_falling_backlog_softens_no_check_of_the_floor() -> None:
     leak, lag = (saw(check, Outcome.FAIL) for check in ("sql/rls/other-tenants-hidden", "alert/outbox-lag"))
     assert decide([*GREEN, backlog, leak], lenient, NOW).decision is Decision.ROLLBACK
     assert decide([*GREEN, backlog, lag], lenient, NOW).decision is Decision.HOLD
+
+
+@pytest.mark.parametrize(("watched", "decision"), [("queue", Decision.HOLD), ("outbox", Decision.ROLLBACK)])
+def test_a_queues_lag_is_softened_by_the_queues_own_backlog(watched: str, decision: Decision) -> None:
+    """A burst that is worked off holds; that some other backlog falls says nothing of this one."""
+    falling: dict[str, JsonValue] = {"samples": [[n * 1.0, 80 - 10 * n] for n in range(8)]}
+    backlog = dataclasses.replace(saw(f"watch/{watched}-backlog"), details=falling, samples=8)
+    lag = spec("queue/lag", area="queue")
+    queue = dataclasses.replace(policy(), catalogue=(*CATALOGUE, lag))
+    assert decide([*GREEN, backlog, saw(lag.id, Outcome.FAIL)], queue, NOW).decision is decision
 
 
 def test_a_policy_without_the_checks_of_the_floor_holds() -> None:

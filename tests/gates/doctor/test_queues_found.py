@@ -7,6 +7,8 @@ from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.doctor.diagnosis import Diagnosis, judge, view_database
 from gates.doctor.draft import draft
+from gates.doctor.draft_queue import queues_of
+from gates.doctor.grants import grants
 from tests.gates.doctor.databases import SCHEMAS, database
 from tests.postgres_fixture import PgServer
 
@@ -33,11 +35,20 @@ def test_a_queue_is_recognised_under_each_of_its_names(pg_server: PgServer) -> N
     found = found_in(pg_server, LIBRARIES)
     assert {(p.name, p.prefix) for p in found.presets} == {("debezium", "outbox"), ("pgmq", "bulk"), ("pgmq", "mail")}
     assert "dead_letter_queue" not in found.comparison.tables
-    assert any("Que is here" in said and "no preset" in said for said in found.remarks)
+    assert any("Que is here" in said and "no preset" in said for said in found.unjudged)
     text = draft(found, contract())
     assert yaml.safe_load(text) == {"contract": {"preset": "debezium", "options": {"prefix": "outbox"}}}
     assert "preset: pgmq, options: {prefix: mail}" in text
     assert "max_run_time_s" not in text, "Debezium claims nothing"
+
+
+def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) -> None:
+    """It ends with its commit: a script without one leaves nothing behind."""
+    found = found_in(pg_server, LIBRARIES)
+    script = grants(found.schema, found.comparison, "reader", queues=queues_of(found.presets))
+    assert 'grant select on "pgmq"."q_mail", "pgmq"."a_mail" to "reader";' in script
+    assert script.endswith("commit;\n")
+    assert grants(found.schema, found.comparison).endswith("nor a queue was found\ncommit;\n")
 
 
 @pytest.mark.parametrize("option", ["tenant", "max_run_time_s", "leave_out", "limits", "probe"])

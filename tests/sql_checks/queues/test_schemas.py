@@ -11,7 +11,7 @@ import pytest
 
 from gates.contract.queues import Queue, QueueOptions, presets
 from gates.deployment.database import Connection, connect, script
-from gates.deployment.queue_jobs import QueueDoor
+from gates.deployment.queue_jobs import DONE, LOST, QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
 from gates.text.own_data import data_of
@@ -109,6 +109,28 @@ def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, Connection]
         assert all(case.says in found[name][1] for name in failed), found
         passed = {name for name, (outcome, _) in found.items() if outcome is Outcome.PASS}
         assert (case.number, set(case.passes) - passed) == (case.number, set()), found
+
+
+def test_where_success_deletes_the_rows_the_failures_are_no_share_of_the_jobs(pg_server: PgServer) -> None:
+    """What succeeded is not judged, and its deletion is the proof; one success that is kept tells that it would be."""
+    queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail"))
+    with pg_server.database() as name, connect(pg_server.url(name), autocommit=True) as connection:
+        script(connection, (SCHEMAS / "pgmq.sql").read_text(encoding="utf-8"))
+        script(connection, "insert into pgmq.q_mail (vt, message) select now(), '{}' from generate_series(1, 20)")
+        script(connection, "select pg_stat_force_next_flush()")
+        assert not look_at(queue, connection).schema.forgets, "nothing was deleted"
+        with QueueDoor(queue, pg_server.url(name)) as before:
+            assert before.look(["99"])[0].state == LOST
+        script(connection, "delete from pgmq.q_mail where msg_id <= 10; select pg_stat_force_next_flush()")
+        schema = look_at(queue, connection).schema
+        assert schema.forgets
+        assert {"standstill", "due-times"}.isdisjoint(rule.name for rule in rules_of(queue, schema))
+        with QueueDoor(queue, pg_server.url(name)) as door:
+            script(connection, "delete from pgmq.q_mail where msg_id = 11; select pg_stat_force_next_flush()")
+            assert door.ended() == 1
+            assert {job.id: job.state for job in door.look(["11", "12"])} == {"11": DONE, "12": "waiting"}
+        script(connection, "insert into pgmq.a_mail (msg_id, vt, message) values (1, now(), '{}')")
+        assert not look_at(queue, connection).schema.forgets, "a success is there"
 
 
 ALIKE = {
