@@ -20,7 +20,7 @@ from gates.contract.names import Names
 from gates.deployment.dialect.current import use
 from gates.stack.plan import StackOptions
 from gates.stack.stack import Stack, reference_stack
-from tests.schedule import LOADS, LoadsBesideFew
+from tests.schedule import LoadsBesideFew, ordered
 
 # hundreds of programs of ours are started: they are compiled once, also where the environment asks for no bytecode
 sys.dont_write_bytecode = False
@@ -48,10 +48,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadsBe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Loads come first, in one row: a load keeps a schedule and mostly waits, so that the other workers compute; two at
-    once would be late.
-    """
-    items.sort(key=lambda item: not item.nodeid.startswith(LOADS))
+    items[:] = ordered(items, lambda item: item.nodeid)
 
 
 def pytest_collection_finish() -> None:

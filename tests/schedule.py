@@ -1,11 +1,30 @@
-"""Which worker runs which tests: neighbours stay together, and loads come first, beside few others."""
+"""Which worker runs which tests: neighbours stay together, loads come first, beside few others, and what takes minutes
+is begun at once, too.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from xdist.scheduler import WorkStealingScheduling
 
 LOADS = "tests/loadtests/test_"
 """How the names of loads begin; how what they measured is judged keeps no schedule."""
+LONG = "tests/drills/test_other_healthy.py"
+"""Waits for minutes: begun late, it is what everybody waits for."""
 BESIDE_LOADS = 3
 """Workers while a load is yet to be run: with more, loads are late on two cores."""
+Test = TypeVar("Test")
+
+
+def ordered(tests: list[Test], name: Callable[[Test], str]) -> list[Test]:
+    """Loads in one row, as one worker runs them: a load keeps a schedule and mostly waits, so that the other workers
+    compute; two at once would be late. What is long stands where the share of the second worker begins.
+    """
+    loads = [one for one in tests if name(one).startswith(LOADS)]
+    long = [one for one in tests if name(one).startswith(LONG)]
+    others = [one for one in tests if not name(one).startswith((LOADS, LONG))]
+    before = max(0, len(tests) // BESIDE_LOADS - len(loads))
+    return [*loads, *others[:before], *long, *others[before:]]
 
 
 class LoadsBesideFew(WorkStealingScheduling):  # type: ignore[misc]  # xdist has no types

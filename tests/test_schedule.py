@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.schedule import LOADS, LoadsBesideFew
+from tests.schedule import LOADS, LONG, LoadsBesideFew, ordered
 
 
 @dataclass(eq=False)
@@ -72,6 +72,18 @@ def test_a_fourth_worker_begins_after_the_last_load() -> None:
     while sum(one.run_one() for one in (first, second, third, fourth)):
         pass
     assert len(fourth.ran) > 50
+
+
+@pytest.mark.parametrize("number", [3, 8])
+@pytest.mark.parametrize(("loads", "others"), [(5, 100), (40, 300)])
+def test_what_is_long_is_begun_at_once(number: int, loads: int, others: int) -> None:
+    """By the second worker, beside the loads; nothing is left out."""
+    names = [*collected(loads, others), f"{LONG}::test_a", f"{LONG}::test_b"]
+    given = ordered(names, str)
+    assert sorted(given) == sorted(names)
+    assert given[:loads] == names[:loads]
+    _, second, *_ = workers(number, given)
+    assert [given[n] for n in second.given[:2]] == names[-2:]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 6])
