@@ -103,7 +103,9 @@ class Prover:
             self._show_the_gate(matrix)
 
     def _show_the_gate(self, matrix: Matrix) -> None:
-        """The whole gate's word. What the short way saw killed is shown several at once; if not seen, alone."""
+        """The whole gate's word. What the short way saw killed is shown several at once; if not seen, with others that
+        were not: what hid them was seen, and is not among them. What is not seen then, either, is shown alone.
+        """
         request, campaign = self._request, self._campaign()
         due = matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left
         if request.quick:
@@ -114,11 +116,11 @@ class Prover:
                     seen.add(cell.fault.id)
                     self._cell_done(cell)
 
-            sure = [f for f in due if not f.is_noop and not matrix.is_odd(f)]
-            dataclasses.replace(campaign, judged=each, done=done).run(
-                at_once(sure, request.policy.catalogue, request.kind)
-            )
-            due = [f for f in due if f.id not in seen]
+            for _ in range(2):
+                sure = [f for f in due if not f.is_noop and not matrix.is_odd(f)]
+                several = at_once(sure, request.policy.catalogue, request.kind)
+                dataclasses.replace(campaign, judged=each, done=done).run(several)
+                due = [f for f in due if f.id not in seen]
         campaign.run(due)
 
     @property
