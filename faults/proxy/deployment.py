@@ -49,9 +49,11 @@ def moves_first(world: World, sent: Sent) -> None:
     """Moves an item, and writes the outbox row of an event, before anything is asked of the database's rules."""
     fields = fields_of(sent)
     if (sent.is_replay and not fields.get("dry_run")) or (sent.path == "/events" and fields.get("event_id")):
-        row = "insert into event_outbox (company_id, event_id, event_type, payload) values"
-        own = (fields.get("company_id"), fields.get("event_id"))
-        world.rows(f"{row} (%s, coalesce(%s::uuid, gen_random_uuid()), 'drill.first', '{{}}')", *own)
+        row = (
+            "insert into event_outbox (company_id, event_id, event_type, payload)"
+            " select id, coalesce(%s::uuid, gen_random_uuid()), 'drill.first', '{}' from companies where id::text = %s"
+        )
+        world.rows(row, fields.get("event_id"), fields.get("company_id"))
 
 
 def writes_the_event_first(world: World, sent: Sent) -> None:
