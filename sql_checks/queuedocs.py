@@ -46,7 +46,7 @@ waiting. The others are alert rules:
 |---|---|---|
 """
 
-DELETED = "The proof counts the rows deleted; the gate sees it by their number, and by no success of a day being there."
+DELETED = "The proof counts the rows deleted; the gate sees it by their number, and by no success being there."
 WORDS = """
 ## Notions
 

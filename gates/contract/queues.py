@@ -108,7 +108,7 @@ class QueuePreset:
     """One library. prefix: where its tables can have one, that which they have by default; known: versions that were
     tried, both inclusive; heap: tables that its workers go through; deletes: those whose rows success deletes. passed:
     where the producer deletes them, whether what was logged after `mark` has gone out. kept: where a deployment may
-    delete what succeeded, whether a success of the last day is there.
+    delete what succeeded, whether any success is there.
     """
 
     name: str

@@ -36,7 +36,7 @@ from gates.verdict import (
 
 CAPABILITY = "preflight/capability/"
 BACKLOG, QUEUE_BACKLOG = "watch/outbox-backlog", "watch/queue-backlog"
-"""Evidence that is no check: the number of events not yet delivered and not held, sampled through the whole run."""
+"""Evidence that is no check: how many events are not yet delivered and not held, and how many jobs of a queue wait."""
 
 DATABASE = "preflight/database"
 """Its details say who the gate's login is."""

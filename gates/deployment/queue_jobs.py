@@ -109,13 +109,15 @@ class QueueDoor:
         return text(row["id"])
 
     def look(self, ids: Sequence[str]) -> list[JobState]:
-        """What became of jobs."""
+        """What became of jobs. Where what succeeds is deleted, one that is gone is done; but one that is there as done
+        shows that it is kept, and the others are lost.
+        """
         way = self.queue.preset.probe
         if way is None or not ids:
             return []
         found = self._connection.execute(self.queue.written(way.look, self._schema).encode(), self._given(ids))
         seen = [JobState(text(r["id"]), text(r["state"]), number(r["took_s"]), whole(r["effects"]) or 0) for r in found]
-        if not self._schema.forgets:
+        if not self._schema.forgets or any(job.state == DONE for job in seen):
             return seen
         here = [job for job in seen if job.state != LOST]
         return [*here, *(JobState(i, DONE, None, 1) for i in ids if i not in {job.id for job in here})]

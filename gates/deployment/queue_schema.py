@@ -18,7 +18,8 @@ FORGETS = """
 with {{heap}}
 select not ({{kept}}) and 10 * sum(pg_stat_get_tuples_deleted(oid)) > sum(pg_stat_get_tuples_inserted(oid)) as forgets
 from heap"""
-"""Of all rows that came, a tenth was deleted, and no success of a day is left: what succeeds is not kept."""
+"""Of all rows that came, a tenth was deleted, and not one success is left: what succeeds is not kept. An old success
+that is there says that it would be: then what is missing is an outage."""
 
 
 @dataclass(frozen=True, slots=True)

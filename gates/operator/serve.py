@@ -154,8 +154,9 @@ class Desk:
             return _refused(403, "a token is needed: metadata.token")
         if hook in NOTED:
             return DeskAnswer(200, "noted\n", "text/plain; charset=utf-8")
-        named = metadata.get("release") or asked.get("checksum")
-        release = named if isinstance(named, str) else ""  # 1.10 as a number is 1.1
+        release = metadata.get("release") or asked.get("checksum") or ""
+        if not isinstance(release, str):
+            return _refused(403, "the release must be a text: put it in quotes, as a number 1.10 is 1.1")
         told = self.verdict_of(foreign.text(release, 200), foreign.text(metadata.get("target") or "", 200))
         wanted = Decision.ROLLBACK if hook == "rollback" else Decision.PROMOTE
         status = 200 if told["decision"] == wanted.value else 403

@@ -83,8 +83,8 @@ class RunScope:
 
 
 def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
-    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. Of
-    several at once, one of each.
+    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. For
+    several faults at once: the least that runs a check of each.
     """
     declared = [[s for s in catalogue if one.declares(s.id)] for one in fault.each]
     told = any("baseline" in s.needs for own in declared for s in own)

@@ -1,5 +1,5 @@
 """Faults at once. Of a pair each could hide the other: the deployment must not be promoted, and one of them be named.
-Of several that the whole gate is shown at once each must be seen, or it is shown alone.
+Of several that the whole gate is shown at once each must be seen, or it is shown again.
 """
 
 import hashlib

@@ -103,8 +103,8 @@ class Prover:
             self._show_the_gate(matrix)
 
     def _show_the_gate(self, matrix: Matrix) -> None:
-        """The whole gate's word. What the short way saw killed is shown several at once; if not seen, with others that
-        were not: what hid them was seen, and is not among them. What is not seen then, either, is shown alone.
+        """The whole gate's word. What the short way saw killed is shown several at once. What is not seen there is
+        shown so once more: what hid it was mostly seen, and is not beside it then. The rest is shown alone.
         """
         request, campaign = self._request, self._campaign()
         due = matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left

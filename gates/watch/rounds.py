@@ -25,7 +25,7 @@ MOST_MESSAGE = 300
 PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 """What a line that no gate wrote raises where it is read."""
 STATES = ("good", "doubtful", "failing")
-OPEN = {"failing": ("note", "warn", "page"), "blind": ("blind",)}
+LEVELS_OF = {"failing": ("note", "warn", "page"), "blind": ("blind",)}
 """The kinds of incidents, with the levels of each."""
 EXIT_CODES = {"good": 0, "doubtful": 10, "failing": 20}
 
@@ -238,7 +238,7 @@ class Round:
         made = typed(cls(**values))
         if made.state not in STATES or not isinstance(made.action, dict):
             raise ValueError(f"state {made.state!r}, action {made.action!r}")
-        if any(i.level not in OPEN.get(i.kind, ()) for i in made.incidents):
+        if any(i.level not in LEVELS_OF.get(i.kind, ()) for i in made.incidents):
             raise ValueError("an incident of another kind or level")
         for at in (made.at, made.finished_at, *(at for i in made.incidents for at in i.times)):
             moment(at)

@@ -136,12 +136,14 @@ def test_flagger_is_answered_by_the_status(
         b"\xff",
         {"metadata": []},
         {"checksum": ["r-1"]},
-        {"metadata": {"release": 1.10}},
     ]
     for other in others:
         assert ask(port, CONFIRM, other)[0] == 403
         assert ask(port, ROLLBACK, other)[0] == 403
     assert ask(port, CONFIRM, {"checksum": "r-1"})[0] == confirm
+    for hook in (CONFIRM, ROLLBACK):
+        status, said = ask(port, hook, {"metadata": {"release": 1.10}})
+        assert (status, "in quotes" in said) == (403, True)
     assert ask(port, "/v1/flagger/event", {})[0] == 200
 
 

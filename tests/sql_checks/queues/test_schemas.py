@@ -111,6 +111,10 @@ def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, Connection]
         assert (case.number, set(case.passes) - passed) == (case.number, set()), found
 
 
+SUCCESS = """
+insert into pgmq.a_mail (msg_id, vt, message, archived_at) values (1, now(), '{}', now() - interval '9 days')"""
+
+
 def test_where_success_deletes_the_rows_the_failures_are_no_share_of_the_jobs(pg_server: PgServer) -> None:
     """What succeeded is not judged, and its deletion is the proof; one success that is kept tells that it would be."""
     queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail"))
@@ -129,8 +133,10 @@ def test_where_success_deletes_the_rows_the_failures_are_no_share_of_the_jobs(pg
             script(connection, "delete from pgmq.q_mail where msg_id = 11; select pg_stat_force_next_flush()")
             assert door.ended() == 1
             assert {job.id: job.state for job in door.look(["11", "12"])} == {"11": DONE, "12": "waiting"}
-        script(connection, "insert into pgmq.a_mail (msg_id, vt, message) values (1, now(), '{}')")
-        assert not look_at(queue, connection).schema.forgets, "a success is there"
+            script(connection, SUCCESS)
+            states = {job.id: job.state for job in door.look(["1", "11"])}
+            assert states == {"1": DONE, "11": LOST}, "a success of the gate's own job is kept"
+        assert not look_at(queue, connection).schema.forgets, "an old success is there"
 
 
 ALIKE = {
