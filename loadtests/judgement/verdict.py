@@ -1,7 +1,8 @@
 """Our verdict on a threshold: pass, fail or unknown, with its samples, its interval and its margin. Pure.
 
 A threshold passes only if the whole 95 % interval lies inside the limit and fails only if it lies wholly outside.
-Nothing observed, too few samples, or an interval across the limit is `unknown`. k6's verdict stands beside it.
+Nothing observed, too few samples, or an interval across the limit is `unknown`. A share of failures that is proved too
+large needs fewer samples than a small one does. k6's verdict stands beside it.
 
 The risk of 5 % on each side is split over two tests (shares.py): an exact one for the look that was planned, and one
 that may be looked at at any time, for a failure that shows earlier and for a run that goes on. Both count independent
@@ -35,7 +36,8 @@ ONE_LOOK = Looks()
 MEAN_MINIMUM = 30
 """Fewest samples for Student's t on latencies, which are skewed."""
 EXACT_MINIMUM = 30
-"""Fewest samples where a threshold is about the run itself (max, rate==1): a statement about nearly nothing is none."""
+"""Fewest samples where a threshold is about the run itself (max, rate==1), or a rate has surely failed: a statement
+about nearly nothing is none."""
 
 
 class ThresholdOutcome(enum.StrEnum):
@@ -226,7 +228,9 @@ def _estimate(sink: Sink, e: Expression, value: float, looks: Looks) -> _Estimat
             found = _by_share(sink, e, allowed, looks, minimum)
             test, worth = _shown(looks), found.independent or sink.total
             low, high = share_bounds(sink.trues / sink.total * worth, worth, test)
-            return _fitted(replace(found, low=low, high=high), e)
+            if found.proved is ThresholdOutcome.FAIL:
+                minimum = min(minimum, EXACT_MINIMUM)
+            return _fitted(replace(found, low=low, high=high, minimum=minimum), e)
         case TrendSink():
             return _estimate_trend(sink, e, value, looks)
 

@@ -111,6 +111,13 @@ def test_an_interval_decides_only_when_it_is_clear_of_the_limit() -> None:
     assert across.needed > 500
 
 
+def test_a_proved_failure_needs_fewer_samples_than_a_pass() -> None:
+    """0 of 66 checks that passed are a failure, though a pass needs 160; 29 of nothing decide nothing."""
+    assert said("rate>0.98", RateSink(0, 66)).verdict is ThresholdOutcome.FAIL
+    assert said("rate<0.02", RateSink(30, 30)).verdict is ThresholdOutcome.FAIL
+    assert said("rate<0.02", RateSink(29, 29)).why is Why.TOO_FEW
+
+
 def test_a_p95_just_under_the_limit_is_not_passed_on_its_estimate() -> None:
     """An estimate of 2,480 ms under a limit of 2,500 passes in k6; its upper bound is over the limit."""
     values = [20.0 * n for n in range(131)]
