@@ -34,7 +34,6 @@ DOORS = {"BASE_URL", "DATABASE_URL"}
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate doctor`."""
     shared.policy(made)
     shared.as_json(made)
     made.add_argument("--all", action="store_true", help="also every column and member that is as the contract says")

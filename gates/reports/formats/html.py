@@ -30,7 +30,6 @@ Group = Sequence[Finding]
 
 
 def html(source: ReportSource) -> Html:
-    """The whole document."""
     verdict, causes = source.verdict, Causes(source)
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
     ends = (Html("<li>{}</li>").format(one) for one in short_list(verdict.ends_when, MOST_ENDS))
