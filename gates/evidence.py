@@ -103,8 +103,7 @@ class CheckSpec:
     also: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
-        members = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in members.items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in members_of(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> CheckSpec:
@@ -165,8 +164,7 @@ class Evidence:
             object.__setattr__(self, name, value)
 
     def to_json(self) -> dict[str, JsonValue]:
-        members = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {k: v for k, v in members.items() if v not in ("", None, {})}
+        return {k: v for k, v in members_of(self).items() if v not in ("", None, {})}
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:
@@ -197,6 +195,11 @@ _MEMBERS: dict[str, Any] = {
 MOST_NUMBER = 1e12
 """No setting and no percentage is larger."""
 _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | float, "dict[str, JsonValue]": dict}
+
+
+def members_of(one: object) -> dict[str, Any]:
+    """The fields of a dataclass as they are, in their order."""
+    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}  # type: ignore[arg-type]  # of dataclasses alone
 
 
 def typed(one: D) -> D:

@@ -8,9 +8,8 @@ from typing import Any
 import psycopg
 
 from gates.act.acting import session
-from gates.act.emergency import emergency
+from gates.act.emergency import emergency, resume
 from gates.act.flag import Order, Tell, look_at, rows
-from gates.act.resume import resume
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.deployment.client import HttpDoor, NoAnswer

@@ -136,7 +136,6 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture(scope="session")
 def run_id(request: pytest.FixtureRequest) -> str:
-    """The name of this run."""
     return str(request.config.getoption("--run-id")) or dt.datetime.now(dt.UTC).strftime("%H%M%S%f")
 
 

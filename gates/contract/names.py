@@ -65,7 +65,6 @@ class RelationNames:
         return column not in self.absent and (column not in self.expressions or column in self.written)
 
     def column(self, name: str) -> str:
-        """The real name of a column."""
         return self.columns.get(name, name)
 
     @property

@@ -339,7 +339,10 @@ def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:
         "tables": {table: tuple(columns) for table, columns in data["tables"].items()},
         "version": version.get("query", ""),
         "known": tuple(version["known"]) if "known" in version else None,
-        "either": {k: tuple(_wording(c) for c in v) for k, v in data.get("either", {}).items()},
+        "either": {
+            k: tuple(Wording(**{**c, "when": tuple(c.get("when", ()))}) for c in v)
+            for k, v in data.get("either", {}).items()
+        },
         "claim_index": (
             *(WantedDefinition(**{**w, "when": tuple(w.get("when", ()))}) for w in data.get("claim_index", ())),
             *_columns(data.get("columns", {})),
@@ -358,10 +361,6 @@ def _columns(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Want
             yield from (
                 WantedDefinition(table, f"^COLUMN {column} {like}", when=(f"{table}.{column}",)) for column in columns
             )
-
-
-def _wording(data: Mapping[str, Any]) -> Wording:
-    return Wording(**{**data, "when": tuple(data.get("when", ()))})
 
 
 def identifier(name: str) -> str:

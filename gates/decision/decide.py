@@ -149,7 +149,6 @@ def _areas_seen(assessed: Sequence[Assessed], policy: Policy) -> tuple[str, ...]
 
 
 def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
-    """Evidence by check."""
     found: dict[str, list[Evidence]] = {}
     for line in evidence:
         found.setdefault(line.check, []).append(line)

@@ -213,7 +213,9 @@ class Policy:
             disruptive=data["disruptive"],
             scope=Scope.from_json(data["contract"]),
             rules=tuple(_rule(r) for r in data["rules"]),
-            waivers=tuple(_waiver(w) for w in data["waivers"]),
+            waivers=tuple(
+                typed(Waiver(**{**w, "expires": dt.date.fromisoformat(w["expires"])})) for w in data["waivers"]
+            ),
             unwaivable=tuple(data["unwaivable"]),
             names=data.get("names", ""),
             settings={str(name): float(value) for name, value in data.get("settings", {}).items()},
@@ -239,7 +241,3 @@ def _rule(data: Mapping[str, Any]) -> PolicyRule:
     severity = Severity(data["severity"]) if data["severity"] else None
     decides = Effect(data["decides"]) if data["decides"] else None
     return typed(PolicyRule(**{**data, "severity": severity, "decides": decides}))
-
-
-def _waiver(data: Mapping[str, Any]) -> Waiver:
-    return typed(Waiver(**{**data, "expires": dt.date.fromisoformat(data["expires"])}))

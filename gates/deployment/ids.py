@@ -31,9 +31,9 @@ def id_from(kind: str, text: str) -> str:
     return _of_bytes(kind, hashlib.sha256(f"replaygate {text}".encode()).digest()[:16])
 
 
-def ids_have_spellings(kind: str = "company") -> bool:
-    """Whether one id can be written in several ways, as a UUID can; a text that is another is another id."""
-    return current().id_type(kind) != "text"
+def ids_have_spellings() -> bool:
+    """Whether an id of a company has several spellings, as a UUID has; a text that is another is another id."""
+    return current().id_type("company") != "text"
 
 
 def answered(body: bytes) -> dict[str, Any]:

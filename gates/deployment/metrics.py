@@ -96,7 +96,7 @@ def _sample(line: str) -> MetricSample | None:
     if line.startswith("{", at):
         at += 1
         while (label := _LABEL.match(line, at)) is not None:
-            pairs.append((label[1], _unescape(label[2])))
+            pairs.append((label[1], re.sub(r'\\[n"\\]', lambda m: _ESCAPES[m[0]], label[2])))
             at = label.end()
         end = _END.match(line, at)
         if end is None:
@@ -115,10 +115,6 @@ def _real(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r'\\[n"\\]', lambda m: _ESCAPES[m.group()], text)
 
 
 def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:

@@ -90,8 +90,9 @@ def _contract(found: Diagnosis, contract: Contract, *, has_manifest: bool) -> Li
         yield f"  preset: {SUPABASE}{comment('the roles and the schema auth are there')}"
     claimed = claims_of(found, has_manifest=has_manifest)
     yield f"  claims: [{', '.join(claimed)}]"
+    unseen = {f"{o.kind} {o.name}" for o in found.objects if o.presence is Presence.UNKNOWN}
     for area in found.coverage:
-        lacking = [n for n in area.lacking if not _is_unseen(found, n)]
+        lacking = [n for n in area.lacking if n not in unseen]
         if area.area not in claimed:
             floor = any(map(on_floor, contract.areas[area.area].checks))
             yield f"  # not claimed: {area.area}{_lacks(lacking)}{UNDER_ALL if floor else ''}"
@@ -99,10 +100,6 @@ def _contract(found: Diagnosis, contract: Contract, *, has_manifest: bool) -> Li
             yield f"  # {area.area} belongs to every claim{_lacks(lacking)}"
         elif area.lacking:
             yield f"  # {area.area}: not seen yet: {characters.one_line(', '.join(area.lacking), MOST_COMMENT)}"
-
-
-def _is_unseen(found: Diagnosis, name: str) -> bool:
-    return any(f"{o.kind} {o.name}" == name and o.presence is Presence.UNKNOWN for o in found.objects)
 
 
 def _lacks(names: list[str]) -> str:

@@ -15,7 +15,6 @@ from gates.text.inert import Terminal
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
-    """The options of the command of that name."""
     if name == "lint":
         shared.policy(made)
         made.add_argument("--target", action="store_true", help="also hold all names against DATABASE_URL")

@@ -27,7 +27,6 @@ MOST_STEPS = 200
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate history`."""
     shared.policy(made)
     shared.state(made)
     shared.as_json(made)

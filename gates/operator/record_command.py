@@ -21,7 +21,6 @@ from gates.verdict import Decision
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
-    """The options of the command of that name."""
     shared.folder(made)
     if name == "decide":
         shared.exit_zero(made)
@@ -35,7 +34,6 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """The exit code."""
     return {"decide": _decide, "verify": _verify, "report": _report, "checklist": _checklist}[options.command](
         options, console
     )

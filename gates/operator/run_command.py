@@ -58,7 +58,6 @@ EXPORTS = {"sql": ("psql",), "alerts": ("prometheus", "psql")}
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
-    """The options of the command of that name."""
     shared.policy(made)
     shared.as_json(made)
     shared.output(made)

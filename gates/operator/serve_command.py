@@ -17,7 +17,6 @@ LEAST_TOKEN = 16
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate serve`."""
     shared.policy(made)
     shared.state(made)
     made.add_argument("--host", default="127.0.0.1", help="the address to listen on; beyond loopback a token is needed")

@@ -6,7 +6,7 @@ What cannot be seen is unknown, with the reason; nothing here judges.
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -143,17 +143,17 @@ def queries(folder: Path = QUERIES) -> list[tuple[str, str, str]]:
     return [(n, texts[n].splitlines()[0].removeprefix("-- "), texts[n]) for n in names]
 
 
-def _over_sql(target: Target, clock: Callable[[], float] = time.monotonic) -> list[Section]:
+def _over_sql(target: Target) -> list[Section]:
     wanted = [("sight", "Whether this login sees all rows.", ""), *queries()]
     if not target.database_url:
         return _unseen(wanted, "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)")
-    deadline = clock() + TOTAL_S
+    deadline = time.monotonic() + TOTAL_S
     try:
         limit = {"statement_timeout_ms": STATEMENT_TIMEOUT_MS}
         with session(target.database_url, read_only=True, **limit) as connection:
             found = [_sight(connection)]
             for one in wanted[1:]:
-                late = clock() > deadline
+                late = time.monotonic() > deadline
                 found.append(
                     _unseen([one], f"not asked: {TOTAL_S:g} s are over")[0] if late else _ask(connection, *one)
                 )

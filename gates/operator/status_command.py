@@ -22,7 +22,6 @@ MOST_ROWS = 20
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate status`."""
     shared.policy(made)
     shared.state(made)
     shared.as_json(made)

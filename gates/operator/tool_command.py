@@ -33,7 +33,6 @@ DO = {
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
-    """The options of the command of that name."""
     shared.as_json(made)
     if name in {"sign", "replay"}:
         _body_options(made)
@@ -65,7 +64,6 @@ def _body_options(made: argparse.ArgumentParser) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """The exit code."""
     if getattr(options, "do", None):
         return hand_command.carry_out(options, console)
     config.load_policy(None, dt.date.min)  # the names alone

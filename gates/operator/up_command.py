@@ -1,7 +1,6 @@
 """`gate up`: the stack's options and its variables in the form of another tool."""
 
 import argparse
-import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -23,7 +22,6 @@ FORMATS: dict[str, Callable[[Mapping[str, str]], str]] = {
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate up`."""
     stack_up.add_arguments(made)
     made.add_argument(
         "--format", choices=FORMATS, default="json", help="how the variables are printed; env: for a shell's eval"
@@ -32,9 +30,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
     """Until a signal; its exit code."""
-    reveal = functools.partial(_reveal, console, FORMATS[options.format])
-    return stack_up.up(stack_up.options_of(options), console.environ, reveal, console.say)
-
-
-def _reveal(console: Console, form: Callable[[Mapping[str, str]], str], variables: Mapping[str, str]) -> None:
-    console.reveal(form(variables))
+    form = FORMATS[options.format]
+    return stack_up.up(
+        stack_up.options_of(options), console.environ, lambda found: console.reveal(form(found)), console.say
+    )

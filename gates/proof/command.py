@@ -24,7 +24,6 @@ DOCS = ROOT / "docs" / "proof.md"
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate prove`."""
     shared.policy(made)
     shared.as_json(made)
     shared.output(made, "proof-out")

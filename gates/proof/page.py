@@ -16,7 +16,6 @@ DOTS = {Status.KILLED: "pass", Status.SURVIVED: "fail"}
 
 
 def page(proof: Proof) -> Html:
-    """The whole document."""
     title = f"proof of the gate: {TITLES[proof.exit_code]}"
     facts = {
         "proved": shown_time(proof.finished_at),

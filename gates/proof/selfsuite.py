@@ -113,7 +113,7 @@ class SelfSuite:
             with self.open_bench(TargetKind.STAGING) as bench:
                 return trial(ProofPart.SELF, name, said, allowed, act(bench, self._folder(name)))
         except (StackError, psycopg.Error, OSError, CannotWork) as error:
-            return broken(ProofPart.SELF, name, said, allowed, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.SELF, name, said, allowed, error)
 
     def _folder(self, name: str) -> Path:
         folder = self.out / ProofPart.SELF.value / name
@@ -128,7 +128,7 @@ class SelfSuite:
             "flag-off": lambda b, o: live.changed_under_it(b, o, OFF, self.policy),
             "flag-moved": lambda b, o: live.changed_under_it(b, o, MOVED, self.policy),
             "deselected": self._talked_out,
-            "no-load": self._no_load,
+            "no-load": lambda b, o: programs.gate_run({**b.variables(), **NO_LOAD}, o, "--dry-run", *self.policy),
             "canary": self._canary,
         }
         acts |= {_killed_after(phase): partial(self._killed, phase) for phase in live.PHASES}
@@ -149,9 +149,6 @@ class SelfSuite:
                 None, run.seconds, f"promoted on {run.verdict.counts.passed} of {green.counts.passed} checks"
             )
         return run
-
-    def _no_load(self, bench: Bench, out: Path) -> GateRun:
-        return programs.gate_run({**bench.variables(), **NO_LOAD}, out, "--dry-run", *self.policy)
 
     def _canary(self, bench: Bench, out: Path) -> GateRun:
         """Three checks of a user's own, through the pipeline of every check."""

@@ -66,6 +66,7 @@ def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...],
     )
 
 
-def broken(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], error: str) -> Trial:
+def broken(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], error: Exception | str) -> Trial:
     """A trial that the harness could not carry out: not as it should be."""
-    return Trial(suite, name, said, tuple(d.value for d in allowed), "", ok=False, reason=error)
+    reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return Trial(suite, name, said, tuple(d.value for d in allowed), "", ok=False, reason=reason)

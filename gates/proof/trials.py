@@ -49,9 +49,8 @@ class Trials:
                     for one in servers:
                         found.append(self._keep(self._server(one, bench)))  # noqa: PERF401  -- kept one by one
         except TROUBLES as error:
-            why = f"{type(error).__name__}: {error}"
             left = servers[len(found) :]
-            found += [self._keep(broken(ProofPart.DEGENERATE, s.name, s.said, NOT_PROMOTED, why)) for s in left]
+            found += [self._keep(broken(ProofPart.DEGENERATE, s.name, s.said, NOT_PROMOTED, error)) for s in left]
         for twin in degenerate.TWINS:
             if self.wants(f"{ProofPart.DEGENERATE}/{twin.name}"):
                 found.append(self._keep(self._twin(twin)))
@@ -71,7 +70,7 @@ class Trials:
                 variables = {**bench.variables(), "DATABASE_URL": twin.url(bench)}
                 return self._run(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, variables)
         except TROUBLES as error:
-            return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, error)
 
     def healthy_targets(self, due: Sequence[Variant]) -> list[Trial]:
         """Each healthy variant on a deployment of its own; again, if so asked. Those that leave the others no machine
@@ -105,7 +104,7 @@ class Trials:
                 told = {**bench.variables(), **around.told(bench), **more}
                 return self._run(ProofPart.HEALTHY, name, one.said, NEVER_ROLLED_BACK, told, one)
         except TROUBLES as error:
-            return broken(ProofPart.HEALTHY, name, one.said, NEVER_ROLLED_BACK, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.HEALTHY, name, one.said, NEVER_ROLLED_BACK, error)
 
     def _run(
         self,

@@ -36,7 +36,6 @@ OF_SERVER = "pg_catalog,pg_temp"
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate rehearse`."""
     shared.as_json(made)
     made.add_argument("folder", type=Path, metavar="DIR", help="migrations, or one .sql or .md file")
     made.add_argument("--preset", choices=("auto", *presets.PRESETS), default="auto", help="the platform (auto)")

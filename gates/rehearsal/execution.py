@@ -4,6 +4,7 @@ Each file has a session of its own, as with psql or a migration tool. Inside a t
 a savepoint. A statement has a limit of time, of rows, and of space on the disk.
 """
 
+import re
 import shutil
 import threading
 import time
@@ -19,7 +20,6 @@ from psycopg.pq import TransactionStatus
 from gates.rehearsal.bodies import BodyCheck
 from gates.rehearsal.failures import LEFT_OPEN, Failure, failure_of
 from gates.rehearsal.history import SchemaHistory
-from gates.rehearsal.ownership import may_own
 from gates.rehearsal.rewriting import Unknown, with_values
 from gates.rehearsal.scripting import Script
 from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
@@ -268,3 +268,16 @@ def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) 
     except psycopg.ProgrammingError as error:
         if error.sqlstate:  # else it ran, and has no rows to give
             raise
+
+
+def may_own(connection: psycopg.Connection[object], statement: SqlStatement, failure: Failure) -> sql.Composed | None:
+    """Let the new owner make objects in the schema; the statement that takes this back. None where that is not it."""
+    schema = re.fullmatch(r"permission denied for schema (.+)", failure.message)
+    if failure.code != "42501" or schema is None or statement.plain[-3:-1] != ("owner", "to"):
+        return None
+    names = sql.Identifier(schema[1]), sql.Identifier(statement.plain[-1])
+    try:
+        connection.execute(sql.SQL("grant create on schema {} to {}").format(*names))
+    except psycopg.Error:
+        return None
+    return sql.SQL("revoke create on schema {} from {}").format(*names)

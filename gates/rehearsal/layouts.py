@@ -66,10 +66,6 @@ def _tools(migrations: Migrations) -> Iterator[str]:
         yield "golang-migrate"
 
 
-def _always(_source: SqlSource, _statements: Sequence[SqlStatement]) -> bool:
-    return True
-
-
 def _unless(mark: str) -> Callable[[SqlSource, Sequence[SqlStatement]], bool]:
     pattern = re.compile(rf"^--[ \t]*{mark}", re.IGNORECASE | re.MULTILINE)
     return lambda source, _statements: pattern.search(source.text) is None
@@ -99,7 +95,7 @@ def _says(path: Path, pattern: str) -> bool:
 
 
 _WRAPS: dict[str, Callable[[SqlSource, Sequence[SqlStatement]], bool]] = {
-    **dict.fromkeys(("Supabase", "Drizzle"), _always),
+    **dict.fromkeys(("Supabase", "Drizzle"), lambda _source, _statements: True),
     **dict.fromkeys(("Prisma", "golang-migrate"), _one_query),
     "dbmate": _dbmate,
     "goose": _unless(r"\+goose[ \t]+no[ \t]+transaction"),

@@ -107,13 +107,9 @@ def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
         known = body[first : kind[-3].end if row else last]
         types[name] = "" if known.lower() == "record" or types.get(name, known) != known else known
         if known.lower() not in {"record", "refcursor"}:
-            changes.append((first, last, _stand_in(name, rows) + "\n" * body[first:last].count("\n")))
+            stand_in = "record" if name in rows else "text"  # only whether it has fields matters to the parser
+            changes.append((first, last, stand_in + "\n" * body[first:last].count("\n")))
     return f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$", types
-
-
-def _stand_in(name: str, rows: Collection[str]) -> str:
-    """A type for a variable: only whether it has fields matters to the parser."""
-    return "record" if name in rows else "text"
 
 
 def _head(statement: SqlStatement, rows: Collection[str]) -> str:

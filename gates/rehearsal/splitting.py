@@ -39,8 +39,6 @@ class Word:
 
 
 class Lines:
-    """Where the lines of a file begin."""
-
     def __init__(self, shown: str, text: str) -> None:
         self.shown = shown
         self._starts = [0, *(m.end() for m in re.finditer("\n", text))]

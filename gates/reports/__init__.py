@@ -8,7 +8,7 @@ from gates.evidence import CheckSpec, Evidence, JsonValue
 from gates.reports.formats import FORMATS
 from gates.reports.formats.format import ReportSource
 from gates.reports.formats.rows import rows_of
-from gates.reports.github import outputs
+from gates.text.characters import line
 from gates.verdict import Verdict
 
 
@@ -60,3 +60,17 @@ def write(
             except OSError as error:
                 warn(f"{variable} could not be written: {error}. The verdict stands all the same")
     return list(files.values())
+
+
+def outputs(verdict: Verdict) -> str:
+    """Lines for $GITHUB_OUTPUT; every value is on one line, so none can add an output of its own."""
+    values = {
+        "decision": verdict.decision.value,
+        "reason": line(verdict.reason),
+        "release": line(verdict.release),
+        "action": verdict.action.kind,
+        "exit-code": str(verdict.exit_code),
+        **({"contract": line(verdict.contract.text)} if verdict.contract.text else {}),
+        **({"headline": verdict.headline} if verdict.headline else {}),
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())

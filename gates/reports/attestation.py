@@ -85,7 +85,8 @@ def attest(folder: Path, recorded: record.Recorded, target: str, key: Any) -> No
     """Sign what the folder holds now, for the target of that identity. The last thing that a run does."""
     statement = _statement_of(folder, recorded, target)
     payload = json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
-    signature = {"keyid": _key_id(key.public_key()), "sig": _text(key.sign(pae(payload)))}
+    key_id = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
+    signature = {"keyid": key_id, "sig": _text(key.sign(pae(payload)))}
     envelope = {"payloadType": PAYLOAD_TYPE, "payload": _text(payload), "signatures": [signature]}
     record.write(folder / FILE, json.dumps(envelope) + "\n")
 
@@ -102,7 +103,8 @@ def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[
         "policy_digest": verdict.policy_digest,
         **{name: run.get(name) for name in names},
     }
-    subjects = [{"name": n, "digest": {"sha256": d}} for n, d in _digests(folder).items()]
+    digests = {name: hashlib.sha256(disk.read(folder / name)).hexdigest() for name in SUBJECTS}
+    subjects = [{"name": n, "digest": {"sha256": d}} for n, d in digests.items()]
     return {"_type": STATEMENT, "subject": subjects, "predicateType": PREDICATE, "predicate": predicate}
 
 
@@ -164,14 +166,6 @@ def pae(payload: bytes) -> bytes:
     """The pre-authentication encoding of DSSE v1: what is signed."""
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256(disk.read(folder / name)).hexdigest() for name in SUBJECTS}
-
-
-def _key_id(public: Any) -> str:
-    return hashlib.sha256(public.public_bytes_raw()).hexdigest()
 
 
 def _text(data: bytes) -> str:

@@ -66,7 +66,6 @@ def tables(history: TargetHistory) -> Terminal:
 
 
 def page(histories: Sequence[TargetHistory]) -> Html:
-    """The whole document."""
     runs = [r for h in histories for r in h.runs]
     counts = Counter(r.decision for r in runs)
     said = ", ".join(f"{counts[d]} {d.value}" for d in Decision)

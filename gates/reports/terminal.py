@@ -97,11 +97,11 @@ def _beside(verdict: Verdict, outcome: str) -> list[Terminal]:
     return [*lines, *[Terminal("  {}: {} more").format(also, left)] * bool(left)]
 
 
-def action_text(action: Action, *, colour: bool = False) -> Terminal:
+def action_text(action: Action) -> Terminal:
     """What was done by hand."""
     percents = [f"{p} %" if p is not None else "?" for p in (action.from_percent, action.to_percent)]
     said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {action.message}".rstrip()
-    return Terminal.of_lines([*_alarm(action.headline, colour=colour), said, *_act(action)])
+    return Terminal.of_lines([*_alarm(action.headline, colour=False), said, *_act(action)])
 
 
 def _alarm(headline: str, *, colour: bool) -> list[Terminal]:

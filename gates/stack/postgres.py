@@ -146,7 +146,6 @@ class Postgres(OwnProcess):
 
     @property
     def data(self) -> Path:
-        """The data folder."""
         return self._data
 
     def create(self) -> None:

@@ -33,7 +33,6 @@ GIVE_BACK_EVERY = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `gate up`."""
     parser.add_argument("--server", default="", metavar="URL", help="make a database of its own on this server")
     parser.add_argument("--instances", type=int, default=1, metavar="N", help="service processes (default 1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="outbox workers (default 1)")
@@ -48,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> StackOptions:
-    """The options as parsed by `add_arguments`."""
     return StackOptions(
         server=arguments.server,
         instances=arguments.instances,

@@ -30,11 +30,8 @@ def sql(context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql") 
 
 def _suite(context: Context, prefixes: Sequence[str], name: str, *more: str) -> SuiteRun:
     patterns = context.only or tuple(f"{prefix}*" for prefix in prefixes)
-    return suite(context, name, _expected(context, prefixes), (*(f"--only={pattern}" for pattern in patterns), *more))
-
-
-def _expected(context: Context, prefixes: Sequence[str]) -> list[CheckSpec]:
-    return [s for s in context.applicable(prefixes) if not s.id.startswith(QUEUE_STAGE)]
+    expected = [s for s in context.applicable(prefixes) if not s.id.startswith(QUEUE_STAGE)]
+    return suite(context, name, expected, (*(f"--only={pattern}" for pattern in patterns), *more))
 
 
 def alerts(context: Context) -> list[StageReport]:

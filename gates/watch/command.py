@@ -35,7 +35,6 @@ DOUBTFUL = EXIT_CODES["doubtful"]
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
-    """The options of `gate watch`."""
     shared.policy(made)
     shared.state(made)
     shared.as_json(made)

@@ -12,7 +12,7 @@ from gates.reports.page import document, outcome, section, tools
 from gates.reports.pictures import line, proportions, strip
 from gates.text.inert import Html
 from gates.text.quantity import span
-from gates.watch.rounds import Change, Incident, Round
+from gates.watch.rounds import Change, Incident
 from gates.watch.trends import FLAPS, WINDOW, Trend
 from gates.watch.view import (
     WatchView,
@@ -36,7 +36,6 @@ MOST_NAMES = 12
 
 
 def html(view: WatchView) -> Html:
-    """The whole document."""
     found = view.trends()
     parts = (_open(view, found), _changes(view), _near(found), _numbers(view, found), _checks(view, found))
     body = Html("").join([*parts, _events(view), _watcher(view)])
@@ -223,7 +222,7 @@ def _watcher(view: WatchView) -> Html:
         facts.append(("drills of a round", view.last.drills))
         facts.append(("what the last round came to", counts_text(view.last.counts)))
     facts += [("the watcher now", view.health.said)] * bool(view.health.said)
-    facts += [("was down", _down(r)) for r in view.recent if r.down_s]
+    facts += [("was down", f"until {shown_time(r.at)}, for {span(r.down_s)}") for r in view.recent if r.down_s]
     facts += [("clock", f"{shown_time(r.at)}: {r.clock}") for r in view.recent if r.clock]
     facts += [("rounds from the future, left out", str(view.future))] * bool(view.future)
     facts += [("the file", view.odd)] * bool(view.odd)
@@ -233,10 +232,6 @@ def _watcher(view: WatchView) -> Html:
     made = shown_time(view.now.isoformat())
     foot = Html("<footer>Made {}: <code>gate watch --report</code>.</footer>\n").format(made)
     return Html("<h2>The watch itself</h2>\n<table>{}</table>\n{}").format(rows, foot)
-
-
-def _down(one: Round) -> str:
-    return f"until {shown_time(one.at)}, for {span(one.down_s)}"
 
 
 def _window(view: WatchView) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from gates.decision.assessment import number
-from gates.evidence import Evidence, JsonValue, Outcome, moment, typed
+from gates.evidence import Evidence, JsonValue, Outcome, members_of, moment, typed
 from gates.text.characters import one_line
 from gates.verdict import NOT_ROLLED_BACK, SETTLED, Effect, Finding
 
@@ -68,18 +68,9 @@ class Reading:
 
     def to_json(self) -> JsonValue:
         """The word alone for a pass without a number: most of a history is that."""
-        members: dict[str, JsonValue] = {
-            "effect": self.effect,
-            "value": self.value,
-            "limits": dict(self.limits),
-            "unit": self.unit,
-            "message": self.message,
-            "for_s": self.for_s,
-            "lacking": self.lacking,
-            "blocked_by": self.blocked_by,
-        }
-        given = {k for k, v in members.items() if v or k == "value"} - ({"value"} if self.value is None else set())
-        kept = {k: v for k, v in members.items() if k in given}
+        members = {**members_of(self), "limits": dict(self.limits)}
+        own = {k: v for k, v in members.items() if k not in {"check", "outcome"}}
+        kept = {k: v for k, v in own.items() if v or (k == "value" and v is not None)}
         return {"outcome": self.outcome.value, **kept} if kept else self.outcome.value
 
     @classmethod
@@ -206,17 +197,7 @@ class Round:
         data: dict[str, JsonValue] = {
             "v": FORMAT,
             "kind": "round",
-            "number": self.number,
-            "at": self.at,
-            "finished_at": self.finished_at,
-            "target": self.target,
-            "state": self.state,
-            "reason": self.reason,
-            "release": self.release,
-            "interval_s": self.interval_s,
-            "down_s": self.down_s,
-            "clock": self.clock,
-            "drills": self.drills,
+            **members_of(self),
             "readings": {name: _pointing(r.to_json(), texts) for name, r in self.readings.items()},
             "not_due": list(self.not_due),
             "incidents": [_pointing(_members(i), texts) for i in self.incidents],
@@ -267,8 +248,11 @@ def _finite(value: Any) -> float:
 
 
 def _members(value: Incident | Change) -> dict[str, JsonValue]:
-    found = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    return {k: v for k, v in found.items() if v not in ("", False) or k in {"check", "level", "message", "since"}}
+    return {
+        k: v
+        for k, v in members_of(value).items()
+        if v not in ("", False) or k in {"check", "level", "message", "since"}
+    }
 
 
 def readings_of(checks: Sequence[str], findings: Sequence[Finding], evidence: Sequence[Evidence]) -> dict[str, Reading]:

@@ -169,11 +169,11 @@ def slope_of(points: Sequence[tuple[float, float]]) -> tuple[Slope | None, str]:
     return Slope(median(slopes), slopes[low], slopes[high]), ""
 
 
-def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most so many points: of each piece of equal count the median time and the median value."""
-    if len(points) <= most:
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS points: of each piece of equal count the median time and the median value."""
+    if len(points) <= MOST_POINTS:
         return list(points)
-    cuts = [round(i * len(points) / most) for i in range(most + 1)]
+    cuts = [round(i * len(points) / MOST_POINTS) for i in range(MOST_POINTS + 1)]
     pieces = [points[a:b] for a, b in pairwise(cuts)]
     return [(median(x for x, _ in p), median(y for _, y in p)) for p in pieces]
 

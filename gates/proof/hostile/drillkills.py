@@ -45,13 +45,13 @@ def live_rows(url: str, first: LiveRows | None = None) -> LiveRows:
     return LiveRows(rows, len(records), companies)
 
 
-def kill_drills(bench: Bench, out: Path, seed: int, count: int = DRILL_KILLS) -> list[str]:
+def kill_drills(bench: Bench, out: Path, seed: int) -> list[str]:
     """What was wrong after any of the kills."""
     chance = random.Random(seed)  # noqa: S311  -- it must come out alike every time
     url = bench.stack.info.database_url
     first = live_rows(url)
     found: list[str] = []
-    for number in range(count):
+    for number in range(DRILL_KILLS):
         which, after_s = chance.choice(SIGNALS), chance.uniform(EARLIEST_S, LONGEST_S)
         wrong = _kill(bench, out, which, after_s)
         left = live_rows(url, first)

@@ -229,10 +229,6 @@ def _user_agent(asked: Asked) -> bool:
 TEST_COMPANY = b"00000000-0000-4000-8000-000000000004"
 
 
-def _of_test_company(asked: Asked) -> bool:
-    return TEST_COMPANY in asked.body
-
-
 def _dry(_asked: Asked, reply: Reply) -> Reply:
     """Says that each replay was a dry run."""
     return replace(
@@ -272,7 +268,7 @@ LIARS: Mapping[str, tuple[str, Make]] = {
     "late-pages": ("health pages right, twelve seconds late", late(12.0, lambda a: not is_call(a))),
     "good-to-test-company": (
         "right to the test company alone",
-        sometimes(lambda a: is_call(a) and a.method == "POST" and not _of_test_company(a), BROKEN),
+        sometimes(lambda a: is_call(a) and a.method == "POST" and TEST_COMPANY not in a.body, BROKEN),
     ),
     "good-to-clients-of-python": (
         "right to callers that call themselves Python, or nothing",

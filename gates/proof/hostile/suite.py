@@ -132,9 +132,7 @@ class HostileSuite:
                         self.done(future.result())
         except StackError as error:
             for one in servers:
-                self.done(
-                    broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
-                )
+                self.done(broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, error))
 
     def _folder(self) -> Path:
         folder = self.out / ProofPart.HOSTILE.value
@@ -154,7 +152,7 @@ class HostileSuite:
             with self.open_bench(TargetKind.STAGING) as bench:
                 return judged(as_server, besiege(bench, one, self._folder(), self._policy()))
         except TROUBLES as error:
-            return broken(ProofPart.HOSTILE, as_server.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+            return broken(ProofPart.HOSTILE, as_server.name, one.said, one.allowed, error)
 
     def _kill_drills(self) -> list[str]:
         with self.open_bench(TargetKind.REFERENCE) as bench:
@@ -172,7 +170,7 @@ class HostileSuite:
                     self.done(_carried_out(one.name, one.said, partial(one.attack, hand)))
         except StackError as error:
             for one in attacks:
-                self.done(broken(ProofPart.HOSTILE, one.name, one.said, (), f"{type(error).__name__}: {error}"))
+                self.done(broken(ProofPart.HOSTILE, one.name, one.said, (), error))
 
 
 def _mutate() -> list[str]:
@@ -186,7 +184,7 @@ def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
     try:
         return judged(one, arena.meet(one))
     except TROUBLES as error:
-        return broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, f"{type(error).__name__}: {error}")
+        return broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, error)
     finally:
         free.put(arena)
 
@@ -215,7 +213,7 @@ def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial
     try:
         found = attack()
     except TROUBLES as error:
-        return broken(ProofPart.HOSTILE, name, said, (), f"{type(error).__name__}: {error}")
+        return broken(ProofPart.HOSTILE, name, said, (), error)
     reason = "; ".join(found[:MOST_FOUND]) or "everything is as it says"
     seconds = round(time.monotonic() - started, 1)
     return Trial(ProofPart.HOSTILE, name, said, (KEPT,), "" if found else KEPT, not found, reason, seconds)

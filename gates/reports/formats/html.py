@@ -1,6 +1,8 @@
 """report.html: the verdict in plain sentences first, then why, then the pictures, then every check. Pure."""
 
+import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,8 +14,8 @@ from gates.reports.formats.rows import LOAD, OUTCOMES, Row, proof_of
 from gates.reports.how_checked import query_of
 from gates.reports.page import NOTHING, copied, document, outcome, section, tools
 from gates.reports.pictures import proportions
-from gates.reports.runbooks import section_of
 from gates.reports.sentences import brief, percent, recovery_lines, short_list
+from gates.stages.suite import ROOT
 from gates.text.inert import Html
 from gates.text.quantity import with_unit
 from gates.verdict import BESIDE, Finding, Verdict, behind_text, blocked_by_cause, grouped
@@ -28,7 +30,6 @@ Group = Sequence[Finding]
 
 
 def html(source: ReportSource) -> Html:
-    """The whole document."""
     verdict, causes = source.verdict, Causes(source)
     title = f"{verdict.title}: {verdict.release or 'release not said'}"
     ends = (Html("<li>{}</li>").format(one) for one in short_list(verdict.ends_when, MOST_ENDS))
@@ -250,3 +251,23 @@ def _footer(verdict: Verdict, run: Mapping[str, JsonValue]) -> Html:
 
 
 FORMAT = Format("html", "report.html", html)
+
+
+FILE = ROOT / "sql_checks" / "alerts" / "runbooks.md"
+
+
+def section_of(named: str) -> str:
+    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where that is none of ours."""
+    file, _, anchor = named.partition("#")
+    return _sections().get(anchor, "") if file == FILE.name else ""
+
+
+@functools.cache
+def _sections() -> dict[str, str]:
+    """Anchor -> text without its heading."""
+    try:
+        whole = FILE.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    parts = re.split(r"(?m)^## (.+)$", whole)
+    return {title.strip(): text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}

@@ -24,7 +24,7 @@ from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.preflight import credentials
-from gates.stages.preflight.credentials import credential_lines
+from gates.stages.preflight.credentials import Memory, credential_lines
 from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
 from gates.stages.preflight.endpoints import (
     REACHABLE,
@@ -38,7 +38,6 @@ from gates.stages.preflight.endpoints import (
     versions_of,
 )
 from gates.stages.preflight.looks import LookResult, after, spec, timed
-from gates.stages.preflight.memory import Memory
 
 VARIABLES = spec(
     "variables",

@@ -12,11 +12,10 @@ from psycopg.rows import dict_row
 
 from gates.act import acting
 from gates.act.emergency import emergency
-from gates.act.flag import Order, look_at
-from gates.act.rollback import roll_back
+from gates.act.flag import look_at
 from gates.act.rollout import act, promote
 from gates.decision.policy_file import Settings
-from gates.decision.rules import Policy, RolloutPlan
+from gates.decision.rules import Policy
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
 from gates.deployment.identity import identity
@@ -24,18 +23,14 @@ from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica
 from gates.request import RunRequest
-from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
+from gates.verdict import NOT_ROLLED_BACK, Decision, Verdict
 from replay_service.migrate import migrate
-from tests.gates.act.flagged import FLAG, Database, is_on, switch
+from tests.gates.act.flagged import FLAG, Database, is_on, order, rolled_back, switch
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
-ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
-
-
-def rolled_back(url: str) -> Action:
-    return roll_back(url, ORDER, time.monotonic, print)
+ORDER = order(patience_s=1)
 
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,17 +48,17 @@ def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
             until(lambda: standby.execute("select count(*) from public.feature_flags").fetchone() == (1,), 30)
             standby.execute("select pg_wal_replay_pause()")
             switch(primary, on=True)
-            for action in (rolled_back(late), emergency(late, ORDER, time.monotonic, print)):
+            for action in (rolled_back(late, ORDER), emergency(late, ORDER, time.monotonic, print)):
                 assert (action.result, action.flag) == ("failed", "unknown"), action
                 assert "standby" in action.message
                 assert "UPDATE public.feature_flags" in action.by_hand
             assert is_on(primary)
             monkeypatch.setattr(door, "_open", _any_server)
-            assert acting.STANDBY in rolled_back(late).message  # a pooler may hide what the server is
+            assert acting.STANDBY in rolled_back(late, ORDER).message  # a pooler may hide what the server is
             monkeypatch.undo()
             one, other = urlsplit(late), urlsplit(first)
             both = f"{one.netloc},{other.hostname}:{other.port}"
-            assert rolled_back(one._replace(netloc=both).geturl()).result == "done"
+            assert rolled_back(one._replace(netloc=both).geturl(), ORDER).result == "done"
             assert not is_on(primary)
 
 
@@ -106,8 +101,7 @@ def test_an_act_has_the_settings_that_it_relies_on(
         others.append("transaction_timeout = '200ms'")
     for setting in (f"synchronous_commit = {given}", *others):
         pg_server.superuser.execute(f"alter database {migrated_db} set {setting}".encode())
-    order = replace(ORDER, seen=look_at(url, FLAG))
-    done = promote(url, order) if what == "promote" else rolled_back(url)
+    done = promote(url, replace(ORDER, seen=look_at(url, FLAG))) if what == "promote" else rolled_back(url, ORDER)
     assert done.result == "done", done
     seen = {r["name"]: r["setting"] for r in database.execute("select * from public.settings_seen").fetchall()}
     assert seen["synchronous_commit"] == wanted

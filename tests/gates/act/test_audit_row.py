@@ -8,15 +8,13 @@ from dataclasses import replace
 import pytest
 
 from gates.act.emergency import emergency
-from gates.act.flag import Order, look_at
-from gates.act.rollback import roll_back
+from gates.act.flag import look_at
 from gates.act.rollout import promote
-from gates.decision.rules import RolloutPlan
 from replay_service.migrate import migrate
-from tests.gates.act.flagged import FLAG, Database, flag, flagged, on_change
+from tests.gates.act.flagged import FLAG, Database, flag, flagged, on_change, order, rolled_back
 from tests.postgres_fixture import PgServer
 
-ORDER = Order(RolloutPlan(FLAG, settle_s=0, drain_timeout_s=1, rollback_patience_s=1), "r1", "test", "why")
+ORDER = order(patience_s=1)
 FOREIGN = replace(ORDER, actor="gate:Łukasz", reason="users see errors – stop 🛑", release="größe")
 LOSES = (
     "return null;",
@@ -43,7 +41,7 @@ def test_a_rollback_happens_all_the_same_and_says_that_its_audit_row_is_missing(
 ) -> None:
     """The flag goes off; what is missing is in the message."""
     _keep_out(database, body)
-    action = roll_back(migrated_url, ORDER, time.monotonic, print)
+    action = rolled_back(migrated_url, ORDER)
     assert (action.result, action.flag, flag(database)[0]) == ("done", "off", False)
     assert "no audit row (flag_rolled_back) could be written" in action.message
 

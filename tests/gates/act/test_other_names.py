@@ -146,18 +146,21 @@ def by_hand(two_tables: str, policy: Path, folder: Path, *words: str) -> tuple[i
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        LIVE.encode() + b"# gepr\xfcft\n",
-        LIVE.encode("utf-16"),
-        LIVE.encode("utf-16-le"),
-        b"version: 1\nrollout: {flag: x, flag: y\n# the names are in another file\n",
-        b'"n\\x61mes": {tables: {feature_flags: {is: live.feature_flags}}}\nwaivers: [\n',
-        None,
-    ],
+UNREADABLE = (
+    LIVE.encode() + b"# gepr\xfcft\n",
+    LIVE.encode("utf-16"),
+    LIVE.encode("utf-16-le"),
+    b"version: 1\nrollout: {flag: x, flag: y\n# the names are in another file\n",
+    b'"n\\x61mes": {tables: {feature_flags: {is: live.feature_flags}}}\nwaivers: [\n',
+    None,
 )
-@pytest.mark.parametrize("words", [("rollback",), ("emergency",), ("rollback", "--dry-run")])
+AS_IT_IS, DRY = ("rollback",), ("rollback", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [*((text, AS_IT_IS) for text in UNREADABLE), (UNREADABLE[0], DRY), (UNREADABLE[0], ("emergency",))],
+)
 def test_a_policy_that_may_give_names_and_cannot_be_read_is_never_a_rollback_that_is_done(
     text: bytes | None, words: tuple[str, ...], two_tables: str, tmp_path: Path
 ) -> None:

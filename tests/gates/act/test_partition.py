@@ -21,13 +21,15 @@ from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
+from gates.proof.hostile.partitions import through
+from gates.proof.hostile.statements import Blow, Strike
 from tests.gates.act.flagged import FLAG, Database, flag, switch
-from tests.gates.act.network import Fault, network
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 PLAN = RolloutPlan(FLAG, bake_minutes=0, settle_s=0, drain_timeout_s=2, rollback_patience_s=30)
 T = TypeVar("T")
 AT_ONCE = 12
+BLOWS = (Blow.CUT_BEFORE, Blow.CUT_AFTER, Blow.SILENCE, Blow.ANSWER_LOST)
 
 
 @dataclass(frozen=True)
@@ -94,39 +96,41 @@ def order(url: str) -> Order:
     return Order(PLAN, "r1", "test", "why", look_at(url, FLAG), same_version=False)
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("blow", BLOWS)
 def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
-    fault: Fault, grounds: Queue[Ground], ground: Ground
+    blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The flag is off, read back, and the audit has one row of it."""
     reset(ground.database)
-    with network(ground.url) as (url, net):
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
         roll_back(url, order(ground.url), time.monotonic, print)
-    assert net.statements > 8
+    assert len(unharmed.seen) > 8
 
     def show(ground: Ground, at: int) -> None:
         last = reset(ground.database)
-        with network(ground.url, fault, at) as (url, _):
+        with through(ground.url, Strike(blow, at)) as url:
             action = roll_back(url, order(ground.url), time.monotonic, print)
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
         assert action.kind == "rollback", (at, action)
         assert audited(ground.database, "flag_rolled_back", last) == 1, (at, action)
 
-    everywhere(grounds, range(1, net.statements + 1), show)
+    everywhere(grounds, range(len(unharmed.seen)), show)
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("blow", BLOWS)
 def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
-    fault: Fault, grounds: Queue[Ground], ground: Ground
+    blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The step and its audit row are both there or both not there, and the action says which."""
     reset(ground.database)
-    with network(ground.url) as (url, net):
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
         assert promote(url, order(ground.url)).result == "done"
 
     def show(ground: Ground, at: int) -> int:
         last = reset(ground.database)
-        with network(ground.url, fault, at) as (url, _):
+        with through(ground.url, Strike(blow, at)) as url:
             action = promote(url, order(ground.url))
         stands = flag(ground.database)
         step = (audited(ground.database, "flag_promoted", last), stands)
@@ -137,21 +141,22 @@ def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
         assert action.result != "unknown" or "read back" in action.message, (at, action)
         return stands[1]
 
-    assert set(everywhere(grounds, range(1, net.statements + 1), show)) == {10, 50}
+    assert set(everywhere(grounds, range(len(unharmed.seen)), show)) == {10, 50}
 
 
-@pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER])
+@pytest.mark.parametrize("blow", BLOWS[:2])
 def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
-    fault: Fault, grounds: Queue[Ground], ground: Ground
+    blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """All three are done and read back."""
     reset(ground.database)
-    with network(ground.url) as (url, net):
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
         emergency(url, order(ground.url), time.monotonic, print)
 
     def show(ground: Ground, at: int) -> None:
         database, last = ground.database, reset(ground.database)
-        with network(ground.url, fault, at) as (url, _):
+        with through(ground.url, Strike(blow, at)) as url:
             action = emergency(url, order(ground.url), time.monotonic, print)
         assert (action.result, action.headline) == ("done", ""), (at, action)
         assert not flag(database)[0]
@@ -159,39 +164,43 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
         assert not database.execute("select from public.edge_rate_limits where key like 'replay:%'").fetchall()
         assert audited(database, "flag_rolled_back", last) == 1
 
-    everywhere(grounds, range(1, net.statements + 1), show)
+    everywhere(grounds, range(len(unharmed.seen)), show)
 
 
 def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Queue[Ground], ground: Ground) -> None:
     """Its session stays in its transaction on the server, with the row's lock; the rollback ends it."""
     reset(ground.database)
-    with network(ground.url) as (url, net):
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
         promote(url, order(ground.url))
 
     def show(ground: Ground, at: int) -> bool:
         reset(ground.database)
-        with network(ground.url, Fault.SILENT_AFTER, at) as (url, _):
+        strike = Strike(Blow.HOLD, at)
+        with through(ground.url, strike) as url:
             promote(url, order(ground.url))
             started = time.monotonic()
             action = roll_back(ground.url, order(ground.url), time.monotonic, print)
             assert time.monotonic() - started < 20
+            strike.go_on.set()
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
         return "was ended" in action.message
 
-    assert any(everywhere(grounds, range(3, net.statements), show))
+    assert any(everywhere(grounds, range(2, len(unharmed.seen)), show))
 
 
 def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Queue[Ground], ground: Ground) -> None:
     """A statement may be waited for longer than a rollback is tried for: there is one more try, on a new connection."""
     reset(ground.database)
     asked = replace(order(ground.url), plan=replace(PLAN, rollback_patience_s=1))
-    with network(ground.url) as (url, net):
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
         roll_back(url, asked, time.monotonic, print)
 
     def show(ground: Ground, at: int) -> None:
         reset(ground.database)
-        with network(ground.url, Fault.SILENT_BEFORE, at) as (url, _):
+        with through(ground.url, Strike(Blow.SILENCE, at)) as url:
             action = roll_back(url, replace(asked, seen=look_at(ground.url, FLAG)), time.monotonic, print)
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
 
-    everywhere(grounds, range(1, net.statements + 1), show)
+    everywhere(grounds, range(len(unharmed.seen)), show)

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from gates.act.emergency import emergency
+from gates.act.emergency import emergency, resume
 from gates.act.flag import FlagState, Order
-from gates.act.resume import resume
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
 from gates.verdict import Action

@@ -198,8 +198,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("sent", sorted(ENDING_SIGNALS))
-@pytest.mark.parametrize("command", ["rollback", "emergency"])
+@pytest.mark.parametrize(
+    ("command", "sent"), [("emergency", signal.SIGTERM), *(("rollback", one) for one in sorted(ENDING_SIGNALS))]
+)
 def test_a_signal_ends_a_rollback_with_the_sql_to_run(
     command: str, sent: signal.Signals, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:

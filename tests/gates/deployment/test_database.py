@@ -11,7 +11,8 @@ import pytest
 
 from gates.deployment.database import connect, execute, session, value
 from gates.evidence import Evidence, Outcome, dump_line
-from tests.gates.act.network import Fault, network
+from gates.proof.hostile.partitions import through
+from gates.proof.hostile.statements import Blow, Strike
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
@@ -56,7 +57,8 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
 
 def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:
     """TCP is alive behind a proxy that no longer forwards: the client's own limit ends the wait."""
-    with network(pg_server.url("postgres"), Fault.SILENT_AFTER, at=2) as (url, _), session(url) as connection:
+    lost = Strike(Blow.ANSWER_LOST, at=1)
+    with through(pg_server.url("postgres"), lost) as url, session(url) as connection:
         connection.answer_limit_s = 0.5
         started = time.monotonic()
         with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.5 s"):

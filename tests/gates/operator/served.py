@@ -2,14 +2,32 @@
 
 import datetime as dt
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 
+from gates.operator.serve import Desk, VerdictServer
 from gates.past_decisions import PastDecision
 from gates.verdict import Decision
 
 NOW = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)
 
 ROLLBACK = "/v1/flagger/rollback"
+
+
+@contextmanager
+def served(state: Path, token: str = "", **limits: Any) -> Iterator[int]:
+    """The port of a server over a state folder."""
+    desk = Desk(state, dt.timedelta(minutes=60), lambda: NOW, token)
+    with VerdictServer(("127.0.0.1", 0), desk, **limits) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 def decided(decision: Decision, release: str = "r-1", minutes: float = 5, run_id: str = "a1") -> PastDecision:

@@ -4,7 +4,6 @@ import datetime as dt
 import json
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from gates.config import load_target
@@ -13,10 +12,13 @@ from gates.operator.serve import Desk
 from gates.past_decisions import PastDecision, remember
 from gates.reports.history import TargetHistory, page, tables
 from gates.verdict import Decision
+from tests.gates.act.flagged import Database, database
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
 from tests.gates.reports.test_console import is_inert, printed
 from tests.gates.reports.test_inert_reports import TAGS, Page, seen
+
+__all__ = ["database"]
 
 
 def runs(count: int = 4) -> list[PastDecision]:
@@ -60,13 +62,8 @@ def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
     assert {"svg", "polyline", "rect"} <= set(Page(made).tags)
 
 
-def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, tmp_path: Path) -> None:
+def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, database: Database, tmp_path: Path) -> None:
     """A rollback by hand is no run of the gate, and is in the history all the same: who, when, why."""
-    with psycopg.connect(migrated_url, autocommit=True) as connection:
-        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
-        )
     environ = {"DATABASE_URL": migrated_url}
     done = gate("rollback", "--reason", "too slow", "--actor", "ann", cwd=tmp_path, environ=environ)
     assert done.returncode == 0, done.stderr
@@ -105,14 +102,12 @@ def test_what_a_target_said_is_inert_there_too(text: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["rollback", "emergency"])
-def test_after_a_rollback_by_hand_no_older_promote_is_told(command: str, migrated_url: str, tmp_path: Path) -> None:
+def test_after_a_rollback_by_hand_no_older_promote_is_told(
+    command: str, migrated_url: str, database: Database, tmp_path: Path
+) -> None:
     """`gate serve` reads the same folder: the release is rolled back, and nobody is promoted until the next run."""
-    with psycopg.connect(migrated_url, autocommit=True) as connection:
-        for flag in ("outbox.enabled", "other.enabled"):
-            connection.execute("delete from public.feature_flags where key = %s", (flag,))
-            connection.execute(
-                "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 10)", (flag,)
-            )
+    database.execute("delete from public.feature_flags where key = 'other.enabled'")
+    database.execute("insert into public.feature_flags (key, enabled) values ('other.enabled', true)")
     at = dt.datetime.now(dt.UTC)
     environ = {"DATABASE_URL": migrated_url, "BASE_URL": "http://127.0.0.1:9", "GATE_TARGET": "staging"}
     folder = tmp_path / "state" / identity(load_target(environ))

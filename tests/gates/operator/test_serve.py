@@ -7,21 +7,20 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gates import past_decisions
-from gates.operator.serve import MOST_BODY, Desk, VerdictServer
+from gates.operator.serve import MOST_BODY, Desk
 from gates.past_decisions import PastDecision, remember
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL
-from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, verdict
+from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, served, verdict
 from tests.sources import ROOT
 
 TOKEN = "a-token-of-some-length"
@@ -213,16 +212,8 @@ def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path)
     assert verdict(port)["decision"] == "promote"
 
 
-@contextlib.contextmanager
-def small(state: Path) -> Iterator[int]:
-    """The port of a server that has two connections at once, and half a second for a request."""
-    desk = Desk(state, dt.timedelta(minutes=60), lambda: NOW)
-    with VerdictServer(("127.0.0.1", 0), desk, at_once=2, within_s=0.5) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+SMALL: dict[str, Any] = {"at_once": 2, "within_s": 0.5}
+"""Two connections at once, and half a second for a request."""
 
 
 @pytest.mark.parametrize(
@@ -232,7 +223,7 @@ def small(state: Path) -> Iterator[int]:
 )
 def test_a_client_that_drips_is_left_at_the_deadline(tmp_path: Path, begun: bytes) -> None:
     """A byte now and then does not make it later."""
-    with small(tmp_path) as port, socket.create_connection(("127.0.0.1", port)) as client:
+    with served(tmp_path, **SMALL) as port, socket.create_connection(("127.0.0.1", port)) as client:
         started, dripped = time.monotonic(), 0
         client.sendall(begun)
         client.settimeout(0.05)
@@ -251,7 +242,7 @@ def test_a_client_that_drips_is_left_at_the_deadline(tmp_path: Path, begun: byte
 def test_clients_that_drip_keep_nobody_out(tmp_path: Path) -> None:
     """Where every place is taken, the slowest reader makes room: whoever asks is answered, and at once."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
-    with small(tmp_path) as port, contextlib.ExitStack() as crowd:
+    with served(tmp_path, **SMALL) as port, contextlib.ExitStack() as crowd:
         started = time.monotonic()
         for _ in range(20):
             crowd.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(b"GET /")

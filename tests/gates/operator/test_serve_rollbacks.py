@@ -15,10 +15,13 @@ from gates import past_decisions
 from gates.operator.serve import Desk
 from gates.past_decisions import PastDecision, read, remember
 from gates.verdict import Action, Decision
+from tests.gates.act.flagged import Database, database, is_on
 from tests.gates.gate_process import gate
 from tests.gates.operator.served import NOW, ROLLBACK, ask, decided, verdict
 from tests.sources import ROOT
 from tests.waiting import until
+
+__all__ = ["database"]
 
 
 @pytest.mark.parametrize(
@@ -77,17 +80,15 @@ def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_p
     assert [verdict(port, name)["decision"] for name in ("r-0", "r-1", "r-2")] == ["hold", "rollback", "promote"]
 
 
-def test_a_rollback_that_is_killed_leaves_no_older_promote(migrated_url: str, tmp_path: Path) -> None:
+def test_a_rollback_that_is_killed_leaves_no_older_promote(
+    migrated_url: str, database: Database, tmp_path: Path
+) -> None:
     """The flag is off, and whether it stays so was still watched."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
-        words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
-        environ = {**os.environ, "DATABASE_URL": migrated_url}
-        with subprocess.Popen([sys.executable, "-m", "gates", *words], cwd=ROOT, env=environ) as killed:
-            off = "select bool_and(not enabled) from public.feature_flags"
-            until(lambda: (database.execute(off).fetchone() or (None,))[0] and [*tmp_path.glob("*/*")], 30.0)
-            killed.kill()
+    words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
+    environ = {**os.environ, "DATABASE_URL": migrated_url}
+    with subprocess.Popen([sys.executable, "-m", "gates", *words], cwd=ROOT, env=environ) as killed:
+        until(lambda: not is_on(database) and [*tmp_path.glob("*/*")], 30.0)
+        killed.kill()
     assert killed.returncode == -signal.SIGKILL
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
     assert desk.verdict_of("r-7")["decision"] == "rollback"
@@ -97,11 +98,10 @@ BACK = {"rollback": ("flags", "enable", "outbox.enabled", "--at", "10"), "emerge
 
 
 @pytest.mark.parametrize("down", BACK)
-def test_after_the_way_back_a_rollback_is_a_hold(down: str, migrated_url: str, tmp_path: Path) -> None:
+def test_after_the_way_back_a_rollback_is_a_hold(
+    down: str, migrated_url: str, database: Database, tmp_path: Path
+) -> None:
     """The flag is on again by a person's hand: a controller that still hears of a rollback would undo that."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
     environ, words = {"DATABASE_URL": migrated_url, "RELEASE": "r-7"}, ("--reason", "INC-7", "--state", str(tmp_path))
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
     assert gate(down, *words, environ=environ).returncode == 0
@@ -120,12 +120,9 @@ def test_after_the_way_back_a_rollback_is_a_hold(down: str, migrated_url: str, t
 
 @pytest.mark.parametrize("kind", ["", "staging"])
 def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
-    kind: str, migrated_url: str, tmp_path: Path
+    kind: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
     """The database alone says nothing of the kind of target."""
-    with psycopg.connect(migrated_url, autocommit=True) as database:
-        database.execute("delete from public.feature_flags")
-        database.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
     environ = {"DATABASE_URL": migrated_url, **({"GATE_TARGET": kind} if kind else {})}
     words = ("rollback", "--reason", "harm", "--state", str(tmp_path))
     done = [gate(*words, "--release", "r-7", environ=environ), gate(*words, environ=environ)]

@@ -246,7 +246,7 @@ def test_allure_and_github_get_inert_values(text: str, tmp_path: Path) -> None:
     result = json.loads(file.read_text(encoding="utf-8"))
     assert seen("".join(map(str, (result["name"], result.get("description", ""), result["statusDetails"]["message"]))))
     assert "http" not in re.sub("<code>.*?</code>", "", result.get("description") or "")
-    plain = reports.github.outputs(hostile_verdict("x"))
+    plain = reports.outputs(hostile_verdict("x"))
     told = output.read_text(encoding="utf-8")
     assert [p.partition("=")[0] for p in told.split("\n")] == [p.partition("=")[0] for p in plain.split("\n")]
     assert re.split(r"[\r\v\f\x85\u2028\u2029]", told) == [told]

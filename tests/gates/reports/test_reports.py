@@ -18,12 +18,12 @@ from gates import reports
 from gates.contract.contract import contract
 from gates.decision.assessment import NO_EVIDENCE
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
+from gates.reports import outputs
 from gates.reports.allure import CATEGORIES, result_of
 from gates.reports.formats import charts
 from gates.reports.formats.format import ReportSource
 from gates.reports.formats.junit import junit
 from gates.reports.formats.rows import OUTCOMES, Row
-from gates.reports.github import outputs
 from gates.reports.page import SCRIPT, STYLE
 from gates.reports.terminal import groups_text, progress_line, table, verdict_text
 from gates.stages.context import Progress

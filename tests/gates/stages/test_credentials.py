@@ -30,8 +30,7 @@ from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
 from gates.stages.preflight import credentials, endpoints
-from gates.stages.preflight.credentials import CredentialDoor
-from gates.stages.preflight.memory import Memory
+from gates.stages.preflight.credentials import CredentialDoor, Memory
 
 SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
 JWT_SECRET = "the-jwt-secret-of-the-service-32-bytes"

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from gates import past_decisions
 from gates.errors import CannotWork, NotRolledBack
@@ -15,6 +16,8 @@ from gates.verdict import NOT_ROLLED_BACK, Decision
 from gates.watch import story
 from gates.watch.incidents import Patience
 from gates.watch.story import Watch
+from tests.gates.act.flagged import flagged as connected
+from tests.gates.act.flagged import is_on, switch
 from tests.gates.watch.rounds import Suites, kinds, look
 from tests.postgres_fixture import TEMPLATE, PgServer
 
@@ -30,19 +33,13 @@ def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
 
 
 def put(url: str, enabled: bool) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
-        connection.execute(
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', %s, 50)",
-            (enabled,),
-        )
+    with connected(url) as connection:
+        switch(connection, on=enabled, percent=50)
 
 
 def flag(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("select enabled from public.feature_flags where key = 'outbox.enabled'").fetchone()
-    assert row is not None
-    return bool(row[0])
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return is_on(connection)
 
 
 def audited(url: str) -> list[dict[str, Any]]:
