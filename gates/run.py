@@ -1,6 +1,7 @@
 """THE STORY of a run: collect -> decide -> act -> report."""
 
 import dataclasses
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -194,12 +195,14 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 context.block(context.applicable(("",)), first.unreachable[0])
             else:
                 stages += in_turn(context, request)
+            if not os.path.samestat(os.fstat(held.fileno()), context.evidence.stat()):
+                said = f"{context.evidence} is not the file that this run wrote to: somebody put another one there"
+                raise CannotWork(f"{said}; allowed: one gate alone in its folder. Give another --output")  # noqa: TRY301
             scrub(request.out, hidden(context.target), OWN)
-            context.evidence.stat()
             return Collected(first.target, flag, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
-            log = read_bytes(held.read(), run=context.run_id)
+            log = read_bytes(held.read(disk.MOST_BYTES), run=context.run_id)
             with suppress(OSError):
                 scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()

@@ -147,6 +147,24 @@ def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollbac
     assert acted == decisions
 
 
+@pytest.mark.parametrize("another", [b"", b"\xff\n"])
+@pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])
+def test_evidence_that_is_replaced_in_the_middle_stops_a_promotion_and_no_rollback(
+    asked: RunRequest, acted: list[Decision], main: str, decisions: list[Decision], another: bytes
+) -> None:
+    """The file that the run began is still open, and what stands in it was seen."""
+    change(asked, main)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        (out / "evidence.ndjson").unlink()
+        (out / "evidence.ndjson").write_bytes(another)
+        return loaded(target, out)
+
+    with pytest.raises(CannotWork, match="somebody put another one there"):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert acted == decisions
+
+
 @pytest.mark.parametrize(
     ("release", "away", "outcome"),
     [("r2", 0, Outcome.FAIL), ("r1", 15, Outcome.PASS), ("r1", 10**6, Outcome.UNKNOWN)],
