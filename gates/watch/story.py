@@ -106,8 +106,13 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         )
         if watch.rollback:
             made = _rolled_back(watch, past, made, policy, flag)
-        error = _kept(watch, made)
-        slack_error = _tell(watch, past, made)
+        try:
+            error = _kept(watch, made)
+            slack_error = _tell(watch, past, made)
+        except BaseException as ended:  # a signal, too, is no excuse for a flag that may be on
+            if made.exit_code == NOT_ROLLED_BACK:
+                raise NotRolledBack(made.changes[-1].message) from ended
+            raise
         if error:
             raise NotRolledBack(f"{made.changes[-1].message}; {error}") if made.exit_code == NOT_ROLLED_BACK else error
         return FinishedRound(made, past, alive, slack_error, looked.stages)

@@ -86,11 +86,11 @@ def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
         assert ("rolled back", "grave") in kinds(dones[-1])
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("ended", [None, CannotWork("no room"), Interrupted(signal.SIGTERM)])
 def test_a_rollback_that_could_not_be_carried_out_is_told_at_once_and_whole(
-    flagged: tuple[Watch, str], suites: Suites, kept: bool, monkeypatch: pytest.MonkeyPatch
+    flagged: tuple[Watch, str], suites: Suites, ended: BaseException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The statement to run by hand, and exit code 21, also where the round finds no room on the disk."""
+    """The statement to run by hand, and exit code 21, also where the disk is full, or a signal comes."""
     watched, url = flagged
     said: list[str] = []
     watched = dataclasses.replace(watched, patience=Patience(confirm=1), warn=said.append)
@@ -99,11 +99,17 @@ def test_a_rollback_that_could_not_be_carried_out_is_told_at_once_and_whole(
             "create function public.refuse() returns trigger language plpgsql as 'begin raise exception ''no''; end';"
             "create trigger refuse before update on public.feature_flags for each row execute function public.refuse()"
         )
-    if kept:
+    if ended is None:
         assert look(watched, suites, grave=Outcome.FAIL).round.exit_code == NOT_ROLLED_BACK
     else:
-        monkeypatch.setattr(story, "_kept", lambda *_: CannotWork("no room"))
-        with pytest.raises(NotRolledBack, match=r"THE FLAG IS STILL ON.*; no room"):
+
+        def kept(*_: object) -> CannotWork:
+            if isinstance(ended, CannotWork):
+                return ended
+            raise ended
+
+        monkeypatch.setattr(story, "_kept", kept)
+        with pytest.raises(NotRolledBack, match="THE FLAG IS STILL ON"):
             look(watched, suites, grave=Outcome.FAIL)
     assert flag(url)
     told = next(one for one in said if one.startswith("THE FLAG IS STILL ON"))
