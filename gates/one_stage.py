@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Callable
 
 from gates import record, run
+from gates.decision.decide import decide
 from gates.decision.rules import STAGES
 from gates.deployment.redaction import hidden, scrub
 from gates.evidence import stamp
 from gates.evidence_file import read_log
+from gates.reports import attestation
 from gates.request import RunRequest
 from gates.stages.context import StageReport
 from gates.stages.drill import drill
@@ -17,11 +19,12 @@ from gates.stages.preflight.database import DATABASE
 from gates.stages.sql import alerts, sql
 from gates.stages.switches import switches
 from gates.stages.turn import Turn
-from gates.verdict import Action, Verdict
+from gates.verdict import Action, Verdict, settle
 
 
 def run_stage(request: RunRequest, stage: str) -> Verdict:
     """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
+    key = attestation.signing_key(request.environ)
     begun = run.begin(request)
     context = request.context(str(begun["run_id"]))
     first = Preflight(request.target, StageReport("preflight", 0.0)) if request.url_only else preflight(context)
@@ -50,8 +53,9 @@ def run_stage(request: RunRequest, stage: str) -> Verdict:
                 stages = works[stage]()
     scrub(request.out, hidden(context.target), run.OWN)
     policy, now = request.policy_for(target).of_stage(stage), request.now()
-    end, nothing = read_log(context.evidence, run=context.run_id).end, Action("none", result="nothing_to_do")
-    done = record.Decided(policy, now, end, nothing, stamp(now))
-    recorded = run.keep(request, begun, stages, done)
-    run.attest(request, target)
+    log, nothing = read_log(context.evidence, run=context.run_id), Action("none", result="nothing_to_do")
+    done = record.Decided(policy, now, log.end, nothing, stamp(now))
+    decided = settle(decide(log.evidence, policy, now), nothing, str(begun["started_at"]), stamp(now))
+    recorded = run.keep(request, begun, stages, done, decided)
+    run.attest(request, target, decided, key)
     return recorded.verdict

@@ -128,7 +128,7 @@ def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: st
         raise CannotWork(f"{error}; allowed: a folder that can be written. See to the disk of --output") from error
 
 
-def unkept(verdict: Verdict, error: Exception) -> GateError:
+def unkept(verdict: Verdict, error: BaseException) -> GateError:
     """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
     action = verdict.action
     lost = f"This could not be written down: {first_line(error)}. Keep this line"
@@ -203,8 +203,10 @@ def recompute(folder: Path) -> Verdict:
     return read(folder).verdict
 
 
-def read(folder: Path) -> Recorded:
-    """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run."""
+def read(folder: Path, decided: Verdict | None = None) -> Recorded:
+    """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run, or of
+    another verdict than was `decided`.
+    """
     path = folder / RUN
     try:
         run = _readable(foreign.json_value(disk.read(path), None))
@@ -221,8 +223,13 @@ def read(folder: Path) -> Recorded:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         text = f"{type(error).__name__}: {error}"
         raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error
-    verdict = decide(evidence, policy, decided_at)
-    return Recorded(run, evidence, settle(verdict, action, started_at, finished_at), policy.catalogue)
+    verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
+    if decided is not None and verdict != decided:
+        said = (
+            f"{folder} was written to by somebody else: its files say {verdict.title}, and {decided.title} was decided"
+        )
+        raise CannotWork(f"{said}; allowed: a folder that one gate alone writes to. Give another --output")
+    return Recorded(run, evidence, verdict, policy.catalogue)
 
 
 def _readable(run: JsonValue) -> dict[str, Any]:

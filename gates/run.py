@@ -1,12 +1,14 @@
 """THE STORY of a run: collect -> decide -> act -> report."""
 
 import dataclasses
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gates import disk, gate_version, past_decisions, record, reports
 from gates.act.flag import FlagState, Order, look_at
@@ -51,6 +53,7 @@ def run_gate(request: RunRequest) -> Verdict:
     A disk that is full, or a folder that is gone, keeps no rollback from happening: harm that was seen is acted upon,
     and what was done is in the error. A promotion is made only where it can be written down before and after.
     """
+    key = attestation.signing_key(request.environ)
     run = begin(request)
     context = request.context(str(run["run_id"]))
     run["past"] = past_decisions.newest(context.state)
@@ -72,10 +75,12 @@ def run_gate(request: RunRequest) -> Verdict:
     request.let_go()
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
     done = record.Decided(policy, decided_at, looked.log.end, action, stamp(request.now()))
+    final = settle(verdict, action, str(run["started_at"]), done.finished_at)
+    told: dict[str, dict[str, JsonValue]] = {}
     try:
         if trouble is not None:
             raise trouble  # noqa: TRY301
-        recorded = keep(request, run, looked.stages, done)
+        recorded = keep(request, run, looked.stages, done, final)
         if kept and not request.dry_run:
             remember(request, context.state, kept, done.policy, verdict)
         note(request, context.state, PastDecision.of(run, recorded.verdict))
@@ -85,14 +90,14 @@ def run_gate(request: RunRequest) -> Verdict:
         }
         if any(told.values()):
             record.write_run(request.out, {**run, **{name: one for name, one in told.items() if one}})
-    except Exception as error:
-        final = settle(verdict, action, str(run["started_at"]), done.finished_at)
+        attest(request, looked.target, final, key)
+    except BaseException as error:  # a signal, too, is no excuse for a flag that may be on
         if not final.headline and not isinstance(error, OSError | CannotWork):
             raise
-        with suppress(Exception):  # a report may be the very thing that failed
-            tell(request, final, looked.log.evidence, run)
+        with suppress(BaseException):  # a report may be the very thing that failed
+            if not told:
+                tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
-    attest(request, looked.target)
     return recorded.verdict
 
 
@@ -136,9 +141,16 @@ def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, ord
 
 
 def keep(
-    request: RunRequest, run: dict[str, JsonValue], stages: Sequence[StageReport], done: record.Decided
+    request: RunRequest,
+    run: dict[str, JsonValue],
+    stages: Sequence[StageReport],
+    done: record.Decided,
+    decided: Verdict,
 ) -> record.Recorded:
-    """End run.json, and make from what is on disk the one verdict that files, terminal and reports show."""
+    """End run.json, and make from what is on disk the one verdict that files, terminal and reports show.
+
+    Raise CannotWork where that is not what was decided.
+    """
     companies = request.out / COMPANIES
     run |= done.facts() | {
         "stages": [s.to_json() for s in stages],
@@ -146,7 +158,7 @@ def keep(
         "proof": cited(request.proof, done.policy, source_digest()),
     }
     record.write_run(request.out, run)
-    recorded = record.read(request.out)
+    recorded = record.read(request.out, decided)
     record.write(request.out / record.VERDICT, recorded.verdict.dump())
     github = {} if done.policy.stage else request.environ
     specs = recorded.specs(request.catalogue)
@@ -183,12 +195,14 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 context.block(context.applicable(("",)), first.unreachable[0])
             else:
                 stages += in_turn(context, request)
+            if not os.path.samestat(os.fstat(held.fileno()), context.evidence.stat()):
+                said = f"{context.evidence} is not the file that this run wrote to: somebody put another one there"
+                raise CannotWork(f"{said}; allowed: one gate alone in its folder. Give another --output")  # noqa: TRY301
             scrub(request.out, hidden(context.target), OWN)
-            context.evidence.stat()
             return Collected(first.target, flag, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
             held.seek(0)
-            log = read_bytes(held.read(), run=context.run_id)
+            log = read_bytes(held.read(disk.MOST_BYTES), run=context.run_id)
             with suppress(OSError):
                 scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()
@@ -258,11 +272,12 @@ def observe(request: RunRequest, recorded: record.Recorded, run: Mapping[str, Js
     return told
 
 
-def attest(request: RunRequest, target: Target) -> None:
-    """Sign what is on disk, where there is a key: the last thing that is written."""
-    key = attestation.signing_key(request.environ)
+def attest(request: RunRequest, target: Target, decided: Verdict, key: Any | None) -> None:
+    """Sign what is on disk, where there is a key: the last thing that is written. Raise CannotWork where that is not
+    what was decided.
+    """
     if key is not None:
-        attestation.attest(request.out, record.read(request.out), identity(target), key)
+        attestation.attest(request.out, record.read(request.out, decided), identity(target), key)
 
 
 def begin(request: RunRequest) -> dict[str, JsonValue]:

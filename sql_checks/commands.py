@@ -1,7 +1,7 @@
 """The tools around the SQL suites: write the manifest, export, lint, generate docs/alerts.md.
 
 Reads DATABASE_URL where a command needs a database. Exit codes: 0 done, 2 usage, 3 a file or the configuration is
-wrong, 4 the database could not be read.
+wrong, 4 the database could not be read, or a file not be written.
 """
 
 import argparse
@@ -116,8 +116,16 @@ def _spots(options: argparse.Namespace) -> list[SpotCheck]:
 def _put(output: str, text: str) -> str:
     if output == "-":
         return text
-    Path(output).write_text(text, encoding="utf-8")
+    _write(Path(output), text)
     return f"wrote {output}\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{error}; allowed: a place that can be written. See to its disk", 4) from error
 
 
 def _write_manifest(options: argparse.Namespace) -> str:
@@ -155,13 +163,12 @@ def _export(options: argparse.Namespace) -> str:
         commented = "".join(f"# {line}\n" for line in queries_yaml(rules).splitlines())
         return f"{left_out}{rules_yaml(rules)}\n# queries.yml, for the exporter:\n{commented}"
     folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("rules.yml", rules_yaml(rules)),
         ("queries.yml", queries_yaml(rules)),
         ("rules_test.yml", unit_tests_yaml(rules, "rules.yml")),
     ):
-        (folder / name).write_text(text, encoding="utf-8")
+        _write(folder / name, text)
     return f"{left_out}wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"
 
 

@@ -3,10 +3,13 @@
 import array
 import fcntl
 import logging
+import os
+import socket as sockets
+import struct
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -25,8 +28,12 @@ Connection = psycopg.Connection[dict[str, object]]
 Statement = str | bytes | SQL | Composed
 Answers = list[psycopg.Cursor[dict[str, object]]]
 
-MOST_ANSWER = 256 * 1024 * 1024
-"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory."""
+MOST_ANSWER = 64 * 1024 * 1024
+"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory, those of an error
+eight times.
+"""
+IPPROTO_TCP, TCP_INFO, BYTES_RECEIVED = 6, 11, 128
+"""Of Linux: where its tcp_info has `tcpi_bytes_received`."""
 UNPINNED = (
     "a statement would run without the settings of its session: behind a pooler a pipeline begins within a transaction"
 )
@@ -165,12 +172,14 @@ class Answering(Connection):
         return super().wait(self._limited(gen, limit_s), interval)
 
     def _limited(self, gen: PQGen[T], limit_s: float) -> PQGen[T]:
-        until, came = time.monotonic() + limit_s, 0
+        until, seen = time.monotonic() + limit_s, 0
         try:
             wanted = next(gen)
+            before = _received(self.pgconn.socket)
             while True:
                 ready = yield wanted
-                came += _waiting(self.pgconn.socket)
+                seen += _waiting(self.pgconn.socket)
+                came = max(seen, _received(self.pgconn.socket) - before)
                 if time.monotonic() > until or came > MOST_ANSWER:
                     self.pgconn.finish()
                     limit = f"within {limit_s:g} s" if came <= MOST_ANSWER else f"of at most {MOST_ANSWER} bytes"
@@ -186,6 +195,15 @@ def _waiting(socket: int) -> int:
     found = array.array("i", [0])
     fcntl.ioctl(socket, termios.FIONREAD, found)
     return found[0]
+
+
+def _received(socket: int) -> int:
+    """Bytes that have come since the connection was made, as the kernel counts them: libpq reads on while more come. 0
+    where it does not, as for a socket that is a file.
+    """
+    with suppress(OSError, struct.error), sockets.socket(fileno=os.dup(socket)) as same:
+        return int(struct.unpack_from("=Q", same.getsockopt(IPPROTO_TCP, TCP_INFO, 256), BYTES_RECEIVED)[0])
+    return 0
 
 
 class AnswerRow(dict[str, object]):

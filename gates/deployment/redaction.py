@@ -196,7 +196,8 @@ def scrubbing(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) 
 
 
 def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> list[Path]:
-    """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files.
+    """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files. One that is too
+    large to be searched is removed.
 
     own: the names of what a gate writes there; what else lies there stays as it is. Empty: everything is the gate's.
     """
@@ -204,7 +205,10 @@ def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> l
     found = {p for top in tops if not top.is_symlink() for p in (top, *top.rglob("*"))}
     changed = []
     for path in sorted(p for p in found if p.is_file() and not p.is_symlink()):
-        before = path.read_bytes()
+        if path.stat().st_size > disk.MOST_BYTES:
+            path.unlink()
+            continue
+        before = disk.read(path)
         if (after := _scrubbed(path.suffix, before, hide)) != before:
             if path.stat().st_nlink > 1:  # its other name is somebody else's
                 disk.write(path, after, mode=path.stat().st_mode & 0o777)

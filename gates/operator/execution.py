@@ -29,6 +29,8 @@ LEFT = {
     **dict.fromkeys(("promote", "resume", "flags", "rollback", "emergency", "budget"), STEP),
 }
 
+KEPT = "what is on disk says hold, or what was decided"
+
 TOGETHER_S = 3.0
 """A terminal, a shell and a service manager send several signals for one end; what cleans up is not ended by them."""
 
@@ -37,7 +39,7 @@ class Interrupted(BaseException):
     """A signal came that ends the command; like KeyboardInterrupt it must reach the top."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number)
+        super().__init__(f"it was ended by {signal.Signals(number).name}")
         self.number = number
 
 
@@ -75,7 +77,7 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
     except (KeyboardInterrupt, Interrupted) as came:
         number = came.number if isinstance(came, Interrupted) else signal.SIGINT
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, 'what is on disk says hold')}")
+        console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
         console.warn(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")

@@ -101,8 +101,13 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         raise
     if doubt:
         action = in_doubt(action, order.plan.flag, doubt)
-    if counts and not (what in BACK and action.result != "done"):
-        note.write(action)
+    try:
+        if counts and not (what in BACK and action.result != "done"):
+            note.write(action)
+    except BaseException as ended:  # a signal is no excuse for a flag that may be on
+        if action.headline:
+            raise NotRolledBack(f"{action.headline}\n{action.by_hand}") from ended
+        raise
     as_json = Terminal.document(json.dumps(action.to_json(), ensure_ascii=False))
     console.result(as_json if options.json else action_text(action))
     if action.headline:

@@ -109,7 +109,9 @@ class _HistoryReader:
         data = _parsed(line)
         if isinstance(data.get("v"), int) and data["v"] > FORMAT:
             said = f"{path}:{number}:1: format {data['v']}; allowed: up to {FORMAT}"
-            raise ConfigError(f"{said}. Use the gate that wrote it, or another --history")
+            raise ConfigError(
+                f"{said}. Use the gate that wrote it, or another --history; remove a line that is damaged"
+            )
         try:
             {"round": self._round, "told": self._told, "dropped": self._removed}[data["kind"]](data)
         except PARSE_ERRORS:

@@ -5,6 +5,7 @@ A round reads what is open, looks, decides, acts only where that was asked for, 
 
 import dataclasses
 import datetime as dt
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -105,8 +106,13 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         )
         if watch.rollback:
             made = _rolled_back(watch, past, made, policy, flag)
-        error = _kept(watch, made)
-        slack_error = _tell(watch, past, made)
+        try:
+            error = _kept(watch, made)
+            slack_error = _tell(watch, past, made)
+        except BaseException as ended:  # a signal, too, is no excuse for a flag that may be on
+            if made.exit_code == NOT_ROLLED_BACK:
+                raise NotRolledBack(made.changes[-1].message) from ended
+            raise
         if error:
             raise NotRolledBack(f"{made.changes[-1].message}; {error}") if made.exit_code == NOT_ROLLED_BACK else error
         return FinishedRound(made, past, alive, slack_error, looked.stages)
@@ -133,7 +139,9 @@ def rounds(
             if done is None:
                 watch.warn("another watcher is in the middle of a round on this history; this one looked at nothing")
             each(done)
-        except (CannotWork, NotRolledBack) as error:
+        except (CannotWork, NotRolledBack, OSError) as error:
+            if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
+                raise  # a signal broke its rollback off
             watch.warn(f"this round could not be made: {error}")
         made += 1
         if most and made >= most:
@@ -268,15 +276,20 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     first = next((i for i in due if made.reason.startswith(f"{i.check} ")), due[0])  # as the round cites it
     reason = f"watch: {first.check} was seen failing in {first.harm} rounds in a row: {first.message}"[:500]
     order = Order(policy.rollout, policy.release, "replaygate", reason, seen)
+    folder = watch.policy_file.settings.state_of(watch.name)
+    release, run_id = policy.release or past_decisions.last_named(folder), secrets.token_hex(4)
+
+    def note(action: Action) -> None:
+        told = PastDecision.by_hand(action, reason, watch.target.kind.value, watch.now(), release, run_id=run_id)
+        try:
+            past_decisions.remember(folder, told)
+        except OSError as error:
+            watch.warn(f"the history of the target could not be told: {error}. See to --state")
+
+    note(Action("rollback", result="failed", flag="unknown"))  # of a watch that is killed in it
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
-    folder = watch.policy_file.settings.state_of(watch.name)
-    release = policy.release or past_decisions.last_named(folder)
-    told = PastDecision.by_hand(action, reason, watch.target.kind.value, watch.now(), release)
-    try:
-        past_decisions.remember(folder, told)
-    except OSError as error:
-        watch.warn(f"the history of the target could not be told: {error}. See to --state")
+    note(action)
     settled = action.result in SETTLED
     if not settled:  # at once and whole: the round may find no room where it is kept and shown
         watch.warn(action_text(action))

@@ -315,18 +315,18 @@ class Connection:
         """Read the body into `self.body`; True where only the end of the connection ends it."""
         if bodiless:
             return False
-        at = fields.find(b"\r\ncontent-length:")
-        if at >= 0:
-            stop = fields.find(b"\r\n", at + 2)
-            length = _size(fields[at + 17 : stop if stop >= 0 else len(fields)])
+        if b"\r\ntransfer-encoding:" in fields and b"chunked" in fields:
+            self.body = self._read_chunks(buffer)
+            return False
+        if told := fields.split(b"\r\ncontent-length:")[1:]:
+            length, *others = {_size(one.partition(b"\r\n")[0]) for one in told}
+            if others:
+                raise ValueError("several lengths")
             parts, have = [buffer], len(buffer)
             while have < length:
                 parts.append(self._receive())
                 have += len(parts[-1])
             self.body = b"".join(parts)[:length]
-            return False
-        if b"\r\ntransfer-encoding:" in fields and b"chunked" in fields:
-            self.body = self._read_chunks(buffer)
             return False
         parts = [buffer]
         while data := self._more():

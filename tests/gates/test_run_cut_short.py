@@ -4,23 +4,27 @@ import dataclasses
 import errno
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from gates import record, reports, run
+from gates.act.rollout import act
 from gates.contract.scope import WHOLE
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
-from gates.evidence import Evidence, Outcome
+from gates.evidence import Evidence, JsonValue, Outcome
 from gates.evidence_file import Unwritten, read_lines
-from gates.reports import render
+from gates.operator.execution import Interrupted
+from gates.reports import attestation, render
 from gates.reports.terminal import verdict_text
 from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages.preflight import endpoints
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision, Verdict
 from tests.gates.small_run import CATALOGUE, HARM, Handler, change, loaded
+from tests.gates.test_attestation import ENVIRON, KEY
 
 
 @pytest.fixture
@@ -143,6 +147,24 @@ def test_a_folder_that_is_removed_in_the_middle_stops_a_promotion_and_no_rollbac
     assert acted == decisions
 
 
+@pytest.mark.parametrize("another", [b"", b"\xff\n"])
+@pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])
+def test_evidence_that_is_replaced_in_the_middle_stops_a_promotion_and_no_rollback(
+    asked: RunRequest, acted: list[Decision], main: str, decisions: list[Decision], another: bytes
+) -> None:
+    """The file that the run began is still open, and what stands in it was seen."""
+    change(asked, main)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        (out / "evidence.ndjson").unlink()
+        (out / "evidence.ndjson").write_bytes(another)
+        return loaded(target, out)
+
+    with pytest.raises(CannotWork, match="somebody put another one there"):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert acted == decisions
+
+
 @pytest.mark.parametrize(
     ("release", "away", "outcome"),
     [("r2", 0, Outcome.FAIL), ("r1", 15, Outcome.PASS), ("r1", 10**6, Outcome.UNKNOWN)],
@@ -225,3 +247,83 @@ def test_an_old_promote_does_not_survive_on_a_full_disk(asked: RunRequest, monke
     with pytest.raises(CannotWork, match="No space left"):
         run_gate(asked)
     assert not list(asked.out.iterdir())
+
+
+@pytest.fixture
+def promoted(asked: RunRequest, acted: list[Decision], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an earlier run of this target, which promoted."""
+    monkeypatch.setattr("gates.decision.floor.FLOOR", {})
+    out = asked.out.with_name("earlier")
+    small = dataclasses.replace(asked.policy, scope=WHOLE)
+    assert run_gate(dataclasses.replace(asked, out=out, policy=small)).decision is Decision.PROMOTE
+    acted.clear()
+    return out
+
+
+@pytest.mark.parametrize("names", [("run.json", "evidence.ndjson"), ("evidence.ndjson",), ("run.json",)])
+def test_files_that_are_swapped_after_the_act_change_no_verdict(
+    asked: RunRequest, promoted: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag may still be on: exit code 21 with the SQL, whatever an older run's files say."""
+    monkeypatch.setattr(run, "act", act)
+    change(asked, HARM)
+    read = record.read
+
+    def swapped(folder: Path) -> record.Recorded:
+        for name in names:
+            shutil.copy(promoted / name, folder / name)
+        return read(folder)
+
+    monkeypatch.setattr(record, "read", swapped)
+    with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*UPDATE public\.feature_flags"):
+        run_gate(asked)
+    monkeypatch.setattr(record, "read", read)
+    assert json.loads((asked.out / "verdict.json").read_text(encoding="utf-8"))["decision"] == "hold"
+
+
+def test_files_that_are_swapped_while_people_are_told_are_not_signed(
+    asked: RunRequest, promoted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature stands under what this run decided, or there is none."""
+    change(asked, HARM)
+
+    def tell(*_given: object) -> dict[str, JsonValue]:
+        for name in ("run.json", "evidence.ndjson", "verdict.json"):
+            shutil.copy(promoted / name, asked.out / name)
+        return {}
+
+    monkeypatch.setattr("gates.run.tell", tell)
+    with pytest.raises(CannotWork, match="was switched off"):
+        run_gate(dataclasses.replace(asked, environ={**asked.environ, **ENVIRON}))
+    assert not (asked.out / "verdict.intoto.jsonl").exists()
+
+
+@pytest.mark.parametrize("late", ["keep", "tell", "attest"])
+def test_a_signal_after_a_failed_rollback_is_no_excuse(
+    asked: RunRequest, late: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 21, the headline and the SQL, also where a job is cancelled in the report."""
+    change(asked, HARM)
+
+    def cancelled(*_given: object) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(run, late, cancelled)
+    with pytest.raises(NotRolledBack, match=r"THE FLAG MAY STILL BE ON.*SIGTERM.*UPDATE public\.feature_flags"):
+        run_gate(asked)
+
+
+def test_a_key_that_goes_away_during_the_run_hides_nothing(asked: RunRequest, tmp_path: Path) -> None:
+    """It is read when the run begins, and not again."""
+    change(asked, HARM)
+    key = tmp_path / "key.pem"
+    key.write_text(ENVIRON["GATE_SIGNING_KEY"], encoding="utf-8")
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        key.unlink()
+        return loaded(target, out)
+
+    signs = {**asked.environ, "GATE_SIGNING_KEY": str(key)}
+    verdict = run_gate(dataclasses.replace(asked, load=load, environ=signs))
+    assert verdict.exit_code == NOT_ROLLED_BACK
+    assert attestation.verify(asked.out, KEY.public_key()).doubts == ()

@@ -123,3 +123,13 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
         broken = run(*psql)
         assert broken.returncode != 0
         assert "queue-oldest-age" in broken.stderr
+
+
+@pytest.mark.parametrize("words", [("sql", "psql", "/dev/full"), ("alerts", "prometheus", "/dev/full/folder")])
+def test_a_place_that_takes_no_export_is_no_mistake_of_the_configuration(words: tuple[str, ...]) -> None:
+    """A full disk is for whoever runs the gate: exit code 4, and what to see to."""
+    done = run(sys.executable, "-m", "sql_checks", "export", *words[:2], "--output", words[2])
+    assert (done.returncode, done.stderr.partition("; allowed: ")[2]) == (
+        4,
+        "a place that can be written. See to its disk\n",
+    )

@@ -31,6 +31,14 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
             assert value(connection, r"select '\x00ff'::bytea") == b"\x00\xff"
 
 
+def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver keeps its text eight times once it is whole; so it is not read to its end."""
+    monkeypatch.setattr("gates.deployment.connection.MOST_ANSWER", 16_000_000)
+    long = b"do $$ begin raise exception using message = pg_catalog.repeat('x', 32 << 20); end $$"
+    with session(pg_server.url("postgres")) as connection, pytest.raises(psycopg.OperationalError, match="at most"):
+        connection.execute(long)
+
+
 def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
     """Statement, lock, idle transaction, and a client that the network cut off: none of them lasts for ever."""
     with session(pg_server.url("postgres")) as connection:

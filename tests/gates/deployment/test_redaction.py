@@ -279,3 +279,14 @@ def test_a_login_in_an_address_is_hidden_with_its_user(url: str) -> None:
     assert token not in redact_text(url, {})
     command = curl(Request("GET", "/a?b=c d"), url, {})
     assert command == "curl -i -X GET \"${BASE_URL%/}\"'/a?b=c d'"
+
+
+def test_a_file_without_end_keeps_no_decision_waiting(tmp_path: Path) -> None:
+    """What nobody can search for secrets is not kept; the files beside it are searched."""
+    hide = {"planted-secret": "$SECRET"}
+    huge, beside = tmp_path / "a.log", tmp_path / "b.log"
+    with huge.open("wb") as out:
+        out.truncate(1 << 40)
+    beside.write_text("planted-secret", encoding="utf-8")
+    assert scrub(tmp_path, hide) == [beside]
+    assert not huge.exists()

@@ -34,3 +34,30 @@ def test_what_the_machine_does_not_give_is_no_internal_error(error: str, code: i
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (code, code == 1)
     assert said in done.stderr
+
+
+CANCELLED = """
+import signal, sys, threading
+from gates import past_decisions
+from gates.act import operations
+from gates.cli import main
+from gates.verdict import Action
+
+def remember(*_):
+    if threading.current_thread() is threading.main_thread():
+        signal.raise_signal(signal.SIGTERM)
+
+past_decisions.remember = remember
+operations.act_by_hand = lambda *_: Action("none", result="failed", flag="on", by_hand="UPDATE this;")
+sys.exit(main(["rollback", "--reason", "why"]))
+"""
+
+
+def test_a_signal_after_a_rollback_that_failed_is_no_excuse() -> None:
+    """Exit code 21 and the statement, although it came while the history was told."""
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://u:p@127.0.0.1:9/x"}
+    words = [sys.executable, "-c", CANCELLED]
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 21
+    assert "THE FLAG IS STILL ON" in done.stderr
+    assert "UPDATE this;" in done.stderr

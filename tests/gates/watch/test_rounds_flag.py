@@ -1,6 +1,7 @@
 """A watch rolls back only where it was asked to, for harm that it saw twice, and never against a person."""
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates import past_decisions
+from gates.act.insist import Carried
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import Outcome
+from gates.operator.execution import Interrupted
 from gates.verdict import NOT_ROLLED_BACK, Decision
 from gates.watch import story
 from gates.watch.incidents import Patience
@@ -80,11 +83,11 @@ def test_the_flag_goes_off_only_for_harm_seen_in_two_rounds_in_a_row(
         assert ("rolled back", "grave") in kinds(dones[-1])
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("ended", [None, CannotWork("no room"), Interrupted(signal.SIGTERM)])
 def test_a_rollback_that_could_not_be_carried_out_is_told_at_once_and_whole(
-    flagged: tuple[Watch, str], suites: Suites, kept: bool, monkeypatch: pytest.MonkeyPatch
+    flagged: tuple[Watch, str], suites: Suites, ended: BaseException | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The statement to run by hand, and exit code 21, also where the round finds no room on the disk."""
+    """The statement to run by hand, and exit code 21, also where the disk is full, or a signal comes."""
     watched, url = flagged
     said: list[str] = []
     watched = dataclasses.replace(watched, patience=Patience(confirm=1), warn=said.append)
@@ -93,15 +96,41 @@ def test_a_rollback_that_could_not_be_carried_out_is_told_at_once_and_whole(
             "create function public.refuse() returns trigger language plpgsql as 'begin raise exception ''no''; end';"
             "create trigger refuse before update on public.feature_flags for each row execute function public.refuse()"
         )
-    if kept:
+    if ended is None:
         assert look(watched, suites, grave=Outcome.FAIL).round.exit_code == NOT_ROLLED_BACK
     else:
-        monkeypatch.setattr(story, "_kept", lambda *_: CannotWork("no room"))
-        with pytest.raises(NotRolledBack, match=r"THE FLAG IS STILL ON.*; no room"):
+
+        def kept(*_: object) -> CannotWork:
+            if isinstance(ended, CannotWork):
+                return ended
+            raise ended
+
+        monkeypatch.setattr(story, "_kept", kept)
+        with pytest.raises(NotRolledBack, match="THE FLAG IS STILL ON"):
             look(watched, suites, grave=Outcome.FAIL)
     assert flag(url)
     told = next(one for one in said if one.startswith("THE FLAG IS STILL ON"))
     assert "UPDATE public.feature_flags SET enabled = false WHERE key = 'outbox.enabled';" in told
+
+
+def test_a_signal_in_the_rollback_ends_the_watch_and_is_remembered(
+    flagged: tuple[Watch, str], suites: Suites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One signal is enough. No older promote stands, whatever became of the flag."""
+    watched, _url = flagged
+    settings = dataclasses.replace(watched.policy_file.settings, state=tmp_path / "remembered")
+    file = dataclasses.replace(watched.policy_file, settings=settings)
+    watched = dataclasses.replace(watched, policy_file=file, patience=Patience(confirm=1))
+    suites.outcomes = {"sql/spot/grave": Outcome.FAIL}
+
+    def ended(*_: object) -> Carried:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("gates.act.rollback.insist", ended)
+    with pytest.raises(NotRolledBack, match="THE FLAG MAY STILL BE ON"):
+        story.rounds(watched, lambda _done: None, lambda _s: None, most=2)
+    (told,) = past_decisions.read(settings.state_of(watched.name))
+    assert (told.decision, told.result, told.release) == (Decision.ROLLBACK, "failed", "r1")
 
 
 def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:
