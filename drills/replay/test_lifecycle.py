@@ -26,7 +26,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
 
     A second row is a second replay; a count that stands still is a replay without end. What was put off until tomorrow
-    and fails by force is put off further, and what fails is tried again by the next replay.
+    and fails by force is put off further; what fails is tried again by the next replay, and has its effect by that
+    which succeeds.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -54,8 +55,13 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     again = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
     counts = (again["success_count"], again["failure_count"])
     assert counts == (0, 1), f"replayed again, one item that always fails counts as (success, failure) {counts}"
+    scene.rows("update public.dead_letter_queue set payload = payload - 'drill' where company_id = %s", company)
+    mended = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
+    scene.seen.require(mended["success_count"], "an item that is told to fail no more was not replayed with success")
+    done = scene.effects([str(item["event_id"]) for item in scene.items(company)])
+    assert done, "an item whose replay failed, and then succeeded, has no effect"
     scene.in_one_state(company)
-    scene.seen.count(13)
+    scene.seen.count(14)
 
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
