@@ -103,7 +103,8 @@ def test_one_attempt(scene: Scene) -> None:
     scene.ended(run)
     scene.make_due(company)
     scene.passes_by(other, 2)
-    assert not scene.effects([event]), "the replayed item was tried a second time by the outbox"
+    tried = "an item whose first attempt fails has its effect: the outbox tried it a second time, or took it for done"
+    assert not scene.effects([event]), tried
     assert scene.unfinished(run) == 0, "the run has ended and left an open outbox row"
     assert scene.items(company)[0]["status"] == "pending", f"the item is {scene.items(company)[0]['status']!r}"
     scene.seen.count(2)
