@@ -61,7 +61,8 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
-DONE, REPLAYED = "drill/outbox/failing-is-not-processed", "drill/dlq/replayed-item-is-resolved"
+DONE, CROWD = "drill/outbox/failing-is-not-processed", "drill/outbox/crowd-once-each"
+REPLAYED = "drill/dlq/replayed-item-is-resolved"
 SPOT, MANIFEST, LEDGER = "sql/spot/", "sql/manifest/", "drill/ledger/"
 EXPLAINS = {
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
@@ -75,14 +76,15 @@ own. It is their cause if its effect is at least as grave as theirs. Of several 
 first leads.
 """
 PLAINEST = (
-    *(SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, DONE, REPLAYED, "drill/", LEDGER),
+    *(SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
     *(*QUEUES, "load/", "alert/", "cohort/"),
 )
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
 that one event takes, one that a poison event stops by the poison, one that takes what failed for done by an event that
-fails, and replays without an end by that of one item; the drills that wait for effects only see that they waited in
-vain. The ledger looks at the exchanges of all drills, and asks about no promise alone.
+fails, one that many events stop by the crowd, and replays without an end by that of one item; the drills that wait for
+effects only see that they waited in vain. The ledger looks at the exchanges of all drills, and asks about no promise
+alone.
 """
 
 
