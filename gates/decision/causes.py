@@ -119,7 +119,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         unread = one.check.startswith(UNREADABLE)
         before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
         heavy = heaviest.get(one.symptom) or weight(one.check, failed=failed)
-        return *before, heavy, lead.count("-"), lead, lead != one.check, one.check
+        return *before, heavy, len(lead), lead, lead != one.check, one.check
 
     return sorted(caused, key=gravity)
 
