@@ -50,6 +50,27 @@ def failed_items_lose_nulls(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "The task that a failed replay left stands in the way of the effect of the next one.",
+    lambda p: _has_no_effect(p),
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("no effect",),
+)
+def failed_task_hides_the_effect(settings: WorkerSettings) -> WorkerParts:
+    change = ("WHERE t.status <> 'completed'", "WHERE t.status NOT IN ('completed', 'failed')")
+    return altered_worker(settings, ("settle_item", *change))
+
+
+def _has_no_effect(probe: Probe) -> bool:
+    """Whether an item whose replay failed, and then succeeded, is without effect."""
+    with probe.tenant() as company:
+        probe.letters(company, 1, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        probe.rows("UPDATE dead_letter_queue SET payload = '{}' WHERE company_id = %s", company)
+        succeeds = probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
+        return succeeds and probe.value(_EFFECTS, company) == 0
+
+
+@worker(
     "Claims that ran out count as items in flight: a run whose worker was killed never goes on.",
     _stands_still,
     (f"{LIFE}/item-waits-until-it-is-due",),

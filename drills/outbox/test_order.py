@@ -10,6 +10,7 @@ import pytest
 from drills.workbench.checks import AGENT, DELIVERS, SQL
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import SCRIPTED
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.evidence import Severity
@@ -134,6 +135,10 @@ def test_poison_holds_no_other_tenant(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
+    plain = _replayed(scene, other, "put off")
+    done = scene.until_true(lambda: bool(scene.effects([plain])), within_s=PATIENCE_S)
+    resolved = "drill/dlq/replayed-item-is-resolved"
+    scene.seen.require(done, "a replay has no effect where no poison is, either", by=resolved)
     scene.write_outbox(company, 20, payload='{"drill": {"fail_times": -1}}')
     scene.write_outbox(company, 1, payload='{"drill": {"fail_times": -1}}', aggregate_key="same")
     # one that backs off for long: the others give up, or have their effect, before anybody's patience ends

@@ -22,6 +22,7 @@ FIRST = (
     "drill/authentication/signed-accepted",
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
+    "sql/spot/defaults-as-promised",  # what drills and producers leave out is not what they take it for
     "queue/proof/*",
     "load/http_req_failed/*",
 )
@@ -60,26 +61,35 @@ stumble over that, too, so its answer stands beside theirs: in this place of HAR
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
+DONE, CROWD = "drill/outbox/failing-is-not-processed", "drill/outbox/crowd-once-each"
+REPLAYED = "drill/dlq/replayed-item-is-resolved"
 SPOT, MANIFEST, LEDGER = "sql/spot/", "sql/manifest/", "drill/ledger/"
 EXPLAINS = {
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
+    "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Check -> the symptoms that its failure brings about. It asks the database, and shows no symptom of its own. It is
-their cause if its effect is at least as grave as theirs. Of several checks that explain one symptom the first leads.
+"""Check -> the symptoms that its failure brings about. It looks at rows or at many calls, and shows no symptom of its
+own. It is their cause if its effect is at least as grave as theirs. Of several checks that explain one symptom the
+first leads.
 """
-PLAINEST = (SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, "drill/", LEDGER, *QUEUES, "load/", "alert/", "cohort/")
+PLAINEST = (
+    *(SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
+    *(*QUEUES, "load/", "alert/", "cohort/"),
+)
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
-that one event takes, and one that a poison event stops by the poison; the drills that wait for its effects
-only see that they waited in vain. The ledger looks at the exchanges of all drills, and asks about no promise alone.
+that one event takes, one that a poison event stops by the poison, one that takes what failed for done by an event that
+fails, one that many events stop by the crowd, and replays without an end by that of one item; the drills that wait for
+effects only see that they waited in vain. The ledger looks at the exchanges of all drills, and asks about no promise
+alone.
 """
 
 
 def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:
-    """The findings by effect, causes first, then by harm.
+    """The findings by effect, causes first, then by harm; of equals that with the shortest name, the plainest.
 
     areas: check -> its area. A failure comes before what is unknown, save a prerequisite of others; of what is unknown,
     that first on which most depends.
@@ -109,7 +119,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         unread = one.check.startswith(UNREADABLE)
         before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
         heavy = heaviest.get(one.symptom) or weight(one.check, failed=failed)
-        return *before, heavy, lead, lead != one.check, one.check
+        return *before, heavy, len(lead), lead, lead != one.check, one.check
 
     return sorted(caused, key=gravity)
 

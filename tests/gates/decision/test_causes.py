@@ -221,6 +221,13 @@ def test_one_dropped_constraint_is_one_cause() -> None:
     assert [len(group) for group in grouped(verdict.deciding)] == [4]
 
 
+def test_companies_whose_replays_all_fail_are_the_cause_of_drills_with_such_a_one() -> None:
+    """A drill of tokens whose company is one of them sees a server error, and no token that is refused."""
+    one, token = "load/companies_failing/count", "drill/tokens/admin-accepted"
+    verdict = judged(failed(token, details=DEAD), failed(one))
+    assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [[one, token]]
+
+
 @pytest.mark.parametrize("others", [[], [differs("constraints", CONSTRAINT)]], ids=["alone", "manifest"])
 def test_the_replays_that_find_no_key_stand_behind_the_constraint(others: list[Evidence]) -> None:
     """Without the constraint each replay answers 5xx: the table is to be mended, and the service is not."""
