@@ -306,6 +306,7 @@ _catalogue(
           WHERE attrelid = 'replay_budgets'::regclass AND attname = 'daily_limit')""",
     (f"{SPOT}/defaults-as-promised", "sql/manifest/columns"),
     names=("daily_limit", "50000"),
+    decision="hold",
 )
 _catalogue(
     "day-of-the-session",

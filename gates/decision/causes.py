@@ -22,7 +22,6 @@ FIRST = (
     "drill/authentication/signed-accepted",
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
-    "sql/spot/defaults-as-promised",  # what drills and producers leave out is not what they take it for
     "queue/proof/*",
     "load/http_req_failed/*",
 )

@@ -3,7 +3,7 @@
 --   500 and 10000, letters that wait for a replay; keys and error types of 200 characters fit,
 --   times are kept to the millisecond, and payloads are jsonb.
 -- cost: Whoever leaves a column out writes a row that is of another day, that no replay takes, or that is taken for another one.
--- severity: page
+-- severity: warn
 -- reads: catalogue
 -- covers: N04 N10
 with promised(kind, name) as (
