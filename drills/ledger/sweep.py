@@ -212,10 +212,11 @@ def _refused_by_the_state(made: Round) -> None:
         limit.pause(company, on=False)
         made.open("agents_paused")
     if limit.claims("flags"):
-        limit.set_flag(company, REPLAY_FLAG, enabled=False)
-        made.refused("feature_disabled", new_key(), pairs=False)
-        limit.set_flag(company, REPLAY_FLAG, enabled=True)
-        made.open("feature_disabled")
+        for flag in (REPLAY_FLAG, OUTBOX_FLAG):
+            limit.set_flag(company, flag, enabled=False)
+            made.refused("feature_disabled", new_key(), pairs=False)
+            limit.set_flag(company, flag, enabled=True)
+            made.open("feature_disabled")
 
 
 def _is_limited(limit: Limit) -> bool:
