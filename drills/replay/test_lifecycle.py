@@ -60,8 +60,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
 def test_items_of_a_key_in_order(scene: Scene) -> None:
-    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are and however many others
-    the batch has.
+    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are, however many others the
+    batch has and however long the oldest takes.
 
     A replay that cancels before it creates makes of one incident another.
     """
@@ -69,6 +69,8 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
     drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
     keys = ["k" if n % 13 == 0 else None for n in range(batch)]
     rows = [{"id": i, "event_id": new_id("event"), "aggregate_key": k} for i, k in zip(drawn, keys, strict=True)]
+    slow = as_jsonb({"drill": {"delay_ms": 1500}})
+    rows = [{**row, "payload": "{}" if n else slow} for n, row in enumerate(rows)]
     scene.tenants.add_rows(company, rows)
     events = [str(r["event_id"]) for r in scene.items(company) if r["aggregate_key"]]
     scene.ended(str(scene.run(company, max=batch)["replay_run_id"]))
