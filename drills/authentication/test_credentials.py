@@ -9,7 +9,8 @@ from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment import probes
-from gates.deployment.requests import SIGNATURE, Exchange, Request, forged_signature, post, sign_v2
+from gates.deployment.ids import new_id
+from gates.deployment.requests import SIGNATURE, Exchange, Request, forged_signature, post, sign_v2, token_get
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -58,9 +59,10 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
 
     Otherwise a body that was changed on its way passes.
     """
-    good = bench.with_token(bench.admin(), label="token alone")
-    bench.opens(good)
-    bench.shut(good.adding_header(SIGNATURE, forged_signature()).labelled("valid token, wrong signature"))
+    token = bench.admin()
+    for good in (bench.with_token(token, label="token alone"), token_get(f"{REPLAY}/{new_id('run')}", token, "a read")):
+        bench.opens(good)
+        bench.shut(good.adding_header(SIGNATURE, forged_signature()).labelled(f"{good.label}, and a wrong signature"))
 
 
 @check(
