@@ -26,7 +26,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
 
     A second row is a second replay; a count that stands still is a replay without end. What was put off until tomorrow
-    and fails by force is put off further, and what fails is tried again by the next replay.
+    and fails by force is put off further, and what fails is tried again by the next replay, and charged again.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -54,6 +54,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     again = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
     counts = (again["success_count"], again["failure_count"])
     assert counts == (0, 1), f"replayed again, one item that always fails counts as (success, failure) {counts}"
+    scene.charged(company, 3)
     scene.in_one_state(company)
     scene.seen.count(13)
 
