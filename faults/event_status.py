@@ -141,7 +141,7 @@ def _status_when_done(probe: Probe) -> Any:
     "An event that is sent again is told the other path.",
     lambda p: _paths_of_one(p) == ["outbox", "direct"],
     (f"{OUTBOX}/same-event-id-once",),
-    names=("paths",),
+    names=("two paths",),
 )
 def duplicate_of_another_path(settings: Settings) -> Parts:
     return altered(settings, "compare_event", ("SELECT\n  path,", "SELECT\n  'direct',"))
