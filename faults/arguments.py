@@ -15,13 +15,14 @@ from faults.altered import altered
 from faults.budget import BUDGETS
 from faults.catalogue import service
 from faults.probe import Probe
-from faults.requests import REQUEST, remembering, requesting
+from faults.requests import REQUEST, is_dry, remembering, requesting
 from replay_service.claim import Selection
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
 from replay_service.validation import ReplayRequest, read_replay
 
 OTHERS = "drill/safety-rails/other-tenants-untouched"
@@ -36,6 +37,28 @@ def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1, **letter)
         return len(probe.replay(company, dry_run=True, **fields).json()["items"])
+
+
+@service(
+    "A dry run does not ask `outbox.enabled`.",
+    lambda p: _dry_while_off(p) == 200,
+    ("drill/ledger/refused-however-asked",),
+    names=("feature_disabled",),
+)
+def dry_runs_ask_no_outbox(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
+        flags = await release.read_flags(conn, company_id)
+        return dataclasses.replace(flags, outbox_enabled=True) if is_dry() else flags
+
+    return dataclasses.replace(release, read_flags=twin)
+
+
+def _dry_while_off(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        return probe.replay(company, dry_run=True).status_code
 
 
 @service(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import uuid
 from typing import Any
 
 from faults.altered import altered
@@ -117,6 +118,39 @@ def _state_of_a_direct_event(probe: Probe) -> Any:
         off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
         probe.rows(off, company)
         return _state(probe, probe.event(company).json()["event_id"])["status"]  # of the event, or of the problem
+
+
+@service(
+    "The status of an event is `pending` for good.",
+    lambda p: _status_when_done(p) == "pending",
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("the status",),
+)
+def status_that_stays(settings: Settings) -> Parts:
+    return altered(settings, "read_event", ("THEN 'processed'", "THEN 'pending'"))
+
+
+def _status_when_done(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event_id = str(probe.event(company).json()["event_id"])
+        is_done(probe, event_id)
+        return _state(probe, event_id)["status"]
+
+
+@service(
+    "An event that is sent again is told the other path.",
+    lambda p: _paths_of_one(p) == ["outbox", "direct"],
+    (f"{OUTBOX}/same-event-id-once",),
+    names=("two paths",),
+)
+def duplicate_of_another_path(settings: Settings) -> Parts:
+    return altered(settings, "compare_event", ("SELECT\n  path,", "SELECT\n  'direct',"))
+
+
+def _paths_of_one(probe: Probe) -> list[Any]:
+    with probe.tenant() as company:
+        event_id = str(uuid.uuid4())
+        return [probe.event(company, event_id=event_id).json()["path"] for _ in range(2)]
 
 
 @service(

@@ -50,6 +50,30 @@ def _for_each_request(settings: Settings, change: Change) -> Parts:
 
 
 @service(
+    "A company_admin's own company is a foreign one where the request spells it otherwise.",
+    lambda p: _own_in_upper_case(p) == 403,
+    (ACTS,),
+    names=("upper case",),
+)
+def own_company_as_spelt(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        claims = caller.claims
+        if claims is None or claims.company_id is None or claims.company_id.encode() in message:
+            return caller
+        return dataclasses.replace(caller, claims=dataclasses.replace(claims, company_id=None))
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+def _own_in_upper_case(probe: Probe) -> int:
+    with probe.tenant() as own:
+        body = json.dumps({"company_id": own.upper(), "dry_run": True}).encode()
+        token = probe.token({"company_id": own, "role": "company_admin"})
+        return probe.send(body, probe.as_token(token)).status_code
+
+
+@service(
     "A call with a token is counted against the token's company, not against the one that it is for.",
     lambda p: _left_at_home(p, _COUNTED, dry_run=True),
     (ACTS,),

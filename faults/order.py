@@ -3,6 +3,8 @@
 import uuid
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.outbox import LATER, OUTBOX, failing, is_done, put
@@ -83,6 +85,28 @@ def _item_waits(probe: Probe, *, of_another: bool) -> bool:
         put(probe, owner, aggregate_key=key, next_attempt_at=probe.value(LATER))
         probe.letters(company, 1, aggregate_key="k")
         return not probe.settled(probe.replay(company, max=1).json()["replay_run_id"], 3)
+
+
+@worker(
+    "Items of one key of a run do not wait for each other.",
+    lambda p: _overtakes_its_own(p),
+    ("drill/lifecycle/items-of-a-key-in-order",),
+    names=("the same key",),
+)
+def items_of_a_run_overtake(settings: WorkerSettings) -> WorkerParts:
+    of_others = "AND b.replay_run_id IS DISTINCT FROM e.replay_run_id"
+    return altered_worker(settings, ("claim_items", "AND b.id < e.id", f"AND b.id < e.id {of_others}"))
+
+
+def _overtakes_its_own(probe: Probe) -> bool:
+    """Whether two slow items of one key are in flight."""
+    with probe.tenant() as company:
+        slow = {"event_type": "drill.slow", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
+        probe.letters(company, 2, aggregate_key="k", **slow)
+        run = probe.replay(company, max=2).json()["replay_run_id"]
+        leased = "SELECT count(*) > 1 FROM event_outbox WHERE replay_run_id = %s AND claimed_until > now()"
+        found = probe.within(1.5, lambda: bool(probe.value(leased, run)))
+        return probe.settled(run) and found
 
 
 @worker(

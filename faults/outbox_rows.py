@@ -31,6 +31,22 @@ def _row_of_a_done_event_waits(probe: Probe) -> bool:
 
 
 @worker(
+    "A row whose claim ran out over an hour ago is left to whoever claimed it.",
+    lambda p: _old_claim_stands(p),
+    ("drill/outbox/expired-claim-is-taken-up",),
+    names=("effects",),
+)
+def old_claims_stand(settings: WorkerSettings) -> WorkerParts:
+    recent = "e.claimed_until BETWEEN now() - interval '1 hour' AND now()"
+    return altered_worker(settings, ("drain_lane", "e.claimed_until <= now()", recent))
+
+
+def _old_claim_stands(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company, claimed_until=probe.value("SELECT now() - interval '2 days'")))
+
+
+@worker(
     "Whoever asks an agent takes a row that backs off, whenever the next row of its key is due.",
     lambda p: _early_beside_a_due_row(p),
     ("drill/outbox/follower-of-a-row-that-backs-off",),

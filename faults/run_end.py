@@ -135,6 +135,24 @@ def _ends_as_it_starts(probe: Probe) -> bool:
         return found
 
 
+@service(
+    "The key of a run that was stopped is good for another.",
+    lambda p: _runs_a_stopped_one_again(p),
+    ("drill/idempotency/late-retry-keeps-the-run",),
+    names=("retry",),
+)
+def stopped_run_again(settings: Settings) -> Parts:
+    again = "DO UPDATE SET id = excluded.id, status = 'started', response = NULL WHERE replay_runs.status = 'stopped'"
+    return altered(settings, "take_key", ("DO NOTHING", again))
+
+
+def _runs_a_stopped_one_again(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="stopped")
+        probe.rows("UPDATE replay_runs SET status = 'stopped' WHERE company_id = %s", company)
+        return probe.replay(company, idempotency_key="stopped").json()["duplicate"] is False
+
+
 @worker(
     "The brake of one run marks all runs: those of others end as stopped, though all their items succeed.",
     lambda p: _stops_a_neighbour(p),

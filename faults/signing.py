@@ -20,6 +20,7 @@ from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
 
 SCOPE = "drill/authentication"
+HEADER = SIGNATURE_HEADER.decode()
 _EVENT = "/events/00000000-0000-4000-8000-0000000000ff"
 _PATH = b"/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 _WHERE = "WHERE key = %s AND company_id IS NULL"
@@ -209,6 +210,32 @@ def reads_look_at_one_header(settings: Settings) -> Parts:
         return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
     return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+@service(
+    "An event is let in by its token, whatever signature is beside it.",
+    lambda p: is_let_in(_event_by_both(p)),
+    ("drill/safety-rails/events-need-credentials",),
+    names=("401",),
+)
+def events_look_at_tokens_first(settings: Settings) -> Parts:
+    async def accept(parts: Parts, call: Call) -> Reply:
+        return await accept_event(parts, dataclasses.replace(call, headers=_by_token(call.headers)))
+
+    return dataclasses.replace(build_parts(settings), accept_event=accept)
+
+
+def _by_token(headers: RawHeaders) -> RawHeaders:
+    has_token = any(name == b"authorization" for name, _ in headers)
+    return [pair for pair in headers if not has_token or pair[0] != SIGNATURE_HEADER]
+
+
+def _admin(probe: Probe) -> str:
+    return f"Bearer {probe.environ['ADMIN_JWT']}"
+
+
+def _event_by_both(probe: Probe) -> int:
+    return probe.send(dry_body(probe), {HEADER: "0" * 64, "Authorization": _admin(probe)}, "/events").status_code
 
 
 def _signed(probe: Probe, path: bytes = _PATH) -> dict[str, str]:

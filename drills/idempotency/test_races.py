@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import psycopg
+import pytest
 
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.bench import Sources
@@ -101,11 +102,12 @@ def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     _one_effect(scene, tenant, key, 2)
 
 
+@pytest.mark.rewrites
 @drill("drill/idempotency/late-retry-keeps-the-run", covers=("D05",))
 def test_late_retry(scene: Scene, tenant: str) -> None:
-    """A retry after the run has completed leaves its row exactly as it is.
+    """A retry after the run has ended, however it has, leaves its row exactly as it is.
 
-    Otherwise a late retry sets a completed run back to started, and it never ends.
+    Otherwise a late retry sets a completed run back to started, and it never ends; or it does a stopped one again.
     """
     key = new_key()
     first = scene.run(tenant, label="nothing to replay", idempotency_key=key)
@@ -119,6 +121,14 @@ def test_late_retry(scene: Scene, tenant: str) -> None:
     assert again.get("status") == "completed", f"the late retry says {again.get('status')!r}; stored: completed"
     after = scene.rows(read, tenant)
     assert after == before, f"the run was {before}, after a late retry {after}"
+    scene.reset_limit(tenant)
+    ended = "update public.replay_runs set status = %s, target_count = 9, success_count = 3, failure_count = 2"
+    for status in ("completed", "stopped", "failed"):
+        scene.rows(f"{ended} where company_id = %s", status, tenant)
+        before = scene.rows(read, tenant)
+        scene.replay(tenant, label=f"retry of a {status} run", idempotency_key=key)
+        after = scene.rows(read, tenant)
+        assert after == before, f"the run was {before}, after a late retry {after}"
     assert scene.replayed(tenant) == 0, "a late retry replayed items"
 
 

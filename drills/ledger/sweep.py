@@ -36,8 +36,8 @@ BOTH = ((True, False), (False, True))
 """Dry run or not, forced or not."""
 TWICE = 2
 AT_ONCE = 6
-COUNTED = {"feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted"}
-"""Codes of steps after the rate limit."""
+COUNTED = ("feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted")
+"""Codes of steps after the rate limit, in their order."""
 AT_A_GATE = {"unauthenticated": 401, "forbidden": 403}
 """Refusals that a gateway before the service may tell in words of its own."""
 
@@ -108,7 +108,9 @@ class Round:
                 self.swept.refused += 1
             else:
                 said = f"{_short(fields)} was answered {answer.status} {answer.code}".rstrip()
-                (self.swept.admitted if answer.status < 300 else self.swept.odd).append(f"{said} where {code} was due")
+                later = COUNTED[COUNTED.index(code) :] if code in COUNTED else ()
+                passed = answer.status < 300 or answer.code in later
+                (self.swept.admitted if passed else self.swept.odd).append(f"{said} where {code} was due")
 
     def open(self, code: str, sign: Sign | None = None) -> None:
         """The reason for this code is gone: a replay and a dry run are not refused with it any more."""
@@ -199,23 +201,26 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
 
 
 def _refused_by_the_state(made: Round) -> None:
-    """A spent budget, a pause, a flag."""
+    """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
     limit, company = made.limit, made.company
     if limit.claims("budgets"):
         limit.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
         made.refused("budget_exhausted", new_key(), pairs=False)
-        limit.budget(company)
-        made.open("budget_exhausted")
     if limit.claims("pause"):
         limit.pause(company)
         made.refused("agents_paused", new_key(), pairs=False)
+    if limit.claims("flags"):
+        for flag in (REPLAY_FLAG, OUTBOX_FLAG):
+            limit.set_flag(company, flag, enabled=False)
+            made.refused("feature_disabled", new_key(), pairs=False)
+            limit.set_flag(company, flag, enabled=True)
+            made.open("feature_disabled")
+    if limit.claims("pause"):
         limit.pause(company, on=False)
         made.open("agents_paused")
-    if limit.claims("flags"):
-        limit.set_flag(company, REPLAY_FLAG, enabled=False)
-        made.refused("feature_disabled", new_key(), pairs=False)
-        limit.set_flag(company, REPLAY_FLAG, enabled=True)
-        made.open("feature_disabled")
+    if limit.claims("budgets"):
+        limit.budget(company)
+        made.open("budget_exhausted")
 
 
 def _is_limited(limit: Limit) -> bool:

@@ -214,14 +214,15 @@ def test_replay_waits_for_its_key(scene: Scene) -> None:
 
 @drill("drill/outbox/expired-claim-is-taken-up", covers=("K05", "K06"))
 def test_expired_claim_is_taken_up(scene: Scene) -> None:
-    """A row whose claim has run out is delivered, under its own event id.
+    """A row whose claim has run out, a minute or days ago, is delivered, under its own event id.
 
     It is what a relay leaves behind that was killed between claiming and acknowledging.
     """
     company = scene.company()
-    past = scene.value("select now() - interval '1 minute'")
-    events = scene.write_each_kind(company, claimed_until=past, attempts=1, aggregate_key="k")
-    events += scene.write_each_kind(company, claimed_until=past, attempts=1)
+    minute, days = (scene.value("select now() - %s::interval", age) for age in ("1 minute", "3 days"))
+    events = scene.write_each_kind(company, claimed_until=minute, attempts=1, aggregate_key="k")
+    for past in (minute, days):
+        events += scene.write_each_kind(company, claimed_until=past, attempts=1)
     scene.delivered(events)
     scene.passes_by(company, 1)
 

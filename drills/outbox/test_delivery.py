@@ -119,6 +119,7 @@ def test_same_event_id_once(scene: Scene) -> None:
             f" of an event {'with' if key else 'without'} an aggregate key"
         )
         assert first["event_id"] == event == second["event_id"], "the answers name another event id than was sent"
+        assert first.get("path") == second.get("path"), f"two paths of one event: {first} and then {second}"
     scene.delivered(events)
     rows = len(scene.outbox(company))
     assert rows == len(events), f"{len(events)} events, each sent twice, have {rows} outbox rows"
@@ -356,6 +357,8 @@ def test_status_of_an_event(scene: Scene) -> None:
     first = scene.until(lambda: scene.event_status(event, company).get("effect_at"), "effect_at of the event")
     done = scene.event_status(event, company)
     assert done["effect_at"] == first, f"effect_at of one effect is {first}, and then {done['effect_at']}"
+    told = (waiting.get("status"), done.get("status"))
+    assert told[0] != told[1], f"the status is {told[0]!r} while the event waits, and {told[1]!r} with its effect"
     assert done.get("committed_at"), "the event has no committed_at"
     times = (done["committed_at"], done["effect_at"])
     ordered = scene.value(

@@ -28,8 +28,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
 
     A second row is a second replay; a count that stands still is a replay without end. What was put off until tomorrow
-    and fails by force is put off further; what fails is tried again by the next replay, and has its effect by that
-    which succeeds.
+    and fails by force is put off further; what fails is tried and charged again by the next replay, and has its effect
+    by that which succeeds.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -57,6 +57,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     again = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
     counts = (again["success_count"], again["failure_count"])
     assert counts == (0, 1), f"replayed again, one item that always fails counts as (success, failure) {counts}"
+    scene.charged(company, 3)
     event = str(items[found[0]["id"]]["event_id"])
     with suppress(psycopg.errors.UniqueViolation):  # where an event has one letter it does no harm
         scene.tenants.add_items(company, 1, event_id=event, payload=as_jsonb(KEPT_PAYLOAD))
@@ -69,8 +70,8 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))
 def test_items_of_a_key_in_order(scene: Scene) -> None:
-    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are and however many others
-    the batch has.
+    """Replayed items of one aggregate key are delivered oldest first, whatever their ids are, however many others the
+    batch has and however long the oldest takes.
 
     A replay that cancels before it creates makes of one incident another.
     """
@@ -78,6 +79,8 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
     drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
     keys = ["k" if n % 13 == 0 else None for n in range(batch)]
     rows = [{"id": i, "event_id": new_id("event"), "aggregate_key": k} for i, k in zip(drawn, keys, strict=True)]
+    slow = as_jsonb({"drill": {"delay_ms": 1500}})
+    rows = [{**row, "payload": "{}" if n else slow} for n, row in enumerate(rows)]
     scene.tenants.add_rows(company, rows)
     events = [str(r["event_id"]) for r in scene.items(company) if r["aggregate_key"]]
     scene.ended(str(scene.run(company, max=batch)["replay_run_id"]))

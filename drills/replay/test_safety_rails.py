@@ -9,7 +9,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from gates.deployment.requests import encode_body, forged_signature
+from gates.deployment.requests import SIGNATURE, encode_body, forged_signature, token_post
 from gates.evidence import Severity, Where
 
 
@@ -315,15 +315,21 @@ def test_event(case: Case, bench: Bench) -> None:
 
 @check("drill/safety-rails/events-need-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
 def test_events_need_credentials(bench: Bench) -> None:
-    """An event without credentials, or with a forged signature, is refused with 401.
+    """An event without credentials, with a forged signature or with a wrong one of two credentials is refused with 401.
 
     Otherwise anyone writes business events for any tenant.
     """
     fields = {"company_id": bench.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
     good = bench.signer.post("/events", encode_body(fields), "a signed event")
     bench.opens(good)
-    bench.shut(good.without_header("X-Transbot-Signature").labelled("an unsigned event"))
-    bench.shut(good.with_header("X-Transbot-Signature", forged_signature()).labelled("a forged event"))
+    bench.shut(good.without_header(SIGNATURE).labelled("an unsigned event"))
+    bench.shut(good.with_header(SIGNATURE, forged_signature()).labelled("a forged event"))
+    bench.refused(good.adding_header(SIGNATURE, forged_signature()).labelled("an event signed twice"), (400, 401))
+    if current().claims("tokens") and bench.target.admin_jwt:
+        bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("signed, and a wrong token"))
+        good = token_post("/events", fields, bench.admin(), "an event with a token")
+        bench.opens(good)
+        bench.shut(good.adding_header(SIGNATURE, forged_signature()).labelled("a token, and a wrong signature"))
 
 
 ORDER: list[Case] = [
@@ -356,6 +362,6 @@ def test_media_type_first(bench: Bench) -> None:
     """
     good = bench.signed()
     bench.opens(good)
-    bare = good.without_header("X-Transbot-Signature")
+    bare = good.without_header(SIGNATURE)
     bench.refused(bare.with_header("Content-Type", "text/plain").labelled("text/plain, unsigned"), 415)
     bench.refused(bare.with_body(bench.body() + b" " * 70_000).labelled("70 KB, unsigned"), 413)

@@ -9,6 +9,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import ids_have_spellings
 from gates.deployment.requests import replay_fields, token_post
 from gates.deployment.tenants import REPLAY_FLAG
 
@@ -18,7 +19,7 @@ drill = partial(check, needs=("database", "mint"), after=TOKEN)
 @drill("drill/tokens/acts-for-the-named-company", covers=("A20", "I01"))
 def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
     """What a super_admin asks for is done for the company that the request names, and counted and on record there,
-    whichever company the token itself belongs to.
+    whichever company the token itself belongs to; and a company_admin's own company is its own in upper case, too.
 
     A service that takes the tenant of a row from the token replays, counts and audits one customer as another.
     """
@@ -33,8 +34,11 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
         before = scene.runs(named)  # that a dry run opens none is another promise
         answer = scene.expect(request, 200)
         assert answer.json().get("company_id") == named, f"{label} of {named} is answered for another company"
+    scene.reset_limit(named)
+    if ids_have_spellings():
+        fields = replay_fields(named.upper(), dry_run=True)
+        scene.expect(token_post(REPLAY, fields, token.for_company(named), "its own company, in upper case"), 200)
     if scene.claims("flags"):
-        scene.reset_limit(named)
         scene.set_flag(named, REPLAY_FLAG, enabled=False)
         scene.replay(named, 403, label="a signed replay that is switched off", control=True, max=1)
         scene.expect(token_post(REPLAY, replay_fields(named, max=1), caller, "a replay that is switched off"), 403)
