@@ -29,7 +29,7 @@ from gates.proof.page import page
 from gates.proof.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.proof import Proof
 from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
-from gates.proof.short import ShortWay, is_loaded
+from gates.proof.short import ShortWay
 from gates.proof.trial import ProofPart, Trial
 from gates.proof.trials import Trials
 from gates.reports.citation import source_digest
@@ -40,8 +40,10 @@ from gates.stages.suite import ROOT
 MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.json"
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
-LANES_A_LOAD, LANES_A_GATE = 2, 3
-"""So many lanes of the short way make one for faults of the load, and one of the whole gate, which takes a core."""
+LANES_A_FAULT, LANES_A_GATE = 2, 3
+"""So many lanes of the short way make one of the whole gate: on a fault, which holds much up, and on a healthy
+deployment, which takes a core.
+"""
 KEEP_EVERY_S = 20.0
 """The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
 
@@ -93,12 +95,7 @@ class Prover:
     def _run_faults(self, matrix: Matrix) -> None:
         request = self._request
         if request.quick or request.short:
-            way, due = self._short_way(), matrix.unseen(request.policy.catalogue)
-            plain = [f for f in due if not is_loaded(f, request.policy.catalogue)]
-            if not all(f.is_noop for f in plain):  # a no-op is shown beside faults
-                way.run(plain)
-                due = [f for f in due if f not in plain]
-            dataclasses.replace(way, lanes=max(1, request.lanes // LANES_A_LOAD)).run(due)
+            self._short_way().run(matrix.unseen(request.policy.catalogue))
         if not request.short and not self._is_over():
             self._show_the_gate(matrix)
 
@@ -122,11 +119,6 @@ class Prover:
                 dataclasses.replace(campaign, judged=each, done=done).run(several)
                 due = [f for f in due if f.id not in seen]
         campaign.run(due)
-
-    @property
-    def _few_lanes(self) -> int:
-        """So many whole gates at once leave each other what they measure."""
-        return max(1, self._request.lanes // LANES_A_GATE)
 
     def _run_pairs(self) -> None:
         """As many pairs as were asked for: others are drawn for those that cannot be in together. What somebody named
@@ -215,7 +207,7 @@ class Prover:
             done=self._trial_done,
             policy=request.policy_options,
             healthy_runs=request.healthy_runs,
-            lanes=self._few_lanes,
+            lanes=max(1, request.lanes // LANES_A_GATE),
             over=self._is_over,
         )
 
@@ -292,7 +284,7 @@ class Prover:
             out=request.out,
             wanted=request.kind,
             every=QUICK_EVERY if request.quick else 1,
-            lanes=self._few_lanes,
+            lanes=max(1, request.lanes // LANES_A_FAULT),
             over=self._is_over,
             policy=request.policy_options,
             done=self._cell_done,

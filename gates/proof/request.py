@@ -30,7 +30,7 @@ class ProofRequest:
     most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole
     gate; `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`:
     those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, half of them for
-    faults of the load and a third where the whole gate is run; `minutes`: begin nothing after so many (0: no limit);
+    loads and the whole gate, a third for healthy ones; `minutes`: begin nothing after so many (0: no limit);
     `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
     """
 

@@ -12,10 +12,12 @@ import dataclasses
 import datetime as dt
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -40,6 +42,8 @@ from gates.verdict import Decision
 
 GROUP = 8
 """So many faults share their clean looks."""
+LANES_A_LOAD = 2
+"""So many lanes make one for faults of the load."""
 AT_ONCE = 4
 """So many drills of one look run side by side."""
 MOST_CHECKS = 12
@@ -119,14 +123,15 @@ class Group:
 
 def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Group]:
     """The faults in groups; neighbours declare much the same. A no-op is shown what all of the first group are."""
-    ways: dict[RunScope, list[Shown]] = {}
+    ways: dict[tuple[RunScope, bool], list[Shown]] = {}
     for fault in faults:
         if not fault.is_noop:
             way = scope_of(fault, catalogue, wanted)
-            ways.setdefault(way, []).append(Shown(fault, looks_of(fault, catalogue, way)))
+            shown = Shown(fault, looks_of(fault, catalogue, way))
+            ways.setdefault((way, _has_load(shown.checks)), []).append(shown)
     made = []
-    for way, shown in ways.items():
-        ordered = sorted(shown, key=lambda s: [c.id for c in s.checks])
+    for (way, _), alike in ways.items():
+        ordered = sorted(alike, key=lambda s: [c.id for c in s.checks])
         made += [Group(way, tuple(ordered[i : i + GROUP])) for i in range(0, len(ordered), GROUP)]
     noops = [f for f in faults if f.is_noop]
     if made and noops:
@@ -135,9 +140,16 @@ def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Targ
     return made
 
 
-def _length(group: Group) -> tuple[bool, bool, int]:
-    """Orders groups by what they take: what is deep waits, what breaks the reference starts it again."""
-    return group.way.deep, group.way.kind is TargetKind.REFERENCE, len(_union(group.members))
+def _length(group: Group) -> tuple[bool, bool, bool, int]:
+    """Orders groups by what they take: what is deep waits, what breaks the reference starts it again. Loads, which
+    measure times, come where the other lanes find no more to do.
+    """
+    every = _union(group.members)
+    return not _has_load(every), group.way.deep, group.way.kind is TargetKind.REFERENCE, len(every)
+
+
+def _has_load(checks: Iterable[CheckSpec]) -> bool:
+    return any(s.id.startswith(LOAD) for s in checks)
 
 
 def _union(members: Iterable[Shown]) -> tuple[CheckSpec, ...]:
@@ -258,9 +270,10 @@ class ShortWay:
         """Show every fault, on the lanes."""
         made = groups(faults, self.policy.catalogue, self.wanted)
         ordered = sorted(made, key=_length, reverse=True)  # what is begun last ends last
-        share_out(self.lanes, ordered, self.over, self._lane)
+        loads = threading.Semaphore(max(1, self.lanes // LANES_A_LOAD))
+        share_out(self.lanes, ordered, self.over, partial(self._lane, loads))
 
-    def _lane(self, number: int, waiting: Iterator[Group], over: IsOver) -> None:
+    def _lane(self, loads: threading.Semaphore, number: int, waiting: Iterator[Group], over: IsOver) -> None:
         """Groups, one after another, as long as there are some; a broken deployment is replaced."""
         for first in waiting:
             with ExitStack() as stack:
@@ -270,7 +283,8 @@ class ShortWay:
                 for group in chain([first], waiting):
                     if over():
                         return
-                    cells = self._group(bench, looker, group)
+                    with loads if _has_load(_union(group.members)) else nullcontext():
+                        cells = self._group(bench, looker, group)
                     if any(c.status is Status.HARNESS_ERROR for c in cells):
                         break
 
