@@ -193,7 +193,7 @@ def replay_flag_not_asked(settings: Settings) -> Parts:
 @service(
     "A dry run does not ask dlq.replay.enabled.",
     lambda p: _off(p, REPLAY, dry_run=True) == 200,
-    ("drill/dry-run/flag-off-like-real",),
+    ("drill/dry-run/flag-off-like-real", "drill/flags/service-asks-the-function", "drill/ledger/refused-however-asked"),
     names=("403", "flag"),
 )
 def dry_run_ignores_the_flag(settings: Settings) -> Parts:
