@@ -1,7 +1,6 @@
 """The life of a replayed item and of its run: one attempt, and an end that adds up."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -59,13 +58,18 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     assert counts == (0, 1), f"replayed again, one item that always fails counts as (success, failure) {counts}"
     scene.charged(company, 3)
     event = str(items[found[0]["id"]]["event_id"])
-    with suppress(psycopg.errors.UniqueViolation):  # where an event has one letter it does no harm
+    counted = 13
+    try:
         scene.tenants.add_items(company, 1, event_id=event, payload=as_jsonb(KEPT_PAYLOAD))
+    except psycopg.errors.UniqueViolation:  # here an event has one letter: no other can succeed
+        pass
+    else:
         mended = scene.ended(str(scene.run(company, max=2, force=True)["replay_run_id"]))
         scene.seen.require(mended["success_count"], "a letter that does not fail was not replayed with success")
         assert scene.effects([event]), "an event whose replay failed, and then succeeded, has no effect"
+        counted += 1
     scene.in_one_state(company)
-    scene.seen.count(14)
+    scene.seen.count(counted)
 
 
 @drill("drill/lifecycle/items-of-a-key-in-order", needs=SQL, covers=("K11", "E15"))

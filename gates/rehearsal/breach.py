@@ -7,71 +7,13 @@ import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gates.inputs.strict_yaml import Place
 from gates.rehearsal.obstacles import at
-from gates.rehearsal.plpgsql import UnreadBodyError, readable, tree_of
+from gates.rehearsal.raising import how_it_only_tells, how_it_raises
 from gates.rehearsal.rewriting import variable_of
 from gates.rehearsal.skipping import unseen
 from gates.rehearsal.splitting import SqlStatement, Word
-
-ERROR = 21
-"""The parser's number of RAISE EXCEPTION; what only warns has smaller ones."""
-_RAISES = re.compile(r"\braise\b(?!\s+(?:debug|log|info|notice|warning)\b)|\bassert\b", re.IGNORECASE)
-_ANY = re.compile(r"\b(?:raise(?:\s+\w+)?|assert)\b", re.IGNORECASE)
-_CAUGHT = {"others", "raise_exception", "P0001"}
-
-
-def how_it_raises(statement: SqlStatement) -> str:
-    """RAISE or ASSERT, where an error of a DO block or of a function reaches whoever runs it; else nothing."""
-    try:
-        return _of(tree_of(readable(statement)[0]))
-    except UnreadBodyError:
-        found = _RAISES.search(_without_comments(statement.text))
-        return found[0].upper() if found else ""
-
-
-def how_it_only_tells(statement: SqlStatement) -> str:
-    """A RAISE of a block whose error, if it is one, reaches nobody."""
-    found = _ANY.search(_without_comments(statement.text))
-    return " ".join(found[0].upper().split()) if found else ""
-
-
-def _of(node: Any) -> str:
-    if isinstance(node, list):
-        return next((how for one in node if (how := _of(one))), "")
-    if not isinstance(node, dict):
-        return ""
-    if "PLpgSQL_stmt_raise" in node:
-        return "RAISE" if node["PLpgSQL_stmt_raise"].get("elog_level") == ERROR else ""
-    if "PLpgSQL_stmt_assert" in node:
-        return "ASSERT"
-    if branch := node.get("PLpgSQL_stmt_if"):
-        never = branch["cond"]["PLpgSQL_expr"]["query"].strip().lower() in {"false", "1 = 0", "1=0"}
-        return _of([v for k, v in branch.items() if k != "cond" and not (never and k == "then_body")])
-    if block := node.get("PLpgSQL_stmt_block"):
-        return _of_block(block)
-    return _of(list(node.values()))
-
-
-def _of_block(block: dict[str, Any]) -> str:
-    handlers = block.get("exceptions", {}).get("PLpgSQL_exception_block", {}).get("exc_list", [])
-    again = _of([h["PLpgSQL_exception"].get("action", []) for h in handlers])
-    caught = {
-        c["PLpgSQL_condition"]["condname"] for h in handlers for c in h["PLpgSQL_exception"].get("conditions", [])
-    }
-    how = _of(block.get("body", []))
-    if how == "RAISE" and caught & _CAUGHT:
-        how = ""
-    if how == "ASSERT" and "assert_failure" in caught:  # OTHERS does not catch it
-        how = ""
-    return how or again
-
-
-def _without_comments(body: str) -> str:
-    return re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", body, flags=re.DOTALL)
-
 
 _TELLS = tuple(f"RAISE {level}" for level in ("DEBUG", "LOG", "INFO", "NOTICE", "WARNING"))
 _QUITS = re.compile(r"\\q(?:uit)?\b\s*(\d*)")

@@ -18,13 +18,14 @@ from gates.errors import ConfigError
 from gates.inputs.strict_yaml import Place, YamlNode
 from gates.inputs.strict_yaml import read as read_yaml
 from gates.rehearsal.bodies import BodyCheck, unread
-from gates.rehearsal.breach import BreachView, breach_view, how_it_raises
+from gates.rehearsal.breach import BreachView, breach_view
 from gates.rehearsal.execution import StatementLimit, execute
 from gates.rehearsal.explanation import explain
 from gates.rehearsal.failures import Failure, failure_of
 from gates.rehearsal.history import AT_THE_END
 from gates.rehearsal.obstacles import Obstacle, at
 from gates.rehearsal.plpgsql import body_span
+from gates.rehearsal.raising import how_it_raises
 from gates.rehearsal.remedies import Surroundings
 from gates.rehearsal.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
 from gates.rehearsal.server import Rehearsed
