@@ -14,11 +14,11 @@ from pathlib import Path
 import psycopg
 
 from gates.contract.contract import contract
+from gates.deployment import members
 from gates.deployment.catalogue import identifier, with_trust
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import new_id
-from gates.deployment.tenants import joining
 from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
 
 TABLES = Path(__file__).parent / "rls_tables.sql"
@@ -231,7 +231,7 @@ def _join(connection: Connection, sights: Sequence[Sight], mine: str, other: str
     asked = [
         (company, TenantStatement(statement, values, keep=True))
         for company in {mine: 0, other: 0, **dict.fromkeys(sight.mine for sight in sights)}
-        for statement, values in joining([company])
+        for statement, values in members.joining([company])
     ]
     done = attempt(connection, [one for _, one in asked])
     errors = {company: one.error for (company, _), one in zip(asked, done, strict=True) if one.error}

@@ -11,7 +11,7 @@ from itertools import islice
 
 import psycopg
 
-from gates.contract.names import user_of
+from gates.deployment import members
 from gates.deployment.catalogue import array, identifier
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
@@ -81,7 +81,7 @@ class Tenants:
             self.on_create(company)
         self.created.append(company)
         execute(self.connection, "insert into public.companies (id, name) values (%s, %s)", company, name)
-        for statement, values in joining([company]):
+        for statement, values in members.joining([company]):
             execute(self.connection, statement, *values)
         return company
 
@@ -140,7 +140,7 @@ class Tenants:
                 return
 
     def _remove(self, ids: Sequence[str], *, runs_first: bool) -> None:
-        first, after = leaving(ids)
+        first, after = members.leaving(ids)
         with self.connection.at_once():
             if runs_first and current().has("replay_runs", "id"):
                 self.connection.execute(
@@ -218,38 +218,3 @@ def in_rollouts(
         for company in inside(connection, [*some], rollouts):
             return some[company], company
     raise ValueError(f"no company id whose buckets are under {rollouts} was found; at least 1 percent each is needed")
-
-
-Statements = list[tuple[str, tuple[object, ...]]]
-
-
-def joining(companies: Sequence[str]) -> Statements:
-    """What makes one user of each company, and a member of it. Nothing where the token says whose a user is."""
-    members = current().members
-    if members is None:
-        return []
-    columns = ", ".join(map(identifier, (members.company, members.user, *members.also)))
-    values = ", ".join(("%s", "%s", *(text.replace("%", "%%") for text in members.also.values())))
-    table = identifier(members.schema, members.name)
-    made: Statements = []
-    for company in companies:
-        user = user_of(company)
-        for users in members.users:
-            made.append((f"insert into {identifier(*users)} (id) values (%s) on conflict do nothing", (user,)))
-        made.append((f"insert into {table} ({columns}) values ({values}) on conflict do nothing", (company, user)))
-    return made
-
-
-def leaving(companies: Sequence[str]) -> tuple[Statements, Statements]:
-    """What undoes it: before the companies are removed, and after."""
-    members = current().members
-    if members is None or not companies:
-        return [], []
-    users = [user_of(company) for company in companies]
-    of_users = "= any(%s::uuid[])"
-    table = identifier(members.schema, members.name)
-    first: Statements = [(f"delete from {table} where {identifier(members.user)} {of_users}", (users,))]
-    after: Statements = [
-        (f"delete from {identifier(*t)} where id {of_users}", (users,)) for t in reversed(members.users)
-    ]
-    return first, after

@@ -1,65 +1,15 @@
 """A proof for people: the table at the terminal, and proof.md. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gates.proof.judgement import Cell, Status
-from gates.proof.mutants.campaign import DEAD, EQUIVALENT, MANIFEST
+from gates.proof.mutants.tally import tally
 from gates.proof.proof import MOST_REASON, Proof, names
-from gates.proof.trial import ProofPart, Trial
+from gates.proof.trial import ProofPart
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
 from gates.verdict import Decision
-
-
-@dataclass(frozen=True, slots=True)
-class MutantTally:
-    """Mutants by what came of them; the last three are among the killed."""
-
-    shown: int
-    killed: int
-    equivalent: int
-    holes: tuple[str, ...]
-    undecided: int
-    by_the_manifest_alone: int
-    held: int
-    dead: int
-
-    @property
-    def sentence(self) -> str:
-        """All of it, for people."""
-        due = self.shown - self.equivalent - self.undecided
-        said = (
-            f"mutants: {self.killed} of {due} killed ({self.killed / due:.1%})" if due else "mutants: none was judged"
-        )
-        parts = {
-            "by the schema's manifest alone": self.by_the_manifest_alone,
-            "held without a failed check": self.held,
-            "did not start": self.dead,
-        }
-        among = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
-        more = f"; {self.equivalent} more are equivalent; {len(self.holes)} are holes"
-        lost = f"; {self.undecided} could not be judged" if self.undecided else ""
-        return said + (f", of them {among}" if among else "") + more + lost
-
-
-def tally(trials: Sequence[Trial]) -> MutantTally:
-    """The numbers of these trials on mutants."""
-    killed = [t for t in trials if t.decision and t.decision != Decision.PROMOTE.value]
-    promoted = [t for t in trials if t.decision == Decision.PROMOTE.value]
-    holes = tuple(t.name for t in promoted if not t.reason.startswith(EQUIVALENT))
-    return MutantTally(
-        shown=len(trials),
-        killed=len(killed),
-        equivalent=len(promoted) - len(holes),
-        holes=holes,
-        undecided=sum(not t.decision for t in trials),
-        by_the_manifest_alone=sum(bool(t.unpassed) and all(c.startswith(MANIFEST) for c in t.unpassed) for t in killed),
-        held=sum(not t.unpassed for t in killed),
-        dead=sum(t.reason.startswith(DEAD) for t in killed),
-    )
-
 
 MOST_IDLE = 400
 

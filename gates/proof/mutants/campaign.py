@@ -7,10 +7,7 @@ must pass on a clean deployment, once after every few. A look that saw nothing a
 
 from __future__ import annotations
 
-import math
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,6 +22,7 @@ from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
 from gates.proof.lanes import IsOver, share_out
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
+from gates.proof.mutants.nearness import nearest
 from gates.proof.short import Looker
 from gates.proof.trial import ProofPart, Trial
 from gates.stack.errors import StackError
@@ -320,23 +318,3 @@ def _unpassed(run: GateRun) -> tuple[str, ...]:
     asked = {check for check, *_ in run.costs}
     findings = run.verdict.findings if run.verdict else ()
     return tuple(f.check for f in findings if f.check in asked and f.effect in {Effect.HOLD, Effect.ROLLBACK})
-
-
-WORD = re.compile(r"[a-z]{3,}")
-
-
-def nearest(mutant: Mutant, specs: Sequence[CheckSpec], count: int) -> list[CheckSpec]:
-    """So many of the checks, the likeliest first; rare words weigh most."""
-    of_specs = [_words(f"{s.id} {s.claim}") for s in specs]
-    known = Counter(word for words in of_specs for word in words)
-    said = _words(mutant.about)
-
-    def weight(i: int) -> float:
-        return sum(math.log(len(specs) / known[word]) for word in said & of_specs[i])
-
-    order = sorted(range(len(specs)), key=lambda i: (-weight(i), specs[i].id))
-    return [specs[i] for i in order[:count]]
-
-
-def _words(text: str) -> set[str]:
-    return {word.rstrip("s") for word in WORD.findall(text.lower())}

@@ -15,11 +15,12 @@ from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
 from gates.proof.kept import KeptTrials
 from gates.proof.mutants import clauses, statements
-from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen, nearest
+from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen
 from gates.proof.mutants.equivalents import equivalents
 from gates.proof.mutants.mutant import Mutant, companies, drawn, mutants, planted, together
+from gates.proof.mutants.nearness import nearest
+from gates.proof.mutants.tally import tally
 from gates.proof.mutants.written import written
-from gates.proof.summary import tally
 from gates.proof.trial import ProofPart, Trial
 from gates.verdict import Decision, Effect, Finding, Verdict
 
