@@ -242,7 +242,10 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         if connection.info.transaction_status != TransactionStatus.IDLE:
             return super().execute(query, params, **options)
         if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            raise psycopg.InterfaceError(UNPINNED)
+            if connection.autocommit:
+                raise psycopg.InterfaceError(UNPINNED)
+            connection.pin()
+            return super().execute(query, params, **options)
         control = psycopg.Cursor(connection)
         try:
             with connection.pipeline():

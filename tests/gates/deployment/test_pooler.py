@@ -18,6 +18,7 @@ from gates.deployment.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
 from gates.proof.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines
+from sql_checks.contract_writes import write
 from sql_checks.rulefile import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
@@ -176,9 +177,22 @@ def test_an_error_leaves_no_transaction_behind(pooled: str) -> None:
 
 
 def test_no_pipeline_begins_outside_a_transaction(pooled: str) -> None:
-    """Its first statement would run without the settings, so it is refused."""
+    """Its first statement would run without the settings, so it is refused; where it begins a transaction, that begins
+    with them.
+    """
     with session(pooled) as connection, pytest.raises(psycopg.InterfaceError), connection.pipeline():
         connection.execute("select 1")
+    with connect(pooled, autocommit=False) as connection:
+        with connection.pipeline():
+            connection.execute("savepoint here")
+            found = connection.execute(SHOW + " as found")
+            connection.execute("release savepoint here")
+        assert found.fetchone() == {"found": ASKED}
+
+
+def test_what_the_contract_lets_anybody_write_is_tried_through_a_pooler(pooled: str, unhelpful: str) -> None:
+    """It comes to the same as without one."""
+    assert [(w.what, a.state) for w, a in write(pooled)] == [(w.what, a.state) for w, a in write(unhelpful)]
 
 
 def test_the_preflight_says_what_cannot_be_had(pooled: str, unhelpful: str) -> None:
