@@ -27,6 +27,7 @@ gc_pause_seconds_count 0
 """
 OF_TABLES = re.compile(rb"^(?:dlq_items|outbox_pending|outbox_lag_seconds|agent_tasks_total)\b.*\n", re.MULTILINE)
 UUID = re.compile(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"')
+KEY = '"idempotency_key": '
 TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 RARELY_S = 15.0
 """As often as Prometheus asks."""
@@ -132,7 +133,9 @@ def with_a_member(reply: Reply) -> Reply:
 
 
 def spelled_otherwise(reply: Reply) -> Reply:
-    """JSON with its members in reverse order, indented, UUIDs in capitals, and all letters of its texts as escapes."""
+    """JSON with its members in reverse order, indented, UUIDs in capitals, and all letters of its texts as escapes. A
+    key is a text, whatever it looks like.
+    """
     return _with_body(
         reply, lambda body: TEXTS.sub(_escaped, json.dumps(dict(reversed(body.items())), indent=3)).encode()
     )
@@ -140,7 +143,8 @@ def spelled_otherwise(reply: Reply) -> Reply:
 
 def _escaped(found: re.Match[str]) -> str:
     """A text of a JSON document, its quotes included; one that has escapes already stays as it is."""
-    inner = found[0][1:-1].upper() if UUID.fullmatch(found[0]) else found[0][1:-1]
+    is_key = found.string[: found.start()].endswith(KEY)
+    inner = found[0][1:-1].upper() if UUID.fullmatch(found[0]) and not is_key else found[0][1:-1]
     return found[0] if "\\" in inner else '"' + "".join(f"\\u{ord(letter):04x}" for letter in inner) + '"'
 
 
