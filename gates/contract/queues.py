@@ -36,6 +36,7 @@ NOTIONS: Mapping[str, str] = {
     "retried": "jobs that failed within ten minutes and are tried again: queue, tenant, at",
     "tried": "jobs that wait or run: queue, tenant, id, times (tried), most (tries it may have, where that is known)",
     "workers": "workers that are listed: worker, alive",
+    "schedulers": "those who start scheduled jobs: scheduler, alive, seen (its last sign of life)",
     "repeated": "jobs that succeeded more than once: queue, tenant, id",
     "lost": "jobs that vanished before their end, or that no worker will take: queue, tenant, id",
     "ahead": "jobs with a time in the future that is no wish, or beyond a year: queue, at",
@@ -52,7 +53,7 @@ LATE = "(select count(*) as n from {{waiting}} w where since < now() - interval 
 """How many jobs wait for longer than any living worker lets them."""
 DRAINING = FOLDER.parent / "alerts" / "fragments" / "draining.sql"
 """When a backlog only falls: for a queue as for the outbox."""
-JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "builds", "indexes"}
+JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "schedulers", "builds", "indexes"}
 NEED = "queue:"
 """Before a notion, in the `needs` of a check."""
 

@@ -21,8 +21,9 @@ DO_S = 60
 
 @dataclass(frozen=True)
 class Library:
-    """One library. The SQL is run in its database: `aged` makes all waiting jobs due 400 s ago, `lost` drops the index
-    that claims need, `invalid` leaves it half-built, `skewed` puts a job's time an hour ahead.
+    """One library. The SQL is run in its database: `aged` makes all waiting jobs due 400 s ago, and has who schedules
+    idle since then, `lost` drops the index that claims need, `invalid` leaves it half-built, `skewed` puts a job's time
+    an hour ahead.
 
     poison: the name and attempts under which a job fails for good at once; failing: the check that names a handler that
     always fails; not_seen: checks that say nothing of a healthy queue, because the library keeps nothing of it.
@@ -49,7 +50,9 @@ LIBRARIES = (
         ("pg-boss@10.4.2",),
         "pg_boss.mjs",
         aged="update pgboss.job set created_on = created_on - interval '400 s',"
-        " start_after = start_after - interval '400 s' where state = 'created'",
+        " start_after = start_after - interval '400 s' where state = 'created';"
+        " update pgboss.version set cron_on = cron_on - interval '400 s';"
+        " update pgboss.schedule set created_on = created_on - interval '400 s'",
         lost="do $$ declare i record; begin for i in select indexname from pg_indexes where schemaname = 'pgboss'"
         " and indexname like '%\\_i5' loop execute format('drop index pgboss.%I', i.indexname); end loop; end $$",
         invalid="update pg_index set indisvalid = false where indexrelid in (select c.oid from pg_class c"
@@ -83,7 +86,8 @@ LIBRARIES = (
         ("pgqueuer==1.6.0", "asyncpg"),
         "pgqueuer_app.py",
         aged="update pgqueuer set created = created - interval '400 s',"
-        " execute_after = execute_after - interval '400 s'",
+        " execute_after = execute_after - interval '400 s'; insert into pgqueuer_schedules (expression, entrypoint,"
+        " next_run, heartbeat) values ('* * * * *', 'minutely', now() - interval '400 s', now() - interval '400 s')",
         lost="drop index pgqueuer_ep_prio_id_idx",
         invalid="update pg_index set indisvalid = false where indexrelid = 'pgqueuer_ep_prio_id_idx'::regclass",
         skewed="update pgqueuer_log set created = now() + interval '1 hour' where status = 'successful'",

@@ -16,6 +16,7 @@ if (doing === 'setup') {
   await boss.createQueue('mail-dead')
   await boss.createQueue('mail')
   await boss.createQueue('slow')
+  await boss.schedule('mail', '0 0 1 1 *')
   await boss.createQueue('bad', { name: 'bad', retryLimit: 0, deadLetter: 'mail-dead' })
 } else if (doing === 'send') {
   for (let n = 0; n < Number(count); n++) await boss.send(task, { company_id: `company ${n % 3}` })

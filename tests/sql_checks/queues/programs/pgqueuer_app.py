@@ -39,6 +39,10 @@ async def work(worker: Any) -> None:
         del job
         await asyncio.sleep(60)
 
+    @worker.schedule("yearly", "0 0 1 1 *")  # type: ignore[untyped-decorator]
+    async def yearly(schedule: Any) -> None:
+        del schedule
+
     print("ready", flush=True)
     await worker.run()
 

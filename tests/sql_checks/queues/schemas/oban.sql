@@ -25,3 +25,7 @@ alter table oban_jobs add constraint non_negative_priority check (priority >= 0)
 comment on table oban_jobs is '15';
 create index oban_jobs_state_queue_priority_scheduled_at_id_index
   on oban_jobs (state, queue, priority, scheduled_at, id);
+create unlogged table oban_peers (
+  name text primary key default 'Oban', node text not null default 'app@host',
+  started_at timestamp not null default timezone('UTC', now()), expires_at timestamp not null
+);

@@ -1,10 +1,14 @@
 -- schema 46 (12.38), with the table of the jobs in one piece
 create schema pgboss;
 create type pgboss.job_state as enum ('created', 'retry', 'active', 'completed', 'cancelled', 'failed');
-create table pgboss.version (version int primary key);
+create table pgboss.version (version int primary key, cron_on timestamptz);
 insert into pgboss.version values (46);
 create table pgboss.queue (name text primary key, policy text, dead_letter text references pgboss.queue (name));
 insert into pgboss.queue values ('mail'), ('slow');
+create table pgboss.schedule (
+  name text references pgboss.queue, key text not null default '', created_on timestamptz not null default now(),
+  primary key (name, key)
+);
 create table pgboss.job (
   id uuid not null default gen_random_uuid(),
   name text not null references pgboss.queue (name),

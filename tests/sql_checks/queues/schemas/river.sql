@@ -34,3 +34,9 @@ create table river_queue (
 );
 create table river_migration (line text, version bigint, created_at timestamptz default now(), primary key (line, version));
 insert into river_migration (line, version) select 'main', generate_series(1, 8);
+create unlogged table river_leader (
+  elected_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  leader_id text not null default 'host_1',
+  name text primary key default 'default' check (name = 'default')
+);

@@ -58,9 +58,17 @@ create unique index on solid_queue_blocked_executions (job_id);
 create table solid_queue_processes (
   id bigserial primary key,
   kind varchar not null default 'Worker',
+  created_at timestamp(6) not null default timezone('UTC', now()),
   last_heartbeat_at timestamp(6) not null default timezone('UTC', now()),
   pid integer not null default 1,
   name varchar not null default 'worker'
+);
+create table solid_queue_recurring_executions (
+  id bigserial primary key,
+  job_id bigint not null references solid_queue_jobs on delete cascade,
+  task_key varchar not null default 'nightly',
+  run_at timestamp(6) not null,
+  unique (task_key, run_at)
 );
 create table solid_queue_pauses (
   id bigserial primary key, queue_name varchar not null, created_at timestamp(6) not null default timezone('UTC', now())
