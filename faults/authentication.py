@@ -373,6 +373,22 @@ def fractions_of_seconds_are_not_read(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), token_check=check)
 
 
+@service(
+    "Whoever has a letter beyond ASCII in its name gets a server error.",
+    lambda p: p.send(dry_body(p), p.as_token(p.token({"sub": "Łukasz"}))).status_code == 500,
+    ("drill/tokens/super-admin-for-any",),
+    names=("500",),
+)
+def names_are_ascii(settings: Settings) -> Parts:
+    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+        found = check_token(token, rules, now_s)
+        if found is not None:
+            found.subject.encode("ascii")
+        return found
+
+    return dataclasses.replace(build_parts(settings), token_check=check)
+
+
 def _claims(token: bytes) -> dict[str, Any]:
     try:
         found = json.loads(base64.urlsafe_b64decode(token.split(b".")[1] + b"=="))

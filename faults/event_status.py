@@ -227,7 +227,7 @@ def _is_dated_before_its_failure(probe: Probe) -> bool:
 
 @service(
     "GET of a run that was stopped says that it is completed.",
-    lambda p: _shown_of_a_stopped_run(p).get("status") == "completed",
+    lambda p: _shown_of_a_run(p, "stopped").get("status") == "completed",
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("stopped",),
 )
@@ -238,7 +238,7 @@ def stopped_runs_read_as_completed(settings: Settings) -> Parts:
 
 @service(
     "GET of a run that was stopped counts what was given back as failed.",
-    lambda p: _shown_of_a_stopped_run(p).get("failure_count") == 7,
+    lambda p: _shown_of_a_run(p, "stopped").get("failure_count") == 7,
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("failure_count",),
 )
@@ -247,10 +247,23 @@ def what_a_stop_gives_back_reads_as_failed(settings: Settings) -> Parts:
     return altered(settings, "read_run", ("failure_count, requested_at", failed))
 
 
-def _shown_of_a_stopped_run(probe: Probe) -> dict[str, Any]:
+@service(
+    "GET of a run that is under way counts nothing: what its items came to is told when it has ended.",
+    lambda p: _shown_of_a_run(p, "started").get("failure_count") == 0,
+    ("drill/lifecycle/unknown-run-is-not-found",),
+    names=("success_count",),
+)
+def what_is_under_way_is_not_counted(settings: Settings) -> Parts:
+    success, failure = (f"CASE status WHEN 'started' THEN 0 ELSE {n}_count END" for n in ("success", "failure"))
+    counts = f"{success}, {failure}, requested_at"
+    return altered(settings, "read_run", ("success_count, failure_count, requested_at", counts))
+
+
+def _shown_of_a_run(probe: Probe, status: str) -> dict[str, Any]:
     insert = """INSERT INTO replay_runs (company_id, status, completed_at, target_count, success_count, failure_count)
-        VALUES (%s, 'stopped', now(), 9, 2, 3) RETURNING id::text"""
+        SELECT %s, status, CASE WHEN status <> 'started' THEN now() END, 9, 2, 3
+        FROM (SELECT %s) s (status) RETURNING id::text"""
     with probe.tenant() as company:
-        path = f"/dlq-replay/{probe.value(insert, company)}"
+        path = f"/dlq-replay/{probe.value(insert, company, status)}"
         signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
         return dict(probe.get(path, **signed).json())

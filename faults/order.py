@@ -15,7 +15,7 @@ from replay_service.worker.settings import WorkerSettings
 
 @worker(
     "Keys that are alike in their first forty characters are one: a poison event holds up what looks like its own.",
-    lambda p: _is_held_by_one_alike(p),
+    lambda p: _waits_for(p, "k" * 50, "k" * 50 + "x"),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
 )
@@ -24,10 +24,41 @@ def long_keys_are_alike(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("drain_lane", old, "left(e.aggregate_key, 40) = left(k.aggregate_key, 40) AND"))
 
 
-def _is_held_by_one_alike(probe: Probe) -> bool:
+def _waits_for(probe: Probe, older: str, key: str, seconds: float = 3) -> bool:
+    """Whether an event waits for an older one of such a key, and so has no effect in time."""
     with probe.tenant() as company:
-        put(probe, company, aggregate_key="k" * 50, next_attempt_at=probe.value(LATER))
-        return not is_done(probe, put(probe, company, aggregate_key="k" * 50 + "x"))
+        put(probe, company, aggregate_key=older, next_attempt_at=probe.value(LATER))
+        return not is_done(probe, put(probe, company, aggregate_key=key), seconds)
+
+
+BEYOND_ASCII = "~ '[^ -~]'"
+
+
+@worker(
+    "Of a key the letters beyond ASCII are all alike: a poison event of one city holds up those of another.",
+    lambda p: _waits_for(p, "北京", "南京"),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def letters_beyond_ascii_are_alike(settings: WorkerSettings) -> WorkerParts:
+    as_ascii = "regexp_replace({}.aggregate_key, '[^ -~]', '?', 'g')"
+    new = f"{as_ascii.format('e')} = {as_ascii.format('k')} AND"
+    return altered_worker(settings, ("drain_lane", "e.aggregate_key = k.aggregate_key AND", new))
+
+
+@worker(
+    "Events whose key has a letter beyond ASCII have no order.",
+    lambda p: not _waits_for(p, "北京", "北京", 6),
+    (f"{OUTBOX}/failing-event-holds-its-key",),
+    names=("before the failing one",),
+)
+def keys_beyond_ascii_have_no_order(settings: WorkerSettings) -> WorkerParts:
+    keyed = "r.aggregate_key IS NOT NULL"
+    return altered_worker(
+        settings,
+        ("claim_events", "a.aggregate_key IS NULL OR", f"a.aggregate_key IS NULL OR a.aggregate_key {BEYOND_ASCII} OR"),
+        ("drain_lane", keyed, f"{keyed} AND NOT r.aggregate_key {BEYOND_ASCII}"),
+    )
 
 
 @worker(

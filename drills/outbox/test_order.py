@@ -67,7 +67,7 @@ def test_failing_event_holds_its_key(scene: Scene) -> None:
 
 def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
     """Whether an event that fails so often comes through, ahead of its successors; false where it was given up."""
-    key = f"k{failures}"
+    key = f"Łódź {failures}"
     failing = str(scene.emit(company, key=key, payload={"drill": {"fail_times": failures}})["event_id"])
     # one that asks the agent for something, and one that does not: a relay may have a path for each
     payloads: tuple[dict[str, Any], ...] = ({"n": 1}, {"drill": {"delay_ms": 1}})
@@ -102,9 +102,9 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     # those that back off for long, after one failure and after four: they hold up whatever shares something with them
     due = scene.value("select now() + interval '10 minutes'")
     long = "put off" * 28
-    for key, attempts in (("put off", 1), (long, 4)):
+    for key, attempts in (("put off", 1), (long, 4), ("北京", 1)):
         scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
-    keys = ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put", f"{long[:-1]}x")
+    keys = ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put", f"{long[:-1]}x", "南京")
     others = [str(scene.emit(company, key=key)["event_id"]) for key in keys]
     with scene.db.at_once():
         for _ in range(100):

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
@@ -239,12 +239,21 @@ select (select count(*) from public.event_outbox o where o.replay_run_id = %s an
 """
 
 
+UNDER_WAY = """
+insert into public.replay_runs
+  (idempotency_key, company_id, actor, payload_hash, status, target_count, success_count, failure_count)
+values (%s, %s, 'drill', '', 'started', %s, %s, %s) returning id
+"""
+
+
 @pytest.mark.rewrites
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
-    """GET of a run that does not exist is 404; of one that does, its status and counts, also of one that was stopped.
+    """GET of a run that does not exist is 404; of one that does, its status and counts, also of one that was stopped or
+    is under way.
 
-    An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure.
+    An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure,
+    and one that counts at the end alone shows nobody that a run fails.
     """
     company = scene.company(items=1)
     run = str(scene.run(company, max=1)["replay_run_id"])
@@ -253,8 +262,12 @@ def test_unknown_run(scene: Scene) -> None:
     request, answer = scene.get_run(new_id("run"), company)
     scene.seen.expect(request, answer, 404)
     scene.ended(run)
+    counts = {"target_count": 41, "success_count": 17, "failure_count": 5}
+    under_way = str(scene.one(UNDER_WAY, new_key(), company, *counts.values())["id"])
+    _shown_as(scene, under_way, company, {"status": "started", **counts})
+    scene.rows("update public.replay_runs set status = 'failed', completed_at = now() where id = %s", under_way)
     for status in ("stopped", "failed"):
-        row = {"status": status, "target_count": 41, "success_count": 17, "failure_count": 5}
+        row = {"status": status, **counts}
         changes = ", ".join(f"{name} = %s" for name in row)
         scene.rows(f"update public.replay_runs set {changes} where id = %s", *row.values(), run)
         _shown_as(scene, run, company, row)

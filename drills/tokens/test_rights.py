@@ -186,7 +186,7 @@ def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen
 
 @drill("drill/tokens/super-admin-for-any", covers=("A26",))
 def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
-    """A super_admin may act for any existing company; a company_admin beside it may not.
+    """A super_admin may act for any existing company, whatever its name; a company_admin beside it may not.
 
     Otherwise operators cannot help a tenant, or every tenant's administrator is one.
     """
@@ -200,6 +200,8 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
             called = f"the role of ADMIN_JWT is {role!r}; what a super_admin is called, names: token says in gate.yaml"
             seen.require(role in {"super_admin", "company_admin"}, called)
         seen.expect(request, answer, 200)
+    request = dry_run(tenant, token(sub="Zoë 北京"), "super_admin of a name beyond ASCII")
+    seen.expect(request, http.send(request), 200)
 
 
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))

@@ -1,5 +1,6 @@
 """What a drill reads of the audit trail: chains recomputed as the contract writes them, and their heads."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drills.workbench.database import query
@@ -16,13 +17,27 @@ def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:
     rows = execute(connection, query("audit_chain"), scope)
     wrong: list[str] = []
     previous = GENESIS
-    for row in rows:
+    for row in _by_links(rows):
         if row["prev_hash"] != previous:
             wrong.append(f"row {row['id']} ({row['action']}) does not follow the row before it")
         if row["hash"] != row["due"]:
             wrong.append(f"row {row['id']} ({row['action']}) has a hash that its content does not have")
         previous = str(row["hash"])
     return len(rows), wrong
+
+
+def _by_links(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows from 64 zeros on, each followed by the one that names its hash; then those that no link leads to.
+
+    Concurrent writers may take their ids in another order than their places in the chain: of a sequence with a cache.
+    """
+    left = {row["id"]: row for row in rows}
+    followers = {row["prev_hash"]: row for row in reversed(rows)}
+    row = followers.get(GENESIS)
+    while row is not None and row["id"] in left:
+        yield left.pop(row["id"])
+        row = followers.get(row["hash"])
+    yield from left.values()
 
 
 def head_of(connection: Connection, scope: str) -> dict[str, Any]:

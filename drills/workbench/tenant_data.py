@@ -285,5 +285,5 @@ class TenantData(Database):
         return self.rows(query("outbox"), company)
 
     def audit(self, scope: str, *actions: str) -> list[dict[str, Any]]:
-        """The audit rows of a scope by id, of these actions (none: all)."""
+        """The audit rows of a scope as they were written, of these actions (none: all)."""
         return self.rows(query("audit"), scope, list(actions), list(actions))

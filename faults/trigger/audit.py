@@ -174,3 +174,13 @@ function(
     (f"{AUDIT}/chain-while-another-appends",),
     "Rows whose writers waited for the same row, and went on at once, follow the same row: the chain forks.",
 )
+function(
+    "audit/whoever-says-the-word-may-edit",
+    "audit_logs_append_only",
+    released(
+        "audit_logs_append_only",
+        ("BEGIN\n", "BEGIN\n  IF current_setting('app.maintenance', true) = 'on' THEN RETURN NULL; END IF;\n"),
+    ),
+    ("sql/spot/triggers-enabled", "sql/manifest/functions"),
+    "The trigger that keeps the trail lets through who has set a word for it.",
+)

@@ -1,10 +1,16 @@
 -- id: sql/spot/triggers-enabled
--- claim: No trigger on a table of the contract is switched off, emptied, or leaves out what is to be written, and no rule does more than is written.
+-- claim: No trigger on a table of the contract is switched off, emptied, or leaves out what is to be written, none that guards the trail lets through who says the word, and no rule does more than is written.
 -- cost: A rule that the schema promises is not kept, or one that nobody knows of is; nothing says so.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09
-with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}
+with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}, guards as (
+  select t.*, t.body ~ '\m(if|elsif|elseif|when)\M((?!\mthen\M)[^;])*\m(current_setting|current_user|session_user|pg_has_role)\M'
+           as is_conditional
+  from trigger_bodies t
+  where t.tgrelid = to_regclass('public.audit_logs') and t.tgenabled in ('O', 'A') and t.tgtype::int & 4 = 0
+    and t.body ~ '\mraise\M'
+)
 select parts.name as subject,
        format('trigger %s is %s', t.tgname, case t.tgenabled when 'D' then 'disabled' else 'enabled on replicas only' end) as detail,
        pg_get_triggerdef(t.oid) as witness
@@ -17,6 +23,13 @@ from unfit_triggers t
 join parts on t.tgrelid = parts.oid
 -- what guards the trail may do so in silence
 where t.tgrelid <> to_regclass('public.audit_logs') or t.tgtype::int & 4 <> 0
+union all
+-- a setting is anybody's to set, and a role may be taken
+select 'public.audit_logs', format('trigger %s asks who it is, or what is set, before it refuses', t.tgname), pg_get_triggerdef(t.oid)
+from guards t
+where t.is_conditional and not exists (
+  select from guards other where not other.is_conditional and other.tgtype::int & t.tgtype::int & 56 = t.tgtype::int & 56
+)
 union all
 select parts.name, format('rule %s does more than is written', r.rulename), pg_get_ruledef(r.oid)
 from pg_rewrite r

@@ -172,8 +172,9 @@ UNDER_ODD_SETTINGS = (
 
 @pytest.fixture(scope="module")
 def oddly_set() -> Iterator[dict[str, str]]:
-    """The variables of a deployment whose database has odd defaults for every session and keeps milliseconds, which
-    controls budgets for one company in a hundred, and calls a run failed of which every item failed.
+    """The variables of a deployment whose database has odd defaults for every session, keeps milliseconds and gives
+    each session fifty numbers of the trail at a time, which controls budgets for one company in a hundred, and calls a
+    run failed of which every item failed.
     """
     with reference_stack(StackOptions(history=False), os.environ) as stack:
         with session(stack.info.database_url) as connection:
@@ -182,6 +183,7 @@ def oddly_set() -> Iterator[dict[str, str]]:
             execute(connection, CANARY)
             script(connection, MILLISECONDS)
             script(connection, FAILED)
+            execute(connection, "alter sequence public.audit_logs_id_seq cache 50")
             for setting in ODD_SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())
             execute(connection, "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'replay_%'")
