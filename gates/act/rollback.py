@@ -9,7 +9,7 @@ import psycopg
 
 from gates.act.acting import server_of, session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at_global, overrule_drill, rows
-from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist
+from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
@@ -99,14 +99,21 @@ def _shown(url: str, order: Order) -> Action:
 def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
     change, befores = _switch_off(flag, order.seen.server if order.seen else "")
-    carried = insist(url, change, order, clock, tell)
-    at = next((b.shown for b in befores if b is not None), None)
-    if not carried.done:
-        return _failed(order, carried, at)
-    recovery = prove_recovery(url, order.plan, decided, decided + carried.seconds, clock)
+    for last in (False, True):
+        carried = insist(url, change, order, clock, tell)
+        at = next((b.shown for b in befores if b is not None), None)
+        if not carried.done:
+            return _failed(order, carried, at)
+        recovery, lost = prove_recovery(url, order.plan, decided, clock(), clock)
+        if last or not (lost and recovery.get("on_somewhere")):
+            break
+        tell(f"the database went away and {order.plan.flag} is on there again: its change was lost")
     if recovery.get("on_somewhere"):
         again = replace(carried, done=False, why="it was switched off and is on again: somebody switches it on")
         return _failed(order, again, at, recovery)
+    if lost and "unread" in recovery:
+        gone = replace(carried, done=None, why="it was switched off, and then the database went away: see its failover")
+        return _failed(order, gone, at, recovery)
     said = "; ".join([f"{flag} was off already", *carried.notes])
     if not carried.rows:
         return Action("none", at, at, "nothing_to_do", said, recovery=recovery, flag="off")
@@ -251,32 +258,46 @@ def _unseen(connection: Connection, flag: str) -> str:
 
 def prove_recovery(
     url: str, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float]
+) -> tuple[dict[str, JsonValue], bool]:
+    """What is proved of the recovery, and whether the database went away meanwhile: what a failover brings may lack the
+    change. It is then looked for again, for as long as a rollback is tried. What else cannot be read is not proved, and
+    undoes nothing.
+    """
+    proof: dict[str, JsonValue] = {"decision_to_off_s": round(off - decided, 3)}
+    until = None  # an answer that never came took a time of its own
+    while True:
+        try:
+            with session(url, read_only=True) as connection:
+                return proof | _proved(connection, plan, decided, off, clock), until is not None
+        except UNREADABLE as error:
+            if until is None and went_away(error):
+                until = clock() + plan.rollback_patience_s
+            if until is None or not went_away(error) or clock() > until:
+                return {**proof, "unread": in_words(error), "proved": False}, until is not None
+        time.sleep(POLL_S)
+
+
+def _proved(
+    connection: Connection, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float]
 ) -> dict[str, JsonValue]:
     """Wait until nothing is in flight, for at most the plan's time; what is held and what is half done, counted.
 
     Then the flag is watched until it has been off for the plan's `settle_s`: somebody, or the service itself, may
-    switch it on again. It is read in full last. What cannot be read is not proved, and undoes nothing.
+    switch it on again. It is read in full last.
     """
-    proof: dict[str, JsonValue] = {"decision_to_off_s": round(off - decided, 3)}
-    try:
-        with session(url, read_only=True) as connection:
-            while True:
-                row = _counted(connection, plan.flag)
-                drained = row.get("in_flight") == 0
-                if drained or "unread" in row or clock() - decided > plan.drain_timeout_s:
-                    break
-                time.sleep(POLL_S)
-            drained_s = round(clock() - decided, 3) if drained else None
-            while (
-                clock() - off < plan.settle_s and not rows(connection, "flag_left", {"flag": plan.flag})[0]["left_on"]
-            ):
-                time.sleep(POLL_S)
-            still_off = read_flag(connection, plan.flag).done
-            proof["watched_s"] = round(clock() - off, 3)
-    except UNREADABLE as error:
-        return {**proof, "unread": in_words(error), "proved": False}
+    while True:
+        row = _counted(connection, plan.flag)
+        drained = row.get("in_flight") == 0
+        if drained or "unread" in row or clock() - decided > plan.drain_timeout_s:
+            break
+        time.sleep(POLL_S)
+    drained_s = round(clock() - decided, 3) if drained else None
+    while clock() - off < plan.settle_s and not rows(connection, "flag_left", {"flag": plan.flag})[0]["left_on"]:
+        time.sleep(POLL_S)
+    still_off = read_flag(connection, plan.flag).done
     whole = bool(drained and still_off and row.get("half_replayed") == 0)
-    return {**proof, "decision_to_drained_s": drained_s, **row, "on_somewhere": still_off is False, "proved": whole}
+    seen: dict[str, JsonValue] = {"watched_s": round(clock() - off, 3), "decision_to_drained_s": drained_s}
+    return {**seen, **row, "on_somewhere": still_off is False, "proved": whole}
 
 
 def _counted(connection: Connection, flag: str) -> dict[str, JsonValue]:
