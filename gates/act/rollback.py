@@ -14,6 +14,7 @@ from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
+from gates.deployment.leftovers import of_runs
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
 from gates.errors import NotRolledBack
@@ -178,15 +179,34 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
     Its rows are there, this login sees them, and all of them are off. Where it sees every row that is enough, unless
     the function that service and worker ask says otherwise. Else the function must say off for every company.
     """
-    seen = rows(connection, "flag_left", {"flag": flag})[0]
-    if seen["rows"] == 0:
+    found, left_on = _left(connection, flag)
+    if not found:
         return ReadBack(None, _unseen(connection, flag), final=True)
-    if seen["left_on"] != 0:
-        return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not off")
+    if left_on:
+        return ReadBack(False, f"{left_on} of {found} row(s) read back as not off")
     seen_whole = [s for s in sights(connection) if s.sure]
     if any(s.is_flags for s in seen_whole):
         return _asked(connection, flag)
     return _asked_for_all(connection, flag, any(s.is_companies for s in seen_whole))
+
+
+def _left(connection: Connection, flag: str) -> tuple[int, int]:
+    """The rows of the flag that this login sees, and how many of them are not off. Those of companies that a run of the
+    gate makes for its drills do not count: they come and go beside the rollback, and nobody uses them.
+    """
+    seen = rows(connection, "flag_left", {"flag": flag})[0]
+    found, left_on = int(str(seen["rows"])), int(str(seen["left_on"]))
+    if not left_on:
+        return found, 0
+    try:
+        with connection.transaction():
+            left = rows(connection, "flag_left_of_runs", {"flag": flag})[0]
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return found, left_on
+    named = left["named"] if isinstance(left["named"], list) else []
+    return found, int(str(left["left_on"])) - len(of_runs(named))
 
 
 def _asked(connection: Connection, flag: str) -> ReadBack:
@@ -229,9 +249,13 @@ def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
 
 
 def _on_for(connection: Connection, name: str, flag: str) -> str:
-    """A company for which the function says on; empty where there is none."""
-    found = rows(connection, name, {"flag": flag})
-    return str(found[0]["company"]) if found else ""
+    """A company for which the function says on; empty where there is none but those of a run's drills."""
+    spared: set[str] = set()
+    while found := rows(connection, name, {"flag": flag, "spared": [*spared]}):
+        if not of_runs(found) - spared:
+            return str(found[0]["id"])
+        spared |= of_runs(found)
+    return ""
 
 
 def _is_on_for(company: str, why: str) -> ReadBack:
@@ -292,7 +316,7 @@ def _proved(
             break
         time.sleep(POLL_S)
     drained_s = round(clock() - decided, 3) if drained else None
-    while clock() - off < plan.settle_s and not rows(connection, "flag_left", {"flag": plan.flag})[0]["left_on"]:
+    while clock() - off < plan.settle_s and not _left(connection, plan.flag)[1]:
         time.sleep(POLL_S)
     still_off = read_flag(connection, plan.flag).done
     whole = bool(drained and still_off and row.get("half_replayed") == 0)
