@@ -24,6 +24,8 @@ from gates.verdict import Action
 POLL_S = 0.1
 ASK_S = 3
 """So long the function is asked for all companies where the rows themselves show that the flag is off."""
+MOST_LOOKS = 5
+"""So often the function is asked beside a run whose drills go on making companies."""
 NOT_THERE = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """What alone says that a deployment has no function to ask."""
 NO_TIME = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
@@ -251,11 +253,14 @@ def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
 def _on_for(connection: Connection, name: str, flag: str) -> str:
     """A company for which the function says on; empty where there is none but those of a run's drills."""
     spared: set[str] = set()
-    while found := rows(connection, name, {"flag": flag, "spared": [*spared]}):
-        if not of_runs(found) - spared:
-            return str(found[0]["id"])
-        spared |= of_runs(found)
-    return ""
+    for _ in range(MOST_LOOKS):
+        found = rows(connection, name, {"flag": flag, "spared": [*spared]})
+        drilled = of_runs(found)
+        others = [str(row["id"]) for row in found if row["id"] not in drilled]
+        if not found or others:
+            return next(iter(others), "")
+        spared |= drilled
+    return spared.pop()
 
 
 def _is_on_for(company: str, why: str) -> ReadBack:

@@ -6,4 +6,4 @@ from (
   (select c.id from public.companies c limit 50)
 ) s
 where s.id::text <> all(%(spared)s) and public.is_feature_enabled(%(flag)s, s.id)
-limit 1;
+limit 100;

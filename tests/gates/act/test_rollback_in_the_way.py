@@ -243,7 +243,7 @@ def test_a_run_beside_it_keeps_no_rollback_from_being_done(
 
     def drills() -> None:
         with psycopg.connect(migrated_url, autocommit=True) as run:
-            while not stop.is_set():
+            while not stop.wait(0.02):
                 name = f"drill-beef-t-t9999999999-{secrets.token_hex(6)}"
                 company_id = id_of(name) if is_of_a_run else new_id("company")
                 run.execute("insert into public.companies (id, name) values (%s, %s)", (company_id, name))
