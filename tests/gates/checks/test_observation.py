@@ -1,20 +1,15 @@
 """What a check may conclude from one answer: a path that is not there broke no promise."""
 
-import psycopg
 import pytest
 
 from gates.checks.observation import Observer, Unmet
 from gates.contract.names import Names, names_of
-from gates.deployment.by_hand import OFF, PAUSED
 from gates.deployment.dialect.current import use
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 
 RUN = "/dlq-replay/00000000-0000-4000-8000-000000000001"
-TENANT = "00000000-0000-4000-8000-00000000000a"
-OFF_FOR_ALL = "update public.feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
-ROW = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values"
 WORDED = b'{"status": 404, "code": "not_found"}'
 
 
@@ -99,39 +94,3 @@ def test_an_answer_from_a_cache_is_told_as_such(age: str, is_told: bool) -> None
         AssertionError, match="from a cache, 12 s old" if is_told else "observed 404 not_found; allowed"
     ):
         Observer(Target(TargetKind.STAGING)).expect(Request("GET", RUN), answer, 401)
-
-
-@pytest.mark.parametrize(
-    ("statement", "code", "outcome"),
-    [
-        (OFF_FOR_ALL, OFF, "unknown"),
-        ("update public.feature_flags set rollout_percentage = 0 where key = 'outbox.enabled'", OFF, "unknown"),
-        ("update public.agent_controls set agents_paused = true where company_id is null", PAUSED, "unknown"),
-        ("update public.agent_controls set agents_paused = true where company_id is null", OFF, "fail"),
-        ("select", OFF, "fail"),
-        ("select", PAUSED, "fail"),
-        (f"{OFF_FOR_ALL}; {ROW} ('outbox.enabled', '{TENANT}', true, 100)", OFF, "fail"),
-        (f"{OFF_FOR_ALL}; {ROW} ('drill.loan.outbox.enabled', null, false, 0)", OFF, "fail"),
-    ],
-    ids=["off", "to-less", "paused", "paused-but-off-told", "on", "not-paused", "own-row-on", "lent-to-a-drill"],
-)
-def test_a_refusal_that_somebody_made_due_is_no_failure(
-    migrated_url: str, statement: str, code: str, outcome: str
-) -> None:
-    """A person who rolls back, or pauses everybody, in the middle of a run has broken no promise of the service."""
-    with psycopg.connect(migrated_url, autocommit=True) as somebody:
-        somebody.execute("insert into public.companies (id, name) values (%s, 'a')", (TENANT,))
-        switched_on = (
-            "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, 100)"
-            " on conflict (key, company_id) do update set enabled = true, rollout_percentage = 100"
-        )
-        for key in ("outbox.enabled", "dlq.replay.enabled"):
-            somebody.execute(switched_on, (key,))
-        somebody.execute(statement.encode())
-    observer = Observer(Target(TargetKind.STAGING, database_url=migrated_url))
-    asked = Request("POST", "/dlq-replay", body=b'{"company_id": "%s"}' % TENANT.encode())
-    answer = Answer(403, (), b'{"code": "%s"}' % code.encode(), 1.0)
-    with pytest.raises(Unmet if outcome == "unknown" else AssertionError, match=code):
-        observer.expect(asked, answer, 200)
-    with pytest.raises(AssertionError):
-        observer.expect(asked, answer, 429)
