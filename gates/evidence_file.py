@@ -144,6 +144,25 @@ def _parsed(_path: Path, _run: str) -> list[tuple[bytes, tuple[Evidence, ...]]]:
     return [(b"", ())]
 
 
+@lru_cache(maxsize=8)
+def _ever_read(_path: Path, _run: str) -> dict[bytes, Evidence]:
+    """Every whole line of a file that this process has read, with its evidence."""
+    return {}
+
+
+def read_on(path: Path, text: bytes, run: str = "", *, after: int = 0) -> list[Evidence]:
+    """`parse` of whole lines that were read in the file just now; this process keeps in mind that they were there."""
+    found = [*parse(text, run, after=after)]
+    _ever_read(path, run).update(zip(_split(text), found, strict=True))
+    return found
+
+
+def vanished(path: Path, text: bytes, run: str = "") -> list[Evidence]:
+    """What this process has read in the file, and is not in its text any more: somebody cut it, or wrote over it."""
+    there = {*_split(text)}
+    return [one for line, one in _ever_read(path, run).items() if line not in there]
+
+
 def read_lines(path: Path, run: str = "") -> list[Evidence]:
     """The evidence of a file that may still grow, one for each line; an absent file is an empty list.
 
@@ -152,7 +171,7 @@ def read_lines(path: Path, run: str = "") -> list[Evidence]:
     text = disk.read(path) if path.exists() else b""
     whole, last = text[: text.rfind(b"\n") + 1], _parsed(path, run)
     before, seen = last[0] if whole.startswith(last[0][0]) else (b"", ())
-    seen = (*seen, *parse(whole[len(before) :], run, after=len(seen)))
+    seen = (*seen, *read_on(path, whole[len(before) :], run, after=len(seen)))
     last[0] = whole, seen
     return [*seen, *parse(text[len(whole) :], run, after=len(seen))]
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gates import disk, gate_version, past_decisions, record, reports
 from gates.act.flag import FlagState, Order, look_at
@@ -21,7 +21,7 @@ from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
 from gates.evidence import Evidence, JsonValue, TargetKind, stamp
-from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log
+from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log, vanished
 from gates.past_decisions import PastDecision
 from gates.reports import attestation, telemetry, webhook
 from gates.reports.citation import cited, source_digest
@@ -45,6 +45,7 @@ from gates.verdict import Decision, Verdict, settle
 COMPANIES = "companies.txt"
 OWN = (*record.OURS, *record.FOLDERS, *FILES)
 """What a run writes in its folder."""
+ALONE = "allowed: one gate alone in its folder. Give another --output"
 
 
 def run_gate(request: RunRequest) -> Verdict:
@@ -197,17 +198,24 @@ def collect(context: Context, request: RunRequest) -> Collected:
                 stages += in_turn(context, request)
             if not os.path.samestat(os.fstat(held.fileno()), context.evidence.stat()):
                 said = f"{context.evidence} is not the file that this run wrote to: somebody put another one there"
-                raise CannotWork(f"{said}; allowed: one gate alone in its folder. Give another --output")  # noqa: TRY301
+                raise CannotWork(f"{said}; {ALONE}")  # noqa: TRY301
+            if gone := vanished(context.evidence, _text(held), context.run_id):
+                said = f"{context.evidence} lacks lines that were read in it before: somebody cut it, or wrote over it"
+                raise Unwritten(f"{said}; {ALONE}", (*gone,))
             scrub(request.out, hidden(context.target), OWN)
             return Collected(first.target, flag, tuple(stages), read_log(context.evidence, run=context.run_id))
         except (OSError, CannotWork) as error:
-            held.seek(0)
-            log = read_bytes(held.read(disk.MOST_BYTES), run=context.run_id)
+            log = read_bytes(_text(held), run=context.run_id)
             with suppress(OSError):
                 scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()
             log = dataclasses.replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, flag, tuple(stages), log, error)
+
+
+def _text(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(disk.MOST_BYTES)
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:

@@ -28,6 +28,13 @@ TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalE
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
 
+def went_away(error: Exception) -> bool:
+    """Whether the server said nothing, or that it stops or is not up yet: what answers next may be another one."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith("57P")
+
+
 @dataclass(frozen=True, slots=True)
 class ReadBack:
     """What a new connection saw: done, not done, or None where that cannot be told. final: trying again is no use."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from gates.act.acting import server_of, session
-from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, rows
+from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, look_at, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
@@ -48,7 +48,8 @@ def act(
 ) -> Action:
     """Carry the verdict out. Never raises for what the database does: that is the action's result."""
     if verdict.decision is Decision.HOLD:
-        at = order.seen.shown if order.seen else None
+        now = look_at(database_url, order.plan.flag) if order.seen and database_url else None  # somebody may move it
+        at = (now or order.seen).shown if order.seen else None
         return Action("none", at, at, "nothing_to_do")
     if order.flagless:
         return Action("none", result="nothing_to_do", message=FLAGLESS)

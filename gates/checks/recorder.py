@@ -21,6 +21,7 @@ import pytest
 
 from gates import config as gates_config
 from gates import disk
+from gates.checks.by_hand import excused, found
 from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.client import HttpDoor
@@ -280,6 +281,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for prerequisite in spec.after:
             if progress.failed(prerequisite):
                 raise Blocked(prerequisite)
+    found(_target().database_url)
     if missing := _missing(spec, _target()):
         raise missing
     for capability in CAPABILITIES:
@@ -335,7 +337,7 @@ def pytest_runtest_makereport(
     if call.when == "setup" and error is not None:
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
-        item.stash[RESULT] = Result(*judge(error, observer), *_when(call), by)
+        item.stash[RESULT] = Result(*excused(*judge(error, observer), spec, _target().database_url), *_when(call), by)
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"

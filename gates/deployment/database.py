@@ -57,6 +57,10 @@ REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 """What a pooler speaks of that lets no client choose the settings of a session as it starts."""
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 """Settings that a server shows as they were given."""
+SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_all_identifiers")
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
+"""In which a server shows a limit: the largest one that leaves no rest."""
 
 LENDING = "GATE_POOLER"
 """The variable by which the process of a suite is told how a pooler lends its sessions."""
@@ -67,7 +71,7 @@ MEETINGS = 3
 _POOLED: dict[str, str] = {}
 """URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
 _LOOK = "select pg_catalog.pg_backend_pid() as pid, array[{}] as found".format(
-    ", ".join(f"pg_catalog.current_setting('{name}')" for name in SHOWN)
+    ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
 )
 
 
@@ -199,11 +203,13 @@ def _begun(
 
 def _is_ours(connection: Answering, settings: Mapping[str, str]) -> bool:
     """Whether the session took the settings, and is the one whose number the connection was told at its start: a pooler
-    gives each client a number of its own, by which it knows whose statement is to be cancelled.
+    gives each client a number of its own, by which it knows whose statement is to be cancelled. A trigger at the login
+    may have given it other ones.
     """
     row = _look(connection)
     connection.rollback()
-    return row["pid"] == connection.info.backend_pid and row["found"] == _shown(settings)
+    wanted = [settings[name] for name in (*SHOWN, *SWITCHES)] + [in_units(settings[name]) for name in TIMEOUTS]
+    return row["pid"] == connection.info.backend_pid and row["found"] == wanted
 
 
 def _prove(connection: Answering) -> None:
@@ -213,6 +219,7 @@ def _prove(connection: Answering) -> None:
             found = _look(connection)["found"]
     except psycopg.Error as error:
         found = first_line(error)
+    found = found[: len(SHOWN)] if isinstance(found, list) else found
     if found != _shown(connection.pins):
         connection.close()
         raise psycopg.OperationalError(
@@ -224,6 +231,13 @@ def _prove(connection: Answering) -> None:
 
 def _look(connection: Answering) -> dict[str, object]:
     return connection.execute(_LOOK.encode()).fetchone() or {}
+
+
+def in_units(limit_ms: str) -> str:
+    """Milliseconds as a server shows them."""
+    number = int(limit_ms)
+    unit = next(unit for unit, each in UNITS.items() if number % each == 0)
+    return f"{number // UNITS[unit]}{unit}" if number else "0"
 
 
 def _shown(settings: Mapping[str, str]) -> list[str]:

@@ -123,6 +123,11 @@ def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
     return found
 
 
+def of_runs(rows: Iterable[dict[str, object]]) -> set[str]:
+    """The ids of those companies that a run made for itself: nobody uses them."""
+    return {one.id for one in _ours(rows, "")}
+
+
 _NAMED = "select id::text as id, name from public.companies where name like 'drill-%'"
 
 

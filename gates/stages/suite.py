@@ -23,7 +23,7 @@ from gates import config, disk
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import CannotWork
 from gates.evidence import CAPABILITIES, CheckSpec, Outcome
-from gates.evidence_file import parse
+from gates.evidence_file import read_on
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.watchdog import Watchdog, known_shut
 
@@ -266,7 +266,7 @@ class _Follower:
                 lines.seek(self._offset)
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
-            for one in parse(whole, self._context.run_id):
+            for one in read_on(path, whole, self._context.run_id):
                 self._counts[one.outcome] += 1
         self._context.progress(
             Progress(

@@ -5,6 +5,7 @@ import errno
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from gates.contract.scope import WHOLE
 from gates.deployment.target import Target
 from gates.errors import CannotWork, NotRolledBack
 from gates.evidence import Evidence, JsonValue, Outcome
-from gates.evidence_file import Unwritten, read_lines
+from gates.evidence_file import Unwritten, read_lines, rewritten
 from gates.operator.execution import Interrupted
 from gates.reports import attestation, render
 from gates.reports.terminal import verdict_text
@@ -161,6 +162,35 @@ def test_evidence_that_is_replaced_in_the_middle_stops_a_promotion_and_no_rollba
         return loaded(target, out)
 
     with pytest.raises(CannotWork, match="somebody put another one there"):
+        run_gate(dataclasses.replace(asked, load=load))
+    assert acted == decisions
+
+
+def cut(_text: bytes) -> bytes:
+    return b""
+
+
+def forged(text: bytes) -> bytes:
+    """Every failure has passed, in a chain that is whole."""
+    return rewritten(text, lambda one: dataclasses.replace(one, outcome=Outcome.PASS), lambda line: line)
+
+
+@pytest.mark.parametrize("change_to", [cut, forged])
+@pytest.mark.parametrize(("main", "decisions"), [("pass", []), (HARM, [Decision.ROLLBACK])])
+def test_evidence_that_is_cut_or_written_over_in_place_stops_a_promotion_and_no_rollback(
+    asked: RunRequest, acted: list[Decision], main: str, decisions: list[Decision], change_to: Callable[[bytes], bytes]
+) -> None:
+    """What was read before counts for harm, whatever the same file says now."""
+    change(asked, main)
+
+    def load(target: Target, out: Path) -> list[Evidence]:
+        file = out / "evidence.ndjson"
+        before = file.read_bytes()
+        file.write_bytes(change_to(before))
+        assert file.read_bytes() != before
+        return loaded(target, out)
+
+    with pytest.raises(CannotWork, match="lacks lines that were read in it before"):
         run_gate(dataclasses.replace(asked, load=load))
     assert acted == decisions
 

@@ -204,3 +204,17 @@ def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Qu
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
 
     everywhere(grounds, range(len(unharmed.seen)), show)
+
+
+def test_a_server_that_goes_away_for_good_is_not_said_to_have_the_flag_off(ground: Ground) -> None:
+    """It was read back as off, and then the watch of it broke: what comes in its place may lack the change."""
+    reset(ground.database)
+    asked = replace(order(ground.url), plan=replace(PLAN, rollback_patience_s=1))
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
+        assert roll_back(url, asked, time.monotonic, print).result == "done"
+    reset(ground.database)
+    with through(ground.url, Strike(Blow.CUT_BEFORE, len(unharmed.seen) - 1, stays=True)) as url:
+        action = roll_back(url, replace(asked, seen=look_at(ground.url, FLAG)), time.monotonic, print)
+    assert (action.result, action.flag) == ("failed", "unknown")
+    assert "the database went away" in action.message

@@ -51,6 +51,46 @@ def test_a_flag_that_stays_off_is_watched_for_as_long_as_the_plan_says(migrated_
     assert not is_on(database)
 
 
+AWAY = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'replaygate'"
+
+
+def after_the_rollback(url: str, *statements: str) -> Action:
+    """Roll back and watch for a while; somebody runs these in one transaction soon after the flag went off,
+    and the gate's sessions end.
+    """
+    asked = order()
+
+    def happen() -> None:
+        with psycopg.connect(url, autocommit=True, row_factory=dict_row) as somebody:
+            until(lambda: not is_on(somebody))
+            threading.Event().wait(0.5)
+            with somebody.transaction():
+                for statement in statements:
+                    somebody.execute(statement.encode())
+            somebody.execute(AWAY.encode())
+
+    seen = threading.Thread(target=happen)
+    seen.start()
+    action = rolled_back(url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=3)))
+    seen.join()
+    return action
+
+
+def test_a_change_that_a_failover_lost_is_made_again(migrated_url: str, database: Database) -> None:
+    """The server goes away while the flag is watched, and what comes back has the flag on."""
+    again = "update public.feature_flags set enabled = true where key = 'outbox.enabled'"
+    action = after_the_rollback(migrated_url, "lock public.feature_flags", again, AWAY)
+    assert (action.kind, action.result, action.flag) == ("rollback", "done", "off")
+    assert action.recovery["proved"] is True
+    assert not is_on(database)
+
+
+def test_a_server_that_restarts_while_the_flag_is_watched_is_asked_again(migrated_url: str, database: Database) -> None:
+    """The control: it comes back with the flag off."""
+    action = after_the_rollback(migrated_url)
+    assert (action.kind, action.result, action.recovery["proved"]) == ("rollback", "done", True)
+
+
 # --- less than the contract --------------------------------------------------------------------------------------
 
 

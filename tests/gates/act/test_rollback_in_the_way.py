@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from gates.act.emergency import emergency
 from gates.act.rollback import by_hand, roll_back
 from gates.act.rollout import act
 from gates.deployment import database as door
+from gates.deployment.ids import new_id
+from gates.deployment.tenants import id_of
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
 from tests.gates.act.flagged import FLAG, FLAGS_AT_COMMIT, ROLLBACK, Database, is_on, on_change, order, rolled_back
@@ -226,3 +229,35 @@ def test_a_signal_ends_a_rollback_with_the_sql_to_run(
     assert "THE FLAG MAY STILL BE ON" in said
     assert by_hand(FLAG) in said
     assert ("UPDATE public.agent_controls" in said) is (command == "emergency")
+
+
+# --- a run beside it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_of_a_run", [True, False], ids=["of-a-run", "of-a-name-alone"])
+def test_a_run_beside_it_keeps_no_rollback_from_being_done(
+    migrated_url: str, database: Database, is_of_a_run: bool
+) -> None:
+    """Its drills make companies with rows of the flag again and again. A name as a drill gives it does not suffice."""
+    stop, made = threading.Event(), threading.Event()
+
+    def drills() -> None:
+        with psycopg.connect(migrated_url, autocommit=True) as run:
+            while not stop.wait(0.02):
+                name = f"drill-beef-t-t9999999999-{secrets.token_hex(6)}"
+                company_id = id_of(name) if is_of_a_run else new_id("company")
+                run.execute("insert into public.companies (id, name) values (%s, %s)", (company_id, name))
+                row = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+                run.execute(f"{row} values (%s, %s, true, 100)", (FLAG, company_id))
+                made.set()
+
+    run = threading.Thread(target=drills)
+    run.start()
+    made.wait(10)
+    asked = order()
+    action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
+    stop.set()
+    run.join()
+    assert (action.result, action.flag) == (("done", "off") if is_of_a_run else ("failed", "on"))
+    if is_of_a_run:
+        assert float(str(action.recovery["watched_s"])) >= 1.0

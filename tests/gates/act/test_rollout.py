@@ -270,6 +270,15 @@ def test_a_flag_that_a_human_switched_off_stays_off(migrated_url: str, database:
     assert not now.enabled
 
 
+def test_a_hold_tells_where_the_flag_is_now(migrated_url: str, database: Database) -> None:
+    """Somebody may have moved it while the gate ran; where that cannot be read it is told as it was seen."""
+    asked = dataclasses.replace(order(), seen=look_at(migrated_url, PLAN.flag))
+    database.execute("update public.feature_flags set enabled = false where key = %s", (PLAN.flag,))
+    held = act(Verdict(Decision.HOLD, "unknown"), asked, migrated_url)
+    assert (held.kind, held.from_percent, held.to_percent) == ("none", 0, 0)
+    assert act(Verdict(Decision.HOLD, "unknown"), asked, "").from_percent == 10
+
+
 def test_a_rollback_switches_off_every_row_and_proves_recovery(migrated_url: str, database: Database) -> None:
     """Overrides too; what is pending is counted as held, nothing is in flight, and both times are measured."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()

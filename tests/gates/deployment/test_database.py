@@ -9,7 +9,7 @@ import uuid
 import psycopg
 import pytest
 
-from gates.deployment.database import connect, execute, session, value
+from gates.deployment.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
 from gates.proof.hostile.statements import Blow, Strike
@@ -61,6 +61,40 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
             connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
         with session(pg_server.url(name)) as connection:
             connection.execute("create table public.written (a int)")
+
+
+@pytest.mark.parametrize(
+    ("setting", "ours", "theirs"),
+    [
+        ("timezone", "UTC", "Asia/Kolkata"),
+        ("row_security", "on", "off"),
+        ("standard_conforming_strings", "on", "off"),
+        ("statement_timeout", "10s", "0"),
+        ("lock_timeout", "2s", "0"),
+        ("idle_in_transaction_session_timeout", "1min", "1ms"),
+        ("search_path", "pg_catalog,pg_temp", "public"),
+    ],
+)
+def test_what_a_trigger_at_the_login_sets_does_not_count(
+    pg_server: PgServer, setting: str, ours: str, theirs: str
+) -> None:
+    """It comes after the settings that a session begins with; each transaction then has ours."""
+    body = f"begin perform pg_catalog.set_config('{setting}', '{theirs}', false); end"
+    with pg_server.database() as name, psycopg.connect(pg_server.url(name), autocommit=True) as owner:
+        if owner.info.server_version < 170_000:
+            pytest.skip("there is no such trigger before PostgreSQL 17")
+        owner.execute(f"create function evil() returns event_trigger language plpgsql as $$ {body} $$".encode())
+        owner.execute(b"create event trigger evil on login execute function evil()")
+        with session(pg_server.url(name)) as connection:
+            assert value(connection, "select current_setting(%s)", setting) == ours
+
+
+@pytest.mark.parametrize("limit_ms", [0, 1, 250, 1_000, 2_500, 60_000, 90_000, 120_000, 3_600_000, 86_400_000])
+def test_a_limit_is_known_as_a_server_shows_it(pg_server: PgServer, limit_ms: int) -> None:
+    """Else each session would be taken for a pooler's."""
+    with session(pg_server.url("postgres")) as connection:
+        connection.execute("select set_config('lock_timeout', %s, false)", (str(limit_ms),))
+        assert value(connection, "select current_setting('lock_timeout')") == in_units(str(limit_ms))
 
 
 def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:

@@ -85,7 +85,7 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
             started = message(b"R", struct.pack("!i", 0)) + b"".join(names) + message(b"K", struct.pack("!ii", 42, 1))
             client.sendall(started + message(b"Z", b"I"))
             read(client)
-            settings = b'{"pg_catalog,pg_temp",postgres,hex,1}'
+            settings = b'{"pg_catalog,pg_temp",postgres,hex,1,UTC,on,on,off,10s,2s,1min}'
             sends(table({b"pid": INT4, b"found": TEXTS}, b"42", settings))(client)
             read(client)
             lie(client)
