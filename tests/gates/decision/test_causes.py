@@ -144,6 +144,24 @@ def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, a
     assert [f.check for f in noted.deciding] == [PROOF], "what does not roll back explains no rollback"
 
 
+def test_a_key_that_stays_in_progress_is_one_cause() -> None:
+    """Who uses a key twice is told that it is in progress, whatever he asks about; the proof asks it most plainly."""
+    stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}
+    twice, other = "drill/proof/duplicate-short-circuits", "drill/idempotency/payload-max"
+    token = "drill/proof/admin-token-accepted"
+    verdict = judged(*(failed(c, details=stuck, severity="page") for c in (token, other, twice)))
+    assert verdict.deciding[0].check == twice
+    assert len(grouped(verdict.deciding)) == 1
+
+
+def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
+    """A wrong charge overflows in the end: the drill that saw the charge says more than one that met its 500."""
+    error = {"symptom": "POST /dlq-replay answered 500"}
+    saw_it, met_it = "drill/lifecycle/failed-item-is-pending-again", "drill/idempotency/key-generated"
+    verdict = judged(failed(met_it, details=error, severity="page"), failed(saw_it, severity="page"))
+    assert [f.check for f in verdict.deciding] == [saw_it, met_it]
+
+
 def test_two_that_see_the_formula_are_one_cause() -> None:
     """The check over the tenants that are there and the drill over ten thousand ids tell of one function."""
     off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}
