@@ -193,7 +193,9 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
-        do = medium.prose(remedy_of(first.check, first.outcome, v.contract)) if first else medium("")
+        do = (
+            medium.prose(remedy_of(first.check, first.outcome, v.contract, seen=first.message)) if first else medium("")
+        )
         if v.decision is Decision.ROLLBACK:
             said = medium("{} Take the release back or deploy the repair").format(do)
             if v.action.flag != "off":

@@ -154,6 +154,21 @@ def test_a_key_that_stays_in_progress_is_one_cause() -> None:
     assert len(grouped(verdict.deciding)) == 1
 
 
+def test_a_day_of_another_zone_is_named_before_what_is_not_given_back_for_it() -> None:
+    """A refund that looks at the day of the session is a consequence: it is of the budgets, like the default."""
+    day, refund = "drill/budgets/day-of-utc", "drill/lifecycle/stop-refunds-the-rest"
+    verdict = judged(failed(refund, severity="page"), failed(day, severity="page"))
+    assert [f.check for f in verdict.deciding] == [day, refund]
+
+
+def test_an_error_of_the_service_is_looked_up_first() -> None:
+    """A remedy of the promise is a guess where the service met an error of its own: its log knows."""
+    check = "drill/authentication/signed-accepted"
+    told = remedy_of(check, seen="correctly signed: observed 500 internal; allowed: 403")
+    assert told == f"Read the service's log at the X-Request-Id of its 5xx first. {remedy_of(check)}"
+    assert remedy_of(check, seen="observed 401; allowed: 403") == remedy_of(check)
+
+
 def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
     """A wrong charge overflows in the end: the drill that saw the charge says more than one that met its 500."""
     error = {"symptom": "POST /dlq-replay answered 500"}
