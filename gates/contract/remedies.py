@@ -11,14 +11,17 @@ from gates.contract.scope import WHOLE, Scope
 from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
-SERVER_ERROR = re.compile(r"\bobserved 5\d\d\b")
-LOG_FIRST = "Read the service's log at the X-Request-Id of its 5xx first."
+SEEN = {
+    r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
+    r"\bobserved 409 in_progress\b": "Free a key's lock with its transaction: a session's stays behind a pooler.",
+}
+"""What a check of any promise may meet in place of an answer -> what to do first."""
 
 
 def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: str = "") -> str:
     """A line or two, in the words and with the limits of the scope; empty for a user's own check.
 
-    seen: what the check says. Where that is an error of the service, its log knows more than any remedy.
+    seen: what the check says. Where a service met an error of its own, its log knows more than any remedy.
 
     For what is unknown, too: the preflight's remedies make it seen. All others mend what was seen to be broken.
     """
@@ -30,8 +33,8 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     own = {one.name: one.policy for one in scope.limits}
     for name, (due, _, _) in contract().limits.items():
         text = text.replace(f"{{{name}}}", str(own.get(name, due)))
-    if text and outcome == "fail" and SERVER_ERROR.search(seen):
-        text = f"{LOG_FIRST} {text}"
+    first = next((do for met, do in SEEN.items() if outcome == "fail" and re.search(met, seen)), "")
+    text = f"{first} {text}" if first and text else text
     return scope.in_its_words(text)
 
 

@@ -16,6 +16,8 @@ from gates.verdict import Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
+OTHER_PATH = "drill/flags/outbox-off-takes-direct-path"
+"""Where a rollback sends events; what saw it broken."""
 ABOUT = {"load/": "the service under load", "cohort/": "tenants with the flag beside the others"}
 """What is seen of a whole deployment is about no single area."""
 
@@ -201,7 +203,11 @@ class _Teller(Generic[Medium]):
             if v.action.flag != "off":
                 return medium("{}, then run the gate again.").format(said)
             enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
-            return medium("{}, switch the flag on again ({}), and run the gate.").format(said, enable)
+            said = medium("{}, switch the flag on again ({}), and run the gate.").format(said, enable)
+            if any(f.check == OTHER_PATH and f.outcome == "fail" for f in v.findings):
+                other = medium("Events take the direct path now, and that is broken, too ({}): mend it at once. {}")
+                return other.format(OTHER_PATH, said)
+            return said
         if do:
             return medium("{} Then run the gate again.").format(do)
         if not v.ends_when:

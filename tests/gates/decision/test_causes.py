@@ -167,6 +167,8 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
     told = remedy_of(check, seen="correctly signed: observed 500 internal; allowed: 403")
     assert told == f"Read the service's log at the X-Request-Id of its 5xx first. {remedy_of(check)}"
     assert remedy_of(check, seen="observed 401; allowed: 403") == remedy_of(check)
+    assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
+    assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
 
 
 def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
