@@ -279,10 +279,13 @@ def judge_share(look: CohortLook, observer: Observer) -> None:
         other = [t.name for t, seen in zip(tenants, is_on, strict=True) if seen is not t.is_on]
         observer.witness = [*other[:10]]
         by = "their events show it" if is_shown else "the flag's function says so"
+        why = (
+            f"{len(other)} are not as the function has it. Who is compared was not drawn: correct that first"
+            if other
+            else "each is as the function has it, so events of one side are missing, or this is one draw in a thousand"
+        )
         raise AssertionError(
-            f"{on} of {total} tenants with events have {look.flag} on ({by}), the plan says {step.percent} %;"
-            f" {len(other)} are not as the function has it. Who is compared was not drawn: correct that before the"
-            " next step"
+            f"{on} of {total} tenants with events have {look.flag} on ({by}), the plan says {step.percent} %; {why}"
         )
     observer.control(f"{on} of {total} tenants are on, {step.percent} % planned")
 

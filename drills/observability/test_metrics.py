@@ -16,7 +16,7 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, value
 from gates.deployment.dialect.current import current
-from gates.deployment.metrics import Scrape, broken_histograms, parse_metrics
+from gates.deployment.metrics import Scrape, broken_histograms, of_each_instance, parse_metrics
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.deployment.tenants import REPLAY_FLAG
@@ -131,19 +131,12 @@ def test_histograms_are_sound(http: HttpDoor, seen: Observer) -> None:
 
 
 def _counted(door: HttpDoor, seen: Observer, *, spread: bool) -> Series:
-    """Every series as it stands: of the instance behind the connection, or summed over all that answer through it.
-
-    Instances are told apart by their counts of replays alone: a scrape moves none of those.
-    """
+    """Every series as it stands: of the instance behind the connection, or summed over all that answer through it."""
     if not spread:
         return _scrape(door, seen).series()
-    instances = {}
-    for _ in range(SPREAD_SCRAPES):
-        scrape = _scrape(door, seen)
-        instances[tuple(sorted((s.labels, s.value) for s in scrape.named(REPLAYS)))] = scrape.series()
     sums: Counter[SeriesKey] = Counter()
-    for series in instances.values():
-        sums.update(series)
+    for scrape in of_each_instance((_scrape(door, seen) for _ in range(SPREAD_SCRAPES)), REPLAYS):
+        sums.update(scrape.series())
     return sums
 
 
@@ -178,18 +171,24 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
 
     grown = _grows_by(scene, 3, act, spread=spread)
     scene.seen.value(grown[-1], 3, "requests")
+    others = 3.0 not in grown and min(grown) >= 3 and _others_call(scene, spread=spread)
     # instances with equal counts cannot be told apart; a counter that stands still is seen all the same
-    scene.seen.require(3.0 in grown or not spread or not any(grown), f"several instances answer: they grew by {grown}")
-    others = 3.0 not in grown and min(grown) >= 3 and _others_call(scene)
+    told = 3.0 in grown or others or not spread or not any(grown)
+    scene.seen.require(told, f"several instances answer: they grew by {grown}")
     assert 3.0 in grown or others, (
         f"three replay requests raised replay_requests_total by {grown} (three tries, two scrapes each)"
     )
 
 
-def _others_call(scene: Scene) -> bool:
+def _others_call(scene: Scene, *, spread: bool) -> bool:
     """Whether the counter grows while nobody of us calls."""
-    before = _replays(_scrape(scene.http, scene.seen).series())
-    return scene.until_true(lambda: _replays(_scrape(scene.http, scene.seen).series()) > before, within_s=OTHERS_S)
+    with HttpDoor(scene.target.base_url) as door:
+
+        def counted() -> float:
+            return _replays(_counted(door, scene.seen, spread=spread))
+
+        before = counted()
+        return scene.until_true(lambda: counted() > before, within_s=OTHERS_S)
 
 
 @drill("drill/observability/refusals-are-counted", needs=SQL, after=SIGNED, covers=("O07",), phase="last")

@@ -1,6 +1,7 @@
 """What to do about a check that did not pass, as data (remedies.yaml)."""
 
 import functools
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,17 @@ from gates.contract.scope import WHOLE, Scope
 from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
+SEEN = {
+    r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
+    r"\bobserved 409 in_progress\b": "Free a key's lock with its transaction: a session's stays behind a pooler.",
+}
+"""What a check of any promise may meet in place of an answer -> what to do first."""
 
 
-def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE) -> str:
+def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: str = "") -> str:
     """A line or two, in the words and with the limits of the scope; empty for a user's own check.
+
+    seen: what the check says. Where a service met an error of its own, its log knows more than any remedy.
 
     For what is unknown, too: the preflight's remedies make it seen. All others mend what was seen to be broken.
     """
@@ -25,6 +33,8 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE) -> str:
     own = {one.name: one.policy for one in scope.limits}
     for name, (due, _, _) in contract().limits.items():
         text = text.replace(f"{{{name}}}", str(own.get(name, due)))
+    first = next((do for met, do in SEEN.items() if outcome == "fail" and re.search(met, seen)), "")
+    text = f"{first} {text}" if first and text else text
     return scope.in_its_words(text)
 
 

@@ -43,6 +43,7 @@ REFUSED_BY = {
     "feature_disabled": "flags",
     "budget_exhausted": "budgets",
     "idempotency_key_reused": "idempotency",
+    "in_progress": "idempotency",  # a key that outlives its request, as the lock of a session does behind a pooler
 }
 """Code of a refusal -> the area that refuses so. Where one of its own checks fails with it, whatever else it refuses
 stands behind that one: a pause that stops everybody also stops what was to be seen of dead letters.
@@ -52,6 +53,9 @@ PLAIN_AREA = "tenancy"
 """Where a token of one tenant opens another's data, each odd spelling of a claim opens it, too: of several drills of a
 tier, those that ask for the other tenant outright stand first.
 """
+
+SERVER_ERROR = re.compile(r" answered 5\d\d$")
+"""Who asks about one promise and meets this has seen nothing of that promise: what did see its breach is plainer."""
 
 PROOF, PROVED = "drill/proof/", 2
 """The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost
@@ -97,13 +101,14 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     cause = _causes(findings, areas) | of_objects
     caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
+    met = {f.check for f in findings if SERVER_ERROR.search(f.symptom)}
 
     def weight(check: str, *, failed: bool) -> tuple[Any, ...]:
         area = areas.get(check, "")
-        like = max((p for p in PLAINEST if check.startswith(p)), key=len, default="")
-        plain = PLAINEST.index(like) if like else len(PLAINEST)
+        plain = _plainness(check)
         harm, blocks, around = _tier(check, area), -behind[check], area != PLAIN_AREA
-        return (harm, plain, around, blocks) if failed else (blocks, harm, plain, around)
+        own = (harm, plain, check in met, around)
+        return (*own, blocks) if failed else (blocks, *own)
 
     heaviest: dict[str, tuple[Any, ...]] = {}
     """Symptom -> the weight of its cause: that of the gravest failure it brings about."""
@@ -177,7 +182,8 @@ def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, 
         and f.symptom
         and (_tier(f.check, "") < len(FIRST) or REFUSED_BY.get(f.symptom.rpartition(" ")[2], "-") == areas.get(f.check))
     ]
-    return {f.symptom: f.check for f in sorted(broken, key=lambda f: -_tier(f.check, ""))}
+    broken.sort(key=lambda f: (_tier(f.check, ""), _plainness(f.check), len(f.check), f.check), reverse=True)
+    return {f.symptom: f.check for f in broken}  # the plainest is the last, and stays
 
 
 def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> list[Finding]:
@@ -192,6 +198,11 @@ def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> l
         else:
             found.append(one if by else replace(one, symptom=""))
     return found
+
+
+def _plainness(check: str) -> int:
+    like = max((p for p in PLAINEST if check.startswith(p)), key=len, default="")
+    return PLAINEST.index(like) if like else len(PLAINEST)
 
 
 def _tier(check: str, area: str) -> int:

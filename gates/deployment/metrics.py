@@ -15,6 +15,8 @@ from gates.deployment.dialect.exchange import contract_metric
 MEMORY_METRIC = "process_resident_memory_bytes"
 """The name that the Prometheus client libraries share."""
 
+MOST_MEANWHILE = 24
+"""What one instance may have counted between two looks at it, a second apart."""
 MOST_LINES = 100_000
 """Lines that are read: 4 MB hold fewer series with a label."""
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+[ \t]*+")
@@ -138,3 +140,26 @@ def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:
         if not rising or (key in counts and counts[key] != values[-1]):
             broken.append(f"{key[0]}{dict(key[1])}")
     return broken
+
+
+def of_each_instance(scrapes: Iterable[Scrape], counter: str) -> list[Scrape]:
+    """The last scrape of each instance that answers, told apart by a counter that no scrape moves.
+
+    One that is called meanwhile has counted a few more, and none less.
+    """
+    last: list[Scrape] = []
+    for scrape in scrapes:
+        between = [(calls, i) for i, one in enumerate(last) if (calls := _grown(one, scrape, counter)) is not None]
+        if between:
+            last[min(between)[1]] = scrape
+        else:
+            last.append(scrape)
+    return last
+
+
+def _grown(earlier: Scrape, later: Scrape, counter: str) -> float | None:
+    """By how much a counter grew between two scrapes; None where they are not of one instance."""
+    before, after = ({s.labels: s.value for s in scrape.named(counter)} for scrape in (earlier, later))
+    grown = sum(after.values()) - sum(before.values())
+    only_grew = all(after.get(labels, -1.0) >= count for labels, count in before.items())
+    return grown if only_grew and grown <= MOST_MEANWHILE else None

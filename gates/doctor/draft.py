@@ -130,9 +130,8 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
         yield from _functions(found, home)
         mapped = [line for r in contract.relations.values() for line in table_lines(found, r.name, home)]
         yield from _own_tables(found)
-        if mapped:
-            yield "  tables:"
-            yield from mapped
+        yield from titled("  tables:", mapped) or ["  # tables:"] * bool(mapped)
+        yield from mapped
     http = [*http_lines(found)]
     yield from titled("  http:", http)
     yield from http

@@ -4,7 +4,7 @@ from gates.doctor import limit_keys
 from gates.doctor.columns import Confidence
 from gates.doctor.compare import Presence
 from gates.doctor.diagnosis import Diagnosis
-from gates.doctor.drafting import Lines, alternatives, comment, guess, scalar
+from gates.doctor.drafting import Lines, alternatives, comment, guess, scalar, titled
 from gates.doctor.limit_keys import CONTRACT_FORM
 from gates.doctor.matching import TableMatch
 from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
@@ -74,9 +74,10 @@ def table_lines(found: Diagnosis, name: str, home: str) -> Lines:
     if not parts and is_home:
         return
     said = comment(f"{one.confidence.word}: {one.reason}", alternatives(one.alternatives))
-    yield f"    {name}:{'' if one.has_own_name else said}"
     if not is_home:
-        yield f"      is: {scalar(placed(real.schema, real.name, home))}"
+        parts = [f"      is: {scalar(placed(real.schema, real.name, home))}", *parts]
+    title = f"    {name}:{'' if one.has_own_name else said}"
+    yield from titled(title, parts) or [f"    # {name}:"]
     yield from parts
 
 

@@ -305,7 +305,7 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
         told = [
             one.said,
             *[behind_text(behind)] * bool(behind),
-            remedy_of(one.check, one.outcome, verdict.contract),
+            remedy_of(one.check, one.outcome, verdict.contract, seen=one.message),
             one.reproduce,
         ]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)

@@ -16,6 +16,8 @@ from gates.verdict import Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
+OTHER_PATH = "drill/flags/outbox-off-takes-direct-path"
+"""Where a rollback sends events; what saw it broken."""
 ABOUT = {"load/": "the service under load", "cohort/": "tenants with the flag beside the others"}
 """What is seen of a whole deployment is about no single area."""
 
@@ -193,13 +195,19 @@ class _Teller(Generic[Medium]):
         if v.shown_as is Decision.PROMOTE:
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
-        do = medium.prose(remedy_of(first.check, first.outcome, v.contract)) if first else medium("")
+        do = (
+            medium.prose(remedy_of(first.check, first.outcome, v.contract, seen=first.message)) if first else medium("")
+        )
         if v.decision is Decision.ROLLBACK:
             said = medium("{} Take the release back or deploy the repair").format(do)
             if v.action.flag != "off":
                 return medium("{}, then run the gate again.").format(said)
             enable = medium.prose(f"`gate flags enable {self.plan.flag} --at {min(self.plan.steps)} --reason WHY`")
-            return medium("{}, switch the flag on again ({}), and run the gate.").format(said, enable)
+            said = medium("{}, switch the flag on again ({}), and run the gate.").format(said, enable)
+            if any(f.check == OTHER_PATH and f.outcome == "fail" for f in v.findings):
+                other = medium("Events take the direct path now, and that is broken, too ({}): mend it at once. {}")
+                return other.format(OTHER_PATH, said)
+            return said
         if do:
             return medium("{} Then run the gate again.").format(do)
         if not v.ends_when:

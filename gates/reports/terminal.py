@@ -122,7 +122,7 @@ def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colou
     wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     meant = textwrap.wrap(Terminal.escape(promise), WIDTH - 6) if finding.outcome == "fail" else []
-    remedy = remedy_of(finding.check, finding.outcome, verdict.contract)
+    remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
     do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),

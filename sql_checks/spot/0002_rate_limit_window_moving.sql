@@ -3,7 +3,8 @@
 -- cost: A window that stands still locks a tenant out for good, or lets everybody in.
 -- severity: page
 select key as subject,
-       format('count %s and window_start %s, but %s hits from %s to %s', count, window_start, cardinality(hits), hits[1],
+       format('count %s and window_start %s, but %s hits from %s to %s', coalesce(count::text, 'null'),
+              coalesce(window_start::text, 'null'), cardinality(hits), hits[1],
               hits[cardinality(hits)]) as detail,
        hits::text as witness
 from (select * from public.edge_rate_limits where key like 'replay:%' order by window_start desc limit 1000) recent

@@ -15,8 +15,8 @@ from tests.drills.examination import examine
 class _TwoInstances:
     """Two instances behind a balancer that sends every request to the other one, each counting for itself."""
 
-    def __init__(self, *, counts: bool = True, tells_apart: bool = True) -> None:
-        self.turn, self.counts, self.tells_apart = 0, counts, tells_apart
+    def __init__(self, *, counts: bool = True, tells_apart: bool = True, every: int = 0) -> None:
+        self.turn, self.counts, self.tells_apart, self.every = 0, counts, tells_apart, every
         self.seen = [Counter({"started": 40}), Counter({"started": 17})]
 
     def __call__(self, sent: Sent, forward: Forward) -> Reply:
@@ -26,6 +26,8 @@ class _TwoInstances:
             own["refused" if reply.status != 200 and self.tells_apart else "started"] += 1
         if not sent.path.endswith("/metrics"):
             return reply
+        if self.every and self.turn % self.every == 0:
+            own["started"] += 1  # somebody else's call
         kept = [line for line in reply.body.splitlines() if b"_total" not in line and b"_count" not in line]
         kept += [f'replay_requests_total{{outcome="{name}"}} {count}'.encode() for name, count in own.items()]
         return dataclasses.replace(reply, body=b"\n".join(kept) + b"\n")
@@ -66,10 +68,11 @@ def test_calls_of_others_are_no_fault_of_the_counter(
     ("instances", "outcomes"),
     [
         (_TwoInstances(), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
+        (_TwoInstances(every=7), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(counts=False), {"replays": Outcome.FAIL, "refusals": Outcome.UNKNOWN}),
         (_TwoInstances(tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
     ],
-    ids=["healthy", "counts nothing", "tells refusals not apart"],
+    ids=["healthy", "others call, too", "counts nothing", "tells refusals not apart"],
 )
 def test_counts_of_several_instances_are_added(
     instances: _TwoInstances, outcomes: dict[str, Outcome], variables: dict[str, str], tmp_path: Path

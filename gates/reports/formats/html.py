@@ -129,7 +129,7 @@ class Causes:
 
     def _card(self, group: Sequence[Row], behind: int) -> Html:
         row, others = group[0], group[1:]
-        remedy = remedy_of(row.check, row.outcome, self._verdict.contract)
+        remedy = remedy_of(row.check, row.outcome, self._verdict.contract, seen=row.message)
         do = Html('<p class="do"><b>What to do:</b> {} More: <code>gate explain {}</code></p>').format(
             Html.prose(remedy), row.check
         )

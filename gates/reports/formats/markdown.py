@@ -118,7 +118,7 @@ def _findings(verdict: Verdict, costs: Mapping[str, str]) -> list[Markdown]:
                     *numbers,
                     seen,
                     cost,
-                    Markdown.prose(remedy_of(one.check, one.outcome, verdict.contract)),
+                    Markdown.prose(remedy_of(one.check, one.outcome, verdict.contract, seen=one.message)),
                 )
             )
         )

@@ -144,6 +144,41 @@ def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, a
     assert [f.check for f in noted.deciding] == [PROOF], "what does not roll back explains no rollback"
 
 
+def test_a_key_that_stays_in_progress_is_one_cause() -> None:
+    """Who uses a key twice is told that it is in progress, whatever he asks about; the proof asks it most plainly."""
+    stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}
+    twice, other = "drill/proof/duplicate-short-circuits", "drill/idempotency/payload-max"
+    token = "drill/proof/admin-token-accepted"
+    verdict = judged(*(failed(c, details=stuck, severity="page") for c in (token, other, twice)))
+    assert verdict.deciding[0].check == twice
+    assert len(grouped(verdict.deciding)) == 1
+
+
+def test_a_day_of_another_zone_is_named_before_what_is_not_given_back_for_it() -> None:
+    """A refund that looks at the day of the session is a consequence: it is of the budgets, like the default."""
+    day, refund = "drill/budgets/day-of-utc", "drill/lifecycle/stop-refunds-the-rest"
+    verdict = judged(failed(refund, severity="page"), failed(day, severity="page"))
+    assert [f.check for f in verdict.deciding] == [day, refund]
+
+
+def test_an_error_of_the_service_is_looked_up_first() -> None:
+    """A remedy of the promise is a guess where the service met an error of its own: its log knows."""
+    check = "drill/authentication/signed-accepted"
+    told = remedy_of(check, seen="correctly signed: observed 500 internal; allowed: 403")
+    assert told == f"Read the service's log at the X-Request-Id of its 5xx first. {remedy_of(check)}"
+    assert remedy_of(check, seen="observed 401; allowed: 403") == remedy_of(check)
+    assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
+    assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
+
+
+def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
+    """A wrong charge overflows in the end: the drill that saw the charge says more than one that met its 500."""
+    error = {"symptom": "POST /dlq-replay answered 500"}
+    saw_it, met_it = "drill/lifecycle/failed-item-is-pending-again", "drill/idempotency/key-generated"
+    verdict = judged(failed(met_it, details=error, severity="page"), failed(saw_it, severity="page"))
+    assert [f.check for f in verdict.deciding] == [saw_it, met_it]
+
+
 def test_two_that_see_the_formula_are_one_cause() -> None:
     """The check over the tenants that are there and the drill over ten thousand ids tell of one function."""
     off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}

@@ -1,16 +1,19 @@
 """What deployments do that the contract does not know is drafted with what told it, and only as surely as that."""
 
+import datetime as dt
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from gates.contract.contract import contract
 from gates.contract.names import Names
+from gates.decision.policy_file import parse
 from gates.doctor.diagnosis import judge, view_database
 from gates.doctor.draft import draft
 from tests.gates.doctor.databases import database
-from tests.postgres_fixture import PgServer
+from tests.postgres_fixture import TEMPLATE, PgServer
 
 SCHEMA = """
 create schema hub;
@@ -72,6 +75,16 @@ def drafted(pg_server: PgServer) -> str:
 def test_drafted(habit: str, drafted: str) -> None:
     """Each with how sure it is, and by what; as a comment where nothing tells."""
     assert re.search(DRAFTED[habit], drafted), drafted
+
+
+def test_a_table_of_which_nothing_is_sure_is_a_comment_whole(pg_server: PgServer, tmp_path: Path) -> None:
+    """Letters that are perhaps deleted softly, all else under the contract's names: the draft is read as it stands."""
+    sql = "alter table dead_letter_queue add column deleted_at timestamptz"
+    with database(pg_server, sql, TEMPLATE) as url:
+        found = judge(view_database(url, contract(), Names()), None, contract(), Names(), "outbox.enabled")
+    text = draft(found, contract())
+    assert '      # rows: "deleted_at is null"  # perhaps' in text
+    parse("version: 1\n" + text, "gate.yaml", tmp_path, dt.date(2026, 1, 1))
 
 
 UNLIKE: Mapping[str, str] = {

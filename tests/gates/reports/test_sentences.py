@@ -9,7 +9,7 @@ import pytest
 from gates import reports
 from gates.decision.rules import RolloutPlan
 from gates.evidence import JsonValue
-from gates.reports.sentences import brief, recovery_lines
+from gates.reports.sentences import OTHER_PATH, brief, recovery_lines
 from gates.reports.terminal import verdict_text
 from gates.text.inert import Terminal
 from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
@@ -51,6 +51,7 @@ TOLD = {
     "one let pass": made(PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.NOTE)),
     "off": made(ROLLBACK, OFF, BROKEN),
     "off for two": made(ROLLBACK, OFF, BROKEN, dataclasses.replace(BROKEN, check="sql/ours/own")),
+    "off, onto what is broken": made(ROLLBACK, OFF, BROKEN, dataclasses.replace(BROKEN, check=OTHER_PATH)),
     "still on": made(ROLLBACK, STILL_ON, BROKEN),
     "unreached, off": made(HOLD, Action("none", 0, 0, "nothing_to_do"), UNREACHED),
     "unreached": made(HOLD, Action("none", 10, 10, "nothing_to_do"), UNREACHED),
