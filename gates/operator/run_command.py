@@ -292,7 +292,7 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
         console.verdict(verdict)
     else:
         said = verdict.contract.in_its_words
-        promises = {spec.id: said(f"{spec.claim} {spec.cost}") for spec in catalogue.load()}
+        promises = {spec.id: said(f"{spec.claim} What it costs: {spec.cost}") for spec in catalogue.load()}
         place, tinted = str(options.output), console.colours_results
         console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
     if verdict.headline:

@@ -146,7 +146,7 @@ class _Teller(Generic[Medium]):
         first = causes[0][0]
         if first.outcome == "fail":
             promise = self.promises.get(first.check, "")
-            said = medium("{} broke a promise: {}").format(who, promise)
+            said = medium("{} broke this promise: {}").format(who, promise)
             if not promise:
                 said = medium("{} failed the check {}.").format(who, first.check)
             others = sum(group[0].outcome == "fail" for group in causes) - 1
