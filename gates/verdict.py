@@ -301,13 +301,6 @@ class Verdict:
         return tuple(filter(None, (self.contract.let_go, self.login, not_required_text(self.not_required), margin)))
 
     @property
-    def beside_causes(self) -> tuple[str, ...]:
-        """The reason, where no cause says it better, and what remarks add to it."""
-        if self.deciding:
-            return self.remarks
-        return (f"reason: {self.reason}", *(r for r in self.remarks if r not in self.reason))
-
-    @property
     def deciding(self) -> tuple[Finding, ...]:
         """The findings that made the decision, causes only: what they block is left out."""
         effect = {Decision.ROLLBACK: Effect.ROLLBACK, Decision.HOLD: Effect.HOLD}.get(self.shown_as)

@@ -230,6 +230,13 @@ class _Teller(Generic[Medium]):
         return above[0] if above else max(plan.steps)
 
 
+def beside_causes(verdict: Verdict) -> tuple[str, ...]:
+    """The reason, where no cause says it better, and what the remarks add to it."""
+    if verdict.deciding:
+        return verdict.remarks
+    return (f"reason: {verdict.reason}", *(r for r in verdict.remarks if r not in verdict.reason))
+
+
 def _areas(checks: Iterable[str]) -> str:
     """What the checks are about: the titles of two areas of the contract, and how many more there are."""
     return ", ".join(short_list([*dict.fromkeys(filter(None, map(_about, checks)))], MOST_AREAS))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from gates.contract.remedies import remedy_of
 from gates.decision.rules import RolloutPlan
 from gates.evidence import Evidence, JsonValue
-from gates.reports.sentences import brief, percent, recovery_lines, short_list
+from gates.reports.sentences import beside_causes, brief, percent, recovery_lines, short_list
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
 from gates.verdict import BESIDE, Action, Decision, Finding, Verdict, behind_text, grouped
@@ -69,7 +69,7 @@ def verdict_text(
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
-    lines += [paint(f"  {remark}", "dim", on=colour) for remark in verdict.beside_causes]
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in beside_causes(verdict)]
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return Terminal.of_lines(lines)

@@ -30,7 +30,7 @@ from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, te
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
-from gates.errors import CannotWork, ConfigError, UsageError
+from gates.errors import CannotWork, ConfigError, UsageError, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
@@ -188,7 +188,7 @@ def _read(path: Path) -> str:
     try:
         return disk.read_text(path)
     except OSError as error:
-        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
+        raise ConfigError(f"{path}:1:1: {of_file(error)}; allowed: a readable text file. Correct the path") from None
 
 
 def _requests(options: LoadOptions) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gates.contract.remedies import remedy_of
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row, proof_of
-from gates.reports.sentences import brief, recovery_lines, short_list
+from gates.reports.sentences import beside_causes, brief, recovery_lines, short_list
 from gates.text.inert import Markdown
 from gates.text.quantity import with_unit
 from gates.verdict import BESIDE, UNDECIDED, Verdict, behind_text, grouped
@@ -45,7 +45,7 @@ def markdown(source: ReportSource) -> Markdown:
         ),
         *_action(verdict),
     ]
-    for remark in verdict.beside_causes:
+    for remark in beside_causes(verdict):
         lines += [EMPTY, Markdown.escape(remark)]
     lines += _findings(verdict, {row.check: row.cost for row in rows})
     for outcome in BESIDE:
