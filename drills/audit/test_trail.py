@@ -147,7 +147,7 @@ def _assert_chain(scene: Scene, scope: str, *, at_least: int) -> None:
 def test_chain_of_a_tenant(scene: Scene) -> None:
     """A tenant's audit rows form a chain from 64 zeros on, each hash made from the row's content as the contract says.
 
-    Otherwise nobody can tell an edited trail from a whole one.
+    Nobody can tell an edited trail from a whole one.
     """
     company = scene.company(items=2)
     scene.run(company, dry_run=True)

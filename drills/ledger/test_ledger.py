@@ -115,7 +115,7 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
     refusal has one that says that something was replayed.
 
-    Otherwise the trail tells of replays that never were.
+    The trail tells of replays that never were.
     """
     asked = journal.entries(REPLAY)
     silent = [e for e in asked if e.status in UNHEARD or e.answer.get("duplicate") is True]
@@ -131,7 +131,7 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
     more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
 
-    Otherwise what a caller was told and what is done are two things.
+    What a caller was told and what is done are two things.
     """
     started = [e for e in journal.entries(REPLAY) if e.is_first and e.row is not None]
 

@@ -47,7 +47,7 @@ def test_delivered_once(scene: Scene) -> None:
 def test_one_row_each(scene: Scene) -> None:
     """A delivered event has one business row of its tenant and one outbox row, which is marked as processed.
 
-    Otherwise an event is counted twice, or delivered again after the next restart.
+    An event is counted twice, or delivered again after the next restart.
     """
     company = scene.company()
     event = str(scene.emit(company, control=True)["event_id"])

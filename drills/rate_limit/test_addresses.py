@@ -24,7 +24,7 @@ drill = partial(check, needs=TENANTS, after=LIMIT)
 def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
     """One tenant has a limit for each client address.
 
-    Otherwise one careless script locks out everyone of its tenant.
+    One careless script locks out everyone of its tenant.
     """
     second = sources.door("127.0.0.2")
     limit.exhaust(tenant)
@@ -79,7 +79,7 @@ def _proxy(limit: Limit) -> tuple[str, bool]:
 def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> None:
     """Calls that name another address leave that address its three calls.
 
-    Otherwise anyone locks out a victim whose address he knows.
+    Anyone locks out a victim whose address he knows.
     """
     victim = sources.door("127.0.0.2")
     for _ in range(ADMITTED):

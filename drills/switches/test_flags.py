@@ -262,7 +262,7 @@ def test_override_touches_only_its_tenant(scene: Scene) -> None:
 def test_refused_before_anything_else(scene: Scene) -> None:
     """A replay refused by a flag stores no key, starts no run and charges nothing.
 
-    Otherwise a key is burnt, and the retry after switching on does nothing.
+    A key is burnt, and the retry after switching on does nothing.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())

@@ -78,7 +78,7 @@ def test_dry_run_refused_too(scene: Scene) -> None:
 def test_touches_only_its_tenant(scene: Scene) -> None:
     """One tenant's pause stops no other tenant.
 
-    Otherwise one customer's incident is everybody's.
+    One customer's incident is everybody's.
     """
     paused, other = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(paused)
@@ -107,7 +107,7 @@ def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
 def test_burns_no_key(scene: Scene) -> None:
     """A replay refused by a pause stores no key: the same request works once the tenant is unpaused.
 
-    Otherwise the retry after the incident silently does nothing.
+    The retry after the incident silently does nothing.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
