@@ -145,8 +145,7 @@ HOSTS = ("replay.default.svc.cluster.local", "replay.internal", "localhost")
 
 @drill("drill/authentication/nothing-else-opens", covers=("A01", "A32"))
 def test_nothing_else_opens(bench: Bench) -> None:
-    """Whatever a client calls itself, the host that it asks for and any other header excuse neither a wrong signature
-    nor its lack.
+    """No User-Agent, Host or other header excuses a wrong or missing signature.
 
     A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one.
     """

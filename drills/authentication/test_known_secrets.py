@@ -59,7 +59,7 @@ def test_signatures_by_known_secrets(bench: Bench) -> None:
 def test_tokens_by_known_secrets(bench: Bench) -> None:
     """A token signed with a secret out of documentation, with a well-known default or with none is refused.
 
-    Whoever has read the manual makes himself an administrator of every tenant. Change the secret at once.
+    Anyone who has read the manual can become administrator of every tenant. Change the secret at once.
     """
     target = bench.seen.target
     claims = {**claims_of(target.admin_jwt), **good_claims(target, bench.clock.now())}

@@ -202,7 +202,7 @@ ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN"
 
 @check("drill/authentication/v2-odd-times", where=Where.READ_ONLY, after=SIGNED, covers=("A09", "A15"))
 def test_v2_odd_times(bench: Bench) -> None:
-    """A time that is no plausible count of seconds is refused with 401, even if it is signed, and is no server error.
+    """A v2 time that is no plausible Unix time is refused with 401, even if it is signed, and causes no server error.
 
     One odd number passes the window, or makes the service fail.
     """

@@ -89,7 +89,7 @@ def test_exhausted_refused(scene: Scene) -> None:
 def test_monthly_limit_binds(scene: Scene) -> None:
     """The month's budget binds even where the day's leaves room.
 
-    Thirty full days cost what no month was meant to cost.
+    Thirty full days cost more than the monthly limit allows.
     """
     company, free = scene.company(items=3), scene.company(items=1)
     scene.run(free, max=1)
@@ -234,8 +234,8 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
 
 @drill("drill/budgets/no-row-means-the-defaults", covers=("G01",))
 def test_no_row_means_the_defaults(scene: Scene) -> None:
-    """A tenant without a budget row replays under the defaults, and is charged, also where two replays at once are its
-    first; its dry run shows a whole batch.
+    """A tenant without a budget row replays under the default limits and is charged, even where its first two replays
+    run at once; its dry run shows a whole batch.
 
     A missing row read as nothing, or as little, locks new tenants out; read as no limit, it lets them run free.
     """

@@ -34,7 +34,7 @@ def _padded(body: bytes, size: int) -> bytes:
 def test_body_at_the_limit(bench: Bench) -> None:
     """A body of exactly 64 KiB is accepted.
 
-    The documented limit is not the limit.
+    The service enforces another limit than the documented one.
     """
     bench.taken(bench.signed(_padded(bench.body(), BODY_LIMIT), "64 KiB"))
 
@@ -189,8 +189,9 @@ def test_nesting(bench: Bench) -> None:
 
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
-    """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing. Nor does a list nest
-    those that come after it. What no text may hold, no member's name in a payload may, nor a text behind 40 kilobytes.
+    """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A list that
+    is closed does not nest what comes after it. No member's name in a payload, and no string after 40 kilobytes, may
+    hold what no string may hold.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """

@@ -38,8 +38,8 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was larger than
-    the usual one, and the run has ended since.
+    """A duplicate gets the stored body of the first answer with only `duplicate` changed, even if the batch was
+    larger than the default and the run has ended since.
 
     A client that lost the first answer never learns what was replayed.
     """
@@ -154,8 +154,8 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Without a key each request gets one of its own, returned in the answer, and has its own effect, also where the
-    same bytes are signed by v1. Sent with that key it is a duplicate.
+    """A request without a key gets a key of its own in the answer, and has its own effect, even if the same bytes are
+    signed by v1. Sent again with that key it is a duplicate.
 
     Requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
     """
@@ -249,8 +249,8 @@ def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-while-refused", covers=("D02", "D10"))
 def test_duplicate_while_refused(scene: Scene, tenant: str) -> None:
-    """A request that was carried out is answered as it was, though its tenant is paused by now, or without budget; so
-    is another one under its key: refused for the key.
+    """A duplicate gets the first answer even if its tenant is paused or out of budget by now; another request
+    under its key is still refused for the key.
 
     A client that lost the answer is told that nothing was touched, when all was.
     """

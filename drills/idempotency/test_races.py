@@ -160,8 +160,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
-    """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice. The key
-    of another tenant is another one, and waits for nothing; neither another key of the tenant nor a dry run is in
+    """While a request runs, its key is refused at once with 409 `in_progress`, and nothing happens twice. The same
+    key of another tenant is another key and waits for nothing; neither another key of the tenant nor a dry run is in
     progress.
 
     Retries pile up behind a slow request and take every connection of the service.

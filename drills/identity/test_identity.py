@@ -96,8 +96,8 @@ def test_alive_and_ready(http: HttpDoor, seen: Observer) -> None:
 
 @drill("drill/identity/documented-is-served", covers=("O13",), severity=Severity.WARN)
 def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:
-    """Every route of /openapi.json is served, those of the contract that want credentials are among them, and no other
-    path answers.
+    """Every route of /openapi.json is served, the contract's routes that want credentials are among them, and no
+    other path answers.
 
     An undocumented route is one that nobody examined.
     """

@@ -77,7 +77,7 @@ def _to_death(scene: Scene, company: str) -> None:
 
 @drill("drill/outbox/failed-is-tried-again", covers=("K14", "K06"))
 def test_failed_is_tried_again(scene: Scene) -> None:
-    """An event whose agent fails twice (once, where two attempts are all) has its effect at the next attempt, once,
+    """An event whose agent fails twice (once, where two attempts are all) has its effect once, at the next attempt,
     under the same event id.
 
     An agent that is down for a minute must cost a minute, not the events of that minute.
@@ -248,8 +248,8 @@ def _waits(scene: Scene, company: str) -> list[list[tuple[float, float]]]:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
-    """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason; so is
-    the next of its key.
+    """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason; so
+    is the next event of its key.
 
     What is dropped at the end of its attempts is lost, and nobody is told.
     """

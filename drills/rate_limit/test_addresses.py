@@ -40,8 +40,8 @@ def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> Non
     covers=("C05", "C09"),
 )
 def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> None:
-    """What a trusted proxy passes on is charged to the right-most address that is none of a trusted proxy's, over all
-    headers, or to the proxy where that is no address. A proxy that is not trusted is charged itself.
+    """A request through a trusted proxy is charged to the right-most address, over all headers, that is not a trusted
+    proxy's; where that is no address, to the proxy. A proxy that is not trusted is charged itself.
 
     By another entry the client chooses his bucket; by the proxy's own address all its clients share one.
     """

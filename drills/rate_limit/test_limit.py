@@ -272,7 +272,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     """Dry runs count like real ones.
 
-    The documented cost is not the cost.
+    Tenants are charged something else than what is documented.
     """
     for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"dry run {number}", control=True, dry_run=True)

@@ -98,8 +98,8 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
 
 @drill("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, covers=("C02",))
 def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
-    """Retry-After is not shorter than the time until the oldest admitted request leaves the window by more than 0.5 s,
-    and 3 s longer at most.
+    """Retry-After is at most 0.5 s shorter and at most 3 s longer than the time until the oldest admitted request
+    leaves the window.
 
     A client that obeys it is refused again, or waits in vain.
     """

@@ -101,7 +101,8 @@ def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
 @pytest.mark.waits(4)
 @drill("drill/rate-limit/uncounted-is-not-admitted", covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
-    """While a request cannot be counted, because its row is locked, it is not admitted, nor told why by the database.
+    """A request that cannot be counted, because its row is locked, is not admitted, and its answer shows no message
+    of the database.
 
     The limit ends where the load begins: what a slow store cannot count is let through.
     """

@@ -72,7 +72,7 @@ def test_answer(scene: Scene, tenant: str) -> None:
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing.
 
-    Looking is doing.
+    A preview changes data.
     """
     scene.add_items(tenant, 3)
     for budget in ("no budget row", "a budget row"):
@@ -155,7 +155,7 @@ def test_delivers_nothing(scene: Scene, tenant: str) -> None:
 def test_same_items(scene: Scene, tenant: str) -> None:
     """A dry run lists the very items that the real run with the same arguments then takes.
 
-    The preview is of another program.
+    The preview does not show what the replay would do.
     """
     for spent in ({"status": "resolved"}, {"status": "discarded"}, {"retry_count": 3, "max_retries": 3}):
         scene.add_items(tenant, 1, error_type="wanted", **spent)
@@ -247,7 +247,7 @@ def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
 def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A dry run for a foreign tenant is refused, and shows nothing of it.
 
-    The preview is a window into other tenants.
+    The preview shows data of other tenants.
     """
     fields = {"company_id": tenant, "dry_run": True}
     scene.add_items(tenant, 1)
@@ -259,7 +259,8 @@ def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter
 
 @drill("drill/dry-run/foreign-ids-hidden", covers=("F09",))
 def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
-    """A dry run reports foreign ids as not found, and of the tenant's own those that it would not take as ineligible.
+    """A dry run reports ids of other tenants as not found, and the tenant's own ids that it would not replay as
+    ineligible.
 
     The preview tells which ids exist in other tenants, or is silent about what will be left.
     """

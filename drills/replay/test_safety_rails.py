@@ -276,7 +276,7 @@ ACCEPTED: list[Case] = [
 def test_boundary(case: Case, bench: Bench) -> None:
     """What lies just inside the limits is accepted.
 
-    The rails refuse what the operators were promised.
+    Operators cannot send requests that the contract allows.
     """
     bench.opens(bench.signed(bench.body()))
     fields = json.loads(bench.body(**case.value))

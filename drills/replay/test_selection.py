@@ -157,7 +157,7 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
 def test_not_due(scene: Scene, tenant: str) -> None:
     """An item whose `retry_after` has not come is left alone.
 
-    The backoff between attempts does not exist.
+    A failing event is retried at once, again and again.
     """
     later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
     due = scene.add_items(tenant, 1)

@@ -233,7 +233,7 @@ def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
 def test_dry_run(scenario: Scenario, seen: Observer) -> None:
     """A dry run says that it was dry, starts no run, and (where that can be seen) writes nothing to the outbox.
 
-    Looking is doing.
+    A preview changes data.
     """
     seen.expect(*scenario.of("signed"), 200, control=True)
     answer = seen.expect(*scenario.of("dry"), 200).json()

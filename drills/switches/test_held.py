@@ -23,8 +23,8 @@ HELD = 2500
 
 @drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
-    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old, also those
-    that were tried before; so are those of one whose own row says 0 %.
+    """Rows of a tenant whose outbox is switched off, or whose own flag row says 0 %, are neither delivered nor failed
+    nor lost, however old they are and even if they were tried before.
 
     A rollback that goes on delivering is none; one that drops what was accepted is a loss.
     """

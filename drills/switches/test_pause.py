@@ -223,8 +223,8 @@ def test_stops_a_running_replay(scene: Scene) -> None:
 
 @drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
-    """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
-    also of one whose own row says that it is not paused, and the direct path of one whose outbox is off.
+    """The emergency statement, which pauses all agents, stops replays and deliveries of every tenant until it is
+    undone: also of a tenant whose own row says that it is not paused, and the direct path of one whose outbox is off.
 
     It is the last brake of the checklist's emergency procedure.
     """

@@ -173,7 +173,7 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 
 @drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
-    """A token whose role may nothing is told of an invalid body with 400, and refused with 403 where the body is valid.
+    """A token whose role has no rights gets 400 for an invalid body, and 403 for a valid one.
 
     The steps are not in their order, and what the audit says of refusals is another thing than happened.
     """

@@ -199,7 +199,8 @@ def test_kid_runs_nothing(bench: Bench) -> None:
 
 @drill("drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, covers=("B25",))
 def test_long_token(bench: Bench) -> None:
-    """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
+    """A token of 48 KB is refused within a second of the time that any token takes (the best of three), without a
+    server error.
 
     One header costs the service seconds, or makes it fail.
     """
