@@ -35,14 +35,14 @@ COMPANY = "00000000-0000-4000-8000-000000000004"
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 
 
-def saved(folder: Path, outcome: Outcome, action: Action | None = None, **evidence: Any) -> Path:
+def saved(folder: Path, outcome: Outcome, **evidence: Any) -> Path:
     """The record of a finished run with one check."""
     spec = CheckSpec("drill/small/main", "c", "c", Severity.PAGE, Where.READ_ONLY)
     policy = Policy(catalogue=(spec, *FLOOR_SPECS), target=TargetKind.STAGING)
     run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
     line = Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)
     write_lines(folder / "evidence.ndjson", [line, *on_solid_ground(stamp(NOW))])
-    done = (action or Action("none", result="nothing_to_do")).to_json()
+    done = Action("none", result="nothing_to_do").to_json()
     end = read_log(folder / "evidence.ndjson").end.to_json()
     times: dict[str, Any] = {"decided_at": stamp(NOW), "finished_at": stamp(NOW), "evidence": end}
     write_run(folder, {**run, **times, "policy": policy.to_json(), "policy_digest": policy.digest, "action": done})

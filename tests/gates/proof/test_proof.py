@@ -57,8 +57,8 @@ def with_cells(*cells: Cell) -> Proof:
     return dataclasses.replace(PROOF, cells=cells)
 
 
-def with_trial(suite: ProofPart, decision: str, *, ok: bool) -> Proof:
-    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=ok),))
+def with_trial(suite: ProofPart, decision: str) -> Proof:
+    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=False),))
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def with_trial(suite: ProofPart, decision: str, *, ok: bool) -> Proof:
         (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
         (dataclasses.replace(PROOF, pending=("x/y",)), 10),
         (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
-        (with_trial(ProofPart.HEALTHY, "rollback", ok=False), 20),
-        (with_trial(ProofPart.HEALTHY, "", ok=False), 10),
-        (with_trial(ProofPart.DEGENERATE, "promote", ok=False), 20),
-        (with_trial(ProofPart.SELF, "promote", ok=False), 20),
-        (with_trial(ProofPart.SELF, "rollback", ok=False), 10),
+        (with_trial(ProofPart.HEALTHY, "rollback"), 20),
+        (with_trial(ProofPart.HEALTHY, ""), 10),
+        (with_trial(ProofPart.DEGENERATE, "promote"), 20),
+        (with_trial(ProofPart.SELF, "promote"), 20),
+        (with_trial(ProofPart.SELF, "rollback"), 10),
         (dataclasses.replace(PROOF, cells=(), trials=(GOOD,)), 0),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
         with_cells(SURVIVED, KILLED)
     )
     assert PROOF.bound == "under 100 %"
-    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
+    assert with_trial(ProofPart.HEALTHY, "rollback").bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
 
