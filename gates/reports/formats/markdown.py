@@ -43,11 +43,11 @@ def markdown(source: ReportSource) -> Markdown:
             counts.unknown,
             counts.not_applicable,
         ),
-        *_action(verdict),
     ]
     for remark in beside_causes(verdict):
         lines += [EMPTY, Markdown.escape(remark)]
     lines += _findings(verdict, {row.check: row.cost for row in rows})
+    lines += _action(verdict)
     for outcome in BESIDE:
         lines += _beside(verdict, outcome)
     if verdict.ends_when:
