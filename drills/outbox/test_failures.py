@@ -188,7 +188,7 @@ def test_back_off_grows(scene: Scene) -> None:
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
     scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
-    # a wait that is over before it is seen is none, if we look often enough
+    # a wait that ends before we see it does not count, if we look often enough
     ahead, most = (max(w[i] for ws in waits for w in ws) for i in (0, 1))
     scene.seen.require(ahead > 0 or most <= NEAR_S, f"the looks at the failing events were up to {most:.2f} s apart")
     assert ahead > 0, f"no failure put the next attempt ahead; all were due within {most * 1000:.0f} ms"

@@ -20,7 +20,7 @@ EARLIER = "by an earlier state of its code"
 HEALTHY, BEFORE = "healthy", "before"
 SUITES = {
     "pairs": "{} pairs of faults seen",
-    "degenerate": "{} targets that are none not promoted",
+    "degenerate": "{} degenerate targets not promoted",
     "self": "{} attempts to mislead it failed",
     "hostile": "{} attacks on it failed",
     "mutants": "{} mutants killed or equivalent",

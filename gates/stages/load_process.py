@@ -210,7 +210,7 @@ def _requests(options: LoadOptions) -> tuple[str, str]:
 
 
 def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
-    """Evidence from a result document. Raise KeyError or TypeError where it is none."""
+    """Evidence from a result document. Raise KeyError or TypeError where it is not one."""
     common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
     details: dict[str, JsonValue] = {name: result[name] for name in SHOWN}
     valid = bool(result["valid"])

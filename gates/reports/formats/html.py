@@ -258,7 +258,7 @@ FILE = ROOT / "sql_checks" / "alerts" / "runbooks.md"
 
 
 def section_of(named: str) -> str:
-    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where that is none of ours."""
+    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where it is not ours."""
     file, _, anchor = named.partition("#")
     return _sections().get(anchor, "") if file == FILE.name else ""
 
