@@ -142,7 +142,7 @@ def _beginning(value: object) -> str:
 
 
 def json_value(body: bytes | str, most_marks: int | None = MOST_MARKS_READ) -> JsonValue:
-    """The JSON document (RFC 8259), made safe; None where the text is not JSON, has two members of one name, or has more
+    """The JSON document (RFC 8259), made safe; None where the text is not JSON, repeats a member's name, or has more
     marks than that (None: our own, with any number).
 
     A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
