@@ -38,13 +38,13 @@ class Notes(RefusalLog):
             await super().note(conn, changed)
 
 
-def _run_rows(probe: Probe, what: str, action: str = "dlq_replay_started") -> Any:
+def _run_rows(probe: Probe, what: str) -> Any:
     """What the trail says of a replay that was carried out."""
     with probe.tenant() as company:
         probe.letters(company, 1)
         run = probe.replay(company, error_type="timeout").json()["replay_run_id"]
         probe.settled(run)
-        return probe.value(_ROWS.format(what), company, action)
+        return probe.value(_ROWS.format(what), company, "dlq_replay_started")
 
 
 def _limited_rows(probe: Probe) -> int:

@@ -52,7 +52,7 @@ def _share_a_tenant(probe: Probe) -> bool:
 
 
 @worker(
-    "The failures of events and of items are filed under a tenant that is none.",
+    "The failures of events and of items are filed under a tenant that does not exist.",
     lambda p: _fails_elsewhere(p),
     (f"{OUTBOX}/failed-tasks-of-their-tenants",),
     names=("another tenant",),
@@ -199,7 +199,7 @@ def lag_in_milliseconds(settings: Settings) -> Parts:
 
 
 @service(
-    "The lag leaves out what a relay has claimed: while agents hang there is none.",
+    "The lag leaves out what a relay has claimed: while agents hang it shows nothing.",
     lambda p: lag_of_a_minute(p, claimed_until="2999-01-01T00:00:00Z") < 30,
     ("drill/observability/waiting-events-show",),
     names=("claimed",),

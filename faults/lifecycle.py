@@ -18,12 +18,12 @@ FAILS_LATE = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"fail_t
 SLOW = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1500}})}
 
 
-def after_run(probe: Probe, good: int, bad: int, ask: str, letters: dict[str, Any] | None = None) -> list[Any]:
+def after_run(probe: Probe, good: int, bad: int, ask: str) -> list[Any]:
     """The first row of `ask` about a tenant after a run over so many items, the good ones first: ten are in flight at
     once, so what fails takes a second where others succeed.
     """
     with probe.tenant() as company:
-        probe.letters(company, good, **(letters or {}))
+        probe.letters(company, good)
         failing = probe.letters(company, bad, **(FAILS_LATE if good else FAILS))
         late = "UPDATE dead_letter_queue SET created_at = now() WHERE id = ANY(%s::uuid[])"
         probe.rows(late, failing)

@@ -1,4 +1,4 @@
-"""The fault that is none: the whole gate must let it pass."""
+"""The fault that changes nothing: the whole gate must let it pass."""
 
 from faults.catalogue import Fault, declare
 from faults.probe import Probe

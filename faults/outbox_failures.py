@@ -178,7 +178,7 @@ def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "The lag leaves out what a replay has moved: while replays hang there is none.",
+    "The lag leaves out what a replay has moved: while replays hang it shows nothing.",
     lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
     ("drill/observability/waiting-events-show",),
     names=("replayed",),

@@ -19,7 +19,7 @@ from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.identity import is_here
 from gates.deployment.libpq import REDIRECTS, other_passwords, placed, without_end
 from gates.deployment.target import Target
-from gates.errors import ConfigError
+from gates.errors import ConfigError, of_file
 from gates.evidence import TargetKind
 from gates.inputs import env_file, values
 from gates.inputs.shapes import nearest
@@ -253,7 +253,7 @@ def load_policy(path: Path | None, today: dt.date, state: Path | None = None) ->
     try:
         text = disk.read_text(path, MOST_POLICY)
     except OSError as error:
-        raise NamesUnread(f"{path}:1:1: {error}; allowed: a readable text file. Correct --policy") from None
+        raise NamesUnread(f"{path}:1:1: {of_file(error)}; allowed: a readable text file. Correct --policy") from None
     use(names_of_text(text, str(path)), process_environment())
     file = parse(text, str(path), path.parent.resolve(), today)
     use(file.names, process_environment())

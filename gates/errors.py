@@ -47,6 +47,11 @@ MOST_SAID = 20_000
 """Characters of an error that are looked at: a target may say a gigabyte, and each is searched for secrets."""
 
 
+def of_file(error: OSError) -> str:
+    """What the system says of a file that the message names already."""
+    return error.strerror or str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of the error's text, or its class if it has none."""
     return (str(error)[:MOST_SAID].strip() or type(error).__name__).splitlines()[0]

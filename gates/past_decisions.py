@@ -110,7 +110,7 @@ class PastDecision:
 
     @property
     def finished(self) -> dt.datetime | None:
-        """When it was decided; None where it was not, or where the time is none."""
+        """When it was decided; None where it was not, or where the text is not a time."""
         try:
             return moment(self.finished_at)
         except ValueError:

@@ -13,7 +13,7 @@ from typing import Any
 from gates.contract.scope import WHOLE, Scope
 from gates.evidence import JsonValue, typed
 from gates.text import characters
-from gates.text.quantity import with_unit
+from gates.text.quantity import shown, with_unit
 
 
 class Decision(enum.StrEnum):
@@ -102,9 +102,9 @@ class NotRequired:
 def not_required_text(spared: Sequence[NotRequired]) -> str:
     """How many checks the policy does not require, and by what; empty where it requires all."""
     by = Counter(s.by for s in spared)
-    parts = [f"{by['gate.yaml']} checks by gate.yaml"] * bool(by["gate.yaml"])
+    parts = [f"{with_unit(by['gate.yaml'], 'checks')} by gate.yaml"] * bool(by["gate.yaml"])
     parts += [f"{by['waived']} waived"] * bool(by["waived"])
-    parts += [f"{by['undecided']} about cohorts, which nothing decides yet"] * bool(by["undecided"])
+    parts += [f"{with_unit(by[UNDECIDED], 'checks')} of cohorts, which saw too little"] * bool(by[UNDECIDED])
     return f"not required: {', '.join(parts)}" if parts else ""
 
 
@@ -128,8 +128,8 @@ class Margin:
 
     @property
     def sentence(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        return f"nearest limit: {self.check} {self.observed:.4g} of {self.limit:.4g}{unit} ({self.room:.0%} left)"
+        limit = with_unit(float(self.limit), self.unit)
+        return f"nearest limit: {self.check} {shown(float(self.observed))} of {limit} ({self.room * 100:.0f} % left)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,8 @@ FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE O
 PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21
+UNDECIDED = "undecided"
+"""Why a check that may be unknown is not required: it is."""
 BESIDE = {"fail": "also failed", "unknown": "also unknown"}
 """Outcome -> what reports call a finding that decided nothing, in their order."""
 

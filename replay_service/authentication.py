@@ -38,6 +38,6 @@ async def _v1_is_allowed(parts: Parts) -> bool:
         return not await parts.signing_v2_required(conn)
 
 
-def forbidden(detail: str = "These credentials do not allow this for this company.") -> Refusal:
+def forbidden() -> Refusal:
     """The one 403 of step 4: an unknown company is refused exactly like a foreign one."""
-    return Refusal("forbidden", detail)
+    return Refusal("forbidden", "These credentials do not allow this for this company.")

@@ -226,7 +226,7 @@ def _join(connection: Connection, sights: Sequence[Sight], mine: str, other: str
     """Make a user of each tenant a member of it, where the token does not say whose he is. Why that cannot be, or ''.
 
     Also one of another tenant, so that the members themselves are looked at. A table whose own tenants can have no
-    member (rows of a company that is none) is looked at as the probe's tenant.
+    member (rows of a company that does not exist) is looked at as the probe's tenant.
     """
     asked = [
         (company, TenantStatement(statement, values, keep=True))

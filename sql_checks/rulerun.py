@@ -61,7 +61,7 @@ def measured_by(rule: AlertRule, clock: Found, cursor: Found) -> Measurement:
 def _sample(row: dict[str, object], zone: dt.tzinfo | None) -> RuleSample:
     """One row; zone: the session's, which a time of a column without a zone is of."""
     newest = row["newest"]
-    is_read = newest is None or isinstance(newest, dt.datetime)  # a time that is none must not look fresh
+    is_read = newest is None or isinstance(newest, dt.datetime)  # what is not a time must not look fresh
     return RuleSample(
         subject=text(row["subject"]),
         value=number(row["value"]) if is_read else None,

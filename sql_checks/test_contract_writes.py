@@ -77,7 +77,7 @@ def test_budget_is_kept(written: Written, seen: Observer) -> None:
 @pytest.mark.check(
     spec(
         "keys-are-told-apart",
-        "Two idempotency keys of a company that differ in a letter's case or in a space are two, and an error type is"
+        "Two idempotency keys of a company that differ only in case or in a space are two keys, and an error type is"
         " matched exactly.",
         "A replay is answered with another one's result, and never runs.",
         "D15",

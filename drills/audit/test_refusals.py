@@ -196,7 +196,8 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
 @pytest.mark.waits(65)
 @drill("drill/audit/burst-is-counted", covers=("I02",), deep=True)
 def test_burst_is_counted(scene: Scene) -> None:
-    """The rows of a burst of rate-limited replays say, when their minute is over, how many were refused: each once.
+    """When its minute is over, the rows of a burst of rate-limited replays say how many were refused, and count each
+    once.
 
     A count that is lost, or grows by itself, makes an attack of a slip, or a slip of an attack.
     """

@@ -70,7 +70,7 @@ def test_end_of_a_run(scene: Scene) -> None:
 def test_nothing_eligible(scene: Scene) -> None:
     """A replay that found nothing eligible is completed at once, and audited from start to end.
 
-    Otherwise an empty replay looks like one that never ended.
+    An empty replay looks like one that never ended.
     """
     company = scene.company()
     answer = scene.run(company, max=5)

@@ -147,7 +147,7 @@ def _assert_chain(scene: Scene, scope: str, *, at_least: int) -> None:
 def test_chain_of_a_tenant(scene: Scene) -> None:
     """A tenant's audit rows form a chain from 64 zeros on, each hash made from the row's content as the contract says.
 
-    Otherwise nobody can tell an edited trail from a whole one.
+    Nobody can tell an edited trail from a whole one.
     """
     company = scene.company(items=2)
     scene.run(company, dry_run=True)
@@ -200,8 +200,8 @@ def test_chain_under_concurrency(scene: Scene) -> None:
 
 @drill("drill/audit/chain-while-another-appends", covers=("I10",))
 def test_chain_while_another_appends(scene: Scene) -> None:
-    """Rows that are written while another of their scope is not committed yet follow it one after the other: the chain
-    does not fork, even where their writers wait for the same row and go on at once.
+    """Rows that are written while another row of their scope is not committed yet follow it one after the other: the
+    chain does not fork, even where their writers wait for the same row and continue at the same moment.
 
     Two rows with one predecessor are two trails, and nobody can tell which of them is the forged one.
     """

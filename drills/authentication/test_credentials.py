@@ -27,7 +27,7 @@ DOUBLED = [
 def test_two_signature_headers(case: Case, bench: Bench) -> None:
     """Two signature headers are refused, whichever of them is right.
 
-    Otherwise a proxy and the service may each look at another one, and the one that was checked is not the one used.
+    A proxy and the service may each look at another one, and the one that was checked is not the one used.
     """
     body = bench.body()
     bench.opens(bench.signed(body))
@@ -45,7 +45,7 @@ def test_two_signature_headers(case: Case, bench: Bench) -> None:
 def test_bad_token_beside_good_signature(bench: Bench) -> None:
     """A right signature does not excuse a wrong token beside it: if both are sent, both must be valid.
 
-    Otherwise a forged token passes wherever something else signs the request.
+    A forged token passes wherever something else signs the request.
     """
     for good in (bench.signed(), bench.signed_read()):
         bench.opens(good)
@@ -56,7 +56,7 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
 def test_bad_signature_beside_good_token(bench: Bench) -> None:
     """A valid token does not excuse a wrong signature beside it: if both are sent, both must be valid.
 
-    Otherwise a body that was changed on its way passes.
+    A body that was changed on its way passes.
     """
     good = bench.with_token(bench.admin(), label="token alone")
     bench.opens(good)
@@ -72,7 +72,7 @@ def test_bad_signature_beside_good_token(bench: Bench) -> None:
 def test_token_rights_apply(bench: Bench, scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A right signature beside a company_admin token gives that token's rights, not those of the signature.
 
-    Otherwise a tenant's administrator acts for other tenants through any gateway that signs.
+    A tenant's administrator acts for other tenants through any gateway that signs.
     """
     bearer = ("Authorization", f"Bearer {token.for_company(tenant)}")
     both = scene.replay_request(tenant, "both, own company", dry_run=True).adding_header(*bearer)
@@ -85,7 +85,7 @@ def test_token_rights_apply(bench: Bench, scene: Scene, tenant: str, other: str,
 def test_every_secret_of_the_list(bench: Bench) -> None:
     """Each secret of the rotation list verifies, and the list as a whole does not.
 
-    Otherwise senders that still use the older secret are locked out in a rotation, or the list itself is a secret.
+    Senders that still use the older secret are locked out in a rotation, or the list itself is a secret.
     """
     secrets = bench.target.hmac_secrets
     body = bench.body()
@@ -145,8 +145,7 @@ HOSTS = ("replay.default.svc.cluster.local", "replay.internal", "localhost")
 
 @drill("drill/authentication/nothing-else-opens", covers=("A01", "A32"))
 def test_nothing_else_opens(bench: Bench) -> None:
-    """Whatever a client calls itself, the host that it asks for and any other header excuse neither a wrong signature
-    nor its lack.
+    """No User-Agent, Host or other header excuses a wrong or missing signature.
 
     A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one.
     """
@@ -174,7 +173,7 @@ def test_nothing_else_opens(bench: Bench) -> None:
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """A correctly signed request is accepted before, between and after forged ones.
 
-    Otherwise anyone locks the operators out by sending rubbish.
+    Anyone locks the operators out by sending rubbish.
     """
     body = bench.body()
     bench.opens(bench.signed(body, "before"))
@@ -189,7 +188,7 @@ def test_accepted_after_forgeries(bench: Bench) -> None:
 def test_unknown_company(bench: Bench) -> None:
     """A signed request for a company that does not exist is refused with 403 `forbidden`, like one for a foreign one.
 
-    Otherwise the answer tells which tenants exist, or something is done for nobody.
+    The answer tells which tenants exist, or something is done for nobody.
     """
     bench.guarded()
     request = bench.signed(label="signed, a company that does not exist")
@@ -240,7 +239,7 @@ def test_removed_company_is_unknown(scene: Scene) -> None:
 def test_one_refusal(bench: Bench) -> None:
     """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.
 
-    Otherwise the answer tells an attacker how near a forgery came, or which tenants exist.
+    The answer tells an attacker how near a forgery came, or which tenants exist.
     """
     body = bench.body()
     bench.opens(bench.signed(body))

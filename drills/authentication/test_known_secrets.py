@@ -39,7 +39,7 @@ def told(bench: Bench, secret: str, place: str, variable: str) -> str:
 def test_signatures_by_known_secrets(bench: Bench) -> None:
     """A signature made with a secret out of documentation, a well-known default, none or that of tokens is refused.
 
-    Otherwise whoever has read the manual can replay events of any tenant. Change the secret at once.
+    Whoever has read the manual can replay events of any tenant. Change the secret at once.
     """
     body, now = bench.body(), bench.clock.now()
     tried = {secret: told(bench, secret, place, "TRANSBOT_HMAC_SECRET") for secret, place in known_secrets().items()}
@@ -59,7 +59,7 @@ def test_signatures_by_known_secrets(bench: Bench) -> None:
 def test_tokens_by_known_secrets(bench: Bench) -> None:
     """A token signed with a secret out of documentation, with a well-known default or with none is refused.
 
-    Otherwise whoever has read the manual makes himself an administrator of every tenant. Change the secret at once.
+    Anyone who has read the manual can become administrator of every tenant. Change the secret at once.
     """
     target = bench.seen.target
     claims = {**claims_of(target.admin_jwt), **good_claims(target, bench.clock.now())}
@@ -76,7 +76,7 @@ def test_tokens_by_known_secrets(bench: Bench) -> None:
 def test_secret_not_guessable(bench: Bench) -> None:
     """The secret of the admin token is not a word out of manuals.
 
-    Otherwise anyone who sees one token finds the secret without asking the service.
+    Anyone who sees one token finds the secret without asking the service.
     """
     token = bench.admin()
     bench.opens(bench.with_token(token, label="admin token"))

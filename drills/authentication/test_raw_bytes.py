@@ -63,7 +63,7 @@ RESPELT: list[Case] = [
 def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
     """The signature of other bytes is refused, and each spelling is accepted with its own signature.
 
-    Otherwise a signature that was captured opens requests that nobody signed, or conformant senders are locked out.
+    A signature that was captured opens requests that nobody signed, or conformant senders are locked out.
     """
     body: bytes = case.value(bench)
     old = encode_body(_spelt(bench))
@@ -78,7 +78,7 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
 def test_canonical_forms(bench: Bench) -> None:
     """The signature of the body as any common library would write it anew is refused.
 
-    Otherwise the service signs what it parsed: what two parsers read differently was signed by nobody.
+    The service signs what it parsed: what two parsers read differently was signed by nobody.
     """
     fields = json.loads(bench.body(max=10))
     body = json.dumps(fields, indent=1).encode()
@@ -93,7 +93,7 @@ def test_canonical_forms(bench: Bench) -> None:
 def test_odd_spelling_accepted(bench: Bench) -> None:
     """A body in an unusual but valid spelling is accepted with the signature of its own bytes.
 
-    Otherwise the service signs what it parsed, not what was sent: conformant senders in other languages are locked out.
+    The service signs what it parsed, not what was sent: conformant senders in other languages are locked out.
     """
     bench.opens(bench.signed(label="compact spelling"))
     fields = _spelt(bench)
@@ -118,7 +118,7 @@ HOSTILE_BODIES = [
 def test_hostile_signed_body(case: Case, bench: Bench) -> None:
     """A correctly signed body that is no JSON text is refused as invalid, not by an error of the server.
 
-    Otherwise bytes are decoded before they are authenticated, and anyone can make the service fail.
+    Bytes are decoded before they are authenticated, and anyone can make the service fail.
     """
     body = bench.body()
     bench.opens(bench.signed(body))

@@ -20,7 +20,7 @@ ACCEPTED = "drill/authentication/signed-accepted"
 def test_signed_accepted(bench: Bench) -> None:
     """A correctly signed request is authenticated, and the same bytes without a signature are not.
 
-    Otherwise nobody can replay anything, and no other check of the drill proves anything.
+    Nobody can replay anything, and no other check of the drill proves anything.
     """
     bench.seen.control("the unsigned twin is sent as well")
     bench.shut(post(REPLAY, bench.body(), label="no credentials"))
@@ -153,7 +153,7 @@ SHAPES = [
 def test_forged_signature(case: Case, bench: Bench, wire: WireDoor) -> None:
     """A signature in a wrong shape is refused with 401.
 
-    Otherwise anyone who can reach the endpoint can replay events of any tenant.
+    Anyone who can reach the endpoint can replay events of any tenant.
     """
     body = bench.body()
     bench.opens(bench.signed(body))
@@ -173,7 +173,7 @@ FLAVOURS = [
 def test_flavours_need_credentials(case: Case, bench: Bench) -> None:
     """No option of a request frees it from authentication.
 
-    Otherwise anyone may list, or force, the replay of any tenant's events.
+    Anyone may list, or force, the replay of any tenant's events.
     """
     body = bench.body(**case.value)
     bench.opens(bench.signed(body))

@@ -161,7 +161,7 @@ FORGERIES: list[Case] = [
 def test_forged_v2(case: Case, bench: Bench) -> None:
     """A v2 signature that is stale, altered or incomplete is refused with 401.
 
-    Otherwise a captured request can be sent again for ever, or anyone can sign.
+    A captured request can be sent again for ever, or anyone can sign.
     """
     body = bench.body()
     bench.opens(bench.signed_v2(body))
@@ -186,7 +186,7 @@ def _in_time(bench: Bench, since: float, *, as_due: bool) -> None:
 def test_v2_accepted_until_stale(bench: Bench) -> None:
     """A v2 signature that was accepted is refused as soon as it is older than 300 s, of a read, too.
 
-    Otherwise a service that remembers the signatures it has verified takes a captured request for ever.
+    A service that remembers the signatures it has verified takes a captured request for ever.
     """
     secret = bench.signer.secret
 
@@ -202,9 +202,9 @@ ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN"
 
 @check("drill/authentication/v2-odd-times", where=Where.READ_ONLY, after=SIGNED, covers=("A09", "A15"))
 def test_v2_odd_times(bench: Bench) -> None:
-    """A time that is no plausible count of seconds is refused with 401, even if it is signed, and is no server error.
+    """A v2 time that is no plausible Unix time is refused with 401, even if it is signed, and causes no server error.
 
-    Otherwise one odd number passes the window, or makes the service fail.
+    One odd number passes the window, or makes the service fail.
     """
     body = bench.body()
     bench.opens(bench.signed_v2(body))
@@ -228,7 +228,7 @@ TOLERATED = [
 def test_v2_tolerance(case: Case, bench: Bench) -> None:
     """A v2 signature within its 300 s is accepted.
 
-    Otherwise senders whose clocks differ by minutes are locked out.
+    Senders whose clocks differ by minutes are locked out.
     """
     bench.opens(bench.signed_v2(label="signed now"))
     since = time.monotonic()
@@ -300,7 +300,7 @@ READS: list[Case] = [
 def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, seen: Observer) -> None:
     """Reading a run or an event takes a token, or a v2 signature of that very path.
 
-    Otherwise anyone who captured one request, or none, reads what every tenant replays.
+    Anyone who captured one request, or none, reads what every tenant replays.
     """
     now = clock.now()
     forge: Callable[[Target, str, str, int], str | list[str]] | None = case.value
@@ -330,7 +330,7 @@ V2_FLAG = "security.signing_v2_required"
 def test_v2_required(bench: Bench, scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 is refused and v2 is accepted; off, both are.
 
-    Otherwise the switch that is to end requests without a time does nothing, or locks everyone out. A v1 that
+    The switch that is to end requests without a time does nothing, or locks everyone out. A v1 that
     is refused is refused like a forgery: whoever signs rightly is not told that he does.
     """
     body = bench.body()

@@ -27,7 +27,7 @@ def _untouched(scene: Scene, company: str) -> bool:
 def test_charged_by_items_moved(scene: Scene) -> None:
     """A replay charges the day and the month by the number of items it moved, not by what was asked for.
 
-    Otherwise a tenant pays for nothing, or replays for free.
+    A tenant pays for nothing, or replays for free.
     """
     company = scene.company(items=3)
     day = scene.today()
@@ -71,7 +71,7 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
 def test_exhausted_refused(scene: Scene) -> None:
     """When the day's budget is spent, the next replay is 429 budget_exhausted and touches no item.
 
-    Otherwise one tenant replays without end, and nobody's costs are bounded.
+    One tenant replays without end, and nobody's costs are bounded.
     """
     company = scene.company(items=3)
     scene.budget(company, daily_limit=2)
@@ -89,7 +89,7 @@ def test_exhausted_refused(scene: Scene) -> None:
 def test_monthly_limit_binds(scene: Scene) -> None:
     """The month's budget binds even where the day's leaves room.
 
-    Otherwise thirty full days cost what no month was meant to cost.
+    Thirty full days cost more than the monthly limit allows.
     """
     company, free = scene.company(items=3), scene.company(items=1)
     scene.run(free, max=1)
@@ -234,8 +234,8 @@ def test_dry_run_shows_what_is_left(scene: Scene) -> None:
 
 @drill("drill/budgets/no-row-means-the-defaults", covers=("G01",))
 def test_no_row_means_the_defaults(scene: Scene) -> None:
-    """A tenant without a budget row replays under the defaults, and is charged, also where two replays at once are its
-    first; its dry run shows a whole batch.
+    """A tenant without a budget row replays under the default limits and is charged, even where its first two replays
+    run at once; its dry run shows a whole batch.
 
     A missing row read as nothing, or as little, locks new tenants out; read as no limit, it lets them run free.
     """

@@ -47,7 +47,7 @@ def _month_before(scene: Scene, month: object, months: int) -> object:
 def test_new_day_starts_at_zero(scene: Scene) -> None:
     """What was spent on an earlier UTC day does not count today: a day's budget spent yesterday is whole again.
 
-    Otherwise a tenant that once spent its day is locked out for good.
+    A tenant that once spent its day is locked out for good.
     """
     company, day = scene.company(items=2), scene.today()
     scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
@@ -89,7 +89,7 @@ def test_spent_today_stays_spent(scene: Scene) -> None:
 def test_new_month_starts_at_zero(scene: Scene) -> None:
     """What was spent in an earlier UTC month, or in the same one of last year, does not count in this one.
 
-    Otherwise a tenant that once spent its month is locked out for good.
+    A tenant that once spent its month is locked out for good.
     """
     for part in ("month", "year"):
         company = scene.company(items=2)

@@ -134,8 +134,7 @@ def _is_tried(row: Mapping[str, Any]) -> bool:
 
 @drill("drill/dlq/effect-outlives-a-failure", needs=AGENT, after=DELIVERS, covers=("L05", "L12"))
 def test_effect_outlives_a_failure(scene: Scene) -> None:
-    """Where the replay of an event fails that had its effect already, or another row of it in the outbox, the effect is
-    still there.
+    """An effect that an event already has stays, even if a replay of the event, or another outbox row of it, fails.
 
     What was done stays done: an effect that a later failure takes back is a customer who was served, and is not.
     """
@@ -161,8 +160,8 @@ def test_effect_outlives_a_failure(scene: Scene) -> None:
 
 @drill("drill/dlq/event-still-in-the-outbox", after=DELIVERS, covers=("L09", "L12"))
 def test_event_still_in_the_outbox(scene: Scene) -> None:
-    """A letter whose event another relay has in its hands is replayed, at once or when that claim has run out, and its
-    run ends.
+    """A dead letter whose event another relay has claimed is replayed, at once or when that claim has expired, and
+    its run ends.
 
     A letter that is left as replaying, since its event is on its way already, is stuck for good.
     """
@@ -225,8 +224,8 @@ def _race_for_the_same_items(scene: Scene, company: str, *, charged: bool) -> No
 @pytest.mark.waits(1)
 @drill("drill/dlq/discarded-stays-discarded", covers=("L08",), severity=Severity.WARN)
 def test_discarded_stays_discarded(scene: Scene) -> None:
-    """Items that were discarded or are resolved are not replayed, not by force and not when asked for by id; nor is one
-    that is discarded in the moment in which a replay comes for it.
+    """Discarded and resolved items are not replayed, neither by force nor by id; nor is an item that is discarded at
+    the moment when a replay selects it.
 
     What an operator threw away on purpose must not come back.
     """
@@ -283,7 +282,8 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
-    """An item that has used up its retries, or was never given one, is not taken, not by force; one retry below, it is.
+    """An item that has used up its retries, or was given none, is not replayed, not even by force; one retry below,
+    it is.
 
     A letter that always fails is otherwise replayed for ever.
     """

@@ -34,7 +34,7 @@ def _padded(body: bytes, size: int) -> bytes:
 def test_body_at_the_limit(bench: Bench) -> None:
     """A body of exactly 64 KiB is accepted.
 
-    Otherwise the documented limit is not the limit.
+    The service enforces another limit than the documented one.
     """
     bench.taken(bench.signed(_padded(bench.body(), BODY_LIMIT), "64 KiB"))
 
@@ -49,7 +49,7 @@ SIZES = [
 def test_body_over_the_limit(case: Case, bench: Bench) -> None:
     """A body over 64 KiB is refused, with an answer.
 
-    Otherwise large bodies fill the memory of the service, or senders see a broken connection instead of the reason.
+    Large bodies fill the memory of the service, or senders see a broken connection instead of the reason.
     """
     bench.opens(bench.signed())
     wide = bench.body(error_type="\u20ac" * (BODY_LIMIT // 3 - 200))  # three bytes each: few characters
@@ -80,7 +80,7 @@ def test_body_is_read_before_the_refusal(bench: Bench) -> None:
 def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     """A body over 64 KiB that is sent in chunks, without a length, is refused with 413 as well.
 
-    Otherwise the limit holds only for senders that announce what they send.
+    The limit holds only for senders that announce what they send.
     """
     bench.opens(bench.signed())
     body = _padded(bench.body(), BODY_LIMIT + 4096)
@@ -103,7 +103,7 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
 def test_compressed_bomb(bench: Bench) -> None:
     """A small compressed body that unfolds to 10 MB is refused within 2 s.
 
-    Otherwise a few kilobytes fill the memory of the service.
+    A few kilobytes fill the memory of the service.
     """
     bench.opens(bench.signed())
     bomb = gzip.compress(_padded(bench.body(), 10_000_000))
@@ -150,7 +150,7 @@ FRAMES: list[Case] = [
 def test_framing(case: Case, wire: WireDoor, http: HttpDoor, seen: Observer) -> None:
     """A request that two readers would cut differently is refused, and nothing in it is answered as a request.
 
-    Otherwise one sender's bytes become another sender's request behind any proxy.
+    One sender's bytes become another sender's request behind any proxy.
     """
     plain = Request("GET", SMUGGLED, label="the inner request, sent properly")
     seen.expect(plain, http.send(plain), 200, control=True)
@@ -175,7 +175,7 @@ def _nested(depth: int) -> Any:
 def test_nesting(bench: Bench) -> None:
     """A body nested 64 levels is read, deeper ones are refused as invalid, and very deep nesting is no server error.
 
-    Otherwise a small body exhausts the stack of the service.
+    A small body exhausts the stack of the service.
     """
     fields = {"company_id": bench.company, "event_type": "drill.plain", "aggregate_key": "k"}
     flat = bench.signer.post("/events", encode_body({**fields, "payload": {"a": _nested(20)}}), "20 levels")
@@ -189,8 +189,9 @@ def test_nesting(bench: Bench) -> None:
 
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
-    """Brackets, quotes and backslashes within a text are text: they nest nothing and end nothing. Nor does a list nest
-    those that come after it. What no text may hold, no member's name in a payload may, nor a text behind 40 kilobytes.
+    """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A list that
+    is closed does not nest what comes after it. No member's name in a payload, and no string after 40 kilobytes, may
+    hold what no string may hold.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """

@@ -58,7 +58,7 @@ BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
 def test_problem_documents(bench: Bench) -> None:
     """Every refusal is a problem document with type, title, status, detail and its stable code, for browsers too.
 
-    Otherwise clients must guess from texts what was wrong.
+    Clients must guess from texts what was wrong.
     """
     bench.seen.control("six refusals of known kinds")
     for name, (request, status) in _refusals(bench).items():
@@ -123,7 +123,7 @@ def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
 def test_validation_names_the_field(bench: Bench) -> None:
     """A refusal for an invalid body names the field and says why.
 
-    Otherwise an operator in an incident must guess which of his arguments is wrong.
+    An operator in an incident must guess which of his arguments is wrong.
     """
     bench.opens(bench.signed())
     odd_ids = "x" if not ids_have_spellings() else ["x"]  # where ids are text, x is one
@@ -143,7 +143,7 @@ def test_validation_names_the_field(bench: Bench) -> None:
 def test_request_ids(bench: Bench) -> None:
     """Every answer has an X-Request-Id of its own.
 
-    Otherwise nobody finds the audit row of the request that a user reports.
+    Nobody finds the audit row of the request that a user reports.
     """
     bench.seen.control("accepted and refused requests alike")
     plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
@@ -159,7 +159,7 @@ def test_request_ids(bench: Bench) -> None:
 def test_refusals_leak_nothing(bench: Bench) -> None:
     """No refusal carries a stack trace, a secret, or what the sender gave as credentials.
 
-    Otherwise an error message is the first step of an attack.
+    An error message is the first step of an attack.
     """
     bench.opens(bench.signed())
     bench.guarded()
@@ -193,7 +193,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
 def test_foreign_pages(bench: Bench) -> None:
     """No answer lets a page of anybody's read it with the credentials of whoever looks at that page (`*` lets none).
 
-    Otherwise the first cookie or client certificate that the service takes opens it to every site on the web.
+    The first cookie or client certificate that the service takes opens it to every site on the web.
     """
     good = bench.opens(bench.signed())
     bench.guarded()

@@ -26,7 +26,7 @@ OPEN_ROUTES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 def test_ready(http: HttpDoor, seen: Observer) -> None:
     """The target is alive and says that it is ready.
 
-    Otherwise the release does not run, or its database, schema or worker is not there.
+    The release does not run, or its database, schema or worker is not there.
     """
     alive = Request("GET", "/healthz", label="alive")
     seen.expect(alive, http.send(alive), 200, control=True)
@@ -63,7 +63,7 @@ def _routes(http: HttpDoor) -> list[tuple[str, str]]:
 def test_every_route(bench: Bench) -> None:
     """Every route but the five open ones refuses a request without credentials.
 
-    Otherwise one forgotten route lets anyone read or write what the others protect.
+    One forgotten route lets anyone read or write what the others protect.
     """
     bench.opens(bench.signed())
     routes = _routes(bench.http)
@@ -80,7 +80,7 @@ def test_every_route(bench: Bench) -> None:
 def test_open_routes(http: HttpDoor, seen: Observer) -> None:
     """The five routes for machines answer without credentials.
 
-    Otherwise probes and monitoring see nothing, and take a healthy release for a dead one.
+    Probes and monitoring see nothing, and take a healthy release for a dead one.
     """
     for path in OPEN_ROUTES:
         request = Request("GET", path, label=path)
@@ -107,7 +107,7 @@ MEDIA_TYPES = [
 def test_media_type(case: Case, bench: Bench) -> None:
     """Only application/json is read.
 
-    Otherwise a web page can send such a request without asking the browser's permission.
+    A web page can send such a request without asking the browser's permission.
     """
     good = bench.signed()
     bench.opens(good)
@@ -123,7 +123,7 @@ def test_charset(bench: Bench) -> None:
     """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read; no answer in JSON says that
     it is anything but UTF-8.
 
-    Otherwise common clients are locked out, or the bytes that were signed, or answered, are read as other text.
+    Common clients are locked out, or the bytes that were signed, or answered, are read as other text.
     """
     good = bench.signed()
     answers = [bench.opens(good), bench.http.send(Request("GET", "/version"))]
@@ -154,7 +154,7 @@ def _is_read(answer: Answer) -> bool:
 def test_other_methods(bench: Bench) -> None:
     """Other methods on the replay endpoint are refused with 405 and `Allow`, even if correctly signed.
 
-    Otherwise a method that nobody thought of leads around the checks.
+    A method that nobody thought of leads around the checks.
     """
     good = bench.signed()
     bench.opens(good)
@@ -172,7 +172,7 @@ def test_other_methods(bench: Bench) -> None:
 def test_trace(bench: Bench) -> None:
     """TRACE is refused and echoes nothing.
 
-    Otherwise credentials are shown to whoever may read the answer.
+    Credentials are shown to whoever may read the answer.
     """
     good = bench.signed()
     bench.opens(good)
@@ -184,7 +184,7 @@ def test_trace(bench: Bench) -> None:
 def test_method_override(bench: Bench) -> None:
     """No header turns one method into another.
 
-    Otherwise a proxy that lets reads pass lets writes pass.
+    A proxy that lets reads pass lets writes pass.
     """
     good = bench.signed()
     bench.opens(good)
@@ -213,7 +213,7 @@ def _variants() -> list[str]:
 def test_path_variants(bench: Bench) -> None:
     """No other spelling of the path leads around authentication.
 
-    Otherwise a doubled slash opens what the exact path protects.
+    A doubled slash opens what the exact path protects.
     """
     body = bench.body()
     bench.opens(bench.signed(body))

@@ -21,7 +21,7 @@ drill = partial(check, needs=TENANTS, after=SIGNED)
 def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
     """The same request with the same key a second time is answered 200 as a duplicate and has no second effect.
 
-    Otherwise every retry of a lost answer replays the events again.
+    Every retry of a lost answer replays the events again.
     """
     key = new_key()
     scene.add_items(tenant, 4)
@@ -38,10 +38,10 @@ def test_duplicate_one_effect(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-same-answer", severity=Severity.WARN, covers=("D01",))
 def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the stored body of the first answer, but for `duplicate`, also when the batch was larger than
-    the usual one, and the run has ended since.
+    """A duplicate gets the stored body of the first answer with only `duplicate` changed, even if the batch was
+    larger than the default and the run has ended since.
 
-    Otherwise a client that lost the first answer never learns what was replayed.
+    A client that lost the first answer never learns what was replayed.
     """
     key, batch = new_key(), min(26, current().limit("batch"))
     scene.add_items(tenant, batch)
@@ -59,7 +59,7 @@ def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
 def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     """A first answer says `"duplicate": false`; a repeated one `"duplicate": true` and `Idempotent-Replayed: true`.
 
-    Otherwise a client cannot tell whether its call did anything.
+    A client cannot tell whether its call did anything.
     """
     key = new_key()
     first = scene.replay(tenant, label="first", control=True, idempotency_key=key)
@@ -76,7 +76,7 @@ def test_duplicate_marked(scene: Scene, tenant: str) -> None:
 def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
     """A duplicate leaves no audit row: it has no effect.
 
-    Otherwise the trail counts replays that never were.
+    The trail counts replays that never were.
     """
     key = new_key()
     scene.replay(tenant, label="first", control=True, idempotency_key=key)
@@ -91,7 +91,7 @@ def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
 def test_other_payload_refused(scene: Scene, tenant: str) -> None:
     """The same key with another payload is refused with 422, has no effect, and leaves the first result as it was.
 
-    Otherwise a key that was used by mistake silently swallows, or repeats, another request.
+    A key that was used by mistake silently swallows, or repeats, another request.
     """
     key = new_key()
     scene.add_items(tenant, 4)
@@ -106,7 +106,7 @@ def test_other_payload_refused(scene: Scene, tenant: str) -> None:
 def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
     """A repeated request is a duplicate whoever sends it: the key belongs to the tenant.
 
-    Otherwise an operator who repeats a script's call by hand replays the events again.
+    An operator who repeats a script's call by hand replays the events again.
     """
     fields = replay_fields(tenant, max=2, idempotency_key=new_key())
     scene.add_items(tenant, 4)
@@ -122,7 +122,7 @@ def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
 def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
     """The same key in another tenant is a new request, with its own effect, and shows nothing of the first.
 
-    Otherwise tenants block each other, or read each other's answers.
+    Tenants block each other, or read each other's answers.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -154,10 +154,10 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Without a key each request gets one of its own, returned in the answer, and has its own effect, also where the
-    same bytes are signed by v1. Sent with that key it is a duplicate.
+    """A request without a key gets a key of its own in the answer, and has its own effect, even if the same bytes are
+    signed by v1. Sent again with that key it is a duplicate.
 
-    Otherwise requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
+    Requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
     """
     scene.add_items(tenant, 4)
     token = bench.admin(tenant)
@@ -181,7 +181,7 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC.
 
-    Otherwise whoever captures one request repeats its effect for five minutes.
+    Whoever captures one request repeats its effect for five minutes.
     """
     scene.add_items(tenant, 4)
     body = encode_body(replay_fields(tenant, max=2))
@@ -221,7 +221,7 @@ WRITES_NOTHING = "drill/dry-run/writes-nothing"
 def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """A dry run does not use up its key: the real run with the same key has its effect.
 
-    Otherwise whoever looks first with the key of the incident replays nothing, and is told that all is done.
+    Whoever looks first with the key of the incident replays nothing, and is told that all is done.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -237,7 +237,7 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
 def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
     """A dry run with a used key is a dry run, with the present state, not the stored answer.
 
-    Otherwise a preview shows what was, not what would be.
+    A preview shows what was, not what would be.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -249,10 +249,10 @@ def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-while-refused", covers=("D02", "D10"))
 def test_duplicate_while_refused(scene: Scene, tenant: str) -> None:
-    """A request that was carried out is answered as it was, though its tenant is paused by now, or without budget; so
-    is another one under its key: refused for the key.
+    """A duplicate gets the first answer even if its tenant is paused or out of budget by now; another request
+    under its key is still refused for the key.
 
-    Otherwise a client that lost the answer is told that nothing was touched, when all was.
+    A client that lost the answer is told that nothing was touched, when all was.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -294,7 +294,7 @@ REFUSALS: list[Case] = [
 def test_refusal_not_stored(case: Case, scene: Scene, tenant: str) -> None:
     """A refusal is not stored under its key: the retry, once the reason is gone, has its effect, once.
 
-    Otherwise a key that met a pause is dead, and the operator's retry reports a refusal for ever.
+    A key that met a pause is dead, and the operator's retry reports a refusal for ever.
     """
     hinder, status = case.value
     key = new_key()
@@ -312,7 +312,7 @@ def test_refusal_not_stored(case: Case, scene: Scene, tenant: str) -> None:
 def test_rate_limited_not_stored(scene: Scene, tenant: str) -> None:
     """A key refused by the rate limit works when the limit is open again.
 
-    Otherwise a client that retries as Retry-After says is refused for ever.
+    A client that retries as Retry-After says is refused for ever.
     """
     key = new_key()
     calls = current().limit("calls")

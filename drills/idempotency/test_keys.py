@@ -35,7 +35,7 @@ NEAR_KEYS: list[Case] = [
 def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
     """Each of the keys that nearly look alike starts a run of its own, and is answered with that run again.
 
-    Otherwise a replay that was asked for is answered as done, and never happens.
+    A replay that was asked for is answered as done, and never happens.
     """
     key, *others = case.value(new_key())
     scene.add_items(tenant, 3)
@@ -59,7 +59,7 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
 def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
     """The same ids in another order, or one of them twice, are the same request, and are told the same of each id.
 
-    Otherwise a retry by a client that keeps its ids in a set is refused, or does not learn which were not replayed.
+    A retry by a client that keeps its ids in a set is refused, or does not learn which were not replayed.
     """
     key = new_key()
     ids = [*scene.add_items(tenant, 2), *scene.add_items(tenant, 1, status="discarded"), new_id("item")]
@@ -76,7 +76,7 @@ def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
 def test_old_key_is_known(scene: Scene, tenant: str) -> None:
     """A key whose run is two days old is still a key that was used: its request is a duplicate.
 
-    Otherwise a job that is retried after a weekend replays everything a second time.
+    A job that is retried after a weekend replays everything a second time.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -96,7 +96,7 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
 def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
     """A key that a run in the table has is used, whichever process took it: its request is no second run.
 
-    Otherwise a restart, or another instance, replays what was replayed.
+    A restart, or another instance, replays what was replayed.
     """
     key, stored = new_key(), new_key()
     scene.add_items(tenant, 2)

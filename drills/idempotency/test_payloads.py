@@ -65,7 +65,7 @@ NAMED: list[Case] = [
 def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
     """A key with a payload that differs in one field is refused with 422.
 
-    Otherwise that field is no part of the payload: a different request passes for a repeated one.
+    That field is no part of the payload: a different request passes for a repeated one.
     """
     for first, other in case.value:
         key = new_key()
@@ -89,7 +89,7 @@ def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> No
 def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
     """Leaving a field out and giving its default are the same payload.
 
-    Otherwise two versions of one client refuse each other's retries.
+    Two versions of one client refuse each other's retries.
     """
     key = new_key()
     scene.replay(tenant, label="defaults left out", control=True, idempotency_key=key)
@@ -102,7 +102,7 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
 def test_spelling_is_equal(scene: Scene, bench: Bench, tenant: str) -> None:
     """Spaces, the order of keys and the case of the company id make no other payload.
 
-    Otherwise a retry through another JSON library is refused.
+    A retry through another JSON library is refused.
     """
     fields = replay_fields(tenant, max=3, idempotency_key=new_key())
     scene.replay(tenant, label="first", control=True, **{k: v for k, v in fields.items() if k != "company_id"})

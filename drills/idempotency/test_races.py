@@ -38,7 +38,7 @@ def _one_effect(scene: Scene, company: str, key: str, items: int) -> None:
 def test_race_same_request(scene: Scene, tenant: str) -> None:
     """Of concurrent identical requests with one key exactly one has an effect, and none is a server error.
 
-    Otherwise an impatient client, or a proxy that repeats, replays the events twice.
+    An impatient client, or a proxy that repeats, replays the events twice.
     """
     for company in (tenant, *(scene.tenants.create(label="race") for _ in range(ROUNDS - 1))):
         key = new_key()
@@ -63,7 +63,7 @@ def test_race_same_request(scene: Scene, tenant: str) -> None:
 def test_race_other_body(scene: Scene, tenant: str) -> None:
     """Of concurrent requests with one key and different payloads exactly one has an effect; the loser leaves nothing.
 
-    Otherwise a request is refused after its effect was committed.
+    A request is refused after its effect was committed.
     """
     for _ in range(ROUNDS):
         key = new_key()
@@ -86,7 +86,7 @@ def test_race_other_body(scene: Scene, tenant: str) -> None:
 def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     """Of 24 identical requests from 8 addresses with one key exactly one has an effect.
 
-    Otherwise several instances of the service each do the work once.
+    Several instances of the service each do the work once.
     """
     key = new_key()
     scene.add_items(tenant, 6)
@@ -107,7 +107,7 @@ def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
 def test_late_retry(scene: Scene, tenant: str) -> None:
     """A retry after the run has ended, however it has, leaves its row exactly as it is.
 
-    Otherwise a late retry sets a completed run back to started, and it never ends; or it does a stopped one again.
+    A late retry sets a completed run back to started, and it never ends; or it does a stopped one again.
     """
     key = new_key()
     first = scene.run(tenant, label="nothing to replay", idempotency_key=key)
@@ -160,11 +160,11 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
-    """While a request runs, the same key is refused at once with 409 `in_progress`, and nothing happens twice. The key
-    of another tenant is another one, and waits for nothing; neither another key of the tenant nor a dry run is in
+    """While a request runs, its key is refused at once with 409 `in_progress`, and nothing happens twice. The same
+    key of another tenant is another key and waits for nothing; neither another key of the tenant nor a dry run is in
     progress.
 
-    Otherwise retries pile up behind a slow request and take every connection of the service.
+    Retries pile up behind a slow request and take every connection of the service.
     """
     key = new_key()
     scene.add_items(tenant, 3)
@@ -204,7 +204,7 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
 def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
 
-    Otherwise a crash between effect and key loses or doubles the events, and errors are stored as answers.
+    A crash between effect and key loses or doubles the events, and errors are stored as answers.
     """
     key = new_key()
     scene.add_items(tenant, 3)

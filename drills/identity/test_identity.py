@@ -50,7 +50,7 @@ def _over_new_connections(http: HttpDoor, path: str) -> Iterator[tuple[Request, 
 def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Observer) -> None:
     """Every instance that answers says the same release, and it is the one that is meant to run, where that is said.
 
-    Otherwise the gate examines the old build and promotes the new one.
+    The gate examines the old build and promotes the new one.
     """
     releases: dict[str, int] = {}
     for request, answer in _over_new_connections(http, "/version"):
@@ -96,8 +96,8 @@ def test_alive_and_ready(http: HttpDoor, seen: Observer) -> None:
 
 @drill("drill/identity/documented-is-served", covers=("O13",), severity=Severity.WARN)
 def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:
-    """Every route of /openapi.json is served, those of the contract that want credentials are among them, and no other
-    path answers.
+    """Every route of /openapi.json is served, the contract's routes that want credentials are among them, and no
+    other path answers.
 
     An undocumented route is one that nobody examined.
     """

@@ -28,7 +28,7 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
     """The session that serves a replay is of a login that row-level security binds: no superuser, no BYPASSRLS, no
     owner of a table.
 
-    Otherwise every policy is decoration: a single forgotten `where` shows a tenant the rows of all others.
+    Every policy is decoration: a single forgotten `where` shows a tenant the rows of all others.
     """
     limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
     found: list[dict[str, Any]] = []

@@ -97,8 +97,8 @@ def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
 
 @drill("drill/ledger/counted-however-asked", after=("drill/rate-limit/row-as-documented",), covers=("C01",))
 def test_counted_however_asked(scene: Scene, swept: Swept) -> None:
-    """Each replay and dry run that the rate limit admits counts once, whichever items it asks for, who signs it, and
-    whatever refuses it later; what is refused before does not count.
+    """Each replay and dry run that the rate limit admits counts once, whichever items it asks for, whoever signs it,
+    and whatever refuses it later; a request that is refused earlier does not count.
 
     A kind of request that is free may be sent without end; one that counts twice locks its tenant out.
     """
@@ -115,7 +115,7 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
     refusal has one that says that something was replayed.
 
-    Otherwise the trail tells of replays that never were.
+    The trail tells of replays that never were.
     """
     asked = journal.entries(REPLAY)
     silent = [e for e in asked if e.status in UNHEARD or e.answer.get("duplicate") is True]
@@ -131,7 +131,7 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
     more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
 
-    Otherwise what a caller was told and what is done are two things.
+    What a caller was told and what is done are two things.
     """
     started = [e for e in journal.entries(REPLAY) if e.is_first and e.row is not None]
 
@@ -156,9 +156,9 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
 @pytest.mark.usefixtures("swept")
 @drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
-    """Each replay that was answered to any drill names its tenant and key, counts its items, takes no more than it may,
-    and puts no id in two lists or an id that was not asked for. Of those of one key one alone is no duplicate, and the
-    others are answered as that one was.
+    """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
+    and puts no id in two lists or an id that was not asked for. Of the replays with one key exactly one is no
+    duplicate, and the others get its answer.
 
     Callers act upon these members.
     """
@@ -183,8 +183,9 @@ def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     "drill/ledger/events-as-sent", after=("drill/outbox/event-as-sent",), severity=Severity.PAGE, covers=("K01", "K03")
 )
 def test_events_as_sent(scene: Scene, journal: Journal) -> None:
-    """Each event that was accepted from any drill has its row as it was sent, by the outbox an outbox row, by the
-    direct path none; what is done has one effect, and nothing has two. None is taken from another company's token.
+    """Each event that was accepted from any drill has its row as it was sent, with an outbox row on the outbox's path
+    and none on the direct path; a finished event has one effect, and none has two. No event is accepted from another
+    company's token.
 
     An event that was accepted and is not there, or another one, is lost.
     """

@@ -257,8 +257,8 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
 @drill("drill/observability/waiting-events-show", needs=SQL, after=SIGNED, covers=("L14", "K04"), phase="last")
 def test_waiting_events_show(scene: Scene) -> None:
-    """Seven events that back off, and were written a minute ago, and a young one raise outbox_pending by eight and show
-    as lag; older, of a replay and claimed by a relay, they still do.
+    """Seven events that back off and were written a minute ago, and a new one, raise outbox_pending by eight and show
+    as lag; they still do when they are older, belong to a replay and are claimed by a relay.
 
     Events that fail are the ones an operator must see; a lag that leaves them out is zero while nothing is delivered.
     """

@@ -34,8 +34,8 @@ AGAIN = 24
 # alone: until they are delivered the service shows a lag of days, which elsewhere would call somebody up
 @drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"), where=Where.STAGING, phase="last")
 def test_old_rows_are_delivered(scene: Scene) -> None:
-    """Rows that were written three days ago are delivered like new ones, with a key and without, each of them, also
-    behind thousands that are done or dead.
+    """Rows that were written three days ago are delivered like new ones, with and without a key, even behind
+    thousands of rows that are done or dead.
 
     A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing; one that
     looks at so many rows, done or not, stands still after its first busy day.
@@ -85,8 +85,8 @@ def test_large_payload_is_delivered(scene: Scene) -> None:
     "drill/outbox/any-payload-is-delivered", after=(*DELIVERS, *SIGNED), covers=("K12", "K20"), severity=Severity.WARN
 )
 def test_any_payload_is_delivered(scene: Scene) -> None:
-    """A row of another producer has its effect, be its payload an object, a list, a text, a number or null; and a dead
-    letter of each is replayed with the payload that it has.
+    """A row of another producer has its effect whether its payload is an object, a list, a text, a number or null; a
+    dead letter of each is replayed with its payload.
 
     Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up; a replay that
     expects one sends an empty one.
@@ -127,8 +127,8 @@ def test_only_drill_events_obey(scene: Scene) -> None:
 
 @drill("drill/outbox/effect-touches-only-its-event", covers=("K01", "K10"))
 def test_effect_touches_only_its_event(scene: Scene) -> None:
-    """An event gets its effect, also where an attempt that failed left its task, and no other task is touched, of its
-    tenant or another's.
+    """An event gets its effect even where a failed attempt left its task, and no other task changes, neither its
+    tenant's nor another's.
 
     A statement that is short of one condition calls everybody's failures done.
     """
@@ -173,8 +173,8 @@ def test_effects_of_their_tenants(scene: Scene) -> None:
 
 @check("drill/outbox/failed-tasks-of-their-tenants", needs=AGENT, after=DELIVERS, covers=("J26", "K14"))
 def test_failed_tasks_of_their_tenants(scene: Scene) -> None:
-    """What is noted of the failure of an event, or of an item, is its own tenant's: its dead letter, and the agent's
-    task where failures have one.
+    """What is recorded about a failed event or item belongs to its own tenant: its dead letter, and the agent's task
+    where failures have one.
 
     A relay that files failures under another tenant shows the wrong customer a failing agent.
     """
@@ -223,8 +223,8 @@ OF_A_REPLAY = {
     "drill/outbox/commit-that-fails", after=(*DELIVERS, *SIGNED), covers=("K02",), where=Where.REFERENCE, phase="last"
 )
 def test_commit_that_fails(scene: Scene) -> None:
-    """An event and a replay whose COMMIT fails, or any one of their writes, are answered with an error, and leave
-    nothing; sent again they work.
+    """An event or a replay whose COMMIT fails, or any one of its writes, is answered with an error and leaves
+    nothing; sent again, it works.
 
     A service that answers before the commit, or goes on after an error of it or of a savepoint, says yes to what is not
     there: items that are moved and not charged, or not on record.

@@ -111,8 +111,8 @@ def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None
 @pytest.mark.waits(LOCKED_S)
 @drill("drill/outbox/follower-of-a-locked-row", covers=("K11", "K05"), severity=Severity.WARN)
 def test_follower_of_a_locked_row(scene: Scene) -> None:
-    """While another relay is at work on a row, and has it locked, the later rows of its key do not overtake it,
-    whatever waits of another tenant under the same key.
+    """While another relay works on a row and holds its lock, later rows of its key do not overtake it, whatever
+    another tenant has waiting under the same key.
 
     A relay that skips what others have locked takes the second row of a key for the first.
     """
@@ -244,8 +244,8 @@ def test_done_is_done(scene: Scene) -> None:
 
 @drill("drill/outbox/second-row-of-an-event", covers=("K06", "L05"))
 def test_second_row_of_an_event(scene: Scene) -> None:
-    """Outbox rows with one event id, as a repeated delivery makes them, have one effect, and all are processed: those
-    that wait at once, and one that comes when the effect is there.
+    """Several outbox rows with one event id, as a repeated delivery makes them, have one effect together, and all are
+    processed: those that wait at the same time, and one that comes after the effect.
 
     The event id is what makes the effect happen once; a new id for each try is a second effect. Rows that a unique key
     refuses can do no harm.

@@ -47,7 +47,7 @@ def test_delivered_once(scene: Scene) -> None:
 def test_one_row_each(scene: Scene) -> None:
     """A delivered event has one business row of its tenant and one outbox row, which is marked as processed.
 
-    Otherwise an event is counted twice, or delivered again after the next restart.
+    An event is counted twice, or delivered again after the next restart.
     """
     company = scene.company()
     event = str(scene.emit(company, control=True)["event_id"])
@@ -232,8 +232,8 @@ def test_payload_unchanged(scene: Scene) -> None:
 
 @drill("drill/outbox/any-text-is-delivered", covers=("K12",))
 def test_any_text_is_delivered(scene: Scene) -> None:
-    """An event whose payload holds letters of all the world has its effect, and so have those beside it; whatever its
-    type is called.
+    """An event whose payload holds characters of many scripts has its effect, whatever its type is called, and so
+    have the events beside it.
 
     A relay that stumbles over one customer's name delivers it never, and what it had taken with it late.
     """
@@ -248,8 +248,8 @@ def test_any_text_is_delivered(scene: Scene) -> None:
 
 @drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
 def test_event_as_sent(scene: Scene) -> None:
-    """Type and key of an event are in the business row and in the outbox row as they were sent, letter by letter; what
-    is too long to be kept, or has spaces around it, may be refused, and is not cut.
+    """Business row and outbox row hold the event's type and key exactly as sent; one that is too long, or has spaces
+    around it, may be refused but is not cut.
 
     A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
     """

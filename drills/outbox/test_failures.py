@@ -77,7 +77,7 @@ def _to_death(scene: Scene, company: str) -> None:
 
 @drill("drill/outbox/failed-is-tried-again", covers=("K14", "K06"))
 def test_failed_is_tried_again(scene: Scene) -> None:
-    """An event whose agent fails twice (once, where two attempts are all) has its effect at the next attempt, once,
+    """An event whose agent fails twice (once, where two attempts are all) has its effect once, at the next attempt,
     under the same event id.
 
     An agent that is down for a minute must cost a minute, not the events of that minute.
@@ -188,7 +188,7 @@ def test_back_off_grows(scene: Scene) -> None:
     # how late we look counts for the deployment: the first wait was at least so long, the last one at most
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
     scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
-    # a wait that is over before it is seen is none, if we look often enough
+    # a wait that ends before we see it does not count, if we look often enough
     ahead, most = (max(w[i] for ws in waits for w in ws) for i in (0, 1))
     scene.seen.require(ahead > 0 or most <= NEAR_S, f"the looks at the failing events were up to {most:.2f} s apart")
     assert ahead > 0, f"no failure put the next attempt ahead; all were due within {most * 1000:.0f} ms"
@@ -248,8 +248,8 @@ def _waits(scene: Scene, company: str) -> list[list[tuple[float, float]]]:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
-    """After its last attempt an event is dead, without effect, and in the dead letter queue once, with a reason; so is
-    the next of its key.
+    """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason; so
+    is the next event of its key.
 
     What is dropped at the end of its attempts is lost, and nobody is told.
     """

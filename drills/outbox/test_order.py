@@ -91,10 +91,10 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
 
 @drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
-    """An event that always fails holds up no event of another key of its tenant, be it a replay's: of none that looks
-    like its own, and of none of a hundred.
+    """An event that always fails, a replay's included, delays no event of another key of its tenant: neither of a
+    similar key nor of a hundred others.
 
-    Otherwise one bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard.
+    One bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -127,10 +127,10 @@ def _replayed(scene: Scene, company: str, key: str) -> str:
 
 @drill("drill/outbox/poison-holds-no-other-tenant", covers=("K11", "K14"), phase="last")
 def test_poison_holds_no_other_tenant(scene: Scene) -> None:
-    """Many events that always fail, of one tenant, hold up no other tenant, nor its replays, not even under the same
-    key.
+    """Many events of one tenant that always fail delay neither another tenant's events nor its replays, not even
+    under the same key.
 
-    Otherwise one customer's bad day is everybody's. It runs alone: poison of a drill beside it would stop the queue,
+    One customer's bad day is everybody's. It runs alone: poison of a drill beside it would stop the queue,
     too, and move when this one's is stopped, which looks like workers that are busy.
     """
     scene.claims_drill_agent()

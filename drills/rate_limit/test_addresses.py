@@ -24,7 +24,7 @@ drill = partial(check, needs=TENANTS, after=LIMIT)
 def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
     """One tenant has a limit for each client address.
 
-    Otherwise one careless script locks out everyone of its tenant.
+    One careless script locks out everyone of its tenant.
     """
     second = sources.door("127.0.0.2")
     limit.exhaust(tenant)
@@ -40,8 +40,8 @@ def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> Non
     covers=("C05", "C09"),
 )
 def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> None:
-    """What a trusted proxy passes on is charged to the right-most address that is none of a trusted proxy's, over all
-    headers, or to the proxy where that is no address. A proxy that is not trusted is charged itself.
+    """A request through a trusted proxy is charged to the right-most address, over all headers, that is not a trusted
+    proxy's; where that is no address, to the proxy. A proxy that is not trusted is charged itself.
 
     By another entry the client chooses his bucket; by the proxy's own address all its clients share one.
     """
@@ -79,7 +79,7 @@ def _proxy(limit: Limit) -> tuple[str, bool]:
 def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> None:
     """Calls that name another address leave that address its three calls.
 
-    Otherwise anyone locks out a victim whose address he knows.
+    Anyone locks out a victim whose address he knows.
     """
     victim = sources.door("127.0.0.2")
     for _ in range(ADMITTED):

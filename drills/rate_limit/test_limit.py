@@ -30,7 +30,7 @@ RACES = 3
 def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
     """Two tenants behind one address have a limit each: one that is used up leaves the other's whole.
 
-    Otherwise one tenant locks out all others behind the same address, the drills of this gate among them.
+    One tenant locks out all others behind the same address, the drills of this gate among them.
     """
     limit.use_up(tenant)
     limit.admit(other, "another tenant, same address")
@@ -41,7 +41,7 @@ def test_tenants_independent(limit: Limit, tenant: str, other: str) -> None:
 def test_fourth_refused(limit: Limit, tenant: str) -> None:
     """Three calls are admitted and the fourth is refused with 429 `rate_limited`.
 
-    Otherwise nothing stops a script that replays in a loop.
+    Nothing stops a script that replays in a loop.
     """
     limit.fill(tenant)
     limit.limited(limit.request(tenant, NEXT))
@@ -52,7 +52,7 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
 def test_three_admitted(limit: Limit, tenant: str) -> None:
     """The second and third call in a row are admitted like the first.
 
-    Otherwise an operator in an incident has fewer calls than he was promised.
+    An operator in an incident has fewer calls than he was promised.
     """
     limit.admit(tenant, "call 1", control=True)
     for number in range(2, ADMITTED + 1):
@@ -102,7 +102,7 @@ def _spoofed(name: str) -> list[tuple[str, str]]:
 def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
     """No header that the client writes moves it to another bucket.
 
-    Otherwise the limit holds only for clients that do not know the header.
+    The limit holds only for clients that do not know the header.
     """
     limit.exhaust(tenant)
     limit.untrusted(tenant)
@@ -114,7 +114,7 @@ def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
 def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
     """A request that names another address in X-Forwarded-For is charged to the address it came from.
 
-    Otherwise anyone uses up the limit of a victim whose address he knows.
+    Anyone uses up the limit of a victim whose address he knows.
     """
     limit.admit(tenant, "plain", control=True)
     limit.untrusted(tenant)
@@ -136,7 +136,7 @@ def test_spoofed_address_not_charged(limit: Limit, tenant: str) -> None:
 def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
     """Another case of the company id shares the tenant's bucket.
 
-    Otherwise one tenant has as many limits as its id has spellings.
+    One tenant has as many limits as its id has spellings.
     """
     if not ids_have_spellings():  # another spelling is another company, which there is not
         limit.exhaust(tenant)
@@ -154,7 +154,7 @@ def test_spelling_of_the_company(limit: Limit, tenant: str) -> None:
 def test_path_variants_share(limit: Limit, tenant: str) -> None:
     """No other spelling of the path or query opens a second bucket.
 
-    Otherwise each spelling is three more replays.
+    Each spelling is three more replays.
     """
     limit.exhaust(tenant)
     plain = limit.request(tenant)
@@ -171,7 +171,7 @@ def test_path_variants_share(limit: Limit, tenant: str) -> None:
 def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
     """Signed requests and tokens share the tenant's bucket.
 
-    Otherwise each kind of credential is three more replays.
+    Each kind of credential is three more replays.
     """
     token = bench.admin(tenant)
     fields = {"company_id": tenant, "max": 1}
@@ -212,7 +212,7 @@ UNCOUNTED: list[Case] = [
 def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
     """Ten refused requests leave all three calls.
 
-    Otherwise anyone who knows a tenant's id locks its operators out, without any credentials.
+    Anyone who knows a tenant's id locks its operators out, without any credentials.
     """
     make: Refused = case.value
     for _ in range(10):
@@ -227,7 +227,7 @@ def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
 def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Minter) -> None:
     """Requests of a foreign tenant's token do not use up the limit of the tenant they name.
 
-    Otherwise one tenant locks another out.
+    One tenant locks another out.
     """
     foreign = token_post(REPLAY, {"company_id": tenant, "max": 1}, token.for_company(other), "foreign token")
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
 def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, runs can still be read.
 
-    Otherwise an operator who replayed three times cannot see what became of it.
+    An operator who replayed three times cannot see what became of it.
     """
     run = limit.admit(tenant, "call 1", control=True).json().get("replay_run_id")
     limit.fill(tenant, ADMITTED - 1)
@@ -255,7 +255,7 @@ def test_reads_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
     """With the limit used up, events are still accepted.
 
-    Otherwise replaying stops a tenant's business.
+    Replaying stops a tenant's business.
     """
     limit.exhaust(tenant)
     fields: dict[str, Any] = {"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {}}
@@ -272,7 +272,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     """Dry runs count like real ones.
 
-    Otherwise the documented cost is not the cost.
+    Tenants are charged something else than what is documented.
     """
     for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"dry run {number}", control=True, dry_run=True)
@@ -283,7 +283,7 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
 def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     """`force` ignores retry_after only: forced calls are counted and refused like others.
 
-    Otherwise one word in the body takes the brake off.
+    One word in the body takes the brake off.
     """
     for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"forced call {number}", control=True, force=True)
@@ -294,7 +294,7 @@ def test_forced_calls_count(limit: Limit, tenant: str) -> None:
 def test_duplicates_count(limit: Limit, tenant: str) -> None:
     """Repeated requests with one key count like first ones.
 
-    Otherwise the documented cost is not the cost.
+    The documented cost is not the cost.
     """
     key = new_key()
     for number in range(1, ADMITTED + 1):
@@ -324,7 +324,7 @@ PRECEDENCE: list[Case] = [
 def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
     """Refusals of earlier steps win over 429.
 
-    Otherwise a stranger learns from 429 that a tenant exists and is busy.
+    A stranger learns from 429 that a tenant exists and is busy.
     """
     change, status = case.value
     limit.exhaust(tenant)
@@ -339,7 +339,7 @@ def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
 def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
     """Of many calls at once, exactly three are admitted.
 
-    Otherwise whoever sends fast enough has no limit, or each process of the service counts for itself.
+    Whoever sends fast enough has no limit, or each process of the service counts for itself.
     """
     limit.admit(other, "another tenant", control=True)
     for _ in range(RACES):

@@ -36,7 +36,7 @@ CLEANED_S = 2.5
 def test_window_closed(limit: Limit) -> None:
     """With the oldest call just under 300 s ago, the fourth is still refused.
 
-    Otherwise the window is shorter than promised: a script has many times its limit.
+    The window is shorter than promised: a script has many times its limit.
     """
     for _ in range(TRIES):
         company = limit.company("window")
@@ -57,7 +57,7 @@ def test_window_closed(limit: Limit) -> None:
 def test_window_open(limit: Limit, tenant: str) -> None:
     """With all calls just over 300 s ago, three more are admitted, and a fourth is refused.
 
-    Otherwise a tenant that once used up its limit is locked out for longer than promised.
+    A tenant that once used up its limit is locked out for longer than promised.
     """
     limit.exhaust(tenant)
     limit.back_date(tenant, OPEN_S)
@@ -71,7 +71,7 @@ def test_window_open(limit: Limit, tenant: str) -> None:
 def test_window_rolls(limit: Limit, tenant: str) -> None:
     """When the oldest call leaves the window exactly one more is admitted: never more than 3 in any 300 s.
 
-    Otherwise the window is fixed: 6 calls pass around its edge, where 3 are allowed.
+    The window is fixed: 6 calls pass around its edge, where 3 are allowed.
     """
     limit.fill(tenant, 1)
     limit.back_date(tenant, WINDOW_S * 2 / 3)
@@ -87,7 +87,7 @@ def test_window_rolls(limit: Limit, tenant: str) -> None:
 def test_retry_after(limit: Limit, tenant: str) -> None:
     """A refusal says in whole seconds, 1 to 300, when to come back, and the time does not grow.
 
-    Otherwise clients retry at once, or never.
+    Clients retry at once, or never.
     """
     limit.fill(tenant)
     found = [limit.limited(limit.request(tenant, "refused")).header("retry-after") or "" for _ in range(3)]
@@ -98,10 +98,10 @@ def test_retry_after(limit: Limit, tenant: str) -> None:
 
 @drill("drill/rate-limit/retry-after-is-true", severity=Severity.WARN, covers=("C02",))
 def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
-    """Retry-After is not shorter than the time until the oldest admitted request leaves the window by more than 0.5 s,
-    and 3 s longer at most.
+    """Retry-After is at most 0.5 s shorter and at most 3 s longer than the time until the oldest admitted request
+    leaves the window.
 
-    Otherwise a client that obeys it is refused again, or waits in vain.
+    A client that obeys it is refused again, or waits in vain.
     """
     limit.fill(tenant, 1)
     limit.back_date(tenant, WINDOW_S * 2 / 3)
@@ -120,7 +120,7 @@ def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
 def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """A refused call does not lengthen the wait, nor do seconds shorten it: the tenant's row is as before.
 
-    Otherwise a client that retries is locked out for as long as it retries, or has its calls back from who cleans up.
+    A client that retries is locked out for as long as it retries, or has its calls back from who cleans up.
     """
     limit.fill(tenant)
     before = limit.buckets(tenant)
@@ -142,7 +142,7 @@ def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
 def test_row_as_documented(limit: Limit, tenant: str) -> None:
     """A tenant and address have one row `replay:<company>:<ip>` with its admitted calls, count and window_start.
 
-    Otherwise the operators' query shows nothing, and the emergency procedure clears nothing.
+    The operators' query shows nothing, and the emergency procedure clears nothing.
     """
     before = limit.value("select clock_timestamp() - interval '5 milliseconds'")
     limit.fill(tenant, 2)
@@ -170,7 +170,7 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
 def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     """The table alone decides: a tenant whose row is full is refused at its first call, on every instance.
 
-    Otherwise the count lives in the memory of a process, and a restart or another instance forgets it.
+    The count lives in the memory of a process, and a restart or another instance forgets it.
     """
     limit.admit(other, "a tenant with an empty row", control=True)
     rows = limit.buckets(other)
@@ -191,7 +191,7 @@ def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
 def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
     """Deleting the row resets the limit at once.
 
-    Otherwise the emergency procedure of the checklist does not work.
+    The emergency procedure of the checklist does not work.
     """
     limit.exhaust(tenant)
     limit.reset_limit(tenant)
@@ -203,7 +203,7 @@ def test_deleting_the_row_resets(limit: Limit, tenant: str) -> None:
 def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """A call refused with 429 moves no item, opens no run and charges no budget.
 
-    Otherwise the work is done before the limit is looked at, and the limit limits nothing.
+    The work is done before the limit is looked at, and the limit limits nothing.
     """
     limit.fill(tenant)
     tenants.add_items(tenant, 2)
@@ -219,7 +219,7 @@ def test_refused_call_does_nothing(limit: Limit, tenants: Tenants, tenant: str) 
 def test_refusals_audited(limit: Limit, tenant: str) -> None:
     """Refusals by the limit are audited, one row for a tenant and minute, however many there are.
 
-    Otherwise abuse leaves no trace, or fills the audit trail.
+    Abuse leaves no trace, or fills the audit trail.
     """
     minutes = limit.minutes()
     limit.exhaust(tenant)  # which is refused, too
@@ -241,7 +241,7 @@ def test_refusals_audited(limit: Limit, tenant: str) -> None:
 def test_locked_store(limit: Limit, tenant: str) -> None:
     """While the tenant's row cannot be read, a call over the limit is not admitted.
 
-    Otherwise the limit ends where the load begins: a store that is slow or gone lets everything pass.
+    The limit ends where the load begins: a store that is slow or gone lets everything pass.
     """
     limit.exhaust(tenant)
     request = limit.request(tenant, "a call over the limit, its row locked")
@@ -253,7 +253,7 @@ def test_locked_store(limit: Limit, tenant: str) -> None:
 def test_missing_store(limit: Limit, tenants: Tenants, tenant: str) -> None:
     """While the table of the limit cannot be read, a replay is refused with 503 `unavailable` and does nothing.
 
-    Otherwise the limit ends where the trouble begins: a store that is gone lets everything pass.
+    The limit ends where the trouble begins: a store that is gone lets everything pass.
     """
     tenants.add_items(tenant, 2)
     limit.admit(tenant, "a dry run, the store in place", control=True, dry_run=True)

@@ -45,8 +45,8 @@ class Work:
 
 @delivery_drill("drill/recovery/worker-clock-skewed", covers=("K05", "K08", "K15"), where=Where.REFERENCE)
 def test_worker_clock_skewed(scene: Scene) -> None:
-    """Workers whose clock is ten minutes ahead, or behind, deliver what is due, once, in order, and nothing else; and
-    a service with such a clock replays what is due, and counts its calls, by that of the database.
+    """Workers whose clock is ten minutes fast or slow deliver what is due once, in order, and nothing else; a service
+    with such a clock selects what is due, and counts calls, by the database's clock.
 
     A claim that goes by the worker's clock is stolen while its owner works, or kept for minutes after its owner died.
     """

@@ -71,8 +71,8 @@ def _any_is(scene: Scene, company: str, events: list[str], *states: str) -> bool
 
 @delivery_drill("drill/recovery/worker-killed-in-each-phase", covers=("K06", "K07"), where=Where.REFERENCE)
 def test_worker_killed_in_each_phase(scene: Scene) -> None:
-    """Workers killed while they claim, while the agent works and while they acknowledge lose no event and double none;
-    nor do those that are asked to end.
+    """Workers killed while they claim, while the agent works or while they acknowledge lose no event and double none;
+    nor do workers that are asked to end.
 
     A kill is an ordinary deployment, seen from inside.
     """
@@ -135,8 +135,8 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
 
 @delivery_drill("drill/recovery/worker-frozen-past-its-claim", covers=("K05", "K08"), where=Where.REFERENCE)
 def test_worker_frozen_past_its_claim(scene: Scene) -> None:
-    """A worker that stood still until its claims ran out, and then goes on, makes no second effect, and of a run counts
-    no item twice.
+    """A worker that was frozen until its claims expired, and then goes on, makes no second effect and counts no item
+    of a run twice.
 
     A pause of the machine is longer than any lease; the one who wakes must not act on what it believed before.
     """

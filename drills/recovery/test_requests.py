@@ -57,8 +57,8 @@ def _whole_or_nothing(scene: Scene, company: str, key: str, status: int) -> None
 
 @request_drill("drill/recovery/replay-session-ended", covers=("D11", "L11"), where=Where.STAGING)
 def test_replay_session_ended(scene: Scene) -> None:
-    """A replay whose database session is ended in one of its phases, or as soon as its run is there, leaves all or
-    nothing, its key and its answer included.
+    """A replay whose database session is ended in one of its phases, or right after its run was written, leaves all
+    or nothing, its key and its answer included.
 
     A key without an effect makes the retry do nothing; an effect without a key makes it do everything again; without
     the answer nobody learns what was moved.

@@ -49,7 +49,8 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
 
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
 def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
-    """`force`, `error_type`, `max` and `dlq_ids` mean together what each means alone, in a dry run and in a real one.
+    """Used together, `force`, `error_type`, `max` and `dlq_ids` each mean what they mean alone, in a dry run and in a
+    real one.
 
     A condition that is lost beside another replays what nobody asked for, when the operator was most careful.
     """

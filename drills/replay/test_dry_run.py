@@ -30,7 +30,7 @@ SPELLINGS: list[Case] = [
 def test_spelling(case: Case, bench: Bench) -> None:
     """`dry_run` is true or false; anything else is refused with 400.
 
-    Otherwise a preview is a real replay, or a real replay only a preview, by the luck of a language's truth.
+    A preview is a real replay, or a real replay only a preview, by the luck of a language's truth.
     """
     bench.opens(bench.signed(bench.body(dry_run=True)))
     bench.refused(bench.signed(bench.body(dry_run=case.value), case.name), 400, "invalid_request")
@@ -40,7 +40,7 @@ def test_spelling(case: Case, bench: Bench) -> None:
 def test_misspelt(bench: Bench) -> None:
     """A misspelt `dry_run` is refused, not ignored.
 
-    Otherwise whoever writes `dryrun` means a preview and gets a replay.
+    Whoever writes `dryrun` means a preview and gets a replay.
     """
     bench.opens(bench.signed(bench.body(dry_run=True)))
     for name in ("dryrun", "dryRun", "dry-run", "DRY_RUN", "dry_run "):
@@ -53,7 +53,7 @@ def test_misspelt(bench: Bench) -> None:
 def test_answer(scene: Scene, tenant: str) -> None:
     """A dry run answers with status `dry_run`, its key and no run id, and says that it was dry; a real run does not.
 
-    Otherwise an operator takes a preview for a replay.
+    An operator takes a preview for a replay.
     """
     scene.add_items(tenant, 2)
     keyed = scene.known(idempotency_key=new_key())
@@ -72,7 +72,7 @@ def test_answer(scene: Scene, tenant: str) -> None:
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing.
 
-    Otherwise looking is doing.
+    A preview changes data.
     """
     scene.add_items(tenant, 3)
     for budget in ("no budget row", "a budget row"):
@@ -92,7 +92,7 @@ def test_writes_nothing(scene: Scene, tenant: str) -> None:
 def test_one_audit_row(scene: Scene, tenant: str) -> None:
     """A dry run leaves exactly one audit row, `dlq_replay_dry_run`, and none that says that something was replayed.
 
-    Otherwise the trail does not tell a look from a deed.
+    The trail does not tell a look from a deed.
     """
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
@@ -106,7 +106,7 @@ def test_one_audit_row(scene: Scene, tenant: str) -> None:
 def test_one_limited_call(scene: Scene, tenant: str) -> None:
     """A dry run counts as one call of the rate limit.
 
-    Otherwise previews are free for whoever wants to load the database.
+    Previews are free for whoever wants to load the database.
     """
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
     read = "select coalesce(sum(cardinality(hits)), 0) from public.edge_rate_limits where key like %s"
@@ -119,7 +119,7 @@ def test_one_limited_call(scene: Scene, tenant: str) -> None:
 def test_consumes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run uses no budget and no attempt of an item.
 
-    Otherwise whoever looks twice cannot replay any more.
+    Whoever looks twice cannot replay any more.
     """
     scene.add_items(tenant, 3)
     scene.budget(tenant, daily_limit=3)
@@ -137,7 +137,7 @@ def test_consumes_nothing(scene: Scene, tenant: str) -> None:
 def test_delivers_nothing(scene: Scene, tenant: str) -> None:
     """A dry run writes no outbox row and has no effect; the items stay pending.
 
-    Otherwise the agents act on a preview.
+    The agents act on a preview.
     """
     ids = scene.add_items(tenant, 3)
     scene.replay(tenant, label="dry run", dry_run=True)
@@ -155,7 +155,7 @@ def test_delivers_nothing(scene: Scene, tenant: str) -> None:
 def test_same_items(scene: Scene, tenant: str) -> None:
     """A dry run lists the very items that the real run with the same arguments then takes.
 
-    Otherwise the preview is of another program.
+    The preview does not show what the replay would do.
     """
     for spent in ({"status": "resolved"}, {"status": "discarded"}, {"retry_count": 3, "max_retries": 3}):
         scene.add_items(tenant, 1, error_type="wanted", **spent)
@@ -174,7 +174,7 @@ def test_same_items(scene: Scene, tenant: str) -> None:
 def test_absent_means_real(scene: Scene, tenant: str) -> None:
     """Without `dry_run` a request is a real run.
 
-    Otherwise an operator in an incident replays nothing, and is told 200.
+    An operator in an incident replays nothing, and is told 200.
     """
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
@@ -213,7 +213,7 @@ HINDRANCES: list[Case] = [
 def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
     """A dry run passes the same checks as the real run.
 
-    Otherwise the preview promises what the replay then refuses.
+    The preview promises what the replay then refuses.
     """
     hinder, status, code = case.value
     scene.add_items(tenant, 2)
@@ -228,7 +228,7 @@ def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
 def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
     """A dry run is cut to what the budget leaves, like the real one, forced and of named items too.
 
-    Otherwise the preview lists items that will not be replayed.
+    The preview lists items that will not be replayed.
     """
     ids = scene.add_items(tenant, 4)
     whole = scene.run(tenant, label="dry run, whole budget", dry_run=True)
@@ -247,7 +247,7 @@ def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
 def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A dry run for a foreign tenant is refused, and shows nothing of it.
 
-    Otherwise the preview is a window into other tenants.
+    The preview shows data of other tenants.
     """
     fields = {"company_id": tenant, "dry_run": True}
     scene.add_items(tenant, 1)
@@ -259,9 +259,10 @@ def test_same_authorisation(scene: Scene, tenant: str, other: str, token: Minter
 
 @drill("drill/dry-run/foreign-ids-hidden", covers=("F09",))
 def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
-    """A dry run reports foreign ids as not found, and of the tenant's own those that it would not take as ineligible.
+    """A dry run reports ids of other tenants as not found, and the tenant's own ids that it would not replay as
+    ineligible.
 
-    Otherwise the preview tells which ids exist in other tenants, or is silent about what will be left.
+    The preview tells which ids exist in other tenants, or is silent about what will be left.
     """
     own, foreign = scene.add_items(tenant, 1), scene.add_of_each_kind(other)
     done = scene.add_items(tenant, 1, status="resolved")
@@ -274,7 +275,7 @@ def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
 def test_run_not_opened(scene: Scene, tenant: str) -> None:
     """A dry run opens no run.
 
-    Otherwise runs that never were stay started for ever.
+    Runs that never were stay started for ever.
     """
     scene.add_items(tenant, 1)
     scene.replay(tenant, label="dry run", dry_run=True)

@@ -125,8 +125,8 @@ def test_one_attempt(scene: Scene) -> None:
 
 @drill("drill/lifecycle/event-id-is-stable", covers=("L09", "K06"))
 def test_event_id_is_stable(scene: Scene) -> None:
-    """An item that came without event id keeps the one that its first replay gave it, however old it is and however
-    often it was tried.
+    """An item without an event id keeps the one that its first replay gave it, however old it is and however often it
+    was tried.
 
     A new id for each replay lets the agent do it twice.
     """
@@ -249,8 +249,8 @@ values (%s, %s, 'drill', '', 'started', %s, %s, %s) returning id
 @pytest.mark.rewrites
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
-    """GET of a run that does not exist is 404; of one that does, its status and counts, also of one that was stopped or
-    is under way.
+    """GET of a run that does not exist is answered with 404; of one that exists, with its status and counts, even if
+    it was stopped or is under way.
 
     An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure,
     and one that counts at the end alone shows nobody that a run fails.

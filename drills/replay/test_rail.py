@@ -191,8 +191,8 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
-    """An item of a run that is put off waits until it is due, while the others of the run are delivered; claims that
-    ran out are not in flight: ten of them stop no run.
+    """A postponed item of a run waits until it is due, while the run's other items are delivered; expired claims are
+    not in flight: ten of them stop no run.
 
     A path that looks at the run alone sends at once what somebody put off until the partner is back, and one that
     counts the claims of a killed worker never goes on.
@@ -277,7 +277,7 @@ def test_stops_soon_above_a_fifth(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/lifecycle/a-quarter-is-too-much", covers=("E10",))
 def test_a_quarter_is_too_much(scene: Scene) -> None:
-    """A run of which nearly a quarter of what is settled has failed is stopped: the limit is 20 %, and nothing is
+    """A run is stopped when nearly a quarter of its settled items have failed: the limit is 20 %, and nothing is
     rounded.
 
     Of 34 items that succeed and 11 that fail the ninth failure stops it at the latest, in whatever order they settle.
@@ -294,8 +294,8 @@ def test_a_quarter_is_too_much(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/lifecycle/a-success-stops-it-too", covers=("E10",))
 def test_a_success_stops_it_too(scene: Scene) -> None:
-    """A run whose first four items fail is stopped when the fifth is settled, be that one a success; those in flight
-    then are counted as what becomes of them.
+    """A run whose first four items fail is stopped when the fifth is settled, even if that one succeeds; items in
+    flight at that moment are counted by their own outcome.
 
     A brake that looks at failures alone lets a run go on of which four fifths have failed.
     """

@@ -82,7 +82,7 @@ FIELDS: list[Case] = [
 def test_maximum(case: Case, bench: Bench) -> None:
     """`max` is an integer from 1 to 50; anything else is refused with 400.
 
-    Otherwise a slip of the hand replays everything, or something else than was asked for.
+    A slip of the hand replays everything, or something else than was asked for.
     """
     bench.opens(bench.signed(bench.body(max=10)))
     bench.refused(bench.signed(bench.body(max=case.value), case.name), 400, "invalid_request")
@@ -102,7 +102,7 @@ SPELLINGS: list[Case] = [
 def test_maximum_spelling(case: Case, bench: Bench) -> None:
     """`max` in a form that is no JSON integer is refused with 400.
 
-    Otherwise a lenient parser makes a number of it that nobody meant.
+    A lenient parser makes a number of it that nobody meant.
     """
     body = bench.body(max=10)
     bench.opens(bench.signed(body))
@@ -129,7 +129,7 @@ OVERSIZED: list[Case] = [
 def test_oversized_batch(case: Case, bench: Bench) -> None:
     """A batch over 50 is refused with 400 `batch_too_large`, forced or not; it is never cut to size silently.
 
-    Otherwise one call floods the agents with a tenant's whole dead-letter queue.
+    One call floods the agents with a tenant's whole dead-letter queue.
     """
     bench.opens(bench.signed(bench.body(max=BATCH), f"a batch of {BATCH}"))
     for extra in ({}, *([] if "force" in current().lacking else [{"force": True}])):
@@ -147,7 +147,7 @@ def test_oversized_batch(case: Case, bench: Bench) -> None:
 def test_field(case: Case, bench: Bench) -> None:
     """A field of a wrong type, out of its range, or unknown is refused with 400.
 
-    Otherwise it is ignored or guessed, and the request does what nobody asked for.
+    It is ignored or guessed, and the request does what nobody asked for.
     """
     bench.opens(bench.signed(bench.body()))
     request = bench.signed(bench.body(**case.value), case.name)
@@ -190,7 +190,7 @@ COMPANIES: list[Case] = [
 def test_company(case: Case, bench: Bench) -> None:
     """The company is one UUID in its 36 characters; anything else is refused with 400.
 
-    Otherwise a request replays for every tenant, or one tenant has many names.
+    A request replays for every tenant, or one tenant has many names.
     """
     bench.opens(bench.signed(bench.body()))
     fields = json.loads(bench.body(max=10))
@@ -248,7 +248,7 @@ TEXTS: list[Case] = [
 def test_text(case: Case, bench: Bench) -> None:
     """A body that is not one plain JSON object is refused with 400, and is no server error.
 
-    Otherwise two readers of one body see two requests, and the one that was checked is not the one carried out.
+    Two readers of one body see two requests, and the one that was checked is not the one carried out.
     """
     body = bench.body()
     bench.opens(bench.signed(body))
@@ -276,7 +276,7 @@ ACCEPTED: list[Case] = [
 def test_boundary(case: Case, bench: Bench) -> None:
     """What lies just inside the limits is accepted.
 
-    Otherwise the rails refuse what the operators were promised.
+    Operators cannot send requests that the contract allows.
     """
     bench.opens(bench.signed(bench.body()))
     fields = json.loads(bench.body(**case.value))
@@ -296,7 +296,7 @@ EVENT_FAULTS: list[Case] = [
 def test_event(case: Case, bench: Bench) -> None:
     """An event with a missing or malformed field is refused with 400.
 
-    Otherwise events without an owner or a type reach the agents.
+    Events without an owner or a type reach the agents.
     """
     fields: dict[str, Any] = {
         "company_id": bench.company,
@@ -317,7 +317,7 @@ def test_event(case: Case, bench: Bench) -> None:
 def test_events_need_credentials(bench: Bench) -> None:
     """An event without credentials, with a forged signature or with a wrong one of two credentials is refused with 401.
 
-    Otherwise anyone writes business events for any tenant.
+    Anyone writes business events for any tenant.
     """
     fields = {"company_id": bench.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
     good = bench.signer.post("/events", encode_body(fields), "a signed event")
@@ -344,7 +344,7 @@ ORDER: list[Case] = [
 def test_order(case: Case, bench: Bench) -> None:
     """The checks of a request come in their documented order.
 
-    Otherwise a stranger learns from the later check what the earlier one should have kept from him.
+    A stranger learns from the later check what the earlier one should have kept from him.
     """
     bare, fields, status = case.value
     bench.opens(bench.signed())
@@ -358,7 +358,7 @@ def test_order(case: Case, bench: Bench) -> None:
 def test_media_type_first(bench: Bench) -> None:
     """A wrong media type, method or size is refused as such, whatever the credentials.
 
-    Otherwise the order of the checks is not the documented one.
+    The order of the checks is not the documented one.
     """
     good = bench.signed()
     bench.opens(good)

@@ -30,7 +30,7 @@ def took(answer: dict[str, Any]) -> set[str]:
 def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
     """A replay takes at most `max` items, forced and by their ids too.
 
-    Otherwise the limit stands in the request and nowhere else.
+    The limit stands in the request and nowhere else.
     """
     ids = scene.add_items(tenant, 6)
     whole = scene.run(tenant, label="the largest batch, dry", max=current().limit("batch"), dry_run=True)
@@ -50,7 +50,7 @@ def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
 def test_default_max(scene: Scene, tenant: str) -> None:
     """Without `max` a replay takes 25 items at most.
 
-    Otherwise leaving it out replays everything.
+    Leaving it out replays everything.
     """
     due = current().limit("default_batch")
     scene.add_items(tenant, due + 3)
@@ -65,7 +65,7 @@ def test_default_max(scene: Scene, tenant: str) -> None:
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
     """Without `max`, all named items are taken, also where they are more than it is by default.
 
-    Otherwise an operator's list is cut without a word.
+    An operator's list is cut without a word.
     """
     count = min(current().limit("batch"), current().limit("default_batch") + 5)
     ids = scene.add_items(tenant, count)
@@ -79,7 +79,7 @@ def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
 def test_oldest_first(scene: Scene, tenant: str) -> None:
     """A replay takes the oldest items first, by creation, then id; of named items, too, and be they weeks old.
 
-    Otherwise the oldest events wait for ever behind newer ones.
+    The oldest events wait for ever behind newer ones.
     """
     # neither ids nor the order of insertion agree with the ages, whichever end is taken first
     drawn = sorted(new_id("item") for _ in range(6))
@@ -105,7 +105,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
 def test_ties_by_id(scene: Scene, tenant: str) -> None:
     """Items created at the same moment are taken by their ids.
 
-    Otherwise a dry run and the real run choose differently.
+    A dry run and the real run choose differently.
     """
     drawn = sorted((new_id("item") for _ in range(6)), reverse=True)  # inserted the other way round
     ids = scene.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
@@ -136,7 +136,7 @@ INELIGIBLE: list[Case] = [
 def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
     """An item that is not eligible is left alone, by selection, by its id, and by force.
 
-    Otherwise events have their effect twice, or go round for ever.
+    Events have their effect twice, or go round for ever.
     """
     good = scene.add_items(tenant, 1)
     bad = scene.add_items(tenant, 2, **case.value)
@@ -157,7 +157,7 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
 def test_not_due(scene: Scene, tenant: str) -> None:
     """An item whose `retry_after` has not come is left alone.
 
-    Otherwise the backoff between attempts does not exist.
+    A failing event is retried at once, again and again.
     """
     later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
     due = scene.add_items(tenant, 1)
@@ -172,7 +172,7 @@ def test_not_due(scene: Scene, tenant: str) -> None:
 def test_force(scene: Scene, tenant: str) -> None:
     """`force` takes an item whose `retry_after` has not come.
 
-    Otherwise an operator in an incident cannot replay what has just failed.
+    An operator in an incident cannot replay what has just failed.
     """
     later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
     unforced = scene.run(tenant, label="unforced", max=10)
@@ -207,7 +207,7 @@ FORCED: list[Case] = [
 def test_force_respects(case: Case, scene: Scene, tenant: str) -> None:
     """`force` ignores `retry_after` and nothing else.
 
-    Otherwise one word in a request switches every rail off.
+    One word in a request switches every rail off.
     """
     hinder, status, code = case.value
     scene.add_items(tenant, 3)
@@ -223,7 +223,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
     """Foreign ids are reported as not found, in whatever state they are, like unknown ones, and untouched; the rest is
     replayed.
 
-    Otherwise one tenant replays, or finds out about, another's events.
+    One tenant replays, or finds out about, another's events.
     """
     own, foreign = scene.add_items(tenant, 1), scene.add_of_each_kind(other)
     before = scene.digest(other)
@@ -242,7 +242,7 @@ def test_foreign_ids(scene: Scene, tenant: str, other: str) -> None:
 def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
     """A replay of one tenant changes no row of another, forced or of an error type, either.
 
-    Otherwise a replay for one tenant is a replay for all.
+    A replay for one tenant is a replay for all.
     """
     scene.add_items(other, 3, error_type="Timeout")
     scene.add_items(other, 1, retry_after="2999-01-01T00:00:00Z")
@@ -258,7 +258,7 @@ def test_other_tenants_untouched(scene: Scene, tenant: str, other: str) -> None:
 def test_only_named(scene: Scene, tenant: str) -> None:
     """With `dlq_ids` only the named items are taken, each once, however often it is named.
 
-    Otherwise a selection by hand replays what was not selected.
+    A selection by hand replays what was not selected.
     """
     ids = scene.add_items(tenant, 5)
     chosen = [ids[3], ids[1]]
@@ -273,7 +273,7 @@ def test_only_named(scene: Scene, tenant: str) -> None:
 def test_ids_and_error_type(scene: Scene, tenant: str) -> None:
     """`dlq_ids` and `error_type` together take what fits both.
 
-    Otherwise one of two filters is silently dropped.
+    One of two filters is silently dropped.
     """
     wanted = scene.add_items(tenant, 2, error_type="timeout")
     others = scene.add_items(tenant, 2, error_type="refused")
@@ -312,7 +312,7 @@ PATTERNS: list[Case] = [
 def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
     """An error type is matched exactly, never as a pattern.
 
-    Otherwise one character in a filter replays everything, or opens the database.
+    One character in a filter replays everything, or opens the database.
     """
     wanted, equal, others = case.value
     rows = [{"error_type": text} for text in (*equal, *others) if text]
@@ -330,7 +330,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
     """Each named id is in exactly one of `items`, `not_found` and `ineligible`, lists also where they are empty, and
     `target_count` counts the items.
 
-    Otherwise what became of an id is not said, and nobody misses it; or who goes through what is null stumbles.
+    What became of an id is not said, and nobody misses it; or who goes through what is null stumbles.
     """
     bare = scene.replay(tenant, label="nothing eligible", control=True).json()
     odd = {name: bare[name] for name in LISTS if name in bare and not isinstance(bare[name], list)}
@@ -352,7 +352,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
 def test_nothing_eligible(scene: Scene, tenant: str) -> None:
     """A run with nothing to replay is completed at once; one with items is started.
 
-    Otherwise empty runs stay open for ever, or full ones are taken for done.
+    Empty runs stay open for ever, or full ones are taken for done.
     """
     empty = scene.run(tenant, label="nothing eligible")
     assert empty.get("status") == "completed", f"status {empty.get('status')!r}; due: completed"

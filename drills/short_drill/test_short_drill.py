@@ -148,7 +148,7 @@ def _past_the_door(seen: Observer, scenario: Scenario) -> None:
 def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
     """A request with a wrong signature, or with none, is refused with 401.
 
-    Otherwise anyone replays any tenant's events.
+    Anyone replays any tenant's events.
     """
     _past_the_door(seen, scenario)
     seen.expect(*scenario.of("forged"), 401)
@@ -159,7 +159,7 @@ def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
 def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
     """A correctly signed replay is accepted with 200.
 
-    Otherwise the operators' tool is locked out.
+    The operators' tool is locked out.
     """
     seen.expect(*scenario.of("forged"), 401, control=True)
     admitted = LIMITED[:3]
@@ -179,7 +179,7 @@ def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
 def test_admin_token(scenario: Scenario, seen: Observer) -> None:
     """The admin token is accepted with 200, and a token that differs from it is refused with 401.
 
-    Otherwise the operators are locked out, or everybody is one.
+    The operators are locked out, or everybody is one.
     """
     seen.expect(*scenario.of("signed"), 200, control=True)
     seen.expect(*scenario.of("bad token"), 401)
@@ -190,7 +190,7 @@ def test_admin_token(scenario: Scenario, seen: Observer) -> None:
 def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
     """The first three calls are accepted, the fourth is refused with 429 (`names.limits`: as many as are said).
 
-    Otherwise nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
+    Nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
     """
     seen.expect(*scenario.of("signed"), 200, control=True)
     for name in ("token", "dry", *(f"call {number}" for number in range(4, current().limit("calls") + 1))):
@@ -210,7 +210,7 @@ def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
 def test_duplicate(scenario: Scenario, seen: Observer) -> None:
     """The same request a second time, by another credential, is answered as a duplicate of the first.
 
-    Otherwise every retry replays the events again.
+    Every retry replays the events again.
     """
     first = seen.expect(*scenario.of("signed"), 200, control=True).json()
     again = seen.expect(*scenario.of("token"), 200).json()
@@ -222,7 +222,7 @@ def test_duplicate(scenario: Scenario, seen: Observer) -> None:
 def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
     """A batch of 51 is refused with 400 (`names.limits`: one more than is said).
 
-    Otherwise one call floods the agents.
+    One call floods the agents.
     """
     _past_the_door(seen, scenario)
     answer = seen.expect(*scenario.of("oversized"), 400)
@@ -233,7 +233,7 @@ def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
 def test_dry_run(scenario: Scenario, seen: Observer) -> None:
     """A dry run says that it was dry, starts no run, and (where that can be seen) writes nothing to the outbox.
 
-    Otherwise looking is doing.
+    A preview changes data.
     """
     seen.expect(*scenario.of("signed"), 200, control=True)
     answer = seen.expect(*scenario.of("dry"), 200).json()

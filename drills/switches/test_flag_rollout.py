@@ -148,7 +148,7 @@ def test_sticky(scene: Scene) -> None:
 def test_same_answer_for_every_caller(scene: Scene) -> None:
     """Every caller that may ask gets the same answer, whoever's claims it carries.
 
-    A function that reads the flags through row-level security answers by who asks, not by whom it is asked about.
+    A function that reads the flags through row-level security answers by the caller, not by the company in question.
     """
     key = new_key()
     company, other = scene.company("a"), scene.company("b")

@@ -96,8 +96,8 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/flags/direct-effect-with-its-event", covers=("K03",))
 def test_direct_effect_with_its_event(scene: Scene) -> None:
-    """An event that takes the direct path is there with its effect or not at all, also while the effect must wait, or
-    where an attempt that failed left a task of the event.
+    """An event on the direct path is stored together with its effect or not at all, even while the effect must wait,
+    or where a failed attempt left a task of the event.
 
     Of two transactions the second is lost when the service is killed in between: an event without its effect.
     """
@@ -128,8 +128,8 @@ def test_direct_effect_with_its_event(scene: Scene) -> None:
 @pytest.mark.waits(SLOW_S)
 @drill("drill/flags/direct-path-fails-as-a-whole", needs=AGENT, covers=("K03", "H01"), severity=Severity.WARN)
 def test_direct_path_fails_as_a_whole(scene: Scene) -> None:
-    """An event of the direct path whose agent fails is not accepted as done, and leaves nothing: no event, no effect.
-    One whose agent takes five seconds is one event.
+    """If the agent of an event on the direct path fails, the event is not accepted as done and leaves nothing: no
+    event, no effect. If the agent takes five seconds, there is one event.
 
     Without an outbox nobody tries it again: who is told 202 never sends it again, and the work is not done. A proxy
     that sends a slow POST again does the work twice.
@@ -262,7 +262,7 @@ def test_override_touches_only_its_tenant(scene: Scene) -> None:
 def test_refused_before_anything_else(scene: Scene) -> None:
     """A replay refused by a flag stores no key, starts no run and charges nothing.
 
-    Otherwise a key is burnt, and the retry after switching on does nothing.
+    A key is burnt, and the retry after switching on does nothing.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())

@@ -23,10 +23,10 @@ HELD = 2500
 
 @drill("drill/held/switched-off-is-not-delivered", covers=("H01", "K18"))
 def test_switched_off_is_not_delivered(scene: Scene) -> None:
-    """Rows of a tenant whose outbox is switched off are not delivered, not failed and not lost, however old, also those
-    that were tried before; so are those of one whose own row says 0 %.
+    """Rows of a tenant whose outbox is switched off, or whose own flag row says 0 %, are neither delivered nor failed
+    nor lost, however old they are and even if they were tried before.
 
-    A rollback that goes on delivering is none; one that drops what was accepted is a loss.
+    A rollback that goes on delivering stops nothing; one that drops what was accepted loses it.
     """
     company, other, nobody = (scene.company(label) for label in "abc")
     known = [str(scene.emit(one, control=True)["event_id"]) for one in (company, nobody)]

@@ -78,7 +78,7 @@ def test_dry_run_refused_too(scene: Scene) -> None:
 def test_touches_only_its_tenant(scene: Scene) -> None:
     """One tenant's pause stops no other tenant.
 
-    Otherwise one customer's incident is everybody's.
+    One customer's incident is everybody's.
     """
     paused, other = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(paused)
@@ -107,7 +107,7 @@ def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
 def test_burns_no_key(scene: Scene) -> None:
     """A replay refused by a pause stores no key: the same request works once the tenant is unpaused.
 
-    Otherwise the retry after the incident silently does nothing.
+    The retry after the incident silently does nothing.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
@@ -223,8 +223,8 @@ def test_stops_a_running_replay(scene: Scene) -> None:
 
 @drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
-    """The emergency statement, pausing all agents, stops replays and deliveries of every tenant until it is undone,
-    also of one whose own row says that it is not paused, and the direct path of one whose outbox is off.
+    """The emergency statement, which pauses all agents, stops replays and deliveries of every tenant until it is
+    undone: also of a tenant whose own row says that it is not paused, and the direct path of one whose outbox is off.
 
     It is the last brake of the checklist's emergency procedure.
     """

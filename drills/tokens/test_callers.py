@@ -18,8 +18,8 @@ drill = partial(check, needs=("database", "mint"), after=TOKEN)
 
 @drill("drill/tokens/acts-for-the-named-company", covers=("A20", "I01"))
 def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
-    """What a super_admin asks for is done for the company that the request names, and counted and on record there,
-    whichever company the token itself belongs to; and a company_admin's own company is its own in upper case, too.
+    """What a super_admin asks for is done, counted and recorded for the company that the request names, whichever
+    company the token belongs to; and a company_admin may write its own company in upper case.
 
     A service that takes the tenant of a row from the token replays, counts and audits one customer as another.
     """
@@ -57,8 +57,8 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
 
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
-    """What a company_admin or a super_admin asks for is cut, charged, put on record, paused and limited like what is
-    signed.
+    """Requests of a company_admin or a super_admin are cut, charged, recorded, paused and rate limited like signed
+    ones.
 
     Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
     """

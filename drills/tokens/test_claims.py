@@ -137,7 +137,7 @@ REQUIRED: list[Case] = [
 def test_one_refusal(bench: Bench, token: Minter) -> None:
     """A token that was signed rightly is refused in the words of one that was not, whatever is wrong with it.
 
-    Otherwise a thief learns which of his tokens was once good, and whose.
+    A thief learns which of his tokens was once good, and whose.
     """
     now = bench.clock.now()
     bench.opens(bench.with_token(token(), label="a good token"))
@@ -156,7 +156,7 @@ def test_one_refusal(bench: Bench, token: Minter) -> None:
 def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
     """A token that the service's secret signed is refused where its algorithm, times or claims are not as required.
 
-    Otherwise a leaked, expired or half-made token stays a key for ever.
+    A leaked, expired or half-made token stays a key for ever.
     """
     bench.opens(bench.with_token(token(), label="a good token"))
     mint: Mint = case.value
@@ -169,7 +169,7 @@ def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
 def test_accepted_until_it_expires(bench: Bench, token: Minter) -> None:
     """A token that was accepted is refused as soon as it has expired.
 
-    Otherwise a service that remembers the tokens it has verified goes on serving those that were let expire.
+    A service that remembers the tokens it has verified goes on serving those that were let expire.
     """
     bench.outlived(LEEWAY_S, lambda at, n: [bench.with_token(token(exp=at, sub=f"drill-{n}"), label="just expired")])
 
@@ -216,7 +216,7 @@ LEEWAY: list[Case] = [
 def test_accepted_token(case: Case, bench: Bench, token: Minter) -> None:
     """A token within the leeway, or without what is optional, is accepted.
 
-    Otherwise issuers whose clocks differ by seconds are locked out.
+    Issuers whose clocks differ by seconds are locked out.
     """
     bench.opens(bench.with_token(token(), label="a good token"))
     bench.accepted(bench.with_token(case.value(token, bench.clock.now()), label=case.name))
@@ -226,7 +226,7 @@ def test_accepted_token(case: Case, bench: Bench, token: Minter) -> None:
 def test_audience(bench: Bench, token: Minter) -> None:
     """Where an audience is set, a token for another one, or for none, is refused; where none is set, none is required.
 
-    Otherwise tokens that the same issuer made for other services open this one.
+    Tokens that the same issuer made for other services open this one.
     """
     ours = bench.target.jwt_audience
     bench.opens(bench.with_token(token(), label="a good token"))
@@ -242,7 +242,7 @@ def test_audience(bench: Bench, token: Minter) -> None:
 def test_issuer(bench: Bench, token: Minter) -> None:
     """Where an issuer is set, a token of another one, or of none, is refused; where none is set, none is required.
 
-    Otherwise another issuer that shares the secret makes administrators here.
+    Another issuer that shares the secret makes administrators here.
     """
     ours = bench.target.jwt_issuer
     bench.opens(bench.with_token(token(), label="a good token"))
@@ -257,7 +257,7 @@ def test_issuer(bench: Bench, token: Minter) -> None:
 def test_unset_not_checked(bench: Bench, token: Minter) -> None:
     """Audience and issuer are checked only where they are set: a token that carries them is accepted elsewhere.
 
-    Otherwise the tokens of common identity providers, which always carry both, open nothing.
+    The tokens of common identity providers, which always carry both, open nothing.
     """
     bench.opens(bench.with_token(token(), label="a good token"))
     extra: dict[str, Any] = {} if bench.target.jwt_audience else {"aud": "authenticated"}

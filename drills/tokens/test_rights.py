@@ -55,7 +55,7 @@ ROLES: list[Case] = [
 def test_other_role(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A token of another role is refused with 403, even for its own company.
 
-    Otherwise every signed-in user of a tenant may replay its events.
+    Every signed-in user of a tenant may replay its events.
     """
     good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
@@ -99,7 +99,7 @@ COMPANY_CLAIMS: list[Case] = [
 def test_company_claim(case: Case, http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A company_admin acts only for the company that its token names exactly.
 
-    Otherwise the administrator of one tenant replays the events of another.
+    The administrator of one tenant replays the events of another.
     """
     good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
@@ -112,7 +112,7 @@ def test_company_claim(case: Case, http: HttpDoor, tenant: str, token: Minter, s
 def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """No header changes the company for which a token may act.
 
-    Otherwise a tenant names another one in a header and replays its events.
+    A tenant names another one in a header and replays its events.
     """
     own = token.for_company(tenant)
     good = dry_run(tenant, own, "company_admin, own company")
@@ -127,7 +127,7 @@ def test_tenant_header_ignored(http: HttpDoor, tenant: str, other: str, token: M
 def test_user_metadata_gives_no_rights(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """Neither company nor role is read from the metadata that users edit themselves.
 
-    Otherwise a user writes another tenant's id, or an administrator's role, into his own profile and acts with it.
+    A user writes another tenant's id, or an administrator's role, into his own profile and acts with it.
     """
     own = token.for_company(tenant)
     good = dry_run(tenant, own, "company_admin, own company")
@@ -156,7 +156,7 @@ def leaves(claims: Mapping[str, Any]) -> dict[str, Any]:
 def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A token that names two companies under one name acts for one of them at most.
 
-    Otherwise two readers of one token see two tenants, and one check covers the other's data.
+    Two readers of one token see two tenants, and one check covers the other's data.
     """
     good = dry_run(tenant, token.for_company(tenant), "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
@@ -173,9 +173,9 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 
 @drill("drill/tokens/validation-before-role", severity=Severity.WARN, covers=("A25", "C15"))
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
-    """A token whose role may nothing is told of an invalid body with 400, and refused with 403 where the body is valid.
+    """A token whose role has no rights gets 400 for an invalid body, and 403 for a valid one.
 
-    Otherwise the steps are not in their order, and what the audit says of refusals is another thing than happened.
+    The steps are not in their order, and what the audit says of refusals is another thing than happened.
     """
     viewer = token(role="viewer", company_id=tenant)
     valid = dry_run(tenant, viewer, "viewer, a valid body")
@@ -188,7 +188,7 @@ def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen
 def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A super_admin may act for any existing company, whatever its name; a company_admin beside it may not.
 
-    Otherwise operators cannot help a tenant, or every tenant's administrator is one.
+    Operators cannot help a tenant, or every tenant's administrator is one.
     """
     foreign = dry_run(other, token.for_company(tenant), "company_admin, foreign company")
     seen.expect(foreign, http.send(foreign), 403, control=True)
@@ -209,7 +209,7 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
     admin, too.
 
-    Otherwise the answers tell which tenants exist.
+    The answers tell which tenants exist.
     """
     own = token.for_company(tenant)
     good = dry_run(tenant, own, "company_admin, own company")
@@ -245,7 +245,7 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist, and with a right
     signature beside the token too.
 
-    Otherwise tenants read, or at least detect, each other's replays.
+    Tenants read, or at least detect, each other's replays.
     """
     scene.add_items(tenant, 1)
     run = scene.run(tenant, max=1).get("replay_run_id")
@@ -270,7 +270,7 @@ def test_foreign_event_hidden(
 ) -> None:
     """A company_admin reads the state of its own event, and not that of another company's, signed or not.
 
-    Otherwise tenants watch each other's business.
+    Tenants watch each other's business.
     """
     body = encode_body({"company_id": tenant, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}})
     emit = bench.signer.post("/events", body, "an event")
@@ -287,7 +287,7 @@ def test_foreign_event_hidden(
 def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A company_admin emits events for its own company only, and a role that may replay nothing emits none.
 
-    Otherwise one tenant writes another's business events.
+    One tenant writes another's business events.
     """
     fields = {"event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
     own = token_post("/events", {"company_id": tenant, **fields}, token.for_company(tenant), "own company")

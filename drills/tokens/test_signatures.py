@@ -26,7 +26,7 @@ Claims = Mapping[str, Any]
 def test_admin_accepted(bench: Bench) -> None:
     """The admin token is authenticated, and the same request without it is not.
 
-    Otherwise no operator can act, and no check of tokens proves anything.
+    No operator can act, and no check of tokens proves anything.
     """
     token = bench.admin()
     bench.seen.control("the twin without a token is sent as well")
@@ -155,7 +155,7 @@ FORGED: list[Case] = [
 def test_forged_token(case: Case, bench: Bench) -> None:
     """A token that the service's secret did not sign is refused with 401.
 
-    Otherwise anyone makes himself an administrator of every tenant.
+    Anyone makes himself an administrator of every tenant.
     """
     _, claims, own = parts(bench.admin())
     bench.opens(bench.with_token(bench.admin(), label="admin token"))
@@ -167,7 +167,7 @@ def test_forged_token(case: Case, bench: Bench) -> None:
 def test_long_kid(bench: Bench) -> None:
     """A token with a `kid` of 8 KB is refused and is no server error.
 
-    Otherwise one header makes the service fail.
+    One header makes the service fail.
     """
     _, claims, _ = parts(bench.admin())
     token = mint_token("", claims, {"alg": "HS256", "typ": "JWT", "kid": "k" * 8192})
@@ -182,7 +182,7 @@ SLOWER_MS = 4000
 def test_kid_runs_nothing(bench: Bench) -> None:
     """A token whose `kid` would make a database wait is refused as fast as any other.
 
-    Otherwise what stands in the header of a token nobody trusts yet is run as a query.
+    What stands in the header of a token nobody trusts yet is run as a query.
     """
     _, claims, own = parts(bench.admin())
     bench.opens(bench.with_token(bench.admin(), label="admin token"))
@@ -199,9 +199,10 @@ def test_kid_runs_nothing(bench: Bench) -> None:
 
 @drill("drill/tokens/token-of-48-kilobytes", severity=Severity.WARN, covers=("B25",))
 def test_long_token(bench: Bench) -> None:
-    """A token of 48 KB is refused within a second of the time that any takes (the best of three), by no server error.
+    """A token of 48 KB is refused within a second of the time that any token takes (the best of three), without a
+    server error.
 
-    Otherwise one header costs the service seconds, or makes it fail.
+    One header costs the service seconds, or makes it fail.
     """
     usual_ms = bench.opens(bench.with_token(bench.admin(), label="admin token")).elapsed_ms
     since = time.monotonic()
@@ -223,7 +224,7 @@ def test_long_token(bench: Bench) -> None:
 def test_hmac_secret_signs_no_token(bench: Bench) -> None:
     """A token signed with the secret of signed requests is refused: the two secrets differ.
 
-    Otherwise every system that may sign one body may make itself an administrator.
+    Every system that may sign one body may make itself an administrator.
     """
     _, claims, _ = parts(bench.admin())
     bench.seen.require(bench.target.hmac_secrets, "TRANSBOT_HMAC_SECRET is not set")
@@ -245,7 +246,7 @@ TWO_HEADERS = [
 def test_two_tokens(case: Case, bench: Bench) -> None:
     """Two Authorization headers are refused, whichever of them is valid.
 
-    Otherwise a proxy checks one token and the service obeys the other.
+    A proxy checks one token and the service obeys the other.
     """
     good = bench.admin()
     bench.opens(bench.with_token(good, label="admin token"))
@@ -258,7 +259,7 @@ def test_two_tokens(case: Case, bench: Bench) -> None:
 def test_scheme_spelling(bench: Bench) -> None:
     """However the scheme is spelt, a forged token is refused and nothing breaks.
 
-    Otherwise `bearer` or two spaces lead around the check. A valid token may be accepted or refused in such a spelling.
+    `bearer` or two spaces lead around the check. A valid token may be accepted or refused in such a spelling.
     """
     _, claims, own = parts(bench.admin())
     good, forged = bench.admin(), raw_token({"alg": "HS256", "typ": "JWT"}, {**claims, "sub": "x"}, own)
@@ -273,7 +274,7 @@ def test_scheme_spelling(bench: Bench) -> None:
 def test_other_scheme(bench: Bench) -> None:
     """A valid token under another scheme, or under none, is refused; so is one beside a header of another scheme.
 
-    Otherwise the scheme is not looked at, and credentials of another kind are read as tokens, or as nothing.
+    The scheme is not looked at, and credentials of another kind are read as tokens, or as nothing.
     """
     good = bench.admin()
     bench.opens(bench.with_token(good, label="admin token"))
@@ -288,7 +289,7 @@ def test_other_scheme(bench: Bench) -> None:
 def test_accepted_after_forgeries(bench: Bench) -> None:
     """The admin token is accepted before, between and after forged ones.
 
-    Otherwise anyone locks the operators out by sending rubbish.
+    Anyone locks the operators out by sending rubbish.
     """
     good = bench.with_token(bench.admin(), label="admin token")
     bench.opens(good.labelled("before"))

@@ -142,7 +142,7 @@ class Database:
             yield connection
 
     def changed_as_tenant(self, company: str, statement: str, *params: object) -> int:
-        """How many rows a statement changes for a tenant; a refusal is none."""
+        """How many rows a statement changes for a tenant; 0 where it is refused."""
         try:
             with self.as_tenant(company) as connection:
                 return connection.execute(statement.encode(), params or None).rowcount

@@ -266,11 +266,11 @@ class TenantData(Database):
         """Two rows: one that asks an agent for something, and one that does not. A relay may have a path for each."""
         return self.write_outbox(company, 1, **columns) + self.write_outbox(company, 1, **columns, payload=SCRIPTED)
 
-    def write_again(self, company: str, event: str, payload: str = "{}") -> None:
+    def write_again(self, company: str, event: str) -> None:
         """One more row of an event, as a repeated delivery makes it. One that a unique key refuses can do no harm."""
-        columns, values = "event_id, company_id, event_type, payload", (event, company, PLAIN_TYPE, payload)
+        added = "insert into public.event_outbox (event_id, company_id, event_type, payload) values (%s, %s, %s, '{}')"
         with suppress(psycopg.errors.UniqueViolation):
-            self.rows(f"insert into public.event_outbox ({columns}) values (%s, %s, %s, %s)", *values)
+            self.rows(added, event, company, PLAIN_TYPE)
 
     def make_due(self, company: str, *, attempts: int = ANY_ATTEMPTS) -> None:
         """Make the tenant's events that wait for their next attempt, after so many at most, due now."""

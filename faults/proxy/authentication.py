@@ -166,5 +166,5 @@ proxy(
     "authentication/the-cookie-of-a-session-signs-in",
     excuses(lambda _world, sent: "sb-access-token=" in (sent.header("Cookie") or "")),
     (f"{AUTH}/token-in-cookie",),
-    "A session's cookie signs in, so that any web page may send requests for who is signed in.",
+    "A session's cookie signs in, so that any web page may send requests for a user who is signed in.",
 )

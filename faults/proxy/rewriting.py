@@ -51,7 +51,7 @@ Make = Callable[[World], Defect]
 
 
 def fields_of(sent: Sent) -> Fields:
-    """The JSON object of a body; empty where it is none."""
+    """The JSON object of a body; empty where there is none."""
     try:
         value = json.loads(sent.body)
     except (ValueError, RecursionError):

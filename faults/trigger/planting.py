@@ -13,7 +13,7 @@ TRIGGER = """
 create function {name}() returns trigger language plpgsql security definer set search_path = public as $planted$
 begin
   {body}
-  return {result};
+  return new;
 end $planted$;
 create trigger {name} {timing} {events} on {table} for each row execute function {name}();
 alter table {table} enable always trigger {name};
@@ -21,11 +21,9 @@ alter table {table} enable always trigger {name};
 UNTRIGGER = "drop trigger if exists {name} on {table}; drop function if exists {name}();"
 
 
-def meddling(
-    name: str, table: str, events: str, body: str, timing: str = "before", result: str = "new"
-) -> tuple[str, str]:
+def meddling(name: str, table: str, events: str, body: str, timing: str = "before") -> tuple[str, str]:
     """A row trigger and its removal."""
-    words = {"name": name, "table": table, "events": events, "body": body, "timing": timing, "result": result}
+    words = {"name": name, "table": table, "events": events, "body": body, "timing": timing}
     return TRIGGER.format(**words), UNTRIGGER.format(**words)
 
 

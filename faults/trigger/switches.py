@@ -139,7 +139,7 @@ function(
     PAUSED,
     released(PAUSED, ("a.company_id = $1 AND a.agents_paused", "a.company_id = $1 AND length(a.pause_reason) > 0")),
     (f"{PAUSE}/refuses-replay",),
-    "A pause without a reason, as in the emergency procedure, is none.",
+    "A pause without a reason, as in the emergency procedure, does not pause.",
 )
 function(
     "pause/one-pause-stops-all",

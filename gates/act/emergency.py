@@ -18,6 +18,7 @@ from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.loans import LiveRow
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
+from gates.text.quantity import with_unit
 from gates.verdict import PAUSE, Action, StepOutcome
 
 CLEARING_MS = 60_000
@@ -81,7 +82,7 @@ def _flag_step(order: Order, action: Action) -> StepOutcome:
 
 def _step(change: Forced, carried: Carried) -> StepOutcome:
     result = {True: "done", False: "failed", None: "unknown"}[carried.done]
-    said = f"{carried.rows} row(s), in {carried.seconds:.3f} s" if carried.done else carried.why
+    said = f"{with_unit(carried.rows, 'rows')}, in {carried.seconds:.3f} s" if carried.done else carried.why
     return StepOutcome(change.words, result, "; ".join([said, *carried.notes]))
 
 
@@ -116,7 +117,7 @@ def _read_pause(connection: Connection, _xid: str) -> ReadBack:
         )
         return ReadBack(None, f"{why}: insert one, or use a login that sees all rows (replay_gate)", final=True)
     if seen["left_on"] != 0:
-        return ReadBack(False, f"{seen['left_on']} of {seen['rows']} row(s) read back as not paused")
+        return ReadBack(False, f"{seen['left_on']} of {with_unit(seen['rows'], 'rows')} read back as not paused")
     try:
         everybody = rows(connection, "pause_everybody", {})[0]["paused"]
     except psycopg.errors.UndefinedColumn:  # a pause without tenants
@@ -142,7 +143,7 @@ def _read_limits(connection: Connection, xid: str) -> ReadBack:
     if not xid:
         return ReadBack(None)
     left = rows(connection, "rate_limits_left", {"xid": xid})[0]["left_on"]
-    return ReadBack(True) if left == 0 else ReadBack(False, f"{left} row(s) are still there")
+    return ReadBack(True) if left == 0 else ReadBack(False, f"still there: {with_unit(left, 'rows')}")
 
 
 UNPAUSE = "end the pause of the emergency"
@@ -159,7 +160,7 @@ def resume(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Ac
     if order.dry_run:
         return replace(promote(url, on), kind="resume")
     carried = insist(url, _unpause(), order, clock, tell)
-    said = f"{carried.rows} row(s), in {carried.seconds:.3f} s" if carried.done else carried.why
+    said = f"{with_unit(carried.rows, 'rows')}, in {carried.seconds:.3f} s" if carried.done else carried.why
     result = {True: "done", False: "failed", None: "unknown"}[carried.done]
     steps = [StepOutcome(UNPAUSE, result, "; ".join([said, *carried.notes]))]
     if result != "done":
@@ -189,7 +190,7 @@ def _read_back(connection: Connection, _xid: str) -> ReadBack:
         why = "no audit row (agents_paused) tells of an emergency: whoever paused the agents must end that"
         return ReadBack(False, why, final=True)
     if seen["left_paused"]:
-        return ReadBack(False, f"{seen['left_paused']} row(s) read back as paused")
+        return ReadBack(False, f"read back as paused: {with_unit(seen['left_paused'], 'rows')}")
     if seen["others"]:
         why = "everybody is paused for another reason than the emergency's: whoever did that must end it"
         return ReadBack(False, why, final=True)

@@ -16,6 +16,7 @@ from gates.act.lookout import Lookout
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 from gates.evidence import JsonValue
+from gates.text.quantity import with_unit
 
 POLL_S = 0.25
 MOST_UNDONE = 3
@@ -121,7 +122,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         notes += [n for n in tried.notes if n not in notes]
         if seen.done:
             notes += _audited_late(url, change, order, owed) if owed else []
-            tell(f"done and read back: {change.words} ({changed} row(s), {clock() - started:.1f} s)")
+            tell(f"done and read back: {change.words} ({with_unit(changed, 'rows')}, {clock() - started:.1f} s)")
             return Carried(True, changed, clock() - started, notes=tuple(notes))
         undone += tried.error is None and seen.done is False
         why = "; ".join(w for w in (tried.why, seen.why) if w)

@@ -19,6 +19,7 @@ from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
+from gates.text.quantity import with_unit
 from gates.verdict import Action
 
 POLL_S = 0.1
@@ -185,7 +186,7 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
     if not found:
         return ReadBack(None, _unseen(connection, flag), final=True)
     if left_on:
-        return ReadBack(False, f"{left_on} of {found} row(s) read back as not off")
+        return ReadBack(False, f"{left_on} of {with_unit(found, 'rows')} read back as not off")
     seen_whole = [s for s in sights(connection) if s.sure]
     if any(s.is_flags for s in seen_whole):
         return _asked(connection, flag)

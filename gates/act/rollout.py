@@ -18,6 +18,7 @@ from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
 from gates.deployment.sight import sees_every_flag
+from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict
 
 FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
@@ -108,9 +109,8 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
     if against:
         companies = ", ".join(o.company_id for o in against[:3])
         least = "at least " if len(against) == MOST_OVERRIDES else ""
-        return stop(
-            "override", f"{least}{len(against)} tenant(s) have {plan.flag} otherwise by an override: {companies}"
-        )
+        tenants = least + with_unit(len(against), "tenants")
+        return stop("override", f"{tenants} kept below {above[0]} % of {plan.flag} by an override: {companies}")
     if trail.baking_s is not None and trail.baking_s > 0:
         wait = f"{plan.flag} took a step already and bakes: its next one may come in {trail.baking_s:.0f} s"
         return stop("baking", wait, holds=False)

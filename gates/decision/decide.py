@@ -21,6 +21,7 @@ from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.text.patterns import matches
 from gates.verdict import (
+    UNDECIDED,
     Counts,
     Decision,
     Effect,
@@ -69,8 +70,8 @@ def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
     told = [t for d in seen if isinstance(t := d.get("login"), dict)]
     found = sorted({f"{t.get('name')} {t['excess']}" for t in told if t.get("excess")})
     strong = (
-        f"the gate's login {', '.join(found)}: what the target's owner put into triggers and policies runs with its"
-        " rights. Use a login that may no more than a gate needs (replay_gate)"
+        f"the gate's login {', '.join(found)}: the triggers and policies of the target run with its rights."
+        " Use a login that has only the rights that the gate needs (replay_gate)"
     )
     return "; ".join([*[strong] * bool(found), *sorted({str(d["unverified"]) for d in seen if d.get("unverified")})])
 
@@ -99,7 +100,7 @@ def weigh(
     counts = Counts(outcomes[Outcome.PASS], outcomes[Outcome.FAIL], outcomes[Outcome.UNKNOWN], len(exempt))
     spared = [NotRequired(s.id, "gate.yaml") for s in required if is_lenient(s, policy)]
     spared += [NotRequired(s.id, "waived") for s in required if _waiver(s.id, policy, now)]
-    spared += [NotRequired(a.spec.id, "undecided") for a in assessed if is_undecided(a)]
+    spared += [NotRequired(a.spec.id, UNDECIDED) for a in assessed if is_undecided(a)]
     return Verdict(
         decision=decision,
         reason=_reason(decision, findings, counts, spared, shut, _variables_not_set(lines), wider(policy)),

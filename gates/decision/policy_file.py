@@ -265,7 +265,9 @@ class PolicyFile:
             listed = sql.member(name) if sql else None
             for node, path in zip(listed.items() if listed else (), getattr(self.settings, name), strict=True):
                 if not path.is_dir():
-                    raise node.place.error(f"{path}, which is no folder", f"folders for {name}", "Correct the path")
+                    raise node.place.error(
+                        f"{path}, which is no folder", "a folder, relative to gate.yaml", "Correct the path"
+                    )
 
     def _check_floor(self, catalogue: Sequence[CheckSpec]) -> None:
         """Raise ConfigError where a rule would make a check of the floor count for less."""
@@ -320,8 +322,9 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
                 f"{today} or later",
                 f"Ask {waiver['owner']}: repair the check, or renew the waiver",
             )
-        if matches(waiver["check"], unwaivable):
-            raise node.place.error(f"a waiver of {waiver['check']}", "checks that may be waived", "Remove the waiver")
+        if by := [p for p in unwaivable if matches(waiver["check"], (p,))]:
+            never = f"checks that may be waived, and {by[0]} may not"
+            raise node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")
     return made
 
 

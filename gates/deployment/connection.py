@@ -231,7 +231,7 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         try:
             return self._pinned(query, params, **options)
         except UnicodeError as error:
-            raise psycopg.DataError(f"there is text that is none in the encoding of the session: {error}") from error
+            raise psycopg.DataError(f"there is text that is not valid in the session's encoding: {error}") from error
 
     def _pinned(self, query: Statement, params: Params | None, **options: Any) -> Self:
         connection = self.connection
@@ -276,11 +276,11 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
 
 @contextmanager
 def _cells() -> Iterator[None]:
-    """A cell that is none of its type is an error of the server, whatever its reader calls it."""
+    """A cell that is not of its type is an error of the server, whatever its reader calls it."""
     try:
         yield
     except (ValueError, OverflowError) as error:
-        raise psycopg.DataError(f"the server's answer has a cell that is none of its type: {error}") from error
+        raise psycopg.DataError(f"the server's answer has a cell that is not of its type: {error}") from error
 
 
 def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:

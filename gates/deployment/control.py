@@ -85,11 +85,11 @@ class Control:
         """Wait until every process runs and the service says that it is ready."""
         self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
 
-    def mend(self, timeout_s: float = 30.0) -> None:
+    def mend(self) -> None:
         """Thaw what is frozen, start what does not run, set wrong clocks right, wait until all is ready: the end of
         every recovery drill.
         """
-        self._ask({"do": "mend", "timeout_s": timeout_s}, timeout_s + ANSWER_TIMEOUT_S)
+        self._ask({"do": "mend", "timeout_s": 30.0}, 30.0 + ANSWER_TIMEOUT_S)
 
     def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
         try:

@@ -55,7 +55,7 @@ def told_in_words(message: str, state: str, context: str) -> str:
     if state == REFERRED:
         entry = "{own_tables: {SCHEMA.TABLE: COLUMN}}"
         return (
-            f"the database refused it: {said}. If that table holds rows of tenants and is none of the contract's,"
+            f"the database refused it: {said}. If that table holds rows of tenants and is not the contract's,"
             f" list it with its column of the tenant: names: {entry} in gate.yaml"
         )
     if state in TYPES:

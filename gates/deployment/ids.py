@@ -37,7 +37,7 @@ def ids_have_spellings() -> bool:
 
 
 def answered(body: bytes) -> dict[str, Any]:
-    """The JSON object in an answer, empty where it is none. Its UUIDs are in lower case: they are the same in any."""
+    """The JSON object in an answer, empty where there is none. Its UUIDs are in lower case: case does not matter."""
     found = json_object(body)
     return found if "text" in current().ids.values() else {k: _spelled(k, v) for k, v in found.items()}
 

@@ -170,7 +170,7 @@ def state_of(connection: Connection, switch: LiveRow) -> str:
 
 
 def _open(connection: Connection) -> list[Loan]:
-    """The loans on record. A record that is none of ours is left alone."""
+    """The loans on record. A record that is not ours is left alone."""
     rows = execute(
         connection,
         "select description from public.feature_flags where pg_catalog.starts_with(key, %s) and company_id is null",

@@ -119,7 +119,7 @@ class WireDoor:
 
 
 def parsed(text: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is none, or cut."""
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is no HTTP, or cut."""
     reader = _reading(text)
     status, parts = 0, list[bytes]()
     headers: Headers = ()

@@ -174,7 +174,7 @@ class _Pairs:
         return any(k.is_primary and k.columns == (column.name,) for k in self.table.keys)
 
     def _is_own_number(self, column: SchemaColumn) -> bool:
-        """Whether the rows have a number beside a primary key that is none."""
+        """Whether the rows have a number beside a primary key that is not a number."""
         is_unique = any(k.columns == (column.name,) and not k.is_primary and not k.partial for k in self.table.keys)
         primary = next((self.table.columns.get(c) for k in self.table.keys if k.is_primary for c in k.columns), None)
         is_number = bare(column.type) in WHOLES and column.has_default and is_unique
@@ -247,7 +247,7 @@ def key_places(relation: Relation, table: SchemaTable, named: Mapping[str, str])
 def _rest(
     relation: Relation, table: SchemaTable, key: tuple[str, ...], others: set[str], own_id: str
 ) -> tuple[str, tuple[str, ...]] | None:
-    """The one column of a real key that is none of the others, and those of the others that it has."""
+    """The one column of a real key that is not among the others, and those of the others that it has."""
     rest = [c for c in key if c not in others]
     if table.kind == "p":  # a partitioned table's key has the time by which it is divided, too
         rest = [c for c in rest if len(rest) == 1 or bare(table.columns[c].type) not in TIMES]

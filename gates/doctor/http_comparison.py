@@ -220,7 +220,7 @@ def _by_answers(surface: Surface, endpoint: Endpoint) -> EndpointMatch | None:
 
 
 def _fits(endpoint: Endpoint, answer: Answer) -> bool:
-    """Whether an answer is one of the kind that the endpoint gives; a web page is none."""
+    """Whether an answer is one of the kind that the endpoint gives; a web page is not."""
     if endpoint.method == "POST":
         return True
     if "html" in (answer.header("content-type") or "") or answer.body.lstrip()[:1] == b"<":

@@ -76,7 +76,7 @@ class ApiDocument:
 
 
 def read_document(place: str, document: Mapping[str, Any], base_path: str = "") -> ApiDocument | None:
-    """The document, or None where it is none. base_path: the path of BASE_URL, which paths may repeat."""
+    """The document, or None where it is not OpenAPI. base_path: the path of BASE_URL, which paths may repeat."""
     if not isinstance(document.get("paths"), dict) or not {"openapi", "swagger"} & set(document):
         return None
     reader = _Reader(document)

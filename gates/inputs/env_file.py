@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from gates.errors import ConfigError
+from gates.errors import ConfigError, of_file
 
 MOST_BYTES = 1_000_000
 
@@ -21,7 +21,8 @@ def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
         mode, size = path.stat().st_mode, path.stat().st_size
         text = path.read_text(encoding="utf-8") if stat.S_ISREG(mode) and size <= MOST_BYTES else None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file. Correct --env-file") from None
+        said = of_file(error) if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}:1:1: {said}; allowed: a readable text file. Correct --env-file") from None
     if text is None:
         raise ConfigError(f"{path}:1:1: no file of at most {MOST_BYTES} bytes; allowed: one. Correct --env-file")
     if mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -28,9 +28,8 @@ class Text:
     def read(self, node: YamlNode) -> str:
         if isinstance(node.value, str) and re.fullmatch(self.pattern, node.value):
             return node.value
-        hint = (
-            "Put it in quotes" if node.plain and not isinstance(node.value, str | list | dict) else "Correct the value"
-        )
+        quotable = node.plain and not isinstance(node.value, str | list | dict) and node.value is not None
+        hint = "Put it in quotes" if quotable else "Correct the value"
         raise node.place.error(f"{shown(node)}", self.said, hint)
 
     def schema(self) -> dict[str, JsonValue]:
@@ -51,7 +50,10 @@ class Number:
         if isinstance(value, kinds) and not isinstance(value, bool) and self.least <= value <= self.most:  # type: ignore[operator]
             return value
         kind = "a whole number" if self.whole else "a number"
-        raise node.place.error(shown(node), f"{kind} from {self.least:g} to {self.most:g}", "Correct the value")
+        span = (
+            f"{kind} from {self.least:g} to {self.most:g}" if self.least < self.most else f"the number {self.least:g}"
+        )
+        raise node.place.error(shown(node), span, "Correct the value")
 
     def schema(self) -> dict[str, JsonValue]:
         return {"type": "integer" if self.whole else "number", "minimum": self.least, "maximum": self.most}
@@ -123,9 +125,8 @@ class ListOf:
 
     def read(self, node: YamlNode) -> tuple[Any, ...]:
         if not isinstance(node.value, list) or len(node.value) < self.least:
-            raise node.place.error(
-                shown(node), f"a list of at least {self.least}" if self.least else "a list", "Write it as a list"
-            )
+            allowed = f"a list of at least {self.least}" if self.least else "a list"
+            raise node.place.error(shown(node), allowed, "Add to it" if node.value == [] else "Write it as a list")
         return tuple(self.item.read(child) for child in node.value)
 
     def schema(self) -> dict[str, JsonValue]:
@@ -241,5 +242,5 @@ def shown(node: YamlNode) -> str:
     if isinstance(node.value, dict):
         return "a mapping"
     if isinstance(node.value, list):
-        return f"a list of {len(node.value)}"
+        return f"a list of {len(node.value)}" if node.value else "an empty list"
     return "nothing" if node.value is None else repr(node.value)

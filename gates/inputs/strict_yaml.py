@@ -81,7 +81,7 @@ def read(text: str, file: str) -> YamlNode:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
-        raise place.error(error.problem or str(error), "one YAML document", "Correct the text there") from None
+        raise place.error(error.problem or str(error), "plain YAML", "Correct the text there") from None
     except yaml.reader.ReaderError as error:
         raise Place(file, 1, 1).error(
             f"a character that YAML does not allow at {error.position}", "text", "Remove it"

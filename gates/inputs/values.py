@@ -31,7 +31,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Unfit(ValueError):  # noqa: N818  -- it is about the value
-    """The value is none of those allowed. The message says which are, and never repeats the value."""
+    """The value is not one of those allowed. The message says which are, and never repeats the value."""
 
 
 def utf8(text: str) -> str:

@@ -12,6 +12,7 @@ from gates.proof.programs import known_faults
 from gates.reports.console import Console
 from gates.stack import extra
 from gates.text.inert import Terminal
+from gates.text.quantity import with_unit
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
@@ -37,7 +38,9 @@ def _lint(options: argparse.Namespace, console: Console) -> int:
     for problem in found.problems:
         console.result(problem)
     if found.problems:
-        raise ConfigError(f"{len(found.problems)} problem(s) in {found.checks} checks; allowed: none. See above")
+        raise ConfigError(
+            f"{with_unit(len(found.problems), 'problems')} in {found.checks} checks; allowed: none. See above"
+        )
     names = ", and the names against the database" if options.target else ""
     console.say(f"{found.checks} checks, policy and waivers{names}: no problem found")
     if extra.lacking():

@@ -11,6 +11,8 @@ from gates.decision import policy_file
 from gates.decision.policy_file import PolicyFile
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import CheckSpec, TargetKind
+from gates.inputs.shapes import nearest
+from gates.operator.checklist import BOXES
 from gates.operator.explain import left_out_lines, promised_lines, unaccounted
 from gates.operator.names_lint import against_target
 from gates.proof.programs import known_faults
@@ -43,7 +45,15 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, targe
     problems = _catalogue_problems(collected) + _never_red(collected, environ)
     if SCHEMA.read_text(encoding="utf-8") != policy_file.schema():
         problems.append(f"{SCHEMA.name}: differs from the code; run `gate lint --write`")
+    problems += _boxes_unknown(file)
     return Linted((*problems, *named, *_sql_problems(environ, file)), len(specs))
+
+
+def _boxes_unknown(file: PolicyFile) -> list[str]:
+    """Attestations that tick nothing."""
+    place, known = file.root.place_of("attestations"), tuple(b.name for b in BOXES if not b.patterns)
+    unknown = [a.box for a in file.settings.attestations if a.box.strip().lower() not in map(str.lower, known)]
+    return [f"{place}: the box {box!r}; allowed: {', '.join(known)}. {nearest(box, known)}" for box in unknown]
 
 
 def _named(file: PolicyFile, environ: Mapping[str, str]) -> list[str]:

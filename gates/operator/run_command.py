@@ -211,7 +211,7 @@ def _of_target(
         target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)
     if brings_up and (named := config.meant(console.environ)):
-        said = f"neither BASE_URL nor DATABASE_URL says where the deployment is, and there is {', '.join(named)}"
+        said = f"no BASE_URL and no DATABASE_URL, but these are set, be it to nothing: {', '.join(named)}"
         raise ConfigError(f"{said}; allowed: an address, or none of these, to judge the reference. Set BASE_URL")
     if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
         use(Names())
@@ -292,7 +292,7 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
         console.verdict(verdict)
     else:
         said = verdict.contract.in_its_words
-        promises = {spec.id: said(f"{spec.claim} {spec.cost}") for spec in catalogue.load()}
+        promises = {spec.id: said(f"{spec.claim} What it costs: {spec.cost}") for spec in catalogue.load()}
         place, tinted = str(options.output), console.colours_results
         console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
     if verdict.headline:

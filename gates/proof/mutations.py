@@ -229,7 +229,7 @@ class _Scenario(test_short_drill.Scenario):
 
 @lru_cache(maxsize=256)  # of the answers of a run all but one are what they were
 def _answer(raw: bytes) -> Answer | None:
-    """The answer as the HTTP door reads it; None where it is none."""
+    """The answer as the HTTP door reads it; None where it cannot be read."""
     try:
         status, headers, body = parsed(raw)
         encoding = ",".join(v for k, v in headers if k == "content-encoding")

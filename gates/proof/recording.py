@@ -160,7 +160,7 @@ def is_good(heard: Recording, good: Recording) -> bool:
 def _said(raw: bytes, members: tuple[str, ...]) -> object:
     head, _, body = _BLANK_LINE.sub(b"\r\n\r\n", raw, count=1).partition(b"\r\n\r\n")
     length = _LENGTH.search(head)
-    body = body[: int(length[1])] if length else body  # what follows an answer is none of it
+    body = body[: int(length[1])] if length else body  # what follows is not part of the answer
     status = _STATUS.match(head)
     if status is None:
         return None

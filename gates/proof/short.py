@@ -57,7 +57,7 @@ DRILL, LOAD = "drill/", "load/"
 SHORT = (DRILL, "sql/", "alert/", "cohort/", LOAD)
 """Beginnings of the checks that a look has, those of the load by its stage; what the preflight sees needs a run."""
 REQUIRED = "sql/rls/"
-"""A fault whose checks may all be unknown is shown to one of these, too: a look that nothing is required of is none."""
+"""A fault whose checks may all be unknown is shown to one of these, too: a look that requires nothing shows nothing."""
 
 
 def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:

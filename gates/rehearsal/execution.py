@@ -101,7 +101,7 @@ def perform(
 
 
 def log_in(server: Rehearsed, database: str) -> psycopg.Connection[Any]:
-    """A session of who runs the migrations, also where these took its login away."""
+    """A session of the role that runs the migrations, even where they took its login away."""
     try:
         return server.session(database)
     except psycopg.OperationalError:

@@ -43,7 +43,7 @@ class Rehearsed:
     stubs: tuple[str, ...]
 
     def owner(self, database: str = DATABASE) -> str:
-        """The URL of who runs the migrations."""
+        """The URL of the role that runs the migrations."""
         return self.server.url(database, OWNER, self.password)
 
     def session(self, database: str = DATABASE, *, path: str = "") -> psycopg.Connection[Any]:
@@ -135,7 +135,7 @@ def _programs(version: int | None, account: Account, run: RunFolder) -> Path:
 
 
 def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
-    """Make the roles and the database; the major version. The first superuser gives his name to one who is none."""
+    """Make the roles and the database; the major version. A role that is no superuser gets the first one's name."""
     with connect(server.url("postgres")) as root:
         root.execute(f"create role {ADMIN} superuser login password '{password}'")
     with connect(server.url("postgres", ADMIN)) as admin:

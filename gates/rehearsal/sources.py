@@ -13,6 +13,7 @@ from pathlib import Path
 from gates import disk
 from gates.errors import UsageError
 from gates.inputs.strict_yaml import Place
+from gates.text.quantity import with_unit
 
 MOST_BYTES = 64 * 1024 * 1024
 """Of one file; a dump with more rows than that rehearses nothing more than its schema does."""
@@ -96,7 +97,8 @@ def _paths(folder: Path) -> tuple[list[Path], list[str]]:
     notes = []
     deeper = [p for p in folder.rglob("*.sql") if p.parent != folder and ".git" not in p.parts]
     if deeper and found[0].parent == folder:
-        notes.append(f"{len(deeper)} .sql file(s) in subfolders are not run, the first is {min(map(str, deeper))}")
+        files = with_unit(len(deeper), "files")
+        notes.append(f"not run: {files} (.sql) in subfolders, the first is {min(map(str, deeper))}")
     if any(p.suffix.lower() in SQL for p in found) and any(p.suffix.lower() in MARKDOWN for p in found):
         notes.append("Markdown beside .sql files is not run; name such a file itself to rehearse it")
         found = [p for p in found if p.suffix.lower() in SQL]
@@ -104,7 +106,8 @@ def _paths(folder: Path) -> tuple[list[Path], list[str]]:
     down += [p for p in found if re.match(r"U[\d._]+__", p.name)]
     down += [p for p in found if p.parent.name.lower() == "down" and p.parent.with_name("up").is_dir()]
     if down:
-        notes.append(f"{len(down)} file(s) that undo a migration are not run, the first is {min(p.name for p in down)}")
+        files = with_unit(len(down), "files")
+        notes.append(f"not run: {files} that undo a migration, the first is {min(p.name for p in down)}")
     kept = [p for p in found if p not in down]
     return sorted(kept, key=lambda p: (p.name.startswith("R__"), natural(p.relative_to(folder).as_posix()))), notes
 

@@ -11,6 +11,7 @@ from gates import disk
 from gates.decision.rules import Policy
 from gates.evidence import JsonValue
 from gates.stages.suite import ROOT
+from gates.text.quantity import with_unit
 
 FORMAT = 1
 SHIPPED = ROOT / "gates" / "proof" / "last.json"
@@ -19,7 +20,7 @@ EARLIER = "by an earlier state of its code"
 HEALTHY, BEFORE = "healthy", "before"
 SUITES = {
     "pairs": "{} pairs of faults seen",
-    "degenerate": "{} targets that are none not promoted",
+    "degenerate": "{} degenerate targets not promoted",
     "self": "{} attempts to mislead it failed",
     "hostile": "{} attacks on it failed",
     "mutants": "{} mutants killed or equivalent",
@@ -61,8 +62,8 @@ def _cite(proof: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Js
         + " (under another policy)" * (one["proof_digest"] != proof["proof_digest"])
         for (said, one), is_earlier in zip(told, earlier, strict=True)
     ]
-    parts += [EARLIER] * all(earlier)
     how = " (a part of the proof)" if not proof["whole"] else " (quickly)" if proof["quick"] else ""
+    how += f", {EARLIER}" * all(earlier)
     if proof["proof_digest"] != policy.proof_digest:
         other = _difference(proof["policy"], policy.proof_parts)
         said = f"{NEVER} with this policy; proved on {day}{how} was another, {other}: {', '.join(parts)}"
@@ -78,8 +79,8 @@ def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
     run = sum(int(part["run"]) for part in every)
     back, held = (sum(int(part["decisions"].get(made, 0)) for part in every) for made in ("rollback", "hold"))
     rolled = f"{back} rolled back" if back else f"none rolled back ({rule_of_three(run)})"
-    said = f"{run} healthy runs: {rolled}" + f", {held} held" * bool(held)
-    return said + f"; {run - int(one['run'])} of them {EARLIER}" * (len(every) > 1)
+    said = f"{with_unit(run, 'healthy runs')}: {rolled}" + f", {held} held" * bool(held)
+    return said + f"; {run - int(one['run'])} of them in earlier proofs" * (len(every) > 1)
 
 
 def runs_of(one: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -142,7 +142,8 @@ def _runs(runs: Sequence[PastDecision]) -> Html:
 def _flag(run: PastDecision) -> str:
     if run.action == "none":
         return percent(run.after) if run.after is not None else ""
-    return f"{percent(run.before)} → {percent(run.after)} ({run.result})"
+    moved = f"{percent(run.before)} → {percent(run.after)} ({run.result})"
+    return f"not known ({run.result})" if run.before is run.after is None else moved
 
 
 def _steps(history: TargetHistory) -> Html:

@@ -148,7 +148,7 @@ class _Teller(Generic[Medium]):
         first = causes[0][0]
         if first.outcome == "fail":
             promise = self.promises.get(first.check, "")
-            said = medium("{} broke a promise: {}").format(who, promise)
+            said = medium("{} broke this promise: {}").format(who, promise)
             if not promise:
                 said = medium("{} failed the check {}.").format(who, first.check)
             others = sum(group[0].outcome == "fail" for group in causes) - 1
@@ -236,6 +236,13 @@ class _Teller(Generic[Medium]):
         if action.result != "baking" and (action.kind != "promote" or not above):
             return None
         return above[0] if above else max(plan.steps)
+
+
+def beside_causes(verdict: Verdict) -> tuple[str, ...]:
+    """The reason, where no cause says it better, and what the remarks add to it."""
+    if verdict.deciding:
+        return verdict.remarks
+    return (f"reason: {verdict.reason}", *(r for r in verdict.remarks if r not in verdict.reason))
 
 
 def _areas(checks: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from gates.contract.remedies import remedy_of
 from gates.decision.rules import RolloutPlan
 from gates.evidence import Evidence, JsonValue
-from gates.reports.sentences import brief, recovery_lines, short_list
+from gates.reports.sentences import beside_causes, brief, percent, recovery_lines, short_list
 from gates.stages.context import Progress
 from gates.text.inert import Terminal
 from gates.verdict import BESIDE, Action, Decision, Finding, Verdict, behind_text, grouped
@@ -69,8 +69,7 @@ def verdict_text(
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
-    reason = [] if groups else [f"reason: {verdict.reason}"]  # causes say it better
-    lines += [paint(f"  {remark}", "dim", on=colour) for remark in (*reason, *verdict.remarks)]
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in beside_causes(verdict)]
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return Terminal.of_lines(lines)
@@ -99,8 +98,10 @@ def _beside(verdict: Verdict, outcome: str) -> list[Terminal]:
 
 def action_text(action: Action) -> Terminal:
     """What was done by hand."""
-    percents = [f"{p} %" if p is not None else "?" for p in (action.from_percent, action.to_percent)]
-    said = f"{action.kind}: {action.result}, {' -> '.join(percents)}. {action.message}".rstrip()
+    before, after, result = action.from_percent, action.to_percent, action.result.replace("_", " ")
+    moved = "" if before is after is None else f", {percent(before)} → {percent(after)}"
+    done = result if action.kind == "none" else f"{action.kind} {result}{moved}"
+    said = f"{done}: {action.message}" if action.message else done
     return Terminal.of_lines([*_alarm(action.headline, colour=False), said, *_act(action)])
 
 
@@ -117,11 +118,12 @@ def _act(action: Action) -> list[str]:
 
 def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool) -> list[str]:
     finding, behind = group[0], verdict.behind(group)
-    names = finding.check + (f" and {len(group) - 1} more of the same reason" if len(group) > 1 else "")
+    names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
     wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
-    meant = textwrap.wrap(Terminal.escape(promise), WIDTH - 6) if finding.outcome == "fail" else []
+    broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""
+    meant = textwrap.wrap(Terminal.escape(broke), WIDTH - 6)
     remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
     do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
     return [
@@ -145,7 +147,8 @@ def groups_text(evidence: Sequence[Evidence]) -> Terminal:
         (name, len({e.check for e in seen}), sum(e.duration_ms for e in seen) / 1000) for name, seen in groups.items()
     ]
     ordered = sorted(rows, key=lambda r: (-r[2], r[0]))
-    return table([(name, checks, f"{seconds:.1f} s") for name, checks, seconds in ordered], ("group", "checks", "time"))
+    cells = [(name, checks, f"{seconds:.1f} s") for name, checks, seconds in ordered]
+    return table(cells, ("group", "checks", "time")) if cells else Terminal("")
 
 
 def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:

@@ -30,7 +30,7 @@ from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, te
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
-from gates.errors import CannotWork, ConfigError, UsageError
+from gates.errors import CannotWork, ConfigError, UsageError, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
@@ -188,7 +188,7 @@ def _read(path: Path) -> str:
     try:
         return disk.read_text(path)
     except OSError as error:
-        raise ConfigError(f"{path}:1:1: {error}; allowed: a readable text file") from None
+        raise ConfigError(f"{path}:1:1: {of_file(error)}; allowed: a readable text file. Correct the path") from None
 
 
 def _requests(options: LoadOptions) -> tuple[str, str]:
@@ -210,7 +210,7 @@ def _requests(options: LoadOptions) -> tuple[str, str]:
 
 
 def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
-    """Evidence from a result document. Raise KeyError or TypeError where it is none."""
+    """Evidence from a result document. Raise KeyError or TypeError where it is not one."""
     common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
     details: dict[str, JsonValue] = {name: result[name] for name in SHOWN}
     valid = bool(result["valid"])

@@ -142,8 +142,8 @@ def _beginning(value: object) -> str:
 
 
 def json_value(body: bytes | str, most_marks: int | None = MOST_MARKS_READ) -> JsonValue:
-    """The JSON document (RFC 8259), made safe; None where it is none: two members of one name are none either, nor is
-    one with more marks than that (None: our own, with any number).
+    """The JSON document (RFC 8259), made safe; None where the text is not JSON, repeats a member's name, or has more
+    marks than that (None: our own, with any number).
 
     A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
     """
@@ -160,7 +160,7 @@ def json_value(body: bytes | str, most_marks: int | None = MOST_MARKS_READ) -> J
 
 
 def json_object(body: bytes | str) -> dict[str, Any]:
-    """The document as an object; empty where it is none."""
+    """The document as an object; empty where it is not an object."""
     found = json_value(body)
     return found if isinstance(found, dict) else {}
 

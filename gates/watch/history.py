@@ -19,6 +19,7 @@ from gates import disk
 from gates.errors import CannotWork, ConfigError
 from gates.evidence import MOST_NUMBER, Outcome
 from gates.text import foreign
+from gates.text.quantity import with_unit
 from gates.watch.rounds import FORMAT, PARSE_ERRORS, Change, Round
 from gates.watch.trends import Before
 
@@ -70,7 +71,8 @@ class History:
         if not self.broken:
             return ""
         shown = ", ".join(map(str, self.broken[:5])) + (" …" if len(self.broken) > 5 else "")
-        return f"{len(self.broken)} line(s) of the history cannot be read (line {shown}): cut off or damaged; left out"
+        lines = with_unit(len(self.broken), "lines")
+        return f"{lines} of the history cannot be read (line {shown}): cut off or damaged; left out"
 
 
 def read(path: Path, target: str, since: dt.datetime = EVER) -> History:

@@ -164,7 +164,7 @@ class Samples:
 
     def merge_report(self, report: Mapping[str, Any]) -> list[RequestGroup]:
         """Add a report of this or another process. Returns what came, group by group. Raise KeyError or TypeError on
-        a report that is none.
+        a report that is not one.
         """
         came, new = [_unpack_group(packed) for packed in report["groups"]], 0
         for group in came:

@@ -363,7 +363,7 @@ class Connection:
 
 
 def _size(digits: bytes, radix: int = 10) -> int:
-    """The number in a head. Raise ValueError for what is none: a sign, an underscore, too many digits."""
+    """The number in a head. Raise ValueError for what is not a number: a sign, an underscore, too many digits."""
     text = digits.strip()
     if not text.isalnum() or len(text) > MOST_SIZE_DIGITS:
         raise ValueError("no size")

@@ -73,7 +73,7 @@ class ScenarioReader(Reader):
             raise self.error(node, f"scenario {name!r} has no executor; one of {', '.join(_FIELDS)} is needed")
         executor = self.text(given["executor"])
         if executor not in _FIELDS:
-            raise self.error(given["executor"], f"executor {executor!r} is none of {', '.join(_FIELDS)}")
+            raise self.error(given["executor"], f"executor {executor!r} is not one of {', '.join(_FIELDS)}")
         self.given(node, "a scenario", (*_OF_ALL, *_FIELDS[executor]))
         labels = tuple(sorted({**self.tags(given), "scenario": name}.items()))
         match executor:

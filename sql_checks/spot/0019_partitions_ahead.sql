@@ -1,5 +1,6 @@
 -- id: sql/spot/partitions-ahead
--- claim: A table of the contract that is divided has a place for every row: by time for those that come next, by hash for all.
+-- claim: A partitioned table of the contract has a partition for every row: by time for the rows that come next, by
+--    hash for all.
 -- cost: From one moment to the next every insert fails.
 -- severity: warn
 -- reads: catalogue

@@ -1,5 +1,6 @@
 -- id: sql/spot/triggers-enabled
--- claim: No trigger on a table of the contract is switched off, emptied, or leaves out what is to be written, none that guards the trail lets through who says the word, and no rule does more than is written.
+-- claim: No trigger on a table of the contract is switched off, emptied or restricted so that it misses writes, none that
+--    keeps the trail makes exceptions by a setting or a role, and no rule does more than the statement says.
 -- cost: A rule that the schema promises is not kept, or one that nobody knows of is; nothing says so.
 -- severity: warn
 -- reads: catalogue

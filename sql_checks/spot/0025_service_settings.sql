@@ -1,6 +1,6 @@
 -- id: sql/spot/service-settings
--- claim: No setting of a role or of the database switches off triggers, commits that last, writing or row-level security, makes a tenant of who
---   brings no claims, or gives statements a few milliseconds; and service and worker may log in again.
+-- claim: No setting of a role or of the database switches off triggers, durable commits, writes or row-level security,
+--   makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and worker may log in again.
 -- cost: A rule that the schema promises is not kept in these sessions, and in the gate's it is.
 -- severity: warn
 -- reads: catalogue

@@ -1,6 +1,6 @@
 -- id: sql/spot/policies-not-always-true
 -- claim: No permissive policy for public, anon or authenticated is true for every row or for rows without a tenant.
--- cost: The policy looks like protection and is none.
+-- cost: The policy looks like protection and protects nothing.
 -- severity: page
 -- reads: catalogue
 -- covers: J04 J05

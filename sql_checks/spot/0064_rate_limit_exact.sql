@@ -1,5 +1,5 @@
 -- id: sql/spot/rate-limit-exact
--- claim: No more requests of one tenant and address were admitted within the window of the rate limit than it allows.
+-- claim: No tenant and address had more requests admitted within one window than the rate limit allows.
 -- cost: The limit lets more through than it says: a client's loop replays until the budget is gone.
 -- severity: page
 -- covers: C10 C11

@@ -1,5 +1,6 @@
 -- id: sql/spot/letters-can-be-replayed
--- claim: Every dead letter that is pending has a tenant, is of no time to come, counts its retries from 0, and may be replayed from a time within a year on.
+-- claim: Every pending dead letter has a tenant, is not from the future, counts its retries from 0, and may be
+--    replayed within a year at the latest.
 -- cost: No replay takes it but a forced one, or more take it than may, and nobody is told why.
 -- severity: warn
 -- covers: K18

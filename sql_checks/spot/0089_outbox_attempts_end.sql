@@ -1,5 +1,6 @@
 -- id: sql/spot/outbox-attempts-end
--- claim: No event has a negative number of attempts, or is tried for ever: one that has failed far more often than any that was given up is given up, too.
+-- claim: No event has a negative number of attempts or is tried for ever: one that has failed far more often than any
+--    that was given up must be given up, too.
 -- cost: A poison event takes its turn again and again, holds up its key, and nobody is told that it has no effect.
 -- severity: warn
 -- covers: K14

@@ -1,6 +1,6 @@
 -- id: sql/spot/lint-policies-in-use
 -- claim: No table has policies while row-level security is off, and none has it on without any policy.
--- cost: Somebody believes in a protection that is not there, or the table serves nobody.
+-- cost: Somebody relies on a protection that is not there, or nobody can read the table.
 -- severity: investigate
 -- reads: catalogue
 -- covers: J03

@@ -1,5 +1,5 @@
 -- id: sql/spot/lint-autovacuum
--- claim: Autovacuum comes to every table of the contract: it is switched off nowhere.
+-- claim: Autovacuum is switched off for no table of the contract.
 -- cost: Dead rows pile up, and every query of the queue grows slower with them.
 -- severity: investigate
 -- reads: catalogue

@@ -35,14 +35,14 @@ COMPANY = "00000000-0000-4000-8000-000000000004"
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 
 
-def saved(folder: Path, outcome: Outcome, action: Action | None = None, **evidence: Any) -> Path:
+def saved(folder: Path, outcome: Outcome, **evidence: Any) -> Path:
     """The record of a finished run with one check."""
     spec = CheckSpec("drill/small/main", "c", "c", Severity.PAGE, Where.READ_ONLY)
     policy = Policy(catalogue=(spec, *FLOOR_SPECS), target=TargetKind.STAGING)
     run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
     line = Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)
     write_lines(folder / "evidence.ndjson", [line, *on_solid_ground(stamp(NOW))])
-    done = (action or Action("none", result="nothing_to_do")).to_json()
+    done = Action("none", result="nothing_to_do").to_json()
     end = read_log(folder / "evidence.ndjson").end.to_json()
     times: dict[str, Any] = {"decided_at": stamp(NOW), "finished_at": stamp(NOW), "evidence": end}
     write_run(folder, {**run, **times, "policy": policy.to_json(), "policy_digest": policy.digest, "action": done})
@@ -103,13 +103,13 @@ ERRORS = """
 3 | run --policy BROKEN |  | broken.yaml:2:1: the unknown key 'rolout'
 3 | lint --policy BROKEN |  | Did you mean 'rollout'?
 3 | run | GATE_TARGET=prod | GATE_TARGET is 'prod'
-3 | run | GATE_TARGET=production BASE_ULR=http://127.0.0.1:9 | and there is GATE_TARGET;
+3 | run | GATE_TARGET=production BASE_ULR=http://127.0.0.1:9 | be it to nothing: GATE_TARGET;
 3 | run | GATE_TARGET=reference BASE_URL=https://db.example | leads to another machine
 3 | run | GATE_TARGET=reference DATABASE_URL=postgresql://u@127.0.0.1,10.0.0.7/x | leads to another machine
 3 | run | GATE_TARGET=reference 'DATABASE_URL=hostaddr=10.0.0.7 host=localhost' | leads to another machine
 3 | run | GATE_TARGET=reference DATABASE_URL=dbname=x PGHOST=db.example | leads to another machine
-3 | run | 'BASE_URL= ' DATABASE_URL= | and there is BASE_URL, DATABASE_URL;
-3 | drill | TRANSBOT_HMAC_SECRET=SECRET | and there is TRANSBOT_HMAC_SECRET;
+3 | run | 'BASE_URL= ' DATABASE_URL= | be it to nothing: BASE_URL, DATABASE_URL;
+3 | drill | TRANSBOT_HMAC_SECRET=SECRET | be it to nothing: TRANSBOT_HMAC_SECRET;
 2 | run --output '' | BASE_URL=http://127.0.0.1:9 | it is empty
 3 | drill | TEST_DLQ=1 BASE_URL=http://127.0.0.1:9 | TEST_DLQ
 3 | promote --reason x |  | DATABASE_URL is not set
@@ -263,7 +263,7 @@ def test_the_operator_s_hand_works_on_a_database(migrated_url: str) -> None:
         ]
         assert (flag["enabled"], flag["rollout_percentage"]) == (True, 10)
         dry = gate("promote", "--reason", "try", "--dry-run", environ=environ)
-        assert (dry.returncode, "dry_run, 10 % -> 50 %" in dry.stdout) == (0, True), dry
+        assert (dry.returncode, "promote dry run, 10 % → 50 %" in dry.stdout) == (0, True), dry
         assert gate("promote", "--reason", "go", environ=environ).returncode == 0
         baking = gate("promote", "--reason", "again", environ=environ)
         assert (baking.returncode, "may come in" in baking.stdout) == (10, True)

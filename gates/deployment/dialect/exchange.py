@@ -94,7 +94,7 @@ def real_code(code: str) -> str:
 
 
 def contract_metric(name: str) -> str:
-    """The contract's name of a real series; one that is none of the contract's stays."""
+    """The contract's name of a real series; one that is not the contract's stays."""
     words = http_words()
     return name if words is None else next((ours for ours, real in words.metrics.items() if real == name), name)
 

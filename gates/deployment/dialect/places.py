@@ -164,7 +164,7 @@ def as_text(member: str, said: bytes, real: bytes) -> str:
 
 
 def text_of(token: bytes) -> str:
-    """The text of a JSON string; empty where it is none."""
+    """The text of a JSON string; empty where it is not a string."""
     try:
         return str(json.loads(token))
     except ValueError:

@@ -29,7 +29,7 @@ NEW_NUMBER = {
 }
 """Type of ids -> SQL of a new one, as far from the deployment's as those of gates.deployment.ids."""
 FLAGS = "{" + ",".join(contract().flags) + "}"
-"""As a check asks for every flag; those of areas that are not claimed are none of the deployment's."""
+"""As a check asks for every flag; those of areas that are not claimed are not the deployment's."""
 OF_BUCKETS = "public.is_feature_enabled.bucket"
 """As checks ask by which formula tenants are drawn: `own`, where it is the deployment's."""
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}

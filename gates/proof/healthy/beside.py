@@ -115,7 +115,7 @@ def housekeeping(stack: Stack) -> Iterator[None]:
     """The outbox is indexed anew; people step a flag of other software, and pause a tenant and let it go on."""
     company = tenant(stack.info)
     with connect(stack.info.database_url) as connection:
-        connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an index that is none
+        connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an invalid index
         connection.execute("set lock_timeout = 0")
 
         def step() -> None:

@@ -138,7 +138,7 @@ def complaints(
     if done.code not in {0, EXIT_STILL_ON, None} and not all_but_limits:
         found.append(f"a {act.name} that is due ended with {said}; allowed: 0, or {EXIT_STILL_ON}: {done.tail[-200:]}")
     if after.rows_on and (done.code == 0 or not in_the_dark):
-        found.append(f"{after.rows_on} row(s) of the flag are on; it says: {said}")
+        found.append(f"rows of the flag that are on: {after.rows_on}; it says: {said}")
     if act is EMERGENCY and (not after.paused or after.limits) and (done.code == 0 or not in_the_dark):
         found.append(f"agents paused: {after.paused}, limits left: {after.limits}; it says: {said}")
     if done.code == EXIT_STILL_ON and not in_the_dark:

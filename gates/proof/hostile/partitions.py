@@ -13,6 +13,7 @@ from gates.proof.hostile.copies import Copies, Copy
 from gates.proof.hostile.statements import SAID, Blow, Strike
 from gates.proof.lanes import side_by_side
 from gates.proof.relay import RelayOptions, relay
+from gates.text.quantity import with_unit
 
 AT_ONCE = 6
 RESCUE_TIMEOUT_S = 30.0
@@ -108,7 +109,7 @@ class Hand:
         done = ROLLBACK.run(self.environ, copy.gate_url, RESCUE_TIMEOUT_S)
         after = acts.look(copy)
         return [f"the rollback after it: {line}" for line in acts.complaints(ROLLBACK, before, after, done)] + (
-            [f"the rollback after it left {after.rows_on} row(s) on"] if after.rows_on else []
+            [f"the rollback after it left {with_unit(after.rows_on, 'rows')} on"] if after.rows_on else []
         )
 
 
@@ -116,4 +117,4 @@ def _lets_go(copy: Copy) -> list[str]:
     deadline = time.monotonic() + LET_GO_S
     while (count := acts.held(copy)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    return [f"{count} session(s) of a lost gate still hold a lock after {LET_GO_S:.0f} s"] if count else []
+    return [f"{with_unit(count, 'sessions')} of a lost gate, holding a lock after {LET_GO_S:.0f} s"] if count else []

@@ -187,8 +187,8 @@ def _limit(used: float, row: Row) -> Html:
     ticks = [v / most for name in levels if (v := number(levels[name])) is not None] or [1.0]
     words = ", ".join(f"{name} {shown(value)}" for name, value in levels.items()) or f"limit {shown(row.limit)}"
     said = f"{with_unit(row.observed, row.unit)}; {words}"
-    return Html('<tr><td><a href="#{}">{}</a></td><td>{}</td><td>{:.0%}</td><td>{}</td></tr>').format(
-        row.anchor, row.check, bullet(used, row.outcome, f"{row.check}: {said}", ticks), used, said
+    return Html('<tr><td><a href="#{}">{}</a></td><td>{}</td><td>{:.0f} %</td><td>{}</td></tr>').format(
+        row.anchor, row.check, bullet(used, row.outcome, f"{row.check}: {said}", ticks), used * 100, said
     )
 
 

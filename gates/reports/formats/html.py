@@ -158,7 +158,8 @@ def _about(row: Row) -> Html:
     if row.compared:
         counted = f"; {with_unit(row.samples, 'observations')}" if row.samples else ""
         parts.append(Html('<p class="numbers">Observed: {}{}.</p>').format(row.compared, counted))
-    parts += [Html('<p class="claim">{}</p>').format(Html.prose(text)) for text in (row.claim, row.cost) if text]
+    meant = {"Promise": row.claim, "What a failure costs": row.cost}
+    parts += [Html('<p class="claim">{}: {}</p>').format(n, Html.prose(text)) for n, text in meant.items() if text]
     parts.append(_runbook(str(row.details.get("runbook") or "")))
     parts.append(copied(row.reproduce, "the command"))
     if row.request:  # what it was about may be gone: a drill removes its tenant
@@ -257,7 +258,7 @@ FILE = ROOT / "sql_checks" / "alerts" / "runbooks.md"
 
 
 def section_of(named: str) -> str:
-    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where that is none of ours."""
+    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where it is not ours."""
     file, _, anchor = named.partition("#")
     return _sections().get(anchor, "") if file == FILE.name else ""
 

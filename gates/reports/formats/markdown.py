@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from gates.contract.remedies import remedy_of
 from gates.reports.formats.format import Format, ReportSource
 from gates.reports.formats.rows import Row, proof_of
-from gates.reports.sentences import brief, recovery_lines, short_list
+from gates.reports.sentences import beside_causes, brief, recovery_lines, short_list
 from gates.text.inert import Markdown
 from gates.text.quantity import with_unit
-from gates.verdict import BESIDE, Verdict, behind_text, grouped
+from gates.verdict import BESIDE, UNDECIDED, Verdict, behind_text, grouped
 
 MOST_ROWS = 20
 MOST_WITNESS = 1500
@@ -43,19 +43,20 @@ def markdown(source: ReportSource) -> Markdown:
             counts.unknown,
             counts.not_applicable,
         ),
-        *_action(verdict),
     ]
-    for remark in (f"Reason: {verdict.reason}", *verdict.remarks):
+    for remark in beside_causes(verdict):
         lines += [EMPTY, Markdown.escape(remark)]
     lines += _findings(verdict, {row.check: row.cost for row in rows})
+    lines += _action(verdict)
     for outcome in BESIDE:
         lines += _beside(verdict, outcome)
     if verdict.ends_when:
         ends = (Markdown("- {}").format(e) for e in short_list(verdict.ends_when, MOST_ENDS))
         lines += [EMPTY, Markdown("The hold ends when:"), EMPTY, *ends]
-    if verdict.not_required:
-        named = [Markdown("- {} ({})").format(s.check, s.by) for s in verdict.not_required[:MOST_ROWS]]
-        lines += [EMPTY, Markdown("Not required, among others:"), EMPTY, *named]
+    spared = [f"{s.check} ({s.by})" for s in verdict.not_required if s.by != UNDECIDED]  # those are unknown, above
+    if spared:
+        named = (Markdown("- {}").format(one) for one in short_list(spared, MOST_ROWS))
+        lines += [EMPTY, Markdown("Not required:"), EMPTY, *named]
     proof = proof_of(source.run)
     lines += [*_groups(rows), *([EMPTY, Markdown("This gate: {}.").format(proof)] if proof else [])]
     return Markdown.of_lines(lines)

@@ -48,7 +48,7 @@ class Row:
     @property
     def promise(self) -> str:
         """What it promises, and what a failure costs."""
-        return " ".join(filter(None, (self.claim, self.cost)))
+        return " ".join(filter(None, (self.claim, f"What it costs: {self.cost}" if self.cost else "")))
 
     @property
     def aside(self) -> str:

@@ -58,7 +58,7 @@ def _cause(group: Sequence[Finding], verdict: Verdict) -> Slack:
     first, behind = group[0], verdict.behind(group)
     names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
     remedy = Slack.prose(remedy_of(first.check, first.outcome, verdict.contract, seen=first.message))
-    told = filter(None, (first.said[:200], behind_text(behind) if behind else "", remedy))
+    told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", remedy))
     return Slack("• {} {}: {}").format(names, first.outcome, Slack(". ").join(told))
 
 

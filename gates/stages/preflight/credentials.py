@@ -131,7 +131,7 @@ class CredentialDoor:
 
     def _takes(self, request: Request) -> bool:
         """A path that is not there accepts nothing, by what was received, whatever the deployment's word for it means;
-        but a run that is not there is a 404 only to who may ask, where nobody else may.
+        but a run that is not there is a 404 only to those who may ask, where nobody else may.
         """
         status = _received(_asked(self.door, request))
         return status != 401 and (status not in ABSENT or (request.method == "GET" and "GET" in self.guarded))

@@ -7,13 +7,12 @@ import time
 import pytest
 
 from gates.act.emergency import emergency
-from gates.act.flag import Order
 from gates.verdict import Action
 from tests.gates.act.flagged import Database, is_on, order
 
 
-def in_emergency(url: str, asked: Order | None = None) -> tuple[Action, dict[str, str]]:
-    action = emergency(url, asked or order(), time.monotonic, print)
+def in_emergency(url: str) -> tuple[Action, dict[str, str]]:
+    action = emergency(url, order(), time.monotonic, print)
     return action, {s.name: s.result for s in action.steps}
 
 

@@ -270,7 +270,7 @@ def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
     ]
     margin = weigh(lines, policy(*checks), NOW).margin
     assert margin is not None
-    assert margin.sentence == "nearest limit: load/lag/p95 4100 of 5000 ms (18% left)"
+    assert margin.sentence == "nearest limit: load/lag/p95 4100 of 5000 ms (18 % left)"
 
 
 def test_what_a_stage_came_to_is_said_once() -> None:

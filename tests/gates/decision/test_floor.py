@@ -216,7 +216,7 @@ def test_cohorts_may_be_unknown_unless_the_policy_requires_them() -> None:
     for seen in (others, [*others, *unknown]):
         verdict = decide(seen, policy(), NOW)
         assert verdict.decision is Decision.PROMOTE
-        assert f"{len(cohorts)} about cohorts, which nothing decides yet" in verdict.reason
+        assert f"{len(cohorts)} checks of cohorts, which saw too little" in verdict.reason
         assert {n.check for n in verdict.not_required} == set(cohorts)
     required = policy(rules=(PolicyRule("cohort/success", required=True),))
     assert decide([*others, *unknown], required, NOW).decision is Decision.HOLD

@@ -106,7 +106,7 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
 @pytest.mark.parametrize(
     ("lie", "said"),
     [
-        pytest.param(sends(table({b"seen": INT4}, b"many")), "none of its type", id="a number that is none"),
+        pytest.param(sends(table({b"seen": INT4}, b"many")), "not of its type", id="a number that is none"),
         pytest.param(sends(table({b"other": TEXT}, b"x")), "no column seen", id="another column"),
         pytest.param(endless(table({b"seen": TEXT}, b"x"), ROW), "at most", id="rows without an end"),
         pytest.param(endless(b"", NOTICE), "at most", id="notifications without an end"),

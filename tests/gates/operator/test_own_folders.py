@@ -65,3 +65,13 @@ def test_a_file_that_cannot_be_read_is_a_check_of_its_own(policy: Path) -> None:
     """The catalogue of a run has it by the file's name, so that it is unknown and the stage goes on."""
     specs = collection.with_own_checks(load_policy(policy, TODAY), process_environment())
     assert {"sql/spot/own-good", "sql/spot/own-bad", "sql/spot/own-binary", "alert/own-rule"} <= {s.id for s in specs}
+
+
+def test_an_attestation_of_no_box_is_a_problem(tmp_path: Path) -> None:
+    """It would tick nothing, and nobody would know."""
+    path = tmp_path / "gate.yaml"
+    said = "version: 1\nattestations:\n  - {box: Team trained, by: me, date: 2025-01-01}\n"
+    path.write_text(said + "  - {box: success METRICS defined, by: me, date: 2025-01-01}\n")
+    found = [p for p in lint.lint(path, {}, TODAY).problems if "box" in p]
+    assert [p.partition("; ")[0] for p in found] == [f"{path}:3:3: the box 'Team trained'"]
+    assert found[0].endswith("Did you mean 'Team trained on new procedures'?")

@@ -57,8 +57,8 @@ def with_cells(*cells: Cell) -> Proof:
     return dataclasses.replace(PROOF, cells=cells)
 
 
-def with_trial(suite: ProofPart, decision: str, *, ok: bool) -> Proof:
-    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=ok),))
+def with_trial(suite: ProofPart, decision: str) -> Proof:
+    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=False),))
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def with_trial(suite: ProofPart, decision: str, *, ok: bool) -> Proof:
         (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
         (dataclasses.replace(PROOF, pending=("x/y",)), 10),
         (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
-        (with_trial(ProofPart.HEALTHY, "rollback", ok=False), 20),
-        (with_trial(ProofPart.HEALTHY, "", ok=False), 10),
-        (with_trial(ProofPart.DEGENERATE, "promote", ok=False), 20),
-        (with_trial(ProofPart.SELF, "promote", ok=False), 20),
-        (with_trial(ProofPart.SELF, "rollback", ok=False), 10),
+        (with_trial(ProofPart.HEALTHY, "rollback"), 20),
+        (with_trial(ProofPart.HEALTHY, ""), 10),
+        (with_trial(ProofPart.DEGENERATE, "promote"), 20),
+        (with_trial(ProofPart.SELF, "promote"), 20),
+        (with_trial(ProofPart.SELF, "rollback"), 10),
         (dataclasses.replace(PROOF, cells=(), trials=(GOOD,)), 0),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
         with_cells(SURVIVED, KILLED)
     )
     assert PROOF.bound == "under 100 %"
-    assert with_trial(ProofPart.HEALTHY, "rollback", ok=False).bound == ""
+    assert with_trial(ProofPart.HEALTHY, "rollback").bound == ""
     assert PROOF.minimal == Minimal(("drill/b",), 1.0, 3, exact=True, faults=1), "production faults only, the cheaper"
 
 
@@ -212,9 +212,11 @@ def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> No
     file.write_text(mine.dump())
     assert cited(file, policy, "code") == {
         "proved": True,
-        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 1 healthy runs: none rolled back (under 100 %)",
+        "sentence": "proved on 2025-01-13: 2 of 2 known faults killed, 1 healthy run: none rolled back (under 100 %)",
     }
-    assert str(cited(file, policy, "other")["sentence"]).endswith(", by an earlier state of its code")
+    assert str(cited(file, policy, "other")["sentence"]).startswith(
+        "proved on 2025-01-13, by an earlier state of its code:"
+    )
     invalid = dataclasses.replace(mine, cells=(KILLED,)).dump()
     for text, said in (
         ("{}", "never proved: the proof cannot be read"),
@@ -307,7 +309,7 @@ def test_the_page_gets_the_last_proof_between_its_marks(tmp_path: Path) -> None:
     last.keep(shipped, page, whole)
     once = page.read_text(encoding="utf-8")
     assert "2 of 2 faults killed" in once
-    assert "1 healthy runs: none rolled back" in once
+    assert "1 healthy run: none rolled back" in once
     last.keep(shipped, page, whole)
     assert page.read_text(encoding="utf-8") == once
     assert once.partition(last.FAULTS[0])[0] == text.partition(last.FAULTS[0])[0]
@@ -362,7 +364,7 @@ def test_healthy_runs_of_earlier_code_fill_up_what_says_one_in_a_hundred(tmp_pat
 
     kept(healthy_proof("first", 90))
     held = kept(healthy_proof("second", 150, decision="hold", reason="no sample"))
-    assert "240 healthy runs: none rolled back (under 1.3 %), 150 held; 90 of them by an earlier state" in held
+    assert "240 healthy runs: none rolled back (under 1.3 %), 150 held; 90 of them in earlier proofs" in held
     assert "slow: no sample" in held
     assert "250 healthy runs" in kept(healthy_proof("second", 160, decision="hold")), "these runs instead of its others"
     assert "310 healthy runs: none rolled back (under 1 %), 160 held; 250 of them" in kept(healthy_proof("third", 60))

@@ -297,7 +297,7 @@ def test_what_is_not_read_is_said(tmp_path: Path) -> None:
     result = rehearsed(tmp_path)
     assert [(o.place.line, o.kind) for o in result.obstacles] == [(3, "not judged"), (4, "not judged")]
     assert result.exit_code == 10
-    assert any("1 .sql file(s) in subfolders are not run" in note for note in result.notes)
+    assert any("not run: 1 file (.sql) in subfolders" in note for note in result.notes)
 
 
 def test_fences_of_markdown_run_in_their_order_with_its_lines(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ HOSTILE = '<script>alert(1)</script> | `x` "quoted" & \x00\x1b[31m ]]> @channel\
 
 
 def spec(check: str, severity: Severity = Severity.PAGE) -> CheckSpec:
-    return CheckSpec(check, f"The promise of {check}.", "What it costs.", severity, Where.READ_ONLY)
+    return CheckSpec(check, f"The promise of {check}.", "The cost.", severity, Where.READ_ONLY)
 
 
 CATALOGUE = [
@@ -45,7 +45,7 @@ CATALOGUE = [
     spec("sql/spot/audit-chain", Severity.WARN),
     spec("drill/recovery/kill-worker"),
 ]
-PROMISES = {s.id: f"{s.claim} {s.cost}" for s in CATALOGUE}
+PROMISES = {s.id: f"{s.claim} What it costs: {s.cost}" for s in CATALOGUE}
 EVIDENCE = [
     Evidence("drill/proof/hmac-refused", Outcome.PASS, samples=4, observed=401, limit=401, duration_ms=12.5),
     Evidence(
@@ -271,7 +271,7 @@ def test_what_did_not_pass_and_decides_nothing_is_neither_red_nor_green(outcome:
 
 @pytest.mark.parametrize(
     ("observed", "limit", "used"),
-    [(0.09, 0.02, "450%"), (0.9, 0.98, "500%"), (3000.0, 2500.0, "120%"), (1.0, 4.0, "175%")],
+    [(0.09, 0.02, "450 %"), (0.9, 0.98, "500 %"), (3000.0, 2500.0, "120 %"), (1.0, 4.0, "175 %")],
 )
 def test_a_broken_limit_is_shown_as_far_as_it_was_broken(observed: float, limit: float, used: str) -> None:
     """A most against what was seen; of a least share, what is missing against what may be."""

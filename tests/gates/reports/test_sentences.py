@@ -40,7 +40,7 @@ UNDECIDED_ONE = Finding("cohort/agent-success", "unknown", "warn", Effect.NOTE, 
 PROMOTE, HOLD, ROLLBACK = Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK
 AT_THE_END = Action("none", 100, 100, "nothing_to_do", "outbox.enabled is at 100 %, its last step")
 UNSEEN = dataclasses.replace(UNREACHED, check="drill/x/y", message="Is it there?")
-OVERRIDDEN = Action("none", 10, 10, "override", "1 tenant(s) have it otherwise", holds=True)
+OVERRIDDEN = Action("none", 10, 10, "override", "1 tenant has it otherwise", holds=True)
 TOLD = {
     "stepped": made(PROMOTE, Action("promote", 10, 50, "done")),
     "changed": made(HOLD, CHANGED),

@@ -71,7 +71,7 @@ def test_a_line_that_was_cut_is_survived_and_said(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     found = history.read(path, TARGET)
     assert ([r.number for r in found.rounds], found.broken) == ([1], (2,))
-    assert "1 line(s) of the history cannot be read (line 2)" in found.said
+    assert "1 line of the history cannot be read (line 2)" in found.said
     written(path, made(3, 5))
     found = history.read(path, TARGET)
     assert ([r.number for r in found.rounds], found.broken, found.last_number) == ([1, 3], (2,), 3)

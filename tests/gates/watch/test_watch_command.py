@@ -103,7 +103,7 @@ def test_a_damaged_history_is_survived_and_said(tmp_path: Path) -> None:
         out.write(b'{"v":1,"kind":"rou')
     done = gate("watch", "--report", "--history", str(path), cwd=tmp_path, environ=NOWHERE)
     assert done.returncode == 0
-    assert "1 line(s) of the history cannot be read (line 2)" in done.stderr
+    assert "1 line of the history cannot be read (line 2)" in done.stderr
 
 
 def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Bench:
         query = f"INSERT INTO event_outbox ({names}) VALUES ({marks}) RETURNING event_id"
         return str(self.one(query, *columns.values()))
 
-    def start_run(self, company: str, scripts: Sequence[Mapping[str, int]], *, charged: bool = True) -> str:
+    def start_run(self, company: str, scripts: Sequence[Mapping[str, int]]) -> str:
         """What the service does for a replay: one dead letter an item, a run, outbox rows, the budget."""
         with self.conn.transaction():
             letters = [
@@ -63,15 +63,14 @@ class Bench:
             run = self.one(
                 "INSERT INTO replay_runs (company_id, actor, target_count, budget_charged, request_id)"
                 " VALUES (%s, 'tester', %s, %s, 'req-1') RETURNING id",
-                *(company, len(scripts), len(scripts) if charged else 0),
+                *(company, len(scripts), len(scripts)),
             )
-            if charged:
-                self.conn.execute(
-                    "INSERT INTO replay_budgets AS b (company_id, daily_used, monthly_used) VALUES (%s, %s, %s)"
-                    " ON CONFLICT (company_id) DO UPDATE SET daily_used = b.daily_used + excluded.daily_used,"
-                    " monthly_used = b.monthly_used + excluded.monthly_used",
-                    (company, len(scripts), len(scripts)),
-                )
+            self.conn.execute(
+                "INSERT INTO replay_budgets AS b (company_id, daily_used, monthly_used) VALUES (%s, %s, %s)"
+                " ON CONFLICT (company_id) DO UPDATE SET daily_used = b.daily_used + excluded.daily_used,"
+                " monthly_used = b.monthly_used + excluded.monthly_used",
+                (company, len(scripts), len(scripts)),
+            )
             self.conn.execute(
                 "INSERT INTO event_outbox (event_id, company_id, event_type, payload, replay_run_id, dlq_id)"
                 " SELECT event_id, company_id, event_type, payload, %s, id FROM dead_letter_queue"
