@@ -92,8 +92,8 @@ FORGED: list[Case] = [
     ),
     Case(
         "random-signature",
-        "A token with 32 bytes that are no signature of it is refused.",
-        _unsigned("HS256", signature=bytes(range(32))),
+        "A token with bytes that are no signature of it is refused, as many, fewer or more than one has.",
+        lambda claims, _own: [raw_token({"alg": "HS256", "typ": "JWT"}, claims, bytes(range(n))) for n in (32, 31, 33)],
         ("B02",),
     ),
     Case(

@@ -211,6 +211,12 @@ proxy(
     refuses(lambda sent: claims_of(sent).get("role") == "super_admin", 403),
     (f"{TOKENS}/super-admin-for-any",),
 )
+proxy(
+    "tokens/a-signature-of-another-length-is-an-error",
+    refuses(lambda sent: header_of(sent).get("alg") == "HS256" and len(token_of(sent).rpartition(".")[2]) != 43, 500),
+    (f"{TOKENS}/random-signature",),
+    names=("500",),
+)
 proxy("tokens/unknown-companies-are-told-apart", after(tells_unknown_companies), (f"{TOKENS}/unknown-like-foreign",))
 proxy("tokens/unknown-companies-are-404", after(finds_no_company), (f"{TOKENS}/unknown-like-foreign",), names=("404",))
 proxy(
