@@ -11,7 +11,8 @@ import psycopg
 
 from faults.altered import AlteredDatabase, altered_worker
 from faults.catalogue import service, worker
-from faults.probe import runs
+from faults.outbox import is_done, put
+from faults.probe import Probe, runs
 from replay_service import surface
 from replay_service.audit import AuditRow, RefusalLog
 from replay_service.composition import build_parts
@@ -220,6 +221,22 @@ def above_the_last(settings: WorkerSettings) -> WorkerParts:
 )
 def no_polling(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(dataclasses.replace(settings, poll_s=3600.0))
+
+
+@worker(
+    "The worker listens where nobody speaks, and looks by itself every five seconds.",
+    lambda p: _is_seldom_seen(p),
+    ("drill/outbox/effect-within-two-seconds",),
+    names=("2 s", "lag", "effect"),
+)
+def unheard_and_seldom_seen(settings: WorkerSettings) -> WorkerParts:
+    process.CHANNEL = "outbox"
+    return build_worker_parts(dataclasses.replace(settings, poll_s=5.0))
+
+
+def _is_seldom_seen(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return is_done(probe, put(probe, company), 8) and not is_done(probe, put(probe, company))
 
 
 @worker(

@@ -39,8 +39,7 @@ def test_delivered_once(scene: Scene) -> None:
     It is what the outbox is for: everything else here is a way in which it fails.
     """
     company = scene.company()
-    answer = scene.emit(company, control=True)
-    scene.delivered([str(answer["event_id"])])
+    scene.delivered([str(scene.emit(company, control=True)["event_id"])])
 
 
 @drill("drill/outbox/one-row-each", covers=("K01",))
@@ -62,7 +61,7 @@ def test_one_row_each(scene: Scene) -> None:
 
 @drill("drill/outbox/effect-within-two-seconds", covers=("K01", "K04"))
 def test_effect_within_two_seconds(scene: Scene) -> None:
-    """With nothing waiting, an event has its effect within 2 s of its acceptance (best of three).
+    """With nothing waiting, an event that comes just after another's effect has its own within 2 s (best of three).
 
     A relay that polls rarely, or sleeps, makes every customer wait.
     """
@@ -74,6 +73,7 @@ def test_effect_within_two_seconds(scene: Scene) -> None:
         scene.delivered([event])
         return (time.monotonic() - started) * 1000.0
 
+    measure()  # a relay that polls has looked just now: the next one waits for a whole interval
     since = time.monotonic()
     scene.seen.quick("the effect came", best_of(3, measure, 2000.0), 2000.0, since)
 

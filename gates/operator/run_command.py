@@ -211,7 +211,7 @@ def _of_target(
         target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)
     if brings_up and (named := config.meant(console.environ)):
-        said = f"no BASE_URL and no DATABASE_URL, but these are set, be it to nothing: {', '.join(named)}"
+        said = f"neither BASE_URL nor DATABASE_URL has a value, but these variables are there: {', '.join(named)}"
         raise ConfigError(f"{said}; allowed: an address, or none of these, to judge the reference. Set BASE_URL")
     if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
         use(Names())

@@ -103,13 +103,13 @@ ERRORS = """
 3 | run --policy BROKEN |  | broken.yaml:2:1: the unknown key 'rolout'
 3 | lint --policy BROKEN |  | Did you mean 'rollout'?
 3 | run | GATE_TARGET=prod | GATE_TARGET is 'prod'
-3 | run | GATE_TARGET=production BASE_ULR=http://127.0.0.1:9 | be it to nothing: GATE_TARGET;
+3 | run | GATE_TARGET=production BASE_ULR=http://127.0.0.1:9 | these variables are there: GATE_TARGET;
 3 | run | GATE_TARGET=reference BASE_URL=https://db.example | leads to another machine
 3 | run | GATE_TARGET=reference DATABASE_URL=postgresql://u@127.0.0.1,10.0.0.7/x | leads to another machine
 3 | run | GATE_TARGET=reference 'DATABASE_URL=hostaddr=10.0.0.7 host=localhost' | leads to another machine
 3 | run | GATE_TARGET=reference DATABASE_URL=dbname=x PGHOST=db.example | leads to another machine
-3 | run | 'BASE_URL= ' DATABASE_URL= | be it to nothing: BASE_URL, DATABASE_URL;
-3 | drill | TRANSBOT_HMAC_SECRET=SECRET | be it to nothing: TRANSBOT_HMAC_SECRET;
+3 | run | 'BASE_URL= ' DATABASE_URL= | these variables are there: BASE_URL, DATABASE_URL;
+3 | drill | TRANSBOT_HMAC_SECRET=SECRET | these variables are there: TRANSBOT_HMAC_SECRET;
 2 | run --output '' | BASE_URL=http://127.0.0.1:9 | it is empty
 3 | drill | TEST_DLQ=1 BASE_URL=http://127.0.0.1:9 | TEST_DLQ
 3 | promote --reason x |  | DATABASE_URL is not set

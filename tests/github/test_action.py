@@ -168,7 +168,7 @@ def test_a_gate_of_nothing_is_refused(given: str, runner: FakeRunner) -> None:
     """Without a target the gate would bring up its own reference, and promote that."""
     done = runner.run("gate", {"base-url": given, "database-url": given})
     assert done.returncode == 3
-    assert "::error title=gate run::neither BASE_URL nor DATABASE_URL says where" in done.stderr
+    assert "::error title=gate run::neither BASE_URL nor DATABASE_URL has a value" in done.stderr
 
 
 @pytest.mark.parametrize("given", ["True", "TRUE", "yes", "1", " true", "", "$(touch pwned)"])
