@@ -75,7 +75,7 @@ def _fails_elsewhere(probe: Probe) -> bool:
     "Keys are spread over sixteen shards, and a row waits for every older one of its shard.",
     lambda p: _waits_for_another_key(p, 120),
     (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects of 108 events",),
+    names=("effects of",),
 )
 def shards_wait_as_one(settings: WorkerSettings) -> WorkerParts:
     shard = "(hashtextextended(a.aggregate_key, uuid_hash_extended(a.company_id, 0)) & 15)"
@@ -95,7 +95,7 @@ def _waits_for_another_key(probe: Probe, count: int) -> bool:
     "Keys are compared without their case: `A` waits for `a`.",
     lambda p: _waits_for_the_small_letter(p),
     (f"{OUTBOX}/poison-holds-no-other-key",),
-    names=("effects of 108 events",),
+    names=("effects of",),
 )
 def keys_without_case(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(
