@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
-from drills.workbench.scene import Scene, new_key
+from drills.workbench.scene import Scene, best_of, new_key
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
@@ -309,10 +309,16 @@ def _done_before_another_run(scene: Scene) -> int:
 
 
 def _quick_alone(scene: Scene, slow: str) -> None:
-    """End the check as unknown unless a run that nothing can hold up ends quickly, by the database's times."""
+    """End the check as unknown unless a run ends quickly when the slow one has ended, by the database's times. One of
+    three: where runs wait for each other, those of the drills beside it hold it up.
+    """
     scene.ended(slow, within_s=15)
-    alone = str(scene.run(scene.company("c", items=2), max=2)["replay_run_id"])
-    scene.ended(alone, within_s=12)
-    took_s = float(scene.value(TOOK_S, alone))
-    said = f"too slow to tell: a run of two items that waits for nobody took {took_s:.1f} s"
+
+    def took() -> float:
+        alone = str(scene.run(scene.company("c", items=2), max=2)["replay_run_id"])
+        scene.ended(alone, within_s=12)
+        return float(scene.value(TOOK_S, alone))
+
+    took_s = min(best_of(3, took, ALONE_S))
+    said = f"too slow to tell: a run of two items took {took_s:.1f} s without the slow one (best of three)"
     scene.seen.require(took_s < ALONE_S, said)
