@@ -270,7 +270,8 @@ def test_a_name_is_looked_up_where_no_thread_can_be_had(monkeypatch: pytest.Monk
 
     with saying(LENGTH % 0) as base:
         monkeypatch.setattr(threading.Thread, "start", none)
-        assert HttpDoor(base.replace("127.0.0.1", "localhost")).send(Request("GET", "/")).status == 200
+        with HttpDoor(base.replace("127.0.0.1", "localhost")) as door:
+            assert door.send(Request("GET", "/")).status == 200
         with pytest.raises(psycopg.OperationalError, match="refused"):
             database.connect("postgresql://u@localhost:9/d")
 
