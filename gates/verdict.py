@@ -157,7 +157,7 @@ PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21
 UNDECIDED = "undecided"
-"""Why a check that may be unknown is not required: it is."""
+"""By what a check is not required: it is of cohorts, and saw too little to decide."""
 BESIDE = {"fail": "also failed", "unknown": "also unknown"}
 """Outcome -> what reports call a finding that decided nothing, in their order."""
 

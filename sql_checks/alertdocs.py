@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sql_checks.rulefile import AlertRule
+from sql_checks.rulefile import AlertRule, within
 
 HEAD = """# Alerts
 
@@ -48,7 +48,7 @@ def _section(rule: AlertRule) -> str:
 
 **Claim.** {rule.spec.claim}
 **Cost.** {rule.spec.cost}
-**Limits.** {_limits(rule)}, over {rule.window}, with at least {samples}; `for` {rule.for_s} s.{stale}
+**Limits.** {_limits(rule)}, {within("over", rule.window)}, with at least {samples}; `for` {rule.for_s} s.{stale}
 **Runbook.** [{rule.runbook}]({_link(rule)})
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from gates.deployment.dialect.current import named
-from sql_checks.rulefile import AlertRule
+from sql_checks.rulefile import AlertRule, within
 from sql_checks.rulejudge import FUTURE_S
 from sql_checks.ruleproof import FLEET
 
@@ -65,7 +65,7 @@ def _alerts(rule: AlertRule) -> list[dict[str, Any]]:
 
 
 def _description(rule: AlertRule, subject: str, value: str) -> str:
-    return f"{subject}: {value} {rule.unit} over {rule.window}. {rule.spec.cost}"
+    return f"{subject}: {value} {rule.unit} {within('over', rule.window)}. {rule.spec.cost}"
 
 
 def _no_data(rule: AlertRule) -> dict[str, Any]:

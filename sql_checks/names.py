@@ -28,7 +28,7 @@ def unqualified(query: str) -> list[str]:
 
 
 def _names(tree: Any) -> Iterator[str]:
-    """Those in a query; what a WITH around them names is not one."""
+    """The names of tables in a query, without those that a WITH around them defines."""
     parts: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
     while parts:
         node, local = parts.pop()

@@ -55,6 +55,11 @@ GROUP = Fields({"name": (Text(), ""), "rules": (ListOf(Anything()), "")}, ("name
 FILE = Fields({"groups": (ListOf(GROUP), "")}, ("groups",))
 
 
+def within(word: str, window: str) -> str:
+    """`over 10 minutes`, or `now` where a rule looks at what is there."""
+    return window if window == "now" else f"{word} {window}"
+
+
 @dataclass(frozen=True, slots=True)
 class AlertRule:
     """One alert rule. `limits` run from the worst severity to the mildest; a value on a limit does not break it.

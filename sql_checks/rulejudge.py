@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from gates.decision.dependence import spread, together
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import AlertRule
+from sql_checks.rulefile import AlertRule, within
 from sql_checks.ruleproof import FLEET, Count, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
 
 CLEARLY = 1.5
@@ -123,17 +123,12 @@ def _fleet_count(fleet: RuleSample, samples: Sequence[RuleSample]) -> Count:
     return replace(fleet.counted, weight=max(apart, fleet.counted.weight))
 
 
-def _within(word: str, window: str) -> str:
-    """`over 10 minutes`, or `now` where a rule looks at what is there."""
-    return window if window == "now" else f"{word} {window}"
-
-
 def _doubt(rule: AlertRule, sample: RuleSample, now: dt.datetime) -> str:
     """Why this row proves nothing, or an empty string."""
     needed = rule.min_samples if sample.subject == FLEET else rule.min_samples_tenant
     if sample.samples < needed:
         window = rule.samples_window or rule.window
-        return f"{sample.samples} samples were observed {_within('in', window)}, at least {needed} are needed"
+        return f"{sample.samples} samples were observed {within('in', window)}, at least {needed} are needed"
     if sample.value is None or math.isnan(sample.value):
         return "the query gave no number"
     if not rule.low <= sample.value <= rule.high:
@@ -171,7 +166,7 @@ def _firing(rule: AlertRule, breaches: Sequence[Breach]) -> RuleResult:
     (severity, limit), sample = min(breaches, key=rank)
     sign = ">" if rule.above else "<"
     message = (
-        f"{rule.name} of {sample.subject}: {_short(sample.value)} {rule.unit} observed {_within('over', rule.window)},"
+        f"{rule.name} of {sample.subject}: {_short(sample.value)} {rule.unit} observed {within('over', rule.window)},"
         f" {sign} {limit:g} {rule.unit} is {severity}; {sample.samples} samples; {sample.witness}. See {rule.runbook}"
     )
     if sample.draining and severity is Severity.PAGE:

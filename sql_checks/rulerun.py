@@ -9,7 +9,7 @@ from gates.checks.observation import Observer
 from gates.deployment.connection import Connection
 from gates.evidence import Outcome
 from gates.text.foreign import count, number, text
-from sql_checks.rulefile import AlertRule
+from sql_checks.rulefile import AlertRule, within
 from sql_checks.rulejudge import RuleResult, RuleSample, judge_proved
 from sql_checks.sqlsession import SqlSession
 
@@ -91,7 +91,8 @@ def conclude(rule: AlertRule, measured: Measurement, observer: Observer) -> None
     if judgement.outcome is Outcome.FAIL:
         observer.severity = judgement.severity
         raise AssertionError(judgement.message)
-    observer.control("; ".join(filter(None, (f"{observer.samples} samples within {rule.window}", judgement.message))))
+    seen = f"{observer.samples} samples {within('within', rule.window)}"
+    observer.control("; ".join(filter(None, (seen, judgement.message))))
 
 
 def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:

@@ -159,12 +159,11 @@ def resume(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Ac
     on = replace(order, enable_at=first)
     if order.dry_run:
         return replace(promote(url, on), kind="resume")
-    carried = insist(url, _unpause(), order, clock, tell)
-    said = f"{with_unit(carried.rows, 'rows')}, in {carried.seconds:.3f} s" if carried.done else carried.why
-    result = {True: "done", False: "failed", None: "unknown"}[carried.done]
-    steps = [StepOutcome(UNPAUSE, result, "; ".join([said, *carried.notes]))]
-    if result != "done":
-        message = f"{UNPAUSE}: {said}; {order.plan.flag} was left as it is"
+    change = _unpause()
+    carried = insist(url, change, order, clock, tell)
+    steps = [_step(change, carried)]
+    if not carried.done:
+        message = f"{UNPAUSE}: {carried.why}; {order.plan.flag} was left as it is"
         return Action("resume", result="failed", message=message, holds=True, steps=tuple(steps))
     action = promote(url, on)
     stands = action.to_percent == first and action.result in {"done", "nothing_to_do"}

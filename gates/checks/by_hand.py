@@ -38,7 +38,7 @@ class Standing:
 
 
 def standing(url: str) -> Standing:
-    """How they stand now. What cannot be read does not stand anyhow."""
+    """How they stand now. A row that cannot be read is left out: it excuses nothing."""
     try:
         with borrowed(url, read_only=True) as connection:
             flags = [(key, row) for key in KEYS for row in execute(connection, _FLAG, LiveRow(key).record, key)]

@@ -13,7 +13,7 @@ from gates.text.own_data import data_of
 FILE = Path(__file__).with_name("remedies.yaml")
 SEEN = {
     r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
-    r"\bobserved 409 in_progress\b": "Free a key's lock with its transaction: a session's stays behind a pooler.",
+    r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }
 """What a check of any promise may meet in place of an answer -> what to do first."""
 

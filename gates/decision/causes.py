@@ -55,7 +55,7 @@ tier, those that ask for the other tenant outright stand first.
 """
 
 SERVER_ERROR = re.compile(r" answered 5\d\d$")
-"""Who asks about one promise and meets this has seen nothing of that promise: what did see its breach is plainer."""
+"""A drill that met this saw nothing of the promise that it asks about. One that saw a breach names the fault better."""
 
 PROOF, PROVED = "drill/proof/", 2
 """The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost

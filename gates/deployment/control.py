@@ -16,6 +16,7 @@ from typing import Any, Self
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
+MEND_TIMEOUT_S = 30.0
 LINE_LIMIT = 65_536
 
 
@@ -89,7 +90,7 @@ class Control:
         """Thaw what is frozen, start what does not run, set wrong clocks right, wait until all is ready: the end of
         every recovery drill.
         """
-        self._ask({"do": "mend", "timeout_s": 30.0}, 30.0 + ANSWER_TIMEOUT_S)
+        self._ask({"do": "mend", "timeout_s": MEND_TIMEOUT_S}, MEND_TIMEOUT_S + ANSWER_TIMEOUT_S)
 
     def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
         try:

@@ -58,6 +58,7 @@ REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 """Settings that a server shows as they were given."""
 SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_all_identifiers")
+"""More of them, of which only a session of our own is asked: a pooler keeps those above, or none."""
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
 """In which a server shows a limit: the largest one that leaves no rest."""

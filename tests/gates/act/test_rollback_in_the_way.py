@@ -253,11 +253,12 @@ def test_a_run_beside_it_keeps_no_rollback_from_being_done(
 
     run = threading.Thread(target=drills)
     run.start()
-    made.wait(10)
+    is_made = made.wait(10)
     asked = order()
     action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
     stop.set()
     run.join()
+    assert is_made
     assert (action.result, action.flag) == (("done", "off") if is_of_a_run else ("failed", "on"))
     if is_of_a_run:
         assert float(str(action.recovery["watched_s"])) >= 1.0

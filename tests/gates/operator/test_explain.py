@@ -25,14 +25,16 @@ def test_every_promise_has_a_check_or_a_reason() -> None:
 
 
 def test_a_check_is_explained_with_what_turns_it_red() -> None:
-    """Claim, cost, effect, place, promises, faults; a check without a fault says where to add one."""
+    """Claim, cost, effect, place, promises, faults; a drill without a fault says where to add one."""
     specs = catalogue.load()
     (one,) = explain.explain(specs, ["alert/agent-success-burn-fast"], [FAULT])
     text = "\n".join(one.lines())
     assert one.spec.claim in text
     assert "a failure rolls back" in text
     assert "M13: " in text
-    assert "add one in faults/" in text
+    assert "planted cases of its own tests" in text
+    (drill,) = explain.explain(specs, ["drill/outbox/delivered-once"], [FAULT])
+    assert "add one in faults/" in "\n".join(drill.lines())
     spots = explain.explain(specs, ["sql/spot/*"], [FAULT])
     assert spots
     assert all("f/one" in "\n".join(s.lines()) for s in spots)
