@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import psycopg
 from psycopg.abc import Params, PQGen, PQGenConn
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed
 
@@ -29,8 +29,9 @@ Statement = str | bytes | SQL | Composed
 Answers = list[psycopg.Cursor[dict[str, object]]]
 
 MOST_ANSWER = 64 * 1024 * 1024
-"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory, those of an error
-eight times.
+"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory, and the driver
+those of an error eight times. A message that comes faster than it is read is refused once it is whole, before the
+driver has it.
 """
 IPPROTO_TCP, TCP_INFO, BYTES_RECEIVED = 6, 11, 128
 """Of Linux: where its tcp_info has `tcpi_bytes_received`."""
@@ -179,15 +180,23 @@ class Answering(Connection):
             while True:
                 ready = yield wanted
                 seen += _waiting(self.pgconn.socket)
-                came = max(seen, _received(self.pgconn.socket) - before)
-                if time.monotonic() > until or came > MOST_ANSWER:
-                    self.pgconn.finish()
-                    limit = f"within {limit_s:g} s" if came <= MOST_ANSWER else f"of at most {MOST_ANSWER} bytes"
-                    raise psycopg.OperationalError(f"the server gave no answer {limit}")
+                self._refuse_more_than_most(seen, before)
+                if time.monotonic() > until:
+                    self._give_up(f"within {limit_s:g} s")
                 wanted = gen.send(ready)
         except StopIteration as end:
+            if seen and self.pgconn.status == ConnStatus.OK:
+                self._refuse_more_than_most(seen, before)  # libpq reads for as long as bytes come
             answer: T = end.value
             return answer
+
+    def _refuse_more_than_most(self, seen: int, before: int) -> None:
+        if max(seen, _received(self.pgconn.socket) - before) > MOST_ANSWER:
+            self._give_up(f"of at most {MOST_ANSWER} bytes")
+
+    def _give_up(self, limit: str) -> None:
+        self.pgconn.finish()
+        raise psycopg.OperationalError(f"the server gave no answer {limit}")
 
 
 def _waiting(socket: int) -> int:

@@ -39,6 +39,13 @@ def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatc
         connection.execute(long)
 
 
+def test_a_session_that_the_server_ends_says_so(pg_server: PgServer) -> None:
+    """The server's last words are told, not that its connection is gone."""
+    end = b"select pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+    with session(pg_server.url("postgres")) as connection, pytest.raises(psycopg.errors.AdminShutdown):
+        connection.execute(end)
+
+
 def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
     """Statement, lock, idle transaction, and a client that the network cut off: none of them lasts for ever."""
     with session(pg_server.url("postgres")) as connection:
