@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from gates.decision.cohorts import BAKE_SHARE, BEFORE_SHARE, CohortLimits, TenantCounts, compare, is_as_planned
+from gates.decision.cohorts import (
+    BAKE_SHARE,
+    BEFORE_SHARE,
+    DRAW_RISK,
+    SHARE_RISK,
+    CohortLimits,
+    TenantCounts,
+    compare,
+    is_as_planned,
+)
 from gates.evidence import Outcome
 
 LIMITS = CohortLimits()
@@ -146,7 +155,8 @@ def share_rows(runs: int, rate: Callable[[int, int], str]) -> list[list[str]]:
     for tenants, percent, share in SHARES:
         rng = random.Random(f"share {tenants} {percent} {share}")
         drawn = (sum(rng.random() < share for _ in range(tenants)) for _ in range(runs))
-        failed = sum(not is_as_planned(on, tenants, percent) for on in drawn)
+        risk = DRAW_RISK if round(100 * share) == percent else SHARE_RISK
+        failed = sum(not is_as_planned(on, tenants, percent, risk) for on in drawn)
         found.append([f"{tenants:,}", f"{percent} %", f"{100 * share:g} %", rate(failed, runs), "none"])
     return found
 

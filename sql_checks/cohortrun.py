@@ -13,7 +13,9 @@ from gates.checks.observation import Observer
 from gates.contract.fragments import expand
 from gates.decision.cohorts import (
     BAKE_SHARE,
+    DRAW_RISK,
     LEAST_BAKE_MINUTES,
+    SHARE_RISK,
     SINCE_SHARE,
     CohortComparison,
     CohortLimits,
@@ -275,14 +277,14 @@ def judge_share(look: CohortLook, observer: Observer) -> None:
         observer.details["samples_needed"] = fewest - total
         had = with_unit(total, "tenants")
         observer.unmet(f"{had} had events since the step, at least {fewest} are needed to judge a share")
-    if not is_as_planned(on, total, step.percent):
-        other = [t.name for t, seen in zip(tenants, is_on, strict=True) if seen is not t.is_on]
+    other = [t.name for t, seen in zip(tenants, is_on, strict=True) if seen is not t.is_on]
+    if not is_as_planned(on, total, step.percent, SHARE_RISK if other else DRAW_RISK):
         observer.witness = [*other[:10]]
         by = "their events show it" if is_shown else "the flag's function says so"
         why = (
             f"{len(other)} are not as the function has it. Who is compared was not drawn: correct that first"
             if other
-            else "each is as the function has it, so events of one side are missing, or this is one draw in a thousand"
+            else "each is as the function has it: it draws another share, or events of one side are missing"
         )
         raise AssertionError(
             f"{on} of {total} tenants with events have {look.flag} on ({by}), the plan says {step.percent} %; {why}"

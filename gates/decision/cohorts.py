@@ -30,6 +30,8 @@ PASS_RISK = 0.05
 """Of a pass at the margin, likewise: all of them must pass."""
 SHARE_RISK = 0.001
 """Of another share of tenants than was planned: it is looked at each time anew."""
+DRAW_RISK = 1e-6
+"""Of the same where all are as the flag's function has it: the draw stays, and would hold one deployment for good."""
 TO_FAIL, TO_PASS = 1.5, 3.0
 """The bounds are at their best where the margin is so many standard errors: a pass is proved within it, a failure that
 matters is many times as great.
@@ -218,12 +220,12 @@ def growth(found: CohortComparison, margin: float, planned: float | None = None)
     return planned if times is None else min(times, planned)
 
 
-def is_as_planned(on: int, tenants: int, percent: int) -> bool:
+def is_as_planned(on: int, tenants: int, percent: int, risk: float = SHARE_RISK) -> bool:
     """Whether so many of the tenants being on may be chance where the plan has so many percent of them on."""
     share = percent / 100.0
     if share <= 0.0 or share >= 1.0:
         return on == round(share * tenants)
-    return min(binomial_cdf(on, tenants, share), binomial_tail(on, tenants, share)) >= SHARE_RISK / 2.0
+    return min(binomial_cdf(on, tenants, share), binomial_tail(on, tenants, share)) >= risk / 2.0
 
 
 def silent_by_chance(on: tuple[int, int], off: tuple[int, int]) -> bool:

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from faults.cohorts import DONE, FLEET, later, lost
+from faults.cohorts import DONE, FLEET, TENANTS, later, lost
 from gates.checks.observation import Observer
-from gates.decision.cohorts import CohortLimits
+from gates.decision.cohorts import CohortLimits, is_as_planned
 from gates.deployment.database import connect, execute, script
 from gates.stack import seed
 from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
@@ -86,6 +86,16 @@ def test_a_look_that_reads_a_part_reads_it_of_every_tenant(fleet: PlantedSession
     found = judged(fleet, limits=CohortLimits(most_events=8000))["share"]
     assert found[2].samples == 200
     assert found[0] == "pass"
+
+
+def test_a_draw_that_stays_holds_nobody_for_good(fleet: PlantedSession) -> None:
+    """44 of 140 tenants are on where half are planned, each as the flag's function has it: nothing is lost."""
+    drawn = f"(select c from {TENANTS} as t(c) where is_feature_enabled('{OUTBOX_FLAG}', c) order by c limit 60)"
+    tables = ("event_outbox", "agent_tasks", "events")
+    gone = "; ".join(f"delete from {table} where company_id in {drawn}" for table in tables)
+    outcome, message, seen = judged(fleet, gone)["share"]
+    assert not is_as_planned(round(seen.samples * float(str(seen.observed)) / 100), seen.samples, 50)
+    assert outcome == "pass", message
 
 
 def test_every_check_has_a_fault() -> None:
