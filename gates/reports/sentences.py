@@ -60,7 +60,10 @@ class _Teller(Generic[Medium]):
         medium, v = self.medium, self.verdict
         if v.stage is not None:
             return medium("")
-        return medium("{} {}, and {}: {}.").format(self._who(), self._came_out(), self._flag_now(), self._do_now())
+        who, came_out, do = self._who(), self._came_out(), self._do_now()
+        if v.contract.is_queue:
+            return medium("{} {}: {}.").format(who, came_out, do)
+        return medium("{} {}, and {}: {}.").format(who, came_out, self._flag_now(), do)
 
     def _came_out(self) -> Medium:
         medium, v = self.medium, self.verdict

@@ -85,7 +85,9 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     hide = hidden(target)
     if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
         target = dataclasses.replace(target, release=agreed.pop())  # one that echoes a secret is none
-    clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in lines]
+    left_out = set(context.left_out)
+    judged = [e for e in lines if e.check not in left_out]
+    clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in judged]
     shut = tuple(e for e in clean if e.details.get("unreachable"))
     again = {RELEASE.id} if whole_run and not shut else set()
     seen = [

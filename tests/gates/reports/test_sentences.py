@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gates import reports
+from gates.contract.scope import QUEUE, Scope
 from gates.decision.rules import RolloutPlan
 from gates.evidence import JsonValue
 from gates.reports.sentences import OTHER_PATH, brief, recovery_lines
@@ -46,6 +47,7 @@ TOLD = {
     "changed": made(HOLD, CHANGED),
     "not known": made(HOLD, dataclasses.replace(CHANGED, to_percent=None, result="unknown")),
     "last step": made(PROMOTE, AT_THE_END),
+    "of a queue": made(PROMOTE, NOTHING, contract=Scope((QUEUE,))),
     "dry run": made(PROMOTE, Action("promote", 10, 50, "dry_run")),
     "much let pass": made(PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.WAIVED), LET_PASS, UNDECIDED_ONE),
     "one let pass": made(PROMOTE, NOTHING, dataclasses.replace(BROKEN, effect=Effect.NOTE)),

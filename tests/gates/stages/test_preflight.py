@@ -11,6 +11,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates import config
+from gates.catalogue import load
+from gates.contract.scope import QUEUE, Scope
 from gates.decision.policy_file import Settings
 from gates.deployment import capabilities
 from gates.deployment.capabilities import claims
@@ -21,7 +23,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import preflight
 from gates.stages.backlog import BACKLOG, BacklogWatch
-from gates.stages.context import Context
+from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints
 from gates.stages.preflight.database import clock_skew, unverified
 from tests.postgres_fixture import PASSWORD, PgServer
@@ -104,6 +106,19 @@ def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -
     assert found["clock-skew"].blocked_by == "preflight/database"
     for name in ("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "DATABASE_URL"):
         assert name in found["variables"].message
+
+
+def test_a_queue_alone_is_asked_for_no_service(tmp_path: Path) -> None:
+    """No line says that BASE_URL or a secret is missing where the policy claims what needs none."""
+    told: list[Progress] = []
+    target, scope = Target(TargetKind.PRODUCTION), Scope((QUEUE,))
+    context = Context(target, Settings(), tmp_path, "run", load(), scope=scope, progress=told.append)
+    preflight.preflight(context)
+    lines = read_lines(context.evidence)
+    assert not [e.message for e in lines if re.search(r"\bBASE_URL|ADMIN_JWT", e.message)]
+    judged = {e.check for e in lines if not e.check.startswith("preflight/capability/")}
+    assert told[-1].unknown == len(judged)
+    assert judged <= {spec.id for spec in context.applicable(("preflight/",))}
 
 
 def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
