@@ -32,6 +32,11 @@ A_FEW = 8
 WRITTEN_AT_ONCE = 16_384
 """A target that reads slowly is looked at between pieces of this size."""
 
+NOT_ASKED = (
+    "its answer was there before it was asked: a second one stood behind an earlier answer of this connection, and is"
+    " not for this request. Have the service end each answer where it says so (RFC 9112, 6.3)"
+)
+
 _FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
@@ -163,6 +168,8 @@ class HttpDoor:
         with _allowed(limit_s) as allowance:
             response = self._pool().handle_request(built)
             try:
+                if not allowance.received:
+                    raise BeyondLimit(NOT_ASKED)
                 allowance.has_head = True
                 headers = checked_headers(
                     tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)

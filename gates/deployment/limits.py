@@ -80,7 +80,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         return body
     if len(found) > MOST_BODY:
         raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
-    return found
+    return found if wrapped.eof else body
 
 
 def within(look: Callable[[], T], limit_s: float) -> T:

@@ -148,6 +148,27 @@ def test_a_packed_answer_is_read(encoding: str) -> None:
         assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
 
 
+def test_a_packed_answer_that_was_cut_is_not_taken_for_whole() -> None:
+    """Its beginning may well be a page that can be read."""
+    body = zlib.compress(b"outbox_pending 0\n" * 9)[:-6]
+    with saying(OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as url:
+        assert got(url).body == body
+
+
+def test_an_answer_that_was_there_before_it_was_asked_is_none() -> None:
+    """The second of two answers to one request is not that of the next request on the connection."""
+
+    def twice(peer: socket.socket, number: int, _closing: threading.Event) -> None:
+        while peer.recv(65_536):
+            peer.sendall(LENGTH % 1 + b"%d" % number + LENGTH % 1 + b"X")
+
+    with accepting(twice) as url, HttpDoor(url) as door:
+        assert door.send(HEALTH).body == b"0"
+        with pytest.raises(NoAnswer, match="second one stood behind"):
+            door.send(HEALTH)
+        assert door.send(HEALTH).body == b"1"
+
+
 def test_what_goes_out_is_what_was_asked() -> None:
     """The path as it is, the headers in their order, one host, one length, no packing."""
     heard: list[bytes] = []
