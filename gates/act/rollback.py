@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.acting import server_of, session
+from gates.act.acting import session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
+from gates.deployment.identity import server_of
 from gates.deployment.leftovers import of_runs
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
