@@ -33,8 +33,8 @@ WRITTEN_AT_ONCE = 16_384
 """A target that reads slowly is looked at between pieces of this size."""
 
 NOT_ASKED = (
-    "its answer was there before it was asked: a second one stood behind an earlier answer of this connection, and is"
-    " not for this request. Have the service end each answer where it says so (RFC 9112, 6.3)"
+    "bytes that nobody asked for stood behind an earlier answer of this connection, where this one begins. Have the"
+    " service end each answer where it says so (RFC 9112, 6.3)"
 )
 
 _FAILURES = (
@@ -65,16 +65,21 @@ class _LimitedStream(httpcore.NetworkStream):
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._last: Allowance | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
         allowance = _ALLOWANCE.get()
         data = self._inner.read(max_bytes, allowance.left_s())
         allowance.take(len(data))
+        allowance.kept &= bool(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise
+        allowance = _ALLOWANCE.get()
+        if allowance is not self._last:
+            allowance.kept, self._last = self._last is not None, allowance
         for start in range(0, len(buffer), WRITTEN_AT_ONCE):
-            self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], _ALLOWANCE.get().left_s())
+            self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], allowance.left_s())
 
     def close(self) -> None:
         self._inner.close()
@@ -166,7 +171,12 @@ class HttpDoor:
     def _exchange(self, built: httpcore.Request, limit_s: float) -> Answer:
         started = time.perf_counter()
         with _allowed(limit_s) as allowance:
-            response = self._pool().handle_request(built)
+            try:
+                response = self._pool().handle_request(built)
+            except httpcore.RemoteProtocolError as error:
+                if not allowance.kept:
+                    raise
+                raise BeyondLimit(f"{NOT_ASKED} ({error})") from error
             try:
                 if not allowance.received:
                     raise BeyondLimit(NOT_ASKED)

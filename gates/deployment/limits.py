@@ -33,12 +33,16 @@ class BeyondLimit(Exception):  # noqa: N818  -- an observation about the target,
 
 @dataclass(slots=True)
 class Allowance:
-    """What is left of the limits of one exchange: its whole time, and its bytes on the wire."""
+    """What is left of the limits of one exchange: its whole time, and its bytes on the wire.
+
+    kept: its connection has served another one before, and did not end.
+    """
 
     limit_s: float
     ends: float = 0.0
     received: int = 0
     has_head: bool = field(default=False)
+    kept: bool = False
 
     def __post_init__(self) -> None:
         self.ends = time.monotonic() + self.limit_s
