@@ -22,6 +22,8 @@ from gates.text import foreign
 AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
 BLOCK = 65_536
+MOST_BYTES, MOST_LINES = 32 * 1024 * 1024, 20_000
+"""Far above a run of everything: half a megabyte, a thousand lines. What stands behind is one line, and none."""
 SHOWN = 200
 """Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
 
@@ -168,7 +170,7 @@ def read_lines(path: Path, run: str = "") -> list[Evidence]:
 
     A run asks again and again: lines that it read before, and that are there byte for byte, are not parsed again.
     """
-    text = disk.read(path) if path.exists() else b""
+    text = disk.read(path, MOST_BYTES) if path.exists() else b""
     whole, last = text[: text.rfind(b"\n") + 1], _parsed(path, run)
     before, seen = last[0] if whole.startswith(last[0][0]) else (b"", ())
     seen = (*seen, *read_on(path, whole[len(before) :], run, after=len(seen)))
@@ -195,7 +197,7 @@ def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> Evidence
 
     Each trouble is an unknown of its own, after the evidence. Raise OSError where the file cannot be read.
     """
-    return read_bytes(disk.read(path) if path.exists() else b"", end, run)
+    return read_bytes(disk.read(path, MOST_BYTES) if path.exists() else b"", end, run)
 
 
 def read_bytes(text: bytes, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
@@ -222,13 +224,13 @@ _MALFORMED = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def _split(text: bytes) -> list[bytes]:
-    lines = text.split(b"\n")
+    lines = text.split(b"\n", MOST_LINES)
     return lines if lines[-1] else lines[:-1]
 
 
 def _members(line: bytes) -> dict[str, JsonValue]:
     """The members of a line. Raise TypeError where it is no object, or one that names a member twice."""
-    found = foreign.json_value(line, None)
+    found = foreign.json_value(line, foreign.MOST_MARKS_OWN)
     if not isinstance(found, dict):
         raise TypeError("it is no JSON object")
     return found

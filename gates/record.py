@@ -17,9 +17,9 @@ from gates import disk
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
-from gates.errors import CannotWork, GateError, NotRolledBack, first_line
+from gates.errors import CannotWork, GateError, NotRolledBack, first_line, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, moment, stamp, typed
-from gates.evidence_file import ChainEnd, read_log
+from gates.evidence_file import MOST_BYTES, ChainEnd, read_log
 from gates.text import foreign
 from gates.verdict import Action, Decision, Verdict, settle
 
@@ -209,7 +209,7 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
     """
     path = folder / RUN
     try:
-        run = _readable(foreign.json_value(disk.read(path), None))
+        run = _readable(foreign.json_value(disk.read(path, MOST_BYTES), foreign.MOST_MARKS_OWN))
         if not run["finished_at"]:
             return Recorded(run, read_log(folder / EVIDENCE).evidence, unfinished(run))
         policy = Policy.from_json(run["policy"])
@@ -221,8 +221,10 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         lost = f"there is no {error.filename}; allowed: the folder of a gate run"
         raise CannotWork(f"{lost}. Run the gate, or name the folder of a run") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        text = f"{type(error).__name__}: {error}"
-        raise CannotWork(f"{path}: {text}; allowed: the run.json of a gate run. Name the folder of one") from error
+        wrong, text = path, f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            wrong, text = Path(error.filename or path), of_file(error)
+        raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error
     verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
     if decided is not None and verdict != decided:
         said = (

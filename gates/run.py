@@ -21,7 +21,7 @@ from gates.deployment.redaction import hidden, redact_text, scrub
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
 from gates.evidence import Evidence, JsonValue, TargetKind, stamp
-from gates.evidence_file import EvidenceLog, Unwritten, read_bytes, read_log, vanished
+from gates.evidence_file import MOST_BYTES, EvidenceLog, Unwritten, read_bytes, read_log, vanished
 from gates.past_decisions import PastDecision
 from gates.reports import attestation, telemetry, webhook
 from gates.reports.citation import cited, source_digest
@@ -215,7 +215,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
 
 def _text(file: IO[bytes]) -> bytes:
     file.seek(0)
-    return file.read(disk.MOST_BYTES)
+    return file.read(MOST_BYTES)
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 
@@ -19,6 +20,7 @@ from gates.deployment.dialect.current import current, learn, named
 from gates.deployment.failures import in_words
 from gates.deployment.queue_schema import look_at
 from gates.errors import first_line
+from gates.text.patterns import matches
 from sql_checks.alertdocs import alerts_markdown
 from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
 from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
@@ -30,6 +32,7 @@ from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
 from sql_checks.spotfile import SPOT, SpotCheck, read_folder
 from sql_checks.sqlsession import SqlSession
 
+Exported = TypeVar("Exported", AlertRule, SpotCheck)
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -70,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write alert rules or spot checks for other tools")
     export.add_argument("what", choices=("alerts", "sql"))
     export.add_argument("to", choices=("prometheus", "psql"))
+    export.add_argument("--only", action="append", default=[], metavar="GLOB", help="of these ids alone")
     export.add_argument("--output", default="-", help="file (psql) or folder (prometheus); - for stdout")
     export.add_argument("--runbooks", default="", metavar="URL", help="where the folder of the runbooks is published")
     export.add_argument("--queue", metavar="JSON", help="the queue of the deployment: its rules, too")
@@ -93,7 +97,8 @@ def _folders(parser: argparse.ArgumentParser) -> None:
 def _rules(options: argparse.Namespace) -> list[AlertRule]:
     folders = [] if getattr(options, "queue_alone", False) else [ALERTS]
     own = [r for f in (*folders, *map(Path, options.alert_folder)) for r in read_all_rules(f)]
-    return own + (_queue_rules(queue_of(options.queue)) if getattr(options, "queue", None) else [])
+    own += _queue_rules(queue_of(options.queue)) if getattr(options, "queue", None) else []
+    return _asked_for(options, own)
 
 
 def _queue_rules(queue: Queue) -> list[AlertRule]:
@@ -110,7 +115,15 @@ def _queue_rules(queue: Queue) -> list[AlertRule]:
 
 
 def _spots(options: argparse.Namespace) -> list[SpotCheck]:
-    return [s for f in (SPOT, *map(Path, options.spot_folder)) for s in read_folder(f)]
+    return _asked_for(options, [s for f in (SPOT, *map(Path, options.spot_folder)) for s in read_folder(f)])
+
+
+def _asked_for(options: argparse.Namespace, found: list[Exported]) -> list[Exported]:
+    """Those that --only names; all where it is not given. Raise CommandError for a pattern that names none."""
+    for pattern in options.only:
+        if not any(matches(one.spec.id, [pattern]) for one in found):
+            raise CommandError(f"--only {pattern!r} matches none of what is exported. See gate explain", 2)
+    return [one for one in found if not options.only or matches(one.spec.id, options.only)]
 
 
 def _put(output: str, text: str) -> str:

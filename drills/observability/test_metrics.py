@@ -16,7 +16,7 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
 from gates.deployment.database import Connection, value
 from gates.deployment.dialect.current import current
-from gates.deployment.metrics import Scrape, broken_histograms, of_each_instance, parse_metrics
+from gates.deployment.metrics import OPENMETRICS, Scrape, broken_histograms, of_each_instance, parse_metrics
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.deployment.tenants import REPLAY_FLAG
@@ -25,7 +25,7 @@ from gates.evidence import Severity, Where
 drill = partial(check, severity=Severity.WARN)
 
 SERIES = ("replay_requests_total", "outbox_lag_seconds", "outbox_pending", "dlq_items", "agent_tasks_total")
-FORMATS = ("text/plain", "application/openmetrics-text")
+FORMATS = ("text/plain", OPENMETRICS)
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 OF_A_PROCESS = re.compile("instance|process|host|pod|container|node|machine|k8s|cloud", re.IGNORECASE)
 """In the name of a label: it says where the series comes from. OpenTelemetry has `service_instance_id` and
@@ -77,14 +77,15 @@ def _scrape(door: HttpDoor, seen: Observer) -> Scrape:
 
 
 def _read(answer: Answer) -> Scrape:
-    return parse_metrics(answer.body.decode("utf-8", "replace"))
+    return parse_metrics(answer.body, answer.header("content-type") or "")
 
 
 @drill("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",))
 def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
     """/metrics has every series that the contract names, says in which format, and is readable to the last line.
 
-    An alert on a series that was renamed never fires again; a text of another type Prometheus does not read at all.
+    An alert on a series that was renamed never fires again; a text of another type, or with one line that is not of the
+    type it says, Prometheus does not read at all.
     """
     answer = seen.expect(SCRAPE, http.send(SCRAPE), 200, control=True)
     kind = answer.header("content-type") or "none"

@@ -132,6 +132,6 @@ def test_does_not_count_as_lag(scene: Scene) -> None:
 
 def _lag(scene: Scene) -> float:
     answer = scene.http.send(Request("GET", "/metrics"))
-    scrape, name = parse_metrics(answer.body.decode("utf-8", "replace")), "outbox_lag_seconds"
+    scrape, name = parse_metrics(answer.body), "outbox_lag_seconds"
     scene.seen.require(scrape.total(name) is not None, f"/metrics has no {name}: drill/observability/series-are-there")
     return scrape.highest(name)

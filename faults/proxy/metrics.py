@@ -111,6 +111,21 @@ proxy(
     "The metrics are served as JSON: Prometheus 3 does not read them.",
 )
 proxy(
+    "metrics/text-says-it-is-openmetrics",
+    answers(
+        lambda sent: sent.path == "/metrics",
+        lambda reply: reply.having("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ),
+    (f"{SEEN}/series-are-there",),
+    "Metrics in the older format are served as OpenMetrics: without `# EOF` Prometheus drops all of them.",
+)
+proxy(
+    "metrics/a-line-that-prometheus-cannot-read",
+    on_metrics(lambda _world, body: body + b'x{code="1",code="2"} 1\n'),
+    (f"{SEEN}/series-are-there",),
+    "One series has a label twice: Prometheus drops the whole page.",
+)
+proxy(
     "load/tenants-in-labels",
     on_metrics(lambda _world, body: body + TENANTS),
     (f"{SEEN}/no-tenants-in-labels",),

@@ -10,7 +10,7 @@ import psycopg
 
 from gates.deployment import database
 from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.database import execute, sql
 
 SQL = Path(__file__).with_name("sql")
 WANTED = {
@@ -71,16 +71,3 @@ def _own(connection: Answering) -> None:
     other = {name: allowed[0] for name, allowed in WANTED.items() if found[name] not in {*allowed, None}}
     if other:
         connection.give(other)
-
-
-def server_of(connection: Connection) -> str:
-    """Which database of which server this is, wherever it listens now: the number that its cluster was made with, where
-    this login may read it, and the database.
-    """
-    try:
-        with connection.transaction():
-            return str(execute(connection, sql(SQL / "server.sql"))[0]["server"])
-    except psycopg.Error:
-        if connection.closed:
-            raise
-        return str(execute(connection, sql(SQL / "server_least.sql"))[0]["server"])

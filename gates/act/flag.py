@@ -10,10 +10,11 @@ from typing import Any
 
 import psycopg
 
-from gates.act.acting import server_of, session
+from gates.act.acting import session
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection, sql
 from gates.deployment.dialect.current import current
+from gates.deployment.identity import server_of
 from gates.deployment.loans import LiveRow
 from gates.evidence import JsonValue
 
@@ -42,7 +43,7 @@ class FlagState:
     """The rows of one flag as they were read; `percent` and `version` are those of the global row.
 
     overrides: at most MOST_OVERRIDES of them, those that are the least on; server: where they were read, where that is
-    known (`acting.server_of`); at: when they were read, by the server's own clock.
+    known (`identity.server_of`); at: when they were read, by the server's own clock.
     """
 
     enabled: bool

@@ -111,8 +111,6 @@ def flags(target: Target) -> list[dict[str, Any]]:
 
 def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
     """`promote`, `enable`, `rollback`, `emergency`, `resume`: as a run acts, with audit row and read-back."""
-    if not target.database_url:
-        raise ConfigError(UNSET)
     url = target.database_url
     if what in {"promote", "enable"}:
         return promote(url, replace(order, seen=order.seen or look_at(url, order.plan.flag)))

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.acting import server_of, session
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at_global, overrule_drill, rows
+from gates.act.acting import session
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
 from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
+from gates.deployment.identity import server_of
 from gates.deployment.leftovers import of_runs
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
@@ -109,9 +110,9 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
         if not carried.done:
             return _failed(order, carried, at)
         recovery, lost = prove_recovery(url, order.plan, decided, clock(), clock)
-        if last or not (lost and recovery.get("on_somewhere")):
+        if last or not (recovery.get("on_somewhere") and (lost or _was_lost(url, flag, befores))):
             break
-        tell(f"the database went away and {order.plan.flag} is on there again: its change was lost")
+        tell(f"a failover, or whoever restored the database, lost the change: {flag} is as it was before. Once more")
     if recovery.get("on_somewhere"):
         again = replace(carried, done=False, why="it was switched off and is on again: somebody switches it on")
         return _failed(order, again, at, recovery)
@@ -142,6 +143,12 @@ def _switch_off(flag: str, judged: str) -> tuple[Forced, list[FlagState | None]]
         return read_flag(connection, flag)
 
     return Forced(f"switch off {flag}", "flag_rolled_back", carry, read_back), befores
+
+
+def _was_lost(url: str, flag: str, befores: list[FlagState | None]) -> bool:
+    """Whether the flag is on at the version that it had before: whoever switches it on raises that."""
+    was, now = next((b for b in befores if b is not None), None), look_at(url, flag)
+    return was is not None and now is not None and was.enabled and (now.enabled, now.version) == (True, was.version)
 
 
 def _before(connection: Connection, flag: str) -> FlagState | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 
-from gates.act.acting import server_of, session
+from gates.act.acting import session
 from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, look_at, rows
 from gates.act.insist import IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
@@ -17,6 +17,7 @@ from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
+from gates.deployment.identity import server_of
 from gates.deployment.sight import sees_every_flag
 from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict

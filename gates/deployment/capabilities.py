@@ -59,7 +59,7 @@ def _drill_agent(target: Target) -> bool | None:
 
 def _memory_metric(target: Target) -> bool | None:
     answer = _asked(target, METRICS)
-    return bool(parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC)) if answer else None
+    return bool(parse_metrics(answer.body).named(MEMORY_METRIC)) if answer else None
 
 
 def _asked(target: Target, request: Request) -> Answer | None:

@@ -32,6 +32,11 @@ A_FEW = 8
 WRITTEN_AT_ONCE = 16_384
 """A target that reads slowly is looked at between pieces of this size."""
 
+NOT_ASKED = (
+    "bytes that nobody asked for stood behind an earlier answer of this connection, where this one begins. Have the"
+    " service end each answer where it says so (RFC 9112, 6.3)"
+)
+
 _FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
@@ -60,16 +65,21 @@ class _LimitedStream(httpcore.NetworkStream):
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
+        self._last: Allowance | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
         allowance = _ALLOWANCE.get()
         data = self._inner.read(max_bytes, allowance.left_s())
         allowance.take(len(data))
+        allowance.kept &= bool(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise
+        allowance = _ALLOWANCE.get()
+        if allowance is not self._last:
+            allowance.kept, self._last = self._last is not None, allowance
         for start in range(0, len(buffer), WRITTEN_AT_ONCE):
-            self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], _ALLOWANCE.get().left_s())
+            self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], allowance.left_s())
 
     def close(self) -> None:
         self._inner.close()
@@ -161,8 +171,15 @@ class HttpDoor:
     def _exchange(self, built: httpcore.Request, limit_s: float) -> Answer:
         started = time.perf_counter()
         with _allowed(limit_s) as allowance:
-            response = self._pool().handle_request(built)
             try:
+                response = self._pool().handle_request(built)
+            except httpcore.RemoteProtocolError as error:
+                if not allowance.kept:
+                    raise
+                raise BeyondLimit(f"{NOT_ASKED} ({error})") from error
+            try:
+                if not allowance.received:
+                    raise BeyondLimit(NOT_ASKED)
                 allowance.has_head = True
                 headers = checked_headers(
                     tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)

@@ -60,6 +60,8 @@ SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_all_identifiers")
 """More of them, of which only a session of our own is asked: a pooler keeps those above, or none."""
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+FIRING, FIRES = "session_replication_role", "origin"
+"""A superuser's login may be set to be a replica's: then no trigger fires for it, and no reference is checked."""
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
 """In which a server shows a limit: the largest one that leaves no rest."""
 
@@ -71,8 +73,10 @@ MEETINGS = 3
 
 _POOLED: dict[str, str] = {}
 """URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
-_LOOK = "select pg_catalog.pg_backend_pid() as pid, array[{}] as found".format(
-    ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
+_LOOK = (
+    "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires, array[{}] as found".format(
+        FIRING, ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
+    )
 )
 
 
@@ -157,7 +161,12 @@ def _direct(
             return None
         raise
     try:
-        if _is_ours(connection, settings):
+        seen = _look(connection)
+        connection.rollback()
+        if _is_ours(connection, seen, settings):
+            if seen["fires"] != FIRES:
+                connection.give({FIRING: FIRES})
+                connection.commit()
             return connection
     except BaseException:
         connection.close()
@@ -202,15 +211,13 @@ def _begun(
     )
 
 
-def _is_ours(connection: Answering, settings: Mapping[str, str]) -> bool:
+def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mapping[str, str]) -> bool:
     """Whether the session took the settings, and is the one whose number the connection was told at its start: a pooler
     gives each client a number of its own, by which it knows whose statement is to be cancelled. A trigger at the login
     may have given it other ones.
     """
-    row = _look(connection)
-    connection.rollback()
     wanted = [settings[name] for name in (*SHOWN, *SWITCHES)] + [in_units(settings[name]) for name in TIMEOUTS]
-    return row["pid"] == connection.info.backend_pid and row["found"] == wanted
+    return seen["pid"] == connection.info.backend_pid and seen["found"] == wanted
 
 
 def _prove(connection: Answering) -> None:

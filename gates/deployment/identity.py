@@ -2,14 +2,17 @@
 
 import hashlib
 import ipaddress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from gates.deployment.database import Connection, execute, sql
 from gates.deployment.target import Target
 
 DIGITS = 12
+HERE = Path(__file__).parent
 
 
 def identity(target: Target) -> str:
@@ -64,3 +67,16 @@ def _is_own(host: str) -> bool:
         return host == "localhost" or host.startswith(("/", "@")) or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def server_of(connection: Connection) -> str:
+    """Which database of which server this is, wherever it listens now: the number that its cluster was made with, where
+    this login may read it, and the database.
+    """
+    try:
+        with connection.transaction():
+            return str(execute(connection, sql(HERE / "server.sql"))[0]["server"])
+    except psycopg.Error:
+        if connection.closed:
+            raise
+        return str(execute(connection, sql(HERE / "server_least.sql"))[0]["server"])

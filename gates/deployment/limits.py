@@ -33,12 +33,16 @@ class BeyondLimit(Exception):  # noqa: N818  -- an observation about the target,
 
 @dataclass(slots=True)
 class Allowance:
-    """What is left of the limits of one exchange: its whole time, and its bytes on the wire."""
+    """What is left of the limits of one exchange: its whole time, and its bytes on the wire.
+
+    kept: its connection has served another one before, and did not end.
+    """
 
     limit_s: float
     ends: float = 0.0
     received: int = 0
     has_head: bool = field(default=False)
+    kept: bool = False
 
     def __post_init__(self) -> None:
         self.ends = time.monotonic() + self.limit_s
@@ -80,7 +84,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         return body
     if len(found) > MOST_BODY:
         raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
-    return found
+    return found if wrapped.eof else body
 
 
 def within(look: Callable[[], T], limit_s: float) -> T:

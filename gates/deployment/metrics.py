@@ -19,8 +19,12 @@ MOST_MEANWHILE = 24
 """What one instance may have counted between two looks at it, a second apart."""
 MOST_LINES = 100_000
 """Lines that are read: 4 MB hold fewer series with a label."""
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+[ \t]*+")
-_TYPE = re.compile(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*+) ")
+OPENMETRICS = "application/openmetrics-text"
+TYPES = ("counter", "gauge", "histogram", "summary", "untyped", "unknown", "info", "stateset", "gaugehistogram")
+_UTF8 = re.compile("[^\ud800-\udfff]*+")
+"""A line whose bytes were all UTF-8."""
+_NAME = re.compile(r"[ \t]*+[a-zA-Z_:][a-zA-Z0-9_:]*+[ \t]*+")
+_TYPE = re.compile(r"[ \t]*+#[ \t]++TYPE[ \t]++([a-zA-Z_:][a-zA-Z0-9_:]*+)[ \t]++(.*)")
 _LABEL = re.compile(r'[ \t]*+([a-zA-Z_][a-zA-Z0-9_]*+)[ \t]*+=[ \t]*+"((?:[^"\\]|\\.)*+)"[ \t]*+,?')
 _END = re.compile(r"[ \t]*+\}")
 _STAMP = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
@@ -73,26 +77,37 @@ def _spellings(name: str) -> set[str]:
     return {name, name.removesuffix("_total"), f"{name}_total"}
 
 
-def parse_metrics(text: str) -> Scrape:
-    """Parse the text of /metrics; series have the contract's names."""
+def parse_metrics(page: str | bytes, kind: str = "") -> Scrape:
+    """Parse the page of /metrics; series have the contract's names.
+
+    kind: its content type. Prometheus drops the whole page for one line that it cannot read, and so for one that is of
+    the other format; where no type is given, both are read.
+    """
+    text = page.decode("utf-8", "surrogateescape") if isinstance(page, bytes) else page
+    strict = OPENMETRICS if kind.lower().startswith(OPENMETRICS) else kind
     samples, malformed, declared = [], [], set()
     lines = text.split("\n", MOST_LINES)
     for line in lines[:MOST_LINES]:
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.lstrip().startswith("#"):
             if found := _TYPE.match(line):
                 declared.add(contract_metric(found[1]))
+                malformed += [line] * (found[2].strip(" \t") not in TYPES)
             continue
-        sample = _sample(line)
+        sample = _sample(line, strict)
         if sample is None:
             malformed.append(line)
         else:
             samples.append(sample)
+    if strict == OPENMETRICS:
+        whole, end, behind = text.partition("# EOF")
+        malformed += [] if end and not behind.strip("\n") else [f"{behind.strip() or 'no line'} after the end, # EOF"]
+        malformed += ["an empty line"] * ("\n\n" in whole)
     return Scrape(tuple(samples), (*malformed, *lines[MOST_LINES:]), frozenset(declared))
 
 
-def _sample(line: str) -> MetricSample | None:
+def _sample(line: str, kind: str) -> MetricSample | None:
     name = _NAME.match(line)
-    if name is None:
+    if name is None or not _UTF8.fullmatch(line):
         return None
     at, pairs = name.end(), []
     if line.startswith("{", at):
@@ -104,17 +119,19 @@ def _sample(line: str) -> MetricSample | None:
         if end is None:
             return None
         at = end.end()
-    number_and_stamp, _, _exemplar = line[at:].partition(" # ")
+    number_and_stamp, exemplar, _ = line[at:].partition(" # ")
     value, *stamp = number_and_stamp.split() or [""]
     number = _real(value)
-    if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)):
+    if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)) or len(dict(pairs)) < len(pairs):
         return None
-    return MetricSample(contract_metric(name.group().rstrip()), tuple(sorted(pairs)), number)
+    if kind.lower().startswith("text/") and (exemplar or "." in "".join(stamp)):
+        return None
+    return MetricSample(contract_metric(name.group().strip()), tuple(sorted(pairs)), number)
 
 
 def _real(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
 

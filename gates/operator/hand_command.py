@@ -77,6 +77,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
     plan, settings, doubt = _policy(options, what, console)  # first: with it the names are known
     target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
+    if not target.database_url:  # nothing was ordered that could be carried out, so no history tells of it
+        raise ConfigError(operations.UNSET)
     order = Order(
         replace(plan, flag=options.flag) if options.flag else plan,
         options.release or target.release,
@@ -119,10 +121,8 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _handed_over(options: argparse.Namespace, target: Target, order: Order, console: Console) -> Order | Action:
-    """The order of the verdict in --from. Raise ConfigError where the key or the database is not given."""
+    """The order of the verdict in --from. Raise ConfigError where the key is not given."""
     key = attestation.verify_key(console.environ)
-    if not target.database_url:
-        raise ConfigError(operations.UNSET)
     now = dt.datetime.now(dt.UTC)
     file = config.load_policy(options.policy, now.date(), options.state)
     try:

@@ -161,7 +161,7 @@ def suite_words(options: argparse.Namespace) -> list[str]:
         return ["write-manifest", *(["--output", _place(options.write_manifest)] if options.write_manifest else [])]
     if not getattr(options, "export", None):
         return []
-    words = ["export", options.command, options.export]
+    words = ["export", options.command, options.export, *(f"--only={pattern}" for pattern in options.only)]
     words += ["--output", _place(options.to)] if options.to else []
     return words + (["--runbooks", options.runbooks] if getattr(options, "runbooks", None) else [])
 

@@ -5,16 +5,23 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+from gates.deployment.database import session
+from gates.deployment.identity import server_of
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
-from gates.evidence import Evidence
+from gates.evidence import Evidence, Outcome
 from gates.stages.context import Context, Progress, StageReport
-from gates.stages.preflight.looks import timed
+from gates.stages.preflight.database import DATABASE, SERVER
+from gates.stages.preflight.looks import LookResult, timed
 from gates.stages.watchdog import LOOK_S, known_shut, looks_of
 
 PATIENCE_S = 10.0
 """A target that is gone for shorter was restarted, by a drill or by its operator."""
 POLL_S = 0.5
+OTHER = (
+    "DATABASE_URL leads to another database by now than when the run began. See who has changed where it leads (a"
+    " pooler, a name, a restored copy), and run again"
+)
 
 
 def if_reached(
@@ -38,7 +45,8 @@ def shut_doors(context: Context) -> list[Evidence]:
     if known:
         return known
     deadline = time.monotonic() + PATIENCE_S
-    while shut := _look(context.target):
+    judged = next((str(e.details[SERVER]) for e in context.lines() if SERVER in e.details), "")
+    while shut := _look(context.target, judged):
         if time.monotonic() > deadline:
             hide = hidden(context.target)
             lines = [dataclasses.replace(e, message=redact_text(e.message, hide)) for e in shut]
@@ -48,10 +56,20 @@ def shut_doors(context: Context) -> list[Evidence]:
     return []
 
 
-def _look(target: Target) -> list[Evidence]:
-    """One look through each door that is given; lines for those that are shut."""
+def _look(target: Target, judged: str) -> list[Evidence]:
+    """One look through each door that is given; lines for those that are shut, or lead to another database by now."""
     lines = []
     for check, look in looks_of(target):
         with contextlib.closing(look):
             lines.append(timed(check, target, look, 2 * LOOK_S + 1))
-    return [e for e in lines if e.details.get("unreachable")]
+    shut = [e for e in lines if e.details.get("unreachable")]
+    return shut or [e for e in [timed(DATABASE, target, lambda: _same(target, judged))] if e.details.get("unreachable")]
+
+
+def _same(target: Target, judged: str) -> LookResult:
+    """Whether a new connection leads to the database that was judged."""
+    if judged and target.database_url:
+        with session(target.database_url, read_only=True) as connection:
+            if server_of(connection) != judged:
+                return LookResult(Outcome.UNKNOWN, OTHER, unreachable=True)
+    return LookResult(Outcome.PASS)

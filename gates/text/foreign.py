@@ -25,6 +25,8 @@ MOST_MARKS_READ = 300_000
 """Commas, colons and brackets of a document that is read, which bound what it takes in memory: the largest
 /openapi.json in use have a third of it.
 """
+MOST_MARKS_OWN = 3_000_000
+"""Of a document that a gate has written, two hundred times the largest: somebody else may have put it there."""
 MOST_BITS = 64
 """Whole numbers beyond 64 bits fit no column and no counter of the contract; Python refuses to print the longest."""
 
@@ -141,15 +143,15 @@ def _beginning(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def json_value(body: bytes | str, most_marks: int | None = MOST_MARKS_READ) -> JsonValue:
+def json_value(body: bytes | str, most_marks: int = MOST_MARKS_READ) -> JsonValue:
     """The JSON document (RFC 8259), made safe; None where the text is not JSON, repeats a member's name, or has more
-    marks than that (None: our own, with any number).
+    marks than that.
 
     A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
     """
     try:
         source = body.decode("utf-8-sig") if isinstance(body, bytes) else body
-        if most_marks is not None and sum(map(source.count, ",:[{")) > most_marks:
+        if sum(map(source.count, ",:[{")) > most_marks:
             return None
         found: JsonValue = _DECODER.decode(source)
     except (ValueError, RecursionError):

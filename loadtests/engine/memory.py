@@ -44,7 +44,7 @@ class MemoryWatch:
             return
         if answer.status != 200:
             return
-        found = [one.value for one in parse_metrics(answer.body.decode("utf-8", "replace")).named(MEMORY_METRIC)]
+        found = [one.value for one in parse_metrics(answer.body).named(MEMORY_METRIC)]
         if found and all(math.isfinite(value) and value > 0 for value in found):  # of NaN nothing is above a limit
             self.megabytes.append(max(found) / MB)
             self._samples.add("memory_mb", self.megabytes[-1])

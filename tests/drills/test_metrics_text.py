@@ -37,6 +37,31 @@ def test_openmetrics_is_read() -> None:
     assert scrape.samples[0].label("x") == "1 # 2"
 
 
+GOOD = b'# TYPE a_total counter\na_total{code="1"} 3\n'
+SCRAPED = {
+    "text/plain; version=0.0.4": {
+        True: [GOOD, GOOD[:-1], b" " + GOOD, GOOD + b"\n#odd\nb +1\n", GOOD + b'b{ x = "1" , } .5 -17\n'],
+        False: [
+            *(GOOD + b"b %b\n" % number for number in (b"1_000", "\u0663".encode(), b"1 1.5", b'1 # {x="y"} 1')),
+            *(GOOD + b"b{%b} 1\n" % labels for labels in (b'x="1",x="2"', b'x="\xff"', b'x="1",,')),
+            *(GOOD.replace(b"counter", kind) for kind in (b"counter\r", b"count")),
+        ],
+    },
+    "application/openmetrics-text; version=1.0.0": {
+        True: [GOOD + b"# EOF\n", GOOD + b"# EOF", GOOD + b'b_total 1 1.5 # {x="y"} 1\n# EOF\n'],
+        False: [GOOD, GOOD + b"\n# EOF\n", GOOD + b"# EOF\nb 1\n"],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "pages"), [(kind, whole, pages) for kind, of in SCRAPED.items() for whole, pages in of.items()]
+)
+def test_a_page_is_read_where_prometheus_reads_it(kind: str, whole: bool, pages: list[bytes]) -> None:
+    """As Prometheus 2.53 was seen to scrape each of them: up, or down for one line."""
+    assert [parse_metrics(one, kind).malformed == () for one in pages] == [whole] * len(pages)
+
+
 def test_broken_histograms() -> None:
     """Falling buckets and a count that is not the last bucket are broken."""
     assert broken_histograms(parse_metrics(TEXT).samples) == []

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gates import record
+from gates import evidence_file, record
 from gates.decision.decide import decide, weigh
 from gates.decision.rules import Policy
 from gates.deployment.redaction import scrub
@@ -43,6 +43,16 @@ def test_what_is_written_is_read_again_without_trouble(tmp_path: Path) -> None:
     assert (list(log.evidence), log.whole) == (HARMED, True)
     assert read_log(path, log.end) == log
     assert path.read_bytes() == TEXT
+
+
+def test_what_no_run_could_write_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines without end are one line that cannot be read: the harm before them counts, and they hold."""
+    monkeypatch.setattr(evidence_file, "MOST_LINES", len(HARMED))
+    log = read_bytes(TEXT + b"{}\n" * 1_000)
+    assert list(log.evidence[: len(HARMED)]) == HARMED
+    assert len(troubles(log.evidence)) == 1
+    assert not log.whole
+    assert read_bytes(TEXT).whole
 
 
 def test_a_line_that_was_read_is_not_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,17 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
         assert "queue-oldest-age" in broken.stderr
 
 
+@pytest.mark.parametrize(("what", "only"), [("alerts", "alert/dlq-growth"), ("sql", "sql/spot/tenants-*")])
+def test_what_was_asked_for_alone_is_exported(what: str, only: str) -> None:
+    """An export of one check that holds all of them pages for what nobody asked; a name of none is a mistake."""
+    words = (sys.executable, "-m", "sql_checks", "export", what, "psql")
+    done = run(*words, "--only", only)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) < len(run(*words).stdout) / 4
+    none = run(*words, "--only", "nobody")
+    assert (none.returncode, none.stdout) == (2, "")
+
+
 @pytest.mark.parametrize("words", [("sql", "psql", "/dev/full"), ("alerts", "prometheus", "/dev/full/folder")])
 def test_a_place_that_takes_no_export_is_no_mistake_of_the_configuration(words: tuple[str, ...]) -> None:
     """A full disk is for whoever runs the gate: exit code 4, and what to see to."""

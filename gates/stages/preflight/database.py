@@ -14,7 +14,7 @@ from gates.deployment.capabilities import evidence_id
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
-from gates.deployment.identity import database_place
+from gates.deployment.identity import database_place, server_of
 from gates.deployment.limits import within
 from gates.deployment.queue_schema import look_at
 from gates.deployment.sight import sights
@@ -29,6 +29,8 @@ VERIFYING = ("verify-full", "verify-ca")
 """Modes of TLS by which the client knows whom it speaks to."""
 TRIP_MS = "round_trip_ms"
 """What the check of the clocks says of the way to the database."""
+SERVER = "server"
+"""Which database of which server was looked at, as the check of the database says."""
 ROOM = "free_connections"
 """How many sessions the server has left for us, as the check of the database says; a pooler's are its own affair."""
 SERVERS = (15, 18)
@@ -104,7 +106,7 @@ def database(connection: Answering) -> LookResult:
     login, room = _login(connection)
     way = unverified(connection.info.hostaddr, connection.info.get_parameters().get("sslmode", "prefer"))
     pooler: dict[str, JsonValue] = {"pooler": POOLED} if connection.is_pooled else {ROOM: room}
-    details: dict[str, JsonValue] = {"login": login, "unverified": way, **pooler}
+    details: dict[str, JsonValue] = {"login": login, "unverified": way, SERVER: server_of(connection), **pooler}
     return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details=details)
 
 

@@ -18,7 +18,7 @@ from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy
 from gates.deployment import database as door
 from gates.deployment.connection import Answering
-from gates.deployment.identity import identity
+from gates.deployment.identity import identity, server_of
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica
@@ -134,7 +134,7 @@ def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_dat
     """The database stands for it."""
     database.execute("revoke execute on function pg_catalog.pg_control_system() from public")
     with acting.session(pg_server.url(migrated_db, "replay_gate"), read_only=True) as connection:
-        assert acting.server_of(connection).endswith(f"/{migrated_db}")
+        assert server_of(connection).endswith(f"/{migrated_db}")
 
 
 def by_command(folder: Path, url: str, *words: str, **environ: str) -> int:

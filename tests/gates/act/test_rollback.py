@@ -54,9 +54,9 @@ def test_a_flag_that_stays_off_is_watched_for_as_long_as_the_plan_says(migrated_
 AWAY = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'replaygate'"
 
 
-def after_the_rollback(url: str, *statements: str) -> Action:
+def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
     """Roll back and watch for a while; somebody runs these in one transaction soon after the flag went off,
-    and the gate's sessions end.
+    and, where the server goes away, the gate's sessions end.
     """
     asked = order()
 
@@ -67,7 +67,8 @@ def after_the_rollback(url: str, *statements: str) -> Action:
             with somebody.transaction():
                 for statement in statements:
                     somebody.execute(statement.encode())
-            somebody.execute(AWAY.encode())
+            if away:
+                somebody.execute(AWAY.encode())
 
     seen = threading.Thread(target=happen)
     seen.start()
@@ -82,6 +83,21 @@ def test_a_change_that_a_failover_lost_is_made_again(migrated_url: str, database
     action = after_the_rollback(migrated_url, "lock public.feature_flags", again, AWAY)
     assert (action.kind, action.result, action.flag) == ("rollback", "done", "off")
     assert action.recovery["proved"] is True
+    assert not is_on(database)
+
+
+def test_a_change_that_is_lost_between_two_looks_is_made_again(migrated_url: str, database: Database) -> None:
+    """No session of ours met the failover: what comes back has the flag as it was, its version, too."""
+    before = look_at_global(database, FLAG)
+    assert before is not None
+    action = after_the_rollback(
+        migrated_url,
+        "alter table public.feature_flags disable trigger user",
+        f"update public.feature_flags set enabled = true, version = {before.version} where key = '{FLAG}'",
+        "alter table public.feature_flags enable trigger user",
+        away=False,
+    )
+    assert (action.kind, action.result, action.flag) == ("rollback", "done", "off")
     assert not is_on(database)
 
 

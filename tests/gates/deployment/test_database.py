@@ -70,6 +70,15 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
             connection.execute("create table public.written (a int)")
 
 
+def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgServer) -> None:
+    """Else what a trigger of the deployment refuses, or writes, is neither refused nor written in our sessions."""
+    with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
+        owner.execute(f'alter database "{name}" set session_replication_role = replica'.encode())
+        with connect(pg_server.url(name), autocommit=False) as connection:
+            connection.rollback()
+            assert value(connection, "select current_setting('session_replication_role')") == "origin"
+
+
 @pytest.mark.parametrize(
     ("setting", "ours", "theirs"),
     [

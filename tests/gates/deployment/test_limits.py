@@ -148,6 +148,42 @@ def test_a_packed_answer_is_read(encoding: str) -> None:
         assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
 
 
+def test_a_packed_answer_that_was_cut_is_not_taken_for_whole() -> None:
+    """Its beginning may well be a page that can be read."""
+    body = zlib.compress(b"outbox_pending 0\n" * 9)[:-6]
+    with saying(OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as url:
+        assert got(url).body == body
+
+
+@pytest.mark.parametrize("behind", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nX", b"HTTP/1.1 20", b"\r\n", b"}"])
+def test_what_stands_behind_an_answer_is_no_answer(behind: bytes) -> None:
+    """It is not that of the next request on the connection, which says what is amiss; over a new one all is well."""
+
+    def more(peer: socket.socket, number: int, _closing: threading.Event) -> None:
+        while peer.recv(65_536):
+            peer.sendall(LENGTH % 1 + b"%d" % number + behind)
+
+    with accepting(more) as url, HttpDoor(url) as door:
+        assert door.send(HEALTH).body == b"0"
+        with pytest.raises(NoAnswer, match="that nobody asked for stood behind"):
+            door.send(HEALTH)
+        assert door.send(HEALTH).body == b"1"
+
+
+def test_a_connection_that_ends_as_it_is_used_again_has_nothing_behind_it() -> None:
+    """The control: it was closed, and no bytes were there."""
+
+    def once(peer: socket.socket, number: int, _closing: threading.Event) -> None:
+        peer.recv(65_536)
+        peer.sendall(LENGTH % 1 + b"0")
+        peer.recv(65_536)
+
+    with accepting(once) as url, HttpDoor(url) as door:
+        assert door.send(HEALTH).body == b"0"
+        with pytest.raises(NoAnswer, match="disconnected without"):
+            door.send(HEALTH)
+
+
 def test_what_goes_out_is_what_was_asked() -> None:
     """The path as it is, the headers in their order, one host, one length, no packing."""
     heard: list[bytes] = []

@@ -58,6 +58,14 @@ def test_no_policy_keeps_a_rollback_of_a_named_flag_from_being_tried(text: str, 
     assert f"{path}:" in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["rollback", "emergency"])
+def test_what_lacks_a_database_is_no_rollback_of_the_past(command: str, tmp_path: Path) -> None:
+    """A mistake of the configuration ordered nothing: no history tells of it, and no promote ends."""
+    done = gate(command, "--reason", "harm", "--state", str(tmp_path), environ={"BASE_URL": "http://127.0.0.1:9"})
+    assert done.returncode == 3, done
+    assert not [*tmp_path.rglob("*")]
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_word_below_a_command_takes_what_all_share(before: bool) -> None:
     """On either side of the word; it takes nothing back that stands before it."""

@@ -12,6 +12,7 @@ import pytest
 from gates.decision.policy_file import parse
 from gates.deployment import database
 from gates.deployment.client import HttpDoor
+from gates.deployment.identity import server_of
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
@@ -205,6 +206,25 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
         "preflight/target-reachable"
     }
     assert sum(e.check == "preflight/target-reachable" for e in lines) == 1
+
+
+def test_a_database_that_is_another_one_by_now_is_the_one_cause(
+    tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler that leads elsewhere in the middle of a run: what is absent there is absent nowhere else."""
+    monkeypatch.setattr(reachability, "PATIENCE_S", 0.1)
+    with database.session(migrated_url, read_only=True) as connection:
+        here = server_of(connection)
+    for judged, shut in ((here, 0), (f"{here}9", 1)):
+        context = Context(
+            Target(TargetKind.STAGING, database_url=migrated_url),
+            request(tmp_path, "", migrated_url).settings,
+            tmp_path / judged.replace("/", "-"),
+            "run",
+        )
+        context.out.mkdir()
+        context.write([Evidence("preflight/database", Outcome.PASS, details={"server": judged})])
+        assert [e.message for e in reachability.shut_doors(context)] == [reachability.OTHER] * shut
 
 
 def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
