@@ -45,7 +45,7 @@ def shut_doors(context: Context) -> list[Evidence]:
     if known:
         return known
     deadline = time.monotonic() + PATIENCE_S
-    judged = next((str(e.details[SERVER]) for e in context.lines() if SERVER in e.details), "")
+    judged = next((str(e.details.get(SERVER, "")) for e in context.lines() if e.check == DATABASE.id), "")
     while shut := _look(context.target, judged):
         if time.monotonic() > deadline:
             hide = hidden(context.target)
