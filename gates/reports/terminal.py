@@ -44,6 +44,7 @@ def verdict_text(
     folder: str = "",
     promises: Mapping[str, str] | None = None,
     plan: RolloutPlan | None = None,
+    width: int = WIDTH,
 ) -> Terminal:
     """What happened, was done and is to do; the deciding causes, the unknown ones, the counts.
 
@@ -55,15 +56,16 @@ def verdict_text(
     within = f", {verdict.contract.text}" if verdict.contract.text else ""
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
     lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, told.lead or told.happened))
-    lines += _wrapped(Terminal("happened: {}").format(told.happened)) if told.lead else []
-    lines += [*_wrapped(Terminal("done: {}").format(told.done)), *_wrapped(Terminal("now: {}").format(told.now))]
+    lines += _wrapped(Terminal("happened: {}").format(told.happened), width) if told.lead else []
+    lines += _wrapped(Terminal("done: {}").format(told.done), width)
+    lines += _wrapped(Terminal("now: {}").format(told.now), width)
     for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
         promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline
-        lines += _findings(group, promise, verdict, colour=colour)
+        lines += _findings(group, promise, verdict, colour=colour, width=width)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
     for outcome in BESIDE:
-        lines += _beside(verdict, outcome)
+        lines += _beside(verdict, outcome, width)
     lines += [f"  ends when: {one}" for one in short_list(verdict.ends_when, MOST_FINDINGS)]
     lines += _act(verdict.action)
     counts = verdict.counts
@@ -75,23 +77,23 @@ def verdict_text(
     return Terminal.of_lines(lines)
 
 
-def _wrapped(text: Terminal) -> list[Terminal]:
-    """Lines of the width of a report; what goes on stands further in."""
+def _wrapped(text: Terminal, width: int) -> list[Terminal]:
+    """Lines of that width; what goes on stands further in."""
     rows: list[Terminal] = [Terminal("")]
     for word in text.split(" "):
         whole = Terminal("{} {}").format(rows[-1], word) if rows[-1] else word
-        rows[-1:] = [whole] if len(whole) <= WIDTH or not rows[-1] else [rows[-1], Terminal("  {}").format(word)]
+        rows[-1:] = [whole] if len(whole) <= width - 2 or not rows[-1] else [rows[-1], Terminal("  {}").format(word)]
     return [Terminal("  {}").format(row) for row in rows]
 
 
-def _beside(verdict: Verdict, outcome: str) -> list[Terminal]:
+def _beside(verdict: Verdict, outcome: str, width: int) -> list[Terminal]:
     """What else failed or is unknown, one line a cause."""
     groups, also = verdict.beside(outcome), BESIDE[outcome]
     lines: list[Terminal] = []
     for group in groups[:MOST_FINDINGS]:
         first, behind = group[0], verdict.behind(group) + len(group) - 1
         more = f" and {behind} more" if behind else ""
-        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said))
+        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said), width)
     left = sum(map(len, groups[MOST_FINDINGS:]))
     return [*lines, *[Terminal("  {}: {} more").format(also, left)] * bool(left)]
 
@@ -116,16 +118,16 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool) -> list[str]:
+def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool, width: int) -> list[str]:
     finding, behind = group[0], verdict.behind(group)
     names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
-    wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
+    wrapped = textwrap.wrap(Terminal.escape(finding.said), width - 6) or [""]
     more = ["      …"] if len(wrapped) > 3 else []
     broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""
-    meant = textwrap.wrap(Terminal.escape(broke), WIDTH - 6)
+    meant = textwrap.wrap(Terminal.escape(broke), width - 6)
     remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
-    do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
+    do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), width - 6)
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
         *(f"      {line}" for line in wrapped[:3]),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import shown_time
 from gates.reports.page import document, outcome, section, tools
 from gates.reports.pictures import line, proportions, strip
@@ -96,11 +97,13 @@ def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -
     facts += ["rolled back"] * one.acted
     spec = view.specs.get(one.check) if len(group) == 1 else None
     about = Html('<p class="claim">{}</p><p class="cost">{}</p>').format(spec.claim, spec.cost) if spec else Html("")
+    remedy = remedy_of(one.check, "fail" if one.kind == "failing" else "unknown", view.contract, seen=one.message)
+    do = Html('<p class="do"><b>What to do:</b> {}</p>').format(Html.prose(remedy)) if remedy else Html("")
     picture = _strip(trend, view) if trend else Html("")
     names = Html("<br>").join(i.check for i in group[:MOST_NAMES])
     names += Html("<br>and {} more").format(len(group) - MOST_NAMES) if len(group) > MOST_NAMES else Html("")
-    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}</div>\n').format(
-        tint, names, ", ".join(facts), one.message, about, picture
+    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}{}</div>\n').format(
+        tint, names, ", ".join(facts), one.message, do, about, picture
     )
 
 

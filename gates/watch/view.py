@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gates.contract.scope import WHOLE, Scope
 from gates.evidence import CheckSpec, Outcome
 from gates.text.quantity import span
 from gates.watch.incidents import WatcherHealth
@@ -32,6 +33,7 @@ class WatchView:
     dropped: int = 0
     others: int = 0
     specs: Mapping[str, CheckSpec] = field(default_factory=dict)
+    contract: Scope = WHOLE
 
     @property
     def state(self) -> str:
@@ -58,10 +60,15 @@ class WatchView:
 
     @property
     def open(self) -> list[Incident]:
-        """What is not known to be good again, the gravest first; what is only noted or not yet certain comes last."""
-        incidents = self.last.incidents if self.last else ()
+        """What is not known to be good again, the gravest first, of these what the round cites; what is only noted or
+        not yet certain comes last.
+        """
+        incidents, cited = (self.last.incidents, self.last.reason) if self.last else ((), "")
         order = ("page", "warn", "blind", "note")
-        return sorted(incidents, key=lambda i: (not i.firing, order.index(i.level), i.since, i.check))
+        return sorted(
+            incidents,
+            key=lambda i: (not i.firing, order.index(i.level), not cited.startswith(f"{i.check} "), i.since, i.check),
+        )
 
     @property
     def events(self) -> list[Change]:
