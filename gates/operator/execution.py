@@ -83,7 +83,9 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
-        said = f"{error}{'' if error.filename else _room(getattr(options, 'output', None))}"
+        said = (
+            f"{error}{'' if error.filename else _room(console.environ.get('TMPDIR'), getattr(options, 'output', None))}"
+        )
         console.warn(f"gate {options.command}: {said}; allowed: files that can be read and written. See to the disk")
         return CannotWork.exit_code
     except (MemoryError, RuntimeError) as error:
@@ -96,11 +98,11 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         return _internal(error, options, console)
 
 
-def _room(output: str | None) -> str:
+def _room(temporary: str | None, output: str | None) -> str:
     """How much is free where files are written, for an error that names none."""
     room = ""
     with contextlib.suppress(OSError):  # a folder that is gone
-        for folder, by in ((tempfile.gettempdir(), "TMPDIR"), (output or ".", "--output")):
+        for folder, by in ((temporary or tempfile.gettempdir(), "TMPDIR"), (output or ".", "--output")):
             room += f"; {shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder} ({by})"
     return room
 
