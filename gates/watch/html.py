@@ -12,7 +12,7 @@ from gates.evidence import shown_time
 from gates.reports.page import document, outcome, section, tools
 from gates.reports.pictures import line, proportions, strip
 from gates.text.inert import Html
-from gates.text.quantity import span
+from gates.text.quantity import shown, span, with_unit
 from gates.watch.rounds import Change, Incident
 from gates.watch.trends import FLAPS, WINDOW, Trend
 from gates.watch.view import (
@@ -24,7 +24,6 @@ from gates.watch.view import (
     grouped_incidents,
     limits_text,
     nearing,
-    number,
     slope_text,
     with_numbers,
 )
@@ -158,10 +157,10 @@ def _numbers(view: WatchView, found: Mapping[str, Trend]) -> Html:
 def _number_row(trend: Trend, view: WatchView) -> Html:
     unit = trend.reading.unit
     limits = [limit for _, limit in trend.reading.limits]
-    said = f"{trend.check}: {number(trend.low)} to {number(trend.high)} {unit}"
+    said = f"{trend.check}: {shown(trend.low)} to {with_unit(trend.high, unit)}"
     picture = line(trend.points, *_window(view), limits, said)
-    now = number(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
-    cells = (now, number(trend.low), number(trend.middle), number(trend.high), slope_text(trend), limits_text(trend))
+    now = with_unit(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
+    cells = (now, *map(shown, (trend.low, trend.middle, trend.high)), slope_text(trend), limits_text(trend))
     listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, forecast_text(trend)))
     name = trend.check.removeprefix("alert/")
     return Html('<tr class="{}"><td>{}</td><td>{}</td>{}</tr>').format(

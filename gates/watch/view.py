@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gates.contract.scope import WHOLE, Scope
 from gates.evidence import CheckSpec, Outcome
-from gates.text.quantity import span
+from gates.text.quantity import shown, span, with_unit
 from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Round
 from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
@@ -92,14 +92,6 @@ def with_numbers(found: Mapping[str, Trend]) -> list[Trend]:
     return [t for t in graded if t.check.startswith("alert/") or t.low != t.high]
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """A number as people read it, with its unit."""
-    if value is None:
-        return "?"
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{text} {unit}".rstrip()
-
-
 def slope_text(trend: Trend) -> str:
     """The slope an hour, `steady` where its interval has zero in it, or why it is unknown."""
     if trend.slope is None:
@@ -107,7 +99,7 @@ def slope_text(trend: Trend) -> str:
     if not trend.slope.certain:
         return "steady"
     per_h = trend.slope.per_s * 3600
-    return f"{'+' if per_h > 0 else ''}{number(per_h, trend.reading.unit)}/h"
+    return f"{'+' if per_h > 0 else ''}{with_unit(per_h, trend.reading.unit)}/h"
 
 
 def forecast_text(trend: Trend) -> str:
@@ -115,14 +107,13 @@ def forecast_text(trend: Trend) -> str:
     if trend.forecast is None:
         return "no" if trend.slope is not None and trend.doubt == "it does not move towards its limit" else "unknown"
     if trend.forecast.in_s <= 0:
-        return f"beyond {trend.forecast.severity} {number(trend.forecast.limit)}"
-    return (
-        f"{trend.forecast.severity} {number(trend.forecast.limit, trend.reading.unit)} in {span(trend.forecast.in_s)}"
-    )
+        return f"beyond {trend.forecast.severity} {shown(trend.forecast.limit)}"
+    limit = with_unit(trend.forecast.limit, trend.reading.unit)
+    return f"{trend.forecast.severity} {limit} in {span(trend.forecast.in_s)}"
 
 
 def limits_text(trend: Trend) -> str:
-    return ", ".join(f"{name} {number(limit)}" for name, limit in trend.reading.limits)
+    return ", ".join(f"{name} {shown(limit)}" for name, limit in trend.reading.limits)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
