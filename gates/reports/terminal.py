@@ -77,19 +77,17 @@ def verdict_text(
     return Terminal.of_lines(lines)
 
 
-def _wrapped(text: Terminal, width: int) -> list[Terminal]:
-    """Lines of that width; what goes on stands further in."""
-    rows: list[Terminal] = [Terminal("")]
-    for word in text.split(" "):
-        whole = Terminal("{} {}").format(rows[-1], word) if rows[-1] else word
-        rows[-1:] = [whole] if len(whole) <= width - 2 or not rows[-1] else [rows[-1], Terminal("  {}").format(word)]
-    return [Terminal("  {}").format(row) for row in rows]
+def _wrapped(text: str, width: int, indent: str = "  ", hang: str = "  ") -> list[str]:
+    """Lines of that width; what goes on stands further in. No word is broken: addresses and names are copied."""
+    rows = textwrap.TextWrapper(width - len(indent), subsequent_indent=hang, break_long_words=False)
+    rows.break_on_hyphens = False
+    return [f"{indent}{row}" for row in rows.wrap(Terminal.escape(text))]
 
 
-def _beside(verdict: Verdict, outcome: str, width: int) -> list[Terminal]:
+def _beside(verdict: Verdict, outcome: str, width: int) -> list[str]:
     """What else failed or is unknown, one line a cause."""
     groups, also = verdict.beside(outcome), BESIDE[outcome]
-    lines: list[Terminal] = []
+    lines: list[str] = []
     for group in groups[:MOST_FINDINGS]:
         first, behind = group[0], verdict.behind(group) + len(group) - 1
         more = f" and {behind} more" if behind else ""
@@ -122,19 +120,17 @@ def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colou
     finding, behind = group[0], verdict.behind(group)
     names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
-    wrapped = textwrap.wrap(Terminal.escape(finding.said), width - 6) or [""]
-    more = ["      …"] if len(wrapped) > 3 else []
+    said = _wrapped(finding.said, width, "      ", "")
     broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""
-    meant = textwrap.wrap(Terminal.escape(broke), width - 6)
     remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
-    do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), width - 6)
+    do = f"do: {remedy} More: gate explain {finding.check}" if remedy else ""
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
-        *(f"      {line}" for line in wrapped[:3]),
-        *more,
-        *(f"      {line}" for line in meant),
+        *said[:3],
+        *["      …"] * (len(said) > 3),
+        *_wrapped(broke, width, "      ", ""),
         *([f"      {behind_text(behind)}"] * bool(behind)),
-        *(f"      {line}" for line in do * bool(remedy)),
+        *_wrapped(do, width, "      ", ""),
         *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 
