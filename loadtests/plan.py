@@ -91,7 +91,6 @@ class LoadPlan:
     keep_tenants: bool = False
     lease: str = "t0"
     parent: int = 0
-    progress: bool = False
     most_exact: int = 20_000_000
     baseline_url: str = ""
     release: str = ""

@@ -15,6 +15,7 @@ import psycopg
 from gates import disk
 from gates.deployment.failures import in_words
 from gates.deployment.identity import without_login
+from gates.text.quantity import shown
 from loadtests import report
 from loadtests.asked import requests_of, thresholds_of
 from loadtests.engine import database
@@ -23,7 +24,7 @@ from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import Engine  # first: Locust patches the process before psycopg is imported
 from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.sinks import RateSink
-from loadtests.judgement.verdict import ThresholdResult
+from loadtests.judgement.verdict import ThresholdOutcome
 from loadtests.plan import LoadPlan
 from loadtests.profiles import resolve
 from loadtests.thresholds.file import ThresholdsFile
@@ -149,7 +150,7 @@ def _drive(
     given = environ.get("BASE_URL", "").strip().rstrip("/")  # the plan has no login
     base_url = given if without_login(given) == plan.base_url else plan.base_url
     memory = None if plan.is_url else MemoryWatch(base_url, conductor.samples)
-    show = _progress(conductor) if plan.progress else (lambda: None)
+    show = _progress(conductor) if sys.stderr.isatty() else (lambda: None)
     engine = make(plan, conductor, credentials_from(environ), _watch_parent(plan.parent, show))
     for started in (watch, memory):
         if started is not None:
@@ -204,7 +205,7 @@ def backlog(points: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _progress(conductor: Conductor) -> Callable[[], None]:
-    """A line on stderr about once a second: time, requests, and each threshold's value against its limit."""
+    """A line on the terminal, written over about once a second: time, requests, thresholds that are broken now."""
     last = [0.0]
 
     def show() -> None:
@@ -212,13 +213,9 @@ def _progress(conductor: Conductor) -> Callable[[], None]:
             return
         last[0] = conductor.elapsed_s
         parts = [f"{conductor.elapsed_s:5.1f} s", f"{conductor.samples.requests} requests"]
-        parts += [_short(j) for j in conductor.judgements()]
-        sys.stderr.write("  ".join(parts) + "\n")
+        broken = [j for j in conductor.judgements() if j.verdict is ThresholdOutcome.FAIL]
+        parts += [f"{j.metric} {j.aggregation} {shown(j.observed)}{j.operator}{j.limit:g}" for j in broken]
+        sys.stderr.write(f"\r\x1b[2K\x1b[?7l· load {'  '.join(parts)}\x1b[?7h")
         sys.stderr.flush()
 
     return show
-
-
-def _short(judgement: ThresholdResult) -> str:
-    value = "-" if judgement.observed is None else f"{judgement.observed:.3g}"
-    return f"{judgement.metric} {judgement.aggregation} {value}{judgement.operator}{judgement.limit:g}"

@@ -179,7 +179,7 @@ def _export(options: argparse.Namespace) -> str:
     for name, text in (
         ("rules.yml", rules_yaml(rules)),
         ("queries.yml", queries_yaml(rules)),
-        ("rules_test.yml", unit_tests_yaml(rules, "rules.yml")),
+        ("rules_test.yml", unit_tests_yaml(rules)),
     ):
         _write(folder / name, text)
     return f"{left_out}wrote {folder}/rules.yml, queries.yml, rules_test.yml\n"

@@ -128,7 +128,7 @@ def queries_yaml(rules: Sequence[AlertRule]) -> str:
     return _dump(found)
 
 
-def unit_tests_yaml(rules: Sequence[AlertRule], rules_file: str) -> str:
+def unit_tests_yaml(rules: Sequence[AlertRule]) -> str:
     """Unit tests for promtool: on each limit quiet, beyond it firing after `for`, with too few samples quiet; what is
     not a number is `no data`.
     """
@@ -136,7 +136,7 @@ def unit_tests_yaml(rules: Sequence[AlertRule], rules_file: str) -> str:
     tests = [_test(scenario, n, [r for r in rules if len(r.limits) > n]) for n in range(most) for scenario in SCENARIOS]
     tests += [_no_data_test(subject, number, rules) for subject in (FLEET, "a tenant") for number in ("0", "NaN", "_")]
     tests += [_target_test(rules[0], ends) for ends in ("1x60", "1x20 stale")]
-    return _dump({"rule_files": [rules_file], "evaluation_interval": "1m", "tests": tests})
+    return _dump({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests})
 
 
 def _test(scenario: str, index: int, rules: Sequence[AlertRule]) -> dict[str, Any]:

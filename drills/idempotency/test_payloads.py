@@ -10,14 +10,12 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.ids import ids_have_spellings
+from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import replay_fields
 from gates.evidence import Severity
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 
-NO_ITEM = "00000000-0000-4000-8000-0000000000aa"
-OTHERS = [NO_ITEM.replace("aa", "a" + digit) for digit in "bc"]
 PLAIN: dict[str, Any] = {"max": 1, "error_type": "none-such"}
 PAYLOADS: list[Case] = [
     Case(
@@ -42,9 +40,9 @@ PAYLOADS: list[Case] = [
         "payload-dlq-ids",
         "Other `dlq_ids` are another payload, also where they are as many or begin alike.",
         [
-            (PLAIN, {**PLAIN, "dlq_ids": [NO_ITEM]}),
-            ({**PLAIN, "dlq_ids": [NO_ITEM]}, {**PLAIN, "dlq_ids": OTHERS[:1]}),
-            ({**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[0]]}, {**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[1]]}),
+            (PLAIN, {**PLAIN, "dlq_ids": "1"}),
+            ({**PLAIN, "dlq_ids": "1"}, {**PLAIN, "dlq_ids": "2"}),
+            ({**PLAIN, "dlq_ids": "12"}, {**PLAIN, "dlq_ids": "13"}),
         ],
     ),
 ]
@@ -61,14 +59,20 @@ NAMED: list[Case] = [
 ]
 
 
+def _with_ids(fields: dict[str, Any], item: str) -> dict[str, Any]:
+    """Each digit of `dlq_ids` as an id that no item has, of the deployment's type; they differ in their last digit."""
+    return fields | ({"dlq_ids": [item[:-1] + digit for digit in fields["dlq_ids"]]} if "dlq_ids" in fields else {})
+
+
 @cases("drill/idempotency", PAYLOADS, needs=TENANTS, after=SIGNED, covers=("D02",))
 def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
     """A key with a payload that differs in one field is refused with 422.
 
     That field is no part of the payload: a different request passes for a repeated one.
     """
-    for first, other in case.value:
-        key = new_key()
+    item = new_id("item")
+    for pair in case.value:
+        (first, other), key = (_with_ids(fields, item) for fields in pair), new_key()
         scene.replay(tenant, label=f"first, {first}", control=True, idempotency_key=key, **first)
         scene.replay(tenant, 422, "idempotency_key_reused", label=f"then {other}", idempotency_key=key, **other)
         scene.reset_limit(tenant)
@@ -80,7 +84,7 @@ def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> No
 
     A comparison that begins with the ids, and ends with them, takes a different request for a repeated one.
     """
-    base: dict[str, Any] = {"error_type": "none-such", "dlq_ids": [NO_ITEM], "idempotency_key": new_key()}
+    base: dict[str, Any] = {"error_type": "none-such", "dlq_ids": [new_id("item")], "idempotency_key": new_key()}
     scene.replay(tenant, label="first", control=True, **base)
     scene.replay(tenant, 422, "idempotency_key_reused", label=case.name, **{**base, **case.value})
 

@@ -180,17 +180,20 @@ class Scene(Waiting):
 
     def claims_drill_agent(self) -> None:
         """End the check unless the target's agent can be made to fail."""
-        answer = self.http.send(Request("GET", "/version"))
-        self.seen.require(answer.json().get("drill_agent") is True, "/version does not claim drill_agent")
+        self.seen.require(self._has_drill_agent(), "/version does not claim drill_agent")
+
+    def _has_drill_agent(self) -> bool:
+        return self.http.send(Request("GET", "/version")).json().get("drill_agent") is True
 
     def leaves_tasks(self, company: str) -> bool:
         """Whether the target leaves tasks that are not completed to events: as a failed attempt leaves one in this
-        tenant, or as they stand in the table. Where it never does, nobody but a drill writes one. End the check where
-        neither can be seen: no task stands there, and the agent cannot be made to fail.
+        tenant, or as they stand in the table. Where it never does, nobody but a drill writes one. A target without
+        such a task whose agent cannot be made to fail is asked for no more than for what a drill agent is needed.
         """
         if self.number(TASKS_LEFT):
             return True
-        self.claims_drill_agent()
+        if not self._has_drill_agent():
+            return False
         always = {"drill": {"fail_times": -1}}
         event = str(self.emit(company, key=new_key(), event_type="drill.fails", payload=always)["event_id"])
         failed = self.until_true(lambda: self.number(FAILED_ATTEMPT, event) > 0, within_s=DUE_S)

@@ -273,11 +273,6 @@ def bucket(key: str, company_id: str) -> int:
     return int.from_bytes(digest[:4], "big") % 100
 
 
-def audit_hash(prev_hash: str, canonical: str) -> str:
-    """The next hash of an audit chain: hex sha256 of the previous hash followed by the row's canonical text."""
-    return hashlib.sha256((prev_hash + canonical).encode()).hexdigest()
-
-
 def digest_of(rows: Sequence[str]) -> str:
     """One digest over rows of text, order kept."""
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -16,7 +16,7 @@ from gates.deployment.catalogue import array, identifier
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
-from gates.deployment.ids import id_from, new_id
+from gates.deployment.ids import company_from, new_id
 from gates.deployment.requests import bucket
 
 AT_ONCE = 200
@@ -203,7 +203,7 @@ def inside(connection: Connection, companies: Sequence[str], rollouts: Mapping[s
 
 def id_of(name: str) -> str:
     """The id that belongs to a name: nobody has such a pair by chance."""
-    return id_from("company", name)
+    return company_from(name)
 
 
 def in_rollouts(

@@ -108,7 +108,7 @@ def http_url(text: str) -> str:
     """An absolute http or https URL without query and fragment, and without a slash at its end. Its host and its path
     are written in ASCII, as each door sends them.
     """
-    allowed = "http://HOST[:PORT][/PATH] or https://..., without spaces, query and fragment"
+    allowed = "http://HOST[:PORT][/PATH] or https://..., PORT 1 to 65535, without spaces, query and fragment"
     try:
         parts = urlsplit(text)
         right = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)

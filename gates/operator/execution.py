@@ -1,8 +1,11 @@
 """Carries a command out: its console, its signals, and the exit code and words for whatever goes wrong."""
 
 import argparse
+import contextlib
 import re
+import shutil
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -80,7 +83,10 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
-        console.warn(f"gate {options.command}: {error}; allowed: files that can be read and written. See to the disk")
+        said = (
+            f"{error}{'' if error.filename else _room(console.environ.get('TMPDIR'), getattr(options, 'output', None))}"
+        )
+        console.warn(f"gate {options.command}: {said}; allowed: files that can be read and written. See to the disk")
         return CannotWork.exit_code
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and NO_THREAD not in str(error):
@@ -90,6 +96,15 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         return CannotWork.exit_code
     except Exception as error:  # noqa: BLE001  -- the last resort
         return _internal(error, options, console)
+
+
+def _room(temporary: str | None, output: str | None) -> str:
+    """How much is free where files are written, for an error that names none."""
+    room = ""
+    with contextlib.suppress(OSError):  # a folder that is gone
+        for folder, by in ((temporary or tempfile.gettempdir(), "TMPDIR"), (output or ".", "--output")):
+            room += f"; {shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder} ({by})"
+    return room
 
 
 def _internal(error: Exception, options: argparse.Namespace, console: Console) -> int:

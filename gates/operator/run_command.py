@@ -294,7 +294,9 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
         said = verdict.contract.in_its_words
         promises = {spec.id: said(f"{spec.claim} What it costs: {spec.cost}") for spec in catalogue.load()}
         place, tinted = str(options.output), console.colours_results
-        console.result(verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan))
+        console.result(
+            verdict_text(verdict, colour=tinted, folder=place, promises=promises, plan=plan, width=console.width)
+        )
     if verdict.headline:
         console.annotate(verdict.headline, f"{verdict.title}: {verdict.reason}\n{verdict.action.by_hand}")
     if verdict.contract.text:

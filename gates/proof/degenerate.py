@@ -5,7 +5,7 @@ and only the checks over HTTP can tell; the SQL twins stand behind a healthy ser
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from gates.proof.bench import Bench
 from gates.proof.servers import HANG, Asked, Behaviour, Reply, forward, raw
 from gates.stack.postgres import connect
 from gates.stack.roles import database_url
+from gates.text.foreign import json_object
 
 JSON = ("Content-Type", "application/json")
 PROBLEM = ("Content-Type", "application/problem+json")
@@ -74,7 +75,7 @@ def _polite_yes(_real: str, release: str) -> Behaviour:
         company = "00000000-0000-4000-8000-000000000004"
         body: dict[str, object] = {"status": "processed", "committed_at": None, "effect_at": None}
         if asked.method == "POST":
-            asked_for = _object(asked.body)
+            asked_for = json_object(asked.body)
             lists: dict[str, list[str]] = {"items": [], "not_found": [], "ineligible": []}
             body = {
                 "status": "completed",
@@ -94,14 +95,6 @@ def _polite_yes(_real: str, release: str) -> Behaviour:
     return answer
 
 
-def _object(body: bytes) -> Mapping[str, object]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _polite_no(_real: str, release: str) -> Behaviour:
     """Says of itself that all is well, and refuses everybody in the contract's form."""
     refusal = problem(401, "unauthenticated")
@@ -116,7 +109,7 @@ def _previous(real: str, _release: str) -> Behaviour:
             return problem(401, "unauthenticated")
         reply = forward(real, asked)
         if urlsplit(asked.path).path.endswith("/version") and reply.status == 200:
-            told = {**_object(reply.body), "release": "the-one-before", "commit": "0000000"}
+            told = {**json_object(reply.body), "release": "the-one-before", "commit": "0000000"}
             return Reply(200, (JSON,), json.dumps(told).encode())
         return reply
 

@@ -13,6 +13,7 @@ from functools import cached_property
 import postgast
 from postgast.pg_query_pb2 import Token
 
+from gates.deployment.dialect.tokens import Lexeme, scan
 from gates.inputs.strict_yaml import Place
 from gates.rehearsal.sources import SqlSource, blank, place_in
 from gates.text.characters import one_line
@@ -23,7 +24,6 @@ _ROWS = re.compile(
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 _JUNK = re.compile(r"[^\s;'\"$]+")
-_COMMENTS = {Token.SQL_COMMENT, Token.C_COMMENT}
 LONGEST_SHOWN = 100
 
 
@@ -117,8 +117,7 @@ def _scan(shown: str, text: str) -> list[Word]:
     seen, last = text, -1
     while True:
         try:
-            found = postgast.scan(seen).tokens
-            break
+            return [_word(text, one) for one in scan(seen)]
         except postgast.PgQueryError as error:
             offset = max(error.cursorpos - 1, 0)  # in characters, as the server counts
             junk = _JUNK.match(seen, offset)
@@ -126,22 +125,14 @@ def _scan(shown: str, text: str) -> list[Word]:
                 what = error.message.partition(" at or near")[0]
                 raise place_in(shown, text, offset).error(what, "SQL that can be read", "Correct it") from None
             seen, last = seen[:offset] + "0" * len(junk[0]) + seen[junk.end() :], offset  # the server names it later
-    to_char = range(len(text) + 1) if seen.isascii() else _characters(seen)
-    return [_word(text, to_char[t.start], to_char[t.end], t.token) for t in found if t.token not in _COMMENTS]
 
 
-def _characters(text: str) -> list[int]:
-    """The number of the character at each byte."""
-    return [i for i, c in enumerate(text) for _ in range(len(c.encode()))] + [len(text)]
-
-
-def _word(text: str, start: int, end: int, token: int) -> Word:
-    raw = text[start:end]
-    if token in {Token.SCONST, Token.USCONST}:
-        return Word(start, end, raw, is_text=True)
-    if raw.startswith('"'):
-        return Word(start, end, raw[1:-1].replace('""', '"'), is_name=True)
-    return Word(start, end, raw.lower(), is_name=token == Token.IDENT or raw[:1].isalpha() or raw[:1] == "_")
+def _word(text: str, one: Lexeme) -> Word:
+    raw = text[one.start : one.end]
+    if one.kind in {Token.SCONST, Token.USCONST}:
+        return Word(one.start, one.end, raw, is_text=True)
+    is_name = one.kind == Token.IDENT or raw[:1].isalpha() or raw[:1] == "_"
+    return Word(one.start, one.end, one.word or raw.lower(), is_name=is_name)
 
 
 def _statements(source: SqlSource, words: Sequence[Word], masks: Sequence[tuple[int, int]]) -> Iterator[SqlStatement]:

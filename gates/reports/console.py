@@ -4,17 +4,22 @@ Everything is made inert, redacted, and kept from being a command to the pipelin
 away (`gate run | head -1`) changes nothing: the run goes on, its files are written, its exit code stands.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self, TextIO
 
 from gates.deployment.redaction import redact_text
-from gates.reports.terminal import progress_line
+from gates.reports.terminal import WIDTH, progress_line
 from gates.stages.context import Progress
 from gates.text.inert import Terminal, workflow
 from gates.text.stream import chat, put, shown
 from gates.verdict import Verdict
+
+LEAST_WIDTH = 40
+UNWRAPPED = "\x1b[?7l{}\x1b[?7h"
+"""A line that a narrow terminal cuts: one that went on in a second row could not be written over."""
 
 
 @dataclass
@@ -44,6 +49,14 @@ class Console:
     @property
     def colours_results(self) -> bool:
         return self.colour and _is_terminal(self.out)
+
+    @property
+    def width(self) -> int:
+        """Columns of a result: those of the terminal that shows it, and no more than a report has."""
+        try:
+            return max(LEAST_WIDTH, min(WIDTH, os.get_terminal_size(self.out.fileno()).columns))
+        except (OSError, ValueError):  # it is no terminal
+            return WIDTH
 
     def result(self, text: Terminal | str) -> None:
         """A result, on stdout."""
@@ -86,7 +99,7 @@ class Console:
             self.say(line)
         elif _is_terminal(self.err):
             self._end_live()
-            chat(self.err, redact_text(shown(line), self.hide).removesuffix("\n"))
+            chat(self.err, UNWRAPPED.format(redact_text(shown(line), self.hide).removesuffix("\n")))
             self._live = True
 
     def _end_live(self) -> None:

@@ -33,6 +33,12 @@ class TargetHistory:
     steps: Sequence[Mapping[str, JsonValue]] = ()
     unseen: str = ""
 
+    @property
+    def title(self) -> str:
+        """Its name, and its kind as the last run that knew it says."""
+        kinds = [r.target for r in self.runs if r.target]
+        return f"{self.target} ({kinds[-1]})" if kinds else self.target
+
     def to_json(self) -> dict[str, JsonValue]:
         steps: dict[str, JsonValue] = (
             {"unseen": self.unseen} if self.unseen else {"steps": [dict(s) for s in self.steps]}
@@ -54,7 +60,7 @@ def tables(history: TargetHistory) -> Terminal:
         for r in reversed(history.runs[-MOST_LINES:])
     ]
     titles = ("decided", "release", "decision", "flag", "pass/fail/unknown", "reason")
-    head = f"target {history.target}: {with_unit(len(history.runs), 'runs')}"
+    head = f"target {history.title}: {with_unit(len(history.runs), 'runs')}"
     parts = [Terminal.of_lines((head,)), table(runs, titles)]
     if history.steps:
         names = list(history.steps[0])
@@ -82,7 +88,7 @@ def page(histories: Sequence[TargetHistory]) -> Html:
 
 
 def _target(history: TargetHistory) -> Html:
-    return section(f"Target {history.target}", _trends(history.runs), _runs(history.runs), _steps(history))
+    return section(f"Target {history.title}", _trends(history.runs), _runs(history.runs), _steps(history))
 
 
 def _trends(runs: Sequence[PastDecision]) -> Html:

@@ -44,6 +44,7 @@ def verdict_text(
     folder: str = "",
     promises: Mapping[str, str] | None = None,
     plan: RolloutPlan | None = None,
+    width: int = WIDTH,
 ) -> Terminal:
     """What happened, was done and is to do; the deciding causes, the unknown ones, the counts.
 
@@ -55,15 +56,16 @@ def verdict_text(
     within = f", {verdict.contract.text}" if verdict.contract.text else ""
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
     lines.append(Terminal("{}{}: {}").format(paint(head, "bold", on=colour), within, told.lead or told.happened))
-    lines += _wrapped(Terminal("happened: {}").format(told.happened)) if told.lead else []
-    lines += [*_wrapped(Terminal("done: {}").format(told.done)), *_wrapped(Terminal("now: {}").format(told.now))]
+    lines += _wrapped(Terminal("happened: {}").format(told.happened), width) if told.lead else []
+    lines += _wrapped(Terminal("done: {}").format(told.done), width)
+    lines += _wrapped(Terminal("now: {}").format(told.now), width)
     for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
         promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline
-        lines += _findings(group, promise, verdict, colour=colour)
+        lines += _findings(group, promise, verdict, colour=colour, width=width)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
     for outcome in BESIDE:
-        lines += _beside(verdict, outcome)
+        lines += _beside(verdict, outcome, width)
     lines += [f"  ends when: {one}" for one in short_list(verdict.ends_when, MOST_FINDINGS)]
     lines += _act(verdict.action)
     counts = verdict.counts
@@ -75,23 +77,21 @@ def verdict_text(
     return Terminal.of_lines(lines)
 
 
-def _wrapped(text: Terminal) -> list[Terminal]:
-    """Lines of the width of a report; what goes on stands further in."""
-    rows: list[Terminal] = [Terminal("")]
-    for word in text.split(" "):
-        whole = Terminal("{} {}").format(rows[-1], word) if rows[-1] else word
-        rows[-1:] = [whole] if len(whole) <= WIDTH or not rows[-1] else [rows[-1], Terminal("  {}").format(word)]
-    return [Terminal("  {}").format(row) for row in rows]
+def _wrapped(text: str, width: int, indent: str = "  ", hang: str = "  ") -> list[str]:
+    """Lines of that width; what goes on stands further in. No word is broken: addresses and names are copied."""
+    rows = textwrap.TextWrapper(width - len(indent), subsequent_indent=hang, break_long_words=False)
+    rows.break_on_hyphens = False
+    return [f"{indent}{row}" for row in rows.wrap(Terminal.escape(text))]
 
 
-def _beside(verdict: Verdict, outcome: str) -> list[Terminal]:
+def _beside(verdict: Verdict, outcome: str, width: int) -> list[str]:
     """What else failed or is unknown, one line a cause."""
     groups, also = verdict.beside(outcome), BESIDE[outcome]
-    lines: list[Terminal] = []
+    lines: list[str] = []
     for group in groups[:MOST_FINDINGS]:
         first, behind = group[0], verdict.behind(group) + len(group) - 1
         more = f" and {behind} more" if behind else ""
-        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said))
+        lines += _wrapped(Terminal("{}: {}{}: {}").format(also, first.check, more, first.said), width)
     left = sum(map(len, groups[MOST_FINDINGS:]))
     return [*lines, *[Terminal("  {}: {} more").format(also, left)] * bool(left)]
 
@@ -116,23 +116,21 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool) -> list[str]:
+def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool, width: int) -> list[str]:
     finding, behind = group[0], verdict.behind(group)
     names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
-    wrapped = textwrap.wrap(Terminal.escape(finding.said), WIDTH - 6) or [""]
-    more = ["      …"] if len(wrapped) > 3 else []
+    said = _wrapped(finding.said, width, "      ", "")
     broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""
-    meant = textwrap.wrap(Terminal.escape(broke), WIDTH - 6)
     remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
-    do = textwrap.wrap(Terminal.escape(f"do: {remedy} More: gate explain {finding.check}"), WIDTH - 6)
+    do = f"do: {remedy} More: gate explain {finding.check}" if remedy else ""
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
-        *(f"      {line}" for line in wrapped[:3]),
-        *more,
-        *(f"      {line}" for line in meant),
+        *said[:3],
+        *["      …"] * (len(said) > 3),
+        *_wrapped(broke, width, "      ", ""),
         *([f"      {behind_text(behind)}"] * bool(behind)),
-        *(f"      {line}" for line in do * bool(remedy)),
+        *_wrapped(do, width, "      ", ""),
         *([Terminal("      {}").format(paint(finding.reproduce, "dim", on=colour))] if finding.reproduce else []),
     ]
 

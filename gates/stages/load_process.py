@@ -180,7 +180,6 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "keep_tenants": options.keep_tenants,
         "parent": os.getpid(),
         "lease": term_of(KEPT if options.keep_tenants else TIMED),
-        "progress": True,
     }
 
 

@@ -2,10 +2,10 @@
 
 
 def shown(value: object) -> str:
-    """A value as people read it; a number in four digits."""
+    """A value as people read it: a number in four digits, or whole; a dash where there is none."""
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
-    return str(value)
+        return f"{value:.0f}" if 10_000 <= abs(value) < 1e15 else f"{value:.4g}"
+    return "-" if value is None else str(value)
 
 
 def with_unit(value: object, unit: str) -> str:

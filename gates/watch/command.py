@@ -170,6 +170,7 @@ def _view(made: Watch) -> WatchView:
         dropped=found.dropped,
         others=found.others,
         specs=specs,
+        contract=made.policy_file.scope,
     )
 
 

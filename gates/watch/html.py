@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gates.contract.remedies import remedy_of
 from gates.evidence import shown_time
 from gates.reports.page import document, outcome, section, tools
 from gates.reports.pictures import line, proportions, strip
 from gates.text.inert import Html
-from gates.text.quantity import span
+from gates.text.quantity import shown, span, with_unit
 from gates.watch.rounds import Change, Incident
 from gates.watch.trends import FLAPS, WINDOW, Trend
 from gates.watch.view import (
@@ -23,7 +24,6 @@ from gates.watch.view import (
     grouped_incidents,
     limits_text,
     nearing,
-    number,
     slope_text,
     with_numbers,
 )
@@ -96,11 +96,13 @@ def _incident(group: Sequence[Incident], trend: Trend | None, view: WatchView) -
     facts += ["rolled back"] * one.acted
     spec = view.specs.get(one.check) if len(group) == 1 else None
     about = Html('<p class="claim">{}</p><p class="cost">{}</p>').format(spec.claim, spec.cost) if spec else Html("")
+    remedy = remedy_of(one.check, "fail" if one.kind == "failing" else "unknown", view.contract, seen=one.message)
+    do = Html('<p class="do"><b>What to do:</b> {}</p>').format(Html.prose(remedy)) if remedy else Html("")
     picture = _strip(trend, view) if trend else Html("")
     names = Html("<br>").join(i.check for i in group[:MOST_NAMES])
     names += Html("<br>and {} more").format(len(group) - MOST_NAMES) if len(group) > MOST_NAMES else Html("")
-    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}</div>\n').format(
-        tint, names, ", ".join(facts), one.message, about, picture
+    return Html('<div class="finding {}"><h3>{}</h3><p class="numbers">{}</p><p>{}</p>{}{}{}</div>\n').format(
+        tint, names, ", ".join(facts), one.message, do, about, picture
     )
 
 
@@ -155,10 +157,10 @@ def _numbers(view: WatchView, found: Mapping[str, Trend]) -> Html:
 def _number_row(trend: Trend, view: WatchView) -> Html:
     unit = trend.reading.unit
     limits = [limit for _, limit in trend.reading.limits]
-    said = f"{trend.check}: {number(trend.low)} to {number(trend.high)} {unit}"
+    said = f"{trend.check}: {shown(trend.low)} to {with_unit(trend.high, unit)}"
     picture = line(trend.points, *_window(view), limits, said)
-    now = number(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
-    cells = (now, number(trend.low), number(trend.middle), number(trend.high), slope_text(trend), limits_text(trend))
+    now = with_unit(trend.reading.value, unit) if trend.reading.value is not None else "unknown"
+    cells = (now, *map(shown, (trend.low, trend.middle, trend.high)), slope_text(trend), limits_text(trend))
     listed = Html("").join(Html("<td>{}</td>").format(c) for c in (*cells, forecast_text(trend)))
     name = trend.check.removeprefix("alert/")
     return Html('<tr class="{}"><td>{}</td><td>{}</td>{}</tr>').format(

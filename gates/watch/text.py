@@ -7,6 +7,7 @@ from gates.evidence import JsonValue, shown_time
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.formats.slack import MOST_PART, context, message, section
 from gates.text.inert import Markdown, Slack, Terminal
+from gates.text.quantity import shown, with_unit
 from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import EXIT_CODES, Change, Incident, Round
 from gates.watch.trends import Trend
@@ -19,7 +20,6 @@ from gates.watch.view import (
     grouped_incidents,
     limits_text,
     nearing,
-    number,
     slope_text,
     with_numbers,
 )
@@ -131,8 +131,8 @@ def _numbers(trend: Trend) -> list[str]:
     unit = trend.reading.unit
     now = trend.reading.value if trend.reading.value is not None else trend.points[-1][1]
     values = (trend.low, trend.middle, trend.high)
-    shown = [number(now, unit), *(number(v) for v in values)]
-    return [trend.check, *shown, slope_text(trend), limits_text(trend), forecast_text(trend)]
+    texts = [with_unit(now, unit), *map(shown, values)]
+    return [trend.check, *texts, slope_text(trend), limits_text(trend), forecast_text(trend)]
 
 
 def to_json(

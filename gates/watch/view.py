@@ -4,8 +4,9 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gates.contract.scope import WHOLE, Scope
 from gates.evidence import CheckSpec, Outcome
-from gates.text.quantity import span
+from gates.text.quantity import shown, span, with_unit
 from gates.watch.incidents import WatcherHealth
 from gates.watch.rounds import Change, Incident, Round
 from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
@@ -32,6 +33,7 @@ class WatchView:
     dropped: int = 0
     others: int = 0
     specs: Mapping[str, CheckSpec] = field(default_factory=dict)
+    contract: Scope = WHOLE
 
     @property
     def state(self) -> str:
@@ -58,10 +60,15 @@ class WatchView:
 
     @property
     def open(self) -> list[Incident]:
-        """What is not known to be good again, the gravest first; what is only noted or not yet certain comes last."""
-        incidents = self.last.incidents if self.last else ()
+        """What is not known to be good again, the gravest first, of these what the round cites; what is only noted or
+        not yet certain comes last.
+        """
+        incidents, cited = (self.last.incidents, self.last.reason) if self.last else ((), "")
         order = ("page", "warn", "blind", "note")
-        return sorted(incidents, key=lambda i: (not i.firing, order.index(i.level), i.since, i.check))
+        return sorted(
+            incidents,
+            key=lambda i: (not i.firing, order.index(i.level), not cited.startswith(f"{i.check} "), i.since, i.check),
+        )
 
     @property
     def events(self) -> list[Change]:
@@ -85,14 +92,6 @@ def with_numbers(found: Mapping[str, Trend]) -> list[Trend]:
     return [t for t in graded if t.check.startswith("alert/") or t.low != t.high]
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """A number as people read it, with its unit."""
-    if value is None:
-        return "?"
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{text} {unit}".rstrip()
-
-
 def slope_text(trend: Trend) -> str:
     """The slope an hour, `steady` where its interval has zero in it, or why it is unknown."""
     if trend.slope is None:
@@ -100,7 +99,7 @@ def slope_text(trend: Trend) -> str:
     if not trend.slope.certain:
         return "steady"
     per_h = trend.slope.per_s * 3600
-    return f"{'+' if per_h > 0 else ''}{number(per_h, trend.reading.unit)}/h"
+    return f"{'+' if per_h > 0 else ''}{with_unit(per_h, trend.reading.unit)}/h"
 
 
 def forecast_text(trend: Trend) -> str:
@@ -108,14 +107,13 @@ def forecast_text(trend: Trend) -> str:
     if trend.forecast is None:
         return "no" if trend.slope is not None and trend.doubt == "it does not move towards its limit" else "unknown"
     if trend.forecast.in_s <= 0:
-        return f"beyond {trend.forecast.severity} {number(trend.forecast.limit)}"
-    return (
-        f"{trend.forecast.severity} {number(trend.forecast.limit, trend.reading.unit)} in {span(trend.forecast.in_s)}"
-    )
+        return f"beyond {trend.forecast.severity} {shown(trend.forecast.limit)}"
+    limit = with_unit(trend.forecast.limit, trend.reading.unit)
+    return f"{trend.forecast.severity} {limit} in {span(trend.forecast.in_s)}"
 
 
 def limits_text(trend: Trend) -> str:
-    return ", ".join(f"{name} {number(limit)}" for name, limit in trend.reading.limits)
+    return ", ".join(f"{name} {shown(limit)}" for name, limit in trend.reading.limits)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from gates.decision.intervals import ShareTest, mean_bounds_of, quantile_bounds, rate_minimum, share_bounds
 from gates.decision.sequential import mean_proved
+from gates.text.quantity import shown
 from loadtests.engine.hdr import EXACT, widened
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.judgement.looks import Looks
@@ -176,9 +177,9 @@ def _excluded_s(e: Expression, sink: Sink, looks: Looks) -> float | None:
 
 def _decide(judged: ThresholdResult, e: Expression, sink: Sink, estimate: _Estimate, looks: Looks) -> ThresholdResult:
     """Compare the interval with the limit, once there are enough samples."""
-    number = f"{judged.metric} {judged.aggregation} {number_text(judged.observed)}"
-    span = f"[{number_text(judged.low)}, {number_text(judged.high)}]"
-    limit = f"limit {e.operator}{number_text(e.limit)}"
+    number = f"{judged.metric} {judged.aggregation} {shown(judged.observed)}"
+    span = f"[{shown(judged.low)}, {shown(judged.high)}]"
+    limit = f"limit {e.operator}{shown(e.limit)}"
     facts = f"{number}, {CONFIDENCE * 100:.4g} % bounds {span}, {judged.samples} samples{_worth(judged)}, {limit}"
     if judged.recorder != EXACT:
         facts += f", recorder: {judged.recorder}"
@@ -342,10 +343,3 @@ def _more(judged: ThresholdResult, e: Expression, sink: Sink, looks: Looks) -> i
     width = max(judged.high - (judged.observed or 0.0), (judged.observed or 0.0) - judged.low)
     factor = min(width / gap, 10.0) ** 2 if gap > 0 else 100.0
     return max(judged.samples + 1, math.ceil(judged.samples * factor))
-
-
-def number_text(value: float | None) -> str:
-    """A number for people: four digits, nothing where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if 10_000 <= abs(value) < 1e15 else f"{value:.4g}"

@@ -55,19 +55,13 @@ class WorkerSettings:
 
 
 TUNABLES: Mapping[str, tuple[str, float, float]] = {
-    "WORKER_RUNNERS": ("runners", 1, 16),
     "WORKER_WINDOW": ("window", 10, 20_000),
     "WORKER_POLL_S": ("poll_s", 0.01, 60),
-    "WORKER_SLOTS": ("slots", 1, 5_000),
-    "WORKER_SETTLERS": ("settlers", 1, 32),
     "WORKER_LEASE_S": ("lease_s", 1, 3600),
     "WORKER_HTTP_TIMEOUT_S": ("http_timeout_s", 0.1, 600),
     "WORKER_MAX_ATTEMPTS": ("max_attempts", 1, 100),
     "WORKER_BACKOFF_BASE_S": ("backoff_base_s", 0.001, 3600),
     "WORKER_BACKOFF_CAP_S": ("backoff_cap_s", 0.001, 86_400),
-    "WORKER_RETRY_BASE_S": ("retry_base_s", 0.001, 86_400),
-    "WORKER_RETRY_CAP_S": ("retry_cap_s", 0.001, 604_800),
-    "WORKER_HEARTBEAT_S": ("heartbeat_s", 0.1, 60),
 }
 """Variable -> field, smallest and largest value allowed. Whole numbers where the field's default is one."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gates.stack.postgres import free_port
 from tests.launched import launched
 from tests.loadtests.fake_target import Behaviour, target
 from tests.loadtests.load_process import ENVIRON, ROOT, at_once
@@ -46,12 +46,6 @@ def ended(folder: Path, *words: str) -> tuple[int, str]:
     with locust(folder, *(["--headless"] if "--autostart" not in words else []), *words) as process:
         code = process.wait(timeout=60)
     return code, "".join(log.read_text(encoding="utf-8") for log in sorted(folder.glob("*.log")))
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_the_exit_code_is_that_of_the_verdict(tmp_path: Path) -> None:

@@ -1,21 +1,29 @@
-"""A statement as tokens, each of which can be written otherwise; whatever is not touched stays byte for byte."""
+"""A statement as tokens, each of which can be written otherwise; whatever is not touched stays byte for byte.
+
+The tokens are those of PostgreSQL's own scanner (libpg_query).
+"""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
+import postgast
 import psycopg
+from postgast.pg_query_pb2 import KeywordKind, Token
 from psycopg.sql import Identifier
-from sqlglot.dialects.postgres import Postgres
-from sqlglot.errors import SqlglotError
-from sqlglot.tokenizer_core import Token, TokenType
 
 from gates.errors import first_line
 
-STRINGS = frozenset({TokenType.STRING, TokenType.HEREDOC_STRING, TokenType.RAW_STRING, TokenType.BYTE_STRING})
-_NO_WORD = STRINGS | {TokenType.NUMBER}
+_COMMENTS = {Token.SQL_COMMENT, Token.C_COMMENT}
+_VALUES = {Token.SCONST, Token.USCONST, Token.BCONST, Token.XCONST, Token.ICONST, Token.FCONST}
+_FREE = {KeywordKind.NO_KEYWORD, KeywordKind.UNRESERVED_KEYWORD}
+"""Of words that may name a column or a table without quotes."""
+_NO_ALIAS = {"set", "overriding"}
+"""Words that may be names, and that go on with the statement where one could stand."""
+_PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>[^)]+)\))?[sbt](?![\w$])")
+_STRING = re.compile(r"(?:[eE]?'(?P<text>.*)'|(?P<tag>\$[^$]*\$)(?P<raw>.*)(?P=tag))", re.DOTALL)
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _MARK = re.compile("\0([0-9]+)\0")
 
@@ -35,10 +43,32 @@ class Parameter:
         return self.values.get(value, value) if self.values and isinstance(value, str) else value
 
 
-class _Tokenizer(Postgres.Tokenizer):
-    """No word makes the rest of a statement one token."""
+@dataclass(frozen=True, slots=True)
+class Lexeme:
+    """A token, and where it is in the text; `word`: as the server folds it, empty for a value and a placeholder."""
 
-    COMMANDS: ClassVar[set[TokenType]] = set()
+    kind: int
+    start: int
+    end: int
+    word: str
+    keyword: int
+
+
+def scan(text: str) -> list[Lexeme]:
+    """The tokens of a text without its comments. Raise postgast.PgQueryError."""
+    if text.isascii():
+        found = [(t, t.start, t.end) for t in postgast.scan(text).tokens]
+    else:
+        character = [i for i, c in enumerate(text) for _ in range(len(c.encode()))] + [len(text)]  # of each byte
+        found = [(t, character[t.start], character[t.end]) for t in postgast.scan(text).tokens]
+    words = (Lexeme(t.token, a, b, _word(t.token, text[a:b]), t.keyword_kind) for t, a, b in found)
+    return [one for one in words if one.kind not in _COMMENTS]
+
+
+def _word(kind: int, raw: str) -> str:
+    if kind in _VALUES:
+        return ""
+    return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw.lower()
 
 
 class Statement:
@@ -50,40 +80,39 @@ class Statement:
     def __init__(self, text: str) -> None:
         self.source = text
         try:
-            self.tokens: list[Token] = _Tokenizer().tokenize(text)
-        except SqlglotError as error:
+            self.tokens = scan(_PLACEHOLDER.sub(_as_parameter, text))
+        except postgast.PgQueryError as error:
             raise psycopg.errors.SyntaxError(f"the statement cannot be read: {first_line(error)}") from error
         self._new: dict[int, str] = {}
         self._parameters: list[Parameter] = []
-        self.words = [self._word(t) for t in self.tokens]
+        self.words = [t.word for t in self.tokens]
         self._mark_parameters()
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @staticmethod
-    def _word(token: Token) -> str:
-        if token.token_type in _NO_WORD:
-            return ""
-        if token.token_type is TokenType.IDENTIFIER:
-            return token.text
-        return token.text.lower().partition(" ")[0]  # `group by` and the like are one token
 
     def word(self, at: int) -> str:
         """The word or sign at a place; in lower case unless it is quoted; empty for a value and beyond the ends."""
         return self.words[at] if 0 <= at < len(self.words) else ""
 
     def is_quoted(self, at: int) -> bool:
-        return self.tokens[at].token_type is TokenType.IDENTIFIER
+        return self._text(at).startswith('"')
 
     def is_name(self, at: int) -> bool:
-        """Whether a name stands there which is no word of the language."""
-        return 0 <= at < len(self) and self.tokens[at].token_type in {TokenType.VAR, TokenType.IDENTIFIER}
+        """Whether a name stands there."""
+        if not 0 <= at < len(self):
+            return False
+        one = self.tokens[at]
+        return one.kind == Token.IDENT or (one.keyword == KeywordKind.UNRESERVED_KEYWORD and one.word not in _NO_ALIAS)
 
     def string(self, at: int) -> str | None:
         """The text of a string, or None."""
-        token = self.tokens[at] if 0 <= at < len(self) else None
-        return token.text if token is not None and token.token_type in STRINGS else None
+        is_string = 0 <= at < len(self) and self.tokens[at].kind == Token.SCONST
+        found = _STRING.fullmatch(self._text(at)) if is_string else None
+        return None if found is None else found["raw"] if found["tag"] else found["text"].replace("''", "'")
+
+    def _text(self, at: int) -> str:
+        return self.source[self.tokens[at].start : self.tokens[at].end]
 
     def write(self, first: int, last: int, text: str) -> None:
         """Put a text in the place of these tokens and of what is between them."""
@@ -96,10 +125,9 @@ class Statement:
         last = len(self) - 1 if last is None else last
         parts: list[str] = []
         for at in range(first, last + 1):
-            token = self.tokens[at]
-            parts.append(self._new.get(at, self.source[token.start : token.end + 1]))
+            parts.append(self._new.get(at, self._text(at)))
             if at < last and not self._joined(at):
-                parts.append(self._between(token.end + 1, self.tokens[at + 1].start))
+                parts.append(self._between(self.tokens[at].end, self.tokens[at + 1].start))
         return "".join(parts)
 
     def _between(self, start: int, end: int) -> str:
@@ -115,31 +143,13 @@ class Statement:
 
     def _mark_parameters(self) -> None:
         """Each placeholder becomes one token to be written: where it goes, its value goes."""
-        count, at = 0, 0
-        while at < len(self):
-            last = self._placeholder_end(at)
-            if last and self.word(at + 1) == "%":
-                at = last
-            elif last:
-                named = self.word(at + 1) == "("
-                key: int | str = self.tokens[at + 2].text if named else count
-                count += not named
-                self.write(at, last, self.mark(Parameter(key)))
-                self.words[at : last + 1] = [""] * (last + 1 - at)  # its name is no column
-                at = last
-            at += 1
-
-    def _placeholder_end(self, at: int) -> int:
-        """The last token of a placeholder (or of `%%`) that begins here; 0 where none does."""
-        if self.word(at) != "%":
-            return 0
-        close = self.tokens[at].end + 1
-        if self.word(at + 1) == "%" and self.tokens[at + 1].start == close:
-            return at + 1
-        if self.word(at + 1) in {"s", "b", "t"} and self.tokens[at + 1].start == close:
-            return at + 1
-        named = self.word(at + 1) == "(" and self.word(at + 3) == ")" and self.word(at + 4) in {"s", "b", "t"}
-        return at + 4 if named and self.tokens[at + 1].start == close else 0
+        count = 0
+        for at in range(len(self)):
+            found = _PLACEHOLDER.fullmatch(self._text(at))
+            if found and found[0] != "%%":
+                self.write(at, at, self.mark(Parameter(found["name"] or count)))
+                count += found["name"] is None
+                self.words[at] = ""
 
     def mark(self, parameter: Parameter) -> str:
         """What stands for a parameter in a text that is written."""
@@ -155,7 +165,7 @@ class Statement:
         """The statement with `%s` for every parameter, and the parameters in their order."""
         text = self.source
         if self.tokens:
-            first, last = self.tokens[0].start, self.tokens[-1].end + 1
+            first, last = self.tokens[0].start, self.tokens[-1].end
             text = self._between(0, first) + self.render() + self._between(last, len(text))
         used = tuple(self._parameters[int(m[1])] for m in _MARK.finditer(text))
         return _MARK.sub("%s", text), used
@@ -216,10 +226,15 @@ class Statement:
         return len(self) - 1
 
 
+def _as_parameter(found: re.Match[str]) -> str:
+    """What the scanner takes for one token, and no sign before it for a part of an operator; as long as it was."""
+    return found[0] if found[0] == "%%" else f"${1:0{len(found[0]) - 1}}"
+
+
 @cache
 def quoted(name: str) -> str:
     """A name as SQL has it; quoted unless it is plain and no word of the language."""
-    plain = _SIMPLE.match(name) and Postgres.Tokenizer().tokenize(name)[0].token_type is TokenType.VAR
+    plain = _SIMPLE.match(name) and scan(name)[0].keyword in _FREE
     return name if plain else Identifier(name).as_string()
 
 

@@ -55,7 +55,7 @@ class _Writer:
         self._end = found.end_of_query(target.at)
         after = target.at + 3
         has_as = found.word(after) == "as"
-        self._has_alias = has_as or (found.is_name(after) and found.word(after) != "overriding")
+        self._has_alias = has_as or found.is_name(after)
         self._alias = found.word(after + has_as) if self._has_alias else self._names.contract.name
         self._body = after + has_as + self._has_alias
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from gates.proof.servers import Asked, Behaviour, Reply, forward
+from gates.text.foreign import json_object
 
 Spoil = Callable[[Reply], Reply]
 PLACE = "@@here@@"
@@ -92,7 +93,7 @@ def member(name: str, literal: str) -> Spoil:
     """One member's value replaced by raw JSON; added where it was not there."""
 
     def spoil(reply: Reply) -> Reply:
-        return _with_text(reply, json.dumps({**_object(reply), name: PLACE}).replace(f'"{PLACE}"', literal))
+        return _with_text(reply, json.dumps({**json_object(reply.body), name: PLACE}).replace(f'"{PLACE}"', literal))
 
     return spoil
 
@@ -101,7 +102,9 @@ def every_member(literal: str) -> Spoil:
     """The value of each member of the answer."""
 
     def spoil(reply: Reply) -> Reply:
-        return _with_text(reply, json.dumps(dict.fromkeys(_object(reply), PLACE)).replace(f'"{PLACE}"', literal))
+        return _with_text(
+            reply, json.dumps(dict.fromkeys(json_object(reply.body), PLACE)).replace(f'"{PLACE}"', literal)
+        )
 
     return spoil
 
@@ -112,14 +115,6 @@ def header(name: str, value: str) -> Spoil:
     return lambda reply: replace(
         reply, headers=(*(h for h in reply.headers if h[0].lower() != name.lower()), (name, inert))
     )
-
-
-def _object(reply: Reply) -> dict[str, object]:
-    try:
-        value = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _with_text(reply: Reply, text: str) -> Reply:

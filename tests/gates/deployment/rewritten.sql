@@ -12,6 +12,8 @@ select d.aggregate_key, d.xmin from public.dead_letter_queue as d
 => select d.aggregate_key, d.xmin from (select xmin, null::text as aggregate_key from ops.failed_jobs) as d
 select key from public.feature_flags
 => select key from (select key from public."Flags") as feature_flags
+select owner.id %total from public.dead_letter_queue owner
+=> select owner.id %total from (select id from ops.failed_jobs) owner
 truncate public.dead_letter_queue
 => truncate ops.failed_jobs
 set local role authenticated
@@ -39,6 +41,9 @@ insert into public.dead_letter_queue (id, company_id, status) values (%(id)s, %(
   %s, %s, 'drill') on conflict (id) do update set state = (case ((case excluded.state::text when 'waiting' then
   'pending' else excluded.state::text end))::text when 'pending' then 'waiting' else ((case excluded.state::text
   when 'waiting' then 'pending' else excluded.state::text end))::text end) returning dead_letter_queue.id as id
+--! parameters | {"id": 3} | [3]
+select 1 from public.dead_letter_queue where id <=%(id)s
+=> select 1 from (select id from ops.failed_jobs) as dead_letter_queue where id <=%s
 --! parameters | {"retry_count": 3} | [3]
 delete from public.dead_letter_queue where retry_count = %(retry_count)s returning id
 => delete from ops.failed_jobs as dead_letter_queue where dead_letter_queue.attempts = %s returning

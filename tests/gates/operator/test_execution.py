@@ -23,7 +23,7 @@ sys.exit(execute(carry_out, argparse.Namespace(command="run", quiet=False, env_f
     [
         ("MemoryError()", 4, "gate run: there is no memory; allowed: memory and threads. Raise their limits"),
         ("""RuntimeError("can't start new thread")""", 4, "allowed: memory and threads. Raise their limits"),
-        ("OSError(28, 'No space left on device')", 4, "allowed: files that can be read and written"),
+        ("OSError(28, 'No space left on device')", 4, " MB free in /tmp (TMPDIR); "),
         ("RuntimeError('a set changed size')", 1, "internal error (RuntimeError); please report the lines above"),
     ],
 )

@@ -1,13 +1,16 @@
 """The console: nothing that it prints commands a terminal or a pipeline, and nobody has to read along."""
 
 import contextlib
+import fcntl
 import io
 import json
 import os
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,6 +167,21 @@ def test_colour_is_ours_alone() -> None:
     assert r"\u001b[31m" in shown
     assert re.sub(r"\x1b\[[0-9]+m", "", shown).isprintable() is False  # its own ends of lines
     assert is_inert(re.sub(r"\x1b\[[0-9]+m", "", shown))
+
+
+def test_a_narrow_terminal_shows_one_live_line_and_no_wider_results() -> None:
+    """Progress is cut at the edge, so that it can be written over; a verdict is wrapped at the columns there are."""
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    with os.fdopen(leader, "rb", 0) as read, os.fdopen(follower, "w", encoding="utf-8") as screen:
+        console = Console(screen, screen)
+        console.progress(Progress("drill", passed=3, expected=600))
+        assert re.fullmatch(rb"\x1b\[\?7l[^\r\n]*\x1b\[\?7h", read.read(4096))
+        plain = hostile_verdict("word " * 60, Decision.HOLD)
+        told = verdict_text(plain, colour=False, width=console.width).splitlines()
+    start = next(n for n, line in enumerate(told) if line.startswith("  happened: "))
+    assert {len(line) > 60 for line in told[start : start + 5]} == {False}
+    assert Console(io.StringIO(), io.StringIO()).width == 110
 
 
 def test_an_annotation_is_one_command_whatever_is_in_it() -> None:

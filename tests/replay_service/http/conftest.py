@@ -12,8 +12,9 @@ import httpx
 import psycopg
 import pytest
 
+from gates.stack.postgres import free_port
 from tests.postgres_fixture import TEMPLATE, PgServer
-from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service, free_port
+from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import socket
 import subprocess
 import time
 import uuid
@@ -62,12 +61,6 @@ class Service:
         if self.process.poll() is None:
             self.process.terminate()
         assert self.process.wait(timeout=6) == 0, self.log.read_text()[-2000:]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def encode(fields: Any) -> bytes:
