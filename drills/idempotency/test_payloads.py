@@ -18,6 +18,7 @@ drill = partial(check, needs=TENANTS, after=SIGNED)
 
 NO_ITEM = "00000000-0000-4000-8000-0000000000aa"
 OTHERS = [NO_ITEM.replace("aa", "a" + digit) for digit in "bc"]
+MANY = [f"{NO_ITEM[:-4]}{number:04}" for number in range(current().limit("batch") + 1)]
 PLAIN: dict[str, Any] = {"max": 1, "error_type": "none-such"}
 PAYLOADS: list[Case] = [
     Case(
@@ -32,19 +33,23 @@ PAYLOADS: list[Case] = [
     Case("payload-force", "Another `force` is another payload.", [(PLAIN, {**PLAIN, "force": True})]),
     Case(
         "payload-error-type",
-        "Another `error_type` is another payload, be it in another case, a space longer, or the word for none.",
+        "Another `error_type` is another payload, be it in another case, a space longer, other at the end, or the word"
+        " for none.",
         [
+            ({"max": 1, "error_type": "x" * 199}, {"max": 1, "error_type": "x" * 198 + "y"}),
             *((PLAIN, {**PLAIN, "error_type": kind}) for kind in ("another", "None-such", "none-such ")),
             *(({"max": 1}, {"max": 1, "error_type": none}) for none in ("None", "null")),
         ],
     ),
     Case(
         "payload-dlq-ids",
-        "Other `dlq_ids` are another payload, also where they are as many or begin alike.",
+        "Other `dlq_ids` are another payload, also where they are as many and begin or end alike.",
         [
             (PLAIN, {**PLAIN, "dlq_ids": [NO_ITEM]}),
             ({**PLAIN, "dlq_ids": [NO_ITEM]}, {**PLAIN, "dlq_ids": OTHERS[:1]}),
             ({**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[0]]}, {**PLAIN, "dlq_ids": [NO_ITEM, OTHERS[1]]}),
+            ({**PLAIN, "dlq_ids": MANY[:-1]}, {**PLAIN, "dlq_ids": [*MANY[:-2], MANY[-1]]}),
+            ({**PLAIN, "dlq_ids": MANY[:-1]}, {**PLAIN, "dlq_ids": MANY[1:]}),
         ],
     ),
 ]
