@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from drills.ledger.sweep import Swept, events
@@ -205,6 +206,44 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
         return _unlike({"company": entry.company, "path": path, **told}, row)
 
     _judge(scene, accepted, wrong)
+
+
+@drill("drill/ledger/no-answer-shows-insides", after=SIGNED, covers=("O08", "O12"))
+def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
+    """No answer to a POST of any drill, errors included, shows a stack trace, a connection string or a text of the
+    database. In a stack of the gate's own the database first refuses an event and a replay.
+
+    The texts of a database name its objects and quote its rows: the next attack begins there.
+    """
+    if scene.target.control:
+        _refused_by_the_database(scene)
+    asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
+    _judge(scene, asked, lambda entry: entry.shows and f"it shows {entry.shows!r}")
+
+
+def _refused_by_the_database(scene: Scene) -> None:
+    """An event that a constraint refuses, and a replay that a missing right refuses, whatever is answered."""
+    company = scene.company("refused", items=1)
+    for request, refuse, allow in (
+        (
+            scene.event_request(company),
+            f"alter table public.events add constraint drilled check (company_id <> '{company}') not valid",
+            "alter table public.events drop constraint drilled",
+        ),
+        (
+            scene.replay_request(company, max=1),
+            "revoke insert on public.replay_runs from replay_service",
+            "grant insert on public.replay_runs to replay_service",
+        ),
+    ):
+        try:
+            scene.rows(refuse)
+        except psycopg.Error:  # a login without that right, or a schema of another make
+            continue
+        try:
+            scene.http.send(request)
+        finally:
+            scene.rows(allow)
 
 
 def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dict[str, Any]], Entry], str]) -> None:
