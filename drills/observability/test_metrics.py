@@ -31,6 +31,7 @@ OF_A_PROCESS = re.compile("instance|process|host|pod|container|node|machine|k8s|
 """In the name of a label: it says where the series comes from. OpenTelemetry has `service_instance_id` and
 `k8s_cluster_uid`, UUIDs.
 """
+MADE_UP = "made-up-by-a-caller"
 MOST_SERIES = 2000
 REPLAYS = "replay_requests_total"
 SOME, SPREAD_SCRAPES = 6, 24
@@ -100,11 +101,17 @@ def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
 
 @drill("drill/observability/no-tenants-in-labels", where=Where.READ_ONLY, covers=("O09",))
 def test_no_tenants_in_labels(http: HttpDoor, seen: Observer) -> None:
-    """No label holds a tenant's, a run's or an event's id, and there are fewer than 2000 series.
+    """No label holds a tenant's, a run's or an event's id, or a path that a caller made up, and there are fewer than
+    2000 series.
 
     A label with an id in it grows without end, and shows one customer's name to whoever may read the metrics.
     """
-    scrape = _scrape(http, seen)
+    with HttpDoor(http.base_url) as door:  # one instance of several
+        for path in (f"/{MADE_UP}", f"/dlq-replay/{MADE_UP}", f"/events/{MADE_UP}"):
+            door.send(Request("GET", path))
+        scrape = _scrape(door, seen)
+    made_up = [s for s in scrape.samples if any(MADE_UP in v for _, v in s.labels)]
+    assert not made_up, f"{made_up[0].name} has the caller's path for a label: {dict(made_up[0].labels)}"
     named = [s for s in scrape.samples if any(UUID.search(v) and not OF_A_PROCESS.search(n) for n, v in s.labels)]
     assert not named, f"{named[0].name} has an id for a label: {dict(named[0].labels)}" if named else ""
     seen.value(len(scrape.samples), MOST_SERIES, "series")
@@ -183,19 +190,16 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
 def _others_call(scene: Scene, *, spread: bool) -> bool:
     """Whether the counter grows while nobody of us calls."""
     with HttpDoor(scene.target.base_url) as door:
-
-        def counted() -> float:
-            return _replays(_counted(door, scene.seen, spread=spread))
-
-        before = counted()
-        return scene.until_true(lambda: counted() > before, within_s=OTHERS_S)
+        before = _replays(_counted(door, scene.seen, spread=spread))
+        grown = lambda: _replays(_counted(door, scene.seen, spread=spread)) > before  # noqa: E731
+        return scene.until_true(grown, within_s=OTHERS_S)
 
 
 @drill("drill/observability/refusals-are-counted", needs=SQL, after=SIGNED, covers=("O07",), phase="last")
 def test_refusals_are_counted(scene: Scene, spread: bool) -> None:
-    """Three refused replays move a counter that three admitted ones do not move.
+    """Three refused replays move a counter that three admitted ones do not move, and make no series each.
 
-    Errors that no counter shows are found by the customers.
+    Errors that no counter shows are found by the customers; a series for each fills the memory of who collects them.
     """
     company, refused = scene.company("a"), scene.company("b")
     scene.set_flag(refused, REPLAY_FLAG, enabled=False)
@@ -210,6 +214,8 @@ def test_refusals_are_counted(scene: Scene, spread: bool) -> None:
             scene.seen.expect(request, door.send(request), 403, "feature_disabled")
         end = _counted(door, scene.seen, spread=spread)
     counters = [k for k in end if k[0].endswith("_total")]
+    made = Counter(name for name, labels in counters if (name, labels) not in middle)
+    assert max(made.values(), default=0) < 3, f"three refusals alike made {made.most_common(1)[0]} new series"
     by_good = {k for k in counters if middle.get(k, 0.0) - start.get(k, 0.0) >= 3}
     by_bad = {k for k in counters if end[k] - middle.get(k, 0.0) >= 3}
     scene.seen.require(by_good, "admitted requests move no counter: drill/observability/replays-are-counted")
@@ -217,12 +223,11 @@ def test_refusals_are_counted(scene: Scene, spread: bool) -> None:
     scene.seen.count(3)
 
 
-def _tasks(series: Series) -> float:
-    return sum(count for (name, _), count in series.items() if name == "agent_tasks_total")
+def _sum(family: str, series: Series) -> float:
+    return sum(count for (name, _), count in series.items() if name == family)
 
 
-def _replays(series: Series) -> float:
-    return sum(count for (name, _), count in series.items() if name == REPLAYS)
+_tasks, _replays = partial(_sum, "agent_tasks_total"), partial(_sum, REPLAYS)
 
 
 @drill("drill/observability/dlq-depth-is-the-tables", needs=SQL, after=SIGNED, covers=("L14",), phase="last")
@@ -231,8 +236,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
     The gate and the operator read the depth here; a number that drifts from the table hides a growing queue.
     """
-    request = SCRAPE
-    scene.expect(request, 200, control=True)
+    scene.expect(SCRAPE, 200, control=True)
     company = scene.company()
     others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
     others += " from public.dead_letter_queue where company_id <> %s"

@@ -37,6 +37,9 @@ select company::text from unnest(%s::uuid[]) company where public.is_feature_ena
 """
 
 
+LONG_AGO = "update public.feature_flags set updated_at = now() - interval '2 years' where key = %s"
+
+
 @cache
 def companies_of(number: int) -> list[str]:
     """The same ids in every run: what passed once passes again."""
@@ -234,7 +237,7 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
 
 @drill("drill/flags/tenant-row-wins", covers=("H06",))
 def test_tenant_row_wins(scene: Scene) -> None:
-    """A tenant's row wins over the global row, both ways, and its own percentage counts.
+    """A tenant's row wins over the global row, both ways and however old it is, and its own percentage counts.
 
     An override that does not override leaves no way to spare one customer.
     """
@@ -251,12 +254,15 @@ def test_tenant_row_wins(scene: Scene) -> None:
             before = value(connection, ask, key, company)
             execute(connection, insert, key, company, tenant_on, tenant_at)
             after = value(connection, ask, key, company)
+            execute(connection, LONG_AGO, key)
+            later = value(connection, ask, key, company)
         scene.seen.require(
             before is global_on, f"without an override the flag is {before!r}; the global row says {global_on}"
         )
         scene.seen.control("without the override, the global row counts")
         told = f"global enabled={global_on} at {global_at}, tenant enabled={tenant_on} at {tenant_at}"
         assert after is due, f"{told}: the flag is {after!r}, due is {due}"
+        assert later is due, f"{told}, both of two years ago: the flag is {later!r}, due is {due}"
         scene.seen.count()
 
 
