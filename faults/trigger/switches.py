@@ -66,6 +66,13 @@ trigger(
 )
 
 function(
+    "flags/one-percent-is-nobody",
+    ENABLED,
+    released(ENABLED, ("percentage <= 0", "percentage <= 1")),
+    (f"{FLAGS}/bucket-formula",),
+    breaks="At 1 percent a flag is on for nobody.",
+)
+function(
     "flags/an-old-override-lapses",
     ENABLED,
     released(ENABLED, (OWN_ROW, f"{OWN_ROW} AND f.updated_at > now() - interval '90 days'")),
