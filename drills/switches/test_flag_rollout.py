@@ -78,8 +78,8 @@ def _both_ways(scene: Scene) -> None:
 
 @drill("drill/flags/bucket-formula", covers=("H01",))
 def test_bucket_formula(scene: Scene) -> None:
-    """Which of 10,000 companies are on at 10 percent, and which of 2,000 at 1, 50 and 99, is what the contract's formula
-    says.
+    """Which of 10,000 companies are on at 10 percent, and which of 2,000 at 1, 50 and 99, is what the contract's
+    formula says.
 
     Another formula moves tenants in and out of the canary when the service that computes it is replaced.
     """
