@@ -203,6 +203,12 @@ class TenantData(Database):
         """The dead letters of a tenant, in claiming order."""
         return self.rows(query("items"), company)
 
+    def item(self, company: str) -> dict[str, Any]:
+        """The oldest dead letter of a tenant that was given one: whatever becomes of it, it stays."""
+        found = self.items(company)
+        assert found, "the tenant's dead letter is gone: a letter is settled by its status, and never deleted"
+        return found[0]
+
     def runs(self, company: str) -> int:
         """How many replay runs a tenant has had."""
         return self.count("replay_runs", company)
