@@ -297,8 +297,9 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
         f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
     )
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
-    again = scene.replay(company, dlq_ids=[used_up]).json()
-    assert again["items"] == [used_up], "an item with one retry left was not taken"
+    again = scene.replay(company, force=True).json()["items"]
+    assert used_up in again, "an item with one retry left was not taken"
+    assert again == [used_up], "an item without retries left was taken, unless it was named"
 
 
 @drill("drill/dlq/not-before-retry-after", covers=("E05",))
