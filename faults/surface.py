@@ -4,6 +4,8 @@ import dataclasses
 import json
 import socket
 import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -15,10 +17,11 @@ from replay_service.body import MAX_BODY_BYTES, read_body
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.exchange import Call, RawHeaders, Reply, header_values
+from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import EventRequest
+from replay_service.validation import EventRequest, ReplayRequest
 
 
 @service(
@@ -102,8 +105,9 @@ def _of_wide_letters(probe: Probe) -> int:
 @service(
     "The answer to an event that the database refuses quotes the database.",
     lambda p: _quotes_the_database(p),
-    ("drill/ledger/no-answer-shows-insides",),
-    names=("violates",),
+    ("drill/ledger/no-error-shows-insides",),
+    names=("it shows",),
+    production=False,
 )
 def errors_quote_the_database(settings: Settings) -> Parts:
     release = build_parts(settings)
@@ -124,3 +128,27 @@ def _quotes_the_database(probe: Probe) -> bool:
             return "violates" in probe.event(company).text
         finally:
             probe.rows("ALTER TABLE events DROP CONSTRAINT witness")
+
+
+@service(
+    "The answer to a reused key quotes the database.",
+    lambda p: _quotes_the_key(p),
+    ("drill/ledger/no-answer-shows-insides",),
+    names=("violates",),
+)
+def reused_keys_quote_the_database(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        try:
+            return await release.begin_run(conn, request, started)
+        except Refusal as refusal:
+            raise Refusal(refusal.code, 'duplicate key value violates unique constraint "replay_runs_key"') from refusal
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _quotes_the_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        answers = [probe.replay(company, idempotency_key="w", max=n) for n in (1, 2)]
+        return "violates" in answers[-1].text
