@@ -344,14 +344,24 @@ def _takes_51_ids(probe: Probe) -> bool:
     names=("retries left",),
 )
 def no_retry_is_the_default(settings: Settings) -> Parts:
-    given = ("retry_count < max_retries", "retry_count < coalesce(nullif(max_retries, 0), 5)")
-    return altered(settings, "pick_items_by_id", given)
+    return altered(settings, "pick_items_by_id", ("< max_retries", "< coalesce(nullif(max_retries, 0), 5)"))
 
 
-def _takes_what_has_no_retry(probe: Probe) -> bool:
+@service(
+    "Items that were given no retry have as many as it takes, unless they are named.",
+    lambda p: _takes_what_has_no_retry(p, named=False),
+    ("drill/dlq/max-retries-is-the-end",),
+    names=("retries left",),
+)
+def no_retry_is_no_end(settings: Settings) -> Parts:
+    own = "retry_count < max_retries"
+    return altered(settings, "pick_items", (own, f"(max_retries = 0 OR {own})"))
+
+
+def _takes_what_has_no_retry(probe: Probe, *, named: bool = True) -> bool:
     with probe.tenant() as company:
-        ids = probe.letters(company, 1, max_retries=0)
-        return bool(probe.replay(company, dry_run=True, dlq_ids=ids).json()["items"])
+        ids = {"dlq_ids": probe.letters(company, 1, max_retries=0)}
+        return bool(probe.replay(company, dry_run=True, **(ids if named else {})).json()["items"])
 
 
 @service(
@@ -372,3 +382,19 @@ def _cut_times(probe: Probe) -> bool:
         probe.rows(at, "2026-01-01 00:00:00.000102Z", younger)
         probe.rows(at, "2026-01-01 00:00:00.000101Z", older)
         return bool(probe.replay(company, max=1, dry_run=True).json()["items"] == [younger])
+
+
+@service(
+    "Ids that are no UUIDs of version 4 are refused.",
+    lambda p: p.replay("017f22e2-79b0-7cc3-98c4-dc0c0c07398f").status_code == 400,
+    ("drill/safety-rails/all-fields-accepted",),
+    names=("400",),
+)
+def uuids_of_one_version(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        request = read_replay(raw)
+        if any(one[14] != "4" for one in (request.company_id, *(request.dlq_ids or ()))):
+            raise Refusal("invalid_request", "An id is no UUID of version 4.")
+        return request
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)

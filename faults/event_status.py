@@ -13,6 +13,7 @@ from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.reads import read_event, read_run
 from replay_service.settings import Settings
 
@@ -94,8 +95,24 @@ def signed_readers_read_all(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), authenticate=twin)
 
 
-def _read_foreign(probe: Probe, path: str, *, signed: bool = False) -> int:
-    stranger = probe.token({"role": "company_admin", "company_id": "00000000-0000-4000-8000-0000000000ff"})
+@service(
+    "A super_admin reads no run.",
+    lambda p: _read_foreign(p, "/dlq-replay/", role="super_admin") == 404,
+    ("drill/tokens/foreign-run-hidden",),
+    names=("super_admin",),
+)
+def super_admins_read_no_run(settings: Settings) -> Parts:
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        caller = await authenticate(parts, call.headers, path, accepts_v1=False)
+        if caller.claims and caller.claims.role == "super_admin":
+            raise Refusal("not_found", "There is no such thing.")
+        return await read_run(parts, call, path, run_id)
+
+    return dataclasses.replace(build_parts(settings), read_run=read)
+
+
+def _read_foreign(probe: Probe, path: str, *, signed: bool = False, role: str = "company_admin") -> int:
+    stranger = probe.token({"role": role, "company_id": "00000000-0000-4000-8000-0000000000ff"})
     with probe.tenant() as company:
         run, event = probe.replay(company).json()["replay_run_id"], probe.event(company).json()["event_id"]
         wanted = run if "replay" in path else event

@@ -118,10 +118,21 @@ def payload_spells_none(settings: Settings) -> Parts:
     names=("422", "dlq_ids"),
 )
 def payload_has_one_id(settings: Settings) -> Parts:
-    def content(r: ReplayRequest) -> list[Any]:
-        return [r.max_items, r.force, r.error_type, len(r.dlq_ids or ()), *(r.dlq_ids or ())[:1]]
+    return _hashing(settings, lambda r: [r.max_items, r.force, r.error_type, len(r.dlq_ids or ()), *_first(1, r)])
 
-    return _hashing(settings, content)
+
+@service(
+    "Of `dlq_ids` the payload has the first ten.",
+    lambda p: _is_duplicate(p, {"dlq_ids": _ids(*range(1, 12))}, {"dlq_ids": _ids(*range(1, 11), 12)}),
+    (f"{KEYS}/payload-dlq-ids",),
+    names=("422", "dlq_ids"),
+)
+def payload_has_ten_ids(settings: Settings) -> Parts:
+    return _hashing(settings, lambda r: [r.max_items, r.force, r.error_type, *_first(10, r)])
+
+
+def _first(number: int, request: ReplayRequest) -> tuple[str, ...]:
+    return (request.dlq_ids or ())[:number]
 
 
 def _ids(*numbers: int) -> list[str]:

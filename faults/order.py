@@ -1,5 +1,6 @@
 """Faults of the order of events: who waits for whom."""
 
+import dataclasses
 import uuid
 from typing import Any
 
@@ -7,9 +8,9 @@ from psycopg.types.json import Jsonb
 
 from faults.altered import altered_worker
 from faults.catalogue import worker
-from faults.outbox import LATER, OUTBOX, failing, is_done, put
+from faults.outbox import LATER, OUTBOX, failing, is_done, lease_seconds, put
 from faults.probe import Probe
-from replay_service.worker.parts import WorkerParts
+from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 
@@ -155,3 +156,13 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
     with probe.tenant() as company:
         put(probe, company, aggregate_key="k", attempts=2, next_attempt_at=probe.value(LATER))
         return not is_done(probe, put(probe, company, aggregate_key="another"))
+
+
+@worker(
+    "Claims last a second: what takes longer is claimed again and again, and never done.",
+    lambda p: 0 < lease_seconds(p) <= 1,
+    ("drill/outbox/slow-event-comes-through",),
+    names=("claim ends in 1 s",),
+)
+def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
+    return build_worker_parts(dataclasses.replace(settings, lease_s=1.0))

@@ -312,7 +312,7 @@ def _delivers_to_the_switched_off(probe: Probe) -> bool:
 
 @worker(
     "Claims last an hour instead of seconds: what a killed worker held waits so long.",
-    lambda p: _lease_seconds(p) > 600,
+    lambda p: lease_seconds(p) > 600,
     ("drill/recovery/worker-clock-skewed",),
     names=("claim",),
     production=False,
@@ -321,7 +321,7 @@ def claims_of_an_hour(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(dataclasses.replace(settings, lease_s=3600.0))
 
 
-def _lease_seconds(probe: Probe) -> float:
+def lease_seconds(probe: Probe) -> float:
     left = "SELECT extract(epoch FROM claimed_until - now()) FROM event_outbox WHERE company_id = %s"
     slow = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 3000}})}
     found = state_of(probe, left, 1, **slow)[0]

@@ -37,6 +37,18 @@ def large_payloads_are_emptied(settings: Settings) -> Parts:
 
 
 @service(
+    "Of a list in the payload of an event a hundred members are kept.",
+    lambda p: len(_row_of_an_event(p, payload={"list": [*range(101)]})[0]["list"]) == 100,
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def long_lists_are_cut(settings: Settings) -> Parts:
+    cut = "jsonb_path_query_array(payload, '$.list[0 to 99]')"
+    kept = f"CASE WHEN payload ? 'list' THEN jsonb_set(payload, '{{list}}', {cut}) ELSE payload END"
+    return altered(settings, "emit_event", (_SENT, _SENT.replace("key, payload", f"key, {kept}")))
+
+
+@service(
     "What no text may hold is looked for in bodies up to four kilobytes, and dropped from larger ones.",
     lambda p: _status_of_a_zero(p) == 202,
     ("drill/http-surface/signs-in-text",),

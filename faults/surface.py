@@ -4,18 +4,24 @@ import dataclasses
 import json
 import socket
 import uuid
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 from starlette.types import Message, Receive
 
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.body import MAX_BODY_BYTES, read_body
 from replay_service.composition import build_parts
+from replay_service.database import Connection
 from replay_service.exchange import Call, RawHeaders, Reply, header_values
+from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
+from replay_service.validation import EventRequest, ReplayRequest
 
 
 @service(
@@ -94,3 +100,55 @@ def sizes_are_counted_in_characters(settings: Settings) -> Parts:
 
 def _of_wide_letters(probe: Probe) -> int:
     return probe.send(json.dumps({"x": "\u20ac" * 30_000}, ensure_ascii=False).encode()).status_code
+
+
+@service(
+    "The answer to an event that the database refuses quotes the database.",
+    lambda p: _quotes_the_database(p),
+    ("drill/ledger/no-error-shows-insides",),
+    names=("it shows",),
+    production=False,
+)
+def errors_quote_the_database(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        try:
+            return await release.emit(conn, request, event_id)
+        except psycopg.Error as error:
+            raise Refusal("internal_error", str(error)) from error
+
+    return dataclasses.replace(release, emit=twin)
+
+
+def _quotes_the_database(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows(f"ALTER TABLE events ADD CONSTRAINT witness CHECK (company_id <> '{company}') NOT VALID")
+        try:
+            return "violates" in probe.event(company).text
+        finally:
+            probe.rows("ALTER TABLE events DROP CONSTRAINT witness")
+
+
+@service(
+    "The answer to a reused key quotes the database.",
+    lambda p: _quotes_the_key(p),
+    ("drill/ledger/no-answer-shows-insides",),
+    names=("violates",),
+)
+def reused_keys_quote_the_database(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+        try:
+            return await release.begin_run(conn, request, started)
+        except Refusal as refusal:
+            raise Refusal(refusal.code, 'duplicate key value violates unique constraint "replay_runs_key"') from refusal
+
+    return dataclasses.replace(release, begin_run=twin)
+
+
+def _quotes_the_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        answers = [probe.replay(company, idempotency_key="w", max=n) for n in (1, 2)]
+        return "violates" in answers[-1].text

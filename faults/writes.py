@@ -37,6 +37,15 @@ planted(
     "A constraint that waits for the commit refuses events of most types.",
     decision="hold",
 )
+planted(
+    "writes/payloads-in-an-index",
+    "create index zz_planted_payload on dead_letter_queue (payload)",
+    "drop index zz_planted_payload",
+    "from pg_class where relname = 'zz_planted_payload'",
+    (f"{WRITES}/contract-rows-are-taken", "sql/manifest/indexes"),
+    "An index over payloads refuses the letters of large events.",
+    decision="hold",
+)
 trigger(
     "writes/old-letters-are-discarded",
     "dead_letter_queue",

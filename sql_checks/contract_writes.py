@@ -31,6 +31,15 @@ STATES = {
 """Table -> a column, and a row for each value that it may have by the contract."""
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
+LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
+"""An object of 55 KB that hardly compresses: no index holds it, and no notification."""
+SIZES = {
+    "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message)"
+    " values (%(id)s, 'drill.rls', 'drill', {}, repeat('why ', 50))",
+    "event_outbox": "(company_id, event_type, payload) values (%(id)s, 'drill.rls', {})",
+    "events": "(company_id, event_type, path, payload) values (%(id)s, 'drill.rls', 'outbox', {})",
+}
+"""Table -> a row with a payload, and with a message of 200 characters."""
 LEFT_OUT = {
     "dead_letter_queue": "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
     "event_outbox": "event_id is not null",
@@ -173,6 +182,9 @@ def _writes() -> Iterator[Write]:
     for column, time in TIMES.items():
         row = f"(company_id, event_type, payload, {column}) values (%(id)s, 'drill.rls', '{{}}', {time})"
         yield Write(Expected.TAKEN, "event_outbox", f"a row with {column}", f"insert into public.event_outbox {row}")
+    for table, row in SIZES.items():
+        insert = f"insert into public.{table} {row}"
+        yield Write(Expected.TAKEN, table, "a row with a payload of 55 KB", insert.format(LARGE))
     for table, held in LEFT_OUT.items():
         look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
         yield Write(Expected.FILLED, table, held, look)

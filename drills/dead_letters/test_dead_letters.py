@@ -38,7 +38,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     run = str(scene.run(company, max=1)["replay_run_id"])
     scene.delivered([event])
     scene.ended(run)
-    item = scene.items(company)[0]
+    item = scene.item(company)
     assert item["status"] == "resolved", f"the replayed item is {item['status']!r}"
     assert str(item["event_id"]) == event, f"the item's event id changed to {item['event_id']}"
     scene.in_one_state(company)
@@ -121,7 +121,7 @@ def test_effect_that_was_there(scene: Scene) -> None:
     row = scene.ended(run)
     count = scene.effects([event])[event]
     assert count == 1, f"an event that had its effect has {count} effects after its replay; allowed: 1"
-    status = scene.items(company)[0]["status"]
+    status = scene.item(company)["status"]
     assert status != "replaying", "the item is left as replaying after its run has ended"
     settled = row["success_count"] + row["failure_count"]
     assert settled == 1, f"the run of one item counts {settled} as settled; due: 1"
@@ -242,13 +242,13 @@ def test_discarded_stays_discarded(scene: Scene) -> None:
     scene.seen.count(2)
     for by_id in (False, True):
         company = scene.company(items=1)
-        item = str(scene.items(company)[0]["id"])
+        item = str(scene.item(company)["id"])
         with scene.transaction() as operator:
             execute(operator, "update public.dead_letter_queue set status = 'discarded' where id = %s", item)
             release = scene.released_after(operator, MEANWHILE_S + scene.way_s)
             scene.replay(company, (200, 409, 503), **({"dlq_ids": [item]} if by_id else {"max": 1}))
             release.join()
-        state, moved = scene.items(company)[0]["status"], scene.count("event_outbox", company)
+        state, moved = scene.item(company)["status"], scene.count("event_outbox", company)
         assert (state, moved) == ("discarded", 0), (
             f"an item that was discarded while a replay came for it is {state!r}, with {moved} outbox rows"
         )
@@ -264,7 +264,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
     company, stranger = scene.company("a", items=2), scene.company("b", items=1)
     scene.tenants.add_items(company, 1, status="resolved")
     own = [str(r["id"]) for r in scene.items(company)]
-    foreign, unknown = str(scene.items(stranger)[0]["id"]), new_id("item")
+    foreign, unknown = str(scene.item(stranger)["id"]), new_id("item")
     asked = [*own, foreign, unknown]
     spelt = [i.upper() if ids_have_spellings() else i for i in asked]  # a UUID is the same in any case
     answer = scene.run(company, dlq_ids=spelt)
@@ -275,7 +275,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
     assert everything == sorted(asked), f"{len(asked)} ids were asked for, {len(everything)} are accounted for"
     assert lists["not_found"] == sorted([foreign, unknown]), "the foreign and the unknown id are not reported alike"
     assert set(eligible) <= set(lists["items"]), "an eligible item is not in items"
-    assert scene.items(stranger)[0]["status"] == "pending", "another tenant's item was taken"
+    assert scene.item(stranger)["status"] == "pending", "another tenant's item was taken"
     assert answer["target_count"] == len(lists["items"]), "target_count is not the length of items"
     scene.seen.count(len(asked))
 
@@ -297,8 +297,9 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
         f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
     )
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
-    again = scene.replay(company, dlq_ids=[used_up]).json()
-    assert again["items"] == [used_up], "an item with one retry left was not taken"
+    again = scene.replay(company, force=True).json()["items"]
+    assert used_up in again, "an item with one retry left was not taken"
+    assert again == [used_up], "an item without retries left was taken, unless it was named"
 
 
 @drill("drill/dlq/not-before-retry-after", covers=("E05",))

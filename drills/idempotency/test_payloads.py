@@ -16,6 +16,7 @@ from gates.evidence import Severity
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 
+MANY = range(current().limit("batch") + 1)
 PLAIN: dict[str, Any] = {"max": 1, "error_type": "none-such"}
 PAYLOADS: list[Case] = [
     Case(
@@ -30,19 +31,22 @@ PAYLOADS: list[Case] = [
     Case("payload-force", "Another `force` is another payload.", [(PLAIN, {**PLAIN, "force": True})]),
     Case(
         "payload-error-type",
-        "Another `error_type` is another payload, be it in another case, a space longer, or the word for none.",
+        "Another `error_type` is another payload, be it in another case, a space longer, other at the end, or the word"
+        " for none.",
         [
+            ({"max": 1, "error_type": "x" * 199}, {"max": 1, "error_type": "x" * 198 + "y"}),
             *((PLAIN, {**PLAIN, "error_type": kind}) for kind in ("another", "None-such", "none-such ")),
             *(({"max": 1}, {"max": 1, "error_type": none}) for none in ("None", "null")),
         ],
     ),
     Case(
         "payload-dlq-ids",
-        "Other `dlq_ids` are another payload, also where they are as many or begin alike.",
+        "Other `dlq_ids` are another payload, also where they are as many and begin or end alike.",
         [
-            (PLAIN, {**PLAIN, "dlq_ids": "1"}),
-            ({**PLAIN, "dlq_ids": "1"}, {**PLAIN, "dlq_ids": "2"}),
-            ({**PLAIN, "dlq_ids": "12"}, {**PLAIN, "dlq_ids": "13"}),
+            (PLAIN, {**PLAIN, "dlq_ids": [1]}),
+            ({**PLAIN, "dlq_ids": [1]}, {**PLAIN, "dlq_ids": [2]}),
+            ({**PLAIN, "dlq_ids": MANY[:-1]}, {**PLAIN, "dlq_ids": [*MANY[:-2], MANY[-1]]}),
+            ({**PLAIN, "dlq_ids": MANY[:-1]}, {**PLAIN, "dlq_ids": MANY[1:]}),
         ],
     ),
 ]
@@ -60,8 +64,9 @@ NAMED: list[Case] = [
 
 
 def _with_ids(fields: dict[str, Any], item: str) -> dict[str, Any]:
-    """Each digit of `dlq_ids` as an id that no item has, of the deployment's type; they differ in their last digit."""
-    return fields | ({"dlq_ids": [item[:-1] + digit for digit in fields["dlq_ids"]]} if "dlq_ids" in fields else {})
+    """Each number of `dlq_ids` as an id that no item has, of the deployment's type; they differ in their last digits."""
+    ids = [f"{item[:-4]}{number:04}" for number in fields.get("dlq_ids", ())]
+    return fields | ({"dlq_ids": ids} if ids else {})
 
 
 @cases("drill/idempotency", PAYLOADS, needs=TENANTS, after=SIGNED, covers=("D02",))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 
 from drills.ledger.sweep import Swept, events
@@ -17,7 +18,7 @@ from drills.workbench.scene import LISTS, Scene
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.evidence import Severity
+from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
 
@@ -205,6 +206,54 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
         return _unlike({"company": entry.company, "path": path, **told}, row)
 
     _judge(scene, accepted, wrong)
+
+
+@pytest.mark.usefixtures("swept")
+@drill("drill/ledger/no-answer-shows-insides", after=SIGNED, covers=("O08", "O12"))
+def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
+    """No answer to a POST of any drill shows a stack trace, a connection string or a text of the database.
+
+    The texts of a database name its objects and quote its rows: the next attack begins there.
+    """
+    asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
+    _judge(scene, asked, lambda entry: entry.shows and f"it shows {entry.shows!r}")
+
+
+@drill("drill/ledger/no-error-shows-insides", after=SIGNED, where=Where.REFERENCE, covers=("O08", "O12"))
+def test_no_error_shows_insides(scene: Scene, journal: Journal) -> None:
+    """Nor does the answer to an event or a replay that the database refuses.
+
+    An error that nobody foresaw is the one whose text nobody chose.
+    """
+    _refused_by_the_database(scene)
+    asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
+    refused = [entry for entry in asked if entry.check == journal.check and entry.status >= 500]
+    _judge(scene, refused, lambda entry: entry.shows and f"it shows {entry.shows!r}")
+
+
+def _refused_by_the_database(scene: Scene) -> None:
+    """An event that a constraint refuses, and a replay that a missing right refuses, whatever is answered."""
+    company = scene.company("refused", items=1)
+    for request, refuse, allow in (
+        (
+            scene.event_request(company),
+            f"alter table public.events add constraint drilled check (company_id <> '{company}') not valid",
+            "alter table public.events drop constraint drilled",
+        ),
+        (
+            scene.replay_request(company, max=1),
+            "revoke insert on public.replay_runs from replay_service",
+            "grant insert on public.replay_runs to replay_service",
+        ),
+    ):
+        try:
+            scene.rows(refuse)
+        except psycopg.Error:  # a login without that right, or a schema of another make
+            continue
+        try:
+            scene.http.send(request)
+        finally:
+            scene.rows(allow)
 
 
 def _on_record(scene: Scene, entries: Sequence[Entry], wrong: Callable[[list[dict[str, Any]], Entry], str]) -> None:

@@ -108,7 +108,7 @@ def test_one_attempt(scene: Scene) -> None:
     company, other = scene.company("a"), scene.company("b")
     # a second attempt would succeed
     scene.tenants.add_items(company, 1, event_id=new_id("event"), payload=as_jsonb({"drill": {"fail_times": 1}}))
-    event = str(scene.items(company)[0]["event_id"])
+    event = str(scene.item(company)["event_id"])
     run = str(scene.run(company, max=1)["replay_run_id"])
     scene.ended(run)
     scene.make_due(company)
@@ -116,7 +116,7 @@ def test_one_attempt(scene: Scene) -> None:
     tried = "an item whose first attempt fails has its effect: the outbox tried it a second time, or took it for done"
     assert not scene.effects([event]), tried
     assert scene.unfinished(run) == 0, "the run has ended and left an open outbox row"
-    assert scene.items(company)[0]["status"] == "pending", f"the item is {scene.items(company)[0]['status']!r}"
+    assert scene.item(company)["status"] == "pending", f"the item is {scene.item(company)['status']!r}"
     scene.seen.count(2)
     scene.rows("update public.dead_letter_queue set retry_after = now() where company_id = %s", company)
     again = str(scene.run(company, max=1)["replay_run_id"])
@@ -152,7 +152,7 @@ def _events_of_a_replay(scene: Scene, company: str) -> list[str]:
     run = str(answer["replay_run_id"])
     rows = [str(r["event"]) for r in scene.outbox(company) if str(r["replay_run_id"]) == run]
     scene.ended(run)
-    item = scene.items(company)[0]["event_id"]
+    item = scene.item(company)["event_id"]
     return rows or ([str(item)] if item else [])
 
 

@@ -17,6 +17,8 @@ def _ids(count: int) -> list[str]:
     return [new_id("item") for _ in range(count)]
 
 
+OTHER_VERSIONS = ["c232ab00-9414-11ec-b3c8-9f6bdeced846", "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"]
+"""UUIDs of versions 1 and 7."""
 BATCH = current().limit("batch")
 LONGEST_KEY = ("k~ !" * 1000)[: current().limit("key_length") - 1] + "!"
 MAXIMA: list[Case] = [
@@ -266,8 +268,12 @@ ACCEPTED: list[Case] = [
     Case("error-type-of-200-accepted", "An error type of 200 characters is accepted.", {"error_type": "é" * 200}),
     Case(
         "all-fields-accepted",
-        "All fields together are accepted.",
-        {"dry_run": True, "force": True, "dlq_ids": _ids(BATCH)},
+        "All fields together are accepted, with UUIDs of other versions.",
+        {
+            "dry_run": True,
+            "force": True,
+            "dlq_ids": [*_ids(BATCH - 2), *(OTHER_VERSIONS if current().id_type("item") == "uuid" else _ids(2))],
+        },
     ),
 ]
 

@@ -37,6 +37,9 @@ select company::text from unnest(%s::uuid[]) company where public.is_feature_ena
 """
 
 
+LONG_AGO = "update public.feature_flags set updated_at = now() - interval '2 years' where key = %s"
+
+
 @cache
 def companies_of(number: int) -> list[str]:
     """The same ids in every run: what passed once passes again."""
@@ -75,12 +78,14 @@ def _both_ways(scene: Scene) -> None:
 
 @drill("drill/flags/bucket-formula", covers=("H01",))
 def test_bucket_formula(scene: Scene) -> None:
-    """Which of 10,000 companies are on at 10, 50 and 99 percent is what the contract's formula says.
+    """Which of 10,000 companies are on at 10 percent, and which of 2,000 at 1, 50 and 99, is what the contract's
+    formula says.
 
     Another formula moves tenants in and out of the canary when the service that computes it is replaced.
     """
     key = f"Drill.Rollout.MIXED-{uuid.uuid4()}"
-    for percentage, companies in ((10, companies_of(MANY)), (50, companies_of(FEWER)), (99, companies_of(FEWER))):
+    for percentage in (1, 10, 50, 99):
+        companies = companies_of(MANY if percentage == 10 else FEWER)
         with _rollout(scene, key, percentage) as connection:
             on = _on(connection, key, companies)
         if current().own_buckets:  # a formula of the deployment's own must at least be one: it says the same again
@@ -234,7 +239,7 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
 
 @drill("drill/flags/tenant-row-wins", covers=("H06",))
 def test_tenant_row_wins(scene: Scene) -> None:
-    """A tenant's row wins over the global row, both ways, and its own percentage counts.
+    """A tenant's row wins over the global row, both ways and however old it is, and its own percentage counts.
 
     An override that does not override leaves no way to spare one customer.
     """
@@ -251,12 +256,15 @@ def test_tenant_row_wins(scene: Scene) -> None:
             before = value(connection, ask, key, company)
             execute(connection, insert, key, company, tenant_on, tenant_at)
             after = value(connection, ask, key, company)
+            execute(connection, LONG_AGO, key)
+            later = value(connection, ask, key, company)
         scene.seen.require(
             before is global_on, f"without an override the flag is {before!r}; the global row says {global_on}"
         )
         scene.seen.control("without the override, the global row counts")
         told = f"global enabled={global_on} at {global_at}, tenant enabled={tenant_on} at {tenant_at}"
         assert after is due, f"{told}: the flag is {after!r}, due is {due}"
+        assert later is due, f"{told}, both of two years ago: the flag is {later!r}, due is {due}"
         scene.seen.count()
 
 

@@ -19,14 +19,19 @@ drill = partial(check, needs=SQL)
 
 @drill("drill/pause/refuses-replay", after=SIGNED, covers=("E03",))
 def test_refuses_replay(scene: Scene) -> None:
-    """A paused tenant's replay is 409 agents_paused and touches no item and no budget; unpaused, it is admitted.
+    """A paused tenant's replay is 409 agents_paused and touches no item and no budget, however long ago it was paused;
+    unpaused, it is admitted.
 
-    A pause that is not read leaves no way to stop a harmful replay.
+    A pause that is not read leaves no way to stop a harmful replay; one that lapses lets it go on unasked.
     """
     company = scene.company(items=2)
     before = scene.items(company)
     scene.pause(company)
     scene.replay(company, 409, "agents_paused", max=2)
+    scene.rows(
+        "update public.agent_controls set updated_at = now() - interval '2 years' where company_id = %s", company
+    )
+    scene.replay(company, 409, "agents_paused", label="paused two years ago", max=2)
     assert scene.items(company) == before, "the refused replay changed the tenant's items"
     scene.charged(company, 0)
     scene.pause(company, on=False)

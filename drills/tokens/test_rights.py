@@ -242,8 +242,8 @@ def _signed_too(signer: Signer, read: Request) -> Request:
 
 @drill("drill/tokens/foreign-run-hidden", covers=("A27", "B28"))
 def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
-    """A company_admin reads its own run; a foreign run is 404, exactly like one that does not exist, and with a right
-    signature beside the token too.
+    """A company_admin reads its own run, and a super_admin any; a foreign run is 404, exactly like one that does not
+    exist, and with a right signature beside the token too.
 
     Tenants read, or at least detect, each other's replays.
     """
@@ -251,6 +251,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     run = scene.run(tenant, max=1).get("replay_run_id")
     own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
     scene.expect(own, 200, control=True)
+    if scene.http.send(dry_run(tenant, token(), "super_admin")).status == 200:
+        scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
     hidden = scene.expect(foreign, 404)
     if (at_theirs := path_of(f"{REPLAY}/{run}", tenant)) != foreign.path:

@@ -18,6 +18,7 @@ import pytest
 from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.scene import LISTS
+from drills.workbench.traces import traces_in
 from gates.deployment.connection import Answering
 from gates.deployment.requests import Answer, Request
 from gates.text.foreign import json_object
@@ -39,7 +40,8 @@ ROWS = {REPLAY: ("replay_run_id", "runs_by_id"), EVENTS: ("event_id", "events_by
 @dataclass
 class Entry:
     """One exchange. check: whose it was; asked: the body; answer: the members of the answer that the contract names;
-    row: what the database had of it when the check ended: None where nobody looked, empty where there was none.
+    shows: the first sign of the service's insides in it; row: what the database had of it when the check ended: None
+    where nobody looked, empty where there was none.
     """
 
     check: str
@@ -50,6 +52,7 @@ class Entry:
     code: str
     request_id: str
     answer: dict[str, Any]
+    shows: str = ""
     row: dict[str, Any] | None = field(default=None)
 
     @property
@@ -90,7 +93,7 @@ class Journal:
             request_id = answer.header("x-request-id") or ""
             asked = json_object(request.body)
             what = (self.check, request.path, request.label, asked, answer.status, answer.code, request_id, members)
-            self._noted.append(Entry(*what))
+            self._noted.append(Entry(*what, shows="".join(traces_in(answer.body)[:1])))
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
         """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""

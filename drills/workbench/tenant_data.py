@@ -37,11 +37,12 @@ def as_jsonb(payload: object) -> str:
     return json.dumps(payload, ensure_ascii=False)
 
 
-def large_payload() -> dict[str, str]:
+def large_payload() -> dict[str, Any]:
     """A payload of sixty kilobytes that no compression makes small. Of each nine bytes four are a letter: blocks of any
-    usual size end within one.
+    usual size end within one. And it has long lists and many members.
     """
-    return {"text": "".join(f"{secrets.token_hex(2)}\U0001f69a " for _ in range(6_666))}
+    text = "".join(f"{secrets.token_hex(2)}\U0001f69a " for _ in range(5_500))
+    return {"text": text, "list": [*range(1_001)], "members": {f"m{number}": number for number in range(301)}}
 
 
 POISON = as_jsonb({"drill": {"fail_times": -1}})
@@ -202,6 +203,12 @@ class TenantData(Database):
     def items(self, company: str) -> list[dict[str, Any]]:
         """The dead letters of a tenant, in claiming order."""
         return self.rows(query("items"), company)
+
+    def item(self, company: str) -> dict[str, Any]:
+        """The oldest dead letter of a tenant that was given one: whatever becomes of it, it stays."""
+        found = self.items(company)
+        assert found, "the tenant's dead letter is gone: a letter is settled by its status, and never deleted"
+        return found[0]
 
     def runs(self, company: str) -> int:
         """How many replay runs a tenant has had."""

@@ -1,4 +1,4 @@
-"""Finds stack traces and connection strings in the body of an answer, of any language, as text or in JSON."""
+"""Finds stack traces, connection strings and texts of PostgreSQL in the body of an answer, as text or in JSON."""
 
 import re
 
@@ -12,6 +12,10 @@ _SIGNS = re.compile(
     rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs)(?::|\()\d+"
     # where PostgreSQL was, and the row it stumbled over
     rb"|CONTEXT:\s+(?:while|SQL|PL/pgSQL) |PL/pgSQL function \S+ line \d|Failing row contains \(|Key \([^()]+\)=\("
+    # what PostgreSQL says of its objects, and of the statement that it did not like
+    rb"|\bpermission denied for (?:table|view|schema|function|sequence) |\b(?:relation|column) \"[^\"]*\""
+    rb"|\bviolates (?:check|unique|foreign key|not-null|exclusion) constraint|\bsyntax error at or near "
+    rb"|\bcanceling statement due to "
     # where a store is and by which login: only its beginning, which is no secret
     rb"|\b(?:postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?|amqps?)://|\bpassword="
 )
@@ -19,7 +23,7 @@ _ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b'\\"', b'"'), (b"\\/", b"/"), (b
 
 
 def traces_in(body: bytes) -> list[str]:
-    """The signs of a stack trace or a connection string that a body shows. JSON escapes line ends and quotes."""
+    """The signs of the service's insides that a body shows. JSON escapes line ends and quotes."""
     plain = body
     for escaped, meant in _ESCAPED:
         plain = plain.replace(escaped, meant)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from faults.catalogue import proxy
 from faults.proxy.rewriting import Make, World, after, answers
-from faults.proxy.server import Defect
+from faults.proxy.server import Defect, Forward, Reply, Sent
 
 SEEN = "drill/observability"
 TENANTS = b"".join(b'replays_by_company{company="%s"} 1\n' % str(uuid.UUID(int=n)).encode() for n in range(9))
@@ -45,6 +45,35 @@ def stands_still(world: World) -> Defect:
         return first[0]
 
     return on_metrics(change)(world)
+
+
+def labels_by_path(_world: World) -> Defect:
+    """Has a series for each path that anybody asked for and that is not there."""
+    asked: dict[str, int] = {}
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if reply.status == 404:
+            asked[sent.path] = asked.get(sent.path, 0) + 1
+        if sent.path != "/metrics":
+            return reply
+        said = "".join(f'requests_by_path{{path="{path}"}} {times}\n' for path, times in asked.items())
+        return replace(reply, body=reply.body + said.encode())
+
+    return defect
+
+
+def labels_by_request(_world: World) -> Defect:
+    """Has a series for each refusal."""
+    refused: list[str] = []
+
+    def defect(sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if sent.is_replay and reply.status == 403:
+            refused.append(f'refusals_total{{request="r{len(refused)}"}} 1\n')
+        return replace(reply, body=reply.body + "".join(refused).encode()) if sent.path == "/metrics" else reply
+
+    return defect
 
 
 def since_the_last_scrape(world: World) -> Defect:
@@ -130,6 +159,18 @@ proxy(
     on_metrics(lambda _world, body: body + TENANTS),
     (f"{SEEN}/no-tenants-in-labels",),
     "Metrics have a label for each tenant.",
+)
+proxy(
+    "metrics/paths-in-labels",
+    labels_by_path,
+    (f"{SEEN}/no-tenants-in-labels",),
+    "Metrics have a label for each path that a caller makes up.",
+)
+proxy(
+    "metrics/requests-in-labels",
+    labels_by_request,
+    (f"{SEEN}/refusals-are-counted",),
+    "Metrics have a series for each refusal.",
 )
 proxy(
     "load/dlq-metric-is-zero",

@@ -66,6 +66,20 @@ trigger(
 )
 
 function(
+    "flags/one-percent-is-nobody",
+    ENABLED,
+    released(ENABLED, ("percentage <= 0", "percentage <= 1")),
+    (f"{FLAGS}/bucket-formula",),
+    breaks="At 1 percent a flag is on for nobody.",
+)
+function(
+    "flags/an-old-override-lapses",
+    ENABLED,
+    released(ENABLED, (OWN_ROW, f"{OWN_ROW} AND f.updated_at > now() - interval '90 days'")),
+    (f"{FLAGS}/tenant-row-wins",),
+    breaks="A tenant's override counts for 90 days.",
+)
+function(
     "flags/every-flag-is-on",
     ENABLED,
     yes_or_no(ENABLED, "return $1 <> 'security.signing_v2_required';"),
@@ -133,6 +147,13 @@ function(
     PAUSED,
     released(PAUSED, ("a.company_id = $1 AND a.agents_paused", "a.company_id = $1")),
     (f"{PAUSE}/a-row-that-says-no-is-no-pause",),
+)
+function(
+    "pause/a-pause-lapses",
+    PAUSED,
+    released(PAUSED, ("a.company_id = $1 AND", "a.company_id = $1 AND a.updated_at > now() - interval '1 hour' AND")),
+    (f"{PAUSE}/refuses-replay",),
+    breaks="A pause ends by itself after an hour.",
 )
 function(
     "pause/a-pause-needs-a-reason",

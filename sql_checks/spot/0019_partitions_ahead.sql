@@ -1,13 +1,13 @@
 -- id: sql/spot/partitions-ahead
--- claim: A partitioned table of the contract has a partition for every row: by time for the rows that come next, by
---    hash for all.
+-- claim: A partitioned table of the contract has a partition for every row: by time for the rows that come next, without
+--    a gap between two, by hash for all.
 -- cost: From one moment to the next every insert fails.
 -- severity: warn
 -- reads: catalogue
 -- covers: N12
 with {{contract_tables}}, divided as (
   select c.oid::regclass::text as name, i.inhrelid::regclass::text as last_one, b.lower_at, b.upper_at,
-         row_number() over (partition by c.oid order by b.upper_at desc) as place
+         lead(b.lower_at) over (partition by c.oid order by b.upper_at) as next_at
   from contract
   join pg_partitioned_table t on t.partrelid = to_regclass(contract.name) and t.partstrat = 'r' and t.partnatts = 1 and t.partdefid = 0
   join pg_class c on c.oid = t.partrelid
@@ -19,11 +19,16 @@ with {{contract_tables}}, divided as (
     select coalesce(substring(pg_get_expr(p.relpartbound, p.oid) from 'FROM \(''([^'']+)''\)'), '-infinity')::timestamptz as lower_at,
            coalesce(substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([^'']+)''\)'), 'infinity')::timestamptz as upper_at) b
 )
-select name as subject, format('its last partition %s ends %s, and it has no default one', last_one, upper_at) as detail, null::text as witness
+select name as subject,
+       case when next_at is null then format('its last partition %s ends %s, and it has no default one', last_one, upper_at)
+            else format('no partition takes rows from %s, where %s ends, to %s', upper_at, last_one, next_at) end as detail,
+       null::text as witness
 from divided
--- the next one may be made shortly before it is needed; before PostgreSQL 17 no interval has an endless time in it
-where place = 1
-  and upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day')
+where case when next_at is null then
+             -- the next one may be made shortly before it is needed; before PostgreSQL 17 no interval has an endless time in it
+             upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day')
+           -- a job that makes the next one makes none before it
+           else next_at > upper_at and next_at > now() and upper_at < now() + interval '1 year' end
 union all
 select t.partrelid::regclass::text, format('%s of its rows have no partition', to_char(100 * (1 - p.covered), 'FM990.0 %')), null
 from contract

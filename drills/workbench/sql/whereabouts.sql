@@ -1,6 +1,7 @@
 -- What the outbox and the agent tasks say of each of these events.
 select case when processed_at is not null then 'processed' when dead_at is not null then 'dead'
-            when claimed_until > now() then 'in flight' when claimed_until is not null then 'pending after a claim ran out'
+            when claimed_until > now() then 'in flight, its claim ends in ' || ceil(extract(epoch from claimed_until - now())) || ' s'
+            when claimed_until is not null then 'pending after a claim ran out'
             when attempts > 0 then 'pending after a failure' else 'pending'
        end as what
 from public.event_outbox where event_id = any(%s::uuid[])
