@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, and none that gives rows by anon, none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated that reads rows of tenants without asking who calls; none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -28,7 +28,32 @@ select p.oid::regprocedure::text, 'no pinned search_path', array_to_string(p.pro
 from pg_proc p
 where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}')) and p.prosqlbody is null
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
-  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+union all
+-- who asks for the caller, itself or by a function that it calls, is believed
+select f.name, 'authenticated may call it, and it gives rows of a table with row-level security to whoever calls', left(f.body, 200)
+from (
+  with recursive bodies as materialized (
+    select p.oid, p.oid::regprocedure::text as name, p.proname, p.prosecdef, p.pronamespace, p.proretset, p.prorettype,
+           coalesce(nullif(p.prosrc, ''), pg_get_functiondef(p.oid)) as body
+    from pg_proc p
+    where p.prokind = 'f' and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+  ), askers as (
+    select b.oid, b.proname from bodies b where b.body ~* '\m(jwt|auth\.|request\.|current_setting|session_user)'
+    union
+    select b.oid, b.proname from bodies b join askers a on b.body ~ ('\m' || regexp_replace(a.proname, '\W', '.', 'g') || '\M')
+  )
+  select b.* from bodies b where b.oid not in (select a.oid from askers a)
+) f
+join pg_roles r on r.rolname = 'authenticated'
+where f.prosecdef and f.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
+  and has_function_privilege(r.oid, f.oid, 'execute')
+  and (f.proretset or f.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
+        select from pg_type t where t.oid = f.prorettype and t.typtype = 'c'))
+  and exists (select from pg_class c
+              where c.relrowsecurity and c.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
+                and f.body ~ ('\m' || regexp_replace(c.relname, '\W', '.', 'g') || '\M'));
 
 -- seen:
 select count(*) as seen from pg_proc p where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'));
