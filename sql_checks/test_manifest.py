@@ -90,8 +90,8 @@ def _release(manifest: Manifest | None, applied: dict[str, str], seen: Observer)
         )
     if reason := other_release(manifest, applied):
         seen.unmet(
-            f"{reason}. Make its own on a database you trust: `gate doctor --write`, or `gate sql --write-manifest FILE`"
-            " and `sql: {manifest: FILE}` in gate.yaml"
+            f"{reason}. Make its own on a database you trust by `gate doctor --write`, or `gate sql --write-manifest F`"
+            " and `sql: {manifest: F}` in gate.yaml"
         )
     return manifest
 
