@@ -63,6 +63,28 @@ def keys_beyond_ascii_have_no_order(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
+    "Of a tenant the oldest two hundred unfinished events are looked at: so many behind a poison event stop every key.",
+    lambda p: _waits_behind_a_crowd(p),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def a_crowd_fills_the_batch(settings: WorkerSettings) -> WorkerParts:
+    old = "AND e.lane <= %(lane)s::smallint"
+    older = "x.company_id = e.company_id AND x.id < e.id AND x.processed_at IS NULL AND x.dead_at IS NULL"
+    new = f"{old} AND (SELECT count(*) FROM public.event_outbox x WHERE {older}) < 200"
+    return altered_worker(settings, ("claim_events", old, new), ("drain_lane", old, new))
+
+
+def _waits_behind_a_crowd(probe: Probe) -> bool:
+    """Whether an event waits while two hundred of another key wait for one that is put off."""
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        for _ in range(200):
+            put(probe, company, aggregate_key="k")
+        return not is_done(probe, put(probe, company, aggregate_key="other"))
+
+
+@worker(
     "An event that an agent is asked for overtakes an older replayed one of its key.",
     lambda p: _overtakes_an_item(p, **failing(0)),
     (f"{OUTBOX}/replay-waits-for-its-key",),

@@ -197,6 +197,20 @@ _catalogue(
     names=("witness_all",),
 )
 _catalogue(
+    "definer-for-tenants",
+    "A function with its owner's rights shows a tenant the dead letters of whichever company it names.",
+    """CREATE FUNCTION public.witness_letters(company uuid) RETURNS SETOF public.dead_letter_queue LANGUAGE sql
+        SECURITY DEFINER SET search_path = ''
+        AS 'SELECT d.* FROM public.dead_letter_queue d WHERE d.company_id = company';
+    ALTER FUNCTION public.witness_letters(uuid) OWNER TO replay_owner;
+    REVOKE EXECUTE ON FUNCTION public.witness_letters(uuid) FROM public;
+    GRANT EXECUTE ON FUNCTION public.witness_letters(uuid) TO authenticated""",
+    "DROP FUNCTION public.witness_letters(uuid)",
+    "SELECT count(*) > 0 FROM pg_proc WHERE proname = 'witness_letters'",
+    (f"{SPOT}/definer-not-public",),
+    names=("witness_letters",),
+)
+_catalogue(
     "keys-not-unique",
     "The unique constraint of the idempotency keys is gone: two requests at once both run.",
     "ALTER TABLE replay_runs DROP CONSTRAINT replay_runs_idempotency_key_company_id_key",

@@ -137,6 +137,17 @@ def keys_are_trimmed(settings: Settings) -> Parts:
     return altered(settings, "emit_event", (_SENT, _SENT.replace("aggregate_key", "btrim(aggregate_key)")))
 
 
+@service(
+    "The type of an event is read as Latin-1 on its way: letters beyond ASCII become others.",
+    lambda p: _row_of_an_event(p, event_type="witness.\u00e9")[1] == "witness.\u00c3\u00a9",
+    ("drill/outbox/event-as-sent",),
+    names=("event_type",),
+)
+def type_read_as_latin_1(settings: Settings) -> Parts:
+    garbled = "convert_from(convert_to(event_type, 'UTF8'), 'LATIN1')"
+    return altered(settings, "emit_event", (_SENT, _SENT.replace("event_type", garbled)))
+
+
 def _row_of_an_event(probe: Probe, **fields: Any) -> tuple[Any, ...]:
     with probe.tenant() as company:
         event = probe.event(company, **fields).json()["event_id"]

@@ -13,6 +13,8 @@ from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
 from faults.probe import Probe, ProbeError
 from replay_service.composition import build_parts
+from replay_service.database import Connection
+from replay_service.exchange import Caller
 from replay_service.parts import Parts
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
@@ -173,3 +175,30 @@ def _status_after_two_failures(probe: Probe) -> str:
         for _ in range(2):
             probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
         return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))
+
+
+@service(
+    "Each of four processes knows a company that it served once until the service is restarted.",
+    lambda p: _one_of_many_serves_a_removed_company(p),
+    ("drill/authentication/removed-company-is-unknown",),
+    names=("removed",),
+)
+def one_process_knows_removed_companies(settings: Settings) -> Parts:
+    release, calls = build_parts(settings), itertools.count()
+    known: set[tuple[int, str]] = set()
+
+    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
+        mine = (next(calls) % 4, company_id)
+        if mine not in known and not await release.is_authorised(conn, caller, company_id):
+            return False
+        known.add(mine)
+        return True
+
+    return dataclasses.replace(release, is_authorised=twin)
+
+
+def _one_of_many_serves_a_removed_company(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.replay(company, dry_run=True)
+        probe.rows("DELETE FROM companies WHERE id = %s", company)
+        return 200 in [probe.replay(company, dry_run=True).status_code for _ in range(4)]

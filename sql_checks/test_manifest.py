@@ -89,7 +89,10 @@ def _release(manifest: Manifest | None, applied: dict[str, str], seen: Observer)
             "there is no manifest of the release. Make one with `gate sql --write-manifest FILE` where you trust it"
         )
     if reason := other_release(manifest, applied):
-        seen.unmet(f"{reason}. Make its own with `gate sql --write-manifest FILE` on a database you trust")
+        seen.unmet(
+            f"{reason}. Make its own on a database you trust by `gate doctor --write`, or `gate sql --write-manifest F`"
+            " and `sql: {manifest: F}` in gate.yaml"
+        )
     return manifest
 
 

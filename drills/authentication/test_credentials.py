@@ -211,14 +211,14 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
     def ask(company: str) -> None:
         if told:
             told(company)
-        scene.replay(company, 403, "forbidden", label="before there is the company", control=True, dry_run=True)
+        scene.everywhere(company, 403, "forbidden", label="before there is the company", control=True, dry_run=True)
 
     scene.tenants.on_create = ask
     try:
         company = scene.company()
     finally:
         scene.tenants.on_create = told
-    scene.replay(company, 200, label="as soon as there is the company", dry_run=True)
+    scene.everywhere(company, label="as soon as there is the company", dry_run=True)
 
 
 @check(
@@ -230,9 +230,9 @@ def test_removed_company_is_unknown(scene: Scene) -> None:
     A service that remembers whom it knows works on for a customer that has left until it is restarted.
     """
     company = scene.company()
-    scene.replay(company, label="while there is the company", control=True, dry_run=True)
+    scene.everywhere(company, label="while there is the company", control=True, dry_run=True)
     scene.tenants.remove([company])
-    scene.replay(company, 403, "forbidden", label="after the company was removed", dry_run=True)
+    scene.everywhere(company, 403, "forbidden", label="after the company was removed", dry_run=True)
 
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))

@@ -64,7 +64,7 @@ NAMED: list[Case] = [
 
 
 def _with_ids(fields: dict[str, Any], item: str) -> dict[str, Any]:
-    """Each number of `dlq_ids` as an id that no item has, of the deployment's type; they differ in their last digits."""
+    """Each number of `dlq_ids` as an id of the deployment's type that no item has; they differ in their last digits."""
     ids = [f"{item[:-4]}{number:04}" for number in fields.get("dlq_ids", ())]
     return fields | ({"dlq_ids": ids} if ids else {})
 

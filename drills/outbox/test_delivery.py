@@ -248,14 +248,14 @@ def test_any_text_is_delivered(scene: Scene) -> None:
 
 @drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
 def test_event_as_sent(scene: Scene) -> None:
-    """Business row and outbox row hold the event's type and key exactly as sent; one that is too long, or has spaces
-    around it, may be refused but is not cut.
+    """Business row and outbox row hold the event's type and key exactly as sent; one that is too long, has spaces
+    around it or letters beyond ASCII may be refused but is not cut or garbled.
 
     A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
     """
     company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä A\u0308 \uff10\u2167 0007"
     sent = {scene.emit(company, event_type=kind, key=key, control=True)["event_id"]: (kind, key)}
-    for names in ((kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} ")):
+    for names in ((kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} "), ("Заказ.Bezahlt/é", key)):
         odd = scene.expect(scene.event_request(company, event_type=names[0], key=names[1]), (202, 400))
         if odd.status == 202:
             sent[odd.json()["event_id"]] = names

@@ -103,7 +103,7 @@ def _comes_through(scene: Scene, company: str, event: str, failures: int) -> boo
     scene.until(probe, f"the effect of an event that fails {failures} times", within_s=12)
     if event in scene.effects([event]):
         return True
-    attempts = max(int(r["attempts"] or 0) for r in scene.outbox(company))
+    attempts = max((int(r["attempts"] or 0) for r in scene.outbox(company)), default=0)
     assert failures > 1, "an event that fails once is given up: no second attempt is made"
     assert attempts <= failures, f"an event that fails twice had no effect at attempt {attempts}"
     return False

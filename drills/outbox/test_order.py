@@ -15,6 +15,9 @@ from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.evidence import Severity
 
+CROWD = 250
+"""More events of one key than a relay takes at once."""
+
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 
@@ -92,9 +95,10 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
 @drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
     """An event that always fails, a replay's included, delays no event of another key of its tenant: neither of a
-    similar key nor of a hundred others.
+    similar key nor of a hundred others, however many wait behind it.
 
-    One bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard.
+    One bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard; one that
+    takes the oldest and then leaves out who has to wait stops once these fill its batch.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -104,6 +108,9 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     long = "put off" * 28
     for key, attempts in (("put off", 1), (long, 4), ("北京", 1)):
         scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
+    # those that wait for one of them are more than a relay takes at once: it passes over them
+    with scene.db.at_once():
+        scene.write_outbox(company, CROWD, connection=scene.db, aggregate_key="put off", payload=SCRIPTED)
     keys = ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put", f"{long[:-1]}x", "南京")
     others = [str(scene.emit(company, key=key)["event_id"]) for key in keys]
     with scene.db.at_once():

@@ -39,19 +39,20 @@ HALF_AN_EVENT = f"""
 def _stops_replays(scene: Scene, flag: str) -> None:
     """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted.
 
-    It is on at first: what was read then must not count afterwards.
+    It is on at first: what any process read then must not count afterwards.
     """
     company = scene.company()
-    scene.replay(company, label="switched on", control=True, max=1)
+    scene.everywhere(company, label="switched on", control=True, max=1)
     scene.add_items(company, 2)
     scene.set_flag(company, flag, enabled=False)
+    scene.everywhere(company, 403, "feature_disabled", label="switched off", max=1)
     answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
     real = current().flag_keys.get(flag, flag)
     assert answer.says(real), f"the refusal does not name the flag {real}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)
-    scene.replay(company, label="switched on again", max=1)
+    scene.everywhere(company, label="switched on again", max=1)
 
 
 @drill("drill/flags/replay-switch-is-wired", covers=("H01",))

@@ -45,12 +45,12 @@ def test_counts_from_the_next_request(scene: Scene) -> None:
     A pause that is kept in memory for a minute comes a minute late, and ends a minute late.
     """
     company, other = scene.company(items=2), scene.company("b")
-    scene.run(company, max=1, dry_run=True)
+    scene.everywhere(company, control=True, max=1, dry_run=True)
     scene.pause(company)
-    scene.replay(company, 409, "agents_paused", max=1)
+    scene.everywhere(company, 409, "agents_paused", max=1)
     scene.pause(company, on=False)
     scene.run(other, max=1, dry_run=True)
-    scene.replay(company, 200, max=1)
+    scene.everywhere(company, max=1)
 
 
 @drill("drill/pause/force-does-not-ignore-it", after=SIGNED, covers=("E03",))

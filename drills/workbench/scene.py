@@ -20,6 +20,8 @@ T = TypeVar("T")
 FOURTH, OVER_THE_LIMIT = "drill/rate-limit/fourth-refused", 4
 """The check that judges how the call over the limit is refused, and its number."""
 
+CALLS = 12
+"""Calls after which a service of a dozen processes has answered by most of them."""
 LISTS = ("items", "not_found", "ineligible")
 """Members of the answer to a replay that hold ids of dead letters."""
 
@@ -103,6 +105,12 @@ class Scene(Waiting):
         self.seen.require(wanted or not limited, f"{request.label}: observed 429 {answer.code}: we were limited")
         # another 429, of the tenant's budget, is the target's judgement and not a busy target
         return self.seen.expect(request, answer, status, code, control=control, busy=answer.status == 429)
+
+    def everywhere(self, company: str, status: int = 200, code: str | None = None, **given: Any) -> None:
+        """Send a replay so often that most processes of the service answer it: what one remembers, the next may not."""
+        for _ in range(1 if "edge_rate_limits" in current().lacking else CALLS):
+            self.replay(company, status, code, **given)
+            self.reset_limit(company)
 
     def known(self, **fields: Any) -> dict[str, Any]:
         """Of these members of a replay those that the deployment knows."""

@@ -8,12 +8,15 @@ _SIGNS = re.compile(
     rb"Traceback \(most recent|File \"[/<]|psycopg|SQLSTATE|asyncpg|node_modules|\.py\"|goroutine \d"
     # a frame with its line: Node.js, Java, .NET
     rb"|\n\s+at [^\n]*:(?:line )?\d+"
-    # a place in a source file: Go, PHP, Ruby and the rest
-    rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs)(?::|\()\d+"
-    # where PostgreSQL was, and the row it stumbled over
-    rb"|CONTEXT:\s+(?:while|SQL|PL/pgSQL) |PL/pgSQL function \S+ line \d|Failing row contains \(|Key \([^()]+\)=\("
+    # a place in a source file: Go, PHP, Ruby and the rest; Perl
+    rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs|exs?|lua|cr)(?::|\()\d+"
+    rb"|\.(?:p[lm]|t) line \d+\.?\s"
+    # where PostgreSQL was, in which statement, and the row it stumbled over
+    rb"|\bLINE \d+: |CONTEXT:\s+(?:while|SQL|PL/pgSQL) "
+    rb"|PL/pgSQL function \S+ line \d|Failing row contains \(|Key \([^()]+\)=\("
     # what PostgreSQL says of its objects, and of the statement that it did not like
-    rb"|\bpermission denied for (?:table|view|schema|function|sequence) |\b(?:relation|column) \"[^\"]*\""
+    rb"|\bpermission denied for (?:table|view|schema|function|sequence) "
+    rb"|\b(?:relation|column) \"[^\"]*\" (?:does not exist|of relation|violates)"
     rb"|\bviolates (?:check|unique|foreign key|not-null|exclusion) constraint|\bsyntax error at or near "
     rb"|\bcanceling statement due to "
     # where a store is and by which login: only its beginning, which is no secret

@@ -152,7 +152,7 @@ def _by_document(
     found = {}
     for endpoint, row, place in zip(wanted, scores, placed, strict=True):
         if place == NONE:
-            one = _by_answers(surface, endpoint) if endpoint.method == "GET" else None
+            one = _by_answers(surface, endpoint)
             if one is not None:
                 found[endpoint.name] = one
             continue

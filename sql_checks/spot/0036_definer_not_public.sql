@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, and none that gives rows by anon, none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated that reads rows of tenants without asking who calls; none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -28,7 +28,33 @@ select p.oid::regprocedure::text, 'no pinned search_path', array_to_string(p.pro
 from pg_proc p
 where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}')) and p.prosqlbody is null
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
-  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e');
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+union all
+-- who asks for the caller, itself or by a function that it calls, is believed
+select name, 'authenticated may call it, and it gives rows of tenants to whoever calls', null
+from (
+  with recursive {{contract_tables}}, open as materialized (
+    select p.oid, p.oid::regprocedure::text as name, pg_get_functiondef(p.oid) as body
+    from pg_proc p
+    join pg_roles r on r.rolname = 'authenticated' and has_function_privilege(r.oid, p.oid, 'execute')
+    where p.prosecdef and p.prokind = 'f' and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
+      and (p.proretset or p.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
+            select from pg_type t where t.oid = p.prorettype and t.typtype = 'c'))
+      and exists (select from contract join pg_class c on c.oid = to_regclass(contract.name)
+                  where contract.tenant is not null
+                    and pg_get_functiondef(p.oid) ~ ('\m' || regexp_replace(c.relname, '\W', '.', 'g') || '\M'))
+  ), reached as (
+    select oid as caller, oid from open
+    union
+    select r.caller, p.oid
+    from reached r
+    join pg_proc p on p.prokind = 'f' and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      and pg_get_functiondef(r.oid) ~ ('\m' || regexp_replace(p.proname, '\W', '.', 'g') || '\M')
+  )
+  select o.name from open o
+  where not exists (select from reached r where r.caller = o.oid and pg_get_functiondef(r.oid) ~*
+                      '\m(jwt|auth\.|request\.|current_setting|session_user)')
+) believed;
 
 -- seen:
 select count(*) as seen from pg_proc p where p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'));

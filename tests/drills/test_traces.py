@@ -14,10 +14,25 @@ from drills.workbench.traces import traces_in
         "no budget\nCONTEXT:  PL/pgSQL function guard() line 5 at RAISE",
         'duplicate key value violates unique constraint "k"\nDETAIL:  Key (event_id)=(7f) already exists.',
         "DETAIL:  Failing row contains (1, another tenant's).",
+        "ERROR:  value overflows numeric format\nLINE 1: insert into event_outbox values ('7f', '{\"a\":1e40...",
     ],
 )
 def test_words_of_the_database_are_found(told: str) -> None:
     """Where a statement was, and the row it stumbled over, are found in a detail, quoted once more or not."""
+    assert traces_in(json.dumps({"detail": told}).encode())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        'Can\'t locate object method "x" at /srv/lib/Replay/Store.pm line 13.\n',
+        "(replay 0.1.0) lib/replay/store.ex:41: Replay.Store.take/1",
+        "/srv/replay/store.lua:13: attempt to index a nil value",
+        "src/replay/store.cr:7:3 in 'take'",
+    ],
+)
+def test_places_in_sources_are_found(told: str) -> None:
+    """A place in a source file of Perl, Elixir, Lua or Crystal is found in a detail."""
     assert traces_in(json.dumps({"detail": told}).encode())
 
 

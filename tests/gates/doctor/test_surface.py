@@ -116,6 +116,20 @@ def test_a_foreign_document_is_read_under_its_own_names() -> None:
     assert replay.errors == "error.details"
 
 
+def test_what_a_document_leaves_out_is_asked_for() -> None:
+    """A POST endpoint that answers and that the OpenAPI document does not list is present, and not absent."""
+
+    def answers(method: str, path: str) -> tuple[int, Any]:
+        if (method, path) == ("GET", "/openapi.json"):
+            return 200, {"openapi": "3.1.0", "paths": {"/healthz": {"get": {"responses": {"200": {}}}}, "/events": {}}}
+        return (405, {}) if path in {"/dlq-replay", "/events"} else (200 if path == "/healthz" else 404, {})
+
+    with serving(answers) as (url, _):
+        found = compare_http(look_at(target(url), contract()), contract())
+    there = {o.name: o.presence for o in found.objects if o.kind == "endpoint"}
+    assert {there["POST /dlq-replay"], there["POST /events"]} == {Presence.PRESENT}
+
+
 @pytest.mark.parametrize(("status", "harm"), [(202, 99), (500, 55), (400, 57), (401, 0)])
 def test_an_answer_without_credentials_is_a_defect(status: int, harm: int) -> None:
     """What is accepted from anybody is nearly the worst; a refusal for another reason is said, too."""
