@@ -44,16 +44,17 @@ from (
                   where contract.tenant is not null
                     and pg_get_functiondef(p.oid) ~ ('\m' || regexp_replace(c.relname, '\W', '.', 'g') || '\M'))
   ), reached as (
-    select oid as caller, oid from open
+    select oid as caller, oid, body, 0 as calls from open
     union
-    select r.caller, p.oid
+    select r.caller, p.oid, pg_get_functiondef(p.oid), r.calls + 1
     from reached r
-    join pg_proc p on p.prokind = 'f' and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-      and pg_get_functiondef(r.oid) ~ ('\m' || regexp_replace(p.proname, '\W', '.', 'g') || '\M')
+    join pg_proc p on r.calls < 3 and p.prokind = 'f' and strpos(r.body, p.proname) > 0
+      and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      and r.body ~ ('\m' || regexp_replace(p.proname, '\W', '.', 'g') || '\M')
   )
   select o.name from open o
-  where not exists (select from reached r where r.caller = o.oid and pg_get_functiondef(r.oid) ~*
-                      '\m(jwt|auth\.|request\.|current_setting|session_user)')
+  where not exists (select from reached r
+                    where r.caller = o.oid and r.body ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
 ) believed;
 
 -- seen:
