@@ -30,8 +30,7 @@ Answers = list[psycopg.Cursor[dict[str, object]]]
 
 MOST_ANSWER = 64 * 1024 * 1024
 """Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory, and the driver
-those of an error eight times. A message that comes faster than it is read is refused once it is whole, before the
-driver has it.
+those of an error eight times. A message that comes faster than it is read is refused once it is whole.
 """
 IPPROTO_TCP, TCP_INFO, BYTES_RECEIVED = 6, 11, 128
 """Of Linux: where its tcp_info has `tcpi_bytes_received`."""
@@ -184,9 +183,11 @@ class Answering(Connection):
                 if time.monotonic() > until:
                     self._give_up(f"within {limit_s:g} s")
                 wanted = gen.send(ready)
-        except StopIteration as end:
-            if seen and self.pgconn.status == ConnStatus.OK:
-                self._refuse_more_than_most(seen, before)  # libpq reads for as long as bytes come
+        except (StopIteration, psycopg.DatabaseError) as end:
+            if seen and self.pgconn.status == ConnStatus.OK:  # libpq reads for as long as bytes come
+                self._refuse_more_than_most(seen, before)
+            if not isinstance(end, StopIteration):
+                raise
             answer: T = end.value
             return answer
 
@@ -196,7 +197,7 @@ class Answering(Connection):
 
     def _give_up(self, limit: str) -> None:
         self.pgconn.finish()
-        raise psycopg.OperationalError(f"the server gave no answer {limit}")
+        raise psycopg.OperationalError(f"the server gave no answer {limit}") from None
 
 
 def _waiting(socket: int) -> int:
