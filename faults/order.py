@@ -184,7 +184,7 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
     "Claims last a second: what takes longer is claimed again and again, and never done.",
     lambda p: 0 < lease_seconds(p) <= 1,
     ("drill/outbox/slow-event-comes-through",),
-    names=("claim ends in 1 s",),
+    names=("claim ends in 1 s", "after a claim ran out"),
 )
 def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(dataclasses.replace(settings, lease_s=1.0))

@@ -134,7 +134,7 @@ def _quotes_the_database(probe: Probe) -> bool:
     "The answer to a reused key quotes the database.",
     lambda p: _quotes_the_key(p),
     ("drill/ledger/no-answer-shows-insides",),
-    names=("permission denied",),
+    names=("violates",),
 )
 def reused_keys_quote_the_database(settings: Settings) -> Parts:
     release = build_parts(settings)
