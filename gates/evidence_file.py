@@ -23,7 +23,9 @@ AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
 BLOCK = 65_536
 MOST_BYTES, MOST_LINES = 32 * 1024 * 1024, 20_000
-"""Far above a run of everything: half a megabyte, a thousand lines. What stands behind is one line, and none."""
+"""Far above a run of everything, which has half a megabyte and a thousand lines. A file of more bytes is an error; all
+that comes after so many lines is read as one line, which is broken.
+"""
 SHOWN = 200
 """Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
 

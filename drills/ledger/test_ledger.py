@@ -221,13 +221,15 @@ def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
 
 @drill("drill/ledger/no-error-shows-insides", after=SIGNED, where=Where.REFERENCE, covers=("O08", "O12"))
 def test_no_error_shows_insides(scene: Scene, journal: Journal) -> None:
-    """Nor does the answer to an event or a replay that the database refuses.
+    """No answer to an event or a replay that the database refuses shows a stack trace, a connection string or a text of
+    the database.
 
     An error that nobody foresaw is the one whose text nobody chose.
     """
     _refused_by_the_database(scene)
     asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
     refused = [entry for entry in asked if entry.check == journal.check and entry.status >= 500]
+    scene.seen.require(len(refused) == 2, f"of an event and a replay {len(refused)} ended in a 5xx")
     _judge(scene, refused, lambda entry: entry.shows and f"it shows {entry.shows!r}")
 
 

@@ -189,9 +189,9 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
 def _others_call(scene: Scene, *, spread: bool) -> bool:
     """Whether the counter grows while nobody of us calls."""
     with HttpDoor(scene.target.base_url) as door:
-        before = _replays(_counted(door, scene.seen, spread=spread))
-        grown = lambda: _replays(_counted(door, scene.seen, spread=spread)) > before  # noqa: E731
-        return scene.until_true(grown, within_s=OTHERS_S)
+        counted = partial(_counted, door, scene.seen, spread=spread)
+        before = _replays(counted())
+        return scene.until_true(lambda: _replays(counted()) > before, within_s=OTHERS_S)
 
 
 @drill("drill/observability/refusals-are-counted", needs=SQL, after=SIGNED, covers=("O07",), phase="last")

@@ -268,7 +268,7 @@ ACCEPTED: list[Case] = [
     Case("error-type-of-200-accepted", "An error type of 200 characters is accepted.", {"error_type": "é" * 200}),
     Case(
         "all-fields-accepted",
-        "All fields together are accepted, with UUIDs of other versions.",
+        "All fields together are accepted, with UUIDs of versions 1, 4 and 7.",
         {
             "dry_run": True,
             "force": True,

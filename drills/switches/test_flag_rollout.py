@@ -18,7 +18,7 @@ from gates.checks.recorder import check
 from gates.deployment.database import Connection, execute, value
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.relations import AbsentColumn
-from gates.deployment.ids import company_from, new_id
+from gates.deployment.ids import id_of, new_id
 from gates.deployment.requests import bucket
 from gates.deployment.tenants import OUTBOX_FLAG
 from gates.evidence import Where
@@ -43,7 +43,7 @@ LONG_AGO = "update public.feature_flags set updated_at = now() - interval '2 yea
 @cache
 def companies_of(number: int) -> list[str]:
     """The same ids in every run: what passed once passes again."""
-    return [company_from(f"rollout-{n}") for n in range(number)]
+    return [id_of(f"rollout-{n}") for n in range(number)]
 
 
 @contextmanager

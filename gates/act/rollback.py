@@ -112,7 +112,7 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
         recovery, lost = prove_recovery(url, order.plan, decided, clock(), clock)
         if last or not (recovery.get("on_somewhere") and (lost or _was_lost(url, flag, befores))):
             break
-        tell(f"a failover, or whoever restored the database, lost the change: {flag} is as it was before. Once more")
+        tell(f"a failover, or whoever restored the database, lost the change: {flag} is switched off again")
     if recovery.get("on_somewhere"):
         again = replace(carried, done=False, why="it was switched off and is on again: somebody switches it on")
         return _failed(order, again, at, recovery)

@@ -31,7 +31,9 @@ PASS_RISK = 0.05
 SHARE_RISK = 0.001
 """Of another share of tenants than was planned: it is looked at each time anew."""
 DRAW_RISK = 1e-6
-"""Of the same where all are as the flag's function has it: the draw stays, and would hold one deployment for good."""
+"""Of the same where each tenant is as the flag's function has it. Every look sees that same draw again, so an unlucky
+one would hold its deployment for good.
+"""
 TO_FAIL, TO_PASS = 1.5, 3.0
 """The bounds are at their best where the margin is so many standard errors: a pass is proved within it, a failure that
 matters is many times as great.

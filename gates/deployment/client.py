@@ -71,7 +71,7 @@ class _LimitedStream(httpcore.NetworkStream):
         allowance = _ALLOWANCE.get()
         data = self._inner.read(max_bytes, allowance.left_s())
         allowance.take(len(data))
-        allowance.kept &= bool(data)
+        allowance.kept &= bool(data)  # nothing is read where the connection has ended
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise

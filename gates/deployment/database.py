@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,8 @@ def _direct(
         connection.rollback()
         if _is_ours(connection, seen, settings):
             if seen["fires"] != FIRES:
-                connection.give({FIRING: FIRES})
+                with suppress(psycopg.errors.InsufficientPrivilege):  # set for the whole database: it is so for all
+                    connection.give({FIRING: FIRES})
                 connection.commit()
             return connection
     except BaseException:

@@ -26,9 +26,9 @@ def new_id(kind: str) -> str:
     return _of_bytes(kind, secrets.token_bytes(16))
 
 
-def company_from(text: str) -> str:
-    """The id of a company that follows from a text: nobody has such a pair by chance."""
-    return _of_bytes("company", hashlib.sha256(f"replaygate {text}".encode()).digest()[:16])
+def id_of(name: str) -> str:
+    """The id of a company that follows from its name: nobody has such a pair by chance."""
+    return _of_bytes("company", hashlib.sha256(f"replaygate {name}".encode()).digest()[:16])
 
 
 def ids_have_spellings() -> bool:

@@ -84,7 +84,7 @@ def parse_metrics(page: str | bytes, kind: str = "") -> Scrape:
     the other format; where no type is given, both are read.
     """
     text = page.decode("utf-8", "surrogateescape") if isinstance(page, bytes) else page
-    strict = OPENMETRICS if kind.lower().startswith(OPENMETRICS) else kind
+    is_openmetrics = kind.lower().startswith(OPENMETRICS)
     samples, malformed, declared = [], [], set()
     lines = text.split("\n", MOST_LINES)
     for line in lines[:MOST_LINES]:
@@ -93,19 +93,21 @@ def parse_metrics(page: str | bytes, kind: str = "") -> Scrape:
                 declared.add(contract_metric(found[1]))
                 malformed += [line] * (found[2].strip(" \t") not in TYPES)
             continue
-        sample = _sample(line, strict)
+        sample = _sample(line, is_text=kind.lower().startswith("text/"))
         if sample is None:
             malformed.append(line)
         else:
             samples.append(sample)
-    if strict == OPENMETRICS:
+    if is_openmetrics:
         whole, end, behind = text.partition("# EOF")
-        malformed += [] if end and not behind.strip("\n") else [f"{behind.strip() or 'no line'} after the end, # EOF"]
+        malformed += ["no # EOF at the end"] * (not end)
+        malformed += [f"{behind.strip()} behind # EOF"] * bool(behind.strip("\n"))
         malformed += ["an empty line"] * ("\n\n" in whole)
     return Scrape(tuple(samples), (*malformed, *lines[MOST_LINES:]), frozenset(declared))
 
 
-def _sample(line: str, kind: str) -> MetricSample | None:
+def _sample(line: str, *, is_text: bool) -> MetricSample | None:
+    """The sample of a line; is_text: of the older format, which has no exemplars and whole milliseconds."""
     name = _NAME.match(line)
     if name is None or not _UTF8.fullmatch(line):
         return None
@@ -124,7 +126,7 @@ def _sample(line: str, kind: str) -> MetricSample | None:
     number = _real(value)
     if number is None or len(stamp) > 1 or not all(map(_STAMP.fullmatch, stamp)) or len(dict(pairs)) < len(pairs):
         return None
-    if kind.lower().startswith("text/") and (exemplar or "." in "".join(stamp)):
+    if is_text and (exemplar or "." in "".join(stamp)):
         return None
     return MetricSample(contract_metric(name.group().strip()), tuple(sorted(pairs)), number)
 

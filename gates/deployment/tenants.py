@@ -16,7 +16,7 @@ from gates.deployment.catalogue import array, identifier
 from gates.deployment.connection import Answering
 from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
-from gates.deployment.ids import company_from, new_id
+from gates.deployment.ids import id_of, new_id
 from gates.deployment.requests import bucket
 
 AT_ONCE = 200
@@ -199,11 +199,6 @@ def inside(connection: Connection, companies: Sequence[str], rollouts: Mapping[s
     query = f"select company_id::text as id from {source} where {on} order by n"
     cursor = connection.execute(query.encode(), ([*companies], *asked))  # fetches also where others wait for one trip
     return [str(row["id"]) for row in cursor.fetchall()]
-
-
-def id_of(name: str) -> str:
-    """The id that belongs to a name: nobody has such a pair by chance."""
-    return company_from(name)
 
 
 def in_rollouts(

@@ -83,10 +83,10 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
-        said = (
-            f"{error}{'' if error.filename else _room(console.environ.get('TMPDIR'), getattr(options, 'output', None))}"
+        room = "" if error.filename else _room(console.environ.get("TMPDIR"), getattr(options, "output", None))
+        console.warn(
+            f"gate {options.command}: {error}{room}; allowed: files that can be read and written. See to the disk"
         )
-        console.warn(f"gate {options.command}: {said}; allowed: files that can be read and written. See to the disk")
         return CannotWork.exit_code
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and NO_THREAD not in str(error):

@@ -62,14 +62,14 @@ def _look(target: Target, judged: str) -> list[Evidence]:
     for check, look in looks_of(target):
         with contextlib.closing(look):
             lines.append(timed(check, target, look, 2 * LOOK_S + 1))
-    shut = [e for e in lines if e.details.get("unreachable")]
-    return shut or [e for e in [timed(DATABASE, target, lambda: _same(target, judged))] if e.details.get("unreachable")]
+    if judged and not any(e.details.get("unreachable") for e in lines):
+        lines.append(timed(DATABASE, target, lambda: _is_still(judged, target.database_url)))
+    return [e for e in lines if e.details.get("unreachable")]
 
 
-def _same(target: Target, judged: str) -> LookResult:
+def _is_still(judged: str, url: str) -> LookResult:
     """Whether a new connection leads to the database that was judged."""
-    if judged and target.database_url:
-        with session(target.database_url, read_only=True) as connection:
-            if server_of(connection) != judged:
-                return LookResult(Outcome.UNKNOWN, OTHER, unreachable=True)
+    with session(url, read_only=True) as connection:
+        if server_of(connection) != judged:
+            return LookResult(Outcome.UNKNOWN, OTHER, unreachable=True)
     return LookResult(Outcome.PASS)

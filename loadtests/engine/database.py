@@ -15,9 +15,9 @@ import psycopg
 
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.failures import in_words
-from gates.deployment.ids import new_id
+from gates.deployment.ids import id_of, new_id
 from gates.deployment.leftovers import name_of
-from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, id_of, inside
+from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, inside
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.written import LOST, Acknowledged

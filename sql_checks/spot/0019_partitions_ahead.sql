@@ -27,7 +27,7 @@ from divided
 where case when next_at is null then
              -- the next one may be made shortly before it is needed; before PostgreSQL 17 no interval has an endless time in it
              upper_at < now() + least(case when isfinite(upper_at) then (upper_at - greatest(lower_at, '1970-01-01')) / 50 end, interval '1 day')
-           -- a job that makes the next one makes none before it
+           -- a gap that rows reach within a year: the job that makes partitions adds one behind the last, and fills no gap
            else next_at > upper_at and next_at > now() and upper_at < now() + interval '1 year' end
 union all
 select t.partrelid::regclass::text, format('%s of its rows have no partition', to_char(100 * (1 - p.covered), 'FM990.0 %')), null

@@ -131,6 +131,7 @@ def test_what_was_asked_for_alone_is_exported(what: str, only: str) -> None:
     words = (sys.executable, "-m", "sql_checks", "export", what, "psql")
     done = run(*words, "--only", only)
     assert done.returncode == 0, done.stderr
+    assert only.rpartition("/")[2].rstrip("*") in done.stdout
     assert len(done.stdout) < len(run(*words).stdout) / 4
     none = run(*words, "--only", "nobody")
     assert (none.returncode, none.stdout) == (2, "")

@@ -79,6 +79,14 @@ def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgSer
             assert value(connection, "select current_setting('session_replication_role')") == "origin"
 
 
+def test_a_login_that_may_not_have_triggers_fire_is_let_in(pg_server: PgServer, migrated_db: str) -> None:
+    """Set for the whole database, it is so for the deployment, too: the gate sees what its users see."""
+    with session(pg_server.url("postgres")) as owner:
+        owner.execute(f'alter database "{migrated_db}" set session_replication_role = replica'.encode())
+    with connect(pg_server.url(migrated_db, "replay_gate")) as connection:
+        assert value(connection, "select current_setting('session_replication_role')") == "replica"
+
+
 @pytest.mark.parametrize(
     ("setting", "ours", "theirs"),
     [

@@ -12,8 +12,9 @@ from gates.contract.names import names_of
 from gates.deployment.database import session, value
 from gates.deployment.dialect.current import use
 from gates.deployment.failures import in_words
+from gates.deployment.ids import id_of
 from gates.deployment.requests import bucket
-from gates.deployment.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, id_of, in_rollouts
+from gates.deployment.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, in_rollouts
 from tests.waiting import until
 
 WORKERS = 6

@@ -117,7 +117,7 @@ def test_a_queue_alone_is_asked_for_no_service(tmp_path: Path) -> None:
     lines = read_lines(context.evidence)
     assert not [e.message for e in lines if re.search(r"\bBASE_URL|ADMIN_JWT", e.message)]
     judged = {e.check for e in lines if not e.check.startswith("preflight/capability/")}
-    assert told[-1].unknown == len(judged)
+    assert told[-1].unknown == len(judged) > 0
     assert judged <= {spec.id for spec in context.applicable(("preflight/",))}
 
 
