@@ -1,6 +1,11 @@
 """What can go wrong with the gate itself, by who must act. What goes wrong with the target is evidence."""
 
 import signal
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from typing import TypeVar
+
+Part = TypeVar("Part")
 
 _ENDING = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR")
 ENDING_SIGNALS = frozenset(signal.Signals[f"SIG{name}"] for name in _ENDING if hasattr(signal, f"SIG{name}"))
@@ -29,6 +34,35 @@ class ConfigError(GateError):
     """The configuration cannot be used; whoever wrote it must act."""
 
     exit_code = 3
+
+
+MOST_MISTAKES = 20
+"""So many mistakes one error tells; who mends them sees the rest with the next run."""
+
+
+def raise_all(mistakes: Iterable[ConfigError]) -> None:
+    """Raise the first of them as one error, a line each, where there are any."""
+    found = list(islice(mistakes, MOST_MISTAKES + 1))
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        said = [*dict.fromkeys(str(mistake) for mistake in found[:MOST_MISTAKES])]
+        raise ConfigError("\n".join([*said, *["and more mistakes"] * (len(found) > MOST_MISTAKES)]))
+
+
+def all_of(parts: Iterable[Callable[[], Part]], mistakes: Iterable[ConfigError] = ()) -> list[Part]:
+    """What each part gives. Raise what is wrong in any of them, and the mistakes found before, as one error."""
+    given: list[Part] = []
+
+    def wrong() -> Iterator[ConfigError]:
+        for part in parts:
+            try:
+                given.append(part())
+            except ConfigError as error:
+                yield error
+
+    raise_all(chain(wrong(), mistakes))
+    return given
 
 
 class CannotWork(GateError):  # noqa: N818  -- reads as a sentence

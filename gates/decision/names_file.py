@@ -7,7 +7,7 @@ from typing import Any
 from gates.contract.contract import Relation, contract
 from gates.contract.names import ARGUMENTS, ID_KINDS, ID_TYPES, Names, names_of
 from gates.contract.places import OUTSIDE, SCALARS, blanks, places_of
-from gates.errors import ConfigError
+from gates.errors import ConfigError, raise_all
 from gates.inputs.shapes import Boolean, Choice, Fields, ListOf, MapOf, Number, OneOf, Scalar, Shape, Text
 from gates.inputs.strict_yaml import YamlNode, read
 
@@ -254,8 +254,7 @@ def read_names(node: YamlNode) -> Names:
     """The names of a node. Raise NamesError, with its place, on anything that cannot be meant."""
     try:
         given = _plain(NAMES.read(node))
-        for problem in _problems(node, given):
-            raise problem
+        raise_all(_problems(node, given))
     except ConfigError as error:
         raise NamesError(str(error)) from None
     return names_of(given)

@@ -2,9 +2,10 @@
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gates.decision.floor import on_floor
 from gates.decision.names_file import NAMES, names_in
 from gates.decision.queue_options import check_limits
 from gates.decision.rules import UNWAIVABLE, Policy, PolicyRule, RolloutPlan, Waiver
+from gates.errors import ConfigError, all_of, raise_all
 from gates.evidence import CheckSpec, JsonValue, Severity, TargetKind
 from gates.inputs.shapes import Boolean, Choice, Day, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode, read
@@ -236,8 +238,7 @@ class PolicyFile:
         self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool, disruptive: bool = False
     ) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
-        self._check_names([s.id for s in catalogue])
-        self._check_floor(catalogue)
+        raise_all([*self._names_wrong([s.id for s in catalogue]), *self._floor_wrong(catalogue)])
         if self.queue is not None:
             check_limits(self.values["contract"].get("options"), [s.id for s in catalogue])
         values = self.values
@@ -269,35 +270,33 @@ class PolicyFile:
                         f"{path}, which is no folder", "a folder, relative to gate.yaml", "Correct the path"
                     )
 
-    def _check_floor(self, catalogue: Sequence[CheckSpec]) -> None:
-        """Raise ConfigError where a rule would make a check of the floor count for less."""
+    def _floor_wrong(self, catalogue: Sequence[CheckSpec]) -> Iterator[ConfigError]:
+        """Rules that would make a check of the floor count for less: the first check for each."""
         floor = [s for s in catalogue if on_floor(s.id)]
         for node, pattern, values in self.values.get("checks", ()):
             rule = _rule(pattern, values)
-            for spec in floor:
-                member = rule.matches(spec.id) and rule.lowers(spec)
-                if member:
-                    place = (node.member(member) or node).place
-                    said = f"{member}: {str(values[member]).lower()} of {pattern!r}, which matches {spec.id}"
-                    raise place.error(said, FLOOR_STAYS, NARROWER)
+            lowered = ((spec, rule.lowers(spec)) for spec in floor if rule.matches(spec.id))
+            for spec, member in [(spec, member) for spec, member in lowered if member][:1]:
+                said = f"{member}: {str(values[member]).lower()} of {pattern!r}, which matches {spec.id}"
+                yield node.place_of(member).error(said, FLOOR_STAYS, NARROWER)
         for node, pattern in self._listed("lag_checks"):
-            for spec in floor:
-                if fnmatchcase(spec.id, pattern):
-                    raise node.place.error(f"{pattern!r}, which matches {spec.id}", FLOOR_STAYS, NARROWER)
+            for spec in [spec for spec in floor if fnmatchcase(spec.id, pattern)][:1]:
+                yield node.place.error(f"{pattern!r}, which matches {spec.id}", FLOOR_STAYS, NARROWER)
 
     def _listed(self, name: str) -> list[tuple[YamlNode, str]]:
         return list(zip(_items(self.root, name), self.values.get(name, ()), strict=True))
 
-    def _check_names(self, known: Sequence[str]) -> None:
+    def _names_wrong(self, known: Sequence[str]) -> Iterator[ConfigError]:
+        """Rules, lists and waivers that name no check."""
         rules = [(node, pattern) for node, pattern, _ in self.values.get("checks", ())]
         for node, pattern in (*rules, *self._listed("lag_checks"), *self._listed("unwaivable")):
             if not any(fnmatchcase(check, pattern) for check in known):
-                raise node.place.error(
+                yield node.place.error(
                     f"{pattern!r}, which matches no check", "ids of `gate explain`", nearest(pattern, tuple(known))
                 )
         for node, waiver in zip(_items(self.root, "waivers"), self.values.get("waivers", ()), strict=True):
             if waiver["check"] not in known:
-                raise node.place.error(
+                yield node.place.error(
                     f"a waiver of the unknown check {waiver['check']!r}",
                     "ids of `gate explain`",
                     nearest(waiver["check"], tuple(known)),
@@ -308,32 +307,33 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     """Read gate.yaml. Raise ConfigError (file:line:column) on anything unknown, doubled, of a wrong form or expired."""
     root = read(text, file)
     values = FILE.read(root)
-    _check_steps(root, values)
     contract = root.member("contract")
+    parts: list[Callable[[], Any]] = [partial(names_in, root)]
     if contract is not None:
-        check_contract(contract, values["contract"], today)
-    made = PolicyFile(root, values, folder, _settings(values, folder), names_in(root))
-    made = replace(made, names=made.names.within(made.scope.unclaimed))
+        parts.append(partial(check_contract, contract, values["contract"], today))
+    names, *_ = all_of(parts, [*_steps_wrong(root, values), *_waivers_wrong(root, values, today)])
+    made = PolicyFile(root, values, folder, _settings(values, folder), names)
+    return replace(made, names=made.names.within(made.scope.unclaimed))
+
+
+def _waivers_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> Iterator[ConfigError]:
     unwaivable = (*UNWAIVABLE, *values.get("unwaivable", ()))
     for node, waiver in zip(_items(root, "waivers"), values.get("waivers", ()), strict=True):
         if waiver["expires"] < today:
-            raise node.place.error(
+            yield node.place.error(
                 f"the waiver of {waiver['check']} expired on {waiver['expires']}",
                 f"{today} or later",
                 f"Ask {waiver['owner']}: repair the check, or renew the waiver",
             )
         if by := [p for p in unwaivable if matches(waiver["check"], (p,))]:
             never = f"checks that may be waived, and {by[0]} may not"
-            raise node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")
-    return made
+            yield node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")
 
 
-def _check_steps(root: YamlNode, values: Mapping[str, Any]) -> None:
+def _steps_wrong(root: YamlNode, values: Mapping[str, Any]) -> Iterator[ConfigError]:
     steps = values.get("rollout", {}).get("steps", ())
     if list(steps) != sorted(set(steps)):
-        rollout = root.member("rollout")
-        node = (rollout.member("steps") if rollout else None) or root
-        raise node.place.error(f"{list(steps)}", "percentages that rise", "Put them in order")
+        yield root.place_of("rollout", "steps").error(f"{list(steps)}", "percentages that rise", "Put them in order")
 
 
 def _items(root: YamlNode, name: str) -> list[YamlNode]:

@@ -5,10 +5,12 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
+from gates.errors import all_of
 from gates.evidence import JsonValue
-from gates.inputs.strict_yaml import YamlNode
+from gates.inputs.strict_yaml import Place, YamlNode
 
 
 class Shape(Protocol):
@@ -127,7 +129,7 @@ class ListOf:
         if not isinstance(node.value, list) or len(node.value) < self.least:
             allowed = f"a list of at least {self.least}" if self.least else "a list"
             raise node.place.error(shown(node), allowed, "Add to it" if node.value == [] else "Write it as a list")
-        return tuple(self.item.read(child) for child in node.value)
+        return tuple(all_of(partial(self.item.read, child) for child in node.value))
 
     def schema(self) -> dict[str, JsonValue]:
         return {"type": "array", "items": self.item.schema(), "minItems": self.least}
@@ -144,12 +146,12 @@ class MapOf:
     def read(self, node: YamlNode) -> tuple[tuple[YamlNode, str, Any], ...]:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", "Write `name: value` lines")
-        found = []
-        for name, (place, child) in node.value.items():
-            if not re.fullmatch(self.pattern, name):
-                raise place.error(repr(name), self.said, "Correct the name")
-            found.append((child, name, self.item.read(child)))
-        return tuple(found)
+        return tuple(all_of(partial(self._member, name, *member) for name, member in node.value.items()))
+
+    def _member(self, name: str, place: Place, child: YamlNode) -> tuple[YamlNode, str, Any]:
+        if not re.fullmatch(self.pattern, name):
+            raise place.error(repr(name), self.said, "Correct the name")
+        return child, name, self.item.read(child)
 
     def schema(self) -> dict[str, JsonValue]:
         return {
@@ -170,13 +172,14 @@ class Fields:
     def read(self, node: YamlNode) -> dict[str, Any]:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", f"Its members are: {', '.join(self.members)}")
-        for name, (place, _) in node.value.items():
-            if name not in self.members:
-                raise place.error(f"the unknown key {name!r}", ", ".join(self.members), nearest(name, self.members))
-        for name in self.needed:
-            if name not in node.value:
-                raise node.place.error(f"{name!r} is missing", f"a mapping with {', '.join(self.needed)}", "Add it")
-        return {name: self.members[name][0].read(child) for name, (_, child) in node.value.items()}
+        needed = f"a mapping with {', '.join(self.needed)}"
+        lost = [node.place.error(f"{n!r} is missing", needed, "Add it") for n in self.needed if n not in node.value]
+        return dict(all_of((partial(self._member, name, *member) for name, member in node.value.items()), lost))
+
+    def _member(self, name: str, place: Place, child: YamlNode) -> tuple[str, Any]:
+        if name not in self.members:
+            raise place.error(f"the unknown key {name!r}", ", ".join(self.members), nearest(name, self.members))
+        return name, self.members[name][0].read(child)
 
     def schema(self) -> dict[str, JsonValue]:
         members: dict[str, JsonValue] = {

@@ -14,7 +14,7 @@ from types import FrameType
 
 from gates import config
 from gates.deployment.redaction import hidden, hide_where_cut
-from gates.errors import ENDING_SIGNALS, CannotWork, GateError
+from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
@@ -73,9 +73,11 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         return carry_out(options, console)
     except (GateError, StackError) as error:
         code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
-        console.warn(f"gate {options.command}: {error}")
-        place = PLACE.match(str(error))
-        console.annotate(f"gate {options.command}", str(error), place=place.groupdict() if place else None)
+        mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+        for said in mistakes or [""]:
+            console.warn(f"gate {options.command}: {said}")
+            place = PLACE.match(said)
+            console.annotate(f"gate {options.command}", said, place=place.groupdict() if place else None)
         return code
     except (KeyboardInterrupt, Interrupted) as came:
         number = came.number if isinstance(came, Interrupted) else signal.SIGINT

@@ -35,7 +35,7 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, targe
     """Check gate.yaml against the catalogue, and the catalogue and the schema against the code; `target`: and its names
     against the database.
 
-    Raise ConfigError on the first mistake in gate.yaml.
+    Raise ConfigError on the mistakes in gate.yaml.
     """
     file = config.load_policy(path, today)
     specs = with_own_checks(file, environ)

@@ -35,6 +35,8 @@ SPECS = [
     CheckSpec(i, "c", "c", Severity.PAGE, Where.READ_ONLY) for i in ("drill/a/b", "sql/spot/x", "preflight/release")
 ]
 LET_GO = "contract: {{claims: [replay, tenancy], dropped: [{{area: audit, reason: r, owner: ann, expires: {}}}]}}\n"
+TWICE = "contract: {claims: [replay, tenancy, replay]}\n"
+RULES = "severity, decides, required, below, above"
 WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 2026-02-01}\n"
 
 
@@ -103,6 +105,25 @@ def test_a_mistake_is_an_error_with_file_line_and_column(text: str, place: str, 
     assert "; allowed: " in str(error.value)
 
 
+def test_one_reading_tells_every_mistake() -> None:
+    """Who wrote the file mends it at once, and not a mistake a run; of very many, the first stand for the rest."""
+    with pytest.raises(ConfigError) as error:
+        parse(
+            "version: 2\nrollout: {stepz: [1], settle_s: no}\nwaivers:\n- {check: 1, reason: r}\n", "g", Path(), TODAY
+        )
+    places = [line.split(": ")[0] for line in str(error.value).splitlines()]
+    assert places == ["g:1:10", "g:2:11", "g:2:33", "g:4:11", "g:4:3", "g:4:3"]
+    with pytest.raises(ConfigError) as error:
+        parse(f"version: 1\nrollout: {{steps: [20, 10]}}\n{WAIVER}{TWICE}", "g", Path(), dt.date(2027, 1, 1))
+    assert [line.split(":")[1] for line in str(error.value).splitlines()] == ["5", "2", "4"]
+    with pytest.raises(ConfigError) as error:
+        parse("version: 1\nchecks:\n" + "".join(f"  a/{i}: 1\n" for i in range(900)), "g", Path(), TODAY)
+    assert str(error.value).splitlines()[19:] == [
+        "g:22:9: 1; allowed: a mapping. Its members are: " + RULES,
+        "and more mistakes",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -120,6 +141,14 @@ def test_a_rule_or_waiver_must_name_a_check_that_exists(text: str, words: str) -
     with pytest.raises(ConfigError) as error:
         file.policy(SPECS, TargetKind.STAGING, "r", deep=False)
     assert words in str(error.value)
+
+
+def test_all_that_a_policy_names_wrongly_is_told_at_once() -> None:
+    """A rule, a list and a waiver."""
+    text = f"version: 1\nchecks: {{drill/a/c: {{required: false}}, preflight/*: {{decides: note}}}}\n{WAIVER}"
+    with pytest.raises(ConfigError) as error:
+        parse(text.replace("spot/x", "spot/y"), "g", Path(), TODAY).policy(SPECS, TargetKind.STAGING, "r", deep=False)
+    assert [line.split(": ")[0] for line in str(error.value).splitlines()] == ["g:2:21", "g:4:3", "g:2:63"]
 
 
 def test_a_whole_file_becomes_the_policy() -> None:
