@@ -308,7 +308,7 @@ def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, cons
             one.said,
             *[behind_text(behind)] * bool(behind),
             remedy_of(one.check, one.outcome, verdict.contract, seen=one.message),
-            one.reproduce,
+            one.reproduce and f"again: {one.reproduce}",
         ]
         console.annotate(f"{one.check} {one.outcome}", "\n".join(filter(None, told)), level=level)
     return exit_code(verdict, options)
