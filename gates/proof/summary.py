@@ -9,6 +9,7 @@ from gates.proof.trial import ProofPart
 from gates.reports.formats.markdown import EMPTY, head
 from gates.reports.terminal import table
 from gates.text.inert import Markdown, Terminal
+from gates.text.quantity import with_unit
 from gates.verdict import Decision
 
 MOST_IDLE = 400
@@ -36,8 +37,8 @@ def of_faults(proof: Proof) -> list[str]:
             said.append(f"{short} by their declared checks alone ({left_out}), {whole} by the whole gate{at_once}")
         if alone := sum(not c.beside for c in proof.by_the_gate):
             late = ", ".join(f"{c.fault.id} ({c.first})" for c in proof.named_late)
-            named = f"something else was named first: {late}" if late else "what kills is what is named first"
-            said.append(f"of {alone} that the whole gate saw alone: {named}")
+            named = f"another cause was named first: {late}" if late else "the check that killed it was named first"
+            said.append(f"of the faults that the whole gate saw alone ({alone}): {named}")
         if proof.compared:
             both = f"{len(proof.compared)} were shown both ways, {len(proof.differing)} killed by the short way alone"
             said.append(f"{both}: {names(proof.differing)}" if proof.differing else both)
@@ -49,9 +50,9 @@ def of_faults(proof: Proof) -> list[str]:
         small = proof.minimal
         which = "smallest set" if small.exact else "a small set (no smaller one was found)"
         cost = f"{small.seconds:.1f} s, {small.observed} observations"
-        said += [f"{which} that kills all {small.faults} production faults: {len(small.checks)} checks, {cost}"] * bool(
-            small.checks
-        )
+        said += [
+            f"{which} that kills all {small.faults} production faults: {with_unit(len(small.checks), 'checks')}, {cost}"
+        ] * bool(small.checks)
         few = proof.canary
         gives_up = f"; given up: {', '.join(few.given_up)}" if few.given_up else ""
         drills = f"the canary's {len(few.checks)} drills ({few.seconds:.1f} s one after another) and what only reads"

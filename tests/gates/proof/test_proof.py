@@ -91,10 +91,11 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
-    assert "of 2 that the whole gate saw alone: something else was named first: rls/off (drill/c)" in summary.lines(
-        PROOF
+    assert (
+        "of the faults that the whole gate saw alone (2): another cause was named first: rls/off (drill/c)"
+        in summary.lines(PROOF)
     )
-    assert "of 1 that the whole gate saw alone: what kills is what is named first" in summary.lines(
+    assert "of the faults that the whole gate saw alone (1): the check that killed it was named first" in summary.lines(
         with_cells(SURVIVED, KILLED)
     )
     assert PROOF.bound == "under 100 %"
