@@ -133,6 +133,11 @@ class Samples:
                 result.merge(sink)  # type: ignore[arg-type]
         return result
 
+    def by_request(self, key: MetricKey) -> dict[str, array[float]]:
+        """The exact values of a timing with the tags of the key, by the commonest answers of each request's name."""
+        groups = sorted((g for g in self.groups.values() if key.matches(dict(g.tags))), key=lambda g: g.count)
+        return {dict(g.tags).get("name", ""): g.timings[key.name] for g in groups}
+
     def _checks(self, key: MetricKey) -> RateSink:
         """One check a request: whether its answer was what the call expects; the tag `check` names it."""
         asked = [g for g in self.groups.values() if g.check and key.matches({**dict(g.tags), "check": g.check})]
