@@ -12,10 +12,10 @@ from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import can_be_said, real_body
+from gates.deployment.dialect.exchange import can_be_said, path_of, real_body
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.redaction import hidden
-from gates.deployment.requests import SIGNATURE, Answer, Request, encode_body, post
+from gates.deployment.requests import SIGNATURE, Answer, Request, encode_body, post, signed_get
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -252,6 +252,10 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
         scene.replay_request(company, "a replay until it is limited"),
         scene.signer.post("/events", encode_body({"company_id": company}), "an invalid event"),
         post(REPLAY, encode_body({"company_id": company})).labelled("a replay without credentials"),
+        *(
+            signed_get(path_of(path, company), scene.target.hmac_secret, scene.signer.clock.now(), f"GET {path}")
+            for path in (f"{REPLAY}/{new_id('run')}", f"/events/{new_id('event')}")
+        ),
         *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
     ]
     for request in kinds:
