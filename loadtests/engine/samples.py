@@ -134,7 +134,11 @@ class Samples:
         return result
 
     def by_request(self, key: MetricKey) -> dict[str, array[float]]:
-        """The exact values of a timing with the tags of the key, by the commonest answers of each request's name."""
+        """The values of a timing with the tags of the key, in order, by the commonest answers of each request's name;
+        nothing where some went into a histogram, which keeps no order.
+        """
+        if key.name in self.folded:
+            return {}
         groups = sorted((g for g in self.groups.values() if key.matches(dict(g.tags))), key=lambda g: g.count)
         return {dict(g.tags).get("name", ""): g.timings[key.name] for g in groups}
 
