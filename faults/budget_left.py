@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from faults.altered import altered, with_database
+from faults.altered import altered, rewrite, with_database
 from faults.budget import BUDGETS, NONE_LEFT, answer_of, set_budget
 from faults.catalogue import service
 from faults.probe import Probe
@@ -109,6 +109,18 @@ def month_not_asked(settings: Settings) -> Parts:
 
 def _only_daily(text: bytes) -> bytes:
     return text.replace(b"monthly_limit::bigint -", b"1000000 + monthly_limit::bigint -")
+
+
+@service(
+    "A monthly limit of 0 is none: who was to replay nothing replays without a limit.",
+    lambda p: answer_of(p, {"monthly_limit": 0}, dry_run=True)["http"] == 200,
+    (f"{BUDGETS}/monthly-limit-binds",),
+    names=("limit of 0",),
+)
+def a_month_of_zero_is_no_limit(settings: Settings) -> Parts:
+    none = ("monthly_limit::bigint -", "coalesce(nullif(monthly_limit, 0), 1000000)::bigint -")
+    both = {QUERIES[name]: rewrite(QUERIES[name], none) for name in ("lock_budget", "read_budget")}
+    return with_database(build_parts(settings), both)
 
 
 @service(

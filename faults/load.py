@@ -1,15 +1,21 @@
 """Faults of speed, errors and memory that only show under load."""
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from psycopg.pq import PGconn
+
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, wrapped
+from replay_service.composition import build_parts
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
+from replay_service.validation import ReplayRequest, read_replay
 
 FAILED = b'{"type": "about:blank", "title": "x", "status": 500, "code": "internal_error"}'
 
@@ -100,3 +106,31 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
         return False
 
     return _before(settings, wait)
+
+
+@service(
+    "A replay that is invalid keeps a connection to the database, beside the pool.",
+    lambda p: _left_by_invalid(p, 5) == 5,
+    ("drill/http-surface/requests-keep-no-connection",),
+    names=("an invalid replay",),
+)
+def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+
+    def read(raw: bytes) -> ReplayRequest:
+        try:
+            return read_replay(raw)
+        except Refusal:
+            kept.append(PGconn.connect(settings.database_url.encode()))
+            raise
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _left_by_invalid(probe: Probe, requests: int) -> int:
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    with probe.tenant() as company:
+        before = probe.value(sessions)
+        for _ in range(requests):
+            probe.replay(company, max=0)
+        return int(probe.value(sessions) - before)

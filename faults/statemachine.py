@@ -91,7 +91,7 @@ def counts_no_calls_of_the_paused(settings: Settings) -> Parts:
 @service(
     "An event that is sent a second time is put into the outbox a second time, under another id.",
     runs("faults.statemachine:sends_a_known_event_again"),
-    KEPT,
+    (*KEPT, "drill/outbox/same-event-id-once"),
     names=("event", "emit"),
 )
 def sends_a_known_event_again(settings: Settings) -> Parts:

@@ -46,6 +46,24 @@ planted(
     "An index over payloads refuses the letters of large events.",
     decision="hold",
 )
+planted(
+    "writes/one-override-of-a-flag",
+    "create unique index zz_planted_flag on feature_flags (key) where company_id is not null",
+    "drop index zz_planted_flag",
+    "from pg_class where relname = 'zz_planted_flag'",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "A flag can have a row of one tenant alone: whoever switches a second tenant off is refused.",
+    decision="hold",
+)
+planted(
+    "writes/types-of-small-letters",
+    "alter table event_outbox add constraint zz_planted_type check (event_type ~ '^[a-z0-9._-]+$') not valid",
+    "alter table event_outbox drop constraint zz_planted_type",
+    "from pg_constraint where conname = 'zz_planted_type'",
+    (f"{WRITES}/contract-rows-are-taken",),
+    "The outbox refuses events of types that are not written in small letters.",
+    decision="hold",
+)
 trigger(
     "writes/old-letters-are-discarded",
     "dead_letter_queue",

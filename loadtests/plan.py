@@ -105,6 +105,12 @@ class LoadPlan:
         return all(one.executor is Executor.ARRIVALS for one in self.scenarios)
 
     @property
+    def is_even(self) -> bool:
+        """Whether the load is the same from the begin to the end, so that nothing but the target makes it slower."""
+        even = all(stage.target == one.level for one in self.scenarios for stage in one.stages)
+        return self.is_open and even and len({(one.start_s, one.end_s) for one in self.scenarios}) <= 1
+
+    @property
     def is_url(self) -> bool:
         """Whether any URL is loaded, without knowledge of what stands behind it."""
         return self.url_only

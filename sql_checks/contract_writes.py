@@ -40,6 +40,20 @@ SIZES = {
     "events": "(company_id, event_type, path, payload) values (%(id)s, 'drill.rls', 'outbox', {})",
 }
 """Table -> a row with a payload, and with a message of 200 characters."""
+ODD = {
+    "dead_letter_queue": (
+        "(company_id, event_type, error_type, payload) values (%(id)s, 'drill.rls', repeat('Ä b', 66), '{}')",
+        "(company_id, event_type, error_type, payload) values (%(id)s, 'Drill äß', 'drill', '[null, \"a\"]')",
+    ),
+    "event_outbox": (
+        "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
+        "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
+    ),
+    "replay_runs": (
+        f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
+    ),
+}
+"""Table -> rows of which no line of the contract says that they may not be; of runs two that go on at once."""
 LEFT_OUT = {
     "dead_letter_queue": "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
     "event_outbox": "event_id is not null",
@@ -60,7 +74,11 @@ CHANGES = {
     ),
     "feature_flags": ("enabled = true, rollout_percentage = 37",),
     "agent_controls": ("agents_paused = true, pause_reason = 'drill'", "agents_paused = false, pause_reason = null"),
-    "replay_budgets": ("daily_used = daily_limit, monthly_used = daily_limit",),
+    "replay_budgets": (
+        "daily_used = daily_limit, monthly_used = daily_limit",
+        "daily_limit = 0",
+        "daily_limit = monthly_limit + 1",
+    ),
 }
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
@@ -138,7 +156,9 @@ class Expected(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement, in words, and what must come of it. stays: those that follow find its row."""
+    """A statement, in words, and what must come of it. stays: those that follow find its row. other: for a second
+    tenant, while the first one's rows are there.
+    """
 
     expected: Expected
     table: str
@@ -146,6 +166,7 @@ class Write:
     statement: str
     value: str = ""
     stays: bool = False
+    other: bool = False
 
 
 Written = list[tuple[Write, Attempt]]
@@ -154,9 +175,11 @@ Written = list[tuple[Write, Attempt]]
 def write(url: str) -> Written:
     """What came of each statement. Raise psycopg.Error where there is no database."""
     asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
-    company = new_id("company")
+    company = {False: new_id("company"), True: new_id("company")}
     at_once = TenantStatement("set constraints all immediate", keep=True)
-    statements = [TenantStatement(one.statement, {"id": company, "value": one.value}, keep=one.stays) for one in asked]
+    statements = [
+        TenantStatement(one.statement, {"id": company[one.other], "value": one.value}, keep=one.stays) for one in asked
+    ]
     connection = connect(url, autocommit=False)
     try:
         _, *done = attempt(connection, [at_once, *statements])
@@ -174,6 +197,11 @@ def _area(table: str) -> str:
 def _writes() -> Iterator[Write]:
     for table, seed in SEEDS.items():
         yield Write(Expected.TAKEN, table, "a row of the contract's columns", seed, stays=True)
+    for table, seed in SEEDS.items():
+        yield Write(Expected.TAKEN, table, "the same row of another tenant", seed, stays=True, other=True)
+    for table, odd in ODD.items():
+        for row in odd:
+            yield Write(Expected.TAKEN, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():
         for value in contract().relations[table].values[column]:
             yield Write(

@@ -45,8 +45,8 @@ def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
     spec(
         "contract-rows-are-taken",
         "Every table takes a row that gives only columns of the contract, in each of its states and from one to the"
-        " next, however old it is, commits it, keeps what was written, and fills in what the row leaves out; a limit"
-        " may be lowered below what is used.",
+        " next, however old it is and whatever another tenant has, commits it, keeps what was written, and fills in"
+        " what the row leaves out; a limit may be lowered below what is used.",
         "What was written against the contract (the release before, another producer) is refused, or writes rows that"
         " no replay takes; a letter that fails again is gone.",
         "N04",

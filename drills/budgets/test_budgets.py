@@ -87,9 +87,9 @@ def test_exhausted_refused(scene: Scene) -> None:
 
 @drill("drill/budgets/monthly-limit-binds", covers=("G01",))
 def test_monthly_limit_binds(scene: Scene) -> None:
-    """The month's budget binds even where the day's leaves room.
+    """The month's budget binds even where the day's leaves room, and one of 0 leaves nothing.
 
-    Thirty full days cost more than the monthly limit allows.
+    Thirty full days cost more than the monthly limit allows; a tenant that was to replay nothing has no limit.
     """
     company, free = scene.company(items=3), scene.company(items=1)
     scene.run(free, max=1)
@@ -98,6 +98,8 @@ def test_monthly_limit_binds(scene: Scene) -> None:
     answer = scene.expect(request, 200).json()
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the month leaves 2"
     scene.replay(company, 429, "budget_exhausted", max=1)
+    scene.budget(free, monthly_limit=0)
+    scene.expect(scene.replay_request(free, max=1).labelled("a month's limit of 0"), 429, "budget_exhausted")
 
 
 @drill("drill/budgets/race-never-overspends", covers=("G02",))

@@ -66,7 +66,9 @@ QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
 DONE, CROWD = "drill/outbox/failing-is-not-processed", "drill/outbox/crowd-once-each"
 REPLAYED = "drill/dlq/replayed-item-is-resolved"
-SPOT, MANIFEST, LEDGER = "sql/spot/", "sql/manifest/", "drill/ledger/"
+SPOT, MANIFEST, LEDGER, SIGHT = "sql/spot/", "sql/manifest/", "drill/ledger/", "sql/rls/"
+OPENS = ("sql/spot/rls-", "sql/spot/policies-")
+"""What these name of a table is why its rows are seen by whom they are not for."""
 EXPLAINS = {
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one
@@ -79,7 +81,7 @@ own. It is their cause if its effect is at least as grave as theirs. Of several 
 first leads.
 """
 PLAINEST = (
-    *(SPOT, "sql/rls/", "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
+    *(SPOT, SIGHT, "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
     *(*QUEUES, "load/", "alert/", "cohort/"),
 )
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
@@ -130,8 +132,8 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
 
 def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tuple[list[Finding], dict[str, str]]:
     """Give those that tell of the same thing one symptom, and say which check is its cause: a spot check before others
-    of its area, before a manifest that sees no difference but of the objects which that one names, and whatever
-    explains a symptom before those that show it.
+    of its area, before a manifest that sees no difference but of the objects which that one names, before sights of
+    rows of the tables whose security that one misses, and whatever explains a symptom before those that show it.
     """
     spots = [f for f in findings if f.outcome == "fail" and f.check.startswith(SPOT) and not f.symptom and _named(f)]
     spots.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), _tier(f.check, areas.get(f.check, "")), f.check))
@@ -140,8 +142,10 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         alike = (s for s in spots if _named(s) == _named(one) and areas.get(s.check) == areas.get(one.check))
         lead[one.check] = next(alike).check
     for one in findings:
-        if one.outcome == "fail" and one.check.startswith(MANIFEST):
-            worse = (s for s in spots if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
+        if one.outcome == "fail" and one.check.startswith((MANIFEST, SIGHT)):
+            why = OPENS if one.check.startswith(SIGHT) else SPOT
+            likely = (s for s in spots if s.check.startswith(why))
+            worse = (s for s in likely if EFFECT_ORDER.index(s.effect) <= EFFECT_ORDER.index(one.effect))
             about = next((s for s in worse if _is_all_about(one, _named(s))), None)
             lead |= {one.check: lead[about.check]} if about else {}
     shown: dict[str, str] = {}
@@ -164,13 +168,11 @@ def _named(spot: Finding) -> frozenset[str]:
     return frozenset(str(row.get("subject", "")).removeprefix("public.") for row in rows if isinstance(row, Mapping))
 
 
-def _is_all_about(manifest: Finding, named: Iterable[str]) -> bool:
-    """Whether every difference of a manifest is shown, and is one of these objects or of what belongs to them."""
-    told = [str(text) for text in manifest.witness] if isinstance(manifest.witness, list) else []
+def _is_all_about(many: Finding, named: Iterable[str]) -> bool:
+    """Whether each thing that was seen is shown, and is one of these objects or of what belongs to them."""
+    told = [str(text).removeprefix("public.") for text in many.witness] if isinstance(many.witness, list) else []
     objects = "|".join(re.escape(name.partition(" ")[0]) for name in named)
-    return (
-        bool(told) and len(told) == manifest.observed and all(re.match(rf"(?:{objects})[.: ]", text) for text in told)
-    )
+    return bool(told) and len(told) == many.observed and all(re.match(rf"(?:{objects})[.: ]", text) for text in told)
 
 
 def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from loadtests.engine.written import LOST, Acknowledged
 from loadtests.judgement import interleaved
 from loadtests.judgement.looks import Looks
 from loadtests.judgement.starvation import LATENESS, NULL, excuse
-from loadtests.judgement.trend import distrust_rise
+from loadtests.judgement.trend import distrust_rise, distrust_slowing
 from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.plan import LoadPlan, no_sample, replays_of
@@ -194,8 +194,9 @@ class Conductor:
                 if one.why is Why.UNDECIDED:  # what was proved at any time stays so, whatever came until the end
                     one = self._proved.get((key, threshold.expression.source), one)
                 if str(key) == "outbox_lag_ms" and not absent:
-                    one = self._worse_of_oldest(one, threshold)
-                    one = distrust_rise(one, sink.values) if isinstance(sink, TrendSink) else one
+                    one = distrust_rise(self._worse_of_oldest(one, threshold), self._trend(key.name).values)
+                if key.name == "http_req_duration" and self.plan.is_even:
+                    one = distrust_slowing(one, self.samples.by_request(key), self._trend(NULL).values)
                 found.append(one)
         return weigh(found, self.facts()) if self.stopped else found
 

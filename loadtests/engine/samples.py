@@ -133,6 +133,15 @@ class Samples:
                 result.merge(sink)  # type: ignore[arg-type]
         return result
 
+    def by_request(self, key: MetricKey) -> dict[str, array[float]]:
+        """The values of a timing with the tags of the key, in order, by the commonest answers of each request's name;
+        nothing where some went into a histogram, which keeps no order.
+        """
+        if key.name in self.folded:
+            return {}
+        groups = sorted((g for g in self.groups.values() if key.matches(dict(g.tags))), key=lambda g: g.count)
+        return {dict(g.tags).get("name", ""): g.timings[key.name] for g in groups}
+
     def _checks(self, key: MetricKey) -> RateSink:
         """One check a request: whether its answer was what the call expects; the tag `check` names it."""
         asked = [g for g in self.groups.values() if g.check and key.matches({**dict(g.tags), "check": g.check})]

@@ -1,13 +1,13 @@
-"""Whether a lag inside its limit is growing towards it. Pure.
+"""Whether a lag or a latency inside its limit is growing towards it. Pure.
 
-The bounds assume independent samples of one distribution. Samples of a queue that grows through the whole run are
-neither. Ten seconds of such a run say nothing about its end, so it is unknown: no pass,
+The bounds assume independent samples of one distribution. Samples of a queue, or of a leak, that grows through the
+whole run are neither. Ten seconds of such a run say nothing about its end, so it is unknown: no pass,
 and, inside the limit, no failure.
 """
 
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why
@@ -16,6 +16,8 @@ FEWEST = 60
 LEAST_VALUES = 9
 LEAST_RISE_MS = 500.0
 """From the first third of a run to the last."""
+LEAST_SLOWER_MS = 100.0
+"""Of a latency, beyond what the null requests rose by."""
 PARTS = 6
 LEAST_SHARE = 0.2
 """Of the rise each half of the run has at least this: one hiccup at the end is no rise."""
@@ -57,9 +59,24 @@ def leak_of(sessions: Sequence[float], unused: Sequence[float]) -> float:
     sessions in all parts of the run but one. A pool that has become idle opens none; a new instance opens its own at
     once.
     """
-    lowest = _lowest(sessions, PARTS) if len(sessions) >= 2 * PARTS else list(thirds(sessions))
-    rising = sum(after > before for before, after in itertools.pairwise(lowest))
-    return min(rise_of(sessions), rise_of(unused)) if rising >= len(lowest) - 2 else 0.0
+    return min(rise_of(sessions), rise_of(unused)) if _rises_in_most_parts(sessions) else 0.0
+
+
+def _rises_in_most_parts(values: Sequence[float]) -> bool:
+    """Whether values rise from each part of a run to the next, but for one."""
+    lowest = _lowest(values, PARTS) if len(values) >= 2 * PARTS else list(thirds(values))
+    return sum(after > before for before, after in itertools.pairwise(lowest)) >= len(lowest) - 2
+
+
+def is_slowing(values: Sequence[float], null: Sequence[float]) -> bool:
+    """Whether latencies of one kind of request, in order, grow through the whole of a run, so that nine in ten at its
+    end are slower than half of those at its begin; null: what the instrument added to its own requests meanwhile.
+    """
+    if len(values) < FEWEST or len(null) < LEAST_VALUES or not _rises_in_most_parts(values):
+        return False
+    begin, of_null = statistics.median(values[: len(values) // 3]), thirds(null)
+    least = LEAST_SLOWER_MS + max(0.0, of_null[2] - of_null[0])
+    return rise_of(values) > least and thirds(values)[2] > begin
 
 
 def distrust_rise(judged: ThresholdResult, values: Sequence[float]) -> ThresholdResult:
@@ -72,3 +89,22 @@ def distrust_rise(judged: ThresholdResult, values: Sequence[float]) -> Threshold
         " come faster than they are delivered; give the worker more capacity, or load less"
     )
     return replace(judged, verdict=ThresholdOutcome.UNKNOWN, why=Why.UNDECIDABLE, message=message)
+
+
+def distrust_slowing(
+    judged: ThresholdResult, by_request: Mapping[str, Sequence[float]], null: Sequence[float]
+) -> ThresholdResult:
+    """A pass of a latency is undecided where that of a request rises through the run: what was a disturbance does not
+    go on while the run does.
+    """
+    if judged.verdict is not ThresholdOutcome.PASS or judged.operator not in {"<", "<="}:
+        return judged
+    slowing = [name for name, values in by_request.items() if is_slowing(values, null)]
+    if not slowing:
+        return judged
+    steps = ", ".join(f"{one:.0f}" for one in thirds(by_request[slowing[0]]))
+    message = (
+        f"{judged.message}, but {slowing[0]} becomes slower through the whole run at an even load (nine in ten take"
+        f" more than {steps} ms by thirds): something grows with each request; look for a leak or a missing index"
+    )
+    return replace(judged, verdict=ThresholdOutcome.UNKNOWN, why=Why.UNDECIDED, message=message)

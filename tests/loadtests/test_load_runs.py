@@ -56,6 +56,15 @@ def test_three_percent_of_errors_never_pass_a_limit_of_two(tmp_path: Path) -> No
     assert "running on" in result["ended"]
 
 
+def test_latency_that_grows_with_every_request_never_passes(tmp_path: Path) -> None:
+    """Each request takes a millisecond more than the one before: far inside the limit, until the release is out."""
+    text = "{http_req_duration: ['p(95)<2500']}"
+    with target(Behaviour(delay_s=lambda n: n * 0.001)) as url:
+        result = finish(start(url_plan(url, thresholds_text=text, most_s=3.0), tmp_path), tmp_path)
+    assert verdicts(result)[DURATION] == "unknown", messages(result)
+    assert "slower through the whole run" in messages(result)
+
+
 def test_six_percent_of_slow_answers_never_pass_a_p95(tmp_path: Path) -> None:
     """Six in a hundred over the limit are more than p95 allows, however fast the rest is."""
     behaviour = Behaviour(delay_s=lambda n: 0.6 if n % 16 == 0 else 0.0)

@@ -256,6 +256,21 @@ def test_one_dropped_constraint_is_one_cause() -> None:
     assert [len(group) for group in grouped(verdict.deciding)] == [4]
 
 
+def sees(check: str, *rows: str) -> Evidence:
+    return failed(f"sql/rls/{check}", severity="page", witness=list(rows), observed=len(rows))
+
+
+def test_a_table_without_row_security_is_one_cause() -> None:
+    """Whoever sees its rows sees them for that; rows of another table, or a right to all, are a cause of their own."""
+    here, there = "public.events: 3 rows seen", "public.replay_runs (0): 2 rows seen"
+    off, seen = lacks("rls-enabled", "public.events"), ("no-claims-see-nothing", "stranger-sees-nothing")
+    verdict = judged(*(sees(check, here) for check in seen), off, sees("other-tenants-hidden", here, there))
+    assert [len(group) for group in grouped(verdict.deciding)] == [3, 1]
+    assert verdict.deciding[0].check == "sql/spot/rls-enabled"
+    wide = judged(lacks("tenants-cannot-truncate", "public.events"), sees("stranger-sees-nothing", here))
+    assert [len(group) for group in grouped(wide.deciding)] == [1, 1]
+
+
 def test_companies_whose_replays_all_fail_are_the_cause_of_drills_with_such_a_one() -> None:
     """A drill of tokens whose company is one of them sees a server error, and no token that is refused."""
     one, token = "load/companies_failing/count", "drill/tokens/admin-accepted"

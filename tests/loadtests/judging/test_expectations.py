@@ -1,6 +1,7 @@
 """What a call expects of its answer, and the metric `checks` that counts it."""
 
 import json
+import random
 from unittest import mock
 
 import pytest
@@ -11,7 +12,7 @@ from loadtests.engine.sinks import RateSink
 from loadtests.engine.wire import parse_address
 from loadtests.engine.workload import Workload
 from loadtests.judgement.lag import differ
-from loadtests.judgement.trend import is_rising
+from loadtests.judgement.trend import is_rising, is_slowing
 from loadtests.plan import Credentials, LoadPlan, Tenant, replays_of
 from loadtests.thresholds.expectations import EVENT_STATUS, SUCCEEDS, accepted_event, replayed, version_of
 from loadtests.thresholds.language import parse_metric_key
@@ -192,3 +193,38 @@ def test_an_answer_is_anothers_where_it_tells_the_commit_of_another(
 def test_only_a_rise_through_the_whole_run_is_one(values: list[float], rises: bool) -> None:
     """Neither a sawtooth, nor a hiccup at an end, nor few samples, nor a small rise."""
     assert is_rising(values) is rises
+
+
+@pytest.mark.parametrize(
+    ("values", "null", "slows"),
+    [
+        ([5.0 + n for n in range(180)], [1.0] * 200, True),
+        ([5.0 + n + n % 7 * 40.0 for n in range(180)], [1.0] * 200, True),
+        ([5.0 + n for n in range(180)], [1.0 + n for n in range(200)], False),
+        ([5.0 + n / 3 for n in range(180)], [1.0] * 200, False),
+        ([900.0 + n for n in range(180)], [1.0] * 200, True),
+        ([900.0 + n + n % 7 * 90.0 for n in range(180)], [1.0] * 200, False),
+        ([5.0] * 60 + [5.0 + n * 5 for n in range(60)] + [300.0] * 60, [1.0] * 200, False),
+        ([5.0 + n for n in range(50)], [1.0] * 200, False),
+        ([5.0 + n for n in range(180)], [], False),
+        ([*([5.0] * 19), 2000.0] * 9, [1.0] * 200, False),
+    ],
+)
+def test_latency_grows_only_with_every_part_of_the_run(values: list[float], null: list[float], slows: bool) -> None:
+    """Neither a rise of the instrument, nor one that is small or comes to an end, nor few samples, nor a slow tail."""
+    assert is_slowing(values, null) is slows
+
+
+def test_healthy_latencies_hardly_ever_grow_through_a_run() -> None:
+    """Wild noise, and noise that goes on from one request to the next: of two thousand runs each two at the most."""
+    dice, null = random.Random(7), [1.0] * 200
+    alarms = drifting = 0
+    for _ in range(2000):
+        alarms += is_slowing([dice.lognormvariate(5.0, 1.0) for _ in range(180)], null)
+        level, values = 100.0, []
+        for _ in range(180):
+            level = 100.0 + 0.8 * (level - 100.0) + dice.gauss(0.0, 60.0)
+            values.append(max(2.0, level))
+        drifting += is_slowing(values, null)
+    assert alarms <= 2
+    assert drifting <= 2
