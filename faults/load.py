@@ -111,7 +111,7 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 @service(
     "A replay that is invalid keeps a connection to the database, beside the pool.",
     lambda p: _left_by_invalid(p, 5) == 5,
-    ("drill/http-surface/requests-keep-no-connection",),
+    ("drill/observability/requests-keep-no-connection",),
     names=("an invalid replay",),
 )
 def invalid_replays_keep_a_connection(settings: Settings) -> Parts:

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from drills.workbench.bench import Bench
-from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.checks import SIGNED
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import can_be_said, path_of, real_body
-from gates.deployment.ids import ids_have_spellings, new_id
+from gates.deployment.dialect.exchange import can_be_said, real_body
+from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
-from gates.deployment.requests import SIGNATURE, Answer, Request, encode_body, post, signed_get
+from gates.deployment.requests import SIGNATURE, Answer, Request, post
 from gates.deployment.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -50,11 +50,6 @@ CODES = {
     415: "unsupported_media_type",
 }
 
-
-AGAIN, MOST_KEPT = 12, 9
-"""Requests of a kind, one after another, and connections that they may leave: a pool grows by a few."""
-SESSIONS = """select count(*) from pg_stat_activity
-where datname = current_database() and backend_type = 'client backend' and application_name <> 'replaygate'"""
 
 BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
 
@@ -217,53 +212,3 @@ def test_foreign_pages(bench: Bench) -> None:
             assert credentials != "true" or allowed not in {origin, "*"}, (
                 f"{said}; due: no credentials, or no such page"
             )
-
-
-def _kept(scene: Scene, request: Request) -> int:
-    """How many more sessions there are after several such requests."""
-    before = scene.number(SESSIONS)
-    for _ in range(AGAIN):
-        scene.http.send(request)
-    return scene.number(SESSIONS) - before
-
-
-# alone: whatever else is asked of a service opens connections, too
-@check(
-    "drill/http-surface/requests-keep-no-connection",
-    needs=SQL,
-    after=SIGNED,
-    severity=Severity.WARN,
-    phase="last",
-    covers=("O14",),
-)
-def test_requests_keep_no_connection(scene: Scene) -> None:
-    """Requests that are refused, and questions, leave no connections to the database behind, made one after another.
-
-    Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
-    requests has shown it.
-    """
-    company = scene.company()
-    scene.replay(company)
-    scene.seen.require(scene.number(SESSIONS) > 0, "no session of the service is seen in this database")
-    scene.seen.control("sessions of others are seen")
-    kinds = [
-        scene.signer.post(REPLAY, encode_body({"company_id": 7}), "an invalid replay"),
-        scene.replay_request(new_id("company"), "a replay of nobody"),
-        scene.replay_request(company, "a replay until it is limited"),
-        scene.signer.post("/events", encode_body({"company_id": company}), "an invalid event"),
-        post(REPLAY, encode_body({"company_id": company})).labelled("a replay without credentials"),
-        *(
-            signed_get(path_of(path, company), scene.target.hmac_secret, scene.signer.clock.now(), f"GET {path}")
-            for path in (f"{REPLAY}/{new_id('run')}", f"/events/{new_id('event')}")
-        ),
-        *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
-    ]
-    for request in kinds:
-        kept = _kept(scene, request)
-        if kept > MOST_KEPT:  # others may use the service, too
-            kept = _kept(scene, request)
-        assert kept <= MOST_KEPT, (
-            f"{AGAIN} times {request.label}, one after another, left {kept} more connections to the database, again and"
-            f" again; at most {MOST_KEPT} are due"
-        )
-        scene.seen.count()

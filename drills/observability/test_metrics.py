@@ -14,7 +14,6 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Observer, check
 from gates.deployment.client import HttpDoor
-from gates.deployment.database import Connection, value
 from gates.deployment.dialect.current import current
 from gates.deployment.metrics import OPENMETRICS, Scrape, broken_histograms, of_each_instance, parse_metrics
 from gates.deployment.requests import Answer, Request
@@ -373,28 +372,3 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     answer = scene.http.send(Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route"))
     assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"
     scene.seen.count(2)
-
-
-@drill("drill/observability/connections-are-bounded", needs=SQL, where=Where.READ_ONLY, covers=("O14",), phase="last")
-def test_connections_are_bounded(db: Connection, seen: Observer) -> None:
-    """Fewer than 80 % of the database's connections are taken, and no transaction has been idle for a minute.
-
-    A pool that leaks takes the database down for everybody.
-    """
-    taken = _number(db, "select sum(numbackends) from pg_stat_database")
-    most = _number(db, "select current_setting('max_connections')::int")
-    seen.require(taken >= 1 and most >= 1, "pg_stat_database shows no connection, not even ours")
-    seen.control("our own connection is counted")
-    seen.value(taken, most * 8 // 10, "connections")
-    assert taken < most * 0.8, f"{taken} of {most} connections are taken; allowed: 80 %"
-    idle = _number(
-        db,
-        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
-        " and state_change < now() - interval '60 seconds'",
-    )
-    assert idle == 0, f"{idle} transactions have been idle for more than a minute"
-    seen.count(taken)
-
-
-def _number(db: Connection, statement: str) -> int:
-    return int(str(value(db, statement) or 0))

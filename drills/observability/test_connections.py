@@ -1,0 +1,88 @@
+"""Connections to the database: few of them are taken, and no request leaves one behind."""
+
+from functools import partial
+
+from drills.workbench.checks import SIGNED, SQL
+from drills.workbench.credentials import REPLAY
+from drills.workbench.scene import Scene
+from gates.checks.recorder import Observer, check
+from gates.deployment.database import Connection, value
+from gates.deployment.dialect.exchange import path_of
+from gates.deployment.ids import new_id
+from gates.deployment.requests import Request, encode_body, post, signed_get
+from gates.evidence import Severity, Where
+
+drill = partial(check, severity=Severity.WARN)
+
+AGAIN, MOST_KEPT = 12, 9
+"""Requests of a kind, one after another, and connections that they may leave: a pool grows by a few."""
+SESSIONS = """select count(*) from pg_stat_activity
+where datname = current_database() and backend_type = 'client backend' and application_name <> 'replaygate'"""
+
+
+@drill("drill/observability/connections-are-bounded", needs=SQL, where=Where.READ_ONLY, covers=("O14",), phase="last")
+def test_connections_are_bounded(db: Connection, seen: Observer) -> None:
+    """Fewer than 80 % of the database's connections are taken, and no transaction has been idle for a minute.
+
+    A pool that leaks takes the database down for everybody.
+    """
+    taken = _number(db, "select sum(numbackends) from pg_stat_database")
+    most = _number(db, "select current_setting('max_connections')::int")
+    seen.require(taken >= 1 and most >= 1, "pg_stat_database shows no connection, not even ours")
+    seen.control("our own connection is counted")
+    seen.value(taken, most * 8 // 10, "connections")
+    assert taken < most * 0.8, f"{taken} of {most} connections are taken; allowed: 80 %"
+    idle = _number(
+        db,
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'"
+        " and state_change < now() - interval '60 seconds'",
+    )
+    assert idle == 0, f"{idle} transactions have been idle for more than a minute"
+    seen.count(taken)
+
+
+def _number(db: Connection, statement: str) -> int:
+    return int(str(value(db, statement) or 0))
+
+
+def _kept(scene: Scene, request: Request) -> int:
+    """How many more sessions there are after several such requests."""
+    before = scene.number(SESSIONS)
+    for _ in range(AGAIN):
+        scene.http.send(request)
+    return scene.number(SESSIONS) - before
+
+
+# alone: whatever else is asked of a service opens connections, too
+@drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
+def test_requests_keep_no_connection(scene: Scene) -> None:
+    """Requests that are refused, and questions, leave no connections to the database behind, made one after another.
+
+    Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
+    requests has shown it.
+    """
+    company = scene.company()
+    scene.replay(company)
+    scene.seen.require(scene.number(SESSIONS) > 0, "no session of the service is seen in this database")
+    scene.seen.control("sessions of others are seen")
+    kinds = [
+        scene.signer.post(REPLAY, encode_body({"company_id": 7}), "an invalid replay"),
+        scene.replay_request(new_id("company"), "a replay of nobody"),
+        scene.replay_request(company, "a replay until it is limited"),
+        scene.signer.post("/events", encode_body({"company_id": company}), "an invalid event"),
+        post(REPLAY, encode_body({"company_id": company})).labelled("a replay without credentials"),
+        *(
+            signed_get(path_of(path, company), scene.target.hmac_secret, scene.signer.clock.now(), f"GET {path}")
+            for path in (f"{REPLAY}/{new_id('run')}", f"/events/{new_id('event')}")
+        ),
+        *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
+    ]
+    for request in kinds:
+        kept = _kept(scene, request)
+        if kept > MOST_KEPT:  # others may use the service, too
+            kept = _kept(scene, request)
+        assert kept <= MOST_KEPT, (
+            f"{AGAIN} times {request.label}, one after another, left {kept} more connections to the database, again and"
+            f" again; at most {MOST_KEPT} are due"
+        )
+        scene.seen.count()
