@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gates.contract.queues import NOTIONS, OF_SUCCESS, Queue, QueuePreset, presets
+from gates.contract.queues import FOLDER, NOTIONS, OF_SUCCESS, Queue, QueuePreset, presets
 from sql_checks.queuerules import notions_of, read_queue_rules
 from sql_checks.rulefile import AlertRule
 
@@ -47,6 +47,27 @@ waiting. The others are alert rules:
 """
 
 DELETED = "The proof counts the rows deleted; the gate sees it by their number, and by no success being there."
+OWN = """
+## A queue of your own
+
+Any table of jobs can be judged through a view that has the names of River's. Nothing is known of the indexes and
+columns behind it, so `claim-index` is noted; bloat, rights and numbers there are not seen. A state that you do not
+translate holds.
+
+```sql
+{sql}```
+
+```yaml
+version: 1
+contract:
+  preset: river
+  options:
+    schema: judged
+    tenant: j.args->>'company_id'
+    max_run_time_s: 300
+    limits: {{claim-index: {{investigate: 0}}}}
+```
+"""
 WORDS = """
 ## Notions
 
@@ -60,7 +81,8 @@ def presets_markdown() -> str:
     rules = read_queue_rules()
     words = "".join(f"* {name}: {said}\n" for name, said in NOTIONS.items())
     table = "".join(f"| `{rule.spec.id}` | {rule.spec.claim} | {_limits(rule)} |\n" for rule in rules)
-    return HEAD + table + WORDS + words + "".join(_section(preset, rules) for preset in presets().values())
+    own = OWN.format(sql=(FOLDER / "own_queue.sql").read_text(encoding="utf-8"))
+    return HEAD + table + own + WORDS + words + "".join(_section(preset, rules) for preset in presets().values())
 
 
 def _limits(rule: AlertRule) -> str:

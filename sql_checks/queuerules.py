@@ -103,6 +103,11 @@ def _explained(error: psycopg.Error, queue: Queue) -> str:
         return f"the tables of {title} are too large to be read in time. Remove old jobs, or give the stage more time"
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return f"another session locks the tables of {title}, and no worker gets by. See pg_locks for who holds it"
+    if isinstance(error, psycopg.DataError) and queue.options.tenant:
+        return (
+            f"the tenant of a job cannot be read: {said}. A payload is not what {queue.options.tenant} (`contract:"
+            " options: tenant`) expects: find it by that expression, and see who wrote it"
+        )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return f"the login may not read all of {title}: {said}. Grant what docs/presets.md names"
     if isinstance(

@@ -39,7 +39,7 @@ NOTIONS: Mapping[str, str] = {
     "schedulers": "those who start scheduled jobs: scheduler, alive, seen (its last sign of life)",
     "repeated": "jobs that succeeded more than once: queue, tenant, id",
     "lost": "jobs that vanished before their end, or that no worker will take: queue, tenant, id",
-    "ahead": "jobs with a time in the future that is no wish, or beyond a year: queue, at",
+    "ahead": "times of jobs and workers in the future that are no wish, or beyond a year, or out of order: queue, at",
     "delayed": "jobs of the last ten minutes: queue, tenant, later (due in the future)",
     "paused": "paused queues: queue",
     "indexes": "definitions that claims rest on: name (of the table), pattern, never",

@@ -78,7 +78,9 @@ def _trouble(queue: Queue, schema: QueueSchema, rows: dict[str, dict[str, object
             if rows
             else f"there is no schema {place}, or it is empty"
         )
-        return f"{title} is absent: {where}. Run its migrations, or name its schema in `contract: options:`"
+        here = ", ".join(table for table in tables if table in rows)
+        other = f", though it has {here}: another version? Tried were {queue.preset.tried}" if here else ""
+        return f"{title} is absent: {where}{other}. Run its migrations, or name its schema in `contract: options:`"
     locked = [table for table in tables if not rows[table]["readable"]]
     if locked:
         grant = f"grant usage on schema {place}; grant select on {', '.join(f'{place}.{t}' for t in locked)}"

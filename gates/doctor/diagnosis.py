@@ -178,7 +178,7 @@ def _unjudged(libraries: Sequence[FoundPreset]) -> Iterator[str]:
         if not found.is_judged:
             yield (
                 f"{found.title} is here: {found.reason}. The gate has no preset of it and judges none of its jobs;"
-                " alert rules of your own can (docs/alerts.md)"
+                " through a view it can judge them all (docs/presets.md, a queue of your own)"
             )
 
 

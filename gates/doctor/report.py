@@ -92,7 +92,8 @@ def _headline(found: Diagnosis, contract: Contract, *, colour: bool) -> Terminal
         elif not found.looks_like_it:
             lines.append(
                 f"nothing here looks like the contract: 0 of {wanted} tables among the {len(found.schema.tables)} of"
-                f" database {found.schema.database}. Is DATABASE_URL right?"
+                f" database {found.schema.database}. Is DATABASE_URL right? A queue of your own can be judged"
+                " through a view (docs/presets.md)"
             )
         else:
             lines.append(f"{found.tables} of {wanted} tables of the contract are in database {found.schema.database}")

@@ -39,5 +39,6 @@ create table pgboss.job_dependency (
 );
 create table pgboss.bam (id uuid, command text, table_name text, status text);
 create table pgboss.instance (
-  id uuid primary key, heartbeat_on timestamptz, heartbeat_seconds integer not null default 30, stopped_on timestamptz
+  id uuid primary key, heartbeat_on timestamptz, heartbeat_seconds integer not null default 30, stopped_on timestamptz,
+  workers jsonb not null default '[]'
 );
