@@ -127,5 +127,5 @@ def test_statistics_of_an_empty_database_multiply_no_rows(pg_server: PgServer) -
 
 def most_rows(node: dict[str, Any]) -> float:
     """The rows of the step of a plan that handled most, with those that a join threw away."""
-    own = (node["Actual Rows"] + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"]
+    own: float = (node["Actual Rows"] + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"]
     return max([own, *map(most_rows, node.get("Plans", ()))])
