@@ -92,7 +92,7 @@ def test_the_login_of_the_gate_came_after_the_manifest(what: str, differs: bool)
 
 
 def test_the_login_of_the_gate_was_given_more_since() -> None:
-    """What the gate's own login was given for deep drills after the manifest was written is no drift; what it lost is."""
+    """What the gate's own login was given for deep drills after the manifest is no drift; what it lost is."""
     had, has = {"t to release_gate": "SELECT"}, {"t to release_gate": "SELECT, UPDATE"}
     assert compare("grants", had, has, "release_gate") == []
     assert compare("grants", had, has, "another")
