@@ -215,7 +215,7 @@ def above_the_last(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "Only a notice makes the worker look.",
     runs("faults.recovery:no_polling"),
-    (IN_A_REPLAY, NOTICE_LOST),
+    (IN_A_REPLAY, NOTICE_LOST, "drill/held/delivered-when-on-again"),
     names=("notice", "effect", "items"),
     green=(LONG,),
 )

@@ -161,10 +161,11 @@ def other_release(manifest: Manifest, applied: Objects) -> str:
 
 def compare(kind: str, expected: Objects, found: Objects, login: str = "") -> list[Difference]:
     """The differences of one kind, the worst first. login: the gate's own, whose policies and rights (`gate doctor
-    --grants`) came after the release and are no drift.
+    --grants`) came after the release or changed since, and are no drift.
     """
     if login and not _is_guarded(login):
-        found = {n: text for n, text in found.items() if n in expected or not _is_of(kind, n, text, login)}
+        own = {n for n, text in found.items() if _is_of(kind, n, text, login)}
+        expected, found = ({n: text for n, text in side.items() if n not in own} for side in (expected, found))
     known = {_object(kind, name) for name in expected}
     differences = [
         Difference(name, before, after, _severity(kind, name, before, after, known=_object(kind, name) in known))

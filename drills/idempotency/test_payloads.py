@@ -35,6 +35,8 @@ PAYLOADS: list[Case] = [
         " for none.",
         [
             ({"max": 1, "error_type": "x" * 199}, {"max": 1, "error_type": "x" * 198 + "y"}),
+            # in UTF-8 three bytes each: a cut after some number of bytes goes through one
+            ({"max": 1, "error_type": "€" * 66}, {"max": 1, "error_type": "€" * 65 + "y"}),
             *((PLAIN, {**PLAIN, "error_type": kind}) for kind in ("another", "None-such", "none-such ")),
             *(({"max": 1}, {"max": 1, "error_type": none}) for none in ("None", "null")),
         ],

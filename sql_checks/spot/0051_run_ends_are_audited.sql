@@ -20,21 +20,29 @@ with ended as (
   where created_at > now() - interval '25 hours'
     and action in ('dlq_replay_completed', 'dlq_replay_stopped', 'dlq_replay')
   group by scope
+), lacking as materialized (
+  select e.*, coalesce(t.completed, 0) as told_completed, coalesce(t.stopped, 0) as told_stopped, coalesce(t.summaries, 0) as summaries
+  from ended e
+  left join trail t on t.scope = e.company_id::text
+  where coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stopped or coalesce(t.summaries, 0) < e.runs
+), orphans as materialized (
+  select merged.txid
+  from public.audit_logs merged
+  left join public.companies k on k.id::text = merged.scope
+  where k.id is null and merged.scope <> 'all' and merged.action = 'dlq_replay_started'
+    and merged.created_at > now() - interval '25 hours' and exists (select from lacking)
 )
 select format('runs of %s', e.company_id) as subject,
        format('%s completed, %s stopped; audited: %s completed, %s stopped, %s summaries', e.completed, e.stopped,
-              coalesce(t.completed, 0), coalesce(t.stopped, 0), coalesce(t.summaries, 0)) as detail,
+              e.told_completed, e.told_stopped, e.summaries) as detail,
        e.company_id::text as witness
-from ended e
-left join trail t on t.scope = e.company_id::text
-where (coalesce(t.completed, 0) < e.completed or coalesce(t.stopped, 0) < e.stopped or coalesce(t.summaries, 0) < e.runs)
-  -- a tenant that was merged into another took its runs along; its trail stays as it is
-  and not exists (
+from lacking e
+-- a tenant that was merged into another took its runs along; its trail stays as it is
+where not exists (
     select from public.replay_runs r
-    join public.audit_logs merged on merged.txid = r.txid and merged.action = 'dlq_replay_started'
-    join public.companies into_it on into_it.id = r.company_id
-    where r.company_id = e.company_id and r.requested_at > now() - interval '1 day' and merged.created_at > now() - interval '25 hours'
-      and merged.scope <> 'all' and not exists (select from public.companies k where k.id::text = merged.scope))
+    join orphans on orphans.txid = r.txid
+    where r.company_id = e.company_id and r.requested_at > now() - interval '1 day'
+      and exists (select from public.companies into_it where into_it.id = e.company_id))
   and {{trail_has_replays}};
 
 -- seen:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.sql_stage import fill
 from gates.contract.fragments import expand
 from gates.decision.cohorts import CohortLimits
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.database import Connection, execute, script, sql
 from sql_checks import checkpoint
 from sql_checks.cohortrun import OUTBOX_FLAG, statement, told
 from sql_checks.spotfile import read_folder
@@ -86,9 +86,46 @@ def test_a_scan_is_seen_where_there_is_one(query: str, prepared: Connection) -> 
     assert list(scans(plan_of(prepared, query)))
 
 
-def plan_of(connection: Connection, query: str) -> dict[str, Any]:
-    """The plan, without running it."""
-    found = execute(connection, f"explain (format json) {query}")[0]["QUERY PLAN"]
+def plan_of(connection: Connection, query: str, how: str = "analyze false") -> dict[str, Any]:
+    """The plan; unless told otherwise, without running it."""
+    found = execute(connection, f"explain ({how}, format json) {query}")[0]["QUERY PLAN"]
     assert isinstance(found, list)
     plan: dict[str, Any] = found[0]["Plan"]
     return plan
+
+
+GROWN = """
+    create index on public.replay_runs (company_id, requested_at desc);
+    create index on public.audit_logs (action, created_at);
+    insert into public.companies (name) values ('the only one');
+    analyze public.companies, public.replay_runs, public.audit_logs;
+    insert into public.companies (name) select 'drill-' || n from generate_series(1, 1500) n;
+    insert into public.replay_runs (company_id, idempotency_key, actor, payload_hash, status, completed_at)
+      select id, 'k' || n, 'hmac', '', 'completed', now() from public.companies, generate_series(1, 2) n
+      where name like 'drill-%';
+    insert into public.audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata)
+      select action, 'hmac', company_id::text, 0, 0, 0, '{}' from public.replay_runs,
+        unnest(array['dlq_replay_started', 'dlq_replay', 'dlq_replay_completed']) action
+      where idempotency_key in ('k1', 'k2');
+    insert into public.audit_logs (action, actor, scope, target_count, success_count, failure_count, metadata)
+      select 'dlq_replay_started', 'hmac', gen_random_uuid()::text, 0, 0, 0, '{}' from generate_series(1, 2000)"""
+"""What drills leave within a minute, where statistics still tell of an empty database and the indexes are another's."""
+
+
+def test_statistics_of_an_empty_database_multiply_no_rows(pg_server: PgServer) -> None:
+    """No spot check pairs all rows of two tables that have grown a thousandfold since they were analysed."""
+    with pg_server.database(TEMPLATE) as name:
+        session = SqlSession(pg_server.url(name))
+        with session.connection.transaction(force_rollback=True):
+            execute(session.connection, "set local transaction read write")
+            script(session.connection, GROWN)
+            execute(session.connection, "set local statement_timeout = '20s'")
+            plans = {s.spec.id: plan_of(session.connection, s.violations, "analyze, timing off") for s in read_folder()}
+        session.close()
+    assert {check: plan["Node Type"] for check, plan in plans.items() if most_rows(plan) > 500_000} == {}
+
+
+def most_rows(node: dict[str, Any]) -> float:
+    """The rows of the step of a plan that handled most, with those that a join threw away."""
+    own: float = (node["Actual Rows"] + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"]
+    return max([own, *map(most_rows, node.get("Plans", ()))])

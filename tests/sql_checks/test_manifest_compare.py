@@ -91,6 +91,14 @@ def test_the_login_of_the_gate_came_after_the_manifest(what: str, differs: bool)
     assert compare("roles", {}, {"replay_gate": what}, "another")
 
 
+def test_the_login_of_the_gate_was_given_more_since() -> None:
+    """What the gate's own login was given for deep drills after the manifest is no drift; what it lost is."""
+    had, has = {"t to release_gate": "SELECT"}, {"t to release_gate": "SELECT, UPDATE"}
+    assert compare("grants", had, has, "release_gate") == []
+    assert compare("grants", had, has, "another")
+    assert compare("grants", had, {}, "release_gate")
+
+
 def test_a_schema_is_read_without_a_right_on_others(migrated_url: str) -> None:
     """A login that may not use the schema of `auth.jwt()`, nor `public`, still reads the fingerprint: a deployment that
     lives in another schema may have taken those rights from everybody.
