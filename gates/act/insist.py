@@ -23,6 +23,8 @@ MOST_UNDONE = 3
 """So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
 """Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
+MOST_LOST_IN_AUDIT = 2
+"""So often a session is lost while it writes the audit row; then the change comes first, and its row after it."""
 SILENT_S = 15.0
 """So long an answer may take: a try that lasted longer met silence, or the gate itself was stopped in it."""
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
@@ -110,11 +112,11 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
     silent_s = 0.0
     owed: _Try | None = None
     notes: list[str] = []
-    changed = undone = 0
+    changed = undone = lost_in_audit = 0
     told = ""
     while True:
         began = clock()
-        tried = _try(url, change, order)
+        tried = _try(url, change, order, audit_later=lost_in_audit >= MOST_LOST_IN_AUDIT)
         seen = _read_back(url, change, tried)
         changed += tried.rows
         if tried.committed and (tried.rows or change.audit_nothing):
@@ -125,6 +127,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
             tell(f"done and read back: {change.words} ({with_unit(changed, 'rows')}, {clock() - started:.1f} s)")
             return Carried(True, changed, clock() - started, notes=tuple(notes))
         undone += tried.error is None and seen.done is False
+        lost_in_audit += tried.error is not None and tried.unaudited is tried.error
         why = "; ".join(w for w in (tried.why, seen.why) if w)
         passing = isinstance(tried.error, TRANSIENT)
         final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
@@ -141,7 +144,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         time.sleep(POLL_S)
 
 
-def _try(url: str, change: Forced, order: Order) -> _Try:
+def _try(url: str, change: Forced, order: Order, *, audit_later: bool) -> _Try:
     tried = _Try()
     connection = None
     try:
@@ -153,7 +156,7 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
             tried.xid = str(own["xid"])
             with Lookout(url, own["pid"]) as lookout:
                 try:
-                    _carry(connection, change, order, tried)
+                    _carry(connection, change, order, tried, audit_later=audit_later)
                 finally:
                     tried.notes += lookout.notes
                     tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
@@ -170,9 +173,12 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
     return tried
 
 
-def _carry(connection: Connection, change: Forced, order: Order, tried: _Try) -> None:
+def _carry(connection: Connection, change: Forced, order: Order, tried: _Try, *, audit_later: bool) -> None:
     tried.details = change.carry(connection)
     if not tried.details["rows"] and not change.audit_nothing:
+        return
+    if audit_later:
+        tried.unaudited = psycopg.OperationalError("the session was lost whenever the row was written")
         return
     try:
         with connection.transaction():

@@ -212,19 +212,16 @@ def _step(connection: Connection, order: Order) -> Action:
     others = rows(connection, "flag_others", {"flag": flag})
     statement = "flag_promote" if order.enable_at is None else "flag_enable"
     made = rows(connection, statement, {"flag": flag, "version": now.version, "percent": step.to_percent})
-    if not made or (made[0]["enabled"], made[0]["rollout_percentage"]) != (True, step.to_percent):
-        message = f"the flag {flag} was changed in the moment of the step"
-        if made:
-            stood = f"{made[0]['rollout_percentage']} %" if made[0]["enabled"] else "off"
-            message = (
-                f"{flag} was set to {step.to_percent} % and stood at {stood}: a trigger or rule of its table did that"
-            )
-        return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
+    said = (made[0]["enabled"], made[0]["rollout_percentage"]) if made else None
+    if said != (True, step.to_percent):
+        return _moved(step, flag, said)
     audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
-    after = look(connection, flag)
+    after = look(connection, flag)  # what was put off to the commit is done by now
+    if after is None or (after.enabled, after.percent) != (True, step.to_percent):
+        return _moved(step, flag, (after.enabled, after.percent) if after else None)
     now_others = rows(connection, "flag_others", {"flag": flag})
     moved = [str(r["key"]) for r in (*others, *now_others) if r not in others or r not in now_others]
-    if moved or (after and after.overrides != now.overrides):
+    if moved or after.overrides != now.overrides:
         what = f"the flag {moved[0]}" if moved else f"tenants' rows of {flag}"
         message = (
             f"the step of {flag} to {step.to_percent} % would have changed {what} as well: a trigger or rule of its"
@@ -232,6 +229,15 @@ def _step(connection: Connection, order: Order) -> Action:
         )
         return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
     return step
+
+
+def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Action:
+    """No step, because the flag did not stand where the step put it: enabled or not, and at so many percent."""
+    message = f"the flag {flag} was changed in the moment of the step"
+    if stood is not None:
+        now = f"stood at {stood[1]} %" if stood[0] else "was off"
+        message = f"{flag} was set to {step.to_percent} % and {now}: a trigger or rule of its table did that"
+    return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
 
 
 def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:

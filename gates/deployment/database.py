@@ -49,8 +49,13 @@ RELIED_ON: Mapping[str, str] = {
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
     "row_security": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
 }
-"""How values are written to us and by us, and that policies bind tenants: a database may have other defaults."""
+"""How values are written to us and by us, that policies bind tenants, and that an error ends a statement and not its
+session: a database may have other defaults.
+"""
 READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
 """Encodings of databases that Python does not know -> what their server is asked for instead."""
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
