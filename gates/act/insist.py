@@ -15,6 +15,7 @@ from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
+from gates.deployment.identity import stay
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
 
@@ -27,6 +28,7 @@ MOST_LOST_IN_AUDIT = 2
 """So often a session is lost while it writes the audit row; then the change comes first, and its row after it."""
 SILENT_S = 15.0
 """So long an answer may take: a try that lasted longer met silence, or the gate itself was stopped in it."""
+AS_MADE = "the change was made in"
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
@@ -68,7 +70,7 @@ class Forced:
 class Carried:
     """The result of a change: `done` as it was read back, rows changed, seconds, and remarks.
 
-    blocker: the session that kept it from happening at the end, 0 for none.
+    blocker: the session that kept it from happening at the end, 0 for none; server: the database that it was made in.
     """
 
     done: bool | None
@@ -77,13 +79,15 @@ class Carried:
     why: str = ""
     notes: tuple[str, ...] = ()
     blocker: int = 0
+    server: str = ""
 
 
 @dataclass(slots=True)
 class _Try:
-    """One try. committed: None if the connection was lost at the commit."""
+    """One try. committed: None if the connection was lost at the commit; server: where it was made, or has to be."""
 
     xid: str = ""
+    server: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
     committed: bool | None = False
     unaudited: Exception | None = None
@@ -114,10 +118,12 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
     notes: list[str] = []
     changed = undone = lost_in_audit = 0
     told = ""
+    server = order.seen.server if order.seen else ""
     while True:
         began = clock()
-        tried = _try(url, change, order, audit_later=lost_in_audit >= MOST_LOST_IN_AUDIT)
+        tried = _try(url, change, order, server, audit_later=lost_in_audit >= MOST_LOST_IN_AUDIT)
         seen = _read_back(url, change, tried)
+        server = tried.server
         changed += tried.rows
         if tried.committed and (tried.rows or change.audit_nothing):
             owed = tried if tried.unaudited is not None else None
@@ -125,7 +131,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         if seen.done:
             notes += _audited_late(url, change, order, owed) if owed else []
             tell(f"done and read back: {change.words} ({with_unit(changed, 'rows')}, {clock() - started:.1f} s)")
-            return Carried(True, changed, clock() - started, notes=tuple(notes))
+            return Carried(True, changed, clock() - started, notes=tuple(notes), server=tried.server)
         undone += tried.error is None and seen.done is False
         lost_in_audit += tried.error is not None and tried.unaudited is tried.error
         why = "; ".join(w for w in (tried.why, seen.why) if w)
@@ -144,8 +150,8 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         time.sleep(POLL_S)
 
 
-def _try(url: str, change: Forced, order: Order, *, audit_later: bool) -> _Try:
-    tried = _Try()
+def _try(url: str, change: Forced, order: Order, server: str, *, audit_later: bool) -> _Try:
+    tried = _Try(server=server)
     connection = None
     try:
         connection = connect(
@@ -153,7 +159,7 @@ def _try(url: str, change: Forced, order: Order, *, audit_later: bool) -> _Try:
         )
         with connection.transaction():
             own = rows(connection, "transaction", {})[0]
-            tried.xid = str(own["xid"])
+            tried.server, tried.xid = stay(connection, server, "was judged, or tried before"), str(own["xid"])
             with Lookout(url, own["pid"]) as lookout:
                 try:
                     _carry(connection, change, order, tried, audit_later=audit_later)
@@ -200,6 +206,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
     except psycopg.Error as error:
         return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     try:
+        stay(connection, tried.server, AS_MADE)
         if tried.committed is None:
             status = str(rows(connection, "transaction_status", {"xid": tried.xid})[0]["status"])
             tried.committed = status == "committed"
@@ -219,6 +226,7 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
     if isinstance(error, TRANSIENT):
         try:
             with connect(url) as connection, connection.transaction():
+                stay(connection, tried.server, AS_MADE)
                 _audit(connection, change, order, tried)
         except Exception as again:  # noqa: BLE001  -- as above
             error = again

@@ -80,3 +80,12 @@ def server_of(connection: Connection) -> str:
         if connection.closed:
             raise
         return str(execute(connection, sql(HERE / "server_least.sql"))[0]["server"])
+
+
+def stay(connection: Connection, server: str, what: str) -> str:
+    """Which database this is. Raise psycopg.OperationalError where one is given, and this is another one."""
+    here = server_of(connection)
+    if server not in {"", here}:
+        see = "see where DATABASE_URL leads (a pooler, a name, a restored copy)"
+        raise psycopg.OperationalError(f"the database is another one than {what}: {see}")
+    return here
