@@ -25,10 +25,8 @@ def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
     """The contents of a regular file of at most so many bytes; end: its last so many, whatever it has before them.
     Raise OSError for anything else.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb", opener=_regular) as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if end:
             file.seek(max(0, found.st_size - end))
             return file.read(end)
@@ -94,11 +92,15 @@ def append(path: Path, text: str) -> None:
 
 
 def _direct(path: str, flags: int) -> int:
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return _regular(path, flags | os.O_NOFOLLOW)
+
+
+def _regular(path: str, flags: int) -> int:
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise OSError(errno.EINVAL, "it is no regular file", path)
+    raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
 
 
 def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:
