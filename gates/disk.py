@@ -25,13 +25,18 @@ def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
     """The contents of a regular file of at most so many bytes; end: its last so many, whatever it has before them.
     Raise OSError for anything else.
     """
-    with open(path, "rb", opener=_regular) as file:
+    with regular(path) as file:
         found = os.fstat(file.fileno())
         if end:
             file.seek(max(0, found.st_size - end))
             return file.read(end)
         bounded(file.fileno(), path, most)
         return file.read(found.st_size)  # memory for all of what is asked for is taken at once
+
+
+def regular(path: Path) -> IO[bytes]:
+    """As `path.open("rb")`, of a regular file, to which a link may lead. Raise OSError for anything else."""
+    return open(path, "rb", opener=_regular)
 
 
 def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
