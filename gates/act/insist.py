@@ -123,7 +123,7 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         began = clock()
         tried = _try(url, change, order, server, audit_later=lost_in_audit >= MOST_LOST_IN_AUDIT)
         seen = _read_back(url, change, tried)
-        server = tried.server
+        server = tried.server or server
         changed += tried.rows
         if tried.committed and (tried.rows or change.audit_nothing):
             owed = tried if tried.unaudited is not None else None

@@ -17,7 +17,7 @@ from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
-from gates.deployment.identity import server_of, stay
+from gates.deployment.identity import is_another, server_of, stay
 from gates.deployment.sight import sees_every_flag
 from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict
@@ -203,7 +203,7 @@ def _step(connection: Connection, order: Order, server: str) -> Action:
         state = look(connection, flag)
         at = state.shown if state else None
         return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
-    if order.seen and order.seen.server not in {"", server}:
+    if order.seen and is_another(server, order.seen.server):
         message = f"the database is another one than was judged, so {flag} was left as it is. See DATABASE_URL"
         return Action("none", result="changed", message=message, holds=True)
     now = look(connection, flag)

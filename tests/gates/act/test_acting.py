@@ -132,6 +132,29 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
     )
 
 
+def test_an_old_primary_that_comes_back_is_not_what_was_judged() -> None:
+    """After a failover the old primary still writes: what is done there nobody sees. The new one may be acted upon."""
+    with replica(asked=False)() as around:
+        old, new = str(around.options["server"]), around.replica
+        migrate(old)
+        with (
+            psycopg.connect(old, autocommit=True, row_factory=dict_row) as primary,
+            psycopg.connect(new, autocommit=True, row_factory=dict_row) as standby,
+        ):
+            switch(primary, on=True)
+            before = look_at(old, FLAG)
+            there = "select to_regclass('public.feature_flags') is not null as seen"
+            until(lambda: standby.execute(there).fetchone() == {"seen": True}, 30)
+            until(lambda: standby.execute("select from public.feature_flags").rowcount > 0, 30)
+            standby.execute("select pg_promote()")
+            standby.execute("checkpoint")
+            judged = look_at(new, FLAG)
+            wrong = rolled_back(old, replace(ORDER, seen=judged))
+            assert (wrong.result, wrong.flag, is_on(primary)) == ("failed", "unknown", True), wrong
+            assert act(Verdict(Decision.PROMOTE, "passed"), replace(ORDER, seen=judged), old).result == "changed"
+            assert rolled_back(new, replace(ORDER, seen=before)).result == "done"
+
+
 @pytest.mark.parametrize(
     ("verdict", "judged", "kept"),
     [(Decision.PROMOTE, True, 1), *((Decision.ROLLBACK, judged, kept) for judged in (True, False) for kept in (1, 2))],
