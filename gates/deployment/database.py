@@ -83,6 +83,8 @@ _LOOK = (
         FIRING, ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
     )
 )
+_OWN_FIRING = f"""select setting, session_user::text as login from pg_catalog.pg_settings
+ where name = '{FIRING}' and setting <> '{FIRES}' and source in ('user', 'database user', 'client')"""
 
 
 def connect(
@@ -118,7 +120,7 @@ def connect(
     if ours is None:
         connection.pins = settings
         if url not in _POOLED:
-            _prove(connection)
+            _prove(connection, acts=primary)
             _POOLED[url] = SESSION
     return connection
 
@@ -170,8 +172,10 @@ def _direct(
         connection.rollback()
         if _is_ours(connection, seen, settings):
             if seen["fires"] != FIRES:
-                with suppress(psycopg.errors.InsufficientPrivilege):  # set for the whole database: it is so for all
+                with suppress(psycopg.errors.InsufficientPrivilege):
                     connection.give({FIRING: FIRES})
+                connection.commit()
+                _must_fire(connection, acts=primary)
                 connection.commit()
             return connection
     except BaseException:
@@ -179,6 +183,18 @@ def _direct(
         raise
     connection.close()
     return None
+
+
+def _must_fire(connection: Answering, *, acts: bool) -> None:
+    """Raise psycopg.OperationalError where no trigger fires for this login alone: what it sees of them is not so for
+    others. Set for the whole database, it is so for all. A rollback is due all the same.
+    """
+    found = execute(connection, _OWN_FIRING)
+    if found and not acts:
+        raise psycopg.OperationalError(
+            f"no trigger fires for the gate's login: it has {FIRING} = {found[0]['setting']} of its own."
+            f" ALTER ROLE {found[0]['login']} RESET {FIRING}, or use another login"
+        )
 
 
 def _open(
@@ -226,8 +242,10 @@ def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mappin
     return seen["pid"] == connection.info.backend_pid and seen["found"] == wanted
 
 
-def _prove(connection: Answering) -> None:
-    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction."""
+def _prove(connection: Answering, *, acts: bool) -> None:
+    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction, or
+    no trigger fires for this login.
+    """
     try:
         with connection.transaction():
             found = _look(connection)["found"]
@@ -241,6 +259,11 @@ def _prove(connection: Answering) -> None:
             f" {_shown(connection.pins)} asked for, {found} observed."
             " Have it lend by transaction or by session, not by statement"
         )
+    try:
+        _must_fire(connection, acts=acts)
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _look(connection: Answering) -> dict[str, object]:

@@ -87,6 +87,18 @@ def test_a_login_that_may_not_have_triggers_fire_is_let_in(pg_server: PgServer, 
         assert value(connection, "select current_setting('session_replication_role')") == "replica"
 
 
+def test_a_login_for_which_alone_no_trigger_fires_judges_nothing(pg_server: PgServer, migrated_db: str) -> None:
+    """A healthy deployment would be rolled back for what its triggers do for everybody else. It acts, all the same."""
+    url = pg_server.url(migrated_db, "replay_gate")
+    with session(pg_server.url("postgres")) as owner:
+        owner.execute(
+            f'alter role replay_gate in database "{migrated_db}" set session_replication_role = replica'.encode()
+        )
+    with pytest.raises(psycopg.OperationalError, match="ALTER ROLE replay_gate RESET session_replication_role"):
+        connect(url)
+    connect(url, primary=True).close()
+
+
 @pytest.mark.parametrize(
     ("setting", "ours", "theirs"),
     [
