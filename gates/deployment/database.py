@@ -67,6 +67,8 @@ SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_al
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 FIRING, FIRES = "session_replication_role", "origin"
 """A superuser's login may be set to be a replica's: then no trigger fires for it, and no reference is checked."""
+WHOLE_LIMIT, SINCE = "transaction_timeout", 170_000
+"""A limit of whole transactions, since PostgreSQL 17: ours have their own, and one that a drill holds is not cut."""
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
 """In which a server shows a limit: the largest one that leaves no rest."""
 
@@ -79,8 +81,11 @@ MEETINGS = 3
 _POOLED: dict[str, str] = {}
 """URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
 _LOOK = (
-    "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires, array[{}] as found".format(
-        FIRING, ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
+    "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires,"
+    " pg_catalog.current_setting('{}', true) as whole_limit, array[{}] as found".format(
+        FIRING,
+        WHOLE_LIMIT,
+        ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS)),
     )
 )
 _OWN_FIRING = f"""select setting, session_user::text as login from pg_catalog.pg_settings
@@ -118,7 +123,7 @@ def connect(
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     if ours is None:
-        connection.pins = settings
+        connection.pins = settings | ({WHOLE_LIMIT: "0"} if connection.info.server_version >= SINCE else {})
         if url not in _POOLED:
             _prove(connection, acts=primary)
             _POOLED[url] = SESSION
@@ -171,6 +176,9 @@ def _direct(
         seen = _look(connection)
         connection.rollback()
         if _is_ours(connection, seen, settings):
+            if seen["whole_limit"] not in {None, "0"}:
+                connection.give({WHOLE_LIMIT: "0"})
+                connection.commit()
             if seen["fires"] != FIRES:
                 with suppress(psycopg.errors.InsufficientPrivilege):
                     connection.give({FIRING: FIRES})

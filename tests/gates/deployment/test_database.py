@@ -9,6 +9,7 @@ import uuid
 import psycopg
 import pytest
 
+from gates.deployment import database
 from gates.deployment.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
@@ -68,6 +69,20 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
             connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
         with session(pg_server.url(name)) as connection:
             connection.execute("create table public.written (a int)")
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_no_limit_of_the_database_cuts_a_transaction_of_ours(
+    pooled: bool, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drill that holds a row would let go of it, and find fault with who took it."""
+    with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
+        if owner.info.server_version < database.SINCE:
+            pytest.skip("PostgreSQL 17 has the setting")
+        owner.execute(f"alter database \"{name}\" set transaction_timeout = '5s'".encode())
+        monkeypatch.setattr(database, "_POOLED", {pg_server.url(name): database.SESSION} if pooled else {})
+        with connect(pg_server.url(name)) as connection, connection.transaction():
+            assert value(connection, "select current_setting('transaction_timeout')") == "0"
 
 
 def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgServer) -> None:
