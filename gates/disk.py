@@ -25,15 +25,18 @@ def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
     """The contents of a regular file of at most so many bytes; end: its last so many, whatever it has before them.
     Raise OSError for anything else.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with regular(path) as file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if end:
             file.seek(max(0, found.st_size - end))
             return file.read(end)
         bounded(file.fileno(), path, most)
         return file.read(found.st_size)  # memory for all of what is asked for is taken at once
+
+
+def regular(path: Path) -> IO[bytes]:
+    """As `path.open("rb")`, of a regular file, to which a link may lead. Raise OSError for anything else."""
+    return open(path, "rb", opener=_regular)
 
 
 def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
@@ -94,11 +97,15 @@ def append(path: Path, text: str) -> None:
 
 
 def _direct(path: str, flags: int) -> int:
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    return _regular(path, flags | os.O_NOFOLLOW)
+
+
+def _regular(path: str, flags: int) -> int:
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise OSError(errno.EINVAL, "it is no regular file", path)
+    raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
 
 
 def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:

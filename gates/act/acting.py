@@ -13,13 +13,9 @@ from gates.deployment.connection import Answering
 from gates.deployment.database import execute, sql
 
 SQL = Path(__file__).with_name("sql")
-WANTED = {
-    "synchronous_commit": ("on", "remote_apply"),
-    "transaction_timeout": ("0",),
-    "session_replication_role": ("origin",),
-}
-"""What is committed is on the disk, and where the server says so on a standby; no limit ends a transaction but ours;
-triggers fire. Where a session has none of these values it is given the first.
+WANTED = {"synchronous_commit": ("on", "remote_apply"), "session_replication_role": ("origin",)}
+"""What is committed is on the disk, and where the server says so on a standby; triggers fire. Where a session has none
+of these values it is given the first.
 """
 STANDBY = (
     "the server is a standby (in recovery): what it shows may be old, and nothing can be changed there."

@@ -15,6 +15,7 @@ from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
+from gates.deployment.identity import stay
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
 
@@ -23,8 +24,11 @@ MOST_UNDONE = 3
 """So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
 """Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
+MOST_LOST_IN_AUDIT = 2
+"""So often a session is lost while it writes the audit row; then the change comes first, and its row after it."""
 SILENT_S = 15.0
 """So long an answer may take: a try that lasted longer met silence, or the gate itself was stopped in it."""
+AS_MADE = "the change was made in"
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
 
@@ -66,7 +70,7 @@ class Forced:
 class Carried:
     """The result of a change: `done` as it was read back, rows changed, seconds, and remarks.
 
-    blocker: the session that kept it from happening at the end, 0 for none.
+    blocker: the session that kept it from happening at the end, 0 for none; server: the database that it was made in.
     """
 
     done: bool | None
@@ -75,13 +79,15 @@ class Carried:
     why: str = ""
     notes: tuple[str, ...] = ()
     blocker: int = 0
+    server: str = ""
 
 
 @dataclass(slots=True)
 class _Try:
-    """One try. committed: None if the connection was lost at the commit."""
+    """One try. committed: None if the connection was lost at the commit; server: where it was made, or has to be."""
 
     xid: str = ""
+    server: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
     committed: bool | None = False
     unaudited: Exception | None = None
@@ -110,12 +116,14 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
     silent_s = 0.0
     owed: _Try | None = None
     notes: list[str] = []
-    changed = undone = 0
+    changed = undone = lost_in_audit = 0
     told = ""
+    server = order.seen.server if order.seen else ""
     while True:
         began = clock()
-        tried = _try(url, change, order)
+        tried = _try(url, change, order, server, audit_later=lost_in_audit >= MOST_LOST_IN_AUDIT)
         seen = _read_back(url, change, tried)
+        server = tried.server or server
         changed += tried.rows
         if tried.committed and (tried.rows or change.audit_nothing):
             owed = tried if tried.unaudited is not None else None
@@ -123,8 +131,9 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         if seen.done:
             notes += _audited_late(url, change, order, owed) if owed else []
             tell(f"done and read back: {change.words} ({with_unit(changed, 'rows')}, {clock() - started:.1f} s)")
-            return Carried(True, changed, clock() - started, notes=tuple(notes))
+            return Carried(True, changed, clock() - started, notes=tuple(notes), server=tried.server)
         undone += tried.error is None and seen.done is False
+        lost_in_audit += tried.error is not None and tried.unaudited is tried.error
         why = "; ".join(w for w in (tried.why, seen.why) if w)
         passing = isinstance(tried.error, TRANSIENT)
         final = undone >= MOST_UNDONE or (not passing and (seen.final or tried.error is not None))
@@ -141,8 +150,8 @@ def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], t
         time.sleep(POLL_S)
 
 
-def _try(url: str, change: Forced, order: Order) -> _Try:
-    tried = _Try()
+def _try(url: str, change: Forced, order: Order, server: str, *, audit_later: bool) -> _Try:
+    tried = _Try(server=server)
     connection = None
     try:
         connection = connect(
@@ -150,10 +159,10 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
         )
         with connection.transaction():
             own = rows(connection, "transaction", {})[0]
-            tried.xid = str(own["xid"])
+            tried.server, tried.xid = stay(connection, server, "was judged, or tried before"), str(own["xid"])
             with Lookout(url, own["pid"]) as lookout:
                 try:
-                    _carry(connection, change, order, tried)
+                    _carry(connection, change, order, tried, audit_later=audit_later)
                 finally:
                     tried.notes += lookout.notes
                     tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
@@ -170,9 +179,12 @@ def _try(url: str, change: Forced, order: Order) -> _Try:
     return tried
 
 
-def _carry(connection: Connection, change: Forced, order: Order, tried: _Try) -> None:
+def _carry(connection: Connection, change: Forced, order: Order, tried: _Try, *, audit_later: bool) -> None:
     tried.details = change.carry(connection)
     if not tried.details["rows"] and not change.audit_nothing:
+        return
+    if audit_later:
+        tried.unaudited = psycopg.OperationalError("the session was lost whenever the row was written")
         return
     try:
         with connection.transaction():
@@ -194,6 +206,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
     except psycopg.Error as error:
         return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     try:
+        stay(connection, tried.server, AS_MADE)
         if tried.committed is None:
             status = str(rows(connection, "transaction_status", {"xid": tried.xid})[0]["status"])
             tried.committed = status == "committed"
@@ -213,6 +226,7 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
     if isinstance(error, TRANSIENT):
         try:
             with connect(url) as connection, connection.transaction():
+                stay(connection, tried.server, AS_MADE)
                 _audit(connection, change, order, tried)
         except Exception as again:  # noqa: BLE001  -- as above
             error = again

@@ -9,12 +9,12 @@ import psycopg
 
 from gates.act.acting import session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
-from gates.act.insist import Carried, Forced, ReadBack, first_that_works, insist, went_away
+from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
-from gates.deployment.identity import server_of
+from gates.deployment.identity import stay
 from gates.deployment.leftovers import of_runs
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
@@ -103,13 +103,13 @@ def _shown(url: str, order: Order) -> Action:
 
 def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
     flag, decided = order.plan.flag, clock()
-    change, befores = _switch_off(flag, order.seen.server if order.seen else "")
+    change, befores = _switch_off(flag)
     for last in (False, True):
         carried = insist(url, change, order, clock, tell)
         at = next((b.shown for b in befores if b is not None), None)
         if not carried.done:
             return _failed(order, carried, at)
-        recovery, lost = prove_recovery(url, order.plan, decided, clock(), clock)
+        recovery, lost = prove_recovery(url, order.plan, decided, clock(), clock, carried.server)
         if last or not (recovery.get("on_somewhere") and (lost or _was_lost(url, flag, befores))):
             break
         tell(f"a failover, or whoever restored the database, lost the change: {flag} is switched off again")
@@ -126,7 +126,7 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
     return Action("rollback", at, 0, "done", said, recovery=recovery, flag="off")
 
 
-def _switch_off(flag: str, judged: str) -> tuple[Forced, list[FlagState | None]]:
+def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     """The change, and the flag as it was before each try."""
     befores: list[FlagState | None] = []
 
@@ -138,8 +138,6 @@ def _switch_off(flag: str, judged: str) -> tuple[Forced, list[FlagState | None]]
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 
     def read_back(connection: Connection, _xid: str) -> ReadBack:
-        if judged and server_of(connection) != judged:
-            return ReadBack(None, f"the database is another one than was judged, whatever {flag} is here", final=True)
         return read_flag(connection, flag)
 
     return Forced(f"switch off {flag}", "flag_rolled_back", carry, read_back), befores
@@ -294,7 +292,7 @@ def _unseen(connection: Connection, flag: str) -> str:
 
 
 def prove_recovery(
-    url: str, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float]
+    url: str, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float], server: str
 ) -> tuple[dict[str, JsonValue], bool]:
     """What is proved of the recovery, and whether the database went away meanwhile: what a failover brings may lack the
     change. It is then looked for again, for as long as a rollback is tried. What else cannot be read is not proved, and
@@ -305,6 +303,7 @@ def prove_recovery(
     while True:
         try:
             with session(url, read_only=True) as connection:
+                stay(connection, server, AS_MADE)
                 return proof | _proved(connection, plan, decided, off, clock), until is not None
         except UNREADABLE as error:
             if until is None and went_away(error):

@@ -11,13 +11,13 @@ import psycopg
 
 from gates.act.acting import session
 from gates.act.flag import MOST_OVERRIDES, UNREADABLE, FlagState, Order, Tell, audit, look, look_at, rows
-from gates.act.insist import IDLE_IN_TRANSACTION_MS
+from gates.act.insist import AS_MADE, IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
-from gates.deployment.identity import server_of
+from gates.deployment.identity import is_another, server_of, stay
 from gates.deployment.sight import sees_every_flag
 from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict
@@ -141,6 +141,7 @@ class _Transaction:
 
     pid: object = None
     xid: str = ""
+    server: str = ""
     step: Action | None = None
     kept_waiting: str = ""
 
@@ -165,16 +166,16 @@ def promote(url: str, order: Order) -> Action:
         why = transaction.kept_waiting if isinstance(error, psycopg.errors.LockNotAvailable) else ""
         message = f"the flag {order.plan.flag} could not be changed: {why or in_words(error)}"
         return Action("none", result="failed", message=message, holds=True)
-    return _read_back(url, order, step) if step.kind == "promote" else step
+    return _read_back(url, order, step, transaction.server) if step.kind == "promote" else step
 
 
 def _take(connection: Connection, url: str, order: Order, transaction: _Transaction) -> Action:
     """The step and its audit row, or why there is none; the commit is the caller's."""
     own = rows(connection, "transaction", {})[0]
-    transaction.pid, transaction.xid = own["pid"], str(own["xid"])
+    transaction.pid, transaction.xid, transaction.server = own["pid"], str(own["xid"]), server_of(connection)
     with Lookout(url, own["pid"]) as lookout:
         try:
-            step = _step(connection, order)
+            step = _step(connection, order, transaction.server)
         finally:
             transaction.kept_waiting = lookout.blamed
     transaction.step = step if step.kind == "promote" else None
@@ -194,7 +195,7 @@ def _next(connection: Connection, now: FlagState | None, order: Order) -> Action
     return Action("none", at, at, "override", message, holds=True)
 
 
-def _step(connection: Connection, order: Order) -> Action:
+def _step(connection: Connection, order: Order, server: str) -> Action:
     flag = order.plan.flag
     if rows(connection, "flag_lock", {"flag": flag})[0]["locked"] is not True:
         holders = [str(blocker_of(r)) for r in rows(connection, "flag_lock_holder", {"flag": flag})]
@@ -202,7 +203,7 @@ def _step(connection: Connection, order: Order) -> Action:
         state = look(connection, flag)
         at = state.shown if state else None
         return Action("none", at, at, "busy", f"the lock of {flag} is held by {who}", holds=True)
-    if order.seen and order.seen.server and server_of(connection) != order.seen.server:
+    if order.seen and is_another(server, order.seen.server):
         message = f"the database is another one than was judged, so {flag} was left as it is. See DATABASE_URL"
         return Action("none", result="changed", message=message, holds=True)
     now = look(connection, flag)
@@ -212,19 +213,16 @@ def _step(connection: Connection, order: Order) -> Action:
     others = rows(connection, "flag_others", {"flag": flag})
     statement = "flag_promote" if order.enable_at is None else "flag_enable"
     made = rows(connection, statement, {"flag": flag, "version": now.version, "percent": step.to_percent})
-    if not made or (made[0]["enabled"], made[0]["rollout_percentage"]) != (True, step.to_percent):
-        message = f"the flag {flag} was changed in the moment of the step"
-        if made:
-            stood = f"{made[0]['rollout_percentage']} %" if made[0]["enabled"] else "off"
-            message = (
-                f"{flag} was set to {step.to_percent} % and stood at {stood}: a trigger or rule of its table did that"
-            )
-        return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
+    said = (made[0]["enabled"], made[0]["rollout_percentage"]) if made else None
+    if said != (True, step.to_percent):
+        return _moved(step, flag, said)
     audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
-    after = look(connection, flag)
+    after = look(connection, flag)  # what was put off to the commit is done by now
+    if after is None or (after.enabled, after.percent) != (True, step.to_percent):
+        return _moved(step, flag, (after.enabled, after.percent) if after else None)
     now_others = rows(connection, "flag_others", {"flag": flag})
     moved = [str(r["key"]) for r in (*others, *now_others) if r not in others or r not in now_others]
-    if moved or (after and after.overrides != now.overrides):
+    if moved or after.overrides != now.overrides:
         what = f"the flag {moved[0]}" if moved else f"tenants' rows of {flag}"
         message = (
             f"the step of {flag} to {step.to_percent} % would have changed {what} as well: a trigger or rule of its"
@@ -234,12 +232,21 @@ def _step(connection: Connection, order: Order) -> Action:
     return step
 
 
+def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Action:
+    """No step, because the flag did not stand where the step put it: enabled or not, and at so many percent."""
+    message = f"the flag {flag} was changed in the moment of the step"
+    if stood is not None:
+        now = f"stood at {stood[1]} %" if stood[0] else "was off"
+        message = f"{flag} was set to {step.to_percent} % and {now}: a trigger or rule of its table did that"
+    return Action("none", step.from_percent, step.from_percent, "changed", message, holds=True)
+
+
 def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:
     """The connection was lost at the commit: whether it went through, as a new connection is told."""
     flag, lost = order.plan.flag, "the connection was lost at the commit of the step"
     status = _status(url, transaction)
     if status == "committed":
-        done = _read_back(url, order, step)
+        done = _read_back(url, order, step, transaction.server)
         return replace(done, message=f"{done.message}; {lost}, which went through")
     if status == "aborted":
         at = step.from_percent
@@ -255,6 +262,7 @@ def _status(url: str, transaction: _Transaction) -> str:
     while time.monotonic() < until:
         try:
             with session(url) as connection:
+                stay(connection, transaction.server, AS_MADE)
                 status = str(rows(connection, "transaction_status", {"xid": transaction.xid})[0]["status"])
                 if status in {"committed", "aborted"}:
                     return status
@@ -265,11 +273,11 @@ def _status(url: str, transaction: _Transaction) -> str:
     return status
 
 
-def _read_back(url: str, order: Order, step: Action) -> Action:
+def _read_back(url: str, order: Order, step: Action, server: str) -> Action:
     """The step, once a new connection has seen it."""
     flag = order.plan.flag
     try:
-        after = _told(url, flag)
+        after = _told(url, flag, server)
     except UNREADABLE as error:
         said = f"{flag} was set to {step.to_percent} %, which could not be read back: {in_words(error)}"
         return replace(step, to_percent=None, result="unknown", message=said, holds=True)
@@ -282,12 +290,15 @@ def _read_back(url: str, order: Order, step: Action) -> Action:
     return _said(step, order)
 
 
-def _told(url: str, flag: str) -> FlagState | None:
-    """The flag, as a new connection sees it; one that is lost is followed by another. Raise what the last one met."""
+def _told(url: str, flag: str, server: str) -> FlagState | None:
+    """The flag, as a new connection to this database sees it; one that is lost is followed by another. Raise what the
+    last one met.
+    """
     until = time.monotonic() + SETTLE_S
     while True:
         try:
             with session(url, read_only=True) as connection:
+                stay(connection, server, AS_MADE)
                 return look(connection, flag)
         except UNREADABLE:
             if time.monotonic() >= until:

@@ -49,8 +49,13 @@ RELIED_ON: Mapping[str, str] = {
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
     "row_security": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
 }
-"""How values are written to us and by us, and that policies bind tenants: a database may have other defaults."""
+"""How values are written to us and by us, that policies bind tenants, and that an error ends a statement and not its
+session: a database may have other defaults.
+"""
 READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
 """Encodings of databases that Python does not know -> what their server is asked for instead."""
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
@@ -62,6 +67,8 @@ SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_al
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 FIRING, FIRES = "session_replication_role", "origin"
 """A superuser's login may be set to be a replica's: then no trigger fires for it, and no reference is checked."""
+WHOLE_LIMIT, SINCE = "transaction_timeout", 170_000
+"""A limit of whole transactions, since PostgreSQL 17: ours have their own, and one that a drill holds is not cut."""
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
 """In which a server shows a limit: the largest one that leaves no rest."""
 
@@ -74,10 +81,15 @@ MEETINGS = 3
 _POOLED: dict[str, str] = {}
 """URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
 _LOOK = (
-    "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires, array[{}] as found".format(
-        FIRING, ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS))
+    "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires,"
+    " pg_catalog.current_setting('{}', true) as whole_limit, array[{}] as found".format(
+        FIRING,
+        WHOLE_LIMIT,
+        ", ".join(f"pg_catalog.current_setting('{name}')" for name in (*SHOWN, *SWITCHES, *TIMEOUTS)),
     )
 )
+_OWN_FIRING = f"""select setting, session_user::text as login from pg_catalog.pg_settings
+ where name = '{FIRING}' and setting <> '{FIRES}' and source in ('user', 'database user', 'client')"""
 
 
 def connect(
@@ -111,9 +123,9 @@ def connect(
     connection.read_only = read_only
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     if ours is None:
-        connection.pins = settings
+        connection.pins = settings | ({WHOLE_LIMIT: "0"} if connection.info.server_version >= SINCE else {})
         if url not in _POOLED:
-            _prove(connection)
+            _prove(connection, acts=primary)
             _POOLED[url] = SESSION
     return connection
 
@@ -164,9 +176,14 @@ def _direct(
         seen = _look(connection)
         connection.rollback()
         if _is_ours(connection, seen, settings):
+            if seen["whole_limit"] not in {None, "0"}:
+                connection.give({WHOLE_LIMIT: "0"})
+                connection.commit()
             if seen["fires"] != FIRES:
-                with suppress(psycopg.errors.InsufficientPrivilege):  # set for the whole database: it is so for all
+                with suppress(psycopg.errors.InsufficientPrivilege):
                     connection.give({FIRING: FIRES})
+                connection.commit()
+                _must_fire(connection, acts=primary)
                 connection.commit()
             return connection
     except BaseException:
@@ -174,6 +191,18 @@ def _direct(
         raise
     connection.close()
     return None
+
+
+def _must_fire(connection: Answering, *, acts: bool) -> None:
+    """Raise psycopg.OperationalError where no trigger fires for this login alone: what it sees of them is not so for
+    others. Set for the whole database, it is so for all. A rollback is due all the same.
+    """
+    found = execute(connection, _OWN_FIRING)
+    if found and not acts:
+        raise psycopg.OperationalError(
+            f"no trigger fires for the gate's login: it has {FIRING} = {found[0]['setting']} of its own."
+            f" ALTER ROLE {found[0]['login']} RESET {FIRING}, or use another login"
+        )
 
 
 def _open(
@@ -221,8 +250,10 @@ def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mappin
     return seen["pid"] == connection.info.backend_pid and seen["found"] == wanted
 
 
-def _prove(connection: Answering) -> None:
-    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction."""
+def _prove(connection: Answering, *, acts: bool) -> None:
+    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction, or
+    no trigger fires for this login.
+    """
     try:
         with connection.transaction():
             found = _look(connection)["found"]
@@ -236,6 +267,11 @@ def _prove(connection: Answering) -> None:
             f" {_shown(connection.pins)} asked for, {found} observed."
             " Have it lend by transaction or by session, not by statement"
         )
+    try:
+        _must_fire(connection, acts=acts)
+    except psycopg.Error:
+        connection.close()
+        raise
 
 
 def _look(connection: Answering) -> dict[str, object]:

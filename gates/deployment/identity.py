@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ from gates.deployment.database import Connection, execute, sql
 from gates.deployment.target import Target
 
 DIGITS = 12
+NUMBERED = re.compile(r"([0-9]+/[0-9]+)@([0-9]+)")
+"""What server.sql says."""
 HERE = Path(__file__).parent
 
 
@@ -71,7 +74,7 @@ def _is_own(host: str) -> bool:
 
 def server_of(connection: Connection) -> str:
     """Which database of which server this is, wherever it listens now: the number that its cluster was made with, where
-    this login may read it, and the database.
+    this login may read it, the database, and the cluster's timeline.
     """
     try:
         with connection.transaction():
@@ -80,3 +83,26 @@ def server_of(connection: Connection) -> str:
         if connection.closed:
             raise
         return str(execute(connection, sql(HERE / "server_least.sql"))[0]["server"])
+
+
+def is_another(here: str, server: str) -> bool:
+    """Whether this is not the database that was seen before, if one was. Each failover begins a later timeline: on an
+    earlier one there is an old primary that came back.
+    """
+    (now, line), (before, line_before) = (_parts(one) for one in (here, server))
+    return bool(server) and (now != before or line < line_before)
+
+
+def _parts(server: str) -> tuple[str, int]:
+    """A database and its timeline; 0 where that is not known."""
+    found = NUMBERED.fullmatch(server)
+    return (found[1], int(found[2])) if found else (server, 0)
+
+
+def stay(connection: Connection, server: str, what: str) -> str:
+    """Which database this is. Raise psycopg.OperationalError where one is given, and this is another one."""
+    here = server_of(connection)
+    if is_another(here, server):
+        see = "see where DATABASE_URL leads (a pooler, a name, an old primary, a restored copy)"
+        raise psycopg.OperationalError(f"the database is another one than {what}: {see}")
+    return here

@@ -1,12 +1,14 @@
 """Variables from a dotenv file, read strictly: nothing is skipped, nothing is expanded."""
 
 import io
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from dotenv.parser import parse_stream
 
+from gates import disk
 from gates.errors import ConfigError, of_file
 
 MOST_BYTES = 1_000_000
@@ -18,13 +20,13 @@ def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
     warn: told where others may read the file, which may hold secrets.
     """
     try:
-        mode, size = path.stat().st_mode, path.stat().st_size
-        text = path.read_text(encoding="utf-8") if stat.S_ISREG(mode) and size <= MOST_BYTES else None
+        with disk.regular(path) as file:  # its mode and its text are those of one file, whatever takes its place
+            mode = os.fstat(file.fileno()).st_mode
+            disk.bounded(file.fileno(), path, MOST_BYTES)
+            text = file.read(MOST_BYTES).decode().replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         said = of_file(error) if isinstance(error, OSError) else error
         raise ConfigError(f"{path}:1:1: {said}; allowed: a readable text file. Correct --env-file") from None
-    if text is None:
-        raise ConfigError(f"{path}:1:1: no file of at most {MOST_BYTES} bytes; allowed: one. Correct --env-file")
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
             f"{path}:1:1: others may write it ({stat.filemode(mode)}), and so choose the target; allowed: its owner"

@@ -35,6 +35,7 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of
 from gates.stages.load_options import MOST_EXACT, QUICK_MOST_S, QUICK_S, LoadOptions
 from gates.stages.watchdog import Watchdog
+from gates.text import characters
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
@@ -123,7 +124,7 @@ def _measure(
     with Watchdog(watched, "the load") as dog:
         arguments = [str(folder / "plan.json"), str(folder)]
         code, text = _run(arguments, target, limit_s, show=sys.stderr.isatty(), ended=lambda: dog.fired)
-    disk.write(folder / "load.log", text)
+    disk.write(folder / "load.log", characters.log(text))
     if code == 3:
         raise ConfigError(text.strip().splitlines()[-1] if text.strip() else "the thresholds cannot be used")
     if dog.shut:

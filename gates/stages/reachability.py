@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from gates.deployment.database import session
-from gates.deployment.identity import server_of
+from gates.deployment.identity import is_another, server_of
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome
@@ -20,7 +20,7 @@ PATIENCE_S = 10.0
 POLL_S = 0.5
 OTHER = (
     "DATABASE_URL leads to another database by now than when the run began. See who has changed where it leads (a"
-    " pooler, a name, a restored copy), and run again"
+    " pooler, a name, an old primary, a restored copy), and run again"
 )
 
 
@@ -70,6 +70,6 @@ def _look(target: Target, judged: str) -> list[Evidence]:
 def _is_still(judged: str, url: str) -> LookResult:
     """Whether a new connection leads to the database that was judged."""
     with session(url, read_only=True) as connection:
-        if server_of(connection) != judged:
+        if is_another(server_of(connection), judged):
             return LookResult(Outcome.UNKNOWN, OTHER, unreachable=True)
     return LookResult(Outcome.PASS)

@@ -26,6 +26,7 @@ from gates.evidence import CAPABILITIES, CheckSpec, Outcome
 from gates.evidence_file import read_on
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.watchdog import Watchdog, known_shut
+from gates.text import characters
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCHER = ROOT / "gates" / "stack" / "launch.py"
@@ -85,7 +86,7 @@ def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
             finally:
                 end(process)
                 with contextlib.suppress(FileNotFoundError):  # somebody removed it: nothing of it is left to redact
-                    disk.write(log, _text(log, context))
+                    disk.write(log, characters.log(_text(log, context)))
 
 
 def _text(log: Path, context: Context) -> str:

@@ -34,6 +34,11 @@ def document(text: str) -> str:
     return _IN_DOCUMENT.sub(_escaped, text)
 
 
+def log(text: str) -> str:
+    """The same, also where a pipeline prints it: for a file that people look into on a terminal."""
+    return without_commands(document(text))
+
+
 def without_commands(text: str) -> str:
     """The text without a command to the pipeline that reads along. JSON means the same as before."""
     return _COMMAND.sub(lambda found: f"{found[1] or ''}\\u{ord(found[0][-1]):04x}", text)

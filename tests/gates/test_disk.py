@@ -30,11 +30,11 @@ from tests.gates.test_past_decisions import settled
 
 @pytest.mark.parametrize("words", [("decide",), ("report",), ("verify",), ("checklist",), ("status", "--output")])
 @pytest.mark.parametrize("name", ["run.json", "evidence.ndjson", "verdict.json"])
-@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_no_command_waits_for_what_is_no_file(
     words: tuple[str, ...], name: str, put: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    """A pipe, or a device without an end, in the place of a file of a run."""
+    """A pipe, a folder, or a device without an end, in the place of a file of a run."""
     folder = saved(tmp_path, Outcome.PASS)
     (folder / attestation.FILE).write_text("{}")
     (folder / name).unlink()

@@ -1,6 +1,5 @@
--- What an act relies on, as this session has it; null where this server has no such setting, or the login may not set it.
+-- What an act relies on, as this session has it; null where the login may not set it.
 select pg_is_in_recovery() as standby,
        current_setting('synchronous_commit') as synchronous_commit,
-       current_setting('transaction_timeout', true) as transaction_timeout,
        case when has_parameter_privilege('session_replication_role', 'set')
             then current_setting('session_replication_role') end as session_replication_role;

@@ -87,3 +87,16 @@ insert into public.audit_logs (action, actor, scope, target_count, success_count
   'flag_promoted', 'x', 'all', 1, 1, 0, m::jsonb, 1000000 + row_number() over () from
   pg_catalog.unnest(array['"text"', '[1]', null, '12', 'true', '{"key": 1}']) m;
 alter table public.audit_logs enable trigger all
+--! audit-ends-the-session | whoever writes an audit row loses the session | down | | unaudited
+create function public.planted() returns trigger language plpgsql as $$ begin
+  perform pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid()); return new; end $$;
+create trigger planted before insert on public.audit_logs for each row execute function public.planted()
+--! other-percentage-late | a trigger sets another percentage than was asked for, at the commit | off
+create function public.planted() returns trigger language plpgsql as $$ begin update public.feature_flags
+  set rollout_percentage = 100 where key = new.key and rollout_percentage < 100; return null; end $$;
+create constraint trigger planted after update on public.feature_flags deferrable initially deferred
+  for each row execute function public.planted()
+--! no-triggers | no trigger fires in this database | all
+alter database $DATABASE set session_replication_role = replica
+--! errors-end-sessions | an error ends its session, and the audit trail is not there | down | | unaudited
+alter database $DATABASE set exit_on_error = on; alter table public.audit_logs rename to logs_of_old

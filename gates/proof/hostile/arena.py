@@ -129,6 +129,7 @@ def live(folder: Path, printed: Iterable[str]) -> list[str]:
         ("summary.md", (*LIVE_FORMS[:2], *LIVE_MARKDOWN)),
         ("step-summary.md", (*LIVE_FORMS[:2], *LIVE_MARKDOWN)),
         ("report.html", LIVE_HTML),
+        *((str(log.relative_to(folder)), LIVE_FORMS) for log in sorted(folder.glob("l*/*.log"))),
     ):
         path = folder / name
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -1,6 +1,9 @@
 """The sessions of an act: on a primary, on the server that was judged, and under the settings that it relies on."""
 
+import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.act import acting
+from gates.act import acting, rollout
 from gates.act.emergency import emergency
 from gates.act.flag import look_at
 from gates.act.rollout import act, promote
@@ -25,7 +28,7 @@ from gates.proof.healthy.servers import replica
 from gates.request import RunRequest
 from gates.verdict import NOT_ROLLED_BACK, Decision, Verdict
 from replay_service.migrate import migrate
-from tests.gates.act.flagged import FLAG, Database, is_on, order, rolled_back, switch
+from tests.gates.act.flagged import FLAG, Database, flagged, is_on, order, rolled_back, switch
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
@@ -111,7 +114,7 @@ def test_an_act_has_the_settings_that_it_relies_on(
 
 
 def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Database) -> None:
-    """Elsewhere no step is taken, and a rollback is never done."""
+    """Elsewhere nothing is changed: no step is taken, no flag goes off, and a rollback is never done."""
     seen = look_at(migrated_url, FLAG)
     assert seen is not None
     elsewhere = replace(ORDER, seen=replace(seen, server="7/7"))
@@ -119,6 +122,7 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
     assert (step.result, step.holds, "another one than was judged" in step.message) == ("changed", True, True)
     back = act(Verdict(Decision.ROLLBACK, "harm"), elsewhere, migrated_url)
     assert (back.result, back.flag, "another one than was judged" in back.message) == ("failed", "unknown", True)
+    assert look_at(migrated_url, FLAG) == seen
     switch(database, on=True)
     assert (
         act(
@@ -128,6 +132,57 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
     )
 
 
+def test_an_old_primary_that_comes_back_is_not_what_was_judged() -> None:
+    """After a failover the old primary still writes: what is done there nobody sees. The new one may be acted upon."""
+    with replica(asked=False)() as around:
+        old, new = str(around.options["server"]), around.replica
+        migrate(old)
+        with (
+            psycopg.connect(old, autocommit=True, row_factory=dict_row) as primary,
+            psycopg.connect(new, autocommit=True, row_factory=dict_row) as standby,
+        ):
+            switch(primary, on=True)
+            before = look_at(old, FLAG)
+            there = "select to_regclass('public.feature_flags') is not null as seen"
+            until(lambda: standby.execute(there).fetchone() == {"seen": True}, 30)
+            until(lambda: standby.execute("select from public.feature_flags").rowcount > 0, 30)
+            standby.execute("select pg_promote()")
+            standby.execute("checkpoint")
+            judged = look_at(new, FLAG)
+            wrong = rolled_back(old, replace(ORDER, seen=judged))
+            assert (wrong.result, wrong.flag, is_on(primary)) == ("failed", "unknown", True), wrong
+            assert act(Verdict(Decision.PROMOTE, "passed"), replace(ORDER, seen=judged), old).result == "changed"
+            assert rolled_back(new, replace(ORDER, seen=before)).result == "done"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "judged", "kept"),
+    [(Decision.PROMOTE, True, 1), *((Decision.ROLLBACK, judged, kept) for judged in (True, False) for kept in (1, 2))],
+)
+def test_what_a_name_leads_to_may_change_in_an_act(
+    verdict: Decision,
+    judged: bool,
+    kept: int,
+    migrated_url: str,
+    database: Database,
+    pg_server: PgServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name that leads to another database after so many connections: that one is left as it is, and what it says is
+    not taken for what the first would say.
+    """
+    opened, open_one, seen = itertools.count(), door._open, look_at(migrated_url, FLAG)
+    monkeypatch.setattr(rollout, "SETTLE_S", 0)
+    with pg_server.database() as other_db, _migrated(pg_server.url(other_db)) as other:
+        there = look_at(other, FLAG)
+        monkeypatch.setattr(door, "_open", lambda url, **o: open_one(url if next(opened) < kept else other, **o))
+        action = act(Verdict(verdict, "x"), replace(ORDER, seen=seen if judged else None), migrated_url)
+        monkeypatch.undo()
+        assert next(opened) > kept
+        assert action.holds, action
+        assert look_at(other, FLAG) == there
+
+
 def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_database(
     pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
@@ -135,6 +190,13 @@ def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_dat
     database.execute("revoke execute on function pg_catalog.pg_control_system() from public")
     with acting.session(pg_server.url(migrated_db, "replay_gate"), read_only=True) as connection:
         assert server_of(connection).endswith(f"/{migrated_db}")
+
+
+@contextmanager
+def _migrated(url: str) -> Iterator[str]:
+    migrate(url)
+    with flagged(url, percent=50):
+        yield url
 
 
 def by_command(folder: Path, url: str, *words: str, **environ: str) -> int:

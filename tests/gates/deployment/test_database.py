@@ -9,6 +9,7 @@ import uuid
 import psycopg
 import pytest
 
+from gates.deployment import database
 from gates.deployment.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
@@ -70,6 +71,20 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
             connection.execute("create table public.written (a int)")
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_no_limit_of_the_database_cuts_a_transaction_of_ours(
+    pooled: bool, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drill that holds a row would let go of it, and find fault with who took it."""
+    with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
+        if owner.info.server_version < database.SINCE:
+            pytest.skip("PostgreSQL 17 has the setting")
+        owner.execute(f"alter database \"{name}\" set transaction_timeout = '5s'".encode())
+        monkeypatch.setattr(database, "_POOLED", {pg_server.url(name): database.SESSION} if pooled else {})
+        with connect(pg_server.url(name)) as connection, connection.transaction():
+            assert value(connection, "select current_setting('transaction_timeout')") == "0"
+
+
 def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgServer) -> None:
     """Else what a trigger of the deployment refuses, or writes, is neither refused nor written in our sessions."""
     with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
@@ -85,6 +100,18 @@ def test_a_login_that_may_not_have_triggers_fire_is_let_in(pg_server: PgServer, 
         owner.execute(f'alter database "{migrated_db}" set session_replication_role = replica'.encode())
     with connect(pg_server.url(migrated_db, "replay_gate")) as connection:
         assert value(connection, "select current_setting('session_replication_role')") == "replica"
+
+
+def test_a_login_for_which_alone_no_trigger_fires_judges_nothing(pg_server: PgServer, migrated_db: str) -> None:
+    """A healthy deployment would be rolled back for what its triggers do for everybody else. It acts, all the same."""
+    url = pg_server.url(migrated_db, "replay_gate")
+    with session(pg_server.url("postgres")) as owner:
+        owner.execute(
+            f'alter role replay_gate in database "{migrated_db}" set session_replication_role = replica'.encode()
+        )
+    with pytest.raises(psycopg.OperationalError, match="ALTER ROLE replay_gate RESET session_replication_role"):
+        connect(url)
+    connect(url, primary=True).close()
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,13 @@ def hand() -> Iterator[Hand]:
 
 SAMPLE = (
     *("partition-promote-cut-after", "partition-rollback-cut-before"),
-    *("database-change-undone", "database-other-percentage", "database-no-version", "person-flag-off-in-promote"),
+    *(
+        "database-change-undone",
+        "database-other-percentage-late",
+        "database-no-version",
+        "person-flag-off-in-promote",
+        "database-audit-ends-the-session",
+    ),
 )
 
 

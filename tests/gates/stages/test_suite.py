@@ -21,13 +21,15 @@ SECRET = "planted-secret-0123456789"
 TEST = """
 import os, threading
 def test_it():
-    print("it answered", os.environ["TRANSBOT_HMAC_SECRET"], flush=True)
+    print("\\n::stop-commands::x\\x1b]0;x\\x07 it answered", os.environ["TRANSBOT_HMAC_SECRET"], flush=True)
     threading.Event().wait(60)
 """
 
 
 def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a check printed of the target's answer is redacted on every way out, and its process is gone."""
+    """What a check printed of the target's answer is redacted and made inert on every way out, and its process is
+    gone.
+    """
     (tmp_path / "drills").mkdir()
     (tmp_path / "drills" / "test_it.py").write_text(TEST, encoding="utf-8")
     log, processes = tmp_path / "out" / "logs" / "drill.log", list[subprocess.Popen[bytes]]()
@@ -46,7 +48,8 @@ def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkey
     context = Context(target, Settings(), tmp_path / "out", "run", environ=environ)
     with pytest.raises(KeyboardInterrupt):
         suite.run(SuiteRun("drill", "drills", (), 60.0, ("-s",)), context)
-    assert "it answered $TRANSBOT_HMAC_SECRET" in log.read_text(encoding="utf-8")
+    shown = r"\u003a:stop-commands::x\u001b]0;x\u0007 it answered $TRANSBOT_HMAC_SECRET"
+    assert shown in log.read_text(encoding="utf-8")
     assert processes[0].poll() is not None
     assert [mode & 0o077 for mode in modes] == [0, 0], "others read it before it is redacted"
 
