@@ -86,7 +86,8 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
             client.sendall(started + message(b"Z", b"I"))
             read(client)
             settings = b'{"pg_catalog,pg_temp",postgres,hex,1,UTC,on,on,off,10s,2s,1min}'
-            sends(table({b"pid": INT4, b"fires": TEXT, b"found": TEXTS}, b"42", b"origin", settings))(client)
+            shape = {b"pid": INT4, b"fires": TEXT, b"whole_limit": TEXT, b"found": TEXTS}
+            sends(table(shape, b"42", b"origin", b"0", settings))(client)
             read(client)
             lie(client)
             client.recv(1)

@@ -96,7 +96,7 @@ def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(f
 
 def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, Fault]) -> None:
     """Each that hides not all others, once, in a run that sees it."""
-    every, specs = tuple(faults.values())[::5], catalogue.load()
+    every, specs = tuple(f for f in faults.values() if not f.is_noop)[::5], catalogue.load()
     made = at_once(every, specs, TargetKind.STAGING)
     left = {f.id for f in every} - {one.id for several in made for one in several.each}
     assert sum(len(s.each) for s in made) == len(every) - len(left)
