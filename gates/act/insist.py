@@ -15,7 +15,7 @@ from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
-from gates.deployment.identity import stay
+from gates.deployment.identity import must_be_same
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
 
@@ -159,7 +159,7 @@ def _try(url: str, change: Forced, order: Order, server: str, *, audit_later: bo
         )
         with connection.transaction():
             own = rows(connection, "transaction", {})[0]
-            tried.server, tried.xid = stay(connection, server, "was judged, or tried before"), str(own["xid"])
+            tried.server, tried.xid = must_be_same(connection, server, "was judged, or tried before"), str(own["xid"])
             with Lookout(url, own["pid"]) as lookout:
                 try:
                     _carry(connection, change, order, tried, audit_later=audit_later)
@@ -206,7 +206,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
     except psycopg.Error as error:
         return ReadBack(None, f"it cannot be read back: {in_words(error)}")
     try:
-        stay(connection, tried.server, AS_MADE)
+        must_be_same(connection, tried.server, AS_MADE)
         if tried.committed is None:
             status = str(rows(connection, "transaction_status", {"xid": tried.xid})[0]["status"])
             tried.committed = status == "committed"
@@ -226,7 +226,7 @@ def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[s
     if isinstance(error, TRANSIENT):
         try:
             with connect(url) as connection, connection.transaction():
-                stay(connection, tried.server, AS_MADE)
+                must_be_same(connection, tried.server, AS_MADE)
                 _audit(connection, change, order, tried)
         except Exception as again:  # noqa: BLE001  -- as above
             error = again

@@ -14,7 +14,7 @@ from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
 from gates.deployment.failures import in_words
-from gates.deployment.identity import stay
+from gates.deployment.identity import must_be_same
 from gates.deployment.leftovers import of_runs
 from gates.deployment.loans import LiveRow
 from gates.deployment.sight import sights
@@ -303,7 +303,7 @@ def prove_recovery(
     while True:
         try:
             with session(url, read_only=True) as connection:
-                stay(connection, server, AS_MADE)
+                must_be_same(connection, server, AS_MADE)
                 return proof | _proved(connection, plan, decided, off, clock), until is not None
         except UNREADABLE as error:
             if until is None and went_away(error):

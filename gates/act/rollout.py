@@ -17,7 +17,7 @@ from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import Connection
 from gates.deployment.failures import in_words
-from gates.deployment.identity import is_another, server_of, stay
+from gates.deployment.identity import is_another, must_be_same, server_of
 from gates.deployment.sight import sees_every_flag
 from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict
@@ -262,7 +262,7 @@ def _status(url: str, transaction: _Transaction) -> str:
     while time.monotonic() < until:
         try:
             with session(url) as connection:
-                stay(connection, transaction.server, AS_MADE)
+                must_be_same(connection, transaction.server, AS_MADE)
                 status = str(rows(connection, "transaction_status", {"xid": transaction.xid})[0]["status"])
                 if status in {"committed", "aborted"}:
                     return status
@@ -298,7 +298,7 @@ def _told(url: str, flag: str, server: str) -> FlagState | None:
     while True:
         try:
             with session(url, read_only=True) as connection:
-                stay(connection, server, AS_MADE)
+                must_be_same(connection, server, AS_MADE)
                 return look(connection, flag)
         except UNREADABLE:
             if time.monotonic() >= until:

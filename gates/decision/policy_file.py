@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ class PolicyFile:
         self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool, disruptive: bool = False
     ) -> Policy:
         """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
-        raise_all([*self._names_wrong([s.id for s in catalogue]), *self._floor_wrong(catalogue)])
+        raise_all(chain(self._names_wrong([s.id for s in catalogue]), self._floor_wrong(catalogue)))
         if self.queue is not None:
             check_limits(self.values["contract"].get("options"), [s.id for s in catalogue])
         values = self.values
@@ -262,13 +263,13 @@ class PolicyFile:
     def check_folders(self) -> None:
         """Raise ConfigError where a folder of checks is not there: they would be missed by nobody."""
         sql = self.root.member("sql")
-        for name in ("spot_folders", "alert_folders"):
-            listed = sql.member(name) if sql else None
-            for node, path in zip(listed.items() if listed else (), getattr(self.settings, name), strict=True):
-                if not path.is_dir():
-                    raise node.place.error(
-                        f"{path}, which is no folder", "a folder, relative to gate.yaml", "Correct the path"
-                    )
+        nodes = [*_items(sql, "spot_folders"), *_items(sql, "alert_folders")] if sql else []
+        folders = (*self.settings.spot_folders, *self.settings.alert_folders)
+        raise_all(
+            node.place.error(f"{path}, which is no folder", "a folder, relative to gate.yaml", "Correct the path")
+            for node, path in zip(nodes, folders, strict=True)
+            if not path.is_dir()
+        )
 
     def _floor_wrong(self, catalogue: Sequence[CheckSpec]) -> Iterator[ConfigError]:
         """Rules that would make a check of the floor count for less: the first check for each."""
@@ -311,7 +312,7 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     parts: list[Callable[[], Any]] = [partial(names_in, root)]
     if contract is not None:
         parts.append(partial(check_contract, contract, values["contract"], today))
-    names, *_ = all_of(parts, [*_steps_wrong(root, values), *_waivers_wrong(root, values, today)])
+    names, *_ = all_of(parts, chain(_steps_wrong(root, values), _waivers_wrong(root, values, today)))
     made = PolicyFile(root, values, folder, _settings(values, folder), names)
     return replace(made, names=made.names.within(made.scope.unclaimed))
 

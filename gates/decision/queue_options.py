@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gates.contract.queues import ProbeOptions, QueueOptions, QueuePreset
+from gates.errors import raise_all
 from gates.evidence import Severity
 from gates.inputs.shapes import Anything, Fields, ListOf, MapOf, Number, Text, nearest
 from gates.inputs.strict_yaml import YamlNode
@@ -65,6 +66,8 @@ def check_limits(node: YamlNode | None, known: Sequence[str]) -> None:
     """Raise ConfigError where limits are given for what is no check of queues."""
     limits = node.member("limits") if node is not None else None
     names = tuple(check.partition("/")[2] for check in known if check.startswith("queue/"))
-    for child, name, _ in MapOf(LIMITS).read(limits) if limits is not None else ():
-        if name not in names:
-            raise child.place.error(f"limits for {name!r}", ", ".join(names), nearest(name, names))
+    raise_all(
+        child.place.error(f"limits for {name!r}", ", ".join(names), nearest(name, names))
+        for child, name, _ in (MapOf(LIMITS).read(limits) if limits is not None else ())
+        if name not in names
+    )

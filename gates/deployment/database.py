@@ -68,7 +68,9 @@ TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_ti
 FIRING, FIRES = "session_replication_role", "origin"
 """A superuser's login may be set to be a replica's: then no trigger fires for it, and no reference is checked."""
 WHOLE_LIMIT, SINCE = "transaction_timeout", 170_000
-"""A limit of whole transactions, since PostgreSQL 17: ours have their own, and one that a drill holds is not cut."""
+"""PostgreSQL 17 brought a limit of whole transactions. It is off in our sessions: their statements have limits of their
+own, and a transaction that a drill holds open must not be cut.
+"""
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
 """In which a server shows a limit: the largest one that leaves no rest."""
 

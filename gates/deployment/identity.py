@@ -99,7 +99,7 @@ def _parts(server: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found else (server, 0)
 
 
-def stay(connection: Connection, server: str, what: str) -> str:
+def must_be_same(connection: Connection, server: str, what: str) -> str:
     """Which database this is. Raise psycopg.OperationalError where one is given, and this is another one."""
     here = server_of(connection)
     if is_another(here, server):

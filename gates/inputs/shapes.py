@@ -3,12 +3,12 @@
 import datetime as dt
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from gates.errors import all_of
+from gates.errors import ConfigError, all_of
 from gates.evidence import JsonValue
 from gates.inputs.strict_yaml import Place, YamlNode
 
@@ -172,9 +172,14 @@ class Fields:
     def read(self, node: YamlNode) -> dict[str, Any]:
         if not isinstance(node.value, dict):
             raise node.place.error(shown(node), "a mapping", f"Its members are: {', '.join(self.members)}")
-        needed = f"a mapping with {', '.join(self.needed)}"
-        lost = [node.place.error(f"{n!r} is missing", needed, "Add it") for n in self.needed if n not in node.value]
-        return dict(all_of((partial(self._member, name, *member) for name, member in node.value.items()), lost))
+        members = (partial(self._member, name, *member) for name, member in node.value.items())
+        return dict(all_of(members, self._missing(node, node.value)))
+
+    def _missing(self, node: YamlNode, given: Mapping[str, object]) -> Iterator[ConfigError]:
+        missing = [repr(name) for name in self.needed if name not in given]
+        if missing:
+            said = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            yield node.place.error(said, f"a mapping with {', '.join(self.needed)}", "Add what is missing")
 
     def _member(self, name: str, place: Place, child: YamlNode) -> tuple[str, Any]:
         if name not in self.members:

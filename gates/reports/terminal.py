@@ -131,11 +131,7 @@ def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colou
         *_wrapped(broke, width, "      ", ""),
         *([f"      {behind_text(behind)}"] * bool(behind)),
         *_wrapped(do, width, "      ", ""),
-        *(
-            [Terminal("      again: {}").format(paint(finding.reproduce, "dim", on=colour))]
-            if finding.reproduce
-            else []
-        ),
+        *[Terminal("      again: {}").format(paint(finding.reproduce, "dim", on=colour))] * bool(finding.reproduce),
     ]
 
 

@@ -112,10 +112,12 @@ def test_one_reading_tells_every_mistake() -> None:
             "version: 2\nrollout: {stepz: [1], settle_s: no}\nwaivers:\n- {check: 1, reason: r}\n", "g", Path(), TODAY
         )
     places = [line.split(": ")[0] for line in str(error.value).splitlines()]
-    assert places == ["g:1:10", "g:2:11", "g:2:33", "g:4:11", "g:4:3", "g:4:3"]
+    assert places == ["g:1:10", "g:2:11", "g:2:33", "g:4:11", "g:4:3"]
     with pytest.raises(ConfigError) as error:
         parse(f"version: 1\nrollout: {{steps: [20, 10]}}\n{WAIVER}{TWICE}", "g", Path(), dt.date(2027, 1, 1))
     assert [line.split(":")[1] for line in str(error.value).splitlines()] == ["5", "2", "4"]
+    with pytest.raises(ConfigError, match=r"g:2:22: lost.*\ng:2:45: gone"):
+        parse("version: 1\nsql: {spot_folders: [lost], alert_folders: [gone]}\n", "g", Path(), TODAY).check_folders()
     with pytest.raises(ConfigError) as error:
         parse("version: 1\nchecks:\n" + "".join(f"  a/{i}: 1\n" for i in range(900)), "g", Path(), TODAY)
     assert str(error.value).splitlines()[19:] == [
