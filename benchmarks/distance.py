@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.beside import SITUATIONS
-from gates.proof.pooler import before_service, pgbouncer
-from gates.proof.relay import RelayOptions, relay
+from gates.proof.workbench.pooler import before_service, pgbouncer
+from gates.proof.workbench.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 
 Answers = Callable[[str], tuple[int, Any]]
 """Path -> status and content: bytes as they are, anything else as JSON."""

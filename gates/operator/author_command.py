@@ -8,7 +8,7 @@ from gates import catalogue
 from gates.errors import ConfigError
 from gates.inputs import options as shared
 from gates.operator import explain, lint
-from gates.proof.programs import known_faults
+from gates.proof.workbench.programs import known_faults
 from gates.reports.console import Console
 from gates.stack import extra
 from gates.text.inert import Terminal

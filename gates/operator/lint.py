@@ -15,7 +15,7 @@ from gates.inputs.shapes import nearest
 from gates.operator.checklist import BOXES
 from gates.operator.explain import left_out_lines, promised_lines, unaccounted
 from gates.operator.names_lint import against_target
-from gates.proof.programs import known_faults
+from gates.proof.workbench.programs import known_faults
 from gates.stages.collection import collect, own_folders, sql_suite, with_own_checks
 from gates.stages.suite import ROOT
 from gates.text.patterns import matches

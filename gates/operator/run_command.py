@@ -23,7 +23,7 @@ from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.shapes import nearest_id
 from gates.inputs.values import option
-from gates.one_stage import run_stage
+from gates.operator.one_stage import run_stage
 from gates.operator.outcome import exit_code
 from gates.reports.console import Console
 from gates.reports.terminal import groups_text, verdict_text

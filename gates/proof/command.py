@@ -8,9 +8,10 @@ from gates import config, gate_version
 from gates.errors import UsageError
 from gates.evidence import TargetKind
 from gates.inputs import options as shared
-from gates.proof import last, summary
+from gates.proof import last
 from gates.proof.mutants.written import written
 from gates.proof.prove import Prover
+from gates.proof.reports import summary
 from gates.proof.request import LANES, ProofRequest, listed
 from gates.proof.trial import ProofPart
 from gates.reports.citation import SHIPPED

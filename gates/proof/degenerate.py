@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from psycopg import sql
 
-from gates.proof.bench import Bench
-from gates.proof.servers import HANG, Asked, Behaviour, Reply, forward, raw
+from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, forward, raw
 from gates.stack.postgres import connect
 from gates.stack.roles import database_url
 from gates.text.foreign import json_object

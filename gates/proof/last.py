@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gates import record
-from gates.proof import summary
 from gates.proof.proof import Proof
+from gates.proof.reports import summary
 from gates.reports.citation import BEFORE, HEALTHY, runs_of, suite_sentence
 from gates.reports.formats.markdown import EMPTY, head
 from gates.text.inert import Markdown

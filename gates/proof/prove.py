@@ -12,26 +12,28 @@ from typing import Any, TypeVar
 from gates import record
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind, stamp
-from gates.proof import programs, selfsuite, stryker, summary
-from gates.proof.bench import Bench, bench
-from gates.proof.campaign import Campaign, RunScope
 from gates.proof.degenerate import SERVERS, never_unpassed
 from gates.proof.fault import Fault
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status
 from gates.proof.kept import KeptTrials, seconds_of
-from gates.proof.matrix import Matrix
+from gates.proof.matrix.campaign import Campaign, RunScope
+from gates.proof.matrix.cells import Matrix
+from gates.proof.matrix.pairs import DRAWS, as_trial, at_once, each
+from gates.proof.matrix.short import ShortWay
 from gates.proof.measures import Cost
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.equivalents import equivalents
-from gates.proof.page import page
-from gates.proof.pairs import DRAWS, as_trial, at_once, each
 from gates.proof.proof import Proof
+from gates.proof.reports import stryker, summary
+from gates.proof.reports.page import page
 from gates.proof.request import ProofRequest, chosen, chosen_mutants, chosen_pairs
-from gates.proof.short import ShortWay
+from gates.proof.selfsuite import suite as selfsuite
 from gates.proof.trial import ProofPart, Trial
 from gates.proof.trials import Trials
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench, bench
 from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release

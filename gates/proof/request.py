@@ -7,17 +7,18 @@ from pathlib import Path
 
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
-from gates.proof import programs, selfsuite
 from gates.proof.degenerate import SERVERS, TWINS
 from gates.proof.fault import Fault, decided
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
-from gates.proof.matrix import draw
+from gates.proof.matrix.cells import draw
+from gates.proof.matrix.pairs import PAIRS, pairs
+from gates.proof.matrix.short import is_short
 from gates.proof.mutants.mutant import MUTANTS, Mutant, drawn, mutants
-from gates.proof.pairs import PAIRS, pairs
-from gates.proof.short import is_short
+from gates.proof.selfsuite import suite as selfsuite
 from gates.proof.trial import NOT_PROMOTED, ProofPart
 from gates.proof.trials import NEVER_ROLLED_BACK
+from gates.proof.workbench import programs
 from gates.text.patterns import matches
 
 LANES = 6

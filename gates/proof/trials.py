@@ -9,12 +9,13 @@ import psycopg
 
 from gates.config import POLICY_FILE
 from gates.evidence import TargetKind
-from gates.proof import degenerate, programs
-from gates.proof.bench import Bench, OpenBench
+from gates.proof import degenerate
 from gates.proof.healthy.variants import Variant
-from gates.proof.lanes import side_by_side
-from gates.proof.servers import serve
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.lanes import side_by_side
+from gates.proof.workbench.servers import serve
 from gates.stack.errors import StackError
 from gates.stages.suite import ROOT
 from gates.verdict import Decision

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from gates.evidence import Outcome
-from gates.proof.relay import RelayOptions, relay
+from gates.proof.workbench.relay import RelayOptions, relay
 from tests.drills.examination import examine
 
 CHECK = "drill/pause/stops-a-running-replay"

@@ -6,7 +6,7 @@ from gates.deployment.capabilities import claims
 from gates.deployment.leftovers import sweep
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.proof.relay import RelayOptions, relay
+from gates.proof.workbench.relay import RelayOptions, relay
 from gates.stack.postgres import connect
 
 

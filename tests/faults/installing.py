@@ -15,8 +15,8 @@ import uvicorn
 from faults.catalogue import Fault, behind_proxy
 from gates import catalogue
 from gates.evidence import TargetKind, Where
-from gates.proof.bench import Bench
 from gates.proof.fault import read_list
+from gates.proof.workbench.bench import Bench
 from gates.stack.service import Supervised
 from gates.stack.stack import Stack
 from replay_service.app import server_config

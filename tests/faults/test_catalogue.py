@@ -12,8 +12,8 @@ import pytest
 
 from faults.catalogue import EVENTS, Fault, behind_proxy, catalogue, declare
 from faults.probe import Probe, ProbeError
-from gates.proof.bench import Bench
 from gates.proof.fault import read_list
+from gates.proof.workbench.bench import Bench
 from gates.stack.stack import Stack
 from replay_service.settings import Settings, TokenRules
 from replay_service.worker.settings import WorkerSettings

@@ -14,7 +14,7 @@ from gates.config import environment_of, load_target
 from gates.deployment.redaction import hidden, redact_text
 from gates.errors import ConfigError
 from gates.evidence import Outcome
-from gates.one_stage import run_stage
+from gates.operator.one_stage import run_stage
 from gates.reports import attestation
 from gates.request import RunRequest
 from tests.gates.gate_process import gate

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import psycopg
 from psycopg import sql
 
-from gates.proof.servers import Asked, Behaviour, Reply, forward, serve
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, forward, serve
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
 from tests.gates.gate_process import gate

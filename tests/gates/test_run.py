@@ -13,7 +13,7 @@ from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
-from gates.one_stage import run_stage
+from gates.operator.one_stage import run_stage
 from gates.reports import webhook
 from gates.request import RunRequest
 from gates.run import run_gate

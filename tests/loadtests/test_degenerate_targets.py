@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gates.proof.servers import HANG, Behaviour, Reply, raw, serve
+from gates.proof.workbench.servers import HANG, Behaviour, Reply, raw, serve
 from loadtests.plan import LoadPlan, Tenant
 from loadtests.scenario import steady
 from tests.loadtests import fake_target

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
-from gates.proof.bench import Bench
-from gates.proof.pooler import pgbouncer
-from gates.proof.relay import Cut, RelayOptions, Tap, relay
-from gates.proof.servers import Asked, Reply, forward, serve
+from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.pooler import pgbouncer
+from gates.proof.workbench.relay import Cut, RelayOptions, Tap, relay
+from gates.proof.workbench.servers import Asked, Reply, forward, serve
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 OF_A_LIBRARY = b"""# TYPE target info

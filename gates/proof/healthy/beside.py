@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request, bucket, signed_post
 from gates.deployment.tenants import OWNED_TABLES
-from gates.proof import programs
+from gates.proof.workbench import programs
 from gates.stack.plan import CANARY_FLAG, CANARY_PERCENT, StackInfo
 from gates.stack.postgres import connect
 from gates.stack.service import Supervised

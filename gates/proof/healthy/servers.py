@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gates.proof.bench import Bench
+from gates.proof.workbench.bench import Bench
 from gates.stack import rundir
 from gates.stack.account import postgres_account
 from gates.stack.errors import StackError

@@ -12,14 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gates.evidence import TargetKind
-from gates.proof import pooler, programs
-from gates.proof.bench import READY_TIMEOUT_S, Bench
 from gates.proof.healthy import before, beside, servers
 from gates.proof.healthy.before import Prepare
 from gates.proof.healthy.servers import Around, Stand
 from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, database
-from gates.proof.relay import RelayOptions
-from gates.proof.servers import Asked, Behaviour, Reply, serve
+from gates.proof.workbench import pooler, programs
+from gates.proof.workbench.bench import READY_TIMEOUT_S, Bench
+from gates.proof.workbench.relay import RelayOptions
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, serve
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.stack import Stack

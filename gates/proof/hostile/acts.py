@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import psycopg
 
 from gates.errors import CannotWork
-from gates.proof import programs
 from gates.proof.hostile.copies import Copy
-from gates.proof.programs import FinishedProgram
+from gates.proof.workbench import programs
+from gates.proof.workbench.programs import FinishedProgram
 from gates.stack.postgres import connect
 
 FLAG = "outbox.enabled"

@@ -15,7 +15,7 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, EMERGENCY, FLAG, PROMOTE, ROLLBACK, Act, HandState
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand
-from gates.proof.lanes import in_a_thread, side_by_side
+from gates.proof.workbench.lanes import in_a_thread, side_by_side
 from gates.stack.postgres import connect
 
 KILL_EVERY_S = 0.3

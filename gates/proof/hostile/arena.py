@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gates.proof import programs
-from gates.proof.bench import Bench
 from gates.proof.hostile.contents import LIVE_FORMS, LIVE_HTML, LIVE_MARKDOWN
 from gates.proof.hostile.impostors import LIMITS_S, Gate, Impostor
 from gates.proof.hostile.residue import Residue, leaks
 from gates.proof.judgement import GateRun
-from gates.proof.programs import FinishedProgram
-from gates.proof.servers import serve
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.programs import FinishedProgram
+from gates.proof.workbench.servers import serve
 from gates.stack.postgres import connect
 from gates.verdict import Decision
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from gates.proof.servers import Asked, Behaviour, Reply, forward
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, forward
 from gates.text.foreign import json_object
 
 Spoil = Callable[[Reply], Reply]

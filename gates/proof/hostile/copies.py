@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from gates.errors import CannotWork
-from gates.proof.bench import Bench
+from gates.proof.workbench.bench import Bench
 from gates.stack.postgres import connect
 from gates.stack.roles import copy_database, database_url, drop_database
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import psycopg
 
-from gates.proof import programs
 from gates.proof.hostile import acts
 from gates.proof.hostile.acts import FLAG, PROMOTE, REASON, ROLLBACK, STEP, Act
 from gates.proof.hostile.copies import Copy
 from gates.proof.hostile.partitions import AT_ONCE, Hand, through
 from gates.proof.hostile.statements import Blow, Strike
-from gates.proof.lanes import side_by_side
+from gates.proof.workbench import programs
+from gates.proof.workbench.lanes import side_by_side
 from gates.stack.postgres import connect
 
 GATES = 20

@@ -11,10 +11,10 @@ from pathlib import Path
 from gates.deployment.leftovers import sweep
 from gates.deployment.loans import give_back_for_the_dead
 from gates.evidence import TargetKind
-from gates.proof import programs
-from gates.proof.bench import Bench
 from gates.proof.hostile.kills import SIGNALS
 from gates.proof.hostile.residue import Residue
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.stack.postgres import connect
 
 DRILL_KILLS = 50

@@ -20,8 +20,8 @@ from gates.proof.hostile.contents import (
 )
 from gates.proof.hostile.liars import LIARS, MISSING, Make, echo, rewritten
 from gates.proof.hostile.transport import BROKEN
-from gates.proof.servers import Asked, Reply
 from gates.proof.trial import NOT_PROMOTED
+from gates.proof.workbench.servers import Asked, Reply
 from gates.verdict import Decision
 
 ANY = tuple(Decision)

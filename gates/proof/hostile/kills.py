@@ -5,13 +5,13 @@ import signal
 import time
 from dataclasses import dataclass
 
-from gates.proof import programs
 from gates.proof.hostile import acts
 from gates.proof.hostile.acts import Act
 from gates.proof.hostile.partitions import AT_ONCE, Hand, through
 from gates.proof.hostile.residue import Residue
 from gates.proof.hostile.statements import Strike
-from gates.proof.lanes import side_by_side
+from gates.proof.workbench import programs
+from gates.proof.workbench.lanes import side_by_side
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS = 50

@@ -11,7 +11,7 @@ from dataclasses import replace
 from urllib.parse import quote, urlsplit
 
 from gates.proof.degenerate import problem
-from gates.proof.servers import HANG, Asked, Behaviour, Reply, forward, raw
+from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, forward, raw
 
 Make = Callable[[str, str], Behaviour]
 GONE = raw(reset=True)

@@ -11,8 +11,8 @@ from gates.proof.hostile import acts
 from gates.proof.hostile.acts import ACTS, ROLLBACK, Act
 from gates.proof.hostile.copies import Copies, Copy
 from gates.proof.hostile.statements import SAID, Blow, Strike
-from gates.proof.lanes import side_by_side
-from gates.proof.relay import RelayOptions, relay
+from gates.proof.workbench.lanes import side_by_side
+from gates.proof.workbench.relay import RelayOptions, relay
 from gates.text.quantity import with_unit
 
 AT_ONCE = 6

@@ -15,14 +15,14 @@ import psycopg
 
 from gates.deployment.leftovers import sweep
 from gates.deployment.loans import give_back_for_the_dead
-from gates.proof import programs
-from gates.proof.bench import Bench
 from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.arena import Arena, HostileRun, live
 from gates.proof.hostile.contents import INJECTIONS
 from gates.proof.hostile.impostors import ANY, Gate
-from gates.proof.lanes import in_a_thread
 from gates.proof.trial import NOT_PROMOTED
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.lanes import in_a_thread
 from gates.stack.postgres import Postgres, connect
 from gates.verdict import Decision
 

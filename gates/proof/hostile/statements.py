@@ -7,7 +7,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 
-from gates.proof.relay import Cut, Tap
+from gates.proof.workbench.relay import Cut, Tap
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 LATE_S = 3.0

@@ -14,8 +14,6 @@ import psycopg
 
 from gates.errors import CannotWork
 from gates.evidence import TargetKind
-from gates.proof import programs
-from gates.proof.bench import OpenBench
 from gates.proof.degenerate import always
 from gates.proof.hostile import crowd, kills
 from gates.proof.hostile.acts import ACTS
@@ -26,9 +24,11 @@ from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
 from gates.proof.hostile.partitions import PARTITIONS, Hand
 from gates.proof.hostile.sieges import SIEGES, Siege, besiege
-from gates.proof.lanes import side_by_side
-from gates.proof.servers import Reply
 from gates.proof.trial import ProofPart, Trial, broken
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import OpenBench
+from gates.proof.workbench.lanes import side_by_side
+from gates.proof.workbench.servers import Reply
 from gates.stack.errors import StackError
 
 KEPT = "kept"
@@ -175,7 +175,7 @@ class HostileSuite:
 
 def _mutate() -> list[str]:
     """Imported only here: the module needs pytest and the drills, which no other command needs."""
-    report = importlib.import_module("gates.proof.mutations").mutations(SEED, MUTATIONS)
+    report = importlib.import_module("gates.proof.hostile.mutations").mutations(SEED, MUTATIONS)
     return [] if report.holds else [*report.crashes, *report.better, f"{report.mutations} mutations"]
 
 

@@ -6,7 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from gates.proof.servers import HANG, Reply, raw
+from gates.proof.workbench.servers import HANG, Reply, raw
 
 Pieces = Iterator[bytes | float]
 

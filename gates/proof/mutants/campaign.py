@@ -17,14 +17,14 @@ import psycopg
 
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec
-from gates.proof.bench import Bench, OpenBench
-from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
-from gates.proof.lanes import IsOver, share_out
+from gates.proof.matrix.campaign import RunScope
+from gates.proof.matrix.short import Looker
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
-from gates.proof.short import Looker
 from gates.proof.trial import ProofPart, Trial
+from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.lanes import IsOver, share_out
 from gates.stack.errors import StackError
 from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision, Effect

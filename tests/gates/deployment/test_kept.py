@@ -11,7 +11,7 @@ from gates.deployment.database import SESSION, TRANSACTION, backend_of, connect,
 from gates.deployment.kept import borrowed, keeping
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
-from gates.proof.pooler import lacking, pgbouncer
+from gates.proof.workbench.pooler import lacking, pgbouncer
 
 
 def pid(url: str, *, autocommit: bool = True) -> int:

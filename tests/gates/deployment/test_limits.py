@@ -18,7 +18,7 @@ from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
 from gates.deployment.wire import RawAnswer, WireDoor
 from gates.proof.hostile.transport import BROKEN
-from gates.proof.servers import Reply, serve
+from gates.proof.workbench.servers import Reply, serve
 from tests.small_target import accepting
 from tests.waiting import pause
 

@@ -16,7 +16,7 @@ from gates.deployment.leftovers import TIMED, is_over, take_lease
 from gates.deployment.target import Target
 from gates.deployment.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
-from gates.proof.pooler import lacking, pgbouncer
+from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines
 from sql_checks.contract_writes import write
 from sql_checks.rulefile import read_all_rules

@@ -13,7 +13,7 @@ from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
 from gates.deployment.database import connect, value
 from gates.deployment.leftovers import take_lease
-from gates.proof.pooler import lacking, pgbouncer
+from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.verdict import Decision, Verdict
 from sql_checks.exportpsql import spots_to_psql
 from sql_checks.rulefile import read_all_rules

@@ -14,7 +14,7 @@ from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
 from gates.deployment.wire import WireDoor
 from gates.evidence import CheckSpec, Outcome, Severity, TargetKind, Where
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from tests.sources import ROOT
 
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")

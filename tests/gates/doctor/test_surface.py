@@ -22,7 +22,7 @@ from gates.doctor.openapi import read_document
 from gates.doctor.schema import Schema
 from gates.doctor.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
-from gates.proof import servers
+from gates.proof.workbench import servers
 from replay_service.openapi import document as own_document
 from tests.gates.gate_process import gate
 

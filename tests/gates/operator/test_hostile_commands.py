@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.text.foreign import text as stored
 from tests.gates.gate_process import gate
 from tests.gates.hostile_text import ALL, EVERYTHING

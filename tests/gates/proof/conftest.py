@@ -7,9 +7,9 @@ import pytest
 
 from gates import catalogue
 from gates.evidence import TargetKind
-from gates.proof.bench import Bench, bench
 from gates.proof.fault import Fault, decided
-from gates.proof.programs import list_faults
+from gates.proof.workbench.bench import Bench, bench
+from gates.proof.workbench.programs import list_faults
 from gates.stack.plan import StackOptions
 
 

@@ -11,12 +11,12 @@ from gates.decision.rules import Policy
 from gates.deployment.client import HttpDoor
 from gates.deployment.requests import encode_body, mint_token, token_post
 from gates.evidence import TargetKind
-from gates.proof.bench import Bench
-from gates.proof.campaign import RunScope
 from gates.proof.fault import Fault, Kind
+from gates.proof.matrix.campaign import RunScope
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.mutant import mutants, planted
 from gates.proof.trial import Trial
+from gates.proof.workbench.bench import Bench
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision

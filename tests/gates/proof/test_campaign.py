@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof import programs
-from gates.proof.bench import Bench
-from gates.proof.campaign import Campaign
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, GateRun, Status
+from gates.proof.matrix.campaign import Campaign
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.stack.errors import StackError
 from gates.verdict import Counts, Decision, Effect, Finding, Verdict
 

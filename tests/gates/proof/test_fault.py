@@ -8,8 +8,8 @@ import pytest
 
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof.campaign import RunScope, scope_of
 from gates.proof.fault import Fault, Kind, decided, read_list
+from gates.proof.matrix.campaign import RunScope, scope_of
 from gates.verdict import Decision
 
 ROW: dict[str, Any] = {

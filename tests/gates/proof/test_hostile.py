@@ -10,8 +10,6 @@ from unittest import mock
 import pytest
 
 from gates.evidence import TargetKind
-from gates.proof import programs
-from gates.proof.bench import bench
 from gates.proof.hostile import acts, kills, liars
 from gates.proof.hostile.acts import EMERGENCY, PROMOTE, ROLLBACK, Act, HandState
 from gates.proof.hostile.arena import HostileRun, live
@@ -21,8 +19,10 @@ from gates.proof.hostile.partitions import Hand
 from gates.proof.hostile.residue import leaks
 from gates.proof.hostile.suite import judged, names, on_the_hand, spread
 from gates.proof.judgement import GateRun
-from gates.proof.programs import FinishedProgram
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import bench
+from gates.proof.workbench.programs import FinishedProgram
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stack.plan import StackOptions
 from gates.verdict import Decision, Verdict
 from tests.gates.gate_process import gate

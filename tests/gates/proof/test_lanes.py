@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from gates.proof import programs
-from gates.proof.lanes import side_by_side
-from gates.proof.servant import Servant
+from gates.proof.workbench import programs
+from gates.proof.workbench.lanes import side_by_side
+from gates.proof.workbench.servant import Servant
 from gates.stack.stack import Cancelled
 
 WAITS = (sys.executable, "-c", "import time; print('{}', flush=True); time.sleep(300)")

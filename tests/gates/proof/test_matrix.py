@@ -9,7 +9,7 @@ from gates.evidence import CheckSpec, Severity, Where
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
 from gates.proof.kept import seconds_of
-from gates.proof.matrix import CELLS, Matrix, draw
+from gates.proof.matrix.cells import CELLS, Matrix, draw
 from gates.verdict import Decision
 
 CATALOGUE = (CheckSpec("drill/a", "", "", Severity.PAGE, Where.READ_ONLY),)

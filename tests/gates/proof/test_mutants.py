@@ -11,9 +11,9 @@ import pytest
 from gates.decision.rules import Policy
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof.campaign import RunScope
 from gates.proof.judgement import GateRun
 from gates.proof.kept import KeptTrials
+from gates.proof.matrix.campaign import RunScope
 from gates.proof.mutants import clauses, statements
 from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen
 from gates.proof.mutants.equivalents import equivalents

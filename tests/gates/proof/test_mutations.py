@@ -4,8 +4,8 @@ import datetime as dt
 
 import pytest
 
-from gates.proof.mutations import decided, mutations
-from gates.proof.recording import answer, broken, healthy, is_good
+from gates.proof.hostile.mutations import decided, mutations
+from gates.proof.hostile.recording import answer, broken, healthy, is_good
 from gates.verdict import Decision
 
 NOW = dt.datetime.now(dt.UTC)

@@ -11,18 +11,20 @@ import pytest
 from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
-from gates.proof import last, programs, summary
-from gates.proof.bench import Bench
-from gates.proof.campaign import examined, scope_of
+from gates.proof import last
 from gates.proof.fault import Fault, Kind, together
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
-from gates.proof.pairs import AT_ONCE, as_trial, at_once, each, pairs
+from gates.proof.matrix.campaign import examined, scope_of
+from gates.proof.matrix.pairs import AT_ONCE, as_trial, at_once, each, pairs
+from gates.proof.matrix.short import is_loaded
 from gates.proof.proof import EXIT_NOT_PROVED
 from gates.proof.prove import Prover
+from gates.proof.reports import summary
 from gates.proof.request import ProofRequest
-from gates.proof.short import is_loaded
 from gates.proof.trial import ProofPart
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.verdict import Decision, Effect, Finding, Verdict
 
 

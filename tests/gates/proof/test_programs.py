@@ -11,8 +11,8 @@ from gates import record
 from gates.decision.rules import Policy
 from gates.evidence import JsonValue, TargetKind
 from gates.evidence_file import ChainEnd
-from gates.proof.live import MARK, Running, _marked
-from gates.proof.programs import FinishedProgram, clean, last_words, read_run, read_verdict, run, start
+from gates.proof.selfsuite.live import MARK, Running, _marked
+from gates.proof.workbench.programs import FinishedProgram, clean, last_words, read_run, read_verdict, run, start
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
 FACTS: dict[str, JsonValue] = {

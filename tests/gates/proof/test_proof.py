@@ -12,13 +12,14 @@ import pytest
 
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof import last, stryker, summary
+from gates.proof import last
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Canary, Cost, Minimal, Worth, canary, smallest_set, worth
-from gates.proof.page import page
 from gates.proof.proof import Proof
 from gates.proof.prove import applicable
+from gates.proof.reports import stryker, summary
+from gates.proof.reports.page import page
 from gates.proof.request import ProofRequest, chosen
 from gates.proof.trial import ProofPart, Trial
 from gates.reports.citation import cited, source_digest

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gates.proof.servant import Servant
+from gates.proof.workbench.servant import Servant
 from gates.stack.errors import StackError
 
 ECHO = """

@@ -11,8 +11,8 @@ import pytest
 
 from gates.proof.degenerate import SERVERS, DegenerateServer, never_unpassed
 from gates.proof.healthy.before import in_chunks, other_case, spelled_otherwise, with_a_member
-from gates.proof.relay import RelayOptions, relay
-from gates.proof.servers import Asked, Reply, forward, serve
+from gates.proof.workbench.relay import RelayOptions, relay
+from gates.proof.workbench.servers import Asked, Reply, forward, serve
 
 BODY = b'{"company_id": "x", "max": 3}'
 

@@ -15,12 +15,13 @@ from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import write_lines
-from gates.proof import programs, short
-from gates.proof.bench import Bench
-from gates.proof.campaign import RunScope
 from gates.proof.fault import Fault, Kind
 from gates.proof.judgement import Cell, GateRun, Status
-from gates.proof.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, is_shown, looks_of
+from gates.proof.matrix import short
+from gates.proof.matrix.campaign import RunScope
+from gates.proof.matrix.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, is_shown, looks_of
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.stack.stack import Stack

@@ -9,7 +9,7 @@ import pytest
 from gates import record
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
-from gates.proof.tampering import TAMPERINGS, Tampering, tamper
+from gates.proof.selfsuite.tampering import TAMPERINGS, Tampering, tamper
 from gates.verdict import Action, Decision
 from tests.gates.floor_checks import FLOOR_SPECS
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from gates.evidence import TargetKind
-from gates.proof import degenerate, programs, selfsuite
-from gates.proof.bench import Bench
+from gates.proof import degenerate
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import GateRun
+from gates.proof.selfsuite import suite as selfsuite
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, trial
 from gates.proof.trials import NEVER_ROLLED_BACK, Trials
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 

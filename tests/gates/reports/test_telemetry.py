@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gates.evidence import JsonValue, Outcome
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.reports import telemetry
 from gates.verdict import Action, Verdict
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, NOW, RELEASE, RUN, judged, saw

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gates.proof.servers import HANG, Asked, Reply, serve
+from gates.proof.workbench.servers import HANG, Asked, Reply, serve
 from gates.reports.webhook import post
 
 

@@ -25,7 +25,7 @@ from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load

@@ -16,8 +16,8 @@ from gates.deployment.identity import server_of
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
-from gates.one_stage import run_stage
-from gates.proof.servers import Behaviour, Reply, raw, serve
+from gates.operator.one_stage import run_stage
+from gates.proof.workbench.servers import Behaviour, Reply, raw, serve
 from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages import preflight, reachability, suite

@@ -16,7 +16,7 @@ from gates.deployment import control
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
-from gates.proof.servers import HANG, Asked, Reply, raw, serve
+from gates.proof.workbench.servers import HANG, Asked, Reply, raw, serve
 from gates.stages import load_process, suite, watchdog
 from gates.stages.context import Context
 from gates.stages.drill import drill

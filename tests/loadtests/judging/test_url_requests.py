@@ -11,7 +11,7 @@ import pytest
 from gates.deployment.target import Target
 from gates.errors import ConfigError, UsageError
 from gates.evidence import TargetKind
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stages import load_process
 from loadtests.plan import LoadPlan, UrlRequest
 from loadtests.thresholds.reading import ThresholdsFileError

@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 
-from gates.proof.pooler import lacking, pgbouncer
+from gates.proof.workbench.pooler import lacking, pgbouncer
 from replay_service.migrate import MIGRATIONS, expected_version, migrate
 from replay_service.session import Session
 from tests.postgres_fixture import TEMPLATE, PgServer

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gates.proof.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from replay_service.settings import ConfigurationError
 from replay_service.worker.agents import Event, read_script, write_body
 from replay_service.worker.settings import TUNABLES, WorkerSettings, read_worker_settings

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from gates.proof import programs
+from gates.proof.workbench import programs
 from gates.stack.errors import StackError
 from gates.stack.postgres import free_port
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from gates import record
 from gates.errors import CannotWork
-from gates.proof import programs
-from gates.proof.bench import Bench
 from gates.proof.judgement import GateRun
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench
 from gates.stack.postgres import connect
 from gates.verdict import Decision, Verdict
 

@@ -12,7 +12,7 @@ from gates.evidence import CheckSpec
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, Status
 from gates.proof.kept import taken_up
-from gates.proof.short import is_shown
+from gates.proof.matrix.short import is_shown
 
 CELLS = "cells.ndjson"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from gates.proof.relay import reset
+from gates.proof.workbench.relay import reset
 
 MOST_BODY = 8 * 1024 * 1024
 FORWARD_TIMEOUT_S = 30.0

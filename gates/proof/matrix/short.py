@@ -28,13 +28,13 @@ from gates.decision.floor import is_optional
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
 from gates.evidence_file import read_lines
-from gates.proof import programs
-from gates.proof.bench import Bench, OpenBench
-from gates.proof.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
-from gates.proof.lanes import IsOver, share_out
-from gates.proof.servant import Servant
+from gates.proof.matrix.campaign import RunScope, examined, scope_of, undeclared
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.lanes import IsOver, share_out
+from gates.proof.workbench.servant import Servant
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.stages.load_checks import RUN_VALID
@@ -189,7 +189,7 @@ class Looker:
         out.mkdir(parents=True, exist_ok=True)
         self._ini = out / "pytest.ini"
         self._ini.write_text("[pytest]\n", encoding="utf-8")
-        words = (sys.executable, "-m", "gates.proof.warm", str(self._ini))
+        words = (sys.executable, "-m", "gates.proof.matrix.warm", str(self._ini))
         self._pytest = Servant(words, programs.clean(bench.environ, {}))
 
     def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:

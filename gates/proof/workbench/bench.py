@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
-from gates.proof import programs
 from gates.proof.fault import Fault, Kind
-from gates.proof.servant import Servant
+from gates.proof.workbench import programs
+from gates.proof.workbench.servant import Servant
 from gates.stack.errors import StackError
 from gates.stack.plan import StackOptions
 from gates.stack.postgres import Postgres, connect

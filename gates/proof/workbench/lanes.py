@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from gates.proof import programs
+from gates.proof.workbench import programs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from gates.evidence import shown_time
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
-from gates.proof.summary import lines
+from gates.proof.reports.summary import lines
 from gates.proof.trial import Trial
 from gates.reports.page import document, outcome
 from gates.text.inert import Html

@@ -13,11 +13,12 @@ from gates import record
 from gates.errors import CannotWork
 from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
-from gates.proof import live, programs
-from gates.proof.bench import Bench, OpenBench
 from gates.proof.judgement import GateRun
-from gates.proof.tampering import HELD, TAMPERINGS, Tampering, tamper
+from gates.proof.selfsuite import live
+from gates.proof.selfsuite.tampering import HELD, TAMPERINGS, Tampering, tamper
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench, OpenBench
 from gates.stack.errors import StackError
 from gates.verdict import Decision
 

@@ -33,7 +33,17 @@ from gates.deployment.requests import Answer, Exchange, Request
 from gates.deployment.target import Target
 from gates.deployment.wire import parsed
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
-from gates.proof.recording import COMPANY, EVENT, KEY, RELEASE, RecordedTable, Recording, broken, healthy, is_good
+from gates.proof.hostile.recording import (
+    COMPANY,
+    EVENT,
+    KEY,
+    RELEASE,
+    RecordedTable,
+    Recording,
+    broken,
+    healthy,
+    is_good,
+)
 from gates.stages.preflight.endpoints import REACHABLE, reachable, release
 from gates.stages.preflight.endpoints import RELEASE as SAYS_RELEASE
 from gates.stages.preflight.looks import after, timed

@@ -17,12 +17,12 @@ import psycopg
 
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof import programs
-from gates.proof.bench import Bench, OpenBench
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
-from gates.proof.lanes import IsOver, share_out
-from gates.proof.relay import RelayOptions, Tap, relay
+from gates.proof.workbench import programs
+from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.lanes import IsOver, share_out
+from gates.proof.workbench.relay import RelayOptions, Tap, relay
 from gates.stack.errors import StackError
 
 CLEAN_ATTEMPTS = 2

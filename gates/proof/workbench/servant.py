@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from gates.proof import programs
+from gates.proof.workbench import programs
 from gates.stack.errors import StackError
 
 

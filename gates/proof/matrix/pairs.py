@@ -8,10 +8,10 @@ from dataclasses import replace
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.campaign import scope_of
 from gates.proof.fault import Fault, Kind, together
 from gates.proof.judgement import Cell, FaultFacts, judge
-from gates.proof.short import is_loaded, is_short
+from gates.proof.matrix.campaign import scope_of
+from gates.proof.matrix.short import is_loaded, is_short
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial
 from gates.verdict import Decision
 

@@ -1,4 +1,4 @@
-"""`python -m gates.proof.warm`: pytest with the drills and SQL checks collected once; each look at a target is a fork.
+"""`python -m gates.proof.matrix.warm`: pytest with all checks collected once, a fork for each look at a target.
 
 Reads a line of JSON for each look (`checks`, `environ`, `options`, `log`, `timeout_s`), answers pytest's exit code.
 """
