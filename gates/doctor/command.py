@@ -15,15 +15,15 @@ from gates.contract.scope import Scope
 from gates.decision import policy_file
 from gates.deployment.dialect.current import use
 from gates.deployment.target import Target
-from gates.doctor.carrying import with_said
 from gates.doctor.diagnosis import Diagnosis, diagnose
-from gates.doctor.draft import draft
-from gates.doctor.draft_queue import queues_of
+from gates.doctor.draft.carrying import with_said
+from gates.doctor.draft.draft import draft
+from gates.doctor.draft.queue import queues_of
+from gates.doctor.draft.writing import MANIFEST, refuse_to_overwrite, write
 from gates.doctor.grants import LOGIN, grants
-from gates.doctor.presets import key_variable
+from gates.doctor.matching.presets import key_variable
 from gates.doctor.report import as_json, as_text
 from gates.doctor.said import only_extra_headers, placed
-from gates.doctor.writing import MANIFEST, refuse_to_overwrite, write
 from gates.errors import CannotWork, ConfigError, UsageError
 from gates.inputs import options as shared
 from gates.reports.console import Console

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gates.contract.contract import Contract
 from gates.contract.scope import OWN, QUEUE
-from gates.doctor.compare import ComparedObject
+from gates.doctor.comparison.compare import ComparedObject
 from gates.evidence import CheckSpec
 from gates.stages.suite import ROOT
 from gates.text.own_data import data_of

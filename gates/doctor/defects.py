@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gates.contract.contract import Contract
-from gates.doctor.actors import edited_claims
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import ComparedObject, Comparison, Presence, RowsSeen
-from gates.doctor.http_comparison import HttpComparison
-from gates.doctor.matching import TableMatch
-from gates.doctor.presets import SERVICE_ROLE
-from gates.doctor.schema import Schema, SchemaRole, SchemaTable, quoted
-from gates.doctor.table_rules import NOT_FORCED, wider_key
+from gates.doctor.comparison.compare import ComparedObject, Comparison, Presence, RowsSeen
+from gates.doctor.comparison.http import HttpComparison
+from gates.doctor.comparison.rules import NOT_FORCED, wider_key
+from gates.doctor.matching.actors import edited_claims
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.presets import SERVICE_ROLE
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import Schema, SchemaRole, SchemaTable, quoted
 from gates.text.foreign import text
 
 

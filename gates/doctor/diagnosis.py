@@ -16,19 +16,19 @@ from gates.contract.names import Names
 from gates.deployment.database import connect
 from gates.deployment.requests import claims_of
 from gates.deployment.target import Target
-from gates.doctor.actors import match_functions, role_in
-from gates.doctor.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare
+from gates.doctor.comparison.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare
+from gates.doctor.comparison.http import HttpComparison, compare_http
+from gates.doctor.comparison.members import called_by
 from gates.doctor.coverage import AreaCoverage, coverage
 from gates.doctor.defects import Defect, defects
-from gates.doctor.http_comparison import HttpComparison, compare_http
-from gates.doctor.http_members import called_by
-from gates.doctor.matching import TableMatch, guessed_tables
-from gates.doctor.presets import FUNCTIONS, SUPABASE, FoundPreset, libraries_of
+from gates.doctor.matching.actors import match_functions, role_in
+from gates.doctor.matching.presets import FUNCTIONS, SUPABASE, FoundPreset, libraries_of
+from gates.doctor.matching.tables import TableMatch, guessed_tables
+from gates.doctor.reading.catalogue import read_schema
+from gates.doctor.reading.schema import Schema
+from gates.doctor.reading.surface import Surface, look_at
 from gates.doctor.rows_reading import read_rows
 from gates.doctor.said import home_said, pins_of, settled
-from gates.doctor.schema import Schema
-from gates.doctor.schema_reading import read_schema
-from gates.doctor.surface import Surface, look_at
 from gates.errors import first_line
 from gates.text.foreign import text
 

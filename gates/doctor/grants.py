@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from gates.contract.names import Names
 from gates.contract.queues import Queue
-from gates.doctor.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
-from gates.doctor.compare import Comparison
-from gates.doctor.matching import TableMatch
-from gates.doctor.schema import Schema, identifier
+from gates.doctor.comparison.compare import Comparison
+from gates.doctor.matching.actors import SEES_ALL, FoundMembers, FunctionMatch, tenant_claim, tenant_members
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import Schema, identifier
 from gates.text import characters
 
 LOGIN, NO_NAMES = "replay_gate", Names()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from gates.contract.contract import Contract
-from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.comparison.compare import ComparedObject, Presence
 from gates.doctor.diagnosis import Diagnosis
 from gates.evidence import JsonValue
 from gates.reports.terminal import WIDTH, cell, paint, table

@@ -11,11 +11,11 @@ from psycopg import sql as compose
 from gates.deployment.connection import Answering
 from gates.deployment.database import sql
 from gates.deployment.requests import bucket
-from gates.doctor.actors import FunctionMatch
-from gates.doctor.compare import RowsSeen
-from gates.doctor.limit_keys import LimitForm, form_of, limits_in
-from gates.doctor.matching import TableMatch
-from gates.doctor.schema_reading import LOCK_TIMEOUT_MS
+from gates.doctor.comparison.compare import RowsSeen
+from gates.doctor.matching.actors import FunctionMatch
+from gates.doctor.matching.limit_keys import LimitForm, form_of, limits_in
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.catalogue import LOCK_TIMEOUT_MS
 from gates.doctor.sqltypes import bare, id_type
 from gates.text.foreign import text
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from gates.contract.names import Names, names_of
-from gates.doctor.columns import Confidence, Pin, Pins
-from gates.doctor.compare import NOT_THERE, ComparedObject, Presence
-from gates.doctor.presets import KEY_HEADER
-from gates.doctor.schema import Schema
+from gates.doctor.comparison.compare import NOT_THERE, ComparedObject, Presence
+from gates.doctor.matching.columns import Confidence, Pin, Pins
+from gates.doctor.matching.presets import KEY_HEADER
+from gates.doctor.reading.schema import Schema
 from gates.inputs.strict_yaml import YamlNode
 
 SAID = "gate.yaml says so"

@@ -13,11 +13,11 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
-from gates.doctor.compare import NOT_SEEN, ComparedObject, Presence, compare
+from gates.doctor.comparison.compare import NOT_SEEN, ComparedObject, Presence, compare
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING
-from gates.doctor.matching import guessed_tables
-from gates.doctor.schema_reading import read_schema
+from gates.doctor.matching.tables import guessed_tables
+from gates.doctor.reading.catalogue import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.presets import OF_SUPABASE
 

@@ -9,8 +9,8 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
-from gates.doctor.schema import Schema
-from gates.doctor.schema_reading import read_schema
+from gates.doctor.reading.catalogue import read_schema
+from gates.doctor.reading.schema import Schema
 from gates.text.own_data import data_of
 from tests.postgres_fixture import PgServer
 

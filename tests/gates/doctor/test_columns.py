@@ -3,11 +3,11 @@
 import pytest
 
 from gates.contract.contract import contract
-from gates.doctor.columns import ColumnMatch, Confidence
-from gates.doctor.compare import NOT_SEEN, compare
+from gates.doctor.comparison.compare import NOT_SEEN, compare
 from gates.doctor.defects import Defect, defects
-from gates.doctor.matching import match
-from gates.doctor.schema import Schema, SchemaColumn, SchemaTable, UniqueKey
+from gates.doctor.matching.columns import ColumnMatch, Confidence
+from gates.doctor.matching.tables import match
+from gates.doctor.reading.schema import Schema, SchemaColumn, SchemaTable, UniqueKey
 from gates.doctor.sqltypes import SPELLED
 
 REPLAY_RUNS = contract().relations["replay_runs"].columns

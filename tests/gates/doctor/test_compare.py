@@ -7,10 +7,10 @@ import pytest
 
 from gates.contract.contract import contract
 from gates.deployment.database import sql
-from gates.doctor.actors import edited_claims, role_in, tenant_claim
-from gates.doctor.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
+from gates.doctor.comparison.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
 from gates.doctor.defects import defects
-from gates.doctor.schema import Schema
+from gates.doctor.matching.actors import edited_claims, role_in, tenant_claim
+from gates.doctor.reading.schema import Schema
 from tests.gates.doctor.databases import database, schema_of
 from tests.postgres_fixture import TEMPLATE, PgServer
 
@@ -165,7 +165,7 @@ def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch:
     def slow(path: Path) -> str:
         return "select pg_sleep(%(oids)s::text::int)" if path.stem == part else sql(path)
 
-    monkeypatch.setattr("gates.doctor.schema_reading.sql", slow)
+    monkeypatch.setattr("gates.doctor.reading.catalogue.sql", slow)
     schema, found = reference_after(pg_server, "")
     assert set(found.unread) == {part}
     assert not [o for o in found.objects if o.presence in {Presence.DIFFERS, Presence.ABSENT}]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from gates.contract.contract import contract
-from gates.doctor.columns import Confidence, Pin
-from gates.doctor.compare import NOT_SEEN, Presence, compare
+from gates.doctor.comparison.compare import NOT_SEEN, Presence, compare
 from gates.doctor.defects import defects
-from gates.doctor.matching import TableMatch, match
-from gates.doctor.schema import Schema, SchemaColumn, SchemaFunction, SchemaTable
+from gates.doctor.matching.columns import Confidence, Pin
+from gates.doctor.matching.tables import TableMatch, match
+from gates.doctor.reading.schema import Schema, SchemaColumn, SchemaFunction, SchemaTable
 from gates.doctor.sqltypes import SPELLED
 from gates.text.own_data import data_of
 from tests.gates.doctor.databases import database

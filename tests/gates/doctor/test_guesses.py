@@ -7,11 +7,11 @@ import pytest
 
 from gates.contract.contract import contract
 from gates.deployment.database import connect
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import Comparison, compare
-from gates.doctor.presets import libraries_of
-from gates.doctor.schema import SchemaColumn, SchemaTable
-from gates.doctor.schema_reading import read_schema
+from gates.doctor.comparison.compare import Comparison, compare
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.presets import libraries_of
+from gates.doctor.reading.catalogue import read_schema
+from gates.doctor.reading.schema import SchemaColumn, SchemaTable
 from tests.gates.doctor.databases import TRUTH, database, schema_named, schema_of
 from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.renamed import COLUMNS, TABLES, rename

@@ -11,7 +11,7 @@ from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.decision.policy_file import parse
 from gates.doctor.diagnosis import judge, view_database
-from gates.doctor.draft import draft
+from gates.doctor.draft.draft import draft
 from tests.gates.doctor.databases import database
 from tests.postgres_fixture import TEMPLATE, PgServer
 

@@ -6,8 +6,8 @@ import yaml
 from gates.contract.contract import contract
 from gates.contract.names import Names
 from gates.doctor.diagnosis import Diagnosis, judge, view_database
-from gates.doctor.draft import draft
-from gates.doctor.draft_queue import queues_of
+from gates.doctor.draft.draft import draft
+from gates.doctor.draft.queue import queues_of
 from gates.doctor.grants import grants
 from tests.gates.doctor.databases import SCHEMAS, database
 from tests.postgres_fixture import PgServer

@@ -12,10 +12,10 @@ import yaml
 
 from gates.contract.contract import contract
 from gates.contract.names import Names
-from gates.doctor.compare import Presence, compare
+from gates.doctor.comparison.compare import Presence, compare
 from gates.doctor.diagnosis import DatabaseView, judge
-from gates.doctor.draft import draft
-from gates.doctor.schema import Schema
+from gates.doctor.draft.draft import draft
+from gates.doctor.reading.schema import Schema
 from tests.gates.doctor.databases import database
 from tests.gates.doctor.test_doctor_command import FLAGS
 from tests.gates.gate_process import gate

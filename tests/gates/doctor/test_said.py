@@ -7,11 +7,11 @@ import pytest
 
 from gates.contract.contract import contract
 from gates.contract.names import names_of
-from gates.doctor.compare import ComparedObject, Presence, compare
+from gates.doctor.comparison.compare import ComparedObject, Presence, compare
 from gates.doctor.diagnosis import judge, view_database
 from gates.doctor.grants import grants
+from gates.doctor.reading.schema import RowPolicy, Schema, SchemaColumn, SchemaRole, SchemaTable
 from gates.doctor.said import settled
-from gates.doctor.schema import RowPolicy, Schema, SchemaColumn, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import SPELLED
 from tests.gates.doctor.databases import database
 from tests.postgres_fixture import PgServer

@@ -14,13 +14,13 @@ from gates.contract.contract import contract
 from gates.deployment.probes import IMPOSSIBLE
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
-from gates.doctor import openapi
-from gates.doctor.compare import NOT_SEEN, Presence, compare
+from gates.doctor.comparison.compare import NOT_SEEN, Presence, compare
+from gates.doctor.comparison.http import compare_http
 from gates.doctor.defects import defects
-from gates.doctor.http_comparison import compare_http
-from gates.doctor.openapi import read_document
-from gates.doctor.schema import Schema
-from gates.doctor.surface import NOWHERE, Surface, look_at
+from gates.doctor.reading import openapi
+from gates.doctor.reading.openapi import read_document
+from gates.doctor.reading.schema import Schema
+from gates.doctor.reading.surface import NOWHERE, Surface, look_at
 from gates.evidence import TargetKind
 from gates.proof.workbench import servers
 from replay_service.openapi import document as own_document

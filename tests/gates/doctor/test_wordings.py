@@ -2,8 +2,8 @@
 
 import pytest
 
-from gates.doctor.limit_keys import limits_in
-from gates.doctor.wordings import age_s, call_limits, differing, signature_form
+from gates.doctor.matching.limit_keys import limits_in
+from gates.doctor.reading.wordings import age_s, call_limits, differing, signature_form
 
 REFERENCE = 'Hex HMAC-SHA256 of the raw body (v1), or `t=<unix seconds>,v2=<hex HMAC-SHA256 of "<t>.<raw body>">`.'
 SIGNATURES = {

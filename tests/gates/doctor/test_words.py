@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.contract import contract
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.limit_keys import CONTRACT_FORM, expressions, form_of
-from gates.doctor.states import match_values
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.limit_keys import CONTRACT_FORM, expressions, form_of
+from gates.doctor.matching.states import match_values
 from gates.doctor.words import Likenesses, best_likeness, likeness, synonyms, words
 
 SCORES = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), max_size=4)

@@ -21,12 +21,12 @@ from gates.contract.names import Names
 from gates.decision.policy_file import parse
 from gates.deployment.dialect.relations import AbsentColumn, read
 from gates.doctor.diagnosis import DatabaseView, judge
-from gates.doctor.draft import draft
-from gates.doctor.drafting import comment, scalar
-from gates.doctor.matching import guessed_tables
-from gates.doctor.presets import SERVICE_ROLE, SUPABASE
-from gates.doctor.schema import SchemaRole
-from gates.doctor.writing import merged
+from gates.doctor.draft.draft import draft
+from gates.doctor.draft.lines import comment, scalar
+from gates.doctor.draft.writing import merged
+from gates.doctor.matching.presets import SERVICE_ROLE, SUPABASE
+from gates.doctor.matching.tables import guessed_tables
+from gates.doctor.reading.schema import SchemaRole
 from gates.evidence import TargetKind
 from gates.operator.names_lint import against_target
 from tests.gates.doctor.databases import SCHEMAS, TRUTH, database, schema_of

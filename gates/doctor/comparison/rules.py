@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gates.doctor.schema import SchemaTable, UniqueKey, is_true
+from gates.doctor.reading.schema import SchemaTable, UniqueKey, is_true
 
 NOT_FORCED = "not forced"
 EVERYBODY = frozenset({"public", "anon", "authenticated"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from gates.doctor.drafting import scalar
+from gates.doctor.draft.lines import scalar
 
 SAID = "  # as it was said"
 PART = 2

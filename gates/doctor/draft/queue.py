@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from gates.contract.queues import Queue, QueueOptions, presets
-from gates.doctor.drafting import Lines, comment, scalar
-from gates.doctor.presets import FoundPreset
+from gates.doctor.draft.lines import Lines, comment, scalar
+from gates.doctor.matching.presets import FoundPreset
 
 OPEN = {
     "": "options that nothing here tells (docs/presets.md); add those that you need:",

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gates.doctor.schema import PUBLIC, SchemaTable
+from gates.doctor.reading.schema import PUBLIC, SchemaTable
 
 LEAST_SHARED = 0.5
 """Share of the columns of two tables of one name that both have, from which one is a copy of the other."""

@@ -6,12 +6,21 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from gates.contract.contract import Contract, Relation
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import CLOSE, ColumnLikenesses, ColumnMatch, Confidence, Pin, Pins, graded, match_columns
-from gates.doctor.copies import TableCopies, shared
-from gates.doctor.limit_keys import LIMITING, calls_of
-from gates.doctor.presets import libraries_of
-from gates.doctor.schema import PUBLIC, Schema, SchemaColumn, SchemaTable
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.columns import (
+    CLOSE,
+    ColumnLikenesses,
+    ColumnMatch,
+    Confidence,
+    Pin,
+    Pins,
+    graded,
+    match_columns,
+)
+from gates.doctor.matching.copies import TableCopies, shared
+from gates.doctor.matching.limit_keys import LIMITING, calls_of
+from gates.doctor.matching.presets import libraries_of
+from gates.doctor.reading.schema import PUBLIC, Schema, SchemaColumn, SchemaTable
 from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from gates.deployment.dialect.tokens import literal
-from gates.doctor.schema import SchemaColumn, SchemaTable
+from gates.doctor.reading.schema import SchemaColumn, SchemaTable
 from gates.doctor.sqltypes import WHOLES, bare, id_type
 from gates.doctor.words import synonyms, words
 

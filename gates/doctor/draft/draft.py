@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping
 from gates.contract.contract import Contract
 from gates.contract.scope import SERVICE
 from gates.decision.floor import on_floor
-from gates.doctor.actors import FoundMembers, tenant_claim, tenant_members
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import Presence
+from gates.doctor.comparison.compare import Presence
 from gates.doctor.defects import platform_defaults
 from gates.doctor.diagnosis import Diagnosis
-from gates.doctor.draft_http import http_lines, limit_lines
-from gates.doctor.draft_queue import queue_lines
-from gates.doctor.draft_tables import filling, needed, placed, table_lines
-from gates.doctor.drafting import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
-from gates.doctor.matching import TableMatch
-from gates.doctor.presets import SERVICE_ROLE, SUPABASE
-from gates.doctor.schema import SchemaColumn
+from gates.doctor.draft.http import http_lines, limit_lines
+from gates.doctor.draft.lines import MOST_COMMENT, Lines, alternatives, comment, guess, scalar, titled
+from gates.doctor.draft.queue import queue_lines
+from gates.doctor.draft.tables import filling, needed, placed, table_lines
+from gates.doctor.matching.actors import FoundMembers, tenant_claim, tenant_members
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.presets import SERVICE_ROLE, SUPABASE
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import SchemaColumn
 from gates.doctor.sqltypes import bare, id_type
 from gates.text import characters
 

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass, replace
 
-from gates.doctor.columns import Confidence
-from gates.doctor.matching import TableMatch
-from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import TIMES, bare
 from gates.doctor.words import words
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 
 from gates.contract.contract import Contract
 from gates.deployment.requests import Answer
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import ComparedObject, Presence
-from gates.doctor.states import shared_word
+from gates.doctor.comparison.compare import ComparedObject, Presence
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.states import shared_word
 from gates.doctor.words import best_likeness, synonyms, words
 
 LEAST_MEMBER, LEAST_TENANT = 0.6, 0.75

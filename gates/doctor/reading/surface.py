@@ -17,7 +17,7 @@ from gates.deployment import probes
 from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
-from gates.doctor.openapi import ApiDocument, read_document
+from gates.doctor.reading.openapi import ApiDocument, read_document
 from gates.doctor.words import spelled_paths
 from gates.errors import first_line
 

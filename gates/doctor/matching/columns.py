@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from gates.contract.contract import Relation
 from gates.contract.names import ID_KINDS
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.schema import SchemaColumn, SchemaTable
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.states import match_values
+from gates.doctor.reading.schema import SchemaColumn, SchemaTable
 from gates.doctor.sqltypes import TIMES, WHOLES, bare, fitness, is_id
-from gates.doctor.states import match_values
 from gates.doctor.words import ALIKE, synonyms
 
 SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 
 from gates.contract.contract import Contract, Relation
 from gates.contract.names import Names
-from gates.doctor.actors import FunctionMatch, RoleMatch, match_functions, match_roles
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import Confidence, Pin, Pins
-from gates.doctor.limit_keys import LimitForm
-from gates.doctor.matching import TableMatch, guessed_tables
-from gates.doctor.schema import Schema
-from gates.doctor.soft_deletes import of_counted_rows
+from gates.doctor.comparison.rules import key_trouble, row_security_trouble, wider_key
+from gates.doctor.matching.actors import FunctionMatch, RoleMatch, match_functions, match_roles
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.columns import Confidence, Pin, Pins
+from gates.doctor.matching.limit_keys import LimitForm
+from gates.doctor.matching.soft_deletes import of_counted_rows
+from gates.doctor.matching.states import match_values
+from gates.doctor.matching.tables import TableMatch, guessed_tables
+from gates.doctor.reading.schema import Schema
 from gates.doctor.sqltypes import difference, is_id
-from gates.doctor.states import match_values
-from gates.doctor.table_rules import key_trouble, row_security_trouble, wider_key
 from gates.doctor.words import best_likeness, synonyms, words
 
 LEAST_FLAG = 0.78

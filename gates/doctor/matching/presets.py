@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gates.doctor.schema import Schema, SchemaTable
+from gates.doctor.reading.schema import Schema, SchemaTable
 from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("presets.yaml")

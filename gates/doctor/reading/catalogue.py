@@ -15,7 +15,15 @@ import psycopg
 from gates.contract.contract import Contract
 from gates.deployment.connection import Answering
 from gates.deployment.database import sql
-from gates.doctor.schema import RowPolicy, Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable, UniqueKey
+from gates.doctor.reading.schema import (
+    RowPolicy,
+    Schema,
+    SchemaColumn,
+    SchemaFunction,
+    SchemaRole,
+    SchemaTable,
+    UniqueKey,
+)
 from gates.errors import first_line
 from gates.text.foreign import text
 

@@ -1,14 +1,14 @@
 """The part of the draft that speaks of tables: `names: tables:`. Pure."""
 
-from gates.doctor import limit_keys
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import Presence
+from gates.doctor.comparison.compare import Presence
 from gates.doctor.diagnosis import Diagnosis
-from gates.doctor.drafting import Lines, alternatives, comment, guess, scalar, titled
-from gates.doctor.limit_keys import CONTRACT_FORM
-from gates.doctor.matching import TableMatch
-from gates.doctor.schema import SchemaColumn, SchemaTable, quoted
-from gates.doctor.soft_deletes import counted_rows
+from gates.doctor.draft.lines import Lines, alternatives, comment, guess, scalar, titled
+from gates.doctor.matching import limit_keys
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.limit_keys import CONTRACT_FORM
+from gates.doctor.matching.soft_deletes import counted_rows
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import SchemaColumn, SchemaTable, quoted
 from gates.doctor.sqltypes import WHOLES, bare
 from gates.doctor.words import words
 

@@ -3,16 +3,16 @@
 import re
 
 from gates.contract.contract import Contract
-from gates.doctor.compare import ComparedObject, Presence
+from gates.doctor.comparison.compare import ComparedObject, Presence
+from gates.doctor.comparison.http import HttpComparison
+from gates.doctor.comparison.members import paired
 from gates.doctor.diagnosis import Diagnosis
-from gates.doctor.drafting import Lines, comment, guess, scalar
-from gates.doctor.http_comparison import HttpComparison
-from gates.doctor.http_members import paired
-from gates.doctor.openapi import ApiOperation
-from gates.doctor.presets import KEY_HEADER
+from gates.doctor.draft.lines import Lines, comment, guess, scalar
+from gates.doctor.matching.presets import KEY_HEADER
+from gates.doctor.reading.openapi import ApiOperation
+from gates.doctor.reading.wordings import age_s, call_limits, differing, signature_form
 from gates.doctor.said import EITHER
 from gates.doctor.sqltypes import id_type
-from gates.doctor.wordings import age_s, call_limits, differing, signature_form
 from gates.text import characters
 
 REPLAY, SIGNATURE = "POST /dlq-replay", "X-Transbot-Signature"

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from gates.doctor.assignment import NONE, assign
+from gates.doctor.matching.assignment import NONE, assign
 from gates.doctor.words import Synonyms, words
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gates.doctor.compare import ComparedObject
+from gates.doctor.comparison.compare import ComparedObject
 from gates.text import characters
 
 MOST_COMMENT = 150

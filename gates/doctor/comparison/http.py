@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from gates.contract.contract import Contract, Endpoint
 from gates.deployment.requests import SIGNATURE, Answer
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import Confidence
-from gates.doctor.compare import ComparedObject, Presence
-from gates.doctor.http_members import Called, paired, series_of, tenant_in_path
-from gates.doctor.openapi import CODES, ApiDocument, ApiOperation
-from gates.doctor.states import match_values
-from gates.doctor.surface import NOWHERE, Surface
+from gates.doctor.comparison.compare import ComparedObject, Presence
+from gates.doctor.comparison.members import Called, paired, series_of, tenant_in_path
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.columns import Confidence
+from gates.doctor.matching.states import match_values
+from gates.doctor.reading.openapi import CODES, ApiDocument, ApiOperation
+from gates.doctor.reading.surface import NOWHERE, Surface
 from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
 

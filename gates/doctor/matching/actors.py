@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gates.contract.contract import Contract, SqlFunction
-from gates.doctor.assignment import NONE, assign
-from gates.doctor.columns import CLOSE, Confidence
-from gates.doctor.matching import TableMatch
-from gates.doctor.schema import PUBLIC, Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
+from gates.doctor.matching.assignment import NONE, assign
+from gates.doctor.matching.columns import CLOSE, Confidence
+from gates.doctor.matching.tables import TableMatch
+from gates.doctor.reading.schema import PUBLIC, Schema, SchemaColumn, SchemaFunction, SchemaRole, SchemaTable
 from gates.doctor.sqltypes import id_type
 from gates.doctor.words import best_likeness, synonyms, words
 from gates.text.foreign import text
