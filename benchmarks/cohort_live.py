@@ -21,7 +21,7 @@ from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed
 from replay_service.migrate import migrate
-from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, told
+from sql_checks.cohorts.run import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, told
 from sql_checks.sqlsession import SqlSession
 
 COMPANY = "00000000-0000-4000-8000-000000000004"

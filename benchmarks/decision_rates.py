@@ -21,9 +21,9 @@ from benchmarks.at_looks import Load, at_looks
 from gates.decision.dependence import spread
 from gates.decision.intervals import binomial_cdf, rate_bounds
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import read_all_rules
-from sql_checks.rulejudge import RuleSample, judge_proved
-from sql_checks.ruleproof import Count, proved
+from sql_checks.rules.file import read_all_rules
+from sql_checks.rules.judge import RuleSample, judge_proved
+from sql_checks.rules.proof import Count, proved
 
 RUNS = 2000
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"

@@ -45,9 +45,9 @@ from gates.evidence import TargetKind
 from gates.stack import seed
 from replay_service.migrate import migrate
 from sql_checks import checkpoint
-from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
-from sql_checks.rulefile import read_all_rules
-from sql_checks.rulerun import judge_rule
+from sql_checks.cohorts.run import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
+from sql_checks.rules.file import read_all_rules
+from sql_checks.rules.run import judge_rule
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession

@@ -22,13 +22,13 @@ from gates.deployment.failures import in_words
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
-from sql_checks.cohortrun import OUTBOX_FLAG, CohortLook, cohort_statements, told
-from sql_checks.contract_writes import Written, write
+from sql_checks.attempts.contract_writes import Written, write
+from sql_checks.attempts.row_level_security import Probe, probe
+from sql_checks.cohorts.run import OUTBOX_FLAG, CohortLook, cohort_statements, told
 from sql_checks.fingerprint import KINDS, kind_query
-from sql_checks.queuerules import RULES, QueueSession, read_queue_rules
-from sql_checks.rls_probe import Probe, probe
-from sql_checks.rulefile import AlertRule, read_rules
-from sql_checks.rulerun import asked_by, judge_rule
+from sql_checks.rules.file import AlertRule, read_rules
+from sql_checks.rules.queues import RULES, QueueSession, read_queue_rules
+from sql_checks.rules.run import asked_by, judge_rule
 from sql_checks.spotfile import SpotCheck, SpotFileError, read_spot
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession, read_companies

@@ -21,14 +21,14 @@ from gates.deployment.failures import in_words
 from gates.deployment.queue_schema import look_at
 from gates.errors import first_line
 from gates.text.patterns import matches
-from sql_checks.alertdocs import alerts_markdown
-from sql_checks.exportprometheus import queries_yaml, rules_yaml, unit_tests_yaml
-from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
+from sql_checks.export.alert_docs import alerts_markdown
+from sql_checks.export.prometheus import queries_yaml, rules_yaml, unit_tests_yaml
+from sql_checks.export.psql import alerts_to_psql, spots_to_psql
+from sql_checks.export.queue_docs import presets_markdown
 from sql_checks.fingerprint import DEFAULT_MANIFEST, read_schema
 from sql_checks.lint import lint
-from sql_checks.queuedocs import presets_markdown
-from sql_checks.queuerules import rules_of
-from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
+from sql_checks.rules.file import ALERTS, AlertRule, read_all_rules
+from sql_checks.rules.queues import rules_of
 from sql_checks.spotfile import SPOT, SpotCheck, read_folder
 from sql_checks.sqlsession import SqlSession
 

@@ -8,9 +8,9 @@ from gates import disk
 from gates.contract.queues import FOLDER, Queue, presets
 from gates.errors import ConfigError
 from sql_checks.names import unqualified
-from sql_checks.queuerules import read_queue_rules, rules_of
-from sql_checks.rulefile import ALERTS, AlertRule, read_all_rules
-from sql_checks.ruletest import read_test
+from sql_checks.rules.cases import read_test
+from sql_checks.rules.file import ALERTS, AlertRule, read_all_rules
+from sql_checks.rules.queues import read_queue_rules, rules_of
 from sql_checks.spotfile import SPOT, SpotFileError, read_spot, require_query
 
 OBSERVABILITY = Path(__file__).parent / "observability"

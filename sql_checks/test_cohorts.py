@@ -4,7 +4,7 @@ import pytest
 
 from gates.checks.observation import Observer
 from gates.evidence import CheckSpec, Severity, Where
-from sql_checks.cohortrun import METRICS, CohortLook, judge_cohorts, judge_share
+from sql_checks.cohorts.run import METRICS, CohortLook, judge_cohorts, judge_share
 
 SIGHT = "preflight/database-role-sees-rows"
 

@@ -4,8 +4,8 @@ import pytest
 
 from gates.checks.observation import Observer
 from gates.evidence import CheckSpec, Severity, Where
+from sql_checks.attempts.contract_writes import Expected, Written, wrong
 from sql_checks.collector import WRITES
-from sql_checks.contract_writes import Expected, Written, wrong
 
 WRITES_S = 60.0
 """The limit of the stage is less."""

@@ -10,9 +10,9 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from gates.text.quantity import with_unit
+from sql_checks.attempts.row_level_security import SEEDS, Probe, Sight, has_strangers
+from sql_checks.attempts.statements import UNFIT, Attempt
 from sql_checks.collector import PROBE
-from sql_checks.rls_attempts import UNFIT, Attempt
-from sql_checks.rls_probe import SEEDS, Probe, Sight, has_strangers
 
 CONTROL = "sql/rls/own-rows-visible"
 CONTRACT = {*SEEDS, "audit_heads"}

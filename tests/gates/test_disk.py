@@ -20,7 +20,7 @@ from gates.stages.context import Context
 from gates.stages.suite import SuiteRun
 from loadtests.report import read_samples
 from sql_checks.fingerprint import ManifestError, load_manifest
-from sql_checks.rulefile import read_rules
+from sql_checks.rules.file import read_rules
 from sql_checks.spotfile import read_spot
 from sql_checks.sqlsession import read_companies
 from tests.gates.gate_process import gate

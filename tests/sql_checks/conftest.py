@@ -15,7 +15,7 @@ from gates.deployment.database import Connection, connect, execute
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed
-from sql_checks.rulefile import read_all_rules
+from sql_checks.rules.file import read_all_rules
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gates.contract.fragments import expand
-from sql_checks.rulefile import ALERTS, AlertRule
-from sql_checks.rulejudge import RuleSample
-from sql_checks.ruleproof import FLEET
-from sql_checks.rulerun import Measurement
+from sql_checks.rules.file import ALERTS, AlertRule
+from sql_checks.rules.judge import RuleSample
+from sql_checks.rules.proof import FLEET
+from sql_checks.rules.run import Measurement
 
 INTERVAL = re.compile(r"interval '(\d+) (\w+)'")
 PREDICATE = re.compile(r"^(\s*)(and|where|or) (.+?)(\)?)$", re.IGNORECASE)

@@ -10,7 +10,7 @@ from gates.checks.observation import Observer
 from gates.decision.cohorts import CohortLimits, is_as_planned
 from gates.deployment.database import connect, execute, script
 from gates.stack import seed
-from sql_checks.cohortrun import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
+from sql_checks.cohorts.run import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
 from tests.postgres_fixture import TEMPLATE, PgServer
 from tests.sql_checks.conftest import COMPANY, PlantedSession, outcome_of
 

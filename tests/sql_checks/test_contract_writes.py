@@ -7,7 +7,7 @@ import pytest
 
 from faults.trigger.planting import released
 from sql_checks import test_contract_writes as checks
-from sql_checks.contract_writes import write
+from sql_checks.attempts.contract_writes import write
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of
 

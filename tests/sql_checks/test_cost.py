@@ -10,7 +10,7 @@ from gates.contract.fragments import expand
 from gates.decision.cohorts import CohortLimits
 from gates.deployment.database import Connection, execute, script, sql
 from sql_checks import checkpoint
-from sql_checks.cohortrun import OUTBOX_FLAG, statement, told
+from sql_checks.cohorts.run import OUTBOX_FLAG, statement, told
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import TEMPLATE, PgServer

@@ -21,7 +21,7 @@ FRAGMENTS = (
     *(ROOT / "sql_checks" / room / "fragments" for room in ("spot", "alerts", "cohorts")),
     ROOT / "gates" / "deployment" / "fragments",
 )
-NOT_STATEMENTS = ("fragments", "psql", "tests", "queues", "fingerprint")
+NOT_STATEMENTS = ("fragments", "frame", "tests", "queues", "fingerprint")
 STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(select|insert|update|delete|with)\b", re.IGNORECASE)
 
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from gates.contract.queues import Queue, presets
-from sql_checks.exportprometheus import queries_yaml
-from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
-from sql_checks.rulefile import read_all_rules
+from sql_checks.export.prometheus import queries_yaml
+from sql_checks.export.psql import alerts_to_psql, spots_to_psql
+from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import read_folder
 from tests.postgres_fixture import PgServer
 

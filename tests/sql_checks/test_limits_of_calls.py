@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from gates.contract.names import Names, names_of
 from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
-from sql_checks.rls_probe import probe
+from sql_checks.attempts.row_level_security import probe
 from sql_checks.spotrun import judge_spot
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import PlantedSession, outcome_of

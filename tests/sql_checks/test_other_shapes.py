@@ -11,9 +11,9 @@ from gates.deployment.dialect.current import use
 from gates.deployment.dialect.statement import Translator
 from gates.deployment.failures import in_words
 from loadtests.engine.database import FOLDER
+from sql_checks.attempts.row_level_security import probe
 from sql_checks.fingerprint import compare
-from sql_checks.rls_probe import probe
-from sql_checks.rulerun import judge_rule
+from sql_checks.rules.run import judge_rule
 from sql_checks.spotrun import judge_spot
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import RULES, PlantedSession, outcome_of

@@ -10,7 +10,7 @@ from gates.contract.names import names_of
 from gates.deployment.database import session
 from gates.deployment.dialect.current import use
 from gates.deployment.tenants import Tenants
-from sql_checks.rls_probe import probe
+from sql_checks.attempts.row_level_security import probe
 from tests.postgres_fixture import PgServer
 from tests.renamed import MEMBERS, by_members
 from tests.sql_checks.test_rls_red import HOLES, verdicts

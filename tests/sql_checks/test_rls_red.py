@@ -13,10 +13,10 @@ from gates.checks.observation import Observer
 from gates.contract.names import names_of
 from gates.deployment import database
 from gates.deployment.dialect.current import use
-from sql_checks import rls_probe
 from sql_checks import test_row_level_security as checks
-from sql_checks.rls_attempts import TenantStatement, attempt
-from sql_checks.rls_probe import Probe, probe
+from sql_checks.attempts import row_level_security as rls_probe
+from sql_checks.attempts.row_level_security import Probe, probe
+from sql_checks.attempts.statements import TenantStatement, attempt
 from tests.cases import cases
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of

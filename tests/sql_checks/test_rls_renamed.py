@@ -9,8 +9,8 @@ from psycopg.rows import dict_row
 from gates.contract.names import names_of
 from gates.deployment.database import connect
 from gates.deployment.dialect.current import use
-from sql_checks.rls_attempts import TenantStatement, attempt
-from sql_checks.rls_probe import probe
+from sql_checks.attempts.row_level_security import probe
+from sql_checks.attempts.statements import TenantStatement, attempt
 from tests import renamed
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.test_rls_red import HOLES, verdicts

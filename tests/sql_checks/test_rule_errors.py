@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sql_checks.lint import lint_rules
-from sql_checks.rulefile import ALERTS
+from sql_checks.rules.file import ALERTS
 
 RULE = (ALERTS / "resources.yaml").read_text(encoding="utf-8")
 FIRST = re.search(r"alert: (\S+)", RULE)[1]  # type: ignore[index]

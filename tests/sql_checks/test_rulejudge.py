@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.evidence import Outcome, Severity
-from sql_checks.rulejudge import RuleSample, judge
+from sql_checks.rules.judge import RuleSample, judge
 from tests.sql_checks.conftest import RULES
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)

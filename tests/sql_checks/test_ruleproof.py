@@ -12,8 +12,8 @@ from benchmarks.decision_rates import in_batches
 from gates.decision.dependence import spread, together
 from gates.decision.intervals import hypergeometric_tail
 from gates.evidence import Outcome, Severity
-from sql_checks.rulejudge import RuleSample, judge, judge_proved
-from sql_checks.ruleproof import Count, needed, proved
+from sql_checks.rules.judge import RuleSample, judge, judge_proved
+from sql_checks.rules.proof import Count, needed, proved
 from tests.sql_checks.conftest import RULES
 
 NOW = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)

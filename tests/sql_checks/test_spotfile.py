@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sql_checks.alertdocs import alerts_markdown
+from sql_checks.export.alert_docs import alerts_markdown
 from sql_checks.lint import lint, lint_rules
-from sql_checks.rulefile import read_all_rules
+from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import SpotFileError, read_folder, read_spot, require_query
 
 GOOD = """-- id: sql/spot/good

@@ -9,8 +9,8 @@ import psycopg
 from gates.contract.names import Names, names_of
 from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
-from sql_checks.exportpsql import alerts_to_psql, spots_to_psql
-from sql_checks.rulerun import measure
+from sql_checks.export.psql import alerts_to_psql, spots_to_psql
+from sql_checks.rules.run import measure
 from sql_checks.spotfile import SPOT, read_spot
 from sql_checks.spotrun import judge_spot
 from tests import renamed

@@ -13,7 +13,7 @@ from gates.deployment.catalogue import with_trust
 from gates.deployment.database import connect, session
 from gates.deployment.dialect.current import current
 from sql_checks import test_row_level_security as checks
-from sql_checks.rls_probe import probe
+from sql_checks.attempts.row_level_security import probe
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession

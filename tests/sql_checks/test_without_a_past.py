@@ -2,7 +2,7 @@
 
 import pytest
 
-from sql_checks.rulerun import measure
+from sql_checks.rules.run import measure
 from tests.sql_checks.conftest import COMPANY, RULES, PlantedSession
 
 DELIVERED = """

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from sql_checks.rulerun import judge_rule
+from sql_checks.rules.run import judge_rule
 from sql_checks.spotrun import judge_spot
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PgServer

@@ -50,8 +50,8 @@ from gates.stages.preflight.looks import after, timed
 from gates.verdict import Decision
 from loadtests.engine.wire import Connection, TransportError, parse_address
 from loadtests.thresholds.expectations import ALIVE, EVENT_STATUS, Expectation, accepted_event, replayed, version_of
-from sql_checks.rulefile import ALERTS, read_rules
-from sql_checks.rulerun import judge_rule
+from sql_checks.rules.file import ALERTS, read_rules
+from sql_checks.rules.run import judge_rule
 from sql_checks.spotfile import read_spot
 from sql_checks.spotrun import judge_spot
 

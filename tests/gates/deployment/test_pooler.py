@@ -18,8 +18,8 @@ from gates.deployment.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
 from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines
-from sql_checks.contract_writes import write
-from sql_checks.rulefile import read_all_rules
+from sql_checks.attempts.contract_writes import write
+from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PgServer
@@ -45,7 +45,7 @@ OF_A_SESSION = re.compile(
     r"|^\s*set\s+(?:session\s+)?(?!local\b)[\w.]+\s*(?:=|to\b)|\bwith\s+hold\b"
 )
 """What lasts longer than a transaction: the next borrower of a session would have it, and we would not."""
-KNOWN = {"sql_checks/ruletest.py": "works on a database of its own"}
+KNOWN = {"sql_checks/rules/cases.py": "works on a database of its own"}
 
 
 @pytest.fixture

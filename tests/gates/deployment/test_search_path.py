@@ -15,8 +15,8 @@ from gates.deployment.database import connect, value
 from gates.deployment.leftovers import take_lease
 from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.verdict import Decision, Verdict
-from sql_checks.exportpsql import spots_to_psql
-from sql_checks.rulefile import read_all_rules
+from sql_checks.export.psql import spots_to_psql
+from sql_checks.rules.file import read_all_rules
 from sql_checks.spotfile import read_folder
 from sql_checks.sqlsession import SqlSession
 from tests.sources import ROOT, below, nodes_of, relative

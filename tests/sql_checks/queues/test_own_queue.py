@@ -6,9 +6,9 @@ from gates.contract.queues import FOLDER, Queue, QueueOptions, presets
 from gates.deployment.database import Connection, connect, script
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
-from sql_checks.queuerules import rules_of
-from sql_checks.rulejudge import judge_proved
-from sql_checks.rulerun import measure
+from sql_checks.rules.judge import judge_proved
+from sql_checks.rules.queues import rules_of
+from sql_checks.rules.run import measure
 from tests.postgres_fixture import PgServer
 
 OPTIONS = QueueOptions(

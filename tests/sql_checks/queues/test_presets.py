@@ -23,9 +23,9 @@ from gates.contract.scope import QUEUE
 from gates.decision.policy_file import parse
 from gates.errors import ConfigError
 from gates.evidence import TargetKind
+from sql_checks.export.queue_docs import presets_markdown
 from sql_checks.names import unqualified
-from sql_checks.queuedocs import presets_markdown
-from sql_checks.queuerules import bound, notions_of, read_queue_rules, rules_of
+from sql_checks.rules.queues import bound, notions_of, read_queue_rules, rules_of
 
 NAMES = sorted(presets())
 TODAY = dt.date(2026, 1, 1)

@@ -14,9 +14,9 @@ from gates.deployment.queue_jobs import QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
 from gates.stages.queue import Probing
-from sql_checks.queuerules import rules_of
-from sql_checks.rulejudge import RuleResult, judge_proved
-from sql_checks.rulerun import measure
+from sql_checks.rules.judge import RuleResult, judge_proved
+from sql_checks.rules.queues import rules_of
+from sql_checks.rules.run import measure
 from tests.postgres_fixture import PASSWORD, PgServer
 from tests.sql_checks.queues.libraries import LIBRARIES, Library, Program, installed
 from tests.waiting import until

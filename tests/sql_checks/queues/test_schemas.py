@@ -15,9 +15,9 @@ from gates.deployment.queue_jobs import DONE, LOST, QueueDoor
 from gates.deployment.queue_schema import look_at
 from gates.evidence import Outcome
 from gates.text.own_data import data_of
-from sql_checks.queuerules import QueueSession, read_queue_rules, rules_of
-from sql_checks.rulejudge import judge_proved
-from sql_checks.rulerun import measure
+from sql_checks.rules.judge import judge_proved
+from sql_checks.rules.queues import QueueSession, read_queue_rules, rules_of
+from sql_checks.rules.run import measure
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of

@@ -11,7 +11,7 @@ from gates.deployment.database import Connection, sql
 from gates.deployment.dialect.current import current, named, tenant_session, written
 from gates.deployment.failures import RIGHTS, in_words, told_in_words
 
-RUN = Path(__file__).parent / "rls_attempts.sql"
+RUN = Path(__file__).with_name("statements.sql")
 REFUSED = "42501"
 """insufficient_privilege, which row security and missing rights give."""
 UNFIT = "42P10"

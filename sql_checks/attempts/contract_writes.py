@@ -11,8 +11,8 @@ from gates.contract.contract import contract
 from gates.deployment.database import connect
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
-from sql_checks.rls_probe import SEEDS
+from sql_checks.attempts.row_level_security import SEEDS
+from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
 RUN_COLUMNS = "(idempotency_key, company_id, actor, payload_hash, status, completed_at)"
 STATES = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sql_checks.rulefile import AlertRule, within
+from sql_checks.rules.file import AlertRule, within
 
 HEAD = """# Alerts
 

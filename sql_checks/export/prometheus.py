@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 from gates.deployment.dialect.current import named
-from sql_checks.rulefile import AlertRule, within
-from sql_checks.rulejudge import FUTURE_S
-from sql_checks.ruleproof import FLEET
+from sql_checks.rules.file import AlertRule, within
+from sql_checks.rules.judge import FUTURE_S
+from sql_checks.rules.proof import FLEET
 
 NO_DATA_MINUTES = 15
 TARGET_GONE = "replaygate-target-gone"

@@ -14,9 +14,9 @@ from gates.deployment.database import Connection, execute, script, sql
 from gates.evidence import JsonValue, Outcome
 from gates.inputs.shapes import Choice, Fields, ListOf, MapOf, Scalar, Text, shown
 from gates.inputs.strict_yaml import YamlNode, read
-from sql_checks.rulefile import ALERTS, AlertRule
-from sql_checks.rulejudge import RuleResult, RuleSample, judge
-from sql_checks.rulerun import Measurement, measure
+from sql_checks.rules.file import ALERTS, AlertRule
+from sql_checks.rules.judge import RuleResult, RuleSample, judge
+from sql_checks.rules.run import Measurement, measure
 
 TESTS = ALERTS / "tests"
 SCHEMA = TESTS / "contract_schema.sql"

@@ -15,8 +15,8 @@ from gates.deployment.database import Connection, execute
 from gates.deployment.queue_schema import QueueLook, look_at
 from gates.errors import first_line
 from gates.evidence import Severity
-from sql_checks.rulefile import ORDER, AlertRule, read_rules
-from sql_checks.rulerun import conclude, measure
+from sql_checks.rules.file import ORDER, AlertRule, read_rules
+from sql_checks.rules.run import conclude, measure
 from sql_checks.sqlsession import SqlSession
 
 RULES = FOLDER / "rules.yaml"

@@ -19,9 +19,9 @@ from gates.deployment.catalogue import identifier, with_trust
 from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import new_id
-from sql_checks.rls_attempts import Attempt, TenantStatement, attempt
+from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
-TABLES = Path(__file__).parent / "rls_tables.sql"
+TABLES = Path(__file__).with_name("tables.sql")
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """The text of a company's id; a string of SQL that the names of a deployment change."""
 SEEDS: dict[str, str] = {

@@ -29,10 +29,10 @@ from gates.deployment.database import sql
 from gates.evidence import JsonValue, Outcome
 from gates.text.foreign import count
 from gates.text.quantity import span, with_unit
-from sql_checks.rulefile import ALERTS
+from sql_checks.rules.file import ALERTS
 from sql_checks.sqlsession import SqlSession
 
-FOLDER = Path(__file__).parent / "cohorts"
+FOLDER = Path(__file__).parent
 FRAGMENTS = (FOLDER / "fragments", ALERTS / "fragments")
 LEAST_MARGIN = 0.001
 """Where hardly an event more may wait than do."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from gates.decision.dependence import spread, together
 from gates.evidence import Outcome, Severity
-from sql_checks.rulefile import AlertRule, within
-from sql_checks.ruleproof import FLEET, Count, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
+from sql_checks.rules.file import AlertRule, within
+from sql_checks.rules.proof import FLEET, Count, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
 
 CLEARLY = 1.5
 """A message says that samples fail together where so many are worth one, or more."""

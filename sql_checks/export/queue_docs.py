@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from gates.contract.queues import FOLDER, NOTIONS, OF_SUCCESS, Queue, QueuePreset, presets
-from sql_checks.queuerules import notions_of, read_queue_rules
-from sql_checks.rulefile import AlertRule
+from sql_checks.rules.file import AlertRule
+from sql_checks.rules.queues import notions_of, read_queue_rules
 
 HEAD = """# Presets of queues
 

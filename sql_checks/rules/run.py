@@ -9,8 +9,8 @@ from gates.checks.observation import Observer
 from gates.deployment.connection import Connection
 from gates.evidence import Outcome
 from gates.text.foreign import count, number, text
-from sql_checks.rulefile import AlertRule, within
-from sql_checks.rulejudge import RuleResult, RuleSample, judge_proved
+from sql_checks.rules.file import AlertRule, within
+from sql_checks.rules.judge import RuleResult, RuleSample, judge_proved
 from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")

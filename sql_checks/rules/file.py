@@ -20,7 +20,7 @@ from gates.evidence import CheckSpec, Severity, Where
 from gates.inputs.shapes import Anything, Fields, ListOf, Number, Shape, Text
 from gates.inputs.strict_yaml import Place, YamlNode, read
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 ALERTS = HERE / "alerts"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ORDER = (Severity.PAGE, Severity.WARN, Severity.INVESTIGATE)

@@ -14,12 +14,12 @@ from gates.deployment.database import sql
 from gates.deployment.dialect.current import named
 from gates.errors import first_line
 from gates.evidence import Severity
-from sql_checks.rulefile import AlertRule
-from sql_checks.rulejudge import FUTURE_S
+from sql_checks.rules.file import AlertRule
+from sql_checks.rules.judge import FUTURE_S
 from sql_checks.spotfile import SpotCheck
 from sql_checks.sqlsession import STATEMENT_TIMEOUT_MS
 
-FRAME = Path(__file__).parent / "psql"
+FRAME = Path(__file__).with_name("frame")
 FAILING = (Severity.PAGE, Severity.WARN)
 RECORD = (
     "perform set_config('replaygate.bad', current_setting('replaygate.bad')"

@@ -1,0 +1,1 @@
+"""Checks and rules for other tools: psql, Prometheus, and the pages of docs/. Pure."""
