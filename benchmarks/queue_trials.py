@@ -21,8 +21,8 @@ from examples.defects import Defect
 from examples.ground import ground
 from examples.trial import HEALTHY, TrialResult, result_of, verdict_of
 from gates.contract.queues import Queue, presets
-from gates.deployment.database import connect, value
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import connect, value
 from tests.sql_checks.queues.libraries import LIBRARIES, Library, Program, installed
 from tests.waiting import until
 

@@ -19,15 +19,15 @@ from drills.workbench.scene import Scene
 from drills.workbench.turns import TOGETHER, WAITS, Crew
 from gates import disk
 from gates.checks.recorder import Observer, Unmet, spec_of
-from gates.deployment.client import HttpDoor
-from gates.deployment.clock import Clock
-from gates.deployment.connection import Answering
 from gates.deployment.dialect.signature import timed_by
-from gates.deployment.kept import keeping
-from gates.deployment.leftovers import take_lease, term_of
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.clock import Clock
+from gates.deployment.http.wire import WireDoor
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.kept import keeping
 from gates.deployment.target import Target
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
-from gates.deployment.wire import WireDoor
+from gates.deployment.tenants.leftovers import take_lease, term_of
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants
 from gates.evidence import VARIABLES
 
 CANARY_PERCENT = 10

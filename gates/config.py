@@ -14,10 +14,10 @@ from gates import disk
 from gates.contract.names import Names
 from gates.decision.names_file import NamesUnread, names_of_text
 from gates.decision.policy_file import PolicyFile, parse
-from gates.deployment.database import LENDING, lending
 from gates.deployment.dialect.current import NAMES, current, use
 from gates.deployment.identity import is_here
-from gates.deployment.libpq import REDIRECTS, other_passwords, placed, without_end
+from gates.deployment.sql.database import LENDING, lending
+from gates.deployment.sql.libpq import REDIRECTS, other_passwords, placed, without_end
 from gates.deployment.target import Target
 from gates.errors import ConfigError, of_file
 from gates.evidence import TargetKind

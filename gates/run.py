@@ -16,8 +16,8 @@ from gates.act.rollout import act
 from gates.decision.decide import decide
 from gates.decision.rules import QUEUE_STAGE, Policy
 from gates.deployment.identity import identity
-from gates.deployment.kept import keeping
 from gates.deployment.redaction import hidden, redact_text, scrub
+from gates.deployment.sql.kept import keeping
 from gates.deployment.target import Target
 from gates.errors import CannotWork, UsageError
 from gates.evidence import Evidence, JsonValue, TargetKind, stamp

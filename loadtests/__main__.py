@@ -14,8 +14,8 @@ from pathlib import Path
 
 import locust  # noqa: F401  -- first: it patches the process, and psycopg waits by what it finds when it is imported
 
-from gates.deployment.database import told
 from gates.deployment.dialect.current import learn
+from gates.deployment.sql.database import told
 from loadtests.asked import thresholds_of
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import serve_worker

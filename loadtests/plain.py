@@ -19,7 +19,7 @@ from flask import Response, request
 from locust import LoadTestShape
 from locust.runners import MasterRunner
 
-from gates.deployment.leftovers import take_lease, term_of
+from gates.deployment.tenants.leftovers import take_lease, term_of
 from loadtests.engine.conductor import Conductor
 from loadtests.engine.credentials import credentials_from
 from loadtests.engine.locust_engine import Engine, attach

@@ -45,8 +45,8 @@ class LoadPlan:
     same.
     baseline_url: the previous release, which gets the same calls at the same time; slower_percent, failed_percent: what
     the release may be slower, and may fail more often. clock_offset_s: how far the target's clock is before ours.
-    `lease` goes into the names of the companies (see gates/deployment/leftovers.py): a mark, and epoch seconds. The run
-    ends when it is no longer a child of the process `parent` (0: whoever started it).
+    `lease` goes into the names of the companies (see `gates.deployment.tenants.leftovers`): a mark, and epoch seconds.
+    The run ends when it is no longer a child of the process `parent` (0: whoever started it).
     `most_exact` values of each metric are kept as measured (8 bytes each); a metric with more goes over to a histogram.
     """
 

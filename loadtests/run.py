@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from gates import disk
-from gates.deployment.failures import in_words
 from gates.deployment.identity import without_login
+from gates.deployment.sql.failures import in_words
 from gates.text.quantity import shown
 from loadtests import report
 from loadtests.asked import requests_of, thresholds_of

@@ -17,7 +17,7 @@ import psycopg
 
 from gates import disk
 from gates.contract.fragments import expand
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.sql.database import Connection, execute, sql
 
 HERE = Path(__file__).parent
 POSITION = HERE / "checkpoint_position.sql"

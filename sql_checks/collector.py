@@ -18,7 +18,7 @@ from gates.checks.recorder import OBSERVER, spec_of
 from gates.config import load_target, process_environment
 from gates.contract.queues import queue_of
 from gates.decision.cohorts import CohortLimits
-from gates.deployment.failures import in_words
+from gates.deployment.sql.failures import in_words
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint

@@ -15,10 +15,10 @@ import psycopg
 
 from gates.config import load_target, process_environment
 from gates.contract.queues import Queue, queue_of
-from gates.deployment.database import session
 from gates.deployment.dialect.current import current, learn, named
-from gates.deployment.failures import in_words
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import session
+from gates.deployment.sql.failures import in_words
 from gates.errors import first_line
 from gates.text.patterns import matches
 from sql_checks.export.alert_docs import alerts_markdown

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gates import disk
-from gates.deployment.database import Connection, execute, sql
 from gates.deployment.dialect.current import current
+from gates.deployment.sql.database import Connection, execute, sql
 from gates.evidence import Severity
 
 HERE = Path(__file__).parent

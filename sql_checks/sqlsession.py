@@ -12,10 +12,10 @@ from threading import Thread
 import psycopg
 
 from gates import disk
-from gates.deployment.catalogue import identifier
-from gates.deployment.connection import Answering, Answers
-from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current
+from gates.deployment.sql.catalogue import identifier
+from gates.deployment.sql.connection import Answering, Answers
+from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.inputs.values import Unfit, id_of_type
 
 STATEMENT_TIMEOUT_MS = 5_000

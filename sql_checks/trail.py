@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from gates.checks.observation import Observer
-from gates.deployment.database import value
 from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.sql.database import value
 from sql_checks import checkpoint
 from sql_checks.checkpoint import Checkpoint, CheckpointError
 from sql_checks.spotfile import SpotCheck

@@ -16,7 +16,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer, forged_signature, replay_fields, token_post
-from gates.deployment.tenants import REPLAY_FLAG
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity
 from gates.text.foreign import count
 

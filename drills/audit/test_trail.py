@@ -10,9 +10,9 @@ from drills.workbench.audit_chain import GENESIS, broken_links, head_of
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene, aside
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import execute
-from gates.deployment.failures import in_words
+from gates.deployment.http.client import NoAnswer
+from gates.deployment.sql.database import execute
+from gates.deployment.sql.failures import in_words
 from gates.evidence import TargetKind, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)

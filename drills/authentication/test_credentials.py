@@ -8,7 +8,7 @@ from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment import probes
+from gates.deployment.http import probes
 from gates.deployment.requests import SIGNATURE, Exchange, Request, forged_signature, post, sign_v2
 from gates.evidence import Severity, Where
 

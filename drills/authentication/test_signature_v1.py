@@ -9,8 +9,8 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Unmet, check
+from gates.deployment.http.wire import WireDoor
 from gates.deployment.requests import forged_signature, post, sign_v1
-from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 
 ACCEPTED = "drill/authentication/signed-accepted"

@@ -13,11 +13,10 @@ from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
-from gates.deployment.client import HttpDoor
-from gates.deployment.clock import Clock
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.clock import Clock
 from gates.deployment.ids import new_id
-from gates.deployment.loans import LiveRow
 from gates.deployment.requests import (
     SIGNATURE,
     Request,
@@ -29,6 +28,7 @@ from gates.deployment.requests import (
     signed_post_v2,
 )
 from gates.deployment.target import Target
+from gates.deployment.tenants.loans import LiveRow
 from gates.evidence import Severity, Where
 
 TOLERANCE_S = current().limit("signature_age_s")

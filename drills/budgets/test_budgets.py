@@ -6,9 +6,9 @@ from functools import partial
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import NoAnswer
+from gates.deployment.sql.database import execute
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)

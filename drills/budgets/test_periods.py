@@ -8,7 +8,7 @@ from typing import Any
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.database import execute, value
+from gates.deployment.sql.database import execute, value
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=SIGNED)

@@ -15,9 +15,9 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import execute
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
+from gates.deployment.sql.database import execute
 from gates.evidence import Severity
 
 MEANWHILE_S = 0.5

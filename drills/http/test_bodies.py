@@ -12,10 +12,10 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
-from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.exchange import real_body
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.wire import WireDoor
 from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
-from gates.deployment.wire import WireDoor
 from gates.evidence import Severity, Where
 from gates.text import foreign
 

@@ -16,7 +16,7 @@ from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, Answer, Request, post
-from gates.deployment.tenants import REPLAY_FLAG
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY, severity=Severity.WARN)

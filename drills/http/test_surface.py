@@ -9,9 +9,9 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.exchange import real_path
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer, Request
 from gates.evidence import Severity, Where
 

@@ -5,9 +5,9 @@ import pytest
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
-from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
+from gates.deployment.sql.database import execute
 from gates.evidence import Severity
 
 KEY_LENGTH = current().limit("key_length")

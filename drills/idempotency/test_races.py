@@ -14,9 +14,9 @@ from drills.workbench.checks import SIGNED, TENANTS
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, backend_of, execute
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
+from gates.deployment.sql.database import Connection, backend_of, execute
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=TENANTS, after=SIGNED)

@@ -7,10 +7,10 @@ from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.observation import FIXED_PATHS
 from gates.checks.recorder import Observer, check
-from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import Control
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import contract_path
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target

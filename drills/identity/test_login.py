@@ -6,8 +6,8 @@ from drills.workbench.checks import LIMIT
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import backend_of
+from gates.deployment.http.client import NoAnswer
+from gates.deployment.sql.database import backend_of
 
 WAITER_WITHIN_S = 2.0
 

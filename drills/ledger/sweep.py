@@ -22,7 +22,7 @@ from gates.deployment.requests import (
     replay_fields,
     token_post,
 )
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.text.foreign import json_object
 
 Fields = dict[str, Any]

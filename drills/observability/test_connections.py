@@ -6,10 +6,10 @@ from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
-from gates.deployment.database import Connection, value
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import Request, encode_body, post, signed_get
+from gates.deployment.sql.database import Connection, value
 from gates.evidence import Severity, Where
 
 drill = partial(check, severity=Severity.WARN)

@@ -13,12 +13,12 @@ import pytest
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Observer, check
-from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.current import current
-from gates.deployment.metrics import OPENMETRICS, Scrape, broken_histograms, of_each_instance, parse_metrics
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.metrics import OPENMETRICS, Scrape, broken_histograms, of_each_instance, parse_metrics
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
-from gates.deployment.tenants import REPLAY_FLAG
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, severity=Severity.WARN)

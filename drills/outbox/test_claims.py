@@ -11,8 +11,8 @@ from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import SCRIPTED
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import Unmet, check
-from gates.deployment.database import execute
 from gates.deployment.ids import new_id
+from gates.deployment.sql.database import execute
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=DELIVERS)

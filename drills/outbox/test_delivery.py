@@ -12,8 +12,8 @@ from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
 from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_jsonb, large_payload
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import encode_body
 from gates.evidence import Severity

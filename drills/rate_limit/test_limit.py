@@ -14,7 +14,7 @@ from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of, real_path
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import SIGNATURE, Request, encode_body, forged_signature, post, signed_get, token_post
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity
 
 ADMITTED = current().limit("calls")

@@ -12,9 +12,9 @@ from drills.workbench.checks import LIMIT, TENANTS
 from drills.workbench.rate_limit import Limit
 from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
-from gates.deployment.database import execute
 from gates.deployment.dialect.current import current
-from gates.deployment.tenants import Tenants
+from gates.deployment.sql.database import execute
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity, Where
 from gates.text.foreign import count
 

@@ -10,9 +10,9 @@ from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
-from gates.deployment.tenants import REPLAY_FLAG
+from gates.deployment.http.client import NoAnswer
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 
 ADMITTED = current().limit("calls")
 drill = partial(check, needs=TENANTS, after=LIMIT)

@@ -12,9 +12,9 @@ import psycopg
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
-from gates.deployment.connection import Answering
 from gates.deployment.control import Control
-from gates.deployment.database import connect, execute
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import connect, execute
 
 delivery_drill = partial(
     check, needs=("database", "drill-agent"), after=("drill/outbox/delivered-once",), phase="last", deep=True

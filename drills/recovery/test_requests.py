@@ -13,10 +13,10 @@ from drills.recovery.breakage import (
     terminate_waiting_for,
 )
 from drills.workbench.scene import Scene, new_key
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import Connection, backend_of, execute
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import Answer
+from gates.deployment.sql.database import Connection, backend_of, execute
 from gates.evidence import Where
 
 HELD_S = 3.0

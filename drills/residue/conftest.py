@@ -5,7 +5,7 @@ import pytest
 
 from drills.residue.state import state_of
 from gates.checks.recorder import Unmet, current_target
-from gates.deployment.database import session
+from gates.deployment.sql.database import session
 
 FOUND = pytest.StashKey[dict[str, list[str]]]()
 

@@ -7,11 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from gates.deployment.catalogue import array, identifier, with_trust
-from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
-from gates.deployment.tenants import OWNED_TABLES
+from gates.deployment.sql.catalogue import array, identifier, with_trust
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import Connection, execute
+from gates.deployment.tenants.tenants import OWNED_TABLES
 
 FLAGS = """
 select f.key, f.company_id::text as company, f.enabled, f.rollout_percentage, f.description

@@ -11,10 +11,10 @@ from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates import disk
 from gates.checks.recorder import Observer, check
-from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current
+from gates.deployment.sql.database import Connection
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")

@@ -17,9 +17,8 @@ from drills.workbench.credentials import REPLAY, Signer, admin_token
 from drills.workbench.database import SqlDoor
 from drills.workbench.rate_limit import client_addresses
 from gates.checks.recorder import Observer, Unmet, check
-from gates.deployment.client import HttpDoor
-from gates.deployment.database import value
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import (
     BUSY,
     SIGNATURE,
@@ -31,8 +30,9 @@ from gates.deployment.requests import (
     post,
     token_post,
 )
+from gates.deployment.sql.database import value
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Severity
 from gates.text import foreign
 

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from drills.statemachine.programs import Step
 from drills.workbench.audit_chain import broken_links
 from drills.workbench.scene import Scene
-from gates.deployment.client import NoAnswer
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
 from gates.deployment.requests import BUSY, SIGNATURE, Answer, Request
 

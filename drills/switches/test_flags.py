@@ -11,13 +11,13 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG
 from gates.checks.recorder import check
-from gates.deployment.client import HttpDoor
-from gates.deployment.database import execute, value
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
-from gates.deployment.loans import LiveRow
 from gates.deployment.requests import encode_body, replay_fields
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
+from gates.deployment.sql.database import execute, value
+from gates.deployment.tenants.loans import LiveRow
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=SIGNED)

@@ -8,9 +8,9 @@ import pytest
 from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.metrics import parse_metrics
+from gates.deployment.http.metrics import parse_metrics
 from gates.deployment.requests import Request
-from gates.deployment.tenants import OUTBOX_FLAG
+from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Severity
 
 drill = partial(check, needs=SQL, after=DELIVERS)

@@ -10,8 +10,8 @@ from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.loans import LiveRow
-from gates.deployment.tenants import OUTBOX_FLAG
+from gates.deployment.tenants.loans import LiveRow
+from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Where
 
 drill = partial(check, needs=SQL)

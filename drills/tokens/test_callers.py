@@ -11,7 +11,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.requests import replay_fields, token_post
-from gates.deployment.tenants import REPLAY_FLAG
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 
 drill = partial(check, needs=("database", "mint"), after=TOKEN)
 

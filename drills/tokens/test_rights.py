@@ -12,9 +12,9 @@ from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.credentials import MISSING, REPLAY, Minter, Signer
 from drills.workbench.scene import Scene
 from gates.checks.recorder import Observer, check
-from gates.deployment.client import HttpDoor
 from gates.deployment.dialect.current import real_claims
 from gates.deployment.dialect.exchange import path_of
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import (
     Request,

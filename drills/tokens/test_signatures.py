@@ -11,7 +11,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import TOKEN, Case, cases
 from drills.workbench.scene import best_of
 from gates.checks.recorder import check
-from gates.deployment.client import NoAnswer
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import encode_segment, mint_token, post, raw_token
 from gates.evidence import Severity, Where
 

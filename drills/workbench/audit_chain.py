@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drills.workbench.database import query
-from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.exchange import real_code
+from gates.deployment.sql.database import Connection, execute
 
 GENESIS = "0" * 64
 REFUSED = "dlq_replay_refused"

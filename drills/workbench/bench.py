@@ -3,7 +3,7 @@
 They tell authentication from everything after it without a tenant and without a limited call: a replay request for a
 company that does not exist is refused by authentication (401) where its credentials are not accepted, and by
 authorisation where they are: with 403 `forbidden`, or in words of the deployment's own. Neither counts against anyone's
-rate limit; neither can have an effect (gates.deployment.probes).
+rate limit; neither can have an effect (gates.deployment.http.probes).
 """
 
 import itertools
@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from drills.workbench.credentials import REPLAY, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
-from gates.deployment import probes
-from gates.deployment.client import Heard, HttpDoor, NoAnswer
-from gates.deployment.clock import Clock
 from gates.deployment.dialect.current import current
+from gates.deployment.http import probes
+from gates.deployment.http.client import Heard, HttpDoor, NoAnswer
+from gates.deployment.http.clock import Clock
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     BUSY,

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from gates.checks.recorder import Unmet
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.clock import Clock
 from gates.deployment.credentials import good_claims
 from gates.deployment.dialect.current import current
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import Clock
 from gates.deployment.requests import BUSY, Request, is_of_another_company, mint_token, signed_post, signed_post_v2
 from gates.deployment.target import Target
 

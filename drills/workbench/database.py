@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 
 from gates.checks.recorder import Unmet
-from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, connect, execute, sql, value
 from gates.deployment.dialect.current import tenant_session
-from gates.deployment.failures import in_words
-from gates.deployment.kept import borrowed
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import Connection, connect, execute, sql, value
+from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.kept import borrowed
 from gates.deployment.target import Target
 
 SQL = Path(__file__).with_name("sql")

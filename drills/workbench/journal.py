@@ -19,8 +19,8 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.scene import LISTS
 from drills.workbench.traces import traces_in
-from gates.deployment.connection import Answering
 from gates.deployment.requests import Answer, Request
+from gates.deployment.sql.connection import Answering
 from gates.text.foreign import json_object
 
 EVENTS = "/events"

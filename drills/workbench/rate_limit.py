@@ -10,10 +10,10 @@ from typing import Any
 
 from drills.workbench.database import query
 from drills.workbench.scene import FOURTH, Scene
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
+from gates.deployment.sql.database import Connection, execute
 from gates.text import foreign
 
 

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.tenant_data import PLAIN_TYPE
 from drills.workbench.waiting import DUE_S, Waiting
-from gates.deployment.client import HttpDoor
-from gates.deployment.connection import Answering
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
+from gates.deployment.sql.connection import Answering
 
 T = TypeVar("T")
 

@@ -12,14 +12,14 @@ import psycopg
 
 from drills.workbench.database import Database, query
 from gates.checks.recorder import Observer, Unmet
-from gates.deployment.catalogue import identifier, with_trust
-from gates.deployment.client import HttpDoor
-from gates.deployment.database import Connection, execute, session
 from gates.deployment.dialect.current import current
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
-from gates.deployment.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.requests import digest_of
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
+from gates.deployment.sql.catalogue import identifier, with_trust
+from gates.deployment.sql.database import Connection, execute, session
+from gates.deployment.tenants.loans import Changed, Ending, LiveRow, Loan, give_back, lend
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
 
 BUDGET_FLAG = "dlq.replay.budget_control"
 

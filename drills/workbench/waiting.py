@@ -18,10 +18,10 @@ import psycopg
 
 from drills.workbench.database import query
 from drills.workbench.tenant_data import TenantData
-from gates.deployment.client import NoAnswer
-from gates.deployment.database import Connection, backend_of, execute, value
 from gates.deployment.dialect.current import written
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import Request
+from gates.deployment.sql.database import Connection, backend_of, execute, value
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 
-from gates.deployment import database
-from gates.deployment.connection import Answering
-from gates.deployment.database import execute, sql
+from gates.deployment.sql import database
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import execute, sql
 
 SQL = Path(__file__).with_name("sql")
 WANTED = {"synchronous_commit": ("on", "remote_apply"), "session_replication_role": ("origin",)}

@@ -13,9 +13,9 @@ from gates.act.flag import Order, Tell, count, fitting, overrule_drill, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import broken_off, not_carried_out, roll_back
 from gates.act.rollout import promote
-from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
-from gates.deployment.loans import LiveRow
+from gates.deployment.sql.database import Connection
+from gates.deployment.tenants.loans import LiveRow
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit

@@ -12,10 +12,10 @@ import psycopg
 
 from gates.act.acting import session
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection, sql
 from gates.deployment.dialect.current import current
 from gates.deployment.identity import server_of
-from gates.deployment.loans import LiveRow
+from gates.deployment.sql.database import Connection, sql
+from gates.deployment.tenants.loans import LiveRow
 from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")

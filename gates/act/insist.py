@@ -13,9 +13,9 @@ import psycopg
 from gates.act.acting import connect
 from gates.act.flag import Order, Tell, audit, count, rows
 from gates.act.lookout import Lookout
-from gates.deployment.database import Connection
-from gates.deployment.failures import in_words
 from gates.deployment.identity import must_be_same
+from gates.deployment.sql.database import Connection
+from gates.deployment.sql.failures import in_words
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit
 

@@ -8,8 +8,8 @@ import psycopg
 
 from gates.act.acting import session
 from gates.act.flag import UNREADABLE, rows
-from gates.deployment.database import Connection
-from gates.deployment.failures import in_words
+from gates.deployment.sql.database import Connection
+from gates.deployment.sql.failures import in_words
 
 BEGIN_AFTER_S = 0.3
 """A change that nobody keeps waiting is done by then, and nothing is looked at."""

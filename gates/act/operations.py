@@ -12,14 +12,14 @@ from gates.act.emergency import emergency, resume
 from gates.act.flag import Order, Tell, look_at, rows
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import session as reading
 from gates.deployment.dialect.current import secrets
 from gates.deployment.dialect.exchange import on_the_wire
-from gates.deployment.failures import in_words
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import SIGNATURE, Answer, Request, curl, encode_body, signed_post, signed_post_v2
+from gates.deployment.sql.database import session as reading
+from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError
 from gates.verdict import Action

@@ -11,13 +11,13 @@ from gates.act.acting import session
 from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
 from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection
 from gates.deployment.dialect.current import current, for_hand
-from gates.deployment.failures import in_words
 from gates.deployment.identity import must_be_same
-from gates.deployment.leftovers import of_runs
-from gates.deployment.loans import LiveRow
-from gates.deployment.sight import sights
+from gates.deployment.sql.database import Connection
+from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.sight import sights
+from gates.deployment.tenants.leftovers import of_runs
+from gates.deployment.tenants.loans import LiveRow
 from gates.errors import NotRolledBack
 from gates.evidence import JsonValue
 from gates.text.quantity import with_unit

@@ -15,10 +15,10 @@ from gates.act.insist import AS_MADE, IDLE_IN_TRANSACTION_MS
 from gates.act.lookout import Lookout, blocker_of
 from gates.act.rollback import not_possible, roll_back
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import Connection
-from gates.deployment.failures import in_words
 from gates.deployment.identity import is_another, must_be_same, server_of
-from gates.deployment.sight import sees_every_flag
+from gates.deployment.sql.database import Connection
+from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.sight import sees_every_flag
 from gates.text.quantity import with_unit
 from gates.verdict import Action, Decision, Verdict
 

@@ -5,10 +5,10 @@ from functools import lru_cache
 
 import psycopg
 
-from gates.deployment.database import execute
-from gates.deployment.kept import borrowed
-from gates.deployment.loans import LiveRow
-from gates.deployment.tenants import OUTBOX_FLAG, REPLAY_FLAG
+from gates.deployment.sql.database import execute
+from gates.deployment.sql.kept import borrowed
+from gates.deployment.tenants.loans import LiveRow
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.evidence import CheckSpec, Outcome
 
 KEYS = (OUTBOX_FLAG, REPLAY_FLAG)

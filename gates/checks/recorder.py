@@ -24,12 +24,12 @@ from gates import disk
 from gates.checks.by_hand import excused, found
 from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
 from gates.deployment.capabilities import claims, evidence_id
-from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, unfit
-from gates.deployment.database import told
 from gates.deployment.dialect.current import learn
-from gates.deployment.failures import in_words
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden, hide_where_cut
+from gates.deployment.sql.database import told
+from gates.deployment.sql.failures import in_words
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError

@@ -14,15 +14,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.clock import Clock
-from gates.deployment.database import Connection, execute
-from gates.deployment.kept import borrowed
-from gates.deployment.leftovers import take_lease, term_of
-from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import Clock
+from gates.deployment.http.metrics import MEMORY_METRIC, parse_metrics
 from gates.deployment.requests import Answer, Request, signed_post_v2
+from gates.deployment.sql.database import Connection, execute
+from gates.deployment.sql.kept import borrowed
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.leftovers import take_lease, term_of
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Where
 
 PROBE_TIMEOUT_S = 5.0

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.sql.database import Connection, execute, sql
 from gates.deployment.target import Target
 
 DIGITS = 12

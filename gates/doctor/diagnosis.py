@@ -13,8 +13,8 @@ import psycopg
 from gates import catalogue
 from gates.contract.contract import Contract
 from gates.contract.names import Names
-from gates.deployment.database import connect
 from gates.deployment.requests import claims_of
+from gates.deployment.sql.database import connect
 from gates.deployment.target import Target
 from gates.doctor.comparison.compare import NOT_SEEN, ComparedObject, Comparison, Presence, RowsSeen, compare
 from gates.doctor.comparison.http import HttpComparison, compare_http

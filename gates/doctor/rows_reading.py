@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql as compose
 
-from gates.deployment.connection import Answering
-from gates.deployment.database import sql
 from gates.deployment.requests import bucket
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import sql
 from gates.doctor.comparison.compare import RowsSeen
 from gates.doctor.matching.actors import FunctionMatch
 from gates.doctor.matching.limit_keys import LimitForm, form_of, limits_in

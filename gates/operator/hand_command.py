@@ -17,9 +17,9 @@ from gates.decision.names_file import NamesError, NamesUnread
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, RolloutPlan
 from gates.deployment.identity import identity
-from gates.deployment.libpq import NEEDED as OF_LIBPQ
-from gates.deployment.libpq import PLACES
 from gates.deployment.redaction import redact_text
+from gates.deployment.sql.libpq import NEEDED as OF_LIBPQ
+from gates.deployment.sql.libpq import PLACES
 from gates.deployment.target import Target
 from gates.errors import CannotWork, ConfigError, NotRolledBack, first_line
 from gates.inputs import options as shared

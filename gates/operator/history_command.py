@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 
 from gates import config, past_decisions, record
-from gates.deployment.database import session, sql
-from gates.deployment.failures import in_words
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact
+from gates.deployment.sql.database import session, sql
+from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
 from gates.errors import CannotWork
 from gates.evidence import JsonValue

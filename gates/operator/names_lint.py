@@ -10,10 +10,10 @@ from psycopg.sql import SQL, Identifier
 from gates.contract.contract import contract
 from gates.contract.names import ID_KINDS, MemberNames, Names, RelationNames, names_of
 from gates.decision.policy_file import PolicyFile
-from gates.deployment.database import Connection, execute, session, sql
 from gates.deployment.dialect.current import use
 from gates.deployment.dialect.relations import WHOLE
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import Connection, execute, session, sql
 from gates.errors import CannotWork, ConfigError, first_line
 from gates.inputs.shapes import nearest
 from gates.inputs.strict_yaml import Place, YamlNode

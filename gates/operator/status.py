@@ -14,11 +14,11 @@ from pathlib import Path
 import psycopg
 
 from gates import disk, record
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import Connection, session, sql
-from gates.deployment.failures import in_words
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.redaction import hidden, redact, redact_text
 from gates.deployment.requests import Request
+from gates.deployment.sql.database import Connection, session, sql
+from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
 from gates.errors import GateError
 from gates.evidence import JsonValue, Outcome

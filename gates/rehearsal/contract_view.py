@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from gates.contract.contract import contract
-from gates.deployment.database import connect
+from gates.deployment.sql.database import connect
 from gates.doctor.comparison.compare import NOT_SEEN, ComparedObject, Presence, compare
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gates.deployment.limits import within
+from gates.deployment.http.limits import within
 from gates.evidence import Evidence, JsonValue, Outcome
 from gates.verdict import Decision, Verdict
 

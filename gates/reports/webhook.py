@@ -1,7 +1,7 @@
 """Posts a verdict to a Slack webhook, within a time limit. What becomes of it never changes a verdict."""
 
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.limits import within
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.limits import within
 from gates.deployment.requests import JSON_TYPE, Request
 
 LIMIT_S = 5.0

@@ -17,7 +17,7 @@ from types import FrameType
 import psycopg
 
 from gates import gate_version
-from gates.deployment.loans import Changed, give_back_for_the_dead
+from gates.deployment.tenants.loans import Changed, give_back_for_the_dead
 from gates.errors import ENDING_SIGNALS
 from gates.inputs.values import company, option
 from gates.stack.errors import StackError, StackOptionError

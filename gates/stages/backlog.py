@@ -9,8 +9,8 @@ from typing import Self
 
 import psycopg
 
-from gates.deployment.database import Connection, connect, sql, value
-from gates.deployment.leftovers import sweep
+from gates.deployment.sql.database import Connection, connect, sql, value
+from gates.deployment.tenants.leftovers import sweep
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
 from gates.stages.context import Context
 

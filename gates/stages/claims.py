@@ -15,10 +15,10 @@ import psycopg
 from gates import disk
 from gates.contract.contract import contract
 from gates.contract.scope import Scope
-from gates.deployment.database import sql
-from gates.deployment.failures import in_words
-from gates.deployment.kept import borrowed
 from gates.deployment.redaction import hidden, redact_evidence
+from gates.deployment.sql.database import sql
+from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.kept import borrowed
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.stages.context import Context
 from gates.text import foreign

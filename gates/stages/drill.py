@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import psycopg
 
 from gates import disk
-from gates.deployment.database import TRANSACTION, lending
-from gates.deployment.leftovers import Lease, remove_left, take_lease, term_of
+from gates.deployment.sql.database import TRANSACTION, lending
+from gates.deployment.tenants.leftovers import Lease, remove_left, take_lease, term_of
 from gates.evidence import CheckSpec
 from gates.stages.context import Context, StageReport
 from gates.stages.distance import free_connections, stretched, trip_ms

@@ -21,15 +21,15 @@ import psycopg
 
 from gates import config, disk
 from gates.decision.policy_file import Settings
-from gates.deployment.client import HttpDoor
-from gates.deployment.clock import Clock
-from gates.deployment.database import session
-from gates.deployment.failures import in_words
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.clock import Clock
 from gates.deployment.identity import without_login
-from gates.deployment.leftovers import KEPT, TIMED, Lease, sweep, take_lease, term_of
 from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.sql.database import session
+from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.leftovers import KEPT, TIMED, Lease, sweep, take_lease, term_of
+from gates.deployment.tenants.tenants import Tenants
 from gates.errors import CannotWork, ConfigError, UsageError, of_file
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, stamp
 from gates.stages.load_checks import RUN_VALID, SPECS, spec_of

@@ -11,9 +11,9 @@ import psycopg
 
 from gates.contract.queues import queue_of
 from gates.decision.rules import QUEUE_STAGE
-from gates.deployment.failures import in_words
-from gates.deployment.queue_jobs import DONE, JobState, QueueDoor, QueueTroubleError
+from gates.deployment.queue.jobs import DONE, JobState, QueueDoor, QueueTroubleError
 from gates.deployment.redaction import hidden, redact_evidence
+from gates.deployment.sql.failures import in_words
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.stages.context import Context, Progress, StageReport, now
 from gates.stages.preflight.database import SIGHT

@@ -5,9 +5,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from gates.deployment.database import session
 from gates.deployment.identity import is_another, server_of
 from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.sql.database import session
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome
 from gates.stages.context import Context, Progress, StageReport

@@ -10,7 +10,7 @@ import psycopg
 
 from gates import disk
 from gates.decision.rules import QUEUE_STAGE
-from gates.deployment.leftovers import at_work
+from gates.deployment.tenants.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched

@@ -4,9 +4,9 @@ import datetime as dt
 
 import psycopg
 
-from gates.deployment.failures import in_words
-from gates.deployment.loans import Changed, Ending, Loan, give_back_for_the_dead
 from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.sql.failures import in_words
+from gates.deployment.tenants.loans import Changed, Ending, Loan, give_back_for_the_dead
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.stages.context import Context
 

@@ -11,10 +11,10 @@ from typing import Self
 
 import psycopg
 
-from gates.deployment.connection import Answering
-from gates.deployment.database import connect
-from gates.deployment.failures import in_words
 from gates.deployment.redaction import hidden, redact_text
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import connect
+from gates.deployment.sql.failures import in_words
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
 from gates.stages.context import Context
 from gates.stages.preflight.endpoints import RELEASE

@@ -18,13 +18,13 @@ from typing import Protocol, Self
 import psycopg
 
 from gates.decision.unreachable import ANSWERED_UNTIL
-from gates.deployment.client import HttpDoor, NoAnswer
 from gates.deployment.control import is_disrupted
-from gates.deployment.database import Connection, execute
-from gates.deployment.failures import in_words
-from gates.deployment.limits import within
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.limits import within
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Request
+from gates.deployment.sql.database import Connection, execute
+from gates.deployment.sql.failures import in_words
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, stamp

@@ -13,11 +13,11 @@ from pathlib import Path
 import gevent
 import psycopg
 
-from gates.deployment.database import Connection, connect, execute, sql
-from gates.deployment.failures import in_words
 from gates.deployment.ids import id_of, new_id
-from gates.deployment.leftovers import name_of
-from gates.deployment.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, inside
+from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.sql.failures import in_words
+from gates.deployment.tenants.leftovers import name_of
+from gates.deployment.tenants.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, inside
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
 from loadtests.engine.written import LOST, Acknowledged

@@ -5,8 +5,8 @@ import math
 import gevent
 from gevent.event import Event
 
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.metrics import MEMORY_METRIC, parse_metrics
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.metrics import MEMORY_METRIC, parse_metrics
 from gates.deployment.requests import Request
 from loadtests.engine.samples import Samples
 from loadtests.judgement.trend import LEAST_VALUES, rise_of

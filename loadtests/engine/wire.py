@@ -20,9 +20,9 @@ from gevent import Timeout, get_hub
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
-from gates.deployment.addresses import reached
-from gates.deployment.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD
-from gates.deployment.trace import HEADER, new_trace, traceparent
+from gates.deployment.http.addresses import reached
+from gates.deployment.http.limits import KEEPALIVE_S, MOST_BODY, MOST_HEAD
+from gates.deployment.http.trace import HEADER, new_trace, traceparent
 
 OWN_FAULTS = frozenset({"EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"})
 """This machine ran out of descriptors, ports or memory: such a request never left it."""

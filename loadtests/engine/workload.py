@@ -8,8 +8,8 @@ from itertools import islice
 
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import on_the_wire, path_of
+from gates.deployment.http.probes import has_dry_runs
 from gates.deployment.ids import new_id
-from gates.deployment.probes import has_dry_runs
 from gates.deployment.requests import (
     Request,
     encode_body,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gates.contract.contract import contract
-from gates.deployment.database import connect
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
+from gates.deployment.sql.database import connect
 from sql_checks.attempts.row_level_security import SEEDS
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import psycopg
 
 from gates.contract.contract import contract
-from gates.deployment import members
-from gates.deployment.catalogue import identifier, with_trust
-from gates.deployment.database import Connection, connect, execute, sql
 from gates.deployment.dialect.current import current, tenant_session
 from gates.deployment.ids import new_id
+from gates.deployment.sql.catalogue import identifier, with_trust
+from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.tenants import members
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
 TABLES = Path(__file__).with_name("tables.sql")

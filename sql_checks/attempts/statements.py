@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psycopg
 
-from gates.deployment.database import Connection, sql
 from gates.deployment.dialect.current import current, named, tenant_session, written
-from gates.deployment.failures import RIGHTS, in_words, told_in_words
+from gates.deployment.sql.database import Connection, sql
+from gates.deployment.sql.failures import RIGHTS, in_words, told_in_words
 
 RUN = Path(__file__).with_name("statements.sql")
 REFUSED = "42501"

@@ -25,7 +25,7 @@ from gates.decision.cohorts import (
     is_as_planned,
     silent_by_chance,
 )
-from gates.deployment.database import sql
+from gates.deployment.sql.database import sql
 from gates.evidence import JsonValue, Outcome
 from gates.text.foreign import count
 from gates.text.quantity import span, with_unit

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg
 
-from gates.deployment.database import sql
 from gates.deployment.dialect.current import named
+from gates.deployment.sql.database import sql
 from gates.errors import first_line
 from gates.evidence import Severity
 from sql_checks.rules.file import AlertRule

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.deployment.database import Connection, execute, script, sql
+from gates.deployment.sql.database import Connection, execute, script, sql
 from gates.evidence import JsonValue, Outcome
 from gates.inputs.shapes import Choice, Fields, ListOf, MapOf, Scalar, Text, shown
 from gates.inputs.strict_yaml import YamlNode, read

@@ -11,8 +11,8 @@ import pytest
 from gates.checks.observation import Observer
 from gates.contract.fragments import PLACE, FragmentError
 from gates.contract.queues import FOLDER, NEED, NOTIONS, Queue, QueueSchema
-from gates.deployment.database import Connection, execute
-from gates.deployment.queue_schema import QueueLook, look_at
+from gates.deployment.queue.schema import QueueLook, look_at
+from gates.deployment.sql.database import Connection, execute
 from gates.errors import first_line
 from gates.evidence import Severity
 from sql_checks.rules.file import ORDER, AlertRule, read_rules

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psycopg
 
 from gates.checks.observation import Observer
-from gates.deployment.connection import Connection
+from gates.deployment.sql.connection import Connection
 from gates.evidence import Outcome
 from gates.text.foreign import count, number, text
 from sql_checks.rules.file import AlertRule, within

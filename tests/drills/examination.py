@@ -20,8 +20,8 @@ from drills.workbench.journal import JOURNAL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import CLAIMS, PROGRESS, RESULT, spec_of
 from gates.config import process_environment
-from gates.deployment.database import told
 from gates.deployment.dialect.current import NAMES, learn
+from gates.deployment.sql.database import told
 from gates.evidence import CheckSpec, Evidence, Outcome
 from gates.evidence_file import read_lines
 from gates.stages.suite import LEFT_OUT

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.deployment.leftovers import sweep
-from gates.deployment.loans import GIVEN_BACK, SET, Ending, Loan, give_back_for_the_dead
+from gates.deployment.tenants.leftovers import sweep
+from gates.deployment.tenants.loans import GIVEN_BACK, SET, Ending, Loan, give_back_for_the_dead
 from gates.evidence import Evidence, Outcome
 from gates.evidence_file import read_lines
 from tests.drills.examination import ROOT

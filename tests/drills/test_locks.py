@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gates.deployment.database import connect, execute, session
+from gates.deployment.sql.database import connect, execute, session
 from gates.evidence import Evidence, Outcome
 from tests.drills.examination import examine
 from tests.sources import ROOT, below, relative, text_of

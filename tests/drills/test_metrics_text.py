@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gates.deployment.metrics import MOST_LINES, broken_histograms, parse_metrics
+from gates.deployment.http.metrics import MOST_LINES, broken_histograms, parse_metrics
 
 TEXT = r"""
 # HELP a_total things

@@ -15,9 +15,9 @@ import pytest
 from faults.proxy.rewriting import json_of, problem, with_json
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.contract.names import UNCLAIMED
-from gates.deployment.database import execute, script, session
 from gates.deployment.dialect.current import NAMES
 from gates.deployment.requests import mint_token
+from gates.deployment.sql.database import execute, script, session
 from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack

@@ -1,8 +1,8 @@
 """What is left of a tenant is found whatever type its column has, and without reading a large table of others."""
 
 from drills.residue.state import rows_left
-from gates.deployment.connection import Answering
-from gates.deployment.database import connect
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import connect
 
 COMPANY = "7a3c1f0e-5b7d-4c1a-9d43-0c3f6e6f2b11"
 TABLES = (

@@ -11,10 +11,10 @@ import pytest
 from drills.workbench.scene import Scene
 from gates.checks.observation import Observer
 from gates.checks.recorder import Unmet
-from gates.deployment.database import Connection, connect, execute
 from gates.deployment.requests import Answer
+from gates.deployment.sql.database import Connection, connect, execute
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import TargetKind
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 

@@ -3,8 +3,8 @@
 from urllib.parse import urlsplit
 
 from gates.deployment.capabilities import claims
-from gates.deployment.leftovers import sweep
 from gates.deployment.target import Target
+from gates.deployment.tenants.leftovers import sweep
 from gates.evidence import TargetKind
 from gates.proof.workbench.relay import RelayOptions, relay
 from gates.stack.postgres import connect

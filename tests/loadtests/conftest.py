@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gates.deployment.database import Connection, connect
+from gates.deployment.sql.database import Connection, connect
 from tests.loadtests.load_database import set_flag
 
 

@@ -2,7 +2,7 @@
 
 import uuid
 
-from gates.deployment.database import Connection, execute
+from gates.deployment.sql.database import Connection, execute
 from loadtests.plan import LoadPlan
 
 PLAN = LoadPlan("http://127.0.0.1:1", run="t1", tenants_wanted=3)

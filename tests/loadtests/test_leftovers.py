@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from gates.deployment import leftovers
-from gates.deployment.connection import Answering
-from gates.deployment.database import execute
 from gates.deployment.ids import id_of
-from gates.deployment.leftovers import HELD, KEPT, LEASE_S, TIMED, at_work, name_of, sweep, take_lease, term_of
-from gates.deployment.tenants import Tenants
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import execute
+from gates.deployment.tenants import leftovers
+from gates.deployment.tenants.leftovers import HELD, KEPT, LEASE_S, TIMED, at_work, name_of, sweep, take_lease, term_of
+from gates.deployment.tenants.tenants import Tenants
 from loadtests.engine import database
 from loadtests.plan import LoadPlan, dump_plan
 from tests.loadtests.fake_target import Behaviour, target

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gates.deployment.metrics import MEMORY_METRIC
+from gates.deployment.http.metrics import MEMORY_METRIC
 from loadtests.engine.memory import MemoryWatch
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink

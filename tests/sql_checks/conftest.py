@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from gates.checks.observation import Observer, Unmet
-from gates.deployment.connection import Answers
-from gates.deployment.database import Connection, connect, execute
+from gates.deployment.sql.connection import Answers
+from gates.deployment.sql.database import Connection, connect, execute
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.stack import seed

@@ -8,7 +8,7 @@ import pytest
 from faults.cohorts import DONE, FLEET, TENANTS, later, lost
 from gates.checks.observation import Observer
 from gates.decision.cohorts import CohortLimits, is_as_planned
-from gates.deployment.database import connect, execute, script
+from gates.deployment.sql.database import connect, execute, script
 from gates.stack import seed
 from sql_checks.cohorts.run import METRICS, OUTBOX_FLAG, CohortLook, judge_cohorts, judge_share, told
 from tests.postgres_fixture import TEMPLATE, PgServer

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.sql_stage import fill
 from gates.contract.fragments import expand
 from gates.decision.cohorts import CohortLimits
-from gates.deployment.database import Connection, execute, script, sql
+from gates.deployment.sql.database import Connection, execute, script, sql
 from sql_checks import checkpoint
 from sql_checks.cohorts.run import OUTBOX_FLAG, statement, told
 from sql_checks.spotfile import read_folder

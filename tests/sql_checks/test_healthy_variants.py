@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gates.deployment.database import Connection, script
+from gates.deployment.sql.database import Connection, script
 from gates.evidence import Severity
 from gates.text.own_data import data_of
 from sql_checks.spotfile import read_folder

@@ -9,8 +9,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates.contract.names import Names, names_of
-from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
+from gates.deployment.sql.database import execute, script
 from sql_checks.attempts.row_level_security import probe
 from sql_checks.spotrun import judge_spot
 from tests.postgres_fixture import PgServer

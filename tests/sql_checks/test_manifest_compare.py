@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from gates.deployment.database import script
+from gates.deployment.sql.database import script
 from gates.evidence import Severity
 from sql_checks.fingerprint import KINDS, compare, load_manifest, other_release, read_schema
 from tests.sql_checks.conftest import PlantedSession

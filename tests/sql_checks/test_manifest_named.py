@@ -5,8 +5,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates.contract.names import names_of
-from gates.deployment.database import session
 from gates.deployment.dialect.current import use
+from gates.deployment.sql.database import session
 from gates.evidence import Severity
 from sql_checks.fingerprint import Manifest, compare, other_release, read_schema
 from tests import renamed

@@ -6,10 +6,10 @@ import psycopg
 import pytest
 
 from gates.contract.names import names_of
-from gates.deployment.database import script
 from gates.deployment.dialect.current import use
 from gates.deployment.dialect.statement import Translator
-from gates.deployment.failures import in_words
+from gates.deployment.sql.database import script
+from gates.deployment.sql.failures import in_words
 from loadtests.engine.database import FOLDER
 from sql_checks.attempts.row_level_security import probe
 from sql_checks.fingerprint import compare

@@ -7,9 +7,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates.contract.names import names_of
-from gates.deployment.database import session
 from gates.deployment.dialect.current import use
-from gates.deployment.tenants import Tenants
+from gates.deployment.sql.database import session
+from gates.deployment.tenants.tenants import Tenants
 from sql_checks.attempts.row_level_security import probe
 from tests.postgres_fixture import PgServer
 from tests.renamed import MEMBERS, by_members

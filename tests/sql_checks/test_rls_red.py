@@ -11,8 +11,8 @@ import pytest
 
 from gates.checks.observation import Observer
 from gates.contract.names import names_of
-from gates.deployment import database
 from gates.deployment.dialect.current import use
+from gates.deployment.sql import database
 from sql_checks import test_row_level_security as checks
 from sql_checks.attempts import row_level_security as rls_probe
 from sql_checks.attempts.row_level_security import Probe, probe

@@ -7,8 +7,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from gates.contract.names import names_of
-from gates.deployment.database import connect
 from gates.deployment.dialect.current import use
+from gates.deployment.sql.database import connect
 from sql_checks.attempts.row_level_security import probe
 from sql_checks.attempts.statements import TenantStatement, attempt
 from tests import renamed

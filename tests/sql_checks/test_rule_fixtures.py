@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gates.deployment.database import Connection, connect
+from gates.deployment.sql.database import Connection, connect
 from sql_checks.rules.cases import observe, outcome, prepare, read_test
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import RULES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gates.deployment.database import script
+from gates.deployment.sql.database import script
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot
 from tests.sql_checks.conftest import PlantedSession, outcome_of

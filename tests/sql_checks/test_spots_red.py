@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.deployment.database import script
+from gates.deployment.sql.database import script
 from gates.text.own_data import data_of
 from sql_checks.spotfile import read_folder
 from sql_checks.spotrun import judge_spot

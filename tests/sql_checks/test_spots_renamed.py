@@ -7,8 +7,8 @@ from functools import partial
 import psycopg
 
 from gates.contract.names import Names, names_of
-from gates.deployment.database import execute, script
 from gates.deployment.dialect.current import use
+from gates.deployment.sql.database import execute, script
 from sql_checks.export.psql import alerts_to_psql, spots_to_psql
 from sql_checks.rules.run import measure
 from sql_checks.spotfile import SPOT, read_spot

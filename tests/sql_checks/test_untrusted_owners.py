@@ -9,9 +9,9 @@ from psycopg import sql
 
 from drills.residue.state import rows_left
 from drills.workbench.database import query
-from gates.deployment.catalogue import with_trust
-from gates.deployment.database import connect, session
 from gates.deployment.dialect.current import current
+from gates.deployment.sql.catalogue import with_trust
+from gates.deployment.sql.database import connect, session
 from sql_checks import test_row_level_security as checks
 from sql_checks.attempts.row_level_security import probe
 from sql_checks.spotfile import read_folder

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from gates.contract.contract import Contract
-from gates.deployment.connection import Answering
-from gates.deployment.database import sql
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import sql
 from gates.doctor.reading.schema import (
     RowPolicy,
     Schema,

@@ -1,7 +1,7 @@
 """Looks at a deployment over HTTP without doing anything to it.
 
 What is sent: GET and OPTIONS of open routes, a GET of a run that does not exist, and to an endpoint that is there one
-POST without credentials that nobody can act on (gates.deployment.probes).
+POST without credentials that nobody can act on (gates.deployment.http.probes).
 """
 
 import time
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from gates.contract.contract import Contract
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target
 from gates.doctor.reading.openapi import ApiDocument, read_document

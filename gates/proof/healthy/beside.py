@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request, bucket, signed_post
-from gates.deployment.tenants import OWNED_TABLES
+from gates.deployment.tenants.tenants import OWNED_TABLES
 from gates.proof.workbench import programs
 from gates.stack.plan import CANARY_FLAG, CANARY_PERCENT, StackInfo
 from gates.stack.postgres import connect

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.deployment.leftovers import sweep
-from gates.deployment.loans import give_back_for_the_dead
+from gates.deployment.tenants.leftovers import sweep
+from gates.deployment.tenants.loans import give_back_for_the_dead
 from gates.evidence import TargetKind
 from gates.proof.hostile.kills import SIGNALS
 from gates.proof.hostile.residue import Residue

@@ -26,12 +26,12 @@ from gates.checks.recorder import judge
 from gates.decision.decide import decide
 from gates.decision.floor import FLOOR
 from gates.decision.rules import Policy
-from gates.deployment.cells import TOLERANCE
-from gates.deployment.client import HttpDoor
-from gates.deployment.limits import unpacked
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.limits import unpacked
+from gates.deployment.http.wire import parsed
 from gates.deployment.requests import Answer, Exchange, Request
+from gates.deployment.sql.cells import TOLERANCE
 from gates.deployment.target import Target
-from gates.deployment.wire import parsed
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, dump_line
 from gates.proof.hostile.recording import (
     COMPANY,
@@ -245,7 +245,7 @@ def _answer(raw: bytes) -> Answer | None:
         encoding = ",".join(v for k, v in headers if k == "content-encoding")
         return Answer(status, headers, unpacked(body, encoding), 1.0)
     except Exception as error:
-        if type(error).__module__.startswith(("h11", "gates.deployment.limits")):
+        if type(error).__module__.startswith(("h11", "gates.deployment.http.limits")):
             return None
         raise
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from gates.deployment.leftovers import sweep
-from gates.deployment.loans import give_back_for_the_dead
+from gates.deployment.tenants.leftovers import sweep
+from gates.deployment.tenants.loans import give_back_for_the_dead
 from gates.proof.hostile.acts import ACTS
 from gates.proof.hostile.arena import Arena, HostileRun, live
 from gates.proof.hostile.contents import INJECTIONS

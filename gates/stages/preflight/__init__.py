@@ -16,10 +16,10 @@ import psycopg
 
 from gates import disk
 from gates.deployment.capabilities import claims, evidence_id
-from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import UNUSABLE
-from gates.deployment.database import lending, see_lending
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
+from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.context import Context, Progress, StageReport

@@ -1,7 +1,7 @@
 """Whether the target accepts the gate's own credentials: a wrong one is no harm that the release does.
 
-Nothing asked here has an effect or counts against a limit (gates.deployment.probes): what is no request is refused by
-validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
+Nothing asked here has an effect or counts against a limit (gates.deployment.http.probes): what is no request is refused
+by validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
 A refusal is harm only where this very credential was accepted by this target before, or where the gate gave it.
 """
 
@@ -20,12 +20,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from gates import disk
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import NOWHERE, REFUSED, good_claims, of_another_secret, unfit
 from gates.deployment.dialect.current import current
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.probes import REPLAY
 from gates.deployment.identity import identity
-from gates.deployment.probes import REPLAY
 from gates.deployment.requests import BUSY, Answer, Request, mint_token
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind

@@ -11,13 +11,13 @@ import psycopg
 from gates.contract.queues import NEED, queue_of
 from gates.contract.scope import WHOLE, Scope
 from gates.deployment.capabilities import evidence_id
-from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, connect, execute, sql
-from gates.deployment.failures import in_words
+from gates.deployment.http.limits import within
 from gates.deployment.identity import database_place, server_of
-from gates.deployment.limits import within
-from gates.deployment.queue_schema import look_at
-from gates.deployment.sight import sights
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.sql.failures import in_words
+from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
 from gates.stages.preflight.looks import LOOK_S, LookResult, after, spec, timed

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.limits import within
 from gates.deployment.identity import http_place
-from gates.deployment.limits import within
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request
 from gates.deployment.target import Target

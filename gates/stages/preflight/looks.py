@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gates.deployment.failures import in_words
-from gates.deployment.limits import within
+from gates.deployment.http.limits import within
+from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 

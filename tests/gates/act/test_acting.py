@@ -19,9 +19,9 @@ from gates.act.flag import look_at
 from gates.act.rollout import act, promote
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy
-from gates.deployment import database as door
-from gates.deployment.connection import Answering
 from gates.deployment.identity import identity, server_of
+from gates.deployment.sql import database as door
+from gates.deployment.sql.connection import Answering
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.healthy.servers import replica

@@ -15,11 +15,11 @@ from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.contract.names import names_of
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import connect, session, value
 from gates.deployment.dialect.current import use
-from gates.deployment.loans import Ending, LiveRow, give_back, lend
+from gates.deployment.sql.database import connect, session, value
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.loans import Ending, LiveRow, give_back, lend
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import TargetKind
 from gates.verdict import NOT_ROLLED_BACK
 from tests import renamed

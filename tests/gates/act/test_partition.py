@@ -19,8 +19,8 @@ from gates.act.flag import Order, look_at
 from gates.act.rollback import roll_back
 from gates.act.rollout import promote
 from gates.decision.rules import RolloutPlan
-from gates.deployment import database as door
-from gates.deployment.connection import Answering
+from gates.deployment.sql import database as door
+from gates.deployment.sql.connection import Answering
 from gates.proof.hostile.partitions import through
 from gates.proof.hostile.statements import Blow, Strike
 from tests.gates.act.flagged import FLAG, Database, flag, switch

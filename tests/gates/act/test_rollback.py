@@ -14,7 +14,7 @@ from gates.act.emergency import emergency
 from gates.act.flag import MOST_OVERRIDES, look, look_at_global
 from gates.act.rollback import by_hand, quoted
 from gates.act.rollout import act
-from gates.deployment import database as door
+from gates.deployment.sql import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, settle
 from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, on_change, order, rolled_back
 from tests.postgres_fixture import PASSWORD

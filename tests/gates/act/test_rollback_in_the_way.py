@@ -19,8 +19,8 @@ from gates.act import insist
 from gates.act.emergency import emergency
 from gates.act.rollback import by_hand, roll_back
 from gates.act.rollout import act
-from gates.deployment import database as door
 from gates.deployment.ids import id_of, new_id
+from gates.deployment.sql import database as door
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
 from tests.gates.act.flagged import FLAG, FLAGS_AT_COMMIT, ROLLBACK, Database, is_on, on_change, order, rolled_back

@@ -5,9 +5,9 @@ from email.utils import formatdate
 
 import pytest
 
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.clock import Clock
 from gates.deployment.dialect.signature import SignatureForm, timed_by
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import Clock
 from gates.deployment.requests import Answer, Request
 
 NOW = 1_800_000_000.0

@@ -9,8 +9,8 @@ import uuid
 import psycopg
 import pytest
 
-from gates.deployment import database
-from gates.deployment.database import connect, execute, in_units, session, value
+from gates.deployment.sql import database
+from gates.deployment.sql.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
 from gates.proof.hostile.statements import Blow, Strike
@@ -34,7 +34,7 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
 
 def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver keeps its text eight times once it is whole; so it is not read to its end."""
-    monkeypatch.setattr("gates.deployment.connection.MOST_ANSWER", 16_000_000)
+    monkeypatch.setattr("gates.deployment.sql.connection.MOST_ANSWER", 16_000_000)
     long = b"do $$ begin raise exception using message = pg_catalog.repeat('x', 32 << 20); end $$"
     with session(pg_server.url("postgres")) as connection, pytest.raises(psycopg.OperationalError, match="at most"):
         connection.execute(long)

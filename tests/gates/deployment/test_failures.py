@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from gates.checks.recorder import judge
-from gates.deployment.database import Connection, connect, session
-from gates.deployment.failures import in_words, told_in_words
+from gates.deployment.sql.database import Connection, connect, session
+from gates.deployment.sql.failures import in_words, told_in_words
 from gates.errors import MOST_SAID
 from gates.evidence import Outcome
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server

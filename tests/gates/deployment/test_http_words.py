@@ -11,8 +11,8 @@ import pytest
 from gates.contract.names import Names, names_of, user_of
 from gates.deployment.dialect.current import real_claims, tenant_session, use
 from gates.deployment.dialect.exchange import contract_path, on_the_wire, real_code, real_head, real_member, understood
+from gates.deployment.http.metrics import parse_metrics
 from gates.deployment.ids import new_id
-from gates.deployment.metrics import parse_metrics
 from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.requests import Answer, Request, claims_of, curl, mint_token, sign_v2, signed_post
 from gates.deployment.target import Target

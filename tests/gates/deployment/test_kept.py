@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from gates.config import environment_of, load_target
-from gates.deployment import database
-from gates.deployment.database import SESSION, TRANSACTION, backend_of, connect, lending, see_lending, told, value
-from gates.deployment.kept import borrowed, keeping
+from gates.deployment.sql import database
+from gates.deployment.sql.database import SESSION, TRANSACTION, backend_of, connect, lending, see_lending, told, value
+from gates.deployment.sql.kept import borrowed, keeping
 from gates.deployment.target import Target
 from gates.evidence import TargetKind
 from gates.proof.workbench.pooler import lacking, pgbouncer

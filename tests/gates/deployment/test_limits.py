@@ -13,10 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.deployment import addresses, database
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.http import addresses
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.wire import RawAnswer, WireDoor
 from gates.deployment.requests import Answer, Request
-from gates.deployment.wire import RawAnswer, WireDoor
+from gates.deployment.sql import database
 from gates.proof.hostile.transport import BROKEN
 from gates.proof.workbench.servers import Reply, serve
 from tests.small_target import accepting

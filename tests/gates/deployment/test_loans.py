@@ -13,9 +13,9 @@ from gates.act.emergency import emergency
 from gates.act.flag import Order
 from gates.act.rollback import roll_back
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import connect
-from gates.deployment.leftovers import HELD, TIMED, Lease, take_lease
-from gates.deployment.loans import (
+from gates.deployment.sql.database import connect
+from gates.deployment.tenants.leftovers import HELD, TIMED, Lease, take_lease
+from gates.deployment.tenants.loans import (
     GIVEN_BACK,
     KEPT,
     SET,

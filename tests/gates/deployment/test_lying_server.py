@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from gates.deployment import connection
-from gates.deployment.database import execute, session
+from gates.deployment.sql import connection
+from gates.deployment.sql.database import execute, session
 from tests.sources import ROOT
 
 Lie = Callable[[socket.socket], None]
@@ -131,7 +131,7 @@ def test_an_encoding_whose_name_is_no_text_is_an_error_of_the_database() -> None
 LEAVES = """
 import sys
 from gates.__main__ import left
-from gates.deployment.connection import Answering
+from gates.deployment.sql.connection import Answering
 try:
     Answering.within(0.5, sys.argv[1])
 except Exception as error:

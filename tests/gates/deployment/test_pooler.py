@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from gates.deployment.connection import Answering
-from gates.deployment.database import SHOWN, connect, execute, session, value
-from gates.deployment.leftovers import TIMED, is_over, take_lease
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import SHOWN, connect, execute, session, value
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.leftovers import TIMED, is_over, take_lease
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Outcome, TargetKind
 from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.stages.preflight.database import POOLED, database_lines

@@ -6,15 +6,15 @@ import re
 import pytest
 
 from gates.contract.names import names_of
-from gates.deployment import probes
 from gates.deployment.dialect.current import use
+from gates.deployment.http import probes
 from gates.deployment.requests import is_of_another_company, mint_token
 from tests.sources import ROOT
 
 SECRET = "a-secret-of-32-characters-or-more"
 MAKERS = {
     "gates/deployment/requests.py",
-    "gates/deployment/probes.py",
+    "gates/deployment/http/probes.py",
     "gates/deployment/capabilities.py",  # a dry run of a tenant of its own
     "gates/act/operations.py",  # what a person asked for
     "loadtests/engine/workload.py",  # tenants of its own, or what a person named

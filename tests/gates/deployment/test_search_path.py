@@ -11,8 +11,8 @@ import pytest
 from gates.act.flag import Order, look_at
 from gates.act.rollout import act
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import connect, value
-from gates.deployment.leftovers import take_lease
+from gates.deployment.sql.database import connect, value
+from gates.deployment.tenants.leftovers import take_lease
 from gates.proof.workbench.pooler import lacking, pgbouncer
 from gates.verdict import Decision, Verdict
 from sql_checks.export.psql import spots_to_psql

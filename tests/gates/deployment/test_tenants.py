@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from gates.contract.names import names_of
-from gates.deployment.database import session, value
 from gates.deployment.dialect.current import use
-from gates.deployment.failures import in_words
 from gates.deployment.ids import id_of
 from gates.deployment.requests import bucket
-from gates.deployment.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, in_rollouts
+from gates.deployment.sql.database import session, value
+from gates.deployment.sql.failures import in_words
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REMOVAL_PAUSE_S, Tenants, in_rollouts
 from tests.waiting import until
 
 WORKERS = 6

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from gates.checks.observation import Observer, Unmet
-from gates.deployment.client import HttpDoor
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.http.wire import WireDoor
 from gates.deployment.requests import Answer, Request, post
 from gates.deployment.target import Target
-from gates.deployment.wire import WireDoor
 from gates.evidence import CheckSpec, Outcome, Severity, TargetKind, Where
 from gates.proof.workbench.servers import Asked, Reply, serve
 from tests.sources import ROOT

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from gates.contract.contract import contract
-from gates.deployment.database import connect
+from gates.deployment.sql.database import connect
 from gates.doctor.reading.catalogue import read_schema
 from gates.doctor.reading.schema import Schema
 from gates.text.own_data import data_of

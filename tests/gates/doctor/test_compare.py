@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gates.contract.contract import contract
-from gates.deployment.database import sql
+from gates.deployment.sql.database import sql
 from gates.doctor.comparison.compare import NOT_SEEN, Comparison, Presence, RowsSeen, compare
 from gates.doctor.defects import defects
 from gates.doctor.matching.actors import edited_claims, role_in, tenant_claim

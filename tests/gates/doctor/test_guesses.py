@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gates.contract.contract import contract
-from gates.deployment.database import connect
+from gates.deployment.sql.database import connect
 from gates.doctor.comparison.compare import Comparison, compare
 from gates.doctor.matching.columns import Confidence
 from gates.doctor.matching.presets import libraries_of

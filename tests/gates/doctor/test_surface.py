@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.contract import contract
-from gates.deployment.probes import IMPOSSIBLE
+from gates.deployment.http.probes import IMPOSSIBLE
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.doctor.comparison.compare import NOT_SEEN, Presence, compare

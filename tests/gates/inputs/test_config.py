@@ -19,7 +19,7 @@ from gates.decision import policy_file
 from gates.decision.policy_file import Settings, parse, schema
 from gates.decision.rules import Policy, PolicyRule
 from gates.deployment.credentials import of_another_secret
-from gates.deployment.libpq import FILES, OF_OPENSSL
+from gates.deployment.sql.libpq import FILES, OF_OPENSSL
 from gates.deployment.target import Target
 from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, TargetKind, Where

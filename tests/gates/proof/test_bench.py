@@ -8,7 +8,7 @@ import pytest
 
 from gates import catalogue
 from gates.decision.rules import Policy
-from gates.deployment.client import HttpDoor
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import encode_body, mint_token, token_post
 from gates.evidence import TargetKind
 from gates.proof.fault import Fault, Kind

@@ -12,9 +12,9 @@ from typing import Self
 
 import psycopg
 
-from gates.deployment.client import HttpDoor, NoAnswer
-from gates.deployment.database import execute, session
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Answer, Request, replay_fields, signed_post
+from gates.deployment.sql.database import execute, session
 from gates.stack.plan import StackInfo
 
 PACE_S = 0.005

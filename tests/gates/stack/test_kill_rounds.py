@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from drills.workbench.audit_chain import broken_links, head_of
-from gates.deployment.client import HttpDoor
 from gates.deployment.control import Control
-from gates.deployment.database import Connection, execute, session, value
+from gates.deployment.http.client import HttpDoor
+from gates.deployment.sql.database import Connection, execute, session, value
 from gates.stack.plan import StackInfo, StackOptions
 from gates.stack.procfs import wait_until
 from gates.stack.stack import Stack, reference_stack

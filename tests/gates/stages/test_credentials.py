@@ -16,10 +16,10 @@ import pytest
 from gates.checks.observation import Blocked
 from gates.contract.names import names_of
 from gates.decision.policy_file import Settings
-from gates.deployment import probes
-from gates.deployment.client import HttpDoor
 from gates.deployment.credentials import CheckedTarget, good_claims, unfit
 from gates.deployment.dialect.current import use
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden
 from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
 from gates.deployment.target import Target

@@ -9,10 +9,10 @@ from psycopg.conninfo import make_conninfo
 
 from gates.catalogue import load
 from gates.decision.policy_file import Settings, parse
-from gates.deployment.database import connect, execute
-from gates.deployment.leftovers import TIMED, sweep, take_lease
+from gates.deployment.sql.database import connect, execute
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.leftovers import TIMED, sweep, take_lease
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context

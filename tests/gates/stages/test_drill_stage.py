@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from gates.decision.policy_file import Settings
-from gates.deployment import database
-from gates.deployment.database import SESSION, TRANSACTION, execute, session, value
+from gates.deployment.sql import database
+from gates.deployment.sql.database import SESSION, TRANSACTION, execute, session, value
 from gates.deployment.target import Target
-from gates.deployment.tenants import Tenants
+from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.stages.context import Context
 from gates.stages.distance import stretched

@@ -16,7 +16,7 @@ from gates.contract.scope import QUEUE, Scope
 from gates.decision.policy_file import Settings
 from gates.deployment import capabilities
 from gates.deployment.capabilities import claims
-from gates.deployment.client import HttpDoor
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.queues import ProbeOptions, Queue, QueueOptions, presets
-from gates.deployment.queue_jobs import JobState, QueueDoor, QueueTroubleError
+from gates.deployment.queue.jobs import JobState, QueueDoor, QueueTroubleError
 from gates.evidence import Outcome
 from gates.stages.queue import LEAST_GROWTH, Probing, grown
 from tests.postgres_fixture import PgServer

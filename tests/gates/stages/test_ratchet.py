@@ -11,7 +11,7 @@ from gates.contract.contract import contract
 from gates.contract.scope import Dropped
 from gates.decision.policy_file import Settings
 from gates.decision.rules import RolloutPlan
-from gates.deployment.database import connect
+from gates.deployment.sql.database import connect
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gates.decision.policy_file import parse
-from gates.deployment import database
-from gates.deployment.client import HttpDoor
+from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
+from gates.deployment.sql import database
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines

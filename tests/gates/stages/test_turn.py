@@ -8,7 +8,7 @@ import pytest
 
 from gates.decision.decide import decide
 from gates.decision.policy_file import parse
-from gates.deployment.database import connect, execute, value
+from gates.deployment.sql.database import connect, execute, value
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.sql.database import Connection, execute, sql
 from loadtests.engine import database
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import CounterSink

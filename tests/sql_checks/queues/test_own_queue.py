@@ -3,8 +3,8 @@
 import pytest
 
 from gates.contract.queues import FOLDER, Queue, QueueOptions, presets
-from gates.deployment.database import Connection, connect, script
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import Connection, connect, script
 from gates.evidence import Outcome
 from sql_checks.rules.judge import judge_proved
 from sql_checks.rules.queues import rules_of

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from gates.contract.queues import ProbeOptions, Queue, QueueOptions, presets
-from gates.deployment.database import connect, value
-from gates.deployment.queue_jobs import QueueDoor
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.jobs import QueueDoor
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import connect, value
 from gates.evidence import Outcome
 from gates.stages.queue import Probing
 from sql_checks.rules.judge import RuleResult, judge_proved

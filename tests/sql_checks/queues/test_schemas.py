@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from gates.contract.queues import Queue, QueueOptions, presets
-from gates.deployment.database import Connection, connect, script
-from gates.deployment.queue_jobs import DONE, LOST, QueueDoor
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.jobs import DONE, LOST, QueueDoor
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import Connection, connect, script
 from gates.evidence import Outcome
 from gates.text.own_data import data_of
 from sql_checks.rules.judge import judge_proved

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Composed
 
 from gates.deployment.dialect import current
-from gates.deployment.limits import within
+from gates.deployment.http.limits import within
 
 logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and is told as a finding
 T = TypeVar("T")

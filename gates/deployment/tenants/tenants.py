@@ -11,13 +11,13 @@ from itertools import islice
 
 import psycopg
 
-from gates.deployment import members
-from gates.deployment.catalogue import array, identifier
-from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, execute
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.requests import bucket
+from gates.deployment.sql.catalogue import array, identifier
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import Connection, execute
+from gates.deployment.tenants import members
 
 AT_ONCE = 200
 """Candidates that the database is asked about together, of whom two are in two rollouts of 10 %."""
@@ -60,8 +60,8 @@ REMOVALS_SETTLED_BY_WAITING = (
 class Tenants:
     """Creates and removes the companies of one run. `created` keeps every id, removed or not.
 
-    lease: goes into the names (see gates/deployment/leftovers.py), so that what a killed run left is found again; then
-    the id follows from the name.
+    lease: goes into the names (see `leftovers`), so that what a killed run left is found again; then the id follows
+    from the name.
     rollouts: flag key -> percentage under which the bucket of every new company must lie; on_create: told each new id
     before the company exists, so that a run that is killed still knows its tenants.
     """

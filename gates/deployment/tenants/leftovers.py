@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import psycopg
 
-from gates.deployment.connection import Answering
-from gates.deployment.database import Connection, connect, execute, lending, session, value
 from gates.deployment.ids import id_of
-from gates.deployment.kept import borrowed
-from gates.deployment.tenants import Tenants
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import Connection, connect, execute, lending, session, value
+from gates.deployment.sql.kept import borrowed
+from gates.deployment.tenants.tenants import Tenants
 
 LEASE_S = 1800
 """Longer than any whole run takes: until then a run without a lock counts as alive."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from gates.deployment.limits import within
+from gates.deployment.http.limits import within
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from gates.deployment.cells import TOLERANCE
-from gates.deployment.connection import Answering, Connection, PinningCursor, by_name
 from gates.deployment.dialect.current import named
+from gates.deployment.sql.cells import TOLERANCE
+from gates.deployment.sql.connection import Answering, Connection, PinningCursor, by_name
 from gates.errors import first_line
 
 __all__ = ["Connection", "connect", "execute", "lending", "script", "session", "sql", "value"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
-from gates.deployment.client import HttpDoor, NoAnswer
+from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request
 
 SKEW_LIMIT_S = 2.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gates.deployment.database import Connection, execute, sql
+from gates.deployment.sql.database import Connection, execute, sql
 
 QUERY = Path(__file__).with_name("sight.sql")
 

@@ -10,8 +10,8 @@ import psycopg
 
 from gates.contract.fragments import FragmentError
 from gates.contract.queues import Queue, identifier, literal
-from gates.deployment.database import connect, value
-from gates.deployment.queue_schema import look_at
+from gates.deployment.queue.schema import look_at
+from gates.deployment.sql.database import connect, value
 from gates.text.foreign import number, text, whole
 
 WAITING = "select count(*) from {{waiting}} w"

@@ -19,11 +19,11 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import httpcore
 
-from gates.deployment.addresses import reached
 from gates.deployment.dialect.exchange import on_the_wire, understood
-from gates.deployment.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
+from gates.deployment.http.addresses import reached
+from gates.deployment.http.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
+from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
-from gates.deployment.trace import traced
 
 REQUEST_TIMEOUT_S = 10.0
 

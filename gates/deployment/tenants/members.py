@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from gates.contract.names import user_of
-from gates.deployment.catalogue import identifier
 from gates.deployment.dialect.current import current
+from gates.deployment.sql.catalogue import identifier
 
 Statements = list[tuple[str, tuple[object, ...]]]
 

@@ -19,9 +19,9 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from gates.deployment.database import Connection, execute
-from gates.deployment.kept import borrowed
-from gates.deployment.leftovers import HELD, TIMED, is_over
+from gates.deployment.sql.database import Connection, execute
+from gates.deployment.sql.kept import borrowed
+from gates.deployment.tenants.leftovers import HELD, TIMED, is_over
 
 PREFIX = "drill.loan."
 ACTOR = "replaygate:drill"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from psycopg.pq import TransactionStatus
 
-from gates.deployment.connection import Answering
-from gates.deployment.database import SESSION, connect, lending
+from gates.deployment.sql.connection import Answering
+from gates.deployment.sql.database import SESSION, connect, lending
 
 _Kind = tuple[str, bool, bool]
 

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import h11
 
-from gates.deployment.addresses import reached
-from gates.deployment.client import NoAnswer, authority, headers_of, login_of, packing
 from gates.deployment.dialect.exchange import on_the_wire, real_head, real_path, understood
-from gates.deployment.limits import BeyondLimit, checked_headers, unpacked
+from gates.deployment.http.addresses import reached
+from gates.deployment.http.client import NoAnswer, authority, headers_of, login_of, packing
+from gates.deployment.http.limits import BeyondLimit, checked_headers, unpacked
+from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
-from gates.deployment.trace import traced
 
 WIRE_TIMEOUT_S = 5.0
 """For a whole exchange."""

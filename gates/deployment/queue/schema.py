@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 
 from gates.contract.queues import Queue, QueueSchema
-from gates.deployment.database import Connection, sql, value
-from gates.deployment.failures import in_words
+from gates.deployment.sql.database import Connection, sql, value
+from gates.deployment.sql.failures import in_words
 from gates.text.foreign import text, whole
 
-QUERY = Path(__file__).with_name("queue_tables.sql")
+QUERY = Path(__file__).with_name("tables.sql")
 FORGETS = """
 with {{heap}}
 select not ({{kept}}) and 10 * sum(pg_stat_get_tuples_deleted(oid)) > sum(pg_stat_get_tuples_inserted(oid)) as forgets
