@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from gates.rehearsal import installation
+from gates.rehearsal.postgres import installation
 from gates.stack import rundir
 from gates.stack.account import Account, postgres_account
 from gates.stack.postgres import Postgres

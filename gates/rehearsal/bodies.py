@@ -15,12 +15,12 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from gates.rehearsal.explanation import line_of_body, place_in_body
-from gates.rehearsal.failures import UNREAD, Failure, failure_of
-from gates.rehearsal.plpgsql import BodyQuery, ParsedBody, UnreadBodyError, body_span, parse_body
-from gates.rehearsal.rewriting import Rewritten, rewrite
-from gates.rehearsal.sources import SqlSource
-from gates.rehearsal.splitting import SqlStatement, split
+from gates.rehearsal.explaining.explanation import line_of_body, place_in_body
+from gates.rehearsal.explaining.failures import UNREAD, Failure, failure_of
+from gates.rehearsal.reading.plpgsql import BodyQuery, ParsedBody, UnreadBodyError, body_span, parse_body
+from gates.rehearsal.reading.rewriting import Rewritten, rewrite
+from gates.rehearsal.reading.sources import SqlSource
+from gates.rehearsal.reading.splitting import SqlStatement, split
 
 JUDGED = {"42P01", "42703", "42883", "42704", "3F000", "42P02"}
 """A name that is not there. Other errors may come from the way in which a body is looked at."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from gates.inputs.strict_yaml import Place
 from gates.rehearsal.obstacles import at
-from gates.rehearsal.raising import how_it_only_tells, how_it_raises
-from gates.rehearsal.rewriting import variable_of
-from gates.rehearsal.skipping import unseen
-from gates.rehearsal.splitting import SqlStatement, Word
+from gates.rehearsal.reading.raising import how_it_only_tells, how_it_raises
+from gates.rehearsal.reading.rewriting import variable_of
+from gates.rehearsal.reading.skipping import unseen
+from gates.rehearsal.reading.splitting import SqlStatement, Word
 
 _TELLS = tuple(f"RAISE {level}" for level in ("DEBUG", "LOG", "INFO", "NOTICE", "WARNING"))
 _QUITS = re.compile(r"\\q(?:uit)?\b\s*(\d*)")

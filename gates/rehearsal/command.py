@@ -13,20 +13,21 @@ from gates.inputs import options as shared
 from gates.inputs import values
 from gates.inputs.strict_yaml import Place
 from gates.inputs.values import option
-from gates.rehearsal import contract_view, locks, presets
+from gates.rehearsal import contract_view, locks
 from gates.rehearsal.bodies import BodyCheck, functions_of
 from gates.rehearsal.execution import Performance, perform
-from gates.rehearsal.explanation import explain
-from gates.rehearsal.history import AT_THE_END
-from gates.rehearsal.layouts import Layout, depends_on_transaction, layout_of
+from gates.rehearsal.explaining.explanation import explain
+from gates.rehearsal.explaining.history import AT_THE_END
+from gates.rehearsal.explaining.remedies import Surroundings
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
 from gates.rehearsal.own_sql import prepare, read_queries
-from gates.rehearsal.remedies import Surroundings
+from gates.rehearsal.postgres import presets
+from gates.rehearsal.postgres.server import DATABASE, OWNER, Rehearsed, throw_away
+from gates.rehearsal.reading.layouts import Layout, depends_on_transaction, layout_of
+from gates.rehearsal.reading.skipping import undecided, unseen, with_word
+from gates.rehearsal.reading.sources import Migrations, read_migrations
+from gates.rehearsal.reading.splitting import SqlStatement, split
 from gates.rehearsal.report import RehearsalResult, SecondRun, rehearsal_text
-from gates.rehearsal.server import DATABASE, OWNER, Rehearsed, throw_away
-from gates.rehearsal.skipping import undecided, unseen, with_word
-from gates.rehearsal.sources import Migrations, read_migrations
-from gates.rehearsal.splitting import SqlStatement, split
 from gates.reports.console import Console
 from gates.text.inert import Terminal
 

@@ -19,7 +19,7 @@ from gates.doctor.diagnosis import WORTH_MENDING
 from gates.doctor.matching.tables import guessed_tables
 from gates.doctor.reading.catalogue import read_schema
 from gates.errors import CannotWork
-from gates.rehearsal.presets import OF_SUPABASE
+from gates.rehearsal.postgres.presets import OF_SUPABASE
 
 MOST_NAMED = 12
 _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public"}

@@ -18,12 +18,12 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from gates.rehearsal.bodies import BodyCheck
-from gates.rehearsal.failures import LEFT_OPEN, Failure, failure_of
-from gates.rehearsal.history import SchemaHistory
-from gates.rehearsal.rewriting import Unknown, with_values
-from gates.rehearsal.scripting import Script
-from gates.rehearsal.server import STATEMENT_LIMIT_S, Rehearsed
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.explaining.failures import LEFT_OPEN, Failure, failure_of
+from gates.rehearsal.explaining.history import SchemaHistory
+from gates.rehearsal.postgres.server import STATEMENT_LIMIT_S, Rehearsed
+from gates.rehearsal.reading.rewriting import Unknown, with_values
+from gates.rehearsal.reading.scripting import Script
+from gates.rehearsal.reading.splitting import SqlStatement
 
 MOST_ROWS = 100_000
 LEAST_FREE_BYTES = 512 * 1024 * 1024

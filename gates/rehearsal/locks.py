@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gates.inputs.strict_yaml import Place
-from gates.rehearsal.sources import SqlSource, blank
-from gates.rehearsal.splitting import split
+from gates.rehearsal.reading.sources import SqlSource, blank
+from gates.rehearsal.reading.splitting import split
 
 LIMIT_S = 60
 ABOUT_LOCKS = (

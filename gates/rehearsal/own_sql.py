@@ -20,18 +20,18 @@ from gates.inputs.strict_yaml import read as read_yaml
 from gates.rehearsal.bodies import BodyCheck, unread
 from gates.rehearsal.breach import BreachView, breach_view
 from gates.rehearsal.execution import StatementLimit, execute
-from gates.rehearsal.explanation import explain
-from gates.rehearsal.failures import Failure, failure_of
-from gates.rehearsal.history import AT_THE_END
+from gates.rehearsal.explaining.explanation import explain
+from gates.rehearsal.explaining.failures import Failure, failure_of
+from gates.rehearsal.explaining.history import AT_THE_END
+from gates.rehearsal.explaining.remedies import Surroundings
 from gates.rehearsal.obstacles import Obstacle, at
-from gates.rehearsal.plpgsql import body_span
-from gates.rehearsal.raising import how_it_raises
-from gates.rehearsal.remedies import Surroundings
-from gates.rehearsal.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
-from gates.rehearsal.server import Rehearsed
-from gates.rehearsal.skipping import unseen
-from gates.rehearsal.sources import SqlSource, blank, read_source, read_text
-from gates.rehearsal.splitting import Lines, SqlStatement, split
+from gates.rehearsal.postgres.server import Rehearsed
+from gates.rehearsal.reading.plpgsql import body_span
+from gates.rehearsal.reading.raising import how_it_raises
+from gates.rehearsal.reading.rewriting import Rewritten, Unknown, variable_of, with_fragments, with_values
+from gates.rehearsal.reading.skipping import unseen
+from gates.rehearsal.reading.sources import SqlSource, blank, read_source, read_text
+from gates.rehearsal.reading.splitting import Lines, SqlStatement, split
 
 SHIPPED = Path(__file__).parents[2] / "sql_checks"
 PLANNED = {"select", "with", "values", "table", "insert", "update", "delete", "merge", "("}

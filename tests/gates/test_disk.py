@@ -13,7 +13,7 @@ from gates.deployment.redaction import scrub
 from gates.deployment.target import Target
 from gates.errors import GateError
 from gates.evidence import Outcome, TargetKind
-from gates.rehearsal.sources import read_text as source
+from gates.rehearsal.reading.sources import read_text as source
 from gates.reports import attestation
 from gates.stages import suite
 from gates.stages.context import Context

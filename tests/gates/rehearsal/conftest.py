@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gates.rehearsal import server
+from gates.rehearsal.postgres import server
 from gates.stack.postgres import Postgres
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gates.rehearsal.command import rehearsal
+from gates.rehearsal.reading.sources import read_migrations
 from gates.rehearsal.report import RehearsalResult
-from gates.rehearsal.sources import read_migrations
 from tests.gates.rehearsal.rehearsed import MARK
 
 SCHEMA = """\

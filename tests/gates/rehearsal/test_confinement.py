@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gates.rehearsal.command import rehearsal
-from gates.rehearsal.installation import versions
-from gates.rehearsal.sources import read_migrations
+from gates.rehearsal.postgres.installation import versions
+from gates.rehearsal.reading.sources import read_migrations
 
 
 def test_nothing_foreign_gets_out_of_the_server(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_no_setting_of_the_migrations_ends_or_hangs_the_rehearsal(
     the same, within the limits of a statement.
     """
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
-    monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 2)
+    monkeypatch.setattr("gates.rehearsal.postgres.server.STATEMENT_LIMIT_S", 2)
     path = tmp_path / "hindrances.sql"
     path.write_text(HINDRANCES, encoding="utf-8")
     result = rehearsal(read_migrations(path), os.environ)

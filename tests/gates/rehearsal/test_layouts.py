@@ -7,10 +7,10 @@ import pytest
 
 from gates.errors import ConfigError
 from gates.rehearsal.command import rehearsal
-from gates.rehearsal.layouts import layout_of
+from gates.rehearsal.reading.layouts import layout_of
+from gates.rehearsal.reading.sources import read_migrations
+from gates.rehearsal.reading.splitting import split
 from gates.rehearsal.report import RehearsalResult
-from gates.rehearsal.sources import read_migrations
-from gates.rehearsal.splitting import split
 
 INDEX = "create table a (id int);\ncreate index concurrently ia on a (id);\n"
 ALONE = "create index concurrently ia on a (id);\n"

@@ -14,9 +14,9 @@ from gates.errors import ConfigError
 from gates.rehearsal.command import rehearsal
 from gates.rehearsal.execution import perform
 from gates.rehearsal.own_sql import OwnFile, read_queries
-from gates.rehearsal.server import Rehearsed, throw_away
-from gates.rehearsal.sources import SqlSource, read_migrations
-from gates.rehearsal.splitting import split
+from gates.rehearsal.postgres.server import Rehearsed, throw_away
+from gates.rehearsal.reading.sources import SqlSource, read_migrations
+from gates.rehearsal.reading.splitting import split
 from tests.gates.rehearsal.rehearsed import MARK
 from tests.sources import ROOT
 

@@ -9,8 +9,8 @@ import pytest
 
 from gates.rehearsal.command import rehearsal
 from gates.rehearsal.obstacles import Obstacle
+from gates.rehearsal.reading.sources import read_migrations
 from gates.rehearsal.report import RehearsalResult
-from gates.rehearsal.sources import read_migrations
 from tests.cases import cases
 from tests.gates.rehearsal.rehearsed import APP, MARK
 

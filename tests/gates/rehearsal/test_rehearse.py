@@ -17,10 +17,10 @@ import pytest
 
 from gates.errors import ConfigError, UsageError
 from gates.rehearsal.command import rehearsal
-from gates.rehearsal.installation import versions
 from gates.rehearsal.obstacles import at
+from gates.rehearsal.postgres.installation import versions
+from gates.rehearsal.reading.sources import read_migrations
 from gates.rehearsal.report import RehearsalResult
-from gates.rehearsal.sources import read_migrations
 from tests.gates.gate_process import gate
 from tests.gates.rehearsal.rehearsed import APP, MARK
 from tests.launched import launched
@@ -211,7 +211,7 @@ def test_another_version_of_the_server_has_the_same_platform() -> None:
 def test_an_endless_statement_is_ended_and_the_next_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the migration switches the server's own limit off, as dumps do; so many rows end it as well."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
-    monkeypatch.setattr("gates.rehearsal.server.STATEMENT_LIMIT_S", 1)
+    monkeypatch.setattr("gates.rehearsal.postgres.server.STATEMENT_LIMIT_S", 1)
     result = rehearsed(
         tmp_path / "slow.sql",
         "do $$ begin loop null; end loop; end $$; set statement_timeout = 0;"

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from gates.rehearsal.plpgsql import UnreadBodyError, readable, tree_of
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.plpgsql import UnreadBodyError, readable, tree_of
+from gates.rehearsal.reading.splitting import SqlStatement
 
 ERROR = 21
 """The parser's number of RAISE EXCEPTION; what only warns has smaller ones."""

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gates.rehearsal.failures import LEFT_OPEN, UNREAD, Failure
-from gates.rehearsal.history import SchemaHistory
+from gates.rehearsal.explaining.failures import LEFT_OPEN, UNREAD, Failure
+from gates.rehearsal.explaining.history import SchemaHistory
 from gates.rehearsal.obstacles import ObstacleKind, Told, at
-from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
+from gates.rehearsal.postgres.presets import OF_SUPABASE, SUPABASE
 
 _CLOSED = {"auth", "storage", "realtime", "vault"}
 _DOORS = (

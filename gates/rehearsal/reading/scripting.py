@@ -3,8 +3,8 @@ r"""What psql keeps while it runs a file: the values that `\set` gives, and the 
 import re
 from dataclasses import dataclass, field
 
-from gates.rehearsal.rewriting import variable_of
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.rewriting import variable_of
+from gates.rehearsal.reading.splitting import SqlStatement
 
 _CONDITION = re.compile(r"\\(if|elif|else|endif)\b\s*(.*?)\s*$")
 _DEFINED = re.compile(r":\{\?(\w+)\}")

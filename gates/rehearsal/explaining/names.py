@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import postgast
 from postgast.pg_query_pb2 import AlterTableType
 
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.splitting import SqlStatement
 
 _QUOTED = r'"((?:[^"]|"")+)"'
 _PART = rf"(?P<word>constraint|trigger|policy|rule) {_QUOTED}"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from gates.contract.fragments import PLACE, expand
-from gates.rehearsal.splitting import SqlStatement, Word
+from gates.rehearsal.reading.splitting import SqlStatement, Word
 
 _SETS = re.compile(r"\\set\s+(\w+)\s*(.*?)\s*$")
 

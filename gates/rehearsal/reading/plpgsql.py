@@ -14,9 +14,9 @@ from typing import Any
 import postgast
 from postgast.pg_query_pb2 import FunctionParameterMode
 
-from gates.rehearsal.rewriting import rewrite
-from gates.rehearsal.sources import SqlSource
-from gates.rehearsal.splitting import SqlStatement, Word, split
+from gates.rehearsal.reading.rewriting import rewrite
+from gates.rehearsal.reading.sources import SqlSource
+from gates.rehearsal.reading.splitting import SqlStatement, Word, split
 
 _NAMELESS_DATUMS = re.compile(r"(?:\{\}\},)+")
 """How the parser writes the variables that a trigger fills when it fires: as JSON with a `}` too many."""

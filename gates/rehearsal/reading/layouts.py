@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gates.rehearsal.sources import Migrations, SqlSource
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.sources import Migrations, SqlSource
+from gates.rehearsal.reading.splitting import SqlStatement
 
 _UP = re.compile(r"^--[ \t]*(migrate:up|\+goose[ \t]+up|\+migrate[ \t]+up)\b[ \t]*(.*)", re.IGNORECASE | re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\$\{[\w:.-]+\}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.splitting import SqlStatement
 
 AT_THE_END = sys.maxsize
 """The number of what is looked at when all statements have run."""

@@ -15,7 +15,7 @@ from postgast.pg_query_pb2 import Token
 
 from gates.deployment.dialect.tokens import Lexeme, scan
 from gates.inputs.strict_yaml import Place
-from gates.rehearsal.sources import SqlSource, blank, place_in
+from gates.rehearsal.reading.sources import SqlSource, blank, place_in
 from gates.text.characters import one_line
 
 _META = re.compile(r"^\\[A-Za-z.!?;][^\n]*", re.MULTILINE)

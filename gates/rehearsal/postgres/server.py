@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from gates.errors import CannotWork, UsageError
-from gates.rehearsal import installation
+from gates.rehearsal.postgres import installation
 from gates.stack import rundir
 from gates.stack.account import Account, postgres_account
 from gates.stack.errors import StackError

@@ -7,13 +7,13 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from gates.rehearsal.failures import Failure
-from gates.rehearsal.history import SchemaEvent
-from gates.rehearsal.names import MissingName, is_made_by, makes, missing_name
+from gates.rehearsal.explaining.failures import Failure
+from gates.rehearsal.explaining.history import SchemaEvent
+from gates.rehearsal.explaining.names import MissingName, is_made_by, makes, missing_name
+from gates.rehearsal.explaining.remedies import Surroundings, told_of
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, Told, at
-from gates.rehearsal.plpgsql import body_span
-from gates.rehearsal.presets import OF_SUPABASE, SUPABASE
-from gates.rehearsal.remedies import Surroundings, told_of
+from gates.rehearsal.postgres.presets import OF_SUPABASE, SUPABASE
+from gates.rehearsal.reading.plpgsql import body_span
 from gates.text.characters import one_line
 
 LONGEST_SHOWN, LONGEST_SAID = 160, 400

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 DEBIAN = Path("/usr/lib/postgresql")
-DATA = resources.files("gates.rehearsal") / "stubs"
+DATA = resources.files("gates.rehearsal.postgres") / "stubs"
 OPEN_EXTENSIONS = ("moddatetime", "pg_stat_statements", "vector")
 """Without a door to files or programs; their own control files keep them for superusers all the same."""
 

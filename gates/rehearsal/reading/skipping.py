@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.splitting import SqlStatement
 
 _BRING = re.compile(r"\\(?:i|ir|include|include_relative|gexec|copy|!)(?![a-z_])")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from gates.rehearsal.splitting import SqlStatement
+from gates.rehearsal.reading.splitting import SqlStatement
 
 UNREAD, LEFT_OPEN = "plpgsql", "open"
 """In the place of the server's code: a body that could not be looked at; a transaction that nothing ends."""

@@ -2,8 +2,8 @@
 
 import re
 
-from gates.rehearsal.installation import DATA
-from gates.rehearsal.sources import Migrations
+from gates.rehearsal.postgres.installation import DATA
+from gates.rehearsal.reading.sources import Migrations
 
 NONE, SUPABASE = "none", "supabase"
 PRESETS = (NONE, SUPABASE)
