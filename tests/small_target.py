@@ -27,13 +27,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def listening(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """A server of this handler, which logs nothing; its URL, without a path."""
-    server = _Server(("127.0.0.1", 0), type("Quiet", (handler,), {"log_message": lambda *_: None}))
+    server = _Server((host, port), type("Quiet", (handler,), {"log_message": lambda *_: None}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{host}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -14,7 +14,7 @@ from types import FrameType
 
 from gates import config
 from gates.deployment.redaction import hidden, hide_where_cut
-from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError
+from gates.errors import ENDING_SIGNALS, CannotWork, ConfigError, GateError, NotRolledBack
 from gates.reports.console import Console
 from gates.stack.errors import StackError, StackOptionError
 from gates.text.inert import Terminal
@@ -72,14 +72,10 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         hide_where_cut(console.hide)
         return carry_out(options, console)
     except (GateError, StackError) as error:
-        code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
-        mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
-        for said in mistakes or [""]:
-            console.warn(f"gate {options.command}: {said}")
-            place = PLACE.match(said)
-            console.annotate(f"gate {options.command}", said, place=place.groupdict() if place else None)
-        return code
+        return _refused(error, options, console)
     except (KeyboardInterrupt, Interrupted) as came:
+        if (owed := _not_rolled_back(came)) is not None:
+            return _refused(owed, options, console)
         number = came.number if isinstance(came, Interrupted) else signal.SIGINT
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
@@ -98,6 +94,24 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         return CannotWork.exit_code
     except Exception as error:  # noqa: BLE001  -- the last resort
         return _internal(error, options, console)
+
+
+def _refused(error: GateError | StackError, options: argparse.Namespace, console: Console) -> int:
+    code = error.exit_code if isinstance(error, GateError) else 3 if isinstance(error, StackOptionError) else 4
+    mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+    for said in mistakes or [""]:
+        console.warn(f"gate {options.command}: {said}")
+        place = PLACE.match(said)
+        console.annotate(f"gate {options.command}", said, place=place.groupdict() if place else None)
+    return code
+
+
+def _not_rolled_back(came: BaseException) -> NotRolledBack | None:
+    """The rollback whose end a signal met: what the first one broke off, a second one does not make unsaid."""
+    met: BaseException | None = came
+    while met is not None and not isinstance(met, NotRolledBack):
+        met = met.__context__
+    return met
 
 
 def _room(temporary: str | None, output: str | None) -> str:

@@ -29,6 +29,7 @@ from gates.reports import attestation
 from gates.reports.console import Console
 from gates.reports.terminal import action_text
 from gates.stages import collection
+from gates.stages.preflight import release_now
 from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
@@ -136,7 +137,7 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
 
     return order_from(
         attestation.verify(options.verdict, key),
-        HandoverContext(target, order.release, order.plan.flag, digest, now, past),
+        HandoverContext(target, order.release, order.plan.flag, digest, now, release_now, past),
         order,
     )
 

@@ -1,5 +1,6 @@
 """A verdict handed from one job to another: whether `gate promote --from DIR` may act on it, here and now."""
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from gates.decision.decide import decide
 from gates.decision.rules import Policy
 from gates.deployment.identity import identity
 from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome
 from gates.past_decisions import PastDecision
 from gates.record import FLAG, Recorded
 from gates.reports.attestation import Attested
+from gates.stages.preflight.endpoints import RELEASE
 from gates.verdict import Action, Decision
 
 
@@ -20,7 +23,7 @@ class HandoverContext:
     """Where and when somebody acts on a verdict.
 
     release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run;
-    past: what was decided about the target.
+    runs: which release answers at a target; past: what was decided about the target.
     """
 
     target: Target
@@ -28,6 +31,7 @@ class HandoverContext:
     flag: str
     digest: Callable[[Policy, str], str]
     now: dt.datetime
+    runs: Callable[[Target], Evidence]
     past: Sequence[PastDecision] = ()
 
 
@@ -83,6 +87,10 @@ def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iter
     again = decide(recorded.evidence, judged, here.now)
     if again.decision is not Decision.PROMOTE:
         yield f"it comes too late, or a clock is wrong: judged now, {again.reason}"
+    if any(e.check == RELEASE.id and e.outcome is Outcome.PASS for e in recorded.evidence):
+        answers = here.runs(dataclasses.replace(target, release=verdict.release))
+        if answers.outcome is not Outcome.PASS:
+            yield f"its release is not seen to be the one that answers now: {answers.message}"
 
 
 def _rolled_back(recorded: Recorded, past: Sequence[PastDecision]) -> PastDecision | None:

@@ -54,12 +54,14 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    """0 where the verdict is verified, whatever it says; 10 where nothing may act on it."""
+    """0 where the verdict is verified, whatever it says and is of; 10 where nothing may act on it."""
     found = attestation.verify(options.folder, attestation.verify_key(console.environ))
     if found.recorded is None:
         console.result(Terminal("not verified: {}").format("; ".join(found.doubts)))
         return Decision.HOLD.exit_code
-    console.result(Terminal("verified: {}, signed as it stands").format(found.recorded.verdict.title))
+    verdict = found.recorded.verdict
+    of = f"release {verdict.release or '(not known)'} on {verdict.target}, {verdict.finished_at}"
+    console.result(Terminal("verified: {} ({}), signed as it stands").format(verdict.title, of))
     return 0
 
 

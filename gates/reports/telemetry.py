@@ -5,6 +5,7 @@ never changes a verdict. The variables are OpenTelemetry's own (docs/outputs.md)
 """
 
 import datetime as dt
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ SIGNALS = ("traces", "metrics")
 INSTALL = "pip install 'replaygate[otel]'"
 LIMIT_S = 10.0
 """For everything together: a collector that does not answer holds up nobody."""
+MOST_ANSWER = 64 * 1024
+"""Bytes of an answer that are read: it is empty, or says why something was not taken."""
 MOST_AT_ONCE = 500
 MOST_SAID = 1000
 
@@ -71,6 +74,7 @@ class _Sender:
         self.verdict, self.evidence, self.run, self.environ = verdict, evidence, run, environ
         self.options: dict[str, Any] = {
             "headers": parse_env_headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True),
+            "session": _session(),
             "timeout": limit_s / 4,  # of one request with all that is tried again: two signals, the spans in parts
         }
         name = environ.get("OTEL_SERVICE_NAME", "").strip() or "replaygate"
@@ -171,6 +175,26 @@ class _Sender:
         found = reader.get_metrics_data()
         exporter = OTLPMetricExporter(endpoint, **self.options)
         return found is not None and exporter.export(found) is MetricExportResult.SUCCESS
+
+
+def _session() -> Any:
+    """What the exporters send through: no more of an answer is read than it may have, and no redirect is followed."""
+    import requests  # noqa: PLC0415  -- comes with the exporters
+
+    class Limited(requests.adapters.HTTPAdapter):
+        def send(self, *asked: Any, **more: Any) -> Any:
+            answer = super().send(*asked, **{**more, "stream": True})
+            with answer.raw as sent:
+                body = sent.read(MOST_ANSWER, decode_content=False)
+            answer.raw = io.BytesIO(body)
+            if 300 <= answer.status_code < 400:  # the headers hold a secret, and the exporters take it for a yes
+                raise requests.TooManyRedirects("the collector names another address")
+            return answer
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Limited())
+    return session
 
 
 def _groups(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:

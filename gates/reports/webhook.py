@@ -17,7 +17,7 @@ def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
 
 
 def _sent(url: str, body: str, limit_s: float) -> str:
-    if not url.startswith(("https://", "http://")):
+    if not url.lower().startswith(("https://", "http://")):
         return "SLACK_WEBHOOK_URL is no http or https address"
     request = Request("POST", "", (("Content-Type", JSON_TYPE), ("User-Agent", "replaygate")), body.encode())
     try:

@@ -44,10 +44,11 @@ def signed(tmp_path: Path) -> Path:
 
 
 def test_an_attested_verdict_is_verified(signed: Path) -> None:
-    """By the public key alone; the envelope and its statement are those of DSSE and in-toto."""
+    """By the public key alone, and of what it is; the envelope and its statement are those of DSSE and in-toto."""
     assert attestation.verify(signed, KEY.public_key()).doubts == ()
     done = gate("verify", str(signed), environ=ENVIRON)
     assert (done.returncode, done.stdout.partition(":")[0]) == (0, "verified")
+    assert f"release {record.read(signed).verdict.release or '(not known)'} on " in done.stdout
     assert attestation.pae(b"hello") == b"DSSEv1 28 application/vnd.in-toto+json 5 hello"
 
 

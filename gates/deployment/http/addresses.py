@@ -4,6 +4,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from gates.deployment.http.limits import within
@@ -14,6 +15,8 @@ HEAD_START_S = 0.5
 """An address that is not connected by then is asked again when the others were: it may lead nowhere (RFC 8305)."""
 _LATE: set[str] = set()
 """Addresses that kept somebody waiting for all of it. They come last from then on."""
+BEGIN: ContextVar[int] = ContextVar("begin", default=0)
+"""Which address this thread asks first. Clients take each of them, and behind each may be another instance."""
 
 
 def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable[[str, float], T]) -> T:
@@ -21,7 +24,9 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
 
     Raise what the last one raised, or OSError where the name has none.
     """
-    addresses = sorted(_addresses(host, port, left_s), key=_LATE.__contains__)
+    found = _addresses(host, port, left_s)
+    first = BEGIN.get() % max(1, len(found))
+    addresses = sorted([*found[first:], *found[:first]], key=_LATE.__contains__)
     for address in addresses[:-1]:
         began = time.monotonic()
         try:

@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import httpcore
 
 from gates.deployment.dialect.exchange import on_the_wire, understood
-from gates.deployment.http.addresses import reached
+from gates.deployment.http.addresses import BEGIN, reached
 from gates.deployment.http.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
@@ -195,12 +195,18 @@ class HttpDoor:
         with ThreadPoolExecutor(A_FEW) as pool:
             return list(pool.map(self.send, requests))
 
-    def burst(self, requests: Sequence[Request]) -> list[Answer | NoAnswer]:
-        """Send all at once, each from its own thread behind one barrier; answers in the order of the requests."""
-        barrier = Barrier(len(requests))
-        return self._together([lambda r=r: self._behind(barrier, r) for r in requests])  # type: ignore[misc]
+    def burst(self, requests: Sequence[Request], *, spread: bool = False) -> list[Answer | NoAnswer]:
+        """Send all at once, each from its own thread behind one barrier; answers in the order of the requests.
 
-    def _behind(self, barrier: Barrier, request: Request) -> Answer | NoAnswer:
+        spread: over the addresses of the host's name, in turn.
+        """
+        barrier = Barrier(len(requests))
+        return self._together(
+            [lambda n=n, r=r: self._behind(barrier, r, n * spread) for n, r in enumerate(requests)]  # type: ignore[misc]
+        )
+
+    def _behind(self, barrier: Barrier, request: Request, begin: int) -> Answer | NoAnswer:
+        BEGIN.set(begin)  # of this thread alone
         barrier.wait(timeout=10)
         try:
             return self.send(request)

@@ -103,22 +103,25 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
 
 
 def release_again(context: Context) -> list[StageReport]:
-    """Look once more at which release answers, when all else was seen: another one may have come meanwhile.
-
-    Instances that restart are waited for.
-    """
+    """Look once more at which release answers, when all else was seen: another one may have come meanwhile."""
     started, target = time.monotonic(), context.target
     if not target.base_url or not context.applicable((RELEASE.id,)):
         return []
+    line = release_now(target)
+    message = f"at the end of the run, {line.message}" if line.message else ""
+    context.write([dataclasses.replace(line, message=message)])
+    return [StageReport("release", time.monotonic() - started)]
+
+
+def release_now(target: Target) -> Evidence:
+    """Which release answers. Instances that restart are waited for."""
+    started = time.monotonic()
     with HttpDoor(target.base_url, timeout_s=TIMEOUT_S) as door:
         while True:
             line = timed(RELEASE, target, lambda: release(target, versions_of(door)))
             if line.outcome is not Outcome.UNKNOWN or time.monotonic() - started > PATIENCE_S:
-                break
+                return redact_evidence(line, hidden(target))
             time.sleep(POLL_S)
-    message = f"at the end of the run, {line.message}" if line.message else ""
-    context.write([redact_evidence(dataclasses.replace(line, message=message), hidden(target))])
-    return [StageReport("release", time.monotonic() - started)]
 
 
 def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:

@@ -92,8 +92,11 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
-    """What /version says of release and instance over new connections; empty mappings for what is no such answer."""
-    answers = door.burst([Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS)
+    """What /version says of release and instance over new connections, to each address of the target's name; empty
+    mappings for what is no such answer.
+    """
+    asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
+    answers = door.burst(asked, spread=True)
     told = (a.json() if isinstance(a, Answer) and a.status == 200 else {} for a in answers)
     return [{name: one[name] for name in ("release", "instance") if name in one} for one in told]
 

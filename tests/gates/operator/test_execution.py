@@ -61,3 +61,34 @@ def test_a_signal_after_a_rollback_that_failed_is_no_excuse() -> None:
     assert done.returncode == 21
     assert "THE FLAG IS STILL ON" in done.stderr
     assert "UPDATE this;" in done.stderr
+
+
+BROKEN_OFF = """
+import argparse, signal, sys
+from contextlib import ExitStack
+from gates.errors import NotRolledBack
+from gates.operator import execution
+
+execution.TOGETHER_S = 0.0
+
+def carry_out(_options, _console):
+    with ExitStack() as under_way:
+        under_way.callback(signal.raise_signal, signal.SIGTERM)
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        except BaseException as ended:
+            raise NotRolledBack("THE FLAG MAY STILL BE ON: UPDATE this;") from ended
+
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+sys.exit(execution.execute(carry_out, argparse.Namespace(command="emergency", quiet=False, env_file=None)))
+"""
+
+
+def test_a_second_signal_is_no_excuse_for_a_rollback_that_was_broken_off() -> None:
+    """Exit code 21 and the statement, although a job that is cancelled sends another one while what runs is ended."""
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", BROKEN_OFF]
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 21, done.stderr
+    assert "UPDATE this;" in done.stderr

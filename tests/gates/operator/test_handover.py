@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from gates.operator.hand_command import carry_out
 from gates.past_decisions import PastDecision
 from gates.reports import attestation
 from gates.reports.console import Console
+from gates.stages import preflight
 from gates.verdict import Action
 from tests.gates.act.flagged import Database, database, flag
 from tests.gates.gate_process import gate
 from tests.gates.test_attestation import pem, turned
+from tests.small_target import serving
 
 __all__ = ["database"]
 KEY = Ed25519PrivateKey.generate()
@@ -38,10 +40,23 @@ NOW = dt.datetime.now(dt.UTC)
 
 
 @pytest.fixture
-def environ(migrated_url: str, database: object) -> dict[str, str]:
+def running() -> list[str]:
+    """The release that answers at /version."""
+    return ["r1"]
+
+
+@pytest.fixture
+def service(running: list[str]) -> Iterator[str]:
+    """Where it answers."""
+    with serving(lambda _path: (200, {"release": running[0]})) as url:
+        yield url
+
+
+@pytest.fixture
+def environ(migrated_url: str, database: object, service: str) -> dict[str, str]:
     """What both jobs are given, but for the key that signs."""
     return {
-        "BASE_URL": "http://127.0.0.1:9",
+        "BASE_URL": service,
         "DATABASE_URL": migrated_url,
         "RELEASE": "r1",
         "GATE_TARGET": "staging",
@@ -285,6 +300,28 @@ def test_a_flag_that_was_changed_meanwhile_takes_no_step(
         database.execute(f"update public.feature_flags set {change}, version = version + 1".encode())
         before = flag(database)[1]
         assert (promote(folder, environ).returncode, flag(database)[1]) == (10, before), change
+
+
+@pytest.mark.parametrize(
+    ("now", "said"), [("r2", "/version says r2; allowed: r1"), ("", "the instances say no release")]
+)
+@pytest.mark.parametrize("named", ["r1", ""])
+def test_a_release_that_came_meanwhile_takes_no_step_by_the_verdict_of_another(
+    now: str,
+    said: str,
+    named: str,
+    running: list[str],
+    tmp_path: Path,
+    environ: dict[str, str],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An old record was good for whatever had been deployed since, whether the job names a release or not."""
+    monkeypatch.setattr(preflight, "PATIENCE_S", 0.0)
+    folder = judged(tmp_path, environ)
+    running[0] = now
+    done = promote(folder, environ | {"RELEASE": named})
+    assert (done.returncode, said in done.stdout, flag(database)[1]) == (10, True, 10), done
 
 
 def test_without_a_key_or_a_database_nothing_is_looked_at(tmp_path: Path, environ: dict[str, str]) -> None:

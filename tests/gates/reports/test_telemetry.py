@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.reports import telemetry
 from gates.verdict import Action, Verdict
 from tests.gates.reports.report_pages import CATALOGUE, KEYS, NOW, RELEASE, RUN, judged, saw
+from tests.small_target import accepting
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra `otel` is not installed")
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -114,7 +116,23 @@ def test_a_collector_gets_the_outcome_as_metrics(receiver: Receiver) -> None:
     assert by("gate.run.duration", "gate.target") == {"reference": 60.0}
 
 
-@pytest.mark.parametrize("receiver", [400, 401], indirect=True)
+def test_no_more_of_an_answer_is_read_than_it_may_have() -> None:
+    """A collector that answers without an end fills no memory, and holds up nobody."""
+    sent = [0]
+
+    def flood(peer: socket.socket, _number: int, closing: threading.Event) -> None:
+        peer.recv(65_536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while not closing.is_set():
+            sent[0] += peer.send(b"x" * 65_536)
+
+    with accepting(flood) as address:
+        told = telemetry.send(*broken(), RUN, {"OTEL_EXPORTER_OTLP_ENDPOINT": address})
+    assert told["error"] == ""
+    assert sent[0] < 64 << 20
+
+
+@pytest.mark.parametrize("receiver", [400, 401, 307], indirect=True)
 def test_what_a_collector_refuses_is_said(receiver: Receiver) -> None:
     """In one line, without the header that holds the secret."""
     told = telemetry.send(*broken(), RUN, receiver.environ)

@@ -26,10 +26,11 @@ def webhook(status: int = 200, *, hangs: bool = False) -> Iterator[tuple[str, li
 
 
 def test_the_body_is_posted_once() -> None:
-    """A webhook that takes it leaves nothing to say."""
-    with webhook() as (url, seen):
-        assert post(url, '{"text": "promote"}') == ""
-    assert seen == [{"text": "promote"}]
+    """A webhook that takes it leaves nothing to say, however its scheme is written: the variable takes that, too."""
+    for spelled in (str.lower, str.upper):
+        with webhook() as (url, seen):
+            assert post(spelled(url), '{"text": "promote"}') == ""
+        assert seen == [{"text": "promote"}]
 
 
 @pytest.mark.parametrize(("status", "said"), [(500, "500"), (404, "404"), (302, "302")])

@@ -1,8 +1,10 @@
 """The preflight against small targets and real databases: only a wrong release is harm, blindness is unknown."""
 
 import dataclasses
+import json
 import re
 import uuid
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gates.contract.scope import QUEUE, Scope
 from gates.decision.policy_file import Settings
 from gates.deployment import capabilities
 from gates.deployment.capabilities import claims
+from gates.deployment.http import addresses
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
@@ -27,7 +30,7 @@ from gates.stages.context import Context, Progress
 from gates.stages.preflight import endpoints
 from gates.stages.preflight.database import clock_skew, unverified
 from tests.postgres_fixture import PASSWORD, PgServer
-from tests.small_target import Answers, serving
+from tests.small_target import Answers, listening, serving
 from tests.waiting import until
 
 FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
@@ -85,6 +88,35 @@ def test_a_release_that_is_not_named_is_the_one_that_all_instances_say(tmp_path:
         found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
     assert target.release == "r1"
     assert {e.release for e in found.values()} == {"r1"}
+
+
+class Placed(BaseHTTPRequestHandler):
+    """The release before runs at every address but 127.0.0.1."""
+
+    def do_GET(self) -> None:
+        release = "r1" if self.connection.getsockname()[0] == "127.0.0.1" else "r0"
+        body = json.dumps({**FINE, "release": release}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_every_address_of_a_name_is_asked_for_its_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients take each of them: what runs behind the second one is a part of the deployment, too. One where nobody
+    listens, as where there is no IPv6, is no news.
+    """
+    places = ["127.0.0.1", "127.0.0.9"]
+    real = addresses._addresses
+    monkeypatch.setattr(addresses, "_addresses", lambda host, *more: places if host == "twin" else real(host, *more))
+    with listening(Placed) as url:
+        port = int(url.rpartition(":")[2])
+        target = Target(TargetKind.PRODUCTION, f"http://twin:{port}", release="r1")
+        assert looked(tmp_path, target)[0]["release"].outcome is Outcome.PASS
+        with listening(Placed, "127.0.0.2", port):
+            places.append("127.0.0.2")
+            found = looked(tmp_path, target)[0]["release"]
+    assert (found.outcome, "says r0, r1; allowed: r1" in found.message) == (Outcome.FAIL, True)
 
 
 @pytest.mark.parametrize("said", ["r\x1b[2J", "r\n::error::x", " r1", "r" * 201, "r\r"])
