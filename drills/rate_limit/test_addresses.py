@@ -85,6 +85,8 @@ def test_victim_not_locked_out(limit: Limit, sources: Sources, tenant: str) -> N
     for _ in range(ADMITTED):
         request = limit.request(tenant, "naming the victim").adding_header("X-Forwarded-For", "127.0.0.2")
         limit.expect(request, 200, control=True)
+    plain = limit.request(tenant, "naming nobody")  # a bucket of our own address, where that is believed
+    limit.seen.expect(plain, limit.http.send(plain), (200, 429), control=True)
     limit.untrusted(tenant)
     request = limit.request(tenant, "the victim's own call")
     limit.carried_out(limit.passes(request, door=victim))
