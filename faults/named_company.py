@@ -1,5 +1,6 @@
 """Faults of whose an act is: rows that are filed under the company of the token, not under the one that was named."""
 
+import base64
 import dataclasses
 import json
 from collections.abc import Callable
@@ -66,10 +67,28 @@ def own_company_as_spelt(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), authenticate=twin)
 
 
-def _own_in_upper_case(probe: Probe) -> int:
+@service(
+    "A company_admin's own company is a foreign one where the token spells it in upper case.",
+    lambda p: _own_in_upper_case(p, in_token=True) == 403,
+    (ACTS,),
+    names=("in the token",),
+)
+def own_company_as_the_token_spells_it(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        payload = next((v.split(b".")[1] for n, v in headers if n == b"authorization" and v.count(b".") == 2), b"e30")
+        claim = json.loads(base64.urlsafe_b64decode(payload + b"==")).get("company_id")
+        if caller.claims is None or claim == caller.claims.company_id:
+            return caller
+        return dataclasses.replace(caller, claims=dataclasses.replace(caller.claims, company_id=None))
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
+
+
+def _own_in_upper_case(probe: Probe, *, in_token: bool = False) -> int:
     with probe.tenant() as own:
         body = json.dumps({"company_id": own.upper(), "dry_run": True}).encode()
-        token = probe.token({"company_id": own, "role": "company_admin"})
+        token = probe.token({"company_id": own.upper() if in_token else own, "role": "company_admin"})
         return probe.send(body, probe.as_token(token)).status_code
 
 
