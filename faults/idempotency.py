@@ -187,30 +187,34 @@ def _spelt_twice(probe: Probe) -> int:
     names=("default", "422"),
 )
 def payload_before_defaults(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        request = read_replay(raw)
-        return _Hashed.of(request, {n: str(v).lower() for n, v in sorted(json.loads(raw).items())})
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+    return _hashing_fields(settings, lambda fields: {n: str(v).lower() for n, v in sorted(fields.items())})
 
 
 @service(
     "The order of `dlq_ids` is part of the payload.",
-    lambda p: _ids_in_two_orders(p) == 422,
+    lambda p: not _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(2, 1)}),
     ("drill/idempotency/ids-are-a-set",),
     names=("order", "idempotency_key_reused"),
 )
 def order_of_ids_matters(settings: Settings) -> Parts:
+    return _hashing_fields(settings, lambda fields: fields.get("dlq_ids"))
+
+
+@service(
+    "The case of `dlq_ids` is part of the payload.",
+    lambda p: not _is_duplicate(p, {"dlq_ids": _ids(10)}, {"dlq_ids": [_ids(10)[0].upper()]}),
+    ("drill/idempotency/ids-are-a-set",),
+    names=("upper case", "idempotency_key_reused"),
+)
+def case_of_ids_matters(settings: Settings) -> Parts:
+    return _hashing_fields(settings, lambda fields: any(i != i.lower() for i in fields.get("dlq_ids", ())))
+
+
+def _hashing_fields(settings: Settings, told: Callable[[dict[str, Any]], Any]) -> Parts:
     def read(raw: bytes) -> ReplayRequest:
-        request = read_replay(raw)
-        return _Hashed.of(request, [request.payload_hash, json.loads(raw).get("dlq_ids")])
+        return _Hashed.of(read_replay(raw), [read_replay(raw).payload_hash, told(json.loads(raw))])
 
     return dataclasses.replace(build_parts(settings), read_replay=read)
-
-
-def _ids_in_two_orders(probe: Probe) -> int:
-    ids = [str(uuid.UUID(int=n)) for n in (1, 2)]
-    return int(_twice(probe, {"dlq_ids": ids, "max_items": 2}, {"dlq_ids": ids[::-1], "max_items": 2})[1].status_code)
 
 
 @service(

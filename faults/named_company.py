@@ -138,6 +138,27 @@ def effect_of_the_payload(settings: WorkerSettings) -> WorkerParts:
     )
 
 
+@worker(
+    "The effect of a replayed item is filed under another company.",
+    lambda p: _replay_astray(p),
+    ("drill/lifecycle/all-of-an-item-together",),
+    names=("effects",),
+)
+def effect_of_a_replay_astray(settings: WorkerSettings) -> WorkerParts:
+    other = "(SELECT c.id FROM companies c WHERE c.id <> h.company_id ORDER BY c.id LIMIT 1)"
+    owner = f"CASE WHEN h.replay_run_id IS NULL THEN h.company_id ELSE {other} END"
+    return altered_worker(settings, ("settle_item", "h.company_id, %(agent)s", f"{owner}, %(agent)s"))
+
+
+def _replay_astray(probe: Probe) -> bool:
+    with probe.tenant() as own, probe.tenant():
+        probe.letters(own, 1)
+        probe.replay(own, max_items=1)
+        ask = """SELECT count(*) FROM agent_tasks t JOIN dead_letter_queue d USING (event_id)
+            WHERE d.company_id = %s AND t.company_id <> d.company_id"""
+        return bool(probe.within(4, lambda: bool(probe.value(ask, own))))
+
+
 def _effect_astray(probe: Probe) -> bool:
     with probe.tenant() as own, probe.tenant() as named:
         probe.event(own, payload={"company_id": named})

@@ -196,8 +196,19 @@ def test_back_off_grows(scene: Scene) -> None:
     assert last >= first * least, (
         f"the mean wait went from {first:.2f} s to {last:.2f} s in {len(waits)} failures; due: {least} times"
     )
+    (early, early_gap), (late, late_gap) = (_middle(ws) for ws in (waits[0], waits[-1]))
+    scene.seen.require(
+        late >= early * least or max(early_gap, late_gap) > early / 2,  # looks that are so far apart tell no middle
+        f"the looks leave it open whether the wait grows: it is about {early:.2f} s, and {late:.2f} s at last",
+    )
     scene.seen.count(12 * len(waits))
     scene.passes_by(other, 1)
+
+
+def _middle(waits: list[tuple[float, float]]) -> tuple[float, float]:
+    """The mean wait half-way between its bounds, and how far they are apart, in s."""
+    low, high = (sum(bounds) / len(waits) for bounds in zip(*waits, strict=True))
+    return (low + high) / 2, high - low
 
 
 @drill("drill/outbox/back-off-jittered", covers=("K15",), severity=Severity.WARN)

@@ -207,7 +207,7 @@ def _numbers(shown: Any) -> set[int]:
 
 @drill("drill/lifecycle/all-of-an-item-together", needs=SQL, covers=("L04", "L12"))
 def test_all_of_an_item_together(scene: Scene) -> None:
-    """No snapshot shows a replayed item's effect, outbox row, DLQ row and run count at odds.
+    """No snapshot shows a replayed item's effect, outbox row, DLQ row and run count at odds; all are its tenant's.
 
     They commit together or the next crash leaves an item that is both done and to be done.
     """
@@ -233,7 +233,7 @@ TOGETHER = """
 select (select count(*) from public.event_outbox o where o.replay_run_id = %s and o.processed_at is not
   null) as processed,
        (select count(distinct t.event_id) from public.agent_tasks t join public.event_outbox o using (event_id)
-        where o.replay_run_id = %s and t.status = 'completed') as effects,
+        where o.replay_run_id = %s and t.company_id = o.company_id and t.status = 'completed') as effects,
        (select count(*) from public.dead_letter_queue where company_id = %s and status = 'resolved') as resolved,
        (select success_count from public.replay_runs where id = %s) as counted
 """

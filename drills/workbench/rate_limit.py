@@ -121,16 +121,19 @@ class Limit(Scene):
     def untrusted(self, company: str) -> None:
         """End the check as unknown where the target believes what this machine says about addresses."""
         for row in self.buckets(company):
-            try:
-                address = ip_address(str(row["key"]).split(":", 2)[2])
-            except ValueError:
-                continue  # a bucket of no address is judged as it is
-            trusted = [p for p in self.target.trusted_proxies if address in ip_network(p, strict=False)]
+            address = str(row["key"]).split(":", 2)[2]
             self.seen.require(
-                not trusted,
+                not self.trusts(address),
                 f"{address} is among TRUSTED_PROXIES: it may name any client address. Run the gate from an address that"
                 " is not",
             )
+
+    def trusts(self, address: str) -> bool:
+        """Whether TRUSTED_PROXIES names this; what is no address it does not name."""
+        try:
+            return any(ip_address(address) in ip_network(p, strict=False) for p in self.target.trusted_proxies)
+        except ValueError:
+            return False
 
     def hits(self, company: str) -> int:
         """How many admitted requests the tenant's rows hold."""
