@@ -106,12 +106,24 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     # those that back off for long, after one failure and after four: they hold up whatever shares something with them
     due = scene.value("select now() + interval '10 minutes'")
     long = "put off" * 28
-    for key, attempts in (("put off", 1), (long, 4), ("北京", 1)):
+    for key, attempts in (("put off", 1), (long, 4), ("北京", 1), ("caf\u00e9", 1)):
         scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
     # those that wait for one of them are more than a relay takes at once: it passes over them
     with scene.db.at_once():
         scene.write_outbox(company, CROWD, connection=scene.db, aggregate_key="put off", payload=SCRIPTED)
-    keys = ("BAD", "bad ", "ba", "bad2", "PUT OFF", "put", f"{long[:-1]}x", "南京")
+    keys = (
+        "BAD",
+        "bad ",
+        "ba",
+        "bad2",
+        "PUT OFF",
+        "put",
+        "put off ",
+        " put off",
+        f"{long[:-1]}x",
+        "南京",
+        "cafe\u0301",
+    )
     others = [str(scene.emit(company, key=key)["event_id"]) for key in keys]
     with scene.db.at_once():
         for _ in range(100):
