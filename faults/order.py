@@ -188,3 +188,24 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
 )
 def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(dataclasses.replace(settings, lease_s=1.0))
+
+
+@worker(
+    "The oldest twenty runs are looked at: so many that wait for an older event of their key stop everybody's replays.",
+    lambda p: _waits_behind_runs(p, 24),
+    (f"{OUTBOX}/poison-holds-no-other-tenant",),
+    names=("effects",),
+)
+def runs_that_wait_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("lock_runs", "(e.aggregate_key IS NULL OR (", "(true OR ("))
+
+
+def _waits_behind_runs(probe: Probe, count: int) -> bool:
+    with probe.tenant() as company, probe.tenant() as other:
+        put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        probe.letters(company, count, aggregate_key="k")
+        for _ in range(count):
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            probe.replay(company, max=1)
+        probe.letters(other, 1)
+        return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)
