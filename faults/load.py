@@ -12,12 +12,15 @@ from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, wrapped
 from replay_service.composition import build_parts
+from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import ReplayRequest, read_replay
 
 FAILED = b'{"type": "about:blank", "title": "x", "status": 500, "code": "internal_error"}'
+
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
 
 def _before(settings: Settings, act: Callable[[Any], Awaitable[bool]]) -> Parts:
@@ -127,10 +130,38 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(build_parts(settings), read_replay=read)
 
 
-def _left_by_invalid(probe: Probe, requests: int) -> int:
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+@service(
+    "A replay of a paused tenant keeps a connection to the database, beside the pool.",
+    lambda p: _left_by_paused(p, 12) > 9,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("a paused tenant",),
+)
+def paused_replays_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+    sound = build_parts(settings)
+
+    async def is_paused(conn: Connection, company_id: str) -> bool:
+        paused = await sound.is_paused(conn, company_id)
+        if paused:
+            kept.append(PGconn.connect(settings.database_url.encode()))
+        return paused
+
+    return dataclasses.replace(sound, is_paused=is_paused)
+
+
+def _left_by_paused(probe: Probe, requests: int) -> int:
     with probe.tenant() as company:
-        before = probe.value(sessions)
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        before = probe.value(SESSIONS)
+        for _ in range(requests):
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            probe.replay(company)
+        return int(probe.value(SESSIONS) - before)
+
+
+def _left_by_invalid(probe: Probe, requests: int) -> int:
+    with probe.tenant() as company:
+        before = probe.value(SESSIONS)
         for _ in range(requests):
             probe.replay(company, max=0)
-        return int(probe.value(sessions) - before)
+        return int(probe.value(SESSIONS) - before)

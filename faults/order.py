@@ -16,7 +16,7 @@ from replay_service.worker.settings import WorkerSettings
 
 @worker(
     "Keys that are alike in their first forty characters are one: a poison event holds up what looks like its own.",
-    lambda p: _waits_for(p, "k" * 50, "k" * 50 + "x"),
+    lambda p: waits_for(p, "k" * 50, "k" * 50 + "x"),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
 )
@@ -25,7 +25,7 @@ def long_keys_are_alike(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("drain_lane", old, "left(e.aggregate_key, 40) = left(k.aggregate_key, 40) AND"))
 
 
-def _waits_for(probe: Probe, older: str, key: str, seconds: float = 3) -> bool:
+def waits_for(probe: Probe, older: str, key: str, seconds: float = 3) -> bool:
     """Whether an event waits for an older one of such a key, and so has no effect in time."""
     with probe.tenant() as company:
         put(probe, company, aggregate_key=older, next_attempt_at=probe.value(LATER))
@@ -37,7 +37,7 @@ BEYOND_ASCII = "~ '[^ -~]'"
 
 @worker(
     "Of a key the letters beyond ASCII are all alike: a poison event of one city holds up those of another.",
-    lambda p: _waits_for(p, "北京", "南京"),
+    lambda p: waits_for(p, "北京", "南京"),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
 )
@@ -49,7 +49,7 @@ def letters_beyond_ascii_are_alike(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "Events whose key has a letter beyond ASCII have no order.",
-    lambda p: not _waits_for(p, "北京", "北京", 6),
+    lambda p: not waits_for(p, "北京", "北京", 6),
     (f"{OUTBOX}/failing-event-holds-its-key",),
     names=("before the failing one",),
 )
@@ -188,3 +188,24 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
 )
 def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
     return build_worker_parts(dataclasses.replace(settings, lease_s=1.0))
+
+
+@worker(
+    "The oldest twenty runs are looked at: so many that wait for an older event of their key stop everybody's replays.",
+    lambda p: _waits_behind_runs(p, 24),
+    (f"{OUTBOX}/poison-holds-no-other-tenant",),
+    names=("effects",),
+)
+def runs_that_wait_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("lock_runs", "(e.aggregate_key IS NULL OR (", "(true OR ("))
+
+
+def _waits_behind_runs(probe: Probe, count: int) -> bool:
+    with probe.tenant() as company, probe.tenant() as other:
+        put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        probe.letters(company, count, aggregate_key="k")
+        for _ in range(count):
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            probe.replay(company, max=1)
+        probe.letters(other, 1)
+        return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)

@@ -182,22 +182,31 @@ def test_nesting(bench: Bench) -> None:
     plain = bench.opens(flat)
     whole = bench.signer.post("/events", encode_body({**fields, "payload": {"a": _nested(62)}}), "64 levels")
     bench.seen.expect(whole, bench.http.send(whole), plain.status, plain.code or None)
-    for depth in (100, 5000):
+    for depth in (63, 100, 5000):
         deep = encode_body({**fields, "payload": {"a": None}}).replace(b"null", b"[" * depth + b"]" * depth)
-        bench.refused(bench.signer.post("/events", deep, f"{depth} levels"), 400, "invalid_request")
+        bench.refused(bench.signer.post("/events", deep, f"{depth + 2} levels"), 400, "invalid_request")
 
 
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
     """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A list that
-    is closed does not nest what comes after it. No member's name in a payload, and no string after 40 kilobytes, may
-    hold what no string may hold.
+    is closed does not nest what comes after it. A backslash before `u0000` is a text, too, and two escapes may be one
+    character. No member's name in a payload, and no string after 40 kilobytes, may hold what no string may hold.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """
     plain = bench.opens(bench.signed(bench.body(error_type="plain"), "a plain text"))
-    for text in ("[" * 100, "{" * 100, '"' * 50 + "}" * 50, "\\" * 50, '\\", "max": 51, "error_type": "'):
+    for text in (
+        "[" * 100,
+        "{" * 100,
+        '"' * 50 + "}" * 50,
+        "\\" * 50,
+        '\\", "max": 51, "error_type": "',
+        r"\u0000\ud800",
+    ):
         bench.refused(bench.signed(bench.body(error_type=text), f"a text {text[:12]!r}"), plain.status, plain.code)
+    pair = bench.body(error_type="pair").replace(b'"pair"', rb'"\ud83d\ude00"')
+    bench.refused(bench.signed(pair, "a character in two escapes"), plain.status, plain.code)
     fields = {"company_id": bench.company, "event_type": "drill.plain"}
     one, many = (encode_body({**fields, "payload": {"a": [[]] * count}}) for count in (1, 100))
     alike = bench.opens(bench.signer.post("/events", one, "a list in a list"))

@@ -1,15 +1,17 @@
 """Connections to the database: few of them are taken, and no request leaves one behind."""
 
+from collections.abc import Iterator
 from functools import partial
 
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import REPLAY
-from drills.workbench.scene import Scene
+from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import Observer, check
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
 from gates.deployment.requests import Request, encode_body, post, signed_get
 from gates.deployment.sql.database import Connection, value
+from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
 drill = partial(check, severity=Severity.WARN)
@@ -45,18 +47,39 @@ def _number(db: Connection, statement: str) -> int:
     return int(str(value(db, statement) or 0))
 
 
-def _kept(scene: Scene, request: Request) -> int:
-    """How many more sessions there are after several such requests."""
+def _kept(scene: Scene, request: Request, *resets: str) -> int:
+    """How many more sessions there are after several such requests, each with the rate limit of these tenants anew."""
     before = scene.number(SESSIONS)
     for _ in range(AGAIN):
+        scene.reset_limit(*resets)
         scene.http.send(request)
     return scene.number(SESSIONS) - before
+
+
+def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
+    """Tenants, and replays of theirs that the steps after the rate limit refuse."""
+    company, key = scene.company("reused"), new_key()
+    scene.run(company, idempotency_key=key)
+    yield company, scene.replay_request(company, "a replay under a used key", idempotency_key=key, max=7)
+    if scene.claims("pause"):
+        company = scene.company("paused")
+        scene.pause(company)
+        yield company, scene.replay_request(company, "a replay of a paused tenant")
+    if scene.claims("budgets"):
+        company = scene.company("spent")
+        scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
+        yield company, scene.replay_request(company, "a replay without budget")
+    if scene.claims("flags"):
+        company = scene.company("off")
+        scene.set_flag(company, REPLAY_FLAG, enabled=False)
+        yield company, scene.replay_request(company, "a replay that is switched off")
 
 
 # alone: whatever else is asked of a service opens connections, too
 @drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
 def test_requests_keep_no_connection(scene: Scene) -> None:
-    """Requests that are refused, and questions, leave no connections to the database behind, made one after another.
+    """Requests that are refused, at whichever step, and questions leave no connections to the database behind, made one
+    after another.
 
     Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
     requests has shown it.
@@ -77,10 +100,11 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
         ),
         *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
     ]
-    for request in kinds:
-        kept = _kept(scene, request)
+    for tenant, request in (*(("", kind) for kind in kinds), *_refused_late(scene)):
+        resets = (tenant,) if tenant else ()
+        kept = _kept(scene, request, *resets)
         if kept > MOST_KEPT:  # others may use the service, too
-            kept = _kept(scene, request)
+            kept = _kept(scene, request, *resets)
         assert kept <= MOST_KEPT, (
             f"{AGAIN} times {request.label}, one after another, left {kept} more connections to the database, again and"
             f" again; at most {MOST_KEPT} are due"

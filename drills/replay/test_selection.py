@@ -332,6 +332,11 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
 
     What became of an id is not said, and nobody misses it; or who goes through what is null stumbles.
     """
+    unknown = [new_id("item") for _ in range(current().limit("batch"))]
+    told = scene.replay(tenant, label="unknown ids", dlq_ids=unknown).json()
+    assert sorted(told.get("not_found", [])) == sorted(unknown), (
+        f"not_found lists {len(told.get('not_found', []))} of {len(unknown)} ids that are not there"
+    )
     bare = scene.replay(tenant, label="nothing eligible", control=True).json()
     odd = {name: bare[name] for name in LISTS if name in bare and not isinstance(bare[name], list)}
     assert not odd, f"where nothing was eligible the answer says {odd}; due: lists"

@@ -97,6 +97,7 @@ trigger(
 for _name, _wait, _check in (
     ("outbox/waits-shrink", "date_trunc('minute', now()) + interval '3 hours' / new.attempts", "back-off-grows"),
     ("outbox/waits-have-no-jitter", f"{LATER} (secs => 2 * power(2, new.attempts))", "back-off-jittered"),
+    ("outbox-failures/back-off-linear", f"{LATER} (secs => new.attempts * (1.8 + random() / 5))", "back-off-grows"),
     ("outbox-failures/back-off-constant", f"{LATER} (secs => 2 + random() / 2)", "back-off-grows"),
 ):
     trigger(

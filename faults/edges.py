@@ -1,0 +1,136 @@
+"""Faults that show at an edge alone: in the longest list, one level too deep, at the last character of a key."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from faults.altered import altered_worker, rewrite, with_database
+from faults.catalogue import service, worker
+from faults.order import waits_for
+from faults.probe import Probe
+from replay_service.claim import Selection
+from replay_service.composition import build_parts
+from replay_service.database import QUERIES, Connection
+from replay_service.parts import Parts
+from replay_service.problems import invalid
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+TEXTS = ("drill/http-surface/signs-in-text",)
+MANY = 50
+ONE_TOO_DEEP = b"[" * 63 + b"]" * 63
+
+
+@service(
+    "A body that is nested one level too deep is read.",
+    lambda p: _reads_one_too_deep(p),
+    ("drill/http-surface/nesting",),
+    names=("65 levels",),
+)
+def nested_one_too_deep(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        return read_event(raw.replace(ONE_TOO_DEEP, ONE_TOO_DEEP[1:-1]))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _reads_one_too_deep(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = b'{"company_id":"%s","event_type":"a","payload":{"a":%s}}' % (company.encode(), ONE_TOO_DEEP)
+        signed = {"X-Transbot-Signature": probe.sign(body)}
+        return probe.send(body, signed, "/events").status_code == 202
+
+
+def _refusing(settings: Settings, pattern: bytes) -> Parts:
+    """The service that looks for this in the text of a body, and not in what it means."""
+
+    def read(raw: bytes) -> ReplayRequest:
+        if re.search(pattern, raw):
+            raise invalid("", "The body must not contain U+0000 or lone surrogates.")
+        return read_replay(raw)
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _is_refused(probe: Probe, error_type: bytes) -> bool:
+    with probe.tenant() as company:
+        body = b'{"company_id":"%s","error_type":"%s"}' % (company.encode(), error_type)
+        return probe.send(body, {"X-Transbot-Signature": probe.sign(body)}).status_code == 400
+
+
+@service(
+    "A text with a backslash before `u0000` is refused: it is taken for U+0000.",
+    lambda p: _is_refused(p, rb"\\u0000"),
+    TEXTS,
+    names=("a text",),
+)
+def a_backslash_is_an_escape(settings: Settings) -> Parts:
+    return _refusing(settings, rb"\\u0000")
+
+
+@service(
+    "A character that is written as two escapes is refused: each is taken for half a character.",
+    lambda p: _is_refused(p, rb"\ud83d\ude00"),
+    TEXTS,
+    names=("in two escapes",),
+)
+def pairs_are_halves(settings: Settings) -> Parts:
+    return _refusing(settings, rb"(?i)(?<!\\)\\ud[89ab]")
+
+
+@service(
+    "Items that bear a time of the future are left: their producer's clock is ahead.",
+    lambda p: _leaves_tomorrow(p),
+    ("drill/safety-rails/arguments-together",),
+    names=("items are shown",),
+)
+def items_of_tomorrow_are_left(settings: Settings) -> Parts:
+    pending = "status = 'pending'"
+    change = (pending, f"{pending} AND created_at <= now()")
+    names = ("pick_items", "pick_items_by_id")
+    return with_database(build_parts(settings), {QUERIES[n]: rewrite(QUERIES[n], change) for n in names})
+
+
+def _leaves_tomorrow(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        probe.rows("UPDATE dead_letter_queue SET created_at = now() + interval '1 day' WHERE company_id = %s", company)
+        return not probe.replay(company, dry_run=True).json()["items"]
+
+
+@service(
+    "Of fifty ids that are not there one is not told.",
+    lambda p: _told_unknown(p) < MANY,
+    ("drill/safety-rails/answer-adds-up",),
+    names=("not_found",),
+)
+def the_last_unknown_id_is_not_told(settings: Settings) -> Parts:
+    sound = build_parts(settings)
+
+    async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
+        found = await sound.describe(conn, request, items, limit)
+        return dataclasses.replace(found, not_found=found.not_found[: MANY - 1])
+
+    return dataclasses.replace(sound, describe=describe)
+
+
+def _told_unknown(probe: Probe) -> int:
+    with probe.tenant() as company:
+        ids = [f"00000000-0000-4000-8000-{n:012d}" for n in range(MANY)]
+        return len(probe.replay(company, dlq_ids=ids).json()["not_found"])
+
+
+@worker(
+    "Keys are compared as if padded: a poison event of `a` holds up those of `a `.",
+    lambda p: waits_for(p, "a", "a "),
+    ("drill/outbox/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
+    def padded(one: str, other: str) -> tuple[str, str]:
+        old = f"{one}.aggregate_key = {other}.aggregate_key"
+        return old, f"rtrim({one}.aggregate_key) = rtrim({other}.aggregate_key)"
+
+    return altered_worker(settings, ("drain_lane", *padded("e", "k")), ("claim_events", *padded("b", "a")))
