@@ -1,4 +1,4 @@
-"""Faults that show at an edge alone: in the longest list, one level too deep, at the last character of a key."""
+"""Faults that show at an edge alone: in the longest list, a little too deep, at the last character of a key."""
 
 import dataclasses
 import re
@@ -20,25 +20,25 @@ from replay_service.worker.settings import WorkerSettings
 
 TEXTS = ("drill/http-surface/signs-in-text",)
 MANY = 50
-ONE_TOO_DEEP = b"[" * 63 + b"]" * 63
+TOO_DEEP = b"[" * 64 + b"]" * 64
 
 
 @service(
-    "A body that is nested one level too deep is read.",
-    lambda p: _reads_one_too_deep(p),
+    "A body that is nested two levels too deep is read.",
+    lambda p: _reads_too_deep(p),
     ("drill/http-surface/nesting",),
-    names=("65 levels",),
+    names=("66 levels",),
 )
-def nested_one_too_deep(settings: Settings) -> Parts:
+def nested_a_little_too_deep(settings: Settings) -> Parts:
     def read(raw: bytes) -> EventRequest:
-        return read_event(raw.replace(ONE_TOO_DEEP, ONE_TOO_DEEP[1:-1]))
+        return read_event(raw.replace(TOO_DEEP, TOO_DEEP[2:-2]))
 
     return dataclasses.replace(build_parts(settings), read_event=read)
 
 
-def _reads_one_too_deep(probe: Probe) -> bool:
+def _reads_too_deep(probe: Probe) -> bool:
     with probe.tenant() as company:
-        body = b'{"company_id":"%s","event_type":"a","payload":{"a":%s}}' % (company.encode(), ONE_TOO_DEEP)
+        body = b'{"company_id":"%s","event_type":"a","payload":{"a":%s}}' % (company.encode(), TOO_DEEP)
         signed = {"X-Transbot-Signature": probe.sign(body)}
         return probe.send(body, signed, "/events").status_code == 202
 
