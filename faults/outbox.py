@@ -205,9 +205,8 @@ def _is_tried_while_off(probe: Probe) -> bool:
     names=("older event",),
 )
 def items_wait_for_their_run_alone(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(
-        settings, ("claim_items", "AND b.id < e.id", "AND b.id < e.id AND b.replay_run_id = e.replay_run_id")
-    )
+    change = ("AND b.id < e.id", "AND b.id < e.id AND b.replay_run_id = e.replay_run_id")
+    return altered_worker(settings, ("lock_runs", *change), ("claim_items", *change))
 
 
 def _item_overtakes(probe: Probe) -> bool:

@@ -36,6 +36,8 @@ STALL_S = 1.0
 ON_THE_WAY = 10
 """So many round trips go into a wait on top of what the target may take: an act and a few looks at its effect."""
 
+ONE_AT_A_TIME = "If they take few events at once, let one drill run at once: `stages: {drill: {workers: 1}}`"
+
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
@@ -58,6 +60,11 @@ class Pace:
     def at_work(self) -> bool:
         """Whether they are on their way to what the check waits for."""
         return self.own_moved or (self.held and self.moved)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether they serve others, while something of the check's own waits."""
+        return self.waits and self.moved and not self.at_work
 
 
 @dataclass
@@ -85,26 +92,30 @@ class Waiting(TenantData):
 
     def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says. The deadline
-        moves on while workers deliver, or hold, what is of the check's own tenants, until `LONGEST` ends it.
+        moves on while workers deliver anything, or hold what is of the check's own tenants, until `LONGEST` ends it.
+        What comes only when they have served others is unknown: few may be all that they take at once.
         """
         within_s = self.patience_s(within_s)
         begun = before = time.monotonic()
-        deadline, stalled_s = begun + within_s, 0.0
+        deadline, stalled_s, served_others = begun + within_s, 0.0, False
         while True:
             found = probe()
-            if found:
-                return found
             now = time.monotonic()
+            if found:
+                after = f"{what}: seen after {now - begun:.3g} s, when the workers had served others"
+                self.seen.require(not served_others, f"{after}: they are busy or slow. {ONE_AT_A_TIME}")
+                return found
             stalled_s, before = max(stalled_s, now - before), now
             if now > deadline:
                 deadline += within_s / 3
-                if deadline > begun + LONGEST * within_s or not self._pace(within_s).at_work:
+                pace = self._pace(within_s)
+                served_others |= pace.elsewhere
+                if deadline > begun + LONGEST * within_s or not (pace.at_work or pace.elsewhere):
                     try:
                         self.late(what, now - begun, stalled_s)
                     except AssertionError:
-                        if found := probe():
-                            return found
-                        raise
+                        if not probe():
+                            raise
             time.sleep(every_s)
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
@@ -175,11 +186,8 @@ class Waiting(TenantData):
         if pace.moved and not pace.passed_over:
             event = self.write_outbox(self.company("beside"))
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
-            slow = (
-                f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow. If"
-                " they deliver one event at a time, let one drill run at once: `stages: {drill: {workers: 1}}`"
-            )
-            self.seen.require(prompt, f"{missed}; {slow}")
+            slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
+            self.seen.require(prompt, f"{missed}; {slow}. {ONE_AT_A_TIME}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
         raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")

@@ -57,6 +57,7 @@ class WorkerSettings:
 TUNABLES: Mapping[str, tuple[str, float, float]] = {
     "WORKER_WINDOW": ("window", 10, 20_000),
     "WORKER_POLL_S": ("poll_s", 0.01, 60),
+    "WORKER_SLOTS": ("slots", 1, 4096),
     "WORKER_LEASE_S": ("lease_s", 1, 3600),
     "WORKER_HTTP_TIMEOUT_S": ("http_timeout_s", 0.1, 600),
     "WORKER_MAX_ATTEMPTS": ("max_attempts", 1, 100),

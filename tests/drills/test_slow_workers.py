@@ -209,7 +209,18 @@ def test_what_waits_for_a_slow_event_is_unknown(scene: Scene) -> None:
     at_work = """update public.event_outbox set claimed_until = now() + interval '15 s',
         payload = '{"drill": {"delay_ms": 5000}}' where event_id = %s"""
     execute(scene.db, at_work, slow[0])
-    with pytest.raises(Unmet, match="one event at a time"):
+    with pytest.raises(Unmet, match="few events at once"):
+        scene.delivered(events)
+
+
+def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> None:
+    """Workers that take few events at once have others before it, and then this one."""
+    events = write(scene.db, scene.tenants.create(), 1, age_s=30)
+    younger = write(scene.db, stranger(scene), 40)
+    with (
+        worker(scene.target.database_url, [*younger, *events], BUSY_S),
+        pytest.raises(Unmet, match="had served others"),
+    ):
         scene.delivered(events)
 
 
@@ -221,9 +232,8 @@ def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.Monk
         deliver(scene.db, events[0])
         raise AssertionError
 
-    with everything_but(scene, events):
-        monkeypatch.setattr(scene, "late", late)
-        scene.delivered(events)
+    monkeypatch.setattr(scene, "late", late)
+    scene.delivered(events)
 
 
 def test_what_waits_behind_customers_is_unknown(scene: Scene) -> None:

@@ -269,6 +269,11 @@ VARIANTS: tuple[Variant, ...] = (
             {"LC_ALL": "POSIX", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         ),
     ),
+    Variant(
+        "four-at-once",
+        "workers that have four scripted events or replayed items in delivery at once, and hold up more",
+        prepare=_anew("select 1", {"WORKER_SLOTS": "4"}, {}),
+    ),
     Variant("retrying-agent", "an agent that fails a neighbour's events once", prepare=_retrying),
     Variant(
         "rolling-restart",
