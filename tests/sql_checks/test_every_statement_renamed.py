@@ -19,7 +19,7 @@ from tests.sources import ROOT
 ROOMS = ("gates/act", "gates/stages", "gates/deployment", "gates/operator", "drills", "loadtests", "sql_checks")
 FRAGMENTS = (
     *(ROOT / "sql_checks" / room / "fragments" for room in ("spot", "alerts", "cohorts")),
-    ROOT / "gates" / "deployment" / "fragments",
+    ROOT / "gates" / "deployment" / "sql" / "fragments",
 )
 NOT_STATEMENTS = ("fragments", "frame", "tests", "queues", "fingerprint")
 STATEMENT = re.compile(r"\s*(--[^\n]*\n\s*)*(select|insert|update|delete|with)\b", re.IGNORECASE)
