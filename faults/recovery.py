@@ -260,7 +260,7 @@ def no_reconnect(settings: WorkerSettings) -> WorkerParts:
 @service(
     "A connection that the database has ended is never given back: after a while the pool is empty.",
     runs("faults.recovery:lost_connections_stay_lent"),
-    ("drill/recovery/service-sessions-ended", "drill/recovery/replay-session-ended"),
+    ("drill/recovery/service-sessions-ended",),
     names=("sessions were ended",),
 )
 def lost_connections_stay_lent(settings: Settings) -> Parts:
