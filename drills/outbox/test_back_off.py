@@ -32,7 +32,7 @@ CROWD = 16
 """Events that fail together: the longest of so many waits is near the longest that jitter allows."""
 MOST_OF_THEM = 14
 SLOWS, SLOW = 0.87, 1.45
-"""A factor that is less than so much of the one before, and less than so much in the end, is that of a sum."""
+"""Waits that grow by an amount: their factor shrinks to less than SLOWS of itself, and ends below SLOW."""
 CLEAR_SHARE = 0.25
 """Of a wait: looks that are further apart say too little of how it grows."""
 LOOK_S = 8.0
@@ -53,12 +53,11 @@ from (select id, attempts, pending, dead, due,
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/back-off-grows", covers=("K15",), severity=Severity.WARN)
 def test_back_off_grows(scene: Scene) -> None:
-    """From one failure to the next (up to four) the wait grows, as far as two looks tell, and no slower than before
-    until it is at its cap.
+    """From one failure to the next (up to four) the wait grows, as far as two looks tell, and not by the same amount
+    each time.
 
     A crowd that comes back as often as before never lets the agent rise. Over two waits jitter may hide the growth;
-    over three it cannot, unless the first is at the cap already. Over four a wait that grows by the same amount each
-    time is told from one that grows by the same factor.
+    over three it cannot, unless the first is at the cap already. Four tell a sum from a power.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
@@ -110,8 +109,8 @@ def _longest(waits: list[list[tuple[float, float]]]) -> list[float]:
 
 
 def _slows(longest: list[float]) -> bool:
-    """Whether the factor by which the wait grows shrinks each time and is small in the end, though the third wait was
-    not at the cap: the fourth is longer. Waits that are drawn between the first and thrice the last keep growing.
+    """Whether the wait grows by an amount: its factor shrinks each time and is small in the end. The cap is not why,
+    since the fourth wait is longer than the third; nor is decorrelated jitter, whose last factor is about two.
     """
     if len(longest) < ATTEMPTS:
         return False

@@ -6,13 +6,20 @@ business: a check makes the next attempt due by SQL instead of waiting for it.
 
 import uuid
 from functools import partial
-from typing import Any
 
 import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, as_jsonb, large_payload
+from drills.workbench.tenant_data import (
+    ALWAYS_FAILS,
+    KEPT_KEY,
+    KEPT_PAYLOAD,
+    KEPT_TYPE,
+    POISON,
+    as_jsonb,
+    large_payload,
+)
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity
@@ -25,7 +32,6 @@ select jsonb_build_array(dead, letters) as seen, (dead = {MORTALS} or dead <> le
 from (select (select count(*) from public.event_outbox where company_id = %s and dead_at is not null) as dead,
              (select count(*) from public.dead_letter_queue where company_id = %s) as letters) counted
 """
-POISON: dict[str, Any] = {"drill": {"fail_times": -1}}
 DEATH_S = 25.0
 """How long an event may take to its last attempt when every attempt is made due at once."""
 
@@ -95,7 +101,7 @@ def test_failing_is_not_processed(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, came_at = scene.company(), scene.value("select date_trunc('milliseconds', now()) - interval '1 second'")
-    events = scene.write_outbox(company, 3, payload=as_jsonb(POISON), inserted_at=came_at)
+    events = scene.write_outbox(company, 3, payload=POISON, inserted_at=came_at)
     scene.until(
         lambda: any(r["processed"] for r in scene.outbox(company)) or _attempted(scene, company), "the first failures"
     )
@@ -118,7 +124,7 @@ def test_backs_off(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    scene.write_outbox(company, 5, payload=as_jsonb(POISON))
+    scene.write_outbox(company, 5, payload=POISON)
     scene.until(lambda: _attempted(scene, company), "the first failures")
     put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
     scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
@@ -154,7 +160,7 @@ def test_dead_letter_once(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company()
-    payload = {**POISON, "order": {"amount": 19.99, "name": "Grüße"}}
+    payload = {**ALWAYS_FAILS, "order": {"amount": 19.99, "name": "Grüße"}}
     events = sorted(str(scene.emit(company, key="k", payload=payload, control=True)["event_id"]) for _ in range(2))
     _to_death(scene, company)
     items = scene.items(company)
@@ -182,7 +188,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company()
-    payload = as_jsonb({**KEPT_PAYLOAD, "large": large_payload(), **POISON})
+    payload = as_jsonb({**KEPT_PAYLOAD, "large": large_payload(), **ALWAYS_FAILS})
     scene.write_outbox(company, payload=payload, event_type=KEPT_TYPE, aggregate_key=KEPT_KEY)
     _to_death(scene, company)
     items = scene.items(company)
@@ -207,7 +213,7 @@ def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     """
     scene.claims_drill_agent()
     company = scene.company()
-    scene.write_outbox(company, MORTALS, payload=as_jsonb(POISON))
+    scene.write_outbox(company, MORTALS, payload=POISON)
 
     def died() -> bool:
         scene.make_due(company)
@@ -233,7 +239,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     key = str(uuid.uuid4())
-    poison = str(scene.emit(company, key=key, payload=POISON, control=True)["event_id"])
+    poison = str(scene.emit(company, key=key, payload=ALWAYS_FAILS, control=True)["event_id"])
     after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
 
     def dead() -> bool:

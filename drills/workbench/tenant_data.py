@@ -45,7 +45,8 @@ def large_payload() -> dict[str, Any]:
     return {"text": text, "list": [*range(1_001)], "members": {f"m{number}": number for number in range(301)}}
 
 
-POISON = as_jsonb({"drill": {"fail_times": -1}})
+ALWAYS_FAILS: dict[str, Any] = {"drill": {"fail_times": -1}}
+POISON = as_jsonb(ALWAYS_FAILS)
 """A payload with which the drill agent fails each time."""
 SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 """A payload that asks the drill agent for something, and has its effect at once."""

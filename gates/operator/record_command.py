@@ -54,7 +54,7 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    """0 where the verdict is verified, whatever it says and is of; 10 where nothing may act on it."""
+    """0 where the verdict is verified, whatever it says, of whichever release; 10 where nothing may act on it."""
     found = attestation.verify(options.folder, attestation.verify_key(console.environ))
     if found.recorded is None:
         console.result(Terminal("not verified: {}").format("; ".join(found.doubts)))

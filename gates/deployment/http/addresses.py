@@ -15,8 +15,8 @@ HEAD_START_S = 0.5
 """An address that is not connected by then is asked again when the others were: it may lead nowhere (RFC 8305)."""
 _LATE: set[str] = set()
 """Addresses that kept somebody waiting for all of it. They come last from then on."""
-BEGIN: ContextVar[int] = ContextVar("begin", default=0)
-"""Which address this thread asks first. Clients take each of them, and behind each may be another instance."""
+FIRST_ASKED: ContextVar[int] = ContextVar("first_asked", default=0)
+"""Number of the address that this thread asks first. Clients take each, and behind each may be another instance."""
 
 
 def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable[[str, float], T]) -> T:
@@ -25,7 +25,7 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
     Raise what the last one raised, or OSError where the name has none.
     """
     found = _addresses(host, port, left_s)
-    first = BEGIN.get() % max(1, len(found))
+    first = FIRST_ASKED.get() % max(1, len(found))
     addresses = sorted([*found[first:], *found[:first]], key=_LATE.__contains__)
     for address in addresses[:-1]:
         began = time.monotonic()

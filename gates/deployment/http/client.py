@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import httpcore
 
 from gates.deployment.dialect.exchange import on_the_wire, understood
-from gates.deployment.http.addresses import BEGIN, reached
+from gates.deployment.http.addresses import FIRST_ASKED, reached
 from gates.deployment.http.limits import KEEPALIVE_S, Allowance, BeyondLimit, checked_headers, unpacked
 from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
@@ -205,8 +205,8 @@ class HttpDoor:
             [lambda n=n, r=r: self._behind(barrier, r, n * spread) for n, r in enumerate(requests)]  # type: ignore[misc]
         )
 
-    def _behind(self, barrier: Barrier, request: Request, begin: int) -> Answer | NoAnswer:
-        BEGIN.set(begin)  # of this thread alone
+    def _behind(self, barrier: Barrier, request: Request, first: int) -> Answer | NoAnswer:
+        FIRST_ASKED.set(first)
         barrier.wait(timeout=10)
         try:
             return self.send(request)

@@ -271,7 +271,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "four-at-once",
-        "workers that have four scripted events or replayed items in delivery at once, and hold up more",
+        "workers that deliver at most four scripted events or replayed items at once",
         prepare=_anew("select 1", {"WORKER_SLOTS": "4"}, {}),
     ),
     Variant("retrying-agent", "an agent that fails a neighbour's events once", prepare=_retrying),

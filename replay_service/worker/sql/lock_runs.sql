@@ -1,4 +1,5 @@
--- Runs with items to lease (heads of their key: runs that wait would fill the limit), locked so that two workers never count the same free places. Busy runs are another's work.
+-- Runs with items to lease, locked so that two workers never count the same free places. Busy runs are another's work.
+-- An item that waits for an older event of its key does not count: runs of such items alone would fill the limit.
 SELECT r.id
 FROM public.replay_runs r
 WHERE r.status = 'started'
