@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,7 +22,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from gates.checks.recorder import spec_of
+from drills.workbench.crowd import DRILLING, IDLE, MOST
+from drills.workbench.scene import Scene
+from gates.checks.recorder import ASKED_AGAIN, spec_of
+from gates.evidence import Severity
 
 SENTINELS, BEHIND, MAIN, LAST = 1, 2, 3, 4
 """Ranks: sentinels that no other one blocks, those behind them, then the phases `main` and `last`."""
@@ -35,6 +38,8 @@ APART = 20
 """How many other checks stand between two long waits: where all waited together, nobody would work beside them."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
+
+_PLACES = itertools.count(1)
 
 Unit = tuple[pytest.Item, ...]
 
@@ -81,6 +86,12 @@ def asks_database(unit: Unit) -> bool:
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
 
 
+def pages(item: pytest.Item) -> bool:
+    """Whether the check pages where it fails; what is no check does."""
+    spec = spec_of(item)
+    return spec is None or spec.severity is Severity.PAGE
+
+
 def wait_s(item: pytest.Item) -> float:
     """For how many seconds the check waits, as its marker says; 0 without one."""
     marker = item.get_closest_marker(WAITS)
@@ -112,13 +123,26 @@ class Crew:
             units = in_units(list(items))
             size = min(self._size, len(session.items)) if number in {SENTINELS, BEHIND, MAIN} else 1
             hands = _of_number(hands, session, size, self._beside if number == MAIN else 0)
-            _run(session, units, hands)
+            seen = _run(session, units, hands, again=number == MAIN)
+            if seen.busy:
+                hands = _of_number(hands, session, 1, 0)
+                _ask_again(session, seen, hands)
             if session.shouldfail:
                 break
         _of_number(hands, session, 0, 0)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         return True
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the checks of a rank came to. busy: those that are to be asked again, and what they said; is_grave: whether
+    one is red that pages.
+    """
+
+    busy: dict[pytest.Item, pytest.TestReport] = field(default_factory=dict)
+    is_grave: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -130,6 +154,7 @@ class _Hand:
     there: Connection
     process: BaseProcess
     asks: bool
+    place: int
 
 
 def _of_number(hands: Sequence[_Hand], session: pytest.Session, asking: int, others: int) -> list[_Hand]:
@@ -149,41 +174,65 @@ def _of_number(hands: Sequence[_Hand], session: pytest.Session, asking: int, oth
 
 def _forked(session: pytest.Session, *, asks: bool) -> _Hand:
     ours, theirs = _FORK.Pipe()
-    process: BaseProcess = _FORK.Process(target=_work, args=(session, theirs), daemon=True)
+    place = next(_PLACES) % MOST
+    process: BaseProcess = _FORK.Process(target=_work, args=(session, theirs, place), daemon=True)
     process.start()
     theirs.close()
-    return _Hand(ours, process, asks)
+    return _Hand(ours, process, asks, place)
 
 
-def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand]) -> None:
-    """Have these checks run by these hands, and report what they report."""
+def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand], *, again: bool = False) -> _Seen:
+    """Have these checks run by these hands, and report what they report. What is to be asked again, where that is
+    wanted, is not reported yet.
+    """
     config, hook = session.config, session.config.hook
     places = {item: place for place, item in enumerate(session.items)}
+    items = {item.nodeid: item for item in session.items}
     asking, others = (deque(u for u in units if asks_database(u) is asks) for asks in (True, False))
-    idle, busy = [*hands], dict[object, _Hand]()
+    idle, at_work, seen = [*hands], dict[object, _Hand](), _Seen()
     while True:
         for hand in [*idle]:
             due = asking if hand.asks and asking else others
             if due and not session.shouldfail:
+                Scene.crowd.note(hand.place, DRILLING)
                 with suppress(BrokenPipeError):  # it has died: its answer is an end, and the check unknown
-                    hand.there.send([places[item] for item in due.popleft()])
+                    hand.there.send((again, [places[item] for item in due.popleft()]))
                 idle.remove(hand)
-                busy[hand.there] = hand
-        if not busy:
-            return
-        for ready in wait([hand.there for hand in busy.values()], POLL_S):
-            hand = busy[ready]
+                at_work[hand.there] = hand
+        if not at_work:
+            return seen
+        for ready in wait([hand.there for hand in at_work.values()], POLL_S):
+            hand = at_work[ready]
             try:
                 data = hand.there.recv()
             except EOFError:
                 hand.process.join(END_S)
                 session.testsfailed += 1  # what it held has no evidence: it is unknown
-                del busy[ready]
+                Scene.crowd.note(at_work.pop(ready).place, IDLE)
                 continue
             if data is None:
-                idle.append(busy.pop(ready))
+                idle.append(at_work.pop(ready))
+                Scene.crowd.note(hand.place, IDLE)
+                continue
+            report = hook.pytest_report_from_serializable(config=config, data=data)
+            item = items[report.nodeid]
+            if getattr(report, "is_asked_again", False):
+                seen.busy[item] = report
             else:
-                hook.pytest_runtest_logreport(report=hook.pytest_report_from_serializable(config=config, data=data))
+                seen.is_grave |= report.failed and pages(item)
+                hook.pytest_runtest_logreport(report=report)
+
+
+def _ask_again(session: pytest.Session, seen: _Seen, hands: Sequence[_Hand]) -> None:
+    """Have what found the workers busy run alone, one by one, while that may still change the verdict. The rest is
+    reported as it was seen.
+    """
+    is_grave = seen.is_grave
+    for item in filter(seen.busy.__contains__, session.items):
+        if is_grave:
+            session.config.hook.pytest_runtest_logreport(report=seen.busy[item])
+        else:
+            is_grave = _run(session, [(item,)], hands).is_grave
 
 
 class _Messenger:
@@ -204,8 +253,9 @@ class _Following(pytest.Item):
         raise NotImplementedError
 
 
-def _work(session: pytest.Session, there: Connection) -> None:
+def _work(session: pytest.Session, there: Connection, place: int) -> None:
     """What one process does: run what it is given until that is nothing, and report each."""
+    Scene.crowd.own = place
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     config, plugins = session.config, session.config.pluginmanager
     silent = SimpleNamespace(_tw=config.get_terminal_writer())  # a failed comparison asks for it
@@ -217,7 +267,8 @@ def _work(session: pytest.Session, there: Connection) -> None:
     plugins.register(_Messenger(config, there))
     following = _Following.from_parent(session, name="following")
     try:
-        while places := there.recv():
+        while given := there.recv():
+            config.stash[ASKED_AGAIN], places = given
             unit = [session.items[place] for place in places]
             for item, after in zip(unit, (*unit[1:], following), strict=True):
                 config.hook.pytest_runtest_protocol(item=item, nextitem=after)

@@ -16,8 +16,10 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import psycopg
 
+from drills.workbench.crowd import Crowd
 from drills.workbench.database import query
 from drills.workbench.tenant_data import TenantData
+from gates.checks.observation import Busy
 from gates.deployment.dialect.current import written
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import Request
@@ -75,6 +77,7 @@ class Waiting(TenantData):
 
     wait_scale: ClassVar[float] = 1.0
     trip_s: ClassVar[float] = 0.0
+    crowd: ClassVar[Crowd] = Crowd()
 
     @property
     def way_s(self) -> float:
@@ -92,29 +95,36 @@ class Waiting(TenantData):
 
     def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says. The deadline
-        moves on while workers deliver anything, or hold what is of the check's own tenants, until `LONGEST` ends it.
-        What comes only when they have served others is unknown: few may be all that they take at once.
+        moves on while other drills are at work, and then while workers deliver anything, or hold what is of the check's
+        own tenants, until `LONGEST` ends it. What comes only when they have served others is unknown: few may be all
+        that they take at once.
         """
         within_s = self.patience_s(within_s)
-        begun = before = time.monotonic()
+        begun = alone = before = time.monotonic()
         deadline, stalled_s, served_others = begun + within_s, 0.0, False
         while True:
             found = probe()
             now = time.monotonic()
             if found:
-                after = f"{what}: seen after {now - begun:.3g} s, when the workers had served others"
-                self.seen.require(not served_others, f"{after}: they are busy or slow. {ONE_AT_A_TIME}")
+                self.crowd.comes()
+                if served_others:
+                    after = f"{what}: seen after {now - begun:.3g} s, when the workers had served others"
+                    raise Busy(f"{after}: they are busy or slow. {ONE_AT_A_TIME}")
                 return found
             stalled_s, before = max(stalled_s, now - before), now
             if now > deadline:
-                deadline += within_s / 3
                 pace = self._pace(within_s)
-                served_others |= pace.elsewhere
-                if deadline > begun + LONGEST * within_s or not (pace.at_work or pace.elsewhere):
+                in_crowd = self.crowd.is_at_work()
+                served_others |= pace.elsewhere or (in_crowd and not pace.at_work)
+                deadline = now + within_s / 3
+                if in_crowd:
+                    alone, stalled_s = now, 0.0
+                elif deadline > alone + LONGEST * within_s or not (pace.at_work or pace.elsewhere):
                     try:
                         self.late(what, now - begun, stalled_s)
                     except AssertionError:
                         if not probe():
+                            self.crowd.never_comes()
                             raise
             time.sleep(every_s)
 
@@ -179,15 +189,16 @@ class Waiting(TenantData):
         missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
         self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")
         self.seen.require(self.prompt(), f"{missed}, and the target did not answer within {limit_s:g} s")
-        pace = self._pace(waited_s)
+        pace = self._pace(min(waited_s, LONGEST * self.patience_s(PATIENCE_S)))
         self.seen.require(not pace.own_moved, f"{missed}; what is there comes slowly, one by one")
         waiting = self.number(query("waiting_elsewhere"))
         self.seen.require(not (waiting and pace.moved), f"{missed}; {waiting} other events were waiting, and moving")
         if pace.moved and not pace.passed_over:
             event = self.write_outbox(self.company("beside"))
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
-            slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
-            self.seen.require(prompt, f"{missed}; {slow}. {ONE_AT_A_TIME}")
+            if not prompt:
+                slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
+                raise Busy(f"{missed}; {slow}. {ONE_AT_A_TIME}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
         raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")

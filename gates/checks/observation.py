@@ -39,6 +39,10 @@ class Blocked(Unmet):
         super().__init__(f"blocked by {by}", by)
 
 
+class Busy(Unmet):
+    """The workers served others. The check may be seen where nothing else is asked of them."""
+
+
 class NotApplicable(Exception):  # noqa: N818  -- likewise
     """The target does not claim what the check needs."""
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -20,9 +20,9 @@ import psycopg
 import pytest
 
 from gates import config as gates_config
-from gates import disk
 from gates.checks.by_hand import excused, found
-from gates.checks.observation import Blocked, NotApplicable, Observer, Unmet
+from gates.checks.observation import Blocked, Busy, NotApplicable, Observer, Unmet
+from gates.checks.progress import EvidenceFile
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.credentials import CheckedTarget, unfit
 from gates.deployment.dialect.current import learn
@@ -33,8 +33,8 @@ from gates.deployment.sql.failures import in_words
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.errors import ConfigError
-from gates.evidence import CAPABILITIES, VARIABLES, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
-from gates.evidence_file import check_in, parse, write_lines
+from gates.evidence import CAPABILITIES, VARIABLES, CheckSpec, Outcome, Severity, TargetKind, Where, stamp
+from gates.evidence_file import write_lines
 from gates.text.foreign import text
 from gates.text.patterns import matches
 
@@ -160,7 +160,9 @@ def http(target: Target) -> Iterator[HttpDoor]:
 
 OBSERVER = pytest.StashKey[Observer]()
 RESULT = pytest.StashKey["Result"]()
-PROGRESS = pytest.StashKey["EvidenceFile"]()
+ASKED_AGAIN = pytest.StashKey[bool]()
+"""Of a session: whether a check that found the workers busy is asked again. Its report says that it is to be."""
+PROGRESS = pytest.StashKey[EvidenceFile]()
 CLAIMS = pytest.StashKey[dict[str, bool | None]]()
 CREDENTIALS = {
     "hmac_secrets": "preflight/credentials/signing-secret",
@@ -179,44 +181,7 @@ class Result:
     started_at: str
     duration_ms: float
     blocked_by: str = ""
-
-
-@dataclass
-class EvidenceFile:
-    """The evidence file as the run grows it; each line is read once, and parsed if its check is asked for."""
-
-    path: Path
-    run: str = ""
-    offset: int = 0
-    _lines: dict[bytes, list[bytes]] = field(default_factory=dict)
-
-    def refresh(self) -> None:
-        if not self.path.exists():
-            return
-        with disk.opened(self.path, "rb") as lines:
-            lines.seek(self.offset)
-            whole, newline, _ = lines.read().rpartition(b"\n")
-        self.offset += len(whole) + len(newline)
-        for line in filter(None, whole.split(b"\n")):
-            self._lines.setdefault(check_in(line), []).append(line)
-
-    def failed(self, check: str) -> bool:
-        """Whether one of its outcomes is no pass."""
-        return any(one.outcome is not Outcome.PASS for one in self._seen(check))
-
-    def capability(self, check: str) -> bool | None:
-        """What the check of a capability saw; None where it did not pass, or saw no such thing."""
-        seen = [e.observed for e in self._seen(check) if e.outcome is Outcome.PASS and isinstance(e.observed, bool)]
-        return any(seen) if seen else None
-
-    def _seen(self, check: str) -> list[Evidence]:
-        lines = (*self._lines.get(check.encode(), ()), *self._lines.get(b"", ()))
-        return [one for line in lines for one in _evidence_in(line, self.run) if one.check == check]
-
-
-@lru_cache(maxsize=256)
-def _evidence_in(line: bytes, run: str) -> tuple[Evidence, ...]:
-    return tuple(parse(line, run))
+    is_busy: bool = False
 
 
 def spec_of(item: pytest.Item) -> CheckSpec | None:
@@ -337,10 +302,12 @@ def pytest_runtest_makereport(
     if call.when == "setup" and error is not None:
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
-        item.stash[RESULT] = Result(*excused(*judge(error, observer), spec, _target().database_url), *_when(call), by)
+        judged = excused(*judge(error, observer), spec, _target().database_url)
+        item.stash[RESULT] = Result(*judged, *_when(call), by, isinstance(error, Busy))
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"
+        report.__dict__["is_asked_again"] = _is_asked_again(item)
     elif call.when == "teardown":
         if error is not None and item.stash[RESULT].outcome is Outcome.PASS:
             item.stash[RESULT] = Result(Outcome.UNKNOWN, f"clean-up failed: {_reason(error)}", *_when(call))
@@ -393,4 +360,9 @@ def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> Non
         spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
     )
     run = str(item.config.getoption("--run-id"))
-    write_lines(Path(path), [replace(one, round=item.config.getoption("--round"))], run)
+    seen_in = "before" if _is_asked_again(item) else item.config.getoption("--round")
+    write_lines(Path(path), [replace(one, round=seen_in)], run)
+
+
+def _is_asked_again(item: pytest.Item) -> bool:
+    return item.stash[RESULT].is_busy and item.config.stash.get(ASKED_AGAIN, False)

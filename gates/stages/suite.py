@@ -258,6 +258,8 @@ class _Follower:
         self._suite, self._context, self._started = suite, context, started
         self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
         self._counts = dict.fromkeys(Outcome, 0)
+        self._before: dict[str, Outcome] = {}
+        """What is not the last word of a check: it is asked again."""
         self()
 
     def __call__(self, *, done: bool = False, error: str = "") -> None:
@@ -268,6 +270,10 @@ class _Follower:
                 whole, newline, _ = lines.read().rpartition(b"\n")
             self._offset += len(whole) + len(newline)
             for one in read_on(path, whole, self._context.run_id):
+                if one.round == "before":
+                    self._before[one.check] = one.outcome
+                elif one.check in self._before:
+                    self._counts[self._before.pop(one.check)] -= 1
                 self._counts[one.outcome] += 1
         self._context.progress(
             Progress(

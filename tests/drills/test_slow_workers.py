@@ -1,5 +1,6 @@
 """Who waits for an effect tells workers that are slow, or busy with others, from workers that forget."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,8 +9,10 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
+from drills.workbench.crowd import DRILLING, IDLE, Crowd
 from drills.workbench.scene import Scene
-from gates.checks.observation import Observer
+from drills.workbench.waiting import Waiting
+from gates.checks.observation import Busy, Observer
 from gates.checks.recorder import Unmet
 from gates.deployment.requests import Answer
 from gates.deployment.sql.database import Connection, connect, execute
@@ -222,6 +225,56 @@ def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> 
         pytest.raises(Unmet, match="had served others"),
     ):
         scene.delivered(events)
+
+
+@contextmanager
+def another_drills(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Another process of the session is at work, at most for ten times as long as a check waits."""
+    over = Event()
+    Scene.crowd.note(7, DRILLING)
+
+    def ends() -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not until() and not over.wait(QUICK_S):
+            pass
+        Scene.crowd.note(7, IDLE)
+
+    thread = Thread(target=ends)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of its own."""
+    monkeypatch.setattr(Waiting, "crowd", Crowd())
+
+
+@pytest.mark.usefixtures("crowd")
+def test_what_comes_late_beside_other_drills_is_busy(scene: Scene) -> None:
+    """Workers that stand still say nothing while other drills are at work: they may be theirs alone."""
+    events = write(scene.db, scene.tenants.create(), 1)
+    with worker(scene.target.database_url, events, 3.0), another_drills(), pytest.raises(Busy, match="served others"):
+        scene.delivered(events)
+
+
+@pytest.mark.usefixtures("crowd")
+def test_what_does_not_come_when_the_others_have_ended_fails(scene: Scene) -> None:
+    """And from then on nobody waits for others."""
+    company = scene.tenants.create()
+    events, more = write(scene.db, company, 1), write(scene.db, company, 1)
+    begun = time.monotonic()
+    with (
+        another_drills(lambda: time.monotonic() > begun + 3.0),
+        pytest.raises(AssertionError, match=r"nothing in [3-9]"),
+    ):
+        scene.delivered(events)
+    with another_drills(), pytest.raises(AssertionError, match=r"nothing in [12]\."):
+        scene.delivered(more)
 
 
 def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from drills.workbench import turns
 from gates.evidence import CheckSpec, Severity, Where
+from gates.evidence_file import read_lines
 from tests.sources import ROOT
 from tests.waiting import until
 
@@ -125,6 +126,36 @@ def shared():
 @check("drill/x/shared")
 def test_shared(shared, number): assert shared == [1]
 """
+BUSY = """
+import pathlib, time
+from drills.workbench.scene import Scene
+from gates.checks.observation import Busy
+from gates.checks.recorder import check
+from gates.evidence import Severity
+
+def seen_alone(seen, name, enough=False):
+    seen.control("x")
+    seen.count()
+    ran = pathlib.Path(f"first-{name}")
+    if enough or not ran.exists():
+        ran.touch()
+        raise Busy("the workers had served others")
+
+@check("drill/x/late")
+def test_late(seen): seen_alone(seen, "late")
+
+@check("drill/x/later")
+def test_later(seen): seen_alone(seen, "later", LATER)
+
+@check("drill/x/red", severity=Severity.RED)
+def test_red(): assert False
+
+@check("drill/x/last", phase="last")
+def test_last(seen):
+    seen.control("x")
+    seen.count()
+    assert not Scene.crowd.is_at_work()
+"""
 ENDLESS = """
 import os, pathlib, threading
 from gates.checks.recorder import check
@@ -199,6 +230,29 @@ def test_a_crew_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=10)
     until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+@pytest.mark.parametrize(
+    ("red", "is_late_alone", "said"),
+    [
+        ("WARN", False, {"late": ["unknown before", "pass "], "later": ["unknown before", "pass "]}),
+        ("PAGE", False, {"late": ["unknown before"], "later": ["unknown before"]}),
+        ("WARN", True, {"late": ["unknown before", "pass "], "later": ["unknown before", "unknown "]}),
+    ],
+)
+def test_what_found_the_workers_busy_is_asked_again_alone(
+    tmp_path: Path, red: str, *, is_late_alone: bool, said: dict[str, list[str]]
+) -> None:
+    """Once, and not where another check is red that pages: the verdict is known then."""
+    suite = BUSY.replace("RED", red).replace("LATER", str(is_late_alone))
+    options = ("-p", "gates.checks.recorder", "--evidence=evidence.ndjson")
+    printed, _ = start(tmp_path, *options, test_busy=suite).communicate(timeout=60)
+    found: dict[str, list[str]] = {}
+    for one in read_lines(tmp_path / "evidence.ndjson"):
+        found.setdefault(one.check.removeprefix("drill/x/"), []).append(f"{one.outcome.value} {one.round}")
+    assert found == {**said, "red": ["fail "], "last": ["pass "]}, printed
+    reds = 1 + sum(outcomes[-1].startswith("unknown") for outcomes in said.values())
+    assert f"{reds} failed, {4 - reds} passed" in printed, printed
 
 
 class Item:
