@@ -14,6 +14,7 @@ from loadtests.engine.hdr import EXACT, RECORDER, unpack
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import TrendSink
 from loadtests.judgement.starvation import NULL
+from loadtests.judgement.validity import crowded
 from loadtests.judgement.verdict import CONFIDENCE, ThresholdResult
 from loadtests.thresholds.language import MetricKey
 
@@ -45,6 +46,7 @@ def result(
         "recorder": RECORDER if conductor.samples.folded else EXACT,
         "recorder_metrics": sorted(conductor.samples.folded),
         "facts": dataclasses.asdict(facts),
+        "crowded": crowded(facts),
         "judgements": [{**dataclasses.asdict(j), "check": j.check} for j in judgements],
         "k6_passes": all(j.k6_passes for j in judgements),
         "notes": list(notes),

@@ -49,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--alert-folder", action="append", default=[], metavar="DIR", help="a further folder of alert rules"
     )
     group.addoption("--exclude-companies", metavar="FILE", help="leave out these companies (one id a line)")
+    group.addoption("--crowded-companies", metavar="FILE", help="these tell of no lateness; the file may be absent")
     group.addoption("--steps", metavar="N,N,...", default="", help="the steps of the rollout, in percent (10,50,100)")
     group.addoption("--flag", metavar="KEY", default=OUTBOX_FLAG, help="the flag that the release is behind")
     group.addoption("--bake-minutes", type=int, default=60, help="how long a step bakes")
@@ -116,10 +117,11 @@ def session_of(config: pytest.Config) -> SqlSession:
     """The one connection of this pytest run, opened at first use."""
     if SESSION not in config.stash:
         target = load_target(process_environment())
-        listed = config.getoption("--exclude-companies")
+        listed, crowded = config.getoption("--exclude-companies"), config.getoption("--crowded-companies")
         config.stash[SESSION] = SqlSession(
             target.database_url,
             excluded=read_companies(Path(listed), never=target.test_company_id) if listed else (),
+            crowded=read_companies(Path(crowded)) if crowded and Path(crowded).exists() else (),
             settings=told(
                 config.getoption("--flag"),
                 config.getoption("--steps"),

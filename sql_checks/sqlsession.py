@@ -47,10 +47,13 @@ def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
 
 @dataclass
 class SqlSession:
-    """One connection, opened at first use. `settings` are handed to every query as `replaygate.<name>`."""
+    """One connection, opened at first use. `settings` are handed to every query as `replaygate.<name>`. `crowded`:
+    companies that a machine had no time for; what is late of theirs is not looked at.
+    """
 
     url: str
     excluded: Sequence[str] = ()
+    crowded: Sequence[str] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     deep: bool = False
     _ahead: dict[tuple[str, ...], Future[Answers]] = field(default_factory=dict, init=False)
@@ -66,6 +69,7 @@ class SqlSession:
         given = {
             "jit": "off",  # compiling costs more than these queries
             "replaygate.excluded": "{" + ",".join(self.excluded) + "}",
+            "replaygate.crowded": "{" + ",".join(self.crowded) + "}",
             "replaygate.deep": "on" if self.deep else "off",
             **{f"replaygate.{k}": v for k, v in self.settings.items()},
         }

@@ -21,7 +21,6 @@ from gates.evidence import Severity, Where
 
 drill = partial(check, needs=TENANTS, after=SIGNED)
 
-WAITER_WITHIN_S = 2.0
 ROUNDS = 3
 """A race is had several times: one round may end in the right order by luck."""
 
@@ -153,7 +152,9 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
         found = scene.number(waits, pid)
         return found > 0 or running.done()
 
-    scene.until_true(probe, within_s=WAITER_WITHIN_S)
+    scene.until_true(probe, within_s=PATIENCE_S)
+    busy = f"a replay neither ended nor came to the budget row of its tenant in {PATIENCE_S:g} s: run again when idle"
+    scene.seen.require(found or running.done(), busy)
     scene.seen.require(found, "a replay does not wait for the budget row of its tenant: it cannot be held")
     return found
 

@@ -5,11 +5,10 @@ from typing import Any
 from drills.workbench.checks import LIMIT
 from drills.workbench.rate_limit import Limit
 from drills.workbench.scene import Scene
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import check
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.sql.database import backend_of
-
-WAITER_WITHIN_S = 2.0
 
 _WAITING_LOGIN = """
 select r.rolname::text as login, r.rolsuper as super, r.rolbypassrls as bypass,
@@ -41,7 +40,7 @@ def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None
             found[:] = scene.rows(_WAITING_LOGIN, holder)
             return bool(found) or call.done()
 
-        scene.until_true(probe, within_s=WAITER_WITHIN_S)
+        scene.until_true(probe, within_s=PATIENCE_S)
     try:
         call.result(timeout=20)
     except NoAnswer as none:

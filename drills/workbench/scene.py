@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.tenant_data import PLAIN_TYPE
-from drills.workbench.waiting import DUE_S, Waiting
+from drills.workbench.waiting import DUE_S, LONGEST, ONE_AT_A_TIME, PATIENCE_S, Waiting
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
@@ -35,7 +35,7 @@ select count(*) from (
 """Whether a tenant that is no drill's has a task of an event that is not completed."""
 FAILED_ATTEMPT = """
 select count(*) from public.event_outbox
-where event_id = %s and (dead_at is not null or attempts > 0 and claimed_until is null)
+where event_id = %s and (dead_at is not null or attempts > 0 and (claimed_until is null or claimed_until <= now()))
 """
 
 
@@ -204,8 +204,9 @@ class Scene(Waiting):
             return False
         always = {"drill": {"fail_times": -1}}
         event = str(self.emit(company, key=new_key(), event_type="drill.fails", payload=always)["event_id"])
-        failed = self.until_true(lambda: self.number(FAILED_ATTEMPT, event) > 0, within_s=DUE_S)
-        self.seen.require(failed, "no attempt of an event whose agent always fails was seen to end")
+        failed = self.until_true(lambda: self.number(FAILED_ATTEMPT, event) > 0, within_s=LONGEST * PATIENCE_S)
+        ended = "no attempt of an event whose agent always fails was seen to end"
+        self.seen.require(failed, f"{ended}: the workers are busy or slow. {ONE_AT_A_TIME}")
         return self.number("select count(*) from public.agent_tasks where event_id = %s", event) > 0
 
     def passes_by(self, company: str, rounds: int = 3, *, claims: bool = False) -> None:

@@ -39,6 +39,8 @@ from gates.text import characters
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
+COMPANIES, CROWDED = "companies.txt", "crowded.txt"
+"""The companies of the load; those of a load on a machine that had no time for the target: they tell of no lateness."""
 TIMEOUT_S = float(Settings().load_timeout_s)
 GRACE_S = 60.0
 """Beyond the planned time: companies made, canaries waited for, companies removed."""
@@ -63,7 +65,7 @@ def load(
     timeout_s: of the stage, by the policy; options that plan their time outrank it.
     """
     folder = disk.folder(out / FOLDER)
-    for name in ("result.json", "companies.txt"):  # an earlier run's must not count
+    for name in ("result.json", COMPANIES, CROWDED):  # an earlier run's must not count
         (folder / name).unlink(missing_ok=True)
     plan = plan_of(target, options)
     started_at = stamp(dt.datetime.now(dt.UTC))
@@ -132,6 +134,8 @@ def _measure(
     try:
         result = json.loads(disk.read(folder / "result.json"))
         found = evidence_of(result, compat=options.compat == "k6", started_at=started_at)
+        if result.get("crowded") and (folder / COMPANIES).exists():
+            disk.write(folder / CROWDED, disk.read_text(folder / COMPANIES))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         said = text.strip().rpartition("\n")[2][-300:] if code > 0 else ""
         why = f"the load run left no result (exit {code}: {said or type(error).__name__}); see {FOLDER}/load.log"

@@ -14,6 +14,7 @@ from gates.deployment.tenants.leftovers import at_work
 from gates.evidence import CheckSpec, TargetKind
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched
+from gates.stages.load_process import COMPANIES, CROWDED, FOLDER
 from gates.stages.suite import SuiteRun, begun, looked, run
 
 DATA = ("sql/",)
@@ -48,7 +49,8 @@ def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], lis
     after the load is unknown.
     """
     name = f"data {'before' if before else 'after'}"
-    with begun(_suite(context, (*DATA, *ALERTS), name, *(["--round=before"] if before else [])), context) as one:
+    more = "--round=before" if before else f"--crowded-companies={context.out / FOLDER / CROWDED}"
+    with begun(_suite(context, (*DATA, *ALERTS), name, more), context) as one:
         yield lambda: [beside_others(one.suite, context, before=before) or looked(one, context)]
 
 
@@ -70,7 +72,7 @@ def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) ->
 def _others(context: Context) -> list[str]:
     """Companies of other gates; none where the database does not say."""
     target = context.target
-    lists = [context.companies, context.out / "load" / "companies.txt"]
+    lists = [context.companies, context.out / FOLDER / COMPANIES]
     own = {line for path in lists if path.exists() for line in disk.read_text(path).split()}
     if not target.database_url:
         return []

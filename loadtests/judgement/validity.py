@@ -117,6 +117,11 @@ def doubts(facts: RunFacts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def crowded(facts: RunFacts) -> str:
+    """That the machine had no time for a target beside the load: a time over its limit is nobody's; else empty."""
+    return _crowd(facts, CROWDED_LATE_MS)
+
+
 def _crowd(facts: RunFacts, most_ms: float) -> str:
     """That gate and target are on one machine which had no time for either, and ran later than that; else empty."""
     late_ms = _late_ms(facts)
@@ -141,7 +146,7 @@ def _only_late(facts: RunFacts) -> bool:
 
 def weigh(judgements: Sequence[ThresholdResult], facts: RunFacts) -> list[ThresholdResult]:
     """What the judgements are worth in a run of these facts."""
-    nothing, crowd = invalid_reasons(facts), _crowd(facts, CROWDED_LATE_MS)
+    nothing, crowd = invalid_reasons(facts), crowded(facts)
     text = "; ".join((*nothing, *doubts(facts)))
     refused = REFUSED if refusals(facts) or (crowd and _only_late(facts)) else ()
     excused = ("",) if nothing else (*refused, *CLOCKED) if crowd else refused

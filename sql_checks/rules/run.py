@@ -15,6 +15,7 @@ from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
 GROUPS = ("groups", "bad_groups")
+CROWDED = "; {} companies of the load are left out: the machine was too busy for them (load/run-valid). Run when idle"
 MAX_ROWS = 100_000
 Found = psycopg.Cursor[dict[str, object]]
 
@@ -79,15 +80,16 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
     """Raise AssertionError where a limit is broken; end as unknown where the rule saw too little."""
     if session.blindness:
         observer.unmet(session.blindness)
-    conclude(rule, measured_by(rule, *session.ask(*asked_by(rule))), observer)
+    left_out = CROWDED.format(len(session.crowded)) if session.crowded and "replaygate.crowded" in rule.query else ""
+    conclude(rule, measured_by(rule, *session.ask(*asked_by(rule))), observer, left_out)
 
 
-def conclude(rule: AlertRule, measured: Measurement, observer: Observer) -> None:
+def conclude(rule: AlertRule, measured: Measurement, observer: Observer, left_out: str = "") -> None:
     """Record what the samples prove. Raise AssertionError where a limit is broken; end as unknown where too few."""
     judgement = judge_proved(rule, measured.samples, measured.now)
     _record(rule, judgement, observer)
     if judgement.outcome is Outcome.UNKNOWN:
-        observer.unmet(judgement.message)
+        observer.unmet(judgement.message + left_out)
     if judgement.outcome is Outcome.FAIL:
         observer.severity = judgement.severity
         raise AssertionError(judgement.message)

@@ -106,6 +106,26 @@ def test_a_load_that_broke_says_at_what(tmp_path: Path, monkeypatch: pytest.Monk
     assert all("(exit 1: OSError: File too large)" in e.message for e in found)
 
 
+@pytest.mark.parametrize("crowded", ["this machine was too busy", ""])
+def test_a_crowded_machine_is_told_to_the_look_at_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: str
+) -> None:
+    """The companies of a load for which the machine had no time are listed; those of an earlier run are not."""
+    folder = tmp_path / load_process.FOLDER
+    folder.mkdir()
+    (folder / load_process.CROWDED).write_text("earlier")
+
+    def run(*_: object, **__: object) -> tuple[int, str]:
+        (folder / load_process.COMPANIES).write_text("one\n")
+        (folder / "result.json").write_text(json.dumps(result(crowded=crowded)))
+        return 0, ""
+
+    monkeypatch.setattr(load_process, "_run", run)
+    load_process.load(Target(TargetKind.STAGING, "http://127.0.0.1:9"), options(), tmp_path)
+    listed = folder / load_process.CROWDED
+    assert (listed.read_text() if listed.exists() else "") == ("one\n" if crowded else "")
+
+
 def test_any_url_is_loaded_with_a_thresholds_file(tmp_path: Path) -> None:
     """`--url URL --thresholds FILE` needs no deployment and no Python; its own thresholds are the required checks."""
     file = tmp_path / "t.js"

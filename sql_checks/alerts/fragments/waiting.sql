@@ -3,6 +3,7 @@ undelivered as materialized (
   from public.event_outbox
   where processed_at is null and dead_at is null
     and {{not_excluded}}
+    and {{not_crowded}}
 ), held as materialized (
   select t.company_id
   from (select distinct company_id from undelivered) t
@@ -34,4 +35,5 @@ undelivered as materialized (
   from public.event_outbox o cross join everybody a left join moves m using (company_id)
   where processed_at > now() - interval '10 minutes'
     and {{not_excluded}}
+    and {{not_crowded}}
 )

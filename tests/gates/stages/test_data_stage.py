@@ -16,23 +16,28 @@ from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages.context import Context
+from gates.stages.load_process import CROWDED, FOLDER
 from gates.stages.sql import data
 from gates.watch.look import Drills
 from gates.watch.story import Watch, one_round
 from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
+LATE = """
+insert into public.event_outbox (company_id, event_type, payload, inserted_at, processed_at)
+select %s, 'x', '{}', now() - interval '9 s', now() from generate_series(1, 100)
+"""
 CHECK, OTHER, UNTIL = "alert/dlq-size", "0badcafe", 9_999_999_999
 
 
-def look(url: str, out: Path, *, before: bool = False) -> list[Evidence]:
+def look(url: str, out: Path, *, before: bool = False, check: str = CHECK) -> list[Evidence]:
     """What a look at the data leaves, of one check."""
-    specs = tuple(s for s in load() if s.id == CHECK)
+    specs = tuple(s for s in load() if s.id == check)
     context = Context(Target(TargetKind.STAGING, database_url=url), Settings(state=out / "state"), out, "run", specs)
     seen = len(read_lines(context.evidence))
     with data(context, before=before) as looks:
         looks()
-    return [e for e in read_lines(context.evidence)[seen:] if e.check == CHECK]
+    return [e for e in read_lines(context.evidence)[seen:] if e.check == check]
 
 
 def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> None:
@@ -57,6 +62,31 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.PASS]
         Tenants(connection, "customer").add_items(customer, 12)
         assert [e.outcome for e in look(migrated_url, tmp_path)] == [Outcome.FAIL]
+
+
+def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: Path) -> None:
+    """What is late of its companies is no lateness of the release, and no proof that nothing is late: unknown. Before
+    the load nothing of it is known yet, and customers whose events are late count.
+    """
+    lag, out = "alert/outbox-lag", tmp_path / FOLDER
+    with connect(migrated_url) as connection:
+        companies = [Tenants(connection, name).create() for name in ("of the load", "customer")]
+        out.mkdir()
+
+        def seen(late: str, before: bool = False) -> list[tuple[Outcome, bool]]:
+            execute(connection, "delete from public.event_outbox")
+            execute(connection, LATE, late)
+            found = look(migrated_url, tmp_path, before=before, check=lag)
+            return [(e.outcome, "too busy for them" in e.message) for e in found]
+
+        assert seen(companies[0]) == [(Outcome.FAIL, False)]
+        (out / CROWDED).write_text(companies[0])
+        assert seen(companies[0]) == [(Outcome.UNKNOWN, True)]
+        assert seen(companies[0], before=True) == [(Outcome.FAIL, False)]
+        assert seen(companies[1]) == [(Outcome.FAIL, False)]
+        for company in companies:
+            execute(connection, "delete from public.event_outbox where company_id = %s", company)
+            execute(connection, "delete from public.companies where id = %s", company)
 
 
 def test_a_round_of_the_watch_beside_another_gate(migrated_url: str, tmp_path: Path) -> None:

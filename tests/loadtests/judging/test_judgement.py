@@ -17,7 +17,7 @@ from gates.decision.intervals import (
     student_quantile,
 )
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
-from loadtests.judgement.validity import RunFacts, doubts, invalid_reasons, weigh
+from loadtests.judgement.validity import RunFacts, crowded, doubts, invalid_reasons, weigh
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
 from loadtests.thresholds.expectations import is_limited
 from loadtests.thresholds.language import MetricKey, Threshold, k6_verdict, parse_expression
@@ -281,6 +281,7 @@ def test_a_time_over_its_limit_is_nobodys_on_a_crowded_machine(
     passed, wrong = said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))
     facts = dataclasses.replace(GOOD, **{**CROWDED, "lateness_ms": late_ms, **other})  # type: ignore[arg-type]
     *found, first, last = weigh([*failed, passed, wrong], facts)
+    assert bool(crowded(facts)) == (outcome is ThresholdOutcome.UNKNOWN)
     assert ([one.verdict for one in found], first, last) == ([outcome] * 2, passed, wrong)
     assert all(
         ("the target shares, was too busy" in f.message) == (f.verdict is not ThresholdOutcome.FAIL) for f in found
