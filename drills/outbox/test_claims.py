@@ -10,7 +10,8 @@ from drills.workbench.checks import DELIVERS, SQL
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import SCRIPTED
 from drills.workbench.waiting import PATIENCE_S
-from gates.checks.recorder import Unmet, check
+from gates.checks.observation import Busy
+from gates.checks.recorder import check
 from gates.deployment.ids import new_id
 from gates.deployment.sql.database import execute
 from gates.evidence import Severity
@@ -140,7 +141,7 @@ def test_follower_of_a_locked_row(scene: Scene) -> None:
         f"{len(early)} of 2 rows were delivered while another relay had locked a row before them of their key"
     )
     if not scene.seen.controls:
-        raise Unmet(
+        raise Busy(
             f"with two rows locked, an event of another tenant was not delivered within {PATIENCE_S} s: a relay that"
             " waits for locked rows holds up everybody, and shows nothing of their followers. Let it skip them, or, if"
             " its workers are busy or slow, run again when idle"
