@@ -42,6 +42,31 @@ def test_a_queue_is_recognised_under_each_of_its_names(pg_server: PgServer) -> N
     assert "max_run_time_s" not in text, "Debezium claims nothing"
 
 
+UNJUDGED = {
+    "SAQ": "create table saq_jobs (key text, lock_key int, job bytea, queue text, status text, scheduled bigint);"
+    " create table saq_stats (worker_id text, stats jsonb, expire_at bigint)",
+    "dramatiq-pg": "create schema dramatiq; create table dramatiq.queue (message_id uuid, queue_name text, state text,"
+    " mtime timestamptz, message jsonb)",
+    "Huey": "create table task (id int, queue text, data bytea, priority float);"
+    " create table schedule (id int, queue text, data bytea, timestamp timestamp);"
+    " create table kv (queue text, key text, value bytea)",
+    "APScheduler": "create table apscheduler_jobs (id text, next_run_time float, job_state bytea)",
+    "Celery over SQL": "create table kombu_queue (id int, name text); create table kombu_message (id int,"
+    " visible boolean, payload text, queue_id int)",
+    "DBOS": "create schema dbos; create table dbos.workflow_status (workflow_uuid text, status text,"
+    " recovery_attempts bigint, queue_name text); create table dbos.workflow_events (workflow_uuid text, key text)",
+    "Taskiq": "create table taskiq_messages (id int, task_id text, task_name text, message text, labels jsonb)",
+}
+
+
+@pytest.mark.parametrize("library", UNJUDGED)
+def test_a_library_without_a_preset_is_named_with_the_way_out(library: str, pg_server: PgServer) -> None:
+    """Its tables as the library itself makes them: none is taken for the contract's, and none is judged in silence."""
+    found = found_in(pg_server, UNJUDGED[library])
+    assert [p.title for p in found.presets if p.is_judged] == []
+    assert any(said.startswith(f"{library} is here") and "through a view" in said for said in found.unjudged)
+
+
 def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) -> None:
     """It ends with its commit: a script without one leaves nothing behind."""
     found = found_in(pg_server, LIBRARIES)

@@ -190,6 +190,18 @@ def test_dead_letters_are_named_and_old_ones_fail_no_release(bench: Bench) -> No
     )
 
 
+@pytest.mark.parametrize(
+    "library", [one for one in LIBRARIES if one.preset == "graphile-worker"], indirect=True, ids=["graphile-worker"]
+)
+def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
+    """A program gives jobs up before their last try: they failed for good now, whenever they were due."""
+    bench.program.do("send", "mail", "20")
+    bench.sql("select graphile_worker.permanently_fail_jobs(array(select id from graphile_worker.jobs))")
+    found = bench.judged()
+    assert failed(found) == {"dead-letters", "unreplayed"}
+    assert found["dead-letters"].severity == "page"
+
+
 @pytest.mark.parametrize("how", ["lost", "invalid"])
 def test_a_lost_index_is_named(bench: Bench, how: str) -> None:
     """The index that claims need is gone, or was left half-built."""
