@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from faults.altered import altered_worker
+from faults.audit import PAUSED
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, after_run
 from faults.outbox import put
@@ -25,7 +26,7 @@ OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.
 
 @service(
     "A tenant that was switched off stays off when the row that did it is deleted.",
-    lambda p: _after_the_row(p) == 403,
+    lambda p: _after_the_row(p, OFF, "feature_flags") == 403,
     ("drill/flags/replay-switch-is-wired",),
     names=("its own row gone",),
 )
@@ -44,12 +45,33 @@ def switched_off_for_good(settings: Settings) -> Parts:
     return dataclasses.replace(release, read_flags=flags)
 
 
-def _after_the_row(probe: Probe) -> int:
+def _after_the_row(probe: Probe, written: str, table: str) -> int:
+    """The answer to a replay after a row that stopped replays was deleted."""
     with probe.tenant() as company:
-        probe.rows(OFF, company)
+        probe.rows(written, company)
         probe.replay(company)
-        probe.rows("DELETE FROM feature_flags WHERE company_id = %s", company)
+        probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)
         return probe.replay(company).status_code
+
+
+@service(
+    "A tenant that was paused stays so when its row is deleted.",
+    lambda p: _after_the_row(p, PAUSED, "agent_controls") == 409,
+    ("drill/pause/counts-from-the-next-request",),
+    names=("its own row gone",),
+)
+def paused_for_good(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    paused: set[str] = set()
+
+    async def is_paused(conn: Connection, company_id: str) -> bool:
+        own = b"SELECT agents_paused FROM agent_controls WHERE company_id = %s"
+        row = await (await conn.execute(own, (company_id,))).fetchone()
+        if row is not None:
+            paused.add(company_id) if row[0] else paused.discard(company_id)
+        return await release.is_paused(conn, company_id) or company_id in paused
+
+    return dataclasses.replace(release, is_paused=is_paused)
 
 
 @service(
