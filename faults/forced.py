@@ -5,6 +5,7 @@ from typing import Any
 
 from faults.altered import altered
 from faults.catalogue import service
+from faults.lifecycle import LIFE
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering, requesting
 from replay_service.database import Connection
@@ -70,7 +71,7 @@ def _spent(probe: Probe) -> int:
 @service(
     "What a forced replay takes is delivered when its `retry_after` comes.",
     lambda p: not _delivered(p),
-    ("drill/dlq/not-before-retry-after",),
+    (f"{LIFE}/failed-item-is-pending-again",),
     names=("the end of replay run",),
 )
 def forced_items_wait(settings: Settings) -> Parts:

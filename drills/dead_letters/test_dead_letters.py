@@ -309,12 +309,11 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     assert set(again) == {used_up, patient}, "an item without retries left was taken, unless it was named"
 
 
-@drill("drill/dlq/not-before-retry-after", after=DELIVERS, covers=("E05",))
+@drill("drill/dlq/not-before-retry-after", covers=("E05",))
 def test_not_before_retry_after(scene: Scene) -> None:
-    """An item whose retry_after lies ahead, an hour or half a minute, is taken by force alone, and then delivered at
-    once.
+    """An item whose retry_after lies ahead, an hour or half a minute, is taken by force alone.
 
-    A replay that ignores the wait hammers what just failed; one that is forced and waits all the same recovers nothing.
+    A replay that ignores the wait hammers what just failed.
     """
     company = scene.company()
     soon = scene.value("select clock_timestamp() + interval '30 seconds'")
@@ -325,7 +324,6 @@ def test_not_before_retry_after(scene: Scene) -> None:
     assert answer["items"] == [], f"{len(answer['items'])} of 2 items were taken before their retry_after"
     forced = scene.replay(company, max=2, force=True).json()
     assert set(forced["items"]) == set(items), "force did not take the items whose retry_after lies ahead"
-    scene.ended(str(forced["replay_run_id"]))
 
 
 @drill("drill/dlq/other-tenants-item-of-the-event", after=DELIVERS, covers=("L13", "J26"))
