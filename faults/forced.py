@@ -104,3 +104,20 @@ def _takes(probe: Probe, **columns: Any) -> bool:
 )
 def ten_retries_are_the_most(settings: Settings) -> Parts:
     return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count < least(max_retries, 10)"))
+
+
+@service(
+    "The error type of named items is matched in any case.",
+    lambda p: _named_in_capitals(p),
+    ("drill/safety-rails/ids-and-error-type",),
+    names=("error type",),
+)
+def named_types_in_any_case(settings: Settings) -> Parts:
+    exact = "error_type = %(error_type)s::text"
+    return altered(settings, "pick_items_by_id", (exact, "lower(error_type) = lower(%(error_type)s::text)"))
+
+
+def _named_in_capitals(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, error_type="TIMEOUT")
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="timeout").json()["items"])
