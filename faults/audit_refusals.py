@@ -50,6 +50,31 @@ def forbidden_under_all(settings: Settings) -> Parts:
     return dataclasses.replace(release, refusals=Lumping(release.database))
 
 
+@service(
+    "What is forbidden is on record under a request id that no answer had.",
+    lambda p: not _forbidden_as_answered(p),
+    (f"{AUDIT}/refusal-forbidden",),
+    names=("request id",),
+)
+def forbidden_under_another_id(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    class Renaming(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            other = dataclasses.replace(note, request_id=release.new_id())
+            await super().note(conn, other if note.code == "forbidden" else note)
+
+    return dataclasses.replace(release, refusals=Renaming(release.database))
+
+
+def _forbidden_as_answered(probe: Probe) -> bool:
+    with probe.tenant() as company, probe.tenant() as own:
+        token = probe.as_token(probe.token({"role": "company_admin", "company_id": own}))
+        answer = probe.send(json.dumps({"company_id": company}).encode(), token)
+        row = "SELECT request_id FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_refused'"
+        return bool(probe.value(row, own) == answer.headers["X-Request-Id"])
+
+
 def _forbidden_of_own(probe: Probe) -> int:
     with probe.tenant() as company, probe.tenant() as own:
         token = probe.token({"role": "company_admin", "company_id": own})

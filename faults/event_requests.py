@@ -89,6 +89,19 @@ def texts_are_escaped(settings: Settings) -> Parts:
 
 
 @service(
+    "Members of a payload whose names have a dot or begin with `$` are dropped, as a document store wants it.",
+    lambda p: not _stored(p, {"dotted.name": 1}, "payload ? 'dotted.name'"),
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def odd_names_are_dropped(settings: Settings) -> Parts:
+    odd = "left(m.key, 1) = '$' OR strpos(m.key, '.') > 0"
+    kept = f"(SELECT jsonb_object_agg(m.key, m.value) FILTER (WHERE NOT ({odd}))"
+    change = f"{kept} FROM jsonb_each((%(body)s::jsonb) -> 'payload') m)"
+    return altered(settings, "emit_event", ("(%(body)s::jsonb) -> 'payload'", change))
+
+
+@service(
     "What is null in the payload of an event is dropped.",
     lambda p: not _stored(p, {"none": None}, "payload ? 'none'"),
     ("drill/outbox/payload-unchanged",),

@@ -36,6 +36,42 @@ BEYOND_ASCII = "~ '[^ -~]'"
 
 
 @worker(
+    "Events whose key is longer than 64 letters have no order.",
+    lambda p: not waits_for(p, "k" * 90, "k" * 90, 6),
+    (f"{OUTBOX}/follower-of-a-row-that-backs-off",),
+    names=("were delivered while",),
+)
+def long_keys_have_no_order(settings: WorkerSettings) -> WorkerParts:
+    return _waiting_for_less(settings, "length({row}.aggregate_key) < 64")
+
+
+@worker(
+    "An event that has failed three times holds up its key no more: the next one is delivered before it.",
+    lambda p: _is_let_by(p),
+    (f"{OUTBOX}/dead-event-frees-its-key",),
+    names=("still being tried",),
+)
+def failing_thrice_is_overtaken(settings: WorkerSettings) -> WorkerParts:
+    return _waiting_for_less(settings, "{older}.attempts < 3")
+
+
+def _is_let_by(probe: Probe) -> bool:
+    """Whether an event does not wait for an older one of its key that has failed three times."""
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", attempts=3, next_attempt_at=probe.value(LATER))
+        return is_done(probe, put(probe, company, aggregate_key="k"), 6)
+
+
+def _waiting_for_less(settings: WorkerSettings, condition: str) -> WorkerParts:
+    """The worker in which an event waits only for older ones of its key of which this is true."""
+    changes = []
+    for name, older, row in (("drain_lane", "e", "k"), ("claim_events", "b", "a")):
+        old = f"{older}.aggregate_key = {row}.aggregate_key AND"
+        changes.append((name, old, f"{old} {condition.format(older=older, row=row)} AND"))
+    return altered_worker(settings, *changes)
+
+
+@worker(
     "Of a key the letters beyond ASCII are all alike: a poison event of one city holds up those of another.",
     lambda p: waits_for(p, "北京", "南京"),
     (f"{OUTBOX}/poison-holds-no-other-key",),

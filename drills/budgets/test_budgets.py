@@ -147,13 +147,15 @@ def test_tenants_apart(scene: Scene) -> None:
 
 @drill("drill/budgets/force-does-not-ignore-it", covers=("G09",))
 def test_force_does_not_ignore_it(scene: Scene) -> None:
-    """`force` does not get past a spent budget.
+    """`force` does not get past a spent budget, nor does it where the item is named.
 
     There is no override but a changed limit; a flag in a request that lifts the budget is a budget for the polite.
     """
     company = scene.company(items=1)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
     scene.replay(company, 429, "budget_exhausted", max=1, force=True)
+    named = scene.known(dlq_ids=[str(scene.item(company)["id"])])
+    scene.replay(company, 429, "budget_exhausted", label="forced and named", force=True, **named)
     assert _untouched(scene, company), "the item was taken all the same"
     scene.rows("update public.replay_budgets set daily_limit = 2 where company_id = %s", company)
     scene.replay(company, control=True, max=1, force=True)

@@ -28,19 +28,24 @@ drill = partial(check, needs=SQL, after=SIGNED)
 
 @drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
-    """A replayed item has its effect under its own event id, once, and its row is resolved.
+    """A replayed item has its effect under its own event id, once, and its row is resolved, also where its event has a
+    key and is dead in the outbox, as an event is whose last attempt has failed.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
     company = scene.company()
     event = new_id("event")
     scene.tenants.add_items(company, 1, event_id=event)
-    run = str(scene.run(company, max=1)["replay_run_id"])
-    scene.delivered([event])
+    (dead,) = scene.write_outbox(company, 1, aggregate_key="k", dead_at=scene.value("select now()"))
+    scene.tenants.add_items(company, 1, event_id=dead, aggregate_key="k")
+    run = str(scene.run(company, max=2)["replay_run_id"])
+    scene.delivered([event, dead])
     scene.ended(run)
-    item = scene.item(company)
-    assert item["status"] == "resolved", f"the replayed item is {item['status']!r}"
-    assert str(item["event_id"]) == event, f"the item's event id changed to {item['event_id']}"
+    items = scene.items(company)
+    states = [str(item["status"]) for item in items]
+    assert states == ["resolved"] * 2, f"the replayed items are {states}"
+    kept = [str(item["event_id"]) for item in items]
+    assert kept == [event, dead], f"the items' event ids changed to {kept}"
     scene.in_one_state(company)
 
 
@@ -283,7 +288,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
     """An item that has used up its retries, or was given none, is not replayed, not even by force; one retry below,
-    it is.
+    it is, and so is one that was given many, of which it has used a dozen.
 
     A letter that always fails is otherwise replayed for ever.
     """
@@ -297,9 +302,11 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
         f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
     )
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
+    (patient,) = scene.add_items(company, 1, retry_count=12, max_retries=20)
     again = scene.replay(company, force=True).json()["items"]
     assert used_up in again, "an item with one retry left was not taken"
-    assert again == [used_up], "an item without retries left was taken, unless it was named"
+    assert patient in again, "an item with 8 of 20 retries left was not taken"
+    assert set(again) == {used_up, patient}, "an item without retries left was taken, unless it was named"
 
 
 @drill("drill/dlq/not-before-retry-after", covers=("E05",))

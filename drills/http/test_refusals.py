@@ -148,6 +148,8 @@ def test_request_ids(bench: Bench) -> None:
     bench.seen.control("accepted and refused requests alike")
     plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
     found = []
+    if f"{REPLAY}/{{replay_run_id}}" not in current().lacking:
+        plain.append((bench.signed_read(), 404))
     for request, status in [*_refusals(bench).values(), *plain]:
         found.append(bench.refused(request, status).header("x-request-id") or "")
     bench.seen.value(len(set(found)), len(found), "different ids")

@@ -6,6 +6,7 @@ from functools import partial
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
+from drills.workbench.waiting import PATIENCE_S
 from gates.checks.recorder import Observer, check
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.ids import new_id
@@ -56,6 +57,12 @@ def _kept(scene: Scene, request: Request, *resets: str) -> int:
     return scene.number(SESSIONS) - before
 
 
+def _is_served(scene: Scene, company: str) -> bool:
+    """Whether a question that the database must be asked is answered: a pool may have nothing left to lend."""
+    path = path_of(f"{REPLAY}/{new_id('run')}", company)
+    return scene.http.send(signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "a run")).status < 500
+
+
 def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
     """Tenants, and replays of theirs that the steps after the rate limit refuse."""
     company, key = scene.company("reused"), new_key()
@@ -79,7 +86,7 @@ def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
 @drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
 def test_requests_keep_no_connection(scene: Scene) -> None:
     """Requests that are refused, at whichever step, and questions leave no connections to the database behind, made one
-    after another.
+    after another, nor take those that a service has for itself.
 
     Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
     requests has shown it.
@@ -108,5 +115,8 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
         assert kept <= MOST_KEPT, (
             f"{AGAIN} times {request.label}, one after another, left {kept} more connections to the database, again and"
             f" again; at most {MOST_KEPT} are due"
+        )
+        assert scene.until_true(partial(_is_served, scene, company), within_s=PATIENCE_S), (
+            f"after {AGAIN} times {request.label}, one after another, the database is asked for nobody any more"
         )
         scene.seen.count()

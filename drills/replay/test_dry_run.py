@@ -168,6 +168,16 @@ def test_same_items(scene: Scene, tenant: str) -> None:
     scene.seen.require(dry.get("items") or real.get("items"), "neither the dry nor the real run has any item")
     for field in ("items", "not_found", "ineligible"):
         assert sorted(dry.get(field, [])) == sorted(real.get(field, [])), f"{field} differs between dry and real run"
+    # put off and named: what takes them is `force`, and fewer are wanted than are named
+    named = scene.company("named")
+    ids = scene.add_items(named, 3, retry_after="2999-01-01T00:00:00Z")
+    arguments = scene.known(max=2, force=True, dlq_ids=ids)
+    dry = scene.replay(named, label="dry run, forced, of named items", dry_run=True, **arguments).json()
+    real = scene.run(named, label="real run, forced, of named items", **arguments)
+    assert sorted(dry.get("items", [])) == sorted(real.get("items", [])), (
+        f"of {len(ids)} named items a forced dry run lists {len(dry.get('items', []))} where the real run takes"
+        f" {len(real.get('items', []))}, or others"
+    )
 
 
 @drill("drill/dry-run/absent-means-real", covers=("F03",))

@@ -271,12 +271,12 @@ def test_only_named(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/ids-and-error-type", severity=Severity.WARN, covers=("E13", "L03"))
 def test_ids_and_error_type(scene: Scene, tenant: str) -> None:
-    """`dlq_ids` and `error_type` together take what fits both.
+    """`dlq_ids` and `error_type` together take what fits both, the type as it is spelt.
 
     One of two filters is silently dropped.
     """
     wanted = scene.add_items(tenant, 2, error_type="timeout")
-    others = scene.add_items(tenant, 2, error_type="refused")
+    others = [i for kind in ("refused", "Timeout") for i in scene.add_items(tenant, 1, error_type=kind)]
     answer = scene.run(tenant, label="ids of both, one type", dlq_ids=[*wanted, *others], error_type="timeout")
     assert took(answer) == set(wanted), f"{len(took(answer) & set(others))} items of another error type were taken"
 

@@ -37,7 +37,8 @@ HALF_AN_EVENT = f"""
 
 
 def _stops_replays(scene: Scene, flag: str) -> None:
-    """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted.
+    """Off for a tenant, the flag has its replays refused, by name, without an effect; on again, they are admitted. So
+    they are when the row that switched it off is gone, where that leaves the flag on.
 
     It is on at first: what any process read then must not count afterwards.
     """
@@ -53,6 +54,12 @@ def _stops_replays(scene: Scene, flag: str) -> None:
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)
     scene.everywhere(company, label="switched on again", max=1)
+    gone = scene.company("gone")
+    scene.set_flag(gone, flag, enabled=False)
+    scene.replay(gone, 403, "feature_disabled", label="switched off", max=1)
+    scene.rows("delete from public.feature_flags where company_id = %s and key = %s", gone, flag)
+    if scene.value("select public.is_feature_enabled(%s, %s::uuid)", flag, gone):
+        scene.replay(gone, label="with its own row gone", max=1)
 
 
 @drill("drill/flags/replay-switch-is-wired", covers=("H01",))

@@ -40,7 +40,8 @@ def test_refuses_replay(scene: Scene) -> None:
 
 @drill("drill/pause/counts-from-the-next-request", after=SIGNED, covers=("E03",))
 def test_counts_from_the_next_request(scene: Scene) -> None:
-    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused.
+    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused, be it
+    that its row is gone.
 
     A pause that is kept in memory for a minute comes a minute late, and ends a minute late.
     """
@@ -51,6 +52,10 @@ def test_counts_from_the_next_request(scene: Scene) -> None:
     scene.pause(company, on=False)
     scene.run(other, max=1, dry_run=True)
     scene.everywhere(company, max=1)
+    scene.pause(other)
+    scene.replay(other, 409, "agents_paused", max=1)
+    scene.rows("delete from public.agent_controls where company_id = %s", other)
+    scene.replay(other, label="with its own row gone", max=1)
 
 
 @drill("drill/pause/force-does-not-ignore-it", after=SIGNED, covers=("E03",))

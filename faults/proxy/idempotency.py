@@ -100,6 +100,12 @@ proxy(
     "A duplicate has no Idempotent-Replayed header.",
 )
 proxy(
+    "idempotency/duplicate-of-a-started-run-without-header",
+    on_duplicates(lambda r: r.without("Idempotent-Replayed") if json_of(r).get("status") == "started" else r),
+    (f"{KEY}/duplicate-marked",),
+    "A duplicate of a replay that moved items has no Idempotent-Replayed header.",
+)
+proxy(
     "idempotency/duplicate-is-a-conflict",
     on_duplicates(lambda reply: replace(reply, status=409)),
     (

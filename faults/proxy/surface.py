@@ -144,6 +144,12 @@ proxy(
     "Every answer has the same X-Request-Id.",
 )
 proxy(
+    "surface/what-is-not-found-has-no-request-id",
+    whenever(404, lambda reply: reply.without("X-Request-Id")),
+    (f"{SURFACE}/request-ids",),
+    "The answer that something is not there has no X-Request-Id.",
+)
+proxy(
     "surface/any-page",
     after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply)),
     (f"{SURFACE}/foreign-pages",),

@@ -1,0 +1,123 @@
+"""Faults of `force` and of named items where they meet a budget, a dry run, the wait and the retries of an item."""
+
+import dataclasses
+from typing import Any
+
+from faults.altered import altered
+from faults.catalogue import service
+from faults.lifecycle import LIFE
+from faults.probe import Probe
+from faults.requests import REQUEST, remembering, requesting
+from replay_service.database import Connection
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
+
+SAME = "drill/dry-run/same-items-as-the-real-run"
+AHEAD = {"retry_after": "2099-01-01"}
+
+
+def _shown(probe: Probe, count: int, columns: dict[str, Any], **fields: Any) -> int:
+    """How many of the named items of a tenant a dry run lists."""
+    with probe.tenant() as company:
+        ids = probe.letters(company, count, **columns)
+        return len(probe.replay(company, dry_run=True, dlq_ids=ids, **fields).json()["items"])
+
+
+@service(
+    "A dry run forgets `force`: it lists nothing where the replay takes what is put off.",
+    lambda p: _shown(p, 1, AHEAD, force=True) == 0,
+    (SAME,),
+    names=("forced dry run",),
+)
+def dry_runs_are_not_forced(settings: Settings) -> Parts:
+    return requesting(settings, lambda r: dataclasses.replace(r, force=r.force and not r.dry_run))
+
+
+@service(
+    "A dry run of named items lists all of them, whatever `max` is.",
+    lambda p: _shown(p, 3, {}, max_items=2) == 3,
+    (SAME,),
+    names=("forced dry run",),
+)
+def dry_runs_list_all_that_is_named(settings: Settings) -> Parts:
+    return requesting(settings, lambda r: dataclasses.replace(r, max_items=50) if r.dry_run and r.dlq_ids else r)
+
+
+@service(
+    "Items that are named and forced are replayed past the budget.",
+    lambda p: _spent(p) == 200,
+    ("drill/budgets/force-does-not-ignore-it",),
+    names=("forced and named",),
+)
+def what_is_named_and_forced_costs_nothing(settings: Settings) -> Parts:
+    release = remembering(settings)
+
+    async def flags(conn: Connection, company_id: str) -> ReplayFlags:
+        found, request = await release.read_flags(conn, company_id), REQUEST.get()
+        is_free = request is not None and request.force and request.dlq_ids is not None
+        return dataclasses.replace(found, budget_control=found.budget_control and not is_free)
+
+    return dataclasses.replace(release, read_flags=flags)
+
+
+def _spent(probe: Probe) -> int:
+    with probe.tenant() as company:
+        columns = "(company_id, daily_limit, daily_used, monthly_used)"
+        probe.rows(f"INSERT INTO replay_budgets {columns} VALUES (%s, 1, 1, 1)", company)
+        return probe.replay(company, force=True, dlq_ids=probe.letters(company, 1)).status_code
+
+
+@service(
+    "What a forced replay takes is delivered when its `retry_after` comes.",
+    lambda p: not _delivered(p),
+    (f"{LIFE}/failed-item-is-pending-again",),
+    names=("the end of replay run",),
+)
+def forced_items_wait(settings: Settings) -> Parts:
+    return altered(
+        settings,
+        "move_items",
+        ("replay_run_id, dlq_id)", "replay_run_id, dlq_id, next_attempt_at)"),
+        ("%(run_id)s::uuid, id\n", "%(run_id)s::uuid, id, retry_after\n"),
+        ("payload, created_at\n", "payload, created_at, retry_after\n"),
+    )
+
+
+def _delivered(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, **AHEAD)
+        return probe.settled(probe.replay(company, force=True).json()["replay_run_id"], 3)
+
+
+def _takes(probe: Probe, **columns: Any) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, **columns)
+        return bool(probe.replay(company, dry_run=True).json()["items"])
+
+
+@service(
+    "Ten retries are the most, whatever an item was given.",
+    lambda p: not _takes(p, retry_count=12, max_retries=20),
+    ("drill/dlq/max-retries-is-the-end",),
+    names=("8 of 20",),
+)
+def ten_retries_are_the_most(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count < least(max_retries, 10)"))
+
+
+@service(
+    "The error type of named items is matched in any case.",
+    lambda p: _named_in_capitals(p),
+    ("drill/safety-rails/ids-and-error-type",),
+    names=("error type",),
+)
+def named_types_in_any_case(settings: Settings) -> Parts:
+    exact = "error_type = %(error_type)s::text"
+    return altered(settings, "pick_items_by_id", (exact, "lower(error_type) = lower(%(error_type)s::text)"))
+
+
+def _named_in_capitals(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1, error_type="TIMEOUT")
+        return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="timeout").json()["items"])

@@ -1,0 +1,163 @@
+"""Faults of what stays when something is over: a switch whose row is gone, a connection, items of a stopped run."""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from faults.altered import altered_worker
+from faults.audit import PAUSED
+from faults.catalogue import service, worker
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, after_run
+from faults.outbox import put
+from faults.probe import Probe
+from replay_service.audit import RefusalLog
+from replay_service.composition import build_parts
+from replay_service.database import Connection, Database
+from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+UNTOUCHED = f"{LIFE}/stop-leaves-the-rest-untouched"
+OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.enabled', %s, false)"
+
+
+@service(
+    "A tenant that was switched off stays off when the row that did it is deleted.",
+    lambda p: _after_the_row(p, OFF, "feature_flags") == 403,
+    ("drill/flags/replay-switch-is-wired",),
+    names=("its own row gone",),
+)
+def switched_off_for_good(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    off: set[str] = set()
+
+    async def flags(conn: Connection, company_id: str) -> ReplayFlags:
+        found = await release.read_flags(conn, company_id)
+        own = b"SELECT enabled FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id = %s"
+        row = await (await conn.execute(own, (company_id,))).fetchone()
+        if row is not None:  # a cache that hears of changed rows, and not of deleted ones
+            off.discard(company_id) if row[0] else off.add(company_id)
+        return dataclasses.replace(found, replay_enabled=found.replay_enabled and company_id not in off)
+
+    return dataclasses.replace(release, read_flags=flags)
+
+
+def _after_the_row(probe: Probe, written: str, table: str) -> int:
+    """The answer to a replay after a row that stopped replays was deleted."""
+    with probe.tenant() as company:
+        probe.rows(written, company)
+        probe.replay(company)
+        probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)
+        return probe.replay(company).status_code
+
+
+@service(
+    "A tenant that was paused stays so when its row is deleted.",
+    lambda p: _after_the_row(p, PAUSED, "agent_controls") == 409,
+    ("drill/pause/counts-from-the-next-request",),
+    names=("its own row gone",),
+)
+def paused_for_good(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    paused: set[str] = set()
+
+    async def is_paused(conn: Connection, company_id: str) -> bool:
+        own = b"SELECT agents_paused FROM agent_controls WHERE company_id = %s"
+        row = await (await conn.execute(own, (company_id,))).fetchone()
+        if row is not None:
+            paused.add(company_id) if row[0] else paused.discard(company_id)
+        return await release.is_paused(conn, company_id) or company_id in paused
+
+    return dataclasses.replace(release, is_paused=is_paused)
+
+
+@service(
+    "A replay under a used key keeps a connection of the pool: after a dozen nobody is served.",
+    lambda p: _served_after_reuses(p, 14) == 503,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("a used key",),
+)
+def reused_keys_keep_lent_connections(settings: Settings) -> Parts:
+    class Lending(Database):
+        """A pool that takes no connection back from a request whose key was used."""
+
+        @asynccontextmanager
+        async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
+            async with AsyncExitStack() as lent:
+                conn = await lent.enter_async_context(super().connection(timeout_s))
+                try:
+                    yield conn
+                except Refusal as refusal:
+                    if refusal.code == "idempotency_key_reused":
+                        kept.append(lent.pop_all())
+                    raise
+
+    kept: list[AsyncExitStack] = []
+    database = Lending(settings)
+    return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
+
+
+def _served_after_reuses(probe: Probe, times: int) -> int:
+    with probe.tenant() as company, probe.tenant() as other:
+        for n in range(times + 1):
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            probe.replay(company, idempotency_key="used", max_items=n + 1)
+        return probe.replay(other).status_code
+
+
+_SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_letter_queue WHERE company_id = %s"
+
+
+@worker(
+    "A stop takes back what has no key; the other items of the run are tried all the same.",
+    lambda p: _tried_of_keyed(p) > 14,
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("attempted",),
+)
+def a_stop_leaves_what_has_a_key(settings: WorkerSettings) -> WorkerParts:
+    kept = "e.claim_token IS NULL AND e.aggregate_key IS NULL"
+    return altered_worker(settings, ("return_unattempted", "e.claim_token IS NULL", kept))
+
+
+def _tried_of_keyed(probe: Probe) -> int:
+    tried = "SELECT success_count + failure_count FROM replay_runs WHERE company_id = %s"
+    with probe.tenant() as company:
+        probe.letters(company, 5, **FAILS)
+        for n in range(20):
+            probe.letters(company, 1, **FAILS_LATE, aggregate_key=f"k{n}")
+        probe.settled(probe.replay(company, max_items=50).json()["replay_run_id"])
+        return int(probe.value(tried, company))
+
+
+@worker(
+    "Items that a stop gives back say that the run was stopped, and no more what had failed.",
+    lambda p: bool(after_run(p, 0, 25, _SAID)[0]),
+    (UNTOUCHED,),
+    names=("error_type",),
+)
+def a_stop_writes_over_the_error(settings: WorkerSettings) -> WorkerParts:
+    given_back = "SET status = 'pending', replay_run_id = NULL"
+    change = given_back.replace("replay_run_id", "error_type = 'run_stopped', replay_run_id")
+    return altered_worker(settings, ("return_unattempted", given_back, change))
+
+
+@worker(
+    "An item waits for ever behind the dead event of its key, be it its own.",
+    lambda p: _waits_behind_the_dead(p),
+    ("drill/dlq/replayed-item-is-resolved",),
+    names=("effects",),
+)
+def the_dead_block_replays(settings: WorkerSettings) -> WorkerParts:
+    older = "b.processed_at IS NULL AND b.dead_at IS NULL AND b.aggregate_key"
+    changes = (older, older.replace("b.dead_at IS NULL AND ", ""))
+    return altered_worker(settings, ("claim_items", *changes), ("lock_runs", *changes))
+
+
+def _waits_behind_the_dead(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = put(probe, company, aggregate_key="k", dead_at=probe.value("SELECT now()"))
+        probe.letters(company, 1, aggregate_key="k", event_id=event)
+        return not probe.settled(probe.replay(company).json()["replay_run_id"], 3)
