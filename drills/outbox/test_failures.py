@@ -254,9 +254,9 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     def dead() -> bool:
         nonlocal overtaken
         scene.make_due(company)
-        (row,) = scene.rows(look, after, poison)
-        overtaken |= row["followed"] and not row["dead"]
-        return bool(row["dead"])
+        row = scene.one(look, after, poison)
+        overtaken |= bool(row) and row["followed"] and not row["dead"]
+        return bool(row) and bool(row["dead"])
 
     scene.seen.require(scene.until_true(dead, within_s=DEATH_S), "the last attempt of the first event was not reached")
     assert not overtaken, "an event was delivered while the one before it of its key was still being tried"
