@@ -280,10 +280,10 @@ def test_runs_do_not_wait_for_each_other(scene: Scene) -> None:
     """A run of slow items of one tenant holds up no run of another.
 
     One customer's slow partner would stop everybody's recovery. Twelve slow items fill workers that take few at once,
-    two do not.
+    and one does not.
     """
     scene.claims_drill_agent()
-    for items in (12, 2, 2):
+    for items in (12, 2, 1):
         if not (done := _done_before_another_run(scene, items)):
             break
     assert done == 0, f"another tenant's run ended after {done} items of a slow one that began before it, three times"
