@@ -28,6 +28,11 @@ class Crowd:
         self.note(self.own, WAITING)
         return self._doing.find(DRILLING) >= 0 and self._lost[:] == IDLE
 
+    def waits(self) -> bool:
+        """Whether another process waits, too: workers may be at what it waits for."""
+        others = self._doing[: self.own] + self._doing[self.own + 1 :]
+        return WAITING in others and self._lost[:] == IDLE
+
     def comes(self) -> None:
         """What this process waited for came."""
         self.note(self.own, DRILLING)

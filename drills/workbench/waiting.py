@@ -30,8 +30,8 @@ T = TypeVar("T")
 DUE_S, PATIENCE_S = 2.0, 6.0
 """When an effect is due, and how long a check waits for it. It is three times that, for machines that are busy."""
 
-LONGEST = 3
-"""A wait lasts at most so many times as long, while workers deliver or hold what it waits for."""
+LONGEST, LONGEST_OF_MANY = 3, 9
+"""A wait lasts at most so many times as long, while workers deliver anything; and where other drills wait, too."""
 POLL_S = 0.02
 STALL_S = 1.0
 """Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
@@ -119,7 +119,7 @@ class Waiting(TenantData):
                 deadline = now + within_s / 3
                 if in_crowd:
                     alone, stalled_s = now, 0.0
-                elif deadline > alone + LONGEST * within_s or not (pace.at_work or pace.elsewhere):
+                elif deadline > alone + self._longest() * within_s or not (pace.at_work or pace.elsewhere):
                     try:
                         self.late(what, now - begun, stalled_s)
                     except AssertionError:
@@ -127,6 +127,9 @@ class Waiting(TenantData):
                             self.crowd.never_comes()
                             raise
             time.sleep(every_s)
+
+    def _longest(self) -> int:
+        return LONGEST_OF_MANY if self.crowd.waits() else LONGEST
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
         """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
