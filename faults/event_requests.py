@@ -96,7 +96,7 @@ def texts_are_escaped(settings: Settings) -> Parts:
 )
 def odd_names_are_dropped(settings: Settings) -> Parts:
     odd = "left(m.key, 1) = '$' OR strpos(m.key, '.') > 0"
-    kept = f"(SELECT jsonb_object_agg(m.key, m.value) FILTER (WHERE NOT ({odd}))"
+    kept = f"(SELECT coalesce(jsonb_object_agg(m.key, m.value) FILTER (WHERE NOT ({odd})), '{{}}')"
     change = f"{kept} FROM jsonb_each((%(body)s::jsonb) -> 'payload') m)"
     return altered(settings, "emit_event", ("(%(body)s::jsonb) -> 'payload'", change))
 

@@ -1,6 +1,7 @@
 """Faults of what stays when something is over: a switch whose row is gone, a connection, items of a stopped run."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -10,6 +11,7 @@ from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, after_run
 from faults.outbox import put
 from faults.probe import Probe
+from faults.requests import REQUEST, remembering
 from replay_service.audit import RefusalLog
 from replay_service.composition import build_parts
 from replay_service.database import Connection, Database
@@ -75,14 +77,14 @@ def paused_for_good(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay under a used key keeps a connection of the pool: after a dozen nobody is served.",
-    lambda p: _served_after_reuses(p, 14) == 503,
+    "A key that is reused for a third time and more keeps a connection of the pool each time: soon nobody is served.",
+    lambda p: _served_after_reuses(p, 16) == 503,
     ("drill/observability/requests-keep-no-connection",),
     names=("a used key",),
 )
 def reused_keys_keep_lent_connections(settings: Settings) -> Parts:
     class Lending(Database):
-        """A pool that takes no connection back from a request whose key was used."""
+        """A pool that takes no connection back from a request whose key is reused again and again."""
 
         @asynccontextmanager
         async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
@@ -91,13 +93,17 @@ def reused_keys_keep_lent_connections(settings: Settings) -> Parts:
                 try:
                     yield conn
                 except Refusal as refusal:
-                    if refusal.code == "idempotency_key_reused":
-                        kept.append(lent.pop_all())
+                    request = REQUEST.get()
+                    if refusal.code == "idempotency_key_reused" and request is not None:
+                        reused[request.idempotency_key] += 1
+                        if reused[request.idempotency_key] > 2:
+                            kept.append(lent.pop_all())
                     raise
 
     kept: list[AsyncExitStack] = []
+    reused = Counter[str | None]()
     database = Lending(settings)
-    return dataclasses.replace(build_parts(settings), database=database, refusals=RefusalLog(database))
+    return dataclasses.replace(remembering(settings), database=database, refusals=RefusalLog(database))
 
 
 def _served_after_reuses(probe: Probe, times: int) -> int:
