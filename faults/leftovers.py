@@ -1,6 +1,8 @@
 """Faults of what stays when something is over: a switch whose row is gone, a connection, items of a stopped run."""
 
+import asyncio
 import dataclasses
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +25,7 @@ from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
 UNTOUCHED = f"{LIFE}/stop-leaves-the-rest-untouched"
+KEPT_S = 20
 OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.enabled', %s, false)"
 
 
@@ -77,8 +80,8 @@ def paused_for_good(settings: Settings) -> Parts:
 
 
 @service(
-    "A key that is reused for a third time and more keeps a connection of the pool each time: soon nobody is served.",
-    lambda p: _served_after_reuses(p, 16) == 503,
+    "A key that is reused for a third time and more keeps a connection of the pool for a while: nobody else is served.",
+    lambda p: _stands_still_after_reuses(p),
     ("drill/observability/requests-keep-no-connection",),
     names=("a used key",),
 )
@@ -97,21 +100,30 @@ def reused_keys_keep_lent_connections(settings: Settings) -> Parts:
                     if refusal.code == "idempotency_key_reused" and request is not None:
                         reused[request.idempotency_key] += 1
                         if reused[request.idempotency_key] > 2:
-                            kept.append(lent.pop_all())
+                            kept.add(asyncio.create_task(_give_back(lent.pop_all())))
                     raise
 
-    kept: list[AsyncExitStack] = []
+    kept: set[asyncio.Task[None]] = set()
     reused = Counter[str | None]()
     database = Lending(settings)
     return dataclasses.replace(remembering(settings), database=database, refusals=RefusalLog(database))
 
 
-def _served_after_reuses(probe: Probe, times: int) -> int:
+async def _give_back(lent: AsyncExitStack) -> None:
+    await asyncio.sleep(KEPT_S)
+    await lent.aclose()
+
+
+def _stands_still_after_reuses(probe: Probe) -> bool:
+    """Whether somebody else is refused when a reused key is. Waits until nobody is any more."""
+    key = str(uuid.uuid4())
     with probe.tenant() as company, probe.tenant() as other:
-        for n in range(times + 1):
+        for n in range(20):
             probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
-            probe.replay(company, idempotency_key="used", max_items=n + 1)
-        return probe.replay(other).status_code
+            if probe.replay(company, idempotency_key=key, max_items=n + 1).status_code == 503:
+                break
+        refused = probe.replay(other).status_code == 503
+        return refused and bool(probe.within(2 * KEPT_S, lambda: probe.replay(other).status_code != 503))
 
 
 _SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_letter_queue WHERE company_id = %s"

@@ -17,7 +17,7 @@ from gates.evidence import Severity, Where
 
 drill = partial(check, severity=Severity.WARN)
 
-AGAIN, MOST_KEPT = 12, 9
+AGAIN, MOST_KEPT = 16, 9
 """Requests of a kind, one after another, and connections that they may leave: a pool grows by a few."""
 SESSIONS = "select numbackends from pg_stat_database where datname = current_database()"
 """Any login may read it; what others' sessions are, most may not."""
