@@ -77,7 +77,9 @@ OPTIONS = """
 def pytest_addoption(parser):
     for name in ("--companies", "--lease", "--trip-ms", "--at-once", "--beside"):
         parser.addoption(name)
-    for name in ("--exclude-companies", "--manifest", "--state", "--steps", "--flag", "--cohorts", "--bake-minutes"):
+    for name in ("--exclude-companies", "--crowded-companies", "--manifest", "--state", "--steps"):
+        parser.addoption(name)
+    for name in ("--flag", "--cohorts", "--bake-minutes"):
         parser.addoption(name)
     for name in ("--spot-folder", "--alert-folder"):
         parser.addoption(name, action="append")

@@ -308,7 +308,7 @@ class _Cursor:
 class _Session:
     """The session of the SQL suites on recorded tables."""
 
-    blindness = ""
+    blindness, crowded = "", ()
 
     def __init__(self, tables: Mapping[str, RecordedTable]) -> None:
         self._tables = tables
