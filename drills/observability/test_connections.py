@@ -58,7 +58,7 @@ def _kept(scene: Scene, request: Request, *resets: str) -> int:
 
 
 def _is_served(scene: Scene, company: str) -> bool:
-    """Whether a question that the database must be asked is answered: a pool may have nothing left to lend."""
+    """Whether GET of a run is answered, for which the service needs a connection of its own."""
     path = path_of(f"{REPLAY}/{new_id('run')}", company)
     return scene.http.send(signed_get(path, scene.target.hmac_secret, scene.signer.clock.now(), "a run")).status < 500
 
@@ -86,7 +86,7 @@ def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
 @drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
 def test_requests_keep_no_connection(scene: Scene) -> None:
     """Requests that are refused, at whichever step, and questions leave no connections to the database behind, made one
-    after another, nor take those that a service has for itself.
+    after another, nor leave the service none of its own.
 
     Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
     requests has shown it.
@@ -117,6 +117,7 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
             f" again; at most {MOST_KEPT} are due"
         )
         assert scene.until_true(partial(_is_served, scene, company), within_s=PATIENCE_S), (
-            f"after {AGAIN} times {request.label}, one after another, the database is asked for nobody any more"
+            f"after {AGAIN} times {request.label}, one after another, GET of a run is answered with 5xx, for"
+            f" {PATIENCE_S:g} s"
         )
         scene.seen.count()

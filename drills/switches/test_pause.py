@@ -40,8 +40,8 @@ def test_refuses_replay(scene: Scene) -> None:
 
 @drill("drill/pause/counts-from-the-next-request", after=SIGNED, covers=("E03",))
 def test_counts_from_the_next_request(scene: Scene) -> None:
-    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused, be it
-    that its row is gone.
+    """A tenant that is paused between two requests is refused at the second, and admitted once it is not paused,
+    also where its row is gone.
 
     A pause that is kept in memory for a minute comes a minute late, and ends a minute late.
     """

@@ -1,4 +1,4 @@
-"""The drills that run beside each other: what one of them waits for may be late because of the others."""
+"""What the processes of a session do: a check may wait in vain because others keep the workers busy."""
 
 import mmap
 
@@ -9,7 +9,7 @@ MOST = 256
 
 
 class Crowd:
-    """What each process of a session does. Those that are forked share it."""
+    """The processes of a session, each at a place of its own. Those that are forked share it."""
 
     def __init__(self) -> None:
         self._doing = mmap.mmap(-1, MOST)
@@ -21,22 +21,26 @@ class Crowd:
         """What the process at this place does from now on."""
         self._doing[place : place + 1] = doing
 
-    def is_at_work(self) -> bool:
-        """Whether another process drills, so that what this one waits for may only be late. Once something did not come
-        though nobody was at work, no check waits for others any more: the workers have lost it.
-        """
+    def wait(self) -> None:
+        """From now on this process only waits."""
         self.note(self.own, WAITING)
-        return self._doing.find(DRILLING) >= 0 and self._lost[:] == IDLE
 
-    def waits(self) -> bool:
-        """Whether another process waits, too: workers may be at what it waits for."""
-        others = self._doing[: self.own] + self._doing[self.own + 1 :]
-        return WAITING in others and self._lost[:] == IDLE
-
-    def comes(self) -> None:
-        """What this process waited for came."""
+    def go_on(self) -> None:
+        """From now on this process drills."""
         self.note(self.own, DRILLING)
 
-    def never_comes(self) -> None:
-        """What this process waited for did not come, and no other one drills."""
-        self._lost[:] = WAITING
+    def others_drill(self) -> bool:
+        """Whether what this process waits for may be late because another one drills."""
+        return self._others(DRILLING)
+
+    def others_wait(self) -> bool:
+        """Whether what this process waits for may be late because workers are at what another one waits for."""
+        return self._others(WAITING)
+
+    def lose(self) -> None:
+        """Something never came, though nobody drilled: the workers lose events. No check waits for others any more."""
+        self._lost[:] = b"\1"
+
+    def _others(self, doing: bytes) -> bool:
+        others = self._doing[: self.own] + self._doing[self.own + 1 :]
+        return self._lost[:] == b"\0" and doing in others

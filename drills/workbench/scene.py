@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from drills.workbench.credentials import REPLAY, Signer
 from drills.workbench.tenant_data import PLAIN_TYPE
-from drills.workbench.waiting import DUE_S, LONGEST, ONE_AT_A_TIME, PATIENCE_S, Waiting
+from drills.workbench.waiting import DUE_S, FEW_AT_ONCE, LONGEST, PATIENCE_S, Waiting
 from gates.checks.observation import Busy
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
@@ -208,7 +208,7 @@ class Scene(Waiting):
         failed = self.until_true(lambda: self.number(FAILED_ATTEMPT, event) > 0, within_s=LONGEST * PATIENCE_S)
         if not failed:
             ended = "no attempt of an event whose agent always fails was seen to end"
-            raise Busy(f"{ended}: the workers are busy or slow. {ONE_AT_A_TIME}")
+            raise Busy(f"{ended}: the workers are busy or slow. {FEW_AT_ONCE}")
         return self.number("select count(*) from public.agent_tasks where event_id = %s", event) > 0
 
     def passes_by(self, company: str, rounds: int = 3, *, claims: bool = False) -> None:

@@ -4,6 +4,7 @@ one at a time, the checks that change global state.
 `--at-once N` forks N processes once everything is imported and collected, so that one more costs next to nothing: most
 of a drill is waiting. They are given the checks in their order, and hand the reports to the process that collected.
 `--beside M` forks M more for the main part. They are given what asks the database nothing, and hold no session of it.
+A check of the main part that found the workers busy with others runs once more behind it, alone.
 """
 
 import itertools
@@ -271,6 +272,7 @@ def _work(session: pytest.Session, there: Connection, place: int) -> None:
             config.stash[ASKED_AGAIN], places = given
             unit = [session.items[place] for place in places]
             for item, after in zip(unit, (*unit[1:], following), strict=True):
+                Scene.crowd.go_on()
                 config.hook.pytest_runtest_protocol(item=item, nextitem=after)
             there.send(None)
     finally:

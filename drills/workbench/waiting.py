@@ -38,7 +38,7 @@ STALL_S = 1.0
 ON_THE_WAY = 10
 """So many round trips go into a wait on top of what the target may take: an act and a few looks at its effect."""
 
-ONE_AT_A_TIME = "If they take few events at once, let one drill run at once: `stages: {drill: {workers: 1}}`"
+FEW_AT_ONCE = "If they take few events at once, give them more places, or run the check again when they are idle"
 
 QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
@@ -106,15 +106,16 @@ class Waiting(TenantData):
             found = probe()
             now = time.monotonic()
             if found:
-                self.crowd.comes()
+                self.crowd.go_on()
                 if served_others:
                     after = f"{what}: seen after {now - begun:.3g} s, when the workers had served others"
-                    raise Busy(f"{after}: they are busy or slow. {ONE_AT_A_TIME}")
+                    raise Busy(f"{after}: they are busy or slow. {FEW_AT_ONCE}")
                 return found
             stalled_s, before = max(stalled_s, now - before), now
             if now > deadline:
                 pace = self._pace(within_s)
-                in_crowd = self.crowd.is_at_work()
+                self.crowd.wait()
+                in_crowd = self.crowd.others_drill()
                 served_others |= pace.elsewhere or (in_crowd and not pace.at_work)
                 deadline = now + within_s / 3
                 if in_crowd:
@@ -124,12 +125,12 @@ class Waiting(TenantData):
                         self.late(what, now - begun, stalled_s)
                     except AssertionError:
                         if not probe():
-                            self.crowd.never_comes()
+                            self.crowd.lose()
                             raise
             time.sleep(every_s)
 
     def _longest(self) -> int:
-        return LONGEST_OF_MANY if self.crowd.waits() else LONGEST
+        return LONGEST_OF_MANY if self.crowd.others_wait() else LONGEST
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
         """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
@@ -201,7 +202,7 @@ class Waiting(TenantData):
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)
             if not prompt:
                 slow = f"an event of another tenant took longer than {DUE_S:g} s, too: the workers are busy or slow"
-                raise Busy(f"{missed}; {slow}. {ONE_AT_A_TIME}")
+                raise Busy(f"{missed}; {slow}. {FEW_AT_ONCE}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
         raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")

@@ -40,7 +40,7 @@ class Blocked(Unmet):
 
 
 class Busy(Unmet):
-    """The workers served others. The check may be seen where nothing else is asked of them."""
+    """The workers were busy with others. Where they have nothing else to do, the check may be carried out."""
 
 
 class NotApplicable(Exception):  # noqa: N818  -- likewise

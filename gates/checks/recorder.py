@@ -307,6 +307,7 @@ def pytest_runtest_makereport(
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"
+        # what else is in a report is handed on with it
         report.__dict__["is_asked_again"] = _is_asked_again(item)
     elif call.when == "teardown":
         if error is not None and item.stash[RESULT].outcome is Outcome.PASS:

@@ -49,8 +49,8 @@ def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], lis
     after the load is unknown.
     """
     name = f"data {'before' if before else 'after'}"
-    more = "--round=before" if before else f"--crowded-companies={context.out / FOLDER / CROWDED}"
-    with begun(_suite(context, (*DATA, *ALERTS), name, more), context) as one:
+    option = "--round=before" if before else f"--crowded-companies={context.out / FOLDER / CROWDED}"
+    with begun(_suite(context, (*DATA, *ALERTS), name, option), context) as one:
         yield lambda: [beside_others(one.suite, context, before=before) or looked(one, context)]
 
 

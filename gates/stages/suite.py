@@ -259,7 +259,7 @@ class _Follower:
         self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
         self._counts = dict.fromkeys(Outcome, 0)
         self._before: dict[str, Outcome] = {}
-        """What is not the last word of a check: it is asked again."""
+        """Outcomes of checks that are to be seen again."""
         self()
 
     def __call__(self, *, done: bool = False, error: str = "") -> None:

@@ -15,7 +15,7 @@ from sql_checks.sqlsession import SqlSession
 
 COLUMNS = ("subject", "value", "samples", "newest", "witness")
 GROUPS = ("groups", "bad_groups")
-CROWDED = "; {} companies of the load are left out: the machine was too busy for them (load/run-valid). Run when idle"
+CROWDED = "{} companies of the load are left out: the machine was too busy for them. Run the gate when it is idle"
 MAX_ROWS = 100_000
 Found = psycopg.Cursor[dict[str, object]]
 
@@ -85,11 +85,13 @@ def judge_rule(rule: AlertRule, session: SqlSession, observer: Observer) -> None
 
 
 def conclude(rule: AlertRule, measured: Measurement, observer: Observer, left_out: str = "") -> None:
-    """Record what the samples prove. Raise AssertionError where a limit is broken; end as unknown where too few."""
+    """Record what the samples prove. Raise AssertionError where a limit is broken; end as unknown where there are too
+    few. left_out: why some are missing; then those that are there prove no pass.
+    """
     judgement = judge_proved(rule, measured.samples, measured.now)
     _record(rule, judgement, observer)
-    if judgement.outcome is Outcome.UNKNOWN:
-        observer.unmet(judgement.message + left_out)
+    if judgement.outcome is Outcome.UNKNOWN or (left_out and judgement.outcome is Outcome.PASS):
+        observer.unmet("; ".join(filter(None, (judgement.message, left_out))))
     if judgement.outcome is Outcome.FAIL:
         observer.severity = judgement.severity
         raise AssertionError(judgement.message)

@@ -1,9 +1,9 @@
 """Who waits for an effect tells workers that are slow, or busy with others, from workers that forget."""
 
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from threading import Event, Thread
 from typing import Any, NoReturn, cast
 
@@ -54,17 +54,23 @@ def scene(migrated_url: str) -> Iterator[Scene]:
 
 
 @contextmanager
-def beside(url: str, work: Callable[[Connection, Event], None]) -> Iterator[None]:
-    """Something that runs on a connection of its own, until the event is set."""
+def meanwhile(work: Callable[[Event], None]) -> Iterator[None]:
+    """Something that runs beside the block, until the event is set."""
     over = Event()
-    with connect(url) as connection:
-        thread = Thread(target=work, args=[connection, over])
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    thread = Thread(target=work, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def beside(url: str, work: Callable[[Connection, Event], None]) -> Iterator[None]:
+    """The same, on a connection of its own."""
+    with connect(url) as connection, meanwhile(partial(work, connection)):
+        yield
 
 
 def worker(url: str, events: Sequence[str], every_s: float) -> AbstractContextManager[None]:
@@ -227,25 +233,15 @@ def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> 
         scene.delivered(events)
 
 
-@contextmanager
-def another_drills(until: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Another process of the session is at work, at most for ten times as long as a check waits."""
-    over = Event()
+def another_drills(for_s: float = 20.0) -> AbstractContextManager[None]:
+    """Another process of the session is at work for so long, or until the block ends."""
     Scene.crowd.note(7, DRILLING)
 
-    def ends() -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not until() and not over.wait(QUICK_S):
-            pass
+    def work(over: Event) -> None:
+        over.wait(for_s)
         Scene.crowd.note(7, IDLE)
 
-    thread = Thread(target=ends)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(work)
 
 
 @pytest.fixture
@@ -267,11 +263,7 @@ def test_what_does_not_come_when_the_others_have_ended_fails(scene: Scene) -> No
     """And from then on nobody waits for others."""
     company = scene.tenants.create()
     events, more = write(scene.db, company, 1), write(scene.db, company, 1)
-    begun = time.monotonic()
-    with (
-        another_drills(lambda: time.monotonic() > begun + 3.0),
-        pytest.raises(AssertionError, match=r"nothing in [3-9]"),
-    ):
+    with another_drills(for_s=3.0), pytest.raises(AssertionError, match=r"nothing in [3-9]"):
         scene.delivered(events)
     with another_drills(), pytest.raises(AssertionError, match=r"nothing in [12]\."):
         scene.delivered(more)

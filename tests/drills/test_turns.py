@@ -127,7 +127,7 @@ def shared():
 def test_shared(shared, number): assert shared == [1]
 """
 BUSY = """
-import pathlib, time
+import pathlib
 from drills.workbench.scene import Scene
 from gates.checks.observation import Busy
 from gates.checks.recorder import check
@@ -154,7 +154,7 @@ def test_red(): assert False
 def test_last(seen):
     seen.control("x")
     seen.count()
-    assert not Scene.crowd.is_at_work()
+    assert not Scene.crowd.others_drill()
 """
 ENDLESS = """
 import os, pathlib, threading

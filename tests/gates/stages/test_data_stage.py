@@ -25,7 +25,7 @@ from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 __all__ = ["migrated_db", "migrated_url", "pg_server"]
 LATE = """
 insert into public.event_outbox (company_id, event_type, payload, inserted_at, processed_at)
-select %s, 'x', '{}', now() - interval '9 s', now() from generate_series(1, 100)
+select %s, 'x', '{}', now() - make_interval(secs => %s), now() from generate_series(1, 100)
 """
 CHECK, OTHER, UNTIL = "alert/dlq-size", "0badcafe", 9_999_999_999
 
@@ -66,16 +66,17 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
 
 def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: Path) -> None:
     """What is late of its companies is no lateness of the release, and no proof that nothing is late: unknown. Before
-    the load nothing of it is known yet, and customers whose events are late count.
+    the load nothing of it is known yet. Customers whose events are late count; those whose events are not show nothing
+    of the load's.
     """
     lag, out = "alert/outbox-lag", tmp_path / FOLDER
     with connect(migrated_url) as connection:
         companies = [Tenants(connection, name).create() for name in ("of the load", "customer")]
         out.mkdir()
 
-        def seen(late: str, before: bool = False) -> list[tuple[Outcome, bool]]:
+        def seen(company: str, before: bool = False, late_s: int = 9) -> list[tuple[Outcome, bool]]:
             execute(connection, "delete from public.event_outbox")
-            execute(connection, LATE, late)
+            execute(connection, LATE, company, late_s)
             found = look(migrated_url, tmp_path, before=before, check=lag)
             return [(e.outcome, "too busy for them" in e.message) for e in found]
 
@@ -84,6 +85,7 @@ def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: P
         assert seen(companies[0]) == [(Outcome.UNKNOWN, True)]
         assert seen(companies[0], before=True) == [(Outcome.FAIL, False)]
         assert seen(companies[1]) == [(Outcome.FAIL, False)]
+        assert seen(companies[1], late_s=0) == [(Outcome.UNKNOWN, True)]
         for company in companies:
             execute(connection, "delete from public.event_outbox where company_id = %s", company)
             execute(connection, "delete from public.companies where id = %s", company)
