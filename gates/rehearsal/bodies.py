@@ -66,7 +66,11 @@ class BodyCheck:
         if row is None and statement.verb == "create":
             return ()  # it was dropped since
         tables, settings, names, function, types = row or ([], [], [], "", [])
-        body.variables |= {n: t for n, t in zip(names, types, strict=False) if n in body.variables and t != "record"}
+        numbered = {f"${i}": t for i, t in enumerate(types, 1)}
+        given = {**dict(zip(names, types, strict=False)), **numbered}
+        body.variables |= {n: t for n, t in given.items() if n in body.variables and t != "record"}
+        for alias, of in body.aliases.items():
+            body.variables[alias] = numbered.get(of) or body.variables.get(of, "")
         path = next((s.partition("=")[2] for s in settings if s.startswith("search_path=")), None)
         failures: dict[int | None, Failure] = {}
         for table in tables[:MOST_TABLES] or [""]:

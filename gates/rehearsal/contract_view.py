@@ -16,12 +16,14 @@ from gates.deployment.sql.database import connect
 from gates.doctor.comparison.compare import NOT_SEEN, ComparedObject, Presence, compare
 from gates.doctor.defects import Defect, defects
 from gates.doctor.diagnosis import WORTH_MENDING
-from gates.doctor.matching.tables import guessed_tables
+from gates.doctor.matching.tables import GENERIC, guessed_tables
 from gates.doctor.reading.catalogue import read_schema
 from gates.errors import CannotWork
 from gates.rehearsal.postgres.presets import OF_SUPABASE
 
 MOST_NAMED = 12
+_ANYWHERE = GENERIC | {"feature_flags", "edge_rate_limits"}
+"""A schema with these alone is that of any application: what the contract asks of them is not asked of it."""
 _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public"}
 
 
@@ -29,8 +31,8 @@ _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public
 class ContractView:
     """Every object of the contract that a schema can have, and the defects worth mending, the most harmful first.
 
-    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether any of them is
-    likely the contract's, so that a comparison means something.
+    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether one that
+    not any application has is likely among them, so that a comparison means something.
     """
 
     objects: tuple[ComparedObject, ...]
@@ -83,7 +85,7 @@ def view(url: str) -> ContractView:
     compared = compare(schema, wanted, None, NOT_SEEN, guessed)
     found = defects(schema, compared, wanted, NOT_SEEN, None, "")
     worth = [d for d in found if d.harm >= WORTH_MENDING and d.subject not in OF_SUPABASE]
-    alike = any(m.is_likely for m in compared.tables.values())
+    alike = any(m.is_likely for n, m in compared.tables.items() if n not in _ANYWHERE)
     return ContractView(
         compared.objects,
         tuple(worth) if alike else (),

@@ -21,7 +21,7 @@ from gates.rehearsal.reading.splitting import SqlStatement, Word, split
 _NAMELESS_DATUMS = re.compile(r"(?:\{\}\},)+")
 """How the parser writes the variables that a trigger fills when it fires: as JSON with a `}` too many."""
 _ENDS_TYPE = {":=", "=", "default", "not", "collate"}
-_NO_TYPE = {"alias", "cursor", "no", "scroll"}
+_NO_TYPE = {"cursor", "no", "scroll"}
 
 
 class UnreadBodyError(Exception):
@@ -52,11 +52,12 @@ class BodyQuery:
 
 @dataclass
 class ParsedBody:
-    """The variables with their types ('' where a record's columns are not known), the queries, the names of blocks and
-    of temporary tables.
+    """The variables with their types ('' where a record's columns are not known), second names of variables (`$1` or a
+    name), the queries, the names of blocks and of temporary tables.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     queries: list[BodyQuery] = field(default_factory=list)
     temporary: set[str] = field(default_factory=set)
     labels: set[str] = field(default_factory=set)
@@ -88,8 +89,10 @@ def tree_of(text: str) -> list[dict[str, Any]]:
         raise UnreadBodyError(error.message) from None
 
 
-def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
-    """A statement with the same body, line by line, that the parser can read, and the types of its variables."""
+def readable(statement: SqlStatement) -> tuple[str, dict[str, str], dict[str, str]]:
+    """A statement with the same body, line by line, that the parser can read, the types of its variables, and what its
+    aliases stand for.
+    """
     span = body_span(statement)
     if span is None:
         raise UnreadBodyError("no body in dollar quotes")
@@ -97,10 +100,14 @@ def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
     parts = split(SqlSource("", body))
     rows = {a.text for s in parts for a, dot in itertools.pairwise(s.words) if dot.text == "." and not a.is_text}
     types: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     changes: list[tuple[int, int, str]] = []
     for name, kind in _declarations(parts):
         first, last = kind[0].start, kind[-1].end
         words = [w.text for w in kind]
+        if words[:2] == ["alias", "for"]:
+            aliases[name] = words[-1]
+            continue
         if words[-1] == "type" and "%" in words:
             continue
         row = len(kind) > 2 and words[-2:] == ["%", "rowtype"]
@@ -109,7 +116,7 @@ def readable(statement: SqlStatement) -> tuple[str, dict[str, str]]:
         if known.lower() not in {"record", "refcursor"}:
             stand_in = "record" if name in rows else "text"  # only whether it has fields matters to the parser
             changes.append((first, last, stand_in + "\n" * body[first:last].count("\n")))
-    return f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$", types
+    return f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$", types, aliases
 
 
 def _head(statement: SqlStatement, rows: Collection[str]) -> str:
@@ -120,14 +127,13 @@ def _head(statement: SqlStatement, rows: Collection[str]) -> str:
         made = postgast.parse(statement.text).stmts[0].stmt.create_function_stmt
     except postgast.PgQueryError as error:
         raise UnreadBodyError(error.message) from None
-    given, columns = list[str](), list[str]()
-    out = False
+    given, columns, out = list[str](), list[str](), list[str]()
     for one in (p.function_parameter for p in made.parameters):
         mode = _MODES.get(FunctionParameterMode.Name(one.mode), "in")
-        out = out or mode in {"out", "inout"}
         kind = "rehearsal_row" if one.name in rows else "text"  # no type of this name: a row, whatever it is
         if one.arg_type.names[-1].string.sval == "refcursor":
             kind = "refcursor"
+        out += [kind] * (mode in {"out", "inout"})
         name = f'"{one.name}"' if one.name else ""
         (columns if mode == "table" else given).append(f"{'' if mode == 'table' else mode} {name} {kind}")
     head = f"create {'procedure' if made.is_procedure else 'function'} rehearsal({', '.join(given)})"
@@ -136,8 +142,11 @@ def _head(statement: SqlStatement, rows: Collection[str]) -> str:
         return f"{head} returns table ({', '.join(columns)}) language plpgsql as"
     if not returned or (out and not made.return_type.setof):
         return f"{head} language plpgsql as"
-    kind = "record" if out else returned if returned in _RETURNED else "text"
-    return f"{head} returns {'setof ' * made.return_type.setof}{kind} language plpgsql as"
+    if out:
+        returned = out[0] if len(out) == 1 else "record"
+    elif returned not in _RETURNED:
+        returned = "text"
+    return f"{head} returns {'setof ' * made.return_type.setof}{returned} language plpgsql as"
 
 
 _MODES = {"FUNC_PARAM_OUT": "out", "FUNC_PARAM_INOUT": "inout", "FUNC_PARAM_TABLE": "table"}
@@ -166,8 +175,8 @@ def _declaration(group: list[Word]) -> Iterator[tuple[str, list[Word]]]:
 
 def parse_body(statement: SqlStatement) -> ParsedBody:
     """The body of a CREATE FUNCTION or DO statement. Raise UnreadBodyError."""
-    text, types = readable(statement)
-    body = ParsedBody()
+    text, types, aliases = readable(statement)
+    body = ParsedBody(aliases=aliases)
     for one in tree_of(text):
         function = one["PLpgSQL_function"]
         for datum in function.get("datums", ()):

@@ -27,6 +27,7 @@ BROKEN = {
         "declare r record;\nbegin\n  for r in select id from app.orders loop\n"
         "    insert into ‸nope values (r.id);\n    update lines set ‸nota = r.id where id = r.id;\n  end loop;\nend"
     ),
+    "a table beside an alias": "declare v int; n alias for v;\nbegin\n  delete from ‸nope where id = n;\nend",
     "a function of a record": "declare r record;\nbegin\n select 1 id into r;\n perform ‸nope(r.id, to_json(r));\nend",
 }
 """Bodies of functions with mistakes behind the marks."""
@@ -57,6 +58,19 @@ begin
   return new;
 end $$;
 create trigger touch before update on app.orders for each row execute function app.touch();
+create function app.nameless(int, app.orders) returns setof text language plpgsql as $$
+declare wanted alias for $1; row_ alias for $2; again alias for wanted;
+begin
+  return query select note from lines where id = wanted + again and note <> row_.status and order_id > $1;
+end $$;
+create function app.unnamed(bigint, text) returns setof bigint language plpgsql as $$
+begin
+  if $1 > 0 then return query select id::bigint from lines where id = $1 and note = $2; end if;
+end $$;
+create function app.one_out(in_name text, out version int) returns setof int language plpgsql as $$
+begin
+  return query select id from lines where note = in_name;
+end $$;
 create function app.unattached() returns trigger language plpgsql as 'begin new.whatever := 1; return new; end';
 create function app.gone() returns void language plpgsql as $$ begin delete from nope; end $$;
 drop function app.gone();

@@ -194,6 +194,21 @@ def test_a_foreign_app_runs_whole() -> None:
     assert result.contract.alike
 
 
+def test_the_tables_of_any_application_are_not_asked_for_what_the_contract_asks(tmp_path: Path) -> None:
+    """Events, flags and a rate limit make no replay service: of a chat, row-level security is not demanded."""
+    script = tmp_path / "chat.sql"
+    script.write_text(
+        "create table users (user_id text primary key, name text not null);"
+        "create table events (event_id text primary key, user_id text references users, type text, payload text,"
+        " received_at timestamptz not null);"
+        "create table rate_limits (user_id text primary key, count bigint, window_start timestamptz);"
+        "create table feature_flags (key text primary key, enabled boolean, rollout_percentage int);"
+    )
+    result = rehearsed(script)
+    assert result.contract is not None
+    assert (result.contract.alike, result.contract.defects, result.exit_code) == (False, (), 0)
+
+
 def test_an_unknown_version_names_those_that_are_there() -> None:
     """The embedded one, and what the system has."""
     with pytest.raises(UsageError, match=r"allowed: .*18"):
