@@ -8,7 +8,6 @@ NULL there. What is built at run time (EXECUTE) is not looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +45,8 @@ _LOOKS_FIRST = re.compile(
 )
 """A block that asks what is there, or lives with an error, names things that need not be there."""
 
+_SETS_PATH = re.compile(r"set_config[^;]*search_path|\bset\s+(?:local\s+|session\s+)?search_path\b", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class BodyCheck:
@@ -53,8 +54,10 @@ class BodyCheck:
 
     connection: psycopg.Connection[Any]
 
-    def failures(self, statement: SqlStatement, number: int) -> tuple[Failure, ...]:
-        """The mistakes in the body of a statement, each at its place; of one query the first alone."""
+    def failures(self, statement: SqlStatement, number: int, made_with: str = "") -> tuple[Failure, ...]:
+        """The mistakes in the body of a statement, each at its place; of one query the first alone. made_with: the
+        search path with which its function was made, which its callers may have; '' for none but the session's own.
+        """
         try:
             body, span = parse_body(statement), body_span(statement)
         except UnreadBodyError as error:
@@ -62,6 +65,8 @@ class BodyCheck:
         if span is None or (statement.verb == "do" and _LOOKS_FIRST.search(statement.text.lower())):
             return ()
         source = statement.text[slice(*span)]
+        if _SETS_PATH.search(source):
+            return ()  # where it looks for a name hangs on what it does
         row = self._found(source) if statement.verb == "create" else None
         if row is None and statement.verb == "create":
             return ()  # it was dropped since
@@ -71,11 +76,12 @@ class BodyCheck:
         body.variables |= {n: t for n, t in given.items() if n in body.variables and t != "record"}
         for alias, of in body.aliases.items():
             body.variables[alias] = numbered.get(of) or body.variables.get(of, "")
-        path = next((s.partition("=")[2] for s in settings if s.startswith("search_path=")), None)
+        own = next((s.partition("=")[2] or "''" for s in settings if s.startswith("search_path=")), None)
+        paths = dict.fromkeys(p for p in ("", made_with)) if own is None else {own: None}
         failures: dict[int | None, Failure] = {}
         for table in tables[:MOST_TABLES] or [""]:
             for query in body.queries:
-                failure = self._one(_Look(statement, number, span[0], body, table, path, function), query)
+                failure = self._one(_Look(statement, number, span[0], body, table, tuple(paths), function), query)
                 if failure is not None:
                     failures.setdefault(failure.offset, failure)
         return tuple(failures.values())
@@ -99,11 +105,21 @@ class BodyCheck:
         return look.told(failure, query) if look.is_to_blame(failure) else None
 
     def _refused(self, look: _Look, query: Rewritten, before: int) -> Failure | None:
+        """Of one search path its failure, where the query fits with none: if any, one that is not a mistake."""
+        failures = list[Failure]()
+        for path in look.paths:
+            failure = self._refused_with(path, look, query, before)
+            if failure is None:
+                return None
+            failures.append(failure)
+        return next((f for f in failures if look.names_unknown(f) or not look.is_to_blame(f)), failures[0])
+
+    def _refused_with(self, path: str, look: _Look, query: Rewritten, before: int) -> Failure | None:
         head = look.head
         try:
             with self.connection.transaction(force_rollback=True):
-                if look.path is not None:
-                    self.connection.execute(f"set local search_path = {look.path or chr(39) * 2}".encode())
+                if path:
+                    self.connection.execute(f"set local search_path = {path}".encode())
                 self.connection.execute(f"{head}{query.text}$rehearsal$".encode())
         except psycopg.Error as error:
             failure = failure_of(error, look.statement, look.number)
@@ -134,14 +150,16 @@ def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
 
 @dataclass(frozen=True)
 class _Look:
-    """One body, for one table of its trigger (`row`)."""
+    """One body, for one table of its trigger (`row`). paths: a query fits where it fits with one of these search paths;
+    '' is that of the session.
+    """
 
     statement: SqlStatement
     number: int
     start: int
     body: ParsedBody
     row: str
-    path: str | None
+    paths: tuple[str, ...]
     function: str
 
     @property
@@ -188,14 +206,11 @@ class _Look:
         )
 
 
-def functions_of(ran: Sequence[tuple[int, SqlStatement]]) -> Iterator[SqlStatement]:
-    """The statements that made PL/pgSQL functions, of each function the last."""
-    last: dict[str, SqlStatement] = {}
-    for _, statement in ran:
-        words = statement.plain
-        if words[:1] == ("create",) and {"function", "procedure"} & set(words[1:4]) and "plpgsql" in words:
-            opened = words.index("(") if "(" in words else 0
-            closed = words.index(")", opened) if ")" in words[opened:] else opened
-            name = " ".join(w for w in words[1 : closed + 1] if w not in {"or", "replace"})
-            last[name.replace("public . ", "")] = statement
-    yield from last.values()
+def function_made(statement: SqlStatement) -> str:
+    """The name and the arguments of the PL/pgSQL function that a statement makes; '' where it makes none."""
+    words = statement.plain
+    if words[:1] != ("create",) or not {"function", "procedure"} & set(words[1:4]) or "plpgsql" not in words:
+        return ""
+    opened = words.index("(") if "(" in words else 0
+    closed = words.index(")", opened) if ")" in words[opened:] else opened
+    return " ".join(w for w in words[1 : closed + 1] if w not in {"or", "replace"}).replace("public . ", "")

@@ -14,7 +14,7 @@ from gates.inputs import values
 from gates.inputs.strict_yaml import Place
 from gates.inputs.values import option
 from gates.rehearsal import contract_view, locks
-from gates.rehearsal.bodies import BodyCheck, functions_of
+from gates.rehearsal.bodies import BodyCheck
 from gates.rehearsal.execution import Performance, perform
 from gates.rehearsal.explaining.explanation import explain
 from gates.rehearsal.explaining.history import AT_THE_END
@@ -146,7 +146,7 @@ def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple
     """The mistakes in blocks, and in bodies of functions that the migrations left behind."""
     with server.session() as connection:
         check = BodyCheck(connection)
-        failures = [f for s in functions_of(done.ran) for f in check.failures(s, AT_THE_END)]
+        failures = [f for s, path in done.functions.values() for f in check.failures(s, AT_THE_END, path)]
     return (*explain(done.blocks, around), *explain(failures, around))
 
 

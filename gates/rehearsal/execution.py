@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.bodies import BodyCheck, function_made
 from gates.rehearsal.explaining.failures import LEFT_OPEN, Failure, failure_of
 from gates.rehearsal.explaining.history import SchemaHistory
 from gates.rehearsal.postgres.server import STATEMENT_LIMIT_S, Rehearsed
@@ -52,12 +52,13 @@ SAVEPOINT = "rehearsal_statement"
 
 @dataclass
 class Performance:
-    """What came of the statements: how many ran, which failed, what was skipped, what the schema became.
+    """What came of the statements: which functions they made, which failed, what was skipped, what the schema became.
+    `functions`: of each PL/pgSQL function the last statement that made it, and the search path that it had then;
     `undecided`: conditions of psql that are not known; `blocks`: mistakes in parts of DO blocks that did not run.
     """
 
     history: SchemaHistory = field(default_factory=SchemaHistory)
-    ran: list[tuple[int, SqlStatement]] = field(default_factory=list)
+    functions: dict[str, tuple[SqlStatement, str]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[SqlStatement] = field(default_factory=list)
     undecided: list[SqlStatement] = field(default_factory=list)
@@ -134,10 +135,15 @@ class _FileRun:
         )
         before = self._block(statement, number)
         if self._send(statement, number, guarded=guarded):
-            self.done.ran.append((number, statement))
+            self._keep(statement)
             self._look(statement, number)
             after = {f.offset for f in self._block(statement, number)} if before else set()
             self.done.blocks += [f for f in before if f.offset in after]
+
+    def _keep(self, statement: SqlStatement) -> None:
+        if name := function_made(statement):
+            path = self.connection.execute("show search_path").fetchone() or ("",)
+            self.done.functions[name] = (statement, str(path[0]))
 
     def _block(self, statement: SqlStatement, number: int) -> Sequence[Failure]:
         """The mistakes in a DO block as the schema is now; a block may itself make and drop what it names."""

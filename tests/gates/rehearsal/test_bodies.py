@@ -151,6 +151,28 @@ def test_healthy_bodies_are_left_alone(tmp_path: Path) -> None:
     assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
 
 
+def test_names_are_looked_for_where_the_callers_of_a_function_may_look(tmp_path: Path) -> None:
+    """With the search path of the migration, too; one that a body sets itself is not known."""
+    body = "as $$\nbegin\n  {}delete from {} where id = 1;\nend $$;\n"
+    head = "create procedure {}() language plpgsql "
+    made = (
+        ("set search_path = app, public;\n" + head.format("plain") + body.format("", "orders"), 0),
+        (head.format("app.qualified") + body.format("", "‸orders"), 1),
+        (
+            "set search_path = app;\n"
+            + head.format("fixed")
+            + "set search_path = public "
+            + body.format("", "‸orders"),
+            1,
+        ),
+        (head.format("app.sets") + body.format("perform set_config('search_path', 'app', true);\n  ", "orders"), 0),
+    )
+    for text, mistakes in made:
+        result = rehearsed(tmp_path, SCHEMA + text)
+        assert (result.obstacles, [(o.place.line, o.place.column) for o in result.bodies]) == ((), marks(SCHEMA + text))
+        assert len(result.bodies) == mistakes
+
+
 def test_a_body_that_cannot_be_read_is_no_success(tmp_path: Path) -> None:
     """It is said that nothing is known of it, at its place."""
     result = rehearsed(
