@@ -151,6 +151,16 @@ end $$;
 create trigger a_run_without_success before update on public.replay_runs
   for each row execute function public.a_run_without_success()
 """
+ON_RECORD = """
+create function public.on_record() returns trigger language plpgsql security definer as $$ begin
+  insert into public.audit_logs (action, actor, scope)
+    values (tg_table_name || '_changed', session_user, coalesce(to_jsonb(new) ->> tg_argv[0], 'all'));
+  return null;
+end $$;
+create trigger on_record after insert on public.companies for each row execute function public.on_record('id');
+create trigger on_record after insert or update on public.feature_flags
+  for each row execute function public.on_record('company_id')
+"""
 LEAVES_NO_TASK = """
 create function public.a_task_is_an_effect() returns trigger language plpgsql as $$ begin
   if current_user like 'replay_%' and (tg_op = 'UPDATE' or new.status <> 'completed') then return null; end if;
@@ -173,8 +183,8 @@ UNDER_ODD_SETTINGS = (
 @pytest.fixture(scope="module")
 def oddly_set() -> Iterator[dict[str, str]]:
     """The variables of a deployment whose database has odd defaults for every session, keeps milliseconds and gives
-    each session fifty numbers of the trail at a time, which controls budgets for one company in a hundred, and calls a
-    run failed of which every item failed.
+    each session fifty numbers of the trail at a time, which controls budgets for one company in a hundred, calls a run
+    failed of which every item failed, and records new companies and changed flags in the trail, too.
     """
     with reference_stack(StackOptions(history=False), os.environ) as stack:
         with session(stack.info.database_url) as connection:
@@ -183,6 +193,7 @@ def oddly_set() -> Iterator[dict[str, str]]:
             execute(connection, CANARY)
             script(connection, MILLISECONDS)
             script(connection, FAILED)
+            script(connection, ON_RECORD)
             execute(connection, "alter sequence public.audit_logs_id_seq cache 50")
             for setting in ODD_SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())
