@@ -129,7 +129,7 @@ def test_red_where_a_promise_is_not_kept(planted: str, due: str, pg_server: PgSe
 
 
 def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
-    """Defaults and rows by a trigger, final states, keys of a domain, more columns with defaults: no promise is broken."""
+    """Defaults and rows by a trigger, final states, keys of a domain, more columns: no promise is broken."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         for planted in (
             DUE_NOW,
