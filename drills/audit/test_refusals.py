@@ -238,10 +238,10 @@ def test_bad_requests_leave_no_row(scene: Scene) -> None:
     unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", forged_signature())
     scene.expect(unsigned, 401)
     scene.replay(company, 400, "invalid_request", max="10")
-    early = scene.audit(company)
+    early = scene.audited(company)
     assert not early, f"a 401 and a 400 left {[r['action'] for r in early]} in the tenant's trail"
     scene.run(company, dry_run=True)
-    scene.seen.require(scene.audit(company), "an admitted dry run left no audit row")
+    scene.seen.require(scene.audited(company), "an admitted dry run left no audit row")
 
 
 @check("drill/audit/refusal-waits-for-no-replay", needs=SQL, after=SIGNED, covers=("I02",))

@@ -75,7 +75,7 @@ def test_nothing_eligible(scene: Scene) -> None:
     company = scene.company()
     answer = scene.run(company, max=5)
     assert answer["status"] == "completed", f"a replay without items is {answer['status']!r}; due: completed"
-    actions = sorted(str(r["action"]) for r in scene.audit(company))
+    actions = sorted(str(r["action"]) for r in scene.audited(company))
     assert actions == sorted([STARTED, COMPLETED, SUMMARY]), f"the rows of an empty run are {actions}"
     scene.seen.count(len(actions))
 
@@ -158,7 +158,7 @@ def test_dry_run(scene: Scene) -> None:
     """
     company = scene.company(items=1)
     scene.run(company, max=1, dry_run=True)
-    actions = [str(r["action"]) for r in scene.audit(company)]
+    actions = [str(r["action"]) for r in scene.audited(company)]
     assert actions == ["dlq_replay_dry_run"], f"a dry run is audited as {actions}"
     scene.seen.count()
 
@@ -172,9 +172,9 @@ def test_duplicate_leaves_no_row(scene: Scene) -> None:
     company = scene.company()
     key = str(uuid.uuid4())
     scene.run(company, max=1, idempotency_key=key)
-    before = len(scene.audit(company))
+    before = len(scene.audited(company))
     scene.replay(company, max=1, idempotency_key=key)
-    after = [str(r["action"]) for r in scene.audit(company)][before:]
+    after = [str(r["action"]) for r in scene.audited(company)][before:]
     assert not after, f"the duplicate left the audit rows {after}"
     scene.seen.require(before, "the first request left no audit row")
     scene.seen.count()
@@ -208,7 +208,7 @@ def test_actor_cannot_be_set(scene: Scene) -> None:
     for name in ("X-Actor", "X-User", "X-User-Id", "X-Forwarded-User", "X-Audit-Actor", "Actor"):
         request = request.adding_header(name, spoof)
     scene.expect(request, 200, control=True)
-    rows = scene.audit(company)
+    rows = scene.audited(company)
     scene.seen.require(rows, "the replay left no audit row")
     taken = [r["action"] for r in rows if spoof in str(r["actor"])]
     assert not taken, f"the actor of {taken} is what the caller's header said"

@@ -22,7 +22,7 @@ def _row_on_record(scene: Scene) -> tuple[str, int]:
     """A tenant whose dry run is on record: its id and the id of the row, shown to exist."""
     company = scene.company()
     scene.run(company, dry_run=True)
-    rows = scene.audit(company)
+    rows = scene.audited(company)
     scene.seen.require(rows, "the dry run left no audit row: drill/audit/dry-run")
     return company, int(rows[0]["id"])
 

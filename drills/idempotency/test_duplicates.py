@@ -84,10 +84,10 @@ def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
     """
     key = new_key()
     scene.replay(tenant, label="first", control=True, idempotency_key=key)
-    before = scene.number("select count(*) from public.audit_logs where scope = %s", tenant)
+    before = len(scene.audited(tenant))
     scene.seen.require(before, "the first call left no audit row")
     scene.replay(tenant, label="again", idempotency_key=key)
-    after = scene.number("select count(*) from public.audit_logs where scope = %s", tenant)
+    after = len(scene.audited(tenant))
     assert after == before, f"{after - before} audit rows for a duplicate; allowed: 0"
 
 

@@ -333,19 +333,27 @@ def test_effects_are_counted(scene: Scene, spread: bool) -> None:
     The agents' success rate is computed from this counter; where it stands still, the rate has no samples.
     """
     company = scene.company()
-    grown: list[float] = []
     with HttpDoor(scene.target.base_url) as door:
-        before = _tasks(_counted(door, scene.seen, spread=spread))
-        scene.delivered([str(scene.emit(company, control=True)["event_id"]) for _ in range(3)])
-
-        def probe() -> bool:
-            grown.append(_tasks(_counted(door, scene.seen, spread=spread)) - before)
-            return grown[-1] >= 3
-
-        scene.until_true(probe, within_s=GAUGES_S)
+        grown = _tasks_grow(scene, door, company, spread=spread)
+        if grown[-1] < 3:  # what was shown at first may be old: tasks of tenants that are gone since were in it
+            grown = _tasks_grow(scene, door, company, spread=spread)
     scene.seen.value(grown[-1], 3, "tasks")
     scene.seen.require(grown[-1] >= 3 or min(grown) >= 0, "tasks of other tenants were deleted meanwhile")
     assert grown[-1] >= 3, f"three effects raised agent_tasks_total by {grown[-1]:g}"
+
+
+def _tasks_grow(scene: Scene, door: HttpDoor, company: str, *, spread: bool) -> list[float]:
+    """By how much the tasks that are shown grew over three events, at each look until it is three."""
+    grown: list[float] = []
+    before = _tasks(_counted(door, scene.seen, spread=spread))
+    scene.delivered([str(scene.emit(company, control=True)["event_id"]) for _ in range(3)])
+
+    def probe() -> bool:
+        grown.append(_tasks(_counted(door, scene.seen, spread=spread)) - before)
+        return grown[-1] >= 3
+
+    scene.until_true(probe, within_s=GAUGES_S)
+    return grown
 
 
 @drill("drill/observability/request-id-in-the-trail", needs=SQL, after=SIGNED, covers=("O03",))
@@ -362,12 +370,12 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
     assert all(ids), "an answer has no X-Request-Id"
     assert ids[0] != ids[1], f"two answers have the same X-Request-Id {ids[0]!r}"
     if scene.claims("audit"):
-        found = [str(r["request_id"]) for r in scene.audit(company)]
+        found = [str(r["request_id"]) for r in scene.audited(company)]
         assert found == ids, f"the audit rows have the request ids {found}, the answers {ids}"
         crowd = [scene.company(f"crowd {n}") for n in range(6)]
         answers = scene.burst([scene.replay_request(one, dry_run=True) for one in crowd])
         for one, answer in zip(crowd, answers, strict=True):
-            found, due = [r["request_id"] for r in scene.audit(one)], answer.header("X-Request-Id")
+            found, due = [r["request_id"] for r in scene.audited(one)], answer.header("X-Request-Id")
             assert found == [due], f"of six requests at once one was answered as {due!r}, and audited as {found}"
     answer = scene.http.send(Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route"))
     assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"

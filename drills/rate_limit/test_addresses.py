@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 from drills.workbench.bench import Sources
 from drills.workbench.checks import LIMIT, TENANTS
-from drills.workbench.rate_limit import Limit
+from drills.workbench.rate_limit import Limit, client_address
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.evidence import Severity, Where
@@ -65,7 +65,7 @@ def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> 
     due = sorted(passed_on.values()) if is_trusted else [proxy]
     found = {str(r["key"]).split(":", 2)[2] for r in limit.buckets(tenant)}
     # behind a second trusted proxy, that one is the peer
-    charged = sorted({proxy if limit.trusts(address) else address for address in found})
+    charged = sorted({proxy if limit.trusts(a) else client_address(a) or a for a in found})
     limit.seen.value(list(charged), list(due), "addresses")
     assert charged == due, f"calls that {proxy} passed on were charged to {charged}; due: {due}"
 

@@ -96,8 +96,7 @@ def test_one_audit_row(scene: Scene, tenant: str) -> None:
     """
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
-    rows = scene.rows("select action from public.audit_logs where scope = %s order by id", tenant)
-    actions = [str(r["action"]) for r in rows]
+    actions = [str(r["action"]) for r in scene.audited(tenant)]
     scene.seen.value(", ".join(actions), "dlq_replay_dry_run")
     assert actions == ["dlq_replay_dry_run"], f"audit rows {actions}; due: one dlq_replay_dry_run"
 

@@ -50,7 +50,7 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
         keys = "select count(*) from public.edge_rate_limits where starts_with(key, %s)"
         assert not scene.number(keys, f"replay:{home}:"), "the calls were counted against the company of the token"
     if scene.claims("audit"):
-        astray = [str(r["action"]) for r in scene.audit(home)]
+        astray = [str(r["action"]) for r in scene.audited(home)]
         assert not astray, f"what was done for the named company is in another's trail: {astray}"
     scene.seen.count(3)
 
@@ -102,7 +102,7 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
         scene.pause(company, on=False)
     if scene.claims("audit"):
         actions = {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
-        unseen = actions - {str(r["action"]) for r in scene.audit(company)}
+        unseen = actions - {str(r["action"]) for r in scene.audited(company)}
         is_true(not unseen, f"of what {who} did the trail has no {sorted(unseen)}")
     if scene.claims("rate-limit"):
         scene.reset_limit(company)

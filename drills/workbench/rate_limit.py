@@ -22,6 +22,15 @@ def admitted() -> int:
     return current().limit("calls")
 
 
+def client_address(text: str) -> str:
+    """An address in one spelling: a socket of both kinds calls an IPv4 address by IPv6. Empty where it is none."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return ""
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
 def client_addresses(connection: Connection, company: str, named: Sequence[str] = ()) -> set[str]:
     """The addresses in a tenant's rate-limit rows, without those that the client itself named in a header. A row by
     something else than an address counts for none.
@@ -29,11 +38,8 @@ def client_addresses(connection: Connection, company: str, named: Sequence[str] 
     found = set()
     for row in execute(connection, "select key from public.edge_rate_limits where key like %s", f"replay:{company}:%"):
         text = str(row["key"]).split(":", 2)[2]
-        try:
-            address = str(ip_address(text))
-        except ValueError:
-            continue
-        if not any(text in value or address in value for value in named):
+        address = client_address(text)
+        if address and not any(text in value or address in value for value in named):
             found.add(address)
     return found
 
@@ -130,10 +136,8 @@ class Limit(Scene):
 
     def trusts(self, address: str) -> bool:
         """Whether TRUSTED_PROXIES names this; what is no address it does not name."""
-        try:
-            return any(ip_address(address) in ip_network(p, strict=False) for p in self.target.trusted_proxies)
-        except ValueError:
-            return False
+        known, named = client_address(address), self.target.trusted_proxies
+        return bool(known) and any(ip_address(known) in ip_network(p, strict=False) for p in named)
 
     def hits(self, company: str) -> int:
         """How many admitted requests the tenant's rows hold."""

@@ -187,6 +187,15 @@ class Scene(Waiting):
         request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "an event's status")
         return self.expect(request, 200).json()
 
+    def behind_s(self, company: str) -> float:
+        """By how many seconds an event of now shows the clock that dates effects to be behind the database's, or 0."""
+        begun = self.value("select clock_timestamp()")
+        event = str(self.emit(company)["event_id"])
+        self.delivered([event])
+        at = self.event_status(event, company).get("effect_at")
+        read = "select extract(epoch from clock_timestamp() - at) as s from (select %s::timestamptz at) e where at < %s"
+        return next((float(row["s"]) for row in self.rows(read, at, begun)), 0.0)
+
     def claims_drill_agent(self) -> None:
         """End the check unless the target's agent can be made to fail."""
         self.seen.require(self._has_drill_agent(), "/version does not claim drill_agent")

@@ -295,3 +295,9 @@ class TenantData(Database):
     def audit(self, scope: str, *actions: str) -> list[dict[str, Any]]:
         """The audit rows of a scope as they were written, of these actions (none: all)."""
         return self.rows(query("audit"), scope, list(actions), list(actions))
+
+    def audited(self, scope: str) -> list[dict[str, Any]]:
+        """The audit rows of a scope that requests and runs left. A deployment may also record the rows that a drill
+        writes by SQL: a new company, a flag. Those belong to no request.
+        """
+        return [r for r in self.audit(scope) if r["request_id"] or str(r["action"]).startswith("dlq_replay")]

@@ -10,8 +10,9 @@ with dead as (
 ), missing as materialized (
   select d.* from dead d
   where not exists (select from public.dead_letter_queue q where q.event_id = d.event_id and q.company_id = d.company_id)
-    -- it was replayed since: its dead letter was there, and may have been cleared away when it was resolved
+    -- it was replayed since: its dead letter, and the row of the replay, may have been cleared away when it was resolved
     and not exists (select from public.event_outbox later where later.event_id = d.event_id and later.id > d.id)
+    and not exists (select from public.agent_tasks t where t.event_id = d.event_id and t.status = 'completed')
 )
 select format('outbox row %s', d.id) as subject,
        format('dead since %s, but event %s is not in the dead-letter queue', d.dead_at, d.event_id) as detail,

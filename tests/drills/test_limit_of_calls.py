@@ -43,7 +43,7 @@ create function public.count_call(key text, allowed int, window_s float, out adm
 language plpgsql as $$
 declare
   whose uuid := split_part(key, ':', 2);
-  whence inet := substr(key, 45);
+  whence inet := '::ffff:' || substr(key, 45);
   found timestamptz[];
 begin
   perform pg_advisory_xact_lock(hashtextextended(key, 0));
@@ -79,7 +79,7 @@ UNLOCKABLE = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables of a reference that counts so; its history has no calls."""
+    """The variables of a reference that counts so, and calls an IPv4 address by IPv6; its history has no calls."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(
         SOURCE_ROOT / "replay_service", source / "replay_service", ignore=shutil.ignore_patterns("__pycache__")

@@ -136,21 +136,6 @@ ODD_SETTINGS = (
     "quote_all_identifiers = on",
     "search_path = 'nowhere'",
 )
-MILLISECONDS = """
-alter table public.event_outbox alter inserted_at type timestamptz(3), alter next_attempt_at type timestamptz(3),
-  alter claimed_until type timestamptz(3), alter processed_at type timestamptz(3), alter dead_at type timestamptz(3);
-alter table public.dead_letter_queue alter created_at type timestamptz(3), alter retry_after type timestamptz(3);
-alter table public.replay_runs alter requested_at type timestamptz(3), alter completed_at type timestamptz(3);
-alter table public.agent_tasks alter created_at type timestamptz(3), alter updated_at type timestamptz(3)
-"""
-FAILED = """
-create function public.a_run_without_success() returns trigger language plpgsql as $$ begin
-  if new.status = 'completed' and new.failure_count > 0 and new.success_count = 0 then new.status := 'failed'; end if;
-  return new;
-end $$;
-create trigger a_run_without_success before update on public.replay_runs
-  for each row execute function public.a_run_without_success()
-"""
 LEAVES_NO_TASK = """
 create function public.a_task_is_an_effect() returns trigger language plpgsql as $$ begin
   if current_user like 'replay_%' and (tg_op = 'UPDATE' or new.status <> 'completed') then return null; end if;
@@ -173,16 +158,16 @@ UNDER_ODD_SETTINGS = (
 @pytest.fixture(scope="module")
 def oddly_set() -> Iterator[dict[str, str]]:
     """The variables of a deployment whose database has odd defaults for every session, keeps milliseconds and gives
-    each session fifty numbers of the trail at a time, which controls budgets for one company in a hundred, and calls a
-    run failed of which every item failed.
+    each session fifty numbers of the trail at a time, which controls budgets for one company in a hundred, calls a run
+    failed of which every item failed, records new companies and changed flags in the trail, too, and dates effects by
+    a clock that is a second behind.
     """
     with reference_stack(StackOptions(history=False), os.environ) as stack:
         with session(stack.info.database_url) as connection:
             name = str(connection.info.dbname)
             execute(connection, BUDGETS_FOR.format("true, 1"))
             execute(connection, CANARY)
-            script(connection, MILLISECONDS)
-            script(connection, FAILED)
+            script(connection, Path(__file__).with_name("oddly_set.sql").read_text(encoding="utf-8"))
             execute(connection, "alter sequence public.audit_logs_id_seq cache 50")
             for setting in ODD_SETTINGS:
                 connection.execute(f'alter database "{name}" set {setting}'.encode())

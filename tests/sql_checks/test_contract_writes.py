@@ -48,6 +48,10 @@ SAME_MONTH = released(
 ANEW = """create function anew() returns trigger language plpgsql set search_path = '' as $$ begin
 if new.month > old.month then new.monthly_used := 0; end if; return new; end $$;
 create trigger anew before update on replay_budgets for each row execute function anew()"""
+GIVEN = """create function given() returns trigger language plpgsql set search_path = public as $$ begin
+insert into replay_budgets (company_id) values (new.id); insert into agent_controls (company_id) values (new.id);
+return null; end $$;
+create trigger given after insert on companies for each row execute function given()"""
 AT_THE_COMMIT = """drop trigger replay_budgets_cap on replay_budgets;
 create constraint trigger cap after update on replay_budgets deferrable initially deferred
 for each row execute function replay_budgets_cap()"""
@@ -125,7 +129,7 @@ def test_red_where_a_promise_is_not_kept(planted: str, due: str, pg_server: PgSe
 
 
 def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
-    """Defaults by a trigger, final states, keys of a domain, more columns with defaults: no promise is broken."""
+    """Defaults and rows by a trigger, final states, keys of a domain, more columns: no promise is broken."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         for planted in (
             DUE_NOW,
@@ -133,6 +137,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             TWO_TRIGGERS,
             ANEW,
             RECENT_PARTITIONS,
+            GIVEN,
             "create domain word as text check (length(value) <= 200)",
             "alter table replay_runs alter idempotency_key type word",
             "alter table event_outbox add region text not null default 'eu'",

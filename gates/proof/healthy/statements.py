@@ -58,7 +58,16 @@ ONE_TENANT = "delete from public.companies where id <> (select company_id from p
 MORE_COLUMNS = (
     "alter table public.event_outbox add column note text; alter table public.replay_runs add column note text;"
     " alter table public.dead_letter_queue add column note text default 'n';"
-    " create index note_of_events on public.event_outbox (note)"
+    " create index note_of_events on public.event_outbox (note);"
+    " alter table public.events add foreign key (company_id) references public.companies deferrable initially deferred;"
+    " alter table public.replay_budgets add foreign key (company_id) references public.companies on delete cascade;"
+    " create function public.on_record() returns trigger language plpgsql security definer set search_path = public as"
+    " 'begin insert into audit_logs (action, actor, scope) values (''company_added'', session_user, new.id::text);"
+    " return null; end';"
+    " alter function public.on_record() owner to replay_owner;"
+    " revoke execute on function public.on_record() from public;"
+    " create policy owner_records on public.audit_logs for insert to replay_owner with check (true);"
+    " create trigger on_record after insert on public.companies for each row execute function public.on_record()"
 )
 OF_SQL = {
     "v2-required": ("only signatures with a time are accepted", (V2,)),

@@ -340,7 +340,7 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "more-columns",
-        "tables have columns and indexes of the deployment's own, which its manifest has",
+        "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has",
         prepare=_by_sql(MORE_COLUMNS),
         own_manifest=True,
     ),
