@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from gates.contract.contract import contract
 from gates.contract.remedies import because, remedy_of
 from gates.contract.scope import OWN
+from gates.decision.assessment import DISTRUSTED
 from gates.decision.floor import is_optional
 from gates.decision.rules import RolloutPlan
 from gates.evidence import VARIABLES, JsonValue
@@ -88,6 +89,8 @@ class _Teller(Generic[Medium]):
         why = because(first.check) if first else ""
         if first and first.check == VARIABLES:
             why = first.said.partition(":")[0]  # it names them
+        if first and first.said.startswith(DISTRUSTED):
+            why = first.said.partition(". ")[0]
         more = f" and {len(causes) - 1} more cause{'s' * (len(causes) > 2)}" if len(causes) > 1 else ""
         return medium("could not be judged ({}{})").format(why, more) if why else medium("could not be judged")
 

@@ -324,6 +324,15 @@ VARIANTS: tuple[Variant, ...] = (
         )
         for number in (15, 16, 17)
     ),
+    *(
+        Variant(
+            f"clock-set-{name}",
+            f"the database's clock is set {said} in the middle",
+            stand=servers.stepping(seconds),
+            lacking=servers.no_faketime,
+        )
+        for name, said, seconds in (("back", "ten minutes back", -600.0), ("on", "two minutes on", 120.0))
+    ),
     Variant("replica-behind", f"a replica is {servers.BEHIND_S} s behind", stand=servers.replica(asked=False)),
     Variant(
         "replica-asked",

@@ -1,0 +1,104 @@
+"""Watches through the run how the clocks of the database and of the gate move against a steady one.
+
+It is silent while they are steady. One that was set is told as evidence of `preflight/clock-skew`.
+"""
+
+import datetime as dt
+import threading
+import time
+from typing import Self
+
+import psycopg
+
+from gates.decision.clock import STEPPED_S
+from gates.deployment.sql.database import Connection, connect, value
+from gates.evidence import Evidence, JsonValue, Outcome, stamp
+from gates.stages.context import Context
+from gates.stages.preflight.database import MOST_SKEW_S, SKEW
+
+EVERY_S, JOIN_S = 2.0, 15.0
+ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
+
+
+class Moved:
+    """How far a clock has moved against a steady one since it was first seen. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self.step_s = 0.0
+        """The farthest that is certain, whatever the time that the answers took; positive: ahead."""
+
+    def see(self, shown: float, before: float, after: float) -> None:
+        """shown: its time, asked for and told between two times of the steady one."""
+        least, most = shown - after, shown - before
+        first = self._first = self._first or (least, most)
+        ahead_s, behind_s = max(0.0, least - first[1]), min(0.0, most - first[0])
+        self.step_s = max(self.step_s, ahead_s, behind_s, key=abs)
+
+
+class ClockWatch:
+    """A context: asks the database for its time all along, and tells, when it is left, of a clock that was set."""
+
+    def __init__(self, context: Context, every_s: float = EVERY_S) -> None:
+        self._context, self._every_s = context, every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
+        self._moved = {"database": Moved(), "gate": Moved()}
+        self._looks = 0
+        self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
+
+    def __enter__(self) -> Self:
+        if self._context.target.database_url:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+        steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_SKEW_S}
+        if steps:
+            self._context.write([self._evidence(steps)])
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        over = False
+        while not over:
+            over = self._stop.wait(self._every_s if self._looks else 0.0)  # one look more when it is over
+            try:
+                if connection is None or connection.closed:
+                    connection = connect(self._context.target.database_url, read_only=True)
+                self._look(connection)
+            except psycopg.Error:  # a drill may have restarted the server: the next round asks again
+                if connection is not None:
+                    connection.close()
+        if connection is not None:
+            connection.close()
+
+    def _look(self, connection: Connection) -> None:
+        before = time.monotonic()
+        shown = value(connection, "select clock_timestamp()")
+        after = time.monotonic()
+        self._moved["gate"].see(time.time(), after, time.monotonic())
+        if isinstance(shown, dt.datetime):
+            self._moved["database"].see(shown.timestamp(), before, after)
+        self._looks += 1
+
+    def _evidence(self, steps: dict[str, float]) -> Evidence:
+        moved = " and ".join(f"the {whose}'s clock stepped by {step_s:+.1f} s" for whose, step_s in steps.items())
+        slept = ", or its machine slept" if "gate" in steps else ""
+        most = max(steps.values(), key=abs)
+        details: dict[str, JsonValue] = {STEPPED_S: round(most, 3), "ends_when": ENDS}
+        return Evidence(
+            check=SKEW.id,
+            outcome=Outcome.UNKNOWN,
+            message=f"{moved} during the run{slept}: what is judged by times proves nothing",
+            observed=round(most, 3),
+            limit=MOST_SKEW_S,
+            unit="s",
+            samples=self._looks,
+            started_at=stamp(self._at),
+            duration_ms=round((time.monotonic() - self._began) * 1000, 1),
+            release=self._context.target.release,
+            details=details,
+        )
