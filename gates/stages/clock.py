@@ -17,6 +17,13 @@ from gates.stages.context import Context
 from gates.stages.preflight.database import MOST_SKEW_S, SKEW
 
 EVERY_S, JOIN_S = 2.0, 15.0
+AHEAD_S = (
+    "select extract(epoch from max(t.at::timestamptz) - clock_timestamp())::float8"
+    " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
+)
+"""How far the server's own notes, when it last read or vacuumed a table, are ahead of its clock: it was set back."""
+MOST_AHEAD_S = 86400.0
+"""Notes from a later day tell of a clock that was wrong long ago."""
 ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
 
 
@@ -44,7 +51,7 @@ class ClockWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
         self._moved = {"database": Moved(), "gate": Moved()}
-        self._looks = 0
+        self._looks, self._before_s = 0, 0.0
         self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
 
     def __enter__(self) -> Self:
@@ -58,7 +65,9 @@ class ClockWatch:
             self._thread.join(JOIN_S)
         steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_SKEW_S}
         if steps:
-            self._context.write([self._evidence(steps)])
+            self._context.write([self._evidence(steps, "during the run")])
+        elif MOST_SKEW_S < self._before_s < MOST_AHEAD_S:
+            self._context.write([self._evidence({"database": -self._before_s}, "a short time before the run")])
 
     def _run(self) -> None:
         connection: Connection | None = None
@@ -68,6 +77,8 @@ class ClockWatch:
             try:
                 if connection is None or connection.closed:
                     connection = connect(self._context.target.database_url, read_only=True)
+                if not self._looks:
+                    self._before_s = float(str(value(connection, AHEAD_S) or 0.0))
                 self._look(connection)
             except psycopg.Error:  # a drill may have restarted the server: the next round asks again
                 if connection is not None:
@@ -84,7 +95,7 @@ class ClockWatch:
             self._moved["database"].see(shown.timestamp(), before, after)
         self._looks += 1
 
-    def _evidence(self, steps: dict[str, float]) -> Evidence:
+    def _evidence(self, steps: dict[str, float], when: str) -> Evidence:
         moved = " and ".join(f"the {whose}'s clock stepped by {step_s:+.1f} s" for whose, step_s in steps.items())
         slept = ", or its machine slept" if "gate" in steps else ""
         most = max(steps.values(), key=abs)
@@ -92,7 +103,7 @@ class ClockWatch:
         return Evidence(
             check=SKEW.id,
             outcome=Outcome.UNKNOWN,
-            message=f"{moved} during the run{slept}: what is judged by times proves nothing",
+            message=f"{moved} {when}{slept}: what is judged by times proves nothing",
             observed=round(most, 3),
             limit=MOST_SKEW_S,
             unit="s",

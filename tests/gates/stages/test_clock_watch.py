@@ -10,15 +10,19 @@ import pytest
 
 from gates.decision.clock import SKEW, STEPPED_S
 from gates.decision.policy_file import parse
+from gates.deployment.sql.database import connect, value
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import clock
 from gates.stages.clock import ClockWatch, Moved
 from gates.stages.context import Context
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 from tests.waiting import until
 
-STEPS = {
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+
+STEPS: dict[str, tuple[list[float], float]] = {
     "back": ([0, 0, -600, -600], -600),
     "on": ([0, 120, 120], 120),
     "thirty seconds": ([0, 30], 30),
@@ -46,11 +50,18 @@ def test_an_answer_that_came_late_is_no_step() -> None:
     assert moved.step_s == 0
 
 
-def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, offsets: Iterator[float]) -> list[Evidence]:
-    """What a watch writes of a database whose clock is so far from ours, look after look."""
+def watched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, offsets: Iterator[float], ahead_s: float | None = None
+) -> list[Evidence]:
+    """What a watch writes of a database whose clock is so far from ours, look after look.
+
+    ahead_s: how far the notes of the server are ahead of its clock.
+    """
     looks: list[float] = []
 
-    def shown(_connection: Any, _statement: str) -> dt.datetime:
+    def shown(_connection: Any, statement: str) -> dt.datetime | float | None:
+        if statement == clock.AHEAD_S:
+            return ahead_s
         looks.append(next(offsets))
         return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=looks[-1])
 
@@ -76,3 +87,17 @@ def test_a_clock_that_was_set_is_evidence(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_steady_clock_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is wrong, for that is another check."""
     assert not watched(tmp_path, monkeypatch, (90.0 for _ in range(10_000)))
+
+
+def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that a person makes right after the step meets rows from the future, too."""
+    [line] = watched(tmp_path, monkeypatch, (0.0 for _ in range(10_000)), 540.0)
+    assert line.message.startswith("the database's clock stepped by -540.0 s a short time before the run")
+    assert not watched(tmp_path / "steady", monkeypatch, (0.0 for _ in range(10_000)), 0.5)
+    assert not watched(tmp_path / "long-ago", monkeypatch, (0.0 for _ in range(10_000)), 3e8)
+
+
+def test_a_server_says_when_its_notes_are_of(migrated_url: str) -> None:
+    """What a database just read is of now by its own clock."""
+    with connect(migrated_url, read_only=True) as connection:
+        assert float(str(value(connection, clock.AHEAD_S))) < 1
