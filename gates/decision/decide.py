@@ -22,6 +22,7 @@ from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.text.patterns import matches
 from gates.verdict import (
+    QUEUE_ELSEWHERE,
     UNDECIDED,
     Counts,
     Decision,
@@ -61,7 +62,8 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
-    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate"
+    elsewhere = f", and {QUEUE_ELSEWHERE}" if policy.scope.queue and policy.stage != "alerts" else ""
+    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate{elsewhere}"
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 
