@@ -23,8 +23,8 @@ PASSWORD = "5e" * 16
 BEHIND_S = 5
 STREAMING = {"wal_level": "replica", "max_wal_senders": "10", "hot_standby": "on"}
 FAKETIME, CLOCK = "libfaketime.so.1", "clock"
-STEP_AFTER_S = 20.0
-"""The clock steps when the drills are at work."""
+AT_WORK_S = 20.0
+"""So long after the gate began the drills are at work."""
 REPLICATION = "host replication all 127.0.0.1/32 scram-sha-256\n"
 
 
@@ -116,8 +116,8 @@ def no_faketime() -> str:
     return "" if faketime() else "faketime is not installed"
 
 
-def stepping(seconds: float) -> Stand:
-    """A server whose clock is set by so many seconds in the middle of the run."""
+def stepping(seconds: float, after_s: float = AT_WORK_S) -> Stand:
+    """A server whose clock is set by so many seconds so long after the gate began."""
 
     @contextmanager
     def stand() -> Iterator[Around]:
@@ -128,7 +128,7 @@ def stepping(seconds: float) -> Stand:
             clock.write_text("+0\n", encoding="ascii")
             clock.chmod(0o644)
             url = server.start().url("postgres")
-            step = threading.Timer(STEP_AFTER_S, clock.write_text, (f"{seconds:+g}\n",))
+            step = threading.Timer(after_s, clock.write_text, (f"{seconds:+g}\n",))
 
             def told(_bench: Bench) -> Mapping[str, str]:
                 step.start()
