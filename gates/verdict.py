@@ -109,7 +109,6 @@ def not_required_text(spared: Sequence[NotRequired]) -> str:
 
 
 QUEUE_ELSEWHERE = "the checks of the queue are made by `gate alerts` and by `gate run`"
-"""What a stage says that has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
