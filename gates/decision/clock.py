@@ -10,9 +10,11 @@ from gates.decision.assessment import Assessed, number
 from gates.evidence import Evidence, Outcome
 from gates.verdict import Effect
 
-SKEW, STEPPED_S = "preflight/clock-skew", "stepped_s"
-"""The check of the clocks, and what its details say of one that was set."""
+SKEW, STEPPED_S, SERVICE_ALONE = "preflight/clock-skew", "stepped_s", "service_alone"
+"""The check of the clocks, and what its details say of one that was set, and of that of the service alone."""
 RELEASE, DATA = "preflight/release", "sql/"
+BY_SERVICE = ("drill/", "load/")
+"""What is seen through a service, which judges credentials by its own clock; rows have the database's."""
 OF_NO_TIME = ("schema", "tenancy")
 """Areas whose checks of the data read no time: how tables are made, and who may see which row."""
 
@@ -26,6 +28,8 @@ def in_doubt(one: Assessed, step: Evidence | None) -> Assessed:
     """The check, whose failure is unknown where a clock was set, unless it goes by no time."""
     timeless = one.spec.id == RELEASE or (one.spec.id.startswith(DATA) and one.spec.area in OF_NO_TIME)
     if step is None or one.outcome is not Outcome.FAIL or one.line is None or timeless:
+        return one
+    if step.details.get(SERVICE_ALONE) is True and not one.spec.id.startswith(BY_SERVICE):
         return one
     effect = Effect.HOLD if one.effect is Effect.ROLLBACK else one.effect
     said = f"{one.message} (seen while a clock was set)"

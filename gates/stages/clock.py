@@ -1,4 +1,4 @@
-"""Watches through the run how the clocks of the database and of the gate move against a steady one.
+"""Watches through the run how the clocks of the database, the service and the gate move against a steady one.
 
 It is silent while they are steady. One that was set is told as evidence of `preflight/clock-skew`.
 """
@@ -6,11 +6,15 @@ It is silent while they are steady. One that was set is told as evidence of `pre
 import datetime as dt
 import threading
 import time
+from email.utils import parsedate_to_datetime
 from typing import Self
 
 import psycopg
 
-from gates.decision.clock import STEPPED_S
+from gates.decision.clock import SERVICE_ALONE, STEPPED_S
+from gates.deployment.control import is_disrupted
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.requests import Request
 from gates.deployment.sql.database import Connection, connect, value
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
 from gates.stages.context import Context
@@ -22,6 +26,12 @@ AHEAD_S = (
     " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
 )
 """How far the server's own notes, when it last read or vacuumed a table, are ahead of its clock: it was set back."""
+DATE_S, HTTP_S = 1.0, 3.0
+"""A Date header tells no parts of a second; how long it is waited for."""
+SERVICE_EVERY = 3
+"""The service is asked in one round of so many: it may count its requests."""
+MOST_STEP_S = {"database": MOST_SKEW_S, "gate": MOST_SKEW_S, "service": 5.0}
+"""Whose clock may have moved so far: several instances have several clocks."""
 MOST_AHEAD_S = 86400.0
 """Notes from a later day tell of a clock that was wrong long ago."""
 ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
@@ -44,13 +54,13 @@ class Moved:
 
 
 class ClockWatch:
-    """A context: asks the database for its time all along, and tells, when it is left, of a clock that was set."""
+    """A context: asks database and service for their times, and tells, when it is left, of a clock that was set."""
 
     def __init__(self, context: Context, every_s: float = EVERY_S) -> None:
         self._context, self._every_s = context, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
-        self._moved = {"database": Moved(), "gate": Moved()}
+        self._moved = {whose: Moved() for whose in MOST_STEP_S}
         self._looks, self._before_s = 0, 0.0
         self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
 
@@ -63,7 +73,7 @@ class ClockWatch:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
-        steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_SKEW_S}
+        steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_STEP_S[whose]}
         if steps:
             self._context.write([self._evidence(steps, "during the run")])
         elif MOST_SKEW_S < self._before_s < MOST_AHEAD_S:
@@ -77,9 +87,11 @@ class ClockWatch:
             try:
                 if connection is None or connection.closed:
                     connection = connect(self._context.target.database_url, read_only=True)
-                if not self._looks:
-                    self._before_s = float(str(value(connection, AHEAD_S) or 0.0))
                 self._look(connection)
+                if self._looks == 1:
+                    self._before_s = float(str(value(connection, AHEAD_S) or 0.0))
+                if over or self._looks % SERVICE_EVERY == 1:
+                    self._look_at_service()
             except psycopg.Error:  # a drill may have restarted the server: the next round asks again
                 if connection is not None:
                     connection.close()
@@ -95,11 +107,28 @@ class ClockWatch:
             self._moved["database"].see(shown.timestamp(), before, after)
         self._looks += 1
 
+    def _look_at_service(self) -> None:
+        """Its Date header, unless it comes out of a cache, or a drill has set its clock."""
+        target = self._context.target
+        if not target.base_url or is_disrupted(target.control):
+            return
+        before = time.monotonic()
+        try:
+            with HttpDoor(target.base_url, timeout_s=HTTP_S) as door:
+                answer = door.send(Request("GET", "/healthz"))
+            shown = parsedate_to_datetime(answer.header("date") or "").timestamp()
+        except (NoAnswer, ValueError, TypeError, OverflowError):
+            return
+        after = time.monotonic()
+        if not answer.header("age") and not is_disrupted(target.control):
+            self._moved["service"].see(shown, before - DATE_S, after)
+
     def _evidence(self, steps: dict[str, float], when: str) -> Evidence:
         moved = " and ".join(f"the {whose}'s clock stepped by {step_s:+.1f} s" for whose, step_s in steps.items())
         slept = ", or its machine slept" if "gate" in steps else ""
         most = max(steps.values(), key=abs)
         details: dict[str, JsonValue] = {STEPPED_S: round(most, 3), "ends_when": ENDS}
+        details |= {SERVICE_ALONE: True} if [*steps] == ["service"] else {}
         return Evidence(
             check=SKEW.id,
             outcome=Outcome.UNKNOWN,

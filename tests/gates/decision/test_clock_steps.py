@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gates.decision.clock import RELEASE, SKEW, STEPPED_S
+from gates.decision.clock import RELEASE, SERVICE_ALONE, SKEW, STEPPED_S
 from gates.decision.decide import decide
 from gates.decision.rules import PolicyRule
 from gates.evidence import Outcome, Severity
@@ -39,6 +39,14 @@ def test_a_failure_that_goes_by_no_time_rolls_back_whatever_the_clock_did(check:
     verdict = decide([STEPPED, saw(check, Outcome.FAIL), LATE], rules, NOW)
     assert verdict.decision is Decision.ROLLBACK
     assert verdict.reason.startswith(f"{check} failed")
+
+
+@pytest.mark.parametrize(("check", "expected"), [("drill/tokens/x", Decision.HOLD), ("sql/own", Decision.ROLLBACK)])
+def test_the_clock_of_the_service_dates_no_row(check: str, expected: Decision) -> None:
+    """What is seen through the service is in doubt where its clock alone was set; rows have the database's times."""
+    alone = replace(STEPPED, details={STEPPED_S: 600.0, SERVICE_ALONE: True})
+    rules = policy(CLOCKS, spec(check))
+    assert decide([STEADY, alone, saw(check, Outcome.FAIL)], rules, NOW).decision is expected
 
 
 def test_a_limit_of_the_policy_is_no_verdict_by_such_times_either() -> None:
