@@ -1,15 +1,18 @@
 """A clock that is set during a run is told, however it moves and however long its answers take; a steady one is not."""
 
 import datetime as dt
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from gates.decision.clock import SKEW, STEPPED_S
+from gates.decision.clock import SERVICE_ALONE, SKEW, STEPPED_S
 from gates.decision.policy_file import parse
+from gates.deployment.requests import Answer, Request
 from gates.deployment.sql.database import connect, value
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, TargetKind
@@ -95,6 +98,32 @@ def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkey
     assert line.message.startswith("the database's clock stepped by -540.0 s a short time before the run")
     assert not watched(tmp_path / "steady", monkeypatch, (0.0 for _ in range(10_000)), 0.5)
     assert not watched(tmp_path / "long-ago", monkeypatch, (0.0 for _ in range(10_000)), 3e8)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "cached", "told"), [(600.0, False, True), (3.0, False, False), (600.0, True, False)]
+)
+def test_the_clock_of_the_service_is_its_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, *, cached: bool, told: bool
+) -> None:
+    """It tells whole seconds, several instances have several clocks, and what is in a cache is of another time."""
+    asked: list[Request] = []
+
+    class Door:
+        def __init__(self, *_base: object, **_more: object) -> None: ...
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_error: object) -> None: ...
+        def send(self, request: Request) -> Answer:
+            asked.append(request)
+            shown = time.time() + (step_s if len(asked) > 1 else 0.0)
+            headers = (("date", formatdate(shown, usegmt=True)), *([("age", "5")] if cached else []))
+            return Answer(200, headers, b"", 1.0)
+
+    monkeypatch.setattr(clock, "HttpDoor", Door)
+    lines = watched(tmp_path, monkeypatch, (0.0 for _ in range(10_000)))
+    assert [line.details.get(SERVICE_ALONE) for line in lines] == [True] * told
 
 
 def test_a_server_says_when_its_notes_are_of(migrated_url: str) -> None:
