@@ -102,7 +102,7 @@ class _Deceived(Postgres):
         if not command[0].endswith("postgres"):
             return program
         told = [f"LD_PRELOAD={faketime()}", f"FAKETIME_TIMESTAMP_FILE={self.data.parent / CLOCK}"]
-        told += ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+        told += ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_DISABLE_SHM=1"]
         return replace(program, command=("/usr/bin/env", *told, *program.command))
 
 
