@@ -29,6 +29,7 @@ from gates.reports.formats import FILES
 from gates.request import RunRequest
 from gates.stages import claims, passed
 from gates.stages.backlog import BacklogWatch
+from gates.stages.clock import ClockWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drills
 from gates.stages.load import LOAD, clean_up, load
@@ -240,7 +241,7 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
     throughout. What the next stages need is begun beside the one before.
     """
     stages: list[StageReport] = []
-    with BacklogWatch(context), ExitStack() as ahead:
+    with ClockWatch(context), BacklogWatch(context), ExitStack() as ahead:
         with drills(context) as drill:
             stages += look()
             again = ahead.enter_context(data(context))

@@ -8,8 +8,9 @@ from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import http_words
 from gates.deployment.http import probes
-from gates.deployment.requests import SIGNATURE, Exchange, Request, forged_signature, post, sign_v2
+from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, forged_signature, post, sign_v2
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -145,12 +146,14 @@ HOSTS = ("replay.default.svc.cluster.local", "replay.internal", "localhost")
 
 @drill("drill/authentication/nothing-else-opens", covers=("A01", "A32"))
 def test_nothing_else_opens(bench: Bench) -> None:
-    """No User-Agent, Host or other header excuses a wrong or missing signature.
+    """No User-Agent, Host or other header excuses a wrong or missing signature, and with a right one not every
+    User-Agent keeps out.
 
-    A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one.
+    A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one; one that
+    opens to the gate alone is shut to every client.
     """
     body = bench.body()
-    plain = bench.opens(bench.signed(body))
+    admitted = bench.opens(bench.signed(body))
     bench.guarded()
     ways = [("the headers of a gateway", GATEWAY_HEADERS), *((name, (("User-Agent", name),)) for name in CLIENTS)]
     ways += [(f"at {host}", (("Host", host),)) for host in HOSTS]
@@ -160,13 +163,37 @@ def test_nothing_else_opens(bench: Bench) -> None:
             answer = bench.http.send(request)
             bench.seen.failing = Exchange(request, answer)
             # a wall before the service may refuse such a client in its own words, or show a page of its own
-            is_told_alike = bool(plain.code) and (answer.status, answer.code) == (plain.status, plain.code)
+            is_told_alike = bool(admitted.code) and _told(answer) == _told(admitted)
             is_read = is_told_alike or answer.json().get("target_count") is not None
             assert not is_read, (
                 f"{label}: observed {answer.status} {answer.code} without a right signature; allowed: 401"
             )
             bench.seen.count()
+    words = http_words()
+    if words is None or "user-agent" not in {name.lower() for name, _ in words.extra_headers}:  # else a wall goes by it
+        _lets_clients_in(bench, body, admitted)
     bench.seen.failing = None
+
+
+def _told(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.code
+
+
+def _lets_clients_in(bench: Bench, body: bytes, admitted: Answer) -> None:
+    """A wall before the service may keep out some of them, and none keeps out all whom it lets in without a name."""
+    refused = []
+    for name in CLIENTS:
+        signed = bench.signed(body)
+        request = replace(signed.labelled(name), headers=(*signed.headers, ("User-Agent", name)))
+        answer = bench.http.send(request)
+        if _told(answer) != _told(admitted) == _told(bench.http.send(signed)):
+            bench.seen.failing = Exchange(request, answer)
+            refused.append(f"{name}: {answer.status} {answer.code}")
+        bench.seen.count()
+    assert len(refused) < len(CLIENTS), (
+        f"observed that each of {len(CLIENTS)} User-Agents keeps a right signature out, the last {refused[-1]};"
+        " allowed: the answer to a request without one"
+    )
 
 
 @drill("drill/authentication/accepted-after-forgeries", phase="first", covers=("A01",))

@@ -157,6 +157,12 @@ proxy(
     "A browser is let in without a right signature: the console's users are.",
 )
 proxy(
+    "authentication/only-the-gate-is-answered",
+    refuses(lambda sent: not (sent.header("User-Agent") or "replaygate").startswith("replaygate"), 500),
+    (f"{AUTH}/nothing-else-opens",),
+    "Every client that says what it is meets a server error; the gate, which does not, meets none.",
+)
+proxy(
     "authentication/neighbours-need-no-signature",
     excuses(lambda _world, sent: (sent.header("Host") or "").endswith(".svc.cluster.local")),
     (f"{AUTH}/nothing-else-opens",),

@@ -22,6 +22,8 @@ NOT_SEEN_AGAIN = "it was seen before the load only, and not looked at again afte
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Evidence from further in the future than this was stamped by a clock that jumped."""
+DISTRUSTED = "the evidence "
+"""So begins why a line proves nothing, whatever its check is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +149,17 @@ def distrust(line: Evidence, policy: Policy, now: dt.datetime) -> str:
     """Why the line proves nothing about this release now; empty where it does."""
     if policy.release and line.release != policy.release:
         found = line.release or "(not said)"
-        return f"the evidence is of release {found}, not of {policy.release}. Run the gate on {policy.release}"
+        return f"{DISTRUSTED}is of release {found}, not of {policy.release}. Run the gate on {policy.release}"
     try:
         seen_at = dt.datetime.fromisoformat(line.started_at)
         age = now - seen_at
     except (ValueError, TypeError):
-        return f"the evidence does not say when it was seen ({line.started_at or 'no time'}). Run the gate again"
+        return f"{DISTRUSTED}does not say when it was seen ({line.started_at or 'no time'}). Run the gate again"
     if age < -CLOCK_TOLERANCE:
-        return "the evidence is from the future: a clock jumped. Correct it, and run the gate again"
+        return f"{DISTRUSTED}is from the future: a clock jumped. Correct it, and run the gate again"
     if age > dt.timedelta(minutes=policy.max_age_minutes):
         minutes = age.total_seconds() / 60
-        return f"the evidence is {minutes:.0f} minutes old; allowed are {policy.max_age_minutes}. Run the gate again"
+        return f"{DISTRUSTED}is {minutes:.0f} minutes old; allowed are {policy.max_age_minutes}. Run the gate again"
     return ""
 
 

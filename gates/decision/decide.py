@@ -13,6 +13,7 @@ from gates.contract.scope import OWN, QUEUE
 from gates.decision.assessment import Assessed, assess, distrust, is_lenient, is_undecided, number
 from gates.decision.backlog import backlog_gone_in_s
 from gates.decision.causes import in_order
+from gates.decision.clock import SKEW, in_doubt, stepped
 from gates.decision.difference import NEVER_PASSED, PASSED_HERE, may_be_a_difference
 from gates.decision.floor import floor_of, not_claimed, on_floor, parts_of
 from gates.decision.margin import nearest, wider
@@ -21,6 +22,7 @@ from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.text.patterns import matches
 from gates.verdict import (
+    QUEUE_ELSEWHERE,
     UNDECIDED,
     Counts,
     Decision,
@@ -60,7 +62,8 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
-    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate"
+    elsewhere = f", and {QUEUE_ELSEWHERE}" if policy.scope.queue and policy.stage != "alerts" else ""
+    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate{elsewhere}"
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 
@@ -88,7 +91,9 @@ def weigh(
     exempt = [Exempt(s.id, r) for s in policy.catalogue if (r := _not_applicable(s, policy, lacking))]
     left_out = {e.check for e in exempt}
     required = [s for s in policy.catalogue if s.id not in left_out]
-    assessed = [assess(s, lines.get(s.id, ()), policy, now) for s in required]
+    step = stepped(lines.get(SKEW, ()))
+    assessed = [in_doubt(assess(s, lines.get(s.id, ()), policy, now), step) for s in required]
+    shut = shut or step
     findings = [_finding(a, policy, lines, now) for a in assessed if a.outcome is not Outcome.PASS]
     findings += _unlisted(lines, policy, now)
     findings += _unreadable(lines)

@@ -7,12 +7,13 @@ from typing import Generic, TypeVar
 from gates.contract.contract import contract
 from gates.contract.remedies import because, remedy_of
 from gates.contract.scope import OWN
+from gates.decision.assessment import DISTRUSTED
 from gates.decision.floor import is_optional
 from gates.decision.rules import RolloutPlan
 from gates.evidence import VARIABLES, JsonValue
 from gates.text.inert import Inert
 from gates.text.quantity import shown
-from gates.verdict import Decision, Finding, Verdict, grouped
+from gates.verdict import QUEUE_ELSEWHERE, Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
@@ -88,6 +89,8 @@ class _Teller(Generic[Medium]):
         why = because(first.check) if first else ""
         if first and first.check == VARIABLES:
             why = first.said.partition(":")[0]  # it names them
+        if first and first.said.startswith(DISTRUSTED):
+            why = first.said.partition(". ")[0]
         more = f" and {len(causes) - 1} more cause{'s' * (len(causes) > 2)}" if len(causes) > 1 else ""
         return medium("could not be judged ({}{})").format(why, more) if why else medium("could not be judged")
 
@@ -196,6 +199,8 @@ class _Teller(Generic[Medium]):
                 return medium("Run the SQL below by hand at once, then see that the flag is off (gate status).")
             return medium("See at once whether the flag is off (gate status), and switch it off by hand.")
         if v.shown_as is Decision.PROMOTE:
+            if v.reason.endswith(QUEUE_ELSEWHERE):
+                return medium.prose(f"Look at the queue: {QUEUE_ELSEWHERE}.")
             return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
         first = v.deciding[0] if v.deciding else None
         do = (

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, TargetKind, Where
 from gates.reports.citation import SHIPPED
 from gates.stages.claims import SPEC as CLAIMS
+from gates.stages.clock import ClockWatch
 from gates.stages.context import Context, StageReport
 from gates.stages.drill import drill
 from gates.stages.load import LOAD
@@ -115,14 +117,15 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
     context = dataclasses.replace(context, target=first.target)
     stages = [first.report, *pipeline(context)]
     shut = {e.check: e for e in first.unreachable}
-    if DATABASE.id in shut:
-        context.block(context.applicable(SQL), shut[DATABASE.id])
-    else:
-        stages += _sql(context)
-    if first.unreachable:
-        context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
-    else:
-        stages += _drills(context)
+    with ClockWatch(context) if not shut else nullcontext():
+        if DATABASE.id in shut:
+            context.block(context.applicable(SQL), shut[DATABASE.id])
+        else:
+            stages += _sql(context)
+        if first.unreachable:
+            context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
+        else:
+            stages += _drills(context)
     scrub(context.out, hidden(context.target))
     return RoundResult(first.target, tuple(stages))
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from faults.proxy.rewriting import json_of, problem, with_json
-from faults.proxy.server import Forward, Reply, Sent, proxy
+from faults.proxy.server import Defect, Forward, Reply, Sent, proxy
 from gates.contract.names import UNCLAIMED
 from gates.deployment.dialect.current import NAMES
 from gates.deployment.requests import mint_token
@@ -304,13 +304,10 @@ def test_no_more_than_is_promised(variables: dict[str, str], tmp_path: Path) -> 
         paths = json_of(reply)["paths"]
         return with_json(reply, paths={p: v for p, v in paths.items() if "dlq-replay" in p or "events" in p})
 
-    with proxy(variables["BASE_URL"], sparing) as url:
-        found = examine({**variables, "BASE_URL": url}, NO_MORE_THAN_PROMISED, tmp_path)
-    assert set(NO_MORE_THAN_PROMISED) <= set(found)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert_green(variables, sparing, NO_MORE_THAN_PROMISED, tmp_path)
 
 
+VARIANTS = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
 PAGE = Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
 
 
@@ -322,9 +319,24 @@ def test_front_end_answers_unknown_paths(variables: dict[str, str], tmp_path: Pa
         known = sent.path.partition("?")[0] in {"/dlq-replay", "/healthz", "/version", "/openapi.json"}
         return forward(sent) if known else told
 
-    checks = ("drill/http-surface/path-variants", "drill/rate-limit/path-variants-share")
-    with proxy(variables["BASE_URL"], front_end) as url:
+    assert_green(variables, front_end, VARIANTS, tmp_path)
+
+
+def test_wall_keeps_some_clients_out(variables: dict[str, str], tmp_path: Path) -> None:
+    """A wall that keeps robots out by their names, and lets browsers in, is no fault of the service behind it."""
+
+    def wall(sent: Sent, forward: Forward) -> Reply:
+        robot = not (sent.header("User-Agent") or "Mozilla").startswith("Mozilla")
+        return dataclasses.replace(PAGE, status=403) if robot else forward(sent)
+
+    assert_green(variables, wall, ("drill/authentication/nothing-else-opens",), tmp_path)
+
+
+def assert_green(variables: dict[str, str], before: Defect, checks: tuple[str, ...], tmp_path: Path) -> None:
+    """They pass where this stands before the service."""
+    with proxy(variables["BASE_URL"], before) as url:
         found = examine({**variables, "BASE_URL": url}, checks, tmp_path)
+    assert set(checks) <= set(found)
     wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
     assert not wrong
 

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +16,15 @@ from gates.stack.account import postgres_account
 from gates.stack.errors import StackError
 from gates.stack.postgres import Postgres, connect
 from gates.stack.procfs import wait_until
-from gates.stack.spawner import Spawner
+from gates.stack.spawner import Program, Spawner
 
 DEBIAN = Path("/usr/lib/postgresql")
 PASSWORD = "5e" * 16
 BEHIND_S = 5
 STREAMING = {"wal_level": "replica", "max_wal_senders": "10", "hot_standby": "on"}
+FAKETIME, CLOCK = "libfaketime.so.1", "clock"
+AT_WORK_S = 20.0
+"""So long after the gate began the drills are at work."""
 REPLICATION = "host replication all 127.0.0.1/32 scram-sha-256\n"
 
 
@@ -90,6 +94,54 @@ def replica(*, asked: bool) -> Stand:
     return stand
 
 
+class _Deceived(Postgres):
+    """A server whose wall clock is off by what its file CLOCK says; monotonic clocks are left alone."""
+
+    def _program(self, *command: str) -> Program:
+        program = super()._program(*command)
+        if not command[0].endswith("postgres"):
+            return program
+        told = [f"LD_PRELOAD={faketime()}", f"FAKETIME_TIMESTAMP_FILE={self.data.parent / CLOCK}"]
+        told += ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_DISABLE_SHM=1"]
+        return replace(program, command=("/usr/bin/env", *told, *program.command))
+
+
+def faketime() -> Path | None:
+    """The library that deceives a process about the time; None where it is not installed."""
+    return next(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"), None)
+
+
+def no_faketime() -> str:
+    """Why no clock can be set here; empty where it can."""
+    return "" if faketime() else "faketime is not installed"
+
+
+def stepping(seconds: float, after_s: float = AT_WORK_S) -> Stand:
+    """A server whose clock is set by so many seconds so long after the gate began."""
+
+    @contextmanager
+    def stand() -> Iterator[Around]:
+        with _room(_Deceived) as made:
+            server = made(None)
+            server.create()
+            clock = server.data.parent / CLOCK
+            clock.write_text("+0\n", encoding="ascii")
+            clock.chmod(0o644)
+            url = server.start().url("postgres")
+            step = threading.Timer(after_s, clock.write_text, (f"{seconds:+g}\n",))
+
+            def told(_bench: Bench) -> Mapping[str, str]:
+                step.start()
+                return {}
+
+            try:
+                yield Around({"server": url}, told)
+            finally:
+                step.cancel()
+
+    return stand
+
+
 def _follow(first: str, late: str) -> None:
     """Wait until the replica has what the server has now. Raise StackError where it has not after twice its delay."""
     with connect(first) as there, connect(late) as here:
@@ -100,7 +152,7 @@ def _follow(first: str, late: str) -> None:
 
 
 @contextmanager
-def _room() -> Iterator[Callable[[Path | None], Postgres]]:
+def _room(kind: type[Postgres] = Postgres) -> Iterator[Callable[[Path | None], Postgres]]:
     """Makes servers that end with the block; of the embedded version, or from the programs in a folder."""
     with ExitStack() as stack:
         account = postgres_account()
@@ -110,7 +162,7 @@ def _room() -> Iterator[Callable[[Path | None], Postgres]]:
         def made(folder: Path | None) -> Postgres:
             run = rundir.create(rundir.places({}, account), account)
             stack.callback(run.remove)
-            server = Postgres(run, account, spawner, PASSWORD, folder)
+            server = kind(run, account, spawner, PASSWORD, folder)
             stack.callback(server.stop)
             return server
 

@@ -324,6 +324,19 @@ VARIANTS: tuple[Variant, ...] = (
         )
         for number in (15, 16, 17)
     ),
+    *(
+        Variant(
+            f"clock-set-{name}",
+            f"the database's clock is set {said}",
+            stand=servers.stepping(seconds, after_s),
+            lacking=servers.no_faketime,
+        )
+        for name, said, seconds, after_s in (
+            ("back", "ten minutes back in the middle", -600.0, servers.AT_WORK_S),
+            ("on", "two minutes on in the middle", 120.0, servers.AT_WORK_S),
+            ("back-before", "ten minutes back when the run begins", -600.0, 0.0),
+        )
+    ),
     Variant("replica-behind", f"a replica is {servers.BEHIND_S} s behind", stand=servers.replica(asked=False)),
     Variant(
         "replica-asked",

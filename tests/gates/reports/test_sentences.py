@@ -13,7 +13,7 @@ from gates.evidence import JsonValue
 from gates.reports.sentences import OTHER_PATH, brief, recovery_lines
 from gates.reports.terminal import verdict_text
 from gates.text.inert import Terminal
-from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
+from gates.verdict import QUEUE_ELSEWHERE, Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
 from tests.cases import cases
 from tests.gates.reports.report_pages import large
 from tests.gates.reports.test_reports import CATALOGUE, EVIDENCE, KINDS, RUN, VERDICTS
@@ -41,6 +41,8 @@ UNDECIDED_ONE = Finding("cohort/agent-success", "unknown", "warn", Effect.NOTE, 
 PROMOTE, HOLD, ROLLBACK = Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK
 AT_THE_END = Action("none", 100, 100, "nothing_to_do", "outbox.enabled is at 100 %, its last step")
 UNSEEN = dataclasses.replace(UNREACHED, check="drill/x/y", message="Is it there?")
+ALONE = dataclasses.replace(UNREACHED, check="preflight/alone", message="another run of the gate is examining it")
+FUTURE = "the evidence is from the future: a clock jumped. Correct it, and run the gate again"
 OVERRIDDEN = Action("none", 10, 10, "override", "1 tenant has it otherwise", holds=True)
 TOLD = {
     "stepped": made(PROMOTE, Action("promote", 10, 50, "done")),
@@ -57,6 +59,11 @@ TOLD = {
     "still on": made(ROLLBACK, STILL_ON, BROKEN),
     "unreached, off": made(HOLD, Action("none", 0, 0, "nothing_to_do"), UNREACHED),
     "unreached": made(HOLD, Action("none", 10, 10, "nothing_to_do"), UNREACHED),
+    "another run": made(HOLD, NOTHING, ALONE),
+    "from the future": made(HOLD, NOTHING, dataclasses.replace(ALONE, message=FUTURE)),
+    "stage beside a queue": dataclasses.replace(
+        made(HOLD, stage=StageResult("sql", "passed")), reason=f"all passed, and {QUEUE_ELSEWHERE}"
+    ),
     "held": made(HOLD, NOTHING, dataclasses.replace(BROKEN, effect=Effect.HOLD)),
     "unseen": made(HOLD, Action("none"), UNSEEN, ends_when=("drill/x/y is observed", "another thing is so")),
     "overridden": made(HOLD, OVERRIDDEN),

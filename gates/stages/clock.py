@@ -1,0 +1,144 @@
+"""Watches through the run how the clocks of the database, the service and the gate move against a steady one.
+
+It is silent while they are steady. One that was set is told as evidence of `preflight/clock-skew`.
+"""
+
+import datetime as dt
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from typing import Self
+
+import psycopg
+
+from gates.decision.clock import SERVICE_ALONE, STEPPED_S
+from gates.deployment.control import is_disrupted
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.requests import Request
+from gates.deployment.sql.database import Connection, connect, value
+from gates.evidence import Evidence, JsonValue, Outcome, stamp
+from gates.stages.context import Context
+from gates.stages.preflight.database import MOST_SKEW_S, SKEW
+
+EVERY_S, JOIN_S = 2.0, 15.0
+AHEAD_S = (
+    "select extract(epoch from max(t.at::timestamptz) - clock_timestamp())::float8"
+    " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
+)
+"""How far the server's own notes, when it last read or vacuumed a table, are ahead of its clock: it was set back."""
+DATE_S, HTTP_S = 1.0, 3.0
+"""A Date header tells no parts of a second; how long it is waited for."""
+SERVICE_EVERY = 3
+"""The service is asked in one round of so many: it may count its requests."""
+MOST_STEP_S = {"database": MOST_SKEW_S, "gate": MOST_SKEW_S, "service": 5.0}
+"""Whose clock may have moved so far: several instances have several clocks."""
+MOST_AHEAD_S = 86400.0
+"""Notes from a later day tell of a clock that was wrong long ago."""
+ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
+
+
+class Moved:
+    """How far a clock has moved against a steady one since it was first seen. Times are in seconds."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self.step_s = 0.0
+        """The farthest that is certain, whatever the time that the answers took; positive: ahead."""
+
+    def see(self, shown: float, before: float, after: float) -> None:
+        """shown: its time, asked for and told between two times of the steady one."""
+        least, most = shown - after, shown - before
+        first = self._first = self._first or (least, most)
+        ahead_s, behind_s = max(0.0, least - first[1]), min(0.0, most - first[0])
+        self.step_s = max(self.step_s, ahead_s, behind_s, key=abs)
+
+
+class ClockWatch:
+    """A context: asks database and service for their times, and tells, when it is left, of a clock that was set."""
+
+    def __init__(self, context: Context, every_s: float = EVERY_S) -> None:
+        self._context, self._every_s = context, every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
+        self._moved = {whose: Moved() for whose in MOST_STEP_S}
+        self._looks, self._before_s = 0, 0.0
+        self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
+
+    def __enter__(self) -> Self:
+        if self._context.target.database_url:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+        steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_STEP_S[whose]}
+        if steps:
+            self._context.write([self._evidence(steps, "during the run")])
+        elif MOST_SKEW_S < self._before_s < MOST_AHEAD_S:
+            self._context.write([self._evidence({"database": -self._before_s}, "a short time before the run")])
+
+    def _run(self) -> None:
+        connection: Connection | None = None
+        over = False
+        while not over:
+            over = self._stop.wait(self._every_s if self._looks else 0.0)  # one look more when it is over
+            try:
+                if connection is None or connection.closed:
+                    connection = connect(self._context.target.database_url, read_only=True)
+                self._look(connection)
+                if self._looks == 1:
+                    self._before_s = float(str(value(connection, AHEAD_S) or 0.0))
+                if over or self._looks % SERVICE_EVERY == 1:
+                    self._look_at_service()
+            except psycopg.Error:  # a drill may have restarted the server: the next round asks again
+                if connection is not None:
+                    connection.close()
+        if connection is not None:
+            connection.close()
+
+    def _look(self, connection: Connection) -> None:
+        before = time.monotonic()
+        shown = value(connection, "select clock_timestamp()")
+        after = time.monotonic()
+        self._moved["gate"].see(time.time(), after, time.monotonic())
+        if isinstance(shown, dt.datetime):
+            self._moved["database"].see(shown.timestamp(), before, after)
+        self._looks += 1
+
+    def _look_at_service(self) -> None:
+        """Its Date header, unless it comes out of a cache, or a drill has set its clock."""
+        target = self._context.target
+        if not target.base_url or is_disrupted(target.control):
+            return
+        before = time.monotonic()
+        try:
+            with HttpDoor(target.base_url, timeout_s=HTTP_S) as door:
+                answer = door.send(Request("GET", "/healthz"))
+            shown = parsedate_to_datetime(answer.header("date") or "").timestamp()
+        except (NoAnswer, ValueError, TypeError, OverflowError):
+            return
+        after = time.monotonic()
+        if not answer.header("age") and not is_disrupted(target.control):
+            self._moved["service"].see(shown, before - DATE_S, after)
+
+    def _evidence(self, steps: dict[str, float], when: str) -> Evidence:
+        moved = " and ".join(f"the {whose}'s clock stepped by {step_s:+.1f} s" for whose, step_s in steps.items())
+        slept = ", or its machine slept" if "gate" in steps else ""
+        most = max(steps.values(), key=abs)
+        details: dict[str, JsonValue] = {STEPPED_S: round(most, 3), "ends_when": ENDS}
+        details |= {SERVICE_ALONE: True} if [*steps] == ["service"] else {}
+        return Evidence(
+            check=SKEW.id,
+            outcome=Outcome.UNKNOWN,
+            message=f"{moved} {when}{slept}: what is judged by times proves nothing",
+            observed=round(most, 3),
+            limit=MOST_SKEW_S,
+            unit="s",
+            samples=self._looks,
+            started_at=stamp(self._at),
+            duration_ms=round((time.monotonic() - self._began) * 1000, 1),
+            release=self._context.target.release,
+            details=details,
+        )

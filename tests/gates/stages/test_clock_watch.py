@@ -1,0 +1,132 @@
+"""A clock that is set during a run is told, however it moves and however long its answers take; a steady one is not."""
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from gates.decision.clock import SERVICE_ALONE, SKEW, STEPPED_S
+from gates.decision.policy_file import parse
+from gates.deployment.requests import Answer, Request
+from gates.deployment.sql.database import connect, value
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence_file import read_lines
+from gates.stages import clock
+from gates.stages.clock import ClockWatch, Moved
+from gates.stages.context import Context
+from tests.postgres_fixture import migrated_db, migrated_url, pg_server
+from tests.waiting import until
+
+__all__ = ["migrated_db", "migrated_url", "pg_server"]
+
+STEPS: dict[str, tuple[list[float], float]] = {
+    "back": ([0, 0, -600, -600], -600),
+    "on": ([0, 120, 120], 120),
+    "thirty seconds": ([0, 30], 30),
+    "back and on again": ([0, -600, 0, 0], -600),
+    "slewed": ([0, 0.1, 0.2, 0.3], 0),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_is_measured_and_slewing_is_none(name: str) -> None:
+    """The farthest counts, also where the clock was set right again before the end."""
+    offsets, expected = STEPS[name]
+    moved = Moved()
+    for number, offset in enumerate(offsets):
+        moved.see(1e9 + 2.0 * number + offset, 2.0 * number - 0.01, 2.0 * number + 0.01)
+    assert moved.step_s == pytest.approx(expected, abs=0.35)
+
+
+def test_an_answer_that_came_late_is_no_step() -> None:
+    """Whatever the time of the way was, it may explain the difference: here 40 s, of which 30 are on one way."""
+    moved = Moved()
+    moved.see(1e9, -0.01, 0.01)
+    moved.see(1e9 + 30, 0, 40)
+    moved.see(1e9 + 10, 10, 50)
+    assert moved.step_s == 0
+
+
+def watched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, offsets: Iterator[float], ahead_s: float | None = None
+) -> list[Evidence]:
+    """What a watch writes of a database whose clock is so far from ours, look after look.
+
+    ahead_s: how far the notes of the server are ahead of its clock.
+    """
+    looks: list[float] = []
+
+    def shown(_connection: Any, statement: str) -> dt.datetime | float | None:
+        if statement == clock.AHEAD_S:
+            return ahead_s
+        looks.append(next(offsets))
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=looks[-1])
+
+    monkeypatch.setattr(clock, "value", shown)
+    connection = SimpleNamespace(closed=False, close=lambda: None)
+    monkeypatch.setattr(clock, "connect", lambda *_url, **_more: connection)
+    settings = parse("version: 1\n", "gate.yaml", folder, dt.date(2026, 1, 1)).settings
+    target = Target(TargetKind.STAGING, "http://unset.invalid", database_url="postgresql://unset", release="r1")
+    context = Context(target, settings, folder, "run")
+    with ClockWatch(context, every_s=0.01):
+        until(lambda: len(looks) > 3)
+    return read_lines(context.evidence) if context.evidence.exists() else []
+
+
+def test_a_clock_that_was_set_is_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, unknown, that says whose clock stepped and by how much, and what ends the hold."""
+    [line] = watched(tmp_path, monkeypatch, (0.0 if n < 2 else -600.0 for n in range(10_000)))
+    assert (line.check, line.outcome, line.unit) == (SKEW, Outcome.UNKNOWN, "s")
+    assert line.details[STEPPED_S] == pytest.approx(-600, abs=0.5)
+    assert line.message.startswith("the database's clock stepped by -600.0 s during the run")
+
+
+def test_a_steady_clock_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is wrong, for that is another check."""
+    assert not watched(tmp_path, monkeypatch, (90.0 for _ in range(10_000)))
+
+
+def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that a person makes right after the step meets rows from the future, too."""
+    [line] = watched(tmp_path, monkeypatch, (0.0 for _ in range(10_000)), 540.0)
+    assert line.message.startswith("the database's clock stepped by -540.0 s a short time before the run")
+    assert not watched(tmp_path / "steady", monkeypatch, (0.0 for _ in range(10_000)), 0.5)
+    assert not watched(tmp_path / "long-ago", monkeypatch, (0.0 for _ in range(10_000)), 3e8)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "cached", "told"), [(600.0, False, True), (3.0, False, False), (600.0, True, False)]
+)
+def test_the_clock_of_the_service_is_its_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, *, cached: bool, told: bool
+) -> None:
+    """It tells whole seconds, several instances have several clocks, and what is in a cache is of another time."""
+    asked: list[Request] = []
+
+    class Door:
+        def __init__(self, *_base: object, **_more: object) -> None: ...
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_error: object) -> None: ...
+        def send(self, request: Request) -> Answer:
+            asked.append(request)
+            shown = time.time() + (step_s if len(asked) > 1 else 0.0)
+            headers = (("date", formatdate(shown, usegmt=True)), *([("age", "5")] if cached else []))
+            return Answer(200, headers, b"", 1.0)
+
+    monkeypatch.setattr(clock, "HttpDoor", Door)
+    lines = watched(tmp_path, monkeypatch, (0.0 for _ in range(10_000)))
+    assert [line.details.get(SERVICE_ALONE) for line in lines] == [True] * told
+
+
+def test_a_server_says_when_its_notes_are_of(migrated_url: str) -> None:
+    """What a database just read is of now by its own clock."""
+    with connect(migrated_url, read_only=True) as connection:
+        assert float(str(value(connection, clock.AHEAD_S))) < 1
