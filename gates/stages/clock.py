@@ -4,6 +4,7 @@ It is silent while they are steady. One that was set is told as evidence of `pre
 """
 
 import datetime as dt
+import math
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -38,19 +39,29 @@ ENDS = "the gate is run again, when the clocks stand right and what was written 
 
 
 class Moved:
-    """How far a clock has moved against a steady one since it was first seen. Times are in seconds."""
+    """How far a clock has moved against a steady one since it was first seen. Times are in seconds.
 
-    def __init__(self) -> None:
+    looks: so many in a row must agree on where it stands now. What moves again with each look is no clock that was set:
+    an answer that is always the same, instances that take turns.
+    """
+
+    def __init__(self, looks: int = 1) -> None:
+        self._looks, self._alike = looks, 0
         self._first: tuple[float, float] | None = None
+        self._now = (-math.inf, math.inf)
         self.step_s = 0.0
         """The farthest that is certain, whatever the time that the answers took; positive: ahead."""
 
     def see(self, shown: float, before: float, after: float) -> None:
         """shown: its time, asked for and told between two times of the steady one."""
-        least, most = shown - after, shown - before
-        first = self._first = self._first or (least, most)
-        ahead_s, behind_s = max(0.0, least - first[1]), min(0.0, most - first[0])
-        self.step_s = max(self.step_s, ahead_s, behind_s, key=abs)
+        seen = shown - after, shown - before
+        first = self._first = self._first or seen
+        both = max(seen[0], self._now[0]), min(seen[1], self._now[1])
+        agrees = both[0] <= both[1]
+        self._now, self._alike = (both, self._alike + 1) if agrees else (seen, 1)
+        if self._alike >= self._looks:
+            ahead_s, behind_s = max(0.0, self._now[0] - first[1]), min(0.0, self._now[1] - first[0])
+            self.step_s = max(self.step_s, ahead_s, behind_s, key=abs)
 
 
 class ClockWatch:
@@ -60,7 +71,7 @@ class ClockWatch:
         self._context, self._every_s = context, every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
-        self._moved = {whose: Moved() for whose in MOST_STEP_S}
+        self._moved = {"database": Moved(), "gate": Moved(), "service": Moved(looks=2)}
         self._looks, self._before_s = 0, 0.0
         self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
 

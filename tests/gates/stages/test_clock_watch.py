@@ -53,6 +53,24 @@ def test_an_answer_that_came_late_is_no_step() -> None:
     assert moved.step_s == 0
 
 
+@pytest.mark.parametrize(
+    ("offsets", "expected"),
+    [
+        ([0, 0, 600, 600], 600),
+        ([0, 0, -600, -600, 0], -600),
+        ([0, -6, -12, -18, -24], 0),  # its answer is always the same
+        ([0, 30, 0, 30, 0], 0),  # two instances take turns
+        ([0, 0, 0, 600], 0),
+    ],
+)
+def test_a_step_of_the_service_is_one_that_stays(offsets: list[float], expected: float) -> None:
+    """Who answers may be a cache, or another instance: two looks in a row must agree."""
+    moved = Moved(looks=2)
+    for number, offset in enumerate(offsets):
+        moved.see(1e9 + 6.0 * number + offset, 6.0 * number - 1.01, 6.0 * number + 0.01)
+    assert moved.step_s == pytest.approx(expected, abs=1.1)
+
+
 def watched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, offsets: Iterator[float], ahead_s: float | None = None
 ) -> list[Evidence]:
