@@ -1,11 +1,17 @@
 """Faults that show at an edge alone: in the longest list, a little too deep, at the last character of a key."""
 
 import dataclasses
+import json
 import re
+import time
+import uuid
 from collections.abc import Sequence
 
-from faults.altered import altered_worker, rewrite, with_database
+import msgspec
+
+from faults.altered import altered, altered_worker, rewrite, with_database
 from faults.catalogue import service, worker
+from faults.effects import moving_apart
 from faults.order import waits_for
 from faults.probe import Probe
 from replay_service.claim import Selection
@@ -134,3 +140,115 @@ def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
         return old, f"rtrim({one}.aggregate_key) = rtrim({other}.aggregate_key)"
 
     return altered_worker(settings, ("drain_lane", *padded("e", "k")), ("claim_events", *padded("b", "a")))
+
+
+@service(
+    "An event id in capitals is taken for none: the event gets another one.",
+    lambda p: _has_another_id(p),
+    ("drill/outbox/same-event-id-once",),
+    names=("capitals",),
+)
+def ids_in_capitals_are_none(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        event, sent = read_event(raw), json.loads(raw).get("event_id")
+        return dataclasses.replace(event, event_id=None) if sent != event.event_id else event
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _has_another_id(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(uuid.uuid4())
+        return bool(probe.event(company, event_id=event.upper()).json()["event_id"].lower() != event)
+
+
+@service(
+    "An event with an integer over 64 bits ends in a server error: its payload is packed anew.",
+    lambda p: _chokes(p),
+    ("drill/outbox/payload-unchanged",),
+    names=("500",),
+)
+def integers_have_64_bits(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        event = read_event(raw)
+        msgspec.msgpack.encode(event.payload)
+        return event
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _chokes(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"n": 10**30}).status_code == 500
+
+
+@service(
+    "An item is taken a second before its retry_after.",
+    lambda p: _takes_a_second_early(p),
+    ("drill/dlq/not-before-retry-after",),
+    names=("retry_after",),
+)
+def a_second_is_nothing(settings: Settings) -> Parts:
+    return altered(settings, "pick_items", ("retry_after <= now()", "retry_after <= now() + interval '1 second'"))
+
+
+def _takes_a_second_early(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        due = probe.value("SELECT clock_timestamp() + interval '0.9 seconds'")
+        probe.letters(company, 1, retry_after=due)
+        taken = probe.replay(company, dry_run=True).json()["items"]
+        return bool(taken and probe.value("SELECT clock_timestamp() < %s", due))
+
+
+@service(
+    "Named items that are older than a month are not looked at.",
+    lambda p: _leaves_old_named_items(p),
+    ("drill/safety-rails/max-defaults-to-the-ids",),
+    names=("named items",),
+)
+def old_named_items_are_left(settings: Settings) -> Parts:
+    young = "AND created_at > now() - interval '30 days' AND status = 'pending'"
+    return altered(settings, "pick_items_by_id", ("AND status = 'pending'", young))
+
+
+def _leaves_old_named_items(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1)
+        probe.rows(
+            "UPDATE dead_letter_queue SET created_at = now() - interval '40 days' WHERE company_id = %s", company
+        )
+        return not probe.replay(company, dlq_ids=ids, dry_run=True).json()["items"]
+
+
+@service(
+    "What a run has beyond 25 items is moved in transactions of its own.",
+    lambda p: _moves_in_two(p),
+    ("drill/dlq/run-and-items-together",),
+    names=("transactions",),
+)
+def batches_have_transactions_of_their_own(settings: Settings) -> Parts:
+    return moving_apart(settings, 25)
+
+
+def _moves_in_two(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 26)
+        probe.replay(company, max=26)
+        return int(probe.value("SELECT count(DISTINCT txid) FROM event_outbox WHERE company_id = %s", company)) == 2
+
+
+@service(
+    "A run that found nothing to replay is not found.",
+    lambda p: _forgets_empty_runs(p),
+    ("drill/lifecycle/unknown-run-is-not-found",),
+    names=("404",),
+)
+def empty_runs_are_not_found(settings: Settings) -> Parts:
+    return altered(settings, "read_run", ("WHERE id", "WHERE target_count > 0 AND id"))
+
+
+def _forgets_empty_runs(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
+        signed = probe.sign_v2(path.encode(), int(time.time()))
+        return probe.get(path, **{"X-Transbot-Signature": signed}).status_code == 404

@@ -15,6 +15,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.sql.database import execute
@@ -73,15 +74,16 @@ def test_letter_is_kept(scene: Scene) -> None:
 
 @drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))
 def test_run_and_items_together(scene: Scene) -> None:
-    """A run and the outbox rows of its items were written by one transaction (equal txid).
+    """A run and the outbox rows of its items, which are many, were written by one transaction (equal txid).
 
     A crash between two leaves a run that was answered and does nothing, or items that are sent for no run.
     """
-    run = str(scene.run(scene.company(items=2), max=2)["replay_run_id"])
+    many = min(27, current().limit("batch"))
+    run = str(scene.run(scene.company(items=many), max=many)["replay_run_id"])
     own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
     scene.seen.require(own, "the run is gone")
     rows = [str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id = %s", run)]
-    assert len(rows) == 2, f"{len(rows)} outbox rows are there once the run of 2 items is answered"
+    assert len(rows) == many, f"{len(rows)} outbox rows are there once the run of {many} items is answered"
     assert {*rows} == own, f"transactions: run {own}, outbox rows {sorted({*rows})}; one is due"
     scene.seen.count(len(rows) + 1)
 
@@ -311,7 +313,7 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
 
 @drill("drill/dlq/not-before-retry-after", covers=("E05",))
 def test_not_before_retry_after(scene: Scene) -> None:
-    """An item whose retry_after lies ahead, an hour or half a minute, is taken by force alone.
+    """An item whose retry_after lies ahead, an hour, half a minute or less than a second, is taken by force alone.
 
     A replay that ignores the wait hammers what just failed.
     """
@@ -319,11 +321,17 @@ def test_not_before_retry_after(scene: Scene) -> None:
     soon = scene.value("select clock_timestamp() + interval '30 seconds'")
     items = scene.add_items(company, 1, retry_after=soon)
     items += scene.add_items(company, 1, retry_after=scene.value("select now() + interval '1 hour'"))
-    answer = scene.run(company, max=2)
-    scene.seen.require(scene.value("select clock_timestamp() < %s", soon), "half a minute went by before the answer")
-    assert answer["items"] == [], f"{len(answer['items'])} of 2 items were taken before their retry_after"
-    forced = scene.replay(company, max=2, force=True).json()
-    assert set(forced["items"]) == set(items), "force did not take the items whose retry_after lies ahead"
+    at_once = scene.value("select clock_timestamp() + interval '0.9 seconds'")
+    brief = scene.add_items(company, 1, retry_after=at_once)
+    answer = scene.run(company, max=3)
+    now = scene.value("select clock_timestamp()")
+    scene.seen.require(now < soon, "half a minute went by before the answer")
+    early = [item for item in answer["items"] if item not in brief or now < at_once]
+    assert not early, f"{len(early)} of 3 items were taken before their retry_after"
+    forced = scene.replay(company, max=3, force=True).json()
+    assert {*forced["items"], *answer["items"]} == {*items, *brief}, (
+        "force did not take the items whose retry_after lies ahead"
+    )
 
 
 @drill("drill/dlq/other-tenants-item-of-the-event", after=DELIVERS, covers=("L13", "J26"))

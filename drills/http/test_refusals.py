@@ -32,6 +32,12 @@ def _padded(body: bytes, size: int) -> bytes:
 
 def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
     good = bench.signed()
+    event = bench.event()
+    of_events = {
+        "413 of an event": (bench.event(_padded(event.body, BODY_LIMIT + 1)), 413),
+        "415 of an event": (event.with_header("Content-Type", "text/plain"), 415),
+    }
+    has_events = current().claims("outbox") and "/events" not in current().lacking
     return {
         "400": (bench.signed(bench.body(max=0)), 400),
         "401": (post(REPLAY, good.body), 401),
@@ -39,6 +45,7 @@ def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
         "405": (Request("PUT", REPLAY, good.headers, good.body), 405),
         "413": (bench.signed(_padded(good.body, BODY_LIMIT + 1)), 413),
         "415": (good.with_header("Content-Type", "text/plain"), 415),
+        **(of_events if has_events else {}),
     }
 
 
@@ -56,11 +63,12 @@ BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
 
 @drill("drill/http-surface/problem-documents", covers=("I02",))
 def test_problem_documents(bench: Bench) -> None:
-    """Every refusal is a problem document with type, title, status, detail and its stable code, for browsers too.
+    """Every refusal, of an event too, is a problem document with type, title, status, detail and its stable code, for
+    browsers too.
 
     Clients must guess from texts what was wrong.
     """
-    bench.seen.control("six refusals of known kinds")
+    bench.seen.control("refusals of known kinds")
     for name, (request, status) in _refusals(bench).items():
         for sent in (request, request.with_header("Accept", BROWSER)):
             answer = bench.refused(sent.labelled(f"a refusal with {name}"), status)

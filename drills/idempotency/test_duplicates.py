@@ -58,7 +58,7 @@ def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
 @drill("drill/idempotency/duplicate-marked", severity=Severity.WARN, covers=("D14",))
 def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     """A first answer says `"duplicate": false`; each repeated one `"duplicate": true` and `Idempotent-Replayed: true`,
-    whether anything was replayed or not.
+    whether anything was replayed or not. It has an X-Request-Id, too.
 
     A client cannot tell whether its call did anything.
     """
@@ -70,6 +70,7 @@ def test_duplicate_marked(scene: Scene, tenant: str) -> None:
             header, told = (again.header("idempotent-replayed") or "").lower(), again.json().get("duplicate")
             assert told is True, f"repeated answer: duplicate is {told!r}"
             assert header == "true", f"repeated answer: Idempotent-Replayed is {header!r}; due: true"
+            assert again.header("x-request-id"), "repeated answer: there is no X-Request-Id"
         told = first.json().get("duplicate")
         assert told is False, f"first answer: duplicate is {told!r}"
         marked = (first.header("idempotent-replayed") or "").lower() == "true"

@@ -63,13 +63,14 @@ def test_default_max(scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/max-defaults-to-the-ids", severity=Severity.WARN, covers=("E02",))
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
-    """Without `max`, all named items are taken, also where they are more than it is by default.
+    """Without `max`, all named items are taken, also where they are more than it is by default, or weeks old.
 
     An operator's list is cut without a word.
     """
     count = min(current().limit("batch"), current().limit("default_batch") + 5)
-    ids = scene.add_items(tenant, count)
-    scene.replay(tenant, label="one id, dry", control=True, dlq_ids=ids[:1], dry_run=True)
+    ids = scene.tenants.add_rows(tenant, [{"id": new_id("item"), "age_s": 50 * 86400}])
+    ids += scene.add_items(tenant, count - 1)
+    scene.replay(tenant, label="one id, dry", control=True, dlq_ids=ids[-1:], dry_run=True)
     answer = scene.replay(tenant, label=f"{count} ids", dlq_ids=ids).json()
     scene.seen.value(len(took(answer)), count, "items")
     assert took(answer) == set(ids), f"{len(took(answer))} of {count} named items taken"

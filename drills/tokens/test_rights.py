@@ -249,8 +249,11 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     """
     scene.add_items(tenant, 1)
     run = scene.run(tenant, max=1).get("replay_run_id")
+    request, answer = scene.get_run(str(run), tenant)
+    scene.seen.expect(request, answer, 200, control=True)
+    scene.expect(dry_run(tenant, token.for_company(tenant), "company_admin, own company"), 200, control=True)
     own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
-    scene.expect(own, 200, control=True)
+    scene.expect(own, 200)
     if scene.http.send(dry_run(tenant, token(), "super_admin")).status == 200:
         scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")

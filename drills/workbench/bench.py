@@ -118,6 +118,11 @@ class Bench:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""
         return self.signer.post(REPLAY, self.body() if body is None else body, label)
 
+    def event(self, body: bytes | None = None) -> Request:
+        """An event of a company that does not exist, correctly signed."""
+        fields = {"company_id": self.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+        return self.signer.post("/events", encode_body(fields) if body is None else body, "an event of nobody")
+
     def signed_v2(self, body: bytes | None = None, *, age_s: int = 0, label: str = "correctly signed (v2)") -> Request:
         """A correct v2 signature over these bytes, of that age."""
         chosen = self.body() if body is None else body

@@ -164,6 +164,12 @@ proxy(
 )
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
 proxy(
+    "surface/no-allow-at-the-events",
+    after(lambda _w, sent, reply: reply.without("Allow") if sent.path.endswith("/events") else None),
+    (f"{SURFACE}/other-methods",),
+    "A 405 of the events has no Allow.",
+)
+proxy(
     "surface/problems-are-json",
     after(lambda _w, _s, reply: reply.having("Content-Type", "application/json") if reply.status >= 400 else None),
     (f"{SURFACE}/problem-documents", f"{SURFACE}/late-problem-documents"),
@@ -226,6 +232,18 @@ proxy(
     rereads(lambda _w, sent: sent.having("Content-Type", "application/json") if sent.is_replay else sent),
     (f"{SURFACE}/media-type-*",),
     "The media type is not looked at.",
+)
+proxy(
+    "surface/events-of-any-media-type",
+    rereads(lambda _w, sent: sent.having("Content-Type", "application/json") if sent.path == "/events" else sent),
+    (f"{SURFACE}/problem-documents",),
+    "The media type of an event is not looked at.",
+)
+proxy(
+    "surface/events-of-any-size",
+    rereads(lambda world, sent: has_no_size_limit(world, sent) if sent.path == "/events" else sent),
+    (f"{SURFACE}/problem-documents",),
+    "Events have no limit of size.",
 )
 proxy(
     "surface/method-override",
