@@ -116,7 +116,8 @@ def test_item_without_event_id(scene: Scene) -> None:
 
 @drill("drill/dlq/effect-that-was-there", after=DELIVERS, covers=("L05", "L12", "E08"))
 def test_effect_that_was_there(scene: Scene) -> None:
-    """The replay of an event that had its effect already has no second one, and its item is settled.
+    """The replay of an event that had its effect already has no second one, and its item is settled, also where it has
+    two.
 
     A letter whose event got through after all is the common case, and the expensive one.
     """
@@ -124,14 +125,16 @@ def test_effect_that_was_there(scene: Scene) -> None:
     event = str(scene.emit(company, control=True)["event_id"])
     scene.delivered([event])
     scene.tenants.add_items(company, 1, event_id=event)
-    run = str(scene.run(company, max=1)["replay_run_id"])
-    row = scene.ended(run)
+    with suppress(psycopg.errors.UniqueViolation):  # here an event has one letter
+        scene.tenants.add_items(company, 1, event_id=event)
+    answer = scene.replay(company, max=2).json()
+    row = scene.ended(str(answer["replay_run_id"]))
     count = scene.effects([event])[event]
     assert count == 1, f"an event that had its effect has {count} effects after its replay; allowed: 1"
-    status = scene.item(company)["status"]
-    assert status != "replaying", "the item is left as replaying after its run has ended"
-    settled = row["success_count"] + row["failure_count"]
-    assert settled == 1, f"the run of one item counts {settled} as settled; due: 1"
+    states = {str(item["status"]) for item in scene.items(company)}
+    assert "replaying" not in states, "an item is left as replaying after its run has ended"
+    settled, due = row["success_count"] + row["failure_count"], len(answer["items"])
+    assert settled == due, f"the run of {due} items counts {settled} as settled; due: all"
     scene.seen.count()
 
 
@@ -372,33 +375,3 @@ def test_large_item_is_replayed(scene: Scene) -> None:
     kept = "select count(*) from public.event_outbox where replay_run_id = %s and payload = %s::jsonb"
     assert scene.number(kept, answer["replay_run_id"], payload) == 1, "the payload of the large item was changed"
     scene.seen.count(3)
-
-
-@drill("drill/dlq/only-legal-transitions", after=DELIVERS, covers=("L04",))
-def test_only_legal_transitions(scene: Scene) -> None:
-    """On its way an item is pending, then replaying, then resolved, and its run's outbox row says the same.
-
-    An item that is pending while its replay is on its way is replayed twice.
-    """
-    company = scene.company(items=8)
-    seen: set[tuple[str, str]] = set()
-
-    def probe() -> bool:
-        rows = scene.rows(
-            "select d.status, case when o.event_id is null then 'none' when o.processed_at is null then 'open'"
-            " else 'processed' end as state from public.dead_letter_queue d left join public.event_outbox o"
-            " on o.event_id = d.event_id and o.company_id = d.company_id where d.company_id = %s",
-            company,
-        )
-        seen.update((str(r["status"]), str(r["state"])) for r in rows)
-        return all(r["status"] == "resolved" for r in rows)
-
-    scene.rows("update public.dead_letter_queue set event_id = gen_random_uuid() where company_id = %s", company)
-    probe()
-    scene.run(company, max=8)
-    scene.until(probe, "eight resolved items", every_s=0)
-    allowed = {("pending", "none"), ("replaying", "open"), ("resolved", "processed")}
-    illegal = sorted(seen - allowed)
-    scene.seen.details["seen"] = ", ".join(sorted(f"{a}/{b}" for a, b in seen))
-    assert not illegal, f"an item was {illegal[0][0]!r} while its outbox row was {illegal[0][1]!r}"
-    scene.seen.count(8)

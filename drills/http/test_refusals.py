@@ -15,7 +15,7 @@ from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import hidden
-from gates.deployment.requests import SIGNATURE, Answer, Request, post
+from gates.deployment.requests import SIGNATURE, Answer, Request, post, signed_get
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -37,7 +37,6 @@ def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
         "413 of an event": (bench.event(_padded(event.body, BODY_LIMIT + 1)), 413),
         "415 of an event": (event.with_header("Content-Type", "text/plain"), 415),
     }
-    has_events = current().claims("outbox") and "/events" not in current().lacking
     return {
         "400": (bench.signed(bench.body(max=0)), 400),
         "401": (post(REPLAY, good.body), 401),
@@ -45,7 +44,7 @@ def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
         "405": (Request("PUT", REPLAY, good.headers, good.body), 405),
         "413": (bench.signed(_padded(good.body, BODY_LIMIT + 1)), 413),
         "415": (good.with_header("Content-Type", "text/plain"), 415),
-        **(of_events if has_events else {}),
+        **(of_events if bench.has_events else {}),
     }
 
 
@@ -183,7 +182,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
     hostile += [
         *(bench.signed(body, label) for label, body in bodies.items() if can_be_said(body)),
         bench.with_token("e30." + "A" * 400 + ".e30", label="a strange token"),
-        Request("GET", f"{REPLAY}/not-a-uuid'", (), b"", "a strange id"),
+        signed_get(f"{REPLAY}/not-a-uuid'", bench.signer.secret, bench.clock.now(), "a strange id"),
     ]
     if bench.target.admin_jwt:
         hostile.append(bench.with_token(bench.target.admin_jwt, label="an administrator, no such company"))

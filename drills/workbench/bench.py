@@ -31,6 +31,7 @@ from gates.deployment.requests import (
     sign_v2,
     signed_get,
     signed_post_v2,
+    token_get,
     token_post,
 )
 from gates.deployment.target import Target
@@ -118,6 +119,11 @@ class Bench:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""
         return self.signer.post(REPLAY, self.body() if body is None else body, label)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether the deployment takes events over HTTP."""
+        return current().claims("outbox") and "/events" not in current().lacking
+
     def event(self, body: bytes | None = None) -> Request:
         """An event of a company that does not exist, correctly signed."""
         fields = {"company_id": self.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
@@ -139,6 +145,11 @@ class Bench:
     def with_token(self, token: str, body: bytes | None = None, label: str = "") -> Request:
         """A valid body with this bearer token."""
         return token_post(REPLAY, self.body() if body is None else body, token, label)
+
+    def elsewhere(self, token: str) -> list[Request]:
+        """What a token opens beside replays: the read of a run that nobody has, and an event of nobody."""
+        event = token_post("/events", self.event().body, token, "an event of nobody, with a token")
+        return [token_get(f"{REPLAY}/{new_id('run')}", token, "a read with a token"), *([event] * self.has_events)]
 
     def mac(self, body: bytes) -> str:
         """The right v1 signature of these bytes."""

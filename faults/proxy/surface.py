@@ -150,6 +150,12 @@ proxy(
     "The answer that something is not there has no X-Request-Id.",
 )
 proxy(
+    "surface/what-is-accepted-or-read-has-no-request-id",
+    after(lambda _w, sent, reply: None if sent.is_replay or reply.status > 202 else reply.without("X-Request-Id")),
+    ("drill/observability/request-id-in-the-trail",),
+    "An accepted event, and the status of a run, have no X-Request-Id.",
+)
+proxy(
     "surface/any-page",
     after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply)),
     (f"{SURFACE}/foreign-pages",),
