@@ -292,19 +292,19 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
-    """An item that has used up its retries, or was given none, is not replayed, not even by force; one retry below,
-    it is, and so is one that was given many, of which it has used a dozen.
+    """An item that has used up its retries, or was given none, or fewer than it has used, is not replayed, not even by
+    force; one retry below, it is, and so is one that was given many, of which it has used a dozen.
 
     A letter that always fails is otherwise replayed for ever.
     """
     company = scene.company()
     (used_up,) = scene.add_items(company, 1, retry_count=5, max_retries=5)
-    none = scene.add_items(company, 1, max_retries=0)
+    none = scene.add_items(company, 1, max_retries=0) + scene.add_items(company, 1, retry_count=5, max_retries=3)
     answer = scene.run(company, dlq_ids=[used_up, *none], force=True)
-    assert answer["items"] == [], f"{len(answer['items'])} of 2 items without retries left were taken"
+    assert answer["items"] == [], f"{len(answer['items'])} of 3 items without retries left were taken"
     found = [k for k in answer if used_up in str(answer[k])]
     assert sorted(answer["ineligible"]) == sorted([used_up, *none]), (
-        f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
+        f"{len(answer['ineligible'])} of 3 items without retries left are ineligible; the first is listed in {found}"
     )
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
     (patient,) = scene.add_items(company, 1, retry_count=12, max_retries=20)

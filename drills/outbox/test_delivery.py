@@ -187,7 +187,13 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     """
     company, event = scene.company(), new_id("event")
     good = {"company_id": company, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {}, "event_id": event}
-    odd: list[dict[str, Any]] = [{"event_type": 7}, {"surplus": 1}, {"aggregate_key": None}, {"event_id": None}]
+    odd: list[dict[str, Any]] = [
+        {"event_type": 7},
+        {"event_type": None},
+        {"surplus": 1},
+        {"aggregate_key": None},
+        {"event_id": None},
+    ]
     bodies = {f"{change}": encode_body({**good, **change}) for change in odd}
     plain = encode_body(good)
     bodies["two types"] = plain.replace(b"{", b'{"event_type":"a",', 1)

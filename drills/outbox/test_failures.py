@@ -179,6 +179,9 @@ def test_dead_letter_once(scene: Scene) -> None:
         spent = scene.count("dead_letter_queue", company, "retry_count >= max_retries")
         assert spent == 0, f"{spent} of 2 new dead letters have no retry left: no replay may ever take them"
     assert not scene.effects(events), "a dead event has a completed effect"
+    if "/events/{event_id}" not in current().lacking:
+        shown = scene.event_status(events[0], company).get("effect_at")
+        assert shown is None, f"effect_at of a dead event is {shown!r}; it had no effect"
     scene.in_one_state(company)
     scene.seen.count(5)
 
