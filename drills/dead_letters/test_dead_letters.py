@@ -324,17 +324,22 @@ def test_not_before_retry_after(scene: Scene) -> None:
     soon = scene.value("select clock_timestamp() + interval '30 seconds'")
     items = scene.add_items(company, 1, retry_after=soon)
     items += scene.add_items(company, 1, retry_after=scene.value("select now() + interval '1 hour'"))
-    at_once = scene.value("select clock_timestamp() + interval '0.9 seconds'")
-    brief = scene.add_items(company, 1, retry_after=at_once)
-    answer = scene.run(company, max=3)
-    now = scene.value("select clock_timestamp()")
-    scene.seen.require(now < soon, "half a minute went by before the answer")
-    early = [item for item in answer["items"] if item not in brief or now < at_once]
-    assert not early, f"{len(early)} of 3 items were taken before their retry_after"
-    forced = scene.replay(company, max=3, force=True).json()
-    assert {*forced["items"], *answer["items"]} == {*items, *brief}, (
-        "force did not take the items whose retry_after lies ahead"
-    )
+    brief, taken = list[str](), set[str]()
+    for _ in range(3):  # where a machine is busy the moment has gone by before the answer
+        scene.reset_limit(company)
+        at_once = scene.value("select clock_timestamp() + interval '0.9 seconds'")
+        brief += scene.add_items(company, 1, retry_after=at_once)
+        answer = scene.run(company, max=5)
+        now = scene.value("select clock_timestamp()")
+        scene.seen.require(now < soon, "half a minute went by before the answer")
+        is_late = now >= at_once
+        early = {*answer["items"]} - {*(brief if is_late else brief[:-1])}
+        assert not early, f"{len(early)} items were taken before their retry_after"
+        taken |= {*answer["items"]}
+        if not is_late:
+            break
+    forced = scene.replay(company, max=5, force=True).json()
+    assert {*forced["items"], *taken} == {*items, *brief}, "force did not take the items whose retry_after lies ahead"
 
 
 @drill("drill/dlq/other-tenants-item-of-the-event", after=DELIVERS, covers=("L13", "J26"))
