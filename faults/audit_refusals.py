@@ -194,7 +194,7 @@ def _recorded_as_answered(probe: Probe) -> bool:
 @service(
     "The request's id is kept in one place for all requests: those of one moment are audited as the last of them.",
     lambda p: _audited_as_another(p),
-    ("drill/observability/request-id-in-the-trail", "drill/audit/start-of-a-run"),
+    ("drill/observability/request-id-in-the-trail",),
     names=("at once", "request id"),
 )
 def request_id_of_the_last(settings: Settings) -> Parts:

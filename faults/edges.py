@@ -1,18 +1,25 @@
 """Faults that show at an edge alone: in the longest list, a little too deep, at the last character of a key."""
 
 import dataclasses
+import json
 import re
+import time
+import uuid
 from collections.abc import Sequence
 
-from faults.altered import altered_worker, rewrite, with_database
+import msgspec
+
+from faults.altered import altered, altered_worker, rewrite, with_database
 from faults.catalogue import service, worker
+from faults.effects import moving_apart
 from faults.order import waits_for
+from faults.outbox import is_done
 from faults.probe import Probe
 from replay_service.claim import Selection
 from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
 from replay_service.parts import Parts
-from replay_service.problems import invalid
+from replay_service.problems import Refusal, invalid
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
 from replay_service.worker.parts import WorkerParts
@@ -134,3 +141,218 @@ def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
         return old, f"rtrim({one}.aggregate_key) = rtrim({other}.aggregate_key)"
 
     return altered_worker(settings, ("drain_lane", *padded("e", "k")), ("claim_events", *padded("b", "a")))
+
+
+@service(
+    "An event id in capitals is taken for none: the event gets another one.",
+    lambda p: _has_another_id(p),
+    ("drill/outbox/same-event-id-once",),
+    names=("capitals",),
+)
+def ids_in_capitals_are_none(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        event, sent = read_event(raw), json.loads(raw).get("event_id")
+        return dataclasses.replace(event, event_id=None) if sent != event.event_id else event
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _has_another_id(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(uuid.uuid4())
+        return bool(probe.event(company, event_id=event.upper()).json()["event_id"].lower() != event)
+
+
+@service(
+    "An event with an integer over 64 bits ends in a server error: its payload is packed anew.",
+    lambda p: _chokes(p),
+    ("drill/outbox/payload-unchanged",),
+    names=("500",),
+)
+def integers_have_64_bits(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        event = read_event(raw)
+        msgspec.msgpack.encode(event.payload)
+        return event
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _chokes(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return probe.event(company, payload={"n": 10**30}).status_code == 500
+
+
+@service(
+    "Named items that are older than a month are not looked at.",
+    lambda p: _leaves_old_named_items(p),
+    ("drill/safety-rails/max-defaults-to-the-ids",),
+    names=("named items",),
+)
+def old_named_items_are_left(settings: Settings) -> Parts:
+    young = "AND created_at > now() - interval '30 days' AND status = 'pending'"
+    return altered(settings, "pick_items_by_id", ("AND status = 'pending'", young))
+
+
+def _leaves_old_named_items(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        ids = probe.letters(company, 1)
+        probe.rows(
+            "UPDATE dead_letter_queue SET created_at = now() - interval '40 days' WHERE company_id = %s", company
+        )
+        return not probe.replay(company, dlq_ids=ids, dry_run=True).json()["items"]
+
+
+@service(
+    "What a run has beyond 25 items is moved in transactions of its own.",
+    lambda p: _moves_in_two(p),
+    ("drill/dlq/run-and-items-together",),
+    names=("transactions",),
+)
+def batches_have_transactions_of_their_own(settings: Settings) -> Parts:
+    return moving_apart(settings, 25)
+
+
+def _moves_in_two(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 26)
+        probe.replay(company, max=26)
+        return int(probe.value("SELECT count(DISTINCT txid) FROM event_outbox WHERE company_id = %s", company)) == 2
+
+
+@service(
+    "A run that found nothing to replay is not found.",
+    lambda p: _forgets_empty_runs(p),
+    ("drill/lifecycle/unknown-run-is-not-found",),
+    names=("404",),
+)
+def empty_runs_are_not_found(settings: Settings) -> Parts:
+    return altered(settings, "read_run", ("WHERE id", "WHERE target_count > 0 AND id"))
+
+
+def _forgets_empty_runs(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
+        signed = probe.sign_v2(path.encode(), int(time.time()))
+        return probe.get(path, **{"X-Transbot-Signature": signed}).status_code == 404
+
+
+@service(
+    "A dead event has the time of its death for that of its effect.",
+    lambda p: _dates_what_never_was(p),
+    ("drill/outbox/dead-letter-once",),
+    names=("effect_at",),
+)
+def death_is_an_effect(settings: Settings) -> Parts:
+    return altered(settings, "read_event", ("t.updated_at AS", "coalesce(t.updated_at, o.dead_at) AS"))
+
+
+def _dates_what_never_was(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        is_done(probe, event)
+        probe.rows("DELETE FROM agent_tasks WHERE event_id = %s", event)
+        probe.rows("UPDATE event_outbox SET processed_at = NULL, dead_at = now() WHERE event_id = %s", event)
+        path = f"/events/{event}"
+        signed = probe.sign_v2(path.encode(), int(time.time()))
+        return bool(probe.get(path, **{"X-Transbot-Signature": signed}).json()["effect_at"])
+
+
+@service("Bytes that are no UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
+def any_bytes_are_text(settings: Settings) -> Parts:
+    def read(raw: bytes) -> ReplayRequest:
+        return read_replay(raw.decode(errors="replace").encode())
+
+    return dataclasses.replace(build_parts(settings), read_replay=read)
+
+
+def _reads_any_bytes(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = b'{"company_id":"%s","error_type":"\xff"}' % company.encode()
+        return probe.send(body, {"X-Transbot-Signature": probe.sign(body)}).status_code == 200
+
+
+@service(
+    "A dry run takes a budget that is overdrawn for one that is left.",
+    lambda p: _shows_what_is_overdrawn(p),
+    ("drill/budgets/lowered-limit-leaves-nothing",),
+    names=("dry_run",),
+)
+def overdrawn_is_left(settings: Settings) -> Parts:
+    sound = build_parts(settings)
+
+    async def preview(conn: Connection, company: str) -> int:
+        return abs(await sound.preview_budget(conn, company))
+
+    return dataclasses.replace(sound, preview_budget=preview)
+
+
+def _shows_what_is_overdrawn(probe: Probe) -> bool:
+    insert = "INSERT INTO replay_budgets (company_id, daily_limit, daily_used) VALUES (%s, 5, 5)"
+    with probe.tenant() as company:
+        probe.rows(insert, company)
+        probe.rows("UPDATE replay_budgets SET daily_limit = 3 WHERE company_id = %s", company)
+        return probe.replay(company, dry_run=True).status_code == 200
+
+
+@service(
+    "An event that took the direct path and is sent again is refused: its id is known.",
+    lambda p: _refuses_what_it_knows(p),
+    ("drill/flags/outbox-off-takes-direct-path",),
+    names=("409",),
+)
+def direct_events_are_sent_once(settings: Settings) -> Parts:
+    sound = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_known = await sound.emit(conn, request, event_id)
+        if is_known and path == "direct":
+            raise Refusal("event_id_reused", "This event is known.")
+        return path, is_known
+
+    return dataclasses.replace(sound, emit=emit)
+
+
+def _refuses_what_it_knows(probe: Probe) -> bool:
+    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(switch, company)
+        event = probe.event(company).json()["event_id"]
+        return probe.event(company, event_id=event).status_code != 202
+
+
+@service(
+    "A type that is null is the word null.",
+    lambda p: _takes_null(p),
+    ("drill/outbox/refused-leaves-nothing",),
+    names=("event_type",),
+)
+def null_is_a_type(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        return read_event(raw.replace(b'"event_type":null', b'"event_type":"null"'))
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+def _takes_null(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = b'{"company_id":"%s","event_type":null,"payload":{}}' % company.encode()
+        return probe.send(body, path="/events").status_code == 202
+
+
+@service(
+    "An item has no retries left when it has used as many as it has, not when it has used more.",
+    lambda p: _takes_what_is_over(p),
+    ("drill/dlq/max-retries-is-the-end",),
+    names=("retries",),
+)
+def more_than_all_is_not_all(settings: Settings) -> Parts:
+    left = ("retry_count < max_retries", "retry_count <> max_retries")
+    names = ("pick_items", "pick_items_by_id")
+    return with_database(build_parts(settings), {QUERIES[n]: rewrite(QUERIES[n], left) for n in names})
+
+
+def _takes_what_is_over(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, retry_count=5, max_retries=3)
+        return bool(probe.replay(company, dry_run=True).json()["items"])

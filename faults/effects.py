@@ -145,10 +145,16 @@ def not_taken(settings: Settings) -> Parts:
     names=("transaction", "txid", "together"),
 )
 def moved_in_another_transaction(settings: Settings) -> Parts:
+    return moving_apart(settings, 0)
+
+
+def moving_apart(settings: Settings, together: int) -> Parts:
+    """The service that moves so many items of a run in its transaction, and the others afterwards."""
     release = build_parts(settings)
 
     async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
-        moving.append((run_id, items))
+        await release.move(conn, run_id, items[:together])
+        moving.append((run_id, items[together:]))
 
     async def twin(parts: Parts, call: Call) -> Reply:
         reply = await replay(parts, call)

@@ -102,9 +102,30 @@ def signed_readers_read_all(settings: Settings) -> Parts:
     names=("super_admin",),
 )
 def super_admins_read_no_run(settings: Settings) -> Parts:
+    return _hiding_runs_from(settings, "super_admin")
+
+
+@service(
+    "A company's admin reads no run, not even its own.",
+    lambda p: _reads_its_own(p) == 404,
+    ("drill/tokens/foreign-run-hidden",),
+    names=("own run",),
+)
+def company_admins_read_no_run(settings: Settings) -> Parts:
+    return _hiding_runs_from(settings, "company_admin")
+
+
+def _reads_its_own(probe: Probe) -> int:
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
+        own = probe.token({"role": "company_admin", "company_id": company})
+        return probe.get(path, **probe.as_token(own)).status_code
+
+
+def _hiding_runs_from(settings: Settings, role: str) -> Parts:
     async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
         caller = await authenticate(parts, call.headers, path, accepts_v1=False)
-        if caller.claims and caller.claims.role == "super_admin":
+        if caller.claims and caller.claims.role == role:
             raise Refusal("not_found", "There is no such thing.")
         return await read_run(parts, call, path, run_id)
 

@@ -7,7 +7,7 @@ from faults.altered import altered
 from faults.catalogue import service
 from faults.lifecycle import LIFE
 from faults.probe import Probe
-from faults.requests import REQUEST, remembering, requesting
+from faults.requests import REQUEST, is_forced, remembering, requesting
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -121,3 +121,24 @@ def _named_in_capitals(probe: Probe) -> bool:
     with probe.tenant() as company:
         ids = probe.letters(company, 1, error_type="TIMEOUT")
         return bool(probe.replay(company, dry_run=True, dlq_ids=ids, error_type="timeout").json()["items"])
+
+
+@service(
+    "Forced calls have a limit of their own.",
+    lambda p: _has_two_limits(p),
+    ("drill/rate-limit/forced-calls-count",),
+    names=("forced",),
+)
+def forced_calls_have_their_own_limit(settings: Settings) -> Parts:
+    sound = remembering(settings)
+
+    async def admit(conn: Connection, company: str, client: str) -> None:
+        await sound.admit(conn, company, f"{client}/forced" if is_forced() else client)
+
+    return dataclasses.replace(sound, admit=admit)
+
+
+def _has_two_limits(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        answers = [probe.replay(company, dry_run=True, force=n > 1).status_code for n in range(1, 5)]
+        return answers == [200] * 4

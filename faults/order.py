@@ -245,3 +245,25 @@ def _waits_behind_runs(probe: Probe, count: int) -> bool:
             probe.replay(company, max=1)
         probe.letters(other, 1)
         return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)
+
+
+@worker(
+    "An event without a key, and an agent to ask, waits for every older one of its tenant that has none.",
+    lambda p: _waits_without_a_key(p),
+    (f"{OUTBOX}/poison-holds-no-other-key",),
+    names=("effects",),
+)
+def events_without_a_key_are_one(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(
+        settings,
+        ("claim_events", "a.aggregate_key IS NULL OR (", "("),
+        ("claim_events", " AND b.aggregate_key IS NOT NULL", ""),
+        ("claim_events", "b.aggregate_key = a.aggregate_key", "b.aggregate_key IS NOT DISTINCT FROM a.aggregate_key"),
+    )
+
+
+def _waits_without_a_key(probe: Probe) -> bool:
+    asked = {"event_type": "drill.witness", "payload": Jsonb({"drill": {"delay_ms": 1}})}
+    with probe.tenant() as company:
+        put(probe, company, next_attempt_at=probe.value(LATER))
+        return not is_done(probe, put(probe, company, **asked), 3)

@@ -370,7 +370,7 @@ def _ineligible(probe: Probe) -> bool:
     names=("items", "order", "oldest"),
 )
 def dry_run_looks_elsewhere(settings: Settings) -> Parts:
-    return _looking(settings, (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
+    return looking(settings, (_ORDER, "ORDER BY created_at DESC, id\n  LIMIT"))
 
 
 @service(
@@ -380,10 +380,10 @@ def dry_run_looks_elsewhere(settings: Settings) -> Parts:
     names=("items differs", "dry"),
 )
 def dry_run_shows_exhausted(settings: Settings) -> Parts:
-    return _looking(settings, ("AND retry_count < max_retries\n", ""))
+    return looking(settings, ("AND retry_count < max_retries\n", ""))
 
 
-def _looking(settings: Settings, change: Change) -> Parts:
+def looking(settings: Settings, change: Change) -> Parts:
     """The service whose dry runs, and only they, pick with another statement."""
     release = remembering(settings)
     text = rewrite(QUERIES["pick_items"], change)

@@ -18,6 +18,7 @@ from replay_service.problems import Refusal
 from replay_service.reads import read_event
 from replay_service.settings import Settings
 from replay_service.signatures import Signature, check_signature
+from replay_service.validation import ReplayRequest
 
 SCOPE = "drill/authentication"
 HEADER = SIGNATURE_HEADER.decode()
@@ -334,6 +335,33 @@ def read_binds_the_beginning(settings: Settings) -> Parts:
         return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
 
     return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+@service(
+    "The key of a v2 request is overlooked: its MAC is its key, and signed anew it runs again.",
+    lambda p: _overlooks_the_key(p),
+    ("drill/idempotency/other-credentials-same-key",),
+    names=("signed by v2",),
+)
+def v2_overlooks_the_key(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        def read(raw: bytes) -> ReplayRequest:
+            request = release.read_replay(raw)
+            is_v2 = dict(call.headers).get(SIGNATURE_HEADER, b"").startswith(b"t=")
+            return dataclasses.replace(request, idempotency_key=None) if is_v2 else request
+
+        return await release.replay(dataclasses.replace(parts, read_replay=read), call)
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _overlooks_the_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "idempotency_key": "witness"}).encode()
+        answer = probe.send(body, {HEADER: probe.sign_v2(body, int(time.time()))})
+        return bool(answer.json()["idempotency_key"] != "witness")
 
 
 @service(

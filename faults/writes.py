@@ -98,6 +98,22 @@ planted(
     "Two idempotency keys that differ in the case of a letter are one: the second replay never runs.",
 )
 planted(
+    "writes/keys-of-128-letters",
+    "alter table replay_runs add constraint zz_planted_key check (length(idempotency_key) <= 128)",
+    "alter table replay_runs drop constraint zz_planted_key",
+    "from pg_constraint where conname = 'zz_planted_key'",
+    ("drill/idempotency/duplicate-marked",),
+    "A replay whose key has more than 128 letters ends in a server error.",
+)
+planted(
+    "writes/one-row-of-an-event-in-a-run",
+    "create unique index zz_planted_once on event_outbox (replay_run_id, event_id) where replay_run_id is not null",
+    "drop index zz_planted_once",
+    "from pg_class where relname = 'zz_planted_once'",
+    ("drill/dlq/effect-that-was-there",),
+    "Two letters of one event cannot be replayed by one run: it ends in a server error.",
+)
+planted(
     "writes/worker-sees-the-young",
     "create policy zz_planted_young on event_outbox as restrictive to replay_worker"
     " using (inserted_at > now() - interval '1 hour')",

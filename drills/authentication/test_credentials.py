@@ -264,7 +264,8 @@ def test_removed_company_is_unknown(scene: Scene) -> None:
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))
 def test_one_refusal(bench: Bench) -> None:
-    """A 401 has the same body whatever was wrong, and the same headers for a known and an unknown company.
+    """A 401 has the same body whatever was wrong, of replays, reads and events, and the same headers for a known and an
+    unknown company.
 
     The answer tells an attacker how near a forgery came, or which tenants exist.
     """
@@ -282,5 +283,14 @@ def test_one_refusal(bench: Bench) -> None:
     }
     answers = {name: bench.shut(request.labelled(name)) for name, request in wrong.items()}
     bench.one_body(answers)
+    bare = [Request("GET", bench.signed_read().path)] * bench.has_reads
+    bare += [bench.event().without_header(SIGNATURE)] * bench.has_events
+    for request in bare:
+        message, age = request.body or request.path.encode(), bench.clock.now() - 4000
+        signatures = {"wrong digits": forged_signature(), "stale v2": sign_v2(bench.signer.secret, message, age)}
+        tried = {name: request.adding_header(SIGNATURE, one) for name, one in signatures.items()}
+        tried |= {"no credentials": request, "no token": request.adding_header("Authorization", "Bearer abc")}
+        told = "an event" if request.body else "a read"
+        bench.one_body({name: bench.shut(one.labelled(f"{told}, {name}")) for name, one in tried.items()})
     known_ones, others = (answers[n].header_names for n in ("known company", "wrong digits"))
     assert known_ones == others, f"the headers of a 401 are {known_ones} for a known company, else {others}"

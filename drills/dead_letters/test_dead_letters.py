@@ -15,6 +15,7 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import BUDGET_FLAG, KEPT_KEY, KEPT_PAYLOAD, KEPT_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import DUE_S
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.sql.database import execute
@@ -73,15 +74,16 @@ def test_letter_is_kept(scene: Scene) -> None:
 
 @drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))
 def test_run_and_items_together(scene: Scene) -> None:
-    """A run and the outbox rows of its items were written by one transaction (equal txid).
+    """A run and the outbox rows of its items, which are many, were written by one transaction (equal txid).
 
     A crash between two leaves a run that was answered and does nothing, or items that are sent for no run.
     """
-    run = str(scene.run(scene.company(items=2), max=2)["replay_run_id"])
+    many = min(27, current().limit("batch"))
+    run = str(scene.run(scene.company(items=many), max=many)["replay_run_id"])
     own = {str(r["txid"]) for r in scene.rows("select txid from public.replay_runs where id = %s", run)}
     scene.seen.require(own, "the run is gone")
     rows = [str(r["txid"]) for r in scene.rows("select txid from public.event_outbox where replay_run_id = %s", run)]
-    assert len(rows) == 2, f"{len(rows)} outbox rows are there once the run of 2 items is answered"
+    assert len(rows) == many, f"{len(rows)} outbox rows are there once the run of {many} items is answered"
     assert {*rows} == own, f"transactions: run {own}, outbox rows {sorted({*rows})}; one is due"
     scene.seen.count(len(rows) + 1)
 
@@ -114,7 +116,8 @@ def test_item_without_event_id(scene: Scene) -> None:
 
 @drill("drill/dlq/effect-that-was-there", after=DELIVERS, covers=("L05", "L12", "E08"))
 def test_effect_that_was_there(scene: Scene) -> None:
-    """The replay of an event that had its effect already has no second one, and its item is settled.
+    """The replay of an event that had its effect already has no second one, and its item is settled, also where it has
+    two.
 
     A letter whose event got through after all is the common case, and the expensive one.
     """
@@ -122,14 +125,16 @@ def test_effect_that_was_there(scene: Scene) -> None:
     event = str(scene.emit(company, control=True)["event_id"])
     scene.delivered([event])
     scene.tenants.add_items(company, 1, event_id=event)
-    run = str(scene.run(company, max=1)["replay_run_id"])
-    row = scene.ended(run)
+    with suppress(psycopg.errors.UniqueViolation):  # here an event has one letter
+        scene.tenants.add_items(company, 1, event_id=event)
+    answer = scene.replay(company, max=2).json()
+    row = scene.ended(str(answer["replay_run_id"]))
     count = scene.effects([event])[event]
     assert count == 1, f"an event that had its effect has {count} effects after its replay; allowed: 1"
-    status = scene.item(company)["status"]
-    assert status != "replaying", "the item is left as replaying after its run has ended"
-    settled = row["success_count"] + row["failure_count"]
-    assert settled == 1, f"the run of one item counts {settled} as settled; due: 1"
+    states = {str(item["status"]) for item in scene.items(company)}
+    assert "replaying" not in states, "an item is left as replaying after its run has ended"
+    settled, due = row["success_count"] + row["failure_count"], len(answer["items"])
+    assert settled == due, f"the run of {due} items counts {settled} as settled; due: all"
     scene.seen.count()
 
 
@@ -287,20 +292,21 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
-    """An item that has used up its retries, or was given none, is not replayed, not even by force; one retry below,
-    it is, and so is one that was given many, of which it has used a dozen.
+    """An item that has used up its retries, or was given none, or fewer than it has used, is not replayed, not even by
+    force; one retry below, it is, and so is one that was given many, of which it has used a dozen.
 
     A letter that always fails is otherwise replayed for ever.
     """
     company = scene.company()
     (used_up,) = scene.add_items(company, 1, retry_count=5, max_retries=5)
     none = scene.add_items(company, 1, max_retries=0)
+    with suppress(psycopg.errors.CheckViolation):  # here no item can have used more than it was given
+        none += scene.add_items(company, 1, retry_count=5, max_retries=3)
     answer = scene.run(company, dlq_ids=[used_up, *none], force=True)
-    assert answer["items"] == [], f"{len(answer['items'])} of 2 items without retries left were taken"
+    assert answer["items"] == [], f"{len(answer['items'])} of {len(none) + 1} items without retries left were taken"
     found = [k for k in answer if used_up in str(answer[k])]
-    assert sorted(answer["ineligible"]) == sorted([used_up, *none]), (
-        f"{len(answer['ineligible'])} of 2 items without retries left are ineligible; the first is listed in {found}"
-    )
+    told = f"{len(answer['ineligible'])} of {len(none) + 1} items without retries left are ineligible"
+    assert sorted(answer["ineligible"]) == sorted([used_up, *none]), f"{told}; the first is listed in {found}"
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
     (patient,) = scene.add_items(company, 1, retry_count=12, max_retries=20)
     again = scene.replay(company, force=True).json()["items"]
@@ -364,33 +370,3 @@ def test_large_item_is_replayed(scene: Scene) -> None:
     kept = "select count(*) from public.event_outbox where replay_run_id = %s and payload = %s::jsonb"
     assert scene.number(kept, answer["replay_run_id"], payload) == 1, "the payload of the large item was changed"
     scene.seen.count(3)
-
-
-@drill("drill/dlq/only-legal-transitions", after=DELIVERS, covers=("L04",))
-def test_only_legal_transitions(scene: Scene) -> None:
-    """On its way an item is pending, then replaying, then resolved, and its run's outbox row says the same.
-
-    An item that is pending while its replay is on its way is replayed twice.
-    """
-    company = scene.company(items=8)
-    seen: set[tuple[str, str]] = set()
-
-    def probe() -> bool:
-        rows = scene.rows(
-            "select d.status, case when o.event_id is null then 'none' when o.processed_at is null then 'open'"
-            " else 'processed' end as state from public.dead_letter_queue d left join public.event_outbox o"
-            " on o.event_id = d.event_id and o.company_id = d.company_id where d.company_id = %s",
-            company,
-        )
-        seen.update((str(r["status"]), str(r["state"])) for r in rows)
-        return all(r["status"] == "resolved" for r in rows)
-
-    scene.rows("update public.dead_letter_queue set event_id = gen_random_uuid() where company_id = %s", company)
-    probe()
-    scene.run(company, max=8)
-    scene.until(probe, "eight resolved items", every_s=0)
-    allowed = {("pending", "none"), ("replaying", "open"), ("resolved", "processed")}
-    illegal = sorted(seen - allowed)
-    scene.seen.details["seen"] = ", ".join(sorted(f"{a}/{b}" for a, b in seen))
-    assert not illegal, f"an item was {illegal[0][0]!r} while its outbox row was {illegal[0][1]!r}"
-    scene.seen.count(8)

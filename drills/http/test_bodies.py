@@ -12,7 +12,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
-from gates.deployment.dialect.exchange import real_body
+from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.wire import WireDoor
 from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
@@ -191,7 +191,8 @@ def test_nesting(bench: Bench) -> None:
 def test_signs_in_text(bench: Bench) -> None:
     """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A list that
     is closed does not nest what comes after it. A backslash before `u0000` is a text, too, and two escapes may be one
-    character. No member's name in a payload, and no string after 40 kilobytes, may hold what no string may hold.
+    character. No member's name in a payload, and no string after 40 kilobytes, may hold what no string may hold; and no
+    body bytes that are no UTF-8.
 
     A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
     """
@@ -207,6 +208,10 @@ def test_signs_in_text(bench: Bench) -> None:
         bench.refused(bench.signed(bench.body(error_type=text), f"a text {text[:12]!r}"), plain.status, plain.code)
     pair = bench.body(error_type="pair").replace(b'"pair"', rb'"\ud83d\ude00"')
     bench.refused(bench.signed(pair, "a character in two escapes"), plain.status, plain.code)
+    for odd in (b"pl\xffin", b"pl\xed\xa0\x80in"):
+        body = bench.body(error_type="plain").replace(b"plain", odd)
+        if can_be_said(body):
+            bench.refused(bench.signed(body, "bytes that are no UTF-8"), 400, "invalid_request")
     fields = {"company_id": bench.company, "event_type": "drill.plain"}
     one, many = (encode_body({**fields, "payload": {"a": [[]] * count}}) for count in (1, 100))
     alike = bench.opens(bench.signer.post("/events", one, "a list in a list"))

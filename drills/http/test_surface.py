@@ -152,20 +152,24 @@ def _is_read(answer: Answer) -> bool:
 
 @drill("drill/http-surface/other-methods", covers=("A29",))
 def test_other_methods(bench: Bench) -> None:
-    """Other methods on the replay endpoint are refused with 405 and `Allow`, even if correctly signed.
+    """Other methods on the endpoints of replays and of events are refused with 405 and `Allow`, even if correctly
+    signed.
 
     A method that nobody thought of leads around the checks.
     """
     good = bench.signed()
     bench.opens(good)
-    for method in ("GET", "PUT", "DELETE", "PATCH"):
-        request = Request(method, REPLAY, good.headers, b"" if method == "GET" else good.body, f"{method} {REPLAY}")
+    asked = [(method, REPLAY, good) for method in ("GET", "PUT", "DELETE", "PATCH")]
+    if bench.has_events:
+        asked.append(("PUT", "/events", bench.event()))
+    for method, path, good in asked:
+        request = Request(method, path, good.headers, b"" if method == "GET" else good.body, f"{method} {path}")
         answer = bench.refused(request, 405)
         allowed = answer.header("allow") or ""
-        assert "POST" in allowed.upper(), f"{method}: Allow is {allowed!r}; due: a list with POST"
-    asked = Request("OPTIONS", REPLAY, good.headers, good.body, f"OPTIONS {REPLAY}")
-    answer = bench.http.send(asked)  # a gateway may answer it
-    bench.seen.expect(asked, answer, answer.status if not _is_read(answer) else 405)
+        assert "POST" in allowed.upper(), f"{method} {path}: Allow is {allowed!r}; due: a list with POST"
+    options = Request("OPTIONS", REPLAY, asked[0][2].headers, asked[0][2].body, f"OPTIONS {REPLAY}")
+    answer = bench.http.send(options)  # a gateway may answer it
+    bench.seen.expect(options, answer, answer.status if not _is_read(answer) else 405)
 
 
 @drill("drill/http-surface/trace", covers=("A29",))

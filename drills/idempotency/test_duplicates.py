@@ -58,18 +58,19 @@ def test_duplicate_same_answer(scene: Scene, tenant: str) -> None:
 @drill("drill/idempotency/duplicate-marked", severity=Severity.WARN, covers=("D14",))
 def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     """A first answer says `"duplicate": false`; each repeated one `"duplicate": true` and `Idempotent-Replayed: true`,
-    whether anything was replayed or not.
+    whether anything was replayed or not, and however long its key is. It has an X-Request-Id, too.
 
     A client cannot tell whether its call did anything.
     """
-    for company in (tenant, scene.company(items=1)):
-        key = new_key()
-        first = scene.replay(company, label="first", control=True, idempotency_key=key)
+    longest = new_key().ljust(current().limit("key_length"), "~")
+    for company, key in ((tenant, new_key()), (scene.company(items=1), longest)):
+        first = scene.replay(company, label="first", control=company == tenant, idempotency_key=key)
         for label in ("again", "once more"):
             again = scene.replay(company, label=label, idempotency_key=key)
             header, told = (again.header("idempotent-replayed") or "").lower(), again.json().get("duplicate")
             assert told is True, f"repeated answer: duplicate is {told!r}"
             assert header == "true", f"repeated answer: Idempotent-Replayed is {header!r}; due: true"
+            assert again.header("x-request-id"), "repeated answer: there is no X-Request-Id"
         told = first.json().get("duplicate")
         assert told is False, f"first answer: duplicate is {told!r}"
         marked = (first.header("idempotent-replayed") or "").lower() == "true"
@@ -108,7 +109,7 @@ def test_other_payload_refused(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/other-credentials-same-key", covers=("D01",))
 def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
-    """A repeated request is a duplicate whoever sends it: the key belongs to the tenant.
+    """A repeated request is a duplicate whoever sends it, and however it is signed: the key belongs to the tenant.
 
     An operator who repeats a script's call by hand replays the events again.
     """
@@ -116,10 +117,13 @@ def test_other_credentials(scene: Scene, bench: Bench, tenant: str) -> None:
     scene.add_items(tenant, 4)
     request = bench.signer.post(REPLAY, encode_body(fields), "first, signed")
     scene.expect(request, 200, control=True)
-    second = token_post(REPLAY, fields, bench.admin(tenant), "again, by the admin token")
-    answer = scene.expect(second, 200)
-    assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows; allowed: 2 of the first call"
-    assert answer.json().get("duplicate") is True, "not taken for the same request"
+    repeated = [token_post(REPLAY, fields, bench.admin(tenant), "again, by the admin token")]
+    if scene.claims("authentication"):
+        repeated.append(bench.signer.v2(REPLAY, encode_body(fields), "again, signed by v2"))
+    for again in repeated:
+        answer = scene.expect(again, 200)
+        assert scene.replayed(tenant) == 2, f"{again.label}: {scene.replayed(tenant)} outbox rows; allowed: 2"
+        assert answer.json().get("duplicate") is True, f"{again.label}: not taken for the same request"
 
 
 @drill("drill/idempotency/scope-is-the-tenant", covers=("D06",))

@@ -34,6 +34,10 @@ from (select (select count(*) from public.event_outbox where company_id = %s and
 """
 DEATH_S = 25.0
 """How long an event may take to its last attempt when every attempt is made due at once."""
+MENDED = {  # nothing in its payload fails any more
+    "events": "update public.events set payload = '{}' where id = %s",
+    "event_outbox": "update public.event_outbox set payload = '{}' where event_id = %s",
+}
 
 
 def _attempted(scene: Scene, company: str) -> bool:
@@ -175,6 +179,9 @@ def test_dead_letter_once(scene: Scene) -> None:
         spent = scene.count("dead_letter_queue", company, "retry_count >= max_retries")
         assert spent == 0, f"{spent} of 2 new dead letters have no retry left: no replay may ever take them"
     assert not scene.effects(events), "a dead event has a completed effect"
+    if "/events/{event_id}" not in current().lacking:
+        shown = scene.event_status(events[0], company).get("effect_at")
+        assert shown is None, f"effect_at of a dead event is {shown!r}; it had no effect"
     scene.in_one_state(company)
     scene.seen.count(5)
 
@@ -292,3 +299,34 @@ def test_processed_after_its_effect(scene: Scene) -> None:
     assert not early, f"event {event} is marked as processed while the agent still works on it"
     scene.seen.require(waiting, "the event was never seen before its effect")
     scene.seen.count(waiting)
+
+
+@pytest.mark.rewrites
+@drill("drill/outbox/status-of-a-failing-event", covers=("K01", "K14"))
+def test_status_of_a_failing_event(scene: Scene) -> None:
+    """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed; once
+    it has its effect, effect_at is later than its failures.
+
+    A failed attempt that is shown as the effect, or dated as it, hides each of them from whoever waits for it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company()
+    event = str(scene.emit(company, payload={"drill": {"fail_times": -1}})["event_id"])
+    scene.until(lambda: any(int(r["attempts"] or 0) for r in scene.outbox(company)), "a failed attempt of the event")
+    scene.seen.control("the event has failed once")
+    shown = scene.event_status(event, company)
+    assert shown.get("effect_at") is None, f"effect_at is {shown.get('effect_at')!r} after a failed attempt"
+    assert shown.get("status") != "processed", "an event whose only attempt failed is shown as processed"
+    failed_at = scene.value("select clock_timestamp()")
+    for table, mended in MENDED.items():
+        if current().has(table, "payload"):
+            scene.rows(mended, event)
+    scene.make_due(company)
+    dead = any(r["state"] == "dead" for r in scene.outbox(company))
+    scene.seen.require(not dead, "the event was dead before it was mended")
+    scene.delivered([event])
+    done = scene.event_status(event, company).get("effect_at")
+    late = "select %s::timestamptz + make_interval(secs => %s) >= %s"
+    sound = scene.value(late, done, 0, failed_at) or scene.value(late, done, scene.behind_s(company), failed_at)
+    assert sound, f"effect_at is {done}; at {failed_at} the event had failed and could have no effect"
+    scene.seen.count(2)

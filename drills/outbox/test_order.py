@@ -98,7 +98,7 @@ def _holds_its_key(scene: Scene, company: str, failures: int) -> bool:
 @drill("drill/outbox/poison-holds-no-other-key", covers=("K11", "K14"))
 def test_poison_holds_no_other_key(scene: Scene) -> None:
     """An event that always fails, a replay's included, delays no event of another key of its tenant: neither of a
-    similar key nor of a hundred others, however many wait behind it.
+    similar key nor of a hundred others, however many wait behind it. One without a key delays none at all.
 
     One bad record stops a customer. A relay that spreads keys over a few shards stops every key of a shard; one that
     takes the oldest and then leaves out who has to wait stops once these fill its batch.
@@ -128,6 +128,8 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
         "cafe\u0301",
     )
     others = [str(scene.emit(company, key=key)["event_id"]) for key in keys]
+    scene.write_each_kind(company, attempts=1, next_attempt_at=due)
+    others += scene.write_each_kind(company)
     with scene.db.at_once():
         for _ in range(100):
             key = str(uuid.uuid4())

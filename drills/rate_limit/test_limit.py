@@ -281,12 +281,13 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
 
 @drill("drill/rate-limit/forced-calls-count", covers=("C01",))
 def test_forced_calls_count(limit: Limit, tenant: str) -> None:
-    """`force` ignores retry_after only: forced calls are counted and refused like others.
+    """`force` ignores retry_after only: forced calls are counted and refused like others, and together with them.
 
     One word in the body takes the brake off.
     """
     for number in range(1, ADMITTED + 1):
-        limit.admit(tenant, f"forced call {number}", control=True, force=True)
+        forced = {"force": True} if number > 1 else {}
+        limit.admit(tenant, f"call {number}, {forced}", control=True, **forced)
     limit.limited(limit.request(tenant, f"forced {NEXT}", force=True))
 
 

@@ -259,7 +259,7 @@ values (%s, %s, 'drill', '', 'started', %s, %s, %s) returning id
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
     """GET of a run that does not exist is answered with 404; of one that exists, with its status and counts, even if
-    it was stopped or is under way.
+    it was stopped or is under way, or found nothing to replay.
 
     An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure,
     and one that counts at the end alone shows nobody that a run fails.
@@ -271,6 +271,10 @@ def test_unknown_run(scene: Scene) -> None:
     request, answer = scene.get_run(new_id("run"), company)
     scene.seen.expect(request, answer, 404)
     scene.ended(run)
+    empty = scene.run(company, max=2)
+    if not empty["items"]:
+        nothing = dict.fromkeys(("target_count", "success_count", "failure_count"), 0)
+        _shown_as(scene, str(empty["replay_run_id"]), company, {"status": "completed", **nothing})
     counts = {"target_count": 41, "success_count": 17, "failure_count": 5}
     under_way = str(scene.one(UNDER_WAY, new_key(), company, *counts.values())["id"])
     _shown_as(scene, under_way, company, {"status": "started", **counts})

@@ -9,7 +9,7 @@ from drills.workbench.checks import SIGNED, Case, cases
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from gates.deployment.requests import SIGNATURE, encode_body, forged_signature, token_post
+from gates.deployment.requests import SIGNATURE, encode_body, forged_signature, signed_post_v2, token_post
 from gates.evidence import Severity, Where
 
 
@@ -321,7 +321,8 @@ def test_event(case: Case, bench: Bench) -> None:
 
 @check("drill/safety-rails/events-need-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
 def test_events_need_credentials(bench: Bench) -> None:
-    """An event without credentials, with a forged signature or with a wrong one of two credentials is refused with 401.
+    """An event without credentials, with a forged or a stale signature, or with a wrong one of two credentials is
+    refused with 401.
 
     Anyone writes business events for any tenant.
     """
@@ -331,6 +332,15 @@ def test_events_need_credentials(bench: Bench) -> None:
     bench.shut(good.without_header(SIGNATURE).labelled("an unsigned event"))
     bench.shut(good.with_header(SIGNATURE, forged_signature()).labelled("a forged event"))
     bench.refused(good.adding_header(SIGNATURE, forged_signature()).labelled("an event signed twice"), (400, 401))
+    if current().claims("authentication"):
+        fresh, stale = (
+            signed_post_v2(
+                "/events", good.body, bench.signer.secret, bench.clock.now() - age_s, f"signed {age_s} s ago"
+            )
+            for age_s in (0, 4000)
+        )
+        bench.opens(fresh)
+        bench.shut(stale)
     if current().claims("tokens") and bench.target.admin_jwt:
         bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("signed, and a wrong token"))
         good = token_post("/events", fields, bench.admin(), "an event with a token")

@@ -248,7 +248,7 @@ def test_tenant_row_wins(scene: Scene) -> None:
     insert = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, %s, %s)"
     ask = "select public.is_feature_enabled(%s, %s::uuid)"
     own = bucket(key, company)
-    table = [(True, 100, False, 100, False), (False, 100, True, 100, True)]
+    table = [(True, 100, False, 100, False), (False, 100, True, 100, True), (True, 0, True, 100, True)]
     if not current().own_buckets:
         table.append((True, 100, True, own, False))
     for global_on, global_at, tenant_on, tenant_at, due in table:
@@ -258,8 +258,9 @@ def test_tenant_row_wins(scene: Scene) -> None:
             after = value(connection, ask, key, company)
             execute(connection, LONG_AGO, key)
             later = value(connection, ask, key, company)
+        everybody = global_on and global_at > 0
         scene.seen.require(
-            before is global_on, f"without an override the flag is {before!r}; the global row says {global_on}"
+            before is everybody, f"without an override the flag is {before!r}; the global row says {everybody}"
         )
         scene.seen.control("without the override, the global row counts")
         told = f"global enabled={global_on} at {global_at}, tenant enabled={tenant_on} at {tenant_at}"

@@ -82,7 +82,8 @@ def test_outbox_switch_stops_replays(scene: Scene) -> None:
 
 @drill("drill/flags/outbox-off-takes-direct-path", covers=("H01",))
 def test_outbox_off_takes_direct_path(scene: Scene) -> None:
-    """With `outbox.enabled` off, an event takes the direct path: its effect is there with the answer.
+    """With `outbox.enabled` off, an event takes the direct path: its effect is there with the answer. Sent again, it is
+    a duplicate.
 
     A rollback that leaves events in a switched-off outbox loses them.
     """
@@ -90,9 +91,11 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     on = scene.emit(company, control=True)
     scene.seen.require(on["path"] == "outbox", "with the flag on, the event did not take the outbox")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
-    off = scene.emit(company)
+    off = scene.emit(company, event_id=new_id("event"))
     event = str(off["event_id"])
     assert off["path"] == "direct", f"the event took the path {off['path']!r} with the outbox switched off"
+    again = scene.emit(company, event_id=event)["duplicate"]
+    assert again is True, f"a direct event that is sent again: duplicate is {again!r}"
     assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
     queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"

@@ -249,8 +249,11 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     """
     scene.add_items(tenant, 1)
     run = scene.run(tenant, max=1).get("replay_run_id")
+    request, answer = scene.get_run(str(run), tenant)
+    scene.seen.expect(request, answer, 200, control=True)
+    scene.expect(dry_run(tenant, token.for_company(tenant), "company_admin, own company"), 200, control=True)
     own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
-    scene.expect(own, 200, control=True)
+    scene.expect(own, 200)
     if scene.http.send(dry_run(tenant, token(), "super_admin")).status == 200:
         scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
@@ -286,8 +289,11 @@ def test_foreign_event_hidden(
 
 
 @drill("drill/tokens/foreign-event-refused", covers=("A26", "B28"))
-def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
-    """A company_admin emits events for its own company only, and a role that may replay nothing emits none.
+def test_foreign_event_refused(
+    http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
+) -> None:
+    """A company_admin emits events for its own company only, with a right signature beside its token, too, and a role
+    that may replay nothing emits none.
 
     One tenant writes another's business events.
     """
@@ -297,5 +303,6 @@ def test_foreign_event_refused(http: HttpDoor, tenant: str, other: str, token: M
     foreign = token_post("/events", {"company_id": other, **fields}, token.for_company(tenant), "foreign company")
     viewer = token(role="viewer", company_id=tenant)
     staff = token_post("/events", {"company_id": tenant, **fields}, viewer, "own company, a role that may nothing")
-    for refused in (foreign, staff):
+    signed = bench.signer.post("/events", foreign.body, "foreign company, signed too")
+    for refused in (foreign, staff, signed.adding_header(*foreign.headers[-1])):
         seen.expect(refused, http.send(refused), 403)

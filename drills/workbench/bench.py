@@ -31,6 +31,7 @@ from gates.deployment.requests import (
     sign_v2,
     signed_get,
     signed_post_v2,
+    token_get,
     token_post,
 )
 from gates.deployment.target import Target
@@ -118,6 +119,21 @@ class Bench:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""
         return self.signer.post(REPLAY, self.body() if body is None else body, label)
 
+    @property
+    def has_reads(self) -> bool:
+        """Whether the deployment shows a run over HTTP."""
+        return f"{REPLAY}/{{replay_run_id}}" not in current().lacking
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the deployment takes events over HTTP."""
+        return current().claims("outbox") and "/events" not in current().lacking
+
+    def event(self, body: bytes | None = None) -> Request:
+        """An event of a company that does not exist, correctly signed."""
+        fields = {"company_id": self.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
+        return self.signer.post("/events", encode_body(fields) if body is None else body, "an event of nobody")
+
     def signed_v2(self, body: bytes | None = None, *, age_s: int = 0, label: str = "correctly signed (v2)") -> Request:
         """A correct v2 signature over these bytes, of that age."""
         chosen = self.body() if body is None else body
@@ -134,6 +150,12 @@ class Bench:
     def with_token(self, token: str, body: bytes | None = None, label: str = "") -> Request:
         """A valid body with this bearer token."""
         return token_post(REPLAY, self.body() if body is None else body, token, label)
+
+    def elsewhere(self, token: str) -> list[Request]:
+        """What a token opens beside replays: the read of a run that nobody has, and an event of nobody."""
+        event = token_post("/events", self.event().body, token, "an event of nobody, with a token")
+        read = token_get(f"{REPLAY}/{new_id('run')}", token, "a read with a token")
+        return [*([read] * self.has_reads), *([event] * self.has_events)]
 
     def mac(self, body: bytes) -> str:
         """The right v1 signature of these bytes."""

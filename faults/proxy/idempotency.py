@@ -106,6 +106,12 @@ proxy(
     "A duplicate of a replay that moved items has no Idempotent-Replayed header.",
 )
 proxy(
+    "idempotency/duplicate-without-request-id",
+    on_duplicates(lambda reply: reply.without("X-Request-Id")),
+    (f"{KEY}/duplicate-marked",),
+    "A duplicate has no X-Request-Id.",
+)
+proxy(
     "idempotency/duplicate-is-a-conflict",
     on_duplicates(lambda reply: replace(reply, status=409)),
     (

@@ -150,6 +150,12 @@ proxy(
     "The answer that something is not there has no X-Request-Id.",
 )
 proxy(
+    "surface/what-is-accepted-or-read-has-no-request-id",
+    after(lambda _w, sent, reply: None if sent.is_replay or reply.status > 202 else reply.without("X-Request-Id")),
+    ("drill/observability/request-id-in-the-trail",),
+    "An accepted event, and the status of a run, have no X-Request-Id.",
+)
+proxy(
     "surface/any-page",
     after(lambda _w, sent, reply: _opened_to(sent.header("Origin") or "", reply)),
     (f"{SURFACE}/foreign-pages",),
@@ -163,6 +169,12 @@ proxy(
     production=False,
 )
 proxy("surface/no-allow", with_header("Allow", None), (f"{SURFACE}/other-methods",), "A 405 has no Allow.")
+proxy(
+    "surface/no-allow-at-the-events",
+    after(lambda _w, sent, reply: reply.without("Allow") if sent.path.endswith("/events") else None),
+    (f"{SURFACE}/other-methods",),
+    "A 405 of the events has no Allow.",
+)
 proxy(
     "surface/problems-are-json",
     after(lambda _w, _s, reply: reply.having("Content-Type", "application/json") if reply.status >= 400 else None),
@@ -226,6 +238,18 @@ proxy(
     rereads(lambda _w, sent: sent.having("Content-Type", "application/json") if sent.is_replay else sent),
     (f"{SURFACE}/media-type-*",),
     "The media type is not looked at.",
+)
+proxy(
+    "surface/events-of-any-media-type",
+    rereads(lambda _w, sent: sent.having("Content-Type", "application/json") if sent.path == "/events" else sent),
+    (f"{SURFACE}/problem-documents",),
+    "The media type of an event is not looked at.",
+)
+proxy(
+    "surface/events-of-any-size",
+    rereads(lambda world, sent: has_no_size_limit(world, sent) if sent.path == "/events" else sent),
+    (f"{SURFACE}/problem-documents",),
+    "Events have no limit of size.",
 )
 proxy(
     "surface/method-override",

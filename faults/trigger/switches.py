@@ -80,6 +80,22 @@ function(
     breaks="A tenant's override counts for 90 days.",
 )
 function(
+    "flags/an-override-is-cut-to-the-rollout",
+    ENABLED,
+    released(
+        ENABLED,
+        (
+            "  IF NOT is_on OR",
+            (
+                "  percentage := least(percentage, (SELECT g.rollout_percentage FROM public.feature_flags g"
+                " WHERE g.key = $1 AND g.company_id IS NULL));\n  IF NOT is_on OR"
+            ),
+        ),
+    ),
+    (f"{FLAGS}/tenant-row-wins",),
+    breaks="A tenant's override counts within everybody's percentage alone.",
+)
+function(
     "flags/every-flag-is-on",
     ENABLED,
     yes_or_no(ENABLED, "return $1 <> 'security.signing_v2_required';"),

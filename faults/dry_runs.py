@@ -1,0 +1,42 @@
+"""Faults of what a dry run shows: other items than the real run takes."""
+
+import dataclasses
+
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import requesting
+from faults.selection import looking
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+
+
+@service(
+    "A dry run shows what another run has under way, too.",
+    lambda p: _shows_what_is_under_way(p),
+    ("drill/safety-rails/replaying-not-replayed",),
+    names=("not eligible",),
+)
+def what_is_under_way_is_shown(settings: Settings) -> Parts:
+    return looking(settings, ("status = 'pending'", "status IN ('pending', 'replaying')"))
+
+
+def _shows_what_is_under_way(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, status="replaying")
+        return bool(probe.replay(company, dry_run=True).json()["items"])
+
+
+@service(
+    "A dry run shows 25 items at most, whatever it is asked.",
+    lambda p: _shows_a_page(p),
+    ("drill/safety-rails/max-defaults-to-the-ids",),
+    names=("a dry run shows",),
+)
+def a_page_is_shown(settings: Settings) -> Parts:
+    return requesting(settings, lambda r: dataclasses.replace(r, max_items=min(r.max_items, 25)) if r.dry_run else r)
+
+
+def _shows_a_page(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 30)
+        return len(probe.replay(company, max=30, dry_run=True).json()["items"]) == 25

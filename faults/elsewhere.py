@@ -1,0 +1,135 @@
+"""Faults of the endpoints beside that of replays: what is checked there is forgotten at events and at reads."""
+
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import Callable
+
+import jwt
+
+from faults.catalogue import service
+from faults.probe import Probe
+from replay_service.authentication import authenticate
+from replay_service.composition import build_parts
+from replay_service.exchange import Call, Caller, RawHeaders, Reply
+from replay_service.parts import Parts
+from replay_service.problems import Refusal
+from replay_service.settings import Settings, TokenRules
+from replay_service.signatures import Signature, check_signature
+from replay_service.tokens import Claims
+from replay_service.validation import as_uuid
+
+_RUN = "/dlq-replay/00000000-0000-4000-8000-0000000000ff"
+
+
+def _elsewhere(settings: Settings, change: Callable[[Parts], Parts]) -> Parts:
+    """The service with other parts at events and at reads of runs."""
+    release = build_parts(settings)
+
+    async def accept(parts: Parts, call: Call) -> Reply:
+        return await release.accept_event(change(parts), call)
+
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        return await release.read_run(change(parts), call, path, run_id)
+
+    return dataclasses.replace(release, accept_event=accept, read_run=read)
+
+
+def _event(probe: Probe, company: str = str(uuid.UUID(int=255))) -> bytes:
+    return json.dumps({"company_id": company, "event_type": "witness", "payload": {}}).encode()
+
+
+@service(
+    "A v2 signature of an event never goes stale.",
+    lambda p: _takes_stale_events(p),
+    ("drill/safety-rails/events-need-credentials", "drill/authentication/one-refusal"),
+    names=("401",),
+)
+def events_never_go_stale(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        at = header.partition(b",")[0].removeprefix(b"t=")
+        return check_signature(header, message, secrets, float(at) if at.isdigit() else now_s)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
+
+
+def _takes_stale_events(probe: Probe) -> bool:
+    signed = {"X-Transbot-Signature": probe.sign_v2(_event(probe), int(time.time()) - 9000)}
+    return probe.send(_event(probe), signed, "/events").status_code == 403
+
+
+@service(
+    "A 401 of an event or a read says what was wrong with the credentials.",
+    lambda p: "is wrong" in p.get(_RUN, **{"X-Transbot-Signature": "00"}).text,
+    ("drill/authentication/one-refusal",),
+    names=("different bodies",),
+)
+def refusals_elsewhere_tell_what_was_wrong(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        try:
+            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        except Refusal:
+            wrong = "The signature is wrong." if b"x-transbot-signature" in dict(headers) else "No credentials."
+            raise Refusal("unauthenticated", wrong) from None
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
+
+
+@service(
+    "With a token and a signature the signature's rights apply to events.",
+    lambda p: _sends_for_others(p),
+    ("drill/tokens/foreign-event-refused",),
+    names=("signed too",),
+)
+def signature_rights_win_at_events(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        return Caller(caller.signature, None if caller.signature and accepts_v1 else caller.claims)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
+
+
+def _sends_for_others(probe: Probe) -> bool:
+    with probe.tenant() as own, probe.tenant() as other:
+        body = _event(probe, other)
+        token = probe.as_token(probe.token({"role": "company_admin", "company_id": own}))
+        return probe.send(body, {"X-Transbot-Signature": probe.sign(body), **token}, "/events").status_code == 202
+
+
+@service(
+    "Tokens never expire at events and reads.",
+    lambda p: p.get(_RUN, **p.as_token(p.token({"exp": int(time.time()) - 9000}))).status_code == 404,
+    ("drill/tokens/long-expired",),
+    names=("401",),
+)
+def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
+    def check(token: bytes, rules: TokenRules, _now_s: float) -> Claims | None:
+        try:
+            said = jwt.decode(token, rules.secret, algorithms=["HS256"], options={"verify_exp": False})
+        except jwt.PyJWTError:
+            return None
+        return Claims(str(said.get("sub")), str(said.get("role")), as_uuid(said.get("company_id")))
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, token_check=check))
+
+
+@service(
+    "The read of a run whose id is none ends in a server error.",
+    lambda p: _reads_nothing(p) == 500,
+    ("drill/http-surface/refusals-leak-nothing",),
+    names=("500",),
+)
+def strange_ids_are_server_errors(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        await parts.authenticate(parts, call.headers, path, accepts_v1=False)
+        return await release.read_run(parts, call, path, str(uuid.UUID(run_id)))
+
+    return dataclasses.replace(release, read_run=read)
+
+
+def _reads_nothing(probe: Probe) -> int:
+    signed = probe.sign_v2(b"/dlq-replay/none", int(time.time()))
+    return probe.get("/dlq-replay/none", **{"X-Transbot-Signature": signed}).status_code
