@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime as dt
-import threading
 import time
 from pathlib import Path
 from typing import Self
@@ -12,13 +11,13 @@ import psycopg
 from gates.deployment.sql.database import Connection, connect, sql, value
 from gates.deployment.tenants.leftovers import sweep
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
+from gates.stages.companion import Companion
 from gates.stages.context import Context
 
 BACKLOG = "watch/outbox-backlog"
 QUERY = Path(__file__).with_name("queries") / "backlog.sql"
 INTERVAL_S = 2.0
 MOST_SAMPLES = 1000
-JOIN_S = 15.0
 
 
 class BacklogWatch:
@@ -30,26 +29,21 @@ class BacklogWatch:
 
     def __init__(self, context: Context, interval_s: float = INTERVAL_S) -> None:
         self._context, self._interval_s = context, interval_s
-        self._stop = threading.Event()
         self._samples: list[JsonValue] = []
         self._started = time.monotonic()
         self._started_at = dt.datetime.now(dt.UTC)
-        self._thread = threading.Thread(target=self._run, name="backlog-watch", daemon=True)
+        self._companion = Companion("backlog-watch", self._run)
 
     def __enter__(self) -> Self:
         target = self._context.target
         if target.database_url:
-            with contextlib.suppress(
-                psycopg.Error
-            ):  # what stays is counted as backlog; its names show which run left it
+            with contextlib.suppress(psycopg.Error):  # what stays counts as backlog; its names show which run left it
                 sweep(target.database_url, target.test_company_id)
-            self._thread.start()
+            self._companion.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S)
+        self._companion.end()
         if self._samples:
             self._context.write([self._evidence()])
 
@@ -83,5 +77,5 @@ class BacklogWatch:
             except psycopg.Error:
                 return
             self._samples.append([round(time.monotonic() - self._started, 2), int(str(waiting))])
-            if self._stop.wait(self._interval_s):
+            if self._companion.over.wait(self._interval_s):
                 return

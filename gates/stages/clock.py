@@ -5,7 +5,6 @@ It is silent while they are steady. One that was set is told as evidence of `pre
 
 import datetime as dt
 import math
-import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Self
@@ -18,10 +17,11 @@ from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request
 from gates.deployment.sql.database import Connection, connect, value
 from gates.evidence import Evidence, JsonValue, Outcome, stamp
+from gates.stages.companion import Companion
 from gates.stages.context import Context
 from gates.stages.preflight.database import MOST_SKEW_S, SKEW
 
-EVERY_S, JOIN_S = 2.0, 15.0
+EVERY_S = 2.0
 AHEAD_S = (
     "select extract(epoch from max(t.at::timestamptz) - clock_timestamp())::float8"
     " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
@@ -69,21 +69,18 @@ class ClockWatch:
 
     def __init__(self, context: Context, every_s: float = EVERY_S) -> None:
         self._context, self._every_s = context, every_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock-watch", daemon=True)
+        self._companion = Companion("clock-watch", self._run)
         self._moved = {"database": Moved(), "gate": Moved(), "service": Moved(looks=2)}
         self._looks, self._before_s = 0, 0.0
         self._began, self._at = time.monotonic(), dt.datetime.now(dt.UTC)
 
     def __enter__(self) -> Self:
         if self._context.target.database_url:
-            self._thread.start()
+            self._companion.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S)
+        self._companion.end()
         steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_STEP_S[whose]}
         if steps:
             self._context.write([self._evidence(steps, "during the run")])
@@ -94,7 +91,7 @@ class ClockWatch:
         connection: Connection | None = None
         over = False
         while not over:
-            over = self._stop.wait(self._every_s if self._looks else 0.0)  # one look more when it is over
+            over = self._companion.over.wait(self._every_s if self._looks else 0.0)  # one look more when it is over
             try:
                 if connection is None or connection.closed:
                     connection = connect(self._context.target.database_url, read_only=True)

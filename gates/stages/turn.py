@@ -6,7 +6,6 @@ by the release. Whoever comes second looks at nothing and holds.
 
 import dataclasses
 import datetime as dt
-import threading
 from typing import Self
 
 import psycopg
@@ -16,6 +15,7 @@ from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect
 from gates.deployment.sql.failures import in_words
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
+from gates.stages.companion import Companion
 from gates.stages.context import Context
 from gates.stages.preflight.endpoints import RELEASE
 
@@ -32,7 +32,6 @@ ANOTHER_RUN = "another run of the gate is examining this deployment; run again w
 STANDBY = "DATABASE_URL names a standby, which only reads: no run can keep others away there. Name the primary"
 RENEW_S = 10.0
 """The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
-JOIN_S = 15.0
 TAKE = "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
 
 
@@ -45,9 +44,8 @@ class Turn:
 
     def __init__(self, context: Context, renew_s: float = RENEW_S) -> None:
         self._context, self._renew_s = context, renew_s
-        self._stop = threading.Event()
         self._connection: Answering | None = None
-        self._thread = threading.Thread(target=self._keep, name="turn", daemon=True)
+        self._companion = Companion("turn", self._keep)
         self.busy = False
         self.lost = ""
 
@@ -69,13 +67,11 @@ class Turn:
             self._note(Outcome.UNKNOWN, ANOTHER_RUN)
         else:
             self._note(Outcome.PASS, "")
-            self._thread.start()
+            self._companion.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_S)
+        self._companion.end()
         if self._connection is not None:
             self._connection.close()
         if self.lost:
@@ -102,7 +98,7 @@ class Turn:
         return row is not None and row["taken"] is True
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._renew_s):
+        while not self._companion.over.wait(self._renew_s):
             try:
                 if not self._take():
                     self.lost = f"the turn was lost to another run of the gate: {ANOTHER_RUN}"
