@@ -76,8 +76,35 @@ def body_span(statement: SqlStatement) -> tuple[int, int] | None:
     return None
 
 
-def tree_of(text: str) -> list[dict[str, Any]]:
-    """The parser's tree of a CREATE FUNCTION or DO statement. Raise UnreadBodyError."""
+@dataclass(frozen=True, slots=True)
+class ReadableBody:
+    """A statement with the same body, line by line, that the parser can read; the types of its variables, and what its
+    aliases stand for.
+    """
+
+    text: str
+    types: dict[str, str]
+    aliases: dict[str, str]
+
+
+def tree_of(statement: SqlStatement) -> tuple[list[dict[str, Any]], ReadableBody]:
+    """The parser's tree of a CREATE FUNCTION or DO statement. Raise UnreadBodyError.
+
+    What stands before a dot is a row, or the alias of a table that is called as a variable is: one of them can be read.
+    """
+    body = _readable(statement)
+    try:
+        return _parsed(body.text), body
+    except UnreadBodyError:
+        plain = _readable(statement, rows=frozenset())
+        try:
+            return _parsed(plain.text), plain
+        except UnreadBodyError:
+            pass
+        raise
+
+
+def _parsed(text: str) -> list[dict[str, Any]]:
     try:
         return list(postgast.parse_plpgsql(text))
     except json.JSONDecodeError as error:
@@ -89,16 +116,15 @@ def tree_of(text: str) -> list[dict[str, Any]]:
         raise UnreadBodyError(error.message) from None
 
 
-def readable(statement: SqlStatement) -> tuple[str, dict[str, str], dict[str, str]]:
-    """A statement with the same body, line by line, that the parser can read, the types of its variables, and what its
-    aliases stand for.
-    """
+def _readable(statement: SqlStatement, rows: Collection[str] | None = None) -> ReadableBody:
+    """rows: the variables that have fields; None: those behind which a dot stands."""
     span = body_span(statement)
     if span is None:
         raise UnreadBodyError("no body in dollar quotes")
     body = statement.text[slice(*span)]
     parts = split(SqlSource("", body))
-    rows = {a.text for s in parts for a, dot in itertools.pairwise(s.words) if dot.text == "." and not a.is_text}
+    if rows is None:
+        rows = {a.text for s in parts for a, dot in itertools.pairwise(s.words) if dot.text == "." and not a.is_text}
     types: dict[str, str] = {}
     aliases: dict[str, str] = {}
     changes: list[tuple[int, int, str]] = []
@@ -116,7 +142,8 @@ def readable(statement: SqlStatement) -> tuple[str, dict[str, str], dict[str, st
         if known.lower() not in {"record", "refcursor"}:
             stand_in = "record" if name in rows else "text"  # only whether it has fields matters to the parser
             changes.append((first, last, stand_in + "\n" * body[first:last].count("\n")))
-    return f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$", types, aliases
+    text = f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$"
+    return ReadableBody(text, types, aliases)
 
 
 def _head(statement: SqlStatement, rows: Collection[str]) -> str:
@@ -175,20 +202,20 @@ def _declaration(group: list[Word]) -> Iterator[tuple[str, list[Word]]]:
 
 def parse_body(statement: SqlStatement) -> ParsedBody:
     """The body of a CREATE FUNCTION or DO statement. Raise UnreadBodyError."""
-    text, types, aliases = readable(statement)
-    body = ParsedBody(aliases=aliases)
-    for one in tree_of(text):
+    tree, read = tree_of(statement)
+    body = ParsedBody(aliases=read.aliases)
+    for one in tree:
         function = one["PLpgSQL_function"]
         for datum in function.get("datums", ()):
             _add_variable(body, datum)
         body.queries += _queries(function.get("action", {}), 1)
-    body.variables |= {name: kind for name, kind in types.items() if name in body.variables}
+    body.variables |= {name: kind for name, kind in read.types.items() if name in body.variables}
     body.temporary |= {
         m[1].lower()
         for q in body.queries
         for m in re.finditer(r"\b(?:temp|temporary)\s+table\s+(?:if\s+not\s+exists\s+)?(\w+)", q.text, re.IGNORECASE)
     }
-    body.labels |= {m[1].lower() for m in re.finditer(r"<<\s*(\w+)\s*>>", text)}
+    body.labels |= {m[1].lower() for m in re.finditer(r"<<\s*(\w+)\s*>>", read.text)}
     return body
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from gates.rehearsal.reading.plpgsql import UnreadBodyError, readable, tree_of
+from gates.rehearsal.reading.plpgsql import UnreadBodyError, tree_of
 from gates.rehearsal.reading.splitting import SqlStatement
 
 ERROR = 21
@@ -16,7 +16,7 @@ _CAUGHT = {"others", "raise_exception", "P0001"}
 def how_it_raises(statement: SqlStatement) -> str:
     """RAISE or ASSERT, where an error of a DO block or of a function reaches whoever runs it; else nothing."""
     try:
-        return _of(tree_of(readable(statement)[0]))
+        return _of(tree_of(statement)[0])
     except UnreadBodyError:
         found = _RAISES.search(_without_comments(statement.text))
         return found[0].upper() if found else ""

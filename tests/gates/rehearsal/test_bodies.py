@@ -67,6 +67,12 @@ create function app.unnamed(bigint, text) returns setof bigint language plpgsql 
 begin
   if $1 > 0 then return query select id::bigint from lines where id = $1 and note = $2; end if;
 end $$;
+create function app.called_alike() returns void language plpgsql as $$
+declare k app.kind; n int;
+begin
+  select l.id, o.kind into n, k from lines l join app.orders o on o.id = l.order_id limit 1;
+  perform 1 from app.orders k where k.id = n;
+end $$;
 create function app.one_out(in_name text, out version int) returns setof int language plpgsql as $$
 begin
   return query select id from lines where note = in_name;
