@@ -16,7 +16,7 @@ from gates.inputs.values import option
 from gates.rehearsal import contract_view, locks
 from gates.rehearsal.bodies import BodyCheck
 from gates.rehearsal.execution import Performance, perform
-from gates.rehearsal.explaining.explanation import explain
+from gates.rehearsal.explaining.explanation import absent_extensions, explain
 from gates.rehearsal.explaining.history import AT_THE_END
 from gates.rehearsal.explaining.remedies import Surroundings
 from gates.rehearsal.obstacles import Obstacle, ObstacleKind, at
@@ -91,7 +91,9 @@ def rehearsal(
         dumps = [i for i, s in enumerate(migrations.sources) if s.is_dump]
         done = perform(server, files, database=DATABASE, whole=whole, dumps=dumps)
         server.let_in()
-        around = Surroundings(done.history, chosen, _volatile(server, done), _built_in(server))
+        around = Surroundings(
+            done.history, chosen, _volatile(server, done), _built_in(server), absent_extensions(done.failures)
+        )
         obstacles = explain(done.failures, around)
         bodies = _bodies(server, done, around)
         compared = contract_view.view(server.owner())

@@ -109,7 +109,21 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
     if schemas := [s for s in history.schemas_with(kind, name) if s and s != missing.schema]:
         what = f"{name} is in the schema {schemas[0]}, and this statement does not look there"
         return Told(what, f"Write {schemas[0]}.{name}")
-    return Told(f"No migration makes {_what(missing)}", _what_to_add(missing, around))
+    do = _what_to_add(missing, around)
+    absent = [e for e, wanted in around.absent.items() if wanted < failure.number]
+    if absent and kind in {"type", "function", "other"} and do.startswith("Add the migration"):
+        what = f"{_what(missing)} may come with the extension {' or '.join(absent)}, which is not here"
+        return Told(what, "See that your server has it, and this in it", kind=ObstacleKind.NOT_JUDGED)
+    return Told(f"No migration makes {_what(missing)}", do)
+
+
+def absent_extensions(failures: Sequence[Failure]) -> dict[str, int]:
+    """The extensions that the server has not, each with the number of the statement that wanted it first."""
+    found = dict[str, int]()
+    for failure in failures:
+        if (missing := missing_name(failure.message)) and missing.kind == "extension":
+            found.setdefault(missing.name, failure.number)
+    return found
 
 
 def _what_to_add(missing: MissingName, around: Surroundings) -> str:

@@ -19,13 +19,15 @@ _DOORS = (
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name; `built_in`:
-    the server's own functions, each with its lists of arguments.
+    the server's own functions, each with its lists of arguments; `absent`: extensions that the server here has not,
+    with the number of the statement that wanted each.
     """
 
     history: SchemaHistory
     preset: str
     volatile: frozenset[str] = frozenset()
     built_in: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    absent: Mapping[str, int] = field(default_factory=dict)
 
 
 def told_of(failure: Failure, around: Surroundings) -> Told:
@@ -152,6 +154,10 @@ def _undefined(failure: Failure, _around: Surroundings) -> Told:
     if "configuration parameter" in failure.message:
         do = "Take it out, or give --server-version of your server"
         return Told("This version of PostgreSQL has no setting of this name", do)
+    none = re.search(r"data type (.+) has no default operator class for access method \"(gist|gin)\"", failure.message)
+    if none:
+        what = f"{none[1]} cannot be indexed by {none[2]} without an extension"
+        return Told(what, f"Add CREATE EXTENSION btree_{none[2]} before this statement; for a text search, pg_trgm")
     meaning, remedy = _GENERAL["42"]
     return Told(meaning, f"{remedy}. {failure.hint}".rstrip(". "))
 
