@@ -246,12 +246,6 @@ proxy(
     "The media type of an event is not looked at.",
 )
 proxy(
-    "surface/events-of-any-size",
-    rereads(lambda world, sent: has_no_size_limit(world, sent) if sent.path == "/events" else sent),
-    (f"{SURFACE}/problem-documents",),
-    "Events have no limit of size.",
-)
-proxy(
     "surface/method-override",
     rereads(obeys_override),
     (f"{SURFACE}/method-override",),
