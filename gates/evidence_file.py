@@ -18,6 +18,7 @@ from gates import disk
 from gates.errors import CannotWork
 from gates.evidence import UNREADABLE, Evidence, JsonValue, Outcome
 from gates.text import foreign
+from gates.text.characters import document
 
 AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
@@ -107,9 +108,9 @@ def _last_line(file: int) -> tuple[bytes, bool]:
 
 
 def linked(members: Mapping[str, JsonValue], after: str) -> bytes:
-    """The bytes of a line, without its newline, that follows the line with the digest `after`."""
+    """The bytes of a line, without its newline, that follows the line with the digest `after`; inert on a terminal."""
     text = json.dumps({AFTER: after, **members}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    return document(text).encode()
 
 
 def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:

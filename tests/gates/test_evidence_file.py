@@ -45,6 +45,15 @@ def test_what_is_written_is_read_again_without_trouble(tmp_path: Path) -> None:
     assert path.read_bytes() == TEXT
 
 
+def test_a_terminal_obeys_nothing_in_the_file(tmp_path: Path) -> None:
+    """Escape sequences, also those of one character, and what turns the text round are spelt; they mean the same."""
+    path = tmp_path / "evidence.ndjson"
+    hostile = saw(CHECKS[0], Outcome.FAIL, message="a\x9b31m\u202eb\u2028c")
+    write_lines(path, [hostile])
+    assert list(read_log(path).evidence) == [hostile]
+    assert path.read_text("ascii").count("\\u") == 3
+
+
 def test_what_no_run_could_write_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines without end are one line that cannot be read: the harm before them counts, and they hold."""
     monkeypatch.setattr(evidence_file, "MOST_LINES", len(HARMED))
