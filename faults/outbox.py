@@ -394,5 +394,6 @@ def _behind_a_slow_one(probe: Probe) -> bool:
     with probe.tenant() as company:
         for _ in range(2):
             put(probe, company, event_type="drill.witness", payload=Jsonb({"drill": {"delay_ms": 2500}}))
-        probe.within(0.5, lambda: False)
+        taken = "SELECT count(*) = 2 FROM event_outbox WHERE company_id = %s AND claimed_until IS NOT NULL"
+        probe.within(3, lambda: bool(probe.value(taken, company)))
         return not is_done(probe, put(probe, company), 2)
