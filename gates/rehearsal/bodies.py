@@ -76,8 +76,8 @@ class BodyCheck:
         body.variables |= {n: t for n, t in given.items() if n in body.variables and t != "record"}
         for alias, of in body.aliases.items():
             body.variables[alias] = numbered.get(of) or body.variables.get(of, "")
-        own = next((s.partition("=")[2] or "''" for s in settings if s.startswith("search_path=")), None)
-        paths = dict.fromkeys(p for p in ("", made_with)) if own is None else {own: None}
+        own = next((s.partition("=")[2] or '""' for s in settings if s.startswith("search_path=")), None)
+        paths = dict.fromkeys(("", made_with) if own is None else (own,))
         failures: dict[int | None, Failure] = {}
         for table in tables[:MOST_TABLES] or [""]:
             for query in body.queries:
@@ -119,7 +119,7 @@ class BodyCheck:
         try:
             with self.connection.transaction(force_rollback=True):
                 if path:
-                    self.connection.execute(f"set local search_path = {path}".encode())
+                    self.connection.execute("select pg_catalog.set_config('search_path', %s, true)", (path,))
                 self.connection.execute(f"{head}{query.text}$rehearsal$".encode())
         except psycopg.Error as error:
             failure = failure_of(error, look.statement, look.number)
