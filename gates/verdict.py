@@ -108,9 +108,6 @@ def not_required_text(spared: Sequence[NotRequired]) -> str:
     return f"not required: {', '.join(parts)}" if parts else ""
 
 
-QUEUE_ELSEWHERE = "the checks of the queue are made by `gate alerts` and by `gate run`"
-
-
 @dataclass(frozen=True, slots=True)
 class StageResult:
     """The result of a stage that was run alone: `passed`, `failed` or `unknown`."""

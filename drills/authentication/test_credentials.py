@@ -8,7 +8,7 @@ from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.dialect.current import http_words
+from gates.deployment.dialect.current import current, http_words
 from gates.deployment.http import probes
 from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, forged_signature, post, sign_v2
 from gates.evidence import Severity, Where
@@ -283,8 +283,8 @@ def test_one_refusal(bench: Bench) -> None:
     }
     answers = {name: bench.shut(request.labelled(name)) for name, request in wrong.items()}
     bench.one_body(answers)
-    bare = [Request("GET", bench.signed_read().path)] * bench.has_reads
-    bare += [bench.event().without_header(SIGNATURE)] * bench.has_events
+    bare = [Request("GET", bench.signed_read().path)] * current().shows_runs
+    bare += [bench.event().without_header(SIGNATURE)] * current().takes_events
     for request in bare:
         message, age = request.body or request.path.encode(), bench.clock.now() - 4000
         signatures = {"wrong digits": forged_signature(), "stale v2": sign_v2(bench.signer.secret, message, age)}

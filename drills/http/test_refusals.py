@@ -40,7 +40,7 @@ def _refusals(bench: Bench) -> Mapping[str, tuple[Request, int]]:
         "405": (Request("PUT", REPLAY, good.headers, good.body), 405),
         "413": (bench.signed(_padded(good.body, BODY_LIMIT + 1)), 413),
         "415": (good.with_header("Content-Type", "text/plain"), 415),
-        **(of_events if bench.has_events else {}),
+        **(of_events if current().takes_events else {}),
     }
 
 
@@ -151,7 +151,7 @@ def test_request_ids(bench: Bench) -> None:
     bench.seen.control("accepted and refused requests alike")
     plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
     found = []
-    if bench.has_reads:
+    if current().shows_runs:
         plain.append((bench.signed_read(), 404))
     for request, status in [*_refusals(bench).values(), *plain]:
         found.append(bench.refused(request, status).header("x-request-id") or "")

@@ -9,6 +9,7 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import real_path
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor
@@ -160,7 +161,7 @@ def test_other_methods(bench: Bench) -> None:
     good = bench.signed()
     bench.opens(good)
     asked = [(method, REPLAY, good) for method in ("GET", "PUT", "DELETE", "PATCH")]
-    if bench.has_events:
+    if current().takes_events:
         asked.append(("PUT", "/events", bench.event()))
     for method, path, good in asked:
         request = Request(method, path, good.headers, b"" if method == "GET" else good.body, f"{method} {path}")

@@ -378,10 +378,10 @@ def test_request_id_in_the_trail(scene: Scene) -> None:
             found, due = [r["request_id"] for r in scene.audited(one)], answer.header("X-Request-Id")
             assert found == [due], f"of six requests at once one was answered as {due!r}, and audited as {found}"
     others = [Request("GET", f"/no-such-route-{uuid.uuid4()}", label="GET of no route")]
-    if scene.claims("outbox") and "/events" not in current().lacking:
+    if current().takes_events:
         others.append(scene.event_request(company))
     answers = [scene.http.send(one) for one in others]
-    if "/dlq-replay/{replay_run_id}" not in current().lacking:
+    if current().shows_runs:
         answers.append(scene.get_run(str(scene.run(company, max=1)["replay_run_id"]), company)[1])
     for answer in answers:
         assert answer.header("X-Request-Id"), f"an answer {answer.status} has no X-Request-Id"

@@ -324,7 +324,7 @@ def test_signing_v2_required(scene: Scene) -> None:
     with nullcontext() if found_on else scene.lent(LiveRow(V2_FLAG), enabled=True, rollout_percentage=100):
         scene.expect(v1, 401)
         scene.expect(v2, 200, control=True)
-        if scene.claims("outbox") and "/events" not in current().lacking:
+        if current().takes_events:
             scene.expect(event_v1, 401)
             scene.expect(event_v2, 202, control=True)
 

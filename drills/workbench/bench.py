@@ -119,16 +119,6 @@ class Bench:
         """A correct signature over these bytes (v1, unless the target takes v2 only)."""
         return self.signer.post(REPLAY, self.body() if body is None else body, label)
 
-    @property
-    def has_reads(self) -> bool:
-        """Whether the deployment shows a run over HTTP."""
-        return f"{REPLAY}/{{replay_run_id}}" not in current().lacking
-
-    @property
-    def has_events(self) -> bool:
-        """Whether the deployment takes events over HTTP."""
-        return current().claims("outbox") and "/events" not in current().lacking
-
     def event(self, body: bytes | None = None) -> Request:
         """An event of a company that does not exist, correctly signed."""
         fields = {"company_id": self.company, "event_type": "drill.plain", "aggregate_key": "k", "payload": {"n": 1}}
@@ -155,7 +145,7 @@ class Bench:
         """What a token opens beside replays: the read of a run that nobody has, and an event of nobody."""
         event = token_post("/events", self.event().body, token, "an event of nobody, with a token")
         read = token_get(f"{REPLAY}/{new_id('run')}", token, "a read with a token")
-        return [*([read] * self.has_reads), *([event] * self.has_events)]
+        return [read] * current().shows_runs + [event] * current().takes_events
 
     def mac(self, body: bytes) -> str:
         """The right v1 signature of these bytes."""

@@ -234,6 +234,16 @@ class Names:
         """Whether the deployment claims this area of the contract."""
         return area not in self.given.get(UNCLAIMED, ())
 
+    @property
+    def takes_events(self) -> bool:
+        """Whether the deployment takes events over HTTP."""
+        return self.claims("outbox") and "/events" not in self.lacking
+
+    @property
+    def shows_runs(self) -> bool:
+        """Whether the deployment shows a run over HTTP."""
+        return "/dlq-replay/{replay_run_id}" not in self.lacking
+
     def real(self, relation: str) -> str:
         """The real name of a relation of the contract, `schema.name`; empty where the deployment has none."""
         found = self.relations.get(relation)

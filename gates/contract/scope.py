@@ -67,6 +67,11 @@ class Scope:
         """Whether a queue is all that is claimed."""
         return self.claims == (QUEUE,)
 
+    def queue_elsewhere(self, stage: str) -> str:
+        """Where the checks of a queue are made that a stage run alone leaves out; empty where it leaves out none."""
+        left_out = bool(self.queue) and stage != "alerts"
+        return "the checks of the queue are made by `gate alerts` and by `gate run`" if left_out else ""
+
     def leaves_out(self, spec: CheckSpec) -> str:
         """Why a check does not apply: its own area is not claimed, or another that it needs; empty where it applies.
 

@@ -23,7 +23,7 @@ NOT_SEEN_AGAIN = "it was seen before the load only, and not looked at again afte
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
 """Evidence from further in the future than this was stamped by a clock that jumped."""
 DISTRUSTED = "the evidence "
-"""So begins why a line proves nothing, whatever its check is about."""
+"""The beginning of each reason why a line proves nothing. A headline gives that reason, not what the check is about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from gates.decision.unreachable import cause, excused
 from gates.evidence import CAPABILITIES, UNREADABLE, CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.text.patterns import matches
 from gates.verdict import (
-    QUEUE_ELSEWHERE,
     UNDECIDED,
     Counts,
     Decision,
@@ -62,8 +61,8 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     verdict = weigh([e for e in evidence if e.check.startswith(own)], policy, now, shut=shut)
     failed = any(f.outcome == "fail" for f in verdict.deciding)
     result = "passed" if verdict.decision is Decision.PROMOTE else "failed" if failed else "unknown"
-    elsewhere = f", and {QUEUE_ELSEWHERE}" if policy.scope.queue and policy.stage != "alerts" else ""
-    stage, reason = StageResult(policy.stage, result), f"{verdict.reason}; a stage alone is no gate{elsewhere}"
+    said = (f"{verdict.reason}; a stage alone is no gate", policy.scope.queue_elsewhere(policy.stage))
+    stage, reason = StageResult(policy.stage, result), ", and ".join(filter(None, said))
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 

@@ -45,7 +45,8 @@ _LOOKS_FIRST = re.compile(
 )
 """A block that asks what is there, or lives with an error, names things that need not be there."""
 
-_SETS_PATH = re.compile(r"set_config[^;]*search_path|\bset\s+(?:local\s+|session\s+)?search_path\b", re.IGNORECASE)
+SETS_PATH = re.compile(r"set_config[^;]*search_path|\bset\s+(?:local\s+|session\s+)?search_path\b", re.IGNORECASE)
+"""A body that sets the search path itself: where its names are looked for is not known before it runs."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class BodyCheck:
         if span is None or (statement.verb == "do" and _LOOKS_FIRST.search(statement.text.lower())):
             return ()
         source = statement.text[slice(*span)]
-        if _SETS_PATH.search(source):
-            return ()  # where it looks for a name hangs on what it does
+        if SETS_PATH.search(source):
+            return ()
         row = self._found(source) if statement.verb == "create" else None
         if row is None and statement.verb == "create":
             return ()  # it was dropped since
@@ -105,7 +106,7 @@ class BodyCheck:
         return look.told(failure, query) if look.is_to_blame(failure) else None
 
     def _refused(self, look: _Look, query: Rewritten, before: int) -> Failure | None:
-        """Of one search path its failure, where the query fits with none: if any, one that is not a mistake."""
+        """The failure of a query that fits with none of the search paths: one that is no mistake, if any of them is."""
         failures = list[Failure]()
         for path in look.paths:
             failure = self._refused_with(path, look, query, before)
@@ -150,8 +151,8 @@ def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
 
 @dataclass(frozen=True)
 class _Look:
-    """One body, for one table of its trigger (`row`). paths: a query fits where it fits with one of these search paths;
-    '' is that of the session.
+    """One body, for one table of its trigger (`row`). paths: search paths, of which one must do for each query; '' is
+    that of the session.
     """
 
     statement: SqlStatement

@@ -14,7 +14,7 @@ from gates.inputs import values
 from gates.inputs.strict_yaml import Place
 from gates.inputs.values import option
 from gates.rehearsal import contract_view, locks
-from gates.rehearsal.bodies import BodyCheck
+from gates.rehearsal.bodies import SETS_PATH, BodyCheck
 from gates.rehearsal.execution import Performance, perform
 from gates.rehearsal.explaining.explanation import absent_extensions, explain
 from gates.rehearsal.explaining.history import AT_THE_END
@@ -24,6 +24,7 @@ from gates.rehearsal.own_sql import prepare, read_queries
 from gates.rehearsal.postgres import presets
 from gates.rehearsal.postgres.server import DATABASE, OWNER, Rehearsed, throw_away
 from gates.rehearsal.reading.layouts import Layout, depends_on_transaction, layout_of
+from gates.rehearsal.reading.plpgsql import body_span
 from gates.rehearsal.reading.skipping import undecided, unseen, with_word
 from gates.rehearsal.reading.sources import Migrations, read_migrations
 from gates.rehearsal.reading.splitting import SqlStatement, split
@@ -100,7 +101,7 @@ def rehearsal(
         files_of_user = prepare(server, DATABASE, own, around, done.failures)
         stubs = (*presets.stubs_of(chosen), *_stubs_in_use(server))
         again = _again(server, files, whole)
-        notes += with_word(done.skipped)
+        notes += [*with_word(done.skipped), *_not_looked_at(done)]
         return RehearsalResult(
             server.version,
             chosen,
@@ -150,6 +151,13 @@ def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple
         check = BodyCheck(connection)
         failures = [f for s, path in done.functions.values() for f in check.failures(s, AT_THE_END, path)]
     return (*explain(done.blocks, around), *explain(failures, around))
+
+
+def _not_looked_at(done: Performance) -> list[str]:
+    """How many bodies set the search path themselves, which is no success of theirs."""
+    found = [s for s, _ in done.functions.values() if SETS_PATH.search(s.text[slice(*(body_span(s) or (0, 0)))])]
+    where = f"the first at {at(found[0].place())}" if found else ""
+    return [f"bodies that set the search path themselves, and were not looked at: {len(found)}, {where}"] * bool(found)
 
 
 def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], whole: Sequence[int]) -> SecondRun | None:

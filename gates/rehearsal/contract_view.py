@@ -31,8 +31,8 @@ _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public
 class ContractView:
     """Every object of the contract that a schema can have, and the defects worth mending, the most harmful first.
 
-    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether one that
-    not any application has is likely among them, so that a comparison means something.
+    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether
+    one is likely among them that few other applications have, so that a comparison means something.
     """
 
     objects: tuple[ComparedObject, ...]

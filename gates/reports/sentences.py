@@ -13,7 +13,7 @@ from gates.decision.rules import RolloutPlan
 from gates.evidence import VARIABLES, JsonValue
 from gates.text.inert import Inert
 from gates.text.quantity import shown
-from gates.verdict import QUEUE_ELSEWHERE, Decision, Finding, Verdict, grouped
+from gates.verdict import Decision, Finding, Verdict, grouped
 
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
@@ -199,9 +199,10 @@ class _Teller(Generic[Medium]):
                 return medium("Run the SQL below by hand at once, then see that the flag is off (gate status).")
             return medium("See at once whether the flag is off (gate status), and switch it off by hand.")
         if v.shown_as is Decision.PROMOTE:
-            if v.reason.endswith(QUEUE_ELSEWHERE):
-                return medium.prose(f"Look at the queue: {QUEUE_ELSEWHERE}.")
-            return medium("Nothing is left to do.") if v.stage is not None else self._next_step()
+            if v.stage is None:
+                return self._next_step()
+            where = v.contract.queue_elsewhere(v.stage.name)
+            return medium.prose(f"Look at the queue: {where}.") if where else medium("Nothing is left to do.")
         first = v.deciding[0] if v.deciding else None
         do = (
             medium.prose(remedy_of(first.check, first.outcome, v.contract, seen=first.message)) if first else medium("")

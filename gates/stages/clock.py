@@ -26,7 +26,7 @@ AHEAD_S = (
     "select extract(epoch from max(t.at::timestamptz) - clock_timestamp())::float8"
     " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
 )
-"""How far the server's own notes, when it last read or vacuumed a table, are ahead of its clock: it was set back."""
+"""How far the server's statistics, which say when a table was last read, are ahead of its clock: it was set back."""
 DATE_S, HTTP_S = 1.0, 3.0
 """A Date header tells no parts of a second; how long it is waited for."""
 SERVICE_EVERY = 3
@@ -34,7 +34,7 @@ SERVICE_EVERY = 3
 MOST_STEP_S = {"database": MOST_SKEW_S, "gate": MOST_SKEW_S, "service": 5.0}
 """Whose clock may have moved so far: several instances have several clocks."""
 MOST_AHEAD_S = 86400.0
-"""Notes from a later day tell of a clock that was wrong long ago."""
+"""Statistics from a later day tell of a clock that was wrong long ago."""
 ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
 
 
@@ -89,9 +89,10 @@ class ClockWatch:
 
     def _run(self) -> None:
         connection: Connection | None = None
-        over = False
+        over, wait_s = False, 0.0
         while not over:
-            over = self._companion.over.wait(self._every_s if self._looks else 0.0)  # one look more when it is over
+            over = self._companion.over.wait(wait_s)  # one look more when it is over
+            wait_s = self._every_s
             try:
                 if connection is None or connection.closed:
                     connection = connect(self._context.target.database_url, read_only=True)
@@ -134,7 +135,7 @@ class ClockWatch:
     def _evidence(self, steps: dict[str, float], when: str) -> Evidence:
         moved = " and ".join(f"the {whose}'s clock stepped by {step_s:+.1f} s" for whose, step_s in steps.items())
         slept = ", or its machine slept" if "gate" in steps else ""
-        most = max(steps.values(), key=abs)
+        whose, most = max(steps.items(), key=lambda one: abs(one[1]))
         details: dict[str, JsonValue] = {STEPPED_S: round(most, 3), "ends_when": ENDS}
         details |= {SERVICE_ALONE: True} if [*steps] == ["service"] else {}
         return Evidence(
@@ -142,7 +143,7 @@ class ClockWatch:
             outcome=Outcome.UNKNOWN,
             message=f"{moved} {when}{slept}: what is judged by times proves nothing",
             observed=round(most, 3),
-            limit=MOST_SKEW_S,
+            limit=MOST_STEP_S[whose],
             unit="s",
             samples=self._looks,
             started_at=stamp(self._at),

@@ -113,7 +113,9 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
     absent = [e for e, wanted in around.absent.items() if wanted < failure.number]
     if absent and kind in {"type", "function", "other"} and do.startswith("Add the migration"):
         what = f"{_what(missing)} may come with the extension {' or '.join(absent)}, which is not here"
-        return Told(what, "See that your server has it, and this in it", kind=ObstacleKind.NOT_JUDGED)
+        return Told(
+            what, "See that your server has the extension, and that this comes with it", kind=ObstacleKind.NOT_JUDGED
+        )
     return Told(f"No migration makes {_what(missing)}", do)
 
 

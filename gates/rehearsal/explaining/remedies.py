@@ -19,8 +19,8 @@ _DOORS = (
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name; `built_in`:
-    the server's own functions, each with its lists of arguments; `absent`: extensions that the server here has not,
-    with the number of the statement that wanted each.
+    the server's own functions, each with its lists of arguments; `absent`: extensions that the rehearsal's server
+    does not have, with the number of the statement that wanted each.
     """
 
     history: SchemaHistory

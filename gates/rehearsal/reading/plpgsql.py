@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,17 +91,16 @@ class ReadableBody:
 def tree_of(statement: SqlStatement) -> tuple[list[dict[str, Any]], ReadableBody]:
     """The parser's tree of a CREATE FUNCTION or DO statement. Raise UnreadBodyError.
 
-    What stands before a dot is a row, or the alias of a table that is called as a variable is: one of them can be read.
+    A name before a dot is a variable with fields, or the alias of a table; a plain variable may have the same name as
+    that alias. What cannot be read one way is read the other way; the error is that of the first.
     """
     body = _readable(statement)
     try:
         return _parsed(body.text), body
     except UnreadBodyError:
         plain = _readable(statement, rows=frozenset())
-        try:
+        with suppress(UnreadBodyError):
             return _parsed(plain.text), plain
-        except UnreadBodyError:
-            pass
         raise
 
 
@@ -117,7 +117,7 @@ def _parsed(text: str) -> list[dict[str, Any]]:
 
 
 def _readable(statement: SqlStatement, rows: Collection[str] | None = None) -> ReadableBody:
-    """rows: the variables that have fields; None: those behind which a dot stands."""
+    """rows: the names of variables that have fields; None: all names before a dot."""
     span = body_span(statement)
     if span is None:
         raise UnreadBodyError("no body in dollar quotes")

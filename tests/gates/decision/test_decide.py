@@ -14,7 +14,7 @@ from gates.decision.margin import LOAD, wider
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, PolicyRule, Waiver
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where
-from gates.verdict import QUEUE_ELSEWHERE, Action, Decision, Effect, Finding, Verdict, blocked_by_cause, settle
+from gates.verdict import Action, Decision, Effect, Finding, Verdict, blocked_by_cause, settle
 from tests.gates.decision.small_policy import LAG, NOW, RANK, A, B, C, policy, saw, spec
 
 EXPECTED_BY_STATE = {("a", "fail"): Decision.ROLLBACK, ("b", "fail"): Decision.HOLD, ("c", "fail"): Decision.PROMOTE}
@@ -289,7 +289,7 @@ def test_a_stage_without_the_checks_of_a_queue_says_where_they_are(stage: str, *
     """Else its pass is taken for one of the queue."""
     checks = (spec("sql/a"), spec("queue/lag", area=QUEUE))
     one = Policy(checks, scope=Scope((QUEUE,), queue="{}")).of_stage(stage)
-    assert (QUEUE_ELSEWHERE in decide([saw("sql/a"), saw("queue/lag")], one, NOW).reason) is told
+    assert ("`gate alerts`" in decide([saw("sql/a"), saw("queue/lag")], one, NOW).reason) is told
 
 
 def test_what_decided_less_is_told_after_what_was_seen() -> None:

@@ -73,7 +73,7 @@ insert into public.memberships select null, null, ‸'auditor'::public.member_ro
 delete from public.companies where id = ‸'company-id';
 --! extension-nobody-has | 0A000 | no stub stands for it | your server has it | not judged
 create extension ‸postgis;
---! type-of-that-extension | 42704 | may come with the extension postgis | your server has it | not judged
+--! type-of-that-extension | 42704 | may come with the extension postgis | your server has the extension | not judged
 create table places (id bigint primary key, at ‸geometry(Point, 4326));
 --! gist-of-a-number | 42704 | cannot be indexed by gist | CREATE EXTENSION btree_gist
 create table bookings (room int not null, during tstzrange not null, exclude using ‸gist (room with =, during with &&));

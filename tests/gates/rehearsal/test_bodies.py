@@ -177,6 +177,7 @@ def test_names_are_looked_for_where_the_callers_of_a_function_may_look(tmp_path:
         result = rehearsed(tmp_path, SCHEMA + text)
         assert (result.obstacles, [(o.place.line, o.place.column) for o in result.bodies]) == ((), marks(SCHEMA + text))
         assert len(result.bodies) == mistakes
+        assert any("set the search path themselves" in note for note in result.notes) is ("app.sets" in text)
 
 
 def test_a_body_that_cannot_be_read_is_no_success(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from gates.evidence import JsonValue
 from gates.reports.sentences import OTHER_PATH, brief, recovery_lines
 from gates.reports.terminal import verdict_text
 from gates.text.inert import Terminal
-from gates.verdict import QUEUE_ELSEWHERE, Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
+from gates.verdict import Action, Counts, Decision, Effect, Finding, Margin, StageResult, Verdict
 from tests.cases import cases
 from tests.gates.reports.report_pages import large
 from tests.gates.reports.test_reports import CATALOGUE, EVIDENCE, KINDS, RUN, VERDICTS
@@ -62,7 +62,7 @@ TOLD = {
     "another run": made(HOLD, NOTHING, ALONE),
     "from the future": made(HOLD, NOTHING, dataclasses.replace(ALONE, message=FUTURE)),
     "stage beside a queue": dataclasses.replace(
-        made(HOLD, stage=StageResult("sql", "passed")), reason=f"all passed, and {QUEUE_ELSEWHERE}"
+        made(HOLD, stage=StageResult("sql", "passed")), contract=Scope((QUEUE,), queue="{}")
     ),
     "held": made(HOLD, NOTHING, dataclasses.replace(BROKEN, effect=Effect.HOLD)),
     "unseen": made(HOLD, Action("none"), UNSEEN, ends_when=("drill/x/y is observed", "another thing is so")),

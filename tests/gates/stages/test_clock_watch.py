@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
+import psycopg
 import pytest
 
 from gates.decision.clock import SERVICE_ALONE, SKEW, STEPPED_S
@@ -116,6 +117,22 @@ def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkey
     assert line.message.startswith("the database's clock stepped by -540.0 s a short time before the run")
     assert not watched(tmp_path / "steady", monkeypatch, (0.0 for _ in range(10_000)), 0.5)
     assert not watched(tmp_path / "long-ago", monkeypatch, (0.0 for _ in range(10_000)), 3e8)
+
+
+def test_a_database_that_is_gone_is_asked_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not as fast as it refuses."""
+    asked: list[float] = []
+
+    def refused(*_url: object, **_more: object) -> None:
+        asked.append(time.monotonic())
+        raise psycopg.OperationalError("connection refused")
+
+    monkeypatch.setattr(clock, "connect", refused)
+    settings = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1)).settings
+    target = Target(TargetKind.STAGING, "http://unset.invalid", database_url="postgresql://unset")
+    with ClockWatch(Context(target, settings, tmp_path, "run"), every_s=0.2):
+        until(lambda: len(asked) > 2)
+    assert asked[2] - asked[0] >= 0.4
 
 
 @pytest.mark.parametrize(
