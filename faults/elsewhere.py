@@ -1,4 +1,6 @@
-"""Faults of the endpoints beside that of replays: what is checked there is forgotten at events and at reads."""
+"""Faults of the endpoints beside that of replays: what is checked there is forgotten at events and at reads, or asked
+of them, too.
+"""
 
 import dataclasses
 import json
@@ -12,13 +14,14 @@ from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.authentication import authenticate
 from replay_service.composition import build_parts
+from replay_service.database import Connection
 from replay_service.exchange import Call, Caller, RawHeaders, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
-from replay_service.tokens import Claims
-from replay_service.validation import as_uuid
+from replay_service.tokens import Claims, check_token
+from replay_service.validation import EventRequest, as_uuid
 
 _RUN = "/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 
@@ -115,6 +118,43 @@ def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
 
 
 @service(
+    "An event whose signature is empty is let in: only one that is there is checked.",
+    lambda p: p.send(_event(p), {"X-Transbot-Signature": ""}, "/events").status_code == 403,
+    ("drill/authentication/empty-signature",),
+    names=("401",),
+)
+def empty_signatures_send_events(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        if accepts_v1 and dict(headers).get(b"x-transbot-signature") == b"":
+            return Caller(None, None)
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
+
+
+@service(
+    "Events and reads take a token of the algorithm `none`.",
+    lambda p: p.get(_RUN, **p.as_token(_unsigned(p))).status_code == 404,
+    ("drill/tokens/alg-none",),
+    names=("401",),
+)
+def unsigned_tokens_are_taken_elsewhere(settings: Settings) -> Parts:
+    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+        head, _, rest = token.decode().partition(".")
+        if str(jwt.get_unverified_header(token).get("alg")).lower() != "none" or rest.count(".") != 1:
+            return check_token(token, rules, now_s)
+        said = jwt.decode(f"{head}.{rest}", options={"verify_signature": False})
+        return Claims(str(said.get("sub")), str(said.get("role")), as_uuid(said.get("company_id")))
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, token_check=check))
+
+
+def _unsigned(probe: Probe) -> str:
+    """A super_admin's token whose header says `none`, and which has no signature."""
+    return probe.token({}, {"alg": "none", "typ": "JWT"}).rpartition(".")[0] + "."
+
+
+@service(
     "The read of a run whose id is none ends in a server error.",
     lambda p: _reads_nothing(p) == 500,
     ("drill/http-surface/refusals-leak-nothing",),
@@ -133,3 +173,28 @@ def strange_ids_are_server_errors(settings: Settings) -> Parts:
 def _reads_nothing(probe: Probe) -> int:
     signed = probe.sign_v2(b"/dlq-replay/none", int(time.time()))
     return probe.get("/dlq-replay/none", **{"X-Transbot-Signature": signed}).status_code
+
+
+@service(
+    "The events of a tenant whose replays are switched off are refused.",
+    lambda p: _with_replays_off(p) == 403,
+    ("drill/flags/replay-switch-is-wired",),
+    names=("an event", "403"),
+)
+def replays_off_stop_events(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        flags = await release.read_flags(conn, request.company_id)
+        if not flags.replay_enabled and (off := flags.refusal()):
+            raise off
+        return await release.emit(conn, request, event_id)
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _with_replays_off(probe: Probe) -> int:
+    written = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('dlq.replay.enabled', %s, false)"
+    with probe.tenant() as company:
+        probe.rows(written, company)
+        return probe.event(company).status_code

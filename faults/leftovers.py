@@ -179,3 +179,44 @@ def _waits_behind_the_dead(probe: Probe) -> bool:
         event = put(probe, company, aggregate_key="k", dead_at=probe.value("SELECT now()"))
         probe.letters(company, 1, aggregate_key="k", event_id=event)
         return not probe.settled(probe.replay(company).json()["replay_run_id"], 3)
+
+
+@worker(
+    "The rail of a run counts what failed in the tenant's earlier runs, too.",
+    lambda p: _ends_of_two_runs(p) == ["completed", "stopped"],
+    (f"{LIFE}/four-failures-do-not-stop",),
+    names=("second run",),
+)
+def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
+    of_all = "FROM public.replay_runs x WHERE x.company_id = r.company_id AND x.id <> r.id)::integer"
+    counts = ("success_count", "failure_count")
+    told = ", ".join(f"r.{name} + (SELECT coalesce(sum(x.{name}), 0) {of_all}" for name in counts)
+    return altered_worker(settings, ("settle_item", "RETURNING r.success_count, r.failure_count", f"RETURNING {told}"))
+
+
+def _ends_of_two_runs(probe: Probe) -> list[str]:
+    with probe.tenant() as company:
+        probe.letters(company, 4, max_retries=9, **FAILS)
+        for _ in range(2):
+            probe.settled(probe.replay(company, force=True).json()["replay_run_id"])
+        ask = "SELECT status FROM replay_runs WHERE company_id = %s ORDER BY requested_at"
+        return [str(row[0]) for row in probe.rows(ask, company)]
+
+
+@worker(
+    "Items that were put off, and forced, are due at once when a stop gives them back.",
+    lambda p: _is_due_after_a_stop(p),
+    (UNTOUCHED,),
+    names=("retry_after",),
+)
+def a_stop_ends_the_wait(settings: WorkerSettings) -> WorkerParts:
+    back = "SET status = 'pending', replay_run_id = NULL"
+    return altered_worker(settings, ("return_unattempted", back, f"{back}, retry_after = least(d.retry_after, now())"))
+
+
+def _is_due_after_a_stop(probe: Probe) -> bool:
+    due = "SELECT bool_or(retry_count = 0 AND retry_after <= now()) FROM dead_letter_queue WHERE company_id = %s"
+    with probe.tenant() as company:
+        probe.letters(company, 25, **FAILS, retry_after="2099-01-01")
+        probe.settled(probe.replay(company, max_items=25, force=True).json()["replay_run_id"])
+        return bool(probe.value(due, company))

@@ -210,3 +210,20 @@ def _replayed_list(probe: Probe) -> Any:
         probe.letters(company, 1, payload=Jsonb(["drill"]))
         probe.replay(company)
         return probe.value("SELECT payload FROM event_outbox WHERE company_id = %s", company)
+
+
+@service(
+    "The accents of an `error_type` are composed before it is compared: two types are one.",
+    lambda p: _takes_composed(p),
+    ("drill/safety-rails/pattern-case",),
+    names=("other types",),
+)
+def accents_are_composed(settings: Settings) -> Parts:
+    exact = "error_type = %(error_type)s::text)"
+    return altered(settings, "pick_items", (exact, "normalize(error_type) = normalize(%(error_type)s::text))"))
+
+
+def _takes_composed(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 1, error_type="e\u0301")
+        return bool(probe.replay(company, dry_run=True, error_type="\u00e9").json()["items"])

@@ -9,8 +9,9 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Unmet, check
+from gates.deployment.dialect.current import current
 from gates.deployment.http.wire import WireDoor
-from gates.deployment.requests import forged_signature, post, sign_v1
+from gates.deployment.requests import SIGNATURE, forged_signature, post, sign_v1
 from gates.evidence import Severity, Where
 
 ACCEPTED = "drill/authentication/signed-accepted"
@@ -151,14 +152,15 @@ SHAPES = [
 
 @cases("drill/authentication", SHAPES, where=Where.READ_ONLY, after=SIGNED)
 def test_forged_signature(case: Case, bench: Bench, wire: WireDoor) -> None:
-    """A signature in a wrong shape is refused with 401.
+    """A signature in a wrong shape is refused with 401, that of a replay and that of an event.
 
-    Anyone who can reach the endpoint can replay events of any tenant.
+    Anyone who can reach the endpoint can replay events of any tenant, or write some.
     """
-    body = bench.body()
-    bench.opens(bench.signed(body))
-    forged = bench.with_signature(case.value.make(bench, body, bench.mac(body)), body, case.name)
-    bench.seen.expect(forged, wire.send(forged), case.value.answers)
+    for good in [bench.signed(), *[bench.event()] * current().takes_events]:
+        bench.opens(good)
+        made = case.value.make(bench, good.body, bench.mac(good.body))
+        forged = good.with_header(SIGNATURE, made).labelled(case.name)
+        bench.seen.expect(forged, wire.send(forged), case.value.answers)
 
 
 FLAVOURS = [

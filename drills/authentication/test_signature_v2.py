@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from drills.workbench.bench import Bench, let_in
+from drills.workbench.bench import Bench, let_in, read_paths
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
@@ -245,11 +245,6 @@ def _run_path() -> str:
     return f"{REPLAY}/{new_id('run')}"
 
 
-def _read_paths() -> list[str]:
-    has_events = current().claims("outbox") and "/events/{event_id}" not in current().lacking
-    return [_run_path(), *([f"/events/{new_id('event')}"] * has_events)]
-
-
 def _parts(path: str) -> tuple[str, ...]:
     route = path.rpartition("/")[0]
     return "", route, f"{route}/", path[: len(route) + 9], path[:-1], path.removeprefix(f"{route}/")
@@ -304,7 +299,7 @@ def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, s
     """
     now = clock.now()
     forge: Callable[[Target, str, str, int], str | list[str]] | None = case.value
-    for path, other in zip(_read_paths(), _read_paths(), strict=True):
+    for path, other in zip(read_paths(), read_paths(), strict=True):
         good = signed_get(other, target.hmac_secret, now, "what nobody has, correctly signed")
         seen.expect(good, http.send(good), 404, control=True)
         bare = Request("GET", path, (), b"", case.name)

@@ -308,7 +308,11 @@ PATTERNS: list[Case] = [
     Case(
         "pattern-backslash", "A backslash in an error type is a character.", ("a\\c", ["a\\c"], ["ac", "a\\\\c", "a%c"])
     ),
-    Case("pattern-case", "The case of an error type counts.", ("Timeout", ["Timeout"], ["timeout", "TIMEOUT"])),
+    Case(
+        "pattern-case",
+        "The case and the accents of an error type count, and how they are written.",
+        ("D\u00e9lai", ["D\u00e9lai"], ["d\u00e9lai", "D\u00c9LAI", "Delai", "De\u0301lai"]),
+    ),
     Case(
         "pattern-prefix",
         "Part of an error type is not the type.",

@@ -153,14 +153,15 @@ FORGED: list[Case] = [
 
 @cases("drill/tokens", FORGED, where=Where.READ_ONLY, after=TOKEN)
 def test_forged_token(case: Case, bench: Bench) -> None:
-    """A token that the service's secret did not sign is refused with 401.
+    """A token that the service's secret did not sign is refused with 401, by replays, events and reads alike.
 
     Anyone makes himself an administrator of every tenant.
     """
     _, claims, own = parts(bench.admin())
-    bench.opens(bench.with_token(bench.admin(), label="admin token"))
+    for good in bench.everywhere(bench.admin(), "admin token"):
+        bench.opens(good)
     for token in case.value(claims, own):
-        bench.shut(bench.with_token(token, label=case.name))
+        bench.shut_all(bench.everywhere(token, case.name))
 
 
 @drill("drill/tokens/kid-of-8-kilobytes", severity=Severity.WARN, covers=("B09",))

@@ -68,6 +68,12 @@ class Sources:
             door.close()
 
 
+def read_paths() -> list[str]:
+    """Paths of a run, and of an event, that nobody has: those that the deployment shows."""
+    has_events = current().claims("outbox") and "/events/{event_id}" not in current().lacking
+    return [f"{REPLAY}/{new_id('run')}"] * current().shows_runs + [f"/events/{new_id('event')}"] * has_events
+
+
 def let_in(answer: Answer) -> bool:
     """Whether an answer shows that the credentials were accepted, whatever came of the request then."""
     return answer.status < 500 and answer.status not in {401, *BUSY}
@@ -141,11 +147,11 @@ class Bench:
         """A valid body with this bearer token."""
         return token_post(REPLAY, self.body() if body is None else body, token, label)
 
-    def elsewhere(self, token: str) -> list[Request]:
-        """What a token opens beside replays: the read of a run that nobody has, and an event of nobody."""
-        event = token_post("/events", self.event().body, token, "an event of nobody, with a token")
-        read = token_get(f"{REPLAY}/{new_id('run')}", token, "a read with a token")
-        return [read] * current().shows_runs + [event] * current().takes_events
+    def everywhere(self, token: str, label: str) -> list[Request]:
+        """What a token opens: a replay and an event of nobody, and reads of what nobody has."""
+        event = token_post("/events", self.event().body, token, f"an event: {label}")
+        reads = [token_get(path, token, f"a read: {label}") for path in read_paths()]
+        return [self.with_token(token, label=label), *[event] * current().takes_events, *reads]
 
     def mac(self, body: bytes) -> str:
         """The right v1 signature of these bytes."""
