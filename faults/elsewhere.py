@@ -2,6 +2,7 @@
 of them, too.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -198,3 +199,105 @@ def _with_replays_off(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.rows(written, company)
         return probe.event(company).status_code
+
+
+@service(
+    "The signature of an event is that of its JSON as the service writes it.",
+    lambda p: p.send(_event(p) + b" ", {"X-Transbot-Signature": p.sign(_event(p))}, "/events").status_code == 403,
+    ("drill/safety-rails/events-need-credentials",),
+    names=("other bytes",),
+)
+def events_are_signed_as_parsed(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        found = check_signature(header, message, secrets, now_s)
+        with contextlib.suppress(ValueError):
+            forms = [json.dumps(json.loads(message), separators=s).encode() for s in ((",", ":"), (", ", ": "))]
+            found = found or next(filter(None, (check_signature(header, f, secrets, now_s) for f in forms)), None)
+        return found
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
+
+
+@service(
+    "Of the signature of a read only the age is looked at: one of the future opens for ever.",
+    lambda p: (
+        p.get(_RUN, **{"X-Transbot-Signature": p.sign_v2(_RUN.encode(), int(time.time()) + 9000)}).status_code == 404
+    ),
+    ("drill/authentication/read-stale",),
+    names=("401",),
+)
+def reads_of_the_future(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        at = header.partition(b",")[0].removeprefix(b"t=")
+        is_time = at.isdigit() and len(at) < 12
+        return check_signature(header, message, secrets, max(now_s, float(at)) if is_time else now_s)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
+
+
+@service(
+    "Of two Authorization headers of an event or a read the first counts.",
+    lambda p: _reads_with_two(p) == 404,
+    ("drill/tokens/two-tokens-good-bad",),
+    names=("404", "403"),
+)
+def first_of_two_tokens(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        found = [one for one in headers if one[0] == b"authorization"]
+        kept = [one for one in headers if one[0] != b"authorization"] + found[:1]
+        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
+
+
+def _reads_with_two(probe: Probe) -> int:
+    values = (f"Bearer {probe.token({})}", "Bearer e30.e30.AAAA")
+    headers = [("Authorization", value) for value in values]
+    return probe.http.get(probe.base_url + _RUN, headers=headers).status_code
+
+
+@service(
+    "A company_admin's own company is a foreign one where an event spells it otherwise.",
+    lambda p: _sends_in_capitals(p) == 403,
+    ("drill/tokens/events-of-the-named-company",),
+    names=("upper case",),
+)
+def events_of_companies_as_spelt(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+        claims = caller.claims
+        if not accepts_v1 or claims is None or claims.company_id is None or claims.company_id.encode() in message:
+            return caller
+        return Caller(caller.signature, dataclasses.replace(claims, company_id=None))
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, authenticate=twin))
+
+
+def _sends_in_capitals(probe: Probe) -> int:
+    with probe.tenant() as own:
+        token = probe.token({"company_id": own, "role": "company_admin"})
+        return probe.send(_event(probe, own.upper()), probe.as_token(token), "/events").status_code
+
+
+@service(
+    "A super_admin reads the state of no event.",
+    lambda p: _state_for_super_admins(p) == 404,
+    ("drill/tokens/foreign-event-hidden",),
+    names=("super_admin",),
+)
+def super_admins_read_no_event(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+        caller = await parts.authenticate(parts, call.headers, path, accepts_v1=False)
+        if caller.claims is not None and caller.claims.role == "super_admin":
+            raise Refusal("not_found", "There is no such thing for these credentials.")
+        return await release.read_event_state(parts, call, path, event_id)
+
+    return dataclasses.replace(release, read_event_state=read)
+
+
+def _state_for_super_admins(probe: Probe) -> int:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        return probe.get(f"/events/{event}", **probe.as_token(probe.token({}))).status_code

@@ -220,3 +220,23 @@ def _is_due_after_a_stop(probe: Probe) -> bool:
         probe.letters(company, 25, **FAILS, retry_after="2099-01-01")
         probe.settled(probe.replay(company, max_items=25, force=True).json()["replay_run_id"])
         return bool(probe.value(due, company))
+
+
+@worker(
+    "What a run did not attempt is given back to a tenant for its first stopped run alone.",
+    lambda p: _used_by_two_stops(p) > 40,
+    (f"{LIFE}/stop-refunds-the-rest",),
+    names=("ledger",),
+)
+def one_refund_a_tenant(settings: WorkerSettings) -> WorkerParts:
+    owed = "WHERE b.company_id = f.company_id AND f.items > 0"
+    had = "SELECT FROM public.replay_runs x WHERE x.company_id = f.company_id AND x.status = 'stopped'"
+    return altered_worker(settings, ("return_unattempted", owed, f"{owed} AND NOT EXISTS ({had})"))
+
+
+def _used_by_two_stops(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 50, **FAILS)
+        for _ in range(2):
+            probe.settled(probe.replay(company, max_items=50).json()["replay_run_id"])
+        return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))

@@ -211,6 +211,20 @@ _catalogue(
     names=("witness_letters",),
 )
 _catalogue(
+    "definer-writes-for-tenants",
+    "A function with its owner's rights discards the dead letters of whichever company a tenant names.",
+    """CREATE FUNCTION public.witness_discards(company uuid) RETURNS void LANGUAGE sql
+        SECURITY DEFINER SET search_path = ''
+        AS $w$UPDATE public.dead_letter_queue d SET status = 'discarded' WHERE d.company_id = company$w$;
+    ALTER FUNCTION public.witness_discards(uuid) OWNER TO replay_owner;
+    REVOKE EXECUTE ON FUNCTION public.witness_discards(uuid) FROM public;
+    GRANT EXECUTE ON FUNCTION public.witness_discards(uuid) TO authenticated""",
+    "DROP FUNCTION public.witness_discards(uuid)",
+    "SELECT count(*) > 0 FROM pg_proc WHERE proname = 'witness_discards'",
+    (f"{SPOT}/definer-not-public",),
+    names=("witness_discards",),
+)
+_catalogue(
     "keys-not-unique",
     "The unique constraint of the idempotency keys is gone: two requests at once both run.",
     "ALTER TABLE replay_runs DROP CONSTRAINT replay_runs_idempotency_key_company_id_key",

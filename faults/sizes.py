@@ -227,3 +227,22 @@ def _takes_composed(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.letters(company, 1, error_type="e\u0301")
         return bool(probe.replay(company, dry_run=True, error_type="\u00e9").json()["items"])
+
+
+@service(
+    "Of what waits the oldest hundred letters are looked at: as many that are not due stop a tenant's replays.",
+    lambda p: not _takes_behind_a_page(p),
+    ("drill/safety-rails/not-due-waits",),
+    names=("0 items taken",),
+)
+def one_page_is_looked_at(settings: Settings) -> Parts:
+    own = "company_id = %(company_id)s::uuid\n    AND status = 'pending'"
+    page = f"SELECT w.id FROM public.dead_letter_queue w WHERE w.{own} ORDER BY w.created_at, w.id LIMIT 100"
+    return altered(settings, "pick_items", (own, f"{own} AND id IN ({page})"))
+
+
+def _takes_behind_a_page(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 100, retry_after="2099-01-01")
+        probe.letters(company, 1, created_at=probe.value("SELECT now() + interval '1 minute'"))
+        return bool(probe.replay(company, dry_run=True).json()["items"])

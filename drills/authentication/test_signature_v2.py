@@ -278,15 +278,20 @@ READS: list[Case] = [
     ),
     Case(
         "read-stale",
-        "A stale v2 signature of the path is refused.",
-        lambda t, path, _other, now: sign_v2(t.hmac_secret, path.encode(), now - TOLERANCE_S - MARGIN_S),
-        ("A15",),
+        "A stale v2 signature of the path is refused, and one of the future.",
+        lambda t, path, _other, now: [
+            sign_v2(t.hmac_secret, path.encode(), now + away) for away in (-TOLERANCE_S - MARGIN_S, 2 * TOLERANCE_S)
+        ],
+        ("A15", "A16"),
     ),
     Case(
         "read-wrong-secret",
-        "A v2 signature of the path made with another secret is refused.",
-        lambda _t, path, _other, now: sign_v2("another-secret-of-32-characters!", path.encode(), now),
-        ("A04",),
+        "A v2 signature of the path made with another secret is refused, and a part of the right one.",
+        lambda t, path, _other, now: [
+            sign_v2("another-secret-of-32-characters!", path.encode(), now),
+            sign_v2(t.hmac_secret, path.encode(), now)[:-1],
+        ],
+        ("A04", "A05"),
     ),
 ]
 

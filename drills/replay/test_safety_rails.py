@@ -321,8 +321,8 @@ def test_event(case: Case, bench: Bench) -> None:
 
 @check("drill/safety-rails/events-need-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
 def test_events_need_credentials(bench: Bench) -> None:
-    """An event without credentials, with a forged or a stale signature, or with a wrong one of two credentials is
-    refused with 401.
+    """An event without credentials, with a forged or a stale signature, that of other bytes, or with a wrong one of two
+    credentials is refused with 401.
 
     Anyone writes business events for any tenant.
     """
@@ -332,6 +332,8 @@ def test_events_need_credentials(bench: Bench) -> None:
     bench.shut(good.without_header(SIGNATURE).labelled("an unsigned event"))
     bench.shut(good.with_header(SIGNATURE, forged_signature()).labelled("a forged event"))
     bench.refused(good.adding_header(SIGNATURE, forged_signature()).labelled("an event signed twice"), (400, 401))
+    for other in (good.body + b"\n", json.dumps(json.loads(good.body), indent=1).encode()):
+        bench.shut(good.with_body(other).labelled("an event of other bytes than were signed"))
     if current().claims("authentication"):
         fresh, stale = (
             signed_post_v2(

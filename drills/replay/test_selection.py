@@ -165,15 +165,15 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/not-due-waits", covers=("E08",))
 def test_not_due(scene: Scene, tenant: str) -> None:
-    """An item whose `retry_after` has not come is left alone.
+    """An item whose `retry_after` has not come is left alone, and two hundred of them hide no younger one that is due.
 
-    A failing event is retried at once, again and again.
+    A failing event is retried at once, again and again; or what waits keeps all others from being replayed.
     """
-    later = scene.add_items(tenant, 1, retry_after="2999-01-01T00:00:00Z")
-    due = scene.add_items(tenant, 1)
+    later = scene.add_items(tenant, 200, retry_after="2999-01-01T00:00:00Z")
+    due = scene.add_items(tenant, 1, age_s=60)
     answer = scene.run(tenant, label="unforced", max=10)
     assert took(answer) == set(due), f"{len(took(answer))} items taken; due: the one whose retry_after is past"
-    named = scene.replay(tenant, label="unforced, by id", dlq_ids=later).json()
+    named = scene.replay(tenant, label="unforced, by id", dlq_ids=later[:1]).json()
     assert not took(named), "an item was taken before its retry_after"
     assert not touched(scene, tenant) & set(later), "an item was changed before its retry_after"
 

@@ -115,7 +115,7 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect.
+    business row, and its outbox row or its effect; and a company_admin may write its own company in upper case.
 
     A service that takes the tenant of a row from the token files one customer's events under another.
     """
@@ -124,6 +124,9 @@ def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     fields = {"company_id": named, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {"n": 1}}
     request = token_post("/events", fields, token(company_id=home), "an event, by a token of another company")
     event = scene.expect(request, 202).json()["event_id"]
+    if ids_have_spellings():
+        fields["company_id"] = named.upper()
+        scene.expect(token_post("/events", fields, token.for_company(named), "its own company, in upper case"), 202)
     for table, column in (("events", "id"), ("event_outbox", "event_id"), ("agent_tasks", "event_id")):
         rows = scene.rows(f"select company_id::text as company from public.{table} where {column} = %s", event)
         owners = {str(r["company"]) for r in rows}

@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated that reads rows of tenants without asking who calls; none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated or anon that reads or writes rows of tenants without asking who calls; none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -31,18 +31,27 @@ where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspn
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
 -- who asks for the caller, itself or by a function that it calls, is believed
-select name, 'authenticated may call it, and it gives rows of tenants to whoever calls', null
+select name, 'authenticated or anon may call it, and it gives or writes rows of tenants for whoever calls', null
 from (
   with recursive {{contract_tables}}, open as materialized (
     select p.oid, p.oid::regprocedure::text as name, pg_get_functiondef(p.oid) as body
     from pg_proc p
-    join pg_roles r on r.rolname = 'authenticated' and has_function_privilege(r.oid, p.oid, 'execute')
-    where p.prosecdef and p.prokind = 'f' and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
-      and (p.proretset or p.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
+    where exists (select from pg_roles r where r.rolname in ('authenticated', 'anon') and has_function_privilege(r.oid, p.oid, 'execute'))
+      and p.prosecdef and p.prokind = 'f' and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
+      and p.prorettype <> all('{trigger,event_trigger}'::regtype[])
+      and exists (
+        select
+        from contract
+        join pg_class c on c.oid = to_regclass(contract.name)
+        cross join lateral (select regexp_replace(c.relname, '\W', '.', 'g') || '\M') n (word)
+        where contract.tenant is not null and (
+          (p.proretset or p.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
             select from pg_type t where t.oid = p.prorettype and t.typtype = 'c'))
-      and exists (select from contract join pg_class c on c.oid = to_regclass(contract.name)
-                  where contract.tenant is not null
-                    and pg_get_functiondef(p.oid) ~ ('\m' || regexp_replace(c.relname, '\W', '.', 'g') || '\M'))
+          and pg_get_functiondef(p.oid) ~ ('\m' || n.word)
+          or pg_get_functiondef(p.oid)
+            ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*(\S+\.)?"?' || n.word)
+        )
+      )
   ), reached as (
     select oid as caller, oid, body, 0 as calls from open
     union
