@@ -227,12 +227,21 @@ def folder(text: str) -> Path:
         raise Unfit("a folder, or the name of one to be made; it is empty")
     path = Path(utf8(text))
     try:
-        standing = next((p for p in (path, *path.parents) if p.exists()), None)
+        standing = next((p for p in (path, *path.parents) if _is_there(p)), None)
     except OSError as error:  # too long a name, a folder that this user may not look into
         raise Unfit(f"a folder, or the name of one to be made; it cannot be looked at: {error.strerror}") from None
     if standing is not None and not standing.is_dir():
         raise Unfit("a folder, or the name of one to be made; it names a file")
     return path
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. Raise OSError where nobody can tell, which Path.exists hides since 3.14."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def option(parse: Callable[[str], T]) -> Callable[[str], T]:
