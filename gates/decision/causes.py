@@ -154,7 +154,7 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         harm = [f for f in findings if re.fullmatch(EXPLAINS[one.check], f.symptom or f.check)]
         gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
-            led = (shown[by] for f in harm if (by := f.symptom or f.check) in shown)
+            led = (shown[what] for f in harm if (what := f.symptom or f.check) in shown)
             first = next(led, lead.get(one.check, one.check))
             lead[one.check] = first
             shown |= {f.symptom or f.check: first for f in harm}
