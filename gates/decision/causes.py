@@ -70,15 +70,16 @@ SPOT, MANIFEST, LEDGER, SIGHT = "sql/spot/", "sql/manifest/", "drill/ledger/", "
 OPENS = ("sql/spot/rls-", "sql/spot/policies-")
 """What these name of a table is why its rows are seen by whom they are not for."""
 EXPLAINS = {
+    "preflight/release": r"drill/identity/one-release-on-every-instance|load/checks\{operation:probe\}/rate",
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Check -> the symptoms that its failure brings about. It looks at rows or at many calls, and shows no symptom of its
-own. It is their cause if its effect is at least as grave as theirs. Of several checks that explain one symptom the
-first leads.
+"""Check -> the symptoms that its failure brings about, or the checks that have none. It looks at rows or at many calls,
+and shows no symptom of its own. It is their cause if its effect is at least as grave as theirs. Of several checks that
+explain one symptom the first leads.
 """
 PLAINEST = (
     *(SPOT, SIGHT, "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
@@ -150,14 +151,15 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
             lead |= {one.check: lead[about.check]} if about else {}
     shown: dict[str, str] = {}
     for one in (f for check in EXPLAINS for f in findings if f.check == check and f.outcome == "fail"):
-        harm = [f for f in findings if re.fullmatch(EXPLAINS[one.check], f.symptom)]
+        harm = [f for f in findings if re.fullmatch(EXPLAINS[one.check], f.symptom or f.check)]
         gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
-            first = next((shown[f.symptom] for f in harm if f.symptom in shown), lead.get(one.check, one.check))
+            led = (shown[what] for f in harm if (what := f.symptom or f.check) in shown)
+            first = next(led, lead.get(one.check, one.check))
             lead[one.check] = first
-            shown |= {f.symptom: first for f in harm}
+            shown |= {f.symptom or f.check: first for f in harm}
     joined = {by for check, by in lead.items() if check != by} | set(shown.values())
-    of = {f.check: by for f in findings if (by := shown.get(f.symptom) or lead.get(f.check)) in joined}
+    of = {f.check: by for f in findings if (by := shown.get(f.symptom or f.check) or lead.get(f.check)) in joined}
     told = [replace(f, symptom=f"what {of[f.check]} names") if f.check in of else f for f in findings]
     return told, {f"what {by} names": by for by in joined}
 

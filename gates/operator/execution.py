@@ -81,7 +81,7 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
     except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
-        room = "" if error.filename else _room(console.environ.get("TMPDIR"), getattr(options, "output", None))
+        room = "" if error.filename else _room(console.environ.get("TMPDIR"), options)
         console.warn(
             f"gate {options.command}: {error}{room}; allowed: files that can be read and written. See to the disk"
         )
@@ -114,13 +114,15 @@ def _not_rolled_back(came: BaseException) -> NotRolledBack | None:
     return met
 
 
-def _room(temporary: str | None, output: str | None) -> str:
-    """How much is free where files are written, for an error that names none."""
-    room = ""
-    with contextlib.suppress(OSError):  # a folder that is gone
-        for folder, by in ((temporary or tempfile.gettempdir(), "TMPDIR"), (output or ".", "--output")):
-            room += f"; {shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder} ({by})"
-    return room
+def _room(temporary: str | None, options: argparse.Namespace) -> str:
+    """How much is free where files are written, the fullest first, for an error that names none."""
+    room = []
+    folders = {"TMPDIR": temporary or tempfile.gettempdir()}
+    folders |= {f"--{name}": getattr(options, name, None) or "." for name in ("output", "state")}
+    for by, folder in folders.items():
+        with contextlib.suppress(OSError):  # a folder that is gone
+            room.append((shutil.disk_usage(folder).free, f"{folder} ({by})"))
+    return "".join(f"; {free / 1e6:.1f} MB free in {where}" for free, where in sorted(room))
 
 
 def _internal(error: Exception, options: argparse.Namespace, console: Console) -> int:

@@ -91,7 +91,8 @@ class Prover:
         finally:
             proof = self.keep()
         if not faults and not self._kept.all and not self._due:
-            raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`")
+            alone = ". Leave --short out: some are for the whole gate alone" if request.short else ""
+            raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`{alone}")
         return proof
 
     def _run_faults(self, matrix: Matrix) -> None:

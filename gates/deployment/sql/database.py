@@ -52,9 +52,10 @@ RELIED_ON: Mapping[str, str] = {
     "array_nulls": "on",
     "transform_null_equals": "off",
     "exit_on_error": "off",
+    "client_min_messages": "error",
 }
-"""How values are written to us and by us, that policies bind tenants, and that an error ends a statement and not its
-session: a database may have other defaults.
+"""How values are written to us and by us, that policies bind tenants, that an error ends a statement and not its
+session, and that no notice is sent, of which functions may say any number: a database may have other defaults.
 """
 READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
 """Encodings of databases that Python does not know -> what their server is asked for instead."""

@@ -144,6 +144,16 @@ def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, a
     assert [f.check for f in noted.deciding] == [PROOF], "what does not roll back explains no rollback"
 
 
+def test_another_release_than_meant_is_one_cause() -> None:
+    """A wrong RELEASE breaks one promise, whoever asks /version besides: the drill, and the calls of the load."""
+    asks = ("load/checks{operation:probe}/rate", "drill/identity/one-release-on-every-instance")
+    verdict = judged(*(failed(c, severity="page") for c in (*asks, "preflight/release")))
+    assert verdict.deciding[0].check == "preflight/release"
+    assert len(grouped(verdict.deciding)) == 1
+    alone = judged(*(failed(c, severity="page") for c in asks))
+    assert len(grouped(alone.deciding)) == 2, "without the cause each is one"
+
+
 def test_a_key_that_stays_in_progress_is_one_cause() -> None:
     """Who uses a key twice is told that it is in progress, whatever he asks about; the proof asks it most plainly."""
     stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}

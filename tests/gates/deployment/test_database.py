@@ -40,6 +40,18 @@ def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatc
         connection.execute(long)
 
 
+def test_notices_are_no_part_of_an_answer(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that says something at each call, of a database that shows all of it, is answered like any other."""
+    monkeypatch.setattr("gates.deployment.sql.connection.MOST_ANSWER", 1_000_000)
+    says = b"do $$ begin for i in 1..2000 loop raise warning '%', pg_catalog.repeat('x', 1000); end loop; end $$"
+    with pg_server.database() as name:
+        with session(pg_server.url("postgres")) as connection:
+            connection.execute(f'alter database "{name}" set client_min_messages = debug5'.encode())
+        with session(pg_server.url(name)) as connection:
+            connection.execute(says)
+            assert value(connection, "select 1") == 1
+
+
 def test_a_session_that_the_server_ends_says_so(pg_server: PgServer) -> None:
     """The server's last words are told, not that its connection is gone."""
     end = b"select pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
