@@ -236,7 +236,7 @@ def folder(text: str) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a file or folder. Raise OSError where nobody can tell, which Path.exists hides since 3.14."""
+    """Whether it stands. Raise OSError where nobody can tell: since Python 3.14 Path.exists says no then."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
