@@ -66,6 +66,8 @@ MORE_COLUMNS = (
     " return null; end';"
     " alter function public.on_record() owner to replay_owner;"
     " revoke execute on function public.on_record() from public;"
+    " create schema billing; create table billing.bills (id bigint generated always as identity primary key);"
+    " create publication all_rows for all tables;"
     " create policy owner_records on public.audit_logs for insert to replay_owner with check (true);"
     " create trigger on_record after insert on public.companies for each row execute function public.on_record()"
 )

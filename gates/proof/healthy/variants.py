@@ -363,8 +363,10 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "more-columns",
-        "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has",
+        "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has, and beside"
+        " them stand a schema that the gate's login may not use and a publication of all tables",
         prepare=_by_sql(MORE_COLUMNS),
+        kind=TargetKind.PRODUCTION,
         own_manifest=True,
     ),
     Variant("partitioned", "dead letters and trail in partitions", stand=_partitioned, own_manifest=True),
