@@ -164,8 +164,9 @@ def test_other_methods(bench: Bench) -> None:
     if current().takes_events:
         asked.append(("PUT", "/events", bench.event()))
     for method, path, good in asked:
-        request = Request(method, path, good.headers, b"" if method == "GET" else good.body, f"{method} {path}")
-        answer = bench.refused(request, 405)
+        # a proxy may refuse a body that has no meaning there
+        body = b"" if method in {"GET", "DELETE"} else good.body
+        answer = bench.refused(Request(method, path, good.headers, body, f"{method} {path}"), 405)
         allowed = answer.header("allow") or ""
         assert "POST" in allowed.upper(), f"{method} {path}: Allow is {allowed!r}; due: a list with POST"
     options = Request("OPTIONS", REPLAY, asked[0][2].headers, asked[0][2].body, f"OPTIONS {REPLAY}")

@@ -5,7 +5,8 @@
 -- reads: catalogue
 -- covers: N04 K18
 with {{contract_tables}}, {{contract_parts}}, stored as (
-  select parts.name, c.oid, c.relpersistence, c.relreplident, c.relkind from parts join pg_class c on c.oid = parts.oid
+  select parts.name, c.oid, c.relpersistence, c.relreplident, c.relkind, c.relname, n.nspname
+  from parts join pg_class c on c.oid = parts.oid join pg_namespace n on n.oid = c.relnamespace
 )
 select format('%s rule %s', name, r.rulename) as subject, 'swallows what is written' as detail, pg_get_ruledef(r.oid) as witness
 from stored s
@@ -21,7 +22,7 @@ where s.relpersistence <> 'p' and s.oid <> to_regclass('public.edge_rate_limits'
 union all
 select s.oid::regclass::text, format('is published by %s without a replica identity: no row can be changed', string_agg(p.pubname, ', ')), null
 from stored s
-join pg_publication_tables t on to_regclass(format('%I.%I', t.schemaname, t.tablename)) = s.oid
+join pg_publication_tables t on t.schemaname = s.nspname and t.tablename = s.relname
 join pg_publication p on p.pubname = t.pubname and (p.pubupdate or p.pubdelete)
 where s.relkind = 'r'
   and (s.relreplident = 'n'

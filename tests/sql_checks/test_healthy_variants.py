@@ -59,3 +59,19 @@ def test_nobody_is_paged_by_a_schema_of_another_make(variants: list[tuple[str, s
     connection = planted.planted
     assert connection is not None
     assert wrong_together(connection, variants, lambda v: plant(connection, v[1]), lambda v: said(v, planted)) == []
+
+
+BESIDE_IT = (
+    "create schema billing",
+    "create table billing.bills (id bigint generated always as identity primary key)",
+    "create publication all_rows for all tables",
+    "set local role replay_gate",
+)
+
+
+def test_nothing_is_asked_of_a_schema_that_the_gate_may_not_use(planted: PlantedSession) -> None:
+    """The gate's own login is refused nothing where the catalogue lists what belongs to others."""
+    for statement in BESIDE_IT:
+        planted.planted.execute(statement.encode())
+    said = {spot.spec.id: outcome_of(partial(judge_spot, spot, planted))[1] for spot in SPOTS}
+    assert [name for name, message in said.items() if "permission denied" in message] == []

@@ -66,9 +66,28 @@ MORE_COLUMNS = (
     " return null; end';"
     " alter function public.on_record() owner to replay_owner;"
     " revoke execute on function public.on_record() from public;"
+    " create schema billing; create table billing.bills (id bigint generated always as identity primary key);"
+    " create publication all_rows for all tables;"
     " create policy owner_records on public.audit_logs for insert to replay_owner with check (true);"
     " create trigger on_record after insert on public.companies for each row execute function public.on_record()"
 )
+HALVES = r""" PARTITION BY HASH (%s);
+CREATE TABLE public.\g<name>_even PARTITION OF public.\g<name> FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE public.\g<name>_odd PARTITION OF public.\g<name> FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+"""
+BY_ROW = r"""CREATE TRIGGER refused_by_row BEFORE UPDATE OR DELETE ON public.audit_logs
+  FOR EACH ROW EXECUTE FUNCTION public.audit_logs_append_only();
+ALTER TABLE public.audit_logs ENABLE ALWAYS TRIGGER refused_by_row;
+\g<0>"""
+PARTED = (
+    (r"(CREATE TABLE public\.(?P<name>dead_letter_queue) \([^;]*?\n\))[^;]*;", r"\g<1>" + HALVES % "id"),
+    (r"(CREATE TABLE public\.audit_logs \(\n  id bigint) PRIMARY KEY", r"\g<1>, PRIMARY KEY (id, scope)"),
+    (r"(CREATE TABLE public\.(?P<name>audit_logs) \([^;]*?\n\));", r"\g<1>" + HALVES % "scope"),
+    (r"CREATE TRIGGER audit_logs_append_only\b", BY_ROW),
+)
+"""Text of a migration, and what stands there where tables are in partitions. A statement that names a partition runs no
+statement's trigger of the whole.
+"""
 OF_SQL = {
     "v2-required": ("only signatures with a time are accepted", (V2,)),
     "autovacuum": ("autovacuum looks at every table each second", AUTOVACUUM),

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from gates.evidence import TargetKind
 from gates.proof.healthy import before, beside, servers
 from gates.proof.healthy.before import Prepare
 from gates.proof.healthy.servers import Around, Stand
-from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, database
+from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, PARTED, database
 from gates.proof.workbench import pooler, programs
 from gates.proof.workbench.bench import READY_TIMEOUT_S, Bench
 from gates.proof.workbench.relay import RelayOptions
@@ -176,17 +176,27 @@ names:
 """
 
 
-@contextmanager
-def _renamed() -> Iterator[Around]:
-    """The sources of the reference with other names in them."""
-    with TemporaryDirectory(prefix="proof-names-") as folder:
-        made = Path(folder) / "replay_service"
-        shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
-        old = re.compile("|".join(NAMES))
-        for path in made.rglob("*.*"):
-            text = path.read_text(encoding="utf-8")
-            path.write_text(old.sub(lambda found: NAMES[found[0]], text), encoding="utf-8")
-        yield Around({"source": Path(folder), "history": False})
+def _sources(change: Callable[[str], str], *, history: bool) -> Stand:
+    """The sources of the reference with another text."""
+
+    @contextmanager
+    def stand() -> Iterator[Around]:
+        with TemporaryDirectory(prefix="proof-sources-") as folder:
+            made = Path(folder) / "replay_service"
+            shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
+            for path in made.rglob("*.*"):
+                path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+            yield Around({"source": Path(folder), "history": history})
+
+    return stand
+
+
+def _with_parts(text: str) -> str:
+    return reduce(lambda so_far, edit: re.sub(edit[0], edit[1], so_far), PARTED, text)
+
+
+_renamed = _sources(partial(re.compile("|".join(NAMES)).sub, lambda found: NAMES[found[0]]), history=False)
+_partitioned = _sources(_with_parts, history=True)
 
 
 def _sign_as_named(asked: Asked) -> Asked:
@@ -353,9 +363,18 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant(
         "more-columns",
-        "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has",
+        "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has, and beside"
+        " them stand a schema that the gate's login may not use and a publication of all tables",
         prepare=_by_sql(MORE_COLUMNS),
+        kind=TargetKind.PRODUCTION,
         own_manifest=True,
+    ),
+    Variant("partitioned", "dead letters and trail in partitions", stand=_partitioned, own_manifest=True),
+    Variant(
+        "round-robin",
+        "three instances in turns, behind a proxy that takes a body only where it has a meaning",
+        {"instances": 3, "workers": 2},
+        before.in_turns,
     ),
     Variant("at-50", "the flag is at its second step", prepare=_stepped(10)),
     Variant("at-100", "the flag is at its last step", prepare=_stepped(50)),

@@ -7,7 +7,12 @@
          exists (select from pg_roles r
                  where r.rolname in ('anon', 'authenticated') and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'USAGE')
                    and (has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
-                     or has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE'))) as is_reachable
+                     or has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE'))) as is_reachable,
+         -- what nobody else holds a right on is read through its parent alone, under the parent's policies
+         c.relispartition and not exists (
+           select from pg_attribute a
+           cross join aclexplode(coalesce(a.attacl, c.relacl)) g
+           where a.attrelid = c.oid and g.grantee <> c.relowner) as is_behind
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p')

@@ -7,7 +7,7 @@ import pytest
 
 from gates.proof.healthy import servers
 from gates.proof.healthy.statements import OF_SQL
-from gates.proof.healthy.variants import NAMES, VARIANTS, _renamed
+from gates.proof.healthy.variants import NAMES, VARIANTS, _partitioned, _renamed
 from gates.stack.postgres import connect
 from tests.waiting import until
 
@@ -40,6 +40,16 @@ def test_a_renamed_reference_says_none_of_the_old_names() -> None:
     assert not any(BACKWARDS.search(text) for text in texts)
     assert any("failed_jobs" in text for text in texts)
     assert not folder.exists()
+
+
+def test_a_partitioned_reference_has_two_tables_in_halves() -> None:
+    """Its migrations make them so, and refuse changes of the trail row by row."""
+    with _partitioned() as around:
+        texts = [path.read_text(encoding="utf-8") for path in around.options["source"].rglob("*.sql")]
+    made = "".join(texts)
+    assert made.count("PARTITION BY HASH") == 2
+    assert made.count("PARTITION OF public.") == 4
+    assert "refused_by_row BEFORE UPDATE OR DELETE ON public.audit_logs\n  FOR EACH ROW" in made
 
 
 def test_a_replica_follows_late() -> None:
