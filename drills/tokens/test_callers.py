@@ -91,8 +91,7 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
     taken = sends("a replay", 200).get("target_count")
     is_true(taken == due, f"{who} has {taken} items replayed; due: {due}")
     if scene.claims("budgets"):
-        day, month = scene.used(company)
-        is_true(day == month == due, f"{who}: {due} items were moved, {day} charged for the day, {month} the month")
+        scene.charged(company, due, who)
         sends("beyond the budget", 429, "budget_exhausted")
         scene.budget(company)
     scene.reset_limit(company)

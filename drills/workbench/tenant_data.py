@@ -20,6 +20,7 @@ from gates.deployment.sql.catalogue import identifier, with_trust
 from gates.deployment.sql.database import Connection, execute, session
 from gates.deployment.tenants.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
+from gates.evidence import CHARGED
 
 BUDGET_FLAG = "dlq.replay.budget_control"
 
@@ -173,13 +174,13 @@ class TenantData(Database):
         row = self.one("select daily_used, monthly_used from public.replay_budgets where company_id = %s", company)
         return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
 
-    def charged(self, company: str, items: int) -> None:
-        """The claim: so many items were charged to a tenant's budget, if there are budgets."""
+    def charged(self, company: str, items: int, by: str = "") -> None:
+        """The claim: so many items were charged to a tenant's budget, by this caller, if there are budgets."""
         if self.claims("budgets"):
-            used = self.used(company)
-            assert used == (items, items), (
-                f"{items} items were moved, {used[0]} charged for the day, {used[1]} the month"
-            )
+            day, month = self.used(company)
+            self.seen.symptom = "" if day == month == items else CHARGED
+            told = f"{items} items were moved, {day} charged for the day, {month} the month"
+            assert not self.seen.symptom, f"{by}: {told}" if by else told
 
     def reset_limit(self, *companies: str) -> None:
         """Give tenants their three calls back: without rows none was made. Where there is no such table, do nothing."""

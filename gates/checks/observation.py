@@ -61,6 +61,8 @@ class Observer:
     twin: Exchange | None = None
     witness: JsonValue = None
     reproduce: str = ""
+    symptom: str = ""
+    """Set where what broke is another promise than the check's own; see `gates.decision.causes`."""
     severity: Severity | None = None
     """Set where the check has several limits and the one that was broken is not of the check's own severity."""
     details: dict[str, JsonValue] = field(default_factory=dict)
@@ -155,7 +157,7 @@ class Observer:
             }
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
-        if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing)):
+        if outcome is not Outcome.PASS and (symptom := self.symptom or _symptom(self.failing)):
             details["symptom"] = symptom
         if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
             details["trace_id"] = self.failing.answer.trace
@@ -178,10 +180,12 @@ class Observer:
         )
 
 
-def _symptom(exchange: Exchange) -> str:
+def _symptom(exchange: Exchange | None) -> str:
     """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`, or `answered 409
-    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code.
+    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code, and for none.
     """
+    if exchange is None:
+        return ""
     path, answer = exchange.request.path.partition("?")[0], exchange.answer
     route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
     code = f" {answer.code}" if answer.status < 500 and answer.code else ""

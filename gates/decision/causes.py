@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gates.evidence import UNREADABLE
+from gates.evidence import CHARGED, UNREADABLE
 from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
@@ -23,7 +23,6 @@ FIRST = (
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
     "queue/proof/*",
-    "load/http_req_failed/*",
 )
 """Where one of these fails, users get nothing, and most other failures are its consequences."""
 
@@ -57,10 +56,14 @@ tier, those that ask for the other tenant outright stand first.
 SERVER_ERROR = re.compile(r" answered 5\d\d$")
 """A drill that met this saw nothing of the promise that it asks about. One that saw a breach names the fault better."""
 
-PROOF, PROVED = "drill/proof/", 2
+PROOF, FAILED, PROVED = "drill/proof/", "load/http_req_failed/", 2
 """The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost
-stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest.
+stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest. Of the load, so does
+whether requests fail at all.
 """
+
+MANY = ("load/", "alert/", "cohort/")
+"""Looks at many calls or rows at once: it sees that they go wrong, and a drill that fails, too, sees what."""
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
@@ -73,17 +76,20 @@ EXPLAINS = {
     "preflight/release": r"drill/identity/one-release-on-every-instance|load/checks\{operation:probe\}/rate",
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one
+    f"{FAILED}rate": ".* answered 5..",  # drills whose request is such a one
+    "drill/budgets/charged-by-items-moved": CHARGED,
+    "drill/budgets/*": CHARGED,  # what others replay is charged as wrongly
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Check -> the symptoms that its failure brings about, or the checks that have none. It looks at rows or at many calls,
-and shows no symptom of its own. It is their cause if its effect is at least as grave as theirs. Of several checks that
-explain one symptom the first leads.
+"""Checks -> the symptoms that their failure brings about, or the checks that have none. They look at rows or at many
+calls, and show no such symptom. One is their cause if its effect is at least as grave as theirs. Of several checks that
+explain one symptom the first leads, and of one pattern's the plainest.
 """
 PLAINEST = (
     *(SPOT, SIGHT, "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
-    *(*QUEUES, "load/", "alert/", "cohort/"),
+    *(*QUEUES, FAILED, "load/", "alert/", "cohort/"),
 )
 """Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
 the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
@@ -110,7 +116,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         area = areas.get(check, "")
         plain = _plainness(check)
         harm, blocks, around = _tier(check, area), -behind[check], area != PLAIN_AREA
-        own = (harm, plain, check in met, around)
+        own = (check.startswith(MANY), harm, plain, check in met, around)
         return (*own, blocks) if failed else (blocks, *own)
 
     heaviest: dict[str, tuple[Any, ...]] = {}
@@ -150,8 +156,9 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
             about = next((s for s in worse if _is_all_about(one, _named(s))), None)
             lead |= {one.check: lead[about.check]} if about else {}
     shown: dict[str, str] = {}
-    for one in (f for check in EXPLAINS for f in findings if f.check == check and f.outcome == "fail"):
-        harm = [f for f in findings if re.fullmatch(EXPLAINS[one.check], f.symptom or f.check)]
+    broken = sorted((f for f in findings if f.outcome == "fail"), key=_plain)
+    for one, explained in ((f, EXPLAINS[like]) for like in EXPLAINS for f in broken if fnmatchcase(f.check, like)):
+        harm = [f for f in findings if re.fullmatch(explained, f.symptom or f.check)]
         gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
             led = (shown[what] for f in harm if (what := f.symptom or f.check) in shown)
@@ -186,7 +193,7 @@ def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, 
         and f.symptom
         and (_tier(f.check, "") < len(FIRST) or REFUSED_BY.get(f.symptom.rpartition(" ")[2], "-") == areas.get(f.check))
     ]
-    broken.sort(key=lambda f: (_tier(f.check, ""), _plainness(f.check), len(f.check), f.check), reverse=True)
+    broken.sort(key=lambda f: (_tier(f.check, ""), *_plain(f)), reverse=True)
     return {f.symptom: f.check for f in broken}  # the plainest is the last, and stays
 
 
@@ -204,6 +211,10 @@ def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> l
     return found
 
 
+def _plain(finding: Finding) -> tuple[int, int, str]:
+    return _plainness(finding.check), len(finding.check), finding.check
+
+
 def _plainness(check: str) -> int:
     like = max((p for p in PLAINEST if check.startswith(p)), key=len, default="")
     return PLAINEST.index(like) if like else len(PLAINEST)
@@ -214,4 +225,4 @@ def _tier(check: str, area: str) -> int:
     if first is not None:
         return first
     tier = next((i for i, areas in enumerate(HARM) if area in areas), 1)
-    return len(FIRST) + (min(tier, PROVED) if check.startswith(PROOF) else tier)
+    return len(FIRST) + (min(tier, PROVED) if check.startswith((PROOF, FAILED)) else tier)

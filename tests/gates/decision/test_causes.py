@@ -15,7 +15,7 @@ from gates.contract.scope import Scope
 from gates.decision.causes import FIRST, HARM
 from gates.decision.decide import weigh
 from gates.decision.rules import Policy, PolicyRule
-from gates.evidence import Evidence, Outcome, TargetKind
+from gates.evidence import CHARGED, Evidence, Outcome, TargetKind
 from gates.verdict import Verdict, grouped
 from tests.gates.decision.small_policy import NOW, saw
 
@@ -23,6 +23,7 @@ CATALOGUE = catalogue.load()
 IDS = [s.id for s in CATALOGUE]
 PROOF = "drill/proof/valid-signature-accepted"
 SIGNED = "drill/authentication/signed-accepted"
+RETRIED = "drill/lifecycle/failed-item-is-pending-again"
 DEAD = {"symptom": "POST /dlq-replay answered 500"}
 
 
@@ -184,9 +185,29 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
 def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
     """A wrong charge overflows in the end: the drill that saw the charge says more than one that met its 500."""
     error = {"symptom": "POST /dlq-replay answered 500"}
-    saw_it, met_it = "drill/lifecycle/failed-item-is-pending-again", "drill/idempotency/key-generated"
+    saw_it, met_it = RETRIED, "drill/idempotency/key-generated"
     verdict = judged(failed(met_it, details=error, severity="page"), failed(saw_it, severity="page"))
     assert [f.check for f in verdict.deciding] == [saw_it, met_it]
+
+
+def test_a_wrong_charge_is_named_by_a_check_of_budgets() -> None:
+    """Whoever replays sees the charge, and says so of its own promise; where a budget's own check fails, that leads."""
+    seen = {"symptom": CHARGED}
+    beside = [failed(c, details=seen, severity="page") for c in ("drill/tokens/rules-hold-for-every-caller", RETRIED)]
+    assert judged(*beside).deciding[0].check == beside[0].check
+    verdict = judged(*beside, failed("drill/budgets/tenants-apart", severity="page"))
+    assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [
+        ["drill/budgets/tenants-apart", RETRIED, beside[0].check]
+    ]
+
+
+def test_a_load_that_fails_stands_behind_the_drill_that_saw_why() -> None:
+    """It sees that many requests fail. Drills that met no more than server errors saw no more, and stand behind it."""
+    load = failed("load/http_req_failed/rate", severity="page"), failed("load/checks{operation:event}/rate")
+    met = failed("drill/tokens/two-parts", details={"symptom": "POST /events answered 500"}, severity="page")
+    assert [f.check for f in judged(*load, met).deciding][:2] == [load[0].check, met.check]
+    saw = failed("drill/flags/direct-effect-with-its-event", severity="page")
+    assert judged(*load, saw).deciding[0].check == saw.check
 
 
 def test_two_that_see_the_formula_are_one_cause() -> None:
