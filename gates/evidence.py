@@ -23,8 +23,8 @@ VARIABLES = "preflight/variables"
 """The check that names the variables that are not set: what needs one stands behind it."""
 UNREADABLE = "evidence/"
 """Begins the id of what could not be read of the evidence itself (`gates.evidence_file`): it always holds."""
-CHARGED = "charged otherwise than moved"
-"""The symptom of a check of another promise that sees a wrong charge."""
+CHARGED, WAITED = "charged otherwise than moved", "waited in vain"
+"""Symptoms: of a check of another promise that sees a wrong charge, and of one that saw nothing come."""
 
 
 class Outcome(enum.StrEnum):

@@ -24,6 +24,7 @@ from gates.deployment.dialect.current import written
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import Request
 from gates.deployment.sql.database import Connection, backend_of, execute, value
+from gates.evidence import WAITED
 
 T = TypeVar("T")
 
@@ -205,6 +206,7 @@ class Waiting(TenantData):
                 raise Busy(f"{missed}; {slow}. {FEW_AT_ONCE}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
+        self.seen.symptom = WAITED
         raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")
 
     def _pace(self, waited_s: float) -> Pace:

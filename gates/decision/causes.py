@@ -6,7 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from gates.evidence import CHARGED, UNREADABLE
+from gates.evidence import CHARGED, UNREADABLE, WAITED
 from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
@@ -99,6 +99,9 @@ effects only see that they waited in vain. The ledger looks at the exchanges of 
 alone.
 """
 
+ANY_DRILL = PLAINEST.index("drill/")
+"""From here on, a check that waited in vain comes behind those that saw a breach."""
+
 
 def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:
     """The findings by effect, causes first, then by harm; of equals that with the shortest name, the plainest.
@@ -111,12 +114,14 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
     caused = _under_one_cause(findings, cause)
     behind = blocked_by_cause(caused)
     met = {f.check for f in findings if SERVER_ERROR.search(f.symptom)}
+    vain = {f.check for f in findings if f.symptom == WAITED}
 
     def weight(check: str, *, failed: bool) -> tuple[Any, ...]:
         area = areas.get(check, "")
         plain = _plainness(check)
         harm, blocks, around = _tier(check, area), -behind[check], area != PLAIN_AREA
-        own = (check.startswith(MANY), harm, plain, check in met, around)
+        saw_nothing = check in vain and harm >= len(FIRST) and plain >= ANY_DRILL
+        own = (check.startswith(MANY), saw_nothing, harm, plain, check in met, around)
         return (*own, blocks) if failed else (blocks, *own)
 
     heaviest: dict[str, tuple[Any, ...]] = {}

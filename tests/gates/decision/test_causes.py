@@ -15,7 +15,7 @@ from gates.contract.scope import Scope
 from gates.decision.causes import FIRST, HARM
 from gates.decision.decide import weigh
 from gates.decision.rules import Policy, PolicyRule
-from gates.evidence import CHARGED, Evidence, Outcome, TargetKind
+from gates.evidence import CHARGED, WAITED, Evidence, Outcome, TargetKind
 from gates.verdict import Verdict, grouped
 from tests.gates.decision.small_policy import NOW, saw
 
@@ -208,6 +208,13 @@ def test_a_load_that_fails_stands_behind_the_drill_that_saw_why() -> None:
     assert [f.check for f in judged(*load, met).deciding][:2] == [load[0].check, met.check]
     saw = failed("drill/flags/direct-effect-with-its-event", severity="page")
     assert judged(*load, saw).deciding[0].check == saw.check
+
+
+def test_who_waited_in_vain_comes_behind_who_saw_the_breach() -> None:
+    """A lost index keeps effects away: the manifest saw it gone, and drills of runs only saw that nothing came."""
+    waited = failed("drill/lifecycle/unknown-run-is-not-found", details={"symptom": WAITED}, severity="page")
+    lost = failed("sql/manifest/indexes", severity="page")
+    assert [f.check for f in judged(waited, lost).deciding] == [lost.check, waited.check]
 
 
 def test_two_that_see_the_formula_are_one_cause() -> None:
