@@ -244,5 +244,5 @@ def one_page_is_looked_at(settings: Settings) -> Parts:
 def _takes_behind_a_page(probe: Probe) -> bool:
     with probe.tenant() as company:
         youngest = probe.letters(company, 101, retry_after="2099-01-01")[-1]
-        probe.value("UPDATE dead_letter_queue SET retry_after = NULL WHERE id = %s RETURNING 1", youngest)
+        probe.value("UPDATE dead_letter_queue SET retry_after = now() WHERE id = %s RETURNING 1", youngest)
         return bool(probe.replay(company, dry_run=True).json()["items"])
