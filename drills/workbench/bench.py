@@ -210,6 +210,13 @@ class Bench:
         for request, answer in zip(requests, self.http.several(requests), strict=True):
             self.shut(request, answer)
 
+    def tells_apart(self, good: str, bad: Sequence[str], label: str) -> None:
+        """The claim: where the good token is accepted, each of the bad ones is refused: at replays, then elsewhere."""
+        made = [self.everywhere(one, label) for one in bad]
+        for place, request in enumerate(self.everywhere(good, "a good token")):
+            self.opens(request)
+            self.shut_all([requests[place] for requests in made])
+
     def outlived(self, limit_s: int, made: Callable[[int, int], Sequence[Request]]) -> None:
         """The claim: credentials that were accepted are refused once they are older than the limit. `made`: requests by
         credentials of this time (Unix seconds) that differ from those of other numbers. That the time is over is told
