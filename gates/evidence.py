@@ -24,7 +24,7 @@ VARIABLES = "preflight/variables"
 UNREADABLE = "evidence/"
 """Begins the id of what could not be read of the evidence itself (`gates.evidence_file`): it always holds."""
 CHARGED, WAITED = "charged otherwise than moved", "waited in vain"
-"""Symptoms: of a check of another promise that sees a wrong charge, and of one that saw nothing come."""
+"""Symptoms of a drill: a replay that it made was charged wrongly; what it waited for did not come."""
 
 
 class Outcome(enum.StrEnum):

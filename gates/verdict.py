@@ -46,7 +46,7 @@ class Finding:
     """A check that did not pass, and its effect on the decision.
 
     ends_when: what would end the hold, if known;
-    symptom: what the target did in place of an answer, such as `answered 500`, alike in all that it broke.
+    symptom: what several checks see alike of one cause, such as an answer with 500, or a wrong charge.
     """
 
     check: str

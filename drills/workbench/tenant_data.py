@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from drills.workbench.database import Database, query
+from gates.checks.observation import Breach
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor
@@ -178,9 +179,9 @@ class TenantData(Database):
         """The claim: so many items were charged to a tenant's budget, by this caller, if there are budgets."""
         if self.claims("budgets"):
             day, month = self.used(company)
-            self.seen.symptom = "" if day == month == items else CHARGED
-            told = f"{items} items were moved, {day} charged for the day, {month} the month"
-            assert not self.seen.symptom, f"{by}: {told}" if by else told
+            if not day == month == items:
+                told = f"{items} items were moved, {day} charged for the day, {month} the month"
+                raise Breach(f"{by}: {told}" if by else told, CHARGED)
 
     def reset_limit(self, *companies: str) -> None:
         """Give tenants their three calls back: without rows none was made. Where there is no such table, do nothing."""

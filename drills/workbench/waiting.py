@@ -19,7 +19,7 @@ import psycopg
 from drills.workbench.crowd import Crowd
 from drills.workbench.database import query
 from drills.workbench.tenant_data import TenantData
-from gates.checks.observation import Busy
+from gates.checks.observation import Breach, Busy
 from gates.deployment.dialect.current import written
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import Request
@@ -206,8 +206,7 @@ class Waiting(TenantData):
                 raise Busy(f"{missed}; {slow}. {FEW_AT_ONCE}")
         late = f"{what}: observed nothing in {waited_s:.3g} s; due within {DUE_S:g} s"
         nothing = "Nothing of its tenants waits in the outbox: look at what should have written it"
-        self.seen.symptom = WAITED
-        raise AssertionError(f"{late}. {'Look at the workers' if pace.waits else nothing}")
+        raise Breach(f"{late}. {'Look at the workers' if pace.waits else nothing}", WAITED)
 
     def _pace(self, waited_s: float) -> Pace:
         """How the workers get on after a wait of so long."""
@@ -231,7 +230,7 @@ class Waiting(TenantData):
         try:
             self.until(lambda: wanted <= set(self.effects(events)), what, within_s=within_s)
         except AssertionError as late:
-            raise AssertionError(f"{late}. {self._whereabouts(wanted - set(self.effects(events)))}") from None
+            raise Breach(f"{late}. {self._whereabouts(wanted - set(self.effects(events)))}", WAITED) from None
         twice = {e: n for e, n in self.effects(events).items() if n > 1}
         if twice:
             self.seen.witness = dict(twice)

@@ -43,6 +43,14 @@ class Busy(Unmet):
     """The workers were busy with others. Where they have nothing else to do, the check may be carried out."""
 
 
+class Breach(AssertionError):  # noqa: N818  -- an outcome, too
+    """A failure of which the check knows the symptom, which orders it among others (`gates.decision.causes`)."""
+
+    def __init__(self, said: str, symptom: str) -> None:
+        super().__init__(said)
+        self.symptom = symptom
+
+
 class NotApplicable(Exception):  # noqa: N818  -- likewise
     """The target does not claim what the check needs."""
 
@@ -61,8 +69,6 @@ class Observer:
     twin: Exchange | None = None
     witness: JsonValue = None
     reproduce: str = ""
-    symptom: str = ""
-    """Set where what broke is another promise than the check's own; see `gates.decision.causes`."""
     severity: Severity | None = None
     """Set where the check has several limits and the one that was broken is not of the check's own severity."""
     details: dict[str, JsonValue] = field(default_factory=dict)
@@ -157,8 +163,8 @@ class Observer:
             }
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
-        if outcome is not Outcome.PASS and (symptom := self.symptom or _symptom(self.failing)):
-            details["symptom"] = symptom
+        if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing)):
+            details.setdefault("symptom", symptom)
         if outcome is Outcome.UNKNOWN and self.failing is not None:  # a control that did not hold
             details["trace_id"] = self.failing.answer.trace
         return Evidence(
@@ -180,12 +186,10 @@ class Observer:
         )
 
 
-def _symptom(exchange: Exchange | None) -> str:
+def _symptom(exchange: Exchange) -> str:
     """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`, or `answered 409
-    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code, and for none.
+    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code.
     """
-    if exchange is None:
-        return ""
     path, answer = exchange.request.path.partition("?")[0], exchange.answer
     route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
     code = f" {answer.code}" if answer.status < 500 and answer.code else ""

@@ -21,7 +21,7 @@ import pytest
 
 from gates import config as gates_config
 from gates.checks.by_hand import excused, found
-from gates.checks.observation import Blocked, Busy, NotApplicable, Observer, Unmet
+from gates.checks.observation import Blocked, Breach, Busy, NotApplicable, Observer, Unmet
 from gates.checks.progress import EvidenceFile
 from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.credentials import CheckedTarget, unfit
@@ -302,6 +302,8 @@ def pytest_runtest_makereport(
     if call.when == "setup" and error is not None:
         item.stash[RESULT] = Result(Outcome.UNKNOWN, _reason(error), *_when(call), by)
     elif call.when == "call":
+        if isinstance(error, Breach) and observer is not None:
+            observer.details["symptom"] = error.symptom
         judged = excused(*judge(error, observer), spec, _target().database_url)
         item.stash[RESULT] = Result(*judged, *_when(call), by, isinstance(error, Busy))
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:

@@ -83,9 +83,9 @@ EXPLAINS = {
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Checks -> the symptoms that their failure brings about, or the checks that have none. They look at rows or at many
-calls, and show no such symptom. One is their cause if its effect is at least as grave as theirs. Of several checks that
-explain one symptom the first leads, and of one pattern's the plainest.
+"""Pattern of checks -> pattern of what follows from their failure: symptoms, or ids of checks without a symptom. A
+check is the cause where its effect is at least as grave. Of several that explain one symptom, that of the first pattern
+leads; of one pattern, the plainest.
 """
 PLAINEST = (
     *(SPOT, SIGHT, "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
@@ -100,7 +100,7 @@ alone.
 """
 
 ANY_DRILL = PLAINEST.index("drill/")
-"""From here on, a check that waited in vain comes behind those that saw a breach."""
+"""From this place on, a check that waited in vain comes behind those that saw a breach."""
 
 
 def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:

@@ -236,7 +236,7 @@ def folder(text: str) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it stands. Raise OSError where nobody can tell: since Python 3.14 Path.exists says no then."""
+    """Whether the path exists. Raise OSError where nobody can tell: there Path.exists says no since Python 3.14."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

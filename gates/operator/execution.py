@@ -117,8 +117,8 @@ def _not_rolled_back(came: BaseException) -> NotRolledBack | None:
 def _room(temporary: str | None, options: argparse.Namespace) -> str:
     """How much is free where files are written, the fullest first, for an error that names none."""
     room = []
-    folders = {"TMPDIR": temporary or tempfile.gettempdir()}
-    folders |= {f"--{name}": getattr(options, name, None) or "." for name in ("output", "state")}
+    folders = {"TMPDIR": temporary or tempfile.gettempdir(), "where the gate runs": "."}
+    folders |= {f"--{name}": folder for name in ("output", "state") if (folder := getattr(options, name, None))}
     for by, folder in folders.items():
         with contextlib.suppress(OSError):  # a folder that is gone
             room.append((shutil.disk_usage(folder).free, f"{folder} ({by})"))

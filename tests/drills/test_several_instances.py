@@ -70,7 +70,7 @@ def test_calls_of_others_are_no_fault_of_the_counter(
         (_TwoInstances(), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(every=7), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(counts=False), {"replays": Outcome.FAIL, "refusals": Outcome.UNKNOWN}),
-        (_TwoInstances(tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.UNKNOWN}),
+        (_TwoInstances(tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
     ],
     ids=["healthy", "others call, too", "counts nothing", "tells refusals not apart"],
 )

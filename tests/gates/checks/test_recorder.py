@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gates.evidence import Evidence, Outcome
+from gates.evidence import CHARGED, Evidence, Outcome
 from gates.evidence_file import read_lines
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "planted-secret-0123456789"
 SUITE = '''
 import pytest
+from gates.checks.observation import Breach
 from gates.checks.recorder import check, Unmet
 from gates.deployment.requests import Answer, Request
 
@@ -117,6 +118,20 @@ def test_database(seen):
 def test_staging(seen):
     """It is not for production."""
 
+@check("t/breach")
+def test_breach(seen):
+    """It knows what it sees, and what it saw before is over."""
+    with pytest.raises(Breach):
+        raise Breach("nothing yet", "waited in vain")
+    raise Breach("charged twice", "charged otherwise than moved")
+
+@check("t/over")
+def test_over(seen):
+    """What came late is no symptom of what is wrong then."""
+    with pytest.raises(Breach):
+        raise Breach("nothing yet", "waited in vain")
+    assert False, "wrong"
+
 @check("t/nan")
 def test_nan(seen):
     """It is not a number."""
@@ -138,6 +153,8 @@ EXPECTED = {
     "t/dirty": ("unknown", "clean-up failed"),
     "t/broken-ground": ("unknown", "no ground to stand on"),
     "t/expected": ("fail", "still"),
+    "t/breach": ("fail", "charged twice"),
+    "t/over": ("fail", "wrong"),
     "t/database": ("unknown", "DATABASE_URL is not set"),
     "t/nan": ("unknown", "nothing was observed"),
 }
@@ -181,6 +198,14 @@ def test_every_way_a_check_can_end_has_its_outcome(suite: Path, parallel: tuple[
     for check, one in found.items():
         outcome, words = EXPECTED[check]
         assert (one.outcome, words in one.message) == (outcome, True), (check, one)
+
+
+def test_the_symptom_is_that_of_the_failure_that_ended_the_check(suite: Path) -> None:
+    """One that was caught before says nothing: a drill that waited once, and then saw a breach, saw the breach."""
+    file = suite / "evidence.ndjson"
+    run(suite, f"--evidence={file}", "-k", "test_breach or test_over")
+    symptoms = {e.check: e.details.get("symptom") for e in read_lines(file)}
+    assert symptoms == {"t/breach": CHARGED, "t/over": None}
 
 
 @pytest.mark.parametrize("variables", [{"PYTHONOPTIMIZE": "1"}, {"PYTHONOPTIMIZE": "2"}])
