@@ -60,8 +60,8 @@ def in_page(page: str, marks: tuple[str, str], shown: Markdown) -> str:
 
 def of_faults(proof: Proof) -> Markdown:
     """The faults of this proof, by area."""
-    titles = head("faults of", "known", "killed")
-    rows = [Markdown.row((word, str(count), str(killed))) for word, count, killed in proof.areas]
+    titles = head("faults of", "known", "killed", "given up by the canary")
+    rows = [Markdown.row((word, str(count), str(killed), given_up)) for word, count, killed, given_up in proof.areas]
     said = [line for line in summary.of_faults(proof) if not line.startswith("killed by one check only")]
     items = summary.items([f"{proof.finished_at[:10]}, {proof.target}", *said])
     return Markdown.of_lines([*items, EMPTY, *titles, *rows])
@@ -69,12 +69,12 @@ def of_faults(proof: Proof) -> Markdown:
 
 def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
     """Each suite beside the faults: what came of it, when, and what did not come out as it was due."""
-    lines = []
+    lines = list[Markdown]()
     for name, one in suites.items():
         wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""
         runs = (run for part in reversed(runs_of(one)) for run in part["held"].items())
         kinds = {run.partition("@")[0]: why for run, why in runs}  # of each its last run
-        held = "; held: " + "; ".join(f"{kind}: {why}" for kind, why in kinds.items()) if kinds else ""
         anew = f"; {summary.drawn_anew(one['drawn_anew'])}" if one.get("drawn_anew") else ""
-        lines.append(f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{held}{anew}")
-    return Markdown.of_lines(summary.items(lines or ["none was kept yet"]))
+        lines += summary.items([f"{one['proved_at'][:10]}, {suite_sentence(name, one)}{wrong}{anew}"])
+        lines += [Markdown("    - held: {}: {}").format(kind, why) for kind, why in kinds.items()]
+    return Markdown.of_lines(lines or summary.items(["none was kept yet"]))

@@ -110,11 +110,13 @@ class Proof:
         return worth([c.killers for c in self.faults if c.status is Status.KILLED], self.costs)
 
     @property
-    def areas(self) -> tuple[tuple[str, int, int], ...]:
-        """The faults by the first word of their ids: the word, how many, how many killed."""
+    def areas(self) -> tuple[tuple[str, int, int, str], ...]:
+        """The faults by the first word of their ids: the word, how many, how many killed, what the canary gives up."""
         words = Counter(c.fault.id.partition("/")[0] for c in self.faults)
         killed = Counter(c.fault.id.partition("/")[0] for c in self.faults if c.status is Status.KILLED)
-        return tuple((word, count, killed[word]) for word, count in sorted(words.items()))
+        given_up = sorted(self.canary.given_up)
+        names = {word: [f.removeprefix(f"{word}/") for f in given_up if f.startswith(f"{word}/")] for word in words}
+        return tuple((word, count, killed[word], ", ".join(names[word])) for word, count in sorted(words.items()))
 
     @property
     def _production(self) -> dict[str, tuple[str, ...]]:

@@ -54,9 +54,9 @@ def of_faults(proof: Proof) -> list[str]:
             f"{which} that kills all {small.faults} production faults: {with_unit(len(small.checks), 'checks')}, {cost}"
         ] * bool(small.checks)
         few = proof.canary
-        gives_up = f"; given up: {', '.join(few.given_up)}" if few.given_up else ""
         drills = f"the canary's {len(few.checks)} drills ({few.seconds:.1f} s one after another) and what only reads"
-        said += [f"{drills} kill {few.kills} of {few.of} production faults{gives_up}"] * bool(few.of)
+        gives_up = f"{few.kills} of {few.of} production faults, and give up {len(few.given_up)}"
+        said += [f"{drills} kill {gives_up}"] * bool(few.of)
     return said
 
 
@@ -138,6 +138,8 @@ def markdown(proof: Proof) -> Markdown:
         out += [EMPTY, Markdown("## Trials"), EMPTY, *titles, *rows]
     if proof.minimal.checks:
         out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *items(proof.minimal.checks)]
+    if proof.canary.given_up:
+        out += [EMPTY, Markdown("## Given up by the canary"), EMPTY, *items(proof.canary.given_up)]
     if proof.cells:
         titles = head("check", "kills", "alone", "s", "observed")
         rows = [
