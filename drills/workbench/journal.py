@@ -82,6 +82,8 @@ class Journal:
         descriptor = self._file.fileno()
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
         self._noted: list[Entry] = []
+        self._read: list[Entry] = []
+        self._read_bytes = 0
         self.check = ""
         """Whose exchanges are noted; empty for a check that changes by hand what the service wrote."""
 
@@ -117,7 +119,7 @@ class Journal:
     def forget(self) -> None:
         """Begin anew, as for another deployment."""
         self._file.truncate(0)
-        self._noted = []
+        self._noted, self._read, self._read_bytes = [], [], 0
 
     def end(self) -> None:
         """Give the file back."""
@@ -125,8 +127,11 @@ class Journal:
 
     def entries(self, path: str) -> list[Entry]:
         """All of a path that have a request id of their own, of every check and process."""
-        lines = os.pread(self._file.fileno(), os.fstat(self._file.fileno()).st_size, 0).splitlines()
-        found = [*(Entry(**json.loads(line)) for line in lines), *self._noted]
+        written = os.fstat(self._file.fileno()).st_size
+        lines = os.pread(self._file.fileno(), written - self._read_bytes, self._read_bytes).splitlines()
+        self._read += [Entry(**json.loads(line)) for line in lines]
+        self._read_bytes = written
+        found = [*self._read, *self._noted]
         times = Counter(e.request_id for e in found)
         return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
 
