@@ -140,7 +140,7 @@ def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     answers = [seen.expect(known, http.send(known), 200, control=True)]
     asked = [Request("GET", path, label=f"GET {path}") for path in DEBUG_PATHS]
     for request, answer in zip(asked, http.several(asked), strict=True):
-        if answer.status < 400:
+        if answer.status < 300:  # whoever is sent elsewhere, as from `/x/` to `/x`, was shown nothing
             seen.expect(request, answer, 404)
         answers.append(answer)
     for answer in answers:
