@@ -1,5 +1,6 @@
 """Identity: what runs is what is meant to run, on every instance, and it says honestly whether it works."""
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 
@@ -133,22 +134,24 @@ def _served(path: str) -> str:
 def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     """No debug route answers, no answer shows a stack trace, and no header names the server's version.
 
-    Each is a gift to whoever looks for a way in.
+    Each is a gift to whoever looks for a way in. The version is noted alone: a stock nginx names it.
     """
     known = Request("GET", "/healthz", label="GET /healthz")
     answers = [seen.expect(known, http.send(known), 200, control=True)]
     asked = [Request("GET", path, label=f"GET {path}") for path in DEBUG_PATHS]
     for request, answer in zip(asked, http.several(asked), strict=True):
-        if answer.status < 400:
+        if answer.status < 300:  # whoever is sent elsewhere, as from `/x/` to `/x`, was shown nothing
             seen.expect(request, answer, 404)
         answers.append(answer)
     for answer in answers:
-        for name in ("Server", "X-Powered-By"):
-            banner = answer.header(name) or ""
-            assert not any(c.isdigit() for c in banner), f"the {name} header says {banner!r}"
         trace = traces_in(answer.body)
         assert not trace, f"an answer {answer.status} shows a stack trace: {trace[0]}"
         seen.count()
+    seen.severity = Severity.INVESTIGATE  # the contract has no word about it
+    for name, answer in itertools.product(("Server", "X-Powered-By"), answers):
+        banner = answer.header(name) or ""
+        assert not any(c.isdigit() for c in banner), f"the {name} header says {banner!r}"
+    seen.severity = None
 
 
 def _ready(target: Target) -> int:

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -136,12 +136,14 @@ def test_histograms_are_sound(http: HttpDoor, seen: Observer) -> None:
 
 
 def _counted(door: HttpDoor, seen: Observer, *, spread: bool) -> Series:
-    """Every series as it stands: of the instance behind the connection, or summed over all that answer through it."""
-    if not spread:
-        return _scrape(door, seen).series()
-    sums: Counter[SeriesKey] = Counter()
-    for scrape in of_each_instance((_scrape(door, seen) for _ in range(SPREAD_SCRAPES)), REPLAYS):
-        sums.update(scrape.series())
+    """Every series as it stands, those of several processes as one: of the instance behind the connection, or summed
+    over all that answer through it.
+    """
+    looks = (_scrape(door, seen) for _ in range(SPREAD_SCRAPES if spread else 1))
+    sums: dict[SeriesKey, float] = defaultdict(float)
+    for scrape in of_each_instance(looks, REPLAYS):
+        for (name, labels), count in scrape.series().items():
+            sums[name, tuple(one for one in labels if not OF_A_PROCESS.search(one[0]))] += count
     return sums
 
 
@@ -225,16 +227,11 @@ def _moved_by(scene: Scene, *, spread: bool) -> tuple[set[SeriesKey], set[Series
             request = scene.replay_request(refused, dry_run=True)
             scene.seen.expect(request, door.send(request), 403, "feature_disabled")
         end = _counted(door, scene.seen, spread=spread)
-    counters = [k for k in end if k[0].endswith("_total")]
-    made = Counter(name for name, _ in _alike(counters) - _alike(middle))
+    counters = {k for k in end if k[0].endswith("_total")}
+    made = Counter(name for name, _ in counters - middle.keys())
     assert max(made.values(), default=0) < 3, f"three refusals alike made {made.most_common(1)[0]} new series"
     by_good = {k for k in counters if middle.get(k, 0.0) - start.get(k, 0.0) >= 3}
     return by_good, {k for k in counters if end[k] - middle.get(k, 0.0) >= 3}
-
-
-def _alike(series: Iterable[SeriesKey]) -> set[SeriesKey]:
-    """The series, those of several processes as one."""
-    return {(name, tuple(one for one in labels if not OF_A_PROCESS.search(one[0]))) for name, labels in series}
 
 
 def _sum(family: str, series: Series) -> float:

@@ -103,7 +103,8 @@ class Journal:
             own = [e for e in self._noted if e.path == path and e.is_first and e.company in companies]
             named = {str(e.answer[member]): e for e in own if e.answer.get(member)}
             if named:
-                found = db.execute(query(statement).encode(), ([*named],)).fetchall()
+                ids = f"{{{','.join(json.dumps(name) for name in named)}}}"  # of whatever type the column is
+                found = db.execute(query(statement).encode(), (ids,)).fetchall()
                 rows = {str(row["id"]): row for row in found}
                 for name, entry in named.items():
                     entry.row = rows.get(name, {})

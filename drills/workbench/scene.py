@@ -13,7 +13,7 @@ from gates.checks.observation import Busy
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
-from gates.deployment.requests import Answer, Request, encode_body, replay_fields, signed_get
+from gates.deployment.requests import BUSY, Answer, Request, encode_body, replay_fields, signed_get
 from gates.deployment.sql.connection import Answering
 
 T = TypeVar("T")
@@ -201,7 +201,10 @@ class Scene(Waiting):
         self.seen.require(self._has_drill_agent(), "/version does not claim drill_agent")
 
     def _has_drill_agent(self) -> bool:
-        return self.http.send(Request("GET", "/version")).json().get("drill_agent") is True
+        answer = self.http.send(Request("GET", "/version"))
+        busy = answer.status in BUSY
+        self.seen.require(not busy, f"/version answered {answer.status}: the target was busy or limited us")
+        return answer.json().get("drill_agent") is True
 
     def leaves_tasks(self, company: str) -> bool:
         """Whether the target leaves tasks that are not completed to events: as a failed attempt leaves one in this

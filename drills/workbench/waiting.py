@@ -58,6 +58,7 @@ class Pace:
     own_moved: bool
     moved: bool
     passed_over: bool
+    in_line: bool
 
     @property
     def at_work(self) -> bool:
@@ -189,7 +190,8 @@ class Waiting(TenantData):
     def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
         """A deadline passed. It is unknown where the gate or the database stood still (stalled_s: the longest time
         between two looks), the target is slow to answer, or its workers are slow or busy: what is awaited still comes,
-        customers' events wait, or an event of another tenant is late, too. Else it is a failure.
+        customers' events wait, other replays have their turn, or an event of another tenant is late, too. Else it is a
+        failure.
         """
         missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
         self.seen.require(stalled_s < limit_s, f"{missed}, of which {stalled_s:.1f} s went to one look")
@@ -198,6 +200,8 @@ class Waiting(TenantData):
         self.seen.require(not pace.own_moved, f"{missed}; what is there comes slowly, one by one")
         waiting = self.number(query("waiting_elsewhere"))
         self.seen.require(not (waiting and pace.moved), f"{missed}; {waiting} other events were waiting, and moving")
+        if pace.in_line:
+            raise Busy(f"{missed}; other replays have their turn before it. {FEW_AT_ONCE}")
         if pace.moved and not pace.passed_over:
             event = self.write_outbox(self.company("beside"))
             prompt = self.until_true(lambda: bool(self.effects(event)), within_s=DUE_S)

@@ -240,7 +240,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 def _error(code: int | None, suite: SuiteRun, text: str) -> str:
     """Why the suite did not see all that it should have; empty where it ran to its end."""
     if code is None:
-        return f"the {suite.name} stage ran out of time before this was seen (limit {suite.timeout_s:g} s)"
+        limit = f"limit {suite.timeout_s:g} s; a slow target needs a larger timeout_s of the stage in gate.yaml"
+        return f"the {suite.name} stage ran out of time before this was seen ({limit})"
     if code in {0, 1}:
         return ""
     if code == 5:

@@ -13,10 +13,15 @@ from tests.drills.examination import examine
 
 
 class _TwoInstances:
-    """Two instances behind a balancer that sends every request to the other one, each counting for itself."""
+    """Two instances behind a balancer that sends every request to the other one, each counting for itself; `together`:
+    two processes of one instance, which shows what each has counted.
+    """
 
-    def __init__(self, *, counts: bool = True, tells_apart: bool = True, every: int = 0) -> None:
+    def __init__(
+        self, *, counts: bool = True, tells_apart: bool = True, every: int = 0, together: bool = False
+    ) -> None:
         self.turn, self.counts, self.tells_apart, self.every = 0, counts, tells_apart, every
+        self.together = together
         self.seen = [Counter({"started": 40}), Counter({"started": 17})]
 
     def __call__(self, sent: Sent, forward: Forward) -> Reply:
@@ -29,7 +34,9 @@ class _TwoInstances:
         if self.every and self.turn % self.every == 0:
             own["started"] += 1  # somebody else's call
         kept = [line for line in reply.body.splitlines() if b"_total" not in line and b"_count" not in line]
-        kept += [f'replay_requests_total{{outcome="{name}"}} {count}'.encode() for name, count in own.items()]
+        for process, shown in enumerate(self.seen if self.together else [own]):
+            of_it = f',pid="{process}"' if self.together else ""
+            kept += [f'replay_requests_total{{outcome="{name}"{of_it}}} {n}'.encode() for name, n in shown.items()]
         return dataclasses.replace(reply, body=b"\n".join(kept) + b"\n")
 
 
@@ -68,11 +75,20 @@ def test_calls_of_others_are_no_fault_of_the_counter(
     ("instances", "outcomes"),
     [
         (_TwoInstances(), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
+        (_TwoInstances(together=True), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
+        (_TwoInstances(together=True, tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
         (_TwoInstances(every=7), {"replays": Outcome.PASS, "refusals": Outcome.PASS}),
         (_TwoInstances(counts=False), {"replays": Outcome.FAIL, "refusals": Outcome.UNKNOWN}),
         (_TwoInstances(tells_apart=False), {"replays": Outcome.PASS, "refusals": Outcome.FAIL}),
     ],
-    ids=["healthy", "others call, too", "counts nothing", "tells refusals not apart"],
+    ids=[
+        "healthy",
+        "processes",
+        "processes that tell not apart",
+        "others call, too",
+        "counts nothing",
+        "tells refusals not apart",
+    ],
 )
 def test_counts_of_several_instances_are_added(
     instances: _TwoInstances, outcomes: dict[str, Outcome], variables: dict[str, str], tmp_path: Path

@@ -233,6 +233,33 @@ def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> 
         scene.delivered(events)
 
 
+@pytest.mark.parametrize(
+    ("age_s", "expected"), [(60.0, Busy), (0.0, AssertionError)], ids=["in its turn", "passed over"]
+)
+def test_replays_that_fail_before_it(age_s: float, expected: type[Exception], scene: Scene) -> None:
+    """Workers that take replayed events one by one, and all others at once, come to ours when older ones have failed;
+    where younger ones had their turn they have forgotten it.
+    """
+    replayed = "update public.event_outbox set replay_run_id = gen_random_uuid() where event_id = any(%s::uuid[])"
+    dead = "update public.event_outbox set dead_at = clock_timestamp() where event_id = %s"
+    events = write(scene.db, scene.tenants.create(), 1, age_s=30)
+    others = write(scene.db, stranger(scene), 200, age_s=age_s)
+    execute(scene.db, replayed, [*events, *others])
+
+    def work(connection: Connection, over: Event) -> None:
+        for event in others:
+            if over.wait(BUSY_S):
+                return
+            execute(connection, dead, event)
+
+    with (
+        everything_but(scene, [*events, *others]),
+        beside(scene.target.database_url, work),
+        pytest.raises(expected, match=r"have their turn|observed nothing"),
+    ):
+        scene.delivered(events)
+
+
 def another_drills(for_s: float = 20.0) -> AbstractContextManager[None]:
     """Another process of the session is at work for so long, or until the block ends."""
     Scene.crowd.note(7, DRILLING)

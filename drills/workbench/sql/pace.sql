@@ -1,23 +1,32 @@
--- How the workers get on: whether they processed something of these tenants, or of anybody, within so many seconds, or are at
--- an event that a drill wants to be slow; whether something of theirs waits, or is held by them; and whether what waits of theirs
--- was passed over by events so many seconds younger.
+-- How the workers get on: whether they settled something of these tenants, or of anybody, within so many seconds, or are at
+-- an event that a drill wants to be slow; whether something of theirs waits, or is held by them; whether what waits of theirs
+-- was passed over by events so many seconds younger; and whether it stands in a line that moves: workers may take replayed
+-- and scripted events few at a time, beside all others, and of those nobody younger had a turn.
 with given as (
   select %s::uuid[] as ids, make_interval(secs => %s::float8) as lately, make_interval(secs => %s::float8) as younger
+), outbox as not materialized (
+  select o.inserted_at, o.processed_at, o.dead_at, o.claimed_until, o.payload,
+         coalesce(o.company_id = any(given.ids), false) as own,
+         o.replay_run_id is not null or o.payload ? 'drill' as in_line
+  from given cross join public.event_outbox o
 ), waiting as (
-  select min(o.inserted_at) as since, coalesce(bool_or(o.claimed_until > now()), false) as held
-  from given join public.event_outbox o on o.company_id = any(given.ids) and o.processed_at is null and o.dead_at is null
-), processed as (
-  select o.inserted_at, coalesce(o.company_id = any(given.ids), false) as own
-  from given join public.event_outbox o on o.processed_at > clock_timestamp() - given.lately
+  select min(inserted_at) as since, coalesce(bool_or(claimed_until > now()), false) as held,
+         coalesce(bool_or(in_line), false) as in_line
+  from outbox where own and processed_at is null and dead_at is null
+), settled as (
+  select inserted_at, own, in_line, processed_at is not null as processed
+  from given, outbox where processed_at > clock_timestamp() - given.lately or dead_at > clock_timestamp() - given.lately
+), slow as (
+  select own from outbox
+  where processed_at is null and dead_at is null and claimed_until > now() and payload -> 'drill' ? 'delay_ms'
+), younger as (
+  select settled.in_line from given, waiting, settled where not own and inserted_at > waiting.since + given.younger
 )
 select waiting.since is not null as waits,
        waiting.held,
-       exists (select from processed where own) as own_moved,
-       exists (select from processed) or exists (
-         select from public.event_outbox o
-         where o.processed_at is null and o.dead_at is null and o.claimed_until > now() and o.payload -> 'drill' ? 'delay_ms'
-       ) as moved,
-       exists (
-         select from given, processed where not own and processed.inserted_at > waiting.since + given.younger
-       ) as passed_over
+       exists (select from settled where own and processed) as own_moved,
+       exists (select from settled) or exists (select from slow) as moved,
+       exists (select from younger) as passed_over,
+       waiting.in_line and not exists (select from younger where in_line)
+         and (exists (select from settled where in_line and not own) or exists (select from slow where not own)) as in_line
 from waiting
