@@ -27,10 +27,12 @@ WORKER_GONE_S = 20.0
 
 DEBUG_PATHS = (
     "/debug",
+    "/debug/",
     "/debug/pprof/",
     "/__debug__/",
     "/console",
     "/admin",
+    "/admin/",
     "/.env",
     "/.git/HEAD",
     "/actuator",
