@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import ReplayRequest, read_replay
+from replay_service.validation import EventRequest, ReplayRequest, read_replay
 
 FAILED = b'{"type": "about:blank", "title": "x", "status": 500, "code": "internal_error"}'
 
@@ -147,6 +148,60 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
         return paused
 
     return dataclasses.replace(sound, is_paused=is_paused)
+
+
+@service(
+    "An event that is sent again keeps a connection to the database, beside the pool.",
+    lambda p: _left_by_events(p, 12) > 9,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("sent again",),
+)
+def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+    sound = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await sound.emit(conn, request, event_id)
+        if is_duplicate:
+            kept.append(PGconn.connect(settings.database_url.encode()))
+        return path, is_duplicate
+
+    return dataclasses.replace(sound, emit=emit)
+
+
+def _left_by_events(probe: Probe, requests: int) -> int:
+    event = str(uuid.uuid4())
+    with probe.tenant() as company:
+        before = probe.value(SESSIONS)
+        for _ in range(requests):
+            probe.event(company, event_id=event)
+        return int(probe.value(SESSIONS) - before)
+
+
+@service(
+    "A dry run keeps a connection to the database, beside the pool.",
+    lambda p: _left_by_dry_runs(p, 12) > 9,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("a dry run",),
+)
+def dry_runs_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+    sound = build_parts(settings)
+
+    async def preview_budget(conn: Connection, company_id: str) -> int:
+        kept.append(PGconn.connect(settings.database_url.encode()))
+        return await sound.preview_budget(conn, company_id)
+
+    return dataclasses.replace(sound, preview_budget=preview_budget)
+
+
+def _left_by_dry_runs(probe: Probe, requests: int) -> int:
+    with probe.tenant() as company:
+        before = probe.value(SESSIONS)
+        for _ in range(requests):
+            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
+            probe.replay(company, dry_run=True)
+        return int(probe.value(SESSIONS) - before)
 
 
 def _left_by_paused(probe: Probe, requests: int) -> int:

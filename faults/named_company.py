@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Callable
 
 from faults.altered import altered_worker
@@ -238,3 +239,24 @@ def rights_of_the_last_caller(settings: Settings) -> Parts:
         return bool(is_there) and last[0].may_act_for(company_id)
 
     return dataclasses.replace(release, authenticate=heard, is_authorised=twin)
+
+
+@service(
+    "A super_admin is served for a company that does not exist: whether it does is asked for the others alone.",
+    lambda p: _is_served_for_nobody(p),
+    ("drill/tokens/unknown-like-foreign",),
+    names=("by a super_admin",),
+)
+def super_admins_are_served_for_nobody(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def is_authorised(conn: Connection, caller: Caller, company_id: str) -> bool:
+        is_super = caller.claims is not None and caller.claims.role == "super_admin"
+        return is_super or await release.is_authorised(conn, caller, company_id)
+
+    return dataclasses.replace(release, is_authorised=is_authorised)
+
+
+def _is_served_for_nobody(probe: Probe) -> bool:
+    body = json.dumps({"company_id": str(uuid.uuid4()), "dry_run": True}).encode()
+    return bool(probe.send(body, probe.as_token(probe.token({}))).json().get("code") != "forbidden")

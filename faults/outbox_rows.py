@@ -47,6 +47,25 @@ def _old_claim_stands(probe: Probe) -> bool:
 
 
 @worker(
+    "A row whose claim ran out is taken again, whenever its next attempt is due.",
+    lambda p: _claimed_row_comes_early(p),
+    ("drill/outbox/not-before-it-is-due",),
+    names=("before they are due",),
+)
+def a_claim_that_ran_out_is_due(settings: WorkerSettings) -> WorkerParts:
+    due = "e.next_attempt_at <= now() AND (e.claimed_until IS NULL OR e.claimed_until <= now())"
+    unbound = "(e.next_attempt_at <= now() AND e.claimed_until IS NULL OR e.claimed_until <= now())"
+    return altered_worker(settings, *((name, due, unbound) for name in ("drain_lane", "claim_events")))
+
+
+def _claimed_row_comes_early(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        later, over = probe.rows("SELECT now() + interval '1 hour', now() - interval '1 minute'")[0]
+        scripted = {"event_type": "drill.witness", "payload": '{"drill": {"delay_ms": 1}}'}
+        return is_done(probe, put(probe, company, next_attempt_at=later, claimed_until=over, **scripted))
+
+
+@worker(
     "Whoever asks an agent takes a row that backs off, whenever the next row of its key is due.",
     lambda p: _early_beside_a_due_row(p),
     ("drill/outbox/follower-of-a-row-that-backs-off",),

@@ -82,23 +82,37 @@ def _without_store(probe: Probe) -> int:
     names=("no row",),
 )
 def young_rows_are_cleaned_up(settings: Settings) -> Parts:
+    return _cleaning(settings, b"count = 3 AND hits[3] >= now() - interval '1 minute'")
+
+
+@service(
+    "What cleans up the store of the limit takes the rows whose first call is minutes ago, whatever came after it.",
+    lambda p: _forgets_within_seconds(p, "2 minutes"),
+    (f"{LIMIT}/refusal-changes-nothing",),
+    names=("no row",),
+)
+def rows_are_cleaned_up_by_their_first_call(settings: Settings) -> Parts:
+    return _cleaning(settings, b"window_start < now() - interval '1 minute'")
+
+
+def _cleaning(settings: Settings, which: bytes) -> Parts:
     release = build_parts(settings)
 
     class Cleaning(RefusalLog):
         async def flush(self) -> None:
             await super().flush()
             async with release.database.connection() as conn:
-                await conn.execute(
-                    b"DELETE FROM edge_rate_limits WHERE count = 3 AND window_start >= now() - interval '1 minute'"
-                )
+                await conn.execute(b"DELETE FROM edge_rate_limits WHERE " + which)
 
     return dataclasses.replace(release, refusals=Cleaning(release.database))
 
 
-def _forgets_within_seconds(probe: Probe) -> bool:
+def _forgets_within_seconds(probe: Probe, age: str = "0") -> bool:
     with probe.tenant() as company:
         for _ in range(3):
             probe.replay(company, dry_run=True)
+        older = "UPDATE edge_rate_limits SET hits[1] = hits[1] - %s::interval WHERE starts_with(key, 'replay:' || %s)"
+        probe.rows(older, age, company)
         left = "SELECT count(*) FROM edge_rate_limits WHERE starts_with(key, 'replay:' || %s)"
         return probe.within(3, lambda: not probe.value(left, company))
 

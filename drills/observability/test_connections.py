@@ -85,20 +85,20 @@ def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
 # alone: whatever else is asked of a service opens connections, too
 @drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
 def test_requests_keep_no_connection(scene: Scene) -> None:
-    """Requests that are refused, at whichever step, and questions leave no connections to the database behind, made one
-    after another, nor leave the service none of its own.
+    """Requests, admitted or refused at whichever step, and questions leave no connections to the database behind, made
+    one after another, nor leave the service none of its own.
 
-    Whoever sends bad requests uses up the connections: then the database refuses everybody, and no load of good
-    requests has shown it.
+    Whoever sends them uses up the connections: then the database refuses everybody, and no load of the usual requests
+    has shown it.
     """
     company = scene.company()
     scene.replay(company)
     scene.seen.require(scene.number(SESSIONS) > 0, "pg_stat_database shows no connection, not even ours")
     scene.seen.control("our own connection is counted")
     kinds = [
+        scene.event_request(company, event_id=new_id("event")).labelled("an event that is sent again"),
         scene.signer.post(REPLAY, encode_body({"company_id": 7}), "an invalid replay"),
         scene.replay_request(new_id("company"), "a replay of nobody"),
-        scene.replay_request(company, "a replay until it is limited"),
         scene.signer.post("/events", encode_body({"company_id": company}), "an invalid event"),
         post(REPLAY, encode_body({"company_id": company})).labelled("a replay without credentials"),
         *(
@@ -107,7 +107,12 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
         ),
         *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
     ]
-    for tenant, request in (*(("", kind) for kind in kinds), *_refused_late(scene)):
+    admitted = (
+        (company, scene.replay_request(company, "a dry run", dry_run=True)),
+        (company, scene.replay_request(company, "a replay")),
+        ("", scene.replay_request(company, "a replay until it is limited")),
+    )
+    for tenant, request in (*(("", kind) for kind in kinds), *admitted, *_refused_late(scene)):
         resets = (tenant,) if tenant else ()
         kept = _kept(scene, request, *resets)
         if kept > MOST_KEPT:  # others may use the service, too

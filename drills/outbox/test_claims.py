@@ -44,16 +44,19 @@ def _let_claims_run_out(scene: Scene, events: list[str]) -> None:
 
 @drill("drill/outbox/not-before-it-is-due", covers=("K15",))
 def test_not_before_it_is_due(scene: Scene) -> None:
-    """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay.
+    """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay, nor because a
+    claim of it has run out.
 
     A delivery path that ignores the due time turns every back-off into a hot loop.
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
+    over = scene.value("select now() - interval '1 minute'")
     events = scene.write_each_kind(company, next_attempt_at=later)
+    events += scene.write_each_kind(company, next_attempt_at=later, claimed_until=over, attempts=1)
     scene.passes_by(company, 3)
     early = scene.effects(events)
-    assert not early, f"{len(early)} of 2 rows were delivered an hour before they are due"
+    assert not early, f"{len(early)} of {len(events)} rows were delivered an hour before they are due"
     scene.rows("update public.event_outbox set next_attempt_at = now() where company_id = %s", company)
     scene.delivered(events)
 

@@ -122,7 +122,9 @@ def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
 
     A client that retries is locked out for as long as it retries, or has its calls back from who cleans up.
     """
-    limit.fill(tenant)
+    limit.fill(tenant, 1)
+    limit.back_date(tenant, WINDOW_S * 2 / 3)
+    limit.fill(tenant, ADMITTED - 1)
     before = limit.buckets(tenant)
     limit.seen.require(
         limit.hits(tenant) == ADMITTED, f"{limit.hits(tenant)} hits after {ADMITTED} calls; as many are due"

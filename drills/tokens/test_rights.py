@@ -207,7 +207,7 @@ def test_super_admin_for_any(http: HttpDoor, tenant: str, other: str, token: Min
 @drill("drill/tokens/unknown-like-foreign", severity=Severity.WARN, covers=("A25",))
 def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer) -> None:
     """A company that does not exist is refused exactly like a foreign one: same status, body and headers; to its own
-    admin, too.
+    admin and to a super_admin, too.
 
     The answers tell which tenants exist.
     """
@@ -221,6 +221,7 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
             dry_run(other, own, "foreign company"),
             dry_run(nobody, own, "unknown company"),
             dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
+            dry_run(nobody, token(), "unknown company, by a super_admin"),
         )
     )
     for unknown in others:

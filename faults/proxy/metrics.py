@@ -47,6 +47,19 @@ def stands_still(world: World) -> Defect:
     return on_metrics(change)(world)
 
 
+def lag_never_falls(world: World) -> Defect:
+    """Shows the longest lag that there was."""
+    longest = 0.0
+
+    def change(_world: World, body: bytes) -> bytes:
+        nonlocal longest
+        found = re.search(rb"(?m)^outbox_lag_seconds (.*)$", body)
+        longest = max(longest, float(found[1]) if found else 0)
+        return showing("outbox_lag_seconds", longest)(_world, body)
+
+    return on_metrics(change)(world)
+
+
 def labels_by_path(_world: World) -> Defect:
     """Has a series for each path that anybody asked for and that is not there."""
     asked: dict[str, int] = {}
@@ -188,6 +201,7 @@ proxy(
     on_metrics(lambda _world, body: body + b'x_bucket{le="1"} 5\nx_bucket{le="+Inf"} 3\nx_count 5\n'),
     (f"{SEEN}/histograms-are-sound",),
 )
+proxy("metrics/lag-never-falls", lag_never_falls, (f"{SEEN}/waiting-events-show",))
 proxy("metrics/no-lag-is-ever-shown", on_metrics(showing("outbox_lag_seconds", 0)), (f"{SEEN}/waiting-events-show",))
 proxy(
     "metrics/the-same-number-always-waits", on_metrics(showing("outbox_pending", 3)), (f"{SEEN}/waiting-events-show",)

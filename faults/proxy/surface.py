@@ -252,6 +252,15 @@ proxy(
     "X-HTTP-Method-Override is obeyed.",
 )
 proxy(
+    "surface/deletes-are-obeyed",
+    answers(
+        lambda sent: (sent.method, sent.path) == ("DELETE", "/dlq-replay") and bool(sent.body),
+        lambda reply: replace(reply, status=204, body=b""),
+    ),
+    (f"{SURFACE}/other-methods",),
+    "A DELETE with a signed body clears the dead letters of its company.",
+)
+proxy(
     "surface/debug-route",
     answers(lambda sent: sent.path in DEBUG, lambda reply: replace(reply, status=200, body=b'{"pool": 12}')),
     ("drill/identity/no-debug-routes",),

@@ -67,7 +67,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
 
 def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
-    """Warnings about a login that is, or may become, a superuser, or goes to a server that is not verified."""
+    """Warnings about a login that may be a superuser, a server that is not verified, a TEST_COMPANY_ID of nobody."""
     seen = [e.details for e in evidence if e.check == DATABASE and policy.target is not TargetKind.REFERENCE]
     told = [t for d in seen if isinstance(t := d.get("login"), dict)]
     found = sorted({f"{t.get('name')} {t['excess']}" for t in told if t.get("excess")})
@@ -75,7 +75,8 @@ def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
         f"the gate's login {', '.join(found)}: the triggers and policies of the target run with its rights."
         " Use a login that has only the rights that the gate needs (replay_gate)"
     )
-    return "; ".join([*[strong] * bool(found), *sorted({str(d["unverified"]) for d in seen if d.get("unverified")})])
+    others = {str(d[name]) for name in ("unverified", "nobody") for d in seen if d.get(name)}
+    return "; ".join([*[strong] * bool(found), *sorted(others)])
 
 
 def weigh(

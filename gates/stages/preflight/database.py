@@ -11,11 +11,12 @@ import psycopg
 from gates.contract.queues import NEED, queue_of
 from gates.contract.scope import WHOLE, Scope
 from gates.deployment.capabilities import evidence_id
+from gates.deployment.dialect.current import current
 from gates.deployment.http.limits import within
 from gates.deployment.identity import database_place, server_of
 from gates.deployment.queue.schema import look_at
 from gates.deployment.sql.connection import Answering
-from gates.deployment.sql.database import Connection, connect, execute, sql
+from gates.deployment.sql.database import Connection, connect, execute, sql, value
 from gates.deployment.sql.failures import in_words
 from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
@@ -81,7 +82,10 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
         first = timed(DATABASE, target, lambda: database(connection))
         sight = after([first], SIGHT, target, lambda: sees_all(connection, scope))
         skew = after([first], SKEW, target, lambda: clock_skew(connection))
-        return [first, sight, skew, *(lacks(connection, scope) if sight.outcome is Outcome.PASS else ())]
+        if sight.outcome is not Outcome.PASS:
+            return [first, sight, skew]
+        first = dataclasses.replace(first, details={**first.details, "nobody": nobody(connection, target)})
+        return [first, sight, skew, *lacks(connection, scope)]
 
 
 def connected(url: str) -> Answering:
@@ -143,6 +147,16 @@ def sees_all(connection: Connection, scope: Scope) -> LookResult:
         return sees_rows(connection)
     facts: dict[str, JsonValue] = {"version": look.schema.version, "note": look.odd}
     return LookResult(Outcome.PASS, "", tables, tables, "tables", tables, details=facts)
+
+
+def nobody(connection: Connection, target: Target) -> str:
+    """That TEST_COMPANY_ID names no tenant; empty where it names one, or where that cannot be asked."""
+    company, there = target.test_company_id, "select exists (select from public.companies where id = %s)"
+    with contextlib.suppress(psycopg.Error):
+        if company and current().real("companies") and value(connection, there, company) is False:
+            said = f"TEST_COMPANY_ID is {company}, of which companies has no row"
+            return f"{said}: without DATABASE_URL nothing can be done for it. Set it to the id of a tenant"
+    return ""
 
 
 def lacks(connection: Connection, scope: Scope) -> list[Evidence]:

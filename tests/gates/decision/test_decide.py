@@ -331,13 +331,16 @@ def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(ki
 
 
 @pytest.mark.parametrize("kind", list(TargetKind))
-def test_a_server_that_is_not_verified_is_named_in_every_verdict(kind: TargetKind) -> None:
-    """Outside of the reference it is a remark, and decides nothing."""
-    details: dict[str, JsonValue] = {"login": {"name": "g", "excess": ""}, "unverified": "the database is not verified"}
+@pytest.mark.parametrize("what", ["unverified", "nobody"])
+def test_what_the_database_says_besides_is_named_in_every_verdict(what: str, kind: TargetKind) -> None:
+    """A server that is not verified, or a TEST_COMPANY_ID of nobody: outside of the reference it is a remark, and
+    decides nothing.
+    """
+    details: dict[str, JsonValue] = {"login": {"name": "g", "excess": ""}, what: "to be said"}
     told, untold = saw("preflight/database", details=details), saw("preflight/database")
     verdict, without = (decide([one, saw("a")], policy(A, target=kind), NOW) for one in (told, untold))
     assert verdict.decision is without.decision
-    assert ("the database is not verified" in verdict.remarks) is (kind is not TargetKind.REFERENCE)
+    assert ("to be said" in verdict.remarks) is (kind is not TargetKind.REFERENCE)
 
 
 def test_a_login_that_cannot_be_read_is_no_crash() -> None:

@@ -210,6 +210,17 @@ def test_a_login_that_sees_all_rows_passes(
         assert found[check].outcome is Outcome.PASS, found[check]
 
 
+@pytest.mark.parametrize("company", ["", "00000000-0000-4000-8000-0000000000aa", "acme"])
+def test_a_company_that_is_none_is_told(tmp_path: Path, pg_server: PgServer, migrated_db: str, company: str) -> None:
+    """The check of the database says so of a TEST_COMPANY_ID without a row, and passes all the same."""
+    target = Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db), test_company_id=company)
+    found, _ = looked(tmp_path, target)
+    said = str(found["database"].details["nobody"])
+    assert found["database"].outcome is Outcome.PASS
+    assert said.startswith(f"TEST_COMPANY_ID is {company},") is company.endswith("aa")
+    assert bool(said) is company.endswith("aa")
+
+
 @pytest.mark.parametrize(("seconds", "way"), [(5, "ahead of"), (-5, "behind")])
 def test_a_database_whose_clock_is_another_is_unknown(
     pg_server: PgServer, migrated_db: str, seconds: int, way: str
