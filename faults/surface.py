@@ -5,12 +5,11 @@ import json
 import socket
 import uuid
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
 from faults.catalogue import service
 from faults.probe import Probe
@@ -153,32 +152,3 @@ def _quotes_the_key(probe: Probe) -> bool:
     with probe.tenant() as company:
         answers = [probe.replay(company, idempotency_key="w", max=n) for n in (1, 2)]
         return "violates" in answers[-1].text
-
-
-@service(
-    "The body of an event may have any size.",
-    lambda p: p.send(b" " * (1 << 20), path="/events").status_code == 400,
-    ("drill/http-surface/body-of-1-mebibyte",),
-    names=("an event",),
-)
-def events_of_any_size(settings: Settings) -> Parts:
-    path = ContextVar("path", default="")
-    sound = build_parts(settings)
-
-    def wrap(app: ASGIApp) -> ASGIApp:
-        async def twin(scope: Scope, receive: Receive, send: Send) -> None:
-            path.set(scope.get("path", ""))
-            await app(scope, receive, send)
-
-        return twin
-
-    async def read(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
-        if not path.get().endswith("/events"):
-            return await sound.read_body(headers, receive, timeout_s)
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        return body
-
-    return dataclasses.replace(sound, wrap=wrap, read_body=read)

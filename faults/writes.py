@@ -106,15 +106,6 @@ planted(
     "A replay whose key has more than 128 letters ends in a server error.",
 )
 planted(
-    "writes/no-more-than-all-retries",
-    "alter table dead_letter_queue add constraint zz_planted_retries check (retry_count <= max_retries)",
-    "alter table dead_letter_queue drop constraint zz_planted_retries",
-    "from pg_constraint where conname = 'zz_planted_retries'",
-    (f"{WRITES}/contract-rows-are-taken",),
-    "A letter that has used more retries than it is given is refused: whoever lowers what it is given meets an error.",
-    decision="hold",
-)
-planted(
     "writes/one-row-of-an-event-in-a-run",
     "create unique index zz_planted_once on event_outbox (replay_run_id, event_id) where replay_run_id is not null",
     "drop index zz_planted_once",

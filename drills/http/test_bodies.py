@@ -12,7 +12,6 @@ from drills.workbench.bench import Bench
 from drills.workbench.checks import SIGNED, Case, cases
 from drills.workbench.credentials import REPLAY
 from gates.checks.recorder import Observer, check
-from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.wire import WireDoor
@@ -56,9 +55,6 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
     wide = bench.body(error_type="\u20ac" * (BODY_LIMIT // 3 - 200))  # three bytes each: few characters
     for body in (bench.body(), wide):
         bench.refused(bench.signed(_padded(body, case.value), case.name), 413, "body_too_large")
-    if current().takes_events:  # of them the contract names no other limit than what is read at all
-        event = bench.event()
-        bench.refused(bench.event(_padded(event.body, 1 << 20)).labelled("an event of 1 MiB"), 413, "body_too_large")
 
 
 @pytest.mark.waits(1)

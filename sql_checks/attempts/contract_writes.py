@@ -44,7 +44,6 @@ ODD = {
     "dead_letter_queue": (
         "(company_id, event_type, error_type, payload) values (%(id)s, 'drill.rls', repeat('Ä b', 66), '{}')",
         "(company_id, event_type, error_type, payload) values (%(id)s, 'Drill äß', 'drill', '[null, \"a\"]')",
-        "(company_id, event_type, payload, retry_count, max_retries) values (%(id)s, 'drill.rls', '{}', 3, 2)",
     ),
     "event_outbox": (
         "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
