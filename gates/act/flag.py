@@ -14,6 +14,7 @@ from gates.act.acting import session
 from gates.decision.rules import RolloutPlan
 from gates.deployment.dialect.current import current
 from gates.deployment.identity import server_of
+from gates.deployment.sql.connection import AnswerRows
 from gates.deployment.sql.database import Connection, sql
 from gates.deployment.tenants.loans import LiveRow
 from gates.evidence import JsonValue
@@ -140,7 +141,7 @@ def look_at(database_url: str, flag: str) -> FlagState | None:
 def rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[dict[str, object]]:
     """What the statement of `sql/<name>.sql` gives."""
     cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
-    return cursor.fetchall() if cursor.description else []
+    return cursor.fetchall() if cursor.description else AnswerRows()
 
 
 def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:

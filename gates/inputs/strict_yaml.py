@@ -83,9 +83,9 @@ def read(text: str, file: str) -> YamlNode:
         place = Place(file, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
         raise place.error(error.problem or str(error), "plain YAML", "Correct the text there") from None
     except yaml.reader.ReaderError as error:
-        raise Place(file, 1, 1).error(
-            f"a character that YAML does not allow at {error.position}", "text", "Remove it"
-        ) from None
+        before = text[: error.position].split("\n")
+        place = Place(file, len(before), len(before[-1]) + 1)
+        raise place.error("a character that YAML does not allow", "text", "Remove it") from None
     except (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, MemoryError) as error:  # PyYAML's own
         said = f"it cannot be read ({type(error).__name__})"
         raise Place(file, 1, 1).error(said, "one YAML document", "Correct the text") from None

@@ -223,6 +223,16 @@ class AnswerRow(dict[str, object]):
         raise psycopg.DataError(f"the server's answer has no column {name}")
 
 
+class AnswerRows(list[dict[str, object]]):
+    """The rows of an answer. One that is asked for and is not there is an error of the server, too."""
+
+    def __getitem__(self, at: Any) -> Any:
+        try:
+            return super().__getitem__(at)
+        except IndexError:
+            raise psycopg.DataError("the server's answer has no row") from None
+
+
 def by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], AnswerRow]:
     """As psycopg's dict_row."""
     of_row = dict_row(cursor)
@@ -277,7 +287,7 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
 
     def fetchall(self) -> list[dict[str, object]]:
         with _cells():
-            return super().fetchall()
+            return AnswerRows(super().fetchall())
 
     def _execute_send(self, query: Any, **options: Any) -> None:
         """Never by the simple protocol: there a text may hold several statements, and one of them a commit."""

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from gates.deployment.dialect.current import named
 from gates.deployment.sql.cells import TOLERANCE
-from gates.deployment.sql.connection import Answering, Connection, PinningCursor, by_name
+from gates.deployment.sql.connection import Answering, AnswerRows, Connection, PinningCursor, by_name
 from gates.errors import first_line
 
 __all__ = ["Connection", "connect", "execute", "lending", "script", "session", "sql", "value"]
@@ -278,7 +278,7 @@ def _prove(connection: Answering, *, acts: bool) -> None:
 
 
 def _look(connection: Answering) -> dict[str, object]:
-    return connection.execute(_LOOK.encode()).fetchone() or {}
+    return execute(connection, _LOOK)[0]
 
 
 def in_units(limit_ms: str) -> str:
@@ -320,9 +320,9 @@ def sql(path: Path) -> str:
 
 
 def execute(connection: Connection, statement: str, *params: object) -> list[dict[str, object]]:
-    """Run one statement; the rows it gave, or an empty list for a statement without rows."""
+    """Run one statement; the rows it gave, none for a statement without rows."""
     cursor = connection.execute(statement.encode(), params or None)
-    return cursor.fetchall() if cursor.description else []
+    return cursor.fetchall() if cursor.description else AnswerRows()
 
 
 def script(connection: Connection, statements: str) -> None:

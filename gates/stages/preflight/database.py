@@ -108,7 +108,9 @@ def database(connection: Answering) -> LookResult:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
     login, room = _login(connection)
-    way = unverified(connection.info.hostaddr, connection.info.get_parameters().get("sslmode", "prefer"))
+    # not info.get_parameters(): that looks for a home, which a container's user may not have
+    mode = next((o.val for o in connection.pgconn.info if o.keyword == b"sslmode"), None) or b"prefer"
+    way = unverified(connection.info.hostaddr, mode.decode())
     pooler: dict[str, JsonValue] = {"pooler": POOLED} if connection.is_pooled else {ROOM: room}
     details: dict[str, JsonValue] = {"login": login, "unverified": way, SERVER: server_of(connection), **pooler}
     return LookResult(Outcome.PASS, "", major, f"{least}..{most}", samples=1, details=details)

@@ -76,7 +76,7 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         ('version: 1\nstate: "a\\ud800b"\n', "2:8", "half a surrogate pair"),
         (f"version: 1\n{WAIVER}".replace("reason: known", 'reason: "\\u200b "'), "3:31", "text that can be read"),
         ('version: "\\UFFFFFFFF"\n', "1:1", "it cannot be read"),
-        ("version: \x07\n", "1:1", "a character that YAML does not allow"),
+        ("version: 1\nflag: \x07\n", "2:7", "a character that YAML does not allow"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-01-01"), "3:3", "expired on 2026-01-01"),
         (f"version: 1\n{WAIVER}".replace("2026-02-01", "2026-02-30"), "3:59", "YYYY-MM-DD"),
         (f"version: 1\n{WAIVER}".replace("owner: ann", "owner: 12"), "3:45", "Put it in quotes"),

@@ -221,6 +221,15 @@ def test_a_company_that_is_none_is_told(tmp_path: Path, pg_server: PgServer, mig
     assert bool(said) is company.endswith("aa")
 
 
+def test_a_user_without_a_home_looks_at_the_database(
+    tmp_path: Path, gate_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's user has no line in /etc/passwd, and maybe no HOME."""
+    monkeypatch.setattr(Path, "home", lambda: pytest.fail("a home is looked for"))
+    found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=gate_url))
+    assert found["database"].outcome is Outcome.PASS
+
+
 @pytest.mark.parametrize(("seconds", "way"), [(5, "ahead of"), (-5, "behind")])
 def test_a_database_whose_clock_is_another_is_unknown(
     pg_server: PgServer, migrated_db: str, seconds: int, way: str
