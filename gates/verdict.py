@@ -250,7 +250,7 @@ class Verdict:
     ends_when: tuple[str, ...] = ()
     not_required: tuple[NotRequired, ...] = ()
     login: str = ""
-    """A warning about the gate's own login, where that may do more than a gate needs."""
+    """Warnings about how the gate is set up: a login that may do more than it needs, or a company that is none."""
     stage: StageResult | None = None
     contract: Scope = WHOLE
     areas_seen: tuple[str, ...] = ()
@@ -292,7 +292,7 @@ class Verdict:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader should know beside the reason: the gate's login, what is not required, the nearest limit.
+        """What a reader should know beside the reason: how the gate is set up, what is not required, the nearest limit.
 
         Where a limit was broken, how near another one was is no news.
         """

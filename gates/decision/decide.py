@@ -53,7 +53,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
     No policy promotes below the floor. A stage that was run alone always holds.
     """
-    login = strong_login(evidence, policy)
+    login = own_warnings(evidence, policy)
     shut, evidence = cause(evidence), excused(evidence)
     if not policy.stage:
         return replace(weigh(evidence, policy, now, whole=True, shut=shut), login=login)
@@ -66,8 +66,8 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
     return replace(verdict, decision=Decision.HOLD, stage=stage, reason=reason, login=login)
 
 
-def strong_login(evidence: Sequence[Evidence], policy: Policy) -> str:
-    """Warnings about a login that may be a superuser, a server that is not verified, a TEST_COMPANY_ID of nobody."""
+def own_warnings(evidence: Sequence[Evidence], policy: Policy) -> str:
+    """How the gate itself is set up badly: a superuser's login, a server not verified, a TEST_COMPANY_ID of nobody."""
     seen = [e.details for e in evidence if e.check == DATABASE and policy.target is not TargetKind.REFERENCE]
     told = [t for d in seen if isinstance(t := d.get("login"), dict)]
     found = sorted({f"{t.get('name')} {t['excess']}" for t in told if t.get("excess")})

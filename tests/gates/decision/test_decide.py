@@ -9,7 +9,7 @@ import pytest
 
 from gates.contract.scope import QUEUE, Scope
 from gates.decision import policy_file
-from gates.decision.decide import BACKLOG, decide, strong_login, weigh
+from gates.decision.decide import BACKLOG, decide, own_warnings, weigh
 from gates.decision.margin import LOAD, wider
 from gates.decision.policy_file import Settings
 from gates.decision.rules import Policy, PolicyRule, Waiver
@@ -347,7 +347,7 @@ def test_a_login_that_cannot_be_read_is_no_crash() -> None:
     """Details of any form give no warning and no error."""
     logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]
     for login in logins:
-        assert strong_login([saw("preflight/database", details={"login": login})], policy(A)) == ""
+        assert own_warnings([saw("preflight/database", details={"login": login})], policy(A)) == ""
 
 
 def test_margins_wider_than_the_defaults_are_said_in_the_reason_of_a_promote() -> None:
