@@ -379,8 +379,12 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
-    """The verdict after the action: a promotion that could not be carried out is a hold, with that reason."""
+    """The verdict after the action: a promotion that could not be carried out is a hold, with that reason. What a dry
+    run would have done for another verdict (the evidence was changed since) is no action of this one.
+    """
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
+    if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
+        action = Action(result="nothing_to_do")
     if decision is Decision.PROMOTE and action.holds:
         decision, reason = Decision.HOLD, f"the checks passed, but {action.message}"
         ends = (*ends, action.message)

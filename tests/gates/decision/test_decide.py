@@ -317,6 +317,14 @@ def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:
     assert stays.decision is Decision.ROLLBACK
 
 
+def test_what_a_dry_run_would_have_done_is_told_by_its_own_decision_alone() -> None:
+    """Evidence that was changed since decides otherwise: that verdict does not say that the flag would be switched."""
+    would = Action("rollback", 50, 0, "dry_run", "outbox.enabled would be switched off")
+    assert settle(Verdict(Decision.ROLLBACK, "harm"), would, "s", "f").action == would
+    held = settle(Verdict(Decision.HOLD, "it was cut"), would, "s", "f")
+    assert (held.reason, held.action.kind) == ("it was cut", "none")
+
+
 @pytest.mark.parametrize("kind", list(TargetKind))
 @pytest.mark.parametrize("excess", ["", "is a superuser", "may become a superuser through ops"])
 def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(kind: TargetKind, excess: str) -> None:
