@@ -41,6 +41,7 @@ LOOK_S = 6.0
 MOST_STANDSTILL_S = 1.0
 """A look during which the gate itself stood still for longer tells nothing."""
 POLL_S = 0.1
+AGAIN = "; it answered again once that was over, as a target does that has not the capacity for it"
 
 
 class Watchdog:
@@ -65,6 +66,8 @@ class Watchdog:
             time.sleep(POLL_S)
         for door in self._doors:
             door.end()
+            if kind is None and door.fired:
+                door.join()
 
     @property
     def fired(self) -> bool:
@@ -90,11 +93,14 @@ class _Watched(threading.Thread):
         self._clock = dt.datetime.now(dt.UTC)
         self._shut_s = 0.0
         self._shut_at: float | None = None
-        self._why = ""
+        self._why = self._again = ""
 
     def run(self) -> None:
         while not self.fired and not self._over.wait(EVERY_S):
             self._round()
+        if self.fired:
+            self._over.wait()
+            self._again = "" if _looked(self._look).unreachable else AGAIN
         self._look.close()
 
     def end(self) -> None:
@@ -125,9 +131,8 @@ class _Watched(threading.Thread):
         """What is said of a door that is shut."""
         shut_at = self._open_until if self._shut_at is None else self._shut_at
         at, told = self._at(shut_at), self._why
-        message = (
-            f"the target stopped answering at {at:%H:%M:%S}, {shut_at - self._began:.0f} s into {self._stage}: {told}"
-        )
+        since = f"the target stopped answering at {at:%H:%M:%S}, {shut_at - self._began:.0f} s into {self._stage}"
+        message = f"{since}: {told}{self._again}"
         return Evidence(
             self._check.id,
             Outcome.UNKNOWN,

@@ -122,6 +122,18 @@ def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
     assert (one.check, one.outcome, one.details["unreachable"]) == (REACHABLE.id, Outcome.UNKNOWN, True)
     assert one.message.startswith("the target stopped answering at ")
     assert " s into drill: " in one.message
+    assert watchdog.AGAIN not in one.message
+
+
+def test_a_service_that_answers_again_when_the_stage_is_over_is_told_so(service: Service) -> None:
+    """It did not die: it had not the capacity for what the stage sent."""
+    with Watchdog(service.target, "the load") as dog:
+        service.behaviour = frozen
+        until(lambda: dog.fired, MOST_S)
+        service.behaviour = lambda _asked: FINE
+    (one,) = dog.shut
+    assert one.details["unreachable"] is True
+    assert one.message.endswith(watchdog.AGAIN)
 
 
 def test_a_restart_is_no_death(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
