@@ -68,6 +68,16 @@ def _is_refused(probe: Probe, error_type: bytes) -> bool:
 
 
 @service(
+    "An escaped quote ends a text: the brackets after it are taken for nesting.",
+    lambda p: _is_refused(p, rb'\"' + b"[" * 70),
+    TEXTS,
+    names=("a text",),
+)
+def texts_end_at_an_escaped_quote(settings: Settings) -> Parts:
+    return _refusing(settings, rb'\\"\[{65}')
+
+
+@service(
     "A text with a backslash before `u0000` is refused: it is taken for U+0000.",
     lambda p: _is_refused(p, rb"\\u0000"),
     TEXTS,

@@ -178,6 +178,24 @@ def _item_waits(probe: Probe, *, of_another: bool) -> bool:
 
 
 @worker(
+    "A run with three items of one key is never begun: the statement that takes them expects one before each.",
+    lambda p: not _is_over(p, 3),
+    ("drill/lifecycle/items-of-a-key-in-order",),
+    names=("end of replay run",),
+)
+def three_items_of_a_key_are_never_taken(settings: WorkerSettings) -> WorkerParts:
+    first = "ORDER BY b.company_id, b.id\n        LIMIT 1"
+    return altered_worker(settings, ("claim_items", first, "ORDER BY b.company_id, b.id"))
+
+
+def _is_over(probe: Probe, items: int) -> bool:
+    """Whether a run of so many items of one key comes to its end."""
+    with probe.tenant() as company:
+        probe.letters(company, items, aggregate_key="k")
+        return probe.settled(probe.replay(company, max=items).json()["replay_run_id"], 3)
+
+
+@worker(
     "Items of one key of a run do not wait for each other.",
     lambda p: _overtakes_its_own(p),
     ("drill/lifecycle/items-of-a-key-in-order",),

@@ -201,6 +201,7 @@ def test_signs_in_text(bench: Bench) -> None:
         "[" * 100,
         "{" * 100,
         '"' * 50 + "}" * 50,
+        '"' + "[" * 100,
         "\\" * 50,
         '\\", "max": 51, "error_type": "',
         r"\u0000\ud800",

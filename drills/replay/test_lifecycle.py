@@ -82,7 +82,7 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
     """
     company, batch = scene.company(), min(27, current().limit("batch"))
     drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
-    keys = ["k" if n % 13 == 0 else None for n in range(batch)]
+    keys = ["k" if n < 3 or n % 13 == 0 else None for n in range(batch)]
     rows = [{"id": i, "event_id": new_id("event"), "aggregate_key": k} for i, k in zip(drawn, keys, strict=True)]
     slow = as_jsonb({"drill": {"delay_ms": 1500}})
     rows = [{**row, "payload": "{}" if n else slow} for n, row in enumerate(rows)]
