@@ -69,7 +69,7 @@ def _is_refused(probe: Probe, error_type: bytes) -> bool:
 
 @service(
     "An escaped quote ends a text: the brackets after it are taken for nesting.",
-    lambda p: _is_refused(p, rb'\"' + b"[" * 70),
+    lambda p: _is_refused(p, rb"\"" + b"[" * 70),
     TEXTS,
     names=("a text",),
 )
