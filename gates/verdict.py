@@ -379,9 +379,7 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
-    """The verdict after the action: a promotion that could not be carried out is a hold, with that reason. What a dry
-    run would have done for another verdict (the evidence was changed since) is no action of this one.
-    """
+    """The verdict after the action. A promotion that was not carried out is a hold; a dry run of another, no action."""
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
     if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
         action = Action(result="nothing_to_do")

@@ -49,12 +49,12 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
 
     A tenant that once spent its day is locked out for good.
     """
-    company, day = scene.company(items=2), scene.today()
+    company, day = scene.company(items=3), scene.today()
     scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
     same_month = day.day > 1
     _roll_back(scene, company, "day" if same_month else "month")
-    shown = scene.replay(company, label="a dry run", max=2, dry_run=True).json()
-    answer = scene.replay(company, max=2).json()
+    shown = scene.replay(company, label="a dry run", max=3, dry_run=True).json()
+    answer = scene.replay(company, max=3).json()
     scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
     assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
     assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new day leaves 2"
@@ -92,19 +92,19 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
     A tenant that once spent its month is locked out for good.
     """
     for part in ("month", "year"):
-        company = scene.company(items=2)
-        scene.budget(company, daily_limit=5, daily_used=5, monthly_limit=5, monthly_used=5)
+        company = scene.company(items=3)
+        scene.budget(company, daily_limit=2, daily_used=2, monthly_limit=2, monthly_used=2)
         _roll_back(scene, company, part)
         day = scene.today()
-        shown = scene.replay(company, label="a dry run", max=2, dry_run=True).json()
-        answer = scene.replay(company, max=2).json()
+        shown = scene.replay(company, label="a dry run", max=3, dry_run=True).json()
+        answer = scene.replay(company, max=3).json()
         scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
-        assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 5"
-        assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new month leaves 5"
+        assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new month leaves 2"
+        assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new month leaves 2"
         scene.charged(company, 2)
-        scene.add_items(company, 2)
-        scene.run(company, max=2)
-        scene.charged(company, 4)
+        scene.rows("update public.replay_budgets set daily_limit = 3, monthly_limit = 3 where company_id = %s", company)
+        scene.run(company, max=1)
+        scene.charged(company, 3)
     scene.seen.control("the same row with this month is refused: drill/budgets/monthly-limit-binds")
 
 

@@ -128,6 +128,8 @@ class _Lane:
     over: Callable[[], bool]
     _is_spoilt: bool = field(default=False, init=False)
     """The database is one of a mutant's migrations."""
+    _usual: set[str] | None = field(default=None, init=False)
+    """The checks that are not applicable on a clean deployment, once that is known."""
     _left: list[Mutant] = field(default_factory=list, init=False)
     """What the nearest checks did not kill, and no others have seen."""
 
@@ -147,7 +149,8 @@ class _Lane:
 
     def company(self, mutants: Sequence[Mutant]) -> None:
         """Show these in one deployment: what nobody sees of them there, nobody sees. Else show each of them to what did
-        not pass, and the others in company again; where none of them is to blame, in two halves.
+        not pass, and the others in company again; in two halves where none of them is to blame, or where one may have
+        hidden the others.
         """
         if self.over():
             return
@@ -155,7 +158,7 @@ class _Lane:
         if len(mutants) == 1 and seen.is_killed:
             again, seconds = self._timed(mutants[0], self._in_company)
             seen = replace(again, killers=tuple(check for check in again.killers if check in seen.killers))
-        if len(mutants) == 1 or (seen.decision and not seen.is_killed):
+        if len(mutants) == 1 or (seen.decision and not seen.is_killed and not self._hides(seen.run)):
             for mutant in mutants:
                 self.campaign.done(self.campaign.judged(mutant, seen, seconds / len(mutants)))
             return
@@ -165,6 +168,14 @@ class _Lane:
         for some in (left[:half], left[half:]):
             if some:
                 self.company(some)
+
+    def _hides(self, run: GateRun) -> bool:
+        """Whether checks were not applicable that are so on a clean deployment: one mutant may switch them off."""
+        exempt = _exempt(run)
+        if exempt and self._usual is None:
+            self._put(None, SOURCE_ROOT)
+            self._usual = _exempt(self._gate())
+        return not exempt <= (self._usual or set())
 
     def _each(
         self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
@@ -307,6 +318,10 @@ def _apart(specs: Sequence[CheckSpec]) -> list[list[CheckSpec]]:
         [s for s in specs if s.id.startswith(MANIFEST)],
     )
     return [part for part in parts if part]
+
+
+def _exempt(run: GateRun) -> set[str]:
+    return {one.check for one in run.verdict.not_applicable} if run.verdict else set()
 
 
 def _of_the_schema(specs: Sequence[CheckSpec]) -> list[CheckSpec]:

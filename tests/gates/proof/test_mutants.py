@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,14 @@ from gates.proof.judgement import GateRun
 from gates.proof.kept import KeptTrials
 from gates.proof.matrix.campaign import RunScope
 from gates.proof.mutants import clauses, statements
-from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen
+from gates.proof.mutants.campaign import EQUIVALENT, MutantCampaign, Seen, _Lane
 from gates.proof.mutants.equivalents import equivalents
 from gates.proof.mutants.mutant import Mutant, companies, drawn, mutants, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.mutants.tally import tally
 from gates.proof.mutants.written import written
 from gates.proof.trial import ProofPart, Trial
-from gates.verdict import Decision, Effect, Finding, Verdict
+from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
 MODULE = '''
 def limit(parts: Parts, used: int, most: int) -> bool:
@@ -266,6 +267,29 @@ def test_what_the_nearest_left_is_shown_to_all_as_soon_as_it_makes_a_company(
     one = dataclasses.replace(campaign(tmp_path), open_bench=lambda _kind: nullcontext(), lanes=1)  # type: ignore[arg-type]
     one.run(drawn([m for m in mutants() if not m.is_schema], 20, "seed"))
     assert shown == ["8 near", "8 near", "12 to all", "4 near", "8 to all"]
+
+
+def test_who_switches_checks_off_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company in which checks are not applicable that are so elsewhere proves nothing: it is shown in two halves."""
+    some = drawn([m for m in mutants() if not m.is_schema], 4, "seed")
+    shown: list[int] = []
+    done: list[Trial] = []
+
+    def seen(_lane: object, members: Sequence[Mutant]) -> Seen:
+        shown.append(len(members))
+        found = saw(Decision.PROMOTE)
+        gone = (Exempt("drill/a", "not claimed"),) if some[0] in members else ()
+        verdict = dataclasses.replace(found.run.verdict, not_applicable=gone)  # type: ignore[type-var]
+        return dataclasses.replace(found, run=GateRun(verdict))
+
+    home = "gates.proof.mutants.campaign"
+    monkeypatch.setattr(f"{home}.together", lambda members: members)
+    monkeypatch.setattr(f"{home}._Lane._timed", lambda lane, members, _show: (seen(lane, members), 1.0))
+    monkeypatch.setattr(f"{home}._Lane._put", lambda *_: True)
+    monkeypatch.setattr(f"{home}._Lane._gate", lambda _lane: saw(Decision.PROMOTE).run)
+    one = dataclasses.replace(campaign(tmp_path), done=done.append)
+    _Lane(one, None, None, 1, lambda: False).company(some)  # type: ignore[arg-type]
+    assert (shown, len(done)) == ([4, 2, 1, 1, 2], 4)
 
 
 def saw(decision: Decision | None, *killers: str, **more: object) -> Seen:
