@@ -136,7 +136,7 @@ def _served(path: str) -> str:
 def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     """No debug route answers, no answer shows a stack trace, and no header names the server's version.
 
-    Each is a gift to whoever looks for a way in. The version is noted alone: a stock nginx names it.
+    Each is a gift to whoever looks for a way in. A version in a header is only noted: a stock nginx has one.
     """
     known = Request("GET", "/healthz", label="GET /healthz")
     answers = [seen.expect(known, http.send(known), 200, control=True)]
@@ -149,7 +149,7 @@ def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
         trace = traces_in(answer.body)
         assert not trace, f"an answer {answer.status} shows a stack trace: {trace[0]}"
         seen.count()
-    seen.severity = Severity.INVESTIGATE  # the contract has no word about it
+    seen.severity = Severity.INVESTIGATE  # the contract does not forbid it
     for name, answer in itertools.product(("Server", "X-Powered-By"), answers):
         banner = answer.header(name) or ""
         assert not any(c.isdigit() for c in banner), f"the {name} header says {banner!r}"

@@ -41,7 +41,7 @@ LOOK_S = 6.0
 MOST_STANDSTILL_S = 1.0
 """A look during which the gate itself stood still for longer tells nothing."""
 POLL_S = 0.1
-AGAIN = "; it answered again once that was over, as a target does that has not the capacity for it"
+AGAIN = "; it answered again once that was over: it may be too small for what was sent"
 
 
 class Watchdog:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from faults.proxy.rewriting import fields_of, problem
 from faults.proxy.server import Forward, Reply, Sent, proxy
-from gates.evidence import Outcome
+from gates.evidence import Outcome, Severity
 from tests.drills.examination import examine
 
 SIGNED = "drill/authentication/signed-accepted"
@@ -51,6 +51,28 @@ def test_a_service_whose_every_replay_fails_is_told_so_once(variables: dict[str,
     assert found[proof].outcome is Outcome.FAIL
     assert found[proof].message.startswith("every replay answers 500")
     assert {found[check].details["symptom"] for check in (proof, dry)} == {"POST /dlq-replay answered 500"}
+
+
+DEBUG = "drill/identity/no-debug-routes"
+
+
+def _stock_nginx(sent: Sent, forward: Forward) -> Reply:
+    reply = forward(sent)
+    return dataclasses.replace(reply, headers=(*reply.headers, ("Server", "nginx/1.22.1")))
+
+
+def _sends_home(sent: Sent, forward: Forward) -> Reply:
+    return Reply(307, (("Location", "/admin"),), b"") if sent.path.endswith("/admin/") else forward(sent)
+
+
+def test_a_version_in_a_header_is_only_noted(variables: dict[str, str], tmp_path: Path) -> None:
+    """It fails with the severity of a note; a redirect of a trailing slash shows nothing, and passes."""
+    with proxy(variables["BASE_URL"], _stock_nginx) as url:
+        told = examine({**variables, "BASE_URL": url}, [DEBUG], tmp_path)[DEBUG]
+    with proxy(variables["BASE_URL"], _sends_home) as url:
+        sent = examine({**variables, "BASE_URL": url}, [DEBUG], tmp_path)[DEBUG]
+    assert (told.outcome, told.severity, "nginx/1.22.1" in told.message) == (Outcome.FAIL, Severity.INVESTIGATE, True)
+    assert (sent.outcome, sent.severity) == (Outcome.PASS, "")
 
 
 def _limiter_breaks(sent: Sent, forward: Forward) -> Reply:

@@ -3,9 +3,10 @@
 import hashlib
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +25,9 @@ worker that is proved has no agent over HTTP.
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """The sources with a change. id: its name; key: the same without the line, which changes with what stands above;
-    said: what was changed, on one line; about: words around the change; texts: new text of a file, by path.
+    """The sources with a change. id: its name; key: the same without the line, which changes with what stands above,
+    and with a number from the second of its kind on; said: what was changed, on one line; about: words around the
+    change; texts: new text of a file, by path.
     """
 
     id: str
@@ -60,15 +62,23 @@ class Mutant:
 
 def mutants(root: Path = SOURCE_ROOT) -> list[Mutant]:
     """Every mutant of the sources, by file and place. No two make the same text."""
-    found = []
+    found = list[Mutant]()
     for path in sorted((root / PACKAGE).rglob("*")):
         if path.suffix == ".sql" or (path.suffix == ".py" and path.name not in OUTSIDE):
             text = path.read_text(encoding="utf-8")
             name = path.relative_to(root).as_posix()
             made = {_applied(text, one): one for one in _changes(text, name)}
             ordered = sorted(made.values(), key=lambda c: (c.start, c.end, c.new))
-            found += [_mutant(text, name, one) for one in ordered if _applied(text, one) != text]
+            found += _numbered([_mutant(text, name, one) for one in ordered if _applied(text, one) != text])
     return found
+
+
+def _numbered(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
+    """Those of one file: the second of two alike has a key of its own, so that what excuses one excuses no other."""
+    alike = Counter[str]()
+    for one in mutants:
+        alike[one.key] += 1
+        yield replace(one, key=f"{one.key}-{alike[one.key]}") if alike[one.key] > 1 else one
 
 
 def _changes(text: str, name: str) -> Iterator[Edit]:

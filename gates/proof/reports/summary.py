@@ -138,8 +138,8 @@ def markdown(proof: Proof) -> Markdown:
         out += [EMPTY, Markdown("## Trials"), EMPTY, *titles, *rows]
     if proof.minimal.checks:
         out += [EMPTY, Markdown("## Smallest set for production"), EMPTY, *items(proof.minimal.checks)]
-    if proof.canary.given_up:
-        out += [EMPTY, Markdown("## Given up by the canary"), EMPTY, *items(proof.canary.given_up)]
+    if given_up := proof.canary.given_up:
+        out += [EMPTY, Markdown("## Given up by the canary"), EMPTY, *items(given_up)]
     if proof.cells:
         titles = head("check", "kills", "alone", "s", "observed")
         rows = [

@@ -156,8 +156,8 @@ def nobody(connection: Connection, target: Target) -> str:
     company, there = target.test_company_id, "select exists (select from public.companies where id = %s)"
     with contextlib.suppress(psycopg.Error):
         if company and current().real("companies") and value(connection, there, company) is False:
-            said = f"TEST_COMPANY_ID is {company}, of which companies has no row"
-            return f"{said}: without DATABASE_URL nothing can be done for it. Set it to the id of a tenant"
+            said = f"TEST_COMPANY_ID is {company}, and the table companies has no such row"
+            return f"{said}: a gate without DATABASE_URL would see each replay refused. Set it to the id of a tenant"
     return ""
 
 

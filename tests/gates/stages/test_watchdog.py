@@ -126,7 +126,7 @@ def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
 
 
 def test_a_service_that_answers_again_when_the_stage_is_over_is_told_so(service: Service) -> None:
-    """It did not die: it had not the capacity for what the stage sent."""
+    """It did not die, and may be too small for what the stage sent."""
     with Watchdog(service.target, "the load") as dog:
         service.behaviour = frozen
         until(lambda: dog.fired, MOST_S)
