@@ -38,6 +38,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Its exit code. With PYTHONINSPECT Python would ask for more at the end, and end with another: it starts anew."""
+    os.umask(os.umask(0o077) | 0o002)  # where a caller set none, anybody could write evidence
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
     return left(cli.main(argv))

@@ -183,6 +183,16 @@ def test_python_asks_for_nothing_more_at_the_end(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (10, False)
 
 
+def test_nobody_else_may_write_what_a_run_leaves(tmp_path: Path) -> None:
+    """A caller without a umask, as some containers and service managers are, opens no evidence to every user."""
+    words = [sys.executable, "-m", "gates", "sql", "--output", "out"]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "BASE_URL": "http://127.0.0.1:9"}
+    subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, check=False, umask=0)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    assert "evidence.ndjson" in modes
+    assert {name for name, mode in modes.items() if mode & 0o002} == set()
+
+
 def test_no_variable_takes_the_driver_away(tmp_path: Path) -> None:
     """PSYCOPG_IMPL may name one that is not there: every command would end in a traceback, a rollback, too."""
     words = [sys.executable, "-m", "gates", "rollback", "--reason", "why"]
