@@ -282,25 +282,34 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         return self
 
     def fetchone(self) -> dict[str, object] | None:
-        with _cells():
+        with self._whole():
             return super().fetchone()
 
+    def fetchmany(self, size: int = 0) -> list[dict[str, object]]:
+        with self._whole():
+            return AnswerRows(super().fetchmany(size))
+
     def fetchall(self) -> list[dict[str, object]]:
-        with _cells():
+        with self._whole():
             return AnswerRows(super().fetchall())
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A cell that is not of its type is an error of the server, whatever its reader calls it. So is another number
+        of rows than it says it sent: one that was lost on the way must not read as one that is not there.
+        """
+        sent = self.pgresult
+        counted = sent is not None and (sent.command_status or b"").startswith(b"SELECT ")
+        if sent and counted and sent.command_tuples != sent.ntuples:
+            raise psycopg.DataError(f"the server sent {sent.command_tuples} rows, and {sent.ntuples} came")
+        try:
+            yield
+        except (ValueError, OverflowError) as error:
+            raise psycopg.DataError(f"the server's answer has a cell that is not of its type: {error}") from error
 
     def _execute_send(self, query: Any, **options: Any) -> None:
         """Never by the simple protocol: there a text may hold several statements, and one of them a commit."""
         super()._execute_send(query, **{**options, "force_extended": True})
-
-
-@contextmanager
-def _cells() -> Iterator[None]:
-    """A cell that is not of its type is an error of the server, whatever its reader calls it."""
-    try:
-        yield
-    except (ValueError, OverflowError) as error:
-        raise psycopg.DataError(f"the server's answer has a cell that is not of its type: {error}") from error
 
 
 def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:
