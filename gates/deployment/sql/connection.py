@@ -301,7 +301,10 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         sent = self.pgresult
         counted = sent is not None and (sent.command_status or b"").startswith(b"SELECT ")
         if sent and counted and sent.command_tuples != sent.ntuples:
-            raise psycopg.DataError(f"the server sent {sent.command_tuples} rows, and {sent.ntuples} came")
+            raise psycopg.DataError(
+                f"the database sent {sent.command_tuples} rows of an answer, and {sent.ntuples} came. See what stands"
+                " between it and the gate"
+            )
         try:
             yield
         except (ValueError, OverflowError) as error:
