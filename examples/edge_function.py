@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 
-from examples.ground import HERE, Ground, Patch, loopback_port, run_sql
+from examples.ground import HERE, Ground, Patch, run_sql
 from gates.deployment.requests import bucket, mint_token
+from gates.stack.postgres import free_port
 
 NAME = "edge-function"
 DATABASE = "edge"
@@ -42,7 +43,7 @@ def bring_up(ground: Ground, patches: Sequence[Patch] = (), statements: Sequence
     for statement in statements:
         run_sql(url, statement)
 
-    port = loopback_port()
+    port = free_port()
     told = {
         "SIGNING_SECRETS": secrets.token_hex(32),
         "SUPABASE_JWT_SECRET": secrets.token_hex(32),

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from gates.stack import rundir
 from gates.stack.account import postgres_account
-from gates.stack.postgres import Postgres, Server, connect, free_port
+from gates.stack.postgres import Postgres, Server, connect
 from gates.stack.service import Supervised
 from gates.stack.spawner import Program, Spawner, tail
 
@@ -165,10 +165,6 @@ def run_sql(url: str, *scripts: str, role: str = "", settings: Mapping[str, str]
             connection.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
         for script in scripts:
             connection.execute(script.encode())
-
-
-def loopback_port() -> int:
-    return free_port()
 
 
 def _finished(command: Sequence[str], cwd: Path, timeout_s: float, environ: Mapping[str, str]) -> None:

@@ -80,7 +80,7 @@ def initialised(account: Account) -> Iterator[Callable[[Postgres], None]]:
             made[key] = rundir.create(rundir.places(os.environ, account), account)
             INITDB(Postgres(made[key], account, spawner, password, None if server._set else server._bin))
         kept = made[key].path / rundir.DATA
-        subprocess.run(["cp", "-a", str(kept.parent), str(server._data.parent)], check=True)
+        subprocess.run(["cp", "-a", str(kept.parent), str(server.data.parent)], check=True)
 
     yield give
     spawner.close()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.sql import Identifier
+from gates.contract.queues import identifier
 
 MOST_CALLS = 1000
 """So many calls of one row are looked at, where it counts some."""
@@ -34,7 +34,7 @@ def spelled_out(given: Mapping[str, Any], ids: Mapping[str, str]) -> Mapping[str
 
 def calls_of(given: Mapping[str, Any]) -> LimitCalls:
     at = given["at"]
-    time = quoted_name(at) if isinstance(at, str) else f"({at['sql']})"
+    time = identifier(at) if isinstance(at, str) else f"({at['sql']})"
     return LimitCalls(time, *(str(given.get(part, "")) for part in ("number", "company", "address")))
 
 
@@ -43,23 +43,18 @@ def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
     calls, at = calls_of(given), given["at"]
     times = f"array[{calls.time}]"
     if calls.number:
-        times = f"array_fill({calls.time}, array[least({quoted_name(calls.number)}, {MOST_CALLS})::int])"
+        times = f"array_fill({calls.time}, array[least({identifier(calls.number)}, {MOST_CALLS})::int])"
     first = "(({})::timestamptz[])[1]"
     written = first if isinstance(at, str) else str(at.get("write", "{}")).replace("{}", first)
     said: dict[str, Any] = {
         "hits": {"is": at if isinstance(at, str) else at.get("is", "hits"), "sql": f"{times}::timestamptz[]"},
-        "count": {"sql": quoted_name(calls.number) if calls.number else "1"},
+        "count": {"sql": identifier(calls.number) if calls.number else "1"},
         "window_start": {"sql": calls.time},
     }
     if isinstance(at, str) or "write" in at:
         said["hits"]["write"] = written
     if calls.company:
-        whose = ", ':', ".join(quoted_name(name) for name in (calls.company, calls.address) if name)
+        whose = ", ':', ".join(identifier(name) for name in (calls.company, calls.address) if name)
         key = f"concat('replay:', {whose})" if calls.address else f"concat('replay:', {whose}, ':')"
         said["key"] = {"is": calls.company, "sql": key, "write": f"split_part({{}}, ':', 2)::{id_type}"}
     return said
-
-
-def quoted_name(name: str) -> str:
-    """A real column within an expression of ours."""
-    return Identifier(name).as_string()

@@ -4,8 +4,8 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -314,10 +314,8 @@ class Prover:
             self._costs = {**self._costs, **{check: Cost(seconds, seen) for check, seconds, seen in run.costs}}
         self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
 
-    @contextmanager
-    def _open(self, kind: TargetKind, **options: Any) -> Iterator[Bench]:
-        with bench(StackOptions(release=default_release(), **options), self._request.environ, kind) as made:
-            yield made
+    def _open(self, kind: TargetKind, **options: Any) -> AbstractContextManager[Bench]:
+        return bench(StackOptions(release=default_release(), **options), self._request.environ, kind)
 
 
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[CheckSpec, ...]:

@@ -50,7 +50,6 @@ class Trial:
 
 def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
     """The trial that follows from one run of the gate. No verdict at all is never right."""
-    decision = run.verdict.decision.value if run.verdict else ""
     verdict = run.verdict
     found = [f.check for f in verdict.findings] + [n.check for n in verdict.not_applicable] if verdict else []
     return Trial(
@@ -58,9 +57,9 @@ def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...],
         name,
         said,
         tuple(d.value for d in allowed),
-        decision,
-        run.verdict is not None and run.verdict.decision in allowed,
-        run.verdict.reason if run.verdict else run.error,
+        verdict.decision.value if verdict else "",
+        verdict is not None and verdict.decision in allowed,
+        verdict.reason if verdict else run.error,
         round(run.seconds, 1),
         tuple(found),
     )

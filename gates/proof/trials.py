@@ -5,23 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psycopg
-
 from gates.config import POLICY_FILE
 from gates.evidence import TargetKind
 from gates.proof import degenerate
 from gates.proof.healthy.variants import Variant
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
 from gates.proof.workbench.lanes import side_by_side
 from gates.proof.workbench.servers import serve
-from gates.stack.errors import StackError
 from gates.stages.suite import ROOT
 from gates.verdict import Decision
 
 NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
-TROUBLES = (StackError, psycopg.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +36,21 @@ class Trials:
     lanes: int = 1
     over: Callable[[], bool] = lambda: False
 
-    def degenerate_targets(self) -> list[Trial]:
+    def degenerate_targets(self) -> None:
         """Every degenerate server before one healthy database, every SQL twin behind a healthy service of its own."""
-        found: list[Trial] = []
-        servers = [s for s in degenerate.SERVERS if self.wants(f"{ProofPart.DEGENERATE}/{s.name}")]
+        left = [s for s in degenerate.SERVERS if self.wants(f"{ProofPart.DEGENERATE}/{s.name}")]
         try:
-            if servers:
+            if left:
                 with self.open_bench(TargetKind.STAGING) as bench:
-                    for one in servers:
-                        found.append(self._keep(self._server(one, bench)))  # noqa: PERF401  -- kept one by one
+                    while left:
+                        self.done(self._server(left[0], bench))
+                        del left[0]
         except TROUBLES as error:
-            left = servers[len(found) :]
-            found += [self._keep(broken(ProofPart.DEGENERATE, s.name, s.said, NOT_PROMOTED, error)) for s in left]
+            for one in left:
+                self.done(broken(ProofPart.DEGENERATE, one.name, one.said, NOT_PROMOTED, error))
         for twin in degenerate.TWINS:
             if self.wants(f"{ProofPart.DEGENERATE}/{twin.name}"):
-                found.append(self._keep(self._twin(twin)))
-        return found
+                self.done(self._twin(twin))
 
     def _server(self, one: degenerate.DegenerateServer, bench: Bench) -> Trial:
         info = bench.stack.info
@@ -73,27 +68,26 @@ class Trials:
         except TROUBLES as error:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, error)
 
-    def healthy_targets(self, due: Sequence[Variant]) -> list[Trial]:
+    def healthy_targets(self, due: Sequence[Variant]) -> None:
         """Each healthy variant on a deployment of its own; again, if so asked. Those that leave the others no machine
         come first, by themselves and once; the others side by side, on the lanes.
         """
         alone, beside = [v for v in due if v.fills_the_machine], [v for v in due if not v.fills_the_machine]
         count = max((self.healthy_runs or len(due)) - len(alone), 0) if beside else 0
         runs = [(beside[n % len(beside)], n // len(beside)) for n in range(count)]
-        found = [self._healthy(one, 0) for one in alone]
+        for one in alone:
+            self._healthy(one, 0)
         with side_by_side(self.lanes, "healthy") as pool:
             try:
-                found += pool.map(lambda run: self._healthy(*run), runs)
+                list(pool.map(lambda run: self._healthy(*run), runs))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-        return [one for one in found if one is not None]
 
-    def _healthy(self, one: Variant, again: int) -> Trial | None:
-        """The run on a variant after so many others on it; None where it was not asked for, or the time is over."""
+    def _healthy(self, one: Variant, again: int) -> None:
+        """The run on a variant after so many others on it, where it was asked for and the time is not over."""
         name = f"{one.name}@{again + 1}" if again else one.name
-        if self.over() or not self.wants(f"{ProofPart.HEALTHY}/{name}"):
-            return None
-        return self._keep(self._variant(one, name))
+        if not self.over() and self.wants(f"{ProofPart.HEALTHY}/{name}"):
+            self.done(self._variant(one, name))
 
     def _variant(self, one: Variant, name: str) -> Trial:
         try:
@@ -122,10 +116,6 @@ class Trials:
             policy = _written(out, base.read_text(encoding="utf-8"), variant, variables)
         run = programs.gate_run(variables, out, "--dry-run", *policy, under=under)
         return trial(suite, name, said, tuple(allowed), run)
-
-    def _keep(self, one: Trial) -> Trial:
-        self.done(one)
-        return one
 
 
 def _written(out: Path, base: str, variant: Variant, variables: Mapping[str, str]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gates.deployment.control import LINE_LIMIT, open_socket
+from gates.stack.spawner import OwnProcess
 
 SOCKET_NAME = "control.sock"
 REQUEST_TIMEOUT_S = 5.0
@@ -18,28 +19,11 @@ LONGEST_WAIT_S = 120.0
 LARGEST_SKEW_S = 366 * 86_400.0
 
 
-class Process(Protocol):
-    """What the door can do to a process of the stack."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def exit_code(self) -> int | None: ...
-    @property
-    def clock_s(self) -> float: ...
-    @property
-    def log(self) -> Path: ...
-    def signal(self, signal_number: int) -> None: ...
-    def restart(self, clock_s: float = 0.0) -> object: ...
-
-
 class Controlled(Protocol):
     """The stack, as the door sees it."""
 
     @property
-    def processes(self) -> Sequence[Process]: ...
+    def processes(self) -> Sequence[OwnProcess]: ...
     def wait_ready(self, timeout_s: float) -> None: ...
     def note_processes(self) -> None: ...
 
@@ -128,7 +112,7 @@ def _mend(stack: Controlled) -> None:
     stack.note_processes()
 
 
-def _named(stack: Controlled, name: object) -> Process:
+def _named(stack: Controlled, name: object) -> OwnProcess:
     for process in stack.processes:
         if process.name == name:
             return process

@@ -134,19 +134,11 @@ class Postgres(OwnProcess):
         self, run: RunFolder, account: Account, spawner: Spawner, password: str, programs: Path | None = None
     ) -> None:
         self._run, self._account, self._spawner = run, account, spawner
-        self._data = run.path / DATA
+        self.data = run.path / DATA
         self._bin = programs or binaries(account, run)
         self._set = () if programs else (SET_BY_INITDB,)  # only a foreign server may be older than 16
-        self._log = run.logs / "postgres.log"
+        self.log = run.logs / "postgres.log"
         self.server = Server("127.0.0.1", 0, SUPERUSER, password)
-
-    @property
-    def log(self) -> Path:
-        return self._log
-
-    @property
-    def data(self) -> Path:
-        return self._data
 
     def create(self) -> None:
         """Make the data folder. Raise StackError where initdb refuses, as it does a user without a name."""
@@ -159,7 +151,7 @@ class Postgres(OwnProcess):
                 f'image: RUN echo "gate:x:{self._account.uid}:{self._account.gid}::/tmp:/bin/sh" >>/etc/passwd). '
                 "A deployment of your own needs none of this: `gate run --policy gate.yaml`"
             ) from None
-        home = self._data.parent
+        home = self.data.parent
         home.mkdir(mode=0o700)
         secret = home / "password"
         secret.write_text(self.server.password + "\n", encoding="ascii")
@@ -168,7 +160,7 @@ class Postgres(OwnProcess):
             os.chown(secret, self._account.uid, self._account.gid)
             os.chown(home, self._account.uid, self._account.gid)
         initdb = self._program(
-            *(str(self._bin / "initdb"), "-D", str(self._data), "-U", SUPERUSER, f"--pwfile={secret}"),
+            *(str(self._bin / "initdb"), "-D", str(self.data), "-U", SUPERUSER, f"--pwfile={secret}"),
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
             *self._set,
         )
@@ -176,7 +168,7 @@ class Postgres(OwnProcess):
         secret.unlink()
         if code != 0:
             raise StackError(
-                f"initdb ended with exit code {code}; allowed: 0; in {home}. Its log says:\n{tail(self._log)}"
+                f"initdb ended with exit code {code}; allowed: 0; in {home}. Its log says:\n{tail(self.log)}"
             )
         self._configure()
 
@@ -189,13 +181,8 @@ class Postgres(OwnProcess):
                 return self.server
         raise StackError(
             f"PostgreSQL did not start in {PORT_ATTEMPTS} attempts on free ports; allowed: a start within "
-            f"{START_TIMEOUT_S:.0f} s; in {self._data}. Its log says:\n{tail(self._log)}"
+            f"{START_TIMEOUT_S:.0f} s; in {self.data}. Its log says:\n{tail(self.log)}"
         )
-
-    @property
-    def clock_s(self) -> float:
-        """Its clock is the machine's, and what all others go by."""
-        return 0.0
 
     def restart(self, clock_s: float = 0.0) -> Server:
         """Kill it if it runs, and start it again on its port. Everything committed is there after recovery."""
@@ -215,11 +202,11 @@ class Postgres(OwnProcess):
                 self._process.send_signal(signal.SIGCONT)
             stop(self._process, STOP_STEPS)
             self._wait_for_backends()
-            release_shared_memory(self._data)
+            release_shared_memory(self.data)
 
     def _start_on(self, port: int) -> bool:
         self._process = self._spawner.start(
-            self._program(str(self._bin / "postgres"), "-D", str(self._data), "-p", str(port))
+            self._program(str(self._bin / "postgres"), "-D", str(self.data), "-p", str(port))
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -236,7 +223,7 @@ class Postgres(OwnProcess):
         somebody else's server.
         """
         with suppress(OSError):
-            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
             return (
                 len(lines) >= 8 and lines[0] == str(self.pid) and lines[3] == str(port) and lines[7].strip() == "ready"
             )
@@ -244,24 +231,24 @@ class Postgres(OwnProcess):
 
     def _wait_for_backends(self) -> None:
         """Wait for the children of a killed postmaster, which hold its shared memory; end those that do not notice."""
-        gone = procfs.wait_until(lambda: not any(procfs.processes_within(self._data, "postgres")), 5.0)
+        gone = procfs.wait_until(lambda: not any(procfs.processes_within(self.data, "postgres")), 5.0)
         if not gone:
-            procfs.kill_all(procfs.processes_within(self._data, "postgres"))
-            procfs.wait_until(lambda: not any(procfs.processes_within(self._data, "postgres")), 5.0)
+            procfs.kill_all(procfs.processes_within(self.data, "postgres"))
+            procfs.wait_until(lambda: not any(procfs.processes_within(self.data, "postgres")), 5.0)
 
     def _program(self, *command: str) -> Program:
         environ = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-        home = self._data.parent
-        return Program(command, home, self._log, environ, self._account, death_signal=signal.SIGQUIT)
+        home = self.data.parent
+        return Program(command, home, self.log, environ, self._account, death_signal=signal.SIGQUIT)
 
     def _configure(self) -> None:
-        version = int((self._data / "PG_VERSION").read_text(encoding="ascii").strip())
+        version = int((self.data / "PG_VERSION").read_text(encoding="ascii").strip())
         settings = dict(SETTINGS)
         for since, more in SETTINGS_SINCE.items():
             settings |= more if version >= since else {}
-        with (self._data / "postgresql.conf").open("a", encoding="utf-8") as conf:
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
-        (self._data / "pg_hba.conf").write_text(HBA, encoding="utf-8")
+        (self.data / "pg_hba.conf").write_text(HBA, encoding="utf-8")
 
 
 def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> int:

@@ -88,16 +88,10 @@ class Supervised(OwnProcess):
     """
 
     def __init__(self, name: str, program: Program, spawner: Spawner) -> None:
-        self.name = name
+        self.name, self.log = name, program.log
         self._program = self._own = program
         self._spawner = spawner
-        self.clock_s = 0.0
-        """By how much its wall clock is ahead of the machine's."""
         self._is_disturbed = False
-
-    @property
-    def log(self) -> Path:
-        return self._program.log
 
     def start(self) -> None:
         self._process = self._spawner.start(skewed(self._program, self.clock_s))
@@ -108,7 +102,6 @@ class Supervised(OwnProcess):
         super().signal(signal_number)
 
     def restart(self, clock_s: float = 0.0) -> None:
-        """Kill it if it runs, and start it again with the same arguments. clock_s: how wrong its wall clock is."""
         program = skewed(self._program, clock_s)
         self.signal(signal.SIGKILL)
         self.clock_s = clock_s

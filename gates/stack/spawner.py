@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -71,9 +72,13 @@ def _start(program: Program) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-class OwnProcess:
+class OwnProcess(ABC):
     """A process that the stack started, or will start."""
 
+    name: str
+    log: Path
+    clock_s: float = 0.0
+    """By how much its wall clock is ahead of the machine's."""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -92,6 +97,10 @@ class OwnProcess:
             self._process.send_signal(signal_number)
             if signal_number == signal.SIGKILL:
                 self._process.wait(timeout=10.0)
+
+    @abstractmethod
+    def restart(self, clock_s: float = 0.0) -> object:
+        """Kill it if it runs, and start it again as it was; clock_s: how wrong its wall clock is."""
 
 
 def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from gates.deployment.requests import mint_token
 from gates.stack import extra, roles, rundir, seed, service
 from gates.stack.account import postgres_account
-from gates.stack.control import Door, Process
+from gates.stack.control import Door
 from gates.stack.errors import StackError
 from gates.stack.janitor import Janitor
 from gates.stack.plan import TRUSTED_PROXY, StackInfo, StackOptions
 from gates.stack.postgres import Postgres, connect
 from gates.stack.service import Supervised, Wanted
-from gates.stack.spawner import Spawner, tail
+from gates.stack.spawner import OwnProcess, Spawner, tail
 
 DATABASE = "replaygate"
 TOKEN_LIFE_S = 30 * 86_400
@@ -62,7 +62,7 @@ class Stack:
         return self._info
 
     @property
-    def processes(self) -> tuple[Process, ...]:
+    def processes(self) -> tuple[OwnProcess, ...]:
         """PostgreSQL (not as a guest), service instances, workers."""
         own = (self._postgres,) if self._postgres else ()
         return (*own, *self._services, *self._workers)

@@ -47,13 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> StackOptions:
-    return StackOptions(
-        server=arguments.server,
-        instances=arguments.instances,
-        workers=arguments.workers,
-        release=arguments.release,
-        company_id=arguments.company_id.lower(),
-    )
+    given = arguments
+    return StackOptions(given.server, given.instances, given.workers, given.release, given.company_id.lower())
 
 
 def default_release() -> str:
@@ -118,23 +113,15 @@ def _watch(stack: Stack, interruption: Interruption, say: Tell) -> None:
                     say(f"gate up: a gate was killed while its drill had set {loan.switch.name}: {ending}")
 
 
-class Interruption:
-    """Whether a signal came, and which."""
+class Interruption(threading.Event):
+    """Set by the first signal. Later ones change nothing: the way down has limits of its own."""
 
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._signal = 0
+    _signal = 0
 
     def take(self, signal_number: int, _frame: FrameType | None) -> None:
-        """The signal handler. A second signal changes nothing: the way down has limits of its own."""
+        """The signal handler."""
         self._signal = self._signal or signal_number
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, timeout_s: float) -> bool:
-        return self._event.wait(timeout_s)
+        self.set()
 
     @property
     def exit_code(self) -> int:

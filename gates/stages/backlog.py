@@ -45,7 +45,7 @@ class BacklogWatch:
     def __exit__(self, *_error: object) -> None:
         self._companion.end()
         if self._samples:
-            self._context.write([self._evidence()])
+            self._context.note(self._evidence())
 
     def _evidence(self) -> Evidence:
         samples = list(self._samples)
@@ -58,7 +58,6 @@ class BacklogWatch:
             samples=len(samples),
             started_at=stamp(self._started_at),
             duration_ms=round((time.monotonic() - self._started) * 1000, 1),
-            release=self._context.target.release,
             details={"samples": samples},
         )
 

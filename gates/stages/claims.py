@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +13,10 @@ import psycopg
 from gates import disk
 from gates.contract.contract import contract
 from gates.contract.scope import Scope
-from gates.deployment.redaction import hidden, redact_evidence
 from gates.deployment.sql.database import sql
 from gates.deployment.sql.failures import in_words
 from gates.deployment.sql.kept import borrowed
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
+from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where
 from gates.stages.context import Context
 from gates.text import foreign
 
@@ -99,15 +96,13 @@ def of_the_trail(url: str, flag: str) -> PastClaims:
 
 def claims(context: Context) -> None:
     """Write down whether the policy claims less than this target was seen to keep."""
-    if SPEC.id not in {s.id for s in context.catalogue}:
+    if not context.has(SPEC):
         return
     try:
         line = judge(_remembered(context).seen, context.scope)
     except Unreadable as error:
         line = Evidence(SPEC.id, Outcome.UNKNOWN, str(error))
-    at = stamp(dt.datetime.now(dt.UTC))
-    line = redact_evidence(line, hidden(context.target))
-    context.write([dataclasses.replace(line, started_at=at, release=context.target.release)])
+    context.note(line)
 
 
 def _remembered(context: Context) -> PastClaims:

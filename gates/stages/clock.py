@@ -83,9 +83,9 @@ class ClockWatch:
         self._companion.end()
         steps = {whose: m.step_s for whose, m in self._moved.items() if abs(m.step_s) > MOST_STEP_S[whose]}
         if steps:
-            self._context.write([self._evidence(steps, "during the run")])
+            self._context.note(self._evidence(steps, "during the run"))
         elif MOST_SKEW_S < self._before_s < MOST_AHEAD_S:
-            self._context.write([self._evidence({"database": -self._before_s}, "a short time before the run")])
+            self._context.note(self._evidence({"database": -self._before_s}, "a short time before the run"))
 
     def _run(self) -> None:
         connection: Connection | None = None
@@ -148,6 +148,5 @@ class ClockWatch:
             samples=self._looks,
             started_at=stamp(self._at),
             duration_ms=round((time.monotonic() - self._began) * 1000, 1),
-            release=self._context.target.release,
             details=details,
         )

@@ -1,14 +1,15 @@
 """The input of every stage, its progress, and its result."""
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from gates.contract.scope import WHOLE, Scope
 from gates.decision.floor import not_claimed
 from gates.decision.policy_file import Settings
 from gates.deployment.identity import identity
+from gates.deployment.redaction import hidden, redact_evidence
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, TargetKind, stamp
 from gates.evidence_file import read_lines, write_lines
@@ -38,12 +39,7 @@ class StageReport:
     error: str = ""
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {
-            "stage": self.stage,
-            "seconds": round(self.seconds, 2),
-            "exit_code": self.exit_code,
-            "error": self.error,
-        }
+        return {**asdict(self), "seconds": round(self.seconds, 2)}
 
 
 def now() -> dt.datetime:
@@ -82,6 +78,11 @@ class Context:
         """Append evidence of this run. Raise Unwritten where the file takes no more."""
         write_lines(self.evidence, evidence, self.run_id)
 
+    def note(self, line: Evidence) -> None:
+        """Write down, without secrets, what the gate itself has just seen of this release."""
+        clean = redact_evidence(line, hidden(self.target))
+        self.write([replace(clean, started_at=line.started_at or stamp(now()), release=self.target.release)])
+
     def lines(self) -> list[Evidence]:
         """The evidence so far. What another run wrote there is unknown, and of no check."""
         return read_lines(self.evidence, self.run_id)
@@ -111,10 +112,23 @@ class Context:
             and not not_claimed(s, self.scope)
         ]
 
+    def has(self, spec: CheckSpec) -> bool:
+        """Whether the check is in the catalogue of this run."""
+        return spec.id in {s.id for s in self.catalogue}
+
     @property
     def left_out(self) -> list[str]:
         """The checks that the policy's claims leave out: nothing is asked for them."""
         return [s.id for s in self.catalogue if not_claimed(s, self.scope)]
+
+    def ended(
+        self, stage: str, found: Iterable[Evidence], expected: int, seconds: float, error: str = ""
+    ) -> StageReport:
+        """Tell how far a stage came that has ended, and return its report."""
+        outcomes = [e.outcome for e in found]
+        passed, failed, unknown = map(outcomes.count, (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))
+        self.progress(Progress(stage, passed, failed, unknown, expected, seconds, done=True, error=error))
+        return StageReport(stage, seconds, 0, error)
 
     def block(self, specs: Sequence[CheckSpec], by: Evidence, *, already: int = 0) -> None:
         """Write, for every check of `specs` without evidence after line `already`, that `by` blocks it."""
@@ -123,11 +137,11 @@ class Context:
     def account_for(self, specs: Sequence[CheckSpec], reason: str, *, already: int = 0, blocked_by: str = "") -> None:
         """Write an unknown, saying why, for every check of `specs` without evidence after line `already`."""
         seen = {e.check for e in self.lines()[already:]}
-        now = stamp(dt.datetime.now(dt.UTC))
+        at = stamp(now())
         self.write(
             [
                 Evidence(
-                    s.id, Outcome.UNKNOWN, reason, started_at=now, release=self.target.release, blocked_by=blocked_by
+                    s.id, Outcome.UNKNOWN, reason, started_at=at, release=self.target.release, blocked_by=blocked_by
                 )
                 for s in specs
                 if s.id not in seen

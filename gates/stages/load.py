@@ -47,12 +47,7 @@ def load(context: Context, loader: Loader | None) -> list[StageReport]:
         error = shut[0].message
         context.block(expected, shut[0])
     context.account_for(expected, error or "the load stage did not come to this")
-    seconds = (now() - started).total_seconds()
-    passed, failed, unknown = (
-        sum(e.outcome is o for e in found) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
-    )
-    context.progress(Progress("load", passed, failed, unknown, len(expected), seconds, done=True, error=error))
-    return [StageReport("load", seconds, 0, error)]
+    return [context.ended("load", found, len(expected), (now() - started).total_seconds(), error)]
 
 
 def clean_up(context: Context, remove: Callable[[Target, Path], str] | None) -> list[StageReport]:

@@ -1,7 +1,5 @@
 """Which checks have passed on this deployment before: what never did may be a difference, and no harm of a release."""
 
-import dataclasses
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable
@@ -10,7 +8,7 @@ from pathlib import Path
 from gates import disk
 from gates.decision.difference import PASSED_HERE
 from gates.decision.rules import Policy
-from gates.evidence import Evidence, Outcome, stamp
+from gates.evidence import Evidence, Outcome
 from gates.stages.context import Context
 from gates.text import foreign
 
@@ -21,9 +19,7 @@ MOST_READ = 1024 * 1024
 def passed(context: Context, policy: Policy) -> None:
     """Write down, as evidence, which checks passed here by earlier runs; of the contract's own dialect nothing."""
     if policy.is_of_another_dialect:
-        known = Evidence(PASSED_HERE, Outcome.PASS, details={"checks": [*read(context.state, policy)]})
-        at = stamp(dt.datetime.now(dt.UTC))
-        context.write([dataclasses.replace(known, started_at=at, release=context.target.release)])
+        context.note(Evidence(PASSED_HERE, Outcome.PASS, details={"checks": [*read(context.state, policy)]}))
 
 
 def read(folder: Path, policy: Policy) -> list[str]:

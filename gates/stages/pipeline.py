@@ -1,13 +1,12 @@
 """Whether the gate itself tells red from green: checks whose outcome is known go the way of all others, every run."""
 
 import dataclasses
-import datetime as dt
 import time
 from collections.abc import Mapping
 
 from gates import disk
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
-from gates.stages.context import Context, StageReport, silent
+from gates.stages.context import Context, StageReport, now, silent
 from gates.stages.suite import SuiteRun, run
 
 FOLDER = "gates/checks/pipeline"
@@ -33,22 +32,17 @@ DUE: Mapping[str, Outcome] = {
 
 def pipeline(context: Context) -> list[StageReport]:
     """Run the known checks into an evidence file of their own, and write one line about them into the run's."""
-    if SPEC.id not in {s.id for s in context.catalogue}:
+    if not context.has(SPEC):
         return []
-    started, at = time.monotonic(), dt.datetime.now(dt.UTC)
+    started, at = time.monotonic(), stamp(now())
     nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target: none is watched
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
     disk.folder(inner.out)
     inner.evidence.unlink(missing_ok=True)
     report = run(SuiteRun("pipeline", FOLDER, (), TIMEOUT_S), inner)
     line = judge(inner.lines(), report.error)
-    line = dataclasses.replace(
-        line,
-        started_at=stamp(at),
-        duration_ms=round((time.monotonic() - started) * 1000, 1),
-        release=context.target.release,
-    )
-    context.write([line])
+    took_ms = round((time.monotonic() - started) * 1000, 1)
+    context.note(dataclasses.replace(line, started_at=at, duration_ms=took_ms))
     return [dataclasses.replace(report, stage="pipeline")]
 
 

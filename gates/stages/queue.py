@@ -89,11 +89,7 @@ def queue(context: Context) -> list[StageReport]:
     stamped = [dataclasses.replace(e, started_at=at, release=context.target.release) for e in lines]
     context.write([redact_evidence(e, hidden(context.target)) for e in stamped if e.check in applicable])
     context.account_for(expected, error or "the queue stage did not come to this")
-    passed, failed, unknown = (
-        sum(e.outcome is o for e in lines) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
-    )
-    context.progress(Progress("queue", passed, failed, unknown, len(expected), seconds, done=True, error=error))
-    return [StageReport("queue", seconds, 0, error)]
+    return [context.ended("queue", lines, len(expected), seconds, error)]
 
 
 def _seen(door: QueueDoor) -> list[Evidence]:

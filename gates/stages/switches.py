@@ -1,13 +1,10 @@
 """Live switches that a killed drill left set: they are given back before anything is looked at, and that run holds."""
 
-import datetime as dt
-
 import psycopg
 
-from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.sql.failures import in_words
 from gates.deployment.tenants.loans import Changed, Ending, Loan, give_back_for_the_dead
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 from gates.stages.context import Context
 
 SPEC = CheckSpec(
@@ -23,29 +20,17 @@ SPEC = CheckSpec(
 
 def switches(context: Context) -> None:
     """Give back what dead runs left set, and write down whether there was anything."""
-    if SPEC.id not in {s.id for s in context.catalogue}:
+    if not context.has(SPEC):
         return
-    outcome, message, blocked_by = Outcome.PASS, "", ""
     if not context.target.database_url:
-        outcome, message, blocked_by = Outcome.UNKNOWN, "blocked by preflight/database", "preflight/database"
-    else:
-        try:
-            message = "; ".join(sentence(*one) for one in give_back_for_the_dead(context.target.database_url))
-        except (psycopg.Error, Changed) as error:
-            first = in_words(error)
-            message = f"whether an earlier run has left a switch set cannot be told: {first}"
-        outcome = Outcome.UNKNOWN if message else Outcome.PASS
-    at = stamp(dt.datetime.now(dt.UTC))
-    line = Evidence(
-        SPEC.id,
-        outcome,
-        redact_text(message, hidden(context.target)),
-        samples=1,
-        started_at=at,
-        blocked_by=blocked_by,
-        release=context.target.release,
-    )
-    context.write([line])
+        blocked_by = "preflight/database"
+        context.note(Evidence(SPEC.id, Outcome.UNKNOWN, f"blocked by {blocked_by}", samples=1, blocked_by=blocked_by))
+        return
+    try:
+        message = "; ".join(sentence(*one) for one in give_back_for_the_dead(context.target.database_url))
+    except (psycopg.Error, Changed) as error:
+        message = f"whether an earlier run has left a switch set cannot be told: {in_words(error)}"
+    context.note(Evidence(SPEC.id, Outcome.UNKNOWN if message else Outcome.PASS, message, samples=1))
 
 
 def give_back_after_drills(context: Context) -> None:

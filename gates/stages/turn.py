@@ -4,17 +4,14 @@ A second gate pauses the fleet, flips flags and leaves dead letters for a while;
 by the release. Whoever comes second looks at nothing and holds.
 """
 
-import dataclasses
-import datetime as dt
 from typing import Self
 
 import psycopg
 
-from gates.deployment.redaction import hidden, redact_text
 from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect
 from gates.deployment.sql.failures import in_words
-from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where, stamp
+from gates.evidence import CheckSpec, Evidence, Outcome, Severity, Where
 from gates.stages.companion import Companion
 from gates.stages.context import Context
 from gates.stages.preflight.endpoints import RELEASE
@@ -50,7 +47,7 @@ class Turn:
         self.lost = ""
 
     def __enter__(self) -> Self:
-        if SPEC.id not in {s.id for s in self._context.catalogue}:
+        if not self._context.has(SPEC):
             return self
         if not self._context.target.database_url:
             self._note(Outcome.UNKNOWN, "blocked by preflight/database", blocked_by="preflight/database")
@@ -108,8 +105,4 @@ class Turn:
                     self._connection.close()
 
     def _note(self, outcome: Outcome, message: str, blocked_by: str = "") -> None:
-        target = self._context.target
-        at = stamp(dt.datetime.now(dt.UTC))
-        line = Evidence(SPEC.id, outcome, message, samples=1, started_at=at, release=target.release)
-        line = dataclasses.replace(line, message=redact_text(message, hidden(target)), blocked_by=blocked_by)
-        self._context.write([line])
+        self._context.note(Evidence(SPEC.id, outcome, message, samples=1, blocked_by=blocked_by))

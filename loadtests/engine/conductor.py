@@ -315,7 +315,7 @@ class Conductor:
         if early:
             return early
         done = len(self.workers) >= self._processes and all(seen.done for seen in self.workers.values())
-        if elapsed < self._next_look() and not done:
+        if elapsed < (self._look_at or length_s(self.plan)) and not done:
             return ""
         self.looks += 1
         self.reached_s = elapsed if self.reached_s is None else self.reached_s
@@ -338,9 +338,6 @@ class Conductor:
     @property
     def _processes(self) -> int:
         return max(1, self.plan.workers + self.plan.expect_workers)
-
-    def _next_look(self) -> float:
-        return self._look_at or length_s(self.plan)
 
     def _most_s(self) -> float:
         return max(self.plan.most_s, length_s(self.plan))

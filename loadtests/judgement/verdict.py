@@ -147,7 +147,8 @@ def judge(
     if math.isnan(e.limit):
         return replace(unknown, why=Why.UNDECIDABLE, message=f"{key}: {e.source} compares with NaN; give a number")
     if sink.is_empty and not isinstance(sink, CounterSink):
-        return replace(unknown, message=f"{key}: no sample was taken (k6 would have passed it: {_yes(passes)})")
+        by_k6 = "yes" if passes else "no"
+        return replace(unknown, message=f"{key}: no sample was taken (k6 would have passed it: {by_k6})")
     estimate = _estimate(sink, e, value, looks)
     judged = replace(
         unknown,
@@ -162,10 +163,6 @@ def judge(
         excluded_s=_excluded_s(e, sink, looks),
     )
     return _decide(judged, e, sink, estimate, looks)
-
-
-def _yes(flag: bool) -> str:
-    return "yes" if flag else "no"
 
 
 def _excluded_s(e: Expression, sink: Sink, looks: Looks) -> float | None:

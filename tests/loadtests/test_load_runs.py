@@ -32,10 +32,15 @@ def url_plan(url: str, **more: object) -> LoadPlan:
     return LoadPlan(base_url=url, **values)  # type: ignore[arg-type]
 
 
+def loaded(behaviour: Behaviour, folder: Path, **more: object) -> dict[str, Any]:
+    """The result of a short load on a target that behaves so."""
+    with target(behaviour) as url:
+        return finish(start(url_plan(url, **more), folder), folder)
+
+
 def test_a_healthy_target_passes_with_interval_margin_and_samples(tmp_path: Path) -> None:
     """Nothing is wrong: every threshold passes, with its bounds, and the distribution is there."""
-    with target(Behaviour()) as url:
-        result = finish(start(url_plan(url), tmp_path), tmp_path)
+    result = loaded(Behaviour(), tmp_path)
     assert result["valid"], result["invalid_reasons"]
     assert verdicts(result) == {FAILED: "pass", DURATION: "pass"}, messages(result)
     assert result["model"] == "open"
@@ -48,9 +53,7 @@ def test_a_healthy_target_passes_with_interval_margin_and_samples(tmp_path: Path
 
 def test_three_percent_of_errors_never_pass_a_limit_of_two(tmp_path: Path) -> None:
     """The run goes on until the interval is clear of the limit; by the first estimate it might have passed."""
-    behaviour = Behaviour(status=lambda n: 502 if n % 33 == 0 else 200)
-    with target(behaviour) as url:
-        result = finish(start(url_plan(url, most_s=3.0), tmp_path), tmp_path)
+    result = loaded(Behaviour(status=lambda n: 502 if n % 33 == 0 else 200), tmp_path, most_s=3.0)
     assert verdicts(result)[FAILED] != "pass", messages(result)
     assert result["elapsed_s"] > 2.5
     assert "running on" in result["ended"]
@@ -59,17 +62,14 @@ def test_three_percent_of_errors_never_pass_a_limit_of_two(tmp_path: Path) -> No
 def test_latency_that_grows_with_every_request_never_passes(tmp_path: Path) -> None:
     """Each request takes a millisecond more than the one before: far inside the limit, until the release is out."""
     text = "{http_req_duration: ['p(95)<2500']}"
-    with target(Behaviour(delay_s=lambda n: n * 0.001)) as url:
-        result = finish(start(url_plan(url, thresholds_text=text, most_s=3.0), tmp_path), tmp_path)
+    result = loaded(Behaviour(delay_s=lambda n: n * 0.001), tmp_path, thresholds_text=text, most_s=3.0)
     assert verdicts(result)[DURATION] == "unknown", messages(result)
     assert "slower through the whole run" in messages(result)
 
 
 def test_six_percent_of_slow_answers_never_pass_a_p95(tmp_path: Path) -> None:
     """Six in a hundred over the limit are more than p95 allows, however fast the rest is."""
-    behaviour = Behaviour(delay_s=lambda n: 0.6 if n % 16 == 0 else 0.0)
-    with target(behaviour) as url:
-        result = finish(start(url_plan(url), tmp_path), tmp_path)
+    result = loaded(Behaviour(delay_s=lambda n: 0.6 if n % 16 == 0 else 0.0), tmp_path)
     assert verdicts(result)[DURATION] != "pass", messages(result)
 
 
@@ -105,8 +105,7 @@ def test_a_refused_port_is_no_verdict(tmp_path: Path) -> None:
 
 def test_zero_requests_are_no_verdict(tmp_path: Path) -> None:
     """Locust alone exits 0 after no request at all; k6 passes a rate of 0 of 0. Here every threshold is unknown."""
-    with target(Behaviour()) as url:
-        result = finish(start(url_plan(url, rate_per_s=0.001, duration_s=0.5, most_s=0.5), tmp_path), tmp_path)
+    result = loaded(Behaviour(), tmp_path, rate_per_s=0.001, duration_s=0.5, most_s=0.5)
     assert result["k6_passes"]
     assert set(verdicts(result).values()) == {"unknown"}
     assert "not one request" in result["invalid_reasons"][0]
@@ -114,8 +113,7 @@ def test_zero_requests_are_no_verdict(tmp_path: Path) -> None:
 
 def test_a_certain_failure_ends_the_run_early(tmp_path: Path) -> None:
     """When a threshold is broken beyond doubt, the run stops and says so."""
-    with target(Behaviour(status=lambda _n: 503)) as url:
-        result = finish(start(url_plan(url, duration_s=10.0, most_s=10.0), tmp_path), tmp_path)
+    result = loaded(Behaviour(status=lambda _n: 503), tmp_path, duration_s=10.0, most_s=10.0)
     assert verdicts(result)[FAILED] == "fail", messages(result)
     assert "is proved to be broken" in result["ended"]
     assert result["elapsed_s"] < 6
@@ -123,8 +121,9 @@ def test_a_certain_failure_ends_the_run_early(tmp_path: Path) -> None:
 
 def test_a_certain_failure_is_not_cut_short_to_an_unknown(tmp_path: Path) -> None:
     """At a low rate the run goes on until its failure is one by number of samples, too."""
-    with target(Behaviour(status=lambda n: 503 if n % 2 else 200)) as url:
-        result = finish(start(url_plan(url, rate_per_s=40.0, duration_s=8.0, most_s=8.0), tmp_path), tmp_path)
+    result = loaded(
+        Behaviour(status=lambda n: 503 if n % 2 else 200), tmp_path, rate_per_s=40.0, duration_s=8.0, most_s=8.0
+    )
     assert verdicts(result)[FAILED] == "fail", messages(result)
     assert "is proved to be broken" in result["ended"]
 
@@ -132,16 +131,14 @@ def test_a_certain_failure_is_not_cut_short_to_an_unknown(tmp_path: Path) -> Non
 def test_abort_on_fail_stops_the_run_after_its_delay(tmp_path: Path) -> None:
     """An abortOnFail with delayAbortEval behaves as in k6."""
     text = "{http_req_duration: [{threshold: 'max<1', abortOnFail: true, delayAbortEval: '1s'}]}"
-    with target(Behaviour(delay_s=lambda _n: 0.01)) as url:
-        result = finish(start(url_plan(url, thresholds_text=text, duration_s=8.0, most_s=8.0), tmp_path), tmp_path)
+    result = loaded(Behaviour(delay_s=lambda _n: 0.01), tmp_path, thresholds_text=text, duration_s=8.0, most_s=8.0)
     assert "abortOnFail" in result["ended"]
     assert 1.0 < result["elapsed_s"] < 4
 
 
 def test_too_few_samples_are_unknown_and_say_how_many_are_needed(tmp_path: Path) -> None:
     """Ten requests cannot show that 98 in 100 succeed, though k6 passes them."""
-    with target(Behaviour()) as url:
-        result = finish(start(url_plan(url, rate_per_s=10.0, duration_s=1.0, run_on=False), tmp_path), tmp_path)
+    result = loaded(Behaviour(), tmp_path, rate_per_s=10.0, duration_s=1.0, run_on=False)
     assert result["k6_passes"]
     assert set(verdicts(result).values()) == {"unknown"}
     assert "160 are needed" in messages(result)
@@ -151,8 +148,7 @@ def test_too_few_samples_are_unknown_and_say_how_many_are_needed(tmp_path: Path)
 def test_the_samples_of_two_workers_are_merged_to_the_last_one(tmp_path: Path) -> None:
     """Every request that the server counted is a sample of the master."""
     behaviour = Behaviour()
-    with target(behaviour) as url:
-        result = finish(start(url_plan(url, workers=2), tmp_path), tmp_path)
+    result = loaded(behaviour, tmp_path, workers=2)
     assert result["valid"], result["invalid_reasons"]
     assert result["facts"]["requests"] == behaviour.count
     assert verdicts(result) == {FAILED: "pass", DURATION: "pass"}
@@ -162,8 +158,7 @@ def test_the_samples_of_two_workers_are_merged_to_the_last_one(tmp_path: Path) -
 def test_above_the_cap_a_run_goes_on_rounded_and_says_so(tmp_path: Path) -> None:
     """Two workers, a cap of 100 values: no request is lost, the run ends as planned, and the recorder is named."""
     behaviour = Behaviour()
-    with target(behaviour) as url:
-        result = finish(start(url_plan(url, workers=2, most_exact=100), tmp_path), tmp_path)
+    result = loaded(behaviour, tmp_path, workers=2, most_exact=100)
     assert result["valid"], result["invalid_reasons"]
     assert result["ended"] == "as planned"
     assert result["recorder"] == "hdr, 3 significant digits"

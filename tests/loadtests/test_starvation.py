@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,7 @@ from tests.waiting import until
 
 def trend(*parts: tuple[int, float]) -> TrendSink:
     """So many samples of each value."""
-    sink = TrendSink()
-    for count, value in parts:
-        for _ in range(count):
-            sink.add(value)
-    return sink
+    return TrendSink(array("d", [value for count, value in parts for _ in range(count)]))
 
 
 def excused(metric: str, source: str, sink: Sink, null: TrendSink) -> ThresholdResult:

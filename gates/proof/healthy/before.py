@@ -2,17 +2,15 @@
 
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
 from gates.proof.workbench.bench import Bench
-from gates.proof.workbench.pooler import pgbouncer
+from gates.proof.workbench.pooler import in_passing
 from gates.proof.workbench.relay import Cut, RelayOptions, Tap, relay
 from gates.proof.workbench.servers import Asked, Reply, forward, serve
 
@@ -37,6 +35,13 @@ RARELY_S = 15.0
 IDLE_S = 1.5
 """The shortest that servers of the trade wait by themselves is 2 s (gunicorn)."""
 Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
+Given = ParamSpec("Given")
+
+
+def prepares(make: Callable[Concatenate[Bench, Given], Iterator[Mapping[str, str]]]) -> Callable[Given, Prepare]:
+    """What prepares a bench, as something to be given all its arguments but the bench."""
+    made = contextmanager(make)
+    return lambda *args, **kwargs: lambda bench: made(bench, *args, **kwargs)
 
 
 class Impatient(Tap):
@@ -67,47 +72,38 @@ def real(bench: Bench) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def through_a_relay(way: RelayOptions) -> Prepare:
+@prepares
+def through_a_relay(bench: Bench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
     """HTTP goes through a relay."""
-
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        with relay(real(bench), way) as base:
-            yield moved(bench, base)
-
-    return prepare
+    with relay(real(bench), way) as base:
+        yield moved(bench, base)
 
 
-def sql_through_a_relay(way: RelayOptions) -> Prepare:
+@prepares
+def sql_through_a_relay(bench: Bench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
     """The gate's SQL goes through a relay."""
-
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        parts = urlsplit(bench.variables()["DATABASE_URL"])
-        with relay(f"tcp://{parts.hostname}:{parts.port}", way) as base:
-            login = parts.netloc.rpartition("@")[0]
-            yield {"DATABASE_URL": parts._replace(netloc=f"{login}@{urlsplit(base).netloc}").geturl()}
-
-    return prepare
+    parts = urlsplit(bench.variables()["DATABASE_URL"])
+    with relay(f"tcp://{parts.hostname}:{parts.port}", way) as base:
+        login = parts.netloc.rpartition("@")[0]
+        yield {"DATABASE_URL": parts._replace(netloc=f"{login}@{urlsplit(base).netloc}").geturl()}
 
 
+@prepares
 def through_a_proxy(
-    change: Callable[[Reply], Reply], ask: Callable[[Asked], Asked] = lambda asked: asked, prefix: str = ""
-) -> Prepare:
+    bench: Bench,
+    change: Callable[[Reply], Reply],
+    ask: Callable[[Asked], Asked] = lambda asked: asked,
+    prefix: str = "",
+) -> Iterator[Mapping[str, str]]:
     """HTTP goes through a proxy that spells requests and answers otherwise, and serves under a longer path."""
+    there = real(bench)
 
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        there = real(bench)
+    def behave(asked: Asked) -> Reply:
+        inside = Asked(asked.method, asked.path.removeprefix(prefix), asked.headers, asked.body)
+        return change(forward(there, ask(inside)))
 
-        def behave(asked: Asked) -> Reply:
-            inside = Asked(asked.method, asked.path.removeprefix(prefix), asked.headers, asked.body)
-            return change(forward(there, ask(inside)))
-
-        with serve(behave) as base:
-            yield moved(bench, base + prefix)
-
-    return prepare
+    with serve(behave) as base:
+        yield moved(bench, base + prefix)
 
 
 @contextmanager
@@ -123,18 +119,11 @@ def in_turns(bench: Bench) -> Iterator[Mapping[str, str]]:
         yield moved(bench, base)
 
 
-def through_a_pooler(mode: str) -> Prepare:
+@prepares
+def through_a_pooler(bench: Bench, mode: str) -> Iterator[Mapping[str, str]]:
     """The gate's own login reaches the database through pgbouncer."""
-
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
-            Path(folder).chmod(0o755)
-            url = bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"]
-            with pgbouncer(Path(folder) / "pooler", url, mode) as pooled:
-                yield {"DATABASE_URL": pooled}
-
-    return prepare
+    with in_passing(bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"], mode) as pooled:
+        yield {"DATABASE_URL": pooled}
 
 
 def other_case(reply: Reply) -> Reply:

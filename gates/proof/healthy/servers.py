@@ -50,48 +50,40 @@ def lacking(version: int) -> str:
     return "" if (DEBIAN / str(version) / "bin" / "initdb").is_file() else f"PostgreSQL {version} is not installed"
 
 
-def version(number: int) -> Stand:
+@contextmanager
+def version(number: int) -> Iterator[Around]:
     """A server of that major version, from the distribution's packages."""
-
-    @contextmanager
-    def stand() -> Iterator[Around]:
-        with _room() as made:
-            server = made(DEBIAN / str(number) / "bin")
-            server.create()
-            yield Around({"server": server.start().url("postgres")})
-
-    return stand
+    with _room() as made:
+        server = made(DEBIAN / str(number) / "bin")
+        server.create()
+        yield Around({"server": server.start().url("postgres")})
 
 
-def replica(*, asked: bool) -> Stand:
+@contextmanager
+def replica(*, asked: bool) -> Iterator[Around]:
     """A server with a replica that is seconds behind; `asked`: it is the replica that the gate asks."""
+    with _room() as made:
+        first, second = made(None), made(None)
+        first.create()
+        _append(first, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in STREAMING.items()))
+        _append(first, "pg_hba.conf", REPLICATION)
+        shutil.copytree(first.data, second.data)
+        url = first.start().url("postgres")
+        parts = urlsplit(url)
+        info = f"host={parts.hostname} port={parts.port} user={parts.username} password={parts.password}"
+        follow = {"primary_conninfo": info, "recovery_min_apply_delay": f"{BEHIND_S}s"}
+        _append(second, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in follow.items()))
+        _append(second, "standby.signal", "")
+        _own(second.data.parent, first.data.parent)
+        late = second.start()
 
-    @contextmanager
-    def stand() -> Iterator[Around]:
-        with _room() as made:
-            first, second = made(None), made(None)
-            first.create()
-            _append(first, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in STREAMING.items()))
-            _append(first, "pg_hba.conf", REPLICATION)
-            shutil.copytree(first.data, second.data)
-            url = first.start().url("postgres")
-            parts = urlsplit(url)
-            info = f"host={parts.hostname} port={parts.port} user={parts.username} password={parts.password}"
-            follow = {"primary_conninfo": info, "recovery_min_apply_delay": f"{BEHIND_S}s"}
-            _append(second, "postgresql.conf", "".join(f"{k} = '{v}'\n" for k, v in follow.items()))
-            _append(second, "standby.signal", "")
-            _own(second.data.parent, first.data.parent)
-            late = second.start()
+        def told(bench: Bench) -> Mapping[str, str]:
+            _follow(url, late.url("postgres"))
+            place = urlsplit(bench.variables()["DATABASE_URL"])
+            login = place.netloc.rpartition("@")[0]
+            return {"DATABASE_URL": place._replace(netloc=f"{login}@{late.host}:{late.port}").geturl()}
 
-            def told(bench: Bench) -> Mapping[str, str]:
-                _follow(url, late.url("postgres"))
-                place = urlsplit(bench.variables()["DATABASE_URL"])
-                login = place.netloc.rpartition("@")[0]
-                return {"DATABASE_URL": place._replace(netloc=f"{login}@{late.host}:{late.port}").geturl()}
-
-            yield Around({"server": url}, told if asked else told_nothing, late.url("postgres"))
-
-    return stand
+        yield Around({"server": url}, told if asked else told_nothing, late.url("postgres"))
 
 
 class _Deceived(Postgres):
@@ -116,30 +108,26 @@ def no_faketime() -> str:
     return "" if faketime() else "faketime is not installed"
 
 
-def stepping(seconds: float, after_s: float = AT_WORK_S) -> Stand:
+@contextmanager
+def stepping(seconds: float, after_s: float = AT_WORK_S) -> Iterator[Around]:
     """A server whose clock is set by so many seconds so long after the gate began."""
+    with _room(_Deceived) as made:
+        server = made(None)
+        server.create()
+        clock = server.data.parent / CLOCK
+        clock.write_text("+0\n", encoding="ascii")
+        clock.chmod(0o644)
+        url = server.start().url("postgres")
+        step = threading.Timer(after_s, clock.write_text, (f"{seconds:+g}\n",))
 
-    @contextmanager
-    def stand() -> Iterator[Around]:
-        with _room(_Deceived) as made:
-            server = made(None)
-            server.create()
-            clock = server.data.parent / CLOCK
-            clock.write_text("+0\n", encoding="ascii")
-            clock.chmod(0o644)
-            url = server.start().url("postgres")
-            step = threading.Timer(after_s, clock.write_text, (f"{seconds:+g}\n",))
+        def told(_bench: Bench) -> Mapping[str, str]:
+            step.start()
+            return {}
 
-            def told(_bench: Bench) -> Mapping[str, str]:
-                step.start()
-                return {}
-
-            try:
-                yield Around({"server": url}, told)
-            finally:
-                step.cancel()
-
-    return stand
+        try:
+            yield Around({"server": url}, told)
+        finally:
+            step.cancel()
 
 
 def _follow(first: str, late: str) -> None:

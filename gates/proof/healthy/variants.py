@@ -13,13 +13,13 @@ from typing import Any
 
 from gates.evidence import TargetKind
 from gates.proof.healthy import before, beside, servers
-from gates.proof.healthy.before import Prepare
+from gates.proof.healthy.before import Prepare, prepares
 from gates.proof.healthy.servers import Around, Stand
 from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, PARTED, database
 from gates.proof.workbench import pooler, programs
 from gates.proof.workbench.bench import READY_TIMEOUT_S, Bench
 from gates.proof.workbench.relay import RelayOptions
-from gates.proof.workbench.servers import Asked, Behaviour, Reply, serve
+from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.stack import Stack
@@ -66,36 +66,26 @@ class Variant:
     fills_the_machine: bool = False
 
 
-def _by_sql(*statements: str, told: Mapping[str, str] | None = None) -> Prepare:
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        for statement in statements:
-            bench.execute(statement)
-        yield told or {}
-
-    return prepare
+@prepares
+def _by_sql(bench: Bench, *statements: str, told: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
+    for statement in statements:
+        bench.execute(statement)
+    yield told or {}
 
 
-def _beside(situation: Callable[[Stack], AbstractContextManager[None]]) -> Prepare:
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        with situation(bench.stack):
-            yield {}
-
-    return prepare
-
-
-def _stepped(start: int) -> Prepare:
-    """The flag took its last step by the gate, from there on."""
-
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
-        step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
-        programs.must_succeed(step, bench.variables())
+@prepares
+def _beside(bench: Bench, situation: Callable[[Stack], AbstractContextManager[None]]) -> Iterator[Mapping[str, str]]:
+    with situation(bench.stack):
         yield {}
 
-    return prepare
+
+@prepares
+def _stepped(bench: Bench, start: int) -> Iterator[Mapping[str, str]]:
+    """The flag took its last step by the gate, from there on."""
+    bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
+    step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
+    programs.must_succeed(step, bench.variables())
+    yield {}
 
 
 @contextmanager
@@ -106,29 +96,24 @@ def _cold(bench: Bench) -> Iterator[Mapping[str, str]]:
     yield {}
 
 
-def _skewed(seconds: float) -> Prepare:
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        for process in bench.stack.processes:
-            if isinstance(process, Supervised):
-                process.restart(seconds)
-        bench.stack.note_processes()
-        bench.stack.wait_ready(READY_TIMEOUT_S)
-        yield {}
-
-    return prepare
+@prepares
+def _skewed(bench: Bench, seconds: float) -> Iterator[Mapping[str, str]]:
+    for process in bench.stack.processes:
+        if isinstance(process, Supervised):
+            process.restart(seconds)
+    bench.stack.note_processes()
+    bench.stack.wait_ready(READY_TIMEOUT_S)
+    yield {}
 
 
-def _anew(statement: str, told: Mapping[str, str], gate: Mapping[str, str]) -> Prepare:
+@prepares
+def _anew(
+    bench: Bench, statement: str, told: Mapping[str, str], gate: Mapping[str, str]
+) -> Iterator[Mapping[str, str]]:
     """The statement, then the service and its workers with more variables, and a gate with others."""
-
-    @contextmanager
-    def prepare(bench: Bench) -> Iterator[Mapping[str, str]]:
-        bench.execute(statement)
-        bench.stack.recompose((), (), told)
-        yield gate
-
-    return prepare
+    bench.execute(statement)
+    bench.stack.recompose((), (), told)
+    yield gate
 
 
 @contextmanager
@@ -151,8 +136,7 @@ def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
         first = event.get("event_type") == RETRIED and event.get("attempt") == 1
         return Reply(503) if first else Reply(200)
 
-    behaviour: Behaviour = agent
-    with serve(behaviour) as base:
+    with serve(agent) as base:
         told = {"AGENT": "http", "AGENT_URL": f"{base}/events", "AGENT_SECRET": "proof-" * 6}
         bench.stack.recompose((), (), told)
         with beside.neighbour(bench.stack, RETRIED, 0.5):
@@ -176,27 +160,23 @@ names:
 """
 
 
-def _sources(change: Callable[[str], str], *, history: bool) -> Stand:
+@contextmanager
+def _sources(change: Callable[[str], str], *, history: bool) -> Iterator[Around]:
     """The sources of the reference with another text."""
-
-    @contextmanager
-    def stand() -> Iterator[Around]:
-        with TemporaryDirectory(prefix="proof-sources-") as folder:
-            made = Path(folder) / "replay_service"
-            shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
-            for path in made.rglob("*.*"):
-                path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-            yield Around({"source": Path(folder), "history": history})
-
-    return stand
+    with TemporaryDirectory(prefix="proof-sources-") as folder:
+        made = Path(folder) / "replay_service"
+        shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in made.rglob("*.*"):
+            path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+        yield Around({"source": Path(folder), "history": history})
 
 
 def _with_parts(text: str) -> str:
     return reduce(lambda so_far, edit: re.sub(edit[0], edit[1], so_far), PARTED, text)
 
 
-_renamed = _sources(partial(re.compile("|".join(NAMES)).sub, lambda found: NAMES[found[0]]), history=False)
-_partitioned = _sources(_with_parts, history=True)
+_renamed = partial(_sources, partial(re.compile("|".join(NAMES)).sub, lambda found: NAMES[found[0]]), history=False)
+_partitioned = partial(_sources, _with_parts, history=True)
 
 
 def _sign_as_named(asked: Asked) -> Asked:
@@ -320,7 +300,7 @@ VARIANTS: tuple[Variant, ...] = (
         Variant(
             f"service-pooled-by-{mode}",
             f"service and worker go through pgbouncer, which lends by {mode}",
-            options={"pooler": pooler.before_service(mode)},
+            options={"pooler": partial(pooler.in_passing, mode=mode, everybody=True)},
             lacking=pooler.lacking,
         )
         for mode in ("transaction", "session")
@@ -329,7 +309,7 @@ VARIANTS: tuple[Variant, ...] = (
         Variant(
             f"postgresql-{number}",
             f"a guest on a server of PostgreSQL {number}",
-            stand=servers.version(number),
+            stand=partial(servers.version, number),
             lacking=partial(servers.lacking, number),
         )
         for number in (15, 16, 17)
@@ -338,7 +318,7 @@ VARIANTS: tuple[Variant, ...] = (
         Variant(
             f"clock-set-{name}",
             f"the database's clock is set {said}",
-            stand=servers.stepping(seconds, after_s),
+            stand=partial(servers.stepping, seconds, after_s),
             lacking=servers.no_faketime,
         )
         for name, said, seconds, after_s in (
@@ -347,11 +327,11 @@ VARIANTS: tuple[Variant, ...] = (
             ("back-before", "ten minutes back when the run begins", -600.0, 0.0),
         )
     ),
-    Variant("replica-behind", f"a replica is {servers.BEHIND_S} s behind", stand=servers.replica(asked=False)),
+    Variant("replica-behind", f"a replica is {servers.BEHIND_S} s behind", stand=partial(servers.replica, asked=False)),
     Variant(
         "replica-asked",
         f"the gate asks a replica that is {servers.BEHIND_S} s behind",
-        stand=servers.replica(asked=True),
+        stand=partial(servers.replica, asked=True),
     ),
     Variant(
         "other-names",

@@ -51,29 +51,25 @@ class Ailment:
     audits: bool = True
 
 
-def _holding(statement: str, seconds: float = 600.0) -> Meanwhile:
+@contextmanager
+def holding(url: str, statement: str, seconds: float = 600.0) -> Iterator[None]:
     """Somebody else's transaction, which ran this statement and does not end for so long."""
-
-    @contextmanager
-    def meanwhile(copy: Copy) -> Iterator[None]:
-        with psycopg.connect(copy.superuser_url, application_name="somebody") as connection:
-            connection.execute(statement.encode())
-            timer = threading.Timer(seconds, connection.rollback)
-            timer.start()
-            try:
-                yield
-            finally:
-                timer.cancel()
-
-    return meanwhile
+    with psycopg.connect(url, application_name="somebody") as connection:
+        connection.execute(statement.encode())
+        timer = threading.Timer(seconds, connection.rollback)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
-def _killing(copy: Copy) -> AbstractContextManager[None]:
-    """Every session of a gate is ended after a moment."""
+def killing(url: str, every_s: float) -> AbstractContextManager[None]:
+    """Every session of a gate is ended, again and again."""
 
     def kill(over: threading.Event) -> None:
-        with connect(copy.superuser_url) as connection:
-            while not over.wait(KILL_EVERY_S):
+        with connect(url) as connection:
+            while not over.wait(every_s):
                 connection.execute(
                     "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity "
                     "where datname = pg_catalog.current_database() and application_name = 'replaygate'"
@@ -123,21 +119,30 @@ AILMENTS: tuple[Ailment, ...] = (
         "row-locked",
         "somebody holds the flag's row, and lets go after four seconds",
         due=DUE["off"],
-        meanwhile=_holding(f"select from {FLAGS} where key = '{FLAG}' for update", LET_GO_AFTER_S),
+        meanwhile=lambda copy: holding(
+            copy.superuser_url, f"select from {FLAGS} where key = '{FLAG}' for update", LET_GO_AFTER_S
+        ),
     ),
     Ailment(
         "table-locked",
         "somebody holds the flags' table for good",
         due=DUE["no step"],
-        meanwhile=_holding(f"lock table {FLAGS} in access exclusive mode"),
+        meanwhile=lambda copy: holding(copy.superuser_url, f"lock table {FLAGS} in access exclusive mode"),
     ),
     Ailment(
         "advisory-lock",
         "somebody holds the flag's advisory lock for good",
         due=DUE["down"],
-        meanwhile=_holding(f"select pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('replaygate:{FLAG}', 0))"),
+        meanwhile=lambda copy: holding(
+            copy.superuser_url,
+            f"select pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('replaygate:{FLAG}', 0))",
+        ),
     ),
-    Ailment("sessions-killed", "every session is ended after a third of a second", meanwhile=_killing),
+    Ailment(
+        "sessions-killed",
+        "every session is ended after a third of a second",
+        meanwhile=lambda copy: killing(copy.superuser_url, KILL_EVERY_S),
+    ),
 )
 
 

@@ -91,22 +91,12 @@ def at(path_end: str, spoil: Spoil, *, method: str = "") -> Callable[[str, str],
 
 def member(name: str, literal: str) -> Spoil:
     """One member's value replaced by raw JSON; added where it was not there."""
-
-    def spoil(reply: Reply) -> Reply:
-        return _with_text(reply, json.dumps({**json_object(reply.body), name: PLACE}).replace(f'"{PLACE}"', literal))
-
-    return spoil
+    return lambda reply: _with_json(reply, {**json_object(reply.body), name: PLACE}, literal)
 
 
 def every_member(literal: str) -> Spoil:
     """The value of each member of the answer."""
-
-    def spoil(reply: Reply) -> Reply:
-        return _with_text(
-            reply, json.dumps(dict.fromkeys(json_object(reply.body), PLACE)).replace(f'"{PLACE}"', literal)
-        )
-
-    return spoil
+    return lambda reply: _with_json(reply, dict.fromkeys(json_object(reply.body), PLACE), literal)
 
 
 def header(name: str, value: str) -> Spoil:
@@ -117,7 +107,9 @@ def header(name: str, value: str) -> Spoil:
     )
 
 
-def _with_text(reply: Reply, text: str) -> Reply:
+def _with_json(reply: Reply, members: Mapping[str, object], literal: str) -> Reply:
+    """These members as the answer, with raw JSON at each PLACE."""
+    text = json.dumps(members).replace(f'"{PLACE}"', literal)
     return replace(reply, body=text.encode("utf-8", "surrogatepass"))
 
 

@@ -62,16 +62,12 @@ def after(seconds: float, wrong: Reply) -> Make:
 def late(seconds: float, which: Callable[[Asked], bool] = is_call) -> Make:
     """Right, and so much later."""
 
-    def make(real: str, _release: str) -> Behaviour:
-        def answer(asked: Asked) -> Reply:
-            reply = forward(real, asked)
-            if which(asked):
-                time.sleep(seconds)
-            return reply
+    def change(asked: Asked, reply: Reply) -> Reply:
+        if which(asked):
+            time.sleep(seconds)
+        return reply
 
-        return answer
-
-    return make
+    return rewritten(change)
 
 
 def rewritten(change: Callable[[Asked, Reply], Reply]) -> Make:
@@ -110,15 +106,10 @@ def _previous_answer(real: str, _release: str) -> Behaviour:
     return answer
 
 
-def _two_for_one(real: str, _release: str) -> Behaviour:
+def _two_for_one(_asked: Asked, reply: Reply) -> Reply:
     """Two responses on one connection for each request: who reuses it takes the second for the next one's."""
-
-    def answer(asked: Asked) -> Reply:
-        reply = forward(real, asked)
-        one = _bytes_of(reply)
-        return raw(one + _bytes_of(replace(reply, status=200, body=b'{"status":"completed"}')), keep=True)
-
-    return answer
+    two = reply, replace(reply, status=200, body=b'{"status":"completed"}')
+    return raw(b"".join(map(_bytes_of, two)), keep=True)
 
 
 def _bytes_of(reply: Reply) -> bytes:
@@ -198,13 +189,10 @@ def _remembers(real: str, _release: str) -> Behaviour:
 
 
 def _without_header(name: str) -> Make:
-    def make(real: str, _release: str) -> Behaviour:
-        def answer(asked: Asked) -> Reply:
-            return forward(real, replace(asked, headers=tuple(h for h in asked.headers if h[0].lower() != name)))
+    def kept(asked: Asked) -> Asked:
+        return replace(asked, headers=tuple(h for h in asked.headers if h[0].lower() != name))
 
-        return answer
-
-    return make
+    return lambda real, _release: lambda asked: forward(real, kept(asked))
 
 
 def _flips(real: str, _release: str) -> Behaviour:
@@ -285,7 +273,7 @@ LIARS: Mapping[str, tuple[str, Make]] = {
     ),
     "version-all-other": ("every instance is of another release", by_instance("the-one-before")),
     "answers-of-the-previous": ("each call gets the answer of the one before", _previous_answer),
-    "two-for-one": ("two responses for each request on one connection", _two_for_one),
+    "two-for-one": ("two responses for each request on one connection", rewritten(_two_for_one)),
     "refusals-are-done": ("what was refused is called done", rewritten(_accepts_all)),
     "refusals-are-200": ("refusals come with status 200", rewritten(_status_swapped)),
     "swallows": ("every third replay is called done, and is not", _swallows),

@@ -1,49 +1,38 @@
 """What a gate may not leave behind: processes, temporary files, secrets in what it wrote; and how much it may take."""
 
 import base64
-import contextlib
 import json
 import os
-import signal
 import tempfile
 import threading
-import time
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-MARK = "REPLAYGATE_PROOF_RUN"
-LEFTOVER_TIMEOUT_S = 15.0
-POLL_S = 0.1
+from gates.proof.workbench.marked import Marked
+
 SAMPLE_S = 0.25
 MOST_MEMORY_MB = 1024
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Residue:
-    """Watches the processes of one gate, found by a mark in their environment, in a temporary folder of their own."""
+    """Watches the processes of one gate, which has a temporary folder of its own."""
 
     def __init__(self) -> None:
-        self._mark, self._stop = uuid.uuid4().hex, threading.Event()
-        self._known: dict[tuple[int, str], bool] = {}
+        self._gate, self._stop = Marked(), threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="proof-", ignore_cleanup_errors=True)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak_mb = 0.0
 
     def marked(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment for the gate."""
-        return {**environ, MARK: self._mark, "TMPDIR": self._folder.name}
+        return {**self._gate.marked(environ), "TMPDIR": self._folder.name}
 
     def left(self) -> list[str]:
         """What is left some seconds after the gate ended; processes are then killed. Also whether it took too much."""
-        deadline = time.monotonic() + LEFTOVER_TIMEOUT_S
-        while ((alive := self._alive()) or self._files()) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-        for pid in alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        alive = self._gate.left(self._files)
         found = [f"{len(alive)} of its processes are left"] if alive else []
         found += [f"temporary files are left: {', '.join(files[:5])}"] if (files := self._files()) else []
         if self.peak_mb > MOST_MEMORY_MB:
@@ -53,23 +42,9 @@ class Residue:
     def _files(self) -> list[str]:
         return [str(p.relative_to(self._folder.name)) for p in Path(self._folder.name).rglob("*") if p.is_file()]
 
-    def _alive(self) -> list[int]:
-        return [pid for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")) if self._is_ours(pid)]
-
-    def _is_ours(self, pid: int) -> bool:
-        try:
-            folder = Path(f"/proc/{pid}")
-            state = (folder / "stat").read_text().rpartition(")")[2].split()
-            key = (pid, state[19])
-            if key not in self._known or not self._known[key]:  # a child gets its environment at exec
-                self._known[key] = f"{MARK}={self._mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
-            return self._known[key] and state[0] != "Z"
-        except OSError:
-            return False
-
     def _watch(self) -> None:
         while not self._stop.wait(SAMPLE_S):
-            self.peak_mb = max(self.peak_mb, sum(map(_resident_mb, self._alive())))
+            self.peak_mb = max(self.peak_mb, sum(map(_resident_mb, self._gate.alive())))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
+from gates.deployment.dialect.tokens import literal
 from gates.deployment.tenants.leftovers import sweep
 from gates.deployment.tenants.loans import give_back_for_the_dead
 from gates.proof.hostile.acts import ACTS
+from gates.proof.hostile.ailments import holding, killing
 from gates.proof.hostile.arena import Arena, HostileRun, live
 from gates.proof.hostile.contents import INJECTIONS
 from gates.proof.hostile.impostors import ANY, Gate
@@ -30,6 +30,7 @@ MARK = "PLANTED"
 RESTART_AFTER_S, KILL_EVERY_S = 4.0, 1.0
 LIMIT_S = 420.0
 SHOW_TIMEOUT_S = 60.0
+LOCK = "lock table public.event_outbox, public.replay_runs in access exclusive mode"
 
 SPY = f"""
 create function public.spied(what text) returns boolean language plpgsql volatile as $$ begin
@@ -93,10 +94,6 @@ class Siege:
     blocks: bool = False
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _restarts(bench: Bench) -> AbstractContextManager[None]:
     """PostgreSQL is killed and started again in the middle of the run."""
 
@@ -107,41 +104,15 @@ def _restarts(bench: Bench) -> AbstractContextManager[None]:
     return in_a_thread(work)
 
 
-def _kills(bench: Bench) -> AbstractContextManager[None]:
-    """Every session of the gate is ended, again and again."""
-
-    def work(over: threading.Event) -> None:
-        with connect(bench.stack.info.database_url) as connection:
-            while not over.wait(KILL_EVERY_S):
-                connection.execute(
-                    "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity "
-                    "where application_name = 'replaygate'"
-                )
-
-    return in_a_thread(work)
-
-
-def _locks(bench: Bench) -> AbstractContextManager[None]:
-    """Somebody has the outbox and the flags locked, for good."""
-
-    @contextmanager
-    def around() -> Iterator[None]:
-        with psycopg.connect(bench.stack.info.database_url, application_name="somebody") as connection:
-            connection.execute("lock table public.event_outbox, public.replay_runs in access exclusive mode")
-            yield
-
-    return around()
-
-
 SIEGES: tuple[Siege, ...] = (
     Siege("shadows", "objects that hide the catalogue's, and a login that is superuser", (SPY,), acts=True),
     Siege(
         "hostile-texts",
         "names and errors with escapes, commands, markup",
-        tuple(ROWS.format(text=_literal(text)) for text in TEXTS)
-        + tuple(f"insert into public.companies (name) values ({_literal(text)})" for text in TEXTS)
-        + tuple(f"insert into public.feature_flags (key) values ({_literal(text)})" for text in TEXTS)
-        + (f"update public.agent_controls set pause_reason = {_literal(' '.join(TEXTS))}",),
+        tuple(ROWS.format(text=literal(text)) for text in TEXTS)
+        + tuple(f"insert into public.companies (name) values ({literal(text)})" for text in TEXTS)
+        + tuple(f"insert into public.feature_flags (key) values ({literal(text)})" for text in TEXTS)
+        + (f"update public.agent_controls set pause_reason = {literal(' '.join(TEXTS))}",),
     ),
     Siege(
         "huge-cells",
@@ -171,8 +142,19 @@ SIEGES: tuple[Siege, ...] = (
         ),
     ),
     Siege("server-restarts", "PostgreSQL is killed and comes back during the run", around=_restarts),
-    Siege("sessions-end", "every session of the gate is ended each second", around=_kills, allowed=NOT_PROMOTED),
-    Siege("tables-locked", "somebody has tables locked for good", around=_locks, allowed=NOT_PROMOTED, blocks=True),
+    Siege(
+        "sessions-end",
+        "every session of the gate is ended each second",
+        around=lambda bench: killing(bench.stack.info.database_url, KILL_EVERY_S),
+        allowed=NOT_PROMOTED,
+    ),
+    Siege(
+        "tables-locked",
+        "somebody has tables locked for good",
+        around=lambda bench: holding(bench.stack.info.database_url, LOCK),
+        allowed=NOT_PROMOTED,
+        blocks=True,
+    ),
 )
 
 

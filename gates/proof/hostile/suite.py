@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-
-import psycopg
 
 from gates.errors import CannotWork
 from gates.evidence import TargetKind
@@ -24,9 +22,9 @@ from gates.proof.hostile.drillkills import DRILL_KILLS, kill_drills
 from gates.proof.hostile.impostors import Impostor, impostors
 from gates.proof.hostile.partitions import PARTITIONS, Hand
 from gates.proof.hostile.sieges import SIEGES, Siege, besiege
-from gates.proof.trial import ProofPart, Trial, broken
+from gates.proof.trial import ProofPart, Trial, broken, trial
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench
 from gates.proof.workbench.lanes import side_by_side
 from gates.proof.workbench.servers import Reply
 from gates.stack.errors import StackError
@@ -37,7 +35,7 @@ SEED = 20260101
 MUTATIONS = 10_000
 AT_ONCE = 2
 MOST_FOUND = 12
-TROUBLES = (StackError, psycopg.Error, OSError, CannotWork)
+FAILURES = (*TROUBLES, CannotWork)
 
 KILLED_DRILLS = ("kills-drill", (KEPT,), f"`gate drill` is killed at {DRILL_KILLS} random instants, on live rows")
 MUTATED = ("mutations", (KEPT,), f"{MUTATIONS} answers and cells with bytes changed: no crash, no better decision")
@@ -151,7 +149,7 @@ class HostileSuite:
         try:
             with self.open_bench(TargetKind.STAGING) as bench:
                 return judged(as_server, besiege(bench, one, self._folder(), self._policy()))
-        except TROUBLES as error:
+        except FAILURES as error:
             return broken(ProofPart.HOSTILE, as_server.name, one.said, one.allowed, error)
 
     def _kill_drills(self) -> list[str]:
@@ -183,7 +181,7 @@ def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
     arena = free.get()
     try:
         return judged(one, arena.meet(one))
-    except TROUBLES as error:
+    except FAILURES as error:
         return broken(ProofPart.HOSTILE, one.name, one.said, one.allowed, error)
     finally:
         free.put(arena)
@@ -191,20 +189,9 @@ def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
 
 def judged(one: Impostor, seen: HostileRun) -> Trial:
     """The trial that follows from what the gate left: a right decision, and nothing else wrong."""
-    verdict = seen.run.verdict
-    decision = verdict.decision if verdict else None
-    said = verdict.reason if verdict else seen.run.error
-    found = list(seen.found) if decision in one.allowed else [said, *seen.found]
-    return Trial(
-        ProofPart.HOSTILE,
-        one.name,
-        one.said,
-        tuple(d.value for d in one.allowed),
-        decision.value if decision else "",
-        not found and decision is not None,
-        "; ".join(found[:MOST_FOUND]) or said,
-        round(seen.run.seconds, 1),
-    )
+    made = trial(ProofPart.HOSTILE, one.name, one.said, one.allowed, seen.run)
+    found = [*([] if made.ok else [made.reason]), *seen.found]
+    return replace(made, ok=not found, reason="; ".join(found[:MOST_FOUND]) or made.reason, unpassed=())
 
 
 def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial:
@@ -212,7 +199,7 @@ def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial
     started = time.monotonic()
     try:
         found = attack()
-    except TROUBLES as error:
+    except FAILURES as error:
         return broken(ProofPart.HOSTILE, name, said, (), error)
     reason = "; ".join(found[:MOST_FOUND]) or "everything is as it says"
     seconds = round(time.monotonic() - started, 1)

@@ -20,10 +20,9 @@ from gates.evidence import CheckSpec, TargetKind
 from gates.proof.fault import Fault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
 from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.relay import RelayOptions, Tap, relay
-from gates.stack.errors import StackError
 
 CLEAN_ATTEMPTS = 2
 """A clean run that holds for want of evidence may be made once more: a busy machine is no baseline. One that rolled
@@ -107,7 +106,7 @@ def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[
         return facts
     try:
         facts = _steps(bench, fault, facts, look)
-    except (StackError, psycopg.Error, OSError) as error:
+    except TROUBLES as error:
         facts = dataclasses.replace(facts, error=f"{type(error).__name__}: {error}")
     return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
 
@@ -185,7 +184,8 @@ class Campaign:
         takes longest, and waits most, is begun first.
         """
         made = []
-        for way in sorted(set(ways.values()), key=lambda way: _rank(way, self.wanted), reverse=True):
+        ranks = {way: (way.deep, way.kind is not self.wanted, way.baseline) for way in ways.values()}
+        for way in sorted(ranks, key=ranks.__getitem__, reverse=True):
             alike = [f for f in faults if ways[f.id] == way]
             lanes = max(1, min(self.lanes, len(alike) // 2))
             made += [alike[n::lanes] for n in range(lanes)]
@@ -234,7 +234,7 @@ class Campaign:
         for attempt in range(CLEAN_ATTEMPTS):
             try:
                 result = self._clean_on(bench, way) if bench and not attempt else self._clean_alone(way)
-            except (StackError, psycopg.Error, OSError) as error:
+            except TROUBLES as error:
                 result = GateRun(None, 0.0, f"{type(error).__name__}: {error}")
             self.clean_done(result)
             if result.verdict is None or result.is_green or result.verdict.counts.failed:
@@ -253,7 +253,3 @@ class Campaign:
         if error := undeclared(fault, self.catalogue):
             return FaultFacts(before=before, error=error)
         return examined(bench, fault, before, lambda: way.gate(bench, out, self.policy))
-
-
-def _rank(way: RunScope, wanted: TargetKind) -> tuple[bool, bool, bool]:
-    return way.deep, way.kind is not wanted, way.baseline

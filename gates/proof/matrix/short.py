@@ -21,8 +21,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import psycopg
-
 from gates.decision.decide import weigh
 from gates.decision.floor import is_optional
 from gates.decision.rules import Policy
@@ -32,7 +30,7 @@ from gates.proof.fault import Fault, Kind, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.matrix.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
 from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.servant import Servant
 from gates.record import EVIDENCE
@@ -301,7 +299,7 @@ class ShortWay:
         facts = [FaultFacts() for _ in group.members]
         try:
             facts = list(self._facts(bench, looker, group, apart=apart))
-        except (StackError, psycopg.Error, OSError) as error:
+        except TROUBLES as error:
             said = f"{type(error).__name__}: {error}"
             facts = [dataclasses.replace(f, error=said) for f in facts]
         return [dataclasses.replace(judge(s.fault, f), short=True) for s, f in zip(group.members, facts, strict=True)]

@@ -13,8 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psycopg
-
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec
 from gates.proof.judgement import GateRun
@@ -23,9 +21,8 @@ from gates.proof.matrix.short import Looker
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.trial import ProofPart, Trial
-from gates.proof.workbench.bench import Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
 from gates.proof.workbench.lanes import IsOver, share_out
-from gates.stack.errors import StackError
 from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision, Effect
 
@@ -36,7 +33,6 @@ GROUP, COMPANY = 8, 12
 """So many share a clean look at what killed them; so many are put into one deployment."""
 PART = 120
 """So many drills share a look, which has a limit."""
-TROUBLES = (StackError, psycopg.Error, OSError)
 EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
 MANIFEST = "sql/manifest/"

@@ -13,7 +13,6 @@ import selectors
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,12 @@ from gates.errors import CannotWork
 from gates.proof.judgement import GateRun
 from gates.proof.workbench import programs
 from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.marked import Marked
 from gates.stack.postgres import connect
 from gates.verdict import Decision, Verdict
 
 PHASES = ("preflight", "data before", "drill", "load", "data after")
 """A run tells the end of each of these on stderr; killed after one, it is killed in the next."""
-MARK = "REPLAYGATE_PROOF_RUN"
-LEFTOVER_TIMEOUT_S = 15.0
 FLAG = "outbox.enabled"
 
 
@@ -64,11 +62,11 @@ def look_at_flag(bench: Bench) -> Flag:
 
 @dataclass
 class Running:
-    """A gate that runs; `mark` finds the processes that it started."""
+    """A gate that runs; `processes` finds all that it started."""
 
     process: subprocess.Popen[str]
     out: Path
-    mark: str
+    processes: Marked
     started: float
     said: str = ""
 
@@ -108,32 +106,13 @@ class Running:
             self.process.send_signal(signal.SIGKILL)
         self.process.communicate(timeout=programs.GRACE_S)
 
-    def leftovers(self) -> int:
-        """How many of its processes are left after a while."""
-        deadline = time.monotonic() + LEFTOVER_TIMEOUT_S
-        while (left := _marked(self.mark)) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return len(left)
-
 
 def start_gate(environ: Mapping[str, str], out: Path, *options: str) -> Running:
     """Start a gate that acts."""
-    mark = uuid.uuid4().hex
+    processes = Marked()
     words = programs.gate(("run", "--output", str(out), "--state", str(out / "state"), *options), environ)
     started = time.monotonic()
-    return Running(programs.start(words, {**environ, MARK: mark}), out, mark, started)
-
-
-def _marked(mark: str) -> list[int]:
-    wanted, found = f"{MARK}={mark}".encode(), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+    return Running(programs.start(words, processes.marked(environ)), out, processes, started)
 
 
 def verdict_on_disk(out: Path) -> str:
@@ -150,7 +129,7 @@ def killed(bench: Bench, out: Path, phase: str, policy: tuple[str, ...]) -> Gate
     gate = start_gate(bench.variables(), out, *policy)
     came = gate.wait_for(phase)
     gate.kill()
-    seconds, left, flag = time.monotonic() - gate.started, gate.leftovers(), look_at_flag(bench)
+    seconds, left, flag = time.monotonic() - gate.started, len(gate.processes.left()), look_at_flag(bench)
     on_disk, actions = verdict_on_disk(out), flag.actions_since(before)
     if not came:
         return GateRun(None, seconds, f"the gate never told the end of {phase!r}: {gate.said[-200:]}")

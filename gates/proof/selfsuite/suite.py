@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import psycopg
-
 from gates import record
 from gates.errors import CannotWork
 from gates.evidence import TargetKind
@@ -18,8 +16,7 @@ from gates.proof.selfsuite import live
 from gates.proof.selfsuite.tampering import HELD, TAMPERINGS, Tampering, tamper
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench, OpenBench
-from gates.stack.errors import StackError
+from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
 from gates.verdict import Decision
 
 DECIDE_TIMEOUT_S = 60.0
@@ -113,7 +110,7 @@ class SelfSuite:
         try:
             with self.open_bench(TargetKind.STAGING) as bench:
                 return trial(ProofPart.SELF, name, said, allowed, act(bench, self._folder(name)))
-        except (StackError, psycopg.Error, OSError, CannotWork) as error:
+        except (*TROUBLES, CannotWork) as error:
             return broken(ProofPart.SELF, name, said, allowed, error)
 
     def _folder(self, name: str) -> Path:

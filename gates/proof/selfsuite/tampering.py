@@ -73,14 +73,14 @@ def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
     return change
 
 
-def _later(lines: list[Line], run: Run) -> list[Line]:
-    run["decided_at"] = stamp(_time(run["decided_at"]) + dt.timedelta(hours=3))
-    return lines
+def _decided(hours: int) -> Change:
+    """The clock jumps so far before the decision."""
 
+    def change(lines: list[Line], run: Run) -> list[Line]:
+        run["decided_at"] = stamp(_time(run["decided_at"]) + dt.timedelta(hours=hours))
+        return lines
 
-def _earlier(lines: list[Line], run: Run) -> list[Line]:
-    run["decided_at"] = stamp(_time(run["decided_at"]) - dt.timedelta(hours=3))
-    return lines
+    return change
 
 
 def _unfinished(lines: list[Line], run: Run) -> list[Line]:
@@ -124,8 +124,8 @@ TAMPERINGS: tuple[Tampering, ...] = (
     Tampering("one-missing", "one check has no evidence", _without_one),
     Tampering("stale", "the evidence is three days old", _moved(-DAYS)),
     Tampering("from-the-future", "the evidence is from in three days", _moved(DAYS)),
-    Tampering("clock-jumps-ahead", "the clock jumps three hours ahead before the decision", _later),
-    Tampering("clock-jumps-back", "the clock jumps three hours back before the decision", _earlier),
+    Tampering("clock-jumps-ahead", "the clock jumps three hours ahead before the decision", _decided(3)),
+    Tampering("clock-jumps-back", "the clock jumps three hours back before the decision", _decided(-3)),
     Tampering("other-release", "the evidence is of another release", _every("release", lambda _one: "the-one-before")),
     Tampering("half-the-drills", "half of the drills were deselected", _half_the_drills),
     Tampering("all-skipped", "every check was skipped", _every("outcome", lambda _one: "unknown")),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+import psycopg
+
 from gates.evidence import TargetKind
 from gates.proof.fault import Fault, Kind
 from gates.proof.workbench import programs
@@ -20,6 +22,8 @@ from gates.stack.roles import copy_database, database_url, drop_database
 from gates.stack.service import module_path
 from gates.stack.stack import Stack
 
+TROUBLES = (StackError, psycopg.Error, OSError)
+"""What a deployment, or what is done to it, may end with: then nothing was proved."""
 READY_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
 RENEW_TIMEOUT_S = 12.0

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -69,17 +69,13 @@ def pgbouncer(
         programs.end(process, signal.SIGQUIT)  # at SIGTERM it waits for clients that stay
 
 
-def before_service(mode: str) -> Callable[[str], AbstractContextManager[str]]:
-    """For `StackOptions.pooler`: service and worker go through it, each with its own login."""
-
-    @contextmanager
-    def before(url: str) -> Iterator[str]:
-        with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
-            Path(folder).chmod(0o755)
-            with pgbouncer(Path(folder) / "pooler", url, mode, everybody=True) as there:
-                yield there
-
-    return before
+@contextmanager
+def in_passing(url: str, mode: str, *, everybody: bool = False) -> Iterator[str]:
+    """The same from a folder that goes with the block."""
+    with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
+        Path(folder).chmod(0o755)
+        with pgbouncer(Path(folder) / "pooler", url, mode, everybody=everybody) as pooled:
+            yield pooled
 
 
 def _wait(process: subprocess.Popen[str], port: int, log: Path) -> None:

@@ -22,7 +22,7 @@ from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
-from gates.stages.context import Context, Progress, StageReport
+from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
 from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
@@ -77,7 +77,7 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
-            if credentials.SPECS[0].id in {s.id for s in context.catalogue}:
+            if context.has(credentials.SPECS[0]):
                 lines += credential_lines(target, _memory(context))
             lines += claimed.result()
             lent.result()
@@ -95,11 +95,9 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     ]
     context.write(seen)
     seconds = time.monotonic() - started
-    outcomes = [e.outcome for e in clean if not e.check.startswith("preflight/capability/")]
-    passed, failed, unknown = (outcomes.count(o) for o in (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))
+    checks = [e for e in clean if not e.check.startswith("preflight/capability/")]
     error = "; ".join(e.message for e in shut)
-    context.progress(Progress("preflight", passed, failed, unknown, len(outcomes), seconds, done=True, error=error))
-    return Preflight(target, StageReport("preflight", seconds, error=error), shut)
+    return Preflight(target, context.ended("preflight", checks, len(checks), seconds, error), shut)
 
 
 def release_again(context: Context) -> list[StageReport]:

@@ -38,7 +38,7 @@ ORDER = order(patience_s=1)
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     """It stood still when the flag was off: alone it is 21, and beside the primary it is not asked."""
-    with replica(asked=False)() as around:
+    with replica(asked=False) as around:
         first, late = str(around.options["server"]), around.replica
         migrate(first)
         with (
@@ -134,7 +134,7 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
 
 def test_an_old_primary_that_comes_back_is_not_what_was_judged() -> None:
     """After a failover the old primary still writes: what is done there nobody sees. The new one may be acted upon."""
-    with replica(asked=False)() as around:
+    with replica(asked=False) as around:
         old, new = str(around.options["server"]), around.replica
         migrate(old)
         with (

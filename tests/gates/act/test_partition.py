@@ -23,10 +23,12 @@ from gates.deployment.sql import database as door
 from gates.deployment.sql.connection import Answering
 from gates.proof.hostile.partitions import through
 from gates.proof.hostile.statements import Blow, Strike
+from gates.verdict import Action
 from tests.gates.act.flagged import FLAG, Database, flag, switch
 from tests.postgres_fixture import TEMPLATE, PgServer
 
 PLAN = RolloutPlan(FLAG, bake_minutes=0, settle_s=0, drain_timeout_s=2, rollback_patience_s=30)
+HASTY = replace(PLAN, rollback_patience_s=1)
 T = TypeVar("T")
 AT_ONCE = 12
 BLOWS = (Blow.CUT_BEFORE, Blow.CUT_AFTER, Blow.SILENCE, Blow.ANSWER_LOST)
@@ -92,8 +94,17 @@ def audited(database: Database, action: str, since: int) -> int:
     return len(database.execute(query, (action, since)).fetchall())
 
 
-def order(url: str) -> Order:
-    return Order(PLAN, "r1", "test", "why", look_at(url, FLAG), same_version=False)
+def order(url: str, plan: RolloutPlan = PLAN) -> Order:
+    return Order(plan, "r1", "test", "why", look_at(url, FLAG), same_version=False)
+
+
+def places(ground: Ground, act: Callable[[str], Action]) -> range:
+    """The number of each statement of the act, which is done on a network that is whole."""
+    reset(ground.database)
+    unharmed = Strike()
+    with through(ground.url, unharmed) as url:
+        assert act(url).result == "done"
+    return range(len(unharmed.seen))
 
 
 @pytest.mark.parametrize("blow", BLOWS)
@@ -101,11 +112,8 @@ def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The flag is off, read back, and the audit has one row of it."""
-    reset(ground.database)
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        roll_back(url, order(ground.url), time.monotonic, print)
-    assert len(unharmed.seen) > 8
+    all_places = places(ground, lambda url: roll_back(url, order(ground.url), time.monotonic, print))
+    assert len(all_places) > 8
 
     def show(ground: Ground, at: int) -> None:
         last = reset(ground.database)
@@ -115,7 +123,7 @@ def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
         assert action.kind == "rollback", (at, action)
         assert audited(ground.database, "flag_rolled_back", last) == 1, (at, action)
 
-    everywhere(grounds, range(len(unharmed.seen)), show)
+    everywhere(grounds, all_places, show)
 
 
 @pytest.mark.parametrize("blow", BLOWS)
@@ -123,10 +131,7 @@ def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """The step and its audit row are both there or both not there, and the action says which."""
-    reset(ground.database)
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        assert promote(url, order(ground.url)).result == "done"
+    all_places = places(ground, lambda url: promote(url, order(ground.url)))
 
     def show(ground: Ground, at: int) -> int:
         last = reset(ground.database)
@@ -141,7 +146,7 @@ def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
         assert action.result != "unknown" or "read back" in action.message, (at, action)
         return stands[1]
 
-    assert set(everywhere(grounds, range(len(unharmed.seen)), show)) == {10, 50}
+    assert set(everywhere(grounds, all_places, show)) == {10, 50}
 
 
 @pytest.mark.parametrize("blow", BLOWS[:2])
@@ -149,10 +154,7 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
     """All three are done and read back."""
-    reset(ground.database)
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        emergency(url, order(ground.url), time.monotonic, print)
+    all_places = places(ground, lambda url: emergency(url, order(ground.url), time.monotonic, print))
 
     def show(ground: Ground, at: int) -> None:
         database, last = ground.database, reset(ground.database)
@@ -164,15 +166,12 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
         assert not database.execute("select from public.edge_rate_limits where key like 'replay:%'").fetchall()
         assert audited(database, "flag_rolled_back", last) == 1
 
-    everywhere(grounds, range(len(unharmed.seen)), show)
+    everywhere(grounds, all_places, show)
 
 
 def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Queue[Ground], ground: Ground) -> None:
     """Its session stays in its transaction on the server, with the row's lock; the rollback ends it."""
-    reset(ground.database)
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        promote(url, order(ground.url))
+    all_places = places(ground, lambda url: promote(url, order(ground.url)))
 
     def show(ground: Ground, at: int) -> bool:
         reset(ground.database)
@@ -186,35 +185,27 @@ def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Qu
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
         return "was ended" in action.message
 
-    assert any(everywhere(grounds, range(2, len(unharmed.seen)), show))
+    assert any(everywhere(grounds, all_places[2:], show))
 
 
 def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Queue[Ground], ground: Ground) -> None:
     """A statement may be waited for longer than a rollback is tried for: there is one more try, on a new connection."""
-    reset(ground.database)
-    asked = replace(order(ground.url), plan=replace(PLAN, rollback_patience_s=1))
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        roll_back(url, asked, time.monotonic, print)
+    all_places = places(ground, lambda url: roll_back(url, order(ground.url, HASTY), time.monotonic, print))
 
     def show(ground: Ground, at: int) -> None:
         reset(ground.database)
         with through(ground.url, Strike(Blow.SILENCE, at)) as url:
-            action = roll_back(url, replace(asked, seen=look_at(ground.url, FLAG)), time.monotonic, print)
+            action = roll_back(url, order(ground.url, HASTY), time.monotonic, print)
         assert (action.flag, flag(ground.database)[0]) == ("off", False), (at, action)
 
-    everywhere(grounds, range(len(unharmed.seen)), show)
+    everywhere(grounds, all_places, show)
 
 
 def test_a_server_that_goes_away_for_good_is_not_said_to_have_the_flag_off(ground: Ground) -> None:
     """It was read back as off, and then the watch of it broke: what comes in its place may lack the change."""
+    last = places(ground, lambda url: roll_back(url, order(ground.url, HASTY), time.monotonic, print))[-1]
     reset(ground.database)
-    asked = replace(order(ground.url), plan=replace(PLAN, rollback_patience_s=1))
-    unharmed = Strike()
-    with through(ground.url, unharmed) as url:
-        assert roll_back(url, asked, time.monotonic, print).result == "done"
-    reset(ground.database)
-    with through(ground.url, Strike(Blow.CUT_BEFORE, len(unharmed.seen) - 1, stays=True)) as url:
-        action = roll_back(url, replace(asked, seen=look_at(ground.url, FLAG)), time.monotonic, print)
+    with through(ground.url, Strike(Blow.CUT_BEFORE, last, stays=True)) as url:
+        action = roll_back(url, order(ground.url, HASTY), time.monotonic, print)
     assert (action.result, action.flag) == ("failed", "unknown")
     assert "the database went away" in action.message

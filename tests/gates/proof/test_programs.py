@@ -11,7 +11,8 @@ from gates import record
 from gates.decision.rules import Policy
 from gates.evidence import JsonValue, TargetKind
 from gates.evidence_file import ChainEnd
-from gates.proof.selfsuite.live import MARK, Running, _marked
+from gates.proof.selfsuite.live import Running
+from gates.proof.workbench.marked import Marked
 from gates.proof.workbench.programs import FinishedProgram, clean, last_words, read_run, read_verdict, run, start
 from gates.verdict import Action, Decision, Effect, Finding, Verdict
 
@@ -86,12 +87,13 @@ def test_a_running_gate_is_followed_killed_and_leaves_nothing(tmp_path: Path) ->
     """Its phases are read as they end; what it started is found by its mark, and gone."""
     script = "import sys,time; print('✓ preflight    7 passed', file=sys.stderr, flush=True); time.sleep(60)"
     words = (sys.executable, "-c", script)
-    gate = Running(start(words, {MARK: "m-1", "PYTHONIOENCODING": "utf-8"}), tmp_path, "m-1", time.monotonic())
+    process = start(words, (all_of_it := Marked()).marked({"PYTHONIOENCODING": "utf-8"}))
+    gate = Running(process, tmp_path, all_of_it, time.monotonic())
     assert gate.wait_for("preflight", 20)
-    assert _marked("m-1") == [gate.process.pid]
+    assert all_of_it.alive() == [process.pid]
     assert not gate.wait_for("load", 0.2)
     gate.kill()
-    assert gate.leftovers() == 0
+    assert all_of_it.left() == []
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_partitioned_reference_has_two_tables_in_halves() -> None:
 
 def test_a_replica_follows_late() -> None:
     """What is written on the one is not there on the other for some seconds, and the replica only reads."""
-    with servers.replica(asked=True)() as around:
+    with servers.replica(asked=True) as around:
         url = str(around.options["server"])
         with connect(url) as first:
             says = "select 1 from pg_stat_replication where state = 'streaming'"

@@ -17,6 +17,15 @@ from gates.stages.preflight.database import DATABASE, ROOM, database_lines
 from gates.stages.preflight.endpoints import REACHABLE
 from tests.postgres_fixture import PgServer
 
+USUAL = Settings()
+
+
+def answering(answer_ms: float, folder: Path, settings: Settings = USUAL, url: str = "") -> Context:
+    """A run whose target was seen to answer in so long."""
+    context = Context(Target(TargetKind.STAGING, database_url=url), settings, folder, "run")
+    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    return context
+
 
 @pytest.mark.parametrize(
     ("policy", "answer_ms", "workers"),
@@ -24,9 +33,7 @@ from tests.postgres_fixture import PgServer
 )
 def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float, workers: int, tmp_path: Path) -> None:
     """What mostly waits is spread wider, up to a limit, and never narrower than the policy says."""
-    context = Context(Target(TargetKind.STAGING), Settings(drill_workers=policy), tmp_path, "run")
-    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
-    assert workers_for(context) == workers
+    assert workers_for(answering(answer_ms, tmp_path, Settings(drill_workers=policy))) == workers
 
 
 @pytest.mark.parametrize(("answer_ms", "beside"), [(3.0, 0), (99.0, 0), (100.0, 1), (400.0, 4), (4000.0, MOST_BESIDE)])
@@ -35,8 +42,7 @@ def test_a_far_target_is_given_more_requests_and_no_more_sessions(
 ) -> None:
     """What asks the database nothing is spread wider than the sessions of the database reach."""
     monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": SESSION})
-    context = Context(Target(TargetKind.STAGING, database_url="postgresql://pooler"), Settings(), tmp_path, "run")
-    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
+    context = answering(answer_ms, tmp_path, url="postgresql://pooler")
     assert beside_for(context) == beside
     assert workers_for(context) <= MOST_WORKERS
 
@@ -44,9 +50,7 @@ def test_a_far_target_is_given_more_requests_and_no_more_sessions(
 @pytest.mark.parametrize(("answer_ms", "limit_s"), [(3.0, 182), (250.0, 360), (5200.0, 180)])
 def test_a_slow_target_gets_no_more_time(answer_ms: float, limit_s: int, tmp_path: Path) -> None:
     """A far one does. What takes seconds to answer is slow, and its users wait for the verdict, too."""
-    context = Context(Target(TargetKind.STAGING), Settings(), tmp_path, "run")
-    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
-    assert stretched(context, 180.0) == limit_s
+    assert stretched(answering(answer_ms, tmp_path), 180.0) == limit_s
 
 
 @pytest.mark.parametrize(("lent", "workers"), [(TRANSACTION, MOST_LENT), (SESSION, MOST_WORKERS)])
@@ -55,17 +59,13 @@ def test_a_pooler_that_lends_by_transaction_has_room_for_more(
 ) -> None:
     """There a drill that waits holds no session."""
     monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": lent})
-    context = Context(Target(TargetKind.STAGING, database_url="postgresql://pooler"), Settings(), tmp_path, "run")
-    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=4000.0)])
-    assert workers_for(context) == workers
+    assert workers_for(answering(4000.0, tmp_path, url="postgresql://pooler")) == workers
 
 
 @pytest.mark.parametrize(("sessions", "workers"), [(0, MOST_WORKERS), (20, 7), (15, 4), (8, 1), (400, MOST_WORKERS)])
 def test_a_login_with_few_sessions_is_drilled_by_fewer(sessions: int, workers: int, tmp_path: Path) -> None:
     """Behind a pooler nothing shows how many it lends: the policy says so, and from afar, too, no more are held."""
-    context = Context(Target(TargetKind.STAGING), Settings(drill_sessions=sessions), tmp_path, "run")
-    context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=400.0)])
-    assert workers_for(context) == workers
+    assert workers_for(answering(400.0, tmp_path, Settings(drill_sessions=sessions))) == workers
 
 
 @pytest.mark.parametrize(("room", "workers"), [(100, 8), (22, 8), (20, 7), (9, 1), (0, 1), (None, 8)])

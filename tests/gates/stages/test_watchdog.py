@@ -14,7 +14,7 @@ from gates.decision.policy_file import parse
 from gates.decision.rules import Policy
 from gates.deployment import control
 from gates.deployment.target import Target
-from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where
+from gates.evidence import Evidence, JsonValue, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.proof.workbench.servers import HANG, Asked, Reply, raw, serve
 from gates.stages import load_process, suite, watchdog
@@ -25,15 +25,12 @@ from gates.stages.preflight.endpoints import REACHABLE
 from gates.stages.suite import SuiteRun, run
 from gates.stages.watchdog import Watchdog
 from gates.verdict import Decision
+from tests.gates.small_run import spec
 from tests.waiting import until
 
 AT = dt.datetime(2026, 1, 1, 12, 0, tzinfo=dt.UTC)
 FINE = Reply(200, (("Content-Type", "application/json"),), b"{}")
 MOST_S = 15.0
-
-
-def spec(check: str, phase: str = "main") -> CheckSpec:
-    return CheckSpec(check, "c", "c", Severity.PAGE, Where.READ_ONLY, phase=phase)
 
 
 CATALOGUE = (

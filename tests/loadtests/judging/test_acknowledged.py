@@ -35,6 +35,15 @@ def test_a_pool_that_falls_idle_or_a_new_one_is_no_leak(kind: str) -> None:
     assert (leak_of(sessions, unused) >= 10) is is_leak
 
 
+def looked_for(url: str, *acknowledged: Acknowledgement) -> tuple[database.BacklogPoller, Samples]:
+    """A load that ended, to which this was acknowledged."""
+    watch, found = database.BacklogPoller(url, PLAN, samples := Samples()), Acknowledged()
+    found.take(list(acknowledged))
+    watch.poll()
+    watch.finish(found, {})
+    return watch, samples
+
+
 @pytest.mark.parametrize("kind", LOST)
 def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated_url: str) -> None:
     """One that is there is not lost, however often it was acknowledged; one that is not is named."""
@@ -45,11 +54,9 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
         RUN: "insert into public.replay_runs (company_id, idempotency_key) values (%s, %s)",
     }
     execute(db, written[kind], company, kept)
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)])
-    watch.poll()
-    watch.finish(found, {})
+    watch, samples = looked_for(
+        migrated_url, Acknowledgement(kind, kept), Acknowledgement(kind, kept), Acknowledgement(kind, lost)
+    )
     sink = samples.select(MetricKey(LOST[kind]))
     assert isinstance(sink, CounterSink)
     assert sink.total == 1
@@ -64,11 +71,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
     """A replica that is behind lacks rows that are there."""
     monkeypatch.setattr(database, "sql", lambda path: sql(path).replace("pg_is_in_recovery()", "true"))
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'came')", a_company(db))
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late")])
-    watch.poll()
-    watch.finish(found, {})
+    watch, samples = looked_for(migrated_url, Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late"))
     assert watch.unread[LOST[RUN]] == "this is a standby that may be behind: 1 of 2 runs are not there yet"
     assert samples.select(MetricKey(LOST[RUN])).is_empty
 
@@ -85,12 +88,9 @@ def test_what_this_login_may_not_read_is_not_lost(
         return real(connection, text, *values)
 
     monkeypatch.setattr(database, "execute", refused)
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'a key')", a_company(db))
-    found.take([Acknowledgement(EVENT, str(uuid.uuid4())), Acknowledgement(RUN, "a key")])
-    watch.poll()
-    watch.finish(found, {})
+    lost = Acknowledgement(EVENT, str(uuid.uuid4()))
+    watch, samples = looked_for(migrated_url, lost, Acknowledgement(RUN, "a key"))
     assert watch.error == ""
     assert "permission denied" in watch.unread["events_lost"]
     assert samples.select(MetricKey("runs_lost")) == CounterSink(0.0, 1)
@@ -99,11 +99,9 @@ def test_what_this_login_may_not_read_is_not_lost(
 @pytest.mark.parametrize("kind", LOST)
 def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url: str) -> None:
     """Row-level security may hide what was written: without one row that is seen nothing is said."""
-    watch = database.BacklogPoller(migrated_url, PLAN, samples := Samples())
-    found = Acknowledged()
-    found.take([Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))])
-    watch.poll()
-    watch.finish(found, {})
+    watch, samples = looked_for(
+        migrated_url, Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))
+    )
     assert watch.unread[LOST[kind]] == f"no row of the 2 {kind}s that were acknowledged is seen by this login"
     assert samples.select(MetricKey(LOST[kind])).is_empty
 
