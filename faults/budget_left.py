@@ -97,6 +97,30 @@ def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
 
 
 @service(
+    "A replay of a tenant with more than 32767 left ends in a server error: what is left is a small integer.",
+    lambda p: answer_of(p, {"daily_limit": 40_000, "monthly_limit": 40_000})["http"] >= 500,
+    (f"{BUDGETS}/charged-by-items-moved",),
+    names=("raised limits",),
+)
+def large_budgets_are_server_errors(settings: Settings) -> Parts:
+    return altered(settings, "lock_budget", ("ELSE 0 END\n)", "ELSE 0 END\n)::smallint"))
+
+
+@service(
+    "A daily limit above the default is none.",
+    lambda p: answer_of(p, {"daily_limit": 600, "daily_used": 600, "monthly_used": 600})["http"] == 200,
+    (f"{BUDGETS}/exhausted-refused",),
+    names=("the daily budget is spent",),
+)
+def large_limits_are_none(settings: Settings) -> Parts:
+    return altered(
+        settings,
+        "lock_budget",
+        ("daily_limit::bigint", "CASE WHEN daily_limit > 500 THEN 1e6 ELSE daily_limit END::bigint"),
+    )
+
+
+@service(
     "The monthly limit does not bind.",
     lambda p: answer_of(p, {"monthly_limit": 1, "monthly_used": 1}, dry_run=True)["http"] == 200,
     (f"{BUDGETS}/monthly-limit-binds",),

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from faults.altered import altered_worker
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
-from faults.lifecycle import FAILS, FAILS_LATE, LIFE, after_run
+from faults.lifecycle import _RUN, FAILS, FAILS_LATE, LIFE, after_run
 from faults.outbox import put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
@@ -21,7 +21,8 @@ from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
-from replay_service.worker.parts import WorkerParts
+from replay_service.worker.parts import WorkerParts, build_worker_parts
+from replay_service.worker.rail import MIN_SETTLED, Counts
 from replay_service.worker.settings import WorkerSettings
 
 UNTOUCHED = f"{LIFE}/stop-leaves-the-rest-untouched"
@@ -192,6 +193,20 @@ def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
     counts = ("success_count", "failure_count")
     told = ", ".join(f"r.{name} + (SELECT coalesce(sum(x.{name}), 0) {of_all}" for name in counts)
     return altered_worker(settings, ("settle_item", "RETURNING r.success_count, r.failure_count", f"RETURNING {told}"))
+
+
+@worker(
+    "The share of failures is a whole percentage, rounded down: 20.8 % pass for 20 %.",
+    lambda p: after_run(p, 19, 5, _RUN)[0] == "completed",
+    (f"{LIFE}/a-quarter-is-too-much",),
+    names=("of 45 items failed",),
+)
+def counts_whole_percents(settings: WorkerSettings) -> WorkerParts:
+    def must_stop(counts: Counts) -> bool:
+        settled = counts.success + counts.failure
+        return settled >= MIN_SETTLED and 100 * counts.failure // settled > 20
+
+    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
 
 
 def _ends_of_two_runs(probe: Probe) -> list[str]:

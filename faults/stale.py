@@ -12,9 +12,10 @@ from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
 from faults.probe import Probe, ProbeError
+from replay_service.authentication import TOKEN_HEADER, authenticate
 from replay_service.composition import build_parts
 from replay_service.database import Connection
-from replay_service.exchange import Caller
+from replay_service.exchange import Caller, RawHeaders, header_values
 from replay_service.parts import Parts
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
@@ -108,6 +109,45 @@ def good_signatures_never_go_stale(settings: Settings) -> Parts:
         return found
 
     return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    """The signature check that overlooks the time of a v2 signature."""
+    sent_at = header[2:].partition(b",")[0]
+    return check_signature(header, message, secrets, float(sent_at) if sent_at.isdigit() else now_s)
+
+
+@service(
+    "The v2 signature of a replay with a key never goes stale: the key is taken for protection enough.",
+    lambda p: is_let_in(answers(p, p.sign_v2(_keyed(p), int(time.time()) - 1000), _keyed(p))),
+    ("drill/authentication/v2-accepted-until-it-is-stale",),
+    names=("stale, with a key",),
+)
+def keyed_replays_never_go_stale(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        chosen = _timeless if b'"idempotency_key"' in message else check_signature
+        return chosen(header, message, secrets, now_s)
+
+    return dataclasses.replace(build_parts(settings), signature_check=check)
+
+
+def _keyed(probe: Probe) -> bytes:
+    return dry_body(probe)[:-1] + b', "idempotency_key": "k"}'
+
+
+@service(
+    "A v2 signature beside a token never goes stale: the token's time is looked at alone.",
+    lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 1000), token=p.environ["ADMIN_JWT"])),
+    ("drill/authentication/bad-signature-beside-good-token",),
+    names=("stale signature",),
+)
+def signatures_beside_a_token_never_go_stale(settings: Settings) -> Parts:
+    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+        if header_values(headers, TOKEN_HEADER):
+            parts = dataclasses.replace(parts, signature_check=_timeless)
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+
+    return dataclasses.replace(build_parts(settings), authenticate=twin)
 
 
 @service(

@@ -55,13 +55,16 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
 
 @drill("drill/authentication/bad-signature-beside-good-token", covers=("B24",))
 def test_bad_signature_beside_good_token(bench: Bench) -> None:
-    """A valid token does not excuse a wrong signature beside it: if both are sent, both must be valid.
+    """A valid token does not excuse a wrong or stale signature beside it: if both are sent, both must be valid.
 
     A body that was changed on its way passes.
     """
     good = bench.with_token(bench.admin(), label="token alone")
     bench.opens(good)
     bench.shut(good.adding_header(SIGNATURE, forged_signature()).labelled("valid token, wrong signature"))
+    long_ago = bench.clock.now() - 2 * current().limit("signature_age_s")
+    stale = good.adding_header(SIGNATURE, sign_v2(bench.signer.secret, good.body, long_ago))
+    bench.shut(stale.labelled("valid token, stale signature"))
 
 
 @check(

@@ -184,7 +184,7 @@ def _in_time(bench: Bench, since: float, *, as_due: bool) -> None:
 @pytest.mark.waits(1.0)
 @check("drill/authentication/v2-accepted-until-it-is-stale", where=Where.READ_ONLY, after=SIGNED, covers=("A15",))
 def test_v2_accepted_until_stale(bench: Bench) -> None:
-    """A v2 signature that was accepted is refused as soon as it is older than 300 s, of a read, too.
+    """A v2 signature that was accepted is refused as soon as it is older than 300 s, of a read and beside a key, too.
 
     A service that remembers the signatures it has verified takes a captured request for ever.
     """
@@ -194,6 +194,8 @@ def test_v2_accepted_until_stale(bench: Bench) -> None:
         body = bench.body() + b" " * number
         return [signed_post_v2(REPLAY, body, secret, at, "just stale"), signed_get(_run_path(), secret, at, "a read")]
 
+    keyed = bench.body(idempotency_key="drill-stale")
+    bench.shut(bench.signed_v2(keyed, age_s=2 * TOLERANCE_S, label="stale, with a key"))
     bench.outlived(TOLERANCE_S, made)
 
 

@@ -25,7 +25,8 @@ def _untouched(scene: Scene, company: str) -> bool:
 
 @drill("drill/budgets/charged-by-items-moved", covers=("G01",))
 def test_charged_by_items_moved(scene: Scene) -> None:
-    """A replay charges the day and the month by the number of items it moved, not by what was asked for.
+    """A replay charges the day and the month by the number of items it moved, not by what was asked for, also after
+    the limits were raised to a million.
 
     A tenant pays for nothing, or replays for free.
     """
@@ -36,9 +37,12 @@ def test_charged_by_items_moved(scene: Scene) -> None:
     assert answer["target_count"] == 3, f"target_count {answer['target_count']} where 3 items were eligible"
     scene.seen.value(list(scene.used(company)), [3, 3], "items")
     assert scene.used(company) == (3, 3), f"daily and monthly used are {scene.used(company)}; due: 3 and 3"
+    raised = "update public.replay_budgets set daily_limit = 100000, monthly_limit = 1000000 where company_id = %s"
+    scene.rows(raised, company)
     batch = current().limit("batch")
     scene.add_items(company, batch)
-    told, due = scene.run(company, max=batch)["target_count"], 3 + batch
+    answer = scene.replay(company, label="a replay under raised limits", max=batch).json()
+    told, due = answer["target_count"], 3 + batch
     scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
     assert told == batch, f"target_count {told} where {batch} items were eligible"
     moved = scene.replayed(company)
@@ -69,12 +73,13 @@ def test_batch_cut_to_what_is_left(scene: Scene) -> None:
 
 @drill("drill/budgets/exhausted-refused", covers=("G01",))
 def test_exhausted_refused(scene: Scene) -> None:
-    """When the day's budget is spent, the next replay is 429 budget_exhausted and touches no item.
+    """When the day's budget is spent, be it the default or more, the next replay is 429 budget_exhausted and touches no
+    item.
 
     One tenant replays without end, and nobody's costs are bounded.
     """
     company = scene.company(items=3)
-    scene.budget(company, daily_limit=2)
+    scene.budget(company, daily_limit=1002, daily_used=1000, monthly_used=1000)
     scene.run(company, max=2)
     before = scene.used(company)
     poor = scene.replay_request(company, max=1).labelled("the daily budget is spent")

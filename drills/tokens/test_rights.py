@@ -244,7 +244,7 @@ def _signed_too(signer: Signer, read: Request) -> Request:
 @drill("drill/tokens/foreign-run-hidden", covers=("A27", "B28"))
 def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter) -> None:
     """A company_admin reads its own run, and a super_admin any; a foreign run is 404, exactly like one that does not
-    exist, and with a right signature beside the token too.
+    exist, and with a right signature beside the token too. A role without rights reads none.
 
     Tenants read, or at least detect, each other's replays.
     """
@@ -255,6 +255,8 @@ def test_foreign_run_hidden(scene: Scene, tenant: str, other: str, token: Minter
     scene.expect(dry_run(tenant, token.for_company(tenant), "company_admin, own company"), 200, control=True)
     own = token_get(path_of(f"{REPLAY}/{run}", tenant), token.for_company(tenant), "own run")
     scene.expect(own, 200)
+    viewer = token(role="viewer", company_id=tenant)
+    scene.expect(token_get(own.path, viewer, "own run, a role without rights"), (403, 404))
     if scene.http.send(dry_run(tenant, token(), "super_admin")).status == 200:
         scene.expect(token_get(own.path, token(), "a super_admin's read"), 200)
     foreign = token_get(path_of(f"{REPLAY}/{run}", other), token.for_company(other), "foreign run")
@@ -275,7 +277,7 @@ def test_foreign_event_hidden(
     http: HttpDoor, tenant: str, other: str, token: Minter, seen: Observer, bench: Bench
 ) -> None:
     """A company_admin reads the state of its own event, and not that of another company's, signed or not; a super_admin
-    reads any.
+    reads any, and a role without rights none.
 
     Tenants watch each other's business.
     """
@@ -284,6 +286,8 @@ def test_foreign_event_hidden(
     event = seen.expect(emit, http.send(emit), 202, control=True).json().get("event_id")
     own = token_get(path_of(f"/events/{event}", tenant), token.for_company(tenant), "own event")
     seen.expect(own, http.send(own), 200, control=True)
+    viewers = token_get(own.path, token(role="viewer", company_id=tenant), "own event, a role without rights")
+    seen.expect(viewers, http.send(viewers), (403, 404))
     if http.send(dry_run(tenant, token(), "super_admin")).status == 200:
         anybodys = token_get(own.path, token(), "a super_admin's read")
         seen.expect(anybodys, http.send(anybodys), 200)

@@ -18,6 +18,14 @@ planted(
     "from pg_views where viewname = 'kept_budgets_status'",
     (f"{BUDGETS}/view-forgets-past-periods",),
 )
+trigger(
+    "budgets/a-raised-limit-begins-anew",
+    "replay_budgets",
+    "update",
+    "if new.daily_limit > old.daily_limit then new.daily_used := 0; new.monthly_used := 0; end if;",
+    (f"{BUDGETS}/charged-by-items-moved",),
+    "Whoever raises a limit sets what was used to nothing.",
+)
 planted(
     "budgets/limits-cannot-be-lowered",
     "alter table replay_budgets add constraint planted check (daily_used <= daily_limit)",
