@@ -85,6 +85,13 @@ def _beside(situation: Callable[[Stack], AbstractContextManager[None]]) -> Prepa
     return prepare
 
 
+@contextmanager
+def _with_more(bench: Bench) -> Iterator[Mapping[str, str]]:
+    bench.execute(MORE_COLUMNS)
+    with beside.figures(bench.stack):
+        yield {}
+
+
 def _stepped(start: int) -> Prepare:
     """The flag took its last step by the gate, from there on."""
 
@@ -221,7 +228,10 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
-    "housekeeping": ("the outbox is indexed anew, a flag is stepped, a tenant paused", beside.housekeeping),
+    "housekeeping": (
+        "old rows are cleared away, the outbox is indexed anew, a flag is stepped, a tenant paused",
+        beside.housekeeping,
+    ),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
     FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
@@ -364,8 +374,9 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "more-columns",
         "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has, and beside"
-        " them stand a schema that the gate's login may not use and a publication of all tables",
-        prepare=_by_sql(MORE_COLUMNS),
+        " them stand a schema that the gate's login may not use, a publication of all tables, and a row for each tenant"
+        " that a job makes anew",
+        prepare=_with_more,
         kind=TargetKind.PRODUCTION,
         own_manifest=True,
     ),
