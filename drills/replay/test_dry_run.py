@@ -70,7 +70,7 @@ def test_answer(scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/writes-nothing", covers=("F01",))
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
-    """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing.
+    """A dry run changes no row of its tenant in the tables of the contract, row versions included, and makes none.
 
     A preview changes data.
     """

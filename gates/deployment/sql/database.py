@@ -226,20 +226,21 @@ def _begun(
     url: str, *, autocommit: bool, settings: Mapping[str, object] | None, primary: bool, client_encoding: str
 ) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
-    theirs = str(conninfo_to_dict(url).get("options") or "")
+    theirs = conninfo_to_dict(url)
+    writable = primary or theirs.get("target_session_attrs") == "read-write"  # our own session may be one that reads
     return Answering.within(
         2 * CONNECT_TIMEOUT_S,
         url,
         autocommit=autocommit,
         connect_timeout=CONNECT_TIMEOUT_S,
-        options=f"{theirs} {asked}".strip(),
+        options=f"{theirs.get('options') or ''} {asked}".strip(),
         application_name="replaygate",
         row_factory=by_name,
         cursor_factory=PinningCursor,
         context=TOLERANCE,
         prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another
         **KEEPALIVE,
-        **({"target_session_attrs": "primary"} if primary else {}),
+        **({"target_session_attrs": "primary"} if writable else {}),
         **({"client_encoding": client_encoding} if client_encoding else {}),
     )
 

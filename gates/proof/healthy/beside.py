@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request, bucket, signed_post
@@ -32,6 +33,14 @@ ASKED_PAUSE = """
 insert into public.agent_controls (company_id, agents_paused, pause_reason) values (%s, true, 'the tenant asked')
 on conflict (company_id) do update set agents_paused = not agent_controls.agents_paused
 """
+OLD = (
+    "delete from public.event_outbox where processed_at < now() - interval '11 minutes'",
+    "delete from public.agent_tasks where updated_at < now() - interval '1 hour'",
+    "delete from public.dead_letter_queue where status = 'resolved' and created_at < now() - interval '2 hours'",
+    "delete from public.events where created_at < now() - interval '6 hours'",
+    "delete from public.replay_runs where completed_at < now() - interval '12 hours'",
+)
+"""What a job clears away, each kind after a time of its own."""
 SPIN = "while True: pass"
 
 
@@ -112,19 +121,33 @@ def vacuum(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def housekeeping(stack: Stack) -> Iterator[None]:
-    """The outbox is indexed anew; people step a flag of other software, and pause a tenant and let it go on."""
+    """Old rows are cleared away, and the outbox is indexed anew; people step a flag of other software, and pause a
+    tenant and let it go on.
+    """
     company = tenant(stack.info)
     with connect(stack.info.database_url) as connection:
         connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an invalid index
         connection.execute("set lock_timeout = 0")
 
         def step() -> None:
-            connection.execute("reindex table concurrently public.event_outbox")
+            for statement in (*OLD, "reindex table concurrently public.event_outbox"):
+                connection.execute(statement.encode())
             connection.execute(OTHER_FLAG)
             connection.execute(ASKED_PAUSE, (company,))
 
         with again_and_again(step, ROUND_S):
             yield
+
+
+@contextmanager
+def figures(stack: Stack) -> Iterator[None]:
+    """A table of the deployment's own has a row for each tenant, which is made anew twice a second."""
+    anew = (
+        "insert into public.figures select id, pg_catalog.clock_timestamp() from public.companies"
+        " on conflict (company_id) do update set counted_at = excluded.counted_at"
+    )
+    with connect(stack.info.database_url) as connection, again_and_again(partial(connection.execute, anew), ROUND_S):
+        yield
 
 
 @contextmanager

@@ -61,7 +61,9 @@ def version(number: int) -> Iterator[Around]:
 
 @contextmanager
 def replica(*, asked: bool) -> Iterator[Around]:
-    """A server with a replica that is seconds behind; `asked`: it is the replica that the gate asks."""
+    """A server with a replica that is seconds behind; `asked`: it is the replica that the gate asks. Else the gate is
+    told of both, and to take the one that is written to.
+    """
     with _room() as made:
         first, second = made(None), made(None)
         first.create()
@@ -80,10 +82,12 @@ def replica(*, asked: bool) -> Iterator[Around]:
         def told(bench: Bench) -> Mapping[str, str]:
             _follow(url, late.url("postgres"))
             place = urlsplit(bench.variables()["DATABASE_URL"])
-            login = place.netloc.rpartition("@")[0]
-            return {"DATABASE_URL": place._replace(netloc=f"{login}@{late.host}:{late.port}").geturl()}
+            login, _, own = place.netloc.rpartition("@")
+            late_one = place._replace(netloc=f"{login}@{late.host}:{late.port}")
+            both = place._replace(netloc=f"{late_one.netloc},{own}", query="target_session_attrs=read-write")
+            return {"DATABASE_URL": (late_one if asked else both).geturl()}
 
-        yield Around({"server": url}, told if asked else told_nothing, late.url("postgres"))
+        yield Around({"server": url}, told, late.url("postgres"))
 
 
 class _Deceived(Postgres):

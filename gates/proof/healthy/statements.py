@@ -68,6 +68,10 @@ MORE_COLUMNS = (
     " revoke execute on function public.on_record() from public;"
     " create schema billing; create table billing.bills (id bigint generated always as identity primary key);"
     " create publication all_rows for all tables;"
+    " create table public.figures (company_id uuid primary key, counted_at timestamptz);"
+    " alter table public.figures enable row level security; alter table public.figures force row level security;"
+    " create policy all_figures on public.figures to replay_gate using (true);"
+    " grant select on public.figures to replay_gate;"
     " create policy owner_records on public.audit_logs for insert to replay_owner with check (true);"
     " create trigger on_record after insert on public.companies for each row execute function public.on_record()"
 )

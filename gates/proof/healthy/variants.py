@@ -73,6 +73,13 @@ def _by_sql(bench: Bench, *statements: str, told: Mapping[str, str] | None = Non
     yield told or {}
 
 
+@contextmanager
+def _with_more(bench: Bench) -> Iterator[Mapping[str, str]]:
+    bench.execute(MORE_COLUMNS)
+    with beside.figures(bench.stack):
+        yield {}
+
+
 @prepares
 def _beside(bench: Bench, situation: Callable[[Stack], AbstractContextManager[None]]) -> Iterator[Mapping[str, str]]:
     with situation(bench.stack):
@@ -201,7 +208,10 @@ BESIDE: Mapping[str, tuple[str, Callable[[Stack], AbstractContextManager[None]]]
     "busy-neighbour": ("another tenant emits twenty events a second", beside.neighbour),
     "users": (f"{beside.USERS} tenants emit events and ask for replays", beside.users),
     "vacuum": ("every table is vacuumed, twice a second", beside.vacuum),
-    "housekeeping": ("the outbox is indexed anew, a flag is stepped, a tenant paused", beside.housekeeping),
+    "housekeeping": (
+        "old rows are cleared away, the outbox is indexed anew, a flag is stepped, a tenant paused",
+        beside.housekeeping,
+    ),
     "long-reader": ("a report holds one snapshot all the time", beside.reader),
     FULL: ("two programs compute all the time", lambda stack: beside.spinning(stack, count=2)),
 }
@@ -344,8 +354,9 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(
         "more-columns",
         "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has, and beside"
-        " them stand a schema that the gate's login may not use and a publication of all tables",
-        prepare=_by_sql(MORE_COLUMNS),
+        " them stand a schema that the gate's login may not use, a publication of all tables, and a row for each tenant"
+        " that a job makes anew",
+        prepare=_with_more,
         kind=TargetKind.PRODUCTION,
         own_manifest=True,
     ),

@@ -83,6 +83,14 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
             connection.execute("create table public.written (a int)")
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_url_that_asks_for_the_server_that_is_written_to_is_obeyed(read_only: bool, pg_server: PgServer) -> None:
+    """Of several hosts libpq takes one whose sessions may write: that ours only read says nothing of a server."""
+    url = f"{pg_server.url('postgres')}?target_session_attrs=read-write"
+    with session(url, read_only=read_only) as connection:
+        assert value(connection, "show default_transaction_read_only") == ("on" if read_only else "off")
+
+
 @pytest.mark.parametrize("pooled", [False, True])
 def test_no_limit_of_the_database_cuts_a_transaction_of_ours(
     pooled: bool, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
