@@ -14,8 +14,9 @@ with dead as (
     and not exists (select from public.event_outbox later where later.event_id = d.event_id and later.id > d.id)
     and not exists (select from public.agent_tasks t where t.event_id = d.event_id and t.status = 'completed')
     -- a job that clears away letters that were settled, or tasks, leaves none that is as old
-    and coalesce((select min(q.created_at) from public.dead_letter_queue q where q.status in ('resolved', 'discarded')) <= d.dead_at, true)
-    and coalesce((select min(updated_at) from (select updated_at from public.agent_tasks order by id limit 1000) oldest) <= d.dead_at, true)
+    and (d.dead_at > now() - interval '1 hour'
+      or coalesce((select min(q.created_at) from public.dead_letter_queue q where q.status in ('resolved', 'discarded')) <= d.dead_at, true)
+      and coalesce((select min(updated_at) from (select updated_at from public.agent_tasks order by id limit 1000) oldest) <= d.dead_at, true))
 )
 select format('outbox row %s', d.id) as subject,
        format('dead since %s, but event %s is not in the dead-letter queue', d.dead_at, d.event_id) as detail,
