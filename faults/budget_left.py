@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+
 from faults.altered import altered, rewrite, with_database
 from faults.budget import BUDGETS, NONE_LEFT, answer_of, set_budget
 from faults.catalogue import service
@@ -232,8 +234,22 @@ def control_always_off(settings: Settings) -> Parts:
     names=("budget control at 1 %",),
 )
 def control_without_its_percentage(settings: Settings) -> Parts:
-    asked = "public.is_feature_enabled('dlq.replay.budget_control', %(company_id)s::uuid)"
-    row = "key = 'dlq.replay.budget_control' AND company_id = %(company_id)s::uuid"
+    return _without_percentage(settings, "dlq.replay.budget_control")
+
+
+@service(
+    "A replay reads the flag of the outbox by itself, and not its percentage.",
+    lambda p: _with_flag(p, "outbox.enabled", "true, 1").status_code == 200,
+    ("drill/flags/service-asks-the-function",),
+    names=("the outbox at 1 %",),
+)
+def outbox_without_its_percentage(settings: Settings) -> Parts:
+    return _without_percentage(settings, "outbox.enabled")
+
+
+def _without_percentage(settings: Settings, flag: str) -> Parts:
+    asked = f"public.is_feature_enabled('{flag}', %(company_id)s::uuid)"
+    row = f"key = '{flag}' AND company_id = %(company_id)s::uuid"
     own = f"coalesce((SELECT enabled FROM public.feature_flags WHERE {row}), {asked})"
     return altered(settings, "replay_flags", (asked, own))
 
@@ -249,11 +265,16 @@ def _controlling(settings: Settings, *, is_on: bool) -> Parts:
 
 def _without_control(probe: Probe, state: str = "false, 100") -> int:
     """The status of a replay without anything left, where the flag's own row is so: enabled, percentage."""
-    row = f"('dlq.replay.budget_control', %s, {state})"
+    return _with_flag(probe, "dlq.replay.budget_control", state, NONE_LEFT).status_code
+
+
+def _with_flag(probe: Probe, flag: str, state: str, budget: dict[str, Any] | None = None) -> httpx.Response:
+    """The answer to a dry run of a tenant that has a row of a flag: enabled, percentage."""
+    row = f"('{flag}', %s, {state})"
     with probe.tenant() as company:
         probe.rows(f"INSERT INTO feature_flags (key, company_id, enabled, rollout_percentage) VALUES {row}", company)
-        set_budget(probe, company, NONE_LEFT)
-        return probe.replay(company, dry_run=True).status_code
+        set_budget(probe, company, budget or {})
+        return probe.replay(company, dry_run=True)
 
 
 @service(

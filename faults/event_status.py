@@ -201,6 +201,42 @@ def duplicate_of_another_path(settings: Settings) -> Parts:
     return altered(settings, "compare_event", ("SELECT\n  path,", "SELECT\n  'direct',"))
 
 
+@service(
+    "A failing event that is sent again is tried at once, whenever its next attempt is due.",
+    lambda p: _sent_again(p, "next_attempt_at = now() + interval '1 hour'", "next_attempt_at < now()"),
+    (f"{OUTBOX}/backs-off",),
+    names=("before they were due",),
+)
+def duplicate_is_tried_at_once(settings: Settings) -> Parts:
+    return _anew(settings, "next_attempt_at = now()", "processed_at IS NULL AND dead_at IS NULL")
+
+
+@service(
+    "A dead event that is sent again is delivered anew, beside its dead letter.",
+    lambda p: _sent_again(p, "dead_at = now()", "dead_at IS NULL"),
+    (f"{OUTBOX}/dead-letter-once",),
+    names=("sent again",),
+)
+def duplicate_of_the_dead_lives(settings: Settings) -> Parts:
+    return _anew(settings, "dead_at = NULL, attempts = 0, next_attempt_at = now()", "dead_at IS NOT NULL")
+
+
+def _anew(settings: Settings, changes: str, where: str) -> Parts:
+    again = f"UPDATE public.event_outbox SET {changes} WHERE event_id = %(event_id)s::uuid AND {where}"
+    return altered(settings, "compare_event", ("SELECT\n  path", f"WITH again AS ({again})\nSELECT\n  path"))
+
+
+def _sent_again(probe: Probe, state: str, wrong: str) -> bool:
+    """Whether a row of the outbox is wrong, after its event was sent again while the row was in that state."""
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        row = f"UPDATE event_outbox SET processed_at = NULL, {state} WHERE event_id = %s RETURNING id"
+        probe.rows(row, event)
+        probe.event(company, event_id=event)
+        return bool(probe.value(f"SELECT {wrong} FROM event_outbox WHERE event_id = %s", event))
+
+
 def _paths_of_one(probe: Probe) -> list[Any]:
     with probe.tenant() as company:
         event_id = str(uuid.uuid4())

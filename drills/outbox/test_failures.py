@@ -122,17 +122,19 @@ def test_failing_is_not_processed(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/outbox/backs-off", covers=("K15",), severity=Severity.WARN)
 def test_backs_off(scene: Scene) -> None:
-    """After a failure the next attempt lies ahead, and is not made before.
+    """After a failure the next attempt lies ahead, and is not made before, though the event is sent again.
 
     A hot loop of failures is an attack on the agent that just fell over.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
-    scene.write_outbox(company, 5, payload=POISON)
+    scene.write_outbox(company, 4, payload=POISON)
+    event = str(scene.emit(company, key="again", payload=ALWAYS_FAILS)["event_id"])
     scene.until(lambda: _attempted(scene, company), "the first failures")
     put_off = scene.until_true(lambda: _put_off(scene, company), within_s=5)
     scene.seen.require(put_off, "the failing events could not be put off while none was in flight")
     before = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
+    scene.emit(company, key="again", payload=ALWAYS_FAILS, event_id=event)
     scene.passes_by(other, 3)
     after = scene.number("select sum(attempts) from public.event_outbox where company_id = %s", company)
     assert after == before, f"{after - before} attempts were made before they were due"
@@ -158,7 +160,7 @@ def _put_off(scene: Scene, company: str) -> bool:
 @drill("drill/outbox/dead-letter-once", covers=("K14", "L01"))
 def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason; so
-    is the next event of its key.
+    is the next event of its key. It stays so when it is sent again.
 
     What is dropped at the end of its attempts is lost, and nobody is told.
     """
@@ -182,6 +184,9 @@ def test_dead_letter_once(scene: Scene) -> None:
     if "/events/{event_id}" not in current().lacking:
         shown = scene.event_status(events[0], company).get("effect_at")
         assert shown is None, f"effect_at of a dead event is {shown!r}; it had no effect"
+    scene.emit(company, key="k", payload=payload, event_id=events[0])
+    dead = scene.count("event_outbox", company, "dead_at is not null")
+    assert dead == 2, f"one of two dead events is sent again, and {dead} are dead; due: 2, as it is a duplicate"
     scene.in_one_state(company)
     scene.seen.count(5)
 

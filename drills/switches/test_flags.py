@@ -246,6 +246,9 @@ def test_service_asks_the_function(scene: Scene) -> None:
         path = "outbox" if said(OUTBOX_FLAG, company) else "direct"
         got = scene.emit(company)["path"]
         assert got == path, f"at {percentage} % the function says the path {path!r}, and the event took {got!r}"
+        due = (200, None) if path == "outbox" else (403, "feature_disabled")
+        scene.replay(company, *due, label=f"the outbox at {percentage} %", dry_run=True)
+    scene.reset_limit(company)
     scene.set_flag(company, OUTBOX_FLAG, enabled=True)
     for percentage in (1, 99):
         scene.set_flag(company, REPLAY_FLAG, enabled=True, percentage=percentage)

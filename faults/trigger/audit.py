@@ -141,6 +141,17 @@ trigger(
     "The summary row of a run is missing.",
     first=True,
 )
+trigger(
+    "run-end/second-run-has-no-end",
+    "audit_logs",
+    "insert",
+    "if new.action in ('dlq_replay_completed', 'dlq_replay') and exists (select from audit_logs a"
+    " where a.scope = new.scope and a.action = new.action) then return null; end if;",
+    ("drill/audit/end-of-a-run",),
+    "Only a tenant's first run leaves rows of its end.",
+    first=True,
+    names=("run 2",),
+)
 _LOCKED = (
     """  INSERT INTO public.audit_heads AS h (scope, last_id, last_hash, row_count)
   VALUES (NEW.scope, 0, repeat('0', 64), 1)
