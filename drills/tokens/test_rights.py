@@ -215,21 +215,19 @@ def test_unknown_like_foreign(http: HttpDoor, tenant: str, other: str, token: Mi
     good = dry_run(tenant, own, "company_admin, own company")
     seen.expect(good, http.send(good), 200, control=True)
     nobody = str(uuid.uuid4())
-    foreign, *others = (
-        seen.expect(r, http.send(r), 403)
-        for r in (
-            dry_run(other, own, "foreign company"),
-            dry_run(nobody, own, "unknown company"),
-            dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
-            dry_run(nobody, token(), "unknown company, by a super_admin"),
-        )
-    )
-    for unknown in others:
+    request = dry_run(other, own, "foreign company")
+    foreign = seen.expect(request, http.send(request), 403)
+    for request in (
+        dry_run(nobody, own, "unknown company"),
+        dry_run(nobody, token.for_company(nobody), "unknown company, by its own admin"),
+        dry_run(nobody, token(), "unknown company, by a super_admin"),
+    ):
+        unknown = seen.expect(request, http.send(request), 403)
         for what, one, two in (
             ("body", foreign.said(other), unknown.said(nobody)),
             ("headers", foreign.header_names, unknown.header_names),
         ):
-            assert one == two, f"the {what} differs: {one!r} for a foreign company, {two!r} for one that does not exist"
+            assert one == two, f"{request.label}: the {what} differs, {one!r} for a foreign company and {two!r} for it"
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
