@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from benchmarks.beside import SITUATIONS
-from gates.proof.workbench.pooler import in_passing, pgbouncer
+from gates.proof.workbench.pooler import pgbouncer, temporary_pgbouncer
 from gates.proof.workbench.relay import RelayOptions, relay
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
@@ -41,7 +41,7 @@ def from_afar(options: argparse.Namespace) -> Iterator[dict[str, str]]:
         place.chmod(0o755)
         wanted = StackOptions(instances=each, workers=each)
         if options.service_pooler:
-            wanted = replace(wanted, pooler=partial(in_passing, mode=options.service_pooler, everybody=True))
+            wanted = replace(wanted, pooler=partial(temporary_pgbouncer, mode=options.service_pooler, everybody=True))
         up = stack.enter_context(reference_stack(wanted, os.environ))
         own = {**up.info.variables(), "GATE_STACK_CONTROL": up.info.control if options.target == "reference" else ""}
         if options.login == "gate":

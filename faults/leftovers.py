@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from faults.altered import altered_worker
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
-from faults.lifecycle import _RUN, FAILS, FAILS_LATE, LIFE, after_run
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, after_run
 from faults.outbox import put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
@@ -197,7 +197,7 @@ def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "The share of failures is a whole percentage, rounded down: 20.8 % pass for 20 %.",
-    lambda p: after_run(p, 19, 5, _RUN)[0] == "completed",
+    lambda p: after_run(p, 19, 5, RUN)[0] == "completed",
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
 )

@@ -32,7 +32,7 @@ def after_run(probe: Probe, good: int, bad: int, ask: str) -> list[Any]:
         return list(probe.rows(ask, company)[0])
 
 
-_RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
+RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
 _STUCK = "SELECT bool_or(status = 'replaying') FROM dead_letter_queue WHERE company_id = %s"
 _LETTER = """SELECT status, retry_count, retry_after > now() + interval '1 s', retry_after
     FROM dead_letter_queue WHERE company_id = %s ORDER BY retry_count DESC, status"""
@@ -69,7 +69,7 @@ def _most_in_flight(probe: Probe) -> int:
 
 @worker(
     "The share of failures is rounded to tenths before it is compared: a quarter passes for a fifth.",
-    lambda p: after_run(p, 15, 5, _RUN)[0] == "completed",
+    lambda p: after_run(p, 15, 5, RUN)[0] == "completed",
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
 )
@@ -146,7 +146,7 @@ def _put_off_after_force(probe: Probe) -> float:
 
 @worker(
     "What a run of yesterday took of the month is not given back when it is stopped today.",
-    lambda p: _after_a_late_stop(p, "monthly_used", _RUN_OF_YESTERDAY) == 50,
+    lambda p: _after_a_late_stop(p, "monthly_used", RUN_OF_YESTERDAY) == 50,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
     names=("ledger",),
 )
@@ -166,7 +166,7 @@ def refund_goes_into_another_day(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("return_unattempted", "WHEN b.day = f.day THEN", "WHEN true THEN"))
 
 
-_RUN_OF_YESTERDAY = "UPDATE replay_runs SET requested_at = requested_at - interval '1 day' WHERE company_id = %s"
+RUN_OF_YESTERDAY = "UPDATE replay_runs SET requested_at = requested_at - interval '1 day' WHERE company_id = %s"
 _LEDGER_OF_TOMORROW = "UPDATE replay_budgets SET day = day + 1, daily_used = 7 WHERE company_id = %s"
 
 
@@ -202,7 +202,7 @@ def _delivers_what_is_put_off(probe: Probe) -> bool:
 
 @worker(
     "A run is never stopped, however many of its items fail.",
-    lambda p: after_run(p, 0, 25, _RUN)[3] == 25,
+    lambda p: after_run(p, 0, 25, RUN)[3] == 25,
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("items failed",),
 )
@@ -212,7 +212,7 @@ def never_stops(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "A run is stopped at 20 % of failures, not above.",
-    lambda p: after_run(p, 8, 2, _RUN)[0] == "stopped",
+    lambda p: after_run(p, 8, 2, RUN)[0] == "stopped",
     (f"{LIFE}/twenty-percent-is-allowed",),
     names=("20", "stop"),
 )
@@ -223,7 +223,7 @@ def stops_at_twenty(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "A run is stopped only when six items are settled, not five.",
-    lambda p: after_run(p, 0, 5, _RUN)[0] == "completed",
+    lambda p: after_run(p, 0, 5, RUN)[0] == "completed",
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("before the stop",),
 )
@@ -234,7 +234,7 @@ def stops_at_the_sixth(settings: WorkerSettings) -> WorkerParts:
 
 @worker(
     "A run is stopped only above 50 % of failures.",
-    lambda p: after_run(p, 12, 12, _RUN)[0] == "completed",
+    lambda p: after_run(p, 12, 12, RUN)[0] == "completed",
     ("drill/lifecycle/stops-soon-above-a-fifth",),
     names=("before the stop", "failed"),
 )

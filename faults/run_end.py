@@ -2,14 +2,13 @@
 
 from faults.altered import altered, altered_worker
 from faults.catalogue import service, worker
-from faults.lifecycle import FAILS, FAILS_LATE, LIFE, SLOW, after_run
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, SLOW, after_run
 from faults.probe import Probe
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
-_RUN = "SELECT status, target_count, success_count, failure_count FROM replay_runs WHERE company_id = %s"
 _EFFECTS = "SELECT count(*) FROM agent_tasks WHERE company_id = %s AND status = 'completed'"
 _YOUNG = """SELECT max(d.created_at) > max(r.requested_at)
     FROM dead_letter_queue d JOIN replay_runs r USING (company_id) WHERE company_id = %s"""
@@ -29,7 +28,7 @@ def _stands_still(probe: Probe) -> bool:
 
 @worker(
     "Failures are not counted in the run.",
-    lambda p: after_run(p, 1, 1, _RUN)[3] == 0,
+    lambda p: after_run(p, 1, 1, RUN)[3] == 0,
     (f"{LIFE}/run-counts-add-up", "sql/spot/run-counts"),
     names=("the run is", "count"),
 )

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> StackOptions:
-    given = arguments
-    return StackOptions(given.server, given.instances, given.workers, given.release, given.company_id.lower())
+    company = arguments.company_id.lower()
+    return StackOptions(arguments.server, arguments.instances, arguments.workers, arguments.release, company)
 
 
 def default_release() -> str:

@@ -13,7 +13,7 @@ with dead as (
     -- it was replayed since: its dead letter, and the row of the replay, may have been cleared away when it was resolved
     and not exists (select from public.event_outbox later where later.event_id = d.event_id and later.id > d.id)
     and not exists (select from public.agent_tasks t where t.event_id = d.event_id and t.status = 'completed')
-    -- a job that clears away letters that were settled, or tasks, leaves none that is as old
+    -- after an hour a job may have cleared its letter away: then no settled letter, or no task, is as old as it
     and (d.dead_at > now() - interval '1 hour'
       or coalesce((select min(q.created_at) from public.dead_letter_queue q where q.status in ('resolved', 'discarded')) <= d.dead_at, true)
       and coalesce((select min(updated_at) from (select updated_at from public.agent_tasks order by id limit 1000) oldest) <= d.dead_at, true))

@@ -302,7 +302,7 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
         counted = sent is not None and (sent.command_status or b"").startswith(b"SELECT ")
         if sent and counted and sent.command_tuples != sent.ntuples:
             raise psycopg.InterfaceError(
-                f"the database sent {sent.command_tuples} rows of an answer, and {sent.ntuples} came. See what stands"
+                f"rows that the database sent: {sent.command_tuples}; rows that came: {sent.ntuples}. See what stands"
                 " between it and the gate"
             )
         try:

@@ -227,7 +227,8 @@ def _begun(
 ) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = conninfo_to_dict(url)
-    writable = primary or theirs.get("target_session_attrs") == "read-write"  # our own session may be one that reads
+    # asked for `read-write`, libpq would refuse every server to a session of ours that only reads
+    writable = primary or theirs.get("target_session_attrs") == "read-write"
     return Answering.within(
         2 * CONNECT_TIMEOUT_S,
         url,

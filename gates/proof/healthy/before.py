@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
 from gates.proof.workbench.bench import Bench
-from gates.proof.workbench.pooler import in_passing
+from gates.proof.workbench.pooler import temporary_pgbouncer
 from gates.proof.workbench.relay import Cut, RelayOptions, Tap, relay
 from gates.proof.workbench.servers import Asked, Reply, forward, serve
 
@@ -39,7 +39,7 @@ Given = ParamSpec("Given")
 
 
 def prepares(make: Callable[Concatenate[Bench, Given], Iterator[Mapping[str, str]]]) -> Callable[Given, Prepare]:
-    """What prepares a bench, as something to be given all its arguments but the bench."""
+    """A factory: called with all arguments of `make` but the bench, it gives what prepares a bench."""
     made = contextmanager(make)
     return lambda *args, **kwargs: lambda bench: made(bench, *args, **kwargs)
 
@@ -122,7 +122,7 @@ def in_turns(bench: Bench) -> Iterator[Mapping[str, str]]:
 @prepares
 def through_a_pooler(bench: Bench, mode: str) -> Iterator[Mapping[str, str]]:
     """The gate's own login reaches the database through pgbouncer."""
-    with in_passing(bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"], mode) as pooled:
+    with temporary_pgbouncer(bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"], mode) as pooled:
         yield {"DATABASE_URL": pooled}
 
 

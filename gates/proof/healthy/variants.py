@@ -310,7 +310,7 @@ VARIANTS: tuple[Variant, ...] = (
         Variant(
             f"service-pooled-by-{mode}",
             f"service and worker go through pgbouncer, which lends by {mode}",
-            options={"pooler": partial(pooler.in_passing, mode=mode, everybody=True)},
+            options={"pooler": partial(pooler.temporary_pgbouncer, mode=mode, everybody=True)},
             lacking=pooler.lacking,
         )
         for mode in ("transaction", "session")

@@ -12,7 +12,7 @@ POLL_S = 0.1
 
 
 class Marked:
-    """The processes of one gate, from whichever of them they were started."""
+    """The processes of one gate: those that it starts, and those that they start."""
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
@@ -27,7 +27,9 @@ class Marked:
         return [pid for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")) if self._is_ours(pid)]
 
     def left(self, waits: Callable[[], object] = lambda: False) -> list[int]:
-        """Those that are left some seconds after the gate ended, or as long as something else `waits`; then killed."""
+        """Those that still run some seconds after the gate ended, which are killed then. `waits`: whether to go on
+        waiting though none runs, as for files that are not gone yet.
+        """
         wait_until(lambda: not (self.alive() or waits()), LEFTOVER_TIMEOUT_S, POLL_S)
         alive = self.alive()
         kill_all(alive)

@@ -70,8 +70,8 @@ def pgbouncer(
 
 
 @contextmanager
-def in_passing(url: str, mode: str, *, everybody: bool = False) -> Iterator[str]:
-    """The same from a folder that goes with the block."""
+def temporary_pgbouncer(url: str, mode: str, *, everybody: bool = False) -> Iterator[str]:
+    """A pgbouncer whose files lie in a folder that is removed at the end of the block; the URL through it."""
     with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
         Path(folder).chmod(0o755)
         with pgbouncer(Path(folder) / "pooler", url, mode, everybody=everybody) as pooled:
