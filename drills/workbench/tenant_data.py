@@ -17,6 +17,7 @@ from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.ids import new_id
 from gates.deployment.requests import digest_of
+from gates.deployment.sql.catalogue import identifier, with_trust
 from gates.deployment.sql.database import Connection, execute, session
 from gates.deployment.tenants.loans import Changed, Ending, LiveRow, Loan, give_back, lend
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG, Tenants, owned_tables
@@ -234,17 +235,20 @@ class TenantData(Database):
         """A digest of all that a tenant has in the contract's tables, row versions included."""
         return digest_of([f"{k}={v}" for k, v in sorted(self.tables(company).items())])
 
-    def tables(self, company: str) -> Mapping[str, str]:
+    def tables(self, company: str, *, beside: bool = False) -> Mapping[str, str]:
         """For each of the contract's tables with a company_id: the tenant's rows, row versions included, as one digest.
-
-        What a deployment keeps in tables of its own is its own affair: it may count calls, or count rows each second.
+        `beside`: also for each such table of the deployment's own, which a job may write at any moment.
         """
+        read = {table: (f"public.{table}", "company_id") for table in owned_tables()}
+        if beside:
+            others = self.rows(with_trust(query("tenant_tables")), current().all_real)
+            read |= {r["name"]: (identifier(r["schema"], r["name"]), identifier(r["tenant"])) for r in others}
         parts = [
             "select %s::text as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
-            f" order by x::text)), '') as rows from public.{table} x where company_id = %s"
-            for table in owned_tables()
+            f" order by x::text)), '') as rows from {reference} x where {tenant} = %s"
+            for reference, tenant in read.values()
         ]
-        found = self.rows(" union all ".join(parts), *(value for table in owned_tables() for value in (table, company)))
+        found = self.rows(" union all ".join(parts), *(value for table in read for value in (table, company)))
         return {str(r["part"]): str(r["rows"]) for r in found}
 
     # --- events, effects and the trail ---------------------------------------------------------------------------

@@ -132,6 +132,25 @@ trigger(
     first=True,
     decision="rollback",
 )
+planted(
+    "dry-run/previews-are-kept",
+    """create table public.previews (company_id uuid, made_at timestamptz default now());
+       grant select, insert on public.previews to replay_service, replay_gate;
+       create function public.keep_preview() returns trigger language plpgsql security definer as $$ begin
+         if new.action = 'dlq_replay_dry_run' then
+           insert into public.previews (company_id) values (new.scope::uuid);
+         end if;
+         return new;
+       end $$;
+       create trigger keep_preview after insert on public.audit_logs
+       for each row execute function public.keep_preview()""",
+    """drop trigger if exists keep_preview on public.audit_logs; drop function if exists public.keep_preview();
+       drop table if exists public.previews""",
+    "from pg_trigger where tgname = 'keep_preview'",
+    ("drill/dry-run/writes-nothing",),
+    "A dry run leaves a row in a table of the deployment's own.",
+    names=("previews",),
+)
 trigger(
     "run-end/summary-missing",
     "audit_logs",

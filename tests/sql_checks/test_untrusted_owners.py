@@ -8,6 +8,9 @@ import pytest
 from psycopg import sql
 
 from drills.residue.state import rows_left
+from drills.workbench.database import query
+from gates.deployment.dialect.current import current
+from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import connect, session
 from sql_checks import test_row_level_security as checks
 from sql_checks.attempts.row_level_security import probe
@@ -55,10 +58,12 @@ class Attacked:
             row = connection.execute("select last_value from public.leak").fetchone()
         return row is not None and row[0] > 1000
 
-    def look_for_residue(self) -> None:
-        """As the drill at the end of a run does."""
+    def digest_and_residue(self) -> list[str]:
+        """What the drills would read for a tenant's digest; they look for what is left of it, too."""
         with session(self.gate) as connection:
             rows_left(connection, ["00000000-0000-4000-8000-000000000004"])
+            found = connection.execute(with_trust(query("tenant_tables")).encode(), (current().all_real,))
+            return [str(row["name"]) for row in found]
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_a_name_is_data(name: str, owner: str, attacked: Attacked) -> None:
         connection.execute(f"alter table {table} owner to {owner}".encode())
     found = verdicts(probe(attacked.gate))
     assert found["foreign"] == ("unknown" if owner == "intern" else "fail"), found
-    attacked.look_for_residue()
+    assert (name in attacked.digest_and_residue()) == (owner == "replay_owner")
     assert not attacked.leaked
 
 
@@ -98,7 +103,7 @@ def test_what_another_owns_is_not_read(what: str, login: str, attacked: Attacked
     assert outcome == "unknown"
     assert "public.harmless of intern" in message
     assert {n for n, said in verdicts(looked).items() if said != "pass"} == {"foreign"}
-    attacked.look_for_residue()
+    assert "harmless" not in attacked.digest_and_residue()
     assert not attacked.leaked
 
 
