@@ -63,6 +63,8 @@ MORE_COLUMNS = (
     " alter table public.replay_budgets add foreign key (company_id) references public.companies on delete cascade;"
     " create function public.on_record() returns trigger language plpgsql security definer set search_path = '' as"
     " 'begin insert into public.audit_logs (action, actor, scope) values (''new_tenant'', session_user, new.id::text);"
+    " insert into public.events (id, company_id, event_type) values (new.id, new.id, ''company.created'');"
+    " insert into public.event_outbox (event_id, company_id, event_type) values (new.id, new.id, ''company.created'');"
     " return null; end';"
     " alter function public.on_record() owner to replay_owner;"
     " revoke execute on function public.on_record() from public;"
@@ -73,6 +75,8 @@ MORE_COLUMNS = (
     " create policy all_figures on public.figures to replay_gate using (true);"
     " grant select on public.figures to replay_gate;"
     " create policy owner_records on public.audit_logs for insert to replay_owner with check (true);"
+    " create policy owner_sends on public.events for insert to replay_owner with check (true);"
+    " create policy owner_sends on public.event_outbox for insert to replay_owner with check (true);"
     " create trigger on_record after insert on public.companies for each row execute function public.on_record()"
 )
 HALVES = r""" PARTITION BY HASH (%s);

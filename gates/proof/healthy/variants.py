@@ -355,7 +355,7 @@ VARIANTS: tuple[Variant, ...] = (
         "more-columns",
         "tables have columns, indexes, keys and triggers of the deployment's own, which its manifest has, and beside"
         " them stand a schema that the gate's login may not use, a publication of all tables, and a row for each tenant"
-        " that a job makes anew",
+        " that a job makes anew; each new tenant is recorded, and is an event",
         prepare=_with_more,
         kind=TargetKind.PRODUCTION,
         own_manifest=True,
