@@ -3,8 +3,8 @@
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from faults.altered import Change, altered
 from faults.catalogue import service, statement
@@ -21,6 +21,8 @@ from replay_service.tenants import ReplayFlags
 
 _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 _OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)"
+T = TypeVar("T")
+
 REPLAY, OUTBOX = "dlq.replay.enabled", "outbox.enabled"
 
 
@@ -224,16 +226,19 @@ def outbox_flag_not_asked(settings: Settings) -> Parts:
 )
 def flags_cached(settings: Settings) -> Parts:
     release = build_parts(settings)
-    kept: dict[str, tuple[float, ReplayFlags]] = {}
+    return dataclasses.replace(release, read_flags=_kept(release.read_flags))
 
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        at, flags = kept.get(company_id, (-60.0, None))
-        if flags is None or time.monotonic() > at + 60:
-            flags = await release.read_flags(conn, company_id)
-            kept[company_id] = (time.monotonic(), flags)
-        return flags
 
-    return dataclasses.replace(release, read_flags=twin)
+def _kept(read: Callable[[Connection, str], Awaitable[T]]) -> Callable[[Connection, str], Awaitable[T]]:
+    """A reading whose answer serves a company for a minute."""
+    known: dict[str, tuple[float, T]] = {}
+
+    async def twin(conn: Connection, company_id: str) -> T:
+        if company_id not in known or time.monotonic() > known[company_id][0] + 60:
+            known[company_id] = (time.monotonic(), await read(conn, company_id))
+        return known[company_id][1]
+
+    return twin
 
 
 def _switched_off_between(probe: Probe) -> int:
@@ -251,16 +256,7 @@ def _switched_off_between(probe: Probe) -> int:
 )
 def pause_cached(settings: Settings) -> Parts:
     release = build_parts(settings)
-    kept: dict[str, tuple[float, bool]] = {}
-
-    async def twin(conn: Connection, company_id: str) -> bool:
-        at, is_paused = kept.get(company_id, (-60.0, False))
-        if time.monotonic() > at + 60:
-            is_paused = await release.is_paused(conn, company_id)
-            kept[company_id] = (time.monotonic(), is_paused)
-        return is_paused
-
-    return dataclasses.replace(release, is_paused=twin)
+    return dataclasses.replace(release, is_paused=_kept(release.is_paused))
 
 
 def _paused_between(probe: Probe) -> int:

@@ -31,14 +31,9 @@ where 2 % are); until then it is unknown, and says how many samples would tell. 
 
 def alerts_markdown(rules: Sequence[AlertRule]) -> str:
     """The whole page: a table of all rules, then each with its claim, cost, limits and runbook."""
-    rows = [f"| [{r.name}](#{r.name}) | {_limits(r)} | {r.window} | {r.min_samples} |" for r in rules]
+    rows = [f"| [{r.name}](#{r.name}) | {r.limits_text} | {r.window} | {r.min_samples} |" for r in rules]
     table = "\n".join(["| alert | limits | window | samples |", "|---|---|---|---|", *rows])
     return "\n".join([HEAD, table, "", *(_section(rule) for rule in rules)])
-
-
-def _limits(rule: AlertRule) -> str:
-    sign = ">" if rule.above else "<"
-    return ", ".join(f"{severity} {sign} {limit:g} {rule.unit}" for severity, limit in rule.limits)
 
 
 def _section(rule: AlertRule) -> str:
@@ -48,7 +43,7 @@ def _section(rule: AlertRule) -> str:
 
 **Claim.** {rule.spec.claim}
 **Cost.** {rule.spec.cost}
-**Limits.** {_limits(rule)}, {within("over", rule.window)}, with at least {samples}; `for` {rule.for_s} s.{stale}
+**Limits.** {rule.limits_text}, {within("over", rule.window)}, with at least {samples}; `for` {rule.for_s} s.{stale}
 **Runbook.** [{rule.runbook}]({_link(rule)})
 """
 

@@ -80,14 +80,9 @@ def presets_markdown() -> str:
     """The whole page."""
     rules = read_queue_rules()
     words = "".join(f"* {name}: {said}\n" for name, said in NOTIONS.items())
-    table = "".join(f"| `{rule.spec.id}` | {rule.spec.claim} | {_limits(rule)} |\n" for rule in rules)
+    table = "".join(f"| `{rule.spec.id}` | {rule.spec.claim} | {rule.limits_text} |\n" for rule in rules)
     own = OWN.format(sql=(FOLDER / "own_queue.sql").read_text(encoding="utf-8"))
     return HEAD + table + own + WORDS + words + "".join(_section(preset, rules) for preset in presets().values())
-
-
-def _limits(rule: AlertRule) -> str:
-    sign = ">" if rule.above else "<"
-    return ", ".join(f"{severity} {sign} {limit:g} {rule.unit}" for severity, limit in rule.limits)
 
 
 def _section(preset: QueuePreset, rules: Iterable[AlertRule]) -> str:

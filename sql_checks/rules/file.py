@@ -91,6 +91,12 @@ class AlertRule:
     allowed_bad: float | None = None
     samples_window: str = ""
 
+    @property
+    def limits_text(self) -> str:
+        """The limits for readers: `page > 5 %, warn > 2 %`."""
+        sign = ">" if self.above else "<"
+        return ", ".join(f"{severity} {sign} {limit:g} {self.unit}" for severity, limit in self.limits)
+
 
 def read_rules(path: Path, stage: str = "alert", expanded: Callable[[str], str] | None = None) -> list[AlertRule]:
     """All rules of one file. stage: begins their ids; expanded: puts fragments into a query. Raise ConfigError."""
