@@ -25,7 +25,7 @@ from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.clock import Clock
 from gates.deployment.identity import without_login
 from gates.deployment.redaction import hidden, redact_text
-from gates.deployment.sql.database import session
+from gates.deployment.sql.database import execute, session
 from gates.deployment.sql.failures import in_words
 from gates.deployment.target import Target
 from gates.deployment.tenants.leftovers import KEPT, TIMED, Lease, sweep, take_lease, term_of
@@ -265,7 +265,8 @@ def clean_up(target: Target, out: Path) -> str:
         if companies and target.database_url:
             with session(target.database_url) as connection:
                 ours = Tenants(connection, FOLDER, list(companies))
-                ours.remove()
+                rows = execute(connection, "select id from public.companies where id = any(%s::uuid[])", companies)
+                ours.remove([str(row["id"]) for row in rows])
                 ours.sweep()
         lease = _LEASES.pop(str(out), None)
         if lease is not None:
