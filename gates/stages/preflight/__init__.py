@@ -21,7 +21,7 @@ from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, stamp
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
@@ -33,6 +33,7 @@ from gates.stages.preflight.endpoints import (
     TIMEOUT_S,
     reachable,
     ready,
+    recognised,
     release,
     release_of,
     versions_of,
@@ -69,10 +70,11 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     """
     started = time.monotonic()
     target = context.target
+    is_known = _memory(context).is_known() or bool(target.kind is TargetKind.REFERENCE and target.control)
     # both doors at once: each look is a few round trips, and a target may be far
     with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
-        service, versions = _service_lines(target)
+        service, versions = _service_lines(target, is_known=is_known)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
@@ -122,13 +124,17 @@ def release_now(target: Target) -> Evidence:
             time.sleep(POLL_S)
 
 
-def _service_lines(target: Target) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:
-    """What the service says of itself, and what its instances said at /version."""
+def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:
+    """What the service says of itself, and what its instances said at /version. is_known: it was the service before."""
     versions: list[dict[str, JsonValue]] = []
     with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
-        lines = [timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S)]
-        if lines[0].outcome is Outcome.PASS:
+        reached = timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S)
+        if reached.outcome is Outcome.PASS:
             versions = versions_of(door)
+        if not is_known and not reached.details.get("unreachable"):
+            seen = timed(REACHABLE, target, lambda: recognised(target, door, versions), 3 * TIMEOUT_S)
+            reached = seen if seen.outcome is Outcome.UNKNOWN else reached
+        lines = [reached]
         lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
         lines.append(after(lines, READY, target, lambda: ready(door)))
     return lines, versions

@@ -29,7 +29,7 @@ from gates.deployment.identity import identity
 from gates.deployment.requests import BUSY, Answer, Request, mint_token
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind
-from gates.stages.preflight.endpoints import TIMEOUT_S
+from gates.stages.preflight.endpoints import ABSENT, TIMEOUT_S
 from gates.stages.preflight.looks import LookResult, spec, timed
 
 FILE = "credentials.json"
@@ -63,6 +63,10 @@ class Memory:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             disk.write(self.path, text, mode=0o600)
 
+    def is_known(self) -> bool:
+        """Whether this target ever accepted a credential: then it is the service, whatever it answers now."""
+        return any(self._read().values())
+
     def accepted(self, kind: str, secret: str) -> str:
         """When the target accepted this very credential last, and of which release; empty where that is not known."""
         return self._read().get(kind, {}).get(self._print(kind, secret), "")
@@ -84,7 +88,6 @@ class Memory:
 
 ASKED_AT_MOST, AGAIN_S = 3, 1.0
 """How often a target that is busy is asked, and how long after the time before."""
-ABSENT = (404, 405, 501)
 MOST_S = 30.0
 
 SIGNING = spec(

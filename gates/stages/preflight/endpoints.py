@@ -8,7 +8,7 @@ from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.limits import within
 from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
-from gates.deployment.requests import Answer, Request
+from gates.deployment.requests import BUSY, Answer, Request
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
@@ -21,6 +21,8 @@ VERSION_REQUESTS = 12
 READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
+ABSENT = (404, 405, 501)
+"""Answers where no function is."""
 BY_A_PROXY = (502, 503, 504)
 """Answers of a proxy before the target, or of a target that cannot serve."""
 
@@ -57,10 +59,10 @@ def reachable(target: Target, door: HttpDoor) -> LookResult:
     try:
         answer = within(lambda: door.send(Request("GET", "/healthz")), LOOK_S)
         # a deployment may lack the page and be there all the same
-        other = within(lambda: door.send(probes.bare()), LOOK_S).status if answer.status == 404 else 0
+        other = within(lambda: door.send(probes.bare()), LOOK_S).status if answer.status != 200 else 0
     except (NoAnswer, OSError) as error:
         return _not_there(target, first_line(error))
-    shut = UNNAMED if other == 404 else _in_the_way(answer)
+    shut = _in_the_way(answer) or (UNNAMED.format(answer.status, other) if other in ABSENT else "")
     if shut:
         return _not_there(target, shut, answer.status)
     if answer.status != 200:
@@ -69,9 +71,21 @@ def reachable(target: Target, door: HttpDoor) -> LookResult:
 
 
 UNNAMED = (
-    "/healthz and /dlq-replay answer 404; where they have other paths, gate.yaml says so"
+    "/healthz answers {}, and a POST to /dlq-replay {}; where they have other paths, gate.yaml says so"
     " (`gate doctor --write` drafts names: http: paths)"
 )
+
+
+def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
+    """Whether what answers is the service: it names a release, refuses a replay without credentials as the contract
+    does, or is too busy to. Anything else (a web site, another API) is judged as little as nobody.
+    """
+    known = any(release_of(v) for v in versions or versions_of(door))
+    answer = None if known else door.send(probes.bare())
+    if answer is None or answer.status in {401, *BUSY} or (answer.code and answer.status not in ABSENT):
+        return LookResult(Outcome.PASS, samples=1)
+    said = f"/version names no release, and a POST to /dlq-replay without credentials is answered {answer.status}"
+    return _not_there(target, f"{said}, so nothing shows that the service is what answers", answer.status)
 
 
 def _in_the_way(answer: Answer) -> str:

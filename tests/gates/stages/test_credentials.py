@@ -256,7 +256,7 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path, m
 
 @pytest.mark.parametrize(
     ("before", "after", "outcome"),
-    [(503, 503, "fail"), (503, 400, "fail"), (503, 401, "unknown"), (401, 401, "unknown"), (404, 404, "unknown")],
+    [(503, 503, "fail"), (503, 400, "fail"), (503, 401, "unknown"), (401, 401, "unknown")],
 )
 def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
     before: int, after: int, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +283,20 @@ def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
         load(context, loaded)
     (found,) = [e for e in read_lines(context.evidence) if e.check == LOADED.id]
     assert found.outcome.value == outcome
+
+
+def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_path: Path) -> None:
+    """An unknown place that fails all is not judged; a release that fails all, where the service was, is."""
+
+    def doors(folder: Path) -> list[object]:
+        with serve(lambda _asked: Reply(500)) as url:
+            target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
+            found = preflight.preflight(Context(target, Settings(), folder, "run", preflight.SPECS))
+        return [e.check for e in found.unreachable]
+
+    assert doors(tmp_path / "before") == ["preflight/target-reachable"]
+    looked(tmp_path, Service())
+    assert doors(tmp_path / "after") == []
 
 
 def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:

@@ -34,6 +34,7 @@ from tests.small_target import Answers, listening, serving
 from tests.waiting import until
 
 FINE: dict[str, Any] = {"release": "r1", "instance": "i1", "drill_agent": True}
+SHUT = 401, {"code": "unauthenticated"}
 
 
 def looked(folder: Path, target: Target) -> tuple[dict[str, Evidence], Target]:
@@ -48,7 +49,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def paths(**by_path: tuple[int, Any]) -> Answers:
-    return lambda path: by_path.get(path.strip("/"), (200, FINE))
+    return lambda path: by_path.get(path.strip("/"), SHUT if path == "/dlq-replay" else (200, FINE))
 
 
 def rolling() -> Answers:

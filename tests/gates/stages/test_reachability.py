@@ -112,7 +112,11 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
     "bad gateway": (answering(Reply(502, (), b"<h1>502</h1>")), "/healthz answers 502"),
     "login page": (answering(PAGE), "a web page"),
-    "another place": (answering(Reply(404, (), b"Not Found")), "answer 404"),
+    "another place": (answering(Reply(404, (), b"Not Found")), "a POST to /dlq-replay 404"),
+    "a function's own URL": (answering(Reply(405, (), b'{"code": "method_not_allowed"}')), "a POST to /dlq-replay 405"),
+    "a gateway": (answering(Reply(403, (), b'{"message": "Forbidden"}')), "is answered 403, so nothing shows"),
+    "another API": (answering(Reply(200, (), b"{}")), "is answered 200, so nothing shows"),
+    "no service yet": (answering(Reply(500, (), b"<h1>It works not</h1>")), "is answered 500, so nothing shows"),
 }
 
 
