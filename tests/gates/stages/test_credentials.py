@@ -290,6 +290,7 @@ def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_
 
     def doors(folder: Path) -> list[object]:
         with serve(lambda _asked: Reply(500)) as url:
+            folder.mkdir()
             target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
             found = preflight.preflight(Context(target, Settings(), folder, "run", preflight.SPECS))
         return [e.check for e in found.unreachable]
