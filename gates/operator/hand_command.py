@@ -37,8 +37,8 @@ ALONE = ("rollback", "emergency")
 """Commands that need the database alone."""
 BACK = ("resume", "enable")
 """Commands after which a rollback is over."""
-NEEDED = ("DATABASE_URL", "RELEASE", *OF_LIBPQ)
-"""Variables that a rollback looks at."""
+NEEDED = ("DATABASE_URL", *OF_LIBPQ)
+"""Variables that a rollback cannot do without."""
 LATEST_S = 5.0
 """For so long the line of the end waits for that of the beginning, which may be on its way to a slow disk."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
@@ -77,7 +77,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     alone = options.command in ALONE
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
     plan, settings, doubt = _policy(options, what, console)  # first: with it the names are known
-    target = config.load_target({k: v for k, v in console.environ.items() if not alone or k in NEEDED})
+    target = _target(console) if alone else config.load_target(console.environ)
     if not target.database_url:  # nothing was ordered that could be carried out, so no history tells of it
         raise ConfigError(operations.UNSET)
     order = Order(
@@ -119,6 +119,19 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     if action.result in {"failed", "not_possible"}:
         raise CannotWork(action.message)
     return Decision.HOLD.exit_code if action.holds or action.result == "baking" else 0
+
+
+def _target(console: Console) -> Target:
+    """The database of a rollback, and the release, which its audit row alone names: one that is no release is left out.
+    Raise ConfigError.
+    """
+    needed = {name: text for name, text in console.environ.items() if name in NEEDED}
+    target = config.load_target(needed)
+    try:
+        return config.load_target({**needed, "RELEASE": console.environ.get("RELEASE", "")})
+    except ConfigError as error:
+        console.warn(f"{error}. The rollback goes on, and its audit row names no release")
+        return target
 
 
 def _handed_over(options: argparse.Namespace, target: Target, order: Order, console: Console) -> Order | Action:

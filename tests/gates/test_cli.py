@@ -320,7 +320,7 @@ def test_nothing_that_a_rollback_does_not_need_keeps_it_from_happening(migrated_
     """A broken policy, a wrong variable: the flag that is named goes off; one that is not there is exit code 21."""
     broken = tmp_path / "broken.yaml"
     broken.write_text("version: 1\nrolout: {}\n", encoding="utf-8")
-    wrong = {"TEST_DLQ": "1", "GATE_TARGET": "prod", "TEST_COMPANY_ID": "x", "ADMIN_JWT": "x"}
+    wrong = {"TEST_DLQ": "1", "GATE_TARGET": "prod", "TEST_COMPANY_ID": "x", "ADMIN_JWT": "x", "RELEASE": "two\nlines"}
     environ = {**wrong, "DATABASE_URL": migrated_url, "GITHUB_ACTIONS": "true"}
     words = ("rollback", "--reason", "harm", "--policy", str(broken), "--flag")
     with psycopg.connect(migrated_url, autocommit=True) as database:
