@@ -66,6 +66,8 @@ class _LimitedStream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
         self._last: Allowance | None = None
+        self.has_more = False
+        """Bytes stand behind the last answer: they would be read as the beginning of the next one."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
         allowance = _ALLOWANCE.get()
@@ -77,6 +79,8 @@ class _LimitedStream(httpcore.NetworkStream):
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise
         allowance = _ALLOWANCE.get()
         if allowance is not self._last:
+            if self.has_more:
+                raise BeyondLimit(NOT_ASKED)
             allowance.kept, self._last = self._last is not None, allowance
         for start in range(0, len(buffer), WRITTEN_AT_ONCE):
             self._inner.write(buffer[start : start + WRITTEN_AT_ONCE], allowance.left_s())
@@ -178,13 +182,12 @@ class HttpDoor:
                     raise
                 raise BeyondLimit(f"{NOT_ASKED} ({error})") from error
             try:
-                if not allowance.received:
-                    raise BeyondLimit(NOT_ASKED)
                 allowance.has_head = True
                 headers = checked_headers(
                     tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)
                 )
                 body = response.read()
+                response.extensions["network_stream"].has_more = bool(_behind(response))
             finally:
                 response.close()
         elapsed_ms = (time.perf_counter() - started) * 1000
@@ -227,6 +230,14 @@ class HttpDoor:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+
+def _behind(response: Any) -> bytes:
+    """The bytes that came behind an answer that was read whole; httpcore keeps them for the next one, and shows them to
+    nobody.
+    """
+    found: bytes = response.stream._stream._connection._h11_state.trailing_data[0]  # noqa: SLF001
+    return found
 
 
 @contextmanager

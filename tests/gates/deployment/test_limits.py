@@ -156,7 +156,16 @@ def test_a_packed_answer_that_was_cut_is_not_taken_for_whole() -> None:
         assert got(url).body == body
 
 
-@pytest.mark.parametrize("behind", [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nX", b"HTTP/1.1 20", b"\r\n", b"}"])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nX",
+        b"HTTP/1.1 200 OK\r\nX-A: ",  # the next answer would be of this status
+        b"HTTP/1.1 20",
+        b"\r\n",
+        b"}",
+    ],
+)
 def test_what_stands_behind_an_answer_is_no_answer(behind: bytes) -> None:
     """It is not that of the next request on the connection, which says what is amiss; over a new one all is well."""
 
