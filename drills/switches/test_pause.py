@@ -10,6 +10,7 @@ from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
 from gates.deployment.tenants.loans import LiveRow
 from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Where
@@ -234,15 +235,28 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     scene.seen.count(30)
 
 
+def _waiting_in_a_run(scene: Scene, company: str) -> list[str]:
+    """The event of an item that a run has taken and that waits for an older one of its key; empty where it does not."""
+    event = new_id("event")
+    scene.write_outbox(company, 1, aggregate_key="k", next_attempt_at=scene.value("select now() + interval '1 hour'"))
+    scene.add_items(company, 1, event_id=event, aggregate_key="k")
+    scene.run(company, max=1)
+    scene.passes_by(company, 1)
+    return [] if scene.effects([event]) else [event]
+
+
 @drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, which pauses all agents, stops replays and deliveries of every tenant until it is
-    undone: also of a tenant whose own row says that it is not paused, and the direct path of one whose outbox is off.
+    undone: forced and dry ones, what a run has to go, also of a tenant whose own row says that it is not paused, and
+    the direct path of one whose outbox is off.
 
     It is the last brake of the checklist's emergency procedure.
     """
     company, own, direct = scene.company("a", items=1), scene.company("b", items=1), scene.company("c")
+    waiting = _waiting_in_a_run(scene, under_way := scene.company("d"))
     scene.pause(own, on=False)
+    scene.pause(direct, on=False)
     if scene.claims("flags"):
         scene.set_flag(direct, OUTBOX_FLAG, enabled=False)
     scene.seen.require(
@@ -251,14 +265,17 @@ def test_fleet(scene: Scene) -> None:
     )
     with scene.lent(LiveRow(), agents_paused=True, pause_reason="a drill of the gate"):
         scene.replay(company, 409, "agents_paused", max=1)
+        scene.replay(company, 409, "agents_paused", max=1, force=True)
+        scene.replay(own, 409, "agents_paused", max=1, dry_run=True)
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.expect(spared, 409, "agents_paused")
+        scene.rows("update public.event_outbox set aggregate_key = null where company_id = %s", under_way)
         event = str(scene.emit(company)["event_id"])
         path = scene.emit(direct)["path"]
         assert path == "outbox", f"while the fleet is paused an event of a tenant without outbox took the path {path!r}"
-        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1)]
+        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1), *waiting]
         scene.quiet(company, within_s=1.0)
         early = scene.effects([event, *written])
-        assert not early, f"{len(early)} of 4 events were delivered while the fleet was paused"
+        assert not early, f"{len(early)} of {1 + len(written)} events were delivered while the fleet was paused"
     scene.delivered([event, *written])
     scene.run(company, max=1)
