@@ -191,6 +191,38 @@ def _reads_nothing(probe: Probe) -> int:
 
 
 @service(
+    "The run of a tenant that is paused or switched off is not read: reads are asked what replays are.",
+    lambda p: _read_of_a_paused_run(p) == 409,
+    ("drill/pause/stops-a-running-replay",),
+    names=("409", "403"),
+)
+def reads_are_held(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        reply = await release.read_run(parts, call, path, run_id)
+        company = reply.body["company_id"]
+        async with parts.database.connection() as conn:
+            found = await conn.execute(b"SELECT public.is_company_paused(%s::uuid)", (company,))
+            off, row = (await parts.read_flags(conn, company)).refusal(), await found.fetchone()
+        if row is not None and row[0]:
+            raise Refusal("agents_paused", "The agents of this company are paused.")
+        if off is not None:
+            raise off
+        return reply
+
+    return dataclasses.replace(release, read_run=read)
+
+
+def _read_of_a_paused_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        at = int(time.time())
+        return probe.get(path, **{"X-Transbot-Signature": probe.sign_v2(path.encode(), at)}).status_code
+
+
+@service(
     "The events of a tenant whose replays are switched off are refused.",
     lambda p: _with_replays_off(p) == 403,
     ("drill/flags/replay-switch-is-wired",),

@@ -48,8 +48,7 @@ def _stops_replays(scene: Scene, flag: str) -> None:
     scene.set_flag(company, flag, enabled=False)
     scene.everywhere(company, 403, "feature_disabled", label="switched off", max=1)
     answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
-    real = current().flag_keys.get(flag, flag)
-    assert answer.says(real), f"the refusal does not name the flag {real}"
+    assert answer.says(real := current().flag_keys.get(flag, flag)), f"the refusal does not name the flag {real}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)
@@ -215,9 +214,7 @@ def test_sent_again_on_the_other_path(scene: Scene) -> None:
         scene.pause(company, on=False)
     scene.delivered(events)
     rows = [str(r["event"]) for r in scene.outbox(company)]
-    assert rows == events[1:], (
-        f"of an event that took the direct path and one of the outbox, {len(rows)} outbox rows are left"
-    )
+    assert rows == events[1:], f"of an event of the direct path and one of the outbox, {len(rows)} outbox rows are left"
 
 
 @drill("drill/flags/budget-switch-is-wired", covers=("H01",))
@@ -345,18 +342,22 @@ def test_signing_v2_required(scene: Scene) -> None:
 
 @drill("drill/flags/global-switch-is-wired", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_global_switch_is_wired(scene: Scene) -> None:
-    """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
+    """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
+    direct path, and holds what is in the outbox.
 
-    It is the statement that the gate itself runs to roll back. Its twin is the canary as it is found: the flag is never
-    on for more tenants than before.
+    It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
     """
-    company = scene.company()
-    scene.rows("delete from public.feature_flags where company_id = %s", company)
-    before = scene.emit(company, control=True)
-    scene.seen.require(before["path"] == "outbox", "a tenant of the canary did not take the outbox")
-    with scene.lent(LiveRow(OUTBOX_FLAG), enabled=False):
-        path = scene.emit(company)["path"]
-        assert path == "direct", f"an event took the path {path!r} after the global switch-off"
+    scene.rows("delete from public.feature_flags where company_id = %s", company := scene.company())
+    path = scene.emit(company, control=True)["path"]
+    scene.seen.require(path == "outbox", "a tenant of the canary did not take the outbox")
+    for off in ({"enabled": False}, {"rollout_percentage": 0}):
+        with scene.lent(LiveRow(OUTBOX_FLAG), **off):
+            path = scene.emit(company)["path"]
+            assert path == "direct", f"an event took the path {path!r} after the global switch-off, {off}"
+            held = scene.write_outbox(company, 2)
+            scene.quiet(company, within_s=1.0)
+            assert not scene.effects(held), f"what is in the outbox was delivered after the global switch-off, {off}"
+        scene.delivered(held)
         scene.seen.count()
 
 

@@ -191,7 +191,7 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
 @drill("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
     """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, even after two
-    days, all is done.
+    days, all is done. Meanwhile the run is read as ever.
 
     A switch that is read only at the start does not stop what does the harm.
     """
@@ -217,12 +217,14 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     if current().has("replay_runs", "completed_at"):
         ended_at = scene.value("select completed_at from public.replay_runs where id = %s", run)
         assert ended_at is None, f"the paused run has completed_at {ended_at} with {30 - after} items to go"
+    _is_read(scene, run, company)
     scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
     scene.quiet(company)
     assert scene.number(done, run) == after, "the paused run went on, beside another tenant's"
     if scene.claims("flags"):
         scene.set_flag(company, OUTBOX_FLAG, enabled=False)
         scene.pause(company, on=False)
+        _is_read(scene, run, company)
         scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
         scene.quiet(company)
         assert scene.number(done, run) == after, "the run went on, not paused, but switched off"
@@ -233,6 +235,12 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
     scene.seen.count(30)
+
+
+def _is_read(scene: Scene, run: str, company: str) -> None:
+    """The claim: a run is found, whatever holds it, where runs can be read."""
+    if "/dlq-replay/{replay_run_id}" not in current().lacking:
+        scene.seen.expect(*scene.get_run(run, company), 200)
 
 
 def _waiting_in_a_run(scene: Scene, company: str) -> list[str]:
