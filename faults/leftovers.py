@@ -273,11 +273,30 @@ def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, *((name, asked, rows) for name in ("drain_lane", "claim_events")))
 
 
-def _goes_on_for_everybody(probe: Probe) -> bool:
+def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
+    """Whether a tenant's event is delivered while everybody's row is off; `own`: while its own is on."""
     everybody = "UPDATE feature_flags SET enabled = %s WHERE key = 'outbox.enabled' AND company_id IS NULL"
     with probe.tenant() as company:
+        if own:
+            probe.rows(
+                "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, true)", company
+            )
         probe.rows(everybody, False)
         try:
             return is_done(probe, put(probe, company))
         finally:
             probe.rows(everybody, True)
+
+
+@worker(
+    "Everybody's row that is off is above a tenant's own: what the tenant has in the outbox is not delivered.",
+    lambda p: not _goes_on_for_everybody(p, own=True),
+    ("drill/flags/global-switch-is-wired",),
+    names=("no effect", "effects"),
+    production=False,
+)
+def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
+    asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
+    both = f"""({asked} AND EXISTS (
+        SELECT FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id IS NULL AND f.enabled))"""
+    return altered_worker(settings, *((name, asked, both) for name in ("drain_lane", "claim_events")))
