@@ -274,9 +274,9 @@ def test_fleet(scene: Scene) -> None:
     with scene.lent(LiveRow(), agents_paused=True, pause_reason="a drill of the gate"):
         scene.replay(company, 409, "agents_paused", max=1)
         scene.replay(company, 409, "agents_paused", max=1, force=True)
-        scene.replay(own, 409, "agents_paused", max=1, dry_run=True)
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.expect(spared, 409, "agents_paused")
+        scene.replay(company, 409, "agents_paused", max=1, dry_run=True)
         scene.rows("update public.event_outbox set aggregate_key = null where company_id = %s", under_way)
         event = str(scene.emit(company)["event_id"])
         path = scene.emit(direct)["path"]
@@ -286,4 +286,5 @@ def test_fleet(scene: Scene) -> None:
         early = scene.effects([event, *written])
         assert not early, f"{len(early)} of {1 + len(written)} events were delivered while the fleet was paused"
     scene.delivered([event, *written])
+    scene.reset_limit(company)
     scene.run(company, max=1)
