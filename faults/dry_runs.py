@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import requesting
@@ -40,3 +41,22 @@ def _shows_a_page(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.letters(company, 30)
         return len(probe.replay(company, max=30, dry_run=True).json()["items"]) == 25
+
+
+@service(
+    "Of the month's budget a dry run asks whether any is left, not how much: it shows more than the real run takes.",
+    lambda p: _shown_of_a_month(p) == 4,
+    ("drill/dry-run/cut-by-the-budget",),
+    names=("plain",),
+)
+def months_do_not_cut(settings: Settings) -> Parts:
+    month = "CASE WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used ELSE 0 END"
+    left = f"monthly_limit::bigint - {month}"
+    return altered(settings, "read_budget", (left, f"CASE WHEN {left} > 0 THEN daily_limit ELSE 0 END"))
+
+
+def _shown_of_a_month(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 4)
+        probe.rows("INSERT INTO replay_budgets (company_id, monthly_limit) VALUES (%s, 2)", company)
+        return len(probe.replay(company, dry_run=True).json()["items"])

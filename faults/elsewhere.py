@@ -46,7 +46,7 @@ def _event(probe: Probe, company: str = str(uuid.UUID(int=255))) -> bytes:
 
 @service(
     "A v2 signature of an event never goes stale.",
-    lambda p: _takes_stale_events(p),
+    lambda p: _takes_events_signed(p, -9000),
     ("drill/safety-rails/events-need-credentials", "drill/authentication/one-refusal"),
     names=("401",),
 )
@@ -58,9 +58,23 @@ def events_never_go_stale(settings: Settings) -> Parts:
     return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
 
 
-def _takes_stale_events(probe: Probe) -> bool:
-    signed = {"X-Transbot-Signature": probe.sign_v2(_event(probe), int(time.time()) - 9000)}
+def _takes_events_signed(probe: Probe, ahead_s: int) -> bool:
+    signed = {"X-Transbot-Signature": probe.sign_v2(_event(probe), int(time.time()) + ahead_s)}
     return probe.send(_event(probe), signed, "/events").status_code == 403
+
+
+@service(
+    "Of the v2 signature of an event only the age is looked at: one of the future is good.",
+    lambda p: _takes_events_signed(p, 9000),
+    ("drill/safety-rails/events-need-credentials",),
+    names=("401",),
+)
+def events_of_the_future(settings: Settings) -> Parts:
+    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+        at = header.partition(b",")[0].removeprefix(b"t=")
+        return check_signature(header, message, secrets, max(float(at), now_s) if at.isdigit() else now_s)
+
+    return _elsewhere(settings, lambda parts: dataclasses.replace(parts, signature_check=check))
 
 
 @service(
@@ -174,6 +188,38 @@ def strange_ids_are_server_errors(settings: Settings) -> Parts:
 def _reads_nothing(probe: Probe) -> int:
     signed = probe.sign_v2(b"/dlq-replay/none", int(time.time()))
     return probe.get("/dlq-replay/none", **{"X-Transbot-Signature": signed}).status_code
+
+
+@service(
+    "The run of a tenant that is paused or switched off is not read: reads are asked what replays are.",
+    lambda p: _read_of_a_paused_run(p) == 409,
+    ("drill/pause/stops-a-running-replay",),
+    names=("409", "403"),
+)
+def reads_are_held(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+        reply = await release.read_run(parts, call, path, run_id)
+        company = reply.body["company_id"]
+        async with parts.database.connection() as conn:
+            found = await conn.execute(b"SELECT public.is_company_paused(%s::uuid)", (company,))
+            off, row = (await parts.read_flags(conn, company)).refusal(), await found.fetchone()
+        if row is not None and row[0]:
+            raise Refusal("agents_paused", "The agents of this company are paused.")
+        if off is not None:
+            raise off
+        return reply
+
+    return dataclasses.replace(release, read_run=read)
+
+
+def _read_of_a_paused_run(probe: Probe) -> int:
+    with probe.tenant() as company:
+        path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
+        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        at = int(time.time())
+        return probe.get(path, **{"X-Transbot-Signature": probe.sign_v2(path.encode(), at)}).status_code
 
 
 @service(

@@ -273,6 +273,26 @@ def effect_dated_at_the_first_failure(settings: Settings) -> Parts:
 
 
 @service(
+    "The effect that a replay gave a dead event is not shown: its first outbox row alone is looked at.",
+    lambda p: _effect_of_a_replay(p) is None,
+    ("drill/dlq/replayed-item-is-resolved",),
+    names=("effect_at",),
+)
+def effect_of_a_replay_unseen(settings: Settings) -> Parts:
+    row = "SELECT x.dead_at IS NULL FROM public.event_outbox x WHERE x.event_id = e.id ORDER BY x.id LIMIT 1"
+    shown = f"CASE WHEN coalesce(({row}), true) THEN t.updated_at END AS effect_at"
+    return altered(settings, "read_event", ("t.updated_at AS effect_at", shown))
+
+
+def _effect_of_a_replay(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        probe.rows("UPDATE event_outbox SET processed_at = NULL, dead_at = now() WHERE event_id = %s", event)
+        return _state(probe, event)["effect_at"]
+
+
+@service(
     "The effect of an event is dated by a zone to the east: it lies hours ahead.",
     lambda p: _effect_at_of_a_done_event(p) > str(p.value("SELECT now() AT TIME ZONE 'UTC' + interval '1 hour'")),
     (f"{OUTBOX}/status-of-an-event",),

@@ -11,7 +11,7 @@ from faults.altered import altered_worker
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, after_run
-from faults.outbox import put
+from faults.outbox import is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
 from replay_service.audit import RefusalLog
@@ -255,3 +255,48 @@ def _used_by_two_stops(probe: Probe) -> int:
         for _ in range(2):
             probe.settled(probe.replay(company, max_items=50).json()["replay_run_id"])
         return int(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company))
+
+
+@worker(
+    "What was written goes on when everybody's row is switched off: the worker reads its percentage alone.",
+    lambda p: _goes_on_for_everybody(p),
+    ("drill/flags/global-switch-is-wired",),
+    names=("what is in the outbox",),
+    production=False,
+)
+def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
+    asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
+    given = "SELECT public.feature_bucket(f.key, t.company_id) < f.rollout_percentage"
+    own, key = "SELECT f.enabled", "f.key = 'outbox.enabled' AND f.company_id"
+    table = "FROM public.feature_flags f WHERE"
+    rows = f"coalesce(({own} {table} {key} = t.company_id), ({given} {table} {key} IS NULL), false)"
+    return altered_worker(settings, *((name, asked, rows) for name in ("drain_lane", "claim_events")))
+
+
+def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
+    """Whether a tenant's event is delivered while everybody's row is off; `own`: while its own is on."""
+    everybody = "UPDATE feature_flags SET enabled = %s WHERE key = 'outbox.enabled' AND company_id IS NULL"
+    with probe.tenant() as company:
+        if own:
+            probe.rows(
+                "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, true)", company
+            )
+        probe.rows(everybody, False)
+        try:
+            return is_done(probe, put(probe, company))
+        finally:
+            probe.rows(everybody, True)
+
+
+@worker(
+    "Everybody's row that is off is above a tenant's own: what the tenant has in the outbox is not delivered.",
+    lambda p: not _goes_on_for_everybody(p, own=True),
+    ("drill/flags/global-switch-is-wired",),
+    names=("no effect", "effects"),
+    production=False,
+)
+def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
+    asked = "public.is_feature_enabled('outbox.enabled', t.company_id)"
+    both = f"""({asked} AND EXISTS (
+        SELECT FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id IS NULL AND f.enabled))"""
+    return altered_worker(settings, *((name, asked, both) for name in ("drain_lane", "claim_events")))

@@ -254,15 +254,58 @@ def runs_that_wait_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(settings, ("lock_runs", "(e.aggregate_key IS NULL OR (", "(true OR ("))
 
 
-def _waits_behind_runs(probe: Probe, count: int) -> bool:
+def _waits_behind_runs(probe: Probe, count: int, *, paused: bool = False) -> bool:
+    """Whether another tenant's run waits behind so many of a tenant, whose key waits, or that is paused instead."""
     with probe.tenant() as company, probe.tenant() as other:
         put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
         probe.letters(company, count, aggregate_key="k")
         for _ in range(count):
             probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
             probe.replay(company, max=1)
+        if paused:
+            probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+            probe.rows("UPDATE event_outbox SET aggregate_key = NULL WHERE company_id = %s", company)
         probe.letters(other, 1)
         return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)
+
+
+@worker(
+    "The oldest twenty runs are looked at, paused or not: so many of a paused tenant stop everybody's replays.",
+    lambda p: _waits_behind_runs(p, 24, paused=True),
+    (f"{OUTBOX}/poison-holds-no-other-tenant",),
+    names=("effects",),
+)
+def paused_runs_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    flag = "public.is_feature_enabled('outbox.enabled', r.company_id)"
+    switches = f"{flag} AND NOT public.is_company_paused(r.company_id)"
+    oldest = f"\nORDER BY r.requested_at\nLIMIT 20) r JOIN public.replay_runs USING (id) WHERE {switches}\nORDER BY"
+    return altered_worker(
+        settings,
+        ("lock_runs", "SELECT r.id\n", "SELECT r.id FROM (SELECT r.id, r.company_id, r.requested_at\n"),
+        ("lock_runs", f"\n  AND {switches}\nORDER BY", oldest),
+        ("lock_runs", "FOR UPDATE OF r", "FOR UPDATE OF replay_runs"),
+    )
+
+
+@worker(
+    "Runs that are over an hour old are taken for stuck, and left.",
+    lambda p: _waits_for_an_old_run(p),
+    ("drill/pause/stops-a-running-replay",),
+    names=("the end of",),
+)
+def old_runs_are_left(settings: WorkerSettings) -> WorkerParts:
+    young = "WHERE r.status = 'started' AND r.requested_at > now() - interval '1 hour'"
+    return altered_worker(settings, ("lock_runs", "WHERE r.status = 'started'", young))
+
+
+def _waits_for_an_old_run(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        first = put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        probe.letters(company, 1, aggregate_key="k")
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.rows("UPDATE replay_runs SET requested_at = now() - interval '2 hours' WHERE id = %s", run)
+        probe.rows("DELETE FROM event_outbox WHERE event_id = %s", first)
+        return not probe.settled(run, 4)
 
 
 @worker(

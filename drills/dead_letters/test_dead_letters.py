@@ -26,11 +26,16 @@ MEANWHILE_S = 0.5
 
 drill = partial(check, needs=SQL, after=SIGNED)
 
+OF_A_DEAD_EVENT = """
+insert into public.events (id, company_id, event_type, aggregate_key, payload, path)
+select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from public.event_outbox where event_id = %s
+"""
+
 
 @drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
     """A replayed item has its effect under its own event id, once, and its row is resolved, also where its event has a
-    key and is dead in the outbox, as an event is whose last attempt has failed.
+    key and is dead in the outbox, as an event is whose last attempt has failed; the state of that event shows it.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
@@ -38,6 +43,7 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     event = new_id("event")
     scene.tenants.add_items(company, 1, event_id=event)
     (dead,) = scene.write_outbox(company, 1, aggregate_key="k", dead_at=scene.value("select now()"))
+    scene.rows(OF_A_DEAD_EVENT, dead)
     scene.tenants.add_items(company, 1, event_id=dead, aggregate_key="k")
     run = str(scene.run(company, max=2)["replay_run_id"])
     scene.delivered([event, dead])
@@ -47,6 +53,9 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     assert states == ["resolved"] * 2, f"the replayed items are {states}"
     kept = [str(item["event_id"]) for item in items]
     assert kept == [event, dead], f"the items' event ids changed to {kept}"
+    if "/events/{event_id}" not in current().lacking:
+        shown = scene.event_status(dead, company).get("effect_at")
+        assert shown, f"effect_at of an event that was dead, and has its effect by a replay, is {shown!r}"
     scene.in_one_state(company)
 
 

@@ -9,6 +9,7 @@ from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import Scene, new_key
 from gates.checks.recorder import check
+from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import real_member
 from gates.deployment.requests import token_post
 from gates.deployment.tenants.tenants import owned_tables
@@ -256,15 +257,17 @@ def test_hindered_like_real(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/cut-by-the-budget", severity=Severity.WARN, covers=("F02",))
 def test_cut_by_the_budget(scene: Scene, tenant: str) -> None:
-    """A dry run is cut to what the budget leaves, like the real one, forced and of named items too.
+    """A dry run is cut to what the budget of the day or month leaves, like the real one, forced and of named items too.
 
     The preview lists items that will not be replayed.
     """
     ids = scene.add_items(tenant, 4)
     whole = scene.run(tenant, label="dry run, whole budget", dry_run=True)
     scene.seen.require(len(whole.get("items", [])) == 4, "a dry run with budget does not show the 4 items")
-    scene.budget(tenant, daily_limit=2)
-    for label, more in ("forced, of named items", scene.known(force=True, dlq_ids=ids)), ("plain", {}):
+    month = "monthly_limit" if current().has("replay_budgets", "monthly_limit") else "daily_limit"
+    named = scene.known(force=True, dlq_ids=ids)
+    for label, more, limit in ("forced, of named items", named, "daily_limit"), ("plain", {}, month):
+        scene.budget(tenant, **{limit: 2})
         cut = scene.replay(tenant, label=f"dry run, {label}, budget of 2", dry_run=True, **more).json()
         shown = cut.get("items", [])
         assert sorted(shown) == sorted(ids[:2]), f"{label}: {len(shown)} items shown; due: the 2 oldest"

@@ -321,8 +321,8 @@ def test_event(case: Case, bench: Bench) -> None:
 
 @check("drill/safety-rails/events-need-credentials", where=Where.READ_ONLY, after=SIGNED, covers=("A02",))
 def test_events_need_credentials(bench: Bench) -> None:
-    """An event without credentials, with a forged or a stale signature, that of other bytes, or with a wrong one of two
-    credentials is refused with 401.
+    """An event without credentials, with a forged or a stale signature, one of the future, that of other bytes, or with
+    a wrong one of two credentials is refused with 401.
 
     Anyone writes business events for any tenant.
     """
@@ -335,14 +335,15 @@ def test_events_need_credentials(bench: Bench) -> None:
     for other in (good.body + b"\n", json.dumps(json.loads(good.body), indent=1).encode()):
         bench.shut(good.with_body(other).labelled("an event of other bytes than were signed"))
     if current().claims("authentication"):
-        fresh, stale = (
+        fresh, stale, future = (
             signed_post_v2(
                 "/events", good.body, bench.signer.secret, bench.clock.now() - age_s, f"signed {age_s} s ago"
             )
-            for age_s in (0, 4000)
+            for age_s in (0, 4000, -4000)
         )
         bench.opens(fresh)
         bench.shut(stale)
+        bench.shut(future)
     if current().claims("tokens") and bench.target.admin_jwt:
         bench.shut(good.adding_header("Authorization", "Bearer e30.e30.AAAA").labelled("signed, and a wrong token"))
         good = token_post("/events", fields, bench.admin(), "an event with a token")

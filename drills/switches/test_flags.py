@@ -48,8 +48,7 @@ def _stops_replays(scene: Scene, flag: str) -> None:
     scene.set_flag(company, flag, enabled=False)
     scene.everywhere(company, 403, "feature_disabled", label="switched off", max=1)
     answer = scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
-    real = current().flag_keys.get(flag, flag)
-    assert answer.says(real), f"the refusal does not name the flag {real}"
+    assert answer.says(real := current().flag_keys.get(flag, flag)), f"the refusal does not name the flag {real}"
     states = [r["status"] for r in scene.items(company)]
     assert set(states) == {"pending"}, f"the refused replay left items {states}; due: pending"
     scene.set_flag(company, flag, enabled=True)
@@ -196,7 +195,8 @@ def test_outbox_on_takes_outbox(scene: Scene) -> None:
 
 @drill("drill/flags/sent-again-on-the-other-path", after=DELIVERS, covers=("H01", "K01", "K10"))
 def test_sent_again_on_the_other_path(scene: Scene) -> None:
-    """An event that is sent again after its tenant was switched to the other path is a duplicate, and done once.
+    """An event that is sent again after its tenant was switched to the other path, or paused, is a duplicate, and done
+    once.
 
     Every step of a rollout meets producers that retry: what is known on one path alone is done on both.
     """
@@ -206,15 +206,15 @@ def test_sent_again_on_the_other_path(scene: Scene) -> None:
         scene.emit(company, event_id=event, control=True)
         scene.delivered([event])
         scene.set_flag(company, OUTBOX_FLAG, enabled=not is_on)
-        again = scene.emit(company, event_id=event)
-        assert again["duplicate"] is True, (
-            f"an event that was sent again on the other path: duplicate is {again['duplicate']!r}"
-        )
+        said = scene.emit(company, event_id=event)["duplicate"]
+        assert said is True, f"an event that was sent again on the other path: duplicate is {said!r}"
+    if scene.claims("pause"):
+        scene.pause(company)
+        scene.emit(company, event_id=events[0])
+        scene.pause(company, on=False)
     scene.delivered(events)
     rows = [str(r["event"]) for r in scene.outbox(company)]
-    assert rows == events[1:], (
-        f"of an event that took the direct path and one of the outbox, {len(rows)} outbox rows are left"
-    )
+    assert rows == events[1:], f"of an event of the direct path and one of the outbox, {len(rows)} outbox rows are left"
 
 
 @drill("drill/flags/budget-switch-is-wired", covers=("H01",))
@@ -342,19 +342,23 @@ def test_signing_v2_required(scene: Scene) -> None:
 
 @drill("drill/flags/global-switch-is-wired", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_global_switch_is_wired(scene: Scene) -> None:
-    """The global row of `outbox.enabled`, switched off as a rollback does it, sends every tenant down the direct path.
+    """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
+    direct path, and holds what is in the outbox, but where a tenant's own row says otherwise.
 
-    It is the statement that the gate itself runs to roll back. Its twin is the canary as it is found: the flag is never
-    on for more tenants than before.
+    It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
     """
-    company = scene.company()
+    company, own = scene.company("a"), scene.company("own")
+    scene.set_flag(own, OUTBOX_FLAG, enabled=True)
     scene.rows("delete from public.feature_flags where company_id = %s", company)
-    before = scene.emit(company, control=True)
-    scene.seen.require(before["path"] == "outbox", "a tenant of the canary did not take the outbox")
-    with scene.lent(LiveRow(OUTBOX_FLAG), enabled=False):
-        path = scene.emit(company)["path"]
-        assert path == "direct", f"an event took the path {path!r} after the global switch-off"
-        scene.seen.count()
+    scene.seen.require(scene.emit(company, control=True)["path"] == "outbox", "a tenant of the canary took no outbox")
+    for off in ({"enabled": False}, {"rollout_percentage": 0}):
+        with scene.lent(LiveRow(OUTBOX_FLAG), **off):
+            path = scene.emit(company)["path"]
+            assert path == "direct", f"an event took the path {path!r} after the global switch-off, {off}"
+            held = scene.write_outbox(company, 2)
+            scene.delivered(scene.write_outbox(own, 1))
+            assert not scene.effects(held), f"what is in the outbox was delivered after the global switch-off, {off}"
+        scene.delivered(held)
 
 
 @drill("drill/flags/unreadable-starts-nothing", covers=("H04",), where=Where.REFERENCE, phase="last", deep=True)

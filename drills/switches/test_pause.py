@@ -10,6 +10,7 @@ from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
+from gates.deployment.ids import new_id
 from gates.deployment.tenants.loans import LiveRow
 from gates.deployment.tenants.tenants import OUTBOX_FLAG
 from gates.evidence import Where
@@ -189,7 +190,8 @@ def test_held_events_follow_in_order(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/pause/stops-a-running-replay", needs=("database", "drill-agent"), after=DELIVERS, covers=("E03", "E04"))
 def test_stops_a_running_replay(scene: Scene) -> None:
-    """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, all is done.
+    """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, even after two
+    days, all is done. Meanwhile the run is read as ever.
 
     A switch that is read only at the start does not stop what does the harm.
     """
@@ -215,31 +217,54 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     if current().has("replay_runs", "completed_at"):
         ended_at = scene.value("select completed_at from public.replay_runs where id = %s", run)
         assert ended_at is None, f"the paused run has completed_at {ended_at} with {30 - after} items to go"
+    _is_read(scene, run, company)
     scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
     scene.quiet(company)
     assert scene.number(done, run) == after, "the paused run went on, beside another tenant's"
     if scene.claims("flags"):
         scene.set_flag(company, OUTBOX_FLAG, enabled=False)
         scene.pause(company, on=False)
+        _is_read(scene, run, company)
         scene.ended(str(scene.run(other, max=1)["replay_run_id"]))
         scene.quiet(company)
         assert scene.number(done, run) == after, "the run went on, not paused, but switched off"
         scene.set_flag(company, OUTBOX_FLAG, enabled=True)
+    if current().has("replay_runs", "requested_at"):
+        scene.rows("update public.replay_runs set requested_at = requested_at - interval '2 days' where id = %s", run)
     scene.pause(company, on=False)
     row = scene.ended(run, within_s=12 + 0.03 * delay_ms)  # a worker may take the items one after another
     assert (row["success_count"], row["failure_count"]) == (30, 0), f"after the pause the run counts {row}"
     scene.seen.count(30)
 
 
+def _is_read(scene: Scene, run: str, company: str) -> None:
+    """The claim: a run is found, whatever holds it, where runs can be read."""
+    if "/dlq-replay/{replay_run_id}" not in current().lacking:
+        scene.seen.expect(*scene.get_run(run, company), 200)
+
+
+def _waiting_in_a_run(scene: Scene, company: str) -> list[str]:
+    """The event of an item that a run has taken and that waits for an older one of its key; empty where it does not."""
+    event = new_id("event")
+    scene.write_outbox(company, 1, aggregate_key="k", next_attempt_at=scene.value("select now() + interval '1 hour'"))
+    scene.add_items(company, 1, event_id=event, aggregate_key="k")
+    scene.run(company, max=1)
+    scene.passes_by(company, 1)
+    return [] if scene.effects([event]) else [event]
+
+
 @drill("drill/pause/fleet", after=DELIVERS, covers=("E03", "E09"), where=Where.DISRUPTIVE, phase="last")
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, which pauses all agents, stops replays and deliveries of every tenant until it is
-    undone: also of a tenant whose own row says that it is not paused, and the direct path of one whose outbox is off.
+    undone: forced and dry ones, what a run has to go, also of a tenant whose own row says that it is not paused, and
+    the direct path of one whose outbox is off.
 
     It is the last brake of the checklist's emergency procedure.
     """
     company, own, direct = scene.company("a", items=1), scene.company("b", items=1), scene.company("c")
+    waiting = _waiting_in_a_run(scene, under_way := scene.company("d"))
     scene.pause(own, on=False)
+    scene.pause(direct, on=False)
     if scene.claims("flags"):
         scene.set_flag(direct, OUTBOX_FLAG, enabled=False)
     scene.seen.require(
@@ -248,14 +273,18 @@ def test_fleet(scene: Scene) -> None:
     )
     with scene.lent(LiveRow(), agents_paused=True, pause_reason="a drill of the gate"):
         scene.replay(company, 409, "agents_paused", max=1)
+        scene.replay(company, 409, "agents_paused", max=1, force=True)
         spared = scene.replay_request(own, max=1).labelled("pause of everybody, own row without one")
         scene.expect(spared, 409, "agents_paused")
+        scene.replay(company, 409, "agents_paused", max=1, dry_run=True)
+        scene.rows("update public.event_outbox set aggregate_key = null where company_id = %s", under_way)
         event = str(scene.emit(company)["event_id"])
         path = scene.emit(direct)["path"]
         assert path == "outbox", f"while the fleet is paused an event of a tenant without outbox took the path {path!r}"
-        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1)]
+        written = [*scene.write_outbox(company, 2), *scene.write_outbox(own, 1), *waiting]
         scene.quiet(company, within_s=1.0)
         early = scene.effects([event, *written])
-        assert not early, f"{len(early)} of 4 events were delivered while the fleet was paused"
+        assert not early, f"{len(early)} of {1 + len(written)} events were delivered while the fleet was paused"
     scene.delivered([event, *written])
+    scene.reset_limit(company)
     scene.run(company, max=1)

@@ -1,0 +1,156 @@
+"""Faults of a pause where it meets something else: force, a dry run, a run under way, an event that is sent again."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from faults.altered import altered, altered_worker
+from faults.catalogue import service, worker
+from faults.outbox import LATER, is_done, put
+from faults.probe import Probe
+from faults.requests import REQUEST, remembering
+from replay_service.composition import build_parts
+from replay_service.database import Connection
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest, ReplayRequest
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+FLEET = "drill/pause/fleet"
+_NOT_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, false)"
+_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
+_OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
+_OWN = b"SELECT FROM public.agent_controls WHERE agents_paused AND company_id = %s::uuid"
+_ANEW = b"""INSERT INTO public.event_outbox (event_id, company_id, event_type, aggregate_key, payload)
+    SELECT id, company_id, event_type, aggregate_key, payload FROM public.events
+    WHERE id = %s::uuid AND path = 'direct' AND public.is_company_paused(company_id)"""
+
+
+@contextmanager
+def _fleet_paused(probe: Probe) -> Iterator[None]:
+    everybody = "UPDATE agent_controls SET agents_paused = %s WHERE company_id IS NULL"
+    probe.rows(everybody, True)
+    try:
+        yield
+    finally:
+        probe.rows(everybody, False)
+
+
+def _own_row_for(settings: Settings, chosen: Callable[[ReplayRequest], bool]) -> Parts:
+    """The service that asks the tenant's own row alone about such requests."""
+    release = remembering(settings)
+
+    async def twin(conn: Connection, company_id: str) -> bool:
+        request = REQUEST.get()
+        if request is None or not chosen(request):
+            return await release.is_paused(conn, company_id)
+        return await (await conn.execute(_OWN, (company_id,))).fetchone() is not None
+
+    return dataclasses.replace(release, is_paused=twin)
+
+
+def _answered(probe: Probe, **fields: Any) -> int:
+    """The status of a replay while everybody is paused."""
+    with probe.tenant() as company, _fleet_paused(probe):
+        return probe.replay(company, **fields).status_code
+
+
+@service(
+    "A forced replay asks for its tenant's pause alone, not for everybody's.",
+    lambda p: _answered(p, force=True) == 200,
+    (FLEET,),
+    names=("force",),
+    production=False,
+)
+def forced_while_everybody_is(settings: Settings) -> Parts:
+    return _own_row_for(settings, lambda request: request.force)
+
+
+@service(
+    "A dry run asks for its tenant's pause alone, not for everybody's.",
+    lambda p: _answered(p, dry_run=True) == 200,
+    (FLEET,),
+    names=("dry_run",),
+    production=False,
+)
+def dry_run_while_everybody_is(settings: Settings) -> Parts:
+    return _own_row_for(settings, lambda request: request.dry_run)
+
+
+@worker(
+    "A pause of everybody does not stop the runs that are under way: those ask for their tenant's alone.",
+    lambda p: _goes_on(p),
+    (FLEET,),
+    names=("delivered while the fleet was paused",),
+    production=False,
+)
+def runs_go_on_while_everybody_is(settings: WorkerSettings) -> WorkerParts:
+    own = "EXISTS (SELECT FROM public.agent_controls a WHERE a.agents_paused AND a.company_id = r.company_id)"
+    due, on = "WHERE w.is_due AND ", "w.company_id NOT IN (SELECT t.company_id FROM tenants t WHERE NOT t.is_on)"
+    return altered_worker(
+        settings,
+        ("drain_lane", f"{due}{on}", f"{due}(w.is_replay OR {on})"),
+        ("claim_events", f"{due}{on}", f"{due}(w.replay_run_id IS NOT NULL OR {on})"),
+        ("lock_runs", "public.is_company_paused(r.company_id)", own),
+    )
+
+
+def _goes_on(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        put(probe, company, aggregate_key="k", next_attempt_at=probe.value(LATER))
+        probe.letters(company, 1, aggregate_key="k")
+        run = probe.replay(company).json()["replay_run_id"]
+        with _fleet_paused(probe):
+            probe.rows("UPDATE event_outbox SET aggregate_key = NULL WHERE company_id = %s", company)
+            return probe.settled(run, 4)
+
+
+@service(
+    "While everybody is paused, events of a tenant whose own row says no, and whose outbox is off, go the direct path.",
+    lambda p: _path_with_own_row(p) == "direct",
+    (FLEET,),
+    names=("direct",),
+    production=False,
+)
+def own_row_sends_events_direct(settings: Settings) -> Parts:
+    first = """coalesce((SELECT agents_paused FROM public.agent_controls WHERE company_id = %(company_id)s::uuid
+        OR company_id IS NULL ORDER BY company_id NULLS LAST LIMIT 1), false)"""
+    return altered(settings, "emit_event", ("public.is_company_paused(%(company_id)s::uuid)", first))
+
+
+def _path_with_own_row(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.rows(_OFF, company)
+        probe.rows(_NOT_PAUSED, company)
+        with _fleet_paused(probe):
+            return str(probe.event(company).json()["path"])
+
+
+@service(
+    "An event of the direct path that is sent again while its tenant is paused is in the outbox, too.",
+    lambda p: _is_in_the_outbox(p),
+    ("drill/flags/sent-again-on-the-other-path",),
+    names=("outbox rows",),
+)
+def sent_again_during_a_pause(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_known = await release.emit(conn, request, event_id)
+        if is_known:
+            await conn.execute(_ANEW, (event_id,))
+        return path, is_known
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _is_in_the_outbox(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.rows(_OFF, company)
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        probe.rows(_PAUSED, company)
+        probe.event(company, event_id=event)
+        return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
