@@ -55,6 +55,11 @@ UNJUDGED = {
     " visible boolean, payload text, queue_id int)",
     "DBOS": "create schema dbos; create table dbos.workflow_status (workflow_uuid text, status text,"
     " recovery_attempts bigint, queue_name text); create table dbos.workflow_events (workflow_uuid text, key text)",
+    "graphile-worker before version 0.16": "create schema graphile_worker; create table graphile_worker.jobs (id int,"
+    " task_id int, run_at timestamptz, attempts int, max_attempts int, locked_by text); create table"
+    " graphile_worker.job_queues (queue_name text, locked_by text); create table graphile_worker.migrations (id int)",
+    "Absurd": "create schema absurd; create table absurd.t_mail (task_id uuid, task_name text, retry_strategy jsonb);"
+    " create table absurd.r_mail (run_id uuid, task_id uuid, claim_expires_at timestamptz, wake_event text)",
     "Taskiq": "create table taskiq_messages (id int, task_id text, task_name text, message text, labels jsonb)",
 }
 

@@ -190,9 +190,26 @@ def test_dead_letters_are_named_and_old_ones_fail_no_release(bench: Bench) -> No
     )
 
 
-@pytest.mark.parametrize(
-    "library", [one for one in LIBRARIES if one.preset == "graphile-worker"], indirect=True, ids=["graphile-worker"]
-)
+def only(preset: str) -> pytest.MarkDecorator:
+    """For a test of one library."""
+    return pytest.mark.parametrize(
+        "library", [one for one in LIBRARIES if one.preset == preset], indirect=True, ids=[preset]
+    )
+
+
+@only("pg-boss")
+def test_a_queue_whose_table_was_taken_out_is_named(bench: Bench) -> None:
+    """A detached partition: its jobs are read and written there, and seen in no list of all jobs."""
+    bench.sql(
+        "do $$ begin execute (select format('alter table pgboss.job detach partition pgboss.%I', partition_name)"
+        " from pgboss.queue where name = 'mail'); end $$"
+    )
+    found = bench.judged()
+    assert failed(found) == {"unfinished-builds"}
+    assert "of queue mail is not attached" in found["unfinished-builds"].message
+
+
+@only("graphile-worker")
 def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
     """A program gives jobs up before their last try: they failed for good now, whenever they were due."""
     bench.program.do("send", "mail", "20")
