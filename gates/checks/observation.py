@@ -17,6 +17,9 @@ FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/me
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
 
+BLOCKED = (403, 406)
+"""Statuses of a firewall that takes what a check sends for an attack. It has a page; the contract's own 403 is JSON."""
+
 MOST_OF_A_FIELD = 120
 """Characters of what an answer says of a refused field."""
 
@@ -130,9 +133,11 @@ class Observer:
         if not right:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
+            due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             if answer.status in BUSY and answer.status not in wanted and not busy:
-                due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
                 raise Unmet(f"{due}: the target was busy or limited us")
+            if answer.status in BLOCKED and answer.status not in wanted and not answer.body.lstrip().startswith(b"{"):
+                raise Unmet(f"{due}, and no JSON: a firewall in front may have answered")
             if answer.code in OPERATOR_CODES and not self.target.database_url:
                 raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")
             self.failing = exchange

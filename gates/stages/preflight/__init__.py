@@ -10,14 +10,16 @@ import datetime as dt
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
 
 from gates import disk
-from gates.deployment.capabilities import claims, evidence_id
+from gates.deployment.capabilities import claims, evidence_id, is_apart
 from gates.deployment.credentials import UNUSABLE
 from gates.deployment.http.client import HttpDoor
+from gates.deployment.identity import database_place
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
@@ -46,6 +48,10 @@ VARIABLES = spec(
     "What is not given cannot be checked, and what was not checked does not promote.",
     Severity.WARN,
 )
+APART = (
+    "the service refuses a signed dry run for a company that the gate has just written to {}, with 403 forbidden. See"
+    " that DATABASE_URL leads to the database of the service at BASE_URL, and that a signature serves for any company"
+)
 PATIENCE_S, POLL_S = 10.0, 0.5
 """Of the second look at the release."""
 SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW, *credentials.SPECS)
@@ -70,7 +76,8 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     """
     started = time.monotonic()
     target = context.target
-    is_known = _memory(context).is_known() or bool(target.kind is TargetKind.REFERENCE and target.control)
+    is_ours = bool(target.kind is TargetKind.REFERENCE and target.control)
+    is_known = is_ours or _memory(context).is_known()
     # both doors at once: each look is a few round trips, and a target may be far
     with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
@@ -79,6 +86,8 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
+            if not is_ours and context.applicable(("drill/",)):
+                lines = [_of_one_deployment(e, context) if e.check == DATABASE.id else e for e in lines]
             if context.has(credentials.SPECS[0]):
                 lines += credential_lines(target, _memory(context))
             lines += claimed.result()
@@ -140,6 +149,15 @@ def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], l
     return lines, versions
 
 
+def _of_one_deployment(line: Evidence, context: Context) -> Evidence:
+    """The line of the database; unknown where it is not that of the service, and nothing is to be judged by it."""
+    target = context.target
+    if not is_apart(target, partial(_note, context.companies)):
+        return line
+    seen = LookResult(Outcome.UNKNOWN, APART.format(database_place(target)), unreachable=True)
+    return timed(DATABASE, target, lambda: seen)
+
+
 def _lending(target: Target) -> None:
     """How a pooler lends its sessions: that decides how many the gate may have, and for how long."""
     with contextlib.suppress(psycopg.Error):  # then it is taken to lend them for as long as a client stays
@@ -177,14 +195,15 @@ def variables(target: Target) -> LookResult:
     return LookResult(Outcome.PASS, "", len(given), len(given), "variables", len(given))
 
 
-def _capabilities(target: Target, companies: Path) -> list[Evidence]:
-    def note(company: str) -> None:
-        with disk.opened(companies, "a") as file:
-            file.write(f"{company}\n")
+def _note(companies: Path, company: str) -> None:
+    with disk.opened(companies, "a") as file:
+        file.write(f"{company}\n")
 
+
+def _capabilities(target: Target, companies: Path) -> list[Evidence]:
     at = stamp(dt.datetime.now(dt.UTC))
     lines = []
-    for name, claimed in claims(target, note).items():
+    for name, claimed in claims(target, partial(_note, companies)).items():
         outcome = Outcome.UNKNOWN if claimed is None else Outcome.PASS
         message = "the target could not be asked" if claimed is None else ""
         lines.append(Evidence(evidence_id(name), outcome, message, claimed, samples=1, started_at=at))

@@ -21,8 +21,8 @@ from gates.deployment.requests import Answer, Request
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLXRoYXQtd29ya3M"
 ASKED = Request("POST", "/x", (("Authorization", f"Bearer {TOKEN}"),), b"planted-secret-0123456789")
 
-def answer(status):
-    return Answer(status, (), b'{"code":"nope","echo":"planted-secret-0123456789"}', 1.0)
+def answer(status, body=b'{"code":"nope","echo":"planted-secret-0123456789"}'):
+    return Answer(status, (), body, 1.0)
 
 @check("t/pass")
 def test_pass(seen):
@@ -73,6 +73,12 @@ def test_busy(seen):
     """The target is busy."""
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503), 200)
+
+@check("t/walled")
+def test_walled(seen):
+    """Something in front takes it for an attack."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 400)
 
 @check("t/bad-control")
 def test_bad_control(seen):
@@ -149,6 +155,7 @@ EXPECTED = {
     "t/skipped": ("unknown", "skipped: not today"),
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
+    "t/walled": ("unknown", "a firewall in front may have answered"),
     "t/bad-control": ("unknown", "the control did not hold"),
     "t/dirty": ("unknown", "clean-up failed"),
     "t/broken-ground": ("unknown", "no ground to stand on"),
