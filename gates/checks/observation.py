@@ -137,7 +137,7 @@ class Observer:
             if answer.status in BUSY and answer.status not in wanted and not busy:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if answer.status in BLOCKED and answer.status not in wanted and not answer.body.lstrip().startswith(b"{"):
-                raise Unmet(f"{due}, and no JSON: a firewall in front may have answered")
+                raise Unmet(f"{due}, and no JSON: a firewall in front may have answered. Let the gate through it")
             if answer.code in OPERATOR_CODES and not self.target.database_url:
                 raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")
             self.failing = exchange

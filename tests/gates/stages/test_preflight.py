@@ -131,32 +131,6 @@ def test_a_release_that_no_variable_could_hold_is_none(said: str, tmp_path: Path
     assert config.load_target(environ) == target
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "outcome"), [(403, "forbidden", "unknown"), (403, "feature_disabled", "pass"), (200, "", "pass")]
-)
-def test_a_database_of_another_service_is_not_judged(
-    status: int,
-    code: str,
-    outcome: str,
-    tmp_path: Path,
-    pg_server: PgServer,
-    migrated_db: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it."""
-    monkeypatch.setattr(capabilities, "SEEN_S", 0.3)
-    with serving(paths(**{"dlq-replay": (status, {"code": code})})) as url:
-        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
-        context = Context(target, Settings(), tmp_path, "run", load())
-        found = preflight.preflight(context)
-        with psycopg.connect(pg_server.url(migrated_db)) as connection:
-            left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
-    lines = {e.check: e for e in read_lines(context.evidence)}
-    assert lines["preflight/database"].outcome.value == outcome, lines["preflight/database"]
-    assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
-    assert left == []
-
-
 def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -> None:
     """Nothing fails; each says by what it is blocked; the missing variables are named."""
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, "http://127.0.0.1:9"))

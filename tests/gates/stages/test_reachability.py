@@ -1,15 +1,18 @@
 """A target that cannot be reached ends the run in seconds, with that one cause, whatever stands in its place."""
 
 import datetime as dt
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from gates.decision.policy_file import parse
+from gates.decision.policy_file import Settings, parse
+from gates.deployment import capabilities
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
 from gates.deployment.sql import database
@@ -248,3 +251,29 @@ def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status:
     with serve(behaviour) as url, HttpDoor(url) as door:
         seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
     assert (seen.outcome, seen.unreachable) == (Outcome.UNKNOWN, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome"), [(403, "forbidden", "unknown"), (403, "feature_disabled", "pass"), (200, "fine", "pass")]
+)
+def test_a_database_of_another_service_is_not_judged(
+    status: int,
+    code: str,
+    outcome: str,
+    tmp_path: Path,
+    pg_server: PgServer,
+    migrated_db: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it."""
+    monkeypatch.setattr(capabilities, "SEEN_S", 0.3)
+    with serve(lambda _asked: Reply(status, (), json.dumps({"code": code}).encode())) as url:
+        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
+        context = Context(target, Settings(), tmp_path, "run", CATALOGUE)
+        found = preflight.preflight(context)
+        with psycopg.connect(pg_server.url(migrated_db)) as connection:
+            left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
+    lines = {e.check: e for e in read_lines(context.evidence)}
+    assert lines["preflight/database"].outcome.value == outcome, lines["preflight/database"]
+    assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
+    assert left == []
