@@ -254,7 +254,8 @@ def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "outcome"), [(403, "forbidden", "unknown"), (403, "feature_disabled", "pass"), (200, "fine", "pass")]
+    ("status", "code", "outcome"),
+    [(403, "forbidden", "unknown"), (403, "feature_disabled", "pass"), (200, "fine", "pass")],
 )
 def test_a_database_of_another_service_is_not_judged(
     status: int,
