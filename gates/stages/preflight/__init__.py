@@ -1,7 +1,7 @@
 """The preflight: can the target be asked at all, is it the release that is meant, and does the login see what it must.
 
-Everything here is read-only, but for one company and two dry runs on a staging target of loopback. What cannot be asked
-is unknown; only a wrong release is harm, and a credential refused that this target accepted before.
+Everything here is read-only, but for a company and dry runs for it, where drills may make companies. What cannot be
+asked is unknown; only a wrong release is harm, and a credential refused that this target accepted before.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from gates.deployment.identity import database_place
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, stamp
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
@@ -86,7 +86,7 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
-            if not is_ours and context.applicable(("drill/",)):
+            if not is_ours and any(s.where is not Where.READ_ONLY for s in context.applicable(("drill/",))):
                 lines = [_of_one_deployment(e, context) if e.check == DATABASE.id else e for e in lines]
             if context.has(credentials.SPECS[0]):
                 lines += credential_lines(target, _memory(context))

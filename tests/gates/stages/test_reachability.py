@@ -1,5 +1,6 @@
 """A target that cannot be reached ends the run in seconds, with that one cause, whatever stands in its place."""
 
+import dataclasses
 import datetime as dt
 import json
 import socket
@@ -270,7 +271,8 @@ def test_a_database_of_another_service_is_not_judged(
     monkeypatch.setattr(capabilities, "SEEN_S", 0.3)
     with serve(lambda _asked: Reply(status, (), json.dumps({"code": code}).encode())) as url:
         target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
-        context = Context(target, Settings(), tmp_path, "run", CATALOGUE)
+        drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
+        context = Context(target, Settings(), tmp_path, "run", (*CATALOGUE, drill))
         found = preflight.preflight(context)
         with psycopg.connect(pg_server.url(migrated_db)) as connection:
             left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
