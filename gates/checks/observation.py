@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from gates.deployment.dialect.exchange import on_the_wire
 from gates.deployment.redaction import hidden, redact, redact_text
-from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl
+from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl, is_a_firewalls
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
@@ -16,9 +16,6 @@ FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/me
 
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
 """Refusals that a healthy target gives where an operator paused it or switched it off."""
-
-BLOCKED = (403, 406)
-"""Statuses of a firewall that takes what a check sends for an attack. It has a page; the contract's own 403 is JSON."""
 
 MOST_OF_A_FIELD = 120
 """Characters of what an answer says of a refused field."""
@@ -136,7 +133,7 @@ class Observer:
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             if answer.status in BUSY and answer.status not in wanted and not busy:
                 raise Unmet(f"{due}: the target was busy or limited us")
-            if answer.status in BLOCKED and answer.status not in wanted and not answer.body.lstrip().startswith(b"{"):
+            if answer.status not in wanted and is_a_firewalls(answer.status, answer.body):
                 raise Unmet(f"{due}, and no JSON: a firewall in front may have answered. Let the gate through it")
             if answer.code in OPERATOR_CODES and not self.target.database_url:
                 raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")

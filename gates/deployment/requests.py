@@ -68,6 +68,13 @@ BUSY = (429, 502, 503, 504)
 """Statuses that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
 
+def is_a_firewalls(status: int, body: bytes) -> bool:
+    """Whether a firewall answered, which takes what a check sends for an attack: it has a page, and the contract's own
+    refusals are JSON.
+    """
+    return status in {403, 406} and not body.lstrip().startswith(b"{")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back: status, headers (names in lower case, repeated ones kept), raw body, milliseconds it took."""

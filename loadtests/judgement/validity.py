@@ -17,7 +17,7 @@ class RunFacts:
 
     `null_ms` and `pressure` say how much the instrument itself was in need; see starvation.py and
     gates/deployment/pressure.py. `shares_machine`: the target is reached by a loopback address. failed: requests;
-    limited: those of them that were answered 429 by something before the service (expectations.is_limited).
+    limited: those of them that something before the service refused (expectations.is_limited).
     switched: what somebody switched off while the load ran.
     """
 
@@ -81,8 +81,8 @@ def refusals(facts: RunFacts) -> tuple[str, ...]:
     found: list[str] = []
     if 2 * facts.limited > facts.failed and facts.limited > LIMITED_SHARE * facts.requests:
         found.append(
-            f"{facts.limited} answers were 429 by something before the service, which limits the gate's address;"
-            " let that through, or lower the rate"
+            f"{facts.limited} answers were refusals by something before the service (a limiter, a firewall); let the"
+            " gate's address through, or lower the rate"
         )
     if facts.switched:
         found.append(f"{facts.switched} while the load ran: what was refused since is no failure; run again")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gates.deployment.ids import answered
+from gates.deployment.requests import is_a_firewalls
 
 RUN_STATUSES = frozenset({"started", "completed"})
 REFUSED = {"agents_paused": 409, "in_progress": 409, "rate_limited": 429, "feature_disabled": 403}
@@ -39,8 +40,8 @@ ALIVE = status_is(200)
 
 
 def is_limited(status: int, body: bytes) -> bool:
-    """Whether a limiter before the service answered: 429 without the code that the contract's refusals have."""
-    return status == 429 and not answered(body).get("code")
+    """Whether a limiter before the service answered: a firewall, or 429 without the code of the contract's refusals."""
+    return is_a_firewalls(status, body) or (status == 429 and not answered(body).get("code"))
 
 
 def version_of(release: str = "") -> Expectation:

@@ -191,7 +191,13 @@ def test_what_somebody_else_refuses_is_no_failure_of_the_service(kind: str) -> N
 
 @pytest.mark.parametrize(
     ("status", "body", "limited"),
-    [(429, b"<h1>Too many</h1>", True), (429, b'{"code": "rate_limited"}', False), (503, b"", False)],
+    [
+        (429, b"<h1>Too many</h1>", True),
+        (429, b'{"code": "rate_limited"}', False),
+        (503, b"", False),
+        (403, b"<h1>No</h1>", True),
+        (403, b"{}", False),
+    ],
 )
 def test_a_limiter_has_not_the_code_of_the_contract(status: int, body: bytes, limited: bool) -> None:
     """What the service itself refuses says why."""
