@@ -23,6 +23,8 @@ READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
 ABSENT = (404, 405, 501)
 """Answers where no function is."""
+INVALID = (400, 415, 422)
+"""Answers to a body that is no JSON."""
 BY_A_PROXY = (502, 503, 504)
 """Answers of a proxy before the target, or of a target that cannot serve."""
 
@@ -77,12 +79,14 @@ UNNAMED = (
 
 
 def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
-    """Whether what answers is the service: it names a release, refuses a replay without credentials as the contract
-    does, or is too busy to. Anything else (a web site, another API) is judged as little as nobody.
+    """Whether what answers is the service: it names a release, refuses a replay that is none, without credentials, as
+    an API does that has one, or is too busy to. Anything else (a web site, another API) is judged as little as nobody.
     """
     known = any(release_of(v) for v in versions or versions_of(door))
     answer = None if known else door.send(probes.bare())
     if answer is None or answer.status in {401, *BUSY} or (answer.code and answer.status not in ABSENT):
+        return LookResult(Outcome.PASS, samples=1)
+    if answer.status in INVALID and answer.json():
         return LookResult(Outcome.PASS, samples=1)
     said = f"/version names no release, and a POST to /dlq-replay without credentials is answered {answer.status}"
     return _not_there(target, f"{said}, so nothing shows that the service is what answers", answer.status)

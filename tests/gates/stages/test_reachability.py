@@ -120,6 +120,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "a function's own URL": (answering(Reply(405, (), b'{"code": "method_not_allowed"}')), "a POST to /dlq-replay 405"),
     "a gateway": (answering(Reply(403, (), b'{"message": "Forbidden"}')), "is answered 403, so nothing shows"),
     "another API": (answering(Reply(200, (), b"{}")), "is answered 200, so nothing shows"),
+    "a port of TLS": (answering(Reply(400, (), b"<h1>plain HTTP</h1>")), "is answered 400, so nothing shows"),
     "no service yet": (answering(Reply(500, (), b"<h1>It works not</h1>")), "is answered 500, so nothing shows"),
 }
 
@@ -252,6 +253,17 @@ def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status:
     with serve(behaviour) as url, HttpDoor(url) as door:
         seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
     assert (seen.outcome, seen.unreachable) == (Outcome.UNKNOWN, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(401, b""), (429, b""), (400, b'{"error": "no JSON"}'), (403, b'{"code": "forbidden"}')]
+)
+def test_an_api_that_refuses_a_replay_is_the_service(status: int, body: bytes) -> None:
+    """Though it has no /version, and its words are not the contract's."""
+    behaviour: Behaviour = lambda one: Reply(status, (), body) if one.method == "POST" else Reply(404)  # noqa: E731
+    with serve(behaviour) as url, HttpDoor(url) as door:
+        seen = endpoints.recognised(Target(TargetKind.STAGING, url), door, [])
+    assert seen.outcome is Outcome.PASS, seen
 
 
 @pytest.mark.parametrize(
