@@ -125,13 +125,13 @@ def _a_company(target: Target, on_create: Callable[[str], object] | None) -> Ite
             lease.release()
 
 
-def is_apart(target: Target, on_create: Callable[[str], object] | None = None) -> bool:
+def is_apart(target: Target, on_create: Callable[[str], object] | None = None) -> bool | None:
     """Whether the service goes on to refuse a signed dry run for a company that was just written to the database: it is
-    another one's database, or nobody can tell. False where that cannot be asked.
+    another one's database, or nobody can tell. False where it carries the dry run out; None where neither was seen.
     """
     may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url and target.hmac_secret
     if not (may_write and target.base_url and probes.has_dry_runs()):
-        return False
+        return None
     deadline = time.monotonic() + SEEN_S
     try:
         with (
@@ -143,11 +143,11 @@ def is_apart(target: Target, on_create: Callable[[str], object] | None = None) -
                 request = signed_post_v2(probes.REPLAY, body, target.hmac_secret, Clock(door).now())
                 answer = door.send(request)
                 if (answer.status, answer.code) != (403, "forbidden"):
-                    return False
+                    return False if answer.status == 200 else None
                 time.sleep(AGAIN_S)
             return True
     except (NoAnswer, OSError, ValueError, psycopg.Error):
-        return False
+        return None
 
 
 def _counted_at_one(target: Target, connection: Connection, company: str) -> bool | None:

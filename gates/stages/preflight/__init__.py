@@ -27,7 +27,7 @@ from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, W
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
-from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
+from gates.stages.preflight.database import DATABASE, SERVER, SIGHT, SKEW, database_lines
 from gates.stages.preflight.endpoints import (
     REACHABLE,
     READY,
@@ -150,9 +150,17 @@ def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], l
 
 
 def _of_one_deployment(line: Evidence, context: Context) -> Evidence:
-    """The line of the database; unknown where it is not that of the service, and nothing is to be judged by it."""
-    target = context.target
-    if not is_apart(target, partial(_note, context.companies)):
+    """The line of the database; unknown where it is not that of the service, and nothing is to be judged by it. Where
+    it once was, whatever the release refuses now is the release's.
+    """
+    target, memory = context.target, _memory(context)
+    pair = f"{database_place(target)} {line.details.get(SERVER)}"
+    if memory.accepted("pair", pair):
+        return line
+    apart = is_apart(target, partial(_note, context.companies))
+    if apart is False:
+        memory.note("pair", pair, target.release)
+    if not apart:
         return line
     seen = LookResult(Outcome.UNKNOWN, APART.format(database_place(target)), unreachable=True)
     return timed(DATABASE, target, lambda: seen)

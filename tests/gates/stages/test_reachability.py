@@ -279,16 +279,22 @@ def test_a_database_of_another_service_is_not_judged(
     migrated_db: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it."""
+    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where it
+    once saw that, the release is to blame.
+    """
     monkeypatch.setattr(capabilities, "SEEN_S", 0.3)
-    with serve(lambda _asked: Reply(status, (), json.dumps({"code": code}).encode())) as url:
+    drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
+    answered = [(status, code)]
+    with serve(lambda _asked: Reply(answered[-1][0], (), json.dumps({"code": answered[-1][1]}).encode())) as url:
         target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
-        drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
-        context = Context(target, Settings(), tmp_path, "run", (*CATALOGUE, drill))
+        context = Context(target, Settings(state=tmp_path / "state"), tmp_path, "run", (*CATALOGUE, drill))
         found = preflight.preflight(context)
-        with psycopg.connect(pg_server.url(migrated_db)) as connection:
-            left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
-    lines = {e.check: e for e in read_lines(context.evidence)}
+        assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
+        answered.append((403, "forbidden"))
+        again = preflight.preflight(context).unreachable
+        assert bool(again) is (status != 200), "a release that refuses what one before it took is judged"
+    lines = {e.check: e for e in reversed(read_lines(context.evidence))}
     assert lines["preflight/database"].outcome.value == outcome, lines["preflight/database"]
-    assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
+    with psycopg.connect(pg_server.url(migrated_db)) as connection:
+        left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
     assert left == []
