@@ -19,10 +19,9 @@ from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 
+T = TypeVar("T")
 _PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 _OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)"
-T = TypeVar("T")
-
 REPLAY, OUTBOX = "dlq.replay.enabled", "outbox.enabled"
 
 

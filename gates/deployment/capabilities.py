@@ -8,7 +8,6 @@ shows how much memory the process has. `baseline`: BASELINE_URL names the previo
 
 import ipaddress
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.clock import Clock
 from gates.deployment.http.metrics import MEMORY_METRIC, parse_metrics
@@ -29,8 +27,6 @@ from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import Where
 
 PROBE_TIMEOUT_S = 5.0
-SEEN_S, AGAIN_S = 3.0, 0.25
-"""For so long a new company may be unknown to the service, which may read a replica; and how often it is asked."""
 SECOND_SOURCE = "127.0.0.2"
 VERSION = Request("GET", "/version")
 METRICS = Request("GET", "/metrics")
@@ -100,7 +96,7 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
     if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
         return False
     try:
-        with _a_company(target, on_create) as (connection, company):
+        with a_company(target, on_create) as (connection, company):
             return _counted_at_one(target, connection, company)
     except NoAnswer:
         return None
@@ -109,8 +105,8 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
 
 
 @contextmanager
-def _a_company(target: Target, on_create: Callable[[str], object] | None) -> Iterator[tuple[Connection, str]]:
-    """A company for a question or two. Raise OSError, ValueError or psycopg.Error."""
+def a_company(target: Target, on_create: Callable[[str], object] | None) -> Iterator[tuple[Connection, str]]:
+    """A company of the gate's own for a question or two. Raise OSError, ValueError or psycopg.Error."""
     run = secrets.token_hex(4)
     lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
     try:
@@ -123,31 +119,6 @@ def _a_company(target: Target, on_create: Callable[[str], object] | None) -> Ite
     finally:
         if lease is not None:
             lease.release()
-
-
-def is_apart(target: Target, on_create: Callable[[str], object] | None = None) -> bool | None:
-    """Whether the service goes on to refuse a signed dry run for a company that was just written to the database: it is
-    another one's database, or nobody can tell. False where it carries the dry run out; None where neither was seen.
-    """
-    may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url and target.hmac_secret
-    if not (may_write and target.base_url and probes.has_dry_runs()):
-        return None
-    deadline = time.monotonic() + SEEN_S
-    try:
-        with (
-            _a_company(target, on_create) as (_, company),
-            HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door,
-        ):
-            body = probes.for_nobody(company)
-            while time.monotonic() < deadline:
-                request = signed_post_v2(probes.REPLAY, body, target.hmac_secret, Clock(door).now())
-                answer = door.send(request)
-                if (answer.status, answer.code) != (403, "forbidden"):
-                    return False if answer.status == 200 else None
-                time.sleep(AGAIN_S)
-            return True
-    except (NoAnswer, OSError, ValueError, psycopg.Error):
-        return None
 
 
 def _counted_at_one(target: Target, connection: Connection, company: str) -> bool | None:

@@ -69,10 +69,11 @@ BUSY = (429, 502, 503, 504)
 
 
 def is_a_firewalls(status: int, body: bytes) -> bool:
-    """Whether a firewall answered, which takes what a check sends for an attack: it has a page, and the contract's own
-    refusals are JSON.
+    """Whether a firewall may have answered, which takes what a check sends for an attack: with a page, where the
+    contract's own refusals are JSON.
     """
-    return status in {403, 406} and not body.lstrip().startswith(b"{")
+    page = body.strip()
+    return status in {403, 406} and bool(page) and not page.startswith(b"{")
 
 
 @dataclass(frozen=True, slots=True)

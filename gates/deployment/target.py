@@ -38,6 +38,11 @@ class Target:
     """The previous release, still reachable: the load compares with it."""
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the gate itself started the stack."""
+        return self.kind is TargetKind.REFERENCE and bool(self.control)
+
+    @property
     def hmac_secret(self) -> str:
         """The secret that signs: the first of the list."""
         return self.hmac_secrets[0] if self.hmac_secrets else ""

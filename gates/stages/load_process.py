@@ -265,6 +265,7 @@ def clean_up(target: Target, out: Path) -> str:
         if companies and target.database_url:
             with session(target.database_url) as connection:
                 ours = Tenants(connection, FOLDER, list(companies))
+                # a login that may create none may remove none either
                 rows = execute(connection, "select id from public.companies where id = any(%s::uuid[])", companies)
                 ours.remove([str(row["id"]) for row in rows])
                 ours.sweep()

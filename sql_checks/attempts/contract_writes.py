@@ -193,7 +193,7 @@ def write(url: str) -> Written:
 
 
 def _shown(written: Iterable[tuple[Write, Attempt]]) -> Iterator[tuple[Write, Attempt]]:
-    """Without the looks at what this login may not write: they find the rows as they were."""
+    """Without each look that follows a write which this login may not make: it would find the row unchanged."""
     is_denied = False
     for one, came in written:
         if one.expected is not Expected.FILLED:

@@ -40,8 +40,6 @@ that a delivery in progress ends before anything else of its tenant is touched.
 A worker that takes the run's row first, and then its outbox rows, is waited for at the run: every second attempt.
 """
 
-SENT_IN = {"event_outbox", "events"}
-
 
 def owned_tables() -> tuple[str, ...]:
     """Those of OWNED_TABLES that the deployment has, with a tenant in them."""
@@ -88,8 +86,8 @@ class Tenants:
         execute(self.connection, "insert into public.companies (id, name) values (%s, %s)", company, name)
         for statement, values in members.joining([company]):
             execute(self.connection, statement, *values)
-        for table in owned_tables():
-            if table in SENT_IN:
+        for table in ("event_outbox", "events"):
+            if table in owned_tables():
                 execute(self.connection, f"delete from public.{table} where company_id = %s", company)
         return company
 

@@ -16,18 +16,17 @@ from pathlib import Path
 import psycopg
 
 from gates import disk
-from gates.deployment.capabilities import claims, evidence_id, is_apart
+from gates.deployment.capabilities import claims, evidence_id
 from gates.deployment.credentials import UNUSABLE
 from gates.deployment.http.client import HttpDoor
-from gates.deployment.identity import database_place
 from gates.deployment.redaction import hidden, redact_evidence, redact_text
 from gates.deployment.sql.database import lending, see_lending
 from gates.deployment.target import Target
-from gates.evidence import Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
+from gates.evidence import Evidence, JsonValue, Outcome, Severity, Where, stamp
 from gates.stages.context import Context, StageReport
 from gates.stages.preflight import credentials
 from gates.stages.preflight.credentials import Memory, credential_lines
-from gates.stages.preflight.database import DATABASE, SERVER, SIGHT, SKEW, database_lines
+from gates.stages.preflight.database import DATABASE, SIGHT, SKEW, database_lines
 from gates.stages.preflight.endpoints import (
     REACHABLE,
     READY,
@@ -41,16 +40,13 @@ from gates.stages.preflight.endpoints import (
     versions_of,
 )
 from gates.stages.preflight.looks import LookResult, after, spec, timed
+from gates.stages.preflight.pairing import of_one_deployment
 
 VARIABLES = spec(
     "variables",
     "Every variable that the required checks need is set.",
     "What is not given cannot be checked, and what was not checked does not promote.",
     Severity.WARN,
-)
-APART = (
-    "the service refuses a signed dry run for a company that the gate has just written to {}, with 403 forbidden. See"
-    " that DATABASE_URL leads to the database of the service at BASE_URL, and that a signature serves for any company"
 )
 PATIENCE_S, POLL_S = 10.0, 0.5
 """Of the second look at the release."""
@@ -76,8 +72,8 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     """
     started = time.monotonic()
     target = context.target
-    is_ours = bool(target.kind is TargetKind.REFERENCE and target.control)
-    is_known = is_ours or _memory(context).is_known()
+    memory = _memory(context)
+    is_known = target.is_ours or memory.is_known()
     # both doors at once: each look is a few round trips, and a target may be far
     with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
@@ -86,10 +82,11 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
-            if not is_ours and any(s.where is not Where.READ_ONLY for s in context.applicable(("drill/",))):
-                lines = [_of_one_deployment(e, context) if e.check == DATABASE.id else e for e in lines]
+            if not target.is_ours and any(s.where is not Where.READ_ONLY for s in context.applicable(("drill/",))):
+                note = partial(_note, context.companies)
+                lines = [of_one_deployment(e, target, memory, note) if e.check == DATABASE.id else e for e in lines]
             if context.has(credentials.SPECS[0]):
-                lines += credential_lines(target, _memory(context))
+                lines += credential_lines(target, memory)
             lines += claimed.result()
             lent.result()
     agreed = {release_of(v) for v in versions} - {""}
@@ -147,23 +144,6 @@ def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], l
         lines.append(after(lines, RELEASE, target, lambda: release(target, versions)))
         lines.append(after(lines, READY, target, lambda: ready(door)))
     return lines, versions
-
-
-def _of_one_deployment(line: Evidence, context: Context) -> Evidence:
-    """The line of the database; unknown where it is not that of the service, and nothing is to be judged by it. Where
-    it once was, whatever the release refuses now is the release's.
-    """
-    target, memory = context.target, _memory(context)
-    pair = f"{database_place(target)} {line.details.get(SERVER)}"
-    if memory.accepted("pair", pair):
-        return line
-    apart = is_apart(target, partial(_note, context.companies))
-    if apart is False:
-        memory.note("pair", pair, target.release)
-    if not apart:
-        return line
-    seen = LookResult(Outcome.UNKNOWN, APART.format(database_place(target)), unreachable=True)
-    return timed(DATABASE, target, lambda: seen)
 
 
 def _lending(target: Target) -> None:

@@ -28,7 +28,7 @@ from gates.deployment.http.probes import REPLAY
 from gates.deployment.identity import identity
 from gates.deployment.requests import BUSY, Answer, Request, mint_token
 from gates.deployment.target import Target
-from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind
+from gates.evidence import VARIABLES, CheckSpec, Evidence, JsonValue, Outcome, Severity
 from gates.stages.preflight.endpoints import ABSENT, TIMEOUT_S
 from gates.stages.preflight.looks import LookResult, spec, timed
 
@@ -193,7 +193,7 @@ def _look(
         details: dict[str, JsonValue] = {"guarded": bool(desk.guarded)}
         return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details=details)
     known = memory.accepted(check.id, secret)
-    if target.kind is TargetKind.REFERENCE and target.control:
+    if target.is_ours:
         known = "when the gate started the service with it"
     if known and not shown.ours:
         message = f"{name} is refused; this target accepted it {known}. The release locks its callers out"

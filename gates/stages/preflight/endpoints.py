@@ -79,8 +79,8 @@ UNNAMED = (
 
 
 def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
-    """Whether what answers is the service: it names a release, refuses a replay that is none, without credentials, as
-    an API does that has one, or is too busy to. Anything else (a web site, another API) is judged as little as nobody.
+    """Whether what answers is the service. It shows that where it names a release, refuses an unsigned POST to
+    /dlq-replay with 401 or with an error in JSON, or is too busy. A web site or another API does none of these.
     """
     known = any(release_of(v) for v in versions or versions_of(door))
     answer = None if known else door.send(probes.bare())

@@ -16,6 +16,7 @@ MAKERS = {
     "gates/deployment/requests.py",
     "gates/deployment/http/probes.py",
     "gates/deployment/capabilities.py",  # a dry run of a tenant of its own
+    "gates/stages/preflight/pairing.py",  # likewise
     "gates/act/operations.py",  # what a person asked for
     "loadtests/engine/workload.py",  # tenants of its own, or what a person named
 }

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 
 from gates.decision.policy_file import Settings, parse
-from gates.deployment import capabilities
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
 from gates.deployment.sql import database
@@ -26,7 +25,7 @@ from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages import preflight, reachability, suite
 from gates.stages.context import Context, Progress
-from gates.stages.preflight import endpoints, looks
+from gates.stages.preflight import endpoints, looks, pairing
 from gates.verdict import Decision, Verdict
 from tests.postgres_fixture import PASSWORD, PgServer
 
@@ -90,12 +89,14 @@ def _silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}{PATH}"
 
 
-def answering(reply: Reply, scheme: str = "http") -> Callable[[], AbstractContextManager[str]]:
-    """A server that gives the same answer to everything."""
+def answering(
+    reply: Reply, scheme: str = "http", page: Reply | None = None
+) -> Callable[[], AbstractContextManager[str]]:
+    """A server that gives the same answer to everything, but to /healthz where that has a page of its own."""
 
     @contextmanager
     def server() -> Iterator[str]:
-        with serve(lambda _asked: reply) as url:
+        with serve(lambda asked: page if page and asked.path.endswith("/healthz") else reply) as url:
             yield f"{scheme}{url.removeprefix('http')}{PATH}"
 
     return server
@@ -121,6 +122,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "a gateway": (answering(Reply(403, (), b'{"message": "Forbidden"}')), "is answered 403, so nothing shows"),
     "another API": (answering(Reply(200, (), b"{}")), "is answered 200, so nothing shows"),
     "a port of TLS": (answering(Reply(400, (), b"<h1>plain HTTP</h1>")), "is answered 400, so nothing shows"),
+    "a page alone": (answering(Reply(404), page=Reply(200)), "is answered 404, so nothing shows"),
     "no service yet": (answering(Reply(500, (), b"<h1>It works not</h1>")), "is answered 500, so nothing shows"),
 }
 
@@ -282,7 +284,7 @@ def test_a_database_of_another_service_is_not_judged(
     """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where it
     once saw that, the release is to blame.
     """
-    monkeypatch.setattr(capabilities, "SEEN_S", 0.3)
+    monkeypatch.setattr(pairing, "SEEN_S", 0.0)
     drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
     answered = [(status, code)]
     with serve(lambda _asked: Reply(answered[-1][0], (), json.dumps({"code": answered[-1][1]}).encode())) as url:

@@ -197,6 +197,7 @@ def test_what_somebody_else_refuses_is_no_failure_of_the_service(kind: str) -> N
         (503, b"", False),
         (403, b"<h1>No</h1>", True),
         (403, b"{}", False),
+        (403, b"", False),
     ],
 )
 def test_a_limiter_has_not_the_code_of_the_contract(status: int, body: bytes, limited: bool) -> None:

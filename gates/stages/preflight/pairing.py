@@ -1,0 +1,63 @@
+"""Whether BASE_URL and DATABASE_URL lead to one deployment: a company that is written there must be known here."""
+
+import time
+from collections.abc import Callable
+
+import psycopg
+
+from gates.deployment.capabilities import PROBE_TIMEOUT_S, a_company
+from gates.deployment.http import probes
+from gates.deployment.http.client import HttpDoor, NoAnswer
+from gates.deployment.http.clock import Clock
+from gates.deployment.identity import database_place
+from gates.deployment.requests import signed_post_v2
+from gates.deployment.target import Target
+from gates.evidence import Evidence, Outcome, Where
+from gates.stages.preflight.credentials import Memory
+from gates.stages.preflight.database import DATABASE, SERVER
+from gates.stages.preflight.looks import LookResult, timed
+
+SEEN_S, AGAIN_S = 3.0, 0.25
+"""For so long a new company may be unknown to the service, which may read a replica; and how often it is asked."""
+APART = (
+    "the service refuses a signed dry run for a company that the gate has just written to {}, with 403 forbidden. See"
+    " that DATABASE_URL leads to the database of the service at BASE_URL, and that a signature serves for any company"
+)
+PAIR = "pair"
+
+
+def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Callable[[str], object]) -> Evidence:
+    """The line of the database, unknown where the service does not use that database: nothing is judged by it then.
+    Where an earlier run saw the two together, the release is to blame for what it refuses now. note: told each company.
+    """
+    pair = f"{database_place(target)} {line.details.get(SERVER)}"
+    if memory.accepted(PAIR, pair):
+        return line
+    apart = is_apart(target, note)
+    if apart is False:
+        memory.note(PAIR, pair, target.release)
+    if not apart:
+        return line
+    seen = LookResult(Outcome.UNKNOWN, APART.format(database_place(target)), unreachable=True)
+    return timed(DATABASE, target, lambda: seen)
+
+
+def is_apart(target: Target, note: Callable[[str], object]) -> bool | None:
+    """Whether the service goes on to refuse a signed dry run for a company that was just written to the database.
+    False where it carries the dry run out; None where neither was seen.
+    """
+    may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url and target.hmac_secret
+    if not (may_write and target.base_url and probes.has_dry_runs()):
+        return None
+    try:
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door, a_company(target, note) as (_, company):
+            body, deadline = probes.for_nobody(company), time.monotonic() + SEEN_S
+            while True:
+                answer = door.send(signed_post_v2(probes.REPLAY, body, target.hmac_secret, Clock(door).now()))
+                if (answer.status, answer.code) != (403, "forbidden"):
+                    return False if answer.status == 200 else None
+                if time.monotonic() > deadline:
+                    return True
+                time.sleep(AGAIN_S)
+    except (NoAnswer, OSError, ValueError, psycopg.Error):
+        return None
