@@ -26,6 +26,12 @@ def new_id(kind: str) -> str:
     return _of_bytes(kind, secrets.token_bytes(16))
 
 
+def alike_ids(kind: str) -> tuple[str, str]:
+    """Two new ids of a kind that differ in their last digit alone: what compares a part of an id confuses them."""
+    raw = secrets.token_bytes(16)
+    return _of_bytes(kind, raw), _of_bytes(kind, bytes([*raw[:-1], raw[-1] ^ 1]))
+
+
 def id_of(name: str) -> str:
     """The id of a company that follows from its name: nobody has such a pair by chance."""
     return _of_bytes("company", hashlib.sha256(f"replaygate {name}".encode()).digest()[:16])

@@ -15,7 +15,7 @@ import psycopg
 
 from gates.contract.contract import contract
 from gates.deployment.dialect.current import current, tenant_session
-from gates.deployment.ids import new_id
+from gates.deployment.ids import alike_ids, new_id
 from gates.deployment.sql.catalogue import identifier, with_trust
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.tenants import members
@@ -152,7 +152,7 @@ def _look(connection: Connection) -> Probe:
     found = Probe(exempt=_exemption(connection))
     if found.exempt:
         return found
-    mine, other, bystander = (new_id("company") for _ in range(3))
+    (mine, other), bystander = alike_ids("company"), new_id("company")
     seeded = _seed(connection, mine, other, bystander)
     tables = [TenantTable(**row) for row in execute(connection, with_trust(sql(TABLES)))]  # type: ignore[arg-type]
     found.unread = [table for table in tables if table.untrusted_owner]
@@ -297,7 +297,10 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     for role, name in (("authenticated", "stranger"), ("anon", "anon:stranger")):
         yield name, role, _claims(new_id("company"), role)
     yield "anon:company", "anon", _claims(mine, "anon")
-    wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine}  # users write there what they like
+    admin = {"role": "company_admin", "app_metadata": {"role": "company_admin"}, "company_id": new_id("company")}
+    yield "stranger:company_admin", "authenticated", _said({"sub": str(uuid.uuid4()), **admin})
+    # users write there what they like
+    wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine, "role": "super_admin"}
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
         yield f"{without}:object", role, _said({})
