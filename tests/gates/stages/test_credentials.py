@@ -47,6 +47,8 @@ class Service:
 
     secrets: tuple[str, ...] = (SECRET, OLDER)
     jwt_secret: str = JWT_SECRET
+    release: str = "r1"
+    audience: str = ""
     v1: bool = True
     v2: bool = True
     broken: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Service:
         if path in self.absent:
             return ABSENT
         if path in {"/healthz", "/readyz", "/version", "/metrics"}:
-            return Reply(200, (("Content-Type", "application/json"),), b'{"release": "r1"}')
+            return Reply(200, (("Content-Type", "application/json"),), json.dumps({"release": self.release}).encode())
         self.posted.append(asked.body)
         reply = self._judged(asked, path)
         moment = dt.datetime.fromtimestamp(time.time() + self.clock_ahead_s, dt.UTC)
@@ -88,6 +90,8 @@ class Service:
 
     def _token(self, asked: Asked) -> bool:
         token = asked.header("Authorization").removeprefix("Bearer ")
+        if self.audience and claims_of(token).get("aud") != self.audience:
+            return False
         unsigned, _, signature = token.rpartition(".")
         mac = hmac.new(self.jwt_secret.encode(), unsigned.encode(), hashlib.sha256).digest()
         return "token" not in self.broken and bool(token) and signature == encode_segment(mac)
@@ -301,8 +305,8 @@ def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_
 
 
 def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:
-    """By the gate's own memory of this very credential; another one is unknown again."""
-    assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
+    """By the gate's own memory of this very credential and another release; another credential is unknown again."""
+    assert outcomes(looked(tmp_path, Service(release="r0"))) == ["pass"] * 3
     broken = Service(broken=("/dlq-replay", "/events", f"/dlq-replay/{0}"), secrets=(), jwt_secret="other")
     found = looked(tmp_path, broken)
     assert outcomes(found) == ["fail"] * 3
@@ -312,6 +316,25 @@ def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: 
     assert outcomes(looked(tmp_path, broken, other)) == ["unknown"] * 3
     spent = dataclasses.replace(GOOD, admin_jwt=admin(exp=5))
     assert looked(tmp_path, broken, spent)["admin-token"].outcome is Outcome.UNKNOWN
+
+
+def test_a_rotation_of_secrets_that_the_gate_has_not_heard_of_is_no_harm(tmp_path: Path) -> None:
+    """Where the same release took the old ones, or the target took others since; nor is another audience a rotation."""
+    assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
+    rotated = Service(secrets=(WRONG,), jwt_secret="y" * 32)
+    found = looked(tmp_path, rotated)
+    assert outcomes(found) == ["unknown"] * 3
+    assert "that was the same release. Was the secret rotated?" in found["signing-secret"].message
+    renewed = dataclasses.replace(GOOD, hmac_secrets=(WRONG,), admin_jwt=admin("y" * 32), jwt_secret="y" * 32)
+    assert outcomes(looked(tmp_path, rotated, renewed)) == ["pass"] * 3
+    rotated.release = "r2"
+    found = looked(tmp_path, rotated)
+    assert outcomes(found) == ["unknown"] * 3
+    assert "it accepted another one since" in found["token-secret"].message
+    foreign = dataclasses.replace(renewed, jwt_audience="of-another-service")
+    rotated.audience = "of-this-service"
+    found = looked(tmp_path, rotated, foreign)
+    assert found["token-secret"].outcome is Outcome.UNKNOWN, "a token for somebody else is another credential"
 
 
 def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(tmp_path: Path, memory: Path) -> None:

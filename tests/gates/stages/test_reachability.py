@@ -20,7 +20,7 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.operator.one_stage import run_stage
-from gates.proof.workbench.servers import Behaviour, Reply, raw, serve
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, raw, serve
 from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages import preflight, reachability, suite
@@ -281,20 +281,37 @@ def test_a_database_of_another_service_is_not_judged(
     migrated_db: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where it
-    once saw that, the release is to blame.
+    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where a
+    refusal is audited there, the release is to blame.
     """
     monkeypatch.setattr(pairing, "SEEN_S", 0.0)
     drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
     answered = [(status, code)]
-    with serve(lambda _asked: Reply(answered[-1][0], (), json.dumps({"code": answered[-1][1]}).encode())) as url:
-        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
+
+    def audited(request: str) -> None:
+        with psycopg.connect(pg_server.url(migrated_db)) as connection:
+            row = "insert into public.audit_logs (action, actor, scope, request_id)"
+            connection.execute(f"{row} values ('dlq_replay_refused', 'a', 'all', %s)", (request,))
+
+    def answer(_asked: Asked) -> Reply:
+        told, code = answered[-1]
+        return Reply(told, (("X-Request-Id", "one"),), json.dumps({"code": code}).encode())
+
+    with serve(answer) as url:
+        target = Target(
+            TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,), release="r1"
+        )
         context = Context(target, Settings(state=tmp_path / "state"), tmp_path, "run", (*CATALOGUE, drill))
+        later = dataclasses.replace(context, target=dataclasses.replace(target, release="r2"))
         found = preflight.preflight(context)
         assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
         answered.append((403, "forbidden"))
-        again = preflight.preflight(context).unreachable
-        assert bool(again) is (status != 200), "a release that refuses what one before it took is judged"
+        assert preflight.preflight(later).unreachable, "the service has another database now"
+        audited("of-another")
+        assert preflight.preflight(context).unreachable, "this very release took it before: the database is another"
+        assert bool(preflight.preflight(later).unreachable) is (status != 200), "a later one is judged where it audits"
+        audited("one")
+        assert not preflight.preflight(context).unreachable, "it audits this refusal here"
     lines = {e.check: e for e in reversed(read_lines(context.evidence))}
     assert lines["preflight/database"].outcome.value == outcome, lines["preflight/database"]
     with psycopg.connect(pg_server.url(migrated_db)) as connection:
