@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from gates.decision.policy_file import Settings, parse
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
+from gates.deployment.requests import mint_token
 from gates.deployment.sql import database
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
@@ -317,3 +319,27 @@ def test_a_database_of_another_service_is_not_judged(
     with psycopg.connect(pg_server.url(migrated_db)) as connection:
         left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("given", "apart"),
+    [
+        ({"jwt_secret": "j" * 32}, True),
+        ({"admin_jwt": mint_token("j" * 32, {"role": "super_admin"})}, True),
+        ({"admin_jwt": mint_token("j" * 32, {"role": "company_admin"})}, None),
+        ({"jwt_secret": "j" * 32, "hmac_secrets": ("not-that-of-the-service",)}, True),
+    ],
+)
+def test_any_credential_asks_whether_a_database_is_that_of_the_service(
+    given: dict[str, Any], apart: bool | None, pg_server: PgServer, migrated_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a secret that signs, a super_admin's token is refused there for a company of another database, too."""
+    monkeypatch.setattr(pairing, "SEEN_S", 0.0)
+
+    def answer(asked: Asked) -> Reply:
+        known = asked.header("Authorization")
+        return Reply(403 if known else 401, (), json.dumps({"code": "forbidden" if known else "no"}).encode())
+
+    with serve(answer) as url:
+        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), **given)
+        assert pairing.is_apart(target, lambda _company: None) is apart
