@@ -24,7 +24,7 @@ SEEN_S, AGAIN_S = 3.0, 0.25
 """For so long a new company may be unknown to the service, which may read a replica; and how often it is asked."""
 APART = (
     "the service refuses a dry run for a company that the gate has just written to {}, with 403 forbidden. See that"
-    " DATABASE_URL leads to the database of the service at BASE_URL, and that signatures and super_admins serve any company"
+    " DATABASE_URL leads to the database of the service at BASE_URL, and that signatures and admins serve any company"
 )
 AUDITED = """select exists (select from public.audit_logs where created_at > now() - interval '2 minutes'
  and ((request_id <> '' and request_id = any(%s)) or (%s and action = 'dlq_replay_refused')))"""

@@ -117,6 +117,10 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "no TLS": (answering(Reply(200), "https"), "SSL"),
     "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
     "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
+    "https": (
+        answering(Reply(308, (("Location", f"https://h.example{PATH}"),)), page=Reply(200, (), b'{"release": "r1"}')),
+        "a POST to /dlq-replay is answered 308, a redirect to https://h.example",
+    ),
     "bad gateway": (answering(Reply(502, (), b"<h1>502</h1>")), "/healthz answers 502"),
     "login page": (answering(PAGE), "a web page"),
     "another place": (answering(Reply(404, (), b"Not Found")), "a POST to /dlq-replay 404"),
