@@ -8,7 +8,7 @@ from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
-from gates.deployment.redaction import hidden
+from gates.deployment.redaction import telling
 from gates.deployment.requests import SIGNATURE, Request, replay_fields, token_post
 from gates.evidence import Severity
 
@@ -300,10 +300,10 @@ def test_no_secret_in_it(scene: Scene) -> None:
         assert f"{word}-{canary}" not in text, f"the {word} that was sent is in the audit trail"
     signature = next(value for name, value in sent.headers if name == SIGNATURE)
     assert signature not in text, "the signature of an accepted request is in the audit trail"
-    for secret in hidden(scene.target):
-        assert secret not in text, "a secret of the deployment is in the audit trail"
+    for secret, name in telling(scene.target).items():
+        assert secret not in text, f"a secret of the deployment is in the audit trail ({name})"
         for answer in answers:
-            assert not answer.says(secret), f"an answer {answer.status} holds a secret of the deployment"
+            assert not answer.says(secret), f"an answer {answer.status} holds a secret of the deployment ({name})"
     told = [a for a in answers[2:4] + answers[5:] if a.says(canary)]
     assert not told, f"an answer {told[0].status if told else ''} repeats the credential that was sent"
     scene.seen.count(len(rows))

@@ -14,7 +14,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.ids import ids_have_spellings
-from gates.deployment.redaction import hidden
+from gates.deployment.redaction import telling
 from gates.deployment.requests import SIGNATURE, Answer, Request, post, signed_get
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
@@ -182,7 +182,7 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
     ]
     if bench.target.admin_jwt:
         hostile.append(bench.with_token(bench.target.admin_jwt, label="an administrator, no such company"))
-    secrets = hidden(bench.target)
+    secrets = telling(bench.target)
     for request in hostile:
         answer = bench.http.send(request)
         bench.seen.expect(request, answer, (400, 401, 403, 404, 405, 413, 415, 422))

@@ -135,6 +135,8 @@ class Observer:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if answer.status not in wanted and is_a_firewalls(answer.status, answer.body):
                 raise Unmet(f"{due}, and no JSON: a firewall in front may have answered. Let the gate through it")
+            if answer.is_elsewhere and not any(300 <= one < 400 for one in wanted):
+                raise Unmet(f"{due}: a redirect. Set BASE_URL to where the service itself answers")
             if answer.code in OPERATOR_CODES and not self.target.database_url:
                 raise Unmet(f"{_short(exchange)}: an operator may have wanted that, and without SQL nobody can tell")
             self.failing = exchange

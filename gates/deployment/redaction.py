@@ -34,6 +34,8 @@ SHORTEST_SECRET = 6
 garble ordinary text. Secrets that sign have 16 bytes or more."""
 LEAST_BEGINNING = 12
 """So many first characters of a secret are hidden also where the rest was cut off; of a short one, half of them."""
+LEAST_DIFFERENT = 6
+"""Characters of a secret that differ from each other: one of fewer is a placeholder."""
 LEAST_SEGMENT = 16
 """Characters of a part of the webhook's path that is a secret by itself."""
 SECRET_KEYWORDS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
@@ -45,6 +47,9 @@ _IN_URL = re.compile(r"(://[^\s:@/'\"]{0,200}):[^\s@'\"/?#]{1,400}@")
 _KEYWORD = re.compile(r"(password ?= ?)(?:'(?:[^'\\]|\\.){0,400}'|[^\s'\"&,;<>)]{1,400})", re.IGNORECASE)
 _MEMBER = re.compile("[a-z][a-z_-]{0,14}")
 """How programs name a member: no secret that signs is so short."""
+_WORD = "(?:[A-Z]?[a-z]{1,14}|[A-Z]{1,14})"
+_ORDINARY = re.compile(rf"(?=.{{1,15}}$)(?:{_WORD}(?:[ ._/:-]{_WORD}){{0,4}}[ ._/:-]?\d{{0,4}}|\d+)", re.DOTALL)
+"""A word or a number, or a few words with a number behind: the names of tables, events and releases."""
 _STRUCTURE = {"check", "outcome", "severity", "round", "blocked_by", "started_at", "unit", "release", "run", "decision"}
 """Members whose values are no free text."""
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}(?:Z|[+-]\d\d:\d\d)")
@@ -67,6 +72,12 @@ def hidden(target: Target) -> dict[str, str]:
         **secrets(),
     }
     return {s: named[s] for s in sorted(named, key=len, reverse=True) if len(s) >= SHORTEST_SECRET}
+
+
+def telling(target: Target) -> dict[str, str]:
+    """Those that no text says by chance. A password may be a word, a number or a row of zeros: many answers say it."""
+    found = hidden(target).items()
+    return {s: name for s, name in found if not _ORDINARY.fullmatch(s) and len(set(s)) >= LEAST_DIFFERENT}
 
 
 def _passwords(conninfo: str) -> set[str]:

@@ -104,6 +104,11 @@ class Answer:
         """Sorted, without those of the connection."""
         return sorted({k for k, _ in self.headers} - OF_THE_CONNECTION)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """A redirect: what stands in front, or the framework, names another address: https, or a slash at the end."""
+        return 300 <= self.status < 400
+
     def says(self, word: str) -> bool:
         """Whether the body shows the word, however JSON spells its letters."""
         return word in self.body.decode("utf-8", "replace") or word in json.dumps(

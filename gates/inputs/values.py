@@ -27,6 +27,7 @@ LONGEST_KEY, LONGEST_RELEASE, LONGEST_ACTOR = 200, 200, 100
 _COMPANY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 DRAFT = "gate doctor --write drafts it"
+_UNREAD = re.compile(r"""^(["'`]).*\1$|\$\w|\$[({]|\{\{""")
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -86,8 +87,9 @@ def flag_key(text: str) -> str:
 
 
 def release(text: str) -> str:
-    if len(utf8(text)) > LONGEST_RELEASE:
-        raise Unfit(f"up to {LONGEST_RELEASE} characters, as /version says it")
+    """What no shell or template has read, or nobody can see, is no release that /version could say."""
+    if len(utf8(text)) > LONGEST_RELEASE or not text.isprintable() or _UNREAD.search(text):
+        raise Unfit(f"up to {LONGEST_RELEASE} visible characters, as /version says it, without quotes or $NAME")
     return text
 
 

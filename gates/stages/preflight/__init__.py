@@ -78,7 +78,11 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
     with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
         service, versions = _service_lines(target, is_known=is_known)
+        agreed = {release_of(v) for v in versions} - {""}
+        hide = hidden(target)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
+        if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
+            target = dataclasses.replace(target, release=agreed.pop())  # one that echoes a secret is none
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
@@ -89,10 +93,6 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
                 lines += credential_lines(target, memory)
             lines += claimed.result()
             lent.result()
-    agreed = {release_of(v) for v in versions} - {""}
-    hide = hidden(target)
-    if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
-        target = dataclasses.replace(target, release=agreed.pop())  # one that echoes a secret is none
     left_out = set(context.left_out)
     judged = [e for e in lines if e.check not in left_out]
     clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in judged]

@@ -2,7 +2,9 @@
 
 Nothing asked here has an effect or counts against a limit (gates.deployment.http.probes): what is no request is refused
 by validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
-A refusal is harm only where this very credential was accepted by this target before, or where the gate gave it.
+A refusal is harm only where another release of this target accepted this very credential, and no other one since, or
+where the gate gave it: what the same release took before was changed by a rotation of secrets, of which a gate may not
+have heard.
 """
 
 from __future__ import annotations
@@ -53,8 +55,7 @@ class Memory:
 
     def note(self, kind: str, secret: str, release: str) -> None:
         """The target accepted this credential just now."""
-        day = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
-        told = f"on {day}" + (f" (release {release[:100]})" if release else "")
+        told = f"on {dt.datetime.now(dt.UTC):%Y-%m-%d}{_by(release)}"
         known = self._read()
         kept = {k: v for k, v in known.get(kind, {}).items() if k != self._print(kind, secret)}
         kept = dict([*kept.items(), (self._print(kind, secret), told)][-KEPT:])
@@ -71,6 +72,13 @@ class Memory:
         """When the target accepted this very credential last, and of which release; empty where that is not known."""
         return self._read().get(kind, {}).get(self._print(kind, secret), "")
 
+    def rotated(self, kind: str, secret: str, release: str) -> str:
+        """Why a rotation of secrets explains that what was accepted is refused now; empty where nothing says so."""
+        if next(reversed(self._read().get(kind, {})), "") != self._print(kind, secret):
+            return "it accepted another one since"
+        same = release and self.accepted(kind, secret).endswith(_by(release))
+        return "that was the same release" if same else ""
+
     def _print(self, kind: str, secret: str) -> str:
         given = current().given
         # an answer was read by the mapping of then: by another one it may mean something else
@@ -84,6 +92,11 @@ class Memory:
             return {str(k): {str(f): str(t) for f, t in v.items()} for k, v in told.items()}
         except (OSError, ValueError, AttributeError, RecursionError):
             return {}
+
+
+def _by(release: str) -> str:
+    """How the memory ends that says which release it was."""
+    return f" (release {release[:100]})" if release else ""
 
 
 ASKED_AT_MOST, AGAIN_S = 3, 1.0
@@ -187,14 +200,20 @@ def _look(
         shown, name = show(desk), NAMES[check.id]
     except StillBusyError as error:
         return LookResult(Outcome.UNKNOWN, str(error), None, "not refused")
+    # a token says for whom it is, so that one secret makes several credentials
+    shape = "\n".join(filter(None, (secret, target.jwt_audience, target.jwt_issuer))) if check is MINTED else secret
     if shown.taken:
         if desk.guarded:
-            memory.note(check.id, secret, target.release)
+            memory.note(check.id, shape, target.release)
         details: dict[str, JsonValue] = {"guarded": bool(desk.guarded)}
         return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details=details)
-    known = memory.accepted(check.id, secret)
+    known = memory.accepted(check.id, shape)
+    rotated = memory.rotated(check.id, shape, target.release) if known else ""
     if target.is_ours:
-        known = "when the gate started the service with it"
+        known, rotated = "when the gate started the service with it", ""
+    if rotated and not shown.ours:
+        before = f"{name} is refused; this target accepted it {known}, and {rotated}. Was the secret rotated?"
+        return LookResult(Outcome.UNKNOWN, f"{before} {shown.doubt}", REFUSED, "not refused", samples=1)
     if known and not shown.ours:
         message = f"{name} is refused; this target accepted it {known}. The release locks its callers out"
         return LookResult(Outcome.FAIL, message, REFUSED, "not refused", samples=1)

@@ -52,7 +52,8 @@ READY = spec(
 
 
 def reachable(target: Target, door: HttpDoor) -> LookResult:
-    """A 200 of the service at /healthz. No answer, a redirect, a proxy's error or a web page: the target is not there.
+    """A 200 of the service at /healthz. No answer, a redirect there or at /dlq-replay, which a client does not follow
+    with a POST, a proxy's error or a web page: the target is not there.
 
     Any other status is the service's own, which the other checks judge.
     """
@@ -61,10 +62,14 @@ def reachable(target: Target, door: HttpDoor) -> LookResult:
     try:
         answer = within(lambda: door.send(Request("GET", "/healthz")), LOOK_S)
         # a deployment may lack the page and be there all the same
-        other = within(lambda: door.send(probes.bare()), LOOK_S).status if answer.status != 200 else 0
+        posted = within(lambda: door.send(probes.bare()), LOOK_S) if answer.status != 200 else _posted(door)
     except (NoAnswer, OSError) as error:
         return _not_there(target, first_line(error))
-    shut = _in_the_way(answer) or (UNNAMED.format(answer.status, other) if other in ABSENT else "")
+    shut = _in_the_way(answer)
+    if posted and not shut:
+        shut = _redirect(f"a POST to {probes.REPLAY} is answered", posted)
+        is_absent = answer.status != 200 and posted.status in ABSENT
+        shut = UNNAMED.format(answer.status, posted.status) if is_absent else shut
     if shut:
         return _not_there(target, shut, answer.status)
     if answer.status != 200:
@@ -94,14 +99,28 @@ def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, Json
 
 def _in_the_way(answer: Answer) -> str:
     """What answers in the target's place; empty where the target itself does."""
-    if 300 <= answer.status < 400:
-        return f"/healthz answers {answer.status}, a redirect to {text(answer.header('location') or 'nowhere', 200)}"
+    if redirect := _redirect("/healthz answers", answer):
+        return redirect
     if answer.status in BY_A_PROXY:
         return f"/healthz answers {answer.status}"
     page = answer.body.lstrip()[:15].lower().startswith((b"<!doctype", b"<html"))
     if answer.status == 200 and (page or "text/html" in (answer.header("content-type") or "").lower()):
         return "/healthz answers with a web page, as a login or a proxy does"
     return ""
+
+
+def _posted(door: HttpDoor) -> Answer | None:
+    """The answer to a POST without credentials, where there is one: none is for the drills to judge."""
+    try:
+        return within(lambda: door.send(probes.bare()), LOOK_S)
+    except (NoAnswer, OSError):
+        return None
+
+
+def _redirect(asked: str, answer: Answer) -> str:
+    """That an answer leads elsewhere; empty where it does not."""
+    place = text(answer.header("location") or "nowhere", 200)
+    return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
 
 
 def _not_there(target: Target, why: str, status: int | None = None) -> LookResult:

@@ -1,16 +1,19 @@
 """Whether BASE_URL and DATABASE_URL lead to one deployment: a company that is written there must be known here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 
 from gates.deployment.capabilities import PROBE_TIMEOUT_S, a_company
+from gates.deployment.credentials import good_claims
+from gates.deployment.dialect.current import current
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.clock import Clock
 from gates.deployment.identity import database_place
-from gates.deployment.requests import signed_post_v2
+from gates.deployment.requests import Request, claims_of, mint_token, signed_post_v2, token_post
+from gates.deployment.sql.database import Connection, value
 from gates.deployment.target import Target
 from gates.evidence import Evidence, Outcome, Where
 from gates.stages.preflight.credentials import Memory
@@ -20,20 +23,21 @@ from gates.stages.preflight.looks import LookResult, timed
 SEEN_S, AGAIN_S = 3.0, 0.25
 """For so long a new company may be unknown to the service, which may read a replica; and how often it is asked."""
 APART = (
-    "the service refuses a signed dry run for a company that the gate has just written to {}, with 403 forbidden. See"
-    " that DATABASE_URL leads to the database of the service at BASE_URL, and that a signature serves for any company"
+    "the service refuses a dry run for a company that the gate has just written to {}, with 403 forbidden. See that"
+    " DATABASE_URL leads to the database of the service at BASE_URL, and that signatures and admins serve any company"
 )
+AUDITED = """select exists (select from public.audit_logs where created_at > now() - interval '2 minutes'
+ and ((request_id <> '' and request_id = any(%s)) or (%s and action = 'dlq_replay_refused')))"""
 PAIR = "pair"
 
 
 def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Callable[[str], object]) -> Evidence:
-    """The line of the database, unknown where the service does not use that database: nothing is judged by it then.
-    Where an earlier run saw the two together, the release is to blame for what it refuses now. note: told each company.
+    """The line of the database, unknown where the service does not use that database: nothing is judged by it then. A
+    release that audits its refusals there uses it, and is to blame for them. note: told each company.
     """
     pair = f"{database_place(target)} {line.details.get(SERVER)}"
-    if memory.accepted(PAIR, pair):
-        return line
-    apart = is_apart(target, note)
+    known = bool(memory.accepted(PAIR, pair)) and not memory.rotated(PAIR, pair, target.release)
+    apart = is_apart(target, note, known=known)
     if apart is False:
         memory.note(PAIR, pair, target.release)
     if not apart:
@@ -42,22 +46,44 @@ def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Call
     return timed(DATABASE, target, lambda: seen)
 
 
-def is_apart(target: Target, note: Callable[[str], object]) -> bool | None:
-    """Whether the service goes on to refuse a signed dry run for a company that was just written to the database.
-    False where it carries the dry run out; None where neither was seen.
+def is_apart(target: Target, note: Callable[[str], object], *, known: bool = False) -> bool | None:
+    """Whether the service goes on to refuse a dry run for a company that was just written to the database, and nothing
+    there shows that it uses it. False where it carries the dry run out; None where neither was seen.
     """
-    may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url and target.hmac_secret
+    may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url
     if not (may_write and target.base_url and probes.has_dry_runs()):
         return None
     try:
-        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door, a_company(target, note) as (_, company):
+        with HttpDoor(target.base_url, timeout_s=PROBE_TIMEOUT_S) as door, a_company(target, note) as (rows, company):
             body, deadline = probes.for_nobody(company), time.monotonic() + SEEN_S
+            requests: list[str] = []
             while True:
-                answer = door.send(signed_post_v2(probes.REPLAY, body, target.hmac_secret, Clock(door).now()))
-                if (answer.status, answer.code) != (403, "forbidden"):
-                    return False if answer.status == 200 else None
+                asked = map(door.send, _for_any(target, body, Clock(door).now()))
+                answer = next((a for a in asked if a.status != 401), None)
+                if answer is None or (answer.status, answer.code) != (403, "forbidden"):
+                    return False if answer and answer.status == 200 else None
+                requests.append(answer.header("x-request-id") or "")
                 if time.monotonic() > deadline:
-                    return True
+                    return None if _is_used(rows, requests, known=known) else True
                 time.sleep(AGAIN_S)
     except (NoAnswer, OSError, ValueError, psycopg.Error):
         return None
+
+
+def _for_any(target: Target, body: bytes, now_s: int) -> Iterator[Request]:
+    """The request with each credential that serves for any company."""
+    if target.hmac_secret:
+        yield signed_post_v2(probes.REPLAY, body, target.hmac_secret, now_s)
+    if claims_of(target.admin_jwt).get("role") == "super_admin":
+        yield token_post(probes.REPLAY, body, target.admin_jwt)
+    if target.jwt_secret:
+        yield token_post(probes.REPLAY, body, mint_token(target.jwt_secret, good_claims(target, now_s)))
+
+
+def _is_used(connection: Connection, requests: list[str], *, known: bool) -> bool:
+    """Whether the audit trail has a row of one of these requests: one a minute may stand for all refusals. Where an
+    earlier release was known to use this database, one of others will do; and where there is no trail, that alone.
+    """
+    if not current().real("audit_logs"):
+        return known
+    return value(connection, AUDITED, requests, known) is True

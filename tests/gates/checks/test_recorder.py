@@ -80,6 +80,12 @@ def test_walled(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 400)
 
+@check("t/elsewhere")
+def test_elsewhere(seen):
+    """Something in front wants another address."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(308), 401)
+
 @check("t/bad-control")
 def test_bad_control(seen):
     """The control does not hold."""
@@ -156,6 +162,7 @@ EXPECTED = {
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
     "t/walled": ("unknown", "a firewall in front may have answered"),
+    "t/elsewhere": ("unknown", "a redirect. Set BASE_URL"),
     "t/bad-control": ("unknown", "the control did not hold"),
     "t/dirty": ("unknown", "clean-up failed"),
     "t/broken-ground": ("unknown", "no ground to stand on"),

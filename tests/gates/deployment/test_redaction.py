@@ -17,7 +17,7 @@ import pytest
 from gates.config import load_target
 from gates.decision.decide import decide
 from gates.decision.rules import Policy
-from gates.deployment.redaction import hidden, hide_where_cut, redact_evidence, redact_text, scrub
+from gates.deployment.redaction import hidden, hide_where_cut, redact_evidence, redact_text, scrub, telling
 from gates.deployment.requests import Request, curl, mint_token
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, TargetKind, Where, stamp
@@ -234,6 +234,22 @@ def test_a_password_that_is_a_word_of_ours_changes_no_decision(password: str, tm
         due = dataclasses.replace(line, message="it said $PGPASSWORD")
         due = dataclasses.replace(due, details={**details, "reached": {"outbox": "it said $PGPASSWORD"}})
         assert one == due
+
+
+@pytest.mark.parametrize(
+    ("password", "tells"),
+    [
+        *[(word, False) for word in ("secret", "replay", "postgres", "dlq_replay", "Invalid-request", "audit_logs2")],
+        *[(word, False) for word in ("123456", "20261130", "0" * 64, "abababababababababab")],
+        *[(word, True) for word in ("S3cret!x", "kX9vQ2mz", "correct-horse-battery-staple", "9888176f94128b3a")],
+    ],
+)
+def test_a_password_that_any_text_may_say_shows_no_leak(password: str, tells: bool) -> None:
+    """It is hidden like every other one, and where an answer says it, that proves nothing."""
+    target = Target(TargetKind.STAGING, database_url=f"postgresql://u:{password}@h/d")
+    assert password in hidden(target)
+    assert (password in telling(target)) is tells
+    assert target.database_url in telling(target)
 
 
 def test_json_keeps_its_members_and_their_order(tmp_path: Path) -> None:

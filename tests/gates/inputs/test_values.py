@@ -45,7 +45,10 @@ BAD = {
     "TEST_OUTBOX": ("1", "yes", "truefalse"),
     "TEST_DLQ": ("0", "no"),
     "TEST_AGENTS": ("on", "TRUE!"),
-    "RELEASE": ("a\x1b[31mb", "r" * 201, NOT_UTF8),
+    "RELEASE": (
+        *("a\x1b[31mb", "r" * 201, NOT_UTF8, "1.0\u200b", "1.0\u202e", "\ufeff1.0"),
+        *('"1.0"', "'1.0'", "$CI_COMMIT_SHA", "v-${TAG}", "$(RELEASE)", "{{ .Values.tag }}"),
+    ),
     "REPLAY_JWT_AUDIENCE": (NOT_UTF8,),
     "REPLAY_JWT_ISSUER": ("a\nb",),
     "GATE_STACK_CONTROL": ("a\x07b",),
@@ -103,7 +106,7 @@ ODD = {
     "TRUSTED_PROXIES": ("10.0.0.0/8", "10.1.2.3/8, fd00::/8", "127.0.0.1"),
     "SLACK_WEBHOOK_URL": ("https://hooks.slack.com/services/T0/B0/x", "http://127.0.0.1:9/x?y=z"),
     "TEST_DLQ": ("FALSE", "True"),
-    "RELEASE": ("2026.1+build~7 (β)",),
+    "RELEASE": ("2026.1+build~7 (β)", "7 of 'main'"),
 }
 
 

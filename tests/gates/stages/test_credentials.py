@@ -4,12 +4,9 @@ import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
-import hmac
 import json
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +18,7 @@ from gates.deployment.dialect.current import use
 from gates.deployment.http import probes
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.redaction import hidden
-from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token, raw_token
+from gates.deployment.requests import SIGNATURE, claims_of, mint_token, raw_token
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
@@ -31,76 +28,10 @@ from gates.stages.context import Context
 from gates.stages.load import load
 from gates.stages.preflight import credentials, endpoints
 from gates.stages.preflight.credentials import CredentialDoor, Memory
+from tests.gates.stages.credential_service import A_DAY_S, JWT_SECRET, OLDER, REFUSED, SECRET, WRONG, Service, admin
 
-SECRET, OLDER, WRONG = "the-secret-of-the-service-1", "the-secret-of-the-service-0", "not-the-secret-of-the-service"
-JWT_SECRET = "the-jwt-secret-of-the-service-32-bytes"
-REFUSED, ACCEPTED, ABSENT = Reply(401), Reply(400), Reply(404, (("Content-Type", "text/plain"),), b"Not Found")
 NAMES = ("signing-secret", "admin-token", "token-secret")
-# Longer than any run of the whole suite: the parameters below are made when pytest collects.
-A_DAY_S = 86_400
 LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
-
-
-@dataclass
-class Service:
-    """A small service that authenticates as the contract has it. `broken`: paths and forms that a release broke."""
-
-    secrets: tuple[str, ...] = (SECRET, OLDER)
-    jwt_secret: str = JWT_SECRET
-    v1: bool = True
-    v2: bool = True
-    broken: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
-    validates_first: bool = False
-    guarded: bool = True
-    clock_ahead_s: int = 0
-    posted: list[bytes] = field(default_factory=list)
-
-    def __call__(self, asked: Asked) -> Reply:
-        path = "/" + asked.path.partition("/v1/")[2]
-        if path in self.absent:
-            return ABSENT
-        if path in {"/healthz", "/readyz", "/version", "/metrics"}:
-            return Reply(200, (("Content-Type", "application/json"),), b'{"release": "r1"}')
-        self.posted.append(asked.body)
-        reply = self._judged(asked, path)
-        moment = dt.datetime.fromtimestamp(time.time() + self.clock_ahead_s, dt.UTC)
-        date = moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
-        return dataclasses.replace(reply, headers=(*reply.headers, ("Date", date)))
-
-    def _judged(self, asked: Asked, path: str) -> Reply:
-        found = Reply(404) if asked.method == "GET" else ACCEPTED if asked.body == b"{}" else Reply(403)
-        if self.validates_first and asked.method == "POST" and asked.body == b"{}":
-            return ACCEPTED
-        if not self.guarded:
-            return found
-        good = path not in self.broken and (self._signed(asked, path) or self._token(asked))
-        return found if good else REFUSED
-
-    def _signed(self, asked: Asked, path: str) -> bool:
-        given = asked.header(SIGNATURE)
-        if given.startswith("t="):
-            at, _, mac = given.removeprefix("t=").partition(",v2=")
-            fresh = abs(int(at) - time.time() - self.clock_ahead_s) <= 300
-            message = f"{at}.".encode() + (asked.body if asked.method == "POST" else path.encode())
-            return self.v2 and fresh and mac in {_mac(s, message) for s in self.secrets}
-        return self.v1 and given in {_mac(s, asked.body) for s in self.secrets}
-
-    def _token(self, asked: Asked) -> bool:
-        token = asked.header("Authorization").removeprefix("Bearer ")
-        unsigned, _, signature = token.rpartition(".")
-        mac = hmac.new(self.jwt_secret.encode(), unsigned.encode(), hashlib.sha256).digest()
-        return "token" not in self.broken and bool(token) and signature == encode_segment(mac)
-
-
-def _mac(secret: str, message: bytes) -> str:
-    return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-
-
-def admin(secret: str = JWT_SECRET, **claims: Any) -> str:
-    now = int(time.time())
-    return mint_token(secret, {"sub": "a", "role": "super_admin", "exp": now + A_DAY_S, "iat": now, **claims})
-
 
 GOOD = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), admin_jwt=admin(), jwt_secret=JWT_SECRET, test_company_id="c")
 
@@ -301,8 +232,8 @@ def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_
 
 
 def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:
-    """By the gate's own memory of this very credential; another one is unknown again."""
-    assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
+    """By the gate's own memory of this very credential and another release; another credential is unknown again."""
+    assert outcomes(looked(tmp_path, Service(release="r0"))) == ["pass"] * 3
     broken = Service(broken=("/dlq-replay", "/events", f"/dlq-replay/{0}"), secrets=(), jwt_secret="other")
     found = looked(tmp_path, broken)
     assert outcomes(found) == ["fail"] * 3
@@ -312,6 +243,25 @@ def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: 
     assert outcomes(looked(tmp_path, broken, other)) == ["unknown"] * 3
     spent = dataclasses.replace(GOOD, admin_jwt=admin(exp=5))
     assert looked(tmp_path, broken, spent)["admin-token"].outcome is Outcome.UNKNOWN
+
+
+def test_a_rotation_of_secrets_that_the_gate_has_not_heard_of_is_no_harm(tmp_path: Path) -> None:
+    """Where the same release took the old ones, or the target took others since; nor is another audience a rotation."""
+    assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
+    rotated = Service(secrets=(WRONG,), jwt_secret="y" * 32)
+    found = looked(tmp_path, rotated)
+    assert outcomes(found) == ["unknown"] * 3
+    assert "that was the same release. Was the secret rotated?" in found["signing-secret"].message
+    renewed = dataclasses.replace(GOOD, hmac_secrets=(WRONG,), admin_jwt=admin("y" * 32), jwt_secret="y" * 32)
+    assert outcomes(looked(tmp_path, rotated, renewed)) == ["pass"] * 3
+    rotated.release = "r2"
+    found = looked(tmp_path, rotated)
+    assert outcomes(found) == ["unknown"] * 3
+    assert "it accepted another one since" in found["token-secret"].message
+    foreign = dataclasses.replace(renewed, jwt_audience="of-another-service")
+    rotated.audience = "of-this-service"
+    found = looked(tmp_path, rotated, foreign)
+    assert found["token-secret"].outcome is Outcome.UNKNOWN, "a token for somebody else is another credential"
 
 
 def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(tmp_path: Path, memory: Path) -> None:

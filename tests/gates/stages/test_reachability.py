@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,12 +16,13 @@ import pytest
 from gates.decision.policy_file import Settings, parse
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.identity import server_of
+from gates.deployment.requests import mint_token
 from gates.deployment.sql import database
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.operator.one_stage import run_stage
-from gates.proof.workbench.servers import Behaviour, Reply, raw, serve
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, raw, serve
 from gates.request import RunRequest
 from gates.run import run_gate
 from gates.stages import preflight, reachability, suite
@@ -115,6 +117,10 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     "no TLS": (answering(Reply(200), "https"), "SSL"),
     "no HTTP": (answering(raw(b"\x00\xff no http\r\n\r\n")), "RemoteProtocolError"),
     "redirect": (answering(Reply(302, (("Location", "https://sso.example/login"),))), "a redirect to https://sso.ex"),
+    "https": (
+        answering(Reply(308, (("Location", f"https://h.example{PATH}"),)), page=Reply(200, (), b'{"release": "r1"}')),
+        "a POST to /dlq-replay is answered 308, a redirect to https://h.example",
+    ),
     "bad gateway": (answering(Reply(502, (), b"<h1>502</h1>")), "/healthz answers 502"),
     "login page": (answering(PAGE), "a web page"),
     "another place": (answering(Reply(404, (), b"Not Found")), "a POST to /dlq-replay 404"),
@@ -281,22 +287,63 @@ def test_a_database_of_another_service_is_not_judged(
     migrated_db: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where it
-    once saw that, the release is to blame.
+    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where a
+    refusal is audited there, the release is to blame.
     """
     monkeypatch.setattr(pairing, "SEEN_S", 0.0)
     drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
     answered = [(status, code)]
-    with serve(lambda _asked: Reply(answered[-1][0], (), json.dumps({"code": answered[-1][1]}).encode())) as url:
-        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,))
+
+    def audited(request: str) -> None:
+        with psycopg.connect(pg_server.url(migrated_db)) as connection:
+            row = "insert into public.audit_logs (action, actor, scope, request_id)"
+            connection.execute(f"{row} values ('dlq_replay_refused', 'a', 'all', %s)", (request,))
+
+    def answer(_asked: Asked) -> Reply:
+        told, code = answered[-1]
+        return Reply(told, (("X-Request-Id", "one"),), json.dumps({"code": code}).encode())
+
+    with serve(answer) as url:
+        target = Target(
+            TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), hmac_secrets=("s" * 32,), release="r1"
+        )
         context = Context(target, Settings(state=tmp_path / "state"), tmp_path, "run", (*CATALOGUE, drill))
+        later = dataclasses.replace(context, target=dataclasses.replace(target, release="r2"))
         found = preflight.preflight(context)
         assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
         answered.append((403, "forbidden"))
-        again = preflight.preflight(context).unreachable
-        assert bool(again) is (status != 200), "a release that refuses what one before it took is judged"
+        assert preflight.preflight(later).unreachable, "the service has another database now"
+        audited("of-another")
+        assert preflight.preflight(context).unreachable, "this very release took it before: the database is another"
+        assert bool(preflight.preflight(later).unreachable) is (status != 200), "a later one is judged where it audits"
+        audited("one")
+        assert not preflight.preflight(context).unreachable, "it audits this refusal here"
     lines = {e.check: e for e in reversed(read_lines(context.evidence))}
     assert lines["preflight/database"].outcome.value == outcome, lines["preflight/database"]
     with psycopg.connect(pg_server.url(migrated_db)) as connection:
         left = connection.execute("select from public.companies where name like 'drill-%'").fetchall()
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("given", "apart"),
+    [
+        ({"jwt_secret": "j" * 32}, True),
+        ({"admin_jwt": mint_token("j" * 32, {"role": "super_admin"})}, True),
+        ({"admin_jwt": mint_token("j" * 32, {"role": "company_admin"})}, None),
+        ({"jwt_secret": "j" * 32, "hmac_secrets": ("not-that-of-the-service",)}, True),
+    ],
+)
+def test_any_credential_asks_whether_a_database_is_that_of_the_service(
+    given: dict[str, Any], apart: bool | None, pg_server: PgServer, migrated_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a secret that signs, a super_admin's token is refused there for a company of another database, too."""
+    monkeypatch.setattr(pairing, "SEEN_S", 0.0)
+
+    def answer(asked: Asked) -> Reply:
+        known = asked.header("Authorization")
+        return Reply(403 if known else 401, (), json.dumps({"code": "forbidden" if known else "no"}).encode())
+
+    with serve(answer) as url:
+        target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), **given)
+        assert pairing.is_apart(target, lambda _company: None) is apart
