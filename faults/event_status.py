@@ -320,6 +320,25 @@ def _effect_moves(probe: Probe) -> bool:
         return len({_state(probe, event)["effect_at"] for _ in range(2)}) > 1
 
 
+@service(
+    "`committed_at` of an event that has its effect is when it had it: whatever it waited, its lag is none.",
+    lambda p: _is_committed_with_its_effect(p),
+    (f"{OUTBOX}/status-of-an-event",),
+    names=("committed_at",),
+)
+def committed_with_its_effect(settings: Settings) -> Parts:
+    moved = "coalesce(t.updated_at, e.created_at) AS committed_at"
+    return altered(settings, "read_event", ("e.created_at AS committed_at", moved))
+
+
+def _is_committed_with_its_effect(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        is_done(probe, event)
+        state = _state(probe, event)
+        return bool(state["committed_at"] == state["effect_at"])
+
+
 def _effect_at_of_a_done_event(probe: Probe) -> str:
     with probe.tenant() as company:
         event = str(probe.event(company).json()["event_id"])

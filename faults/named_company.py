@@ -197,6 +197,35 @@ def _status_while_paused(probe: Probe) -> int:
 
 
 @service(
+    "The `force` of a company's own token is overlooked: it replays what is due alone.",
+    lambda p: _forced_by_a_token(p) == 0,
+    (RULES,),
+    names=("put off",),
+)
+def company_admins_do_not_force(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def replay(parts: Parts, call: Call) -> Reply:
+        claims = (await parts.authenticate(parts, call.headers, call.body)).claims
+        if claims is None or claims.role == "super_admin":
+            return await release.replay(parts, call)
+        unforced = dataclasses.replace(
+            parts, read_replay=lambda raw: dataclasses.replace(parts.read_replay(raw), force=False)
+        )
+        return await release.replay(unforced, call)
+
+    return dataclasses.replace(release, replay=replay)
+
+
+def _forced_by_a_token(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 1, retry_after="2999-01-01")
+        body = json.dumps({"company_id": company, "force": True, "dry_run": True}).encode()
+        token = probe.token({"role": "company_admin", "company_id": company})
+        return int(probe.send(body, probe.as_token(token)).json()["target_count"])
+
+
+@service(
     "What is asked for by a token of a company leaves no row at its start.",
     lambda p: _starts_of_a_token(p) == 0,
     (RULES,),

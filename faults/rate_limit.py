@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from faults.probe import Probe, runs
 from replay_service.client_ip import Network, client_ip
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.rate_limit import admit
@@ -250,6 +252,34 @@ def last_header_of_a_proxy(settings: Settings) -> Parts:
         return client_ip(peer, forwarded[-1:], trusted)
 
     return dataclasses.replace(build_parts(settings), client_ip=twin)
+
+
+@service(
+    "Calls that are signed by v2 are not counted: their time is taken for protection enough.",
+    lambda p: _fourth_by_v2(p) == 200,
+    (f"{LIMIT}/credentials-share", "drill/ledger/counted-however-asked"),
+    names=("v2",),
+)
+def timed_calls_are_free(settings: Settings) -> Parts:
+    release = build_parts(settings)
+
+    async def free(_conn: Connection, _company_id: str, _client: str) -> None:
+        return
+
+    async def replay(parts: Parts, call: Call) -> Reply:
+        signature = (await parts.authenticate(parts, call.headers, call.body)).signature
+        is_timed = signature is not None and signature.version == 2
+        return await release.replay(dataclasses.replace(parts, admit=free) if is_timed else parts, call)
+
+    return dataclasses.replace(release, replay=replay)
+
+
+def _fourth_by_v2(probe: Probe) -> int:
+    with probe.tenant() as company:
+        for _ in range(3):
+            probe.replay(company, dry_run=True)
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        return probe.send(body, {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}).status_code
 
 
 def _passed_on(probe: Probe, *forwarded: str) -> str:

@@ -90,6 +90,14 @@ planted(
     "The trigger on the budgets looks at no limit where a new month begins.",
 )
 planted(
+    "writes/what-is-overdrawn-may-grow",
+    released("replay_budgets_cap", ("NEW.daily_limit AND", "NEW.daily_limit AND daily_before <= NEW.daily_limit AND")),
+    released("replay_budgets_cap"),
+    "from pg_proc where proname = 'replay_budgets_cap' and prosrc like '%daily_before <= NEW.daily_limit%'",
+    (f"{WRITES}/budget-is-kept", "sql/manifest/functions"),
+    "The trigger on the budgets looks at the step over the limit alone: what is above it already may grow.",
+)
+planted(
     "writes/keys-without-case",
     "create extension citext schema pg_catalog; alter table replay_runs alter idempotency_key type citext",
     "alter table replay_runs alter idempotency_key type text; drop extension citext",

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import psycopg
@@ -12,8 +13,10 @@ from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE, POISON, as_jsonb, large_payload
 from drills.workbench.waiting import PATIENCE_S, POLL_S
 from gates.checks.recorder import check
+from gates.deployment.http.client import NoAnswer
 from gates.deployment.ids import new_id
-from gates.deployment.requests import Request
+from gates.deployment.requests import Answer, Request
+from gates.deployment.sql.database import execute
 from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
@@ -288,3 +291,45 @@ def test_sent_again_and_again(scene: Scene) -> None:
     told = f"after {2 * AGAIN} sends of a known event a new one is answered {answer.status} for seconds; due: 202"
     assert answer.status < 500, told
     scene.seen.expect(request, answer, 202)
+
+
+@drill("drill/outbox/same-event-id-raced", covers=("K01", "K08"))
+def test_same_event_id_raced(scene: Scene) -> None:
+    """An event sent by six callers at once with the same event_id is one event with one effect, and no answer is 5xx,
+    also where all have looked for it before any has written it.
+
+    A check before an insert lets two of them through.
+    """
+    company, event = scene.company(), new_id("event")
+    requests = [scene.event_request(company, event_id=event) for _ in range(6)]
+    answers = [a for a in scene.http.burst(requests) if not isinstance(a, NoAnswer)]
+    scene.seen.require(any(a.status == 202 for a in answers), "no racing event was accepted")
+    scene.seen.control("at least one racing event was accepted")
+    _is_one_event(answers)
+    scene.delivered([event])
+    rows = len(scene.outbox(company))
+    assert rows == 1, f"one event, sent by six at once, has {rows} outbox rows"
+    _raced_behind_a_row(scene, company)
+
+
+def _raced_behind_a_row(scene: Scene, company: str) -> None:
+    """A burst in which each has looked whether the event is there before any has written it: the row of a transaction
+    that is rolled back holds up whoever writes.
+    """
+    event = new_id("event")
+    row = "insert into public.events (id, company_id, event_type, payload, path) values (%s, %s, %s, '{}', 'outbox')"
+    with ThreadPoolExecutor(1) as beside:
+        with scene.transaction() as other:
+            execute(other, row, event, company, PLAIN_TYPE)
+            sent = beside.submit(scene.http.burst, [scene.event_request(company, event_id=event) for _ in range(6)])
+            scene.somebody_waits(other, within_s=1.0, sessions=2)
+        _is_one_event(sent.result(timeout=60))
+
+
+def _is_one_event(given: Sequence[Answer | NoAnswer]) -> None:
+    """No sender met a server error, and at most one was told that its event is the first."""
+    answers = [a for a in given if isinstance(a, Answer)]
+    broken = [a.status for a in answers if a.status >= 500 and a.status not in {502, 503, 504}]
+    assert not broken, f"racing senders of one event were answered {broken}"
+    first = [a for a in answers if a.status == 202 and a.json().get("duplicate") is False]
+    assert len(first) <= 1, f"{len(first)} of the racing senders were told that theirs was the first"

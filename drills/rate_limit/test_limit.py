@@ -169,7 +169,7 @@ def test_path_variants_share(limit: Limit, tenant: str) -> None:
 
 @drill("drill/rate-limit/credentials-share", covers=("C07",))
 def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
-    """Signed requests and tokens share the tenant's bucket.
+    """Signed requests, by v1 or v2, and tokens share the tenant's bucket.
 
     Each kind of credential is three more replays.
     """
@@ -180,6 +180,8 @@ def test_credentials_share(limit: Limit, bench: Bench, tenant: str) -> None:
     limit.expect(last, 200, control=True)
     limit.limited(token_post(REPLAY, fields, token, f"{NEXT}, by token"))
     limit.limited(limit.request(tenant, "another, signed"))
+    if limit.claims("authentication"):
+        limit.limited(bench.signer.v2(REPLAY, encode_body(fields), "another, signed by v2"))
 
 
 # --- what does not count ------------------------------------------------------------------------------------------

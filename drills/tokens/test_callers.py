@@ -57,8 +57,8 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
 
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
-    """Requests of a company_admin or a super_admin are cut, charged, recorded, paused and rate limited like signed
-    ones.
+    """Requests of a company_admin or a super_admin are cut, charged, recorded, paused, forced and rate limited like
+    signed ones.
 
     Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
     """
@@ -99,6 +99,11 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
         scene.pause(company)
         sends("while it is paused", 409, "agents_paused")
         scene.pause(company, on=False)
+    forced = scene.known(force=True, error_type="put-off", **shown)
+    if shown and len(forced) == 3:
+        scene.add_items(company, 1, error_type="put-off", retry_after="2999-01-01T00:00:00Z")
+        listed = sends("a forced dry run of what is put off", 200, **forced).get("target_count")
+        is_true(listed == 1, f"of what is put off {who} is shown {listed} items by force; due: 1")
     if scene.claims("audit"):
         actions = {"dlq_replay_started"} | ({"dlq_replay_dry_run"} if shown else set())
         unseen = actions - {str(r["action"]) for r in scene.audited(company)}

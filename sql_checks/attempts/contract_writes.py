@@ -247,6 +247,9 @@ def _writes() -> Iterator[Write]:
         yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
+    for used in ("daily", "monthly"):
+        more = f"{used}_used = greatest({used}_used, {used}_limit) + 1"
+        yield Write(Expected.REFUSED, "replay_budgets", f"{more}, above its limit before", BUDGET.format(more))
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
