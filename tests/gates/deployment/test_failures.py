@@ -111,5 +111,6 @@ def test_a_session_that_is_cut() -> None:
     """A restart in the middle of a statement is told as one, however the driver says it; a refused login is not."""
     for said in ("consuming input failed: server closed the connection unexpectedly", "Connection reset by peer"):
         assert in_words(psycopg.OperationalError(said)) == CUT_OFF
+    assert told_in_words("terminating connection due to administrator command", "57P01", "") == CUT_OFF
     asked = 'connection failed: connection to server at "db", port 1 failed: server closed the connection unexpectedly'
     assert in_words(psycopg.OperationalError(asked)) == asked
