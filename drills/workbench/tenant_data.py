@@ -232,20 +232,21 @@ class TenantData(Database):
         return self.count("event_outbox", company, "replay_run_id is not null")
 
     def digest(self, company: str) -> str:
-        """A digest of all that a tenant has in the contract's tables, row versions included."""
+        """A digest of all that a tenant has in the contract's tables, by the versions of its rows."""
         return digest_of([f"{k}={v}" for k, v in sorted(self.tables(company).items())])
 
     def tables(self, company: str, *, beside: bool = False) -> Mapping[str, str]:
-        """For each of the contract's tables with a company_id: the tenant's rows, row versions included, as one digest.
-        `beside`: also for each such table of the deployment's own, which a job may write at any moment.
+        """For each of the contract's tables with a company_id: the versions of the tenant's rows, as one digest; a
+        migration that adds a column changes none. `beside`: also for each such table of the deployment's own, which a
+        job may write at any moment.
         """
         read = {table: (f"public.{table}", "company_id") for table in owned_tables()}
         if beside:
             others = self.rows(with_trust(query("tenant_tables")), current().all_real)
             read |= {r["name"]: (identifier(r["schema"], r["name"]), identifier(r["tenant"])) for r in others}
         parts = [
-            "select %s::text as part, count(*) || ' rows ' || coalesce(md5(string_agg(x::text || x.xmin::text, ','"
-            f" order by x::text)), '') as rows from {reference} x where {tenant} = %s"
+            "select %s::text as part, count(*) || ' rows ' || coalesce(md5(string_agg(x.xmin::text, ','"
+            f" order by x.xmin::text)), '') as rows from {reference} x where {tenant} = %s"
             for reference, tenant in read.values()
         ]
         found = self.rows(" union all ".join(parts), *(value for table in read for value in (table, company)))

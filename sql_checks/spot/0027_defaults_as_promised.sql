@@ -23,15 +23,18 @@ with promised(kind, name) as (
          ('exact', 'public.audit_logs.created_at'), ('key', 'public.replay_runs.idempotency_key'), ('error', 'public.dead_letter_queue.error_type'),
          ('jsonb', 'public.events.payload'), ('jsonb', 'public.event_outbox.payload'), ('jsonb', 'public.dead_letter_queue.payload')
 ), given as (
-  select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, a.atttypid,
-         case when t.typcategory in ('D', 'A') then a.atttypmod end as digits,
+  select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, held.type as atttypid,
+         case when t.typcategory in ('D', 'A') then held.modifier end as digits,
          -- a default that is no constant may be a function of the deployment's own, and is not judged
          coalesce(substring(e.expression from '^''((?:[^'']|'''')*)''::[^()]+(?:\(\d+\))?$'), substring(e.expression from '^\d+$')) as constant,
-         case when a.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and a.atttypmod > 4 then a.atttypmod - 4 end as most
+         case when held.type in ('varchar'::regtype, 'bpchar'::regtype) and held.modifier > 4 then held.modifier - 4 end as most
   from promised p
   cross join lateral parse_ident(p.name) i(words)
   join pg_attribute a on a.attrelid = to_regclass(quote_ident(words[1]) || '.' || quote_ident(words[2])) and a.attname = words[3] and a.attgenerated = ''
   join pg_type t on t.oid = a.atttypid
+  -- a domain holds what its base holds
+  cross join lateral (select case t.typtype when 'd' then t.typbasetype else a.atttypid end as type,
+                             case t.typtype when 'd' then t.typtypmod else a.atttypmod end as modifier) held
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
   -- what a trigger gives each new row takes the default's place

@@ -30,13 +30,22 @@ TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08",
 
 VALUE, REFERRED = "22P02", "23503"
 RIGHTS, LATE, LOCKED = "42501", "57014", "55P03"
+CUT_OFF = "the database cut our connection, as in a restart or a failover"
+ENDED = {"57P01", "57P02"}
+CUT = re.compile(
+    "closed the connection unexpectedly|connection has been closed unexpectedly|reset by peer|connection is lost"
+)
 
 
 def in_words(error: BaseException) -> str:
     """One line, which begins with `absent`, `differs`, or `failed inside your function` where it is one of these."""
     diagnosis = error.diag if isinstance(error, psycopg.Error) else None
     if diagnosis is None or not diagnosis.message_primary:
-        return first_line(error)
+        said = first_line(error)
+        was_open = (
+            isinstance(error, psycopg.OperationalError) and CUT.search(said) and "connection to server" not in said
+        )
+        return CUT_OFF if was_open else said
     state = diagnosis.sqlstate or ""
     return told_in_words(diagnosis.message_primary, state, diagnosis.context or "") if state else first_line(error)
 
@@ -65,6 +74,8 @@ def told_in_words(message: str, state: str, context: str) -> str:
             f"this login may not do that: {said}. `gate doctor --grants` prints the rights that a gate's login needs,"
             " those of deep drills as comments at its end"
         )
+    if state in ENDED:
+        return CUT_OFF
     if state == LATE:
         return f"the database did not finish in time: {said}"
     if state == LOCKED:

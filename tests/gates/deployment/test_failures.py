@@ -24,6 +24,7 @@ create function public.divides(n int) returns int language sql as 'select 1 / n'
 create trigger refuses before insert on public.companies for each row execute function public.refuses();
 """
 ELSE = "See that it is there, and what `names` in gate.yaml says of it"
+CUT_OFF = "the database cut our connection, as in a restart or a failover"
 MAPPED = "If it has another name here, say so in gate.yaml: names: "
 SAID = {
     "select * from public.failed_jobs": f"absent: there is no table or view public.failed_jobs. {ELSE}",
@@ -104,3 +105,12 @@ def test_an_error_without_a_diagnosis_is_its_first_line() -> None:
     assert "\n" not in in_words(error.value)
     assert in_words(ValueError("a\nb")) == "a"
     assert in_words(psycopg.OperationalError()) == "OperationalError"
+
+
+def test_a_session_that_is_cut() -> None:
+    """A restart in the middle of a statement is told as one, however the driver says it; a refused login is not."""
+    for said in ("consuming input failed: server closed the connection unexpectedly", "Connection reset by peer"):
+        assert in_words(psycopg.OperationalError(said)) == CUT_OFF
+    assert told_in_words("terminating connection due to administrator command", "57P01", "") == CUT_OFF
+    asked = 'connection failed: connection to server at "db", port 1 failed: server closed the connection unexpectedly'
+    assert in_words(psycopg.OperationalError(asked)) == asked

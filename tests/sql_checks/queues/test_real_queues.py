@@ -219,6 +219,22 @@ def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
     assert found["dead-letters"].severity == "page"
 
 
+@only("procrastinate")
+@pytest.mark.parametrize("end", ["aborted", "cancelled"])
+def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> None:
+    """A job of a lane ran for minutes and was given up a moment ago: the next one has waited since then."""
+    bench.sql(
+        "insert into procrastinate_jobs (queue_name, task_name, lock, status) select 'default', 'mail', 'a', 'todo'"
+        " from generate_series(1, 30);"
+        " update procrastinate_jobs set status = 'doing' where id = (select min(id) from procrastinate_jobs);"
+        " update procrastinate_events set at = at - interval '400 s';"
+        f" update procrastinate_jobs set status = '{end}' where status = 'doing';"
+        f" insert into procrastinate_events (job_id, type) select min(id), '{end}' from procrastinate_jobs"
+        f" having not exists (select from procrastinate_events where type = '{end}')"
+    )
+    assert failed(bench.judged()).isdisjoint({"lag", "oldest-age", "standstill"})
+
+
 @pytest.mark.parametrize("how", ["lost", "invalid"])
 def test_a_lost_index_is_named(bench: Bench, how: str) -> None:
     """The index that claims need is gone, or was left half-built."""
