@@ -11,8 +11,8 @@ LOADS = "tests/loadtests/test_"
 """How the names of loads begin; how what they measured is judged keeps no schedule."""
 LONG = "tests/drills/test_other_healthy.py"
 """Waits for minutes: begun late, it is what everybody waits for."""
-BESIDE_LOADS = 3
-"""Workers while a load is yet to be run: with more, loads are late on two cores."""
+BESIDE_LOADS = 6
+"""Workers while a load is yet to be run: with many more, loads are late on two cores."""
 Test = TypeVar("Test")
 
 

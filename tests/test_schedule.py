@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.schedule import LOADS, LONG, LoadsBesideFew, ordered
+from tests.schedule import BESIDE_LOADS, LOADS, LONG, LoadsBesideFew, ordered
 
 
 @dataclass(eq=False)
@@ -62,19 +62,19 @@ def collected(loads: int, others: int) -> list[str]:
     ]
 
 
-def test_a_fourth_worker_begins_after_the_last_load() -> None:
+def test_a_further_worker_begins_after_the_last_load() -> None:
     """Until then it has nothing, however fast the others are; then it has its share."""
     loads = 20
-    first, second, third, fourth = workers(4, collected(loads, 300))
-    while not set(range(loads)) <= {n for one in (first, second, third) for n in one.ran}:
-        assert (fourth.given, fourth.ran) == ([], [])
-        assert sum(one.run_one() for one in (first, second, third))
-    while sum(one.run_one() for one in (first, second, third, fourth)):
+    *beside, further = workers(BESIDE_LOADS + 1, collected(loads, 600))
+    while not set(range(loads)) <= {n for one in beside for n in one.ran}:
+        assert (further.given, further.ran) == ([], [])
+        assert sum(one.run_one() for one in beside)
+    while sum(one.run_one() for one in (*beside, further)):
         pass
-    assert len(fourth.ran) > 50
+    assert len(further.ran) > 50
 
 
-@pytest.mark.parametrize("number", [3, 8])
+@pytest.mark.parametrize("number", [BESIDE_LOADS, BESIDE_LOADS + 2])
 @pytest.mark.parametrize(("loads", "others"), [(5, 100), (40, 300)])
 def test_what_is_long_is_begun_at_once(number: int, loads: int, others: int) -> None:
     """By the second worker, beside the loads; nothing is left out."""
@@ -86,7 +86,7 @@ def test_what_is_long_is_begun_at_once(number: int, loads: int, others: int) -> 
     assert [given[n] for n in second.given[:2]] == names[-2:]
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("number", [1, 2, BESIDE_LOADS, BESIDE_LOADS + 1, BESIDE_LOADS + 4])
 @pytest.mark.parametrize(("loads", "others"), [(0, 50), (50, 0), (5, 50), (1, 1), (40, 3)])
 def test_every_test_is_run_once_and_every_worker_ends(number: int, loads: int, others: int) -> None:
     """Whatever is selected: loads alone, none, fewer tests than workers."""

@@ -63,7 +63,7 @@ class Elsewhere:
 
 NOT_HERE = {
     "python3 -m venv .venv && *": Elsewhere("CI's first command: it fetches packages", (".ci/run", "pyproject.toml")),
-    ".venv/bin/pytest -n 8": Elsewhere("CI's second command: these tests", (".ci/run", "tests")),
+    ".venv/bin/pytest -n 10": Elsewhere("CI's second command: these tests", (".ci/run", "tests")),
     "docker build*": Elsewhere("needs a container runtime", ("Dockerfile",)),
     "docker run*": Elsewhere("needs a container runtime", ("Dockerfile",)),
     "docker compose*": Elsewhere("needs a container runtime", ("compose.yaml",)),
