@@ -324,24 +324,27 @@ def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iter
 
 
 def _writes(sight: Sight, bystander: str) -> Iterator[tuple[str, TenantStatement]]:
-    """Try as the tenant to write rows of others."""
+    """Try as the tenant, and as its administrator, to write rows of others."""
+    for case, role in (("", "authenticated"), (":company_admin", "company_admin")):
+        who = ("authenticated", _claims(sight.mine, role))
+        for name, statement, values in _writings(sight, bystander):
+            every_row = name in {"move", "update", "delete"}
+            yield f"{name}{case}", TenantStatement(statement, values, *who, every_row=every_row)
+
+
+def _writings(sight: Sight, bystander: str) -> Iterator[tuple[str, str, Sequence[object] | dict[str, object]]]:
+    """The name of each attempt, the statement and its values."""
     table, other = sight.table, sight.other
-    who = ("authenticated", _claims(sight.mine))
     where = f"where {table.tenant} = %s"
     if table.name in SEEDS and table.promised:
         victim = new_id("company") if table.name == "companies" else bystander
-        yield "insert", TenantStatement(SEEDS[table.name], {"id": victim}, *who)
+        yield "insert", SEEDS[table.name], {"id": victim}
     column = table.tenant_column
-    moved = (_moved(table, other), sight.mine)
-    for name, statement, values in (
-        ("move", f"update {table.reference} set {column} = %s {where}", moved),
-        ("update", f"update {table.reference} set {column} = {column} {where}", (other,)),
-        ("delete", f"delete from {table.reference} {where}", (other,)),
-    ):
-        yield name, TenantStatement(statement, values, *who, every_row=True)
+    yield "move", f"update {table.reference} set {column} = %s {where}", (_moved(table, other), sight.mine)
+    yield "update", f"update {table.reference} set {column} = {column} {where}", (other,)
+    yield "delete", f"delete from {table.reference} {where}", (other,)
     if table.name in UPSERTS and table.promised:
-        upsert = f"{SEEDS[table.name]} on conflict {UPSERTS[table.name]}"
-        yield "upsert", TenantStatement(upsert, {"id": other}, *who)
+        yield "upsert", f"{SEEDS[table.name]} on conflict {UPSERTS[table.name]}", {"id": other}
 
 
 def _moved(table: TenantTable, other: str) -> str:
