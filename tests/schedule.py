@@ -12,7 +12,7 @@ LOADS = "tests/loadtests/test_"
 LONG = "tests/drills/test_other_healthy.py"
 """Waits for minutes: begun late, it is what everybody waits for."""
 BESIDE_LOADS = 6
-"""Workers while a load is yet to be run: with many more, loads are late on two cores."""
+"""Workers while a load is yet to be run. With six, every load kept its schedule on two cores."""
 Test = TypeVar("Test")
 
 

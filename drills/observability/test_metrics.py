@@ -185,7 +185,7 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
 
 
 def _others_call(scene: Scene, more: float, within_s: float, *, spread: bool) -> bool:
-    """Whether the counter grows by as much in such a time while nobody of us calls; one late call is no reason."""
+    """Whether the counter grows by as much in as short a time while the drill sends nothing."""
     looks: list[tuple[float, float]] = []
 
     def grows(door: HttpDoor) -> bool:

@@ -323,12 +323,13 @@ def _raced_behind_a_row(scene: Scene, company: str) -> None:
             execute(other, row, event, company, PLAIN_TYPE)
             sent = beside.submit(scene.http.burst, [scene.event_request(company, event_id=event) for _ in range(6)])
             scene.somebody_waits(other, within_s=1.0, sessions=2)
-        _is_one_event(sent.result(timeout=60))
+        answers = [a for a in sent.result(timeout=60) if not isinstance(a, NoAnswer)]
+    scene.seen.require(answers, "no sender of the event that was held up had an answer")
+    _is_one_event(answers)
 
 
-def _is_one_event(given: Sequence[Answer | NoAnswer]) -> None:
+def _is_one_event(answers: Sequence[Answer]) -> None:
     """No sender met a server error, and at most one was told that its event is the first."""
-    answers = [a for a in given if isinstance(a, Answer)]
     broken = [a.status for a in answers if a.status >= 500 and a.status not in {502, 503, 504}]
     assert not broken, f"racing senders of one event were answered {broken}"
     first = [a for a in answers if a.status == 202 and a.json().get("duplicate") is False]

@@ -27,7 +27,9 @@ def new_id(kind: str) -> str:
 
 
 def alike_ids(kind: str) -> tuple[str, str]:
-    """Two new ids of a kind that differ in their last digit alone: what compares a part of an id confuses them."""
+    """Two new ids of a kind, alike but for the last digit (numbers: one apart). What compares their beginnings alone
+    takes them for one.
+    """
     raw = secrets.token_bytes(16)
     return _of_bytes(kind, raw), _of_bytes(kind, bytes([*raw[:-1], raw[-1] ^ 1]))
 

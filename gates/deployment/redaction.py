@@ -35,7 +35,7 @@ garble ordinary text. Secrets that sign have 16 bytes or more."""
 LEAST_BEGINNING = 12
 """So many first characters of a secret are hidden also where the rest was cut off; of a short one, half of them."""
 LEAST_DIFFERENT = 6
-"""Characters of a secret that differ from each other: one of fewer is a placeholder."""
+"""How many different characters a secret has at least: one of fewer is a placeholder."""
 LEAST_SEGMENT = 16
 """Characters of a part of the webhook's path that is a secret by itself."""
 SECRET_KEYWORDS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
@@ -75,7 +75,7 @@ def hidden(target: Target) -> dict[str, str]:
 
 
 def telling(target: Target) -> dict[str, str]:
-    """Those that no text says by chance. A password may be a word, a number or a row of zeros: many answers say it."""
+    """The secrets that no text holds by chance. A password may be a word or a number, which many answers hold."""
     found = hidden(target).items()
     return {s: name for s, name in found if not _ORDINARY.fullmatch(s) and len(set(s)) >= LEAST_DIFFERENT}
 

@@ -87,7 +87,7 @@ def flag_key(text: str) -> str:
 
 
 def release(text: str) -> str:
-    """What no shell or template has read, or nobody can see, is no release that /version could say."""
+    """Refuses invisible characters, and quotes or variables that a shell or template should have replaced."""
     if len(utf8(text)) > LONGEST_RELEASE or not text.isprintable() or _UNREAD.search(text):
         raise Unfit(f"up to {LONGEST_RELEASE} visible characters, as /version says it, without quotes or $NAME")
     return text

@@ -31,7 +31,7 @@ TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08",
 VALUE, REFERRED = "22P02", "23503"
 RIGHTS, LATE, LOCKED = "42501", "57014", "55P03"
 CUT_OFF = "the database cut our connection, as in a restart or a failover"
-ENDED = {"57P01", "57P02"}
+ENDED = {"57P01", "57P02"}  # by an administrator, or because another session crashed
 CUT = re.compile(
     "closed the connection unexpectedly|connection has been closed unexpectedly|reset by peer|connection is lost"
 )

@@ -2,9 +2,8 @@
 
 Nothing asked here has an effect or counts against a limit (gates.deployment.http.probes): what is no request is refused
 by validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
-A refusal is harm only where another release of this target accepted this very credential, and no other one since, or
-where the gate gave it: what the same release took before was changed by a rotation of secrets, of which a gate may not
-have heard.
+A refusal is harm where the gate itself gave the credential, or where an earlier release accepted it and the target has
+accepted no other since. Where this very release accepted it before, its secret was rotated and the gate was not told.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Memory:
         return self._read().get(kind, {}).get(self._print(kind, secret), "")
 
     def rotated(self, kind: str, secret: str, release: str) -> str:
-        """Why a rotation of secrets explains that what was accepted is refused now; empty where nothing says so."""
+        """Why what was accepted may have been replaced since; empty where nothing says so."""
         if next(reversed(self._read().get(kind, {})), "") != self._print(kind, secret):
             return "it accepted another one since"
         same = release and self.accepted(kind, secret).endswith(_by(release))
@@ -95,7 +94,7 @@ class Memory:
 
 
 def _by(release: str) -> str:
-    """How the memory ends that says which release it was."""
+    """The end of a note that names the release."""
     return f" (release {release[:100]})" if release else ""
 
 
@@ -200,15 +199,16 @@ def _look(
         shown, name = show(desk), NAMES[check.id]
     except StillBusyError as error:
         return LookResult(Outcome.UNKNOWN, str(error), None, "not refused")
-    # a token says for whom it is, so that one secret makes several credentials
-    shape = "\n".join(filter(None, (secret, target.jwt_audience, target.jwt_issuer))) if check is MINTED else secret
+    # a minted token names its audience and issuer: with others it is another credential
+    minted = "\n".join(filter(None, (secret, target.jwt_audience, target.jwt_issuer)))
+    credential = minted if check is MINTED else secret
     if shown.taken:
         if desk.guarded:
-            memory.note(check.id, shape, target.release)
+            memory.note(check.id, credential, target.release)
         details: dict[str, JsonValue] = {"guarded": bool(desk.guarded)}
         return LookResult(Outcome.PASS, "", "not refused", "not refused", samples=1, details=details)
-    known = memory.accepted(check.id, shape)
-    rotated = memory.rotated(check.id, shape, target.release) if known else ""
+    known = memory.accepted(check.id, credential)
+    rotated = memory.rotated(check.id, credential, target.release) if known else ""
     if target.is_ours:
         known, rotated = "when the gate started the service with it", ""
     if rotated and not shown.ours:

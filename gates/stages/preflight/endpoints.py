@@ -110,7 +110,7 @@ def _in_the_way(answer: Answer) -> str:
 
 
 def _posted(door: HttpDoor) -> Answer | None:
-    """The answer to a POST without credentials, where there is one: none is for the drills to judge."""
+    """The answer to a POST without credentials. None where there was none: the drills judge that."""
     try:
         return within(lambda: door.send(probes.bare()), LOOK_S)
     except (NoAnswer, OSError):
@@ -118,7 +118,7 @@ def _posted(door: HttpDoor) -> Answer | None:
 
 
 def _redirect(asked: str, answer: Answer) -> str:
-    """That an answer leads elsewhere; empty where it does not."""
+    """Says where an answer redirects to; empty where it does not redirect."""
     place = text(answer.header("location") or "nowhere", 200)
     return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
 

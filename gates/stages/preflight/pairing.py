@@ -81,8 +81,8 @@ def _for_any(target: Target, body: bytes, now_s: int) -> Iterator[Request]:
 
 
 def _is_used(connection: Connection, requests: list[str], *, known: bool) -> bool:
-    """Whether the audit trail has a row of one of these requests: one a minute may stand for all refusals. Where an
-    earlier release was known to use this database, one of others will do; and where there is no trail, that alone.
+    """Whether the audit trail here has a row of one of these requests; a service may write one a minute for all that it
+    refuses. known: an earlier release used this database. Then any fresh refusal is enough, or the lack of a trail.
     """
     if not current().real("audit_logs"):
         return known
