@@ -27,10 +27,13 @@ def run_stage(request: RunRequest, stage: str) -> Verdict:
     key = attestation.signing_key(request.environ)
     begun = run.begin(request)
     context = request.context(str(begun["run_id"]))
-    first = Preflight(request.target, StageReport("preflight", 0.0)) if request.url_only else preflight(context)
+    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
+    if request.url_only:
+        first = Preflight(request.target, StageReport("preflight", 0.0))
+    else:
+        first = preflight(context, reads=reading)
     target = first.target
     context = dataclasses.replace(context, target=target)
-    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
     unreachable = [e for e in first.unreachable if e.check == DATABASE.id or not reading]
     works: dict[str, Callable[[], list[StageReport]]] = {
         "drill": lambda: drill(context),

@@ -65,10 +65,11 @@ class Preflight:
     unreachable: tuple[Evidence, ...] = ()
 
 
-def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
+def preflight(context: Context, *, whole_run: bool = False, reads: bool = False) -> Preflight:
     """Ask the target; write one line a check, and one a capability. Blocked checks say by what.
 
-    whole_run: the release that was seen needs `release_again`.
+    whole_run: the release that was seen needs `release_again`. reads: what follows looks at the database alone, which
+    need not be that of a service.
     """
     started = time.monotonic()
     target = context.target
@@ -86,7 +87,8 @@ def preflight(context: Context, *, whole_run: bool = False) -> Preflight:
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
-            if not target.is_ours and any(s.where is not Where.READ_ONLY for s in context.applicable(("drill/",))):
+            drills = context.applicable(("drill/",))
+            if not (reads or target.is_ours) and any(s.where is not Where.READ_ONLY for s in drills):
                 note = partial(_note, context.companies)
                 lines = [of_one_deployment(e, target, memory, note) if e.check == DATABASE.id else e for e in lines]
             if context.has(credentials.SPECS[0]):

@@ -312,6 +312,7 @@ def test_a_database_of_another_service_is_not_judged(
         found = preflight.preflight(context)
         assert [e.check for e in found.unreachable] == (["preflight/database"] if outcome == "unknown" else [])
         answered.append((403, "forbidden"))
+        assert not preflight.preflight(later, reads=True).unreachable, "SQL checks alone need no service"
         assert preflight.preflight(later).unreachable, "the service has another database now"
         audited("of-another")
         assert preflight.preflight(context).unreachable, "this very release took it before: the database is another"
