@@ -34,22 +34,32 @@ union all
 select name, 'authenticated or anon may call it, and it gives or writes rows of tenants for whoever calls', null
 from (
   with recursive {{contract_tables}}, open as materialized (
-    select p.oid, p.oid::regprocedure::text as name, pg_get_functiondef(p.oid) as body
+    select p.oid, p.oid::regprocedure::text as name, d.body
     from pg_proc p
-    where exists (select from pg_roles r where r.rolname in ('authenticated', 'anon') and has_function_privilege(r.oid, p.oid, 'execute'))
-      and p.prosecdef and p.prokind = 'f' and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
+    join pg_namespace f on f.oid = p.pronamespace and f.nspname !~ '^pg_' and f.nspname <> 'information_schema'
+    cross join lateral (select case when p.prokind = 'f' then pg_get_functiondef(p.oid) end) d (body)
+    where p.prosecdef and p.prokind = 'f'
+      and exists (select from pg_roles r where r.rolname in ('authenticated', 'anon')
+                  and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, f.oid, 'usage'))
+      and not exists (select from pg_depend e where e.objid = p.oid and e.classid = 'pg_proc'::regclass and e.deptype = 'e')
       and p.prorettype <> all('{trigger,event_trigger}'::regtype[])
       and exists (
         select
         from contract
         join pg_class c on c.oid = to_regclass(contract.name)
-        cross join lateral (select regexp_replace(c.relname, '\W', '.', 'g') || '\M') n (word)
+        join pg_namespace n on n.oid = c.relnamespace
+        -- the tables of another schema may have the same names: elsewhere a table counts by its schema's name, too
+        cross join lateral (
+          select f.nspname = any('{public}')
+                 or exists (select from unnest(p.proconfig) s where s ~ ('^search_path=.*\m' || n.nspname || '\M'))) h (is_near)
+        cross join lateral (
+          select case when h.is_near then '(\S+\.)?' else n.nspname || '"?\.' end
+                 || '"?' || regexp_replace(c.relname, '\W', '.', 'g') || '\M') w (word)
         where contract.tenant is not null and (
           (p.proretset or p.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
             select from pg_type t where t.oid = p.prorettype and t.typtype = 'c'))
-          and pg_get_functiondef(p.oid) ~ ('\m' || n.word)
-          or pg_get_functiondef(p.oid)
-            ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*(\S+\.)?"?' || n.word)
+          and d.body ~ ('\m' || w.word)
+          or d.body ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*"?' || w.word)
         )
       )
   ), reached as (
