@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated or anon that reads or writes rows of tenants without asking who calls; none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated or anon that gives or writes rows of tenants, or runs a statement made of what it is given, without asking who calls; none belongs to a superuser, and every one pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -31,41 +31,46 @@ where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspn
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
 -- who asks for the caller, itself or by a function that it calls, is believed
-select name, 'authenticated or anon may call it, and it gives or writes rows of tenants for whoever calls', null
+select name, 'authenticated or anon may call it, and it gives or writes rows, or runs what it is given, for whoever calls', null
 from (
-  with recursive {{contract_tables}}, open as materialized (
-    select p.oid, p.oid::regprocedure::text as name, d.body
+  with recursive {{contract_tables}}, callable as materialized (
+    select p.oid, p.oid::regprocedure::text as name, f.nspname = any('{public}') as is_near, p.proconfig,
+           -- a number or a yes is no row
+           p.proretset or t.typtype in ('c', 'p') and t.typname <> 'void' or t.typcategory in ('A', 'S')
+             or t.oid = any('{json,jsonb,xml,bytea}'::regtype[]) as gives_rows,
+           l.lanname = 'plpgsql' and p.pronargs > 0 as is_told,
+           -- a comment does nothing, and asks nobody
+           regexp_replace(regexp_replace(pg_get_functiondef(p.oid), '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g') as body
     from pg_proc p
+    join pg_type t on t.oid = p.prorettype and t.oid <> all('{trigger,event_trigger}'::regtype[])
+    join pg_language l on l.oid = p.prolang
     join pg_namespace f on f.oid = p.pronamespace and f.nspname !~ '^pg_' and f.nspname <> 'information_schema'
-    cross join lateral (select case when p.prokind = 'f' then pg_get_functiondef(p.oid) end) d (body)
-    where p.prosecdef and p.prokind = 'f'
+    where p.prosecdef and p.prokind in ('f', 'p')
       and exists (select from pg_roles r where r.rolname in ('authenticated', 'anon')
                   and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, f.oid, 'usage'))
       and not exists (select from pg_depend e where e.objid = p.oid and e.classid = 'pg_proc'::regclass and e.deptype = 'e')
-      and p.prorettype <> all('{trigger,event_trigger}'::regtype[])
-      and exists (
-        select
-        from contract
-        join pg_class c on c.oid = to_regclass(contract.name)
-        join pg_namespace n on n.oid = c.relnamespace
-        -- the tables of another schema may have the same names: elsewhere a table counts by its schema's name, too
-        cross join lateral (
-          select f.nspname = any('{public}')
-                 or exists (select from unnest(p.proconfig) s where s ~ ('^search_path=.*\m' || n.nspname || '\M'))) h (is_near)
-        cross join lateral (
-          select case when h.is_near then '(\S+\.)?' else n.nspname || '"?\.' end
-                 || '"?' || regexp_replace(c.relname, '\W', '.', 'g') || '\M') w (word)
-        where contract.tenant is not null and (
-          (p.proretset or p.prorettype = any('{json,jsonb,xml}'::regtype[]) or exists (
-            select from pg_type t where t.oid = p.prorettype and t.typtype = 'c'))
-          and d.body ~ ('\m' || w.word)
-          or d.body ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*"?' || w.word)
-        )
-      )
+  ), open as materialized (
+    select p.oid, p.name, p.body
+    from callable p
+    where p.is_near and p.is_told and p.body ~* '\mexecute\s+(?!(function|procedure)\M)' or exists (
+      select
+      from contract
+      join pg_class c on c.oid = to_regclass(contract.name)
+      join pg_namespace n on n.oid = c.relnamespace
+      -- the tables of another schema may have the same names: elsewhere a table counts by its schema's name, too
+      cross join lateral (
+        select case when p.is_near or exists (
+                      select from unnest(p.proconfig) s where s ~ ('^search_path=.*\m' || n.nspname || '\M'))
+                    then '(\S+\.)?' else n.nspname || '"?\.' end
+               || '"?' || regexp_replace(c.relname, '\W', '.', 'g') || '\M') w (word)
+      where contract.tenant is not null and (
+        p.gives_rows and p.body ~ ('\m' || w.word)
+        or p.body ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*"?' || w.word)))
   ), reached as (
     select oid as caller, oid, body, 0 as calls from open
     union
-    select r.caller, p.oid, pg_get_functiondef(p.oid), r.calls + 1
+    select r.caller, p.oid, regexp_replace(regexp_replace(pg_get_functiondef(p.oid), '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g'),
+           r.calls + 1
     from reached r
     join pg_proc p on r.calls < 3 and p.prokind = 'f' and strpos(r.body, p.proname) > 0
       and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
