@@ -109,16 +109,6 @@ def forget_limit(db: Db, company: str) -> None:
     db.execute("DELETE FROM edge_rate_limits WHERE key LIKE %s", [f"replay:{company}:%"])
 
 
-def audit(db: Db, company: str) -> list[tuple[Any, ...]]:
-    """(action, code, count, target_count, request_id) of a scope, in order."""
-    rows = db.execute(
-        "SELECT action, metadata->>'code', metadata->>'count', target_count, request_id FROM audit_logs"
-        " WHERE scope = %s ORDER BY id",
-        [company],
-    )
-    return rows.fetchall()
-
-
 def value(db: Db, query: str, *parameters: Any) -> Any:
     row = db.execute(query.encode(), parameters).fetchone()
     return None if row is None else row[0]
