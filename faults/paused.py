@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from faults.altered import altered, altered_worker
+from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
-from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -134,16 +133,14 @@ def _path_with_own_row(probe: Probe) -> str:
     ("drill/flags/sent-again-on-the-other-path",),
     names=("outbox rows",),
 )
-def sent_again_during_a_pause(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_known = await release.emit(conn, request, event_id)
-        if is_known:
-            await conn.execute(_ANEW, (event_id,))
-        return path, is_known
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def sent_again_during_a_pause(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_known = await release.emit(conn, request, event_id)
+    if is_known:
+        await conn.execute(_ANEW, (event_id,))
+    return path, is_known
 
 
 def _is_in_the_outbox(probe: Probe) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from faults.altered import Change, altered
+from faults.altered import Change, altered, around, instead_of
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering
@@ -43,16 +43,12 @@ def _off(probe: Probe, key: str, **fields: Any) -> int:
     ("drill/idempotency/duplicate-while-refused",),
     names=("409", "paused"),
 )
-def pause_before_the_key(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        if await release.is_paused(conn, company_id):
-            raise Refusal("agents_paused", "The agents of this company are paused.")
-        return flags
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags")
+async def pause_before_the_key(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    if await release.is_paused(conn, company_id):
+        raise Refusal("agents_paused", "The agents of this company are paused.")
+    return flags
 
 
 def _again_while_paused(probe: Probe) -> int:
@@ -97,11 +93,9 @@ def _stays_unknown(probe: Probe) -> bool:
     ("drill/pause/refuses-replay", "drill/safety-rails/force-respects-pause"),
     names=("409", "pause"),
 )
-def pause_not_asked(settings: Settings) -> Parts:
-    async def twin(_conn: Connection, _company_id: str) -> bool:
-        return False
-
-    return dataclasses.replace(build_parts(settings), is_paused=twin)
+@instead_of("is_paused")
+async def pause_not_asked(_conn: Connection, _company_id: str) -> bool:
+    return False
 
 
 @service(
@@ -197,14 +191,10 @@ def replay_flag_not_asked(settings: Settings) -> Parts:
     ("drill/dry-run/flag-off-like-real", "drill/flags/service-asks-the-function", "drill/ledger/refused-however-asked"),
     names=("403", "flag"),
 )
-def dry_run_ignores_the_flag(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags", of=remembering)
+async def dry_run_ignores_the_flag(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
 
 
 @service(
@@ -271,14 +261,10 @@ def _paused_between(probe: Probe) -> int:
     ("drill/safety-rails/force-respects-flags",),
     names=("403", "flag", "force"),
 )
-def force_ignores_flags(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags", of=remembering)
+async def force_ignores_flags(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
 
 
 _BUCKET = "public.feature_bucket($1, $2)"
