@@ -53,7 +53,7 @@ async def dry_runs_ask_no_outbox(release: Parts, conn: Connection, company_id: s
 
 def _dry_while_off(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         return probe.replay(company, dry_run=True).status_code
 
 

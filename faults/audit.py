@@ -94,7 +94,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
 def paused_rows(probe: Probe) -> int:
     """How many rows two refusals by a pause have left at once."""
     with probe.tenant() as company:
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         for _ in range(2):
             probe.replay(company)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
@@ -192,7 +192,7 @@ def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
 
 def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
     with probe.tenant() as company:
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         probe.replay(company, dry_run=True, **more)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
@@ -306,7 +306,7 @@ async def refusal_waits(release: Parts, conn: Connection, company_id: str) -> An
 def _status_behind_a_run(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1)
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         with psycopg.connect(probe.environ["DATABASE_URL"]) as other:
             other.execute("SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company,))
             return probe.replay(company).status_code

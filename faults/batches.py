@@ -253,9 +253,8 @@ async def known_on_its_path_alone(
 
 
 def _goes_both_ways(probe: Probe) -> bool:
-    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(switch, company)
+        probe.switch_off(company)
         event = probe.event(company).json()["event_id"]
         probe.rows("UPDATE feature_flags SET enabled = true WHERE company_id = %s", company)
         probe.event(company, event_id=event)
@@ -360,7 +359,7 @@ def pause_of_everybody_is_not_asked(settings: Settings) -> Parts:
 
 def _direct_while_everybody_is_paused(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         probe.rows("UPDATE agent_controls SET agents_paused = true WHERE company_id IS NULL")
         try:
             return bool(probe.event(company).json()["path"] == "direct")

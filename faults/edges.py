@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import time
 import uuid
 from collections.abc import Sequence
 
@@ -235,8 +234,7 @@ def empty_runs_are_not_found(settings: Settings) -> Parts:
 def _forgets_empty_runs(probe: Probe) -> bool:
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
-        signed = probe.sign_v2(path.encode(), int(time.time()))
-        return probe.get(path, **{"X-Transbot-Signature": signed}).status_code == 404
+        return probe.read(path).status_code == 404
 
 
 @service(
@@ -256,8 +254,7 @@ def _dates_what_never_was(probe: Probe) -> bool:
         probe.rows("DELETE FROM agent_tasks WHERE event_id = %s", event)
         probe.rows("UPDATE event_outbox SET processed_at = NULL, dead_at = now() WHERE event_id = %s", event)
         path = f"/events/{event}"
-        signed = probe.sign_v2(path.encode(), int(time.time()))
-        return bool(probe.get(path, **{"X-Transbot-Signature": signed}).json()["effect_at"])
+        return bool(probe.read(path).json()["effect_at"])
 
 
 @service("Bytes that are no UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
@@ -308,9 +305,8 @@ async def direct_events_are_sent_once(
 
 
 def _refuses_what_it_knows(probe: Probe) -> bool:
-    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(switch, company)
+        probe.switch_off(company)
         event = probe.event(company).json()["event_id"]
         return probe.event(company, event_id=event).status_code != 202
 

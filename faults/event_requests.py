@@ -215,9 +215,8 @@ def direct_path_leaves_a_failed_task(settings: Settings) -> Parts:
 
 def _leaves_a_failed_task(probe: Probe) -> bool:
     failed = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'failed')"
-    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(off, company)
+        probe.switch_off(company)
         event = str(uuid.uuid4())
         probe.rows(failed, company, event)
         path = probe.event(company, event_id=event).json()["path"]
@@ -272,7 +271,7 @@ async def deaf_to_a_direct_failure(_conn: Connection, _request: EventRequest) ->
 
 def _is_accepted_though_failing(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         failing = {"event_type": "drill.direct", "payload": {"drill": {"fail_times": -1}}}
         return probe.event(company, **failing).status_code == 202
 

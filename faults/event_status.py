@@ -34,8 +34,7 @@ async def status_without_effect_at(release: Parts, parts: Parts, call: Call, pat
 
 def _state(probe: Probe, event_id: str) -> dict[str, Any]:
     path = f"/events/{event_id}"
-    signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
-    return dict(probe.get(path, **signed).json())
+    return dict(probe.read(path).json())
 
 
 def _effect_at(probe: Probe) -> Any:
@@ -159,8 +158,7 @@ def direct_events_not_found(settings: Settings) -> Parts:
 
 def _state_of_a_direct_event(probe: Probe) -> Any:
     with probe.tenant() as company:
-        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
-        probe.rows(off, company)
+        probe.switch_off(company)
         return _state(probe, probe.event(company).json()["event_id"])["status"]  # of the event, or of the problem
 
 
@@ -384,5 +382,4 @@ def _shown_of_a_run(probe: Probe, status: str) -> dict[str, Any]:
         FROM (SELECT %s) s (status) RETURNING id::text"""
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.value(insert, company, status)}"
-        signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
-        return dict(probe.get(path, **signed).json())
+        return dict(probe.read(path).json())

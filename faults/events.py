@@ -352,7 +352,7 @@ def direct_and_outbox(settings: Settings) -> Parts:
 
 def _direct(probe: Probe, ask: str) -> Any:
     with probe.tenant() as company:
-        probe.rows(_OFF, company)
+        probe.switch_off(company)
         probe.event(company)
         return probe.value(ask, company)
 

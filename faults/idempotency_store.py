@@ -25,7 +25,6 @@ from replay_service.validation import ReplayRequest
 
 KEYS = "drill/idempotency"
 _RUNS = "SELECT count(*) FROM replay_runs WHERE company_id = %s"
-_PAUSE = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 
 
 @asynccontextmanager
@@ -55,7 +54,7 @@ def refusals_stored(settings: Settings) -> Parts:
 
 def _keys_after_a_pause(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows(_PAUSE, company)
+        probe.pause(company)
         probe.replay(company, idempotency_key="w")
         return int(probe.value(_RUNS, company))
 
@@ -253,7 +252,7 @@ async def pause_hides_reuse(release: Parts, conn: Connection, request: ReplayReq
 def _told_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.replay(company, idempotency_key="w", max_items=1)
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         return probe.replay(company, idempotency_key="w", max_items=2).status_code
 
 

@@ -189,7 +189,7 @@ def super_admins_are_not_paused(settings: Settings) -> Parts:
 
 def _status_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         body = json.dumps({"company_id": company}).encode()
         return probe.send(body, probe.as_token(probe.token({}))).status_code
 

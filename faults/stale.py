@@ -60,7 +60,7 @@ def who_is_on_is_remembered(settings: WorkerSettings) -> WorkerParts:
 def _goes_on(probe: Probe) -> bool:
     with probe.tenant() as company:
         is_done(probe, put(probe, company))
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         return is_done(probe, put(probe, company))
 
 

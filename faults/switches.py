@@ -20,14 +20,13 @@ from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 
 T = TypeVar("T")
-_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 _OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)"
 REPLAY, OUTBOX = "dlq.replay.enabled", "outbox.enabled"
 
 
 def _paused(probe: Probe, **fields: Any) -> int:
     with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, **fields).status_code
 
 
@@ -55,7 +54,7 @@ def _again_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1)
         probe.replay(company, idempotency_key="k")
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, idempotency_key="k").status_code
 
 
@@ -251,7 +250,7 @@ def pause_cached(settings: Settings) -> Parts:
 def _paused_between(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, dry_run=True).status_code
 
 
