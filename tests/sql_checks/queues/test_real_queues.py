@@ -75,7 +75,6 @@ def failed(found: dict[str, RuleResult]) -> set[str]:
 
 @pytest.fixture(scope="module", params=LIBRARIES, ids=lambda library: library.preset)
 def library(request: pytest.FixtureRequest) -> Library:
-    """Each library."""
     found: Library = request.param
     return found
 
