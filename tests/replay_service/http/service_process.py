@@ -44,8 +44,8 @@ class Service:
     log: Path
     database_url: str
 
-    def wait_alive(self, limit_s: float = 30) -> None:
-        assert wait_until(self._alive, limit_s), f"not alive after {limit_s} s: {self.log.read_text()}"
+    def wait_alive(self) -> None:
+        assert wait_until(self._alive, 30), f"not alive after 30 s: {self.log.read_text()}"
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
