@@ -32,7 +32,6 @@ REFUSED = ("drill/outbox/refused-leaves-nothing",)
 
 
 def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
-    """What is stored of an event with this payload."""
     with probe.tenant() as company:
         probe.event(company, payload=payload)
         return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)

@@ -117,11 +117,9 @@ class Probe:
         return [str(self.value(text, company_id, n, *values.values())) for n in range(count)]
 
     def pause(self, company_id: str) -> None:
-        """Pause the agents of a company."""
         self.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company_id)
 
     def switch_off(self, company_id: str, flag: str = "outbox.enabled") -> None:
-        """Switch a flag off for a company."""
         self.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)", flag, company_id)
 
     def sign(self, message: bytes, secret: str = "") -> str:

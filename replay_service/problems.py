@@ -103,7 +103,6 @@ def unavailable() -> Refusal:
 
 
 def problem_body(code: str, detail: str, members: Mapping[str, Any] | None = None) -> bytes:
-    """The JSON bytes of a problem."""
     status, title = TITLES[code]
     return msgspec.json.encode(
         {"type": f"urn:dlq-replay:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}

@@ -72,7 +72,6 @@ class Database:
     db: Answering
 
     def rows(self, statement: str, *params: object) -> list[dict[str, Any]]:
-        """The rows of one statement."""
         return execute(self.db, statement, *params)
 
     def one(self, statement: str, *params: object) -> dict[str, Any]:

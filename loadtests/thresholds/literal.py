@@ -170,7 +170,6 @@ class _LiteralReader:
             yield from own
 
     def value(self, tree: Tree, depth: int = 0) -> LiteralNode:
-        """A literal as a value."""
         if depth > MAX_DEPTH:
             raise self.error(tree, f"nested deeper than {MAX_DEPTH} levels")
         line, column = self.place(tree)

@@ -54,7 +54,6 @@ class Recording:
 
 
 def answer(status: int, body: Mapping[str, Any], *headers: str) -> bytes:
-    """The bytes of one answer."""
     text = json.dumps(body, separators=(",", ":")).encode()
     lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", *headers, f"Content-Length: {len(text)}"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + text
