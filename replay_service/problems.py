@@ -111,7 +111,6 @@ def problem_body(code: str, detail: str, members: Mapping[str, Any] | None = Non
 
 
 def problem_response(refusal: Refusal) -> Response:
-    """The answer for a refusal."""
     return Response(
         problem_body(refusal.code, refusal.detail, refusal.members),
         status_code=refusal.status,

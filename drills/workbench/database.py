@@ -84,7 +84,6 @@ class Database:
         return value(self.db, statement, *params)
 
     def number(self, statement: str, *params: object) -> int:
-        """A count."""
         return int(str(value(self.db, statement, *params) or 0))
 
     def minutes(self) -> Callable[[], int]:

@@ -79,7 +79,6 @@ def with_json(reply: Reply, **members: Any) -> Reply:
 
 
 def problem(status: int, code: str, **members: Any) -> Reply:
-    """A problem document."""
     body = {"type": "about:blank", "title": code, "status": status, "detail": code, "code": code, **members}
     headers = (("Content-Type", "application/problem+json"), ("X-Request-Id", uuid.uuid4().hex))
     return Reply(status, headers, json.dumps(body).encode())

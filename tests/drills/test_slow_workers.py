@@ -270,7 +270,6 @@ def another_drills(for_s: float = 20.0) -> AbstractContextManager[None]:
 
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of its own."""
     monkeypatch.setattr(Waiting, "crowd", Crowd())
 
 

@@ -45,7 +45,6 @@ class Recording:
         return replace(self, answers={**self.answers, name: raw})
 
     def with_cell(self, name: str, row: int, column: int, cell: bytes | None) -> Recording:
-        """The recording with another cell."""
         table = self.tables[name]
         rows = [list(r) for r in table.rows]
         rows[row][column] = cell

@@ -243,7 +243,6 @@ class Looker:
         return Looked(tuple(read_lines(evidence)), seconds)
 
     def close(self) -> None:
-        """End pytest."""
         self._pytest.close()
 
 

@@ -69,7 +69,6 @@ class Bench:
 
 
 def failed(found: dict[str, RuleResult]) -> set[str]:
-    """The checks that failed."""
     return {name for name, result in found.items() if result.outcome is Outcome.FAIL}
 
 
