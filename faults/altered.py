@@ -1,7 +1,8 @@
 """How a fault is made: the release's composition with one part replaced, or with one statement altered."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+import functools
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -16,6 +17,35 @@ from replay_service.worker.settings import WorkerSettings
 
 Change = tuple[str, str]
 """What stands in a statement, and what stands there in its place, wherever it does."""
+
+
+def instead_of(
+    *names: str, of: Callable[[Any], Any] = build_parts
+) -> Callable[[Callable[..., Any]], Callable[[Any], Any]]:
+    """Make the composition (settings -> Parts) that has the decorated function in the place of these parts of `of`."""
+
+    def composed(twin: Callable[..., Any]) -> Callable[[Any], Any]:
+        @functools.wraps(twin)
+        def build(settings: Any) -> Any:
+            return dataclasses.replace(of(settings), **dict.fromkeys(names, twin))
+
+        return build
+
+    return composed
+
+
+def around(*names: str, of: Callable[[Any], Any] = build_parts) -> Callable[[Callable[..., Any]], Callable[[Any], Any]]:
+    """As `instead_of`, of a function that is told the parts of `of` first, before what the part itself is told."""
+
+    def composed(twin: Callable[..., Any]) -> Callable[[Any], Any]:
+        @functools.wraps(twin)
+        def build(settings: Any) -> Any:
+            release = of(settings)
+            return dataclasses.replace(release, **dict.fromkeys(names, functools.partial(twin, release)))
+
+        return build
+
+    return composed
 
 
 def altered(settings: Settings, name: str, *changes: Change) -> Parts:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.budget import BUDGETS
 from faults.catalogue import service
 from faults.probe import Probe
@@ -45,19 +45,15 @@ def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
     ("drill/ledger/refused-however-asked",),
     names=("feature_disabled",),
 )
-def dry_runs_ask_no_outbox(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        return dataclasses.replace(flags, outbox_enabled=True) if is_dry() else flags
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags", of=remembering)
+async def dry_runs_ask_no_outbox(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    return dataclasses.replace(flags, outbox_enabled=True) if is_dry() else flags
 
 
 def _dry_while_off(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         return probe.replay(company, dry_run=True).status_code
 
 
@@ -132,15 +128,11 @@ def _without_a_month(probe: Probe) -> int:
     (f"{BUDGETS}/named-items-are-cut-and-charged",),
     names=("charged", "named"),
 )
-def named_items_are_charged_whole(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def charge(conn: Connection, company_id: str, items: int) -> None:
-        request = REQUEST.get()
-        named = len(request.dlq_ids or ()) if request else 0
-        await release.charge(conn, company_id, named or items)
-
-    return dataclasses.replace(release, charge=charge)
+@around("charge", of=remembering)
+async def named_items_are_charged_whole(release: Parts, conn: Connection, company_id: str, items: int) -> None:
+    request = REQUEST.get()
+    named = len(request.dlq_ids or ()) if request else 0
+    await release.charge(conn, company_id, named or items)
 
 
 def _charged_for_one_of_two(probe: Probe) -> int:
@@ -285,14 +277,12 @@ def _budget_rows_of_a_dry_run(probe: Probe) -> int:
     ("drill/dry-run/foreign-ids-hidden",),
     names=("ineligible",),
 )
-def dry_run_tells_no_ineligible(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
-        found = await release.describe(conn, request, items, limit)
-        return dataclasses.replace(found, ineligible=()) if request.dry_run else found
-
-    return dataclasses.replace(release, describe=describe)
+@around("describe")
+async def dry_run_tells_no_ineligible(
+    release: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
+) -> Selection:
+    found = await release.describe(conn, request, items, limit)
+    return dataclasses.replace(found, ineligible=()) if request.dry_run else found
 
 
 def _told_of_a_resolved_item(probe: Probe, *, of_another: bool = False) -> Any:
@@ -318,17 +308,15 @@ def settled_foreign_ids_told(settings: Settings) -> Parts:
     ("drill/safety-rails/dlq-ids-over-50-for-one",),
     names=("ids",),
 )
-def many_ids_beside_max(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        try:
-            return read_replay(raw)
-        except Refusal as refusal:
-            fields = json.loads(raw)
-            if refusal.code != "batch_too_large" or not 1 <= fields.get("max", 0) <= 50:
-                raise
-            return read_replay(json.dumps(fields | {"dlq_ids": fields["dlq_ids"][:50]}).encode())
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+@instead_of("read_replay")
+def many_ids_beside_max(raw: bytes) -> ReplayRequest:
+    try:
+        return read_replay(raw)
+    except Refusal as refusal:
+        fields = json.loads(raw)
+        if refusal.code != "batch_too_large" or not 1 <= fields.get("max", 0) <= 50:
+            raise
+        return read_replay(json.dumps(fields | {"dlq_ids": fields["dlq_ids"][:50]}).encode())
 
 
 def _takes_51_ids(probe: Probe) -> bool:
@@ -390,11 +378,9 @@ def _cut_times(probe: Probe) -> bool:
     ("drill/safety-rails/all-fields-accepted",),
     names=("400",),
 )
-def uuids_of_one_version(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        request = read_replay(raw)
-        if any(one[14] != "4" for one in (request.company_id, *(request.dlq_ids or ()))):
-            raise Refusal("invalid_request", "An id is no UUID of version 4.")
-        return request
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+@instead_of("read_replay")
+def uuids_of_one_version(raw: bytes) -> ReplayRequest:
+    request = read_replay(raw)
+    if any(one[14] != "4" for one in (request.company_id, *(request.dlq_ids or ()))):
+        raise Refusal("invalid_request", "An id is no UUID of version 4.")
+    return request

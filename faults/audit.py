@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from faults.altered import around, instead_of
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import is_dry, is_forced, remembering
@@ -93,7 +94,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
 def paused_rows(probe: Probe) -> int:
     """How many rows two refusals by a pause have left at once."""
     with probe.tenant() as company:
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         for _ in range(2):
             probe.replay(company)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
@@ -105,14 +106,10 @@ def paused_rows(probe: Probe) -> int:
     ("drill/observability/request-id-in-the-trail",),
     names=("request id",),
 )
-def audits_the_callers_request_id(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(parts: Parts, call: Call) -> Reply:
-        given = [value.decode("latin-1") for name, value in call.headers if name.lower() == b"x-request-id"]
-        return await release.replay(parts, dataclasses.replace(call, request_id=given[0]) if given else call)
-
-    return dataclasses.replace(release, replay=twin)
+@around("replay")
+async def audits_the_callers_request_id(release: Parts, parts: Parts, call: Call) -> Reply:
+    given = [value.decode("latin-1") for name, value in call.headers if name.lower() == b"x-request-id"]
+    return await release.replay(parts, dataclasses.replace(call, request_id=given[0]) if given else call)
 
 
 def _audited_id(probe: Probe, chosen: str) -> Any:
@@ -128,13 +125,11 @@ def _audited_id(probe: Probe, chosen: str) -> Any:
     (f"{AUDIT}/refusal-forbidden",),
     names=("stranger",),
 )
-def forbidden_under_the_victim(settings: Settings) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        victim = _company_of(call.body)
-        notes = Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
-        return await replay(dataclasses.replace(parts, refusals=notes), call)
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
+    victim = _company_of(call.body)
+    notes = Notes(parts, lambda note: dataclasses.replace(note, scope=victim) if victim else note)
+    return await replay(dataclasses.replace(parts, refusals=notes), call)
 
 
 @service(
@@ -197,7 +192,7 @@ def refused_forced_replays_leave_no_row(settings: Settings) -> Parts:
 
 def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
     with probe.tenant() as company:
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         probe.replay(company, dry_run=True, **more)
         return int(probe.value(_ROWS.format("count(*)"), company, "dlq_replay_refused"))
 
@@ -208,13 +203,11 @@ def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
     (f"{AUDIT}/refusal-forbidden",),
     names=("role",),
 )
-def other_roles_leave_no_row(settings: Settings) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        caller = await parts.authenticate(parts, call.headers, call.body)
-        notes = parts.refusals if caller.has_role else Notes(parts, lambda _note: None)
-        return await replay(dataclasses.replace(parts, refusals=notes), call)
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def other_roles_leave_no_row(parts: Parts, call: Call) -> Reply:
+    caller = await parts.authenticate(parts, call.headers, call.body)
+    notes = parts.refusals if caller.has_role else Notes(parts, lambda _note: None)
+    return await replay(dataclasses.replace(parts, refusals=notes), call)
 
 
 def _rows_of_another_role(probe: Probe) -> int:
@@ -230,20 +223,18 @@ def _rows_of_another_role(probe: Probe) -> int:
     (f"{AUDIT}/bad-requests-leave-no-row",),
     names=("400", "invalid", "row"),
 )
-def invalid_audited(settings: Settings) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        try:
-            return await replay(parts, call)
-        except Refusal as refusal:
-            company = _company_of(call.body)
-            if refusal.status == 400 and len(company) == 36:
-                async with parts.database.connection() as conn, conn.transaction():
-                    metadata = {"code": refusal.code}
-                    row = AuditRow("dlq_replay_refused", "signature", company, call.request_id, metadata=metadata)
-                    await parts.append_audit(conn, row)
-            raise
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def invalid_audited(parts: Parts, call: Call) -> Reply:
+    try:
+        return await replay(parts, call)
+    except Refusal as refusal:
+        company = _company_of(call.body)
+        if refusal.status == 400 and len(company) == 36:
+            async with parts.database.connection() as conn, conn.transaction():
+                metadata = {"code": refusal.code}
+                row = AuditRow("dlq_replay_refused", "signature", company, call.request_id, metadata=metadata)
+                await parts.append_audit(conn, row)
+        raise
 
 
 def _invalid_rows(probe: Probe) -> int:
@@ -285,18 +276,16 @@ def _actor_of(probe: Probe) -> str:
     (f"{AUDIT}/no-secret-in-it",),
     names=("secret", "signature"),
 )
-def signature_in_metadata(settings: Settings) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        sent = {name.decode(): value.decode("latin-1") for name, value in call.headers}
-        kept = {name: sent[name] for name in ("x-transbot-signature", "authorization") if name in sent}
+@instead_of("replay")
+async def signature_in_metadata(parts: Parts, call: Call) -> Reply:
+    sent = {name.decode(): value.decode("latin-1") for name, value in call.headers}
+    kept = {name: sent[name] for name in ("x-transbot-signature", "authorization") if name in sent}
 
-        async def append(conn: Connection, row: AuditRow) -> None:
-            metadata = {**row.metadata, "headers": {**kept, "kind": "signature"}}
-            await parts.append_audit(conn, dataclasses.replace(row, metadata=metadata))
+    async def append(conn: Connection, row: AuditRow) -> None:
+        metadata = {**row.metadata, "headers": {**kept, "kind": "signature"}}
+        await parts.append_audit(conn, dataclasses.replace(row, metadata=metadata))
 
-        return await replay(dataclasses.replace(parts, append_audit=append), call)
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+    return await replay(dataclasses.replace(parts, append_audit=append), call)
 
 
 @service(
@@ -305,23 +294,19 @@ def signature_in_metadata(settings: Settings) -> Parts:
     (f"{AUDIT}/refusal-waits-for-no-replay",),
     names=("wait", "refus"),
 )
-def refusal_waits(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def first(conn: Connection, company_id: str) -> Any:
-        async with conn.transaction():
-            await conn.execute(b"SELECT 1 FROM replay_budgets WHERE company_id = %s FOR UPDATE", (company_id,))
-            await conn.execute(b"SELECT 1 FROM replay_runs WHERE company_id = %s FOR UPDATE", (company_id,))
-            await conn.execute(b"SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company_id,))
-        return await release.read_flags(conn, company_id)
-
-    return dataclasses.replace(release, read_flags=first)
+@around("read_flags")
+async def refusal_waits(release: Parts, conn: Connection, company_id: str) -> Any:
+    async with conn.transaction():
+        await conn.execute(b"SELECT 1 FROM replay_budgets WHERE company_id = %s FOR UPDATE", (company_id,))
+        await conn.execute(b"SELECT 1 FROM replay_runs WHERE company_id = %s FOR UPDATE", (company_id,))
+        await conn.execute(b"SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company_id,))
+    return await release.read_flags(conn, company_id)
 
 
 def _status_behind_a_run(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1)
-        probe.rows(PAUSED, company)
+        probe.pause(company)
         with psycopg.connect(probe.environ["DATABASE_URL"]) as other:
             other.execute("SELECT 1 FROM dead_letter_queue WHERE company_id = %s FOR UPDATE", (company,))
             return probe.replay(company).status_code

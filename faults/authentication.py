@@ -9,6 +9,7 @@ import time
 import uuid
 from typing import Any
 
+from faults.altered import around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import calling, hearing
@@ -48,13 +49,11 @@ def is_let_in(status: int) -> bool:
     (f"{SCOPE}/wrong-secret", f"{SCOPE}/random-signature", "drill/proof/invalid-signature-refused"),
     names=("401",),
 )
-def unverified(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        if len(header) == 64:
-            return Signature(1, header.decode("latin-1"))
-        return check_signature(header, message, secrets, now_s)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def unverified(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    if len(header) == 64:
+        return Signature(1, header.decode("latin-1"))
+    return check_signature(header, message, secrets, now_s)
 
 
 @service(
@@ -63,13 +62,11 @@ def unverified(settings: Settings) -> Parts:
     (f"{SCOPE}/empty-signature", f"{SCOPE}/whitespace-signature"),
     names=("empty", "401"),
 )
-def empty_skips(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        if [value.strip() for name, value in headers if name == HEADER] == [b""]:
-            return Caller(None, None)
-        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def empty_skips(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    if [value.strip() for name, value in headers if name == HEADER] == [b""]:
+        return Caller(None, None)
+    return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(
@@ -78,13 +75,11 @@ def empty_skips(settings: Settings) -> Parts:
     (f"{SCOPE}/truncated-half", f"{SCOPE}/truncated-by-one", f"{SCOPE}/one-digit"),
     names=("401",),
 )
-def prefix_is_enough(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        macs = [hmac.new(secret, message, hashlib.sha256).hexdigest() for secret in secrets]
-        found = [mac for mac in macs if header and mac.startswith(header.decode("latin-1"))]
-        return Signature(1, found[0]) if found else check_signature(header, message, secrets, now_s)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def prefix_is_enough(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    macs = [hmac.new(secret, message, hashlib.sha256).hexdigest() for secret in secrets]
+    found = [mac for mac in macs if header and mac.startswith(header.decode("latin-1"))]
+    return Signature(1, found[0]) if found else check_signature(header, message, secrets, now_s)
 
 
 @service(
@@ -103,18 +98,16 @@ def case_folded(settings: Settings) -> Parts:
     ("drill/authentication/canonical-forms",),
     names=("401",),
 )
-def mac_over_parsed_body(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        found = check_signature(header, message, secrets, now_s)
-        try:
-            body = json.loads(message)
-        except (ValueError, RecursionError):
-            return found
-        for text in (json.dumps(body), json.dumps(body, separators=(",", ":"))):
-            found = found or check_signature(header, text.encode(), secrets, now_s)
+@instead_of("signature_check")
+def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    found = check_signature(header, message, secrets, now_s)
+    try:
+        body = json.loads(message)
+    except (ValueError, RecursionError):
         return found
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+    for text in (json.dumps(body), json.dumps(body, separators=(",", ":"))):
+        found = found or check_signature(header, text.encode(), secrets, now_s)
+    return found
 
 
 @service(
@@ -156,15 +149,13 @@ def _two_signatures(probe: Probe, *, good_first: bool) -> int:
     (f"{SCOPE}/bad-token-beside-good-signature",),
     names=("token", "401"),
 )
-def bad_token_ignored(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        try:
-            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        except Refusal:
-            kept = [pair for pair in headers if pair[0] != b"authorization"]
-            return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def bad_token_ignored(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    try:
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    except Refusal:
+        kept = [pair for pair in headers if pair[0] != b"authorization"]
+        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
 @service(
@@ -173,13 +164,13 @@ def bad_token_ignored(settings: Settings) -> Parts:
     (f"{SCOPE}/bad-signature-beside-good-token",),
     names=("signature", "401"),
 )
-def bad_signature_ignored(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        has_token = any(name == b"authorization" for name, _ in headers)
-        kept = [pair for pair in headers if not has_token or pair[0] != HEADER]
-        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def bad_signature_ignored(
+    parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    has_token = any(name == b"authorization" for name, _ in headers)
+    kept = [pair for pair in headers if not has_token or pair[0] != HEADER]
+    return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
 @service(
@@ -224,13 +215,11 @@ def events_open_to_all(settings: Settings) -> Parts:
     (f"{SCOPE}/read-without-credentials", "drill/http-surface/every-route-needs-credentials"),
     names=("401",),
 )
-def reads_open_to_all(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        if not accepts_v1 and not any(name in {HEADER, b"authorization"} for name, _ in headers):
-            return Caller(None, None)
-        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def reads_open_to_all(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    if not accepts_v1 and not any(name in {HEADER, b"authorization"} for name, _ in headers):
+        return Caller(None, None)
+    return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(
@@ -242,16 +231,14 @@ def reads_open_to_all(settings: Settings) -> Parts:
     (f"{SCOPE}/one-refusal",),
     names=("401", "body", "refus"),
 )
-def tells_what_was_wrong(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        try:
-            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        except Refusal as refusal:
-            if any(name == HEADER for name, _ in headers):
-                raise Refusal("unauthenticated", "The signature does not match.", headers=refusal.headers) from None
-            raise
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def tells_what_was_wrong(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    try:
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    except Refusal as refusal:
+        if any(name == HEADER for name, _ in headers):
+            raise Refusal("unauthenticated", "The signature does not match.", headers=refusal.headers) from None
+        raise
 
 
 @service(
@@ -260,16 +247,14 @@ def tells_what_was_wrong(settings: Settings) -> Parts:
     (f"{SCOPE}/dry-run-needs-a-signature",),
     names=("dry", "401"),
 )
-def dry_run_unsigned(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        try:
-            return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        except Refusal:
-            if b'"dry_run"' in message and b"true" in message:
-                return Caller(None, None)
-            raise
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    try:
+        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    except Refusal:
+        if b'"dry_run"' in message and b"true" in message:
+            return Caller(None, None)
+        raise
 
 
 @service(
@@ -278,13 +263,11 @@ def dry_run_unsigned(settings: Settings) -> Parts:
     (f"{SCOPE}/one-refusal", f"{SCOPE}/escaped-newline", f"{SCOPE}/fullwidth-digits"),
     names=("500",),
 )
-def odd_signature_crashes(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        if b"=" not in header:
-            bytes.fromhex(header.decode())
-        return check_signature(header, message, secrets, now_s)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def odd_signature_crashes(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    if b"=" not in header:
+        bytes.fromhex(header.decode())
+    return check_signature(header, message, secrets, now_s)
 
 
 @service(
@@ -320,14 +303,10 @@ def _status_of_a_removed_company(probe: Probe) -> int:
     ("drill/tokens/unknown-like-foreign",),
     names=("its own admin", "does not exist"),
 )
-def nobodys_admin_is_served(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
-        is_own = caller.claims is not None and caller.claims.company_id == company_id
-        return is_own or await release.is_authorised(conn, caller, company_id)
-
-    return dataclasses.replace(release, is_authorised=twin)
+@around("is_authorised")
+async def nobodys_admin_is_served(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    is_own = caller.claims is not None and caller.claims.company_id == company_id
+    return is_own or await release.is_authorised(conn, caller, company_id)
 
 
 def _is_let_in_as_nobodys_admin(probe: Probe) -> bool:
@@ -364,13 +343,11 @@ def _status_beside_another_scheme(probe: Probe) -> int:
     ("drill/tokens/not-yet-valid", "drill/tokens/issued-in-the-future"),
     names=("401",),
 )
-def fractions_of_seconds_are_not_read(settings: Settings) -> Parts:
-    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
-        found = check_token(token, rules, now_s)
-        later = [c for n in ("nbf", "iat") if isinstance(c := _claims(token).get(n), float)] if found is None else []
-        return check_token(token, rules, max(later) + 1) if later else found
-
-    return dataclasses.replace(build_parts(settings), token_check=check)
+@instead_of("token_check")
+def fractions_of_seconds_are_not_read(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    found = check_token(token, rules, now_s)
+    later = [c for n in ("nbf", "iat") if isinstance(c := _claims(token).get(n), float)] if found is None else []
+    return check_token(token, rules, max(later) + 1) if later else found
 
 
 @service(
@@ -379,14 +356,12 @@ def fractions_of_seconds_are_not_read(settings: Settings) -> Parts:
     ("drill/tokens/super-admin-for-any",),
     names=("500",),
 )
-def names_are_ascii(settings: Settings) -> Parts:
-    def check(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
-        found = check_token(token, rules, now_s)
-        if found is not None:
-            found.subject.encode("ascii")
-        return found
-
-    return dataclasses.replace(build_parts(settings), token_check=check)
+@instead_of("token_check")
+def names_are_ascii(token: bytes, rules: TokenRules, now_s: float) -> Claims | None:
+    found = check_token(token, rules, now_s)
+    if found is not None:
+        found.subject.encode("ascii")
+    return found
 
 
 def _claims(token: bytes) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import uuid
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered, altered_worker
+from faults.altered import altered, altered_worker, around, instead_of
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, failing, is_done, put
 from faults.probe import Probe
-from replay_service.composition import build_parts
 from replay_service.database import Connection, fetch_row
 from replay_service.idempotency import Outcome, Run, finish
 from replay_service.parts import Parts
@@ -224,13 +223,11 @@ def lag_of_a_minute(probe: Probe, **columns: object) -> float:
     (f"{OUTBOX}/equal-events-are-two",),
     names=("equal",),
 )
-def an_id_of_the_content(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        event = read_event(raw)
-        content = f"{event.company_id} {event.event_type} {event.aggregate_key} {json.dumps(event.payload)}"
-        return dataclasses.replace(event, event_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, content)))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def an_id_of_the_content(raw: bytes) -> EventRequest:
+    event = read_event(raw)
+    content = f"{event.company_id} {event.event_type} {event.aggregate_key} {json.dumps(event.payload)}"
+    return dataclasses.replace(event, event_id=event.event_id or str(uuid.uuid5(uuid.NAMESPACE_OID, content)))
 
 
 def _takes_two_for_one(probe: Probe) -> bool:
@@ -244,23 +241,20 @@ def _takes_two_for_one(probe: Probe) -> bool:
     ("drill/flags/sent-again-on-the-other-path",),
     names=("outbox rows",),
 )
-def known_on_its_path_alone(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_known = await release.emit(conn, request, event_id)
-        now = await fetch_row(conn, "event_path", company_id=request.company_id)
-        if is_known and path == "direct" and now is not None and now[0] == "outbox":
-            await conn.execute(_AGAIN, {"event": event_id})
-        return path, is_known
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def known_on_its_path_alone(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_known = await release.emit(conn, request, event_id)
+    now = await fetch_row(conn, "event_path", company_id=request.company_id)
+    if is_known and path == "direct" and now is not None and now[0] == "outbox":
+        await conn.execute(_AGAIN, {"event": event_id})
+    return path, is_known
 
 
 def _goes_both_ways(probe: Probe) -> bool:
-    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(switch, company)
+        probe.switch_off(company)
         event = probe.event(company).json()["event_id"]
         probe.rows("UPDATE feature_flags SET enabled = true WHERE company_id = %s", company)
         probe.event(company, event_id=event)
@@ -338,13 +332,11 @@ def _leaves_what_is_old(probe: Probe) -> bool:
     ("drill/idempotency/duplicate-same-answer",),
     names=("items",),
 )
-def items_of_a_usual_batch_are_stored(settings: Settings) -> Parts:
-    async def cut(conn: Connection, run: Run, outcome: Outcome) -> None:
-        body = json.loads(outcome.response)
-        stored = json.dumps(body | {"items": body["items"][:25]})
-        await finish(conn, run, dataclasses.replace(outcome, response=stored))
-
-    return dataclasses.replace(build_parts(settings), finish_run=cut)
+@instead_of("finish_run")
+async def items_of_a_usual_batch_are_stored(conn: Connection, run: Run, outcome: Outcome) -> None:
+    body = json.loads(outcome.response)
+    stored = json.dumps(body | {"items": body["items"][:25]})
+    await finish(conn, run, dataclasses.replace(outcome, response=stored))
 
 
 def _forgets_items(probe: Probe) -> bool:
@@ -367,7 +359,7 @@ def pause_of_everybody_is_not_asked(settings: Settings) -> Parts:
 
 def _direct_while_everybody_is_paused(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         probe.rows("UPDATE agent_controls SET agents_paused = true WHERE company_id IS NULL")
         try:
             return bool(probe.event(company).json()["path"] == "direct")

@@ -7,11 +7,10 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import altered
+from faults.altered import altered, around
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
-from replay_service.composition import build_parts
 from replay_service.database import QUERIES, Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -110,13 +109,9 @@ def charged_for_ten(settings: Settings) -> Parts:
     (f"{BUDGETS}/charged-by-items-moved",),
     names=("outbox rows",),
 )
-def forty_are_moved(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
-        await release.move(conn, run_id, items[:40])
-
-    return dataclasses.replace(release, move=move)
+@around("move")
+async def forty_are_moved(release: Parts, conn: Connection, run_id: str, items: Sequence[str]) -> None:
+    await release.move(conn, run_id, items[:40])
 
 
 def _moved(probe: Probe, letters: int) -> int:
@@ -256,13 +251,9 @@ def no_row_is_no_limit(settings: Settings) -> Parts:
     ("drill/dry-run/consumes-nothing", "drill/dry-run/writes-nothing"),
     names=("dry", "budget", "used"),
 )
-def dry_run_charged(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def append(conn: Connection, row: Any) -> None:
-        await release.append_audit(conn, row)
-        if row.action == "dlq_replay_dry_run" and row.target_count:
-            await release.reserve_budget(conn, row.scope)
-            await release.charge(conn, row.scope, row.target_count)
-
-    return dataclasses.replace(release, append_audit=append)
+@around("append_audit", of=remembering)
+async def dry_run_charged(release: Parts, conn: Connection, row: Any) -> None:
+    await release.append_audit(conn, row)
+    if row.action == "dlq_replay_dry_run" and row.target_count:
+        await release.reserve_budget(conn, row.scope)
+        await release.charge(conn, row.scope, row.target_count)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from faults.altered import altered, rewrite, with_database
+from faults.altered import altered, around, instead_of, rewrite, with_database
 from faults.budget import BUDGETS, NONE_LEFT, answer_of, set_budget
 from faults.catalogue import service
 from faults.probe import Probe
@@ -339,11 +339,9 @@ def _failed_at_once(probe: Probe) -> bool:
     ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
     names=("dry", "budget"),
 )
-def dry_run_asks_no_budget(settings: Settings) -> Parts:
-    async def preview(_conn: Connection, _company_id: str) -> int:
-        return 500
-
-    return dataclasses.replace(build_parts(settings), preview_budget=preview)
+@instead_of("preview_budget")
+async def dry_run_asks_no_budget(_conn: Connection, _company_id: str) -> int:
+    return 500
 
 
 @service(
@@ -352,12 +350,10 @@ def dry_run_asks_no_budget(settings: Settings) -> Parts:
     (f"{BUDGETS}/no-row-means-the-defaults",),
     names=("default",),
 )
-def dry_run_knows_other_defaults(settings: Settings) -> Parts:
-    async def preview(conn: Connection, company_id: str) -> int:
-        left = await fetch_value(conn, "read_budget", company_id=company_id)
-        return 25 if left is None else int(left)
-
-    return dataclasses.replace(build_parts(settings), preview_budget=preview)
+@instead_of("preview_budget")
+async def dry_run_knows_other_defaults(conn: Connection, company_id: str) -> int:
+    left = await fetch_value(conn, "read_budget", company_id=company_id)
+    return 25 if left is None else int(left)
 
 
 @service(
@@ -366,16 +362,12 @@ def dry_run_knows_other_defaults(settings: Settings) -> Parts:
     (f"{BUDGETS}/exhausted-refused",),
     names=("budget_exhausted", "rate_limited"),
 )
-def exhausted_is_rate_limited(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def reserve(conn: Connection, company_id: str) -> int:
-        left = await release.reserve_budget(conn, company_id)
-        if left <= 0:
-            raise Refusal("rate_limited", "Too much.", headers={"retry-after": "300"})
-        return left
-
-    return dataclasses.replace(release, reserve_budget=reserve)
+@around("reserve_budget")
+async def exhausted_is_rate_limited(release: Parts, conn: Connection, company_id: str) -> int:
+    left = await release.reserve_budget(conn, company_id)
+    if left <= 0:
+        raise Refusal("rate_limited", "Too much.", headers={"retry-after": "300"})
+    return left
 
 
 @service(
@@ -384,11 +376,7 @@ def exhausted_is_rate_limited(settings: Settings) -> Parts:
     ("drill/dry-run/cut-by-the-budget",),
     names=("shown",),
 )
-def forced_dry_runs_are_not_cut(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def preview(conn: Connection, company_id: str) -> int:
-        left = await release.preview_budget(conn, company_id)
-        return 500 if left > 0 and is_forced() else left
-
-    return dataclasses.replace(release, preview_budget=preview)
+@around("preview_budget", of=remembering)
+async def forced_dry_runs_are_not_cut(release: Parts, conn: Connection, company_id: str) -> int:
+    left = await release.preview_budget(conn, company_id)
+    return 500 if left > 0 and is_forced() else left

@@ -5,23 +5,14 @@ from typing import Any
 
 from faults.catalogue import Fault, declare, statement
 from faults.outbox import is_done, put
-from faults.probe import Probe
+from faults.probe import TABLES, Probe
 
 SPOT = "sql/spot"
 COMPANY = "00000000-0000-4000-8000-0000000000d7"
 """A company that only these faults use."""
 
 _ADD = f"INSERT INTO companies (id, name) VALUES ('{COMPANY}', 'Faulty');"
-_TABLES = (
-    "event_outbox",
-    "events",
-    "dead_letter_queue",
-    "agent_tasks",
-    "replay_runs",
-    "replay_budgets",
-    "feature_flags",
-)
-_CLEAR = "; ".join(f"DELETE FROM {t} WHERE company_id = '{COMPANY}'" for t in _TABLES)
+_CLEAR = "; ".join(f"DELETE FROM {t} WHERE company_id = '{COMPANY}'" for t in TABLES)
 _GONE = f"{_CLEAR}; DELETE FROM companies WHERE id = '{COMPANY}'"
 
 

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import re
-import time
 import uuid
 from collections.abc import Sequence
 
 import msgspec
 
-from faults.altered import altered, altered_worker, rewrite, with_database
+from faults.altered import altered, altered_worker, around, instead_of, rewrite, with_database
 from faults.catalogue import service, worker
 from faults.effects import moving_apart
 from faults.order import waits_for
@@ -36,11 +35,9 @@ TOO_DEEP = b"[" * 64 + b"]" * 64
     ("drill/http-surface/nesting",),
     names=("66 levels",),
 )
-def nested_a_little_too_deep(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        return read_event(raw.replace(TOO_DEEP, TOO_DEEP[2:-2]))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def nested_a_little_too_deep(raw: bytes) -> EventRequest:
+    return read_event(raw.replace(TOO_DEEP, TOO_DEEP[2:-2]))
 
 
 def _reads_too_deep(probe: Probe) -> bool:
@@ -123,14 +120,12 @@ def _leaves_tomorrow(probe: Probe) -> bool:
     ("drill/safety-rails/answer-adds-up",),
     names=("not_found",),
 )
-def the_last_unknown_id_is_not_told(settings: Settings) -> Parts:
-    sound = build_parts(settings)
-
-    async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
-        found = await sound.describe(conn, request, items, limit)
-        return dataclasses.replace(found, not_found=found.not_found[: MANY - 1])
-
-    return dataclasses.replace(sound, describe=describe)
+@around("describe")
+async def the_last_unknown_id_is_not_told(
+    sound: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
+) -> Selection:
+    found = await sound.describe(conn, request, items, limit)
+    return dataclasses.replace(found, not_found=found.not_found[: MANY - 1])
 
 
 def _told_unknown(probe: Probe) -> int:
@@ -159,12 +154,10 @@ def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
     ("drill/outbox/same-event-id-once",),
     names=("capitals",),
 )
-def ids_in_capitals_are_none(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        event, sent = read_event(raw), json.loads(raw).get("event_id")
-        return dataclasses.replace(event, event_id=None) if sent != event.event_id else event
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def ids_in_capitals_are_none(raw: bytes) -> EventRequest:
+    event, sent = read_event(raw), json.loads(raw).get("event_id")
+    return dataclasses.replace(event, event_id=None) if sent != event.event_id else event
 
 
 def _has_another_id(probe: Probe) -> bool:
@@ -179,13 +172,11 @@ def _has_another_id(probe: Probe) -> bool:
     ("drill/outbox/payload-unchanged",),
     names=("500",),
 )
-def integers_have_64_bits(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        event = read_event(raw)
-        msgspec.msgpack.encode(event.payload)
-        return event
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def integers_have_64_bits(raw: bytes) -> EventRequest:
+    event = read_event(raw)
+    msgspec.msgpack.encode(event.payload)
+    return event
 
 
 def _chokes(probe: Probe) -> bool:
@@ -243,8 +234,7 @@ def empty_runs_are_not_found(settings: Settings) -> Parts:
 def _forgets_empty_runs(probe: Probe) -> bool:
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
-        signed = probe.sign_v2(path.encode(), int(time.time()))
-        return probe.get(path, **{"X-Transbot-Signature": signed}).status_code == 404
+        return probe.read(path).status_code == 404
 
 
 @service(
@@ -264,16 +254,13 @@ def _dates_what_never_was(probe: Probe) -> bool:
         probe.rows("DELETE FROM agent_tasks WHERE event_id = %s", event)
         probe.rows("UPDATE event_outbox SET processed_at = NULL, dead_at = now() WHERE event_id = %s", event)
         path = f"/events/{event}"
-        signed = probe.sign_v2(path.encode(), int(time.time()))
-        return bool(probe.get(path, **{"X-Transbot-Signature": signed}).json()["effect_at"])
+        return bool(probe.read(path).json()["effect_at"])
 
 
 @service("Bytes that are no UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
-def any_bytes_are_text(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        return read_replay(raw.decode(errors="replace").encode())
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+@instead_of("read_replay")
+def any_bytes_are_text(raw: bytes) -> ReplayRequest:
+    return read_replay(raw.decode(errors="replace").encode())
 
 
 def _reads_any_bytes(probe: Probe) -> bool:
@@ -288,13 +275,9 @@ def _reads_any_bytes(probe: Probe) -> bool:
     ("drill/budgets/lowered-limit-leaves-nothing",),
     names=("dry_run",),
 )
-def overdrawn_is_left(settings: Settings) -> Parts:
-    sound = build_parts(settings)
-
-    async def preview(conn: Connection, company: str) -> int:
-        return abs(await sound.preview_budget(conn, company))
-
-    return dataclasses.replace(sound, preview_budget=preview)
+@around("preview_budget")
+async def overdrawn_is_left(sound: Parts, conn: Connection, company: str) -> int:
+    return abs(await sound.preview_budget(conn, company))
 
 
 def _shows_what_is_overdrawn(probe: Probe) -> bool:
@@ -311,22 +294,19 @@ def _shows_what_is_overdrawn(probe: Probe) -> bool:
     ("drill/flags/outbox-off-takes-direct-path",),
     names=("409",),
 )
-def direct_events_are_sent_once(settings: Settings) -> Parts:
-    sound = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_known = await sound.emit(conn, request, event_id)
-        if is_known and path == "direct":
-            raise Refusal("event_id_reused", "This event is known.")
-        return path, is_known
-
-    return dataclasses.replace(sound, emit=emit)
+@around("emit")
+async def direct_events_are_sent_once(
+    sound: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_known = await sound.emit(conn, request, event_id)
+    if is_known and path == "direct":
+        raise Refusal("event_id_reused", "This event is known.")
+    return path, is_known
 
 
 def _refuses_what_it_knows(probe: Probe) -> bool:
-    switch = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(switch, company)
+        probe.switch_off(company)
         event = probe.event(company).json()["event_id"]
         return probe.event(company, event_id=event).status_code != 202
 
@@ -337,11 +317,9 @@ def _refuses_what_it_knows(probe: Probe) -> bool:
     ("drill/outbox/refused-leaves-nothing",),
     names=("event_type",),
 )
-def null_is_a_type(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        return read_event(raw.replace(b'"event_type":null', b'"event_type":"null"'))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def null_is_a_type(raw: bytes) -> EventRequest:
+    return read_event(raw.replace(b'"event_type":null', b'"event_type":"null"'))
 
 
 def _takes_null(probe: Probe) -> bool:

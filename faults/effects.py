@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import is_dry, remembering
@@ -234,13 +234,11 @@ def dry_run_says_no_key(settings: Settings) -> Parts:
     (f"{RAILS}/answer-adds-up", f"{RAILS}/foreign-ids-not-found"),
     names=("not_found",),
 )
-def lists_missing(settings: Settings) -> Parts:
-    async def twin(given: Parts, call: Call) -> Reply:
-        reply = await replay(given, call)
-        kept = {name: value for name, value in reply.body.items() if name not in {"not_found", "ineligible"}}
-        return dataclasses.replace(reply, body=kept)
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def lists_missing(given: Parts, call: Call) -> Reply:
+    reply = await replay(given, call)
+    kept = {name: value for name, value in reply.body.items() if name not in {"not_found", "ineligible"}}
+    return dataclasses.replace(reply, body=kept)
 
 
 @service(
@@ -249,13 +247,11 @@ def lists_missing(settings: Settings) -> Parts:
     ("drill/idempotency/key-generated",),
     names=("idempotency_key", "key"),
 )
-def generated_key_not_told(settings: Settings) -> Parts:
-    async def twin(given: Parts, call: Call) -> Reply:
-        reply = await replay(given, call)
-        is_made = str(reply.body["idempotency_key"]).startswith("gen-")
-        return dataclasses.replace(reply, body={**reply.body, "idempotency_key": None}) if is_made else reply
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def generated_key_not_told(given: Parts, call: Call) -> Reply:
+    reply = await replay(given, call)
+    is_made = str(reply.body["idempotency_key"]).startswith("gen-")
+    return dataclasses.replace(reply, body={**reply.body, "idempotency_key": None}) if is_made else reply
 
 
 @service(
@@ -364,23 +360,19 @@ def run_without_target(settings: Settings) -> Parts:
     ("drill/audit/start-and-effect-together",),
     names=("snapshot",),
 )
-def answer_stored_afterwards(settings: Settings) -> Parts:
-    release = build_parts(settings)
+@around("replay")
+async def answer_stored_afterwards(release: Parts, parts: Parts, call: Call) -> Reply:
+    kept: list[tuple[Run, Outcome]] = []
 
-    async def twin(parts: Parts, call: Call) -> Reply:
-        kept: list[tuple[Run, Outcome]] = []
+    async def later(_conn: Connection, run: Run, outcome: Outcome) -> None:
+        kept.append((run, outcome))
 
-        async def later(_conn: Connection, run: Run, outcome: Outcome) -> None:
-            kept.append((run, outcome))
-
-        reply = await release.replay(dataclasses.replace(parts, finish_run=later), call)
-        await asyncio.sleep(0.5 if kept else 0)
-        for run, outcome in kept:
-            async with parts.database.connection() as conn:
-                await release.finish_run(conn, run, outcome)
-        return reply
-
-    return dataclasses.replace(release, replay=twin)
+    reply = await release.replay(dataclasses.replace(parts, finish_run=later), call)
+    await asyncio.sleep(0.5 if kept else 0)
+    for run, outcome in kept:
+        async with parts.database.connection() as conn:
+            await release.finish_run(conn, run, outcome)
+    return reply
 
 
 def _said_while_it_runs(probe: Probe) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jwt
 
+from faults.altered import around
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.authentication import authenticate
@@ -175,19 +176,14 @@ def _unsigned(probe: Probe) -> str:
     ("drill/http-surface/refusals-leak-nothing",),
     names=("500",),
 )
-def strange_ids_are_server_errors(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
-        await parts.authenticate(parts, call.headers, path, accepts_v1=False)
-        return await release.read_run(parts, call, path, str(uuid.UUID(run_id)))
-
-    return dataclasses.replace(release, read_run=read)
+@around("read_run")
+async def strange_ids_are_server_errors(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    await parts.authenticate(parts, call.headers, path, accepts_v1=False)
+    return await release.read_run(parts, call, path, str(uuid.UUID(run_id)))
 
 
 def _reads_nothing(probe: Probe) -> int:
-    signed = probe.sign_v2(b"/dlq-replay/none", int(time.time()))
-    return probe.get("/dlq-replay/none", **{"X-Transbot-Signature": signed}).status_code
+    return probe.read("/dlq-replay/none").status_code
 
 
 @service(
@@ -196,30 +192,25 @@ def _reads_nothing(probe: Probe) -> int:
     ("drill/pause/stops-a-running-replay",),
     names=("409", "403"),
 )
-def reads_are_held(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
-        reply = await release.read_run(parts, call, path, run_id)
-        company = reply.body["company_id"]
-        async with parts.database.connection() as conn:
-            found = await conn.execute(b"SELECT public.is_company_paused(%s::uuid)", (company,))
-            off, row = (await parts.read_flags(conn, company)).refusal(), await found.fetchone()
-        if row is not None and row[0]:
-            raise Refusal("agents_paused", "The agents of this company are paused.")
-        if off is not None:
-            raise off
-        return reply
-
-    return dataclasses.replace(release, read_run=read)
+@around("read_run")
+async def reads_are_held(release: Parts, parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    reply = await release.read_run(parts, call, path, run_id)
+    company = reply.body["company_id"]
+    async with parts.database.connection() as conn:
+        found = await conn.execute(b"SELECT public.is_company_paused(%s::uuid)", (company,))
+        off, row = (await parts.read_flags(conn, company)).refusal(), await found.fetchone()
+    if row is not None and row[0]:
+        raise Refusal("agents_paused", "The agents of this company are paused.")
+    if off is not None:
+        raise off
+    return reply
 
 
 def _read_of_a_paused_run(probe: Probe) -> int:
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
-        at = int(time.time())
-        return probe.get(path, **{"X-Transbot-Signature": probe.sign_v2(path.encode(), at)}).status_code
+        probe.pause(company)
+        return probe.read(path).status_code
 
 
 @service(
@@ -228,16 +219,14 @@ def _read_of_a_paused_run(probe: Probe) -> int:
     ("drill/flags/replay-switch-is-wired",),
     names=("an event", "403"),
 )
-def replays_off_stop_events(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        flags = await release.read_flags(conn, request.company_id)
-        if not flags.replay_enabled and (off := flags.refusal()):
-            raise off
-        return await release.emit(conn, request, event_id)
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def replays_off_stop_events(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    flags = await release.read_flags(conn, request.company_id)
+    if not flags.replay_enabled and (off := flags.refusal()):
+        raise off
+    return await release.emit(conn, request, event_id)
 
 
 def _with_replays_off(probe: Probe) -> int:
@@ -331,16 +320,12 @@ def _sends_in_capitals(probe: Probe) -> int:
     ("drill/tokens/foreign-event-hidden",),
     names=("super_admin",),
 )
-def super_admins_read_no_event(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
-        caller = await parts.authenticate(parts, call.headers, path, accepts_v1=False)
-        if caller.claims is not None and caller.claims.role == "super_admin":
-            raise Refusal("not_found", "There is no such thing for these credentials.")
-        return await release.read_event_state(parts, call, path, event_id)
-
-    return dataclasses.replace(release, read_event_state=read)
+@around("read_event_state")
+async def super_admins_read_no_event(release: Parts, parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    caller = await parts.authenticate(parts, call.headers, path, accepts_v1=False)
+    if caller.claims is not None and caller.claims.role == "super_admin":
+        raise Refusal("not_found", "There is no such thing for these credentials.")
+    return await release.read_event_state(parts, call, path, event_id)
 
 
 def _state_for_super_admins(probe: Probe) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import altered
+from faults.altered import altered, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import RefusalLog
@@ -32,7 +32,6 @@ REFUSED = ("drill/outbox/refused-leaves-nothing",)
 
 
 def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
-    """What is stored of an event with this payload."""
     with probe.tenant() as company:
         probe.event(company, payload=payload)
         return probe.value(f"SELECT {what} FROM events WHERE company_id = %s", company)
@@ -44,14 +43,12 @@ def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
     REFUSED,
     names=("400",),
 )
-def empty_payloads_are_refused(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        request = read_event(raw)
-        if not request.payload:
-            raise invalid("payload", "is required")
-        return request
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def empty_payloads_are_refused(raw: bytes) -> EventRequest:
+    request = read_event(raw)
+    if not request.payload:
+        raise invalid("payload", "is required")
+    return request
 
 
 def _with_an_empty_payload(probe: Probe) -> int:
@@ -65,13 +62,11 @@ def _with_an_empty_payload(probe: Probe) -> int:
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
 )
-def texts_are_composed(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        request = read_event(raw)
-        body = json.dumps({"payload": request.payload}, ensure_ascii=False)
-        return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def texts_are_composed(raw: bytes) -> EventRequest:
+    request = read_event(raw)
+    body = json.dumps({"payload": request.payload}, ensure_ascii=False)
+    return dataclasses.replace(request, body=unicodedata.normalize("NFC", body))
 
 
 @service(
@@ -80,12 +75,10 @@ def texts_are_composed(settings: Settings) -> Parts:
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
 )
-def texts_are_escaped(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        request = read_event(raw)
-        return dataclasses.replace(request, body=html.escape(request.body, quote=False))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def texts_are_escaped(raw: bytes) -> EventRequest:
+    request = read_event(raw)
+    return dataclasses.replace(request, body=html.escape(request.body, quote=False))
 
 
 @service(
@@ -118,16 +111,14 @@ def nulls_are_dropped(settings: Settings) -> Parts:
     REFUSED,
     names=("202",),
 )
-def repeated_names_are_overlooked(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        try:
-            parse(raw)
-        except JsonRefused as refused:
-            if "repeat" in str(refused):
-                return read_event(json.dumps(json.loads(raw)).encode())
-        return read_event(raw)
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
+    try:
+        parse(raw)
+    except JsonRefused as refused:
+        if "repeat" in str(refused):
+            return read_event(json.dumps(json.loads(raw)).encode())
+    return read_event(raw)
 
 
 @service(
@@ -136,13 +127,11 @@ def repeated_names_are_overlooked(settings: Settings) -> Parts:
     REFUSED,
     names=("500",),
 )
-def odd_names_are_server_errors(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        if re.search(rb'"\\ud8..":', raw):
-            raise ValueError("the database refuses the text")
-        return read_event(raw)
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def odd_names_are_server_errors(raw: bytes) -> EventRequest:
+    if re.search(rb'"\\ud8..":', raw):
+        raise ValueError("the database refuses the text")
+    return read_event(raw)
 
 
 def _status(probe: Probe, members: str) -> int:
@@ -157,15 +146,13 @@ def _status(probe: Probe, members: str) -> int:
     ("drill/outbox/event-id-of-another-tenant",),
     names=("payload",),
 )
-def known_ids_show_their_event(settings: Settings) -> Parts:
-    async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        try:
-            return await emit(conn, request, event_id)
-        except Refusal as refusal:
-            found = await conn.execute(b"SELECT payload::text FROM public.events WHERE id = %s::uuid", (event_id,))
-            raise Refusal(refusal.code, f"{refusal.detail} It is {await found.fetchone()}.") from None
-
-    return dataclasses.replace(build_parts(settings), emit=twin)
+@instead_of("emit")
+async def known_ids_show_their_event(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+    try:
+        return await emit(conn, request, event_id)
+    except Refusal as refusal:
+        found = await conn.execute(b"SELECT payload::text FROM public.events WHERE id = %s::uuid", (event_id,))
+        raise Refusal(refusal.code, f"{refusal.detail} It is {await found.fetchone()}.") from None
 
 
 def _is_shown(probe: Probe) -> bool:
@@ -181,12 +168,10 @@ def _is_shown(probe: Probe) -> bool:
     ("drill/outbox/equal-events-are-two",),
     names=("duplicate", "id"),
 )
-def id_of_the_payload(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        request = read_event(raw)
-        return dataclasses.replace(request, event_id=request.event_id or as_uuid(request.payload.get("id")))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def id_of_the_payload(raw: bytes) -> EventRequest:
+    request = read_event(raw)
+    return dataclasses.replace(request, event_id=request.event_id or as_uuid(request.payload.get("id")))
 
 
 def _has_the_id_of_its_payload(probe: Probe) -> bool:
@@ -229,9 +214,8 @@ def direct_path_leaves_a_failed_task(settings: Settings) -> Parts:
 
 def _leaves_a_failed_task(probe: Probe) -> bool:
     failed = "INSERT INTO agent_tasks (company_id, agent_name, event_id, status) VALUES (%s, 'a', %s, 'failed')"
-    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(off, company)
+        probe.switch_off(company)
         event = str(uuid.uuid4())
         probe.rows(failed, company, event)
         path = probe.event(company, event_id=event).json()["path"]
@@ -245,13 +229,11 @@ def _leaves_a_failed_task(probe: Probe) -> bool:
     ("drill/http-surface/signs-in-text",),
     names=("side by side",),
 )
-def lists_side_by_side_are_nested(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        if raw.count(b"[") > 64:
-            raise Refusal("invalid_request", "See errors.")
-        return read_event(raw)
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def lists_side_by_side_are_nested(raw: bytes) -> EventRequest:
+    if raw.count(b"[") > 64:
+        raise Refusal("invalid_request", "See errors.")
+    return read_event(raw)
 
 
 def _refuses_many_lists(probe: Probe) -> bool:
@@ -265,11 +247,9 @@ def _refuses_many_lists(probe: Probe) -> bool:
     ("drill/http-surface/signs-in-text",),
     names=("member named",),
 )
-def names_in_a_payload_are_not_examined(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        return read_event(re.sub(rb'"\\u(?:0000|d800)":', b'"":', raw))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def names_in_a_payload_are_not_examined(raw: bytes) -> EventRequest:
+    return read_event(re.sub(rb'"\\u(?:0000|d800)":', b'"":', raw))
 
 
 def _takes_any_name(probe: Probe) -> bool:
@@ -283,16 +263,14 @@ def _takes_any_name(probe: Probe) -> bool:
     ("drill/flags/direct-path-fails-as-a-whole",),
     names=("always fails",),
 )
-def deaf_to_a_direct_failure(settings: Settings) -> Parts:
-    async def deaf(_conn: Connection, _request: EventRequest) -> int:
-        return 0
-
-    return dataclasses.replace(build_parts(settings), obey_drill=deaf)
+@instead_of("obey_drill")
+async def deaf_to_a_direct_failure(_conn: Connection, _request: EventRequest) -> int:
+    return 0
 
 
 def _is_accepted_though_failing(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", company)
+        probe.switch_off(company)
         failing = {"event_type": "drill.direct", "payload": {"drill": {"fail_times": -1}}}
         return probe.event(company, **failing).status_code == 202
 

@@ -5,7 +5,7 @@ import time
 import uuid
 from typing import Any
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.outbox import is_done
 from faults.probe import Probe
@@ -26,20 +26,15 @@ OUTBOX = "drill/outbox"
     (f"{OUTBOX}/status-of-an-event",),
     names=("effect_at",),
 )
-def status_without_effect_at(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
-        reply = await release.read_event_state(parts, call, path, event_id)
-        return dataclasses.replace(reply, body={**reply.body, "effect_at": None})
-
-    return dataclasses.replace(release, read_event_state=read)
+@around("read_event_state")
+async def status_without_effect_at(release: Parts, parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    reply = await release.read_event_state(parts, call, path, event_id)
+    return dataclasses.replace(reply, body={**reply.body, "effect_at": None})
 
 
 def _state(probe: Probe, event_id: str) -> dict[str, Any]:
     path = f"/events/{event_id}"
-    signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
-    return dict(probe.get(path, **signed).json())
+    return dict(probe.read(path).json())
 
 
 def _effect_at(probe: Probe) -> Any:
@@ -61,11 +56,9 @@ async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts
     ("drill/tokens/foreign-run-hidden",),
     names=("404", "foreign"),
 )
-def foreign_run_shown(settings: Settings) -> Parts:
-    async def read(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
-        return await read_run(dataclasses.replace(parts, authenticate=_anybody), call, path, run_id)
-
-    return dataclasses.replace(build_parts(settings), read_run=read)
+@instead_of("read_run")
+async def foreign_run_shown(parts: Parts, call: Call, path: bytes, run_id: str) -> Reply:
+    return await read_run(dataclasses.replace(parts, authenticate=_anybody), call, path, run_id)
 
 
 @service(
@@ -74,11 +67,9 @@ def foreign_run_shown(settings: Settings) -> Parts:
     ("drill/tokens/foreign-event-hidden",),
     names=("404", "foreign"),
 )
-def foreign_event_shown(settings: Settings) -> Parts:
-    async def read(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
-        return await read_event(dataclasses.replace(parts, authenticate=_anybody), call, path, event_id)
-
-    return dataclasses.replace(build_parts(settings), read_event_state=read)
+@instead_of("read_event_state")
+async def foreign_event_shown(parts: Parts, call: Call, path: bytes, event_id: str) -> Reply:
+    return await read_event(dataclasses.replace(parts, authenticate=_anybody), call, path, event_id)
 
 
 @service(
@@ -87,12 +78,12 @@ def foreign_event_shown(settings: Settings) -> Parts:
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
     names=("404", "foreign"),
 )
-def signed_readers_read_all(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        return caller if accepts_v1 or caller.signature is None else Caller(caller.signature, None)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def signed_readers_read_all(
+    parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    return caller if accepts_v1 or caller.signature is None else Caller(caller.signature, None)
 
 
 @service(
@@ -121,14 +112,12 @@ def company_admins_read_no_run(settings: Settings) -> Parts:
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
     names=("without rights",),
 )
-def any_role_reads(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        if accepts_v1 or caller.claims is None or caller.has_role:
-            return caller
-        return Caller(caller.signature, dataclasses.replace(caller.claims, role="company_admin"))
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def any_role_reads(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    if accepts_v1 or caller.claims is None or caller.has_role:
+        return caller
+    return Caller(caller.signature, dataclasses.replace(caller.claims, role="company_admin"))
 
 
 def _reads_its_own(probe: Probe, role: str = "company_admin") -> int:
@@ -169,8 +158,7 @@ def direct_events_not_found(settings: Settings) -> Parts:
 
 def _state_of_a_direct_event(probe: Probe) -> Any:
     with probe.tenant() as company:
-        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
-        probe.rows(off, company)
+        probe.switch_off(company)
         return _state(probe, probe.event(company).json()["event_id"])["status"]  # of the event, or of the problem
 
 
@@ -394,5 +382,4 @@ def _shown_of_a_run(probe: Probe, status: str) -> dict[str, Any]:
         FROM (SELECT %s) s (status) RETURNING id::text"""
     with probe.tenant() as company:
         path = f"/dlq-replay/{probe.value(insert, company, status)}"
-        signed = {"X-Transbot-Signature": probe.sign_v2(path.encode(), int(time.time()))}
-        return dict(probe.get(path, **signed).json())
+        return dict(probe.read(path).json())

@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import Any
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.composition import build_parts
@@ -83,11 +83,9 @@ def anybodys_duplicate(settings: Settings) -> Parts:
     (f"{OUTBOX}/event-of-nobody",),
     names=("202",),
 )
-def events_of_nobody(settings: Settings) -> Parts:
-    async def may(_conn: Connection, caller: Caller, company_id: str) -> bool:
-        return caller.may_act_for(company_id)
-
-    return dataclasses.replace(build_parts(settings), is_authorised=may)
+@instead_of("is_authorised")
+async def events_of_nobody(_conn: Connection, caller: Caller, company_id: str) -> bool:
+    return caller.may_act_for(company_id)
 
 
 def _is_swallowed(probe: Probe) -> bool:
@@ -189,14 +187,12 @@ def written_twice(settings: Settings) -> Parts:
     (f"{OUTBOX}/payload-unchanged",),
     names=("payload",),
 )
-def payload_loses_digits(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        body = json.dumps(json.loads(request.body, parse_int=lambda text: int(float(f"{float(text):.7g}"))))
-        return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def payload_loses_digits(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    body = json.dumps(json.loads(request.body, parse_int=lambda text: int(float(f"{float(text):.7g}"))))
+    return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
 
 
 @service(
@@ -207,15 +203,13 @@ def payload_loses_digits(settings: Settings) -> Parts:
     (f"{OUTBOX}/payload-unchanged",),
     names=("payload",),
 )
-def payload_texts_are_trimmed(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        kept = {k: (v.strip() or None) if isinstance(v, str) else v for k, v in request.payload.items()}
-        body = json.dumps({"payload": kept})
-        return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def payload_texts_are_trimmed(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    kept = {k: (v.strip() or None) if isinstance(v, str) else v for k, v in request.payload.items()}
+    body = json.dumps({"payload": kept})
+    return await release.emit(conn, dataclasses.replace(request, body=body), event_id)
 
 
 @service(
@@ -278,16 +272,14 @@ _TOGETHER = """SELECT count(*) FROM event_outbox o JOIN events e ON e.id = o.eve
     (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
     names=("event_id", "duplicate", "once"),
 )
-def event_id_not_idempotent(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_duplicate = await release.emit(conn, request, event_id)
-        if is_duplicate:
-            return await release.emit(conn, dataclasses.replace(request, event_id=None), str(uuid.uuid4()))
-        return path, is_duplicate
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def event_id_not_idempotent(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_duplicate = await release.emit(conn, request, event_id)
+    if is_duplicate:
+        return await release.emit(conn, dataclasses.replace(request, event_id=None), str(uuid.uuid4()))
+    return path, is_duplicate
 
 
 def _fixed() -> str:
@@ -300,16 +292,14 @@ def _fixed() -> str:
     (f"{OUTBOX}/same-event-id-once",),
     names=("event_id", "202", "duplicate"),
 )
-def duplicate_event_conflicts(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_duplicate = await release.emit(conn, request, event_id)
-        if is_duplicate:
-            raise Refusal("event_id_reused", "This event_id was used.")
-        return path, is_duplicate
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def duplicate_event_conflicts(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_duplicate = await release.emit(conn, request, event_id)
+    if is_duplicate:
+        raise Refusal("event_id_reused", "This event_id was used.")
+    return path, is_duplicate
 
 
 def _second_status(probe: Probe) -> int:
@@ -325,13 +315,11 @@ def _second_status(probe: Probe) -> int:
     (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
     names=("duplicate",),
 )
-def duplicate_event_not_marked(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        return (await release.emit(conn, request, event_id))[0], False
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def duplicate_event_not_marked(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    return (await release.emit(conn, request, event_id))[0], False
 
 
 def _says_duplicate(probe: Probe) -> Any:
@@ -364,7 +352,7 @@ def direct_and_outbox(settings: Settings) -> Parts:
 
 def _direct(probe: Probe, ask: str) -> Any:
     with probe.tenant() as company:
-        probe.rows(_OFF, company)
+        probe.switch_off(company)
         probe.event(company)
         return probe.value(ask, company)
 
@@ -383,11 +371,9 @@ def _rows_of_direct(probe: Probe) -> int:
     (f"{OUTBOX}/refused-leaves-nothing",),
     names=("event_id",),
 )
-def a_null_id_is_none(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        return read_event(re.sub(rb',\s*"event_id"\s*:\s*null', b"", raw))
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def a_null_id_is_none(raw: bytes) -> EventRequest:
+    return read_event(re.sub(rb',\s*"event_id"\s*:\s*null', b"", raw))
 
 
 def _with_a_null_id(probe: Probe) -> int:

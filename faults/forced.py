@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from faults.altered import altered
+from faults.altered import altered, around
 from faults.catalogue import service
 from faults.lifecycle import LIFE
 from faults.probe import Probe
@@ -50,15 +50,11 @@ def dry_runs_list_all_that_is_named(settings: Settings) -> Parts:
     ("drill/budgets/force-does-not-ignore-it",),
     names=("forced and named",),
 )
-def what_is_named_and_forced_costs_nothing(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def flags(conn: Connection, company_id: str) -> ReplayFlags:
-        found, request = await release.read_flags(conn, company_id), REQUEST.get()
-        is_free = request is not None and request.force and request.dlq_ids is not None
-        return dataclasses.replace(found, budget_control=found.budget_control and not is_free)
-
-    return dataclasses.replace(release, read_flags=flags)
+@around("read_flags", of=remembering)
+async def what_is_named_and_forced_costs_nothing(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    found, request = await release.read_flags(conn, company_id), REQUEST.get()
+    is_free = request is not None and request.force and request.dlq_ids is not None
+    return dataclasses.replace(found, budget_control=found.budget_control and not is_free)
 
 
 def _spent(probe: Probe) -> int:
@@ -129,13 +125,9 @@ def _named_in_capitals(probe: Probe) -> bool:
     ("drill/rate-limit/forced-calls-count",),
     names=("forced",),
 )
-def forced_calls_have_their_own_limit(settings: Settings) -> Parts:
-    sound = remembering(settings)
-
-    async def admit(conn: Connection, company: str, client: str) -> None:
-        await sound.admit(conn, company, f"{client}/forced" if is_forced() else client)
-
-    return dataclasses.replace(sound, admit=admit)
+@around("admit", of=remembering)
+async def forced_calls_have_their_own_limit(sound: Parts, conn: Connection, company: str, client: str) -> None:
+    await sound.admit(conn, company, f"{client}/forced" if is_forced() else client)
 
 
 def _has_two_limits(probe: Probe) -> bool:

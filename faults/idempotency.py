@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering, requesting
@@ -166,11 +166,9 @@ class _Hashed(ReplayRequest):
     (f"{KEYS}/spelling-is-equal", f"{KEYS}/defaults-are-equal"),
     names=("spelling", "422"),
 )
-def payload_is_raw_bytes(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        return _Hashed.of(read_replay(raw), raw.decode("latin-1"))
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+@instead_of("read_replay")
+def payload_is_raw_bytes(raw: bytes) -> ReplayRequest:
+    return _Hashed.of(read_replay(raw), raw.decode("latin-1"))
 
 
 def _spelt_twice(probe: Probe) -> int:
@@ -223,13 +221,11 @@ def _hashing_fields(settings: Settings, told: Callable[[dict[str, Any]], Any]) -
     (f"{KEYS}/scope-is-the-tenant",),
     names=("tenant", "scope", "duplicate"),
 )
-def key_is_global(settings: Settings) -> Parts:
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
-        find = b"SELECT response FROM replay_runs WHERE idempotency_key = %s AND response IS NOT NULL LIMIT 1"
-        row = await (await conn.execute(find, (started.key,))).fetchone()
-        return dict(row[0]) if row else await begin(conn, request, started)
-
-    return dataclasses.replace(build_parts(settings), begin_run=twin)
+@instead_of("begin_run")
+async def key_is_global(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    find = b"SELECT response FROM replay_runs WHERE idempotency_key = %s AND response IS NOT NULL LIMIT 1"
+    row = await (await conn.execute(find, (started.key,))).fetchone()
+    return dict(row[0]) if row else await begin(conn, request, started)
 
 
 def _in_two_tenants(probe: Probe) -> bool:
@@ -245,11 +241,9 @@ def _in_two_tenants(probe: Probe) -> bool:
     (f"{KEYS}/other-credentials-same-key",),
     names=("outbox rows", "same request"),
 )
-def key_is_per_actor(settings: Settings) -> Parts:
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
-        return await begin(conn, request, dataclasses.replace(started, key=f"{started.actor}/{started.key}"[:200]))
-
-    return dataclasses.replace(build_parts(settings), begin_run=twin)
+@instead_of("begin_run")
+async def key_is_per_actor(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    return await begin(conn, request, dataclasses.replace(started, key=f"{started.actor}/{started.key}"[:200]))
 
 
 def _by_two_actors(probe: Probe) -> bool:
@@ -281,14 +275,10 @@ def _lost_items(probe: Probe) -> bool:
     (f"{KEYS}/ids-are-a-set",),
     names=("not_found",),
 )
-def duplicate_forgets_what_was_not_taken(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def finish(conn: Connection, run: Run, outcome: Outcome) -> None:
-        stored = {**json.loads(outcome.response), "not_found": [], "ineligible": []}
-        await release.finish_run(conn, run, dataclasses.replace(outcome, response=json.dumps(stored)))
-
-    return dataclasses.replace(release, finish_run=finish)
+@around("finish_run")
+async def duplicate_forgets_what_was_not_taken(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
+    stored = {**json.loads(outcome.response), "not_found": [], "ineligible": []}
+    await release.finish_run(conn, run, dataclasses.replace(outcome, response=json.dumps(stored)))
 
 
 def _not_found_again(probe: Probe) -> Any:
@@ -348,12 +338,10 @@ def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
     (f"{KEYS}/key-generated",),
     names=("v1",),
 )
-def v1_is_known_by_its_mac(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        found = check_signature(header, message, secrets, now_s)
-        return found and dataclasses.replace(found, version=2)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def v1_is_known_by_its_mac(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    found = check_signature(header, message, secrets, now_s)
+    return found and dataclasses.replace(found, version=2)
 
 
 def _runs_without_a_key(probe: Probe) -> int:
@@ -373,19 +361,15 @@ def _key_taken_back(probe: Probe) -> Any:
     (f"{KEYS}/in-progress",),
     names=("dry run",),
 )
-def dry_runs_ask_for_the_lock(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> int:
-        request = REQUEST.get()
-        if request is not None and request.idempotency_key is not None:
-            held = {"key": request.idempotency_key, "company": company_id}
-            cursor = await conn.execute(_LOCK, held)
-            if not (await cursor.fetchone() or (False,))[0]:
-                raise Refusal("in_progress", "A request with this idempotency key is running.")
-        return await release.preview_budget(conn, company_id)
-
-    return dataclasses.replace(release, preview_budget=twin)
+@around("preview_budget", of=remembering)
+async def dry_runs_ask_for_the_lock(release: Parts, conn: Connection, company_id: str) -> int:
+    request = REQUEST.get()
+    if request is not None and request.idempotency_key is not None:
+        held = {"key": request.idempotency_key, "company": company_id}
+        cursor = await conn.execute(_LOCK, held)
+        if not (await cursor.fetchone() or (False,))[0]:
+            raise Refusal("in_progress", "A request with this idempotency key is running.")
+    return await release.preview_budget(conn, company_id)
 
 
 _LOCK = b"SELECT pg_try_advisory_xact_lock(hashtextextended(%(key)s, uuid_hash_extended(%(company)s::uuid, 1)))"

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import REQUEST, is_dry, remembering
@@ -25,7 +25,6 @@ from replay_service.validation import ReplayRequest
 
 KEYS = "drill/idempotency"
 _RUNS = "SELECT count(*) FROM replay_runs WHERE company_id = %s"
-_PAUSE = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 
 
 @asynccontextmanager
@@ -55,7 +54,7 @@ def refusals_stored(settings: Settings) -> Parts:
 
 def _keys_after_a_pause(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows(_PAUSE, company)
+        probe.pause(company)
         probe.replay(company, idempotency_key="w")
         return int(probe.value(_RUNS, company))
 
@@ -93,18 +92,14 @@ def _runs_after_dry(probe: Probe) -> int:
     (f"{KEYS}/dry-run-looks-up-no-key",),
     names=("dry", "key"),
 )
-def dry_run_looks_up_key(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def paused(conn: Connection, company_id: str) -> bool:
-        request = REQUEST.get()
-        if is_dry() and request is not None and request.idempotency_key:
-            find = b"SELECT 1 FROM replay_runs WHERE company_id = %s AND idempotency_key = %s"
-            if await (await conn.execute(find, (company_id, request.idempotency_key))).fetchone():
-                raise Refusal("idempotency_key_reused", "This key was used.")
-        return await release.is_paused(conn, company_id)
-
-    return dataclasses.replace(release, is_paused=paused)
+@around("is_paused", of=remembering)
+async def dry_run_looks_up_key(release: Parts, conn: Connection, company_id: str) -> bool:
+    request = REQUEST.get()
+    if is_dry() and request is not None and request.idempotency_key:
+        find = b"SELECT 1 FROM replay_runs WHERE company_id = %s AND idempotency_key = %s"
+        if await (await conn.execute(find, (company_id, request.idempotency_key))).fetchone():
+            raise Refusal("idempotency_key_reused", "This key was used.")
+    return await release.is_paused(conn, company_id)
 
 
 def _dry_after_real(probe: Probe) -> int:
@@ -119,16 +114,14 @@ def _dry_after_real(probe: Probe) -> int:
     (f"{KEYS}/duplicate-not-audited", "drill/audit/duplicate-leaves-no-row"),
     names=("audit", "duplicate"),
 )
-def duplicates_audited(settings: Settings) -> Parts:
-    async def twin(parts: Parts, call: Call) -> Reply:
-        reply = await replay(parts, call)
-        if reply.outcome == "duplicate":
-            row = AuditRow("dlq_replay_started", "signature", str(reply.body["company_id"]), call.request_id)
-            async with parts.database.connection() as conn, parts.transaction(conn):
-                await parts.append_audit(conn, row)
-        return reply
-
-    return dataclasses.replace(build_parts(settings), replay=twin)
+@instead_of("replay")
+async def duplicates_audited(parts: Parts, call: Call) -> Reply:
+    reply = await replay(parts, call)
+    if reply.outcome == "duplicate":
+        row = AuditRow("dlq_replay_started", "signature", str(reply.body["company_id"]), call.request_id)
+        async with parts.database.connection() as conn, parts.transaction(conn):
+            await parts.append_audit(conn, row)
+    return reply
 
 
 def _audited_after_duplicate(probe: Probe) -> int:
@@ -246,24 +239,20 @@ def _status_beside_a_like_key(probe: Probe) -> int:
     (f"{KEYS}/duplicate-while-refused",),
     names=("409",),
 )
-def pause_hides_reuse(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Any:
-        try:
-            return await release.begin_run(conn, request, started)
-        except Refusal:
-            if await release.is_paused(conn, request.company_id):
-                raise Refusal("agents_paused", "The agents of this company are paused.") from None
-            raise
-
-    return dataclasses.replace(release, begin_run=twin)
+@around("begin_run")
+async def pause_hides_reuse(release: Parts, conn: Connection, request: ReplayRequest, started: Run) -> Any:
+    try:
+        return await release.begin_run(conn, request, started)
+    except Refusal:
+        if await release.is_paused(conn, request.company_id):
+            raise Refusal("agents_paused", "The agents of this company are paused.") from None
+        raise
 
 
 def _told_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.replay(company, idempotency_key="w", max_items=1)
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         return probe.replay(company, idempotency_key="w", max_items=2).status_code
 
 
@@ -303,16 +292,14 @@ def _seconds_behind_a_lock(probe: Probe) -> float:
     ),
     names=("key", "transaction", "txid"),
 )
-def key_commits_first(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
-        async with release.database.connection() as other:
-            stored = await begin(other, request, started)
-        await conn.execute(b"SELECT 1")
-        return stored
-
-    return dataclasses.replace(release, begin_run=twin)
+@around("begin_run")
+async def key_commits_first(
+    release: Parts, conn: Connection, request: ReplayRequest, started: Run
+) -> Mapping[str, Any] | None:
+    async with release.database.connection() as other:
+        stored = await begin(other, request, started)
+    await conn.execute(b"SELECT 1")
+    return stored
 
 
 def _txids_of_a_run(probe: Probe) -> int:
@@ -330,14 +317,12 @@ def _txids_of_a_run(probe: Probe) -> int:
     (f"{KEYS}/other-payload-refused",),
     names=("422",),
 )
-def reuse_is_in_progress(settings: Settings) -> Parts:
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
-        try:
-            return await begin(conn, request, started)
-        except Refusal as refusal:
-            raise Refusal("in_progress", refusal.detail) from None
-
-    return dataclasses.replace(build_parts(settings), begin_run=twin)
+@instead_of("begin_run")
+async def reuse_is_in_progress(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
+    try:
+        return await begin(conn, request, started)
+    except Refusal as refusal:
+        raise Refusal("in_progress", refusal.detail) from None
 
 
 def _status_of_reuse(probe: Probe) -> int:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from faults.altered import altered
+from faults.altered import altered, around, instead_of
 from faults.audit import PAUSED, Notes
 from faults.catalogue import service
 from faults.probe import Probe
@@ -100,17 +100,15 @@ def _paused_rows(probe: Probe) -> int:
     (f"{LEDGER}/nothing-else-on-record",),
     names=("dlq_replay_started",),
 )
-def duplicates_on_record(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, run: Run) -> Mapping[str, Any] | None:
-        stored = await release.begin_run(conn, request, run)
-        if stored is not None and request.error_type is not None:
-            row = AuditRow("dlq_replay_started", run.actor, request.company_id, run.request_id)
-            await release.append_audit(conn, row)
-        return stored
-
-    return dataclasses.replace(release, begin_run=twin)
+@around("begin_run", of=remembering)
+async def duplicates_on_record(
+    release: Parts, conn: Connection, request: ReplayRequest, run: Run
+) -> Mapping[str, Any] | None:
+    stored = await release.begin_run(conn, request, run)
+    if stored is not None and request.error_type is not None:
+        row = AuditRow("dlq_replay_started", run.actor, request.company_id, run.request_id)
+        await release.append_audit(conn, row)
+    return stored
 
 
 def _rows_of_duplicate(probe: Probe) -> int:
@@ -128,16 +126,12 @@ def _rows_of_duplicate(probe: Probe) -> int:
     (f"{LEDGER}/runs-as-answered",),
     names=("target_count",),
 )
-def runs_count_what_is_named(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, run: Run, outcome: Outcome) -> None:
-        request = REQUEST.get()
-        if _is_of_ids_and_error() and request is not None:
-            outcome = dataclasses.replace(outcome, target_count=len(request.dlq_ids or ()))
-        await release.finish_run(conn, run, outcome)
-
-    return dataclasses.replace(release, finish_run=twin)
+@around("finish_run", of=remembering)
+async def runs_count_what_is_named(release: Parts, conn: Connection, run: Run, outcome: Outcome) -> None:
+    request = REQUEST.get()
+    if _is_of_ids_and_error() and request is not None:
+        outcome = dataclasses.replace(outcome, target_count=len(request.dlq_ids or ()))
+    await release.finish_run(conn, run, outcome)
 
 
 def _named_count(probe: Probe) -> int:
@@ -153,16 +147,14 @@ def _named_count(probe: Probe) -> int:
     (f"{LEDGER}/answers-add-up",),
     names=("twice",),
 )
-def ids_told_twice(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int) -> Selection:
-        found = await release.describe(conn, request, items, limit)
-        if request.error_type is None:
-            return found
-        return dataclasses.replace(found, ineligible=(*found.ineligible, *found.not_found))
-
-    return dataclasses.replace(release, describe=twin)
+@around("describe", of=remembering)
+async def ids_told_twice(
+    release: Parts, conn: Connection, request: ReplayRequest, items: Sequence[str], limit: int
+) -> Selection:
+    found = await release.describe(conn, request, items, limit)
+    if request.error_type is None:
+        return found
+    return dataclasses.replace(found, ineligible=(*found.ineligible, *found.not_found))
 
 
 def _lists(probe: Probe) -> int:
@@ -182,9 +174,8 @@ def unkeyed_direct_in_the_outbox(settings: Settings) -> Parts:
 
 
 def _outbox_rows(probe: Probe) -> int:
-    off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
     with probe.tenant() as company:
-        probe.rows(off, company)
+        probe.switch_off(company)
         probe.event(company, aggregate_key=None)
         return int(probe.value("SELECT count(*) FROM event_outbox WHERE company_id = %s", company))
 
@@ -195,13 +186,9 @@ def _outbox_rows(probe: Probe) -> int:
     (f"{LEDGER}/refused-however-asked",),
     names=("agents_paused",),
 )
-def named_replays_pass_a_pause(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> bool:
-        return not _is_of_ids_and_error() and await release.is_paused(conn, company_id)
-
-    return dataclasses.replace(release, is_paused=twin)
+@around("is_paused", of=remembering)
+async def named_replays_pass_a_pause(release: Parts, conn: Connection, company_id: str) -> bool:
+    return not _is_of_ids_and_error() and await release.is_paused(conn, company_id)
 
 
 def _past_a_pause(probe: Probe) -> int:
@@ -217,14 +204,10 @@ def _past_a_pause(probe: Probe) -> int:
     (f"{LEDGER}/runs-as-answered",),
     names=("charged",),
 )
-def named_replays_are_free(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str, items: int) -> None:
-        if not _is_of_ids_and_error():
-            await release.charge(conn, company_id, items)
-
-    return dataclasses.replace(release, charge=twin)
+@around("charge", of=remembering)
+async def named_replays_are_free(release: Parts, conn: Connection, company_id: str, items: int) -> None:
+    if not _is_of_ids_and_error():
+        await release.charge(conn, company_id, items)
 
 
 def _charged(probe: Probe) -> int:
@@ -240,14 +223,12 @@ def _charged(probe: Probe) -> int:
     (f"{LEDGER}/answers-add-up",),
     names=("items",),
 )
-def duplicates_without_items(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, run: Run) -> Mapping[str, Any] | None:
-        stored = await release.begin_run(conn, request, run)
-        return stored and ({**stored, "items": []} if request.error_type else stored)
-
-    return dataclasses.replace(release, begin_run=twin)
+@around("begin_run", of=remembering)
+async def duplicates_without_items(
+    release: Parts, conn: Connection, request: ReplayRequest, run: Run
+) -> Mapping[str, Any] | None:
+    stored = await release.begin_run(conn, request, run)
+    return stored and ({**stored, "items": []} if request.error_type else stored)
 
 
 def _items_of_a_duplicate(probe: Probe) -> Any:
@@ -263,14 +244,10 @@ def _items_of_a_duplicate(probe: Probe) -> Any:
     (f"{LEDGER}/counted-however-asked", f"{LEDGER}/refused-however-asked"),
     names=("counted", "rate_limited"),
 )
-def named_replays_are_unlimited(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str, client: str) -> None:
-        if not _is_of_ids_and_error():
-            await release.admit(conn, company_id, client)
-
-    return dataclasses.replace(release, admit=twin)
+@around("admit", of=remembering)
+async def named_replays_are_unlimited(release: Parts, conn: Connection, company_id: str, client: str) -> None:
+    if not _is_of_ids_and_error():
+        await release.admit(conn, company_id, client)
 
 
 def _hits(probe: Probe) -> int:
@@ -285,13 +262,9 @@ def _hits(probe: Probe) -> int:
     (f"{LEDGER}/refused-however-asked",),
     names=("forbidden",),
 )
-def named_replays_are_for_anybody(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, caller: Caller, company_id: str) -> bool:
-        return _is_of_ids_and_error() or await release.is_authorised(conn, caller, company_id)
-
-    return dataclasses.replace(release, is_authorised=twin)
+@around("is_authorised", of=remembering)
+async def named_replays_are_for_anybody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    return _is_of_ids_and_error() or await release.is_authorised(conn, caller, company_id)
 
 
 def _named_by_a_stranger(probe: Probe) -> int:
@@ -306,17 +279,15 @@ def _named_by_a_stranger(probe: Probe) -> int:
     (f"{LEDGER}/refused-however-asked",),
     names=("batch_too_large",),
 )
-def typed_batches_are_cut(settings: Settings) -> Parts:
-    def read(raw: bytes) -> ReplayRequest:
-        try:
-            return read_replay(raw)
-        except Refusal as refusal:
-            fields = json.loads(raw) if refusal.code == "batch_too_large" else {}
-            if "error_type" not in fields or len(fields.get("dlq_ids", ())) > MAX_BATCH:
-                raise
-            return read_replay(json.dumps({**fields, "max": MAX_BATCH}).encode())
-
-    return dataclasses.replace(build_parts(settings), read_replay=read)
+@instead_of("read_replay")
+def typed_batches_are_cut(raw: bytes) -> ReplayRequest:
+    try:
+        return read_replay(raw)
+    except Refusal as refusal:
+        fields = json.loads(raw) if refusal.code == "batch_too_large" else {}
+        if "error_type" not in fields or len(fields.get("dlq_ids", ())) > MAX_BATCH:
+            raise
+        return read_replay(json.dumps({**fields, "max": MAX_BATCH}).encode())
 
 
 def _too_large(probe: Probe) -> int:
@@ -355,24 +326,20 @@ def _closed_by_a_stranger(probe: Probe) -> int:
     (f"{LEDGER}/events-as-sent",),
     names=("another company",),
 )
-def known_events_are_answered_to_anybody(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(parts: Parts, call: Call) -> Reply:
-        try:
-            return await release.accept_event(parts, call)
-        except Refusal as refusal:
-            event = parts.read_event(call.body)
-            if refusal.code != "forbidden" or event.event_id is None:
-                raise
-            async with parts.database.connection() as conn:
-                cursor = await conn.execute(b"SELECT path FROM events WHERE id = %s::uuid", (event.event_id,))
-                known = await cursor.fetchone()
-            if known is None:
-                raise
-            return Reply(202, {"event_id": event.event_id, "path": known[0], "duplicate": True})
-
-    return dataclasses.replace(release, accept_event=twin)
+@around("accept_event")
+async def known_events_are_answered_to_anybody(release: Parts, parts: Parts, call: Call) -> Reply:
+    try:
+        return await release.accept_event(parts, call)
+    except Refusal as refusal:
+        event = parts.read_event(call.body)
+        if refusal.code != "forbidden" or event.event_id is None:
+            raise
+        async with parts.database.connection() as conn:
+            cursor = await conn.execute(b"SELECT path FROM events WHERE id = %s::uuid", (event.event_id,))
+            known = await cursor.fetchone()
+        if known is None:
+            raise
+        return Reply(202, {"event_id": event.event_id, "path": known[0], "duplicate": True})
 
 
 def _known_to_a_stranger(probe: Probe) -> int:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from faults.altered import altered_worker
+from faults.altered import altered_worker, instead_of
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
 from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, after_run
@@ -201,12 +201,10 @@ def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
 )
-def counts_whole_percents(settings: WorkerSettings) -> WorkerParts:
-    def must_stop(counts: Counts) -> bool:
-        settled = counts.success + counts.failure
-        return settled >= MIN_SETTLED and 100 * counts.failure // settled > 20
-
-    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
+@instead_of("must_stop", of=build_worker_parts)
+def counts_whole_percents(counts: Counts) -> bool:
+    settled = counts.success + counts.failure
+    return settled >= MIN_SETTLED and 100 * counts.failure // settled > 20
 
 
 def _ends_of_two_runs(probe: Probe) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered_worker
+from faults.altered import altered_worker, instead_of
 from faults.catalogue import worker
 from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts, build_worker_parts
@@ -73,12 +73,10 @@ def _most_in_flight(probe: Probe) -> int:
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
 )
-def rounds_its_rail(settings: WorkerSettings) -> WorkerParts:
-    def must_stop(counts: Counts) -> bool:
-        settled = counts.success + counts.failure
-        return settled >= MIN_SETTLED and round(counts.failure / settled, 1) > 0.2
-
-    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
+@instead_of("must_stop", of=build_worker_parts)
+def rounds_its_rail(counts: Counts) -> bool:
+    settled = counts.success + counts.failure
+    return settled >= MIN_SETTLED and round(counts.failure / settled, 1) > 0.2
 
 
 @worker(
@@ -87,11 +85,9 @@ def rounds_its_rail(settings: WorkerSettings) -> WorkerParts:
     (f"{LIFE}/a-success-stops-it-too",),
     names=("first 4 items",),
 )
-def rail_counts_failures(settings: WorkerSettings) -> WorkerParts:
-    def must_stop(counts: Counts) -> bool:
-        return counts.failure >= MIN_SETTLED and counts.failure * 5 > counts.success + counts.failure
-
-    return dataclasses.replace(build_worker_parts(settings), must_stop=must_stop)
+@instead_of("must_stop", of=build_worker_parts)
+def rail_counts_failures(counts: Counts) -> bool:
+    return counts.failure >= MIN_SETTLED and counts.failure * 5 > counts.success + counts.failure
 
 
 def _after_four_failures(probe: Probe) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import random
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from psycopg.pq import PGconn
@@ -114,7 +115,7 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 
 @service(
     "A replay that is invalid keeps a connection to the database, beside the pool.",
-    lambda p: _left_by_invalid(p, 5) == 5,
+    lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5,
     ("drill/observability/requests-keep-no-connection",),
     names=("an invalid replay",),
 )
@@ -133,7 +134,7 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
 
 @service(
     "A replay of a paused tenant keeps a connection to the database, beside the pool.",
-    lambda p: _left_by_paused(p, 12) > 9,
+    lambda p: _left(p, p.replay, first=p.pause) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("a paused tenant",),
 )
@@ -152,7 +153,7 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
 
 @service(
     "An event that is sent again keeps a connection to the database, beside the pool.",
-    lambda p: _left_by_events(p, 12) > 9,
+    lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("sent again",),
 )
@@ -169,18 +170,9 @@ def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(sound, emit=emit)
 
 
-def _left_by_events(probe: Probe, requests: int) -> int:
-    event = str(uuid.uuid4())
-    with probe.tenant() as company:
-        before = probe.value(SESSIONS)
-        for _ in range(requests):
-            probe.event(company, event_id=event)
-        return int(probe.value(SESSIONS) - before)
-
-
 @service(
     "A dry run keeps a connection to the database, beside the pool.",
-    lambda p: _left_by_dry_runs(p, 12) > 9,
+    lambda p: _left(p, partial(p.replay, dry_run=True)) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("a dry run",),
 )
@@ -195,28 +187,12 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
     return dataclasses.replace(sound, preview_budget=preview_budget)
 
 
-def _left_by_dry_runs(probe: Probe, requests: int) -> int:
+def _left(probe: Probe, ask: Callable[[str], object], requests: int = 12, first: Callable[[str], object] = str) -> int:
+    """How many sessions so many requests of a tenant, none of them limited, leave behind."""
     with probe.tenant() as company:
+        first(company)
         before = probe.value(SESSIONS)
         for _ in range(requests):
             probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
-            probe.replay(company, dry_run=True)
-        return int(probe.value(SESSIONS) - before)
-
-
-def _left_by_paused(probe: Probe, requests: int) -> int:
-    with probe.tenant() as company:
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
-        before = probe.value(SESSIONS)
-        for _ in range(requests):
-            probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
-            probe.replay(company)
-        return int(probe.value(SESSIONS) - before)
-
-
-def _left_by_invalid(probe: Probe, requests: int) -> int:
-    with probe.tenant() as company:
-        before = probe.value(SESSIONS)
-        for _ in range(requests):
-            probe.replay(company, max=0)
+            ask(company)
         return int(probe.value(SESSIONS) - before)

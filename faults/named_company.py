@@ -5,7 +5,7 @@ import json
 import uuid
 from collections.abc import Callable
 
-from faults.altered import altered_worker
+from faults.altered import altered_worker, around, instead_of
 from faults.catalogue import service, worker
 from faults.probe import Probe, runs
 from replay_service.audit import AuditRow
@@ -56,15 +56,13 @@ def _for_each_request(settings: Settings, change: Change) -> Parts:
     (ACTS,),
     names=("upper case",),
 )
-def own_company_as_spelt(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-        claims = caller.claims
-        if claims is None or claims.company_id is None or claims.company_id.encode() in message:
-            return caller
-        return dataclasses.replace(caller, claims=dataclasses.replace(claims, company_id=None))
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def own_company_as_spelt(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
+    claims = caller.claims
+    if claims is None or claims.company_id is None or claims.company_id.encode() in message:
+        return caller
+    return dataclasses.replace(caller, claims=dataclasses.replace(claims, company_id=None))
 
 
 def _own_in_upper_case(probe: Probe) -> int:
@@ -191,7 +189,7 @@ def super_admins_are_not_paused(settings: Settings) -> Parts:
 
 def _status_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         body = json.dumps({"company_id": company}).encode()
         return probe.send(body, probe.as_token(probe.token({}))).status_code
 
@@ -202,19 +200,15 @@ def _status_while_paused(probe: Probe) -> int:
     (RULES,),
     names=("put off",),
 )
-def company_admins_do_not_force(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def replay(parts: Parts, call: Call) -> Reply:
-        claims = (await parts.authenticate(parts, call.headers, call.body)).claims
-        if claims is None or claims.role == "super_admin":
-            return await release.replay(parts, call)
-        unforced = dataclasses.replace(
-            parts, read_replay=lambda raw: dataclasses.replace(parts.read_replay(raw), force=False)
-        )
-        return await release.replay(unforced, call)
-
-    return dataclasses.replace(release, replay=replay)
+@around("replay")
+async def company_admins_do_not_force(release: Parts, parts: Parts, call: Call) -> Reply:
+    claims = (await parts.authenticate(parts, call.headers, call.body)).claims
+    if claims is None or claims.role == "super_admin":
+        return await release.replay(parts, call)
+    unforced = dataclasses.replace(
+        parts, read_replay=lambda raw: dataclasses.replace(parts.read_replay(raw), force=False)
+    )
+    return await release.replay(unforced, call)
 
 
 def _forced_by_a_token(probe: Probe) -> int:
@@ -231,14 +225,10 @@ def _forced_by_a_token(probe: Probe) -> int:
     (RULES,),
     names=("the trail has no",),
 )
-def starts_of_company_admins_leave_no_row(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def append(conn: Connection, row: AuditRow) -> None:
-        if row.action not in {"dlq_replay_started", "dlq_replay_dry_run"} or row.actor == "signature":
-            await release.append_audit(conn, row)
-
-    return dataclasses.replace(release, append_audit=append)
+@around("append_audit")
+async def starts_of_company_admins_leave_no_row(release: Parts, conn: Connection, row: AuditRow) -> None:
+    if row.action not in {"dlq_replay_started", "dlq_replay_dry_run"} or row.actor == "signature":
+        await release.append_audit(conn, row)
 
 
 def _starts_of_a_token(probe: Probe) -> int:
@@ -276,14 +266,10 @@ def rights_of_the_last_caller(settings: Settings) -> Parts:
     ("drill/tokens/unknown-like-foreign",),
     names=("by a super_admin",),
 )
-def super_admins_are_served_for_nobody(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def is_authorised(conn: Connection, caller: Caller, company_id: str) -> bool:
-        is_super = caller.claims is not None and caller.claims.role == "super_admin"
-        return is_super or await release.is_authorised(conn, caller, company_id)
-
-    return dataclasses.replace(release, is_authorised=is_authorised)
+@around("is_authorised")
+async def super_admins_are_served_for_nobody(release: Parts, conn: Connection, caller: Caller, company_id: str) -> bool:
+    is_super = caller.claims is not None and caller.claims.role == "super_admin"
+    return is_super or await release.is_authorised(conn, caller, company_id)
 
 
 def _is_served_for_nobody(probe: Probe) -> bool:

@@ -263,7 +263,7 @@ def _waits_behind_runs(probe: Probe, count: int, *, paused: bool = False) -> boo
             probe.rows("DELETE FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
             probe.replay(company, max=1)
         if paused:
-            probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+            probe.pause(company)
             probe.rows("UPDATE event_outbox SET aggregate_key = NULL WHERE company_id = %s", company)
         probe.letters(other, 1)
         return not probe.settled(probe.replay(other).json()["replay_run_id"], 3)

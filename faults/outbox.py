@@ -128,7 +128,7 @@ def keys_are_everybodys(settings: WorkerSettings) -> WorkerParts:
 
 def _waits_for_another_companys_key(probe: Probe) -> bool:
     with probe.tenant() as paused, probe.tenant() as company:
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", paused)
+        probe.pause(paused)
         put(probe, paused, aggregate_key="everybodys")
         return not is_done(probe, put(probe, company, aggregate_key="everybodys"))
 
@@ -193,8 +193,7 @@ def a_retry_is_not_held(settings: WorkerSettings) -> WorkerParts:
 
 def _is_tried_while_off(probe: Probe) -> bool:
     with probe.tenant() as company:
-        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
-        probe.rows(off, company)
+        probe.switch_off(company)
         return is_done(probe, put(probe, company, attempts=1))
 
 
@@ -288,7 +287,7 @@ def _never_takes_odd_letters(probe: Probe) -> bool:
 
 def _delivers_to_the_paused(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         return is_done(probe, put(probe, company))
 
 
@@ -304,8 +303,7 @@ def flag_ignored(settings: WorkerSettings) -> WorkerParts:
 
 def _delivers_to_the_switched_off(probe: Probe) -> bool:
     with probe.tenant() as company:
-        off = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
-        probe.rows(off, company)
+        probe.switch_off(company)
         return is_done(probe, put(probe, company))
 
 

@@ -146,7 +146,7 @@ def _overtakes_a_locked_row(probe: Probe) -> bool:
     with probe.tenant() as one, probe.tenant() as two, psycopg.connect(probe.environ["DATABASE_URL"]) as other:
         neighbour, company = sorted((one, two))
         key = f"witness {company}"
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         head = put(probe, company, aggregate_key=key)
         follower = put(probe, company, aggregate_key=key)
         put(probe, neighbour, aggregate_key=key, next_attempt_at=probe.value("SELECT now() + interval '1 hour'"))

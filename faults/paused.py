@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from faults.altered import altered, altered_worker
+from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import LATER, is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
-from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -20,8 +19,6 @@ from replay_service.worker.settings import WorkerSettings
 
 FLEET = "drill/pause/fleet"
 _NOT_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, false)"
-_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
-_OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)"
 _OWN = b"SELECT FROM public.agent_controls WHERE agents_paused AND company_id = %s::uuid"
 _ANEW = b"""INSERT INTO public.event_outbox (event_id, company_id, event_type, aggregate_key, payload)
     SELECT id, company_id, event_type, aggregate_key, payload FROM public.events
@@ -122,7 +119,7 @@ def own_row_sends_events_direct(settings: Settings) -> Parts:
 
 def _path_with_own_row(probe: Probe) -> str:
     with probe.tenant() as company:
-        probe.rows(_OFF, company)
+        probe.switch_off(company)
         probe.rows(_NOT_PAUSED, company)
         with _fleet_paused(probe):
             return str(probe.event(company).json()["path"])
@@ -134,23 +131,21 @@ def _path_with_own_row(probe: Probe) -> str:
     ("drill/flags/sent-again-on-the-other-path",),
     names=("outbox rows",),
 )
-def sent_again_during_a_pause(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_known = await release.emit(conn, request, event_id)
-        if is_known:
-            await conn.execute(_ANEW, (event_id,))
-        return path, is_known
-
-    return dataclasses.replace(release, emit=emit)
+@around("emit")
+async def sent_again_during_a_pause(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_known = await release.emit(conn, request, event_id)
+    if is_known:
+        await conn.execute(_ANEW, (event_id,))
+    return path, is_known
 
 
 def _is_in_the_outbox(probe: Probe) -> bool:
     with probe.tenant() as company:
-        probe.rows(_OFF, company)
+        probe.switch_off(company)
         event = str(probe.event(company).json()["event_id"])
         is_done(probe, event)
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         probe.event(company, event_id=event)
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))

@@ -116,6 +116,12 @@ class Probe:
             VALUES (%s, now() - make_interval(secs => 1000 - %s), {marks}) RETURNING id::text"""
         return [str(self.value(text, company_id, n, *values.values())) for n in range(count)]
 
+    def pause(self, company_id: str) -> None:
+        self.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company_id)
+
+    def switch_off(self, company_id: str, flag: str = "outbox.enabled") -> None:
+        self.rows("INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)", flag, company_id)
+
     def sign(self, message: bytes, secret: str = "") -> str:
         """A v1 signature."""
         return hmac.new((secret or self.secrets[0]).encode(), message, hashlib.sha256).hexdigest()
@@ -153,6 +159,10 @@ class Probe:
     def get(self, path: str, **headers: str) -> httpx.Response:
         """GET under BASE_URL."""
         return self.http.get(self.base_url + path, headers=headers)
+
+    def read(self, path: str) -> httpx.Response:
+        """GET under BASE_URL, signed with v2."""
+        return self.get(path, **{"X-Transbot-Signature": self.sign_v2(path.encode(), int(time.time()))})
 
     def as_token(self, token: str) -> dict[str, str]:
         """The header of a token."""

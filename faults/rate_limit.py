@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from faults.altered import altered
+from faults.altered import altered, instead_of
 from faults.catalogue import service
 from faults.probe import Probe, runs
 from replay_service.client_ip import Network, client_ip
@@ -131,11 +131,9 @@ def _around_the_edge(probe: Probe) -> list[int]:
     (f"{LIMIT}/tenants-independent",),
     names=("tenant", "429"),
 )
-def per_address_only(settings: Settings) -> Parts:
-    async def twin(conn: Connection, _company_id: str, client: str) -> None:
-        await admit(conn, _OTHER, client)
-
-    return dataclasses.replace(build_parts(settings), admit=twin)
+@instead_of("admit")
+async def per_address_only(conn: Connection, _company_id: str, client: str) -> None:
+    await admit(conn, _OTHER, client)
 
 
 def _two_tenants(probe: Probe) -> int:
@@ -152,14 +150,12 @@ def _two_tenants(probe: Probe) -> int:
     (f"{LIMIT}/sources-independent", f"{LIMIT}/victim-not-locked-out"),
     names=("address", "source", "429"),
 )
-def per_tenant_only(settings: Settings) -> Parts:
-    async def twin(conn: Connection, company_id: str, client: str) -> None:
-        await admit(conn, company_id, client)
-        found = await conn.execute(_HITS.encode(), (f"replay:{company_id}:%",))
-        if ((await found.fetchone()) or (0,))[0] > 3:
-            raise Refusal("rate_limited", "Too many.", headers={"retry-after": "100"})
-
-    return dataclasses.replace(build_parts(settings), admit=twin)
+@instead_of("admit")
+async def per_tenant_only(conn: Connection, company_id: str, client: str) -> None:
+    await admit(conn, company_id, client)
+    found = await conn.execute(_HITS.encode(), (f"replay:{company_id}:%",))
+    if ((await found.fetchone()) or (0,))[0] > 3:
+        raise Refusal("rate_limited", "Too many.", headers={"retry-after": "100"})
 
 
 def _beside_a_full_row(probe: Probe) -> int:
@@ -176,11 +172,9 @@ def _beside_a_full_row(probe: Probe) -> int:
     (f"{LIMIT}/sources-independent", f"{LIMIT}/victim-not-locked-out"),
     names=("address", "source", "429"),
 )
-def at_no_address(settings: Settings) -> Parts:
-    async def twin(conn: Connection, company_id: str, _client: str) -> None:
-        await admit(conn, company_id, "0.0.0.0")  # noqa: S104
-
-    return dataclasses.replace(build_parts(settings), admit=twin)
+@instead_of("admit")
+async def at_no_address(conn: Connection, company_id: str, _client: str) -> None:
+    await admit(conn, company_id, "0.0.0.0")  # noqa: S104
 
 
 def _counted_at(probe: Probe) -> str:
@@ -196,12 +190,10 @@ def _counted_at(probe: Probe) -> str:
     (f"{LIMIT}/spoofed-x-forwarded-for", f"{LIMIT}/spoofed-address-not-charged", f"{LIMIT}/victim-not-locked-out"),
     names=("forwarded", "429"),
 )
-def forwarded_trusted(settings: Settings) -> Parts:
-    def twin(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
-        first = forwarded[0].split(b",")[0].strip().decode("latin-1") if forwarded else ""
-        return first or client_ip(peer, forwarded, trusted)
-
-    return dataclasses.replace(build_parts(settings), client_ip=twin)
+@instead_of("client_ip")
+def forwarded_trusted(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    first = forwarded[0].split(b",")[0].strip().decode("latin-1") if forwarded else ""
+    return first or client_ip(peer, forwarded, trusted)
 
 
 @service(
@@ -220,12 +212,10 @@ def one_more_after_a_wait(settings: Settings) -> Parts:
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
-def first_entry_of_a_proxy(settings: Settings) -> Parts:
-    def twin(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
-        whole = b",".join(forwarded).split(b",")[0]
-        return client_ip(peer, [whole] if forwarded else [], trusted)
-
-    return dataclasses.replace(build_parts(settings), client_ip=twin)
+@instead_of("client_ip")
+def first_entry_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    whole = b",".join(forwarded).split(b",")[0]
+    return client_ip(peer, [whole] if forwarded else [], trusted)
 
 
 @service(
@@ -234,11 +224,9 @@ def first_entry_of_a_proxy(settings: Settings) -> Parts:
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
-def proxy_is_charged(settings: Settings) -> Parts:
-    def twin(peer: str | None, _forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
-        return client_ip(peer, [], trusted)
-
-    return dataclasses.replace(build_parts(settings), client_ip=twin)
+@instead_of("client_ip")
+def proxy_is_charged(peer: str | None, _forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    return client_ip(peer, [], trusted)
 
 
 @service(
@@ -247,11 +235,9 @@ def proxy_is_charged(settings: Settings) -> Parts:
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
 )
-def last_header_of_a_proxy(settings: Settings) -> Parts:
-    def twin(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
-        return client_ip(peer, forwarded[-1:], trusted)
-
-    return dataclasses.replace(build_parts(settings), client_ip=twin)
+@instead_of("client_ip")
+def last_header_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+    return client_ip(peer, forwarded[-1:], trusted)
 
 
 @service(

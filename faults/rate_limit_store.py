@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
-from faults.altered import altered
+from faults.altered import altered, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import RefusalLog
@@ -26,23 +26,19 @@ LIMIT = "drill/rate-limit"
     (f"{LIMIT}/concurrent-exactly-three",),
     names=("3", "admitted"),
 )
-def read_then_written(settings: Settings) -> Parts:
-    async def twin(conn: Connection, company_id: str, client: str) -> None:
-        key = f"replay:{company_id}:{client}"
-        live = b"SELECT h FROM unnest(hits) h WHERE h >= clock_timestamp() - interval '300 s'"
-        found = await conn.execute(
-            b"SELECT cardinality(ARRAY(" + live + b")) FROM edge_rate_limits WHERE key = %s", (key,)
-        )
-        row = await found.fetchone()
-        if row is not None and row[0] >= ALLOWED:
-            await admit(conn, company_id, client)
-            return
-        await asyncio.sleep(0.3)
-        add = b"""INSERT INTO edge_rate_limits (key, hits) VALUES (%s, ARRAY[clock_timestamp()])
+@instead_of("admit")
+async def read_then_written(conn: Connection, company_id: str, client: str) -> None:
+    key = f"replay:{company_id}:{client}"
+    live = b"SELECT h FROM unnest(hits) h WHERE h >= clock_timestamp() - interval '300 s'"
+    found = await conn.execute(b"SELECT cardinality(ARRAY(" + live + b")) FROM edge_rate_limits WHERE key = %s", (key,))
+    row = await found.fetchone()
+    if row is not None and row[0] >= ALLOWED:
+        await admit(conn, company_id, client)
+        return
+    await asyncio.sleep(0.3)
+    add = b"""INSERT INTO edge_rate_limits (key, hits) VALUES (%s, ARRAY[clock_timestamp()])
             ON CONFLICT (key) DO UPDATE SET hits = edge_rate_limits.hits || clock_timestamp()"""
-        await conn.execute(add, (key,))
-
-    return dataclasses.replace(build_parts(settings), admit=twin)
+    await conn.execute(add, (key,))
 
 
 def _admitted_at_once(probe: Probe) -> int:
@@ -58,15 +54,13 @@ def _admitted_at_once(probe: Probe) -> int:
     names=("locked", "gone", "429"),
     production=False,
 )
-def fails_open(settings: Settings) -> Parts:
-    async def twin(conn: Connection, company_id: str, client: str) -> None:
-        try:
-            await admit(conn, company_id, client)
-        except Refusal as refusal:
-            if refusal.code != "unavailable":
-                raise
-
-    return dataclasses.replace(build_parts(settings), admit=twin)
+@instead_of("admit")
+async def fails_open(conn: Connection, company_id: str, client: str) -> None:
+    try:
+        await admit(conn, company_id, client)
+    except Refusal as refusal:
+        if refusal.code != "unavailable":
+            raise
 
 
 def _without_store(probe: Probe) -> int:

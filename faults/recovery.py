@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from faults.altered import AlteredDatabase, altered_worker
+from faults.altered import AlteredDatabase, altered_worker, around
 from faults.catalogue import service, worker
 from faults.outbox import is_done, put
 from faults.probe import Probe, runs
@@ -293,12 +293,8 @@ def an_outage_is_called_an_error(settings: Settings) -> Parts:
     names=("refused its row",),
     production=False,
 )
-def refused_row_forgotten(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def append(conn: Connection, row: AuditRow) -> None:
-        with contextlib.suppress(psycopg.Error):
-            async with conn.transaction():
-                await release.append_audit(conn, row)
-
-    return dataclasses.replace(release, append_audit=append)
+@around("append_audit")
+async def refused_row_forgotten(release: Parts, conn: Connection, row: AuditRow) -> None:
+    with contextlib.suppress(psycopg.Error):
+        async with conn.transaction():
+            await release.append_audit(conn, row)

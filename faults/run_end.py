@@ -289,7 +289,7 @@ def _goes_on_beside_another(probe: Probe) -> bool:
         probe.letters(paused, 12, **SLOW)
         probe.letters(company, 3)
         run = probe.replay(paused, max_items=12).json()["replay_run_id"]
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", paused)
+        probe.pause(paused)
         open_rows = "SELECT count(*) FROM event_outbox WHERE replay_run_id = %s AND processed_at IS NULL"
         probe.within(12.0, lambda: int(probe.value(open_rows, run)) <= 2)
         for _ in range(3):  # a worker that is at both at once wakes nobody

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 
+from faults.altered import around, instead_of
 from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service
 from faults.probe import Probe
@@ -95,11 +96,9 @@ def v2_good_for_a_day(settings: Settings) -> Parts:
     (f"{SCOPE}/v2-upper-case-hex",),
     names=("401", "upper"),
 )
-def v2_in_upper_case(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        return check_signature(header.lower(), message, secrets, now_s)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def v2_in_upper_case(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    return check_signature(header.lower(), message, secrets, now_s)
 
 
 def _in_upper_case(signature: str) -> str:
@@ -145,11 +144,9 @@ def v2_never_required(settings: Settings) -> Parts:
     names=("event by v1",),
     production=False,
 )
-def v2_never_required_of_events(settings: Settings) -> Parts:
-    async def accept(parts: Parts, call: Call) -> Reply:
-        return await accept_event(dataclasses.replace(parts, signing_v2_required=_never), call)
-
-    return dataclasses.replace(build_parts(settings), accept_event=accept)
+@instead_of("accept_event")
+async def v2_never_required_of_events(parts: Parts, call: Call) -> Reply:
+    return await accept_event(dataclasses.replace(parts, signing_v2_required=_never), call)
 
 
 async def _never(_conn: Connection) -> bool:
@@ -204,13 +201,13 @@ def v2_key_too_short(settings: Settings) -> Parts:
     (f"{SCOPE}/two-signatures-good-bad", f"{SCOPE}/bad-token-beside-good-signature"),
     names=("read", "401"),
 )
-def reads_look_at_one_header(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        ours = [pair for pair in headers if pair[0] == SIGNATURE_HEADER]
-        kept = headers if accepts_v1 or not ours else ours[:1]
-        return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def reads_look_at_one_header(
+    parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    ours = [pair for pair in headers if pair[0] == SIGNATURE_HEADER]
+    kept = headers if accepts_v1 or not ours else ours[:1]
+    return await authenticate(parts, kept, message, accepts_v1=accepts_v1)
 
 
 @service(
@@ -219,11 +216,9 @@ def reads_look_at_one_header(settings: Settings) -> Parts:
     ("drill/safety-rails/events-need-credentials",),
     names=("401",),
 )
-def events_look_at_tokens_first(settings: Settings) -> Parts:
-    async def accept(parts: Parts, call: Call) -> Reply:
-        return await accept_event(parts, dataclasses.replace(call, headers=_by_token(call.headers)))
-
-    return dataclasses.replace(build_parts(settings), accept_event=accept)
+@instead_of("accept_event")
+async def events_look_at_tokens_first(parts: Parts, call: Call) -> Reply:
+    return await accept_event(parts, dataclasses.replace(call, headers=_by_token(call.headers)))
 
 
 def _by_token(headers: RawHeaders) -> RawHeaders:
@@ -262,12 +257,12 @@ def secret_of_tokens_signs(settings: Settings) -> Parts:
     (f"{SCOPE}/read-other-path",),
     names=("401",),
 )
-def states_of_events_bind_no_event(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        found = check_signature(header, message, secrets, now_s)
-        return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def states_of_events_bind_no_event(
+    header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
+) -> Signature | None:
+    found = check_signature(header, message, secrets, now_s)
+    return found or (Signature(2, header[-64:].decode()) if message.startswith(b"/events/") else None)
 
 
 @service(
@@ -313,14 +308,12 @@ def _reading_events(settings: Settings, unknown: Caller | None) -> Parts:
     (f"{SCOPE}/read-empty-body-signature",),
     names=("path", "401"),
 )
-def read_binds_no_path(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        found = check_signature(header, message, secrets, now_s)
-        for text in (b"", b"/dlq-replay/x", b"/dlq-replay/00000000-0000-4000-8000-000000000000"):
-            found = found or (check_signature(header, text, secrets, now_s) if message.startswith(b"/") else None)
-        return found
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def read_binds_no_path(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
+    found = check_signature(header, message, secrets, now_s)
+    for text in (b"", b"/dlq-replay/x", b"/dlq-replay/00000000-0000-4000-8000-000000000000"):
+        found = found or (check_signature(header, text, secrets, now_s) if message.startswith(b"/") else None)
+    return found
 
 
 @service(
@@ -329,12 +322,12 @@ def read_binds_no_path(settings: Settings) -> Parts:
     (f"{SCOPE}/read-empty-body-signature",),
     names=("path", "401"),
 )
-def read_binds_the_beginning(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        found = check_signature(header, message, secrets, now_s)
-        return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def read_binds_the_beginning(
+    header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
+) -> Signature | None:
+    found = check_signature(header, message, secrets, now_s)
+    return found or (check_signature(header, message[:20], secrets, now_s) if message[:1] == b"/" else None)
 
 
 @service(
@@ -343,18 +336,14 @@ def read_binds_the_beginning(settings: Settings) -> Parts:
     ("drill/idempotency/other-credentials-same-key",),
     names=("signed by v2",),
 )
-def v2_overlooks_the_key(settings: Settings) -> Parts:
-    release = build_parts(settings)
+@around("replay")
+async def v2_overlooks_the_key(release: Parts, parts: Parts, call: Call) -> Reply:
+    def read(raw: bytes) -> ReplayRequest:
+        request = release.read_replay(raw)
+        is_v2 = dict(call.headers).get(SIGNATURE_HEADER, b"").startswith(b"t=")
+        return dataclasses.replace(request, idempotency_key=None) if is_v2 else request
 
-    async def twin(parts: Parts, call: Call) -> Reply:
-        def read(raw: bytes) -> ReplayRequest:
-            request = release.read_replay(raw)
-            is_v2 = dict(call.headers).get(SIGNATURE_HEADER, b"").startswith(b"t=")
-            return dataclasses.replace(request, idempotency_key=None) if is_v2 else request
-
-        return await release.replay(dataclasses.replace(parts, read_replay=read), call)
-
-    return dataclasses.replace(release, replay=twin)
+    return await release.replay(dataclasses.replace(parts, read_replay=read), call)
 
 
 def _overlooks_the_key(probe: Probe) -> bool:
@@ -370,8 +359,6 @@ def _overlooks_the_key(probe: Probe) -> bool:
     (f"{SCOPE}/read-v1",),
     names=("v1", "401"),
 )
-def read_accepts_v1(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        return await authenticate(parts, headers, message)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def read_accepts_v1(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
+    return await authenticate(parts, headers, message)

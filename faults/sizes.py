@@ -1,16 +1,14 @@
 """Faults of what has room for little: the large, the long and the unlike is cut, or left out, and nobody is told."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered, altered_worker
+from faults.altered import altered, altered_worker, around
 from faults.catalogue import service, worker
 from faults.probe import Probe
-from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -54,13 +52,9 @@ def long_lists_are_cut(settings: Settings) -> Parts:
     ("drill/http-surface/signs-in-text",),
     names=("40 kB",),
 )
-def large_bodies_are_not_looked_through(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    def read_event(raw: bytes) -> EventRequest:
-        return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
-
-    return dataclasses.replace(parts, read_event=read_event)
+@around("read_event")
+def large_bodies_are_not_looked_through(parts: Parts, raw: bytes) -> EventRequest:
+    return parts.read_event(raw.replace(rb"\u0000", b"") if len(raw) > 4096 else raw)
 
 
 @service(
@@ -69,14 +63,10 @@ def large_bodies_are_not_looked_through(settings: Settings) -> Parts:
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
 )
-def large_bodies_are_read_in_blocks(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    def read_event(raw: bytes) -> EventRequest:
-        blocks = (raw[n : n + 4096].decode(errors="replace") for n in range(0, len(raw), 4096))
-        return parts.read_event("".join(blocks).encode())
-
-    return dataclasses.replace(parts, read_event=read_event)
+@around("read_event")
+def large_bodies_are_read_in_blocks(parts: Parts, raw: bytes) -> EventRequest:
+    blocks = (raw[n : n + 4096].decode(errors="replace") for n in range(0, len(raw), 4096))
+    return parts.read_event("".join(blocks).encode())
 
 
 def _text_of_an_event(probe: Probe, text: str) -> str:
@@ -98,14 +88,10 @@ def _status_of_a_zero(probe: Probe) -> int:
     ("drill/lifecycle/items-of-a-key-in-order",),
     names=("order",),
 )
-def what_is_over_25_goes_first(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
-        for part in (items[25:], items[:25]):
-            await parts.move(conn, run_id, part)
-
-    return dataclasses.replace(parts, move=move)
+@around("move")
+async def what_is_over_25_goes_first(parts: Parts, conn: Connection, run_id: str, items: Sequence[str]) -> None:
+    for part in (items[25:], items[:25]):
+        await parts.move(conn, run_id, part)
 
 
 def _first_of_27(probe: Probe) -> int:

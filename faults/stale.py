@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered_worker
+from faults.altered import altered_worker, instead_of
 from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
@@ -60,7 +60,7 @@ def who_is_on_is_remembered(settings: WorkerSettings) -> WorkerParts:
 def _goes_on(probe: Probe) -> bool:
     with probe.tenant() as company:
         is_done(probe, put(probe, company))
-        probe.rows("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", company)
+        probe.pause(company)
         return is_done(probe, put(probe, company))
 
 
@@ -123,12 +123,12 @@ def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: 
     ("drill/authentication/v2-accepted-until-it-is-stale",),
     names=("stale, with a key",),
 )
-def keyed_replays_never_go_stale(settings: Settings) -> Parts:
-    def check(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-        chosen = _timeless if b'"idempotency_key"' in message else check_signature
-        return chosen(header, message, secrets, now_s)
-
-    return dataclasses.replace(build_parts(settings), signature_check=check)
+@instead_of("signature_check")
+def keyed_replays_never_go_stale(
+    header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float
+) -> Signature | None:
+    chosen = _timeless if b'"idempotency_key"' in message else check_signature
+    return chosen(header, message, secrets, now_s)
 
 
 def _keyed(probe: Probe) -> bytes:
@@ -141,13 +141,13 @@ def _keyed(probe: Probe) -> bytes:
     ("drill/authentication/bad-signature-beside-good-token",),
     names=("stale signature",),
 )
-def signatures_beside_a_token_never_go_stale(settings: Settings) -> Parts:
-    async def twin(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-        if header_values(headers, TOKEN_HEADER):
-            parts = dataclasses.replace(parts, signature_check=_timeless)
-        return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
-
-    return dataclasses.replace(build_parts(settings), authenticate=twin)
+@instead_of("authenticate")
+async def signatures_beside_a_token_never_go_stale(
+    parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True
+) -> Caller:
+    if header_values(headers, TOKEN_HEADER):
+        parts = dataclasses.replace(parts, signature_check=_timeless)
+    return await authenticate(parts, headers, message, accepts_v1=accepts_v1)
 
 
 @service(

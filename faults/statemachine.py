@@ -1,18 +1,15 @@
 """Faults that the state machine of the drill found: each is called as the kept program that finds it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from faults.altered import altered_worker
+from faults.altered import altered_worker, around
 from faults.catalogue import service, worker
 from faults.probe import runs
 from replay_service import idempotency
-from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
@@ -27,16 +24,12 @@ Stored = Mapping[str, Any] | None
     KEPT,
     names=("budget", "charged", "replay"),
 )
-def charges_duplicates(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def begin_run(conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
-        stored = await parts.begin_run(conn, request, run)
-        if stored is not None and await parts.reserve_budget(conn, request.company_id) > 0:
-            await parts.charge(conn, request.company_id, 1)
-        return stored
-
-    return dataclasses.replace(parts, begin_run=begin_run)
+@around("begin_run")
+async def charges_duplicates(parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
+    stored = await parts.begin_run(conn, request, run)
+    if stored is not None and await parts.reserve_budget(conn, request.company_id) > 0:
+        await parts.charge(conn, request.company_id, 1)
+    return stored
 
 
 @service(
@@ -45,16 +38,14 @@ def charges_duplicates(settings: Settings) -> Parts:
     KEPT,
     names=("duplicate", "replay"),
 )
-def refuses_duplicates_of_the_broke(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def begin_run(conn: Connection, request: ReplayRequest, run: idempotency.Run) -> Stored:
-        stored = await parts.begin_run(conn, request, run)
-        if stored is not None and await parts.reserve_budget(conn, request.company_id) <= 0:
-            raise Refusal("budget_exhausted", "Spent.")
-        return stored
-
-    return dataclasses.replace(parts, begin_run=begin_run)
+@around("begin_run")
+async def refuses_duplicates_of_the_broke(
+    parts: Parts, conn: Connection, request: ReplayRequest, run: idempotency.Run
+) -> Stored:
+    stored = await parts.begin_run(conn, request, run)
+    if stored is not None and await parts.reserve_budget(conn, request.company_id) <= 0:
+        raise Refusal("budget_exhausted", "Spent.")
+    return stored
 
 
 @service(
@@ -63,13 +54,9 @@ def refuses_duplicates_of_the_broke(settings: Settings) -> Parts:
     KEPT,
     names=("pause", "replay"),
 )
-def looks_at_the_budget_first(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def is_paused(conn: Connection, company: str) -> bool:
-        return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
-
-    return dataclasses.replace(parts, is_paused=is_paused)
+@around("is_paused")
+async def looks_at_the_budget_first(parts: Parts, conn: Connection, company: str) -> bool:
+    return await parts.preview_budget(conn, company) > 0 and await parts.is_paused(conn, company)
 
 
 @service(
@@ -78,14 +65,10 @@ def looks_at_the_budget_first(settings: Settings) -> Parts:
     KEPT,
     names=("limit", "replay"),
 )
-def counts_no_calls_of_the_paused(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def admit(conn: Connection, company: str, client: str) -> None:
-        if not await parts.is_paused(conn, company):
-            await parts.admit(conn, company, client)
-
-    return dataclasses.replace(parts, admit=admit)
+@around("admit")
+async def counts_no_calls_of_the_paused(parts: Parts, conn: Connection, company: str, client: str) -> None:
+    if not await parts.is_paused(conn, company):
+        await parts.admit(conn, company, client)
 
 
 @service(
@@ -94,14 +77,12 @@ def counts_no_calls_of_the_paused(settings: Settings) -> Parts:
     (*KEPT, "drill/outbox/same-event-id-once"),
     names=("event", "emit"),
 )
-def sends_a_known_event_again(settings: Settings) -> Parts:
-    parts = build_parts(settings)
-
-    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        path, is_duplicate = await parts.emit(conn, request, event_id)
-        return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
-
-    return dataclasses.replace(parts, emit=emit)
+@around("emit")
+async def sends_a_known_event_again(
+    parts: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    path, is_duplicate = await parts.emit(conn, request, event_id)
+    return (path, is_duplicate) if not is_duplicate else await parts.emit(conn, request, parts.new_id())
 
 
 @worker(

@@ -1,6 +1,5 @@
 """Faults of the surface that a proxy cannot make: it reads a request to its end before it passes it on."""
 
-import dataclasses
 import json
 import socket
 import uuid
@@ -11,16 +10,15 @@ from urllib.parse import urlsplit
 import psycopg
 from starlette.types import Message, Receive
 
+from faults.altered import around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.body import MAX_BODY_BYTES, read_body
-from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.exchange import Call, RawHeaders, Reply, header_values
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest
 
 
@@ -30,14 +28,12 @@ from replay_service.validation import EventRequest, ReplayRequest
     ("drill/http-surface/body-is-read-before-the-refusal",),
     names=("answered", "413"),
 )
-def large_bodies_are_answered_unread(settings: Settings) -> Parts:
-    async def twin(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
-        declared = header_values(headers, b"content-length")
-        if declared and int(declared[0]) > MAX_BODY_BYTES:
-            raise Refusal("body_too_large", "The body is too large.", closes=True)
-        return await read_body(headers, receive, timeout_s)
-
-    return dataclasses.replace(build_parts(settings), read_body=twin)
+@instead_of("read_body")
+async def large_bodies_are_answered_unread(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+    declared = header_values(headers, b"content-length")
+    if declared and int(declared[0]) > MAX_BODY_BYTES:
+        raise Refusal("body_too_large", "The body is too large.", closes=True)
+    return await read_body(headers, receive, timeout_s)
 
 
 def _is_answered_early(probe: Probe) -> bool:
@@ -58,18 +54,14 @@ def _is_answered_early(probe: Probe) -> bool:
     ("drill/http-surface/refusals-leak-nothing",),
     names=("secret",),
 )
-def forbidden_shows_credentials(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(parts: Parts, call: Call) -> Reply:
-        try:
-            return await release.replay(parts, call)
-        except Refusal as refusal:
-            if refusal.code == "forbidden":
-                refusal.members["debug"] = {name.decode(): value.decode("latin-1") for name, value in call.headers}
-            raise
-
-    return dataclasses.replace(release, replay=twin)
+@around("replay")
+async def forbidden_shows_credentials(release: Parts, parts: Parts, call: Call) -> Reply:
+    try:
+        return await release.replay(parts, call)
+    except Refusal as refusal:
+        if refusal.code == "forbidden":
+            refusal.members["debug"] = {name.decode(): value.decode("latin-1") for name, value in call.headers}
+        raise
 
 
 @service(
@@ -78,24 +70,22 @@ def forbidden_shows_credentials(settings: Settings) -> Parts:
     ("drill/http-surface/body-over-the-limit",),
     names=("413",),
 )
-def sizes_are_counted_in_characters(settings: Settings) -> Parts:
-    async def twin(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
-        read: list[bytes] = []
+@instead_of("read_body")
+async def sizes_are_counted_in_characters(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+    read: list[bytes] = []
 
-        async def counting() -> Message:
-            message = await receive()
-            read.append(message.get("body", b""))
-            return message
+    async def counting() -> Message:
+        message = await receive()
+        read.append(message.get("body", b""))
+        return message
 
-        try:
-            return await read_body(headers, counting, timeout_s)
-        except Refusal as refusal:
-            text = b"".join(read).decode("utf-8", "replace")
-            if refusal.code == "body_too_large" and len(text) <= MAX_BODY_BYTES:
-                return text.encode()
-            raise
-
-    return dataclasses.replace(build_parts(settings), read_body=twin)
+    try:
+        return await read_body(headers, counting, timeout_s)
+    except Refusal as refusal:
+        text = b"".join(read).decode("utf-8", "replace")
+        if refusal.code == "body_too_large" and len(text) <= MAX_BODY_BYTES:
+            return text.encode()
+        raise
 
 
 def _of_wide_letters(probe: Probe) -> int:
@@ -109,16 +99,14 @@ def _of_wide_letters(probe: Probe) -> int:
     names=("it shows",),
     production=False,
 )
-def errors_quote_the_database(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
-        try:
-            return await release.emit(conn, request, event_id)
-        except psycopg.Error as error:
-            raise Refusal("internal_error", str(error)) from error
-
-    return dataclasses.replace(release, emit=twin)
+@around("emit")
+async def errors_quote_the_database(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    try:
+        return await release.emit(conn, request, event_id)
+    except psycopg.Error as error:
+        raise Refusal("internal_error", str(error)) from error
 
 
 def _quotes_the_database(probe: Probe) -> bool:
@@ -136,16 +124,14 @@ def _quotes_the_database(probe: Probe) -> bool:
     ("drill/ledger/no-answer-shows-insides",),
     names=("violates",),
 )
-def reused_keys_quote_the_database(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, request: ReplayRequest, started: Run) -> Mapping[str, Any] | None:
-        try:
-            return await release.begin_run(conn, request, started)
-        except Refusal as refusal:
-            raise Refusal(refusal.code, 'duplicate key value violates unique constraint "replay_runs_key"') from refusal
-
-    return dataclasses.replace(release, begin_run=twin)
+@around("begin_run")
+async def reused_keys_quote_the_database(
+    release: Parts, conn: Connection, request: ReplayRequest, started: Run
+) -> Mapping[str, Any] | None:
+    try:
+        return await release.begin_run(conn, request, started)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, 'duplicate key value violates unique constraint "replay_runs_key"') from refusal
 
 
 def _quotes_the_key(probe: Probe) -> bool:

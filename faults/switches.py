@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from faults.altered import Change, altered
+from faults.altered import Change, altered, around, instead_of
 from faults.catalogue import service, statement
 from faults.probe import Probe
 from faults.requests import REQUEST, is_forced, remembering
@@ -20,14 +20,13 @@ from replay_service.settings import Settings
 from replay_service.tenants import ReplayFlags
 
 T = TypeVar("T")
-_PAUSED = "INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)"
 _OFF = "INSERT INTO feature_flags (key, company_id, enabled) VALUES (%s, %s, false)"
 REPLAY, OUTBOX = "dlq.replay.enabled", "outbox.enabled"
 
 
 def _paused(probe: Probe, **fields: Any) -> int:
     with probe.tenant() as company:
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, **fields).status_code
 
 
@@ -43,23 +42,19 @@ def _off(probe: Probe, key: str, **fields: Any) -> int:
     ("drill/idempotency/duplicate-while-refused",),
     names=("409", "paused"),
 )
-def pause_before_the_key(settings: Settings) -> Parts:
-    release = build_parts(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        if await release.is_paused(conn, company_id):
-            raise Refusal("agents_paused", "The agents of this company are paused.")
-        return flags
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags")
+async def pause_before_the_key(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    if await release.is_paused(conn, company_id):
+        raise Refusal("agents_paused", "The agents of this company are paused.")
+    return flags
 
 
 def _again_while_paused(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.letters(company, 1)
         probe.replay(company, idempotency_key="k")
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, idempotency_key="k").status_code
 
 
@@ -97,11 +92,9 @@ def _stays_unknown(probe: Probe) -> bool:
     ("drill/pause/refuses-replay", "drill/safety-rails/force-respects-pause"),
     names=("409", "pause"),
 )
-def pause_not_asked(settings: Settings) -> Parts:
-    async def twin(_conn: Connection, _company_id: str) -> bool:
-        return False
-
-    return dataclasses.replace(build_parts(settings), is_paused=twin)
+@instead_of("is_paused")
+async def pause_not_asked(_conn: Connection, _company_id: str) -> bool:
+    return False
 
 
 @service(
@@ -197,14 +190,10 @@ def replay_flag_not_asked(settings: Settings) -> Parts:
     ("drill/dry-run/flag-off-like-real", "drill/flags/service-asks-the-function", "drill/ledger/refused-however-asked"),
     names=("403", "flag"),
 )
-def dry_run_ignores_the_flag(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags", of=remembering)
+async def dry_run_ignores_the_flag(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    return dataclasses.replace(flags, replay_enabled=flags.replay_enabled or (REQUEST.get() or _NO).dry_run)
 
 
 @service(
@@ -261,7 +250,7 @@ def pause_cached(settings: Settings) -> Parts:
 def _paused_between(probe: Probe) -> int:
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
-        probe.rows(_PAUSED, company)
+        probe.pause(company)
         return probe.replay(company, dry_run=True).status_code
 
 
@@ -271,14 +260,10 @@ def _paused_between(probe: Probe) -> int:
     ("drill/safety-rails/force-respects-flags",),
     names=("403", "flag", "force"),
 )
-def force_ignores_flags(settings: Settings) -> Parts:
-    release = remembering(settings)
-
-    async def twin(conn: Connection, company_id: str) -> ReplayFlags:
-        flags = await release.read_flags(conn, company_id)
-        return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
-
-    return dataclasses.replace(release, read_flags=twin)
+@around("read_flags", of=remembering)
+async def force_ignores_flags(release: Parts, conn: Connection, company_id: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company_id)
+    return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if is_forced() else flags
 
 
 _BUCKET = "public.feature_bucket($1, $2)"

@@ -140,7 +140,6 @@ def unkept(verdict: Verdict, error: BaseException) -> GateError:
 
 
 def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
-    """Replace run.json."""
     write(folder / RUN, json.dumps(run, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 

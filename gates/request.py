@@ -48,7 +48,6 @@ class RunRequest:
 
     @property
     def catalogue(self) -> tuple[CheckSpec, ...]:
-        """The checks of the policy."""
         return self.policy.catalogue
 
     def policy_for(self, target: Target) -> Policy:

@@ -136,7 +136,6 @@ def no_sample(plan: LoadPlan, key: MetricKey) -> str:
 
 
 def dump_plan(plan: LoadPlan) -> str:
-    """The plan as JSON."""
     return json.dumps(dataclasses.asdict(plan))
 
 

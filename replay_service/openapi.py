@@ -7,7 +7,6 @@ Schema = dict[str, Any]
 
 
 def document(base_path: str = "") -> dict[str, Any]:
-    """The whole document."""
     return {
         "openapi": "3.1.0",
         "info": {

@@ -103,7 +103,6 @@ def unavailable() -> Refusal:
 
 
 def problem_body(code: str, detail: str, members: Mapping[str, Any] | None = None) -> bytes:
-    """The JSON bytes of a problem."""
     status, title = TITLES[code]
     return msgspec.json.encode(
         {"type": f"urn:dlq-replay:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
@@ -112,7 +111,6 @@ def problem_body(code: str, detail: str, members: Mapping[str, Any] | None = Non
 
 
 def problem_response(refusal: Refusal) -> Response:
-    """The answer for a refusal."""
     return Response(
         problem_body(refusal.code, refusal.detail, refusal.members),
         status_code=refusal.status,

@@ -90,7 +90,6 @@ def identify(connection: Connection) -> str:
 
 
 def file_of(folder: Path, database: str) -> Path:
-    """The file of one database."""
     return folder / f"audit-{hashlib.sha256(database.encode()).hexdigest()[:24]}.json"
 
 

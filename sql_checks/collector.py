@@ -240,8 +240,6 @@ class UnreadableItem(CheckItem):
 
 
 class SpotItem(CheckItem):
-    """A spot check."""
-
     def __init__(self, *, spot: SpotCheck, **kwargs: Any) -> None:
         super().__init__(spec=spot.spec, **kwargs)
         self.spot = spot

@@ -38,7 +38,6 @@ class PgServer:
     superuser: psycopg.Connection[Any]
 
     def url(self, dbname: str, role: str | None = None) -> str:
-        """A libpq URL."""
         return self.postgres.server.url(dbname, role, PASSWORD)
 
     def create_database(self, template: str = "template0") -> str:

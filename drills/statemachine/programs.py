@@ -49,7 +49,6 @@ def load(path: Path) -> Program:
 
 
 def kept() -> list[tuple[str, Program]]:
-    """All kept programs, by name."""
     return [(p.stem, load(p)) for p in sorted(KEPT.glob("*.json"))]
 
 

@@ -72,7 +72,6 @@ class Database:
     db: Answering
 
     def rows(self, statement: str, *params: object) -> list[dict[str, Any]]:
-        """The rows of one statement."""
         return execute(self.db, statement, *params)
 
     def one(self, statement: str, *params: object) -> dict[str, Any]:
@@ -85,7 +84,6 @@ class Database:
         return value(self.db, statement, *params)
 
     def number(self, statement: str, *params: object) -> int:
-        """A count."""
         return int(str(value(self.db, statement, *params) or 0))
 
     def minutes(self) -> Callable[[], int]:

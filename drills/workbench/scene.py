@@ -51,7 +51,6 @@ class Scene(Waiting):
     def expect(
         self, request: Request, status: int | tuple[int, ...], code: str | None = None, *, control: bool = False
     ) -> Answer:
-        """Send one request and expect this answer."""
         return self.seen.expect(request, self.http.send(request), status, code, control=control)
 
     def event_request(

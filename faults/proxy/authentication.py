@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import World, company_of, excuses, problem, refuses, whenever, with_json
+from faults.proxy.rewriting import World, acts, company_of, excuses, problem, refuses, whenever, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 AUTH = "drill/authentication"
@@ -25,26 +25,20 @@ def locks_out(_world: World) -> Defect:
     return defect
 
 
-def tells_that_v1_is_over(world: World) -> Defect:
+@acts
+def tells_that_v1_is_over(world: World, sent: Sent, forward: Forward) -> Reply:
     """A right signature of the version that is switched off is told so."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        reply = forward(sent)
-        told = reply.status == 401 and world.is_signed(sent)
-        return with_json(reply, detail="version 1 is over") if told else reply
-
-    return defect
+    reply = forward(sent)
+    told = reply.status == 401 and world.is_signed(sent)
+    return with_json(reply, detail="version 1 is over") if told else reply
 
 
-def marks_the_known(world: World) -> Defect:
+@acts
+def marks_the_known(world: World, sent: Sent, forward: Forward) -> Reply:
     """A refusal names the tenant, in a header, where there is one."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        reply = forward(sent)
-        known = company_of(sent) == world.environ["TEST_COMPANY_ID"].lower()
-        return reply.having("X-Tenant", "known") if reply.status == 401 and known else reply
-
-    return defect
+    reply = forward(sent)
+    known = company_of(sent) == world.environ["TEST_COMPANY_ID"].lower()
+    return reply.having("X-Tenant", "known") if reply.status == 401 and known else reply
 
 
 def stamped(world: World, sent: Sent, secret: str) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import World, problem
+from faults.proxy.rewriting import World, acts, problem
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 SLOWER_S = 0.15
@@ -13,15 +13,12 @@ ONE_IN, MANY_A_SECOND = 4, 15
 PROBES = ("/healthz", "/version")
 
 
-def answers_later(_world: World) -> Defect:
+@acts
+def answers_later(_world: World, sent: Sent, forward: Forward) -> Reply:
     """Every answer to a read comes later, far from any limit."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        if sent.method == "GET" and not sent.path.endswith("/readyz"):
-            time.sleep(SLOWER_S)
-        return forward(sent)
-
-    return defect
+    if sent.method == "GET" and not sent.path.endswith("/readyz"):
+        time.sleep(SLOWER_S)
+    return forward(sent)
 
 
 def fails_under_load(_world: World) -> Defect:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import World, after, before, fields_of, json_of, problem, with_json
+from faults.proxy.rewriting import World, acts, after, before, fields_of, json_of, problem, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent, no_defect
 from faults.trigger.planting import meddling
 
@@ -119,17 +119,14 @@ def _dirty_reader(world: World) -> Iterator[None]:
             world.rows(remove)
 
 
-def sends_again(_world: World) -> Defect:
+@acts
+def sends_again(_world: World, sent: Sent, forward: Forward) -> Reply:
     """Sends a POST again that has no answer in two seconds, as nginx does by `proxy_next_upstream non_idempotent`."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        if sent.method != "POST":
-            return forward(sent)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            first = pool.submit(forward, sent)
-            return first.result() if wait([first], 2.0).done else forward(sent)
-
-    return defect
+    if sent.method != "POST":
+        return forward(sent)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        first = pool.submit(forward, sent)
+        return first.result() if wait([first], 2.0).done else forward(sent)
 
 
 proxy("budgets/negative-requests-give-back", before(gives_back), ("drill/budgets/negative-spend-refused",))

@@ -5,7 +5,7 @@ import json
 import uuid
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import Make, Wanted, World, fields_of, with_json
+from faults.proxy.rewriting import Make, Wanted, World, acts, fields_of, with_json
 from faults.proxy.server import Defect, Forward, Reply, Sent
 
 ONE_IN = 20
@@ -26,28 +26,22 @@ def now_and_then(wanted: Wanted, answer: Make) -> Make:
     return make
 
 
-def accepts_only(_world: World) -> Defect:
+@acts
+def accepts_only(_world: World, sent: Sent, _forward: Forward) -> Reply:
     """The event is acknowledged, and written nowhere."""
-
-    def defect(sent: Sent, _forward: Forward) -> Reply:
-        event = fields_of(sent).get("event_id", str(uuid.uuid4()))
-        said = {"event_id": event, "path": "direct", "duplicate": False}
-        return Reply(202, (("Content-Type", "application/json"),), json.dumps(said).encode())
-
-    return defect
+    event = fields_of(sent).get("event_id", str(uuid.uuid4()))
+    said = {"event_id": event, "path": "direct", "duplicate": False}
+    return Reply(202, (("Content-Type", "application/json"),), json.dumps(said).encode())
 
 
-def starts_only(world: World) -> Defect:
+@acts
+def starts_only(world: World, sent: Sent, forward: Forward) -> Reply:
     """The run is acknowledged, by what a dry run of it would take, and is never made."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        fields = fields_of(sent)
-        key = fields.pop("idempotency_key")
-        dry = forward(world.with_fields(sent, {**fields, "dry_run": True}))
-        said = {"status": "started", "dry_run": False, "replay_run_id": str(uuid.uuid4()), "idempotency_key": key}
-        return with_json(dry, **said) if dry.status == 200 else dry
-
-    return defect
+    fields = fields_of(sent)
+    key = fields.pop("idempotency_key")
+    dry = forward(world.with_fields(sent, {**fields, "dry_run": True}))
+    said = {"status": "started", "dry_run": False, "replay_run_id": str(uuid.uuid4()), "idempotency_key": key}
+    return with_json(dry, **said) if dry.status == 200 else dry
 
 
 def told_before(_world: World) -> Defect:
@@ -61,15 +55,12 @@ def told_before(_world: World) -> Defect:
     return defect
 
 
-def fails_for_a_few(_world: World) -> Defect:
+@acts
+def fails_for_a_few(_world: World, sent: Sent, forward: Forward) -> Reply:
     """Every replay of one company in four fails."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        if sent.is_replay and str(fields_of(sent).get("company_id")).endswith(("3", "7", "b", "f")):
-            return Reply(500, (("Content-Type", "application/problem+json"),), b'{"code": "internal_error"}')
-        return forward(sent)
-
-    return defect
+    if sent.is_replay and str(fields_of(sent).get("company_id")).endswith(("3", "7", "b", "f")):
+        return Reply(500, (("Content-Type", "application/problem+json"),), b'{"code": "internal_error"}')
+    return forward(sent)
 
 
 def _is_status(sent: Sent) -> bool:

@@ -30,7 +30,6 @@ ADDRESS, ALLOWED = "127.0.0.1", 3
 
 
 def limited() -> Reply:
-    """A refusal by the rate limit."""
     return problem(429, "rate_limited").having("Retry-After", "100")
 
 

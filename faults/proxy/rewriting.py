@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from faults.probe import Probe
@@ -79,21 +80,23 @@ def with_json(reply: Reply, **members: Any) -> Reply:
 
 
 def problem(status: int, code: str, **members: Any) -> Reply:
-    """A problem document."""
     body = {"type": "about:blank", "title": code, "status": status, "detail": code, "code": code, **members}
     headers = (("Content-Type", "application/problem+json"), ("X-Request-Id", uuid.uuid4().hex))
     return Reply(status, headers, json.dumps(body).encode())
 
 
+def acts(act: Callable[[World, Sent, Forward], Reply]) -> Make:
+    """What stands before the service does this with each request."""
+    return lambda world: partial(act, world)
+
+
 def after(change: Callable[[World, Sent, Reply], Reply | None]) -> Make:
     """Something happens after each request; an answer that it gives replaces the service's."""
 
-    def make(world: World) -> Defect:
-        def defect(sent: Sent, forward: Forward) -> Reply:
-            reply = forward(sent)
-            return change(world, sent, reply) or reply
-
-        return defect
+    @acts
+    def make(world: World, sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        return change(world, sent, reply) or reply
 
     return make
 
@@ -101,12 +104,10 @@ def after(change: Callable[[World, Sent, Reply], Reply | None]) -> Make:
 def before(act: Callable[[World, Sent], object]) -> Make:
     """Something happens before each request is handled."""
 
-    def make(world: World) -> Defect:
-        def defect(sent: Sent, forward: Forward) -> Reply:
-            act(world, sent)
-            return forward(sent)
-
-        return defect
+    @acts
+    def make(world: World, sent: Sent, forward: Forward) -> Reply:
+        act(world, sent)
+        return forward(sent)
 
     return make
 
@@ -156,14 +157,12 @@ def rewrites(change: Callable[[World, Fields], Fields | None]) -> Make:
 def excuses(wanted: Callable[[World, Sent], bool]) -> Make:
     """Requests of this kind that authentication refused are let in."""
 
-    def make(world: World) -> Defect:
-        def defect(sent: Sent, forward: Forward) -> Reply:
-            reply = forward(sent)
-            if reply.status not in {400, 401, 404} or not wanted(world, sent):
-                return reply
-            return forward(world.as_admin(sent)) if sent.method == "GET" else forward(world.signed(sent))
-
-        return defect
+    @acts
+    def make(world: World, sent: Sent, forward: Forward) -> Reply:
+        reply = forward(sent)
+        if reply.status not in {400, 401, 404} or not wanted(world, sent):
+            return reply
+        return forward(world.as_admin(sent)) if sent.method == "GET" else forward(world.signed(sent))
 
     return make
 

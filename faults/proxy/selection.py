@@ -1,8 +1,8 @@
 """Faults of the selection of items, and of dry runs, made by a proxy."""
 
 from faults.catalogue import proxy
-from faults.proxy.rewriting import Fields, World, after_replays, fields_of, json_of, rewrites, with_json
-from faults.proxy.server import Defect, Forward, Reply, Sent
+from faults.proxy.rewriting import Fields, World, acts, after_replays, fields_of, json_of, rewrites, with_json
+from faults.proxy.server import Forward, Reply, Sent
 
 RAILS = "drill/safety-rails"
 DRY = "drill/dry-run"
@@ -17,17 +17,14 @@ def touches_all(world: World, _fields: Fields, reply: Reply) -> None:
         )
 
 
-def really_runs(world: World) -> Defect:
+@acts
+def really_runs(world: World, sent: Sent, forward: Forward) -> Reply:
     """`dry_run` is ignored, but for the answer."""
-
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        fields = fields_of(sent)
-        if not sent.is_replay or fields.pop("dry_run", None) is not True:
-            return forward(sent)
-        reply = forward(world.with_fields(sent, fields))
-        return with_json(reply, status="dry_run", dry_run=True, replay_run_id=None) if reply.status == 200 else reply
-
-    return defect
+    fields = fields_of(sent)
+    if not sent.is_replay or fields.pop("dry_run", None) is not True:
+        return forward(sent)
+    reply = forward(world.with_fields(sent, fields))
+    return with_json(reply, status="dry_run", dry_run=True, replay_run_id=None) if reply.status == 200 else reply
 
 
 def uses_attempts(world: World, fields: Fields, _reply: Reply) -> None:

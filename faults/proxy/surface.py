@@ -12,6 +12,7 @@ from faults.proxy.rewriting import (
     Fields,
     Make,
     World,
+    acts,
     after,
     answers,
     company_of,
@@ -51,15 +52,13 @@ def has_no_size_limit(world: World, sent: Sent) -> Sent:
     return world.signed(replace(sent.without("Content-Encoding"), body=body.strip()))
 
 
-def validates_before_authentication(world: World) -> Defect:
-    def defect(sent: Sent, forward: Forward) -> Reply:
-        if sent.is_replay and not sent.signature:
-            reply = forward(world.signed(sent))
-            if reply.status == 400:
-                return reply
-        return forward(sent)
-
-    return defect
+@acts
+def validates_before_authentication(world: World, sent: Sent, forward: Forward) -> Reply:
+    if sent.is_replay and not sent.signature:
+        reply = forward(world.signed(sent))
+        if reply.status == 400:
+            return reply
+    return forward(sent)
 
 
 def _is_plain(sent: Sent) -> bool:

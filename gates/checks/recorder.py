@@ -151,7 +151,6 @@ def seen(request: pytest.FixtureRequest) -> Observer:
 
 @pytest.fixture
 def http(target: Target) -> Iterator[HttpDoor]:
-    """The HTTP door to the target."""
     if not target.base_url:
         raise Unmet("BASE_URL is not set: nothing can be asked over HTTP. Set it to where the functions live")
     with HttpDoor(target.base_url) as door:

@@ -285,7 +285,6 @@ class Names:
 
 
 def load(text: str) -> Names:
-    """The names of a dump."""
     return names_of(json.loads(text))
 
 

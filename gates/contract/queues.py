@@ -325,7 +325,6 @@ def queue_of(text: str) -> Queue:
 
 @functools.cache
 def presets() -> Mapping[str, QueuePreset]:
-    """All presets by name."""
     paths = (p for p in sorted(FOLDER.glob("*.yaml")) if p.stem != RULES)
     return {p.stem: _preset(p.stem, data_of(p)) for p in paths}
 
@@ -370,7 +369,6 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """The text as an SQL literal."""
     quoted = "'" + text.replace("'", "''") + "'"
     return f" E{quoted.replace(chr(92), chr(92) * 2)}" if "\\" in text else quoted
 

@@ -29,7 +29,6 @@ def margin_of(check: str, observed: object, limit: object, unit: str) -> Margin 
 
 
 def nearest(lines: Iterable[Evidence]) -> Margin | None:
-    """The nearest limit of some evidence."""
     found = (margin_of(line.check, line.observed, line.limit, line.unit) for line in lines)
     return min((m for m in found if m), key=lambda m: (m.room, m.check), default=None)
 

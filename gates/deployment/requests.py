@@ -188,13 +188,11 @@ def signed_post(path: str, fields: Mapping[str, Any] | bytes, secret: str, label
 def signed_post_v2(
     path: str, fields: Mapping[str, Any] | bytes, secret: str, unix_seconds: int, label: str = ""
 ) -> Request:
-    """A POST with a v2 signature."""
     body = fields if isinstance(fields, bytes) else encode_body(fields)
     return post(path, body, (SIGNATURE, sign_v2(secret, body, unix_seconds, path)), label=label)
 
 
 def token_post(path: str, fields: Mapping[str, Any] | bytes, token: str, label: str = "") -> Request:
-    """A POST with a bearer token."""
     body = fields if isinstance(fields, bytes) else encode_body(fields)
     return post(path, body, ("Authorization", f"Bearer {token}"), label=label)
 

@@ -117,32 +117,18 @@ def _row_security(comparison: Comparison) -> Iterator[Defect]:
         found = comparison.tables[one.name]
         table, written, guess = found.table.qualified, found.table.quoted, _guess(found)
         if NOT_FORCED in one.detail:
-            yield Defect(
-                60,
-                table,
-                one.detail,
-                "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows.",
-                f"alter table {written} force row level security",
-                guess,
-            )
+            harm = 60
+            cost = "Whoever logs in as the owner, or runs a function of the owner, sees every tenant's rows."
+            remedy = f"alter table {written} force row level security"
         elif "off" in one.detail:
-            yield Defect(
-                100,
-                table,
-                one.detail,
-                "Every tenant reads every other tenant's rows, where tenants reach the table.",
-                f"alter table {written} enable row level security, force row level security; and a policy for tenants",
-                guess,
-            )
+            harm = 100
+            cost = "Every tenant reads every other tenant's rows, where tenants reach the table."
+            remedy = f"alter table {written} enable row level security, force row level security"
+            remedy += "; and a policy for tenants"
         else:
-            yield Defect(
-                98,
-                table,
-                one.detail,
-                "Every tenant reads every other tenant's rows.",
-                "Let the policy compare the tenant",
-                guess,
-            )
+            harm, cost = 98, "Every tenant reads every other tenant's rows."
+            remedy = "Let the policy compare the tenant"
+        yield Defect(harm, table, one.detail, cost, remedy, guess)
 
 
 def _roles(comparison: Comparison) -> Iterator[Defect]:
@@ -235,32 +221,16 @@ def _columns(comparison: Comparison) -> Iterator[Defect]:
         real = f"{found.table.qualified}.{found.columns[column].column.name}"
         guess = _guess(found, [column])
         if "without time zone" in one.detail:
-            yield Defect(
-                45,
-                real,
-                one.detail,
-                "A session in another time zone reads and writes other moments: retries and windows shift by hours.",
-                "alter its type to timestamptz, using the column at time zone 'UTC'",
-                guess,
-            )
+            harm = 45
+            cost = "A session in another time zone reads and writes other moments: retries and windows shift by hours."
+            remedy = "alter its type to timestamptz, using the column at time zone 'UTC'"
         elif "NOT NULL" in one.detail:
-            yield Defect(
-                50,
-                real,
-                one.detail,
-                "There is no switch for everybody at once.",
-                "Allow null, with a key that holds for it",
-                guess,
-            )
+            harm, cost = 50, "There is no switch for everybody at once."
+            remedy = "Allow null, with a key that holds for it"
         else:
-            yield Defect(
-                20,
-                real,
-                one.detail,
-                "Checks that use it cannot be judged.",
-                "Map it by `values` or an expression, or change it",
-                guess,
-            )
+            harm, cost = 20, "Checks that use it cannot be judged."
+            remedy = "Map it by `values` or an expression, or change it"
+        yield Defect(harm, real, one.detail, cost, remedy, guess)
 
 
 def _flags(

@@ -120,8 +120,6 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list of one shape."""
-
     item: Shape
     least: int = 0
 

@@ -93,7 +93,6 @@ class Cell:
 
 
 def judge(fault: Fault, facts: FaultFacts) -> Cell:
-    """The cell of a fault."""
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()

@@ -59,7 +59,6 @@ def in_page(page: str, marks: tuple[str, str], shown: Markdown) -> str:
 
 
 def of_faults(proof: Proof) -> Markdown:
-    """The faults of this proof, by area."""
     titles = head("faults of", "known", "killed", "given up by the canary")
     rows = [Markdown.row((word, str(count), str(killed), given_up)) for word, count, killed, given_up in proof.areas]
     said = [line for line in summary.of_faults(proof) if not line.startswith("killed by one check only")]

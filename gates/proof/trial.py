@@ -10,8 +10,6 @@ NOT_PROMOTED = (Decision.HOLD, Decision.ROLLBACK)
 
 
 class ProofPart(enum.StrEnum):
-    """The parts of a proof."""
-
     FAULTS = "faults"
     PAIRS = "pairs"
     HEALTHY = "healthy"

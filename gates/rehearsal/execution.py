@@ -227,7 +227,6 @@ class StatementLimit:
         self._thread = threading.Thread(target=self._watch, name="statement-limit", daemon=True)
 
     def end(self, why: str) -> None:
-        """End it now."""
         self.said = self.said or why
         with suppress(psycopg.Error):
             self._connection.cancel_safe(timeout=5.0)

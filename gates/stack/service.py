@@ -158,7 +158,6 @@ def service_process(
 def worker_process(
     index: int, run: RunFolder, spawner: Spawner, environ: Mapping[str, str], wanted: Wanted
 ) -> Supervised:
-    """Outbox worker `index`."""
     command = (sys.executable, "-m", "replay_service", "work", *wanted.work_arguments)
     told = child_environ(environ, {**wanted.variables, "DATABASE_URL": wanted.worker_url}, wanted.source)
     name = f"worker-{index}"

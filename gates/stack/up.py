@@ -119,7 +119,6 @@ class Interruption(threading.Event):
     _signal = 0
 
     def take(self, signal_number: int, _frame: FrameType | None) -> None:
-        """The signal handler."""
         self._signal = self._signal or signal_number
         self.set()
 

@@ -116,7 +116,6 @@ class Markdown(Inert):
 
     @classmethod
     def row(cls, cells: Iterable[object]) -> Self:
-        """A row of a table."""
         return cls("| {} |").format(cls(" | ").join(cls.escape(c) for c in cells))
 
     @classmethod
@@ -146,7 +145,6 @@ class Slack(Inert):
 
     @classmethod
     def block(cls, text: str) -> Self:
-        """A block of code."""
         return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
 
     def cut(self, most: int) -> Self:

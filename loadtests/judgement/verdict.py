@@ -42,8 +42,6 @@ about nearly nothing is none."""
 
 
 class ThresholdOutcome(enum.StrEnum):
-    """The outcome of a threshold."""
-
     PASS = "pass"  # noqa: S105  -- a verdict, no password
     FAIL = "fail"
     UNKNOWN = "unknown"

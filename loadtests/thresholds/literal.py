@@ -140,7 +140,6 @@ class _LiteralReader:
                 yield (right if named["options"] else _member(right, OPTIONS) or right), True
 
     def variables(self, declaration: Tree) -> Iterator[tuple[str, Tree]]:
-        """Names and values of a declaration."""
         for one in declaration.named_children:
             name, value = one.child_by_field_name("name"), one.child_by_field_name("value")
             if name is None:
@@ -170,7 +169,6 @@ class _LiteralReader:
             yield from own
 
     def value(self, tree: Tree, depth: int = 0) -> LiteralNode:
-        """A literal as a value."""
         if depth > MAX_DEPTH:
             raise self.error(tree, f"nested deeper than {MAX_DEPTH} levels")
         line, column = self.place(tree)

@@ -15,8 +15,6 @@ MAX_DELAY_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A leased event."""
-
     outbox_id: int
     event_id: str
     company_id: str

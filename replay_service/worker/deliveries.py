@@ -32,7 +32,6 @@ class Deliveries:
 
     @property
     def free(self) -> int:
-        """Slots that are free."""
         return 0 if self._is_closing else self._parts.settings.slots - len(self._running)
 
     def start(self, events: list[Event], token: uuid.UUID) -> None:

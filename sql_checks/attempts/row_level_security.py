@@ -170,7 +170,6 @@ def _look(connection: Connection) -> Probe:
 
 
 def _tries(sight: Sight, mine: str, bystander: str) -> Iterator[tuple[str, TenantStatement]]:
-    """What is tried as the tenant of a table."""
     yield from _reads(sight)
     yield from _claimed(sight, _claims_to_try(sight.mine))
     if not sight.table.is_view and sight.mine == mine:  # never tries to write rows that are not the probe's own

@@ -100,7 +100,6 @@ def _samples(rule: AlertRule, sign: str = "=") -> str:
 
 
 def _number(rule: AlertRule, sign: str = "=") -> str:
-    """The values that are numbers."""
     value = f'{metric(rule, "value")}{{subject{sign}"{FLEET}"}}'
     return f"{value} == {value}"
 

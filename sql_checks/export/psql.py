@@ -28,7 +28,6 @@ RECORD = (
 
 
 def alerts_to_psql(rules: Sequence[AlertRule]) -> str:
-    """All rules as one psql file."""
     return _file("Alert rules", [_or_left_out(rule.name, partial(_rule_block, rule)) for rule in rules])
 
 

@@ -146,6 +146,11 @@ def examine(
     return found
 
 
+def not_passed(found: Mapping[str, Evidence]) -> dict[str, str]:
+    """What did not pass, and why."""
+    return {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
+
+
 @contextmanager
 def brief_waits() -> Iterator[None]:
     """Let the drills wait less for what will not come."""

@@ -10,9 +10,7 @@ from gates.deployment.sql.database import connect, execute
 from gates.deployment.target import Target
 from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import TargetKind
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 MINE = "(select id from public.dead_letter_queue where company_id = '{company}' limit 1)"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from faults.proxy.rewriting import fields_of, problem
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.evidence import Outcome, Severity
-from tests.drills.examination import examine
+from tests.drills.examination import examine, not_passed
 
 SIGNED = "drill/authentication/signed-accepted"
 UNKNOWN = "drill/authentication/unknown-company-forbidden"
@@ -32,8 +32,7 @@ def test_how_an_unknown_company_is_refused_is_for_one_check(variables: dict[str,
     with proxy(variables["BASE_URL"], _not_found) as url:
         found = examine({**variables, "BASE_URL": url}, [*OF_CREDENTIALS, UNKNOWN], tmp_path)
     assert found.pop(UNKNOWN).outcome is Outcome.FAIL
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
     assert set(found) == set(OF_CREDENTIALS)
 
 

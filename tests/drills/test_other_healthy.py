@@ -21,7 +21,7 @@ from gates.deployment.sql.database import execute, script, session
 from gates.evidence import Outcome, Severity
 from gates.stack.plan import StackOptions
 from gates.stack.stack import reference_stack
-from tests.drills.examination import OVER_HTTP, examine, matching
+from tests.drills.examination import OVER_HTTP, examine, matching, not_passed
 from tests.drills.test_named_dialect import CHECKS as IN_OTHER_WORDS
 
 OF_ATTEMPTS = (
@@ -61,16 +61,14 @@ def test_two_attempts_are_enough(strict: dict[str, str], tmp_path: Path) -> None
     """How often a failing event is tried is the deployment's business, if it is tried again at all."""
     found = examine(strict, OF_ATTEMPTS, tmp_path)
     assert set(found) == set(OF_ATTEMPTS)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def test_failed_attempts_leave_no_task(strict: dict[str, str], tmp_path: Path) -> None:
     """A service that writes no task but a completed one need not know what to do with others: nobody writes them."""
     found = examine(strict, AFTER_A_FAILURE, tmp_path)
     assert set(found) == set(AFTER_A_FAILURE)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def _counts_of_its_own(sent: Sent, forward: Forward) -> Reply:
@@ -186,8 +184,7 @@ def test_settings_of_the_database(oddly_set: dict[str, str], tmp_path: Path) -> 
     with proxy(oddly_set["BASE_URL"], _order_of_its_own) as url:
         found = examine({**oddly_set, "BASE_URL": url}, asked, tmp_path, "--deep")
     assert len(found) > 150
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def test_rotation_where_v1_is_refused(strict: dict[str, str], tmp_path: Path) -> None:
@@ -223,8 +220,7 @@ def test_admin_of_one_company(variables: dict[str, str], tmp_path: Path) -> None
     own = mint_token(variables["REPLAY_JWT_SECRET"], {**claims, "exp": int(time.time()) + 3600})
     found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path)
     assert set(TOKEN_CHECKS) <= set(found)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
     unminted = {**variables, "ADMIN_JWT": own, "REPLAY_JWT_SECRET": ""}
     alone = examine(unminted, TOKEN_CHECKS[:1], tmp_path)[TOKEN_CHECKS[0]]
     assert alone.outcome is Outcome.UNKNOWN, alone.message
@@ -337,8 +333,7 @@ def assert_green(variables: dict[str, str], before: Defect, checks: tuple[str, .
     with proxy(variables["BASE_URL"], before) as url:
         found = examine({**variables, "BASE_URL": url}, checks, tmp_path)
     assert set(checks) <= set(found)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
@@ -353,8 +348,7 @@ def test_a_deployment_without_dry_runs(variables: dict[str, str], tmp_path: Path
     """Where dry runs are not claimed, requests ask for items that nobody has: what is odd about them is seen, too."""
     checks = ("drill/safety-rails/*", "drill/authentication/*", "drill/http-surface/*")
     found = examine({**variables, NAMES: json.dumps({UNCLAIMED: ["dry-run"]})}, checks, tmp_path)
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def test_budget_control_that_is_off(variables: dict[str, str], tmp_path: Path) -> None:
@@ -366,14 +360,13 @@ def test_budget_control_that_is_off(variables: dict[str, str], tmp_path: Path) -
         finally:
             execute(connection, BUDGETS_FOR.format("true, 100"))
     assert len(found) > 30
-    wrong = {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
-    assert not wrong
+    assert not_passed(found) == {}
 
 
 def test_recovery_is_green_on_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
     """With nothing wrong but what they break themselves, every recovery drill passes."""
     found = examine(variables, ["drill/recovery/*"], tmp_path, "--deep")
-    assert {i: e.message for i, e in found.items() if e.outcome is not Outcome.PASS} == {}
+    assert not_passed(found) == {}
 
 
 def test_audience_and_issuer(strict: dict[str, str], tmp_path: Path) -> None:

@@ -19,9 +19,6 @@ from gates.deployment.sql.database import Connection, connect, execute
 from gates.deployment.target import Target
 from gates.deployment.tenants.tenants import Tenants
 from gates.evidence import TargetKind
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
-
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 
 SLOW_S, BUSY_S, QUICK_S = 0.1, 0.06, 0.03
 """Between two events that a worker delivers. A check waits for 1.8 s here, and for 5.4 s while some come."""
@@ -273,7 +270,6 @@ def another_drills(for_s: float = 20.0) -> AbstractContextManager[None]:
 
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of its own."""
     monkeypatch.setattr(Waiting, "crowd", Crowd())
 
 

@@ -65,7 +65,6 @@ class Behaviour:
 
 
 def handler(behaviour: Behaviour) -> type[BaseHTTPRequestHandler]:
-    """The request handler of one behaviour."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -140,7 +140,6 @@ def children_of(process: int, running: str) -> list[int]:
 
 
 def verdicts(result: dict[str, Any]) -> dict[str, str]:
-    """Verdict by check."""
     return {one["check"]: one["verdict"] for one in result["judgements"]}
 
 

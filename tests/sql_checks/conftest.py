@@ -73,6 +73,13 @@ def seeded_url(pg_server: PgServer, seeded_db: str) -> str:
 
 
 @pytest.fixture
+def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
+    """The name of a copy of the seeded database, to be broken."""
+    with pg_server.database(seeded_db) as name:
+        yield name
+
+
+@pytest.fixture
 def planted(seeded_url: str) -> Iterator[PlantedSession]:
     """An open transaction on the seeded database; rolled back at the end."""
     connection = connect(seeded_url)

@@ -18,12 +18,10 @@ SHARED_TESTED_BY = "outbox-lag"
 
 
 def text_of(rule: AlertRule) -> str:
-    """The text that is mutated."""
     return rule.query if rule.name == SHARED_TESTED_BY else rule.source
 
 
 def with_text(rule: AlertRule, text: str) -> AlertRule:
-    """The rule with another text."""
     return replace(rule, query=expand(text, (ALERTS / "fragments",)))
 
 

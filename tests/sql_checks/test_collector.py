@@ -1,7 +1,6 @@
 """pytest collects files as checks: drop-in folders, exclusion of companies, checkpoints, evidence, blind roles."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -34,13 +33,6 @@ select count(*) as seen from public.companies;
 OTHER = "00000000-0000-4000-8000-0000000000bb"
 
 
-@pytest.fixture
-def database(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
-    """A copy of the seeded database that a test may change."""
-    with pg_server.database(seeded_db) as name:
-        yield name
-
-
 def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
     """Run the suite with the words and variables of a gate, in this process; the evidence by check."""
     target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
@@ -61,23 +53,21 @@ def run_as_the_gate_does(url: str, tmp_path: Path) -> dict[str, Evidence]:
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
-def test_everything_passes_on_the_reference(
-    role: str | None, pg_server: PgServer, database: str, tmp_path: Path
-) -> None:
+def test_everything_passes_on_the_reference(role: str | None, pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """For the superuser and the least role, every check passes on the seeded reference. Its one tenant is no cohort."""
-    found = run_as_the_gate_does(pg_server.url(database, role), tmp_path)
+    found = run_as_the_gate_does(pg_server.url(clone, role), tmp_path)
     assert len(found) > 100
     assert {c: e.message for c, e in found.items() if e.outcome is not Outcome.PASS and not is_optional(c)} == {}
     assert {e.outcome for c, e in found.items() if is_optional(c)} == {Outcome.UNKNOWN}
 
 
-def test_a_dropped_in_file_is_a_check(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_a_dropped_in_file_is_a_check(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """A .sql file in a named folder is a check, without Python; a violation in it fails it."""
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "0001_companies_named.sql").write_text(OWN_CHECK, encoding="utf-8")
     words = ("--spot-folder", str(folder), "--only", "sql/spot/companies-named")
-    url = pg_server.url(database)
+    url = pg_server.url(clone)
     assert run(url, tmp_path, *words)["sql/spot/companies-named"].outcome is Outcome.PASS
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("insert into public.companies (id, name) values (gen_random_uuid(), '')")
@@ -86,9 +76,9 @@ def test_a_dropped_in_file_is_a_check(pg_server: PgServer, database: str, tmp_pa
     assert failed.samples == 2
 
 
-def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """The list leaves out what is on it, and never TEST_COMPANY_ID."""
-    url = pg_server.url(database)
+    url = pg_server.url(clone)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("insert into public.companies (id, name) values (%s, 'drill-x')", (OTHER,))
         connection.execute(
@@ -104,9 +94,9 @@ def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, database
 
 
 @pytest.mark.parametrize("role", ["replay_service_blind", "empty"])
-def test_a_role_that_sees_nothing_judges_nothing(role: str, pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_a_role_that_sees_nothing_judges_nothing(role: str, pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """Under a role that row security hides rows from, no check of data passes or fails."""
-    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute("drop role if exists blind")
         connection.execute("create role blind login password 'blindblind'")
         connection.execute("grant usage on schema public to blind")
@@ -114,19 +104,19 @@ def test_a_role_that_sees_nothing_judges_nothing(role: str, pg_server: PgServer,
             connection.execute("grant select on all tables in schema public to blind")
             connection.execute("grant execute on all functions in schema public to blind")
         connection.execute("analyze")
-    url = pg_server.url(database).replace("//postgres:", "//blind:")
-    password = pg_server.url(database).partition("//")[2].partition(":")[2].partition("@")[0]
+    url = pg_server.url(clone).replace("//postgres:", "//blind:")
+    password = pg_server.url(clone).partition("//")[2].partition(":")[2].partition("@")[0]
     found = run(url.replace(password, "blindblind"), tmp_path, "--only", "alert/*", "--only", "sql/spot/outbox*")
-    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute("drop owned by blind")
         connection.execute("drop role blind")
     assert found
     assert {e.outcome for e in found.values()} == {Outcome.UNKNOWN}
 
 
-def test_a_trail_that_was_replaced_is_noticed(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_a_trail_that_was_replaced_is_noticed(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """A run remembers how far it verified; a trail that is replaced afterwards fails, however often it is run."""
-    url, state = pg_server.url(database), tmp_path / "state"
+    url, state = pg_server.url(clone), tmp_path / "state"
     words = ("--state", str(state), "--only", "sql/spot/audit-*")
     for _ in range(2):
         assert {e.outcome for e in run(url, tmp_path, *words).values()} == {Outcome.PASS}
@@ -143,21 +133,21 @@ def test_a_trail_that_was_replaced_is_noticed(pg_server: PgServer, database: str
         assert found["sql/spot/audit-checkpoint"].outcome is Outcome.FAIL
 
 
-def test_a_service_that_logs_in_as_superuser_is_seen(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_a_service_that_logs_in_as_superuser_is_seen(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """A superuser's session while none of the service's roles is connected is no page: it may be a monitor's."""
     words = ("--only", "sql/spot/service-sessions*")
     bound, exempt = "sql/spot/service-sessions-bound", "sql/spot/service-sessions"
-    with psycopg.connect(pg_server.url(database), application_name="service"):
-        found = run(pg_server.url(database), tmp_path, *words)
+    with psycopg.connect(pg_server.url(clone), application_name="service"):
+        found = run(pg_server.url(clone), tmp_path, *words)
         assert (found[bound].outcome, found[exempt].outcome) == (Outcome.FAIL, Outcome.PASS)
-    with psycopg.connect(pg_server.url(database, "replay_service"), application_name="service"):
-        found = run(pg_server.url(database), tmp_path, *words)
+    with psycopg.connect(pg_server.url(clone, "replay_service"), application_name="service"):
+        found = run(pg_server.url(clone), tmp_path, *words)
         assert (found[bound].outcome, found[exempt].outcome) == (Outcome.PASS, Outcome.PASS)
 
 
-def test_the_steps_of_the_plan(pg_server: PgServer, database: str, tmp_path: Path) -> None:
+def test_the_steps_of_the_plan(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
     """A canary under the first step is no deviation; a rollout between two steps of the policy is one."""
-    url, check = pg_server.url(database), "sql/spot/flags-as-planned"
+    url, check = pg_server.url(clone), "sql/spot/flags-as-planned"
     for percent, steps, outcome in (
         (1, "", Outcome.PASS),
         (25, "", Outcome.FAIL),

@@ -1,7 +1,5 @@
 """What the contract lets anybody write is tried: red where a schema refuses it, or takes what it must not."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from psycopg import sql
@@ -62,14 +60,6 @@ JUDGES = {
     BUDGET: checks.test_budget_is_kept,
     KEYS: checks.test_keys_are_told_apart,
 }
-
-
-@pytest.fixture
-def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
-    """A copy of the seeded database, to be broken."""
-    name = pg_server.create_database(seeded_db)
-    yield name
-    pg_server.drop_database(name)
 
 
 def failing(url: str, *, may_be_unknown: bool = False) -> set[str]:

@@ -2,7 +2,7 @@
 `test_rls_renamed`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -36,13 +36,6 @@ def verdicts(looked: Probe) -> dict[str, str]:
         **{n: lambda seen, n=n: checks.test_writes_nothing(n, looked, seen) for n in WRITES},  # type: ignore[misc]
     }
     return {name: outcome_of(judge)[0] for name, judge in judges.items()}
-
-
-@pytest.fixture
-def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
-    """A copy of the seeded database, to be broken."""
-    with pg_server.database(seeded_db) as name:
-        yield name
 
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])

@@ -1,7 +1,5 @@
 """The probe of row-level security comes to the same under other names, tables and claims."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -17,13 +15,6 @@ from tests.sql_checks.test_rls_red import HOLES, verdicts
 
 CLAIM = "app_metadata.tenant"
 GIVEN = {k: v for k, v in renamed.names(tenant_claim=CLAIM).items() if k != "roles"}
-
-
-@pytest.fixture
-def clone(pg_server: PgServer, seeded_db: str) -> Iterator[str]:
-    """A copy of the seeded database, to be broken and renamed."""
-    with pg_server.database(seeded_db) as name:
-        yield name
 
 
 def looked_at_under_other_names(url: str) -> dict[str, str]:

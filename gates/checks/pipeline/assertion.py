@@ -2,5 +2,4 @@
 
 
 def hold(condition: object) -> None:
-    """Assert it."""
     assert condition, "it must fail"

@@ -70,7 +70,6 @@ class MemberPlaces:
         return path + ("&" if "?" in path else "?") * bool(told) + "&".join(told)
 
     def headers(self, values: Mapping[str, str]) -> list[tuple[str, str]]:
-        """The headers that are members."""
         found = [(name, values[m]) for m, name in self.header.items() if m in values]
         for name, value in found:
             if value != value.strip() or not value.isprintable():

@@ -106,7 +106,6 @@ class Statement:
         return one.kind == Token.IDENT or (one.keyword == KeywordKind.UNRESERVED_KEYWORD and one.word not in _NO_ALIAS)
 
     def string(self, at: int) -> str | None:
-        """The text of a string, or None."""
         is_string = 0 <= at < len(self) and self.tokens[at].kind == Token.SCONST
         found = _STRING.fullmatch(self._text(at)) if is_string else None
         return None if found is None else found["raw"] if found["tag"] else found["text"].replace("''", "'")

@@ -316,7 +316,6 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
 
 
 def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:
-    """The text of a statement."""
     if isinstance(query, Composable):
         return query.as_string(connection)
     return query.decode() if isinstance(query, bytes) else query

@@ -317,7 +317,6 @@ def session(
 
 @cache
 def sql(path: Path) -> str:
-    """The text of a .sql file."""
     return path.read_text(encoding="utf-8")
 
 

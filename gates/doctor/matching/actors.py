@@ -54,8 +54,6 @@ class FunctionMatch:
 
 @dataclass(frozen=True, slots=True)
 class RoleMatch:
-    """The real role."""
-
     role: SchemaRole
     confidence: Confidence
     reason: str

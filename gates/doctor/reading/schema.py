@@ -162,8 +162,6 @@ class SchemaFunction:
 
 @dataclass(frozen=True, slots=True)
 class SchemaRole:
-    """A role of the server."""
-
     name: str
     login: bool = False
     superuser: bool = False

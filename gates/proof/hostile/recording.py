@@ -45,7 +45,6 @@ class Recording:
         return replace(self, answers={**self.answers, name: raw})
 
     def with_cell(self, name: str, row: int, column: int, cell: bytes | None) -> Recording:
-        """The recording with another cell."""
         table = self.tables[name]
         rows = [list(r) for r in table.rows]
         rows[row][column] = cell
@@ -54,7 +53,6 @@ class Recording:
 
 
 def answer(status: int, body: Mapping[str, Any], *headers: str) -> bytes:
-    """The bytes of one answer."""
     text = json.dumps(body, separators=(",", ":")).encode()
     lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", *headers, f"Content-Length: {len(text)}"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + text

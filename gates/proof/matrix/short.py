@@ -82,7 +82,6 @@ def _alone(fault: Fault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:
 
 
 def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
-    """Whether the fault declares a check of the load."""
     return any(one.declares(s.id) for one in fault.each for s in catalogue if s.id.startswith(LOAD))
 
 
@@ -244,7 +243,6 @@ class Looker:
         return Looked(tuple(read_lines(evidence)), seconds)
 
     def close(self) -> None:
-        """End pytest."""
         self._pytest.close()
 
 

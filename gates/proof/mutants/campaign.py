@@ -99,7 +99,6 @@ class MutantCampaign:
         share_out(self.lanes, groups, self.over, work)
 
     def judged(self, mutant: Mutant, seen: Seen, seconds: float) -> Trial:
-        """The result of a mutant."""
         why, decision = self.equivalents.get(mutant.key, ""), seen.decision
         reason = seen.error or (seen.run.verdict.reason if seen.run.verdict else seen.run.error)
         if decision == Decision.PROMOTE.value:

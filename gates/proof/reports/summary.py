@@ -119,7 +119,6 @@ def why(cell: Cell) -> str:
 
 
 def markdown(proof: Proof) -> Markdown:
-    """proof.md."""
     facts = Markdown("{}, replaygate {}, policy {}.").format(proof.finished_at, proof.gate, proof.digest)
     out = [Markdown("# Proof of the gate"), EMPTY, facts, EMPTY, *items(lines(proof))]
     if proof.cells:

@@ -108,7 +108,6 @@ class Running:
 
 
 def start_gate(environ: Mapping[str, str], out: Path, *options: str) -> Running:
-    """Start a gate that acts."""
     processes = Marked()
     words = programs.gate(("run", "--output", str(out), "--state", str(out / "state"), *options), environ)
     started = time.monotonic()

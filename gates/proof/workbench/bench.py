@@ -95,7 +95,6 @@ class Bench:
                 process.signal(number)
 
     def take_out(self, fault: Fault) -> None:
-        """Take the fault out again."""
         self._end_proxy()
         if _restarts(fault) or any(one.event for one in fault.each):
             self.stack.recompose((), (), {})

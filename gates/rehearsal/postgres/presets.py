@@ -51,7 +51,6 @@ def roles_of(preset: str) -> frozenset[str]:
 
 
 def stubs_of(preset: str) -> tuple[str, ...]:
-    """What of the preset is a stub."""
     return ("schema auth", "schema storage", "schema realtime") if preset == SUPABASE else ()
 
 

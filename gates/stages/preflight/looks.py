@@ -16,7 +16,6 @@ LOOK_S = 10.0
 
 
 def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, after: tuple[str, ...] = ()) -> CheckSpec:
-    """A check of the preflight."""
     return CheckSpec(f"preflight/{name}", claim, cost, severity, Where.READ_ONLY, (), after, covers, phase="first")
 
 

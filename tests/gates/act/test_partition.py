@@ -58,7 +58,6 @@ def grounds(pg_server: PgServer) -> Iterator[Queue[Ground]]:
 
 @pytest.fixture
 def ground(grounds: Queue[Ground]) -> Ground:
-    """One of them."""
     first: Ground = grounds.queue[0]
     return first
 

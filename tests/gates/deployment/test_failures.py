@@ -11,9 +11,7 @@ from gates.deployment.sql.database import Connection, connect, session
 from gates.deployment.sql.failures import in_words, told_in_words
 from gates.errors import MOST_SAID
 from gates.evidence import Outcome
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 RAW = ("LINE 1", "^", "Error", "Undefined", "SQL statement", "SELECT", "select", "CONTEXT", "HINT", "\n")
 BROKEN = """
 create function public.stuck(company uuid) returns int language plpgsql as $$

@@ -21,10 +21,7 @@ from gates.evidence_file import read_lines
 from gates.stages import clock
 from gates.stages.clock import ClockWatch, Moved
 from gates.stages.context import Context
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 from tests.waiting import until
-
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 
 STEPS: dict[str, tuple[list[float], float]] = {
     "back": ([0, 0, -600, -600], -600),

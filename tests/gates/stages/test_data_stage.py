@@ -20,9 +20,7 @@ from gates.stages.load_process import CROWDED, FOLDER
 from gates.stages.sql import data
 from gates.watch.look import Drills
 from gates.watch.story import Watch, one_round
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 LATE = """
 insert into public.event_outbox (company_id, event_type, payload, inserted_at, processed_at)
 select %s, 'x', '{}', now() - make_interval(secs => %s), now() from generate_series(1, 100)

@@ -17,9 +17,7 @@ from gates.evidence import Evidence, Outcome, TargetKind
 from gates.evidence_file import read_lines
 from gates.stages import claims
 from gates.stages.context import Context
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 ALL = contract().scope()
 LESS = contract().scope([a for a in ALL.claims if a != "audit"])
 ACCEPTED = contract().scope(LESS.claims, dropped=[Dropped("audit", "nobody reads it", "ann", dt.date(2026, 2, 1))])

@@ -15,10 +15,8 @@ from gates.evidence_file import read_lines
 from gates.stages.context import Context
 from gates.stages.turn import ANOTHER_RUN, SPEC, Turn
 from gates.verdict import Decision
-from tests.postgres_fixture import migrated_db, migrated_url, pg_server
 from tests.waiting import until
 
-__all__ = ["migrated_db", "migrated_url", "pg_server"]
 DRILL = CheckSpec("drill/small/one", "c", "c", Severity.PAGE, Where.READ_ONLY)
 LOCKS = "select count(*) from pg_locks where locktype = 'advisory' and granted"
 HASTE_S = 0.2

@@ -44,8 +44,8 @@ class Service:
     log: Path
     database_url: str
 
-    def wait_alive(self, limit_s: float = 30) -> None:
-        assert wait_until(self._alive, limit_s), f"not alive after {limit_s} s: {self.log.read_text()}"
+    def wait_alive(self) -> None:
+        assert wait_until(self._alive, 30), f"not alive after 30 s: {self.log.read_text()}"
 
     def _alive(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -107,16 +107,6 @@ def add_items(db: Db, company: str, count: int, **columns: Any) -> list[str]:
 
 def forget_limit(db: Db, company: str) -> None:
     db.execute("DELETE FROM edge_rate_limits WHERE key LIKE %s", [f"replay:{company}:%"])
-
-
-def audit(db: Db, company: str) -> list[tuple[Any, ...]]:
-    """(action, code, count, target_count, request_id) of a scope, in order."""
-    rows = db.execute(
-        "SELECT action, metadata->>'code', metadata->>'count', target_count, request_id FROM audit_logs"
-        " WHERE scope = %s ORDER BY id",
-        [company],
-    )
-    return rows.fetchall()
 
 
 def value(db: Db, query: str, *parameters: Any) -> Any:

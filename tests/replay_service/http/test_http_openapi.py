@@ -1,4 +1,5 @@
-"""/openapi.json matches the routes: schemathesis finds nothing, and every route is described.
+"""/openapi.json matches the routes: schemathesis finds nothing. That every route is served, and wants credentials,
+the drills show.
 
 The same by hand against a running deployment:
 `schemathesis run $BASE_URL/openapi.json -H "Authorization: Bearer $ADMIN_JWT"`.
@@ -19,16 +20,6 @@ from tests.replay_service.http.service_process import BASE_PATH, Db, Service, to
 def test_the_served_document_is_the_committed_one(http: httpx.Client) -> None:
     """What is served is what is in the repository, with the base path as its server."""
     assert http.get("/openapi.json").json() == document(BASE_PATH)
-
-
-def test_described_and_served_routes_are_the_same(http: httpx.Client) -> None:
-    """Every described operation exists, and every one that takes a credential refuses to go without."""
-    for path, operations in document()["paths"].items():
-        for method, operation in operations.items():
-            url = path.replace("{replay_run_id}", str(uuid.uuid4())).replace("{event_id}", str(uuid.uuid4()))
-            headers = {"content-type": "application/json"} if method == "post" else {}
-            status = http.request(method, url, content=b"{}" if headers else None, headers=headers).status_code
-            assert (status == 401) if operation["security"] else (status == 200), (method, path, status)
 
 
 def test_schemathesis_finds_nothing(service: Service, http: httpx.Client, db: Db, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from gates.proof.workbench.pooler import lacking, pgbouncer
 from replay_service.migrate import MIGRATIONS, expected_version, migrate
 from replay_service.session import Session
 from tests.postgres_fixture import TEMPLATE, PgServer
-from tests.replay_service.http.service_process import Service
-from tests.replay_service.http.test_http_replay import test_replay_moves_the_oldest_items_in_one_transaction as a_replay
+from tests.replay_service.http.service_process import Db, Service, add_items, post, value
 from tests.replay_service.worker.harness import Bench, Workers
 from tests.waiting import until
 
@@ -99,12 +98,21 @@ def test_a_session_of_its_own_is_known_as_one(pg_server: PgServer, database: str
 
 
 @pytest.mark.parametrize("time", range(3))
-def test_the_service_replays(
-    http: httpx.Client, db: psycopg.Connection[tuple[object, ...]], company: str, time: int
-) -> None:
-    """Several times over, since the pooler lends now one session and now the other."""
-    del time
-    a_replay(http, db, company)
+def test_the_service_replays(http: httpx.Client, db: Db, company: str, time: int) -> None:
+    """A replay is one transaction there, several times over: the pooler lends now one session and now the other."""
+    ids = add_items(db, company, 5)
+    fields = {"company_id": company, "max": 3, "idempotency_key": f"k{time}"}
+    body = post(http, fields).json()
+    assert (body["status"], body["items"], body["target_count"]) == ("started", ids[:3], 3)
+    txids = db.execute(
+        "SELECT txid FROM replay_runs WHERE company_id = %(c)s"
+        " UNION SELECT txid FROM event_outbox WHERE company_id = %(c)s"
+        " UNION SELECT txid FROM audit_logs WHERE scope = %(c)s::text",
+        {"c": company},
+    ).fetchall()
+    assert len(txids) == 1
+    assert value(db, "SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == 3
+    assert post(http, fields).json() == body | {"duplicate": True}
 
 
 def test_a_worker_ends_runs(pg_server: PgServer, migrated_db: str, tmp_path: Path) -> None:

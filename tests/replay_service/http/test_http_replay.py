@@ -1,34 +1,11 @@
-"""The effect of a replay: ids, order of refusals, locked rows, the whole or nothing. The drills show the rest."""
+"""The effect of a replay: order of refusals, locked rows, ids that are cut. The drills show the rest."""
 
-import uuid
 from typing import Any
 
 import httpx
 import psycopg
 
-from tests.replay_service.http.service_process import Db, add_items, audit, forget_limit, post, value
-
-
-def test_replay_moves_the_oldest_items_in_one_transaction(http: httpx.Client, db: Db, company: str) -> None:
-    """A replay moves the oldest eligible items, and run, outbox, budget and audit rows share its transaction."""
-    ids = add_items(db, company, 5)
-    answer = post(http, {"company_id": company, "max": 3, "idempotency_key": "k1"})
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
-    assert (body["status"], body["items"], body["target_count"]) == ("started", ids[:3], 3)
-    txids = db.execute(
-        "SELECT txid FROM replay_runs WHERE company_id = %(c)s"
-        " UNION SELECT txid FROM event_outbox WHERE company_id = %(c)s"
-        " UNION SELECT txid FROM audit_logs WHERE scope = %(c)s::text",
-        {"c": company},
-    ).fetchall()
-    assert len(txids) == 1
-    assert value(db, "SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == 3
-    assert [row[0] for row in audit(db, company)] == ["dlq_replay_started"]
-    assert audit(db, company)[0][4] == answer.headers["x-request-id"]
-    again = post(http, {"company_id": company, "max": 3, "idempotency_key": "k1"})
-    assert again.headers["idempotent-replayed"] == "true"
-    assert again.json() == body | {"duplicate": True}
+from tests.replay_service.http.service_process import Db, add_items, forget_limit, post, value
 
 
 def replay(http: httpx.Client, db: Db, company: str, **fields: Any) -> dict[str, Any]:
@@ -56,20 +33,8 @@ def digest(db: Db, company: str) -> list[Any]:
     ]
 
 
-def test_ids_are_a_set_and_foreign_ones_are_unknown(http: httpx.Client, db: Db, company: str) -> None:
-    """Unknown and foreign ids are reported alike, ineligible ones apart; ids cut by max are in no list."""
-    other = str(uuid.uuid4())
-    foreign = add_items(db, other, 1)
-    unknown = str(uuid.uuid4())
-    mine = add_items(db, company, 3)
-    settled = add_items(db, company, 1, status="resolved")
-    other_type = add_items(db, company, 1, error_type="other")
-    wanted = [mine[2], mine[0].upper(), mine[2], *foreign, unknown, *settled, *other_type]
-    body = replay(http, db, company, dlq_ids=wanted, error_type="timeout")
-    assert body["items"] == [mine[0], mine[2]]
-    assert body["not_found"] == sorted([*foreign, unknown])
-    assert body["ineligible"] == sorted([*settled, *other_type])
-    assert value(db, "SELECT status FROM dead_letter_queue WHERE id = %s", foreign[0]) == "pending"
+def test_ids_that_are_cut_are_in_no_list(http: httpx.Client, db: Db, company: str) -> None:
+    """Ids beyond `max` are neither unknown nor ineligible."""
     cut = add_items(db, company, 3)
     body = replay(http, db, company, dlq_ids=cut, max=2)
     assert (body["items"], body["not_found"], body["ineligible"]) == (cut[:2], [], [])
@@ -116,24 +81,3 @@ def test_flags_and_pause_refuse_in_order(http: httpx.Client, db: Db, company: st
     assert digest(db, company) == before
     db.execute("DELETE FROM replay_budgets WHERE company_id = %s", [company])
     assert replay(http, db, company, idempotency_key="k")["target_count"] == 1
-
-
-def test_a_run_commits_as_a_whole(http: httpx.Client, db: Db, company: str) -> None:
-    """Where the outbox, the budget, the run or the audit cannot be written, nothing is, and the key stays free."""
-    ids = add_items(db, company, 2)
-    db.execute("INSERT INTO replay_budgets (company_id) VALUES (%s)", [company])
-    before = digest(db, company)
-    for right in (
-        "INSERT ON event_outbox",
-        "UPDATE ON replay_budgets",
-        "UPDATE ON replay_runs",
-        "INSERT ON audit_logs",
-    ):
-        db.execute(f"REVOKE {right} FROM replay_service".encode())
-        try:
-            assert refused(http, db, company, idempotency_key="k") == (503, "unavailable"), right
-        finally:
-            db.execute(f"GRANT {right} TO replay_service".encode())
-        assert digest(db, company) == before, right
-    body = replay(http, db, company, idempotency_key="k")
-    assert (body["items"], body["duplicate"]) == (ids, False)

@@ -96,7 +96,6 @@ class Workers:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start one and wait for its heart."""
         with psycopg.connect(self.url, autocommit=True) as conn, self.log.open("ab") as log:
             before = _hearts(conn)
             env = {"PATH": os.environ["PATH"], "DATABASE_URL": self.url, "WORKER_POLL_S": "0.05", **environment}

@@ -31,25 +31,6 @@ def test_thousands_of_followers_wait_and_others_pass(bench: Bench, workers: Work
     )
 
 
-def test_the_last_failure_makes_a_dead_letter(bench: Bench, workers: Workers) -> None:
-    """After the last attempt: dead in the outbox and one dead letter, in one transaction; nobody is blocked."""
-    company = bench.company()
-    event = bench.emit(company, key="k", script={"fail_times": -1})
-    follower = bench.emit(company, key="k")
-    workers.start(WORKER_MAX_ATTEMPTS="3", WORKER_BACKOFF_BASE_S="0.05")
-    until(bench.settled)
-    dead = bench.one("SELECT attempts, dead_at IS NOT NULL, xmin::text FROM event_outbox WHERE event_id = %s", event)
-    letters = bench.all(
-        "SELECT status, error_type, retry_count, aggregate_key, payload ? 'drill', xmin::text FROM dead_letter_queue"
-        " WHERE event_id = %s",
-        event,
-    )
-    assert dead[:2] == (3, True)
-    assert letters == [("pending", "drill_failure", 0, "k", True, dead[2])]
-    assert bench.one("SELECT status FROM agent_tasks WHERE event_id = %s", event) == "failed"
-    assert bench.one("SELECT status FROM agent_tasks WHERE event_id = %s", follower) == "completed"
-
-
 def test_backoff_grows_and_is_capped(bench: Bench, workers: Workers) -> None:
     """The wait after attempt n is half..whole of base * 2^(n-1), capped, by the database clock."""
     bench.conn.execute("CREATE TABLE waits (attempts int, wait_s float8)")
@@ -88,29 +69,6 @@ def test_a_settlement_without_the_lease_changes_nothing(bench: Bench, workers: W
     until(bench.settled)
     assert first == (None, 0)
     assert effects(bench) == 1
-
-
-def test_held_tenants_wait_and_come_back_in_order(bench: Bench, workers: Workers) -> None:
-    """Rows of a paused or switched-off tenant are not touched, hold up nobody, and are delivered in order later."""
-    paused, off, on = bench.company(), bench.company(), bench.company()
-    bench.conn.execute("INSERT INTO agent_controls (company_id, agents_paused) VALUES (%s, true)", (paused,))
-    bench.conn.execute(
-        "INSERT INTO feature_flags (key, company_id, enabled) VALUES ('outbox.enabled', %s, false)", (off,)
-    )
-    for _ in range(40):
-        for company in (paused, off):
-            bench.emit(company, key="k")
-    workers.start(WORKER_WINDOW="10")
-    probe = bench.emit(on)
-    until(lambda: bench.one("SELECT processed_at FROM event_outbox WHERE event_id = %s", probe), 2.0)
-    assert effects(bench) == 1
-    bench.conn.execute("UPDATE agent_controls SET agents_paused = false")
-    bench.conn.execute("UPDATE feature_flags SET enabled = true")
-    until(bench.settled)
-    events = "SELECT event_id FROM event_outbox WHERE company_id = %s ORDER BY id"
-    tasks = "SELECT event_id FROM agent_tasks WHERE company_id = %s ORDER BY id"
-    assert bench.all(events, paused) == bench.all(tasks, paused)
-    assert bench.all(events, off) == bench.all(tasks, off)
 
 
 def test_scripts_bind_drill_companies_only(bench: Bench, workers: Workers) -> None:

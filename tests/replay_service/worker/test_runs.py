@@ -1,19 +1,7 @@
-"""Replay runs, where no drill shows it: the rail by numbers, replays of one item, refunds of another period."""
+"""Replay runs, where no drill shows it: replays of one item, refunds of another period."""
 
-import pytest
-
-from replay_service.worker.rail import Counts, must_stop
 from tests.replay_service.worker.harness import Bench, Workers
 from tests.waiting import until
-
-
-@pytest.mark.parametrize(
-    ("success", "failure", "stops"),
-    [(0, 4, False), (4, 1, False), (3, 2, True), (0, 5, True), (40, 10, False), (40, 11, True), (5, 0, False)],
-)
-def test_the_rail_trips_above_20_percent_of_5(success: int, failure: int, stops: bool) -> None:
-    """More than 20 % of at least 5 settled items."""
-    assert must_stop(Counts(success, failure)) is stops
 
 
 def ended(bench: Bench, run: str) -> bool:

@@ -69,13 +69,11 @@ class Bench:
 
 
 def failed(found: dict[str, RuleResult]) -> set[str]:
-    """The checks that failed."""
     return {name for name, result in found.items() if result.outcome is Outcome.FAIL}
 
 
 @pytest.fixture(scope="module", params=LIBRARIES, ids=lambda library: library.preset)
 def library(request: pytest.FixtureRequest) -> Library:
-    """Each library."""
     found: Library = request.param
     return found
 
