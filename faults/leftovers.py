@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from faults.altered import altered_worker
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
-from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, after_run
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, SLOW, after_run
 from faults.outbox import is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
@@ -125,6 +125,32 @@ def _stands_still_after_reuses(probe: Probe) -> bool:
                 break
         refused = probe.replay(other).status_code == 503
         return refused and bool(probe.within(2 * KEPT_S, lambda: probe.replay(other).status_code != 503))
+
+
+@worker(
+    "The brake of one run takes its tenant's other runs along: what they had not attempted goes back.",
+    lambda p: _takes_another_run_along(p),
+    (f"{LIFE}/stop-is-of-one-run",),
+    names=("other run",),
+)
+def a_stop_takes_other_runs_along(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "WHERE e.replay_run_id = r.id AND",
+        "WHERE e.company_id = r.company_id AND e.replay_run_id IS NOT NULL AND",
+    )
+    return altered_worker(settings, ("return_unattempted", *change))
+
+
+def _takes_another_run_along(probe: Probe) -> bool:
+    """Whether an item of one run is given back, because all items of the tenant's other run failed."""
+    with probe.tenant() as company:
+        _, second = probe.letters(company, 2, **SLOW, aggregate_key="k")
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.letters(company, 5, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        given_back = bool(probe.value("SELECT status = 'pending' FROM dead_letter_queue WHERE id = %s", second))
+        probe.settled(run)
+        return given_back
 
 
 _SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_letter_queue WHERE company_id = %s"
