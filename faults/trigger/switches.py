@@ -193,6 +193,17 @@ function(
     (f"{PAUSE}/touches-only-its-tenant",),
 )
 trigger(
+    "pause/the-end-of-everybodys-pause-ends-all",
+    "agent_controls",
+    "update",
+    "if new.company_id is null and old.agents_paused and not new.agents_paused then"
+    " update agent_controls set agents_paused = false where company_id is not null; end if;",
+    (f"{PAUSE}/fleet",),
+    "Where everybody's pause ends, so does that of a tenant that was paused for a reason of its own.",
+    timing="after",
+    names=("paused before everybody was",),
+)
+trigger(
     "pause/no-pause-is-kept",
     "agent_controls",
     "insert or update",
