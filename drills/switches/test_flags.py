@@ -219,18 +219,18 @@ def test_sent_again_on_the_other_path(scene: Scene) -> None:
 
 @drill("drill/flags/budget-switch-is-wired", covers=("H01",))
 def test_budget_switch_is_wired(scene: Scene) -> None:
-    """With `dlq.replay.budget_control` off a spent budget refuses nothing; on, it refuses.
+    """With `dlq.replay.budget_control` off a spent budget refuses nothing; on, and on again, it refuses.
 
     The operator who lifts the budget in an emergency must get what the switch says.
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
-    scene.set_flag(company, BUDGET_FLAG, enabled=True)
-    scene.replay(company, 429, "budget_exhausted", max=1)
-    scene.seen.control("with the switch on, the spent budget refuses")
-    scene.set_flag(company, BUDGET_FLAG, enabled=False)
-    taken = scene.replay(company, max=1).json()
-    assert taken["target_count"] == 1, f"{taken['target_count']} items taken with budget control switched off"
+    refused = (429, "budget_exhausted")
+    for label, due in (("on", refused), ("off", (200,)), ("on again", refused)):
+        scene.set_flag(company, BUDGET_FLAG, enabled=due == refused)
+        taken = scene.replay(company, *due, label=f"budget control switched {label}", max=1).json().get("target_count")
+        scene.seen.control("with the switch on, the spent budget refuses")
+        assert due == refused or taken == 1, f"{taken} items taken with budget control switched off"
 
 
 @drill("drill/flags/service-asks-the-function", covers=("H01", "H06"))
