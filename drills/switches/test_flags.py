@@ -340,27 +340,6 @@ def test_signing_v2_required(scene: Scene) -> None:
             scene.expect(event_v2, 202, control=True)
 
 
-@drill("drill/flags/global-switch-is-wired", covers=("H01",), where=Where.DISRUPTIVE, phase="last")
-def test_global_switch_is_wired(scene: Scene) -> None:
-    """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
-    direct path, and holds what is in the outbox, but where a tenant's own row says otherwise.
-
-    It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
-    """
-    company, own = scene.company("a"), scene.company("own")
-    scene.set_flag(own, OUTBOX_FLAG, enabled=True)
-    scene.rows("delete from public.feature_flags where company_id = %s", company)
-    scene.seen.require(scene.emit(company, control=True)["path"] == "outbox", "a tenant of the canary took no outbox")
-    for off in ({"enabled": False}, {"rollout_percentage": 0}):
-        with scene.lent(LiveRow(OUTBOX_FLAG), **off):
-            path = scene.emit(company)["path"]
-            assert path == "direct", f"an event took the path {path!r} after the global switch-off, {off}"
-            held = scene.write_outbox(company, 2)
-            scene.delivered(scene.write_outbox(own, 1))
-            assert not scene.effects(held), f"what is in the outbox was delivered after the global switch-off, {off}"
-        scene.delivered(held)
-
-
 @drill("drill/flags/unreadable-starts-nothing", covers=("H04",), where=Where.REFERENCE, phase="last", deep=True)
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the flags cannot be read, no replay moves an item.
