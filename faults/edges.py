@@ -26,6 +26,7 @@ from replay_service.worker.settings import WorkerSettings
 
 TEXTS = ("drill/http-surface/signs-in-text",)
 MANY = 50
+_TRIED_LAST = ("ORDER BY created_at, id\n  LIMIT", "ORDER BY retry_count, created_at, id\n  LIMIT")
 TOO_DEEP = b"[" * 64 + b"]" * 64
 
 
@@ -344,3 +345,33 @@ def _takes_what_is_over(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.letters(company, 1, retry_count=5, max_retries=3)
         return bool(probe.replay(company, dry_run=True).json()["items"])
+
+
+@service(
+    "Items that were tried before go to the end of the line.",
+    lambda p: _first_of_tried(p) == 1,
+    ("drill/safety-rails/oldest-first",),
+    names=("oldest",),
+)
+def tried_items_come_last(settings: Settings) -> Parts:
+    return altered(
+        settings, "pick_items", ("ORDER BY created_at, id\n  LIMIT", "ORDER BY retry_count, created_at, id\n  LIMIT")
+    )
+
+
+@service(
+    "Of named items those that were tried before come last.",
+    lambda p: _first_of_tried(p, named=True) == 1,
+    ("drill/safety-rails/oldest-first",),
+    names=("oldest",),
+)
+def tried_named_items_come_last(settings: Settings) -> Parts:
+    return altered(settings, "pick_items_by_id", _TRIED_LAST)
+
+
+def _first_of_tried(probe: Probe, *, named: bool = False) -> int:
+    """Which of two items is taken, of which the first was tried before."""
+    with probe.tenant() as company:
+        ids = [*probe.letters(company, 1, retry_count=1), *probe.letters(company, 1)]
+        asked = {"dlq_ids": ids} if named else {}
+        return ids.index(probe.replay(company, dry_run=True, max_items=1, **asked).json()["items"][0])

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from faults.altered import altered_worker, instead_of
 from faults.audit import PAUSED
 from faults.catalogue import service, worker
-from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, after_run
+from faults.lifecycle import FAILS, FAILS_LATE, LIFE, RUN, SLOW, after_run
 from faults.outbox import is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
@@ -125,6 +125,32 @@ def _stands_still_after_reuses(probe: Probe) -> bool:
                 break
         refused = probe.replay(other).status_code == 503
         return refused and bool(probe.within(2 * KEPT_S, lambda: probe.replay(other).status_code != 503))
+
+
+@worker(
+    "The brake of one run takes its tenant's other runs along: what they had not attempted goes back.",
+    lambda p: _takes_another_run_along(p),
+    (f"{LIFE}/stop-is-of-one-run",),
+    names=("other run",),
+)
+def a_stop_takes_other_runs_along(settings: WorkerSettings) -> WorkerParts:
+    change = (
+        "WHERE e.replay_run_id = r.id AND",
+        "WHERE e.company_id = r.company_id AND e.replay_run_id IS NOT NULL AND",
+    )
+    return altered_worker(settings, ("return_unattempted", *change))
+
+
+def _takes_another_run_along(probe: Probe) -> bool:
+    """Whether an item of one run is given back, because all items of the tenant's other run failed."""
+    with probe.tenant() as company:
+        _, second = probe.letters(company, 2, **SLOW, aggregate_key="k")
+        run = probe.replay(company).json()["replay_run_id"]
+        probe.letters(company, 5, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        given_back = bool(probe.value("SELECT status = 'pending' FROM dead_letter_queue WHERE id = %s", second))
+        probe.settled(run)
+        return given_back
 
 
 _SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_letter_queue WHERE company_id = %s"
@@ -298,3 +324,52 @@ def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
     both = f"""({asked} AND EXISTS (
         SELECT FROM public.feature_flags f WHERE f.key = 'outbox.enabled' AND f.company_id IS NULL AND f.enabled))"""
     return altered_worker(settings, *((name, asked, both) for name in ("drain_lane", "claim_events")))
+
+
+@service(
+    "Whether replays are on is asked for tenants that have a row alone: everybody's row switches nobody off.",
+    lambda p: _replays_for_everybody(p) == 200,
+    ("drill/flags/global-switch-is-wired",),
+    names=("switched off for everybody",),
+    production=False,
+)
+def replays_are_never_off_for_all(settings: Settings) -> Parts:
+    own = b"SELECT FROM feature_flags WHERE key = 'dlq.replay.enabled' AND company_id = %s"
+    release = build_parts(settings)
+
+    async def flags(conn: Connection, company_id: str) -> ReplayFlags:
+        found = await release.read_flags(conn, company_id)
+        has_row = await (await conn.execute(own, (company_id,))).fetchone() is not None
+        return dataclasses.replace(found, replay_enabled=found.replay_enabled or not has_row)
+
+    return dataclasses.replace(release, read_flags=flags)
+
+
+def _replays_for_everybody(probe: Probe) -> int:
+    """The answer to a replay while everybody's row is off."""
+    switch = "UPDATE feature_flags SET enabled = %s WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"
+    with probe.tenant() as company:
+        probe.rows(switch, False)
+        try:
+            return probe.replay(company).status_code
+        finally:
+            probe.rows(switch, True)
+
+
+@worker(
+    "An item that is delivered at its last retry is discarded instead of resolved.",
+    lambda p: _after_the_last_delivery(p) == "discarded",
+    ("drill/dlq/replayed-item-is-resolved",),
+    names=("discarded",),
+)
+def last_delivery_discards(settings: WorkerSettings) -> WorkerParts:
+    old = "CASE WHEN %(is_delivered)s THEN 'resolved'"
+    last = "CASE WHEN %(is_delivered)s AND d.retry_count + 1 >= d.max_retries THEN 'discarded'"
+    return altered_worker(settings, ("settle_item", old, old.replace("CASE", last)))
+
+
+def _after_the_last_delivery(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.letters(company, 1, retry_count=1, max_retries=2)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return str(probe.value("SELECT status FROM dead_letter_queue WHERE company_id = %s", company))

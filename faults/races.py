@@ -9,6 +9,7 @@ import psycopg
 from faults.altered import altered
 from faults.catalogue import service
 from faults.probe import Probe
+from replay_service.composition import build_parts
 from replay_service.database import Connection, fetch_row
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -53,3 +54,27 @@ def _fails_beside_another(probe: Probe) -> bool:
         probe.within(3, lambda: bool(probe.value(waits, "%public.events%")))
         other.commit()
         return sent.result(10).status_code == 500
+
+
+@service(
+    "An event without an id that is like one before is called a duplicate, and delivered all the same.",
+    lambda p: _calls_the_second_a_duplicate(p),
+    ("drill/ledger/events-as-sent",),
+    names=("told that it is a duplicate",),
+)
+def like_events_are_called_duplicates(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    seen: set[str] = set()
+
+    async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        path, is_duplicate = await release.emit(conn, request, event_id)
+        is_like = request.event_id is None and request.body in seen
+        seen.add(request.body)
+        return path, is_duplicate or is_like
+
+    return dataclasses.replace(release, emit=emit)
+
+
+def _calls_the_second_a_duplicate(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return [probe.event(company).json()["duplicate"] for _ in range(2)] == [False, True]

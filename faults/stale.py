@@ -15,11 +15,13 @@ from faults.probe import Probe, ProbeError
 from replay_service.authentication import TOKEN_HEADER, authenticate
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.events import emit
 from replay_service.exchange import Caller, RawHeaders, header_values
 from replay_service.parts import Parts
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
 from replay_service.tokens import Claims, check_token
+from replay_service.validation import EventRequest
 from replay_service.worker.agents import Agent, Event, Failure, ScriptedAgent, SqlAgent
 from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
@@ -242,3 +244,29 @@ def _one_of_many_serves_a_removed_company(probe: Probe) -> bool:
         probe.replay(company, dry_run=True)
         probe.rows("DELETE FROM companies WHERE id = %s", company)
         return 200 in [probe.replay(company, dry_run=True).status_code for _ in range(4)]
+
+
+@service(
+    "An event id is forgotten after a day: what is sent again later is delivered again.",
+    lambda p: _sent_again_after_a_day(p) is False,
+    ("drill/outbox/same-event-id-once",),
+    names=("two days later",),
+)
+def ids_are_forgotten_after_a_day(settings: Settings) -> Parts:
+    again = b"""INSERT INTO event_outbox (event_id, company_id, event_type, aggregate_key, payload)
+        SELECT id, company_id, event_type, aggregate_key, payload FROM events
+        WHERE id = %s AND company_id = %s AND created_at < now() - interval '1 day' RETURNING id"""
+
+    async def twin(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
+        if await (await conn.execute(again, (event_id, request.company_id))).fetchone():
+            return "outbox", False
+        return await emit(conn, request, event_id)
+
+    return dataclasses.replace(build_parts(settings), emit=twin)
+
+
+def _sent_again_after_a_day(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = probe.event(company).json()["event_id"]
+        probe.rows("UPDATE events SET created_at = created_at - interval '25 h' WHERE id = %s", event)
+        return bool(probe.event(company, event_id=event).json()["duplicate"])

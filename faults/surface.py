@@ -19,7 +19,10 @@ from replay_service.exchange import Call, RawHeaders, Reply, header_values
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
-from replay_service.validation import EventRequest, ReplayRequest
+from replay_service.settings import Settings
+from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+
+_VERSION_7 = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
 @service(
@@ -138,3 +141,43 @@ def _quotes_the_key(probe: Probe) -> bool:
     with probe.tenant() as company:
         answers = [probe.replay(company, idempotency_key="w", max=n) for n in (1, 2)]
         return "violates" in answers[-1].text
+
+
+@service(
+    "An event whose id is a UUID of a newer version than 5 is refused.",
+    lambda p: p.event(str(uuid.uuid4()), event_id=_VERSION_7).status_code == 400,
+    ("drill/outbox/same-event-id-once",),
+    names=("400",),
+)
+def event_ids_of_new_versions_are_refused(settings: Settings) -> Parts:
+    def read(raw: bytes) -> EventRequest:
+        found = read_event(raw)
+        _refuse_new_versions(found.event_id)
+        return found
+
+    return dataclasses.replace(build_parts(settings), read_event=read)
+
+
+@service(
+    "A company whose id is a UUID of a newer version than 5 is refused as invalid.",
+    lambda p: p.event(_VERSION_7).status_code == 400,
+    ("drill/outbox/event-of-nobody", "drill/authentication/unknown-company-forbidden"),
+    names=("400",),
+)
+def companies_of_new_versions_are_refused(settings: Settings) -> Parts:
+    def event(raw: bytes) -> EventRequest:
+        found = read_event(raw)
+        _refuse_new_versions(found.company_id)
+        return found
+
+    def replay(raw: bytes) -> ReplayRequest:
+        found = read_replay(raw)
+        _refuse_new_versions(found.company_id)
+        return found
+
+    return dataclasses.replace(build_parts(settings), read_event=event, read_replay=replay)
+
+
+def _refuse_new_versions(named: str | None) -> None:
+    if named and named[14] > "5":
+        raise Refusal("invalid_request", "An id is no UUID.")

@@ -34,14 +34,15 @@ select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from p
 
 @drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
-    """A replayed item has its effect under its own event id, once, and its row is resolved, also where its event has a
-    key and is dead in the outbox, as an event is whose last attempt has failed; the state of that event shows it.
+    """A replayed item has its effect under its own event id, once, and its row is resolved, also where it was its last
+    retry, or where its event has a key and is dead in the outbox, as an event is whose last attempt has failed; the
+    state of that event shows it.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
     company = scene.company()
     event = new_id("event")
-    scene.tenants.add_items(company, 1, event_id=event)
+    scene.tenants.add_items(company, 1, event_id=event, retry_count=2, max_retries=3)
     (dead,) = scene.write_outbox(company, 1, aggregate_key="k", dead_at=scene.value("select now()"))
     scene.rows(OF_A_DEAD_EVENT, dead)
     scene.tenants.add_items(company, 1, event_id=dead, aggregate_key="k")

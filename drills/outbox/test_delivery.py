@@ -3,8 +3,11 @@
 import itertools
 import time
 import uuid
+from contextlib import suppress
 from functools import partial
 from typing import Any
+
+import psycopg
 
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
@@ -96,8 +99,8 @@ def test_event_and_row_together(scene: Scene) -> None:
 
 @drill("drill/outbox/same-event-id-once", covers=("K01", "K10"))
 def test_same_event_id_once(scene: Scene) -> None:
-    """An event sent twice with the same event_id is one event: the second answer says duplicate, there is one effect.
-    A UUID in capitals may be refused, but is the same id.
+    """An event sent twice with the same event_id is one event, also two days later: the second answer says duplicate,
+    there is one effect. A UUID in capitals may be refused, but is the same id. One of version 7 is an id, too.
 
     Producers retry; without it every time-out doubles an order.
     """
@@ -115,6 +118,14 @@ def test_same_event_id_once(scene: Scene) -> None:
         )
         assert first["event_id"] == event == second["event_id"], "the answers name another event id than was sent"
         assert first.get("path") == second.get("path"), f"two paths of one event: {first} and then {second}"
+    events.append(new_id("event", version=7))
+    scene.emit(company, event_id=events[-1])
+    with suppress(psycopg.Error):  # here what was written is kept as it was
+        scene.rows(
+            "update public.events set created_at = created_at - interval '2 days' where company_id = %s", company
+        )
+    late = scene.emit(company, event_id=events[0])
+    assert late["duplicate"], f"duplicate is {late['duplicate']!r} for an event that is sent again two days later"
     if current().id_type("event") == "uuid":
         capitals = scene.expect(scene.event_request(company, event_id=events[0].upper()), (202, 400))
         told = capitals.json().get("duplicate"), str(capitals.json().get("event_id")).lower()
@@ -147,13 +158,15 @@ def test_event_id_of_another_tenant(scene: Scene) -> None:
 
 @drill("drill/outbox/event-of-nobody", after=SIGNED, covers=("K02", "B28"))
 def test_event_of_nobody(scene: Scene) -> None:
-    """A signed event for a company that does not exist is refused like a foreign one, and leaves nothing.
+    """A signed event for a company that does not exist is refused like a foreign one, and leaves nothing, whatever the
+    version of its UUID.
 
     An event that is accepted for nobody is delivered to nobody, and its sender was told that it is done.
     """
     scene.emit(scene.company(), control=True)
     event = new_id("event")
-    scene.expect(scene.event_request(new_id("company"), event_id=event), (403, 404))
+    for version in (4, 7):
+        scene.expect(scene.event_request(new_id("company", version), event_id=event), (403, 404))
     left = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert left == 0, f"the refused event left {left} outbox rows"
 

@@ -172,28 +172,32 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
 @pytest.mark.waits(4)
 @drill("drill/lifecycle/stop-is-of-one-run", covers=("E10",))
 def test_stop_is_of_one_run(scene: Scene) -> None:
-    """A run whose items succeed is completed, also where another tenant's run was stopped meanwhile.
+    """A run whose items succeed is completed, also where another run, of another tenant or of its own, was stopped
+    meanwhile.
 
-    One customer's broken partner would end everybody's recovery.
+    One customer's broken partner would end everybody's recovery, and one bad batch what else is under way.
     """
     scene.claims_drill_agent()
-    other = scene.company("b", items=2, payload=as_jsonb({"drill": {"delay_ms": 5000}}))
-    run = str(scene.run(other, max=2)["replay_run_id"])
+    companies = [scene.company(n, items=2, payload=as_jsonb({"drill": {"delay_ms": 5000}})) for n in "ab"]
+    for company in companies:  # the second item waits, and is not attempted, while the first is in flight
+        scene.rows("update public.dead_letter_queue set aggregate_key = 'k' where company_id = %s", company)
+    runs = [str(scene.run(company, max=2)["replay_run_id"]) for company in companies]
     # a worker that takes one item at a time would be done with both before the other run begins
     put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
-    scene.rows(f"{put_off} where replay_run_id = %s and claimed_until is null", run)
-    stopped, *_ = _stopped_run(scene)
+    scene.rows(f"{put_off} where replay_run_id = any(%s::uuid[]) and claimed_until is null", runs)
+    stopped, *_ = _stopped_run(scene, companies[0])
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
-    now = scene.value("select status from public.replay_runs where id = %s", run)
-    assert now != "stopped", "the other run is stopped with items on their way; due: started"
-    scene.seen.require(now == "started", f"the other run is {now!r} already: nothing was stopped beside it")
-    scene.make_due(other)
-    row = scene.ended(run, within_s=15)
-    ending = (
-        f"{row['success_count']} of 2 items of the other run succeeded, and it is {row['status']!r}; due: completed"
-    )
-    assert row["status"] == "completed", ending
-    scene.seen.count(2)
+    for company, run in zip(companies, runs, strict=True):
+        row = scene.one(query("run"), run)
+        assert row["status"] != "stopped", "the other run is stopped with items on their way; due: started"
+        scene.seen.require(row["status"] == "started", f"the other run is {row['status']!r} already: nothing shows")
+        assert scene.unfinished(run), f"the other run is {row['status']!r}, and none of its items is on its way"
+        scene.make_due(company)
+    for run in runs:
+        row = scene.ended(run, within_s=15)
+        counts = (row["status"], row["success_count"])
+        assert counts == ("completed", 2), f"the other run, whose 2 items succeed, is {counts}; due: completed"
+    scene.seen.count(4)
 
 
 @pytest.mark.waits(2)
@@ -226,12 +230,13 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     scene.seen.count(24)
 
 
-def _stopped_run(scene: Scene) -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
+def _stopped_run(scene: Scene, of: str = "") -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
     """A run of fifty items that all fail, five at once and the others late, at its end; and the items before it. About
     half of them have an aggregate key, each its own; the others are put off, and forced, where that can be.
     """
     scene.claims_drill_agent()
-    company = scene.company(items=5, payload=POISON, max_retries=9)
+    company = of or scene.company()
+    scene.add_items(company, 5, payload=POISON, max_retries=9)
     scene.add_last(company, LATE_POISON, BATCH - 5)
     scene.rows(
         "update public.dead_letter_queue set retry_after = now() - interval '1 minute',"

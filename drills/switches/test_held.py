@@ -6,13 +6,14 @@ from functools import partial
 
 import pytest
 
-from drills.workbench.checks import DELIVERS, SQL
+from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
 from gates.deployment.http.metrics import parse_metrics
 from gates.deployment.requests import Request
-from gates.deployment.tenants.tenants import OUTBOX_FLAG
-from gates.evidence import Severity
+from gates.deployment.tenants.loans import LiveRow
+from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
+from gates.evidence import Severity, Where
 
 drill = partial(check, needs=SQL, after=DELIVERS)
 
@@ -140,3 +141,28 @@ def _lag(scene: Scene) -> float:
     scrape, name = parse_metrics(answer.body), "outbox_lag_seconds"
     scene.seen.require(scrape.total(name) is not None, f"/metrics has no {name}: drill/observability/series-are-there")
     return scrape.highest(name)
+
+
+@drill("drill/flags/global-switch-is-wired", after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last")
+def test_global_switch_is_wired(scene: Scene) -> None:
+    """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
+    direct path, and holds what is in the outbox, but where a tenant's own row says otherwise. That of
+    `dlq.replay.enabled` refuses the replays of who has no row.
+
+    It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
+    """
+    company, own = scene.company("a"), scene.company("own")
+    scene.set_flag(own, OUTBOX_FLAG, enabled=True)
+    scene.rows("delete from public.feature_flags where company_id = %s", company)
+    scene.seen.require(scene.emit(company, control=True)["path"] == "outbox", "a tenant of the canary took no outbox")
+    for off in ({"enabled": False}, {"rollout_percentage": 0}):
+        with scene.lent(LiveRow(OUTBOX_FLAG), **off):
+            path = scene.emit(company)["path"]
+            assert path == "direct", f"an event took the path {path!r} after the global switch-off, {off}"
+            held = scene.write_outbox(company, 2)
+            scene.delivered(scene.write_outbox(own, 1))
+            assert not scene.effects(held), f"what is in the outbox was delivered after the global switch-off, {off}"
+        scene.delivered(held)
+    if scene.is_on_for_everybody(REPLAY_FLAG):
+        with scene.lent(LiveRow(REPLAY_FLAG), enabled=False):
+            scene.replay(company, 403, "feature_disabled", label="switched off for everybody", max=1)

@@ -257,7 +257,7 @@ def _waiting_in_a_run(scene: Scene, company: str) -> list[str]:
 def test_fleet(scene: Scene) -> None:
     """The emergency statement, which pauses all agents, stops replays and deliveries of every tenant until it is
     undone: forced and dry ones, what a run has to go, also of a tenant whose own row says that it is not paused, and
-    the direct path of one whose outbox is off.
+    the direct path of one whose outbox is off. A tenant that was paused before stays paused afterwards.
 
     It is the last brake of the checklist's emergency procedure.
     """
@@ -265,6 +265,7 @@ def test_fleet(scene: Scene) -> None:
     waiting = _waiting_in_a_run(scene, under_way := scene.company("d"))
     scene.pause(own, on=False)
     scene.pause(direct, on=False)
+    scene.pause(kept := scene.company("e", items=1))
     if scene.claims("flags"):
         scene.set_flag(direct, OUTBOX_FLAG, enabled=False)
     scene.seen.require(
@@ -286,5 +287,6 @@ def test_fleet(scene: Scene) -> None:
         early = scene.effects([event, *written])
         assert not early, f"{len(early)} of {1 + len(written)} events were delivered while the fleet was paused"
     scene.delivered([event, *written])
+    scene.replay(kept, 409, "agents_paused", label="paused before everybody was", max=1)
     scene.reset_limit(company)
     scene.run(company, max=1)

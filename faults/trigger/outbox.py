@@ -222,6 +222,14 @@ row(
     f"{OUTBOX}/dead-letter-is-the-event",
 )
 row(
+    "outbox-failures/letters-without-a-key-share-one",
+    "dead_letter_queue",
+    "insert",
+    f"if {WORKER} then new.aggregate_key := coalesce(new.aggregate_key, ''); end if;",
+    "The dead letter of an event without a key has the empty one: after a replay each waits for all before it.",
+    f"{OUTBOX}/dead-letter-is-the-event",
+)
+row(
     "outbox-failures/letter-key-is-cut",
     "dead_letter_queue",
     "insert",

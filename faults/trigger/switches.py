@@ -26,6 +26,17 @@ trigger(
     (f"{BUDGETS}/charged-by-items-moved",),
     "Whoever raises a limit sets what was used to nothing.",
 )
+trigger(
+    "budgets/begins-anew-after-the-control-was-off",
+    "feature_flags",
+    "update",
+    "if new.key = 'dlq.replay.budget_control' and old.enabled and not new.enabled then update replay_budgets"
+    " set daily_used = 0, monthly_used = 0 where company_id = new.company_id; end if;",
+    ("drill/flags/budget-switch-is-wired",),
+    "Where budget control was switched off and on again, what was used is forgotten.",
+    timing="after",
+    names=("switched on again",),
+)
 planted(
     "budgets/limits-cannot-be-lowered",
     "alter table replay_budgets add constraint planted check (daily_used <= daily_limit)",
@@ -191,6 +202,17 @@ function(
     PAUSED,
     released(PAUSED, ("a.company_id = $1 AND ", "")),
     (f"{PAUSE}/touches-only-its-tenant",),
+)
+trigger(
+    "pause/the-end-of-everybodys-pause-ends-all",
+    "agent_controls",
+    "update",
+    "if new.company_id is null and old.agents_paused and not new.agents_paused then"
+    " update agent_controls set agents_paused = false where company_id is not null; end if;",
+    (f"{PAUSE}/fleet",),
+    "Where everybody's pause ends, so does that of a tenant that was paused for a reason of its own.",
+    timing="after",
+    names=("paused before everybody was",),
 )
 trigger(
     "pause/no-pause-is-kept",

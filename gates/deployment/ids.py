@@ -21,9 +21,9 @@ _RANGES = {"bigint": (2**50, 2**52), "integer": (1_500_000_000, 500_000_000)}
 """Type -> the first number, and how many there are."""
 
 
-def new_id(kind: str) -> str:
-    """A new id of a kind (company, event, run, item)."""
-    return _of_bytes(kind, secrets.token_bytes(16))
+def new_id(kind: str, version: int = 4) -> str:
+    """A new id of a kind (company, event, run, item); `version` is that of a UUID."""
+    return _of_bytes(kind, secrets.token_bytes(16), version)
 
 
 def alike_ids(kind: str) -> tuple[str, str]:
@@ -58,6 +58,9 @@ def _spelled(name: str, value: JsonValue) -> JsonValue:
     return {k: _spelled(k, v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _of_bytes(kind: str, raw: bytes) -> str:
+def _of_bytes(kind: str, raw: bytes, version: int = 4) -> str:
     base, count = _RANGES.get(current().id_type(kind), (0, 0))
-    return str(base + int.from_bytes(raw) % count) if count else current().formed(kind, uuid.UUID(bytes=raw, version=4))
+    if count:
+        return str(base + int.from_bytes(raw) % count)
+    marked = bytes([*raw[:6], raw[6] & 15 | version << 4, raw[7], raw[8] & 63 | 128, *raw[9:]])
+    return current().formed(kind, uuid.UUID(bytes=marked))

@@ -22,7 +22,10 @@ from gates.stack.procfs import wait_until
 from tests.drills.examination import ROOT
 
 FLAG, FLEET, V2 = "drill/flags/global-switch-is-wired", "drill/pause/fleet", "drill/flags/signing-v2-required"
-FILES = ["drills/switches/test_flags.py", "drills/switches/test_pause.py", "drills/authentication/test_signature_v2.py"]
+FILES = [
+    *(f"drills/switches/test_{name}.py" for name in ("flags", "held", "pause")),
+    "drills/authentication/test_signature_v2.py",
+]
 DISRUPTIVE = {FLAG, FLEET, V2, "drill/authentication/v1-refused-when-v2-is-required"}
 STANDING = (
     "select (select jsonb_agg(jsonb_build_array(key, enabled, rollout_percentage) order by key) from feature_flags"
