@@ -19,8 +19,8 @@ MOST_WORKERS, MOST_LENT = 12, 18
 """Each has a session of the database, and a second one now and then: a pooler lends twenty by default. More find room
 where it lends them for a transaction at a time.
 """
-SESSIONS_EACH, OTHER_SESSIONS = 2, 6
-"""Of one drill at work; of the gate beside the drills."""
+SESSIONS_EACH, SESSIONS_KEPT, OTHER_SESSIONS = 2, 1, 6
+"""Of one drill at work; what it keeps for the next one where no pooler lends it; of the gate beside the drills."""
 WORTH_A_WORKER_MS = 10.0
 """Of a round trip."""
 MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0
@@ -84,9 +84,10 @@ def workers_for(context: Context) -> int:
     policy = context.settings.drill_workers
     most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
     wanted = max(policy, min(most, policy + int(trip_ms(context) / WORTH_A_WORKER_MS)))
-    for room in (free_connections(context), context.settings.drill_sessions or None):
+    own, lent = free_connections(context), context.settings.drill_sessions or None
+    for room, each in ((own, SESSIONS_EACH + SESSIONS_KEPT), (lent, SESSIONS_EACH)):
         if room is not None:
-            wanted = min(wanted, max(1, (room - OTHER_SESSIONS) // SESSIONS_EACH))
+            wanted = min(wanted, max(1, (room - OTHER_SESSIONS) // each))
     return wanted
 
 

@@ -116,7 +116,8 @@ def watched(door: QueueDoor, *, until_ended: bool) -> tuple[list[tuple[float, in
         at = time.monotonic() - began
         points.append((round(at, 2), door.waiting()))
         ended = door.ended()
-        patience_s = door.queue.options.observe_s if until_ended and not ended else LEAST_WATCH_S
+        too_little = (until_ended and not ended) or len(points) < LEAST_POINTS
+        patience_s = door.queue.options.observe_s if too_little else LEAST_WATCH_S
         if at >= max(patience_s, LEAST_WATCH_S):
             return points, ended
         time.sleep(EVERY_S)

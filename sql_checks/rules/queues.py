@@ -1,5 +1,6 @@
 """The checks of queues: alert rules over the notions of a preset (`queues/rules.yaml`, `gates.contract.queues`)."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,9 +15,10 @@ from gates.contract.queues import FOLDER, NEED, NOTIONS, Queue, QueueSchema
 from gates.deployment.queue.schema import QueueLook, look_at
 from gates.deployment.sql.database import Connection, execute
 from gates.errors import first_line
-from gates.evidence import Severity
+from gates.evidence import Outcome, Severity
 from sql_checks.rules.file import ORDER, AlertRule, read_rules
-from sql_checks.rules.run import conclude, measure
+from sql_checks.rules.judge import judge_proved
+from sql_checks.rules.run import Measurement, conclude, measure
 from sql_checks.sqlsession import SqlSession
 
 RULES = FOLDER / "rules.yaml"
@@ -25,6 +27,10 @@ ABSENT = (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable, psycopg
 ZONE = "set local timezone to 'UTC'"
 """What libraries write without a zone is UTC, whatever the database's own sessions have."""
 SIGHT = "preflight/database-role-sees-rows"
+LOOKS_S, PAUSE_S = 2.0, 0.05
+"""For so long a check of what waits is asked again where it fails: between two jobs of a lane all later ones seem to
+wait. What does wait is there at each look.
+"""
 
 
 @cache
@@ -76,6 +82,14 @@ class QueueSession:
 
     def judge(self, rule: AlertRule, session: SqlSession, observer: Observer) -> None:
         """Raise AssertionError where a limit is broken; end as unknown where too little was seen."""
+        last = time.monotonic() + (LOOKS_S if rule.window == "now" and "waiting" in notions_of(rule) else 0)
+        own, measured = self._measured(rule, session, observer)
+        while judge_proved(own, measured.samples, measured.now).outcome is Outcome.FAIL and time.monotonic() < last:
+            time.sleep(PAUSE_S)
+            own, measured = self._measured(rule, session, observer)
+        conclude(own, measured, observer)
+
+    def _measured(self, rule: AlertRule, session: SqlSession, observer: Observer) -> tuple[AlertRule, Measurement]:
         with session.snapshot() as connection:
             execute(connection, ZONE)
             look = self.look(connection)
@@ -90,10 +104,9 @@ class QueueSession:
                 missing = [n for n in notions_of(rule) if n not in self.queue.fragments(look.schema)]
                 observer.unmet(f"{self.queue.preset.title} here has not what shows {', '.join(missing)}")
             try:
-                measured = measure(own, connection)
+                return own, measure(own, connection)
             except psycopg.Error as error:
                 observer.unmet(_explained(error, self.queue))
-        conclude(own, measured, observer)
 
 
 def _explained(error: psycopg.Error, queue: Queue) -> str:

@@ -35,6 +35,8 @@ ENDED = {"57P01", "57P02"}  # by an administrator, or because another session cr
 CUT = re.compile(
     "closed the connection unexpectedly|connection has been closed unexpectedly|reset by peer|connection is lost"
 )
+FULL = re.compile("too many (?:connections|clients)|remaining connection slots|no more connections allowed")
+ROOM = "a login with 20 connections of its own is enough"
 
 
 def in_words(error: BaseException) -> str:
@@ -45,7 +47,7 @@ def in_words(error: BaseException) -> str:
         was_open = (
             isinstance(error, psycopg.OperationalError) and CUT.search(said) and "connection to server" not in said
         )
-        return CUT_OFF if was_open else said
+        return CUT_OFF if was_open else f"{said}: {ROOM}" if FULL.search(said) else said
     state = diagnosis.sqlstate or ""
     return told_in_words(diagnosis.message_primary, state, diagnosis.context or "") if state else first_line(error)
 

@@ -247,6 +247,12 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
 VARIANTS: tuple[Variant, ...] = (
     Variant("plain", "the reference as it is"),
     Variant("production", "a production target, by the gate's own login", kind=TargetKind.PRODUCTION),
+    Variant(
+        "few-connections",
+        "the gate's login may have twenty connections",
+        prepare=_by_sql("alter role replay_gate connection limit 20"),
+        kind=TargetKind.PRODUCTION,
+    ),
     Variant("cold", "PostgreSQL and the service have just started", prepare=_cold),
     Variant("empty", "a database without history", {"history": False}),
     Variant("backlog", f"{BACKLOG_ROWS} events wait, and drain", prepare=_backlog),

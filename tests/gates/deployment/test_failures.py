@@ -112,3 +112,13 @@ def test_a_session_that_is_cut() -> None:
     assert told_in_words("terminating connection due to administrator command", "57P01", "") == CUT_OFF
     asked = 'connection failed: connection to server at "db", port 1 failed: server closed the connection unexpectedly'
     assert in_words(psycopg.OperationalError(asked)) == asked
+
+
+@pytest.mark.parametrize(
+    "why",
+    ['too many connections for role "gate"', "sorry, too many clients already", "no more connections allowed (pool)"],
+)
+def test_a_login_without_room_is_told_how_much_is_enough(why: str) -> None:
+    """Where server, login or pooler refuse one more session, the message says how many a run needs."""
+    refused = f'connection failed: connection to server at "db", port 1 failed: FATAL:  {why}'
+    assert in_words(psycopg.OperationalError(refused)) == f"{refused}: a login with 20 connections of its own is enough"

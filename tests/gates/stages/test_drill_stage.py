@@ -68,9 +68,9 @@ def test_a_login_with_few_sessions_is_drilled_by_fewer(sessions: int, workers: i
     assert workers_for(answering(400.0, tmp_path, Settings(drill_sessions=sessions))) == workers
 
 
-@pytest.mark.parametrize(("room", "workers"), [(100, 8), (22, 8), (20, 7), (9, 1), (0, 1), (None, 8)])
+@pytest.mark.parametrize(("room", "workers"), [(100, 8), (30, 8), (20, 4), (9, 1), (0, 1), (None, 8)])
 def test_a_server_with_few_connections_is_drilled_by_fewer(room: int | None, workers: int, tmp_path: Path) -> None:
-    """Each drill may need two sessions, and the gate some more; the rest is for the deployment's users."""
+    """Each drill may need two sessions and keep a third, and the gate some more; the rest is for the users."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=8), tmp_path, "run")
     context.write([Evidence(DATABASE.id, Outcome.PASS, samples=1, details={ROOM: room})])
     assert workers_for(context) == workers

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from gates.contract.queues import ProbeOptions, Queue, QueueOptions, presets
 from gates.deployment.queue.jobs import JobState, QueueDoor, QueueTroubleError
 from gates.evidence import Outcome
-from gates.stages.queue import LEAST_GROWTH, Probing, grown
+from gates.stages.queue import LEAST_GROWTH, LEAST_POINTS, Probing, grown, watched
 from tests.postgres_fixture import PgServer
 
 SCHEMAS = Path(__file__).parents[2] / "sql_checks" / "queues" / "schemas"
@@ -69,6 +70,27 @@ def probed(door: FakeQueueDoor, count: int) -> Probing:
     probing = Probing(door)  # type: ignore[arg-type]
     probing.run(0.0, count)
     return probing
+
+
+def test_a_slow_database_is_watched_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each look takes long the backlog is still seen as often as a judgement needs."""
+
+    class SlowDoor:
+        queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail"))
+        now = 0.0
+
+        def waiting(self) -> int:
+            self.now += 3
+            return 7
+
+        def ended(self) -> int:
+            return 1
+
+    door = SlowDoor()
+    monkeypatch.setattr("gates.stages.queue.time", SimpleNamespace(monotonic=lambda: door.now, sleep=lambda _: None))
+    seen, _ = watched(door, until_ended=True)  # type: ignore[arg-type]
+    assert len(seen) == LEAST_POINTS
+    assert grown(seen).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,9 @@ def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
 @only("procrastinate")
 @pytest.mark.parametrize("end", ["aborted", "cancelled"])
 def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> None:
-    """A job of a lane ran for minutes and was given up a moment ago: the next one has waited since then."""
+    """A job of a lane ran for minutes and was given up a moment ago: the next one has waited since then, and those
+    behind it are not held up.
+    """
     bench.sql(
         "insert into procrastinate_jobs (queue_name, task_name, lock, status) select 'default', 'mail', 'a', 'todo'"
         " from generate_series(1, 30);"
@@ -231,6 +233,23 @@ def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> Non
         f" having not exists (select from procrastinate_events where type = '{end}')"
     )
     assert failed(bench.judged()).isdisjoint({"lag", "oldest-age", "standstill"})
+    next_one = "(select min(id) from procrastinate_jobs where status = 'todo')"
+    bench.sql(f"update procrastinate_jobs set status = 'doing' where id = {next_one}")
+    assert "held-up" not in failed(bench.judged())
+
+
+@only("graphile-worker")
+@pytest.mark.parametrize(("age_s", "held"), [(2, set()), (400, {"held-up"})], ids=["moves", "stands"])
+def test_a_lane_that_moves_is_not_held_up(bench: Bench, age_s: int, held: set[str]) -> None:
+    """Jobs of one lane wait for an hour: they are held up where the one at work has been so for minutes."""
+    bench.sql(
+        "select graphile_worker.add_job('mail', queue_name := 'lane', run_at := now() - interval '1 hour')"
+        " from generate_series(1, 30);"
+        " update graphile_worker._private_jobs set created_at = now() - interval '1 hour';"
+        f" update graphile_worker._private_jobs set locked_at = now() - interval '{age_s} s', locked_by = 'w'"
+        " where id = (select min(id) from graphile_worker._private_jobs)"
+    )
+    assert failed(bench.judged()) == held
 
 
 @pytest.mark.parametrize("how", ["lost", "invalid"])

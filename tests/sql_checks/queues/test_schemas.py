@@ -15,9 +15,11 @@ from gates.deployment.queue.schema import look_at
 from gates.deployment.sql.database import Connection, connect, script
 from gates.evidence import Outcome
 from gates.text.own_data import data_of
+from sql_checks.rules import queues as rules_of_queues
+from sql_checks.rules.file import AlertRule
 from sql_checks.rules.judge import judge_proved
 from sql_checks.rules.queues import QueueSession, read_queue_rules, rules_of
-from sql_checks.rules.run import measure
+from sql_checks.rules.run import Measurement, measure
 from sql_checks.sqlsession import SqlSession
 from tests.postgres_fixture import PgServer
 from tests.sql_checks.conftest import outcome_of
@@ -234,6 +236,33 @@ def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServ
         session, queue = SqlSession(url), QueueSession(Queue(presets()["masstransit"]))
         rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
         assert outcome_of(lambda seen: queue.judge(rule, session, seen))[:2] == ("pass", "")
+        session.close()
+
+
+@pytest.mark.parametrize(("taken", "outcome"), [(True, "pass"), (False, "fail")])
+def test_what_waits_is_there_at_each_look(
+    taken: bool, outcome: str, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two jobs of a lane all later ones seem to wait: what is taken after a look is no harm, what stays is."""
+    with pg_server.database() as name:
+        url = pg_server.url(name)
+        session, queue = SqlSession(url), QueueSession(Queue(presets()["pgmq"], QueueOptions(prefix="mail")))
+        with psycopg.connect(url, autocommit=True) as worker:
+            worker.execute((SCHEMAS / "pgmq.sql").read_bytes())
+            worker.execute(
+                "insert into pgmq.q_mail (enqueued_at, vt) select t, t from (select now() - interval '400 s' as t) x"
+            )
+
+            def look(rule: AlertRule, connection: Connection) -> Measurement:
+                measured = measure(rule, connection)
+                if taken:
+                    worker.execute("update pgmq.q_mail set read_ct = 1, vt = now() + interval '30 s'")
+                return measured
+
+            monkeypatch.setattr(rules_of_queues, "measure", look)
+            monkeypatch.setattr(rules_of_queues, "LOOKS_S", 0.3)
+            rule = next(r for r in read_queue_rules() if r.name == "oldest-age")
+            assert outcome_of(lambda seen: queue.judge(rule, session, seen))[0] == outcome
         session.close()
 
 
