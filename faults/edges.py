@@ -354,9 +354,7 @@ def _takes_what_is_over(probe: Probe) -> bool:
     names=("oldest",),
 )
 def tried_items_come_last(settings: Settings) -> Parts:
-    return altered(
-        settings, "pick_items", ("ORDER BY created_at, id\n  LIMIT", "ORDER BY retry_count, created_at, id\n  LIMIT")
-    )
+    return altered(settings, "pick_items", _TRIED_LAST)
 
 
 @service(

@@ -1,9 +1,11 @@
 """Faults of the surface that a proxy cannot make: it reads a request to its end before it passes it on."""
 
+import dataclasses
+import functools
 import json
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,13 +16,14 @@ from faults.altered import around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.body import MAX_BODY_BYTES, read_body
+from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.exchange import Call, RawHeaders, Reply, header_values
 from replay_service.idempotency import Run
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+from replay_service.validation import EventRequest, ReplayRequest, read_event
 
 _VERSION_7 = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
@@ -149,13 +152,11 @@ def _quotes_the_key(probe: Probe) -> bool:
     ("drill/outbox/same-event-id-once",),
     names=("400",),
 )
-def event_ids_of_new_versions_are_refused(settings: Settings) -> Parts:
-    def read(raw: bytes) -> EventRequest:
-        found = read_event(raw)
-        _refuse_new_versions(found.event_id)
-        return found
-
-    return dataclasses.replace(build_parts(settings), read_event=read)
+@instead_of("read_event")
+def event_ids_of_new_versions_are_refused(raw: bytes) -> EventRequest:
+    found = read_event(raw)
+    _refuse_new_versions(found.event_id)
+    return found
 
 
 @service(
@@ -165,17 +166,15 @@ def event_ids_of_new_versions_are_refused(settings: Settings) -> Parts:
     names=("400",),
 )
 def companies_of_new_versions_are_refused(settings: Settings) -> Parts:
-    def event(raw: bytes) -> EventRequest:
-        found = read_event(raw)
+    release = build_parts(settings)
+
+    def known(read: Callable[[bytes], Any], raw: bytes) -> Any:
+        found = read(raw)
         _refuse_new_versions(found.company_id)
         return found
 
-    def replay(raw: bytes) -> ReplayRequest:
-        found = read_replay(raw)
-        _refuse_new_versions(found.company_id)
-        return found
-
-    return dataclasses.replace(build_parts(settings), read_event=event, read_replay=replay)
+    event, replay = (functools.partial(known, read) for read in (release.read_event, release.read_replay))
+    return dataclasses.replace(release, read_event=event, read_replay=replay)
 
 
 def _refuse_new_versions(named: str | None) -> None:

@@ -185,7 +185,10 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     # a worker that takes one item at a time would be done with both before the other run begins
     put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
     scene.rows(f"{put_off} where replay_run_id = any(%s::uuid[]) and claimed_until is null", runs)
-    stopped, *_ = _stopped_run(scene, companies[0])
+    try:
+        stopped, *_ = _stopped_run(scene, companies[0])
+    except AssertionError as error:
+        scene.seen.unmet(f"a tenant's next run does not end beside one that waits: {error}")
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
     for company, run in zip(companies, runs, strict=True):
         row = scene.one(query("run"), run)
