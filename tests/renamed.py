@@ -140,7 +140,8 @@ def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
     connection.execute(whole["text"].replace("auth.jwt()", "auth.whole_jwt()").encode())
     connection.execute(
         "create or replace function auth.jwt() returns jsonb language sql stable set search_path = '' as $$"
-        f" select jsonb_build_object('company_id', {tenant}, 'user_metadata', auth.whole_jwt() -> 'user_metadata') $$"
+        " select case when jsonb_typeof(auth.whole_jwt()) = 'object' then auth.whole_jwt() else '{}' end"
+        f" || jsonb_build_object('company_id', {tenant}) $$"
     )
     connection.execute("grant execute on function auth.jwt(), auth.whole_jwt() to public")
 

@@ -297,17 +297,17 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
         yield name, role, _claims(new_id("company"), role)
     yield "anon:company", "anon", _claims(mine, "anon")
     admin = {"role": "company_admin", "app_metadata": {"role": "company_admin"}, "company_id": new_id("company")}
-    yield "stranger:company_admin", "authenticated", _said({"sub": str(uuid.uuid4()), **admin})
+    yield "stranger:company_admin", "authenticated", _said({**_user("company_admin"), **admin})
     # users write there what they like
     wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine, "role": "super_admin"}
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
         yield f"{without}:object", role, _said({})
-        subject = {"sub": str(uuid.uuid4()), "role": role}
+        subject = _user(role)
         yield f"{without}:subject", role, _said(subject)
         yield f"{without}:user_metadata", role, _said({**subject, "user_metadata": wished})
     for number, company in enumerate((None, "", "%", "null", [mine], {"id": mine}, True)):
-        yield f"garbage:{number}", "authenticated", _said({"company_id": company, "sub": str(uuid.uuid4())})
+        yield f"garbage:{number}", "authenticated", _said({**_user("authenticated"), "company_id": company})
     for number, text in enumerate(("not json", "[]", "null", '"x"', "0", json.dumps([{"company_id": mine}]))):
         yield f"garbage:text-{number}", "authenticated", text
 
@@ -356,8 +356,14 @@ def has_strangers() -> bool:
 
 
 def _claims(company: str, role: str = "authenticated") -> str:
-    """As Supabase sets them: `sub` is a UUID, since auth.uid() reads it as one."""
-    return _said({"sub": str(uuid.uuid4()), "role": role, "company_id": company})
+    return _said({**_user(role), "company_id": company})
+
+
+def _user(role: str) -> dict[str, object]:
+    """What the token of each user says, as Supabase sets it: `sub` is a UUID, since auth.uid() reads it as one."""
+    user = str(uuid.uuid4())
+    whole = {"aud": "authenticated", "email": f"{user}@example.invalid", "aal": "aal2", "is_anonymous": False}
+    return {"sub": user, "role": role, "session_id": str(uuid.uuid4()), **whole}
 
 
 def _said(claims: Mapping[str, object]) -> str:

@@ -49,6 +49,10 @@ create policy p on events for select to authenticated using (company_id = (curre
 true)::jsonb ->> 'company_id')::uuid)
 --! a division by zero | own stranger
 create policy p on events for select to authenticated using (1 / (length(event_type) * 0) > 0)
+--! whoever is no guest | foreign stranger
+create policy p on events for select to authenticated using ((select (auth.jwt() ->> 'is_anonymous')::boolean) is false)
+--! whoever has a second factor | foreign stranger
+create policy p on dead_letter_queue for select to authenticated using ((select auth.jwt() ->> 'aal') = 'aal2')
 --! deny all | own
 drop policy tenant_sees_own on events
 --! view of the owner | foreign no_claims
