@@ -1,5 +1,5 @@
 -- id: sql/spot/policies-trust-no-user-metadata
--- claim: No policy on a table with tenant data, and no function that one asks or that tenants call with its owner's rights, reads metadata that users can edit; and none believes what tenants may write into another table as they like.
+-- claim: No policy on a table with tenant data, and no function that one asks, reads metadata that users can edit; and none believes what tenants may write into another table as they like.
 -- cost: A user grants themselves another tenant.
 -- severity: page
 -- reads: catalogue
@@ -20,12 +20,6 @@ with recursive {{tenant_tables}}, policies as materialized (
   from policies p
   join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_proc'::regclass
   join functions f on f.oid = d.refobjid
-  union
-  select 'whoever calls', f.oid, f.shown, f.text
-  from functions f
-  join pg_proc p on p.oid = f.oid and p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspname = any('{public}'))
-  where exists (select from pg_roles r where r.rolname in ('authenticated', 'anon') and has_function_privilege(r.oid, p.oid, 'execute'))
-    and p.prorettype <> all('{trigger,event_trigger}'::regtype[])
   union
   select a.name, f.oid, f.shown, f.text
   from asked a

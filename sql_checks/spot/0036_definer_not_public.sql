@@ -1,5 +1,5 @@
 -- id: sql/spot/definer-not-public
--- claim: No SECURITY DEFINER function but is_feature_enabled may be called by everybody, none that gives rows by anon, and none by authenticated or anon that gives or writes rows of tenants, or runs a statement made of what it is given, without asking who calls; none belongs to a superuser, and every one pins its search_path.
+-- claim: No SECURITY DEFINER function but is_feature_enabled is for everybody, and none gives rows to anon. Those that tenants call ask who calls before they give or write rows of tenants, or run a statement made of what they are given, and believe nothing that users write into their own token. None belongs to a superuser, and each pins its search_path.
 -- cost: Anybody who can connect acts with the owner's rights.
 -- severity: warn
 -- reads: catalogue
@@ -77,8 +77,10 @@ from (
       and r.body ~ ('\m' || regexp_replace(p.proname, '\W', '.', 'g') || '\M')
   )
   select o.name from open o
-  where not exists (select from reached r
-                    where r.caller = o.oid and r.body ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
+  join reached r on r.caller = o.oid
+  group by o.name
+  having not bool_or(r.body ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
+    or bool_or(r.body ~* 'user_?metadata|user_meta_data')
 ) believed;
 
 -- seen:
