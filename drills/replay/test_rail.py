@@ -188,7 +188,8 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     try:
         stopped, *_ = _stopped_run(scene, companies[0])
     except AssertionError as error:
-        scene.seen.unmet(f"a tenant's next run does not end beside one that waits: {error}")
+        said = f"a tenant's next run does not end beside one that waits: {error}"
+        scene.seen.unmet(said, by="drill/lifecycle/stops-above-twenty-percent")
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
     for company, run in zip(companies, runs, strict=True):
         row = scene.one(query("run"), run)

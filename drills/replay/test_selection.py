@@ -107,6 +107,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     due = {*order[:taken]}
     assert took(answer) == due, f"other items were taken than the {taken} oldest of {len(ids)}"
     three = [ids[4], ids[0], ids[2]]
+    # one that was left was made as tried before
     assert touched(scene, tenant) == {*due, ids[2]}, "other items than the answer's were touched"
     named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=three).json()
     assert took(named) == {min(three, key=order.index)}, "of three named items another was taken than the oldest"

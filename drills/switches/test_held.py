@@ -1,4 +1,6 @@
-"""Held events: a tenant that is switched off or paused has its rows kept, apart, and delivered when it is on again."""
+"""Held events: a tenant that is switched off or paused has its rows kept, apart, and delivered when it is on again. So
+it is with the switch of everybody.
+"""
 
 import time
 import uuid
@@ -147,7 +149,7 @@ def _lag(scene: Scene) -> float:
 def test_global_switch_is_wired(scene: Scene) -> None:
     """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
     direct path, and holds what is in the outbox, but where a tenant's own row says otherwise. That of
-    `dlq.replay.enabled` refuses the replays of who has no row.
+    `dlq.replay.enabled`, switched off, refuses the replays of a tenant without a row.
 
     It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
     """
@@ -161,6 +163,7 @@ def test_global_switch_is_wired(scene: Scene) -> None:
             assert path == "direct", f"an event took the path {path!r} after the global switch-off, {off}"
             held = scene.write_outbox(company, 2)
             scene.delivered(scene.write_outbox(own, 1))
+            scene.passes_by(own, 2)
             assert not scene.effects(held), f"what is in the outbox was delivered after the global switch-off, {off}"
         scene.delivered(held)
     if scene.is_on_for_everybody(REPLAY_FLAG):

@@ -33,15 +33,21 @@ union all
 -- who asks for the caller, itself or by a function that it calls, is believed
 select name, 'authenticated or anon may call it, and it gives or writes rows, or runs what it is given, for whoever calls', null
 from (
-  with recursive {{contract_tables}}, callable as materialized (
+  with recursive {{contract_tables}}, functions as not materialized (
+    select p.oid, p.proname, p.pronamespace, d.body,
+           -- a comment asks nobody
+           regexp_replace(regexp_replace(d.body, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g') as code
+    from pg_proc p
+    cross join lateral (select case when p.prokind in ('f', 'p') then pg_get_functiondef(p.oid) end) d (body)
+  ), callable as materialized (
     select p.oid, p.oid::regprocedure::text as name, f.nspname = any('{public}') as is_near, p.proconfig,
            -- a number or a yes is no row
            p.proretset or t.typtype in ('c', 'p') and t.typname <> 'void' or t.typcategory in ('A', 'S')
              or t.oid = any('{json,jsonb,xml,bytea}'::regtype[]) as gives_rows,
            l.lanname = 'plpgsql' and p.pronargs > 0 as is_told,
-           -- a comment does nothing, and asks nobody
-           regexp_replace(regexp_replace(pg_get_functiondef(p.oid), '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g') as body
+           b.body, b.code
     from pg_proc p
+    join functions b on b.oid = p.oid
     join pg_type t on t.oid = p.prorettype and t.oid <> all('{trigger,event_trigger}'::regtype[])
     join pg_language l on l.oid = p.prolang
     join pg_namespace f on f.oid = p.pronamespace and f.nspname !~ '^pg_' and f.nspname <> 'information_schema'
@@ -50,9 +56,11 @@ from (
                   and has_function_privilege(r.oid, p.oid, 'execute') and has_schema_privilege(r.oid, f.oid, 'usage'))
       and not exists (select from pg_depend e where e.objid = p.oid and e.classid = 'pg_proc'::regclass and e.deptype = 'e')
   ), open as materialized (
-    select p.oid, p.name, p.body
+    select p.oid, p.name, p.code
     from callable p
-    where p.is_near and p.is_told and p.body ~* '\mexecute\s+(?!(function|procedure)\M)' or exists (
+    -- what a text says is not run
+    where p.is_near and p.is_told
+      and regexp_replace(p.code, '''[^'']*''', '''''', 'g') ~* '\mexecute\s+(?!(function|procedure)\M)' or exists (
       select
       from contract
       join pg_class c on c.oid = to_regclass(contract.name)
@@ -67,20 +75,19 @@ from (
         p.gives_rows and p.body ~ ('\m' || w.word)
         or p.body ~* ('\m(insert\s+into|update|delete\s+from|merge\s+into|truncate)\s+((table|only)\s+)*"?' || w.word)))
   ), reached as (
-    select oid as caller, oid, body, 0 as calls from open
+    select oid as caller, oid, code, 0 as calls from open
     union
-    select r.caller, p.oid, regexp_replace(regexp_replace(pg_get_functiondef(p.oid), '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g'),
-           r.calls + 1
+    select r.caller, f.oid, f.code, r.calls + 1
     from reached r
-    join pg_proc p on r.calls < 3 and p.prokind = 'f' and strpos(r.body, p.proname) > 0
-      and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-      and r.body ~ ('\m' || regexp_replace(p.proname, '\W', '.', 'g') || '\M')
+    join functions f on r.calls < 3 and strpos(r.code, f.proname) > 0
+      and f.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      and r.code ~ ('\m' || regexp_replace(f.proname, '\W', '.', 'g') || '\M')
   )
   select o.name from open o
   join reached r on r.caller = o.oid
   group by o.name
-  having not bool_or(r.body ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
-    or bool_or(r.body ~* 'user_?metadata|user_meta_data')
+  having not bool_or(r.code ~* '\m(jwt|auth\.|request\.|current_setting|session_user)')
+    or bool_or(r.code ~* 'user_?metadata|user_meta_data')
 ) believed;
 
 -- seen:
