@@ -142,7 +142,7 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
 @pytest.mark.check(
     spec(
         "other-tenants-hidden",
-        "A tenant sees no row of another tenant, in any table or view.",
+        "A tenant sees no row of another tenant, in any table or view, nor by a function that is told of the other.",
         "Customers read each other's data.",
         "J07",
         "J15",
@@ -157,6 +157,11 @@ def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
     _judge(
         seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
     )
+    if given := [
+        f"{name} gave {done.rows} rows of another tenant" for name, done in looked.functions.items() if done.rows
+    ]:
+        seen.witness = list(given)
+        raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")
     if unread := sorted({f"{t.shown} of {t.untrusted_owner}" for t in looked.unread}):
         seen.unmet(
             f"{len(unread)} relations that tenants may reach were not read: {', '.join(unread[:5])}. To read one runs"

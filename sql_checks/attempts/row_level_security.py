@@ -19,15 +19,18 @@ from gates.deployment.ids import alike_ids, new_id
 from gates.deployment.sql.catalogue import identifier, with_trust
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.tenants import members
+from sql_checks.attempts import functions
 from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
 
 TABLES = Path(__file__).with_name("tables.sql")
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """The text of a company's id; a string of SQL that the names of a deployment change."""
+PAYLOAD = "jsonb_build_object('drill', gen_random_uuid())"
+"""Its own for each row, by which it is known where only the payload is shown."""
 SEEDS: dict[str, str] = {
     "companies": "insert into public.companies (id, name) values (%(id)s::uuid, 'drill-rls-' || left(%(id)s::text, 8))",
     "events": "insert into public.events (company_id, event_type, aggregate_key, payload, path)"
-    " values (%(id)s, 'drill.rls', 'rls', '{}', 'outbox')",
+    f" values (%(id)s, 'drill.rls', 'rls', {PAYLOAD}, 'outbox')",
     "feature_flags": "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
     " values ('drill.rls', %(id)s, false, 0)",
     "replay_budgets": "insert into public.replay_budgets (company_id) values (%(id)s)",
@@ -38,16 +41,18 @@ SEEDS: dict[str, str] = {
     " values ('drill-rls', %(id)s, 'drill', '', 'completed', now())",
     "audit_logs": "insert into public.audit_logs (action, actor, scope) values ('dlq_replay_dry_run', 'drill', %(id)s)",
     "event_outbox": "insert into public.event_outbox (company_id, event_type, payload)"
-    " values (%(id)s, 'drill.rls', '{}')",
+    f" values (%(id)s, 'drill.rls', {PAYLOAD})",
     "dead_letter_queue": "insert into public.dead_letter_queue (company_id, event_type, payload, error_type)"
-    " values (%(id)s, 'drill.rls', '{}', 'drill')",
+    f" values (%(id)s, 'drill.rls', {PAYLOAD}, 'drill')",
     "agent_tasks": "insert into public.agent_tasks (company_id, agent_name, status) values (%(id)s, 'drill', 'queued')",
     "agent_controls": "insert into public.agent_controls (company_id, agents_paused) values (%(id)s, false)",
 }
 """Rows by the contract's names alone; companies first, so that foreign keys hold."""
 OTHER_STATES = {
+    "dead_letter_queue (company_id, event_type, payload, error_type, error_message)"
+    f" values (%(id)s, %(state)s, {PAYLOAD}, 'drill', gen_random_uuid()::text)": ("drill.x",),
     "dead_letter_queue (company_id, event_type, payload, error_type, status, created_at)"
-    " values (%(id)s, 'drill.rls', '{}', 'drill', %(state)s, now() - interval '90 days')": (
+    f" values (%(id)s, 'drill.rls', {PAYLOAD}, 'drill', %(state)s, now() - interval '90 days')": (
         *("replaying", "resolved", "discarded"),
     ),
     "replay_runs (idempotency_key, company_id, status, requested_at)"
@@ -56,12 +61,14 @@ OTHER_STATES = {
     ),
     "agent_tasks (company_id, agent_name, status, created_at)"
     " values (%(id)s, 'drill', %(state)s, now() - interval '90 days')": ("running", "completed", "failed"),
-    "event_outbox (company_id, event_type, payload, processed_at) values (%(id)s, %(state)s, '{}', now())": (
+    f"event_outbox (company_id, event_type, payload, processed_at) values (%(id)s, %(state)s, {PAYLOAD}, now())": (
         "drill.x",
     ),
-    "event_outbox (company_id, event_type, payload, dead_at) values (%(id)s, %(state)s, '{}', now())": ("drill.x",),
+    f"event_outbox (company_id, event_type, payload, dead_at) values (%(id)s, %(state)s, {PAYLOAD}, now())": (
+        "drill.x",
+    ),
     "events (company_id, event_type, payload, path, created_at)"
-    " values (%(id)s, 'drill.rls', '{}', %(state)s, now() - interval '90 days')": ("direct",),
+    f" values (%(id)s, 'drill.rls', {PAYLOAD}, %(state)s, now() - interval '90 days')": ("direct",),
     "audit_logs (action, actor, scope) values (%(state)s, 'drill', %(id)s)": ("dlq_replay_refused", "agents_paused"),
 }
 """Rows in other states than the seeds, and old ones: a policy may open these alone. A refused one does not count."""
@@ -129,12 +136,13 @@ class Sight:
 @dataclass
 class Probe:
     """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
-    not read.
+    not read. functions: those with their owner's rights, and the rows of another tenant that each gave.
     """
 
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
     unread: list[TenantTable] = field(default_factory=list)
+    functions: dict[str, Attempt] = field(default_factory=dict)
 
 
 def probe(url: str) -> Probe:
@@ -166,7 +174,19 @@ def _look(connection: Connection) -> Probe:
     for start in range(0, len(found.sights), AT_ONCE):
         some = found.sights[start : start + AT_ONCE]
         _try(connection, [(sight, name, one) for sight in some for name, one in _tries(sight, mine, bystander)])
+    marks = _marks(connection, found.sights, mine, other)
+    found.functions = functions.called(connection, _claims(mine), other, marks)
     return found
+
+
+def _marks(connection: Connection, sights: Sequence[Sight], mine: str, other: str) -> list[str]:
+    """The ids that are in the probe's rows of the other tenant, and in none of its own."""
+    own, others = {mine, other}, set[str]()
+    for table in (s.table for s in sights if s.table.promised and s.mine == mine and s.owner_other):
+        found = functions.ids_in(connection, table.reference, table.tenant, (mine, other))
+        own |= found[mine]
+        others |= found[other]
+    return sorted(others - own)
 
 
 def _tries(sight: Sight, mine: str, bystander: str) -> Iterator[tuple[str, TenantStatement]]:

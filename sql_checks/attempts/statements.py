@@ -28,6 +28,7 @@ TENANTS_PATH = '"$user", public, extensions'
 class TenantStatement:
     """A statement, the values for its placeholders, and who runs it: a tenant's role with these claims (None: unset),
     or the login itself. exempt: with row security off, as an owner has it. keep: it is not undone.
+    read_only: it may change nothing even while it runs.
     """
 
     statement: str
@@ -37,6 +38,7 @@ class TenantStatement:
     exempt: bool = False
     keep: bool = False
     every_row: bool = False
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +122,5 @@ def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
         "path": TENANTS_PATH,
         "exempt": one.exempt,
         "keep": one.keep,
+        "read_only": one.read_only,
     }

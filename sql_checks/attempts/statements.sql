@@ -42,6 +42,9 @@ begin
         end if;
         perform pg_catalog.set_config('search_path', path, true);
       end if;
+      if (asked ->> 'read_only')::boolean then
+        perform pg_catalog.set_config('transaction_read_only', 'on', true);
+      end if;
       execute statement;
       get diagnostics touched = row_count;
       if not keep then

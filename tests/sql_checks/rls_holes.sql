@@ -74,3 +74,10 @@ create view leak as select * from public.agent_tasks; grant select on leak to au
 --! new table | foreign
 create table notes (company_id uuid); grant select on notes to authenticated; insert into notes select
 gen_random_uuid() from generate_series(1, 2)
+--! a function gives rows of whom it is told | foreign
+create function letters_of(company uuid, most int default 5) returns setof dead_letter_queue language sql stable security
+definer begin atomic select * from dead_letter_queue d where d.company_id = company and auth.jwt() is not null limit most;
+end
+--! a function that gives payloads, of everybody by default | foreign
+create function payloads(companies text[] default null) returns jsonb language sql security definer begin atomic select
+jsonb_agg(payload) from events where company_id::text = any(companies) or companies is null; end

@@ -83,6 +83,33 @@ def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
         assert verdicts(probe(pg_server.url(clone)))["anon"] == "fail"
 
 
+ASKS = "c = (auth.jwt() ->> 'company_id')::uuid"
+ROWS = "select * from events where company_id = c"
+CALLED = {
+    "asks": f"(c uuid) returns setof events language sql stable as $$ {ROWS} and {ASKS} $$",
+    "raises": "(c uuid) returns setof events language plpgsql stable as"
+    f" $$ begin if not {ASKS} then raise 'not yours'; end if; return query {ROWS}; end $$",
+    "counts": "(c uuid) returns json language sql as"
+    " $$ select json_build_object('company', c, 'letters', count(*)) from dead_letter_queue where company_id = c $$",
+    "writes": "(c uuid) returns setof events language plpgsql as"
+    f" $$ begin delete from events where company_id = c; return query {ROWS}; end $$",
+    "by id": "(event uuid) returns setof events language sql stable as 'select * from events where id = event'",
+    "slow": "(c uuid) returns int language sql stable as 'select 1 from pg_sleep(100)'",
+}
+"""Functions with their owner's rights that give a tenant no row for the name of another."""
+
+
+@pytest.mark.parametrize("function", CALLED.values(), ids=list(CALLED))
+def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, clone: str) -> None:
+    """Who asks for the caller, counts, writes, needs an id that nobody is told, or is slow, gives no rows away."""
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        made = "create function given" + function.replace(" language", " security definer language")
+        connection.execute(made.encode())
+        before = connection.execute("select count(*) from events").fetchone()
+        assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+        assert connection.execute("select count(*) from events").fetchone() == before
+
+
 HOLES = {name: (sql, set(red.split())) for (name, red), sql in cases(Path(__file__).with_name("rls_holes.sql"))}
 """What opens each, and the checks that it turns red."""
 

@@ -1,0 +1,24 @@
+-- Functions with their owner's rights that tenants may call and that change nothing, as they say, or as is written there: each
+-- with the types of what it takes, and how many of these have a default. Their owner has the rights of an owner of the
+-- contract's tables; to call one is what a tenant may do at any time.
+select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown, p.pronargdefaults as defaults,
+       (select coalesce(array_agg(format_type(given.type, null) order by given.place), '{}')
+        from unnest(p.proargtypes::oid[]) with ordinality given(type, place)) as types
+from pg_proc p
+join pg_namespace n on n.oid = p.pronamespace and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+join pg_language l on l.oid = p.prolang
+cross join lateral (select p.proowner as relowner) c
+cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
+where p.prosecdef and p.prokind = 'f' and p.provariadic = 0
+  and (p.provolatile in ('i', 's') or l.lanname in ('sql', 'plpgsql')
+    and code.body !~* '\m(insert|update|delete|merge|truncate|execute|call|copy|lock|notify|listen)\M'
+    and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)
+                    join pg_proc f on f.proname = words[1] and f.provolatile = 'v'))
+  and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype, 'void'::regtype)
+  and exists (select from pg_roles r where r.rolname = 'authenticated' and has_schema_privilege(r.oid, n.oid, 'USAGE')
+              and has_function_privilege(r.oid, p.oid, 'EXECUTE'))
+  and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p')
+  and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
+  and {{trusted_owner}}
+order by 2
+limit 50;
