@@ -95,10 +95,10 @@ def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[
         text = json.dumps([_told(connection, one) for one in asked])  # may find a table absent: after the savepoint
         connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
         connection.execute(sql(RUN).encode())
-        done = connection.execute("select pg_catalog.current_setting('replaygate.attempted')::jsonb as done")
+        done = connection.execute("select pg_catalog.current_setting('replaygate.attempted') as done")
         connection.execute("release savepoint attempts")
     (row,) = done.fetchall()
-    found: list[tuple[bool, int, str, str, str]] = row["done"]  # type: ignore[assignment]
+    found: list[tuple[bool, int, str, str, str]] = json.loads(str(row["done"]))
     return [
         Attempt(touched, state, _said(one, said, state, place) if state else "", entered or one.role is None)
         for one, (entered, touched, state, said, place) in zip(asked, found, strict=True)

@@ -54,8 +54,8 @@ begin
     exception when others then
       if not through then
         get stacked diagnostics state = returned_sqlstate, said = message_text, place = pg_exception_context;
-        said := pg_catalog.left(said, 2000);
-        place := pg_catalog.left(place, 2000);
+        said := pg_catalog.left(said, 1000);
+        place := pg_catalog.left(place, 1000);
         touched := 0;
       end if;
     end;

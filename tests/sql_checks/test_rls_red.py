@@ -110,17 +110,21 @@ def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, c
         assert connection.execute("select count(*) from events").fetchone() == before
 
 
-@pytest.mark.parametrize("told", ["message", "context"])
+@pytest.mark.parametrize("told", ["message", "marks", "context"])
 def test_an_error_of_megabytes_is_the_targets_own(told: str, pg_server: PgServer, clone: str) -> None:
     """However long a policy's error or its place is, the policy is judged by it, and so are all other tables."""
     body = {
-        "message": "raise '%', repeat(E'::error::x\\n', 3000000)",
-        "context": "execute format('select 1 / 0 -- %s', repeat('x', 30000000))",
+        "message": "raise '%', repeat(E'::error::x\\n', 200000)",
+        "marks": "raise '%', repeat('[{,', 500000)",
+        "context": "execute format('select 1 / 0 -- %s', repeat('x', 2000000))",
     }[told]
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute(
             f"create function long() returns boolean language plpgsql as $$ begin {body}; return true; end $$;"
-            " create policy p on events for select to authenticated using (long())".encode()
+            " create policy p on events for select to authenticated using (long());"
+            " create policy p on agent_tasks for select to authenticated using (long());"
+            " create policy p on audit_logs for select to authenticated using (long());"
+            " create policy p on agent_controls for select to authenticated using (long());".encode()
         )
     found = verdicts(probe(pg_server.url(clone)))
     assert (found["own"], found["no_claims"], found["insert"]) == ("fail", "fail", "pass")
