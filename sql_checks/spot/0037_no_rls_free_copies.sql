@@ -10,8 +10,10 @@ select c.oid::regclass::text as subject,
 from pg_class c
 join pg_roles r on r.rolname in ('anon', 'authenticated')
 where c.relkind in ('m', 'f')
-  and has_schema_privilege(r.oid, c.relnamespace, 'USAGE') and has_table_privilege(r.oid, c.oid, 'SELECT')
-  and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id', 'scope', 'payload'));
+  and has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
+  -- a right on one column is one
+  and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname in ('company_id', 'tenant_id', 'scope', 'payload')
+              and has_column_privilege(r.oid, c.oid, a.attnum, 'SELECT'));
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('anon', 'authenticated');
