@@ -1,7 +1,8 @@
 -- Functions with their owner's rights that tenants may call and that change nothing, as they say, or as is written there: each
 -- with the types of what it takes, and how many of these have a default. Their owner has the rights of an owner of the
 -- contract's tables; to call one is what a tenant may do at any time.
-select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown, p.pronargdefaults as defaults,
+select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
+       p.pronargdefaults as defaults,
        (select coalesce(array_agg(format_type(given.type, null) order by given.place), '{}')
         from unnest(p.proargtypes::oid[]) with ordinality given(type, place)) as types
 from pg_proc p
@@ -9,11 +10,12 @@ join pg_namespace n on n.oid = p.pronamespace and n.nspname !~ '^pg_' and n.nspn
 join pg_language l on l.oid = p.prolang
 cross join lateral (select p.proowner as relowner) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
-where p.prosecdef and p.prokind = 'f' and p.provariadic = 0
-  and (p.provolatile in ('i', 's') or l.lanname in ('sql', 'plpgsql')
-    and code.body !~* '\m(insert|update|delete|merge|truncate|execute|call|copy|lock|notify|listen)\M'
-    and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)
-                    join pg_proc f on f.proname = words[1] and f.provolatile = 'v'))
+where p.prosecdef and p.prokind = 'f' and p.provariadic = 0 and l.lanname in ('sql', 'plpgsql')
+  and (p.provolatile <> 'v' or code.body !~* '\m(insert|update|delete|merge|truncate|execute|call|copy|lock|notify|listen)\M')
+  -- whatever it calls itself: one that ends sessions or sends requests does so here, too
+  and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)
+                  join pg_proc f on f.proname = lower(words[1]) and f.provolatile = 'v'
+                    and f.proname not in ('set_config', 'clock_timestamp', 'random', 'gen_random_uuid'))
   and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype, 'void'::regtype)
   and exists (select from pg_roles r where r.rolname = 'authenticated' and has_schema_privilege(r.oid, n.oid, 'USAGE')
               and has_function_privilege(r.oid, p.oid, 'EXECUTE'))

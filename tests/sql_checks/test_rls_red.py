@@ -94,14 +94,15 @@ CALLED = {
     "writes": "(c uuid) returns setof events language plpgsql as"
     f" $$ begin delete from events where company_id = c; return query {ROWS}; end $$",
     "by id": "(event uuid) returns setof events language sql stable as 'select * from events where id = event'",
-    "slow": "(c uuid) returns int language sql stable as 'select 1 from pg_sleep(100)'",
+    "slow": "(c uuid) returns bigint language sql stable as 'select count(*) from generate_series(1, 1000000000)'",
+    "ends a session": "(c uuid) returns bool language sql stable as 'select pg_terminate_backend(pg_backend_pid())'",
 }
 """Functions with their owner's rights that give a tenant no row for the name of another."""
 
 
 @pytest.mark.parametrize("function", CALLED.values(), ids=list(CALLED))
 def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, clone: str) -> None:
-    """Who asks for the caller, counts, writes, needs an id that nobody is told, or is slow, gives no rows away."""
+    """Who asks for the caller, counts, writes, needs an id, is slow or ends sessions, gives no rows of another."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         made = "create function given" + function.replace(" language", " security definer language")
         connection.execute(made.encode())
