@@ -92,7 +92,10 @@ PARTED = (
     (r"(CREATE TABLE public\.audit_logs \(\n  id bigint) PRIMARY KEY", r"\g<1>, PRIMARY KEY (id, scope)"),
     (r"(CREATE TABLE public\.(?P<name>audit_logs) \([^;]*?\n\));", r"\g<1>" + HALVES % "scope"),
     (r"CREATE TRIGGER audit_logs_append_only\b", BY_ROW),
-    (r"(public\.replay_runs \(\n  id) uuid (.* DEFAULT) gen_random_uuid\(\)", r"\1 text \2 'run_' || gen_random_uuid()"),
+    (
+        r"(public\.replay_runs \(\n  id) uuid (.* DEFAULT) gen_random_uuid\(\)",
+        r"\1 text \2 'run_' || pg_catalog.random()",
+    ),
     (r"\breplay_run_id uuid", "replay_run_id text"),
     (r"(%\(runs?(?:_id)?\)s)::uuid", r"\1::text"),
     (r"Run\(parts\.new_id\(\)", r"Run(f'run_{parts.new_id()}'"),
