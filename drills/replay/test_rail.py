@@ -184,7 +184,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
     runs = [str(scene.run(company, max=2)["replay_run_id"]) for company in companies]
     # a worker that takes one item at a time would be done with both before the other run begins
     put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
-    scene.rows(f"{put_off} where replay_run_id = any(%s::uuid[]) and claimed_until is null", runs)
+    scene.rows(f"{put_off} where replay_run_id::text = any(%s) and claimed_until is null", runs)
     try:
         stopped, *_ = _stopped_run(scene, companies[0])
     except AssertionError as error:

@@ -13,7 +13,7 @@ from gates.checks.observation import Busy
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import path_of
 from gates.deployment.http.client import HttpDoor
-from gates.deployment.requests import BUSY, Answer, Request, encode_body, replay_fields, signed_get
+from gates.deployment.requests import BUSY, BY_A_PROXY, Answer, Request, encode_body, replay_fields, signed_get
 from gates.deployment.sql.connection import Answering
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class Scene(Waiting):
         given = [a for a in answers if isinstance(a, Answer)]
         silent = len(answers) - len(given)
         self.seen.require(not silent, f"{silent} of {len(answers)} concurrent requests got no answer")
-        broken = [a.status for a in given if a.status in {502, 503, 504}]
+        broken = [a.status for a in given if a.status in BY_A_PROXY]
         self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
         return given
 

@@ -64,7 +64,11 @@ OF_THE_CONNECTION = {"connection", "keep-alive", "content-length", "transfer-enc
 """Headers that say how a body comes, and whether the connection is kept."""
 OF_THE_REQUEST = {"instance", "requestid", "correlationid", "traceid", "timestamp"}
 """Members of problem documents in every framework's spelling, without `_` and in lower case."""
-BUSY = (429, 502, 503, 504)
+BY_A_PROXY = (502, 503, 504, *range(520, 531), 546)
+"""Answers of a proxy before the target, or of a target that cannot serve. From 520 to 530 they are those of a CDN that
+had none or no whole one from it; 546 says that a platform ended the function at one of its limits.
+"""
+BUSY = (408, 425, 429, *BY_A_PROXY)
 """Statuses that, where another one was due, say that the target was busy or limited us: they prove nothing."""
 
 

@@ -92,9 +92,17 @@ PARTED = (
     (r"(CREATE TABLE public\.audit_logs \(\n  id bigint) PRIMARY KEY", r"\g<1>, PRIMARY KEY (id, scope)"),
     (r"(CREATE TABLE public\.(?P<name>audit_logs) \([^;]*?\n\));", r"\g<1>" + HALVES % "scope"),
     (r"CREATE TRIGGER audit_logs_append_only\b", BY_ROW),
+    (
+        r"(public\.replay_runs \(\n  id) uuid (.* DEFAULT) gen_random_uuid\(\)",
+        r"\1 text \2 'run_' || pg_catalog.random()",
+    ),
+    (r"\breplay_run_id uuid", "replay_run_id text"),
+    (r"(%\(runs?(?:_id)?\)s)::uuid", r"\1::text"),
+    (r"Run\(parts\.new_id\(\)", r"Run(f'run_{parts.new_id()}'"),
+    (r"as_uuid\(run_id\)", "run_id"),
 )
-"""Text of a migration, and what stands there where tables are in partitions. A statement that names a partition runs no
-statement's trigger of the whole.
+"""Text of the sources, and what stands there where tables are in partitions and ids of runs are texts. A statement that
+names a partition runs no statement's trigger of the whole.
 """
 OF_SQL = {
     "v2-required": ("only signatures with a time are accepted", (V2,)),

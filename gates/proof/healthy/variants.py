@@ -366,7 +366,12 @@ VARIANTS: tuple[Variant, ...] = (
         kind=TargetKind.PRODUCTION,
         own_manifest=True,
     ),
-    Variant("partitioned", "dead letters and trail in partitions", stand=_partitioned, own_manifest=True),
+    Variant(
+        "partitioned",
+        "dead letters and trail in partitions, runs with texts for ids",
+        stand=_partitioned,
+        own_manifest=True,
+    ),
     Variant(
         "round-robin",
         "three instances in turns, behind a proxy that takes a body only where it has a meaning",

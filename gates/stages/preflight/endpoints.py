@@ -8,7 +8,7 @@ from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.limits import within
 from gates.deployment.identity import http_place
 from gates.deployment.redaction import hidden, redact_text
-from gates.deployment.requests import BUSY, Answer, Request
+from gates.deployment.requests import BUSY, BY_A_PROXY, Answer, Request
 from gates.deployment.target import Target
 from gates.errors import first_line
 from gates.evidence import JsonValue, Outcome, Severity
@@ -25,8 +25,6 @@ ABSENT = (404, 405, 501)
 """Answers where no function is."""
 INVALID = (400, 415, 422)
 """Answers to a body that is no JSON."""
-BY_A_PROXY = (502, 503, 504)
-"""Answers of a proxy before the target, or of a target that cannot serve."""
 
 REACHABLE = spec(
     "target-reachable",

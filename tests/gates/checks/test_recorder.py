@@ -74,6 +74,24 @@ def test_busy(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503), 200)
 
+@check("t/half")
+def test_half(seen):
+    """A CDN has no whole answer of the target."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(520), 401)
+
+@check("t/ended")
+def test_ended(seen):
+    """A platform ended the function."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(546), 401)
+
+@check("t/again")
+def test_again(seen):
+    """Something in front wants the request once more."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(408), 200)
+
 @check("t/walled")
 def test_walled(seen):
     """Something in front takes it for an attack."""
@@ -161,6 +179,9 @@ EXPECTED = {
     "t/skipped": ("unknown", "skipped: not today"),
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
+    "t/half": ("unknown", "busy or limited us"),
+    "t/ended": ("unknown", "busy or limited us"),
+    "t/again": ("unknown", "busy or limited us"),
     "t/walled": ("unknown", "a firewall in front may have answered"),
     "t/elsewhere": ("unknown", "a redirect. Set BASE_URL"),
     "t/bad-control": ("unknown", "the control did not hold"),
