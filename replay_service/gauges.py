@@ -17,7 +17,7 @@ GAUGE_COST_SHARE = 20
 
 
 def memory_lines() -> list[str]:
-    """The memory of this process in bytes, by the name that Prometheus' clients give it; nothing but on Linux."""
+    """The memory of this process in bytes, named as Prometheus' clients name it; empty except on Linux."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

@@ -37,7 +37,7 @@ def parse(raw: bytes) -> Any:
         raise
     except ValueError:
         raise JsonRefused("must be valid JSON") from None
-    # Escapes are the only way left for these characters to come in.
+    # Only an escape can still bring these characters in.
     if "\\u" in text:
         _check_strings(value)
     return value

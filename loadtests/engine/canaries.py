@@ -90,8 +90,8 @@ class Canaries:
         self.watching.pop(event_id, None)
 
     def compare(self, event_id: str, company: str, answer: Mapping[str, object]) -> None:
-        """An event was committed once: of two answers that tell two commits one is another event's, if one of the two
-        commits was told of another event. A service that tells one time in two ways mixes nothing.
+        """Compare the commit time of two answers about one event. If they differ and one of them was also given for
+        another event, the service mixes events up. Two spellings of one time do not count.
         """
         told, known = str(answer.get("committed_at") or ""), self.committed.get((event_id, company))
         if not told or (known is None and len(self.committed) >= MOST):

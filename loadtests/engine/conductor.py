@@ -45,7 +45,7 @@ MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
 @dataclass(slots=True)
 class WorkerState:
-    """The last that was heard of one load process."""
+    """The latest report of one load process."""
 
     sequence: int = -1
     finals: int = 0
@@ -146,7 +146,7 @@ class Conductor:
         return came
 
     def lose(self, worker: str) -> None:
-        """A load process is gone without its last report."""
+        """Note that a load process ended without its last report."""
         if worker not in self.lost:
             self.lost.append(worker)
 
@@ -180,7 +180,7 @@ class Conductor:
         return ""
 
     def lack(self, metrics: Iterable[str], why: str) -> None:
-        """Note that metrics could not be measured, found out while running."""
+        """Note while running that metrics cannot be measured."""
         self._absent |= dict.fromkeys(metrics, why)
 
     def judgements(self) -> list[ThresholdResult]:
@@ -201,7 +201,7 @@ class Conductor:
         return weigh(found, self.facts()) if self.stopped else found
 
     def _judge(self, key: MetricKey, threshold: Threshold, sink: Sink, absent: str = "") -> ThresholdResult:
-        """One threshold judged by the samples; what the instrument itself could have made is no failure."""
+        """One threshold judged by the samples. A latency that the generator may have caused itself is no failure."""
         sink = self._summed(key, threshold, sink)
         looks = self._looks(key, threshold.expression, sink)
         one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
@@ -271,7 +271,7 @@ class Conductor:
         return True
 
     def facts(self) -> RunFacts:
-        """What is known about the run apart from its samples."""
+        """The facts of the run beside its samples."""
         null = self._trend(NULL)
         gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
         return RunFacts(
@@ -300,7 +300,7 @@ class Conductor:
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:
-        """Why the run says nothing, or at least nothing good, of the target."""
+        """Why the run is invalid, or cannot pass anything."""
         facts = self.facts()
         return (*invalid_reasons(facts), *doubts(facts))
 
@@ -343,7 +343,7 @@ class Conductor:
         return max(self.plan.most_s, length_s(self.plan))
 
     def _early(self, elapsed: float) -> str:
-        """Reasons to stop before the plan says so. Looked at less often the longer looking takes (many samples)."""
+        """Why to stop before the planned end. Checked less often the longer a check takes (many samples)."""
         if elapsed < self._early_at:
             return ""
         begun = time.perf_counter()

@@ -259,7 +259,7 @@ class Drive:
                     connection.expire()
 
     def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         self._sweeper.kill()
         for connection in self._all:
             connection.close()
@@ -270,8 +270,8 @@ class Drive:
         self.stopping = False
 
     def finish(self) -> None:
-        """Stop starting anything; wait for what is under way, at most the grace of the plan. What is then still open
-        counts as failed, with its age: a target that answers no more must not drop out of the numbers.
+        """Start nothing more; wait for open requests, at most the plan's grace. What is still open then has failed,
+        with its age as duration: a target that stops answering must not vanish from the numbers.
         """
         self.stopping, now = True, time.perf_counter()
         is_waiting = bool(self._open)

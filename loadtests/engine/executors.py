@@ -91,7 +91,7 @@ class Executors:
                 self._at_work.append(gevent.spawn(self._user, task, number, left))
 
     def stop(self) -> None:
-        """Take everybody away, whatever is under way."""
+        """Stop all users at once, also in the middle of a request."""
         gevent.killall(self._at_work or [])
 
     @property

@@ -28,7 +28,7 @@ LOOK_S = 2.0
 
 @dataclass(slots=True)
 class SecondLook:
-    """Of one load process."""
+    """The second look of one load process."""
 
     drive: Drive
     workload: Workload

@@ -177,7 +177,7 @@ class Connection:
             self.timed_out = False
 
     def _is_stale(self) -> bool:
-        """Whether the server has closed the kept connection, or said something that nobody asked for."""
+        """Whether the server has closed the kept connection, or sent unexpected bytes."""
         below = _socket.socket(fileno=(self._tls or self._sock).fileno())
         try:
             below.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
@@ -200,7 +200,7 @@ class Connection:
         return self._read_response(first, head=head)
 
     def expire(self) -> None:
-        """Give up on the request under way (called by the sweeper): whoever waits wakes up to a closed connection."""
+        """Abort the request under way (called by the sweeper): its waiter finds the connection closed."""
         self.timed_out = True
         try:
             if self._sock is not None:

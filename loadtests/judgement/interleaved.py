@@ -22,7 +22,7 @@ LEAST_ANSWERED = 0.5
 
 
 def thresholds(failed_percent: float) -> Iterator[tuple[MetricKey, Threshold]]:
-    """What a run with a baseline is judged by besides."""
+    """The additional thresholds of a run with a baseline."""
     for metric in SLOWER:
         yield MetricKey(metric), Threshold(parse_expression("rate<0.5"))
     yield MetricKey(FAILED), Threshold(parse_expression(f"rate<{failed_percent / 100.0!r}"))
