@@ -1,5 +1,5 @@
-"""The order of checks in one pytest run, and how many run at once: sentinels, the main part side by side, and last,
-one at a time, the checks that change global state.
+"""The order of checks in one pytest run: sentinels, then the main part in parallel, then one at a time the checks that
+change global state.
 
 `--at-once N` forks N processes once everything is imported and collected, so that one more costs next to nothing: most
 of a drill is waiting. They are given the checks in their order, and hand the reports to the process that collected.
@@ -29,14 +29,14 @@ from gates.checks.recorder import ASKED_AGAIN, spec_of
 from gates.evidence import Severity
 
 SENTINELS, BEHIND, MAIN, LAST = 1, 2, 3, 4
-"""Ranks: sentinels that no other one blocks, those behind them, then the phases `main` and `last`."""
+"""Ranks: sentinels that depend on no other, those that do, then the phases `main` and `last`."""
 WAITS, TOGETHER = "waits", "together"
 """Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
 them did, so that one process runs them all.
 """
 LONG_CHECK_S = 2.0
 APART = 20
-"""How many other checks stand between two long waits: where all waited together, nobody would work beside them."""
+"""How many other checks come between two long waits, so that waits and work overlap."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
 
@@ -46,7 +46,7 @@ Unit = tuple[pytest.Item, ...]
 
 
 def rank(item: pytest.Item) -> int:
-    """0 for what is no drill, then the drills by phase. What is of one rank may run side by side, but of the last."""
+    """0 for other tests, then the drills by phase. Items of one rank may run in parallel, except in the last."""
     spec = spec_of(item)
     if spec is None or not spec.id.startswith("drill/"):
         return 0
@@ -73,7 +73,7 @@ def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
-    """What one process takes at a time: a check, or all that share something."""
+    """The units of work of a process: one check, or all checks of a module that share something."""
     units: dict[object, list[pytest.Item]] = {}
     for item in items:
         shares = item.get_closest_marker(TOGETHER) is not None
@@ -82,13 +82,13 @@ def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
 
 
 def asks_database(unit: Unit) -> bool:
-    """Whether a process that runs the unit comes to hold a session of the database."""
+    """Whether running the unit opens a database session."""
     needs = {need for item in unit if (spec := spec_of(item)) for need in spec.needs}
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
 
 
 def pages(item: pytest.Item) -> bool:
-    """Whether the check pages where it fails; what is no check does."""
+    """Whether a failure of the item pages. That of a test without a check does, too."""
     spec = spec_of(item)
     return spec is None or spec.severity is Severity.PAGE
 
@@ -138,8 +138,8 @@ class Crew:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the checks of a rank came to. busy: those that are to be asked again, and what they said; is_grave: whether
-    one is red that pages.
+    """The results of a rank. busy: checks to run again, with their first reports; is_grave: whether a check that pages
+    failed.
     """
 
     busy: dict[pytest.Item, pytest.TestReport] = field(default_factory=dict)
@@ -148,8 +148,8 @@ class _Seen:
 
 @dataclass(eq=False, slots=True)
 class _Hand:
-    """A process that runs checks, and stays for those of the next rank: what it opened serves again. asks: it is given
-    what asks the database, too.
+    """A process that runs checks, also of later ranks, so that its connections are reused. asks: it may be given units
+    that ask the database.
     """
 
     there: Connection
@@ -159,7 +159,7 @@ class _Hand:
 
 
 def _of_number(hands: Sequence[_Hand], session: pytest.Session, asking: int, others: int) -> list[_Hand]:
-    """So many hands of either kind, of those and of new ones. Those that are too many have ended."""
+    """So many hands of each kind: keeps living ones, forks missing ones, ends those that are too many."""
     kept: list[_Hand] = []
     for asks, number in ((True, asking), (False, others)):
         alive = [hand for hand in hands if hand.asks is asks and hand.process.is_alive()]
@@ -183,8 +183,8 @@ def _forked(session: pytest.Session, *, asks: bool) -> _Hand:
 
 
 def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand], *, again: bool = False) -> _Seen:
-    """Have these checks run by these hands, and report what they report. What is to be asked again, where that is
-    wanted, is not reported yet.
+    """Run these units on these hands and pass their reports on. With `again`, checks that found the workers busy are
+    returned, and not reported yet.
     """
     config, hook = session.config, session.config.hook
     places = {item: place for place, item in enumerate(session.items)}
@@ -208,7 +208,7 @@ def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand],
                 data = hand.there.recv()
             except EOFError:
                 hand.process.join(END_S)
-                session.testsfailed += 1  # what it held has no evidence: it is unknown
+                session.testsfailed += 1  # its checks have no evidence: they are unknown
                 Scene.crowd.note(at_work.pop(ready).place, IDLE)
                 continue
             if data is None:
@@ -225,8 +225,8 @@ def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand],
 
 
 def _ask_again(session: pytest.Session, seen: _Seen, hands: Sequence[_Hand]) -> None:
-    """Have what found the workers busy run alone, one by one, while that may still change the verdict. The rest is
-    reported as it was seen.
+    """Run the checks that found the workers busy again, alone, until a check that pages has failed; then report the
+    first look of the rest.
     """
     is_grave = seen.is_grave
     for item in filter(seen.busy.__contains__, session.items):
@@ -237,7 +237,7 @@ def _ask_again(session: pytest.Session, seen: _Seen, hands: Sequence[_Hand]) -> 
 
 
 class _Messenger:
-    """Hands every report of this process to the one that forked it."""
+    """Sends every report of this process to its parent."""
 
     def __init__(self, config: pytest.Config, there: Connection) -> None:
         self._config, self._there = config, there
@@ -248,14 +248,14 @@ class _Messenger:
 
 
 class _Following(pytest.Item):
-    """Whatever is run next: of what the unit before it has set up only the session's stays."""
+    """Stands for the item after a unit, so that pytest tears down all fixtures but the session's."""
 
     def runtest(self) -> None:
         raise NotImplementedError
 
 
 def _work(session: pytest.Session, there: Connection, place: int) -> None:
-    """What one process does: run what it is given until that is nothing, and report each."""
+    """The work of a child process: run the given units and report each, until it is given nothing."""
     Scene.crowd.own = place
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     config, plugins = session.config, session.config.pluginmanager
@@ -263,7 +263,7 @@ def _work(session: pytest.Session, there: Connection, place: int) -> None:
     plugins.unregister(name="terminalreporter")
     plugins.register(silent, "terminalreporter")
     capture = plugins.getplugin("capturemanager")
-    capture.stop_global_capturing()  # its files are those of the process that forked us
+    capture.stop_global_capturing()  # its files are the parent's
     capture.start_global_capturing()
     plugins.register(_Messenger(config, there))
     following = _Following.from_parent(session, name="following")
