@@ -1,6 +1,6 @@
-"""Writes rows by the contract's columns alone, looks what became of them, and rolls everything back.
+"""Writes rows with only the contract's columns, reads them back, and rolls everything back.
 
-Constraints that wait for the commit are asked at once: what a COMMIT would refuse is refused here.
+Deferred constraints are checked at once, so that what a COMMIT would refuse is refused here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -147,7 +147,7 @@ select from raised where is_above"""
 
 
 class Expected(StrEnum):
-    """What must come of a statement."""
+    """The expected result of a statement."""
 
     TAKEN = "taken"
     FILLED = "finds no row that was not filled in"
@@ -158,8 +158,8 @@ class Expected(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement, in words, and what must come of it. stays: those that follow find its row. other: for a second
-    tenant, while the first one's rows are there.
+    """A statement, its description and its expected result. stays: its row is kept for the statements that follow.
+    other: for a second tenant, beside the first one's rows.
     """
 
     expected: Expected
@@ -175,7 +175,7 @@ Written = list[tuple[Write, Attempt]]
 
 
 def write(url: str) -> Written:
-    """What came of each statement. Raise psycopg.Error where there is no database."""
+    """The result of each statement. Raise psycopg.Error where there is no database."""
     asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
     company = {False: new_id("company"), True: new_id("company")}
     at_once = TenantStatement("set constraints all immediate", keep=True)
@@ -193,7 +193,7 @@ def write(url: str) -> Written:
 
 
 def _shown(written: Iterable[tuple[Write, Attempt]]) -> Iterator[tuple[Write, Attempt]]:
-    """Without each look that follows a write which this login may not make: it would find the row unchanged."""
+    """Leave out each look that follows a write which this login may not make: it would find the row unchanged."""
     is_denied = False
     for one, came in written:
         if one.expected is not Expected.FILLED:
@@ -262,7 +262,7 @@ def _life(table: str, what: str, statement: str, held: str, rows: int) -> Iterat
 
 
 def wrong(one: Write, came: Attempt) -> str:
-    """What is wrong with it; nothing where it is right, or where it was not the schema that ended it."""
+    """What is wrong with the result; empty where it is as expected, or where not the schema refused it."""
     if one.expected in {Expected.TAKEN, Expected.APART}:
         refused = came.state == DUPLICATE if one.expected is Expected.APART else came.raised
         return f"{one.what} was refused: {came.error.splitlines()[0]}" if refused else ""
