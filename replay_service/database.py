@@ -15,7 +15,7 @@ from replay_service.settings import Settings
 Row = tuple[Any, ...]
 Connection = Session
 ANSWER_S = 2.0
-"""Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
+"""The limit of probes: a timely `not ready` is worth more than a late answer."""
 CONNECT_TIMEOUT_S = 3
 RECONNECT_TIMEOUT_S = 60.0
 

@@ -13,7 +13,8 @@ from replay_service.metrics import heading, sample
 SCRAPE_S = 5.0
 MIN_GAUGE_AGE_S = 0.2
 GAUGE_COST_SHARE = 20
-"""Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
+"""Gauges are cached for 20 times the duration of their queries, so that scraping takes at most 5 % of the database's
+time."""
 
 
 def memory_lines() -> list[str]:

@@ -21,14 +21,14 @@ from gates.inputs.values import Unfit, id_of_type
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
 SIDE_BY_SIDE = 4
-"""Connections that ask ahead, beside the session's own."""
+"""Connections that prefetch, beside the session's own."""
 AT_ONCE = 6
-"""What such a connection asks for in one round trip."""
+"""Queries that such a connection sends in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
 ZONE = Path(__file__).parent / "zone.sql"
 
 Asked = tuple[tuple[str, ...], Future[Answers]]
-"""Statements, and where what they give goes."""
+"""Statements, and the future of their results."""
 
 
 def read_companies(path: Path, never: str = "") -> tuple[str, ...]:

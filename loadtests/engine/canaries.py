@@ -15,10 +15,10 @@ from loadtests.engine.written import MOST
 from loadtests.judgement.lag import differ, lag_ms
 
 POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
+"""Waits between two polls; the last one repeats. Between two polls the server's own times count."""
 
 ASK_PER_S = 40.0
-"""Most questions a second of one process: when many events wait, asking must not become the load."""
+"""Most polls a second of one process: when many events wait, polling must not become the load."""
 
 DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
 
@@ -36,9 +36,9 @@ class Canaries:
     direct: int = 0
     watching: dict[str, float] = field(default_factory=dict)
     committed: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By event and company: the commit that its first answer told. Those are to be asked for once more."""
+    """By event and company: the commit time of its first answer. The second look asks for these again."""
     told: dict[str, set[str]] = field(default_factory=dict)
-    """By commit: the events of which an answer told it."""
+    """By commit time: the events for which an answer gave it."""
 
     def send(self, connection: Connection, terms: Terms) -> None:
         """Post one event and follow it in the background."""

@@ -26,14 +26,14 @@ from loadtests.thresholds.language import Expression, MetricKey, Threshold, Thre
 
 NO_ANSWER_S = 3.0
 EARLY_S = 3.0
-"""A failure is not called earlier: a service that has just been started may stumble."""
+"""No failure ends the run earlier: a service that has just been started may be slow."""
 LOOK_S = 2.0
 K6_LOOK_S = 2.0
 """k6 evaluates its thresholds every two seconds."""
 LOOK_SHARE = 20.0
-"""Looking takes at most one part in so many of the time."""
+"""Looking takes at most this fraction (1 in 20) of the time."""
 FREEZE_S = 10
-"""Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
+"""Above the cap of exact values, older seconds keep only their summary."""
 SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
@@ -55,7 +55,7 @@ class WorkerState:
     dropped: int = 0
     silent_s: float = 0.0
     shift_s: float = math.inf
-    """From its clock to that of the run."""
+    """Offset from its clock to that of the run."""
     pressure: Mapping[str, float] = field(default_factory=dict)
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
@@ -103,7 +103,7 @@ class Conductor:
         """When the planned time was over."""
         self.ended = self.switched = ""
         self._proved: dict[tuple[MetricKey, str], ThresholdResult] = {}
-        """What is known to be broken before the end, by the source of its threshold."""
+        """Thresholds that were proved to be broken before the end, by their source."""
         self.started = time.perf_counter()
         self.acknowledged = Acknowledged()
         self.replays: dict[str, tuple[int, int]] = {}

@@ -23,9 +23,9 @@ from loadtests.thresholds.expectations import SUCCEEDS, Expectation, is_limited
 
 SWEEP_S = 0.2
 SILENCE_S = 0.5
-"""No answer for so long before the end, and none after it to the requests that were open: the target had stopped."""
+"""If no answer came for this long before the end, nor later to open requests, the target had stopped."""
 SPARE_DESCRIPTORS = 100
-"""Of all that this process may open, for everything but requests: a run without them could not even write its end."""
+"""File descriptors that are kept for everything but requests, such as writing the result."""
 UNFINISHED = "unfinished"
 """The error of a request that the end of the run cut off; its time until then is a lower bound."""
 

@@ -32,7 +32,7 @@ STATES = {
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
 LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
-"""An object of 55 KB that hardly compresses: no index holds it, and no notification."""
+"""An object of 55 KB that hardly compresses: too large for an index or a notification."""
 SIZES = {
     "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message)"
     " values (%(id)s, 'drill.rls', 'drill', {}, repeat('why ', 50))",
@@ -53,15 +53,15 @@ ODD = {
         f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
     ),
 }
-"""Table -> rows of which no line of the contract says that they may not be; of runs two that go on at once."""
+"""Table -> unusual rows that the contract allows; two of runs that are open at once."""
 GIVEN = ("replay_budgets", "agent_controls")
-"""Tables of one row a company, which a deployment may give a new one."""
+"""Tables of one row a company, in which a deployment may already have the row of a new one."""
 LEFT_OUT = {
     "dead_letter_queue": "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
     "event_outbox": "event_id is not null",
     "replay_budgets": "daily_limit = 500 and monthly_limit = 10000",
 }
-"""Table -> what the columns hold that its seed leaves out."""
+"""Table -> the values of the columns that its seed leaves out."""
 CHANGES = {
     "event_outbox": (
         "claimed_until = now() + interval '30 s'",
@@ -88,7 +88,7 @@ OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payl
 (%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}',
   now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
     when 'p' then interval '0' else interval '40 days' end{2})"""
-"""Of long ago, but where partitions may have no place for it."""
+"""An old row; but not older than the partitions may reach."""
 AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
 PAST = "created_at <= now()"
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
@@ -143,7 +143,7 @@ NEXT_PERIODS = (
 BUDGET = "update public.replay_budgets set {} where company_id = %(id)s"
 ABOVE = f"""with raised as ({BUDGET} returning daily_used > daily_limit or monthly_used > monthly_limit as is_above)
 select from raised where is_above"""
-"""A trigger may begin the new period at nothing."""
+"""A trigger may start the new period at zero."""
 
 
 class Expected(StrEnum):

@@ -71,11 +71,11 @@ UPSERTS = {
     "replay_runs": "(idempotency_key, company_id) do update set status = 'failed'",
     "agent_controls": "(company_id) do update set agents_paused = true",
 }
-"""Where an insert could also change the row of another."""
+"""Inserts that could change another tenant's row."""
 MOST_ROWS = 1000
-"""So many rows are looked through for two tenants."""
+"""Rows that are read to find two tenants."""
 AT_ONCE = 4
-"""So many tables are looked at in one round trip; all of it is one statement to the server's limit of time."""
+"""Tables in one round trip, which counts as one statement for the server's time limit."""
 
 
 @dataclass(frozen=True, slots=True)

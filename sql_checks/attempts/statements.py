@@ -17,11 +17,11 @@ REFUSED = "42501"
 UNFIT = "42P10"
 """invalid_column_reference: no unique key has the form that ON CONFLICT names."""
 OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
-"""Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
+"""Classes of SQLSTATE about connections, limits and locks, which say nothing about a policy."""
 UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
 """SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
 TENANTS_PATH = '"$user", public, extensions'
-"""Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
+"""The search_path of a function of the target that sets none, when a tenant calls it."""
 
 
 @dataclass(frozen=True, slots=True)

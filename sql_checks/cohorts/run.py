@@ -35,11 +35,11 @@ from sql_checks.sqlsession import SqlSession
 FOLDER = Path(__file__).parent
 FRAGMENTS = (FOLDER / "fragments", ALERTS / "fragments")
 LEAST_MARGIN = 0.001
-"""Where hardly an event more may wait than do."""
+"""The margin of a wait where the others' share is already at its limit."""
 TOO_YOUNG_S = 60
-"""Younger events may still have their effect (step.sql): what can be judged when a bake ends came so long before."""
+"""Younger events may still get their effect (step.sql), so a look at the end of a bake judges only older ones."""
 OUTBOX_FLAG = "outbox.enabled"
-"""The path that an event took shows what the service itself decided by this flag; of another flag nothing does."""
+"""Only of this flag the path of an event shows what the service decided."""
 Row = dict[str, object]
 
 
@@ -87,7 +87,7 @@ METRICS = {
 
 
 NUMBERS = ("events", "via_outbox", "without_effect", "doubled", "failed", "dead", "over_p50", "over_p95")
-"""Of one tenant, in the order of events.sql."""
+"""The numbers of a tenant, in the order of events.sql."""
 NOTHING = dict.fromkeys(NUMBERS, 0)
 
 
