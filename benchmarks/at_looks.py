@@ -1,4 +1,4 @@
-"""When the load stage looks at the samples of a threshold, and what it comes to; for the models beside this."""
+"""When the load stage looks at the samples of a threshold, and its verdict; for the models in this folder."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def _may_decide(k: int, n: int, planned: tuple[int, int] | None, allowed: float)
 def _dependence(bad: Sequence[bool], at_s: Callable[[int], float]) -> Dependence:
     if not any(bad):
         return Dependence()
-    slots: dict[int, list[int]] = {}  # empty ones would change nothing
+    slots: dict[int, list[int]] = {}  # empty ones change nothing
     for place, flag in enumerate(bad):
         slot = slots.setdefault(int(at_s(place) / SLOT_S), [0, 0])
         slot[0] += flag

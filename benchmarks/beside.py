@@ -1,4 +1,4 @@
-"""What goes on in a healthy deployment while it is gated, by the names of `benchmarks.distance`."""
+"""Normal activity beside a run, by the names that `benchmarks.distance --beside` takes."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -115,13 +115,13 @@ def decided(rng: random.Random, fleet: Fleet) -> Decided:
 
 
 def many(fleet: Fleet, runs: int, seed: str = "cohorts") -> Sequence[Decided]:
-    """So many runs, by a seed of this fleet's own."""
+    """Repeated runs, with a seed for each fleet."""
     rng = random.Random(f"{seed} {fleet}")
     return [decided(rng, fleet) for _ in range(runs)]
 
 
 def step(harm: float, percent: int = 50, tenants: int = 200, events: int = 100, **more: Any) -> Fleet:
-    """A fleet by what the release does to it."""
+    """A fleet with a release that does this harm."""
     return Fleet(tenants, percent, events, harm, **more)
 
 

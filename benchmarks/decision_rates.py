@@ -59,7 +59,7 @@ def load_verdict(rng: random.Random, load: Load) -> tuple[str, float]:
 
 
 def binomials(rng: random.Random, n: int, share: float, count: int) -> list[int]:
-    """So many binomial numbers."""
+    """`count` random numbers of the binomial distribution of n and share."""
     return rng.choices(range(n + 1), cum_weights=_cumulated(n, share), k=count)
 
 

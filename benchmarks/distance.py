@@ -77,7 +77,7 @@ def report(folder: Path, seconds: float) -> bool:
 
 
 def main() -> int:
-    """Run once, and say what was seen."""
+    """Make one run and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rtt", type=float, default=60.0, metavar="MS", help="of a round trip (default 60)")
     parser.add_argument("--pooler", default="", choices=("", "transaction", "session"), help="how pgbouncer lends")

@@ -1,4 +1,4 @@
-"""The drill stage, again and again against one deployment, without a pause: whatever is not green is flaky, or a find.
+"""Repeats the drill stage against one deployment without a pause: whatever does not pass is flaky, or a finding.
 
 * A deployment that is up: `gate up` prints its variables; `python benchmarks/drill_repeat.py < variables.json`, or with
   the variables of the contract (BASE_URL ...) in the environment.
@@ -86,7 +86,7 @@ def deployment(target: str) -> Iterator[dict[str, str]]:
 
 
 def main() -> int:
-    """Run, and say what was seen."""
+    """Repeat the runs and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="how many runs (default 20)")
     parser.add_argument("--target", default="production", metavar="KIND", help="GATE_TARGET (default production)")

@@ -58,7 +58,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """`-n` of pytest-xdist asks for so many processes: they are forked here, where phases come one after the other."""
+    """`-n N` forks N processes here instead of pytest-xdist's, which knows no phases."""
     wanted = getattr(config.option, "numprocesses", None)
     if wanted:
         auto = isinstance(wanted, str)
@@ -67,7 +67,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Phases come one after the other."""
+    """Register the plugin that orders the checks by phase."""
     Scene.trip_s = (config.getoption("--trip-ms") or 0.0) / 1000
     config.addinivalue_line(
         "markers", f"{WAITS}(seconds): the check waits for half a second or longer; it begins early"
@@ -159,9 +159,9 @@ def db(target: Target, sql_door: SqlDoor) -> Answering:
 
 @pytest.fixture(scope="session")
 def rollouts(sql_door: SqlDoor) -> dict[str, int]:
-    """Flag -> percentage under which a drill tenant's bucket must lie, so that the flag is on for it.
+    """Flag -> percentage below which a drill tenant's bucket must lie for the flag to be on.
 
-    Where an operator has paused everybody nothing can be drilled: a target that then refuses is right.
+    Unmet where an operator has paused everybody: the target is right to refuse every replay.
     """
     flags = (
         "select key, case when enabled then rollout_percentage else 0 end as percent from public.feature_flags"
@@ -247,7 +247,7 @@ def signer(target: Target, http: HttpDoor, clock: Clock) -> Signer:
 
 @pytest.fixture(scope="session")
 def guard() -> Guard:
-    """Whether the target refuses requests without credentials."""
+    """Tells whether the target refuses requests without credentials."""
     return Guard()
 
 

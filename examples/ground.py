@@ -1,4 +1,4 @@
-"""What the examples stand on: an embedded PostgreSQL, npm packages out of a cache, and programs that die with us."""
+"""The surroundings of an example: an embedded PostgreSQL, npm packages from a cache, programs that end with it."""
 
 from __future__ import annotations
 

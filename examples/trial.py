@@ -39,7 +39,7 @@ class TrialResult:
 
     @property
     def as_due(self) -> bool:
-        """Whether it is right."""
+        """Whether the verdict is the expected one."""
         named = self.defect.is_named_by(self.first) if self.defect.named else not self.counts.get("fail")
         return self.decision in self.defect.decisions and named
 
@@ -51,7 +51,7 @@ class TrialResult:
 
 
 def examine(example: str, defect: Defect, output: Path, *more: str) -> TrialResult:
-    """Bring the example up with the defect in it, and ask the gate."""
+    """Start the example with the defect, and run the gate on it."""
     with ground(os.environ) as place:
         variables = defect.plant(place, example)
         started = time.monotonic()
@@ -60,7 +60,7 @@ def examine(example: str, defect: Defect, output: Path, *more: str) -> TrialResu
 
 
 def result_of(defect: Defect, verdict: Mapping[str, Any], took_s: float) -> TrialResult:
-    """What a verdict says of a defect."""
+    """The result of a trial, from its verdict."""
     first: dict[str, Any] = next(iter(verdict.get("findings", [])), {})
     said = " ".join(str(first.get("message", verdict.get("reason", ""))).split())
     check, decision = str(first.get("check", "")), str(verdict.get("decision"))

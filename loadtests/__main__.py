@@ -31,7 +31,7 @@ USAGE = "usage: python -m loadtests PLAN.json OUT | --worker HOST PORT | --check
 
 
 def refuse(error: Exception) -> int:
-    """Say on both outputs what cannot be used: one is for people, the other is read by who started us."""
+    """Print the refusal on both streams: one is for people, the other for the process that started this one."""
     for output in (sys.stderr, sys.stdout):
         output.write(f"{error}\n")
     return 3
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def program(arguments: list[str]) -> int:
-    """Be the process of a load: do what the arguments say; the exit code to end with."""
+    """Run a load process; returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the companies of the run are removed
     try:
         code = main(arguments)

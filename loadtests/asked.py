@@ -1,4 +1,4 @@
-"""What a plan asks for: its thresholds and its requests. Without Locust, which patches the process that imports it."""
+"""The thresholds and requests of a plan. Does not import Locust, which patches the process."""
 
 import dataclasses
 import os

@@ -32,7 +32,7 @@ CHECKLIST_THRESHOLDS = """{
   },
 }
 """
-"""The checklist's thresholds, and the same for each operation: a few slow calls are lost among all the others. Each
+"""The checklist's thresholds, and the same for each operation, since a few slow calls do not show among all. Each
 company may replay only three times, so the rate of replays has a limit that 63 calls can decide.
 """
 

@@ -40,7 +40,7 @@ class SetupTimeoutError(Exception):
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raise SetupTimeoutError after so long; 0: never. By a signal, because libpq waits outside of Python."""
+    """Raise SetupTimeoutError after a time (0: never). Uses a signal, because libpq waits outside of Python."""
 
     def late(*_: object) -> None:
         raise SetupTimeoutError
@@ -98,7 +98,7 @@ def run(
 
 
 def _leave(url: str, plan: LoadPlan, created: Sequence[str]) -> None:
-    """Remove the companies of the run; or leave them as their tenants would, without what nobody replayed."""
+    """Remove the companies of the run, or keep them without the dead letters that nobody replayed."""
     if not created:
         return
     if not plan.keep_tenants:

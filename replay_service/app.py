@@ -109,7 +109,7 @@ def server_config(parts: Parts) -> uvicorn.Config:
 
 
 def _speaking_problems(protocol: type[Any]) -> type[Any]:
-    """The protocol of uvicorn with our form of answer to bytes that are no HTTP request."""
+    """Uvicorn's protocol, which answers bytes that are not an HTTP request with a problem body."""
 
     class Protocol(protocol):  # type: ignore[misc]
         def send_400_response(self, _message: str) -> None:

@@ -82,9 +82,9 @@ async def record(conn: Connection, note: RefusalNote) -> float:
 class RefusalLog:
     """Audits refusals. Of `forbidden` and `rate_limited` one row a minute, scope and code is written.
 
-    The first of a minute goes to the database at once. While the minute lasts, the others are counted in memory and
-    handed over every second to the counter row that all instances share; whoever comes first after the minute writes
-    them as one row with their count. A killed process loses at most the counts of its last second.
+    The first of a minute is written at once. The others of that minute are counted in memory and added every second to
+    the counter row that all instances share; the first instance to flush after the minute writes them as one row with
+    their count. A killed process loses at most the counts of its last second.
     """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,7 +97,7 @@ class RefusalLog:
         """Refusals that could not be written at once and wait to be tried again."""
 
     async def note(self, conn: Connection, note: RefusalNote) -> None:
-        """Audit one refusal. Never raises: the refusal stands, whatever becomes of its row."""
+        """Audit one refusal. Never raises: a failed write must not change the answer."""
         key = (note.scope, note.code)
         if note.code in ONCE_A_MINUTE and self._clock() < self._quiet_until.get(key, 0.0):
             self._count(note)

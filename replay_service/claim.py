@@ -17,8 +17,8 @@ class Selection:
 
 
 async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[str, ...]:
-    """Up to `limit` eligible items, oldest first. A run locks them, skipping what others hold; a dry run only looks, so
-    that it hides nothing from a run.
+    """Up to `limit` eligible items, oldest first. A run locks them and skips what others have locked. A dry run locks
+    nothing, so that no run skips its items.
     """
     text = QUERIES["pick_items" if request.dlq_ids is None else "pick_items_by_id"]
     asked = {
@@ -33,7 +33,7 @@ async def pick(conn: Connection, request: ReplayRequest, limit: int) -> tuple[st
 
 
 def without_lock(text: bytes) -> bytes:
-    """The statement that only looks at what another locks."""
+    """The same statement without its lock."""
     return text.replace(b"\n  FOR UPDATE SKIP LOCKED", b"")
 
 
@@ -61,6 +61,6 @@ async def describe(conn: Connection, request: ReplayRequest, items: Sequence[str
 
 
 async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
-    """Give each picked item its outbox row; the insert wakes the workers once, at commit."""
+    """Write an outbox row for each picked item; the insert wakes the workers once, at commit."""
     if items:
         await run(conn, "move_items", run_id=run_id, ids=list(items))

@@ -25,7 +25,7 @@ def client_ip(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Ne
 
 
 def _parse(text: str) -> Address | None:
-    """The address, an IPv4-mapped one as IPv4: one client must not have two names."""
+    """The address; an IPv4-mapped one as IPv4, so that a client has only one."""
     if not text.isascii() or "%" in text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The composition: the parts of a release, put together in one place.
+"""The composition: which function does each part of the service.
 
 A release runs what `build_parts` returns. `serve --parts module:function` runs another composition, for example one
 with a single faulty twin (`dataclasses.replace(build_parts(settings), admit=...)`), without an `if` in the service.

@@ -17,7 +17,7 @@ def expected_migrations(folder: Path = Path(__file__).parent / "migrations") -> 
 
 
 async def readiness(parts: Parts) -> dict[str, bool]:
-    """What is needed to serve -> whether it is there. Never raises psycopg.Error."""
+    """Each prerequisite of serving, and whether it is met. Never raises psycopg.Error."""
     found = {"database": False, "migrations": False, "worker": False}
     try:
         async with asyncio.timeout(ANSWER_S), parts.database.connection(ANSWER_S) as conn:

@@ -15,7 +15,7 @@ from replay_service.settings import Settings
 Row = tuple[Any, ...]
 Connection = Session
 ANSWER_S = 2.0
-"""Probes give up soon: an answer that says `not ready` in time is worth more than a late one."""
+"""The limit of probes: a timely `not ready` is worth more than a late answer."""
 CONNECT_TIMEOUT_S = 3
 RECONNECT_TIMEOUT_S = 60.0
 
@@ -53,7 +53,7 @@ async def run(conn: Connection, name: str, **parameters: Any) -> int:
 
 
 def _hung_up(conn: Connection) -> bool:
-    """An idle connection has nothing to say: if its socket is readable, the server hung up. Costs no round trip."""
+    """Whether the server closed an idle connection: its socket is readable only then. Costs no round trip."""
     if conn.closed:
         return True
     idle = select.poll()
@@ -62,7 +62,7 @@ def _hung_up(conn: Connection) -> bool:
 
 
 class Database:
-    """The pool of one process. Connections are in autocommit mode; transactions are opened where they are meant."""
+    """The pool of one process. Connections are in autocommit mode; callers open transactions explicitly."""
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.pool_timeout_s
@@ -109,7 +109,7 @@ class Database:
             await self._pool.putconn(conn)
 
     async def _living(self, timeout_s: float) -> Connection:
-        """A connection that the server has not closed. The pool's own check waits a second before it tries the next."""
+        """A connection that the server has not closed. The pool's own check would wait a second between attempts."""
         for _attempt in range(self._pool.max_size + 1):
             conn = await self._pool.getconn(timeout_s)
             if not _hung_up(conn):
@@ -120,5 +120,5 @@ class Database:
 
 
 def is_outage(error: psycopg.Error) -> bool:
-    """Whether the database could not do its part, as against the service having asked nonsense."""
+    """Whether the database was unavailable, as opposed to having refused a wrong statement."""
     return not isinstance(error, psycopg.DataError | psycopg.IntegrityError)

@@ -23,7 +23,7 @@ async def accept_event(parts: Parts, call: Call) -> Reply:
         delay_ms = 0 if not request.event_type.startswith("drill.") else await parts.obey_drill(conn, request)
         if not delay_ms:
             return _accepted(event_id, *await parts.emit(conn, request, event_id))
-    # The agent is told to be slow: no connection waits with it.
+    # The agent was told to be slow: do not hold a connection meanwhile.
     await asyncio.sleep(delay_ms / 1000)
     async with parts.database.connection() as conn:
         return _accepted(event_id, *await parts.emit(conn, request, event_id))
@@ -43,7 +43,7 @@ async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[
         "aggregate_key": request.aggregate_key,
         "body": request.body,
     }
-    # An id can vanish between the two statements when its event is deleted: then it is free again.
+    # If the event was deleted between the two statements, its id is free again.
     for _attempt in range(3):
         stored = await fetch_row(conn, "emit_event", **values)
         if stored is not None:

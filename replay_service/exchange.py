@@ -1,4 +1,4 @@
-"""What goes through the steps: the headers as they came, who is calling, the call, the reply."""
+"""What is passed from step to step: the call with its headers, the caller, the reply."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The name in the audit: it comes from what was verified, never from a field of the request."""
+        """The actor of audit rows: from the verified credentials, never from a field of the request."""
         return f"jwt:{self.claims.subject}" if self.claims else "signature"
 
     @property

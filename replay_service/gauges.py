@@ -13,11 +13,12 @@ from replay_service.metrics import heading, sample
 SCRAPE_S = 5.0
 MIN_GAUGE_AGE_S = 0.2
 GAUGE_COST_SHARE = 20
-"""Gauges are kept for 20 times what asking for them took: scraping costs the database 5 % of its time at most."""
+"""Gauges are cached for 20 times the duration of their queries, so that scraping takes at most 5 % of the database's
+time."""
 
 
 def memory_lines() -> list[str]:
-    """The memory of this process in bytes, by the name that Prometheus' clients give it; nothing but on Linux."""
+    """The memory of this process in bytes, named as Prometheus' clients name it; empty except on Linux."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

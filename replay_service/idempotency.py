@@ -22,7 +22,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run's request ended: status, items moved, items charged, and the JSON text of its answer."""
+    """The result of a request that started a run: status, items moved, items charged, the JSON text of the answer."""
 
     status: str
     target_count: int
@@ -31,7 +31,7 @@ class Outcome:
 
 
 async def begin(conn: Connection, request: ReplayRequest, started: Run) -> dict[str, Any] | None:
-    """Take the key in the open transaction: None where this is the first time, else the stored answer.
+    """Claim the key in the open transaction: None where it is new, else the stored answer.
 
     Raise Refusal `in_progress` or `idempotency_key_reused`. A rollback, however it comes, leaves no key behind.
     """
@@ -61,7 +61,7 @@ async def begin(conn: Connection, request: ReplayRequest, started: Run) -> dict[
         raise Refusal("idempotency_key_reused", "This idempotency key belongs to a request with another payload.")
     if response is not None:
         return dict(response)
-    # a run that another producer wrote: tell what its row tells
+    # another producer wrote this run: answer from its row
     return {"status": status, "replay_run_id": run_id, "target_count": target_count}
 
 

@@ -41,7 +41,7 @@ GRANT SELECT ON public.schema_migrations TO replay_service, replay_worker, repla
 
 
 class MigrationError(Exception):
-    """The files and the database do not fit together; a person must act."""
+    """The files and the database disagree; a person must act."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _has_ledger(conn: psycopg.Connection) -> bool:
 
 
 def _apply(conn: psycopg.Connection, files: Sequence[Migration]) -> bool:
-    """Apply the next file; whether there was one."""
+    """Apply the next file. False where there was none."""
     for race in range(1, CLUSTER_RACES + 1):
         try:
             return _apply_once(conn, files)
@@ -132,7 +132,7 @@ def _apply(conn: psycopg.Connection, files: Sequence[Migration]) -> bool:
 
 
 def _apply_once(conn: psycopg.Connection, files: Sequence[Migration]) -> bool:
-    """All that it needs belongs to the transaction: a pooler may lend the next one another session."""
+    """Apply the next file in one transaction that sets all it needs: a pooler may give the next one another session."""
     with conn.transaction():
         conn.execute(pinning({"lock_timeout": f"{LOCK_WAIT_S}s"}))
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))

@@ -1,4 +1,4 @@
-"""What the service is made of: every part by name, with the form that it has."""
+"""The replaceable parts of the service, each with its signature."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Transaction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the service is made of. Functions of a connection run in whatever transaction it is in."""
+    """The replaceable parts. A function that takes a connection runs in that connection's transaction."""
 
     settings: Settings
     database: Database
@@ -51,10 +51,10 @@ class Parts:
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
-    # the two stories that change something, each a whole
+    # the two endpoints that change something
     replay: Callable[[Parts, Call], Awaitable[Reply]]
     accept_event: Callable[[Parts, Call], Awaitable[Reply]]
-    # the two that only read: the path is signed as it was sent from /dlq-replay/ or /events/ on
+    # the two that only read: signed is the path as it was sent, from /dlq-replay/ or /events/ on
     read_run: Callable[[Parts, Call, bytes, str], Awaitable[Reply]]
     read_event_state: Callable[[Parts, Call, bytes, str], Awaitable[Reply]]
     # what the deployment says about itself

@@ -1,4 +1,4 @@
-"""Refusals and how they look on the wire: RFC 9457 problem bodies with a stable `code`."""
+"""Refusals and their RFC 9457 problem bodies with a stable `code`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

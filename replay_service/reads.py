@@ -1,4 +1,4 @@
-"""GET /dlq-replay/{replay_run_id} and GET /events/{event_id}: a foreign thing is answered like a random id."""
+"""GET /dlq-replay/{replay_run_id} and GET /events/{event_id}: another tenant's id is answered like an unknown one."""
 
 from datetime import UTC, datetime
 
@@ -34,7 +34,7 @@ async def read_run(parts: Parts, call: Call, signed_path: bytes, run_id: str) ->
 
 
 async def read_event(parts: Parts, call: Call, signed_path: bytes, event_id: str) -> Reply:
-    """Where an event stands. `signed_path` is the path from /events/ on, as it was sent."""
+    """The status of an event. `signed_path` is the path from /events/ on, as it was sent."""
     caller = await _reader(parts, call, signed_path)
     wanted = as_uuid(event_id)
     row = None

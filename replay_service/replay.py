@@ -64,8 +64,8 @@ async def _execute(
 ) -> Reply:
     """Steps 7 to 9 and the effect in one transaction. Lock order: key, run, budget, items, audit head."""
     started = Run(parts.new_id(), _key(parts, caller, request), caller.actor, call.request_id)
-    # In a pipeline what is not read back waits for the next statement that is: BEGIN goes with the key, the writes with
-    # COMMIT. An error in any of them ends all of them.
+    # In a pipeline, a statement whose result nobody reads is sent with the next one whose result is read: BEGIN with
+    # the key, the writes with COMMIT. An error in any of them aborts all of them.
     async with conn.pipeline(), parts.transaction(conn):
         stored = await parts.begin_run(conn, request, started)
         if stored is not None:
@@ -136,14 +136,14 @@ def _body(status: str, run_id: str | None, key: str, request: ReplayRequest, fou
 
 
 def _duplicate(stored: Mapping[str, Any], started: Run, request: ReplayRequest) -> Reply:
-    """The stored answer, in the order of members of the first one (jsonb keeps none)."""
+    """The stored answer, its members in the order of the first answer (jsonb keeps no order)."""
     body = _body("started", None, started.key, request, Selection(()))
     body = {name: stored.get(name, value) for name, value in body.items()} | {"duplicate": True}
     return Reply(200, body, {REPLAYED_HEADER: "true"}, outcome="duplicate")
 
 
 def _actions(has_items: bool) -> tuple[str, ...]:
-    """A run without items ends where it starts."""
+    """The audit actions to write now; a run without items starts and ends at once."""
     return ("dlq_replay_started",) if has_items else ("dlq_replay_started", "dlq_replay_completed", "dlq_replay")
 
 
@@ -157,7 +157,7 @@ def _row(
 
 
 def _note(refusal: Refusal, call: Call, caller: Caller, request: ReplayRequest) -> RefusalNote:
-    """`forbidden` goes under the caller's own company: the one it asked for must not learn of it, nor be filled."""
+    """The refusal to audit; `forbidden` under the caller's own company: nobody may write into another's trail."""
     scope = caller.scope if refusal.code == "forbidden" else request.company_id
     metadata = {"dry_run": request.dry_run, "client_ip": call.client, **refusal.members}
     return RefusalNote(refusal.code, scope, caller.actor, call.request_id, metadata)

@@ -1,5 +1,5 @@
-"""What service, worker and migrations rely on in each of their sessions, whatever a server, database or login sets, and
-whether it is a session of their own or one that a pooler lends.
+"""Database sessions with fixed settings, whatever server, database or login set, also behind a pooler that gives each
+transaction another session.
 """
 
 import re
@@ -13,9 +13,9 @@ from psycopg.pq import PipelineStatus
 
 Row = tuple[Any, ...]
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
-"""What a pooler speaks of that lets no client choose the settings of a session as it starts."""
+"""The words of a pooler that refuses startup options."""
 _LENT: set[str] = set()
-"""Databases at which a pooler was met."""
+"""URLs that were found to lead to a pooler."""
 
 RELIED_ON: Mapping[str, str] = {
     "TimeZone": "UTC",
@@ -45,10 +45,8 @@ def pinning(settings: Mapping[str, object]) -> bytes:
 
 
 class Session(AsyncConnection[Row]):
-    """A connection in autocommit with the settings of its user. Behind a pooler, which may lend the next transaction
-    another session, each transaction begins with them in its first round trip, and nothing is prepared.
-
-    `pins`: the statement that does so; empty where the session is ours for as long as we are connected.
+    """A connection in autocommit with its settings. Behind a pooler each transaction sets them in its first round trip,
+    and nothing is prepared. `pins`: the statement that sets them; empty without a pooler.
     """
 
     pins: bytes = b""
@@ -58,8 +56,8 @@ class Session(AsyncConnection[Row]):
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         """As psycopg's, with `settings`. Raise psycopg.OperationalError where there is no database."""
         settings: Mapping[str, object] = kwargs.pop("settings")
-        if conninfo not in _LENT and (ours := await cls._ours(conninfo, settings, kwargs)):
-            return ours
+        if conninfo not in _LENT and (direct := await cls._direct(conninfo, settings, kwargs)):
+            return direct
         lent = await super().connect(conninfo, autocommit=True, prepare_threshold=None, **kwargs)
         await lent.set_isolation_level(IsolationLevel.READ_COMMITTED)
         await lent.set_read_only(False)
@@ -68,10 +66,8 @@ class Session(AsyncConnection[Row]):
         return lent
 
     @classmethod
-    async def _ours(cls, conninfo: str, settings: Mapping[str, object], kwargs: Mapping[str, Any]) -> Self | None:
-        """A connection to a session of our own; None where a pooler lends it: that takes no options of a client's, or
-        has told the client another number than the session has.
-        """
+    async def _direct(cls, conninfo: str, settings: Mapping[str, object], kwargs: Mapping[str, Any]) -> Self | None:
+        """A direct connection; None behind a pooler, which refuses startup options or reports another backend pid."""
         options = startup_options(settings)
         try:
             conn = await super().connect(conninfo, autocommit=True, prepare_threshold=0, options=options, **kwargs)
@@ -88,7 +84,7 @@ class Session(AsyncConnection[Row]):
 
     @property
     def is_lent(self) -> bool:
-        """Whether nothing that belongs to a session (LISTEN) lasts for longer than a transaction."""
+        """Whether a pooler may give each transaction another session, so that session state (LISTEN) is lost."""
         return bool(self.pins)
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> AsyncCursor[Row]:
@@ -105,7 +101,7 @@ class Session(AsyncConnection[Row]):
             if not self.closed:
                 await self.rollback()
             raise
-        except BaseException:  # what came of it is not known
+        except BaseException:  # its outcome is unknown
             await self.close()
             raise
         return cursor

@@ -14,7 +14,7 @@ _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
 
 
 class ConfigurationError(Exception):
-    """The environment does not make a service; the message names the variable and what to do, never a secret."""
+    """The service cannot start with this environment; the message names the variable and what to do, never a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TokenRules:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the service is told from outside."""
+    """The service's configuration."""
 
     database_url: str = field(repr=False)
     hmac_secrets: tuple[bytes, ...] = field(repr=False)

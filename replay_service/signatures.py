@@ -33,7 +33,7 @@ def check_signature(header: bytes, message: bytes, secrets: tuple[bytes, ...], n
 
 
 def _matches(mac: bytes, message: bytes, secrets: tuple[bytes, ...]) -> bool:
-    """Whether any secret gives this MAC; every secret is tried, so that the time does not tell which."""
+    """Whether any secret gives this MAC; all are tried, so that the time does not reveal which."""
     found = False
     for secret in secrets:
         wanted = hmac.new(secret, message, hashlib.sha256).hexdigest().encode()

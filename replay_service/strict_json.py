@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_NESTING = 64
 MAX_NUMBER_CHARS = 400
-"""Longer literals are hostile: Python refuses integers of 4,300 digits, numeric ends at 131,072."""
+"""Longer literals are refused: Python's limit is 4,300 digits of an integer, PostgreSQL's 131,072 of a numeric."""
 
 _BOM = b"\xef\xbb\xbf"
 _STRUCTURE = re.compile(r'["\\\[\]{}]')
@@ -37,7 +37,7 @@ def parse(raw: bytes) -> Any:
         raise
     except ValueError:
         raise JsonRefused("must be valid JSON") from None
-    # Escapes are the only way left for these characters to come in.
+    # Only an escape can still bring these characters in.
     if "\\u" in text:
         _check_strings(value)
     return value

@@ -98,7 +98,7 @@ def _reads(
     async def endpoint(request: Request) -> Response:
         raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
         at = raw_path.rfind(prefix.encode())
-        # Spelt otherwise, for example with escapes, the path signs as a whole.
+        # If the path is spelt differently, for example with escapes, all of it is signed.
         signed_path = raw_path[max(at, 0) :]
         reply = await story(parts, _call(parts, request), signed_path, request.path_params[name])
         return _json(reply.body, reply.status, reply.headers)
@@ -190,7 +190,7 @@ class Surface:
 
     @staticmethod
     def _refusal(error: Exception, request_id: str) -> Refusal:
-        """What an exception means to the client; what nobody foresaw is logged with its place."""
+        """The refusal for an exception; an unexpected one is logged with its place."""
         if isinstance(error, Refusal):
             return error
         if isinstance(error, HTTPException) and error.status_code == 405:
@@ -221,7 +221,7 @@ class Surface:
             _LOG.info("answered", extra={"fields": fields})
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Start and stop what lives as long as the process: the pool and the writer of counted refusals."""
+        """Open the pool and start the refusal log; stop both at shutdown."""
         await receive()
         await self._parts.database.open()
         flusher = asyncio.create_task(self._parts.refusals.run())

@@ -31,7 +31,7 @@ _JWS = jwt.PyJWS(algorithms=["HS256"])
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who a valid token speaks for. `company_id` is None where the claim is missing or no UUID."""
+    """The claims of a valid token. `company_id` is None where the claim is missing or no UUID."""
 
     subject: str
     role: str

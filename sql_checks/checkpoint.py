@@ -1,7 +1,7 @@
-"""Remembers how far the audit trail was verified, in a file of the gate: a gate owns no table of its target.
+"""Remembers how far the audit trail was verified, in a file, since the gate creates no table in its target.
 
-One file a database, in the folder of `--state`. It is written when all checks of the trail passed, and only forwards. A
-file that cannot be used is never taken for none: the check that rests on it is unknown.
+One file a database, in the folder of `--state`. It is written when all checks of the trail passed, and never goes back.
+An unusable file is not treated as a missing one: the check that needs it is unknown.
 """
 
 import datetime as dt
@@ -161,7 +161,7 @@ def write(path: Path, reached: Checkpoint, before: Checkpoint | None) -> None:
 
 
 def read_or_none(path: Path, database: str) -> Checkpoint | None:
-    """What another run may have left meanwhile; a file that cannot be used counts as none here."""
+    """The checkpoint that another run may have written meanwhile; an unusable file counts as none here."""
     try:
         return read(path, database, dt.datetime.max.replace(tzinfo=dt.UTC) - CLOCK_SLACK)
     except CheckpointError:

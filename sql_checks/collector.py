@@ -91,19 +91,19 @@ def _resolved(name: str) -> Path:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Ask for all answers at once, and beside them begin the probe of row security. What the audit trail is asked
-    depends on what an earlier run saw of it.
+    """Start all queries, and the probe of row security beside them. The queries of the audit trail depend on what an
+    earlier run verified.
     """
     url = load_target(process_environment()).database_url
     if not url or session.config.option.collectonly:
         return
     checks = {spec.id for item in session.items if (spec := spec_of(item))}
-    pool = ThreadPoolExecutor(1, "row-security")  # one after the other: neither waits for rows of the other
+    pool = ThreadPoolExecutor(1, "row-security")  # one after the other, so that neither waits for the other's locks
     if any(check.startswith(WROTE) for check in checks):
         session.config.stash[WRITES] = pool.submit(write, url)
     if any(check.startswith(RLS) for check in checks):
         session.config.stash[PROBE] = pool.submit(probe, url)
-    session.config.add_cleanup(pool.shutdown)  # neither outlives the session
+    session.config.add_cleanup(pool.shutdown)  # both end with the session
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]
     asked += [(kind_query(kind),) for kind in KINDS if f"{MANIFEST}{kind.replace('_', '-')}" in checks]
@@ -134,7 +134,7 @@ def session_of(config: pytest.Config) -> SqlSession:
 
 
 def limits_of(config: pytest.Config) -> CohortLimits:
-    """How much worse than the others the tenants with the release may do."""
+    """The limits of the cohort checks: how much worse tenants with the release may do."""
     return CohortLimits(**json.loads(config.getoption("--cohorts")))
 
 
@@ -193,7 +193,7 @@ class QueueRuleFile(pytest.File):
 
 
 class CheckItem(pytest.Item):
-    """An item that is a check: it carries its spec and leaves what it saw for the recorder."""
+    """A pytest item that is a check: it has a spec, and leaves its observation for the recorder."""
 
     def __init__(self, *, spec: CheckSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -220,7 +220,7 @@ class CheckItem(pytest.Item):
 
 
 class UnreadableItem(CheckItem):
-    """A file that cannot be read: a check by the file's name, which is unknown and says why. The others go on."""
+    """A file that cannot be read: a check named after it, which is unknown and says why."""
 
     def __init__(self, *, why: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

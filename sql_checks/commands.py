@@ -119,7 +119,7 @@ def _spots(options: argparse.Namespace) -> list[SpotCheck]:
 
 
 def _asked_for(options: argparse.Namespace, found: list[Exported]) -> list[Exported]:
-    """Those that --only names; all where it is not given. Raise CommandError for a pattern that names none."""
+    """Those that --only matches; all where it is not given. Raise CommandError for a pattern without a match."""
     for pattern in options.only:
         if not any(matches(one.spec.id, [pattern]) for one in found):
             raise CommandError(f"--only {pattern!r} matches none of what is exported. See gate explain", 2)

@@ -95,7 +95,7 @@ def load_manifest(path: Path | None) -> Manifest | None:
 
 
 def read_schema(connection: Connection) -> Manifest:
-    """What the connected database is. Raise psycopg.Error."""
+    """The schema of the connected database. Raise psycopg.Error."""
     return Manifest(read_migrations(connection), {kind: read_kind(connection, kind) for kind in KINDS})
 
 
@@ -126,7 +126,7 @@ def kind_of(kind: str, rows: Sequence[Mapping[str, object]]) -> Objects:
 
 
 def _bare(kind: str, objects: Objects) -> Objects:
-    """Without the schema `public`, which goes without saying; a function's body stays as its author wrote it."""
+    """The definition without the schema `public`; the body of a function is left as written."""
     return {
         OF_PUBLIC.sub("", name): text if kind == "functions" else OF_PUBLIC.sub("", text)
         for name, text in objects.items()
@@ -220,7 +220,7 @@ def _grant_severity(name: str, expected: str | None, found: str | None) -> Sever
 
 
 def _is_guarded(role: str) -> bool:
-    """Whether this is the real name of a guarded role."""
+    """Whether a role of this real name is guarded."""
     return role in {current().roles.get(r) or r for r in GUARDED}
 
 

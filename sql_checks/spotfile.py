@@ -51,7 +51,7 @@ class SpotCheck:
 
 
 def read_spot(path: Path) -> SpotCheck:
-    """Read one file. Raise SpotFileError with `file:line` for anything that is not as the module's head says."""
+    """Read one file. Raise SpotFileError with `file:line` for anything that the module's docstring does not allow."""
     text = disk.read_text(path)
     header, body_line = _header(path, text)
     name = FILE_NAME.match(path.name)

@@ -1,4 +1,4 @@
-"""The read-only connection of a run of the SQL suites: limits, the companies left out, whether its role sees rows."""
+"""The read-only connection of the SQL suites: time limits, companies left out, whether its role sees all rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,14 +21,14 @@ from gates.inputs.values import Unfit, id_of_type
 STATEMENT_TIMEOUT_MS = 5_000
 DEEP_TIMEOUT_MS = 120_000
 SIDE_BY_SIDE = 4
-"""Connections that ask ahead, beside the session's own."""
+"""Connections that prefetch, beside the session's own."""
 AT_ONCE = 6
-"""What such a connection asks for in one round trip."""
+"""Queries that such a connection sends in one round trip."""
 BLINDNESS = Path(__file__).parent / "blindness.sql"
 ZONE = Path(__file__).parent / "zone.sql"
 
 Asked = tuple[tuple[str, ...], Future[Answers]]
-"""Statements, and where what they give goes."""
+"""Statements, and the future of their results."""
 
 
 def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
@@ -47,8 +47,8 @@ def read_companies(path: Path, never: str = "") -> tuple[str, ...]:
 
 @dataclass
 class SqlSession:
-    """One connection, opened at first use. `settings` are handed to every query as `replaygate.<name>`. `crowded`:
-    companies that a machine had no time for; what is late of theirs is not looked at.
+    """One connection, opened at first use. `settings` are given to every query as `replaygate.<name>`. `crowded`:
+    companies of a load that the machine was too busy for; their lateness is not judged.
     """
 
     url: str
@@ -80,7 +80,7 @@ class SqlSession:
         return connection
 
     def give(self, settings: Mapping[str, str]) -> None:
-        """Hand further settings to the queries, as `replaygate.<name>`."""
+        """Give further settings to the queries, as `replaygate.<name>`."""
         self.connection.give({f"replaygate.{k}": v for k, v in settings.items()})
 
     @contextmanager
@@ -91,7 +91,7 @@ class SqlSession:
 
     @cached_property
     def blindness(self) -> str:
-        """Why this role cannot judge data, or an empty string: a role that rows are hidden from sees no fault."""
+        """Why this role cannot judge data, or an empty string: a role that rows are hidden from would miss faults."""
         with self.snapshot() as connection:
             unclear = execute(connection, sql(BLINDNESS))
             hidden = [str(r["name"]) for r in unclear if _hides(connection, r)]
@@ -103,14 +103,14 @@ class SqlSession:
         )
 
     def ask(self, *statements: str) -> Answers:
-        """What statements give in one read-only snapshot, in one round trip. Raise psycopg.Error."""
+        """The results of statements in one read-only snapshot and round trip. Raise psycopg.Error."""
         ahead = self._ahead.pop(statements, None)
         return ahead.result() if ahead else self.connection.glance(*statements)
 
     def ask_ahead(self, asked: Iterable[tuple[str, ...]]) -> None:
-        """Begin to ask for what `ask` will be asked for, over a few connections side by side: a server may be far.
+        """Prefetch what `ask` will be asked for over a few connections in parallel, since the server may be far away.
 
-        Not for what reads whole tables: one at a time is enough for a server.
+        Not for deep checks: reading several whole tables at a time would burden the server.
         """
         if self.deep:
             return
@@ -121,7 +121,7 @@ class SqlSession:
         try:
             for number in range(SIDE_BY_SIDE):
                 Thread(target=self._work_off, args=(queue,), name=f"ask-ahead-{number}", daemon=True).start()
-        except RuntimeError:  # no thread is to be had: then one after the other
+        except RuntimeError:  # no thread can be started: ask one after the other
             self._ahead.clear()
 
     def _work_off(self, queue: SimpleQueue[Asked]) -> None:
@@ -139,7 +139,7 @@ class SqlSession:
             connection.close()
 
     def _ask_each(self, some: Sequence[Asked], connection: Answering | None) -> Answering | None:
-        """Ask for each by itself. The connection for what follows."""
+        """Run each by itself; returns the connection for the next batch, if it is still open."""
         for statements, answers in some:
             try:
                 if connection is None or connection.closed:
@@ -155,7 +155,7 @@ class SqlSession:
 
 
 def _some_of(queue: SimpleQueue[Asked]) -> list[Asked]:
-    """The next few that are asked for; none where all were taken."""
+    """The next batch; empty at the end."""
     some: list[Asked] = []
     with suppress(Empty):
         while len(some) < AT_ONCE:

@@ -8,7 +8,7 @@ from sql_checks.attempts.contract_writes import Expected, Written, wrong
 from sql_checks.collector import WRITES
 
 WRITES_S = 60.0
-"""The limit of the stage is less."""
+"""The stage ends earlier."""
 
 
 def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Severity.WARN) -> CheckSpec:
@@ -20,12 +20,12 @@ def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Se
 
 @pytest.fixture(scope="session")
 def written(request: pytest.FixtureRequest) -> Written:
-    """What came of all writes; each check judges its own."""
+    """The results of all writes; each check judges its own."""
     return request.config.stash[WRITES].result(WRITES_S)
 
 
 def _judge(written: Written, seen: Observer, *expected: Expected) -> None:
-    """A login that may not write a table shows nothing of it."""
+    """Judge the writes of these kinds; tables that this login may not write prove nothing."""
     mine = [(one, came) for one, came in written if one.expected in expected]
     bad = [f"{one.table}: {what}" for one, came in mine if (what := wrong(one, came))]
     seen.value(len(bad), 0, "attempts")

@@ -78,7 +78,7 @@ def applied(sql_session: SqlSession) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def login(sql_session: SqlSession) -> str:
-    """The role that looks."""
+    """The gate's own role."""
     (row,) = sql_session.ask("select current_user::text as login")[0].fetchall()
     return str(row["login"])
 
@@ -152,7 +152,7 @@ def test_kind(
     found = kind_of(kind, sql_session.ask(kind_query(kind))[0].fetchall())
     compared = max(len(found), len(release.kinds[kind]))
     if compared == 0:
-        seen.count(1)  # no extension is what the release has, and what was found
+        seen.count(1)  # neither the release nor the database has an extension
         seen.value(0, 0, "differences")
         seen.control("the release has none, and none was found")
         return

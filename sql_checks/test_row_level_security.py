@@ -23,7 +23,7 @@ PROBE_S = 300.0
 
 
 class Errors(enum.Enum):
-    """What an error means that the target's own code raised."""
+    """How to judge an error that the target's own code raised."""
 
     ARE_FAILURES = "nobody may meet one"
     REFUSE = "whoever is refused may be told so by an error"
@@ -37,7 +37,7 @@ def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Se
 
 @pytest.fixture(scope="session")
 def looked(request: pytest.FixtureRequest) -> Probe:
-    """What one probe saw; all checks judge the same."""
+    """The result of the one probe that all checks judge."""
     return request.config.stash[PROBE].result(PROBE_S)
 
 
@@ -86,18 +86,18 @@ def _judge(
 
 
 def _stopped_short(attempt: Attempt, errors: Errors) -> bool:
-    """Whether a write ended in another error than a refusal: a trigger refuses by raising."""
+    """Whether a write ended in an error that is not a refusal (P0001: a trigger refuses by raising)."""
     return errors is Errors.PROVE_NOTHING and attempt.raised and attempt.state != "P0001"
 
 
 def _of_kind(sight: Sight, name: str) -> list[tuple[str, Attempt]]:
-    """The attempts of a kind, with what tells several apart."""
+    """The attempts of a kind, each with its case."""
     found = [(key.removeprefix(name), attempt) for key, attempt in sight.seen.items()]
     return [(f" ({case[1:]})" if case else "", a) for case, a in found if not case or case.startswith(":")]
 
 
 def _broken(sight: Sight, attempt: Attempt, errors: Errors) -> str:
-    """What the target's own policy, view or function raised, where it must not and the login runs the same statement.
+    """What the target's own policy, view or function raised though it must not, and the login can run the statement.
 
     A view or table of the deployment's own may refuse by raising.
     """
@@ -149,7 +149,7 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
     )
 )
 def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
-    """The same rows that the login counts, a tenant does not."""
+    """The tenant does not see the rows that the login counts."""
     sights = _sights(looked, seen)
     for sight in sights:
         if sight.owner_other and _is_shown(sight) and not sight.seen["own"].rows:
@@ -189,7 +189,7 @@ def _has_tenant(name: str) -> bool:
 
 
 def _is_shown(sight: Sight) -> bool:
-    """Whether a tenant is promised its rows: those of an area that is not claimed may be closed to everybody."""
+    """Whether tenants must see their rows: tables of an area that is not claimed may be closed to everybody."""
     return sight.table.promised and _is_claimed(sight.table.name)
 
 
@@ -252,7 +252,7 @@ def _has_global_rows(sight: Sight) -> bool:
     ],
 )
 def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
-    """Nobody's rows without a tenant. Where strangers have no role, they hold what every role holds."""
+    """Without a tenant no row is seen. Where strangers have no role, the rights of PUBLIC are theirs."""
     if name == "anon" and not has_strangers():
         sights = _sights(looked, seen)
         if opened := sorted({s.table.shown for s in sights if s.table.is_open}):

@@ -1,4 +1,4 @@
-"""One run's way along the audit trail: from the checkpoint of the run before to a new one, if all its checks pass."""
+"""The audit trail in one run: from the checkpoint of an earlier run to a new one, if all checks pass."""
 
 import datetime as dt
 from dataclasses import dataclass, field, replace
@@ -65,7 +65,7 @@ class CheckpointTrail:
             )
 
     def _write(self, reached: Checkpoint, observer: Observer) -> None:
-        """A scope is the target's text: one that says a secret of the gate is not kept, and is read anew each time."""
+        """Write the checkpoint, without scopes whose name contains a secret: these are read anew each time."""
         hide = hidden(observer.target)
         scopes = {scope: last for scope, last in reached.scopes.items() if redact_text(scope, hide) == scope}
         reached = replace(reached, scopes=scopes)

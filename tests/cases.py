@@ -1,4 +1,4 @@
-"""Cases of a test as text in a file, each below a line of `--!` that says what is to be seen of it."""
+"""Reads test cases from a text file, each below a `--!` line with its expected results."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def cases(path: Path) -> list[tuple[list[str], str]]:
-    """Of each case what stands between the bars of its line, and its text."""
+    """The fields of each case's line, which bars separate, and its text."""
     parts = [part.partition("\n") for part in path.read_text(encoding="utf-8").split("--! ")[1:]]
     return [([word.strip() for word in said.split("|")], text.strip()) for said, _, text in parts]
 

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """The items live to the end: garbage is looked for among what the tests make alone."""
+    """Exempt the collected items from garbage collection: they live to the end."""
     gc.freeze()
     gc.enable()
 
@@ -71,7 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(autouse=True)
 def own_names() -> Iterator[None]:
-    """What a test made of the process's names of a deployment is forgotten after it: by `use`, or by a policy file."""
+    """Reset the process's deployment names (`names:`) that a test set, by `use` or by a policy file."""
     use(Names())
     yield
     use(Names())
@@ -86,5 +86,5 @@ def reference() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def variables(reference: Stack) -> dict[str, str]:
-    """The variables of the reference, as a gate has them that started it itself."""
+    """The variables of a gate that started the reference itself."""
     return {**reference.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": reference.info.control}

@@ -1,4 +1,4 @@
-"""How a test starts what must heed interrupts, whatever the shell of the tests ignores."""
+"""Starts programs that handle interrupts, even where the shell of the tests ignores them."""
 
 import os
 import signal
@@ -8,5 +8,5 @@ from gates.stages.suite import LAUNCHER
 
 
 def launched(*program: str) -> list[str]:
-    """The program behind the gate's launcher: it heeds interrupts, and ends with this process."""
+    """Start the program by the gate's launcher: it handles interrupts, and ends with this process."""
     return [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGKILL)), "-1", "-1", *program]

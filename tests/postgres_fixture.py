@@ -48,7 +48,7 @@ class PgServer:
         return name
 
     def drop_database(self, name: str) -> None:
-        """Drop it, whoever is still connected."""
+        """Drop it, and end the sessions in it."""
         self.superuser.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     @contextmanager
@@ -68,7 +68,7 @@ def account() -> Account:
 
 @pytest.fixture(scope="session")
 def initialised(account: Account) -> Iterator[Callable[[Postgres], None]]:
-    """Gives a server what `create` gives it, from a copy: initdb runs once for each version and password."""
+    """Replaces `create` by a copy of its result, so that initdb runs once for each version and password."""
     made: dict[tuple[object, ...], rundir.RunFolder] = {}
     spawner = Spawner()
 

@@ -1,4 +1,4 @@
-"""Makes of a database of the reference one with other schemas, tables, columns, states, functions and roles."""
+"""Renames the schemas, tables, columns, states, functions and roles of a reference database."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -111,7 +111,7 @@ def _relations(connection: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def move_claim(connection: psycopg.Connection[Any], path: str) -> None:
-    """The function that reads the claims finds the tenant elsewhere; policies ask it for `company_id` as before."""
+    """Let the function that reads the claims take the tenant from another claim, and return it as `company_id`."""
     _told_by(connection, f"auth.whole_jwt() #> '{{{','.join(path.split('.'))}}}'")
 
 
@@ -119,7 +119,7 @@ MEMBERS = {"is": "memberships", "company": "team", "user": "person", "users": ["
 
 
 def by_members(connection: psycopg.Connection[Any]) -> None:
-    """A table says whose a user is, as MEMBERS names it; the claims say no more than who he is."""
+    """Let the table of MEMBERS name the tenant of a user; the claims name only the user."""
     connection.execute("create table public.people (id uuid primary key)")
     connection.execute(
         "create table public.memberships (team uuid references public.companies, person uuid references public.people,"
@@ -134,7 +134,7 @@ def by_members(connection: psycopg.Connection[Any]) -> None:
 
 
 def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
-    """Policies ask the claims for `company_id` as before, and get what this expression gives."""
+    """Let the claims function return the value of this expression as `company_id`."""
     whole = connection.execute("select pg_get_functiondef('auth.jwt()'::regprocedure) as text").fetchone()
     assert whole is not None
     connection.execute(whole["text"].replace("auth.jwt()", "auth.whole_jwt()").encode())
@@ -147,7 +147,7 @@ def _told_by(connection: psycopg.Connection[Any], tenant: str) -> None:
 
 
 def _states(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """Other words for states: the CHECK goes, and comes again with the new ones."""
+    """Rename states: replace the CHECK by one with the new names."""
     checks = connection.execute(
         "select c.relname::text as of, quote_ident(o.conname) as name, pg_get_constraintdef(o.oid) as said"
         " from pg_constraint o join pg_class c on c.oid = o.conrelid where c.relnamespace = 'public'::regnamespace"
@@ -170,7 +170,7 @@ def _states(connection: psycopg.Connection[Any]) -> Iterator[str]:
 
 
 def _functions(connection: psycopg.Connection[Any]) -> Iterator[str]:
-    """The bodies of functions are text: the new names go into them."""
+    """Replace the names in the bodies of functions, which are text."""
     found = connection.execute(
         "select pg_get_functiondef(p.oid) as text from pg_proc p join pg_language l on l.oid = p.prolang"
         " where p.pronamespace = 'public'::regnamespace and l.lanname in ('sql', 'plpgsql') and p.prosqlbody is null"

@@ -1,6 +1,4 @@
-"""Which worker runs which tests: neighbours stay together, loads come first, beside few others, and what takes minutes
-is begun at once, too.
-"""
+"""Distributes tests to workers: neighbours stay together; loads and the longest tests start first."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,8 +15,8 @@ Test = TypeVar("Test")
 
 
 def ordered(tests: list[Test], name: Callable[[Test], str]) -> list[Test]:
-    """Loads in one row, as one worker runs them: a load keeps a schedule and mostly waits, so that the other workers
-    compute; two at once would be late. What is long stands where the share of the second worker begins.
+    """Loads come first, in one row, so that one worker runs them one after the other: they mostly wait, but two at once
+    would miss their schedules. The longest tests come where the share of the second worker begins.
     """
     loads = [one for one in tests if name(one).startswith(LOADS)]
     long = [one for one in tests if name(one).startswith(LONG)]
@@ -28,7 +26,7 @@ def ordered(tests: list[Test], name: Callable[[Test], str]) -> list[Test]:
 
 
 class LoadsBesideFew(WorkStealingScheduling):  # type: ignore[misc]  # xdist has no types
-    """Work stealing, where further workers begin once no load is left."""
+    """Work stealing; all but a few workers start when no load is left."""
 
     def check_schedule(self) -> None:
         """Share out what is to be run; the further workers are out of sight while loads are left."""

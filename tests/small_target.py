@@ -1,4 +1,4 @@
-"""Small servers: of any handler, of bare connections, and a target of a few lines that answers each path as told."""
+"""Small servers: for any handler, for bare connections, and a target with a fixed answer for each path."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ Answers = Callable[[str], tuple[int, Any]]
 
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 256  # a caller who finds the queue full asks again after a second
+    request_queue_size = 256  # a client that finds the queue full retries after a second
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client may give up."""
@@ -41,7 +41,7 @@ def listening(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1", po
 
 
 def serving(answers: Answers) -> AbstractContextManager[str]:
-    """A target that answers each path as told."""
+    """A target with a fixed answer for each path."""
 
     def answer(asked: Asked) -> Reply:
         status, content = answers(asked.path)
@@ -60,7 +60,7 @@ def accepting(serve: Callable[[socket.socket, int, threading.Event], object]) ->
 
     def work(listener: socket.socket) -> None:
         while not closing.is_set():
-            with contextlib.suppress(OSError):  # a client may have had enough, and the end shuts the listener
+            with contextlib.suppress(OSError):  # the client may have gone, and the end shuts the listener
                 with turn:
                     peer, number = listener.accept()[0], next(numbers)
                 with peer:

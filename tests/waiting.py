@@ -1,4 +1,4 @@
-"""The only place where a test stands still: until something holds, or where a pause is what is tested.
+"""The only waits of tests: until a condition holds, or where a pause is what is tested.
 
 Also what a test asks of processes that may end while it asks.
 """
@@ -21,7 +21,7 @@ def until(condition: Callable[[], object], timeout_s: float = 10.0, what: str = 
 
 
 def pause(seconds: float) -> None:
-    """Stand still, where that is the very thing under test: a slow answer, a moment of chance before a kill."""
+    """Sleep where that is part of the test: a slow answer, a random moment before a kill."""
     time.sleep(seconds)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the state machine is to do: little in a gate, as much as is asked for by hand."""
+"""Options of the state machine: few programs in a gate, as many as asked for by hand."""
 
 from pathlib import Path
 
@@ -26,5 +26,5 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 @pytest.fixture
 def given(request: pytest.FixtureRequest) -> list[Path]:
-    """The files of programs that are to be run in the place of the kept ones."""
+    """The program files to run instead of the kept ones."""
     return [Path(p) for p in request.config.getoption("--program")]

@@ -1,4 +1,4 @@
-"""Generation of programs by Hypothesis: derandomised, so that the same programs run everywhere; other seeds by hand."""
+"""Generates programs by Hypothesis: the same everywhere for a seed."""
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -18,14 +18,14 @@ DECK = (*RULES, *OFTEN, *OFTEN, *OPENING)
 
 @st.composite
 def decks(draw: st.DrawFn) -> Program:
-    """Every rule, some of them more often, in any order: no rule depends on luck to be examined."""
+    """Every rule, some more often, in random order: each program covers all rules."""
     rules = draw(st.permutations(DECK))
     numbers = draw(st.lists(st.integers(0, LARGEST_NUMBER), min_size=len(DECK), max_size=len(DECK)))
     return tuple(Step(rule, number) for rule, number in zip(rules, numbers, strict=True))
 
 
 def programs(count: int, chosen_seed: int = FIXED_SEED) -> list[Program]:
-    """So many programs, the same for the same seed."""
+    """`count` programs, the same for the same seed."""
     found: list[Program] = []
 
     @seed(chosen_seed)

@@ -1,9 +1,9 @@
 """Runs a program against the real service beside a model of the contract, and compares after every step.
 
 The model knows one tenant: its items, its budget, its keys and its limit. A step ends as `ok`, as `fail` (refused, as
-was due), as `idle` (there was nothing to do it to) or as `indeterminate` (no answer came: nobody knows whether it was
-done, or will be). After an indeterminate step the model takes over what the database says; what it disagrees with from
-then on proves nothing and ends the program, but two effects of one event and a broken audit chain always count.
+was due), as `idle` (it had nothing to act on) or as `indeterminate` (no answer came, so it is unknown whether it was or
+will be done). After an indeterminate step the model adopts the state of the database. A later disagreement then proves
+nothing and ends the program; but two effects of one event and a broken audit chain always count.
 """
 
 import uuid
@@ -93,7 +93,7 @@ class Machine:
         except NoAnswer:
             self._take_over()
             return INDETERMINATE
-        except AssertionError as error:  # a wait that ended in a judgement
+        except AssertionError as error:  # a wait that failed
             raise Wrong(self.step, self.rule, str(error)) from error
 
     def _wrong(self, what: str, *, always: bool = False) -> NoReturn:
@@ -147,7 +147,7 @@ class Machine:
         return self._retry(number, 20)
 
     def _retry(self, number: int, more: int) -> str:
-        # in the order of their first use: a program means the same each time it is run
+        # in the order of their first use, so that a program always does the same
         sizes = {**{key: size for key, (size, _) in self.model.keys.items()}, **self.model.refused}
         if not sizes:
             return IDLE
@@ -326,7 +326,7 @@ class Machine:
             self._wrong(f"{used} items were charged; due: {self.model.used}")
 
     def _take_over(self) -> None:
-        """After an indeterminate step: what the database says when it has come to rest is what happened, so far."""
+        """After an indeterminate step, adopt the state of the database once nothing changes any more."""
         self.unsure = True
         self.scene.quiet(self.company)
         rows = self.scene.items(self.company)

@@ -22,7 +22,7 @@ SHRINK_S, SHRINK_BY_HAND_S = 10.0, 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many programs of which seed, how long at most (s), how long to shrink a failure (s), where to write it."""
+    """The number of programs, their seed, limits (s) of the search and of shrinking a failure, where to write it."""
 
     count: int
     seed: int
@@ -93,7 +93,7 @@ def shrink(
 
 
 def write_down(failure: Failure, why: str, folder: Path) -> Path:
-    """Write a failed program into a folder, under a name of its own; where it is."""
+    """Write a failed program to a new file in the folder; returns its path."""
     text = dump(failure.program, why)
     disk.folder(folder)
     digest = hashlib.sha256(repr(failure.program).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""What a drill reads of the audit trail: chains recomputed as the contract writes them, and their heads."""
+"""Audit chains for drills: recomputed by the contract's formula, and their heads."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def broken_links(connection: Connection, scope: str) -> tuple[int, list[str]]:
 def _by_links(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows from 64 zeros on, each followed by the one that names its hash; then those that no link leads to.
 
-    Concurrent writers may take their ids in another order than their places in the chain: of a sequence with a cache.
+    With a cached sequence, concurrent writers may get ids in another order than their places in the chain.
     """
     left = {row["id"]: row for row in rows}
     followers = {row["prev_hash"]: row for row in reversed(rows)}

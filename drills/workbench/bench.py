@@ -75,7 +75,7 @@ def read_paths() -> list[str]:
 
 
 def let_in(answer: Answer) -> bool:
-    """Whether an answer shows that the credentials were accepted, whatever came of the request then."""
+    """Whether an answer shows that the credentials were accepted, whether or not the request succeeded."""
     return answer.status < 500 and answer.status not in {401, *BUSY}
 
 
@@ -86,7 +86,7 @@ class Guard:
     answer: bool | None = None
 
     def closed(self, http: HttpDoor) -> bool:
-        """Ask, for a company that does not exist."""
+        """Whether an unsigned request for a company that does not exist is refused."""
         if self.answer is None:
             status = http.send(post(REPLAY, probes.for_nobody(new_id("company")))).status
             if status in BUSY:
@@ -166,7 +166,7 @@ class Bench:
         return admin_token(self.target, self.clock.now, company)
 
     def opens(self, request: Request) -> Answer:
-        """The control: these credentials are accepted. How the unknown company is refused then is for one check."""
+        """The control: these credentials are accepted. How the unknown company is then refused is not judged here."""
         return self._let_in(request, self.http.send(request), control=True)
 
     def _let_in(self, request: Request, answer: Answer, *, control: bool = False) -> Answer:
@@ -183,7 +183,7 @@ class Bench:
         self.seen.require(self.guard.closed(self.http), "an unsigned request is not refused: acceptance proves nothing")
 
     def accepted(self, request: Request, answer: Answer | None = None) -> Answer:
-        """The claim: these credentials are accepted, so that the request is refused, if it is, for its company.
+        """The claim: these credentials are accepted, so that the request can only be refused for its company.
 
         It proves something only where other credentials are not; elsewhere the check is unknown.
         """
@@ -192,7 +192,7 @@ class Bench:
         return found
 
     def taken(self, request: Request) -> Answer:
-        """The claim: what is odd about this request is allowed, so that it is answered as the plain one is.
+        """The claim: this unusual request is allowed, and is answered as the plain one is.
 
         It proves something only where requests without credentials are refused; elsewhere the check is unknown.
         """
@@ -218,9 +218,9 @@ class Bench:
             self.shut_all([requests[place] for requests in made])
 
     def outlived(self, limit_s: int, made: Callable[[int, int], Sequence[Request]]) -> None:
-        """The claim: credentials that were accepted are refused once they are older than the limit. `made`: requests by
-        credentials of this time (Unix seconds) that differ from those of other numbers. That the time is over is told
-        by the target: it refuses credentials of the same time that nobody has used before.
+        """The claim: credentials that were accepted are refused once they are older than the limit. `made(time,
+        number)` gives requests with credentials of that time (Unix seconds), different for each number. The target
+        itself shows when the limit is over: it refuses unused credentials of the same time.
         """
         for age_s in range(limit_s + 2, limit_s - LATEST_S, -1):
             at = self.clock.now() - age_s
@@ -245,7 +245,7 @@ class Bench:
         self.seen.require(not otherwise or time.monotonic() < deadline, otherwise)
 
     def one_body(self, answers: Mapping[str, Answer]) -> None:
-        """The claim: these refusals say the same."""
+        """The claim: these refusals have the same body."""
         different = {repr(answer.said()) for answer in answers.values()}
         self.seen.value(len(different), 1, "different bodies")
         if len(different) > 1:

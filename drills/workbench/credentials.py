@@ -1,4 +1,4 @@
-"""Credentials good and bad: signatures by v1 and v2, tokens with any claims."""
+"""Good and bad credentials: v1 and v2 signatures, tokens with any claims."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ MISSING = Missing()
 class Signer:
     """Signs as the target wants it: v1, or v2 where the flag `security.signing_v2_required` refuses v1.
 
-    By v2 the same body is never signed twice at the same second: without a key it would be called a duplicate.
+    With v2 a body is never signed twice in one second: without a key the second request would be a duplicate.
     """
 
     target: Target

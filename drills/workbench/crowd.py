@@ -1,15 +1,15 @@
-"""What the processes of a session do: a check may wait in vain because others keep the workers busy."""
+"""Shared state of the drill processes: a check may be waiting only because others keep the workers busy."""
 
 import mmap
 
 IDLE, DRILLING, WAITING = b"\0", b"\1", b"\2"
-"""What a process does: nothing, a check, or a check that only waits for what is late."""
+"""The state of a process: no check, a check at work, or a check that waits past its deadline."""
 MOST = 256
-"""Processes of one session."""
+"""The most processes of one session."""
 
 
 class Crowd:
-    """The processes of a session, each at a place of its own. Those that are forked share it."""
+    """The state of each process of a session, by its place, in memory that forked processes share."""
 
     def __init__(self) -> None:
         self._doing = mmap.mmap(-1, MOST)
@@ -18,27 +18,27 @@ class Crowd:
         """The place of this process."""
 
     def note(self, place: int, doing: bytes) -> None:
-        """What the process at this place does from now on."""
+        """Set the state of the process at this place."""
         self._doing[place : place + 1] = doing
 
     def wait(self) -> None:
-        """From now on this process only waits."""
+        """Note that this process waits past its deadline."""
         self.note(self.own, WAITING)
 
     def go_on(self) -> None:
-        """From now on this process drills."""
+        """Note that this process is at work."""
         self.note(self.own, DRILLING)
 
     def others_drill(self) -> bool:
-        """Whether what this process waits for may be late because another one drills."""
+        """Whether another process is at work, so that what this one waits for may be late."""
         return self._others(DRILLING)
 
     def others_wait(self) -> bool:
-        """Whether what this process waits for may be late because workers are at what another one waits for."""
+        """Whether another process waits past its deadline, so that workers may be busy with its events."""
         return self._others(WAITING)
 
     def lose(self) -> None:
-        """Something never came, though nobody drilled: the workers lose events. No check waits for others any more."""
+        """Something never came though no other check was at work: workers lose events. Make no more allowances."""
         self._lost[:] = b"\1"
 
     def _others(self, doing: bytes) -> bool:

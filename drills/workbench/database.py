@@ -1,4 +1,4 @@
-"""The target's database: statements by their text or by the name of their file, and transactions of a drill's own."""
+"""The target's database: statements by text or file name, and separate transactions."""
 
 import time
 import uuid
@@ -60,7 +60,7 @@ class Release(Thread):
     def run(self) -> None:
         time.sleep(self._seconds)
         self.released.set()
-        with suppress(psycopg.Error):  # the check ended early and closed the connection: that releases, too
+        with suppress(psycopg.Error):  # the check ended early: its end released already
             self._connection.commit()
 
 
@@ -87,8 +87,8 @@ class Database:
         return int(str(value(self.db, statement, *params) or 0))
 
     def minutes(self) -> Callable[[], int]:
-        """Begin to count minutes. The result, called at the end, is how many rows may have come of what comes once a
-        minute, where clocks differ by up to two seconds.
+        """Start counting minutes. The returned function tells how many rows a once-a-minute writer may have written
+        since, with clocks up to two seconds apart.
         """
         first = self.value("select date_trunc('minute', clock_timestamp() - interval '2 seconds')")
         last = "date_trunc('minute', clock_timestamp() + interval '2 seconds')"
@@ -112,7 +112,7 @@ class Database:
 
     @contextmanager
     def locked(self, table: str, company: str) -> Iterator[Answering]:
-        """A transaction that holds the rows of a tenant in a table; who writes them waits until its end."""
+        """A transaction that locks a tenant's rows of a table; their writers wait for its end."""
         with self.transaction() as holder:
             execute(holder, f"select from public.{table} where company_id = %s for update", company)
             yield holder

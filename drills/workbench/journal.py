@@ -1,7 +1,7 @@
 """The journal of a session: every POST of the drills with its answer, and the row that came of it.
 
-What the contract promises of each exchange holds in every state that a drill makes, so some checks look at all of them
-when the drills have ended. A deployment that keeps a promise only where a drill asks for it is seen by these.
+Some checks look at all exchanges when the drills have ended, since the contract's promises hold for each. They find a
+deployment that keeps a promise only in the request of the drill that tests it.
 """
 
 import fcntl
@@ -75,7 +75,7 @@ class Entry:
 
 
 class Journal:
-    """Entries in a file without a name; processes that are forked write into it, too."""
+    """Entries in an unnamed temporary file that forked processes share."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  -- it lives as long as the session
@@ -88,7 +88,7 @@ class Journal:
         """Whose exchanges are noted; empty for a check that changes by hand what the service wrote."""
 
     def note(self, request: Request, answer: Answer) -> None:
-        """An exchange of the check that is at work."""
+        """Note an exchange of the current check."""
         if self.check and request.method == "POST" and request.path in MEMBERS:
             said = answer.json()
             members = {name: said[name] for name in MEMBERS[request.path] if name in said}
@@ -103,7 +103,7 @@ class Journal:
             own = [e for e in self._noted if e.path == path and e.is_first and e.company in companies]
             named = {str(e.answer[member]): e for e in own if e.answer.get(member)}
             if named:
-                ids = f"{{{','.join(json.dumps(name) for name in named)}}}"  # of whatever type the column is
+                ids = f"{{{','.join(json.dumps(name) for name in named)}}}"  # whatever the column's type
                 found = db.execute(query(statement).encode(), (ids,)).fetchall()
                 rows = {str(row["id"]): row for row in found}
                 for name, entry in named.items():
@@ -123,11 +123,11 @@ class Journal:
         self._noted, self._read, self._read_bytes = [], [], 0
 
     def end(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
     def entries(self, path: str) -> list[Entry]:
-        """All of a path that have a request id of their own, of every check and process."""
+        """The entries of a path that have a request id of their own, of every check and process."""
         written = os.fstat(self._file.fileno()).st_size
         lines = os.pread(self._file.fileno(), written - self._read_bytes, self._read_bytes).splitlines()
         self._read += [Entry(**json.loads(line)) for line in lines]

@@ -23,7 +23,7 @@ def admitted() -> int:
 
 
 def client_address(text: str) -> str:
-    """An address in one spelling: a socket of both kinds calls an IPv4 address by IPv6. Empty where it is none."""
+    """The canonical form of an address; an IPv4-mapped one as IPv4. Empty where it is none."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -53,7 +53,7 @@ class Limit(Scene):
         return self.replay_request(company, label, **{"max": 1, **fields})
 
     def passes(self, request: Request, status: int = 200, door: HttpDoor | None = None) -> Answer:
-        """The claim: the limit does not refuse this request. Its own refusal is no busy target; any other 429 is."""
+        """The claim: the limit does not refuse this request. `rate_limited` fails it; another 429 is a busy target."""
         answer = (door or self.http).send(request)
         return self.seen.expect(request, answer, status, busy=answer.code == "rate_limited")
 
@@ -61,7 +61,7 @@ class Limit(Scene):
         """Send one request that must be admitted."""
         request = self.request(company, label, **fields)
         answer = self.http.send(request)
-        # `rate_limited` is the target's own word for a tenant that nobody else uses: that is no busy target
+        # nobody else uses this tenant, so `rate_limited` does not mean a busy target
         self.seen.expect(request, answer, 200, control=control, busy=answer.code == "rate_limited")
         return self.carried_out(answer)
 
@@ -94,7 +94,7 @@ class Limit(Scene):
         )
 
     def uncounted(self, request: Request, statuses: tuple[int, ...]) -> Answer:
-        """Send one request that an earlier step must refuse. Where the limit refuses it, it was counted: a failure."""
+        """Send one request that an earlier step must refuse. If the limit refuses it, it was counted: a failure."""
         answer = self.http.send(request)
         limited = answer.status == 429 and answer.code == "rate_limited"
         return self.seen.expect(request, answer, statuses, control=not limited, busy=limited)
@@ -135,7 +135,7 @@ class Limit(Scene):
             )
 
     def trusts(self, address: str) -> bool:
-        """Whether TRUSTED_PROXIES names this; what is no address it does not name."""
+        """Whether TRUSTED_PROXIES contains this address; False for what is not an address."""
         known, named = client_address(address), self.target.trusted_proxies
         return bool(known) and any(ip_address(known) in ip_network(p, strict=False) for p in named)
 

@@ -107,13 +107,13 @@ class Scene(Waiting):
         return self.seen.expect(request, answer, status, code, control=control, busy=answer.status == 429)
 
     def everywhere(self, company: str, status: int = 200, code: str | None = None, **given: Any) -> None:
-        """Send a replay so often that most processes of the service answer it: what one remembers, the next may not."""
+        """Send a replay often enough to reach most processes of the service, each of which may have its own cache."""
         for _ in range(1 if "edge_rate_limits" in current().lacking else CALLS):
             self.replay(company, status, code, **given)
             self.reset_limit(company)
 
     def known(self, **fields: Any) -> dict[str, Any]:
-        """Of these members of a replay those that the deployment knows."""
+        """Those of these members of a replay that the deployment knows."""
         lacking = {*current().lacking, *(() if self.claims("dry-run") else ("dry_run",))}
         return {name: value for name, value in fields.items() if name not in lacking}
 
@@ -187,7 +187,7 @@ class Scene(Waiting):
         return self.expect(request, 200).json()
 
     def behind_s(self, company: str) -> float:
-        """By how many seconds an event of now shows the clock that dates effects to be behind the database's, or 0."""
+        """By how many seconds the clock that dates effects is behind the database's, as a new event shows; or 0."""
         begun = self.value("select clock_timestamp()")
         event = str(self.emit(company)["event_id"])
         self.delivered([event])
@@ -242,7 +242,7 @@ class Scene(Waiting):
 
 
 def new_key() -> str:
-    """A key of requests or of events that nobody used before."""
+    """A new key for requests or events."""
     return f"drill-{uuid.uuid4()}"
 
 
@@ -257,7 +257,7 @@ def best_of(attempts: int, measure: Callable[[], float], enough: float) -> list[
 
 
 def aside(work: Callable[[], T]) -> Future[T]:
-    """Begin something in a thread of its own."""
+    """Start something in a thread of its own."""
     pool = ThreadPoolExecutor(max_workers=1)
     try:
         return pool.submit(work)

@@ -1,4 +1,4 @@
-"""The tenants of one check: how they are made and switched, and what the database says of them."""
+"""The tenants of one check: created, switched, and read from the database."""
 
 import datetime as dt
 import json
@@ -40,8 +40,8 @@ def as_jsonb(payload: object) -> str:
 
 
 def large_payload() -> dict[str, Any]:
-    """A payload of sixty kilobytes that no compression makes small. Of each nine bytes four are a letter: blocks of any
-    usual size end within one. And it has long lists and many members.
+    """A payload of sixty kilobytes that does not compress, with long lists and many members. Four of each nine bytes
+    are one letter in UTF-8, so that blocks of any usual size end within a letter.
     """
     text = "".join(f"{secrets.token_hex(2)}\U0001f69a " for _ in range(5_500))
     return {"text": text, "list": [*range(1_001)], "members": {f"m{number}": number for number in range(301)}}
@@ -75,7 +75,7 @@ KEPT_TYPE, KEPT_KEY = "drill.Letter/v2".ljust(190, "x"), "Kunde Ä A\u0308 \uff1
 
 
 def altered(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """What of a dead letter no replay changes, and is not as it was."""
+    """The columns of a dead letter that no replay may change, and that changed."""
     kept = ["event_type", "aggregate_key", "payload", "max_retries", "created_at"]
     if before["event_id"] is not None:
         kept.append("event_id")
@@ -176,7 +176,7 @@ class TenantData(Database):
         return int(row.get("daily_used", 0)), int(row.get("monthly_used", 0))
 
     def charged(self, company: str, items: int, by: str = "") -> None:
-        """The claim: so many items were charged to a tenant's budget, by this caller, if there are budgets."""
+        """The claim: this many items were charged to a tenant's budget, if the deployment has budgets."""
         if self.claims("budgets"):
             day, month = self.used(company)
             if not day == month == items:
@@ -184,7 +184,7 @@ class TenantData(Database):
                 raise Breach(f"{by}: {told}" if by else told, CHARGED)
 
     def reset_limit(self, *companies: str) -> None:
-        """Give tenants their three calls back: without rows none was made. Where there is no such table, do nothing."""
+        """Reset the tenants' rate limits by deleting their rows. Does nothing where there is no such table."""
         for company in () if "edge_rate_limits" in current().lacking else companies:
             self.rows("delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")
 

@@ -11,15 +11,15 @@ _SIGNS = re.compile(
     # a place in a source file: Go, PHP, Ruby and the rest; Perl
     rb"|[/\\][\w.@-]+\.(?:py|[cm]?[jt]s|rb|go|java|kt|php|cs|rs|exs?|lua|cr)(?::|\()\d+"
     rb"|\.(?:p[lm]|t) line \d+\.?\s"
-    # where PostgreSQL was, in which statement, and the row it stumbled over
+    # PostgreSQL's context lines: the place, the statement, the row
     rb"|\bLINE \d+: |CONTEXT:\s+(?:while|SQL|PL/pgSQL) "
     rb"|PL/pgSQL function \S+ line \d|Failing row contains \(|Key \([^()]+\)=\("
-    # what PostgreSQL says of its objects, and of the statement that it did not like
+    # PostgreSQL's errors about objects and statements
     rb"|\bpermission denied for (?:table|view|schema|function|sequence) "
     rb"|\b(?:relation|column) \"[^\"]*\" (?:does not exist|of relation|violates)"
     rb"|\bviolates (?:check|unique|foreign key|not-null|exclusion) constraint|\bsyntax error at or near "
     rb"|\bcanceling statement due to "
-    # where a store is and by which login: only its beginning, which is no secret
+    # the begin of a connection string, which is no secret
     rb"|\b(?:postgres(?:ql)?|mysql|mongodb(?:\+srv)?|rediss?|amqps?)://|\bpassword="
 )
 _ESCAPED = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b'\\"', b'"'), (b"\\/", b"/"), (b"\\u003c", b"<"), (b"\\\\", b"\\"))

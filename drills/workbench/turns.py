@@ -1,8 +1,8 @@
-"""The order of checks in one pytest run, and how many run at once: sentinels, the main part side by side, and last,
-one at a time, the checks that change global state.
+"""The order of checks in one pytest run: sentinels, then the main part in parallel, then one at a time the checks that
+change global state.
 
 `--at-once N` forks N processes once everything is imported and collected, so that one more costs next to nothing: most
-of a drill is waiting. They are given the checks in their order, and hand the reports to the process that collected.
+of a drill is waiting. They are given the checks in their order, and send the reports to the process that collected.
 `--beside M` forks M more for the main part. They are given what asks the database nothing, and hold no session of it.
 A check of the main part that found the workers busy with others runs once more behind it, alone.
 """
@@ -29,14 +29,14 @@ from gates.checks.recorder import ASKED_AGAIN, spec_of
 from gates.evidence import Severity
 
 SENTINELS, BEHIND, MAIN, LAST = 1, 2, 3, 4
-"""Ranks: sentinels that no other one blocks, those behind them, then the phases `main` and `last`."""
+"""Ranks: sentinels that depend on no other, those that do, then the phases `main` and `last`."""
 WAITS, TOGETHER = "waits", "together"
 """Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
 them did, so that one process runs them all.
 """
 LONG_CHECK_S = 2.0
 APART = 20
-"""How many other checks stand between two long waits: where all waited together, nobody would work beside them."""
+"""How many other checks come between two long waits, so that waits and work overlap."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
 
@@ -46,7 +46,7 @@ Unit = tuple[pytest.Item, ...]
 
 
 def rank(item: pytest.Item) -> int:
-    """0 for what is no drill, then the drills by phase. What is of one rank may run side by side, but of the last."""
+    """0 for other tests, then the drills by phase. Items of one rank may run in parallel, except in the last."""
     spec = spec_of(item)
     if spec is None or not spec.id.startswith("drill/"):
         return 0
@@ -73,7 +73,7 @@ def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
-    """What one process takes at a time: a check, or all that share something."""
+    """The units of work of a process: one check, or all checks of a module that share something."""
     units: dict[object, list[pytest.Item]] = {}
     for item in items:
         shares = item.get_closest_marker(TOGETHER) is not None
@@ -82,13 +82,13 @@ def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
 
 
 def asks_database(unit: Unit) -> bool:
-    """Whether a process that runs the unit comes to hold a session of the database."""
+    """Whether running the unit opens a database session."""
     needs = {need for item in unit if (spec := spec_of(item)) for need in spec.needs}
     return bool(needs & {"database", "tenants"}) or any("sql_door" in item.fixturenames for item in unit)  # type: ignore[attr-defined]
 
 
 def pages(item: pytest.Item) -> bool:
-    """Whether the check pages where it fails; what is no check does."""
+    """Whether a failure of the item pages. That of a test without a check does, too."""
     spec = spec_of(item)
     return spec is None or spec.severity is Severity.PAGE
 
@@ -119,18 +119,18 @@ class Crew:
         """None leaves the checks to pytest, one after the other."""
         if self._size < 2 or session.testsfailed or session.config.option.collectonly:
             return None
-        hands: list[_Hand] = []
+        children: list[_Child] = []
         for number, items in itertools.groupby(session.items, rank):
             units = in_units(list(items))
             size = min(self._size, len(session.items)) if number in {SENTINELS, BEHIND, MAIN} else 1
-            hands = _of_number(hands, session, size, self._beside if number == MAIN else 0)
-            seen = _run(session, units, hands, again=number == MAIN)
+            children = _resized(children, session, size, self._beside if number == MAIN else 0)
+            seen = _run(session, units, children, again=number == MAIN)
             if seen.busy:
-                hands = _of_number(hands, session, 1, 0)
-                _ask_again(session, seen, hands)
+                children = _resized(children, session, 1, 0)
+                _ask_again(session, seen, children)
             if session.shouldfail:
                 break
-        _of_number(hands, session, 0, 0)
+        _resized(children, session, 0, 0)
         if session.shouldfail:
             raise session.Failed(session.shouldfail)
         return True
@@ -138,8 +138,8 @@ class Crew:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the checks of a rank came to. busy: those that are to be asked again, and what they said; is_grave: whether
-    one is red that pages.
+    """The results of a rank. busy: checks to run again, with their first reports; is_grave: whether a check that pages
+    failed.
     """
 
     busy: dict[pytest.Item, pytest.TestReport] = field(default_factory=dict)
@@ -147,73 +147,73 @@ class _Seen:
 
 
 @dataclass(eq=False, slots=True)
-class _Hand:
-    """A process that runs checks, and stays for those of the next rank: what it opened serves again. asks: it is given
-    what asks the database, too.
+class _Child:
+    """A process that runs checks, also of later ranks, so that its connections are reused. asks: it may be given units
+    that ask the database.
     """
 
-    there: Connection
+    pipe: Connection
     process: BaseProcess
     asks: bool
     place: int
 
 
-def _of_number(hands: Sequence[_Hand], session: pytest.Session, asking: int, others: int) -> list[_Hand]:
-    """So many hands of either kind, of those and of new ones. Those that are too many have ended."""
-    kept: list[_Hand] = []
+def _resized(children: Sequence[_Child], session: pytest.Session, asking: int, others: int) -> list[_Child]:
+    """So many children of each kind: keeps living ones, forks missing ones, ends those that are too many."""
+    kept: list[_Child] = []
     for asks, number in ((True, asking), (False, others)):
-        alive = [hand for hand in hands if hand.asks is asks and hand.process.is_alive()]
+        alive = [child for child in children if child.asks is asks and child.process.is_alive()]
         kept += alive[:number] + [_forked(session, asks=asks) for _ in range(number - len(alive))]
-    leaving = [hand for hand in hands if hand not in kept and hand.process.is_alive()]
-    for hand in leaving:
-        hand.there.send(())
-    for hand in leaving:
-        hand.process.join(END_S)
-        session.testsfailed += hand.process.exitcode != 0
+    leaving = [child for child in children if child not in kept and child.process.is_alive()]
+    for child in leaving:
+        child.pipe.send(())
+    for child in leaving:
+        child.process.join(END_S)
+        session.testsfailed += child.process.exitcode != 0
     return kept
 
 
-def _forked(session: pytest.Session, *, asks: bool) -> _Hand:
+def _forked(session: pytest.Session, *, asks: bool) -> _Child:
     ours, theirs = _FORK.Pipe()
     place = next(_PLACES) % MOST
     process: BaseProcess = _FORK.Process(target=_work, args=(session, theirs, place), daemon=True)
     process.start()
     theirs.close()
-    return _Hand(ours, process, asks, place)
+    return _Child(ours, process, asks, place)
 
 
-def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand], *, again: bool = False) -> _Seen:
-    """Have these checks run by these hands, and report what they report. What is to be asked again, where that is
-    wanted, is not reported yet.
+def _run(session: pytest.Session, units: Sequence[Unit], children: Sequence[_Child], *, again: bool = False) -> _Seen:
+    """Run these units on these children and pass their reports on. With `again`, checks that found the workers busy are
+    returned, and not reported yet.
     """
     config, hook = session.config, session.config.hook
     places = {item: place for place, item in enumerate(session.items)}
     items = {item.nodeid: item for item in session.items}
     asking, others = (deque(u for u in units if asks_database(u) is asks) for asks in (True, False))
-    idle, at_work, seen = [*hands], dict[object, _Hand](), _Seen()
+    idle, at_work, seen = [*children], dict[object, _Child](), _Seen()
     while True:
-        for hand in [*idle]:
-            due = asking if hand.asks and asking else others
+        for child in [*idle]:
+            due = asking if child.asks and asking else others
             if due and not session.shouldfail:
-                Scene.crowd.note(hand.place, DRILLING)
+                Scene.crowd.note(child.place, DRILLING)
                 with suppress(BrokenPipeError):  # it has died: its answer is an end, and the check unknown
-                    hand.there.send((again, [places[item] for item in due.popleft()]))
-                idle.remove(hand)
-                at_work[hand.there] = hand
+                    child.pipe.send((again, [places[item] for item in due.popleft()]))
+                idle.remove(child)
+                at_work[child.pipe] = child
         if not at_work:
             return seen
-        for ready in wait([hand.there for hand in at_work.values()], POLL_S):
-            hand = at_work[ready]
+        for ready in wait([child.pipe for child in at_work.values()], POLL_S):
+            child = at_work[ready]
             try:
-                data = hand.there.recv()
+                data = child.pipe.recv()
             except EOFError:
-                hand.process.join(END_S)
-                session.testsfailed += 1  # what it held has no evidence: it is unknown
+                child.process.join(END_S)
+                session.testsfailed += 1  # its checks have no evidence: they are unknown
                 Scene.crowd.note(at_work.pop(ready).place, IDLE)
                 continue
             if data is None:
                 idle.append(at_work.pop(ready))
-                Scene.crowd.note(hand.place, IDLE)
+                Scene.crowd.note(child.place, IDLE)
                 continue
             report = hook.pytest_report_from_serializable(config=config, data=data)
             item = items[report.nodeid]
@@ -224,38 +224,38 @@ def _run(session: pytest.Session, units: Sequence[Unit], hands: Sequence[_Hand],
                 hook.pytest_runtest_logreport(report=report)
 
 
-def _ask_again(session: pytest.Session, seen: _Seen, hands: Sequence[_Hand]) -> None:
-    """Have what found the workers busy run alone, one by one, while that may still change the verdict. The rest is
-    reported as it was seen.
+def _ask_again(session: pytest.Session, seen: _Seen, children: Sequence[_Child]) -> None:
+    """Run the checks that found the workers busy again, alone, until a check that pages has failed; then report the
+    first look of the rest.
     """
     is_grave = seen.is_grave
     for item in filter(seen.busy.__contains__, session.items):
         if is_grave:
             session.config.hook.pytest_runtest_logreport(report=seen.busy[item])
         else:
-            is_grave = _run(session, [(item,)], hands).is_grave
+            is_grave = _run(session, [(item,)], children).is_grave
 
 
 class _Messenger:
-    """Hands every report of this process to the one that forked it."""
+    """Sends every report of this process to its parent."""
 
-    def __init__(self, config: pytest.Config, there: Connection) -> None:
-        self._config, self._there = config, there
+    def __init__(self, config: pytest.Config, pipe: Connection) -> None:
+        self._config, self._pipe = config, pipe
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         hook = self._config.hook
-        self._there.send(hook.pytest_report_to_serializable(config=self._config, report=report))
+        self._pipe.send(hook.pytest_report_to_serializable(config=self._config, report=report))
 
 
-class _Following(pytest.Item):
-    """Whatever is run next: of what the unit before it has set up only the session's stays."""
+class _NextItem(pytest.Item):
+    """Stands for the item after a unit, so that pytest tears down all fixtures but the session's."""
 
     def runtest(self) -> None:
         raise NotImplementedError
 
 
-def _work(session: pytest.Session, there: Connection, place: int) -> None:
-    """What one process does: run what it is given until that is nothing, and report each."""
+def _work(session: pytest.Session, pipe: Connection, place: int) -> None:
+    """The work of a child process: run the given units and report each, until it is given nothing."""
     Scene.crowd.own = place
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
     config, plugins = session.config, session.config.pluginmanager
@@ -263,18 +263,18 @@ def _work(session: pytest.Session, there: Connection, place: int) -> None:
     plugins.unregister(name="terminalreporter")
     plugins.register(silent, "terminalreporter")
     capture = plugins.getplugin("capturemanager")
-    capture.stop_global_capturing()  # its files are those of the process that forked us
+    capture.stop_global_capturing()  # its files are the parent's
     capture.start_global_capturing()
-    plugins.register(_Messenger(config, there))
-    following = _Following.from_parent(session, name="following")
+    plugins.register(_Messenger(config, pipe))
+    next_item = _NextItem.from_parent(session, name="next_item")
     try:
-        while given := there.recv():
+        while given := pipe.recv():
             config.stash[ASKED_AGAIN], places = given
             unit = [session.items[place] for place in places]
-            for item, after in zip(unit, (*unit[1:], following), strict=True):
+            for item, after in zip(unit, (*unit[1:], next_item), strict=True):
                 Scene.crowd.go_on()
                 config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-            there.send(None)
+            pipe.send(None)
     finally:
         session._setupstate.teardown_exact(None)  # noqa: SLF001  -- as pytest does at the end of a session
 

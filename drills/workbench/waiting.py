@@ -29,15 +29,15 @@ from gates.evidence import WAITED
 T = TypeVar("T")
 
 DUE_S, PATIENCE_S = 2.0, 6.0
-"""When an effect is due, and how long a check waits for it. It is three times that, for machines that are busy."""
+"""When an effect is due, and how long a check waits for it: three times as long, for busy machines."""
 
 LONGEST, LONGEST_OF_MANY = 3, 9
-"""A wait lasts at most so many times as long, while workers deliver anything; and where other drills wait, too."""
+"""The most times that a wait is extended by its length while workers deliver; and where other drills wait, too."""
 POLL_S = 0.02
 STALL_S = 1.0
-"""Where one query, one commit or one answer of /healthz takes longer, a machine stands still: that proves nothing."""
+"""If a query, a commit or an answer of /healthz takes longer, the machine is stalled, and the check proves nothing."""
 ON_THE_WAY = 10
-"""So many round trips go into a wait on top of what the target may take: an act and a few looks at its effect."""
+"""Round trips that are added to a wait for the target: an act and a few looks at its effect."""
 
 FEW_AT_ONCE = "If they take few events at once, give them more places, or run the check again when they are idle"
 
@@ -45,13 +45,13 @@ QUIET_S = 0.4
 """How long nothing must have changed before a tenant counts as quiet."""
 
 TOGETHER_S, CLOSE_S = 0.1, 0.05
-"""By how much times may disagree with the order of delivery: of rows of one transaction, and of rows of two that were
-written in the right order. A row may have the time at which its transaction began, before it had to wait."""
+"""By how much times may disagree with the order of delivery: of rows of one transaction; and of two transactions in the
+right order, since a row may have the time at which its transaction began, before it had to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How workers get on with the events of the check's own tenants and of others. sql/pace.sql says what each is."""
+    """The progress of workers on events of the check's own tenants and of others; see sql/pace.sql."""
 
     waits: bool
     held: bool
@@ -62,7 +62,7 @@ class Pace:
 
     @property
     def at_work(self) -> bool:
-        """Whether they are on their way to what the check waits for."""
+        """Whether they work on what the check waits for."""
         return self.own_moved or (self.held and self.moved)
 
     @property
@@ -83,23 +83,23 @@ class Waiting(TenantData):
 
     @property
     def way_s(self) -> float:
-        """What the distance adds to a limit: every limit of a drill grows by it."""
+        """What the network distance adds to each limit of a drill."""
         return ON_THE_WAY * self.trip_s
 
     @property
     def stall_s(self) -> float:
-        """What takes longer than this stands still."""
+        """An answer that takes longer than this means a stall."""
         return STALL_S + self.way_s
 
     def patience_s(self, within_s: float) -> float:
-        """How long to wait from here for what a target may take so long for."""
+        """The limit `within_s` of the target, adapted to tests and to the network distance."""
         return within_s * self.wait_scale + self.way_s
 
     def until(self, probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S, every_s: float = POLL_S) -> T:
         """Poll until the probe gives something true, and return it; at the deadline, judge as `late` says. The deadline
-        moves on while other drills are at work, and then while workers deliver anything, or hold what is of the check's
-        own tenants, until `LONGEST` ends it. What comes only when they have served others is unknown: few may be all
-        that they take at once.
+        is extended while other drills are at work, and then, up to `LONGEST` times, while workers deliver anything or
+        hold events of the check's own tenants. If the awaited comes only after the workers served others, the check is
+        unknown: the workers may take only few events at once.
         """
         within_s = self.patience_s(within_s)
         begun = alone = before = time.monotonic()
@@ -135,7 +135,7 @@ class Waiting(TenantData):
         return LONGEST_OF_MANY if self.crowd.others_wait() else LONGEST
 
     def until_true(self, probe: Callable[[], bool], *, within_s: float) -> bool:
-        """Poll until the probe is true or the time is over, which proves nothing; whether it became true."""
+        """Poll until the probe is true or the time is over; returns whether it became true, and judges nothing."""
         deadline = time.monotonic() + self.patience_s(within_s)
         while not (found := probe()) and time.monotonic() < deadline:
             time.sleep(POLL_S)
@@ -144,10 +144,9 @@ class Waiting(TenantData):
     def looks_through(
         self, acts: Sequence[Callable[[], object]], look: str, *params: object, within_s: float
     ) -> list[Any]:
-        """What the server sees with a statement of two columns (what is seen, how many of the acts have come to their
-        end), from before the first act on. Each act is done once the end of the one before was seen, in this time.
-        All that changed: when the look before began, when this one had ended (Unix seconds), and what was seen: it
-        came about between the two.
+        """Poll on the server, from before the first act on, a statement of two columns: what is seen, and how many acts
+        have ended. Each act is done once the end of the one before was seen, within this time. Returns each change:
+        when the look before it began, when the look that saw it ended (Unix seconds), and what was seen.
         """
         statement, given = written(look, params)
         steps: SimpleQueue[int] = SimpleQueue()
@@ -182,7 +181,7 @@ class Waiting(TenantData):
             return list(json.loads(str(value(watching, "select current_setting('replaygate.looks')"))))
 
     def somebody_waits(self, held: Connection, *, within_s: float, sessions: int = 1) -> bool:
-        """Whether a session, or so many, come to wait, in that time, for what the connection holds."""
+        """Whether within that time this many sessions wait for a lock of the connection."""
         ask = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
         holder = backend_of(held)
         return self.until_true(lambda: self.number(ask, holder) >= sessions, within_s=within_s)
@@ -190,7 +189,7 @@ class Waiting(TenantData):
     def late(self, what: str, waited_s: float, stalled_s: float = 0.0) -> NoReturn:
         """A deadline passed. It is unknown where the gate or the database stood still (stalled_s: the longest time
         between two looks), the target is slow to answer, or its workers are slow or busy: what is awaited still comes,
-        customers' events wait, other replays have their turn, or an event of another tenant is late, too. Else it is a
+        customers' events wait, other replays come first, or an event of another tenant is late, too. Else it is a
         failure.
         """
         missed, limit_s = f"{what}: not seen in {waited_s:.3g} s", self.stall_s
@@ -213,11 +212,11 @@ class Waiting(TenantData):
         raise Breach(f"{late}. {'Look at the workers' if pace.waits else nothing}", WAITED)
 
     def _pace(self, waited_s: float) -> Pace:
-        """How the workers get on after a wait of so long."""
+        """The workers' progress during a wait of this length."""
         return Pace(**self.one(query("pace"), self.tenants.created, waited_s / 3, waited_s / 2))
 
     def prompt(self) -> bool:
-        """Whether the target answers, and the database commits, without delay: nobody's machine stands still."""
+        """Whether the target answers and the database commits without a stall."""
         try:
             answer = self.http.send(Request("GET", "/healthz"), timeout_s=self.stall_s)
         except NoAnswer:
@@ -248,7 +247,7 @@ class Waiting(TenantData):
         return f"Of {len(events)} without effect: {said}"
 
     def ended(self, run: str, *, within_s: float = PATIENCE_S) -> dict[str, Any]:
-        """Wait until a run has ended; its row. A run that nothing can end any more is told from one that is slow."""
+        """Wait until a run has ended; its row. Tells a run that nothing can end any more from a slow one."""
 
         def probe() -> dict[str, Any]:
             return self.one(query("run") + " and status <> 'started'", run)
@@ -280,8 +279,8 @@ class Waiting(TenantData):
     def in_order(self, events: Sequence[str]) -> None:
         """Assert that events, all delivered, were delivered in this order.
 
-        Equal times say nothing, and neither do small differences between rows of one transaction: they became visible
-        together, and a statement over many rows reads the clock in any order. See CLOSE_S for those of two.
+        Equal times say nothing. Nor do small differences between rows of one transaction, which became visible together
+        and were dated in any order; nor (CLOSE_S) of two.
         """
         found: list[dict[str, Any]] = []
 

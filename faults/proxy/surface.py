@@ -90,7 +90,7 @@ def on_version(change: Callable[[Fields], Fields]) -> Make:
 
 
 def takes_turns(world: World) -> Defect:
-    """Says another release at every second request, as a half-finished deployment does."""
+    """/version names another release at every second request, as during a half-finished deployment."""
     turns = itertools.count()
     old = {"release": "0.0.0-before", "instance": "old"}
     return on_version(lambda said: {**said, **old} if next(turns) % 2 else said)(world)

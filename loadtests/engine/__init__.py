@@ -1,1 +1,1 @@
-"""Drives the load on Locust and measures it: users, schedules, connections, samples, what is polled meanwhile."""
+"""Drives the load on Locust and measures it: users, schedules, connections, samples, pollers."""

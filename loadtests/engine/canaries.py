@@ -15,10 +15,10 @@ from loadtests.engine.written import MOST
 from loadtests.judgement.lag import differ, lag_ms
 
 POLLS_S = (0.03, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Waits between two questions; the last one repeats. What lies between two answers, the server's own times decide."""
+"""Waits between two polls; the last one repeats. Between two polls the server's own times count."""
 
 ASK_PER_S = 40.0
-"""Most questions a second of one process: when many events wait, asking must not become the load."""
+"""Most polls a second of one process: when many events wait, polling must not become the load."""
 
 DEAD = frozenset({"dead", "failed", "dead_letter", "dead_lettered"})
 
@@ -36,9 +36,9 @@ class Canaries:
     direct: int = 0
     watching: dict[str, float] = field(default_factory=dict)
     committed: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By event and company: the commit that its first answer told. Those are to be asked for once more."""
+    """By event and company: the commit time of its first answer. The second look asks for these again."""
     told: dict[str, set[str]] = field(default_factory=dict)
-    """By commit: the events of which an answer told it."""
+    """By commit time: the events for which an answer gave it."""
 
     def send(self, connection: Connection, terms: Terms) -> None:
         """Post one event and follow it in the background."""
@@ -90,8 +90,8 @@ class Canaries:
         self.watching.pop(event_id, None)
 
     def compare(self, event_id: str, company: str, answer: Mapping[str, object]) -> None:
-        """An event was committed once: of two answers that tell two commits one is another event's, if one of the two
-        commits was told of another event. A service that tells one time in two ways mixes nothing.
+        """Compare the commit time of two answers about one event. If they differ and one of them was also given for
+        another event, the service mixes events up. Two spellings of one time do not count.
         """
         told, known = str(answer.get("committed_at") or ""), self.committed.get((event_id, company))
         if not told or (known is None and len(self.committed) >= MOST):

@@ -26,14 +26,14 @@ from loadtests.thresholds.language import Expression, MetricKey, Threshold, Thre
 
 NO_ANSWER_S = 3.0
 EARLY_S = 3.0
-"""A failure is not called earlier: a service that has just been started may stumble."""
+"""No failure ends the run earlier: a service that has just been started may be slow."""
 LOOK_S = 2.0
 K6_LOOK_S = 2.0
 """k6 evaluates its thresholds every two seconds."""
 LOOK_SHARE = 20.0
-"""Looking takes at most one part in so many of the time."""
+"""Looking takes at most this fraction (1 in 20) of the time."""
 FREEZE_S = 10
-"""Above the cap of exact values, seconds that lie so far back keep their numbers and no longer their values."""
+"""Above the cap of exact values, older seconds keep only their summary."""
 SQL_METRICS = (
     *("dlq_items", "dlq_items_count", "outbox_oldest_age_ms", "outbox_backlog", "outbox_drained"),
     *("db_connections", "db_connections_growth"),
@@ -45,7 +45,7 @@ MEMORY_METRICS = ("memory_mb", "memory_growth_mb")
 
 @dataclass(slots=True)
 class WorkerState:
-    """The last that was heard of one load process."""
+    """The latest report of one load process."""
 
     sequence: int = -1
     finals: int = 0
@@ -55,7 +55,7 @@ class WorkerState:
     dropped: int = 0
     silent_s: float = 0.0
     shift_s: float = math.inf
-    """From its clock to that of the run."""
+    """Offset from its clock to that of the run."""
     pressure: Mapping[str, float] = field(default_factory=dict)
     canaries: tuple[int, int, int] = (0, 0, 0)
     paused: bool = False
@@ -103,7 +103,7 @@ class Conductor:
         """When the planned time was over."""
         self.ended = self.switched = ""
         self._proved: dict[tuple[MetricKey, str], ThresholdResult] = {}
-        """What is known to be broken before the end, by the source of its threshold."""
+        """Thresholds that were proved to be broken before the end, by their source."""
         self.started = time.perf_counter()
         self.acknowledged = Acknowledged()
         self.replays: dict[str, tuple[int, int]] = {}
@@ -146,7 +146,7 @@ class Conductor:
         return came
 
     def lose(self, worker: str) -> None:
-        """A load process is gone without its last report."""
+        """Note that a load process ended without its last report."""
         if worker not in self.lost:
             self.lost.append(worker)
 
@@ -180,7 +180,7 @@ class Conductor:
         return ""
 
     def lack(self, metrics: Iterable[str], why: str) -> None:
-        """Note that metrics could not be measured, found out while running."""
+        """Note while running that metrics cannot be measured."""
         self._absent |= dict.fromkeys(metrics, why)
 
     def judgements(self) -> list[ThresholdResult]:
@@ -201,7 +201,7 @@ class Conductor:
         return weigh(found, self.facts()) if self.stopped else found
 
     def _judge(self, key: MetricKey, threshold: Threshold, sink: Sink, absent: str = "") -> ThresholdResult:
-        """One threshold judged by the samples; what the instrument itself could have made is no failure."""
+        """One threshold judged by the samples. A latency that the generator may have caused itself is no failure."""
         sink = self._summed(key, threshold, sink)
         looks = self._looks(key, threshold.expression, sink)
         one = judge(key, threshold, sink, self.elapsed_s, looks=looks, absent=absent)
@@ -271,7 +271,7 @@ class Conductor:
         return True
 
     def facts(self) -> RunFacts:
-        """What is known about the run apart from its samples."""
+        """The facts of the run beside its samples."""
         null = self._trend(NULL)
         gone = [*self.lost, *(f"{name} (reports missing)" for name, seen in self.workers.items() if seen.gap)]
         return RunFacts(
@@ -300,7 +300,7 @@ class Conductor:
         )
 
     def invalid_reasons(self) -> tuple[str, ...]:
-        """Why the run says nothing, or at least nothing good, of the target."""
+        """Why the run is invalid, or cannot pass anything."""
         facts = self.facts()
         return (*invalid_reasons(facts), *doubts(facts))
 
@@ -343,7 +343,7 @@ class Conductor:
         return max(self.plan.most_s, length_s(self.plan))
 
     def _early(self, elapsed: float) -> str:
-        """Reasons to stop before the plan says so. Looked at less often the longer looking takes (many samples)."""
+        """Why to stop before the planned end. Checked less often the longer a check takes (many samples)."""
         if elapsed < self._early_at:
             return ""
         begun = time.perf_counter()

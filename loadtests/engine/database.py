@@ -28,15 +28,15 @@ FOLDER = Path(__file__).parent / "sql"
 ITEMS_EACH = 2
 MOST_NONCES = 100_000
 LEAST_SHARE = 0.001
-"""Of all ids those that are inside both rollouts; for less, looking for them would take seconds."""
+"""The least share of ids inside both rollouts; below it, finding ids would take seconds."""
 ITEM_TYPE = "load.replayed"
 POLL_S = 0.25
 END_POLL_S = 0.05
-"""Once the load has ended, and everybody waits."""
+"""The poll interval after the load, when the run only waits."""
 MOST_REFUSED = 3
 SETTLE_S = 5.0
 DRAIN_S = 5.0
-"""For the events under way at the end, on top of the wait for the canaries."""
+"""The wait for events under way at the end, after the wait for the canaries."""
 JOIN_S = 12.0
 """A statement of ours ends after 10 s."""
 
@@ -148,7 +148,7 @@ class BacklogPoller:
         """Connections that were not used from one look to the next: a leaked one is there and never used again, one
         that a pool opens because all others are busy is."""
         self.unread: dict[str, str] = {}
-        """Metric of what was acknowledged -> why nobody looked for it."""
+        """Metric of acknowledged writes -> why they could not be looked up."""
         self.notes: list[str] = []
         self.switched = ""
         """What somebody switched off since the first look."""

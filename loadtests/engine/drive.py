@@ -23,9 +23,9 @@ from loadtests.thresholds.expectations import SUCCEEDS, Expectation, is_limited
 
 SWEEP_S = 0.2
 SILENCE_S = 0.5
-"""No answer for so long before the end, and none after it to the requests that were open: the target had stopped."""
+"""If no answer came for this long before the end, nor later to open requests, the target had stopped."""
 SPARE_DESCRIPTORS = 100
-"""Of all that this process may open, for everything but requests: a run without them could not even write its end."""
+"""File descriptors that are kept for everything but requests, such as writing the result."""
 UNFINISHED = "unfinished"
 """The error of a request that the end of the run cut off; its time until then is a lower bound."""
 
@@ -259,7 +259,7 @@ class Drive:
                     connection.expire()
 
     def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         self._sweeper.kill()
         for connection in self._all:
             connection.close()
@@ -270,8 +270,8 @@ class Drive:
         self.stopping = False
 
     def finish(self) -> None:
-        """Stop starting anything; wait for what is under way, at most the grace of the plan. What is then still open
-        counts as failed, with its age: a target that answers no more must not drop out of the numbers.
+        """Start nothing more; wait for open requests, at most the plan's grace. What is still open then has failed,
+        with its age as duration: a target that stops answering must not vanish from the numbers.
         """
         self.stopping, now = True, time.perf_counter()
         is_waiting = bool(self._open)

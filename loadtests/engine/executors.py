@@ -20,12 +20,12 @@ from loadtests.engine.workload import Workload
 from loadtests.scenario import Executor, Scenario
 
 PAUSE_S = 0.05
-"""How often one who is paused looks whether the run goes on."""
+"""The poll interval of a paused user."""
 NO_ANSWER_S = 0.01
-"""After a request that nothing came back to: do not spin on a target that refuses."""
+"""The pause after a request without an answer: do not spin on a target that refuses connections."""
 SPIN_S, SPIN_RATE = 0.0012, 150.0
-"""The event loop sleeps in whole milliseconds; the last one is passed looking at the clock, unless that would cost CPU
-that a high rate needs for its requests (150 a second times 1.2 ms is a sixth of a core)."""
+"""The event loop sleeps in whole milliseconds; the last one is spent in a busy loop, unless the rate is so high that
+its requests need the CPU (150 a second times 1.2 ms is a sixth of a core)."""
 
 
 def _sleep_until(due: float, spin_s: float = 0.0) -> None:
@@ -73,7 +73,7 @@ class Executors:
         self.traffic = traffic
         self.drive = traffic.drive
         self.users = 0
-        """How many are there now."""
+        """The number of active users."""
         self._open: Counter[int] = Counter()
         self._at_work: list[gevent.Greenlet] | None = None
 
@@ -91,7 +91,7 @@ class Executors:
                 self._at_work.append(gevent.spawn(self._user, task, number, left))
 
     def stop(self) -> None:
-        """Take everybody away, whatever is under way."""
+        """Stop all users at once, also in the middle of a request."""
         gevent.killall(self._at_work or [])
 
     @property

@@ -62,7 +62,7 @@ def attach(environment: Any, credentials: Credentials, on_report: Callable[[str,
 
 
 def _own_options() -> Any:
-    """Locust's options as they are where nobody sets any: no file of the user's and no variable has a say."""
+    """Locust's default options, without the user's files and variables."""
     return argument_parser.get_parser(default_config_files=[]).parse_args(["--headless"], env_vars={})
 
 
@@ -115,7 +115,7 @@ class Engine:
             attach(self.environment, credentials, self.on_report)
 
     def run(self) -> None:
-        """Perform the plan to its end. Whatever happens, no process of ours stays behind."""
+        """Perform the plan to its end. No load process outlives it."""
         try:
             if self.is_guest or not self.expected or self._gather_workers():
                 self._perform()

@@ -1,4 +1,4 @@
-"""The instrument measures itself: requests to a server that does nothing, by the client that loads the target.
+"""Null requests: requests to a server that does nothing, by the client that loads the target.
 
 Their latency is what this machine, this event loop and this client add to every other latency. They run through the
 whole load. Each is timed from the moment it was due, so a stalled event loop shows, as in the open model.
@@ -33,15 +33,13 @@ class NullRequests:
         self._asking: gevent.Greenlet | None = None
 
     def start(self) -> None:
-        """Start the server, wait for its first answer, ask it from then on. Raise OSError where none can be started.
+        """Start the server and the requests; return after the first answer, or after ten seconds without one.
 
-        The load begins after that answer, or after ten seconds without one: from then on a missing answer counts.
+        From then on a missing answer counts. Raise OSError where no server can be started.
         """
         with socket.create_server(("127.0.0.1", 0)) as door:
             command = [sys.executable, "-I", "-S", str(SERVER), str(door.fileno())]
-            nowhere = (
-                subprocess.DEVNULL
-            )  # with our stdout, a reader of this process's output would also wait for the server's end
+            nowhere = subprocess.DEVNULL  # not our stdout: its reader would wait for the server's end, too
             subprocess.Popen(command, pass_fds=[door.fileno()], stdin=nowhere, stdout=nowhere, stderr=nowhere)
             address = Address("127.0.0.1", door.getsockname()[1], tls=False, prefix="")
         connection, data = Connection(address), request_bytes(address, "GET", "/", [])
@@ -51,12 +49,12 @@ class NullRequests:
         self._asking = gevent.spawn(self._ask_for_ever, first, connection, data)
 
     def stop(self) -> None:
-        """Ask no more; the server ends."""
+        """Send no more; the server ends."""
         if self._asking is not None:
             self._asking.kill()
 
     def settle(self) -> None:
-        """What is due and has no answer counts with its age, also where the server is gone: the instrument is blind."""
+        """Count requests without an answer by their age, also where the server is gone."""
         now = time.perf_counter()
         while self._due < now:
             self._null.add((now - self._due) * 1000.0)

@@ -17,7 +17,7 @@ from loadtests.engine.wire import OWN_FAULTS, Connection, TransportError, parse_
 from loadtests.judgement.interleaved import ANSWERED, DIFFERS, FAILED, SLOWER, SPARED
 
 LEAST_MS = 5.0
-"""Of a fast answer no share is worth a rollout: so much more is always allowed."""
+"""A release may always be this much slower: for a fast answer a relative margin means nothing."""
 WARM_UP, MOST_KEPT = 20, 5000
 """Answers of the baseline before the first pair is judged by its latency, and after which the limits are fixed."""
 

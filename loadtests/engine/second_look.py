@@ -21,14 +21,14 @@ from loadtests.engine.workload import Workload
 T = TypeVar("T")
 AT_ONCE = 8
 PAUSE_S = 0.5
-"""Before each call of a company: a moment's outage fails no company."""
+"""The pause before each call of a company, so that a short outage fails no company."""
 LOOK_S = 2.0
-"""For all of the events, and again for all of the companies: what is not asked by then is not asked."""
+"""The time limit for all events, and again for all companies."""
 
 
 @dataclass(slots=True)
 class SecondLook:
-    """Of one load process."""
+    """The second look of one load process."""
 
     drive: Drive
     workload: Workload

@@ -13,7 +13,7 @@ class LoadUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def perform(self) -> None:
-        """Begin, and be there until Locust wants no more."""
+        """Start the load process; return when Locust stops it."""
         executors = self.environment.load_worker.executors
         executors.start()
         try:

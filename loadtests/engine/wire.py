@@ -30,7 +30,7 @@ READ, WRITE = 1, 2
 CHUNK = 65_536
 MOST_SIZE_DIGITS = 15
 SAMPLED_EVERY = 100
-"""A load is not to fill the store of the service's traces: it is asked to keep one of so many."""
+"""The service is asked to keep one trace of so many, so that the load does not fill its trace store."""
 _NUMBERS = itertools.count()
 
 
@@ -78,7 +78,7 @@ def request_bytes(address: Address, method: str, path: str, headers: list[tuple[
 
 REPEATABLE = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
 """What a client may send again over a new connection, after one that was kept had ended without an answer (RFC 9110,
-9.2.2). All else has failed, as in k6: whether it was carried out nobody knows.
+9.2.2). All others have failed, as in k6, since they may have been carried out.
 """
 
 
@@ -177,7 +177,7 @@ class Connection:
             self.timed_out = False
 
     def _is_stale(self) -> bool:
-        """Whether the server has closed the kept connection, or said something that nobody asked for."""
+        """Whether the server has closed the kept connection, or sent unexpected bytes."""
         below = _socket.socket(fileno=(self._tls or self._sock).fileno())
         try:
             below.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
@@ -200,7 +200,7 @@ class Connection:
         return self._read_response(first, head=head)
 
     def expire(self) -> None:
-        """Give up on the request under way (called by the sweeper): whoever waits wakes up to a closed connection."""
+        """Abort the request under way (called by the sweeper): its waiter finds the connection closed."""
         self.timed_out = True
         try:
             if self._sock is not None:

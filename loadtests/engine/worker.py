@@ -95,14 +95,14 @@ class Worker:
         self.report(final=True)
 
     def close(self) -> None:
-        """Be done for good; the process lives on, for another run."""
+        """End this run; the process may serve another one."""
         if self._reporter is not None:
             self._reporter.kill()
         self._null.stop()
         self.drive.close()
 
     def resume(self) -> None:
-        """Go on where `finish` stopped: what was under way is known now, and it did not decide."""
+        """Go on after `finish`: the requests then under way did not decide the thresholds."""
         self.traffic.canaries.give_up_at = math.inf
         self.drive.resume()
 

@@ -82,7 +82,7 @@ class Workload:
         self._plain = {one.name: self._of_url(one) for one in asked if self.plan.is_url}
 
     def kinds(self, wanted: str) -> Iterator[str]:
-        """What a scenario calls by turns."""
+        """The kinds of calls that a scenario makes by turns."""
         mix = tuple(self._plain) if self.plan.is_url else MIX
         return itertools.cycle((wanted,) if wanted else mix)
 
@@ -127,7 +127,7 @@ class Workload:
             "aggregate_key": f"load-{event_id[:8]}",
             "payload": {"run": self.plan.run},
         }
-        # the twin's id is of its own: the two may share a database
+        # the baseline's event has another id: both releases may share a database
         ids = [""] * 2 if "event_id" in current().lacking else [event_id, new_id("event")]
         sent = [self._post("/events", {**fields, **({"event_id": one} if one else {})}) for one in ids]
         twin = self._twin(sent[1], accepted_event(ids[1]))

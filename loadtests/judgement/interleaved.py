@@ -12,7 +12,7 @@ from loadtests.judgement.verdict import CONFIDENCE, ThresholdOutcome, ThresholdR
 from loadtests.thresholds.language import MetricKey, Threshold, parse_expression
 
 SLOWER = {"baseline_slower_p50": 0.5, "baseline_slower_p95": 0.95}
-"""Of the pairs in which only one of the two was slow, whether it was the release; by the percentile that is slow."""
+"""Metrics over pairs in which only one release was slow (1: the new one) -> the percentile beyond which it is slow."""
 FAILED, SPARED, ANSWERED = "baseline_failed", "baseline_spared", "baseline_answered"
 """Of all pairs: whether only the release, and whether only the baseline failed; whether the baseline answered."""
 DIFFERS = "baseline_differs"
@@ -22,7 +22,7 @@ LEAST_ANSWERED = 0.5
 
 
 def thresholds(failed_percent: float) -> Iterator[tuple[MetricKey, Threshold]]:
-    """What a run with a baseline is judged by besides."""
+    """The additional thresholds of a run with a baseline."""
     for metric in SLOWER:
         yield MetricKey(metric), Threshold(parse_expression("rate<0.5"))
     yield MetricKey(FAILED), Threshold(parse_expression(f"rate<{failed_percent / 100.0!r}"))

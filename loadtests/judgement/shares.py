@@ -14,7 +14,7 @@ from loadtests.judgement.looks import Looks
 from loadtests.thresholds.language import Expression, MetricType
 
 RISK = 0.05
-"""Of a wrong pass at the limit; and the same of a wrong failure. It is split over the two tests."""
+"""The risk of a wrong pass at the limit, and that of a wrong failure; each is split over the two tests."""
 FIXED_RISK, ANYTIME_RISK = 0.04, 0.01
 FIXED, ANYTIME = exact_test(FIXED_RISK), anytime_test(ANYTIME_RISK)
 LEAST_SHARE = 1e-12

@@ -47,14 +47,14 @@ class RunFacts:
 
 
 LIMITED_SHARE = 0.005
-"""So few can decide no threshold."""
+"""A smaller share cannot decide any threshold."""
 REFUSED = ("http_req_failed", "checks", "companies_failing", "baseline_failed")
 """Metrics to which a refusal is a failure."""
 CPU_LIMIT_PERCENT = 85.0
 LATENESS_LIMIT_MS = 100.0
 CROWDED_PERCENT, CROWDED_LATE_MS = 25.0, 40.0
 """A load process that waits longer for a CPU, and runs later than that, is on a crowded machine; an idle one of two
-cores shows 2 % and 0.3 ms. A time over its limit is nobody's there; one within it is, if the schedule was kept.
+cores shows 2 % and 0.3 ms. There a time over its limit is no failure; one within it passes, if the schedule was kept.
 """
 
 

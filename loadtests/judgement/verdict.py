@@ -37,8 +37,7 @@ ONE_LOOK = Looks()
 MEAN_MINIMUM = 30
 """Fewest samples for Student's t on latencies, which are skewed."""
 EXACT_MINIMUM = 30
-"""Fewest samples where a threshold is about the run itself (max, rate==1), or a rate has surely failed: a statement
-about nearly nothing is none."""
+"""Fewest samples for a threshold about the run itself (max, rate==1), and for a rate that has surely failed."""
 
 
 class ThresholdOutcome(enum.StrEnum):

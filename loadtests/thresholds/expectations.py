@@ -92,7 +92,7 @@ def replayed(company: str, key: str = "", *, refusals: frozenset[str], waiting: 
         taken = set(map(str, items))
         if waiting and not (len(items) <= 1 and taken <= set(waiting) and (taken or not key)):
             return False
-        # members that contradict the status, or the list: the answer is right by half
+        # members that contradict the status or the list
         if answer.get("dry_run", not key) is not (not key) or answer.get("target_count", len(items)) != len(items):
             return False
         if not key:

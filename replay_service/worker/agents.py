@@ -1,4 +1,4 @@
-"""Agents: what does the work of an event. `deliver` returns None when the work is done, and otherwise why it failed.
+"""Agents do the work of an event. `deliver` returns None when it is done, else why it failed.
 
 The database records effects, once per event; an agent outside of it (http) sees an event at least once and refuses a
 second one by the event's stable id.
@@ -51,7 +51,7 @@ class Agent(Protocol):
 
 
 class SqlAgent:
-    """Its work is the effect row itself, written by the settling statement: nothing can fail before."""
+    """Its only work is the effect row, which the settling statement writes; so `deliver` cannot fail."""
 
     name = "sql"
 
@@ -70,7 +70,7 @@ class SqlAgent:
 class ScriptedAgent:
     """The drill agent of the contract, section 4: a scripted event is delayed and fails as its payload says.
 
-    fail_times counts failures of the event, over all its outbox rows; -1 fails always. Others go to the agent behind.
+    fail_times counts failures of the event over all its outbox rows; -1 fails always. Other events go to `behind`.
     """
 
     def __init__(self, behind: Agent) -> None:

@@ -1,4 +1,4 @@
-"""Leased deliveries: many at once, each in a slot of its own, settled under the fence of its lease."""
+"""Leased deliveries: many at once, each in its own slot, settled only while its lease is still held."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ _LOG = logging.getLogger("replay_service.worker")
 
 
 class Deliveries:
-    """The deliveries in progress. `wake` is called after each: a place, a slot or the next of a key is free."""
+    """The deliveries in progress. `wake` is called after each, since more work may be possible then."""
 
     def __init__(self, parts: WorkerParts, pool: AsyncConnectionPool[Connection], wake: Callable[[], None]) -> None:
         self._parts, self._pool, self._wake = parts, pool, wake
@@ -48,13 +48,13 @@ class Deliveries:
     async def _deliver(self, event: Event, token: uuid.UUID) -> None:
         try:
             failure = await self._parts.agent.deliver(event)
-        except Exception as error:  # noqa: BLE001  -- whatever an agent does, its event must be settled
+        except Exception as error:  # noqa: BLE001  -- whatever the agent raises, its event must be settled
             _LOG.exception("agent broke", extra={"fields": {"event_id": event.event_id}})
             failure = Failure("agent_error", type(error).__name__)
         await self._settle(event, token, failure)
 
     async def _settle(self, event: Event, token: uuid.UUID, failure: Failure | None) -> None:
-        """Settle, again where the database was busy or gone. Given up on, the lease ends and the event comes again."""
+        """Settle; retry while the database is busy or gone. If that fails, the lease expires: another delivery."""
         record_task = True
         for attempt in range(1, SETTLE_ATTEMPTS + 1):
             try:
@@ -92,7 +92,7 @@ class Deliveries:
             )
 
     async def close(self, grace_s: float) -> None:
-        """Let deliveries end for a while, then give the leases of the others back."""
+        """Wait a while for deliveries to end, then release the leases of the rest."""
         self._is_closing = True
         if self._running:
             await asyncio.wait(list(self._running), timeout=grace_s)

@@ -1,4 +1,4 @@
-"""The worker's door to PostgreSQL: connections with limits on every wait, and named statements on them."""
+"""The worker's access to PostgreSQL: connections with limits on every wait, and named statements."""
 
 import asyncio
 import logging
@@ -18,9 +18,9 @@ Queries = Mapping[str, bytes]
 CONNECT_TIMEOUT_S = 5
 STATEMENT_LIMIT_S = 45.0  # beyond the server's own limit: for a server that answers nothing at all
 RECONNECT_PAUSE_S = 0.5
-# Statistics of an outbox are those of an empty one until a burst comes, so no plan may rest on them: the statements are
-# written so that, without sequential scans and sorts, one index alone can answer them. A plan made once is then as good
-# as one made anew, which for the sweep of a lane costs five times what the sweep itself does.
+# Before a burst the statistics describe an empty outbox, so plans must not depend on them: without sequential scans
+# and sorts, each statement has one index to use. A generic plan is then as good as a custom one, and planning a sweep
+# costs five times as much as running it.
 SESSION: Mapping[str, str] = {
     "statement_timeout": "30s",
     "lock_timeout": "5s",
@@ -48,7 +48,7 @@ def _arguments() -> dict[str, Any]:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Connection]:
-    """A connection of one's own."""
+    """A connection outside of the pool."""
     async with await Connection.connect(url, **_arguments()) as conn:
         yield conn
 
@@ -75,7 +75,7 @@ async def rows(conn: Connection, text: bytes, **parameters: Any) -> list[Row]:
 
 
 async def keep_at(name: str, url: str, work: Callable[[Connection], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Do `work` on a connection until `stop`; whatever the database does to it, connect again and go on."""
+    """Run `work` on a connection until `stop`; reconnect after any database error."""
     while not stop.is_set():
         try:
             async with connected(url) as conn:

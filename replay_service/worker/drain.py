@@ -1,8 +1,8 @@
-"""The drain: a scout that sweeps whenever something may have come, and runners that join it while there is a backlog.
+"""The drain: a scout that sweeps the outbox when woken, and runners that join it while there is a backlog.
 
-A full sweep starts at the lowest id, because rows commit in any order and come due at any time. Where full sweeps have
-become long for little (many held or blocked rows), news is looked for above the last id seen, and full sweeps wait for
-a time in proportion to their length.
+A full sweep starts at the lowest id, because rows commit and become due in any order. If full sweeps take long and
+deliver little (many held or blocked rows), the sweeps between them start after the last id seen, and a full sweep comes
+only after a pause in proportion to its length.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from replay_service.worker.lanes import LANES, Sweeper
 from replay_service.worker.parts import WorkerParts
 
 LONG_SWEEP_S = 0.05
-REST_PER_SWEEP = 2.0  # a third of one core at most goes into looking at what cannot be delivered
-REST_LIMIT_S = 5.0  # but a tenant that is switched on again waits no longer than this
+REST_PER_SWEEP = 2.0  # at most a third of one core is spent on rows that cannot be delivered
+REST_LIMIT_S = 5.0  # the longest wait of a tenant that is switched on again
 
 
 class Drain:
@@ -26,16 +26,16 @@ class Drain:
         self, parts: WorkerParts, stop: asyncio.Event, first_lane: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._parts, self._settings, self._stop, self._clock = parts, parts.settings, stop, clock
-        self._first_lane = first_lane  # another for each worker, so that they rarely meet
+        self._first_lane = first_lane  # differs between workers, so that they rarely contend
         self._news, self._backlog = asyncio.Event(), asyncio.Event()
         self._moved_at = clock()
 
     def wake(self) -> None:
-        """Something may have come."""
+        """There may be new work: sweep now."""
         self._news.set()
 
     def still_for_s(self) -> float:
-        """For how long nothing has moved."""
+        """Seconds without progress."""
         return self._clock() - self._moved_at
 
     def _moving(self) -> None:
@@ -70,7 +70,7 @@ class Drain:
                 await wait_for(self._news, max(self._settings.poll_s, next_full - self._clock()))
 
     async def run(self, runner: int, deliveries: Deliveries, conn: Connection) -> None:
-        """Join the scout whenever it sees a backlog, on lanes of one's own, until they hold nothing more."""
+        """Sweep this runner's own lanes whenever the scout sees a backlog, until they are empty."""
         sweeper = Sweeper(self._parts, deliveries, self._stop, self._moving)
         lanes = self._lanes(runner)
         while not self._stop.is_set():

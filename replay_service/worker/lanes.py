@@ -1,7 +1,7 @@
-"""Sweeps over the lanes of the outbox: windows of rows, in the order of their ids, one lane after the other.
+"""Sweeps over the lanes of the outbox, one lane after the other, each in the order of its ids.
 
-A sweep reads each lane once, from a given id to its end, a window a statement. Ordinary events are delivered by the
-statement itself; what must be leased is leased and handed to the deliveries.
+A sweep reads each lane once, from a given id to its end, one window of rows a statement. The statement itself delivers
+ordinary events; all others are leased and handed to the deliveries.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Step:
 
 
 class Sweeper:
-    """Sweeps on a connection. `moving` is called after every statement, as a sign of life."""
+    """Sweeps on a connection. `moving` is called after every statement, to show progress."""
 
     def __init__(
         self, parts: WorkerParts, deliveries: Deliveries, stop: asyncio.Event, moving: Callable[[], None]
@@ -84,7 +84,8 @@ class Sweeper:
         except psycopg.OperationalError:
             raise
         except psycopg.Error as error:
-            # One event that the database refuses must not hold up the others: one by one, each with its own attempts.
+            # One event that the database refuses must not block the others: deliver one by one, each with its own
+            # attempts.
             fields = {"lane": lane, "error": type(error).__name__, "sqlstate": error.sqlstate}
             logging.getLogger("replay_service.worker").warning("statement refused", extra={"fields": fields})
             return await self._lease(conn, lane, after, every=True)

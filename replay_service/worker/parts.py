@@ -1,4 +1,4 @@
-"""What a worker is composed of, in one place: replace a part to get another worker (or a faulty twin of this one)."""
+"""The replaceable parts of a worker; a fault replaces one of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class WorkerParts:
     settings: WorkerSettings
     queries: Mapping[str, bytes]
     agent: Agent
-    has_fast_path: bool  # whether ordinary events are drained by the statement; otherwise every event is leased
+    has_fast_path: bool  # whether the sweep's statement delivers ordinary events; otherwise every event is leased
     places: int = PLACES  # items of a run in flight at most
     must_stop: Callable[[Counts], bool] = must_stop
 

@@ -70,7 +70,7 @@ def load_composition(place: str) -> BuildParts:
 
 
 async def work(parts: WorkerParts) -> None:
-    """Drain until a signal comes, then end deliveries, give leases back and say goodbye: under 5 s in all."""
+    """Drain until a signal comes, then end deliveries, release leases and remove the heartbeat: under 5 s in all."""
     settings = parts.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -107,7 +107,7 @@ async def work(parts: WorkerParts) -> None:
 
 
 async def _listen(drain: Drain, stop: asyncio.Event, conn: Connection) -> None:
-    if conn.is_lent:  # no notification comes to a session that is somebody else's by then: the scout looks by itself
+    if conn.is_lent:  # behind a pooler no notification arrives: the scout polls
         await stop.wait()
         return
     await conn.execute(f"LISTEN {CHANNEL}".encode())
@@ -118,7 +118,7 @@ async def _listen(drain: Drain, stop: asyncio.Event, conn: Connection) -> None:
 
 
 async def _beat(parts: WorkerParts, worker_id: str, drain: Drain, stop: asyncio.Event, conn: Connection) -> None:
-    """Beat while the drain moves: a heart that beats in a stuck worker tells a lie."""
+    """Send heartbeats while the drain makes progress: a stuck worker must not look alive."""
     settings = parts.settings
     names = {"worker_id": worker_id, "agent": parts.agent.name, "release": settings.release, "commit": settings.commit}
     while not stop.is_set():

@@ -1,4 +1,4 @@
-"""The safety rail of a run: how much of it is in flight at once, and when it stops. Pure."""
+"""The safety rail of a run: how many items are in flight at once, and when the run stops. Pure."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Replay runs, item by item: what is leased of them, how an item is settled and what ends a run.
+"""Replay runs: leasing items, settling each, and ending the run.
 
 Lock order everywhere: outbox row, run, dead letter, budget, audit head. A claim locks the run first, and then only
 outbox rows that nobody else has locked.

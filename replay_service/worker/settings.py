@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Everything that a worker is told from outside."""
+    """The worker's configuration."""
 
     database_url: str = field(repr=False)
     release: str = "unknown"
@@ -23,7 +23,7 @@ class WorkerSettings:
     agent: str = "sql"
     agent_url: str = ""
     agent_secret: bytes = field(default=b"", repr=False)
-    runners: int = 2  # connections that drain; more than there are cores gains nothing
+    runners: int = 2  # connections that drain; more than the number of cores gains nothing
     window: int = 2000  # rows examined by a statement: larger ones gain little and make others wait longer
     poll_s: float = 0.25  # a lost notification costs at most this
     slots: int = 256  # leased deliveries at once; a scripted delay costs a slot and nothing else
@@ -36,7 +36,7 @@ class WorkerSettings:
     retry_base_s: float = 30.0  # of a dead letter's retry_after
     retry_cap_s: float = 3600.0
     heartbeat_s: float = 1.0
-    stuck_s: float = 60.0  # no beat once the drain has not moved for so long
+    stuck_s: float = 60.0  # no heartbeat after so long without progress
     grace_s: float = 3.0  # for deliveries in progress, after SIGTERM
 
     @property

@@ -1,1 +1,1 @@
-"""What a tenant may do, tried and rolled back: many statements in one round trip, each with its result."""
+"""Tries what tenants may do, and rolls it back: many statements in one round trip, each with its result."""

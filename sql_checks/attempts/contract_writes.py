@@ -1,6 +1,6 @@
-"""Writes rows by the contract's columns alone, looks what became of them, and rolls everything back.
+"""Writes rows with only the contract's columns, reads them back, and rolls everything back.
 
-Constraints that wait for the commit are asked at once: what a COMMIT would refuse is refused here.
+Deferred constraints are checked at once, so that what a COMMIT would refuse is refused here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ STATES = {
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
 LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
-"""An object of 55 KB that hardly compresses: no index holds it, and no notification."""
+"""An object of 55 KB that hardly compresses: too large for an index or a notification."""
 SIZES = {
     "dead_letter_queue": "(company_id, event_type, error_type, payload, error_message)"
     " values (%(id)s, 'drill.rls', 'drill', {}, repeat('why ', 50))",
@@ -53,15 +53,15 @@ ODD = {
         f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
     ),
 }
-"""Table -> rows of which no line of the contract says that they may not be; of runs two that go on at once."""
+"""Table -> unusual rows that the contract allows; two of runs that are open at once."""
 GIVEN = ("replay_budgets", "agent_controls")
-"""Tables of one row a company, which a deployment may give a new one."""
+"""Tables of one row a company, in which a deployment may already have the row of a new one."""
 LEFT_OUT = {
     "dead_letter_queue": "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
     "event_outbox": "event_id is not null",
     "replay_budgets": "daily_limit = 500 and monthly_limit = 10000",
 }
-"""Table -> what the columns hold that its seed leaves out."""
+"""Table -> the values of the columns that its seed leaves out."""
 CHANGES = {
     "event_outbox": (
         "claimed_until = now() + interval '30 s'",
@@ -88,7 +88,7 @@ OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payl
 (%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}',
   now() - case (select relkind from pg_catalog.pg_class where oid = to_regclass('public.{0}'))
     when 'p' then interval '0' else interval '40 days' end{2})"""
-"""Of long ago, but where partitions may have no place for it."""
+"""An old row; but not older than the partitions may reach."""
 AS_WRITTEN = """aggregate_key = 'Rls ä' and payload @> '{"a": null, "b": [null, {}]}'"""
 PAST = "created_at <= now()"
 LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
@@ -143,11 +143,11 @@ NEXT_PERIODS = (
 BUDGET = "update public.replay_budgets set {} where company_id = %(id)s"
 ABOVE = f"""with raised as ({BUDGET} returning daily_used > daily_limit or monthly_used > monthly_limit as is_above)
 select from raised where is_above"""
-"""A trigger may begin the new period at nothing."""
+"""A trigger may start the new period at zero."""
 
 
 class Expected(StrEnum):
-    """What must come of a statement."""
+    """The expected result of a statement."""
 
     TAKEN = "taken"
     FILLED = "finds no row that was not filled in"
@@ -158,8 +158,8 @@ class Expected(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A statement, in words, and what must come of it. stays: those that follow find its row. other: for a second
-    tenant, while the first one's rows are there.
+    """A statement, its description and its expected result. stays: its row is kept for the statements that follow.
+    other: for a second tenant, beside the first one's rows.
     """
 
     expected: Expected
@@ -175,7 +175,7 @@ Written = list[tuple[Write, Attempt]]
 
 
 def write(url: str) -> Written:
-    """What came of each statement. Raise psycopg.Error where there is no database."""
+    """The result of each statement. Raise psycopg.Error where there is no database."""
     asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
     company = {False: new_id("company"), True: new_id("company")}
     at_once = TenantStatement("set constraints all immediate", keep=True)
@@ -193,7 +193,7 @@ def write(url: str) -> Written:
 
 
 def _shown(written: Iterable[tuple[Write, Attempt]]) -> Iterator[tuple[Write, Attempt]]:
-    """Without each look that follows a write which this login may not make: it would find the row unchanged."""
+    """Leave out each look that follows a write which this login may not make: it would find the row unchanged."""
     is_denied = False
     for one, came in written:
         if one.expected is not Expected.FILLED:
@@ -262,7 +262,7 @@ def _life(table: str, what: str, statement: str, held: str, rows: int) -> Iterat
 
 
 def wrong(one: Write, came: Attempt) -> str:
-    """What is wrong with it; nothing where it is right, or where it was not the schema that ended it."""
+    """What is wrong with the result; empty where it is as expected, or where not the schema refused it."""
     if one.expected in {Expected.TAKEN, Expected.APART}:
         refused = came.state == DUPLICATE if one.expected is Expected.APART else came.raised
         return f"{one.what} was refused: {came.error.splitlines()[0]}" if refused else ""

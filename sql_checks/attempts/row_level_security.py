@@ -1,6 +1,6 @@
-"""Puts rows of two tenants into every tenant table, looks at them as a tenant, and rolls everything back.
+"""Writes rows of two tenants to every tenant table, reads and changes them as a tenant, and rolls everything back.
 
-One transaction: nothing of it is ever committed, and the outbox never shows its rows to a worker.
+All in one transaction that is never committed, so that no worker ever sees the outbox rows.
 """
 
 from __future__ import annotations
@@ -78,20 +78,20 @@ UPSERTS = {
     "replay_runs": "(idempotency_key, company_id) do update set status = 'failed'",
     "agent_controls": "(company_id) do update set agents_paused = true",
 }
-"""Where an insert could also change the row of another."""
+"""Inserts that could change another tenant's row."""
 MOST_ROWS = 1000
-"""So many rows are looked through for two tenants."""
+"""Rows that are read to find two tenants."""
 AT_ONCE = 4
-"""So many tables are looked at in one round trip; all of it is one statement to the server's limit of time."""
+"""Tables in one round trip, which counts as one statement for the server's time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TenantTable:
     """A table or view with tenant data. `tenant`: the SQL expression of a row's tenant.
 
-    is_contract: it has a name in the contract, by which it is looked at; `shown` is its real one.
-    is_open: strangers hold a right to read it, as every role does or as a role that is called anon.
-    untrusted_owner: whose code would run with the gate's rights if it were read; '' where it may be read.
+    is_contract: it is an object of the contract, and read by that name; `shown` is its real name.
+    is_open: everybody may read it (PUBLIC), or a role that is called anon.
+    untrusted_owner: the owner whose code would run with the gate's rights if it were read; '' where it may be read.
     """
 
     schema: str
@@ -107,8 +107,8 @@ class TenantTable:
 
     @property
     def is_of_tenants(self) -> bool:
-        """Whether every row is a tenant's. A flag or a pause without one is everybody's, and so may be a row of a table
-        of the deployment's own: everybody may read it.
+        """Whether every row belongs to a tenant. Rows for everybody (of flags, pauses, or in a table of the
+        deployment's own) may be read by everybody.
         """
         return self.promised and "company_id" not in contract().relations[self.name].nulls
 
@@ -169,7 +169,7 @@ def _look(connection: Connection) -> Probe:
     found.exempt = _join(connection, found.sights, mine, other)
     if found.exempt:
         return found
-    # before any claims are set: what was set once reads as '' and never as unset again
+    # before any claims are set: afterwards the setting reads as '', never as unset
     _try(connection, [(sight, name, one) for sight in found.sights for name, one in _claimed(sight, UNSET)])
     for start in range(0, len(found.sights), AT_ONCE):
         some = found.sights[start : start + AT_ONCE]
@@ -197,7 +197,7 @@ def _tries(sight: Sight, mine: str, bystander: str) -> Iterator[tuple[str, Tenan
 
 
 def _try(connection: Connection, tries: Sequence[tuple[Sight, str, TenantStatement]]) -> None:
-    """Leave with each sight what its tries came to; nothing where the login may not be the role."""
+    """Record the results of the tries with each sight; none where the login may not SET ROLE."""
     for (sight, name, _), done in zip(tries, attempt(connection, [one for _, _, one in tries]), strict=True):
         if done.entered:
             sight.seen[name] = done
@@ -223,8 +223,8 @@ def _exemption(connection: Connection) -> str:
 
 
 def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[str]:
-    """The tables into which a row of either company could be put. The bystander has none: an insert for it meets no
-    other row's unique key.
+    """The tables that took a row of either company. The bystander gets no rows, so that an insert for it cannot hit
+    another row's unique key.
     """
     rows = [(name, company) for name in SEEDS for company in (mine, other)]
     rows.insert(2, ("companies", bystander))
@@ -242,11 +242,7 @@ def _seed(connection: Connection, mine: str, other: str, bystander: str) -> set[
 
 
 def _join(connection: Connection, sights: Sequence[Sight], mine: str, other: str) -> str:
-    """Make a user of each tenant a member of it, where the token does not say whose he is. Why that cannot be, or ''.
-
-    Also one of another tenant, so that the members themselves are looked at. A table whose own tenants can have no
-    member (rows of a company that does not exist) is looked at as the probe's tenant.
-    """
+    """Make a user a member of each tenant, where tokens name no tenant. Returns why that failed, or ''."""
     asked = [
         (company, TenantStatement(statement, values, keep=True))
         for company in {mine: 0, other: 0, **dict.fromkeys(sight.mine for sight in sights)}
@@ -278,7 +274,7 @@ def _sights(
 
 
 def _two_tenants(connection: Connection, table: TenantTable) -> tuple[str, str]:
-    """Two tenants with rows in a table; a random one, who has none, where there is only one."""
+    """Two tenants with rows in a table; the second is a random one without rows where there is only one."""
     query = f"select distinct tenant from (select {table.tenant} as tenant from {table.reference} limit %s) t"
     try:
         with connection.transaction():
@@ -297,7 +293,7 @@ def _count(table: TenantTable, tenant: str, role: str | None = None, claims: str
 
 
 def _reads(sight: Sight) -> Iterator[tuple[str, TenantStatement]]:
-    """Look as the tenant itself: at its own rows, and at those of all others."""
+    """Read as the tenant: its own rows, and those of all others."""
     table = sight.table
     who = ("authenticated", _claims(sight.mine))
     others = f"select from {table.reference} where {table.tenant} is distinct from %s"
@@ -318,7 +314,7 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
     yield "anon:company", "anon", _claims(mine, "anon")
     admin = {"role": "company_admin", "app_metadata": {"role": "company_admin"}, "company_id": new_id("company")}
     yield "stranger:company_admin", "authenticated", _said({**_user("company_admin"), **admin})
-    # users write there what they like
+    # users can edit this themselves
     wished = {"company_id": mine, current().tenant_claim.rpartition(".")[2]: mine, "role": "super_admin"}
     for role, empty, without in (("authenticated", "empty_claims", "no_company"), ("anon", "anon:empty", "anon")):
         yield empty, role, ""
@@ -371,7 +367,7 @@ def _moved(table: TenantTable, other: str) -> str:
 
 
 def has_strangers() -> bool:
-    """Whether there is a role as which strangers come in."""
+    """Whether the deployment has a role for strangers."""
     return current().roles.get("anon", "anon") is not None
 
 
@@ -380,12 +376,12 @@ def _claims(company: str, role: str = "authenticated") -> str:
 
 
 def _user(role: str) -> dict[str, object]:
-    """What the token of each user says, as Supabase sets it: `sub` is a UUID, since auth.uid() reads it as one."""
+    """The claims of each user's token, as Supabase sets them: `sub` is a UUID, since auth.uid() reads it as one."""
     user = str(uuid.uuid4())
     whole = {"aud": "authenticated", "email": f"{user}@example.invalid", "aal": "aal2", "is_anonymous": False}
     return {"sub": user, "role": role, "session_id": str(uuid.uuid4()), **whole}
 
 
 def _said(claims: Mapping[str, object]) -> str:
-    """Claims as the deployment has them, as the text of the setting."""
+    """The text of the claims setting, with the deployment's claim names."""
     return tenant_session(claims)[1]

@@ -1,4 +1,4 @@
-"""Many statements of tenants in one round trip, each with its result: a probe has hundreds, and a server may be far."""
+"""Runs many statements as tenants in one round trip, each with its result: a probe has hundreds of them."""
 
 import json
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ REFUSED = "42501"
 UNFIT = "42P10"
 """invalid_column_reference: no unique key has the form that ON CONFLICT names."""
 OURS = ("08", "25", "40", "53", "55", "57", "58", "XX")
-"""Classes of SQLSTATE that speak of the connection, limits and locks: they say nothing about a policy."""
+"""Classes of SQLSTATE about connections, limits and locks, which say nothing about a policy."""
 UNRESOLVED = ("3F000", "42703", "42704", "42883", "42P01")
 """SQLSTATEs of a name that was not found. The tenants' own search_path may find it."""
 TENANTS_PATH = '"$user", public, extensions'
-"""Where a function of the target looks for names when a tenant calls it, unless it says so itself."""
+"""The search_path of a function of the target that sets none, when a tenant calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Attempt:
 def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
     """Run each statement within the open transaction; the results in the same order.
 
-    What ends them all (a limit of ours, a name that the deployment has not) ends only the one it is about: the others
-    are asked for again.
+    If an error ends the batch (a limit of ours, a name that the deployment does not have), the halves are run again,
+    until only the statement that caused it has the error.
     """
     if not asked:
         return []
@@ -106,7 +106,7 @@ def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[
 
 
 def _said(one: TenantStatement, said: str, state: str, place: str) -> str:
-    """What the server said, in words; of a refused role, that it is not the gate's login that may not."""
+    """The server's error in words; where rights are missing, names the role that lacks them."""
     if one.role and state == RIGHTS:
         return f"the role {current().roles.get(one.role) or one.role} may not: {said}"
     return told_in_words(said, state, place)

@@ -1,4 +1,4 @@
--- Runs the statements of `replaygate.attempts` one by one and writes what each came to into `replaygate.attempted`.
+-- Runs the statements of `replaygate.attempts` one by one and writes their results into `replaygate.attempted`.
 -- Each is undone unless it says `keep`. Whatever is computed under a tenant's role or path, is computed before it is set.
 do $attempts$
 declare

@@ -1,4 +1,4 @@
-"""Compares the tenants that have the flag on with those that have it off: asks once, and judges each check by it.
+"""Compares the tenants that have the flag on with those that have it off. All checks judge one look.
 
 What is compared is what happened since the flag's last step, with a past as long as its bake: docs/decision.md.
 """
@@ -35,11 +35,11 @@ from sql_checks.sqlsession import SqlSession
 FOLDER = Path(__file__).parent
 FRAGMENTS = (FOLDER / "fragments", ALERTS / "fragments")
 LEAST_MARGIN = 0.001
-"""Where hardly an event more may wait than do."""
+"""The margin of a wait where the others' share is already at its limit."""
 TOO_YOUNG_S = 60
-"""Younger events may still have their effect (step.sql): what can be judged when a bake ends came so long before."""
+"""Younger events may still get their effect (step.sql), so a look at the end of a bake judges only older ones."""
 OUTBOX_FLAG = "outbox.enabled"
-"""The path that an event took shows what the service itself decided by this flag; of another flag nothing does."""
+"""Only of this flag the path of an event shows what the service decided."""
 Row = dict[str, object]
 
 
@@ -49,12 +49,12 @@ def statement(name: str) -> str:
 
 
 def cohort_statements() -> tuple[str, str]:
-    """What a look asks for, in one snapshot: the first also readies the session for the second."""
+    """The statements of a look, for one snapshot; the first prepares the session for the second."""
     return statement("step"), statement("events")
 
 
 def told(flag: str, steps: str, limits: CohortLimits, bake_minutes: int = 60) -> dict[str, str]:
-    """What queries are told of the rollout, as settings of their session. steps: percentages with commas between."""
+    """The rollout as session settings for the queries. steps: percentages, separated by commas."""
     numbers = {
         "lag_floor_s": limits.lag_floor_s,
         "lag_ratio": 1.0 + limits.margin_percent / 100.0,
@@ -87,7 +87,7 @@ METRICS = {
 
 
 NUMBERS = ("events", "via_outbox", "without_effect", "doubled", "failed", "dead", "over_p50", "over_p95")
-"""Of one tenant, in the order of events.sql."""
+"""The numbers of a tenant, in the order of events.sql."""
 NOTHING = dict.fromkeys(NUMBERS, 0)
 
 
@@ -107,7 +107,7 @@ class Step:
 
     @property
     def planned_s(self) -> float:
-        """How old the step is when its bake has been seen."""
+        """The age of the step at the end of its bake."""
         return (self.planned - self.since).total_seconds() + TOO_YOUNG_S if self.since and self.planned else 0.0
 
 
@@ -142,7 +142,7 @@ class SeenTenant:
 
 
 class CohortLook:
-    """What a run sees of its cohorts, asked for once. Raise psycopg.Error."""
+    """One look at the cohorts of a run, made at first use. Raise psycopg.Error."""
 
     def __init__(self, session: SqlSession, flag: str, limits: CohortLimits) -> None:
         self._session, self.flag, self.limits = session, flag, limits
@@ -167,7 +167,7 @@ class CohortLook:
 
     @cached_property
     def tenants(self) -> list[SeenTenant]:
-        """Every tenant that was drawn and had events, before the step or since."""
+        """Every tenant whose flag follows the percentage and that had events before or after the step."""
         found: dict[str | int, SeenTenant] = {}
         counts = self._seen[1].get("counts")
         for name, is_on, was_on, phase, *numbers in counts if isinstance(counts, list) else ():
@@ -175,11 +175,11 @@ class CohortLook:
         return list(found.values())
 
     def counts(self, metric: Metric, *, bake: bool = False) -> list[TenantCounts]:
-        """Those that got the flag by its last step, and those that have it off; their events since, or in its bake."""
+        """Tenants that got the flag by its last step, and those with it off: their events since, or in its bake."""
         return [t.counts(metric.column, bake=bake) for t in self.tenants if not t.was_on]
 
     def room(self, share: float) -> float:
-        """By how many times as many events the look could have seen: it reads this share of `most_events`, no more."""
+        """How many times as many events the look could have read: at most this share of `most_events`."""
         return self.limits.most_events * share / max(1, count(self._seen[1].get("sampled")))
 
     def allowed_s(self, metric: Metric, phase: int) -> float:
@@ -189,7 +189,7 @@ class CohortLook:
 
 
 def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
-    """Raise AssertionError where those with the flag on are proved to do worse; end as unknown where nothing is."""
+    """Raise AssertionError where tenants with the flag on are proved to do worse; unknown where nothing is proved."""
     step = look.require_step(observer)
     tenants = look.counts(metric)
     planned = look.counts(metric, bake=True) if step.is_over else None
@@ -218,10 +218,7 @@ def judge_cohorts(metric: Metric, look: CohortLook, observer: Observer) -> None:
 
 
 def _more_may_wait(metric: Metric, tenants: Sequence[TenantCounts]) -> float:
-    """By how many more of the events than the others' the wait that is allowed may be exceeded.
-
-    Of the others at most as many exceed it as the percentile says, and mostly fewer.
-    """
+    """The margin of a wait: by how much the share of events that wait too long may exceed the others' share."""
     shares = [t.bad / t.events for t in tenants if not t.is_on and t.events]
     usual = sum(shares) / len(shares) if shares else 0.0
     return max(LEAST_MARGIN, 1.0 - metric.percentile / 100.0 - usual)
@@ -256,14 +253,14 @@ def _undecided(
 
 
 def _until_planned(look: CohortLook, step: Step) -> float | None:
-    """How many times as many events will be seen at the end of the bake; None where it is over."""
+    """By what factor the number of events will have grown at the end of the bake; None where it is over."""
     if step.is_over or not step.age_s:
         return None
     return max(1.0, min(step.planned_s / step.age_s, look.room(BAKE_SHARE)))
 
 
 def judge_share(look: CohortLook, observer: Observer) -> None:
-    """Raise AssertionError where another share of the tenants is on than was planned, or those that are fell silent."""
+    """Raise AssertionError where the share of tenants that are on is not the planned one, or those on fell silent."""
     step = look.require_step(observer)
     _require_heard(look, observer)
     tenants = [t for t in look.tenants if t.since["events"]]

@@ -69,7 +69,7 @@ def _description(rule: AlertRule, subject: str, value: str) -> str:
 
 
 def _no_data(rule: AlertRule) -> dict[str, Any]:
-    """Whatever no limit can be held against: no row, too few samples, no number (NaN does not equal itself)."""
+    """Whether no limit can be applied: no row, too few samples, no number (NaN does not equal itself)."""
     return {
         "alert": f"{rule.name}-no-data",
         "expr": (
@@ -83,7 +83,7 @@ def _no_data(rule: AlertRule) -> dict[str, Any]:
 
 
 def _target_gone(rule: AlertRule) -> dict[str, Any]:
-    """`absent` says nothing of one of several targets; a rule stands for all, whose series a target shows together."""
+    """One rule's series stand for all rules of a target; `absent` cannot tell that one of several targets is gone."""
     there = f"count by (job) ({_samples(rule)})"
     return {
         "alert": TARGET_GONE,
@@ -105,8 +105,8 @@ def _number(rule: AlertRule, sign: str = "=") -> str:
 
 
 def queries_yaml(rules: Sequence[AlertRule]) -> str:
-    """Custom queries in the format of postgres_exporter. NULL, which it makes NaN, stands for what proves nothing: an
-    impossible value, and one of rows that are stale or of the future.
+    """Custom queries in the format of postgres_exporter, which turns NULL into NaN. NULL stands for a value that proves
+    nothing: an impossible one, or one of stale or future rows.
     """
     found: dict[str, Any] = {}
     for rule in rules:
@@ -191,7 +191,7 @@ def _no_data_test(subject: str, number: str, rules: Sequence[AlertRule]) -> dict
 
 
 def _target_test(rule: AlertRule, ends: str) -> dict[str, Any]:
-    """Two targets: one goes on, and the other ends so."""
+    """Two targets: one goes on, and the series of the other end this way."""
     alert, series = _target_gone(rule), _samples(rule).removesuffix("}")
     gone = {"exp_labels": {**alert["labels"], "job": "db"}, "exp_annotations": alert["annotations"]}
     return {

@@ -1,6 +1,6 @@
 """Writes spot checks and alert rules as files that plain `psql -v ON_ERROR_STOP=1 -f` runs, and that fail on a breach.
 
-What could not be judged fails too, unless psql is given `-v allow_unknown=1`: silence is not health. The frame of such
+What could not be judged fails too, unless psql is given `-v allow_unknown=1`. The frame of such
 a file is in `psql/`, with `{{name}}` where something is put in.
 """
 

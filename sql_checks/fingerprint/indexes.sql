@@ -1,4 +1,4 @@
--- Indexes, with what makes one useless. One that is being built or rebuilt right now is none yet: sql/spot/indexes-valid.
+-- Indexes, and why one is unusable. Leaves out those that are being built or rebuilt: sql/spot/indexes-valid.
 select format('%s.%s', t.oid::regclass, c.relname) as name,
        concat_ws(' ', pg_get_indexdef(i.indexrelid), case when not (i.indisvalid and i.indisready) then 'INVALID' end) as definition
 from pg_index i

@@ -1,4 +1,4 @@
-"""Unit tests of alert rules: rows put into bare contract tables, one clock, and what the rule has to say.
+"""Unit tests of alert rules: rows in bare contract tables, a fixed clock, and the expected result.
 
 A case either fills tables by SQL (`given`) or hands the judge the rows of the query (`rows`: subject, value, samples,
 the age of the newest row in seconds or null, and, if need be, whether the backlog is draining). `expect` is page, warn,

@@ -56,7 +56,7 @@ FILE = Fields({"groups": (ListOf(GROUP), "")}, ("groups",))
 
 
 def within(word: str, window: str) -> str:
-    """`over 10 minutes`, or `now` where a rule looks at what is there."""
+    """`over 10 minutes`, or `now` for a rule without a window."""
     return window if window == "now" else f"{word} {window}"
 
 

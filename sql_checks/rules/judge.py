@@ -48,7 +48,7 @@ class RuleSample:
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What a rule came to. `severity` and `limit` are those of the worst limit that was broken.
+    """The result of a rule. `severity` and `limit` are those of the worst limit that was broken.
 
     samples_needed: with how many samples the same share would be proof, where it is none yet.
     """
@@ -67,12 +67,12 @@ Breach = tuple[tuple[Severity, float], RuleSample]
 
 
 def judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime) -> RuleResult:
-    """The judgement of one rule at one moment, as an exported rule makes it: by the numbers as they were seen."""
+    """Judge a rule by the numbers as seen, as an exported rule does."""
     return _judge(rule, samples, now, prove=False)
 
 
 def judge_proved(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime) -> RuleResult:
-    """The same, but that only a proved breach pages; one that may be chance is a warning."""
+    """Judge likewise, but let only a proved breach page; one that may be chance is a warning."""
     return _judge(rule, samples, now, prove=rule.allowed_bad is not None)
 
 
@@ -101,9 +101,9 @@ def _judge(rule: AlertRule, samples: Sequence[RuleSample], now: dt.datetime, *, 
 
 
 def _lack(rule: AlertRule, fleet: RuleSample, count: Count) -> RuleResult | None:
-    """The fleet keeps its limit, and has too few samples to show that it is not far beyond it.
+    """Why a fleet that keeps its limit has too few samples to pass; else empty.
 
-    A rule of two windows may keep its limit by the other one; then these samples are not what it was judged by.
+    A rule of two windows may keep its limit by the other window; then these samples did not decide.
     """
     allowed = rule.allowed_bad or 0.0
     if count.bad > allowed * count.samples or is_sound(count, allowed):
@@ -170,7 +170,7 @@ def _firing(rule: AlertRule, breaches: Sequence[Breach]) -> RuleResult:
         f" {sign} {limit:g} {rule.unit} is {severity}; {sample.samples} samples; {sample.witness}. See {rule.runbook}"
     )
     if sample.draining and severity is Severity.PAGE:
-        # a large backlog that only falls is a system at work: it must not go on, and must not be rolled back either
+        # a large backlog that only falls is a working system: neither promote nor roll back
         severity, message = Severity.WARN, f"{message}. The backlog is falling: wait until it is gone"
     return RuleResult(Outcome.FAIL, message, sample, severity, limit, len(breaches))
 

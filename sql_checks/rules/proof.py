@@ -34,7 +34,7 @@ MOST_SAMPLES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Bad samples and all samples of a subject. `weight`: so many are worth an independent one."""
+    """Bad samples and all samples of a subject. `weight`: how many samples count as one independent sample."""
 
     bad: int
     samples: int
@@ -74,13 +74,13 @@ def is_chance(breaching: int, counts: Counts, allowed: float) -> bool:
         if 2 * one.samples > fleet.samples:  # the others are too few to know their share by: Fisher's exact test
             in_independent = (round(number / one.weight) for number in (one.bad, one.samples, fleet.bad, fleet.samples))
             return hypergeometric_tail(*in_independent)
-        others = (fleet.bad - one.bad + 0.5) / (fleet.samples - one.samples + 1)  # half a failure: nobody is perfect
+        others = (fleet.bad - one.bad + 0.5) / (fleet.samples - one.samples + 1)  # half a failure: never zero
         return _tail(*one.independent, min(allowed, others))
 
     if any(beside_others(one) <= CHANCE / len(tenants) for one in tenants):
         return False
     usual = min(allowed, (fleet.bad + 0.5) / (fleet.samples + 1))
-    failed = [one for one in tenants if one.bad]  # the others do not show what theirs would be worth
+    failed = [one for one in tenants if one.bad]  # the others show no dependence
     together = sum(one.bad for one in failed) / sum(one.independent[0] for one in failed) if failed else 1.0
     expected = sum(
         _tail((int(allowed * one.samples + 1e-9) + 1) / together, one.samples / together, usual) for one in tenants

@@ -52,7 +52,7 @@ def notions_of(rule: AlertRule) -> list[str]:
 
 
 def bound(rule: AlertRule, queue: Queue, schema: QueueSchema | None = None) -> AlertRule:
-    """The rule in the words of one queue, with its limits. Raise FragmentError where the queue has no such notion."""
+    """The rule with the names and limits of one queue. Raise FragmentError where the queue has no such notion."""
     given = {**queue.preset.limits.get(rule.name, {}), **queue.options.limits.get(rule.name, {})}
     limits = tuple((s, float(given[s.value])) for s in ORDER if s.value in given) or rule.limits
     worst = next((limit for severity, limit in limits if severity is Severity.PAGE), limits[0][1])
@@ -60,7 +60,7 @@ def bound(rule: AlertRule, queue: Queue, schema: QueueSchema | None = None) -> A
 
 
 def rules_of(queue: Queue, schema: QueueSchema | None = None) -> Iterator[AlertRule]:
-    """The rules that apply to a queue, in its words."""
+    """The rules that apply to a queue, with its names."""
     absent = queue.absent(schema)
     for rule in read_queue_rules():
         if not set(notions_of(rule)) & set(absent):
@@ -75,7 +75,7 @@ class QueueSession:
         self._look: QueueLook | None = None
 
     def look(self, connection: Connection) -> QueueLook:
-        """What the catalogue says. Raise psycopg.Error."""
+        """Read the queue's schema. Raise psycopg.Error."""
         if self._look is None:
             self._look = look_at(self.queue, connection)
         return self._look
@@ -110,7 +110,7 @@ class QueueSession:
 
 
 def _explained(error: psycopg.Error, queue: Queue) -> str:
-    """What a failed query means for the deployment: an error of the server is no finding that a person can use."""
+    """What a failed query means for the deployment, in place of the server's bare error."""
     title, said = queue.preset.title, first_line(error)
     if isinstance(error, psycopg.errors.QueryCanceled):
         return f"the tables of {title} are too large to be read in time. Remove old jobs, or give the stage more time"

@@ -62,7 +62,7 @@ def measured_by(rule: AlertRule, clock: Found, cursor: Found) -> Measurement:
 def _sample(row: dict[str, object], zone: dt.tzinfo | None) -> RuleSample:
     """One row; zone: the session's, which a time of a column without a zone is of."""
     newest = row["newest"]
-    is_read = newest is None or isinstance(newest, dt.datetime)  # what is not a time must not look fresh
+    is_read = newest is None or isinstance(newest, dt.datetime)  # a value that is not a time must not look fresh
     return RuleSample(
         subject=text(row["subject"]),
         value=number(row["value"]) if is_read else None,
@@ -100,7 +100,7 @@ def conclude(rule: AlertRule, measured: Measurement, observer: Observer, left_ou
 
 
 def _record(rule: AlertRule, judgement: RuleResult, observer: Observer) -> None:
-    """Leave with the observer what the rule came to."""
+    """Record the rule's result with the observer."""
     sample = judgement.sample
     limit = rule.limits[0][1] if judgement.limit is None else judgement.limit
     observer.value(None if sample is None else sample.value, limit, rule.unit)

@@ -1,5 +1,5 @@
-"""A service that speaks otherwise: a proxy before the reference with paths, members, codes, headers and a signature of
-its own. It knows the contract's words for nothing: who speaks them to it is not understood.
+"""A proxy that gives the reference other paths, members, codes, headers and signatures. It does not accept the
+contract's own names.
 """
 
 import hashlib

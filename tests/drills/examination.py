@@ -1,4 +1,4 @@
-"""Runs drills against a target and gives what they saw by check id."""
+"""Runs drills against a target; returns their evidence by check id."""
 
 import contextlib
 import fnmatch
@@ -40,7 +40,7 @@ WAIT_SCALE = 0.3
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Put variables into the environment for a while."""
+    """Set environment variables for the time of the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -66,8 +66,8 @@ def run_pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
 
 
 class Kept:
-    """A session of pytest that has collected every drill once, and runs some of them as often as it is asked: most of
-    what an examination costs is the start of pytest.
+    """A pytest session that collects every drill once and can run some of them repeatedly: starting pytest costs the
+    most.
     """
 
     FEWER = ("--tb=line", "-p", "no:threadexception", "-p", "no:faulthandler")
@@ -136,7 +136,7 @@ def examine(
 ) -> dict[str, Evidence]:
     """Run the drill checks whose ids match these patterns; the evidence by id."""
     evidence, said = folder / f"{uuid.uuid4().hex}.ndjson", ""
-    if NAMES in variables or {*options} - {"--deep"}:  # what is read while modules are imported, or collected
+    if NAMES in variables or {*options} - {"--deep"}:  # variables that are read at import or collection
         files = sorted({str(places()[i]) for i in matching(checks)})
         said = run_pytest([*files, f"--evidence={evidence}", *(f"--only={c}" for c in checks), *options], variables)
     else:
@@ -153,7 +153,7 @@ def not_passed(found: Mapping[str, Evidence]) -> dict[str, str]:
 
 @contextmanager
 def brief_waits() -> Iterator[None]:
-    """Let the drills wait less for what will not come."""
+    """Shorten the drills' waits for what will not come."""
     Scene.wait_scale = WAIT_SCALE
     try:
         yield

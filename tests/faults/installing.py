@@ -1,4 +1,4 @@
-"""Puts a fault into a running stack for a while."""
+"""Installs a fault in a running stack for the time of a block."""
 
 import asyncio
 import importlib

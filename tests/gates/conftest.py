@@ -1,4 +1,4 @@
-"""A small run as a test asks for it."""
+"""Fixtures of a small run."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def base_url() -> Iterator[str]:
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Names of the suites that run as processes. What the others see is written down without one."""
+    """Names of the suites that run as processes; the evidence of the others is written directly."""
     names: set[str] = set()
     ran, start = suite._ran, suite._start
 

@@ -8,6 +8,6 @@ FLOOR_SPECS = tuple(
 )
 
 
-def on_solid_ground(at: str) -> list[Evidence]:
+def floor_passed(at: str) -> list[Evidence]:
     """Every check of the floor, passed at that time."""
     return [Evidence(s.id, Outcome.PASS, samples=1, started_at=at) for s in FLOOR_SPECS]

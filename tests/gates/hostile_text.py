@@ -1,4 +1,4 @@
-"""Texts that a hostile target may put wherever it may choose a text. Each acts in some medium, if it is let."""
+"""Texts that a hostile target may return. Each is an injection in some medium."""
 
 HOSTILE = (
     # terminals

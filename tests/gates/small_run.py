@@ -1,4 +1,4 @@
-"""Suites of a few checks, a target that answers, and what a run of them is asked."""
+"""Suites of a few checks, a target that answers, and the request of a run."""
 
 import dataclasses
 import json
@@ -87,7 +87,7 @@ def pytest_addoption(parser):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A target that is alive, ready and of a release; `away` answers of /version it gives as a proxy does."""
+    """A target that is alive, ready and names a release; its first `away` answers of /version are a proxy's."""
 
     release, away = "r1", 0
 
@@ -149,7 +149,7 @@ def change(request: RunRequest, main: str) -> None:
 
 
 def told(out: Path, shown: Verdict) -> set[str]:
-    """What every file of a stage says became of it."""
+    """The result of a stage, as each output file states it."""
     junit = ET.fromstring((out / "junit.xml").read_text())  # noqa: S314  -- our own file
     properties = {p.attrib["name"]: p.attrib["value"] for p in junit.iter("property")}
     page = (out / "report.html").read_text(encoding="utf-8")

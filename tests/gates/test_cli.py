@@ -24,7 +24,7 @@ from gates.operator import lint
 from gates.record import begin, held, recompute, write, write_run
 from gates.verdict import Action
 from tests.cases import rows
-from tests.gates.floor_checks import FLOOR_SPECS, on_solid_ground
+from tests.gates.floor_checks import FLOOR_SPECS, floor_passed
 from tests.gates.gate_process import gate
 from tests.small_target import serving
 from tests.sources import ROOT
@@ -41,7 +41,7 @@ def saved(folder: Path, outcome: Outcome, **evidence: Any) -> Path:
     policy = Policy(catalogue=(spec, *FLOOR_SPECS), target=TargetKind.STAGING)
     run = begin(folder, {"started_at": stamp(NOW), "run_id": "x", "gate": "0", "target": "staging", "release": ""})
     line = Evidence(spec.id, outcome, samples=1, started_at=stamp(NOW), **evidence)
-    write_lines(folder / "evidence.ndjson", [line, *on_solid_ground(stamp(NOW))])
+    write_lines(folder / "evidence.ndjson", [line, *floor_passed(stamp(NOW))])
     done = Action("none", result="nothing_to_do").to_json()
     end = read_log(folder / "evidence.ndjson").end.to_json()
     times: dict[str, Any] = {"decided_at": stamp(NOW), "finished_at": stamp(NOW), "evidence": end}

@@ -1,4 +1,4 @@
-"""A database that a load is measured on."""
+"""The database of a load."""
 
 from collections.abc import Iterator
 

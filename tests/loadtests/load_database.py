@@ -1,4 +1,4 @@
-"""What these tests put into the database of a load, and how they look at it."""
+"""Writes and reads of a load's database, for these tests."""
 
 import uuid
 

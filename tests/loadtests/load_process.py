@@ -30,7 +30,7 @@ _ASKING = threading.Lock()
 
 
 def options(*words: str) -> LoadOptions:
-    """What these words of `gate load` come to."""
+    """The options that these arguments of `gate load` give."""
     parser = argparse.ArgumentParser()
     load_options.add_arguments(parser)
     return LoadOptions.given(parser.parse_args(list(words)))
@@ -54,7 +54,7 @@ class Load:
         except ProcessLookupError:
             self._end = None
         else:
-            weakref.finalize(self, os.close, self._end)  # no sooner: several threads may ask
+            weakref.finalize(self, os.close, self._end)  # not before: several threads may ask
 
     @property
     def returncode(self) -> int:

@@ -23,7 +23,7 @@ from loadtests.judgement import validity
 
 
 def become(asked: Mapping[str, Any]) -> NoReturn:
-    """Be the load."""
+    """Run the load in this forked process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     said = os.open(asked["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for stream, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, said), (2, said)):
@@ -44,7 +44,7 @@ def _said_by(text: str, words: list[str]) -> int:
 
 
 def main() -> None:
-    """Answer until nobody asks; nothing here may make Locust's event loop, which a fork would share."""
+    """Serve until stdin ends. Nothing here may create Locust's event loop, which a fork would share."""
     fork = get_original("os", "fork")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     for line in sys.stdin:

@@ -11,7 +11,7 @@ SAID = re.compile(rf"(?:^|[`$;(|&\s/\"'])gate ((?:{'|'.join(COMMANDS)})\b(?:[^`|
 
 
 def refused(words: list[str]) -> str:
-    """What the parser says against it; empty: nothing."""
+    """The parser's error message; empty where it accepts the line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):

@@ -1,4 +1,4 @@
--- Looks with `replaygate.look` (one row: what is seen, how far that is) until it is as far as `replaygate.look_steps`, or for
+-- Polls with `replaygate.look` (one row: what is seen, and the step reached) until step `replaygate.look_steps`, or for
 -- `replaygate.look_s` seconds without a step. Says each step as soon as it is seen, with INFO, which no setting holds back.
 -- Leaves in `replaygate.looks` what changed, each with the times at which the look before it began and this one had ended.
 do $look$

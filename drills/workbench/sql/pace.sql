@@ -1,7 +1,7 @@
--- How the workers get on: whether they settled something of these tenants, or of anybody, within so many seconds, or are at
--- an event that a drill wants to be slow; whether something of theirs waits, or is held by them; whether what waits of theirs
--- was passed over by events so many seconds younger; and whether it stands in a line that moves: workers may take replayed
--- and scripted events few at a time, beside all others, and of those nobody younger had a turn.
+-- The workers' progress. waits, held: an event of these tenants waits, or is claimed. own_moved, moved: within so many
+-- seconds an event of theirs was processed, or anybody's settled, or a worker is at an event that a drill made slow.
+-- passed_over: events so many seconds younger than the one that waits were settled. in_line: a replayed or scripted event
+-- waits while others of that kind, but no younger one, are settled: workers may take few of these at a time.
 with given as (
   select %s::uuid[] as ids, make_interval(secs => %s::float8) as lately, make_interval(secs => %s::float8) as younger
 ), outbox as not materialized (

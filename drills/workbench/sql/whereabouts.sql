@@ -1,4 +1,4 @@
--- What the outbox and the agent tasks say of each of these events.
+-- The state of each of these events in the outbox and in the agent tasks.
 select case when processed_at is not null then 'processed' when dead_at is not null then 'dead'
             when claimed_until > now() then 'in flight, its claim ends in ' || ceil(extract(epoch from claimed_until - now())) || ' s'
             when claimed_until is not null then 'pending after a claim ran out'

@@ -1,4 +1,4 @@
-"""A rollback as these tests order it, and what they ask of the flag."""
+"""A rollback, and reads and writes of the flag, for these tests."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def rolled_back(url: str, asked: Order | None = None) -> Action:
 
 
 def switch(database: Database, *, on: bool, percent: int = 10) -> None:
-    """The flag has its global row alone, so."""
+    """Give the flag its global row alone, with this state."""
     database.execute("delete from public.feature_flags where key = %s", (FLAG,))
     insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, %s, %s)"
     database.execute(insert, (FLAG, on, percent))
@@ -37,7 +37,7 @@ def switch(database: Database, *, on: bool, percent: int = 10) -> None:
 
 @contextmanager
 def flagged(url: str, percent: int = 10) -> Iterator[Database]:
-    """A connection of somebody beside the gate; the flag is on."""
+    """A second connection beside the gate's; the flag is on."""
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         switch(connection, on=True, percent=percent)
         yield connection

@@ -28,12 +28,12 @@ def database(server: PgServer, sql: str = "", template: str = "template0") -> It
 
 
 def schema_of(url: str) -> Schema:
-    """What is read of a database."""
+    """The schema that the doctor reads from a database."""
     with closing(connect(url, read_only=True)) as connection:
         return read_schema(connection, contract())
 
 
 def schema_named(server: PgServer, name: str) -> Schema:
-    """What is read of schemas/NAME.sql."""
+    """The schema that the doctor reads from schemas/NAME.sql."""
     with database(server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8")) as url:
         return schema_of(url)

@@ -1,4 +1,4 @@
-"""The rehearsals of these tests have one password, so that initdb runs once for all of them."""
+"""All rehearsals of these tests have the same password, so that initdb runs only once."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Replays and events that never give up: each request is sent again, under the same key, until it is answered."""
+"""Replays and events, each sent again under the same key until it is answered."""
 
 import itertools
 import uuid
@@ -102,8 +102,8 @@ class Traffic:
                 self.accepted.append(event)
 
     def _insist(self, request: Request, wanted: int, limited: str = "") -> tuple[Answer | None, bool]:
-        """Send until it is answered as it should be, and whether a crash met it. An answer that no crash explains ends
-        it. The end of the stream does not: each key must be answered once all is mended.
+        """Send until the expected answer; returns whether a crash interfered. An unexpected answer that no crash
+        explains ends it; the end of the stream does not, since each key must be answered after the repair.
         """
         statuses: list[int] = []
         while len(statuses) < MOST_ATTEMPTS:
@@ -136,6 +136,6 @@ def replay_request(info: StackInfo, company: str, key: str) -> Request:
 
 
 def forget_limit(url: str, company: str) -> None:
-    """Give a tenant its calls back, if the database answers."""
+    """Reset a tenant's rate limit, if the database answers."""
     with suppress(psycopg.Error), session(url) as connection:
         execute(connection, "delete from public.edge_rate_limits where starts_with(key, %s)", f"replay:{company}:")

@@ -1,4 +1,4 @@
-"""A small service that authenticates, and the secrets that it has."""
+"""A small service that authenticates, and its secrets."""
 
 import dataclasses
 import datetime as dt

@@ -1,4 +1,4 @@
-"""A watch, and suites that answer as a test says."""
+"""A watch over fake suites."""
 
 import datetime as dt
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rounds of a watch whose suites answer as a test says."""
+"""Rounds of a watch with fake suites."""
 
 import datetime as dt
 
@@ -22,7 +22,7 @@ CATALOGUE = (GRAVE, MILD)
 
 
 class Suites:
-    """Stands for the subprocesses of a round: what each check comes to, and what a round was asked to look at."""
+    """Fakes the subprocesses of a round: gives each check its outcome, and notes what the round asked for."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -48,7 +48,7 @@ class Suites:
 
 
 def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> FinishedRound:
-    """A round in which these checks (by their last word) come to that, and all others pass."""
+    """A round in which these checks (by the last part of their ids) have these outcomes, and all others pass."""
     suites.outcomes = {f"sql/spot/{name}": outcome for name, outcome in outcomes.items()}
     done = one_round(watched)
     assert done is not None

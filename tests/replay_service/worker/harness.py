@@ -83,7 +83,7 @@ class Bench:
         return self.one("SELECT status, success_count, failure_count FROM replay_runs WHERE id = %s", run)
 
     def settled(self) -> bool:
-        """No outbox row is unfinished."""
+        """Whether no outbox row is unfinished."""
         return not self.one("SELECT count(*) FROM event_outbox WHERE processed_at IS NULL AND dead_at IS NULL")
 
 

@@ -1,4 +1,4 @@
-"""The queues that tests run for real: how each is installed and started, and how it is broken by SQL."""
+"""Real queue libraries for tests: how each is installed, started, and broken by SQL."""
 
 import fcntl
 import os
