@@ -10,6 +10,7 @@ from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
+RUN_ITEMS = 40
 FAILED = "RETURNING r.success_count, r.failure_count"
 
 
@@ -59,3 +60,36 @@ def stopped_at_its_end_is_completed(settings: WorkerSettings) -> WorkerParts:
 )
 def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
     return _unbraked(settings, "r.actor <> 'signature'")
+
+
+@worker(
+    "What a stopped run of a token did not attempt is not given back: only signed runs are refunded.",
+    lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s") == RUN_ITEMS,
+    (f"{LIFE}/stops-soon-above-a-fifth",),
+    names=("after the stop the ledger",),
+)
+def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
+    signed = "EXISTS (SELECT FROM public.replay_runs x WHERE x.id = r.id AND x.actor = 'signature')"
+    charged = f"least((SELECT count(*) FROM gone WHERE {signed}), r.budget_charged)"
+    return altered_worker(
+        settings, ("return_unattempted", "least((SELECT count(*) FROM gone), r.budget_charged)", charged)
+    )
+
+
+@worker(
+    "The end of a run that a token started is not on record: only that of a signed one is.",
+    lambda p: not _after_a_stop(p, "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay'"),
+    (f"{LIFE}/stops-soon-above-a-fifth",),
+    names=("is audited as",),
+)
+def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "FROM run r\n", "FROM run r WHERE r.actor = 'signature'\n"))
+
+
+def _after_a_stop(probe: Probe, ask: str) -> Any:
+    """What is asked of a tenant after a token's run over items that all fail."""
+    with probe.tenant() as company:
+        probe.letters(company, RUN_ITEMS, **FAILS)
+        body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()
+        probe.settled(probe.send(body, probe.as_token(probe.token({}))).json()["replay_run_id"])
+        return probe.value(ask, company)

@@ -294,10 +294,12 @@ def test_stops_soon_above_a_fifth(scene: Scene, bench: Bench) -> None:
 
     A brake that waits for half burns retries that a fifth would have saved. Of 16 that succeed and 24 that fail, six at
     once and the others late, the fifth failure stops it in whatever order they settle, and nine more were in flight at
-    most; where the sixth does not, sixteen fail. An administrator's token started it, where there is one.
+    most; where the sixth does not, sixteen fail. An administrator's token started it, where there is one, and its end
+    is on record and its rest given back as a signed run's.
     """
     scene.claims_drill_agent()
     company = scene.company(items=16)
+    scene.budget(company, daily_used=7, monthly_used=7)
     scene.add_last(company, POISON, 6)
     scene.add_last(company, LATE_POISON, 18)
     try:
@@ -311,6 +313,16 @@ def test_stops_soon_above_a_fifth(scene: Scene, bench: Bench) -> None:
     scene.seen.value(row["failure_count"], 14, "failed items")
     assert row["status"] == "stopped", f"a run of which {row['failure_count']} items failed is {row['status']!r}"
     assert row["failure_count"] <= 14, f"{row['failure_count']} items failed before the stop; allowed: 14"
+    scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
+    if scene.claims("budgets"):
+        row = scene.one(query("run"), run)
+        due = row["success_count"] + row["failure_count"] + 7
+        assert scene.used(company) == (due, due), (
+            f"after the stop the ledger says {scene.used(company)}; due: {due} twice"
+        )
+    if scene.claims("audit"):
+        ends = sorted(str(r["action"]) for r in scene.audit(company, "dlq_replay_stopped", "dlq_replay"))
+        assert ends == ["dlq_replay", "dlq_replay_stopped"], f"the end of the stopped run is audited as {ends}"
     scene.seen.count(row["success_count"] + row["failure_count"])
 
 
