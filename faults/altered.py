@@ -90,10 +90,10 @@ class AlteredDatabase(Database):
     @asynccontextmanager
     async def connection(self, timeout_s: float | None = None) -> AsyncIterator[Connection]:
         async with super().connection(timeout_s) as conn:
-            yield cast("Connection", _AlteredConnection(conn, self.statements))
+            yield cast("Connection", AlteredConnection(conn, self.statements))
 
 
-class _AlteredConnection:
+class AlteredConnection:
     """A connection that swaps statements and is otherwise the one behind."""
 
     def __init__(self, behind: Connection, statements: Mapping[bytes, bytes]) -> None:

@@ -17,6 +17,8 @@ from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
 
+CROWD = 3
+
 
 @service(
     "Refusals of one second by one code are gathered in memory, and have one row: the second is not on record.",
@@ -215,3 +217,35 @@ def _audited_as_another(probe: Probe) -> bool:
         answers = list(pool.map(lambda one: probe.replay(one, dry_run=True), companies))
         noted = [probe.value("SELECT request_id FROM audit_logs WHERE scope = %s", one) for one in companies]
         return noted != [answer.headers["X-Request-Id"] for answer in answers]
+
+
+@service(
+    "Of refusals at once one is on record: whoever finds the tenant's trail busy writes nothing.",
+    lambda p: _rows_of_a_crowd(p) < CROWD,
+    (f"{AUDIT}/refusal-feature-disabled",),
+    names=("feature_disabled",),
+)
+def refusals_at_once_are_lost(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    busy: set[str] = set()
+
+    class Hurried(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            if note.scope in busy:
+                return
+            busy.add(note.scope)
+            try:
+                await super().note(conn, note)
+                await asyncio.sleep(0.05)  # so long a commit may take
+            finally:
+                busy.discard(note.scope)
+
+    return dataclasses.replace(release, refusals=Hurried(release.database))
+
+
+def _rows_of_a_crowd(probe: Probe) -> int:
+    """Rows of so many replays at once of a tenant whose replays are switched off."""
+    with probe.tenant() as company, ThreadPoolExecutor(CROWD) as pool:
+        probe.switch_off(company, "dlq.replay.enabled")
+        list(pool.map(lambda _: probe.replay(company), range(CROWD)))
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))

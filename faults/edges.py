@@ -31,6 +31,17 @@ TOO_DEEP = b"[" * 64 + b"]" * 64
 
 
 @service(
+    "A name that comes twice is seen where both are spelt alike: with an escape in one of them the last one counts.",
+    lambda p: p.send(b'{"company_id":"%s","m\\u0061x":1,"max":1}' % str(uuid.uuid4()).encode()).status_code != 400,
+    ("drill/safety-rails/json-equal-duplicate-key",),
+    names=("json-equal-duplicate-key",),
+)
+@instead_of("read_replay")
+def names_with_an_escape_are_others(raw: bytes) -> ReplayRequest:
+    return read_replay(json.dumps(json.loads(raw)).encode() if b"\\u0" in raw else raw)
+
+
+@service(
     "A body that is nested two levels too deep is read.",
     lambda p: _reads_too_deep(p),
     ("drill/http-surface/nesting",),

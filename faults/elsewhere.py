@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jwt
 
-from faults.altered import around
+from faults.altered import altered, around
 from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.authentication import authenticate
@@ -211,6 +211,24 @@ def _read_of_a_paused_run(probe: Probe) -> int:
         path = f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}"
         probe.pause(company)
         return probe.read(path).status_code
+
+
+@service(
+    "The events of a tenant whose replays are switched off take the direct path, though its outbox is on.",
+    lambda p: _path_with_replays_off(p) == "direct",
+    ("drill/flags/replay-switch-is-wired",),
+    names=("takes the path",),
+)
+def replays_off_switch_the_outbox_off(settings: Settings) -> Parts:
+    outbox = "public.is_feature_enabled('outbox.enabled', %(company_id)s::uuid)"
+    replays = outbox.replace("outbox.enabled", "dlq.replay.enabled")
+    return altered(settings, "emit_event", (outbox, f"({outbox} AND {replays})"))
+
+
+def _path_with_replays_off(probe: Probe) -> str:
+    with probe.tenant() as company:
+        probe.switch_off(company, "dlq.replay.enabled")
+        return str(probe.event(company).json().get("path"))
 
 
 @service(

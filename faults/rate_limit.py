@@ -284,3 +284,22 @@ def _spoofed(probe: Probe, header: str) -> int:
         body = json.dumps({"company_id": company, "dry_run": True}).encode()
         signed = {"X-Transbot-Signature": probe.sign(body)}
         return [probe.send(body, signed | {header: f"203.0.113.{n}"}).status_code for n in range(1, 5)][3]
+
+
+@service(
+    "The client's address is kept for the process: a call is counted at the address of the last one that came.",
+    runs("faults.rate_limit:counted_at_the_last_address"),
+    ("drill/rate-limit/sources-independent",),
+    names=("at once",),
+)
+def counted_at_the_last_address(settings: Settings) -> Parts:
+    release, last = build_parts(settings), [""]
+
+    def heard(peer: str | None, forwarded: Sequence[bytes], trusted: Sequence[Network]) -> str:
+        last[0] = release.client_ip(peer, forwarded, trusted)
+        return last[0]
+
+    async def twin(conn: Connection, company_id: str, _client: str) -> None:
+        await release.admit(conn, company_id, last[0])
+
+    return dataclasses.replace(release, client_ip=heard, admit=twin)

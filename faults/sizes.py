@@ -1,18 +1,22 @@
 """Faults of what has room for little: the large, the long and the unlike is cut, or left out, and nobody is told."""
 
+import dataclasses
 import json
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from faults.altered import altered, altered_worker, around
+from faults.altered import altered, altered_worker, around, instead_of
 from faults.catalogue import service, worker
 from faults.probe import Probe
+from faults.requests import requesting
 from replay_service.database import Connection
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import EventRequest
+from replay_service.validation import EventRequest, ReplayRequest, read_replay
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -232,3 +236,39 @@ def _takes_behind_a_page(probe: Probe) -> bool:
         youngest = probe.letters(company, 101, retry_after="2099-01-01")[-1]
         probe.value("UPDATE dead_letter_queue SET retry_after = now() WHERE id = %s RETURNING 1", youngest)
         return bool(probe.replay(company, dry_run=True).json()["items"])
+
+
+@service(
+    "A `max` is a number of 32 bits: 4294967297, or 2^64 + 1, is one.",
+    lambda p: p.replay(str(uuid.uuid4()), max_items=2**32 + 1).status_code != 400,
+    ("drill/safety-rails/max-beyond-all-integers",),
+    names=("max-beyond-all-integers",),
+)
+@instead_of("read_replay")
+def max_has_32_bits(raw: bytes) -> ReplayRequest:
+    try:
+        return read_replay(raw)
+    except Refusal as refusal:
+        asked = json.loads(raw) if refusal.code == "batch_too_large" else {}
+        if asked.get("max", 0) < 2**31:
+            raise
+        return read_replay(json.dumps({**asked, "max": asked["max"] % 2**32}).encode())
+
+
+@service(
+    "A key that is one space is no key: the request is carried out again when it is sent again.",
+    lambda p: _blank_keys_run_twice(p),
+    ("drill/idempotency/keys-differ-in-spaces",),
+    names=("run of another key",),
+)
+def blank_keys_are_none(settings: Settings) -> Parts:
+    def change(request: ReplayRequest) -> ReplayRequest:
+        is_blank = request.idempotency_key is not None and not request.idempotency_key.strip()
+        return dataclasses.replace(request, idempotency_key=None) if is_blank else request
+
+    return requesting(settings, change)
+
+
+def _blank_keys_run_twice(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not [probe.replay(company, idempotency_key=" ").json()["duplicate"] for _ in range(2)][1]

@@ -69,7 +69,8 @@ def test_refusal_agents_paused(scene: Scene) -> None:
 
 @drill("drill/audit/refusal-feature-disabled", covers=("I02",))
 def test_refusal_feature_disabled(scene: Scene) -> None:
-    """Each replay refused by a flag, a forced dry run too, leaves one dlq_replay_refused row of feature_disabled.
+    """Each replay refused by a flag, a forced dry run too, leaves one dlq_replay_refused row of feature_disabled, also
+    where they come at once.
 
     A flag that was switched off by mistake is found by the refusals that it causes.
     """
@@ -78,6 +79,10 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     refused = partial(scene.replay, company, 403, "feature_disabled", max=1)
     _each_on_record(scene, company, "feature_disabled", refused, dry_run=True, force=True)
+    scene.reset_limit(company)
+    crowd = [scene.replay_request(company, "at once", max=1) for _ in range(current().limit("calls"))]
+    refusals = sum(answer.code == "feature_disabled" for answer in scene.burst(crowd))
+    _one_row(scene, company, "feature_disabled", 2 + refusals)
 
 
 @drill("drill/audit/refusal-budget-exhausted", covers=("I02",))

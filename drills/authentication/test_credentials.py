@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from drills.workbench.bench import Bench
+from drills.workbench.bench import Bench, read_paths
 from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
@@ -11,7 +11,7 @@ from gates.checks.recorder import check
 from gates.deployment.dialect.current import current, http_words
 from gates.deployment.http import probes
 from gates.deployment.ids import new_id
-from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, forged_signature, post, sign_v2
+from gates.deployment.requests import SIGNATURE, Answer, Exchange, Request, forged_signature, post, sign_v2, signed_get
 from gates.evidence import Severity, Where
 
 drill = partial(check, after=SIGNED, where=Where.READ_ONLY)
@@ -86,9 +86,12 @@ def test_token_rights_apply(bench: Bench, scene: Scene, tenant: str, other: str,
     bench.refused(crossed, 403)
 
 
+LATER = "signed with a later secret of the list"
+
+
 @drill("drill/authentication/every-secret-of-the-list", covers=("A23",))
 def test_every_secret_of_the_list(bench: Bench) -> None:
-    """Each secret of the rotation list verifies, and the list as a whole does not.
+    """Each secret of the rotation list verifies, of replays, events and reads, and the list as a whole does not.
 
     Senders that still use the older secret are locked out in a rotation, or the list itself is a secret.
     """
@@ -98,7 +101,12 @@ def test_every_secret_of_the_list(bench: Bench) -> None:
     for secret in secrets[1:]:
         now = bench.clock.now()
         for signature in {bench.signature(secret, body), sign_v2(secret, body, now)}:
-            bench.accepted(bench.with_signature(signature, body, "signed with a later secret of the list"))
+            bench.accepted(bench.with_signature(signature, body, LATER))
+        event = bench.event().body
+        events = [post("/events", event, (SIGNATURE, bench.signature(secret, event)), label=f"an event, {LATER}")]
+        reads = [signed_get(path, secret, now, f"a read, {LATER}") for path in read_paths()]
+        for request in (*events * current().takes_events, *reads):
+            bench.accepted(request)
     lists = [",".join([*secrets, "x"]), *([",".join(secrets)] if len(secrets) > 1 else [])]
     for whole in lists:
         bench.shut(bench.with_signature(bench.signature(whole, body), body, "signed with the list itself"))

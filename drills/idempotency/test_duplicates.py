@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from drills.workbench.bench import Bench
+from drills.workbench.bench import Bench, said_beside
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, new_key
@@ -188,6 +188,7 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
 @drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC.
+    It has no other effect with a key in its query or in a header, which no signature covers.
 
     Whoever captures one request repeats its effect for five minutes.
     """
@@ -198,6 +199,10 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
     again = scene.expect(request, 200).json()
     assert scene.replayed(tenant) == 2, f"{scene.replayed(tenant)} outbox rows after a re-send; allowed: 2"
     assert again.get("duplicate") is True, "the re-send is not taken for a duplicate"
+    scene.reset_limit(tenant)
+    for other in said_beside(request, idempotency_key=new_key()):
+        scene.http.send(other)
+        assert scene.replayed(tenant) == 2, f"{other.label}, sent again: {scene.replayed(tenant)} rows; allowed: 2"
     mac = re.search(r"[0-9a-f]{64}", dict(request.headers)["X-Transbot-Signature"])
     if mac is None:
         return  # only of a signature in hex does the contract say how its key begins

@@ -15,7 +15,11 @@ PARTED = ":/|#?&,;=@"
 """What some would part a key at."""
 NEAR_KEYS: list[Case] = [
     Case("keys-differ-in-case", "Two keys that differ in case only are two keys.", lambda key: (key, key.upper())),
-    Case("keys-differ-in-spaces", "A key with a space before it is another key.", lambda key: (key, f" {key}")),
+    Case(
+        "keys-differ-in-spaces",
+        "A key with a space before it is another key, and a space alone is one.",
+        lambda key: (key, f" {key}", " "),
+    ),
     Case("keys-differ-in-a-last-space", "A key with a space after it is another key.", lambda key: (key, f"{key} ")),
     Case("keys-differ-in-inner-spaces", "Two spaces in a key are not one.", lambda key: (f"{key} a", f"{key}  a")),
     Case(

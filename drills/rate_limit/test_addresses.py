@@ -11,6 +11,7 @@ from gates.deployment.dialect.current import current
 from gates.evidence import Severity, Where
 
 ADMITTED = current().limit("calls")
+AT_ONCE = 2
 drill = partial(check, needs=TENANTS, after=LIMIT)
 
 
@@ -22,7 +23,7 @@ drill = partial(check, needs=TENANTS, after=LIMIT)
     covers=("C05",),
 )
 def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> None:
-    """One tenant has a limit for each client address.
+    """One tenant has a limit for each client address, also where both call at once.
 
     One careless script locks out everyone of its tenant.
     """
@@ -30,6 +31,13 @@ def test_sources_independent(limit: Limit, sources: Sources, tenant: str) -> Non
     limit.exhaust(tenant)
     request = limit.request(tenant, "from 127.0.0.2")
     limit.passes(request, door=second)
+    for number in range(AT_ONCE):
+        company = limit.company(f"crowd-{number}")
+        calls = [limit.request(company, "at once", dry_run=True) for _ in range(ADMITTED)]
+        answers = limit.burst(calls, limit.http, second)
+        refused = sum(answer.code == "rate_limited" for answer in answers)
+        assert not refused, f"{refused} of {len(answers)} calls at once, {ADMITTED} from each address, were refused"
+        limit.seen.count(len(answers))
 
 
 @drill(

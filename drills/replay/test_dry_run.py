@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from drills.workbench.bench import Bench
+from drills.workbench.bench import Bench, said_beside
 from drills.workbench.checks import SIGNED, TENANTS, Case, cases
 from drills.workbench.credentials import Minter
 from drills.workbench.scene import Scene, new_key
@@ -74,7 +74,8 @@ def test_answer(scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/writes-nothing", covers=("F01",))
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
-    """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing.
+    """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing. Its
+    body decides: what its query or its headers say, which no signature covers, makes it no real run.
 
     A preview changes data.
     """
@@ -87,6 +88,11 @@ def test_writes_nothing(scene: Scene, tenant: str) -> None:
         assert not changed, f"a dry run of a tenant with {budget} changed rows in {sorted(changed)}"
         scene.seen.value(len(before), unit="tables")
         scene.budget(tenant, daily_limit=100)
+    scene.reset_limit(tenant)
+    for request in said_beside(scene.replay_request(tenant, "dry run", dry_run=True), dry_run="false", force="true"):
+        scene.http.send(request)
+        assert not (moved := scene.replayed(tenant)), f"{request.label}: {moved} items were moved; allowed: 0"
+        scene.seen.count()
     before = scene.tables(tenant)
     scene.replay(tenant, label="real run", control=True)
     scene.seen.require(scene.tables(tenant) != before, "the real run changed nothing either")

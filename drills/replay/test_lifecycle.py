@@ -341,3 +341,32 @@ def _quick_alone(scene: Scene, slow: str) -> None:
     took_s = min(best_of(3, took, ALONE_S))
     if took_s >= ALONE_S:
         raise Busy(f"too slow to tell: a run of two items took {took_s:.1f} s without the slow one (best of three)")
+
+
+@pytest.mark.waits(0.5)
+@drill("drill/lifecycle/ten-in-flight", covers=("E10",))
+def test_ten_in_flight(scene: Scene) -> None:
+    """However many items a run has, at no moment more than ten of them are in flight.
+
+    It bounds what a replay can break before somebody stops it.
+    """
+    scene.claims_drill_agent()
+    company = scene.company(items=25, payload=as_jsonb({"drill": {"delay_ms": 200}}))
+    run = str(scene.run(company, max=25)["replay_run_id"])
+    most = 0
+
+    def probe() -> bool:
+        nonlocal most
+        row = scene.one(
+            "select count(*) filter (where claimed_until > now() and processed_at is null and dead_at is null)"
+            " as flying, count(processed_at) as done from public.event_outbox where replay_run_id = %s",
+            run,
+        )
+        most = max(most, int(row["flying"]))
+        return int(row["done"]) == 25
+
+    scene.until(probe, "the end of a run of 25 items of 0.2 s", within_s=12, every_s=0.01)
+    scene.seen.value(most, 10, "items")
+    assert most <= 10, f"{most} items of one run were in flight at once; allowed: 10"
+    scene.seen.require(most, "no item was ever seen in flight")
+    scene.seen.count(25)

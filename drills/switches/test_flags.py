@@ -64,7 +64,7 @@ def _stops_replays(scene: Scene, flag: str) -> None:
 @drill("drill/flags/replay-switch-is-wired", covers=("H01",))
 def test_replay_switch_is_wired(scene: Scene) -> None:
     """With `dlq.replay.enabled` off for a tenant its replays are 403 feature_disabled; on again, they are admitted. Its
-    events are accepted all the same, and have their effects.
+    events are accepted all the same, by the outbox, and have their effects.
 
     A switch that is not wired, or wired the wrong way round, fails on the night it is needed; one that is wired to
     more stops the tenant's business.
@@ -75,7 +75,10 @@ def test_replay_switch_is_wired(scene: Scene) -> None:
     company = scene.company("events")
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
     scene.replay(company, 403, "feature_disabled", label="switched off", max=1)
-    scene.delivered([str(scene.emit(company)["event_id"])])
+    sent = scene.emit(company)
+    path = sent.get("path", "outbox")
+    assert path == "outbox", f"an event takes the path {path!r} where replays, and not the outbox, are switched off"
+    scene.delivered([str(sent["event_id"])])
 
 
 @drill("drill/flags/outbox-switch-stops-replays", covers=("H01",))

@@ -1,16 +1,18 @@
 """What a token asks for is the named company's, and bound by the same rules, whoever its holder is."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from drills.workbench.bench import let_in
 from drills.workbench.checks import TOKEN
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
 from drills.workbench.tenant_data import PLAIN_TYPE
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.ids import ids_have_spellings
-from gates.deployment.requests import replay_fields, token_post
+from gates.deployment.ids import ids_have_spellings, new_id
+from gates.deployment.requests import Request, encode_body, replay_fields, token_post
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 
 drill = partial(check, needs=("database", "mint"), after=TOKEN)
@@ -57,25 +59,38 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
 
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
-    """Requests of a company_admin or a super_admin are cut, charged, recorded, paused, forced and rate limited like
-    signed ones.
+    """Requests of a company_admin or a super_admin, those that are signed by v2, and those that are signed beside a
+    token, are cut, charged, recorded, paused, switched off, forced and rate limited like others that are signed.
 
     Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
     """
     signed, own, any_of = scene.company("signed", items=3), scene.company("own", items=3), scene.company("any", items=3)
-    _is_bound(scene, signed, "a signed call", None)
-    _is_bound(scene, own, "a company_admin", token.for_company(own))
-    _is_bound(scene, any_of, "a super_admin", token())
+    _is_bound(scene, signed, "a signed call", partial(scene.signer.post, REPLAY), signs=True)
+    _is_bound(scene, own, "a company_admin", partial(_by_token, token.for_company(own)))
+    _is_bound(scene, any_of, "a super_admin", partial(_by_token, token()))
+    for who, asks in (
+        ("a call signed by v2", partial(scene.signer.v2, REPLAY)),
+        ("a signed call with a token", partial(_signed_beside, scene, token())),
+    ):
+        if let_in(scene.http.send(asks(encode_body(replay_fields(new_id("company"), max=1)), f"{who}, of nobody"))):
+            _is_bound(scene, scene.company("other", items=3), who, asks)
 
 
-def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
+def _by_token(token: str, body: bytes, label: str) -> Request:
+    return token_post(REPLAY, body, token, label)
+
+
+def _signed_beside(scene: Scene, token: str, body: bytes, label: str) -> Request:
+    return scene.signer.post(REPLAY, body, label).adding_header("Authorization", f"Bearer {token}")
+
+
+def _is_bound(
+    scene: Scene, company: str, who: str, asks: Callable[[bytes, str], Request], *, signs: bool = False
+) -> None:
     """The rules bind this caller. What is signed is the control: what does not bind it has checks of its own."""
-    signs = token is None
 
     def sends(what: str, status: int, code: str | None = None, **fields: Any) -> dict[str, Any]:
-        request = scene.replay_request(company, f"{who}, {what}", max=3, **fields)
-        if token is not None:
-            request = token_post(REPLAY, replay_fields(company, max=3, **fields), token, request.label)
+        request = asks(encode_body(replay_fields(company, max=3, **fields)), f"{who}, {what}")
         return scene.expect(request, status, code, control=signs).json()
 
     def is_true(seen: bool, otherwise: str) -> None:
@@ -99,6 +114,11 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
         scene.pause(company)
         sends("while it is paused", 409, "agents_paused")
         scene.pause(company, on=False)
+    if scene.claims("flags"):
+        scene.set_flag(company, REPLAY_FLAG, enabled=False)
+        sends("while it is switched off", 403)
+        scene.set_flag(company, REPLAY_FLAG, enabled=True)
+        scene.reset_limit(company)
     forced = scene.known(force=True, error_type="put-off", **shown)
     if shown and len(forced) == 3:
         scene.add_items(company, 1, error_type="put-off", retry_after="2999-01-01T00:00:00Z")
@@ -119,15 +139,18 @@ def _is_bound(scene: Scene, company: str, who: str, token: str | None) -> None:
 @drill("drill/tokens/events-of-the-named-company", covers=("A20", "K12"))
 def test_events_of_the_named_company(scene: Scene, token: Minter) -> None:
     """An event that a super_admin sends is the named company's, whichever company the token itself belongs to: its
-    business row, and its outbox row or its effect; and a company_admin may write its own company in upper case.
+    business row, and its outbox row or its effect, by the path of signed ones; and a company_admin may write its own
+    company in upper case.
 
     A service that takes the tenant of a row from the token files one customer's events under another.
     """
     home, named = scene.company("home"), scene.company("named")
-    scene.emit(named, control=True)
+    path = scene.emit(named, control=True).get("path")
     fields = {"company_id": named, "event_type": PLAIN_TYPE, "aggregate_key": "k", "payload": {"n": 1}}
     request = token_post("/events", fields, token(company_id=home), "an event, by a token of another company")
-    event = scene.expect(request, 202).json()["event_id"]
+    told = scene.expect(request, 202).json()
+    event = told["event_id"]
+    assert told.get("path") == path, f"an event of a token takes the path {told.get('path')!r}, a signed one {path!r}"
     if ids_have_spellings():
         fields["company_id"] = named.upper()
         scene.expect(token_post("/events", fields, token.for_company(named), "its own company, in upper case"), 202)

@@ -9,12 +9,13 @@ rate limit; neither can have an effect (gates.deployment.http.probes).
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from drills.workbench.credentials import REPLAY, Signer, admin_token
 from gates.checks.recorder import Observer, Unmet
 from gates.deployment.dialect.current import current
+from gates.deployment.dialect.exchange import real_body, real_member
 from gates.deployment.http import probes
 from gates.deployment.http.client import Heard, HttpDoor, NoAnswer
 from gates.deployment.http.clock import Clock
@@ -35,6 +36,7 @@ from gates.deployment.requests import (
     token_post,
 )
 from gates.deployment.target import Target
+from gates.text.foreign import json_object
 
 LATEST_S, POLL_S = 4, 0.1
 """How long credentials that are just too old may still be accepted: clocks differ by a second, or two."""
@@ -72,6 +74,21 @@ def read_paths() -> list[str]:
     """Paths of a run, and of an event, that nobody has: those that the deployment shows."""
     has_events = current().claims("outbox") and "/events/{event_id}" not in current().lacking
     return [f"{REPLAY}/{new_id('run')}"] * current().shows_runs + [f"/events/{new_id('event')}"] * has_events
+
+
+def said_beside(request: Request, **fields: str) -> list[Request]:
+    """The request, whose bytes stay, with these members beside its body, where no signature covers them: in its query,
+    and in headers. None where the deployment's own requests have members there.
+    """
+    if len(json_object(real_body(request.body))) < len(json_object(request.body)):
+        return []
+    query = "&".join(f"{real_member(name)}={value}" for name, value in fields.items())
+    asked = replace(request, path=f"{request.path}?{query}", label=f"{request.label}, with ?{query}")
+    headed = request.labelled(f"{request.label}, with headers of {sorted(fields)}")
+    for name, value in fields.items():
+        word = name.replace("_", "-").title()
+        headed = headed.adding_header(word, value).adding_header(f"X-{word}", value)
+    return [asked, headed]
 
 
 def let_in(answer: Answer) -> bool:

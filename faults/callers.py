@@ -1,0 +1,126 @@
+"""Faults of who is bound: how a caller shows who it is lifts a rule that binds the others."""
+
+import dataclasses
+import json
+import time
+from contextvars import ContextVar
+from typing import Any, cast
+
+from faults.altered import AlteredConnection, around, rewrite
+from faults.catalogue import service
+from faults.probe import Probe
+from faults.requests import calling
+from replay_service.database import QUERIES, Connection
+from replay_service.exchange import Caller
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.tenants import ReplayFlags
+from replay_service.validation import EventRequest
+
+EVERY = ("drill/tokens/rules-hold-for-every-caller",)
+CALLER: ContextVar[Caller | None] = ContextVar("CALLER", default=None)
+"""Who asks in this task."""
+
+
+def _knowing(settings: Settings) -> Parts:
+    """The release's service, whose parts can ask CALLER."""
+
+    def heard(caller: Caller) -> Caller:
+        CALLER.set(caller)
+        return caller
+
+    return calling(settings, heard)
+
+
+def _is_timed() -> bool:
+    """Whether the caller has signed by v2, and has no token."""
+    caller = CALLER.get()
+    return (
+        caller is not None and caller.claims is None and caller.signature is not None and caller.signature.version == 2
+    )
+
+
+def _has_both() -> bool:
+    caller = CALLER.get()
+    return caller is not None and caller.claims is not None and caller.signature is not None
+
+
+@service("What is signed by v2 costs no budget.", lambda p: not _used(p, timed=True), EVERY, names=("signed by v2",))
+@around("charge", of=_knowing)
+async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
+    if not _is_timed():
+        await release.charge(conn, company, items)
+
+
+@service(
+    "Who signs and has a token, too, replays while the company is paused.",
+    lambda p: _while_off(p, paused=True) == 200,
+    EVERY,
+    names=("with a token",),
+)
+@around("is_paused", of=_knowing)
+async def who_has_both_is_not_paused(release: Parts, conn: Connection, company: str) -> bool:
+    return not _has_both() and await release.is_paused(conn, company)
+
+
+@service(
+    "Who signs and has a token, too, replays while the company's replays are switched off.",
+    lambda p: _while_off(p, paused=False) == 200,
+    EVERY,
+    names=("with a token",),
+)
+@around("read_flags", of=_knowing)
+async def who_has_both_is_not_switched_off(release: Parts, conn: Connection, company: str) -> ReplayFlags:
+    flags = await release.read_flags(conn, company)
+    return dataclasses.replace(flags, replay_enabled=True, outbox_enabled=True) if _has_both() else flags
+
+
+def _replayed(probe: Probe, company: str, *, timed: bool = False) -> int:
+    """The status of a replay that is signed by v2, or by v1 beside a token."""
+    body = json.dumps({"company_id": company}).encode()
+    if timed:
+        return probe.send(body, {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}).status_code
+    both = {"X-Transbot-Signature": probe.sign(body), **probe.as_token(probe.token({}))}
+    return probe.send(body, both).status_code
+
+
+def _used(probe: Probe, *, timed: bool) -> Any:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        _replayed(probe, company, timed=timed)
+        return probe.value("SELECT coalesce(max(daily_used), 0) FROM replay_budgets WHERE company_id = %s", company)
+
+
+def _while_off(probe: Probe, *, paused: bool) -> int:
+    with probe.tenant() as company:
+        probe.letters(company, 1)
+        if paused:
+            probe.pause(company)
+        else:
+            probe.switch_off(company, "dlq.replay.enabled")
+        return _replayed(probe, company)
+
+
+@service(
+    "What is sent with a token takes the direct path, whatever the flag of the outbox says.",
+    lambda p: _path_of_a_token(p) == "direct",
+    ("drill/tokens/events-of-the-named-company",),
+    names=("takes the path",),
+)
+@around("emit", of=_knowing)
+async def events_of_tokens_go_direct(
+    release: Parts, conn: Connection, request: EventRequest, event_id: str
+) -> tuple[str, bool]:
+    caller = CALLER.get()
+    if caller is None or caller.claims is None:
+        return await release.emit(conn, request, event_id)
+    direct = rewrite(QUERIES["emit_event"], ("THEN 'outbox'", "THEN 'direct'"))
+    behind = cast("Connection", AlteredConnection(conn, {QUERIES["emit_event"]: direct}))
+    return await release.emit(behind, request, event_id)
+
+
+def _path_of_a_token(probe: Probe) -> str:
+    with probe.tenant() as company:
+        sent = {"company_id": company, "event_type": "witness.done", "aggregate_key": "k", "payload": {"n": 1}}
+        headers = probe.as_token(probe.token({}))
+        return str(probe.send(json.dumps(sent).encode(), headers, "/events").json().get("path"))

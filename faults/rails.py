@@ -1,0 +1,95 @@
+"""Faults of the brake of a run: whose runs it stops, and which."""
+
+import json
+from typing import Any
+
+from faults.altered import altered_worker
+from faults.catalogue import worker
+from faults.lifecycle import FAILS, LIFE
+from faults.probe import Probe
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
+
+RUN_ITEMS = 40
+FAILED = "RETURNING r.success_count, r.failure_count"
+
+
+def _unbraked(settings: WorkerSettings, which: str) -> WorkerParts:
+    """The worker that counts no failure of such runs where it looks whether they must stop."""
+    seen = f"RETURNING r.success_count, CASE WHEN {which} THEN 0 ELSE r.failure_count END"
+    return altered_worker(settings, ("settle_item", FAILED, seen))
+
+
+def _ends_completed(probe: Probe, count: int = 20, token: bool = False, named: bool = False) -> bool:
+    """Whether a run of so many items that all fail is called completed."""
+    with probe.tenant() as company:
+        ids = probe.letters(company, count, **FAILS)
+        fields: dict[str, Any] = {"company_id": company, "max": count, **({"dlq_ids": ids} if named else {})}
+        headers = probe.as_token(probe.token({})) if token else None
+        run = probe.send(json.dumps(fields).encode(), headers).json()["replay_run_id"]
+        probe.settled(run)
+        return bool(probe.value("SELECT status FROM replay_runs WHERE id = %s", run) == "completed")
+
+
+@worker(
+    "A run of ten items or fewer is never stopped: all of them are taken for under way.",
+    lambda p: _ends_completed(p, 7),
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("seven items",),
+)
+def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
+    return _unbraked(settings, "r.target_count <= 10")
+
+
+@worker(
+    "A run that is over as its brake grips is called completed: nothing is left that could be given back.",
+    lambda p: _ends_completed(p, 5),
+    (f"{LIFE}/stops-above-twenty-percent",),
+    names=("five items",),
+)
+def stopped_at_its_end_is_completed(settings: WorkerSettings) -> WorkerParts:
+    over = "CASE WHEN r.success_count + r.failure_count = r.target_count THEN 'completed' ELSE %(status)s END,"
+    return altered_worker(settings, ("finish_run", "SET status = %(status)s,", f"SET status = {over}"))
+
+
+@worker(
+    "A run that a token started is never stopped: an administrator is taken to know.",
+    lambda p: _ends_completed(p, token=True),
+    (f"{LIFE}/stops-soon-above-a-fifth",),
+    names=("failed is 'completed'",),
+)
+def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
+    return _unbraked(settings, "r.actor <> 'signature'")
+
+
+@worker(
+    "What a stopped run of a token did not attempt is not given back: only signed runs are refunded.",
+    lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s") == RUN_ITEMS,
+    (f"{LIFE}/stops-soon-above-a-fifth",),
+    names=("after the stop the ledger",),
+)
+def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
+    signed = "EXISTS (SELECT FROM public.replay_runs x WHERE x.id = r.id AND x.actor = 'signature')"
+    charged = f"least((SELECT count(*) FROM gone WHERE {signed}), r.budget_charged)"
+    return altered_worker(
+        settings, ("return_unattempted", "least((SELECT count(*) FROM gone), r.budget_charged)", charged)
+    )
+
+
+@worker(
+    "The end of a run that a token started is not on record: only that of a signed one is.",
+    lambda p: not _after_a_stop(p, "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay'"),
+    (f"{LIFE}/stops-soon-above-a-fifth",),
+    names=("is audited as",),
+)
+def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "FROM run r\n", "FROM run r WHERE r.actor = 'signature'\n"))
+
+
+def _after_a_stop(probe: Probe, ask: str) -> Any:
+    """What is asked of a tenant after a token's run over items that all fail."""
+    with probe.tenant() as company:
+        probe.letters(company, RUN_ITEMS, **FAILS)
+        body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()
+        probe.settled(probe.send(body, probe.as_token(probe.token({}))).json()["replay_run_id"])
+        return probe.value(ask, company)
