@@ -119,7 +119,7 @@ def load_target(environ: Mapping[str, str]) -> Target:
         raise ConfigError(
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
-    if "base_url" in found and _door(found["base_url"]) == _door(found.get("baseline_url", "")):
+    if "base_url" in found and _address(found["base_url"]) == _address(found.get("baseline_url", "")):
         raise ConfigError(
             "BASELINE_URL is BASE_URL; allowed: the release before, at an address of its own. Correct it, or unset it"
         )
@@ -141,22 +141,22 @@ def load_target(environ: Mapping[str, str]) -> Target:
     return target
 
 
-def _door(url: str) -> tuple[str, str, int, str]:
+def _address(url: str) -> tuple[str, str, int, str]:
     """The normal form of an address, to compare two of them."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
 
 
-def meant(environ: Mapping[str, str]) -> list[str]:
+def deployment_variables(environ: Mapping[str, str]) -> list[str]:
     """The variables that show that the caller means a deployment of its own. Empty ones count: a pipeline without its
     secrets sets them so, and does not ask for the reference.
     """
-    found = [name for name in MEANING if name in environ]
+    found = [name for name in DEPLOYMENT if name in environ]
     return found if environ.get("GATE_TARGET", "").strip() != TargetKind.REFERENCE.value else found[1:]
 
 
-def held(environ: Mapping[str, str]) -> Target:
+def secrets_in(environ: Mapping[str, str]) -> Target:
     """The secrets in the environment, valid or not. Use them only for redaction."""
     given = {n: environ.get(n, "").strip() for n, variable in VARIABLES.items() if variable.secret}
     secrets: dict[str, Any] = {VARIABLES[n].field: text for n, text in given.items() if n != "TRANSBOT_HMAC_SECRET"}
@@ -185,7 +185,7 @@ def _parsed(name: str, text: str) -> object:
 LIBRARIES = ("PG", "SSL_CERT_")
 """Prefixes of the variables that libpq and OpenSSL read."""
 
-MEANING = (
+DEPLOYMENT = (
     *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),
     *("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
 )

@@ -64,9 +64,7 @@ def is_endless(path: str) -> bool:
 
 
 def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:
-    """Replace a file atomically: readers see the old contents or the new. durable: so does whoever reads after a power
-    cut.
-    """
+    """Replace a file atomically: readers see the old contents or the new. durable: even after a power cut."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_FRESH}")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as out:

@@ -66,7 +66,7 @@ def all_of(parts: Iterable[Callable[[], Part]], mistakes: Iterable[ConfigError] 
 
 
 class CannotWork(GateError):  # noqa: N818  -- reads as a sentence
-    """The gate itself cannot work here (no stack, no disk, no suite); whoever runs it must act."""
+    """The gate itself cannot work here (no stack, no disk, no suite); its operator must act."""
 
     exit_code = 4
 

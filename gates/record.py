@@ -64,7 +64,7 @@ def _unusable(folder: Path, error: OSError) -> CannotWork:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock the folder: two gates that write there would mix their evidence. Raise CannotWork if another one runs there.
     The lock ends with the process.
     """

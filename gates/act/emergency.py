@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import Order, Tell, count, fitting, overrule_drill, rows
+from gates.act.flag import Order, Tell, cancel_drill_loan, count, fitting, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import broken_off, not_carried_out, roll_back
 from gates.act.rollout import promote
@@ -90,7 +90,7 @@ def pause(order: Order) -> Forced:
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
-        changed += overrule_drill(connection, LiveRow())
+        changed += cancel_drill_loan(connection, LiveRow())
         at = str(rows(connection, "now", {})[0]["at"])  # by this text `resume` tells our pause from an older one
         return {"rows": changed + _made(connection), "paused_at": at}
 

@@ -150,7 +150,7 @@ def count(connection: Connection, name: str, values: Mapping[str, object]) -> in
     return int(str(found["changed"])) if found else cursor.rowcount
 
 
-def overrule_drill(connection: Connection, switch: LiveRow) -> int:
+def cancel_drill_loan(connection: Connection, switch: LiveRow) -> int:
     """Returns 1 if a drill has set this row: it is off or paused already, and now stays so.
 
     Call it after the row is written: a drill that was about to set the row has set it by then. A drill that was about

@@ -106,8 +106,8 @@ class _Try:
 
 
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
-    """Make the change. Never raises: what went wrong is in the result. The patience does not count the longest wait
-    without an answer, so that it leaves time for another try.
+    """Make the change. Never raises: what went wrong is in the result. The longest wait without an answer does not
+    count against the patience: time is left for another try.
     """
     started, patience_s = clock(), order.plan.rollback_patience_s
     silent_s = 0.0

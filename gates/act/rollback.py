@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 
 from gates.act.acting import session
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, cancel_drill_loan, look_at, look_at_global, rows
 from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.dialect.current import current, for_hand
@@ -135,7 +135,7 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
-        changed += overrule_drill(connection, LiveRow(flag))
+        changed += cancel_drill_loan(connection, LiveRow(flag))
         before = befores[-1]
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 

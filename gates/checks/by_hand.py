@@ -29,7 +29,7 @@ class Standing:
     percents: tuple[tuple[str, int], ...] = ()
     paused: bool | None = None
 
-    def less_than(self, before: "Standing") -> str:
+    def lowered_since(self, before: "Standing") -> str:
         """What was switched off or lowered since; empty if nothing was."""
         was = dict(before.percents)
         less = [f"switched {key} off, or to less" for key, percent in self.percents if percent < was.get(key, 0)]
@@ -59,5 +59,5 @@ def excused(outcome: Outcome, message: str, spec: CheckSpec, url: str) -> tuple[
     """Make a failed drill unknown if somebody switched off what it needs: it shows nothing of the service."""
     if outcome is not Outcome.FAIL or not url or not spec.id.startswith("drill/"):
         return outcome, message
-    less = standing(url).less_than(found(url))
+    less = standing(url).lowered_since(found(url))
     return (Outcome.UNKNOWN, f"somebody {less} while the gate looked: {message}") if less else (outcome, message)

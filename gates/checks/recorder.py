@@ -75,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("replaygate")
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
-    group.addoption("--disruptive", action="store_true", help="on staging, also what disturbs everybody there")
+    group.addoption("--disruptive", action="store_true", help="on staging, also checks that disturb its other users")
     group.addoption(
         "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
     )
