@@ -3,11 +3,11 @@
 import gc
 from importlib.metadata import PackageNotFoundError, version
 
-gc.set_threshold(50_000)  # what a start makes stays: to look for garbage among it was a sixth of the start
+gc.set_threshold(50_000)  # nothing made at startup becomes garbage: collecting took a sixth of the startup time
 
 
 def gate_version() -> str:
-    """The version of this package; 0 where it was copied, and not installed."""
+    """The version of this package; 0 where it was copied rather than installed."""
     try:
         return version("replaygate")
     except PackageNotFoundError:

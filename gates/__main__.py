@@ -1,4 +1,4 @@
-"""The program `gate`. Until its command line is read, an interrupt ends it at once and without a traceback."""
+"""The program `gate`. An interrupt before the command line is read ends it at once, without a traceback."""
 
 import atexit
 import os
@@ -9,12 +9,10 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):  # a parent may have set it to be ignored: then leave it
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # if the parent ignores it, so do we
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-if None in (sys.stdin, sys.stdout, sys.stderr):  # a parent closed them: a file opened later would get their numbers
+if None in (sys.stdin, sys.stdout, sys.stderr):  # closed by the parent: files opened later would get these numbers
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), number)
@@ -25,7 +23,7 @@ if None in (sys.stdin, sys.stdout, sys.stderr):  # a parent closed them: a file 
 
 os.environ.pop("PSYCOPG_IMPL", None)  # it may name a driver that is not installed; psycopg finds one by itself
 
-with suppress(OSError, ValueError):  # OpenSSL opens its settings when it is imported, and waits for a pipe for ever
+with suppress(OSError, ValueError):  # OpenSSL reads its settings at import, and would wait for a pipe for ever
     if stat.S_ISFIFO(os.stat(os.environ.get("OPENSSL_CONF", "")).st_mode):  # noqa: PTH116  -- nothing is imported yet
         sys.stderr.write("gate: OPENSSL_CONF is a pipe; allowed: a regular file. Correct or unset it\n")
         sys.exit(3)
@@ -37,15 +35,17 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Its exit code. With PYTHONINSPECT Python would ask for more at the end, and end with another: it starts anew."""
-    os.umask(os.umask(0o077) | 0o002)  # where a caller set none, anybody could write evidence
+    """Run a command line; returns the exit code. PYTHONINSPECT would open a prompt at the end and change the exit code,
+    so the process restarts without it.
+    """
+    os.umask(os.umask(0o077) | 0o002)  # with a umask of 0, anybody could write evidence
     if os.environ.pop("PYTHONINSPECT", ""):
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  -- no shell is wanted
     return left(cli.main(argv))
 
 
 def left(code: int) -> int:
-    """The exit code. Where a thread stays in a library, tearing that down under it would be a crash: then end here."""
+    """Return the exit code, or exit here if a thread is stuck in a library: a normal shutdown would crash under it."""
     if any(thread.name == STAYS for thread in threading.enumerate()):
         atexit._run_exitfuncs()  # noqa: SLF001  -- as multiprocessing does
         for stream in (sys.stdout, sys.stderr):

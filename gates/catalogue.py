@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("catalogue.json")
 
 
 def load(path: Path = FILE) -> tuple[CheckSpec, ...]:
-    """The specs in a catalogue file. Raise CannotWork where it cannot be read: without it nothing is required."""
+    """The specs in a catalogue file. Raise CannotWork if it cannot be read: without it no check would be required."""
     try:
         return _specs(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError) as error:

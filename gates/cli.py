@@ -1,4 +1,4 @@
-"""The command line: argv in, exit code out. A command's module is imported when it is called for, and not before."""
+"""The command line: argv in, exit code out. The module of a command is imported only when that command is called."""
 
 import argparse
 import difflib
@@ -19,7 +19,7 @@ EXIT_CODES = """exit codes: 0 promote, 10 hold, 20 rollback, 21 rollback that co
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What it is for, and the module that has its `add_arguments(parser, name)` and `carry_out(options, console)`."""
+    """Its purpose, and the module with its `add_arguments(parser, name)` and `carry_out(options, console)`."""
 
     group: str
     said: str
@@ -84,13 +84,13 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints help and errors as the console does: inert, and a closed pipe does no harm."""
+    """Prints help and errors through the console: control characters are escaped, and a closed pipe is no error."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         put(file or sys.stderr, shown(Terminal.document(message)))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Nothing is left over for the command above: who says what is wrong is the one that has the options."""
+        """Report unknown arguments here, not in the parent: only this parser knows the options of the command."""
         found, rest = super().parse_known_args(args, namespace)
         for word in rest[:1]:
             option = word.startswith("-")
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(*names: str) -> Parser:
-    """The commands; only those named have their options, for which their modules are imported."""
+    """The parser of all commands. Only the named commands get their options, since these need an import."""
     top = Parser(
         prog="gate",
         usage="gate COMMAND [options]",
@@ -130,7 +130,7 @@ def parser(*names: str) -> Parser:
 
 
 def _overview() -> str:
-    """The commands by what a user wants."""
+    """The commands, grouped by what a user wants to do."""
     lines = ["May this release go to the next rollout step?"]
     for group in dict.fromkeys(c.group for c in COMMANDS.values()):
         lines += ["", f"{group}:", *(f"  {n:<11}{c.said}" for n, c in COMMANDS.items() if c.group == group)]
@@ -142,7 +142,7 @@ def _module(command: Command) -> ModuleType:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Never a traceback, but for an internal error (exit code 1)."""
+    """Run one command. Prints no traceback, except for an internal error (exit code 1)."""
     words = list(sys.argv[1:] if argv is None else argv)
     options = parser(*words[:1]).parse_args(words)
     from gates.operator.execution import execute  # noqa: PLC0415  -- help does without it

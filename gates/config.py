@@ -1,4 +1,4 @@
-"""gate.yaml and the environment, read strictly -> Target, Policy. The sole reader of the environment."""
+"""Reads gate.yaml and the environment strictly -> Target, Policy. Only this module reads the environment."""
 
 import datetime as dt
 import os
@@ -41,7 +41,7 @@ class Variable:
 
 
 def _company(text: str) -> str:
-    """An id of the type that the deployment has, where that is known already."""
+    """An id of the type that the deployment uses, if that is known already."""
     return values.id_of_type(text, current().id_type("company")) if current() else values.any_id(text)
 
 
@@ -67,32 +67,32 @@ VARIABLES = {
 
 
 class _Process:
-    """What this process was given: its environment, and what --env-file adds."""
+    """What this process was started with: its environment and the file of --env-file."""
 
     environ: Mapping[str, str] = os.environ
 
 
 def process_environment() -> Mapping[str, str]:
-    """The environment of this process, with its file of variables. Everything else gets it as an argument."""
+    """The environment of this process, including its --env-file. All other code receives it as an argument."""
     return _Process.environ
 
 
 def without_redirects() -> Mapping[str, str]:
-    """The environment of this process as it was given. From now on libpq finds nothing there that leads it elsewhere
-    than DATABASE_URL does, which `load_target` completes.
+    """The environment of this process as it was given. Removes the variables that would lead libpq elsewhere than
+    DATABASE_URL; `load_target` puts them into that URL.
     """
     _Process.environ = ChainMap(os.environ, {n: os.environ.pop(n) for n in REDIRECTS if n in os.environ})
     return _Process.environ
 
 
 def actor(environ: Mapping[str, str]) -> str:
-    """On whose behalf this process acts: the actor that a CI system names, else the login, else its number."""
+    """On whose behalf this process acts: the actor that a CI system names, else the login, else the user id."""
     named = (environ.get(name, "") for name in ACTORS)
     return next((text for one in named if (text := one.strip()[: values.LONGEST_ACTOR])), "") or _login()
 
 
 def _login() -> str:
-    """Of this process: a container, cron and systemd set neither USER nor LOGNAME."""
+    """The login of this process. Containers, cron and systemd set neither USER nor LOGNAME."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -100,9 +100,8 @@ def _login() -> str:
 
 
 def with_file(environ: Mapping[str, str], path: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    """The environment, and what it does not set from a dotenv file. Raise ConfigError at what is wrong with that.
-
-    Variables of libpq and OpenSSL (`PGSSLMODE`) go from the file into this process's environment, where they are read.
+    """The environment, completed from a dotenv file. Raise ConfigError if the file is wrong. Variables of libpq and
+    OpenSSL (`PGSSLMODE`) are copied into this process's environment, where the libraries read them.
     """
     found = env_file.read(path, warn)
     for name in found.keys() - environ.keys() - REDIRECTS:
@@ -120,7 +119,7 @@ def load_target(environ: Mapping[str, str]) -> Target:
         raise ConfigError(
             "REPLAY_JWT_SECRET is one of TRANSBOT_HMAC_SECRET; allowed: different secrets. Correct the variables"
         )
-    if "base_url" in found and _door(found["base_url"]) == _door(found.get("baseline_url", "")):
+    if "base_url" in found and _address(found["base_url"]) == _address(found.get("baseline_url", "")):
         raise ConfigError(
             "BASELINE_URL is BASE_URL; allowed: the release before, at an address of its own. Correct it, or unset it"
         )
@@ -142,23 +141,23 @@ def load_target(environ: Mapping[str, str]) -> Target:
     return target
 
 
-def _door(url: str) -> tuple[str, str, int, str]:
-    """What an address leads to, however it is spelled."""
+def _address(url: str) -> tuple[str, str, int, str]:
+    """The normal form of an address, to compare two of them."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
 
 
-def meant(environ: Mapping[str, str]) -> list[str]:
-    """The variables that show that the caller means a deployment of its own. One that is set to nothing counts, too: a
-    pipeline without its secrets sets them so, and does not ask for the reference.
+def deployment_variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables that show that the caller means a deployment of its own. Empty ones count: a pipeline without its
+    secrets sets them so, and does not ask for the reference.
     """
-    found = [name for name in MEANING if name in environ]
+    found = [name for name in DEPLOYMENT if name in environ]
     return found if environ.get("GATE_TARGET", "").strip() != TargetKind.REFERENCE.value else found[1:]
 
 
-def held(environ: Mapping[str, str]) -> Target:
-    """The secrets that the environment holds, also where they cannot be used: to be hidden, and for nothing else."""
+def secrets_in(environ: Mapping[str, str]) -> Target:
+    """The secrets in the environment, valid or not. Use them only for redaction."""
     given = {n: environ.get(n, "").strip() for n, variable in VARIABLES.items() if variable.secret}
     secrets: dict[str, Any] = {VARIABLES[n].field: text for n, text in given.items() if n != "TRANSBOT_HMAC_SECRET"}
     listed = tuple(part.strip() for part in given["TRANSBOT_HMAC_SECRET"].split(","))
@@ -184,32 +183,31 @@ def _parsed(name: str, text: str) -> object:
 
 
 LIBRARIES = ("PG", "SSL_CERT_")
-"""Beginnings of the variables that libpq and OpenSSL read."""
+"""Prefixes of the variables that libpq and OpenSSL read."""
 
-MEANING = (
+DEPLOYMENT = (
     *("GATE_TARGET", "BASE_URL", "DATABASE_URL"),
     *("TRANSBOT_HMAC_SECRET", "TEST_COMPANY_ID", "ADMIN_JWT", "REPLAY_JWT_SECRET"),
 )
-"""What nobody sets who wants the reference brought up."""
+"""Whoever sets one of these does not want the reference to be started."""
 
 ACTORS = (
     *("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILDKITE_BUILD_CREATOR", "CIRCLE_USERNAME", "BUILD_REQUESTEDFOR"),
     *("USER", "LOGNAME"),
 )
-"""Who started a pipeline, as CI systems say it, and who is logged in; the first that is set counts."""
+"""Who started the pipeline, as CI systems name it, then the login. The first that is set counts."""
 
 KEYS = ("GATE_SIGNING_KEY", "GATE_VERIFY_KEY")
-"""What verdicts are signed and verified with: no suite is given it."""
+"""Keys that sign and verify verdicts. No suite gets them."""
 
 CHANGES_PYTHON = (
     *("PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONDEVMODE", "PYTHONBREAKPOINT"),
     *("PYTHONPROFILEIMPORTTIME", "PYTHONDEBUG", "PYTHONVERBOSE", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG"),
     "PYTHONIOENCODING",
 )
-"""Variables by which a caller changes what Python does: no process of ours is given them. With the first one every
-`assert` is gone."""
+"""Variables that change how Python runs; our processes do not get them. The first would remove every `assert`."""
 CHANGES_SUITES = ("PYTEST_", "LOCUST_", "GEVENT_")
-"""So begin those that are options of what the suites run on."""
+"""Prefixes of the variables that are options of the tools that run the suites."""
 
 
 def plain(environ: Mapping[str, str]) -> dict[str, str]:
@@ -219,7 +217,7 @@ def plain(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a suite that examines `target`: load_target of it gives the target again."""
+    """The environment for a suite that examines `target`: load_target of it returns the same target."""
     described = {name: _written(getattr(target, variable.field)) for name, variable in VARIABLES.items()}
     described["GATE_TARGET"] = target.kind.value
     described[NAMES] = current().dump() if current() else ""
@@ -229,20 +227,18 @@ def environment_of(target: Target, environ: Mapping[str, str]) -> dict[str, str]
 
 
 def _written(value: str | bool | tuple[str, ...]) -> str:
-    """A field of a target as its variable has it."""
+    """The value of a target's field, as text for its variable."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else ",".join(value)
 
 
 def load_policy(path: Path | None, today: dt.date, state: Path | None = None) -> PolicyFile:
-    """gate.yaml: the file named, or that of the working directory, or the one shipped, or the defaults.
+    """Read gate.yaml: the named file, else that of the working directory, else the shipped one, else the defaults.
 
-    state: another folder than the file's for what must outlive a run.
-
-    The process learns the names that the policy gives, also where something else in the file is wrong.
-
-    Raise NamesUnread where it cannot be read, NamesError for the names, ConfigError on anything else that is not right.
+    state: where to keep what outlives a run, instead of the folder that the file names. This process uses the policy's
+    names from here on, even if another part of the file is wrong. Raise NamesUnread if the file cannot be read,
+    NamesError if its names are wrong, ConfigError for any other mistake.
     """
     if path is None:
         found = [p for p in (Path(POLICY_FILE), SHIPPED_POLICY) if os.path.lexists(p)]

@@ -1,7 +1,7 @@
-"""Files in folders that others may write to, too. What is read is a file, and has an end; what is written lands there.
+"""Safe reads and writes in folders that others may write to.
 
-A pipe, a device or an endless file is never waited for, and no link leads what is written to another place. A folder
-that the caller names may be a link, as may a file that is read; nothing that is written below the folder may.
+Reads accept only regular files of a bounded size: a pipe, a device or an endless file never blocks us. Writes never
+follow a link below the folder that the caller named; that folder itself, and a file that is read, may be links.
 """
 
 import errno
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import IO, Any
 
 MOST_BYTES = 256 * 1024 * 1024
-"""Far above the evidence of the largest run."""
+"""Far more than the evidence of the largest run."""
 LOCK_S = 30.0
-"""So long a lock is waited for: whoever holds it may be stopped."""
+"""How long to wait for a lock, whose holder may be stopped."""
 POLL_S = 0.005
 _FRESH = ".new"
 
 
 def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
-    """The contents of a regular file of at most so many bytes; end: its last so many, whatever it has before them.
+    """The contents of a regular file of at most `most` bytes; with `end`, only its last `end` bytes, whatever its size.
     Raise OSError for anything else.
     """
     with regular(path) as file:
@@ -31,22 +31,22 @@ def read(path: Path, most: int = MOST_BYTES, *, end: int = 0) -> bytes:
             file.seek(max(0, found.st_size - end))
             return file.read(end)
         bounded(file.fileno(), path, most)
-        return file.read(found.st_size)  # memory for all of what is asked for is taken at once
+        return file.read(found.st_size)  # not `most`: `read` allocates all that it is asked for
 
 
 def regular(path: Path) -> IO[bytes]:
-    """As `path.open("rb")`, of a regular file, to which a link may lead. Raise OSError for anything else."""
+    """Open a regular file, or a link to one, like `path.open("rb")`. Raise OSError for anything else."""
     return open(path, "rb", opener=_regular)
 
 
 def bounded(file: int, path: Path, most: int = MOST_BYTES) -> None:
-    """Raise OSError where an open file has more than so many bytes."""
+    """Raise OSError if an open file has more than `most` bytes."""
     if os.fstat(file).st_size > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The same as UTF-8, each line ended by a newline alone. Raise OSError, also for what is no UTF-8."""
+    """`read` as UTF-8 text with newlines as line ends. Raise OSError, also for bytes that are not UTF-8."""
     try:
         text = read(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -55,7 +55,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def is_endless(path: str) -> bool:
-    """Whether a library that is given this path may read or open it for ever: a pipe or a device, but for /dev/null."""
+    """Whether a library that opens or reads this path may block for ever: a pipe or a device, except /dev/null."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
@@ -64,7 +64,7 @@ def is_endless(path: str) -> bool:
 
 
 def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0o666) -> None:
-    """Replace a file in one step: a reader sees the old one or the new. durable: a power cut leaves one of them."""
+    """Replace a file atomically: readers see the old contents or the new. durable: even after a power cut."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_FRESH}")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as out:
@@ -84,13 +84,13 @@ def write(path: Path, text: str | bytes, *, durable: bool = False, mode: int = 0
 
 
 def opened(path: Path, mode: str, buffering: int = -1) -> IO[Any]:
-    """As `path.open(mode)`, in UTF-8, of a regular file that is no link. Raise OSError for anything else."""
+    """Open a regular file that is not a link, like `path.open(mode)`, in UTF-8. Raise OSError for anything else."""
     encoding = None if "b" in mode else "utf-8"
     return open(path, mode, buffering, encoding=encoding, opener=_direct)
 
 
 def append(path: Path, text: str) -> None:
-    """Add to what the caller names: a file, a link, a device. A pipe that nobody reads is not waited for: OSError."""
+    """Append to a file, link or device that the caller named. Raise OSError for a pipe without a reader."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as out:
         out.write(text)
@@ -109,8 +109,8 @@ def _regular(path: str, flags: int) -> int:
 
 
 def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:
-    """Lock an open file or folder for as long as it is open. Raise BlockingIOError where another process has the lock,
-    and had it for so many seconds.
+    """Lock an open file or folder for as long as it is open. Raise BlockingIOError if another process keeps the lock
+    for all of the given seconds.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -126,7 +126,7 @@ def lock(file: int, path: Path, *, within_s: float = LOCK_S) -> None:
 
 
 def folder(path: Path) -> Path:
-    """Make a folder below one that the caller named. A link in its place goes."""
+    """Make a folder below one that the caller named, in place of a link if there is one."""
     if path.is_symlink():
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def folder(path: Path) -> Path:
 
 
 def clear(place: Path, names: tuple[str, ...]) -> None:
-    """Remove what killed writers left in a folder, and what is a link among these names."""
+    """Remove temporary files that killed writers left in a folder, and links that have one of these names."""
     for left in place.glob(f".*.{'[0-9a-f]' * 16}{_FRESH}"):
         left.unlink(missing_ok=True)
     for path in (place / name for name in names):

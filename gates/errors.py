@@ -1,4 +1,4 @@
-"""What can go wrong with the gate itself, by who must act. What goes wrong with the target is evidence."""
+"""Errors of the gate itself, by who must act. What is wrong with the target is evidence, not an error."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -9,13 +9,13 @@ Part = TypeVar("Part")
 
 _ENDING = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "XCPU", "IO", "PWR")
 ENDING_SIGNALS = frozenset(signal.Signals[f"SIG{name}"] for name in _ENDING if hasattr(signal, f"SIG{name}"))
-"""What people, terminals, CI systems and batch systems end a process with, and what ends one by itself where nobody
-takes it; not every system has each. SIGKILL cannot be taken; the others tell of an error in the program.
+"""Signals that users, terminals, CI and batch systems end a process with, and timers that do so if not handled. Not
+every system has all of them. SIGKILL cannot be handled; other signals report an error in the program.
 """
 
 
 STAYS = "look"
-"""The name of a thread that may never come back from a library."""
+"""The name of a thread that may never return from a library."""
 
 
 class GateError(Exception):
@@ -25,23 +25,23 @@ class GateError(Exception):
 
 
 class UsageError(GateError):
-    """The command line asks for something that cannot be; the caller must act."""
+    """The command line asks for something impossible; the caller must act."""
 
     exit_code = 2
 
 
 class ConfigError(GateError):
-    """The configuration cannot be used; whoever wrote it must act."""
+    """The configuration cannot be used; its author must act."""
 
     exit_code = 3
 
 
 MOST_MISTAKES = 20
-"""So many mistakes one error tells; who mends them sees the rest with the next run."""
+"""The most mistakes that one error lists; the next run shows the rest."""
 
 
 def raise_all(mistakes: Iterable[ConfigError]) -> None:
-    """Raise the first of them as one error, a line each, where there are any."""
+    """Raise all the messages as one error, one per line. Does nothing if there are none."""
     found = list(islice(mistakes, MOST_MISTAKES + 1))
     if len(found) == 1:
         raise found[0]
@@ -51,7 +51,7 @@ def raise_all(mistakes: Iterable[ConfigError]) -> None:
 
 
 def all_of(parts: Iterable[Callable[[], Part]], mistakes: Iterable[ConfigError] = ()) -> list[Part]:
-    """What each part gives. Raise what is wrong in any of them, and the mistakes found before, as one error."""
+    """The result of each part. Raise the mistakes of all parts, and those found before, as one error."""
     given: list[Part] = []
 
     def wrong() -> Iterator[ConfigError]:
@@ -66,23 +66,23 @@ def all_of(parts: Iterable[Callable[[], Part]], mistakes: Iterable[ConfigError] 
 
 
 class CannotWork(GateError):  # noqa: N818  -- reads as a sentence
-    """The gate itself cannot work here (no stack, no disk, no suite); whoever runs it must act."""
+    """The gate itself cannot work here (no stack, no disk, no suite); its operator must act."""
 
     exit_code = 4
 
 
 class NotRolledBack(GateError):  # noqa: N818  -- reads as a sentence
-    """A rollback that could not be carried out, and no record of it either; somebody must run the SQL at once."""
+    """A rollback could not be carried out, nor recorded. Somebody must run the SQL at once."""
 
     exit_code = 21
 
 
 MOST_SAID = 20_000
-"""Characters of an error that are looked at: a target may say a gigabyte, and each is searched for secrets."""
+"""How much of an error is read: a target may send a gigabyte, and all of it is searched for secrets."""
 
 
 def of_file(error: OSError) -> str:
-    """What the system says of a file that the message names already."""
+    """The system's words about a file that the message names already."""
     return error.strerror or str(error)
 
 

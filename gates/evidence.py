@@ -1,7 +1,8 @@
-"""What a check promised and what it saw: the words every other module speaks.
+"""What a check promises and what it saw: the vocabulary of all other modules. Imports only the reader of foreign
+values.
 
-Imports nothing of ours but the door for foreign values. Everything here is frozen and turns into one JSON object and
-back without loss; no value that a target chose can keep an evidence line from being written.
+All of it is frozen and converts to one JSON object and back without loss. No value that a target sends can prevent an
+evidence line from being written.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ JsonValue = foreign.JsonValue
 D = TypeVar("D")
 
 VARIABLES = "preflight/variables"
-"""The check that names the variables that are not set: what needs one stands behind it."""
+"""The check that lists the variables that are not set. Checks that need one of them are blocked by it."""
 UNREADABLE = "evidence/"
-"""Begins the id of what could not be read of the evidence itself (`gates.evidence_file`): it always holds."""
+"""Prefix of the id of evidence that could not be read (`gates.evidence_file`); it always holds."""
 CHARGED, WAITED = "charged otherwise than moved", "waited in vain"
-"""Symptoms of a drill: a replay that it made was charged wrongly; what it waited for did not come."""
+"""Symptoms of a drill: a replay was charged wrongly; what the drill waited for did not come."""
 
 
 class Outcome(enum.StrEnum):
@@ -50,7 +51,7 @@ class Where(enum.StrEnum):
     SELF_CLEANING = "self-cleaning"
     STAGING = "staging"
     DISRUPTIVE = "disruptive"
-    """It writes, or locks, what everybody's requests depend on: the live row of a flag, the fleet's pause."""
+    """It writes or locks what all requests depend on: the live row of a flag, the pause of the fleet."""
     REFERENCE = "reference"
 
 
@@ -62,10 +63,8 @@ class TargetKind(enum.StrEnum):
     REFERENCE = "reference"
 
     def allows(self, where: Where, *, disruptive: bool = False) -> bool:
-        """Whether a check that may run at `where` may run on this target.
-
-        disruptive: on staging, where others are at work, a person has allowed what disturbs them (--disruptive). Nobody
-        can allow that in production; the reference is the gate's own.
+        """Whether a check that may run at `where` may run on this target. disruptive: the caller allowed disturbances
+        on staging, which others use (--disruptive). Production never allows them; the reference always does.
         """
         gentle = {Where.READ_ONLY, Where.SELF_CLEANING}
         ladder = {
@@ -77,18 +76,19 @@ class TargetKind(enum.StrEnum):
 
 
 CAPABILITIES = ("drill-agent", "two-sources", "memory-metric", "baseline")
-"""What a target may claim or lack. Evidence `preflight/capability/<name>` with observed False makes the checks that
-need it not applicable; without that evidence they are required, so losing evidence can only add unknowns."""
+"""What a target may have or lack. Evidence `preflight/capability/<name>` with observed False makes the checks that need
+it not applicable. Without that evidence they are required, so lost evidence can only add unknowns.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckSpec:
-    """One promise, known before anything runs; the catalogue is the list of these.
+    """One promise, known before anything runs; the catalogue is a list of these.
 
-    `needs` holds names from CAPABILITIES and the inputs `database`, `mint` (REPLAY_JWT_SECRET) and `tenants`
-    (may create drill tenants); a missing input makes the check unknown, a missing capability not applicable.
-    `after` are ids of checks without which this one proves nothing. `covers` are lines of the list of checks (A01...).
-    `area` is its part of the contract, empty for a user's own check; `also` are the other areas that it needs.
+    needs: names from CAPABILITIES, and the inputs `database`, `mint` (REPLAY_JWT_SECRET) and `tenants` (may create
+    drill tenants). A missing input makes the check unknown, a missing capability not applicable. after: ids of checks
+    without which this one proves nothing. covers: lines of the list of checks (A01...). area: its part of the contract,
+    empty for a user's own check. also: other areas that it needs.
     """
 
     id: str
@@ -123,11 +123,11 @@ class CheckSpec:
 class Evidence:
     """What one check saw.
 
-    observed, limit: the numbers (or short texts) compared, in `unit`; samples: how many things were observed;
-    started_at: RFC 3339 UTC; duration_ms: wall time; witness: the thing that shows a failure (a row, a request and its
-    answer, its nearest passing twin); reproduce: a shell command without secrets; attempt data lives in `details`.
-    severity: only where a check has several limits (an alert over its warning or its paging one), else empty and the
-    check's own counts. round: `before` for what is seen before the load and must be seen again after it, else empty.
+    observed, limit: the compared numbers or short texts, in `unit`. samples: how many things were observed. started_at:
+    RFC 3339 UTC. duration_ms: wall time. witness: what shows a failure (a row, a request and its answer, its nearest
+    passing twin). reproduce: a shell command without secrets. details: data of the attempts. severity: only if a check
+    has several limits (an alert's warning and paging limits); else the check's own counts. round: `before` if it was
+    seen before the load and must be seen again after it, else empty.
     """
 
     check: str
@@ -148,7 +148,9 @@ class Evidence:
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A pass that observed nothing, or not a number, is no pass. What is in memory is what is on disk."""
+        """A pass that observed nothing, or no number, becomes unknown. Values are normalised to what is written to
+        disk.
+        """
         samples = foreign.whole(self.samples) or 0
         odd = samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
         if self.outcome is Outcome.PASS and odd:
@@ -170,7 +172,7 @@ class Evidence:
 
     @classmethod
     def from_json(cls, data: Mapping[str, JsonValue]) -> Evidence:
-        """Raise ValueError or TypeError on anything that is not one evidence object."""
+        """Raise ValueError or TypeError for anything that is not one evidence object."""
         for name, kinds in _MEMBERS.items():
             value = data.get(name, "" if kinds is str else 0 if kinds is not Mapping else {})
             if not isinstance(value, kinds) or isinstance(value, bool):
@@ -195,17 +197,17 @@ _MEMBERS: dict[str, Any] = {
 }
 
 MOST_NUMBER = 1e12
-"""No setting and no percentage is larger."""
+"""The largest setting or percentage."""
 _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | float, "dict[str, JsonValue]": dict}
 
 
 def members_of(one: object) -> dict[str, Any]:
-    """The fields of a dataclass as they are, in their order."""
+    """The fields of a dataclass, in their order."""
     return {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}  # type: ignore[arg-type]  # of dataclasses alone
 
 
 def typed(one: D) -> D:
-    """The same object. Raise TypeError where a text, a number or a tuple of them is not of its field's type."""
+    """Return the object. Raise TypeError if a text, a number or a tuple of them does not have its field's type."""
     for member in dataclasses.fields(one):  # type: ignore[arg-type]  # of dataclasses alone
         value, kind = getattr(one, member.name), str(member.type).removesuffix(" | None")
         inner = kind.removeprefix("tuple[").removesuffix(", ...]")
@@ -227,7 +229,7 @@ def stamp(at: dt.datetime) -> str:
 
 
 def moment(text: object) -> dt.datetime:
-    """What a stamp says, in UTC. Raise ValueError where it is no time with its zone, or one that UTC does not have."""
+    """A stamp as a time in UTC. Raise ValueError if it is no time, has no zone, or cannot be converted."""
     at = dt.datetime.fromisoformat(str(text))
     if at.tzinfo is None:
         raise ValueError(f"{at} is a time without its zone")
@@ -238,7 +240,7 @@ def moment(text: object) -> dt.datetime:
 
 
 def shown_time(at: str) -> str:
-    """A stamp as people read it, to the second; empty for none."""
+    """A stamp for people, to the second; empty if there is none."""
     return at.replace("T", " ")[:19] + " UTC" if at else ""
 
 
@@ -257,5 +259,5 @@ def _not_a_number(value: JsonValue) -> bool:
 
 
 def dump_line(evidence: Evidence) -> str:
-    """The evidence as one line of text: what it is ordered by."""
+    """The evidence as one line of text; it defines the order of evidence."""
     return json.dumps(evidence.to_json(), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"

@@ -1,9 +1,9 @@
-"""evidence.ndjson: one line a check. Each line is chained to the one before it, so every change shows.
+"""evidence.ndjson: one line per check. Lines are chained by digests, so every change shows.
 
-`after` of a line is the sha256 of the bytes of the line before (of nothing, for the first). A writer holds the file's
-lock while it looks at the last line and appends; run.json ends the chain with the last line's digest and their number.
-Each line names its run. Reading drops nothing: what cannot be read, is of another run or does not follow is an unknown
-of `evidence/line-N`, and holds.
+`after` of a line is the sha256 of the line before (of nothing, for the first). A writer locks the file while it reads
+the last line and appends. run.json ends the chain with the last digest and the number of lines. Each line names its
+run. Nothing is dropped on reading: a line that is unreadable, of another run or out of order becomes an unknown
+`evidence/line-N`, which holds.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ AFTER, RUN = "after", "run"
 NOTHING = hashlib.sha256(b"").hexdigest()
 BLOCK = 65_536
 MOST_BYTES, MOST_LINES = 32 * 1024 * 1024, 20_000
-"""Far above a run of everything, which has half a megabyte and a thousand lines. A file of more bytes is an error; all
-that comes after so many lines is read as one line, which is broken.
+"""Far more than a complete run, which writes half a megabyte in a thousand lines. A file of more bytes is an error. All
+that follows after so many lines is read as one broken line.
 """
 SHOWN = 200
-"""Characters of a parser's message in a finding; a line itself is never quoted: it may hold anything."""
+"""How much of a parser's message a finding shows. The line itself is never quoted: it may hold anything."""
 
 
 class Unwritten(CannotWork):
-    """Evidence that found no room on disk; it was seen all the same, and harm in it still rolls back."""
+    """Evidence that could not be written to disk. It still counts: harm in it still rolls back."""
 
     def __init__(self, message: str, evidence: tuple[Evidence, ...]) -> None:
         super().__init__(message)
@@ -41,8 +41,8 @@ class Unwritten(CannotWork):
 
 @dataclass(frozen=True, slots=True)
 class ChainEnd:
-    """How evidence.ndjson ended when the run decided: the number of its lines, the sha256 of the last one, and the run
-    that each of them names (empty: any).
+    """The end of evidence.ndjson when the run decided: number of lines, sha256 of the last one, and run id (empty:
+    any).
     """
 
     lines: int = 0
@@ -55,7 +55,7 @@ class ChainEnd:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLog:
-    """A file as it was read: its evidence (with an unknown for each trouble), how it ended, whether it had none."""
+    """A file as read: its evidence (with an unknown for each defect), its end, and whether it had no defect."""
 
     evidence: tuple[Evidence, ...]
     end: ChainEnd
@@ -66,10 +66,8 @@ class EvidenceLog:
 
 
 def write_lines(path: Path, evidence: Sequence[Evidence], run: str = "") -> None:
-    """Append evidence, each line whole or not at all. Raise Unwritten where the file takes no more.
-
-    run: whose evidence it is. Processes that write at the same time take turns. What a killed one left half written
-    becomes a line of its own.
+    """Append evidence, each line whole or not at all. Raise Unwritten if the file cannot take it. run: the id of the
+    run. Concurrent writers take turns. A half-written line of a killed writer becomes a line of its own.
     """
     try:
         with disk.opened(path, "a+b") as opened:
@@ -96,7 +94,7 @@ def _append(file: int, members: Mapping[str, JsonValue]) -> None:
 
 
 def _last_line(file: int) -> tuple[bytes, bool]:
-    """The last line without its newline, and whether it had none."""
+    """The last line without its newline, and whether that newline is missing."""
     size, block = os.fstat(file).st_size, BLOCK
     while True:
         start = max(0, size - block)
@@ -108,13 +106,13 @@ def _last_line(file: int) -> tuple[bytes, bool]:
 
 
 def linked(members: Mapping[str, JsonValue], after: str) -> bytes:
-    """The bytes of a line, without its newline, that follows the line with the digest `after`; inert on a terminal."""
+    """The bytes, without newline, of a line after the one with digest `after`; control characters are escaped."""
     text = json.dumps({AFTER: after, **members}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return document(text).encode()
 
 
 def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:
-    """The whole text of an evidence file with these lines, chained anew."""
+    """The contents of an evidence file with these lines, chained again."""
     text, after = bytearray(), NOTHING
     for members in lines:
         line = linked({k: v for k, v in members.items() if k != AFTER}, after)
@@ -124,9 +122,7 @@ def chained(lines: Iterable[Mapping[str, JsonValue]]) -> bytes:
 
 
 def rewritten(text: bytes, change: Callable[[Evidence], Evidence], change_rest: Callable[[bytes], bytes]) -> bytes:
-    """The text of a file with each evidence changed, chained anew. What could not be read, or did not follow, before is
-    no better afterwards.
-    """
+    """The contents of a file with each evidence changed, and chained again. Lines that were defective stay so."""
     whole, lines, last = read_bytes(text).whole, list[bytes](), NOTHING
     for line in _split(text):
         try:
@@ -145,33 +141,32 @@ def rewritten(text: bytes, change: Callable[[Evidence], Evidence], change_rest: 
 
 @lru_cache(maxsize=8)
 def _parsed(_path: Path, _run: str) -> list[tuple[bytes, tuple[Evidence, ...]]]:
-    """Whole lines of a file as this process read them last, and the evidence of each: one pair, replaced as one."""
+    """The complete lines that this process read last, and the evidence of each; both are replaced together."""
     return [(b"", ())]
 
 
 @lru_cache(maxsize=8)
 def _ever_read(_path: Path, _run: str) -> dict[bytes, Evidence]:
-    """Every whole line of a file that this process has read, with its evidence."""
+    """Every complete line that this process has read from a file, with its evidence."""
     return {}
 
 
 def read_on(path: Path, text: bytes, run: str = "", *, after: int = 0) -> list[Evidence]:
-    """`parse` of whole lines that were read in the file just now; this process keeps in mind that they were there."""
+    """`parse` of complete lines just read from the file; `vanished` later checks that they are still there."""
     found = [*parse(text, run, after=after)]
     _ever_read(path, run).update(zip(_split(text), found, strict=True))
     return found
 
 
 def vanished(path: Path, text: bytes, run: str = "") -> list[Evidence]:
-    """What this process has read in the file, and is not in its text any more: somebody cut it, or wrote over it."""
+    """The evidence of lines that this process read before and that are gone: the file was cut or overwritten."""
     there = {*_split(text)}
     return [one for line, one in _ever_read(path, run).items() if line not in there]
 
 
 def read_lines(path: Path, run: str = "") -> list[Evidence]:
-    """The evidence of a file that may still grow, one for each line; an absent file is an empty list.
-
-    A run asks again and again: lines that it read before, and that are there byte for byte, are not parsed again.
+    """The evidence of a file that may still grow, one item per line; none if the file is absent. A run reads it
+    repeatedly, so lines that are unchanged since are not parsed again.
     """
     text = disk.read(path, MOST_BYTES) if path.exists() else b""
     whole, last = text[: text.rfind(b"\n") + 1], _parsed(path, run)
@@ -182,23 +177,22 @@ def read_lines(path: Path, run: str = "") -> list[Evidence]:
 
 
 def parse(text: bytes, run: str = "", *, after: int = 0) -> Iterator[Evidence]:
-    """The evidence of each line; a line that cannot be read, or is of another run, is an unknown, which holds.
-
-    after: how many lines of the file come before the text.
+    """The evidence of each line. A line that is unreadable or of another run is an unknown, which holds. after: how
+    many lines of the file come before the text.
     """
     return (_entry(number, line, run)[1] for number, line in enumerate(_split(text), after + 1))
 
 
 def check_in(line: bytes) -> bytes:
-    """The check that a line names, without parsing it; empty where it is not as a gate writes it."""
+    """The id of the check in a line, without parsing it; empty if the line was not written by a gate."""
     return line.partition(b'"check":"')[2].partition(b'"')[0]
 
 
 def read_log(path: Path, end: ChainEnd | None = None, run: str = "") -> EvidenceLog:
-    """The evidence of a file that is complete: every line is of the run and follows the one before, and the last is the
-    `end`, which names the run, too.
+    """The evidence of a complete file.
 
-    Each trouble is an unknown of its own, after the evidence. Raise OSError where the file cannot be read.
+    Checks that every line is of the run and follows the one before, and that the last one is `end`, which also names
+    the run. Each defect is an unknown after the evidence. Raise OSError if the file cannot be read.
     """
     return read_bytes(disk.read(path, MOST_BYTES) if path.exists() else b"", end, run)
 
@@ -232,7 +226,7 @@ def _split(text: bytes) -> list[bytes]:
 
 
 def _members(line: bytes) -> dict[str, JsonValue]:
-    """The members of a line. Raise TypeError where it is no object, or one that names a member twice."""
+    """The members of a line. Raise TypeError if it is no object, or names a member twice."""
     found = foreign.json_value(line, foreign.MOST_MARKS_OWN)
     if not isinstance(found, dict):
         raise TypeError("it is no JSON object")
@@ -240,7 +234,7 @@ def _members(line: bytes) -> dict[str, JsonValue]:
 
 
 def _entry(number: int, line: bytes, run: str) -> tuple[str | None, Evidence]:
-    """The digest of the line before, as this line claims it (None if it cannot be read), and the evidence."""
+    """The digest of the line before, as this line states it (None if unreadable), and the evidence."""
     try:
         members = _members(line)
         after, named = str(members.pop(AFTER, "")), str(members.pop(RUN, ""))

@@ -1,5 +1,5 @@
-"""What was decided about a target before: one line a run in the state folder, begun as a hold and then settled, and one
-for each rollback that a person or a watch made, and for each way back.
+"""The history of a target, in the state folder. One line per run, written as a hold when it begins and again when it
+ends; one line per rollback by a person or a watch, and per recovery from it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from gates.verdict import Action, Decision, Verdict
 
 FILE = "decisions.ndjson"
 MOST_BYTES = 4 * 1024 * 1024
-"""Above it the older half of the lines goes."""
+"""If the file is larger, the older half of its lines is removed."""
 ROOM_S = 2.0
-"""So long the history is waited for while another process cuts it down."""
+"""How long to wait for the history while another process shortens it."""
 UNFINISHED = "the run has not finished"
 BROKEN = "a line of the history cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
 class PastDecision:
-    """One run as it is remembered. finished_at: empty while it runs, and of a run that was killed.
+    """One run in the history.
 
-    room: the part of the nearest limit that was left, None where no limit was near; before, after: the flag's
-    percentage around the action, 0 for off; target: its kind, empty where nobody named it, or an older gate wrote the
-    line.
+    finished_at: empty while it runs, and if it was killed. room: the share of the nearest limit that was left, None if
+    none was near. before, after: the flag's percentage around the action, 0 for off. target: its kind, empty if nobody
+    named it or an older gate wrote the line.
     """
 
     run_id: str
@@ -59,14 +59,14 @@ class PastDecision:
 
     @classmethod
     def begun(cls, run: Mapping[str, JsonValue], release: str) -> PastDecision:
-        """A run that has not decided yet: a hold, also if it is killed."""
+        """A run that has not decided yet. It counts as a hold, also if it is killed."""
         run_id, at = str(run.get("run_id", "")), str(run.get("started_at", ""))
         dry_run, kind = bool(run.get("dry_run")), str(run.get("target", ""))
         return cls(run_id, release, Decision.HOLD, UNFINISHED, at, dry_run=dry_run, target=kind)
 
     @classmethod
     def of(cls, run: Mapping[str, JsonValue], verdict: Verdict) -> PastDecision:
-        """A run as its verdict says."""
+        """The line of a run that ended with this verdict."""
         counts, action, margin = verdict.counts, verdict.action, verdict.margin
         return cls(
             run_id=str(run.get("run_id", "")),
@@ -100,9 +100,8 @@ class PastDecision:
         decision: Decision = Decision.ROLLBACK,
         run_id: str = "",
     ) -> PastDecision:
-        """A rollback or an emergency outside a run; or the way back from it, after which nothing is known: a hold.
-
-        release: what was running, empty where nobody knows. run_id: of the line that this one takes the place of.
+        """A rollback or emergency outside a run; or the recovery from it, which is a hold because nothing is known
+        then. release: what was running, empty if unknown. run_id: of the line that this one replaces.
         """
         at, verdict = stamp(now), Verdict(decision, reason, release, kind, action=action)
         settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
@@ -110,7 +109,7 @@ class PastDecision:
 
     @property
     def finished(self) -> dt.datetime | None:
-        """When it was decided; None where it was not, or where the text is not a time."""
+        """When it was decided; None if it was not, or if the text is no time."""
         try:
             return moment(self.finished_at)
         except ValueError:
@@ -129,10 +128,10 @@ UNREADABLE = PastDecision("", "", Decision.HOLD, BROKEN)
 
 
 def remember(folder: Path, one: PastDecision) -> None:
-    """Add a line to the history of a target, on the disk. Raise OSError where that is not possible.
+    """Add a line to the history of a target, on disk. Raise OSError if that is not possible.
 
-    Who writes has the folder's lock: a line that is added while another process puts a shorter history in place would
-    be lost, and with it perhaps a rollback. Where its holder is stopped, the line is added all the same.
+    Writers lock the folder: a line added while another process replaces the file by a shorter one would be lost,
+    perhaps with a rollback. If the lock's holder is stopped, the line is added without it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -156,8 +155,8 @@ def _add(path: Path, one: PastDecision) -> None:
 
 
 def read(folder: Path) -> list[PastDecision]:
-    """Every run of a target, in their order; what cannot be read is a hold of its own. Raise OSError, also for a link
-    to what is not there: that is no empty history.
+    """All runs of a target, in order; an unreadable line is a hold. Raise OSError, also for a dangling link: that is no
+    empty history.
     """
     path = folder / FILE
     if not os.path.lexists(path):
@@ -169,13 +168,13 @@ def read(folder: Path) -> list[PastDecision]:
         except (ValueError, TypeError, KeyError, RecursionError):
             one = UNREADABLE
         key = one.run_id or f"line {number}"
-        runs.pop(key, None)  # the end of a run stands where it ended
+        runs.pop(key, None)  # a finished run takes the place where it finished
         runs[key] = one
     return list(runs.values())
 
 
 def newest(folder: Path, most: int = 5) -> list[JsonValue]:
-    """The last runs that were decided, for the report of the next one; none where the history cannot be read."""
+    """The last decided runs, for the report of the next one; none if the history cannot be read."""
     try:
         decided = [one for one in read(folder) if one.finished is not None]
     except OSError:
@@ -185,7 +184,7 @@ def newest(folder: Path, most: int = 5) -> list[JsonValue]:
 
 
 def last_named(folder: Path) -> str:
-    """The release that was judged last, which is the one that runs as far as is known; empty where there is none."""
+    """The release that was judged last, which is taken to be the one that runs; empty if there is none."""
     try:
         return next((one.release for one in reversed(read(folder)) if one.release), "")
     except OSError:
@@ -193,8 +192,8 @@ def last_named(folder: Path) -> str:
 
 
 def last_of(release: str, past: Sequence[PastDecision]) -> PastDecision | None:
-    """The last run of a release. One after it that names none may be of it, unless it has promoted: it has not
-    finished, cannot be read, held, or rolled back.
+    """The last run of a release. A later run that names no release may be of it, unless it promoted: it did not finish,
+    is unreadable, held, or rolled back.
     """
 
     def counts(one: PastDecision) -> bool:

@@ -1,6 +1,5 @@
-"""What a run leaves on disk: run.json and verdict.json, written so that a killed run leaves a hold.
-
-run.json holds the policy, the times and the action; with evidence.ndjson it gives verdict.json again, byte for byte.
+"""What a run leaves on disk: run.json and verdict.json, written so that a killed run leaves a hold. run.json holds the
+policy, the times and the action. With evidence.ndjson it yields verdict.json again, byte for byte.
 """
 
 import datetime as dt
@@ -27,19 +26,19 @@ FORMAT = 2
 """2: evidence is chained, and run.json ends the chain."""
 RUN, VERDICT, EVIDENCE = "run.json", "verdict.json", "evidence.ndjson"
 FLAG = "flag"
-"""The member of run.json with the flag as it was seen when the run began; null where it could not be read."""
+"""The member of run.json with the flag as seen at the start of the run; null if it could not be read."""
 UNFINISHED = "the run did not finish"
 MAY_BE_DONE = "whether that was done is not known: see gate flags and the audit rows"
 
 OURS = (*(RUN, VERDICT, EVIDENCE, "companies.txt"), *("verdict.intoto.jsonl", "load/companies.txt", "load/result.json"))
-"""Files of an earlier run in the same place, removed before a new one begins: an old promote must not survive."""
+"""Files of an earlier run, removed before a new one begins: an old promote must not survive."""
 FOLDERS = ("allure-results", "load", "logs", "pipeline", "state", ".gate-tmp")
-"""Those that a run makes in its own, and writes and removes files in."""
+"""Folders that a run makes in its output folder, and whose files it writes and removes."""
 ALLURE = ("*-result.json", "*-container.json", "*-attachment*")
 
 
 def begin(folder: Path, facts: Mapping[str, JsonValue], reports: Sequence[str] = ()) -> dict[str, JsonValue]:
-    """Clear the folder of an earlier run and its reports, leave a hold, and return the contents of run.json."""
+    """Clear the folder of an earlier run and its reports, write a hold, and return the contents of run.json."""
     run: dict[str, JsonValue] = {"format": FORMAT, **facts, "finished_at": ""}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,9 +64,9 @@ def _unusable(folder: Path, error: OSError) -> CannotWork:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other gates out of the folder: two that write there would mix their evidence. Raise CannotWork where one is
-    at it. Who dies lets go.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock the folder: two gates that write there would mix their evidence. Raise CannotWork if another one runs there.
+    The lock ends with the process.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _of_others(folder: Path) -> list[str]:
-    """Folders with the names of a run's that no run has made."""
+    """Folders that have the names of a run's folders, but were made by no run."""
     if any((folder / name).is_file() for name in (RUN, VERDICT, EVIDENCE)):
         return []
     return [name for name in FOLDERS if (folder / name).is_dir() and any((folder / name).iterdir())]
@@ -116,10 +115,7 @@ def unfinished(run: Mapping[str, Any]) -> Verdict:
 
 
 def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: str, at: int | None) -> None:
-    """Write down what is about to be done, before it is done: a gate that dies in between leaves this behind.
-
-    Raise CannotWork where that is not possible.
-    """
+    """Record an action before it is taken, in case the gate dies. Raise CannotWork if that is not possible."""
     run["intent"] = {"decision": decision.value, "flag": flag, "at": at}
     try:
         write_run(folder, run)
@@ -129,7 +125,7 @@ def intend(folder: Path, run: dict[str, JsonValue], decision: Decision, flag: st
 
 
 def unkept(verdict: Verdict, error: BaseException) -> GateError:
-    """The error of a run that cannot be written down: what was done goes to stderr, and nowhere else."""
+    """The error for a run that cannot be recorded: it tells on stderr, and only there, what was done."""
     action = verdict.action
     lost = f"This could not be written down: {first_line(error)}. Keep this line"
     said = f"{action.kind}: {action.result}. {verdict.reason}. {lost}"
@@ -144,7 +140,7 @@ def write_run(folder: Path, run: Mapping[str, JsonValue]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new, and a power cut leaves one of them."""
+    """Replace a file atomically and durably."""
     disk.write(path, text, durable=True)
 
 
@@ -161,7 +157,7 @@ def facts_of(policy: Policy) -> dict[str, JsonValue]:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a verdict is made again from, with the evidence: all times RFC 3339."""
+    """What a verdict is recomputed from, besides the evidence. All times are RFC 3339."""
 
     policy: Policy
     at: dt.datetime
@@ -170,7 +166,7 @@ class Decided:
     finished_at: str
 
     def facts(self) -> dict[str, JsonValue]:
-        """The members of run.json that say so."""
+        """The same as members of run.json."""
         return facts_of(self.policy) | {
             "decided_at": stamp(self.at),
             "evidence": self.evidence.to_json(),
@@ -181,9 +177,8 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A folder as it was read: its run.json, its evidence (troubles of the file included), and the verdict on both.
-
-    checks: those of the policy, without their prose.
+    """A folder as read: its run.json, its evidence (with defects of the file), and the verdict on both. checks: those
+    of the policy, without their prose.
     """
 
     run: dict[str, Any]
@@ -192,19 +187,19 @@ class Recorded:
     checks: tuple[CheckSpec, ...] = ()
 
     def specs(self, known: Sequence[CheckSpec]) -> list[CheckSpec]:
-        """The checks that were judged, with their claims where `known` has them."""
+        """The judged checks, with their claims if `known` has them."""
         named = {s.id: s for s in known}
         return [named.get(s.id, s) for s in self.checks] or list(known)
 
 
 def recompute(folder: Path) -> Verdict:
-    """The verdict from evidence.ndjson and run.json alone. Raise CannotWork where run.json cannot be read."""
+    """The verdict from evidence.ndjson and run.json alone. Raise CannotWork if run.json cannot be read."""
     return read(folder).verdict
 
 
 def read(folder: Path, decided: Verdict | None = None) -> Recorded:
-    """What a folder holds, and the verdict made again from it. Raise CannotWork where it is no record of a run, or of
-    another verdict than was `decided`.
+    """What a folder holds, and the verdict recomputed from it. Raise CannotWork if it is no record of a run, or yields
+    another verdict than `decided`.
     """
     path = folder / RUN
     try:

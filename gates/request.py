@@ -1,4 +1,4 @@
-"""The request of a run, and the parts of it that stages, decision and act are given."""
+"""The request of a run, and what it gives to stages, decision and act."""
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
@@ -20,12 +20,12 @@ from gates.verdict import Verdict
 class RunRequest:
     """What a run is asked to do.
 
-    policy: with the catalogue; its release may be empty, then the preflight asks the target; load: runs the load
-    stage, None if there is none; begin_load: makes ready for it, beside the stages before; after_load: removes what
-    the load left, after the data was looked at again, and returns why if it could not; only: patterns of the checks
-    of a stage, none for all; actor: on whose behalf, for audit rows; url_only: load one URL, and look at no target;
-    proof: the proof.json that the reports cite, else the one shipped; let_go: called once nothing more is asked of the
-    target, before the reports.
+    policy: with the catalogue; if its release is empty, the preflight asks the target. load: runs the load stage, None
+    if there is none. begin_load: starts its process early, beside the stages before it. after_load: removes what the
+    load left once the data was looked at again; returns why if it could not. only: patterns of the checks of a stage,
+    none for all. actor: on whose behalf, for audit rows. url_only: load one URL, and look at no target. proof: the
+    proof.json that reports cite, else the shipped one. let_go: called before the reports, when the target is no longer
+    needed.
     """
 
     target: Target
@@ -51,7 +51,7 @@ class RunRequest:
         return self.policy.catalogue
 
     def policy_for(self, target: Target) -> Policy:
-        """The policy, once the release of the target is known."""
+        """The policy with the release that the target runs."""
         return replace(self.policy, release=target.release)
 
     def context(self, run_id: str) -> Context:

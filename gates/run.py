@@ -1,4 +1,4 @@
-"""THE STORY of a run: collect -> decide -> act -> report."""
+"""The sequence of a run: collect -> decide -> act -> report."""
 
 import dataclasses
 import os
@@ -50,10 +50,10 @@ ALONE = "allowed: one gate alone in its folder. Give another --output"
 
 
 def run_gate(request: RunRequest) -> Verdict:
-    """The whole gate. Raises GateError where the gate itself cannot work; the folder then holds a hold.
+    """Run the whole gate. Raise GateError if the gate itself cannot work; the folder then holds a hold.
 
-    A disk that is full, or a folder that is gone, keeps no rollback from happening: harm that was seen is acted upon,
-    and what was done is in the error. A promotion is made only where it can be written down before and after.
+    A full disk or a missing folder does not prevent a rollback: the gate acts on harm that was seen, and the error says
+    what was done. It promotes only if that can be recorded before and after.
     """
     key = attestation.signing_key(request.environ)
     run = begin(request)
@@ -93,10 +93,10 @@ def run_gate(request: RunRequest) -> Verdict:
         if any(told.values()):
             record.write_run(request.out, {**run, **{name: one for name, one in told.items() if one}})
         attest(request, looked.target, final, key)
-    except BaseException as error:  # a signal, too, is no excuse for a flag that may be on
+    except BaseException as error:  # even on a signal: the flag may still be on
         if not final.headline and not isinstance(error, OSError | CannotWork):
             raise
-        with suppress(BaseException):  # a report may be the very thing that failed
+        with suppress(BaseException):  # a report may be what failed
             if not told:
                 tell(request, final, looked.log.evidence, run)
         raise record.unkept(final, error) from error
@@ -111,8 +111,8 @@ def remembered(evidence: Sequence[Evidence], verdict: Verdict, at: str) -> dict[
 
 
 def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy: Policy, verdict: Verdict) -> None:
-    """Keep what this target was seen to keep for the next run: its claims, which the audit rows of the flag say, too,
-    and, of another dialect, the checks that passed.
+    """Keep for the next run what this target was seen to do. These are its claims, which the flag's audit rows also
+    name, and, if it was not built from the contract, the checks that passed.
     """
     try:
         claims.write(folder, areas, verdict.contract, promoted=verdict.decision is Decision.PROMOTE)
@@ -131,7 +131,7 @@ def note(request: RunRequest, folder: Path, one: PastDecision) -> None:
 
 
 def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:
-    """Write down what is about to be done; why that was not possible, or None."""
+    """Record the action before it is taken. Returns the error if that was not possible, else None."""
     if verdict.decision is Decision.HOLD or request.dry_run:
         return None
     try:
@@ -149,9 +149,8 @@ def keep(
     done: record.Decided,
     decided: Verdict,
 ) -> record.Recorded:
-    """End run.json, and make from what is on disk the one verdict that files, terminal and reports show.
-
-    Raise CannotWork where that is not what was decided.
+    """Complete run.json, and read from disk the one verdict that files, terminal and reports show. Raise CannotWork if
+    it is not what was decided.
     """
     companies = request.out / COMPANIES
     run |= done.facts() | {
@@ -170,7 +169,7 @@ def keep(
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What the stages saw. flag: as it was before them; trouble: why they did not come to their end."""
+    """What the stages saw. flag: as it was before them. trouble: why they did not finish."""
 
     target: Target
     flag: FlagState | None
@@ -180,11 +179,10 @@ class Collected:
 
 
 def collect(context: Context, request: RunRequest) -> Collected:
-    """All stages, in their order; each appends to the evidence.
-
-    A target that cannot be reached ends the run at the preflight: all the rest is unknown for that one cause.
+    """Run all stages in order; each appends to the evidence. If the target cannot be reached, the run ends at the
+    preflight, and that is the one cause of all unknowns.
     """
-    # readable also when somebody removes the folder
+    # readable even if the folder is removed meanwhile
     with disk.opened(context.evidence, "ab+") as held, keeping(one_lent=True):
         with ThreadPoolExecutor(1, "flag") as beside:
             looks = beside.submit(look_at, request.target.database_url, request.policy.rollout.flag)
@@ -193,7 +191,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
         context = dataclasses.replace(context, target=first.target)
         stages = [first.report]
         try:
-            if first.unreachable:  # the run ends here: all the rest is unknown for that one cause
+            if first.unreachable:
                 context.block(context.applicable(("",)), first.unreachable[0])
             else:
                 stages += in_turn(context, request)
@@ -220,9 +218,11 @@ def _text(file: IO[bytes]) -> bytes:
 
 
 def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
-    """The gate itself, what an earlier run claimed and left set, and then the stages, unless another run is at it."""
+    """Check the gate itself and what an earlier run claimed or left set, then run the stages unless another run is
+    active.
+    """
     with data(context, before=True) as look:
-        with ThreadPoolExecutor(2, "before") as beside:  # the one asks the target nothing, the other may be far
+        with ThreadPoolExecutor(2, "before") as beside:  # the first does not ask the target; the second may be slow
             own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
             switches(context)
             claimed.result()
@@ -237,8 +237,8 @@ def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
 
 
 def examine(context: Context, request: RunRequest, look: Callable[[], list[StageReport]]) -> list[StageReport]:
-    """The stages that change something, the data before (`look`) and after them, and that it was one release
-    throughout. What the next stages need is begun beside the one before.
+    """Run the stages that change something, the looks at the data before (`look`) and after them, and the last look at
+    the release. The processes of later stages are started early, beside the stages before.
     """
     stages: list[StageReport] = []
     with ClockWatch(context), BacklogWatch(context), ExitStack() as ahead:
@@ -260,9 +260,8 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
 def tell(
     request: RunRequest, verdict: Verdict, evidence: Sequence[Evidence], run: Mapping[str, JsonValue]
 ) -> dict[str, JsonValue]:
-    """Post the verdict to Slack, where there is a webhook: last of all, when everything is done.
-
-    A dry run tells nobody. That it was not taken is a warning, and stands in run.json.
+    """Post the verdict to Slack if there is a webhook. It comes last, when everything is done. A dry run posts nothing.
+    A failed post is a warning, recorded in run.json.
     """
     url = request.target.slack_webhook_url
     if not url or request.dry_run:
@@ -274,7 +273,7 @@ def tell(
 
 
 def observe(request: RunRequest, recorded: record.Recorded, run: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Send the run to OpenTelemetry's collector, where its variables name one. What was not taken is a warning."""
+    """Send the run to an OpenTelemetry collector if its variables name one. A failure is a warning."""
     told = telemetry.send(recorded.verdict, recorded.evidence, run, request.environ)
     if told.get("error"):
         request.warn(f"the run was not sent to OpenTelemetry: {told['error']}. The verdict stands all the same")
@@ -282,15 +281,15 @@ def observe(request: RunRequest, recorded: record.Recorded, run: Mapping[str, Js
 
 
 def attest(request: RunRequest, target: Target, decided: Verdict, key: Any | None) -> None:
-    """Sign what is on disk, where there is a key: the last thing that is written. Raise CannotWork where that is not
-    what was decided.
+    """Sign what is on disk if there is a key; this is the last file written. Raise CannotWork if the folder does not
+    yield what was decided.
     """
     if key is not None:
         attestation.attest(request.out, record.read(request.out, decided), identity(target), key)
 
 
 def begin(request: RunRequest) -> dict[str, JsonValue]:
-    """Leave a hold on disk before anything is asked. Raise UsageError where production is to be disturbed."""
+    """Leave a hold on disk before the target is asked. Raise UsageError for --disruptive on production."""
     if request.policy.disruptive and request.target.kind is TargetKind.PRODUCTION:
         raise UsageError("--disruptive with GATE_TARGET=production; allowed: staging or reference. Leave it out")
     started_at = stamp(request.now())

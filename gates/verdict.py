@@ -43,10 +43,8 @@ EFFECT_ORDER = (Effect.ROLLBACK, Effect.HOLD, Effect.NOTE, Effect.WAIVED)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A check that did not pass, and its effect on the decision.
-
-    ends_when: what would end the hold, if known;
-    symptom: what several checks see alike of one cause, such as an answer with 500, or a wrong charge.
+    """A check that did not pass, and its effect on the decision. ends_when: what would end the hold, if known. symptom:
+    what several checks see of one cause, such as a status 500 or a wrong charge.
     """
 
     check: str
@@ -66,7 +64,7 @@ class Finding:
 
     @property
     def said(self) -> str:
-        """What was seen, in words: the message, or without one the numbers."""
+        """What was seen, in words: the message, else the numbers."""
         if self.message:
             return self.message
         return f"observed {with_unit(self.observed, self.unit)}, allowed {with_unit(self.limit, self.unit)}"
@@ -76,7 +74,7 @@ class Finding:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Finding:
-        """A finding of verdict.json, where `behind` is counted anew. Raise KeyError, TypeError or ValueError."""
+        """A finding of verdict.json; `behind` is counted again. Raise KeyError, TypeError or ValueError."""
         members = {name: value for name, value in data.items() if name != "behind"}
         return cls(**{**members, "effect": Effect(data["effect"])})
 
@@ -91,8 +89,8 @@ class Exempt:
 
 @dataclass(frozen=True, slots=True)
 class NotRequired:
-    """A check that the policy lets the release pass without; by: `gate.yaml`, `waived`, or
-    `undecided` for what may be unknown (gates.decision.floor.OPTIONAL) and was.
+    """A check that the policy does not require. by: `gate.yaml`, `waived`, or `undecided` for a check that may be
+    unknown (gates.decision.floor.OPTIONAL) and was.
     """
 
     check: str
@@ -100,7 +98,7 @@ class NotRequired:
 
 
 def not_required_text(spared: Sequence[NotRequired]) -> str:
-    """How many checks the policy does not require, and by what; empty where it requires all."""
+    """How many checks the policy does not require, and by what; empty if it requires all."""
     by = Counter(s.by for s in spared)
     parts = [f"{with_unit(by['gate.yaml'], 'checks')} by gate.yaml"] * bool(by["gate.yaml"])
     parts += [f"{by['waived']} waived"] * bool(by["waived"])
@@ -118,7 +116,7 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """The limit that came nearest: `room` is the part of the limit that was left, 0 (at it) to 1."""
+    """The nearest limit. room: the share of it that was left, from 0 (at the limit) to 1."""
 
     check: str
     observed: float
@@ -134,7 +132,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many checks have each outcome. Those that are not applicable count in no other number."""
+    """How many checks have each outcome. Not applicable ones are in no other count."""
 
     passed: int = 0
     failed: int = 0
@@ -151,20 +149,20 @@ class Counts:
 
 
 SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
-"""Results after which nothing that was ordered is left to do, or nothing was tried yet."""
+"""Results after which nothing that was ordered remains to be done, or nothing was tried yet."""
 FLAG_STANDS = {"on": "THE FLAG IS STILL ON", "unknown": "THE FLAG MAY STILL BE ON"}
 PAUSE = "pause all agents"
 PAUSE_STANDS = {"failed": "THE AGENTS ARE NOT PAUSED", "unknown": "THE AGENTS MAY NOT BE PAUSED"}
 NOT_ROLLED_BACK = 21
 UNDECIDED = "undecided"
-"""By what a check is not required: it is of cohorts, and saw too little to decide."""
+"""Why a check is not required: it compares cohorts, and saw too little to decide."""
 BESIDE = {"fail": "also failed", "unknown": "also unknown"}
-"""Outcome -> what reports call a finding that decided nothing, in their order."""
+"""Outcome -> what reports call a finding that decided nothing, in the order of the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """One of several things that an action does. result: `done`, `failed`, or `unknown` where it was not read back."""
+    """One part of an action. result: `done`, `failed`, or `unknown` if it could not be read back."""
 
     name: str
     result: str
@@ -175,12 +173,12 @@ class StepOutcome:
 class Action:
     """What was done about the flag.
 
-    kind: `none`, `promote`, `rollback` or `emergency`; from_percent, to_percent: the global row's rollout before and
-    after (0 for off), None where it is not known; result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`,
-    `changed`, `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`; holds:
-    whether a promotion that came to this result is a hold; recovery: what was proved after a rollback; flag: after a
-    rollback, how it was read back on a new connection (`off`, `on`, `unknown`); by_hand: the SQL for what was not
-    done; steps: what became of each part of an emergency.
+    kind: `none`, `promote`, `rollback` or `emergency`. from_percent, to_percent: the global row's rollout before and
+    after (0 for off), None if unknown. result: one of `done`, `dry_run`, `nothing_to_do`, `baking`, `busy`, `changed`,
+    `unknown`, `off`, `override`, `unexplained`, `not_possible`, `refused`, `failed`, `pending`. holds: whether a
+    promotion with this result is a hold. recovery: what was proved after a rollback. flag: how it was read back after a
+    rollback, on a new connection (`off`, `on`, `unknown`). by_hand: the SQL for what was not done. steps: the result of
+    each part of an emergency.
     """
 
     kind: str = "none"
@@ -196,7 +194,7 @@ class Action:
 
     @property
     def headline(self) -> str:
-        """What still stands although a rollback was ordered; empty where it was carried out."""
+        """Says that an ordered rollback was not carried out; empty otherwise."""
         paused = next((s.result for s in self.steps if s.name == PAUSE), "")
         return FLAG_STANDS.get(self.flag) or PAUSE_STANDS.get(paused, "")
 
@@ -233,7 +231,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer. `to_json` has the members that pipelines rely on, and more for people."""
+    """The verdict. `to_json` has the members that pipelines rely on, and more for people."""
 
     decision: Decision
     reason: str
@@ -250,7 +248,7 @@ class Verdict:
     ends_when: tuple[str, ...] = ()
     not_required: tuple[NotRequired, ...] = ()
     login: str = ""
-    """Warnings about how the gate is set up: a login that may do more than it needs, or a company that is none."""
+    """Warnings about the gate's setup: a login with more rights than it needs, or a company that does not exist."""
     stage: StageResult | None = None
     contract: Scope = WHOLE
     areas_seen: tuple[str, ...] = ()
@@ -258,17 +256,17 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """The decision; for a stage that was run alone, its result: a stage is no gate."""
+        """The decision; for a stage that was run alone, its result, since a stage is no gate."""
         return self.decision.value if self.stage is None else f"{self.stage.name} stage {self.stage.result}"
 
     @property
     def title(self) -> str:
-        """The outcome, and within which part of the contract it was given; nothing more within all of it."""
+        """The outcome, and the part of the contract that it is about; without that part if it is all of it."""
         return ", ".join(filter(None, (self.outcome, self.contract.text)))
 
     @property
     def shown_as(self) -> Decision:
-        """The decision by which a title is coloured: a stage that passed is as green as a promote."""
+        """The decision whose colour the title gets: a passed stage is as green as a promote."""
         if self.stage is None:
             return self.decision
         if any(f.effect is Effect.ROLLBACK for f in self.findings):
@@ -277,24 +275,22 @@ class Verdict:
 
     @property
     def headline(self) -> str:
-        """What still stands although the decision is to roll back; empty where that was carried out, and otherwise."""
+        """Says that an ordered rollback was not carried out; empty otherwise."""
         if self.decision is not Decision.ROLLBACK or self.action.result in SETTLED:
             return ""
         return self.action.headline or FLAG_STANDS["unknown"]
 
     @property
     def exit_code(self) -> int:
-        """That of the decision, or 21: a rollback that could not be carried out.
-
-        Of a stage: 0 passed, 20 failed so that a whole run would roll back, 10 anything else.
+        """The exit code of the decision, or 21 if a rollback could not be carried out. For a stage: 0 passed, 20 if it
+        failed so that a whole run would roll back, 10 anything else.
         """
         return NOT_ROLLED_BACK if self.headline else self.shown_as.exit_code
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader should know beside the reason: how the gate is set up, what is not required, the nearest limit.
-
-        Where a limit was broken, how near another one was is no news.
+        """What a reader should know beside the reason: the gate's setup, what is not required, the nearest limit. The
+        nearest limit is left out if another one was broken.
         """
         failed = any(f.outcome == "fail" for f in self.deciding)
         margin = self.margin.sentence if self.margin is not None and not failed else ""
@@ -307,7 +303,7 @@ class Verdict:
         return tuple(f for f in self.findings if f.effect is effect and not f.blocked_by)
 
     def beside(self, outcome: str) -> list[tuple[Finding, ...]]:
-        """What failed, or is unknown, and decided nothing, by cause: beside what did it is easily overlooked."""
+        """Findings that failed or are unknown without deciding anything, by cause. They are easily overlooked."""
         decided = {f.check for f in self.deciding}
         return grouped(
             [f for f in self.findings if f.outcome == outcome and not f.blocked_by and f.check not in decided]
@@ -350,7 +346,7 @@ class Verdict:
 
 
 def blocked_by_cause(findings: Sequence[Finding]) -> Counter[str]:
-    """How many findings each cause blocks, directly or through others that it blocks."""
+    """How many findings each cause blocks, directly or indirectly."""
     blocker = {f.check: f.blocked_by for f in findings if f.blocked_by}
     counts: Counter[str] = Counter()
     for check, cause in blocker.items():
@@ -364,12 +360,12 @@ def blocked_by_cause(findings: Sequence[Finding]) -> Counter[str]:
 
 
 def behind_text(count: int) -> str:
-    """How much stands behind a cause, in words."""
+    """How many checks a cause blocks, in words."""
     return f"one cause, {count} check{'s' * (count != 1)} behind it"
 
 
 def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
-    """The findings in their order; those that are unknown for one reason, or show one symptom, stand together."""
+    """The findings in their order, but those with the same reason or symptom together."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for one in findings:
         alike = ("unknown", one.message) if one.outcome == "unknown" and one.message else ("", one.check)
@@ -379,7 +375,9 @@ def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, ...]]:
 
 
 def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) -> Verdict:
-    """The verdict after the action. A promotion that was not carried out is a hold; a dry run of another, no action."""
+    """The verdict after the action. A promotion that was not carried out becomes a hold; a dry run of another action
+    than the decision's counts as none.
+    """
     decision, reason, ends = verdict.decision, verdict.reason, verdict.ends_when
     if action.result == "dry_run" and action.kind in set(Decision) - {decision}:
         action = Action(result="nothing_to_do")

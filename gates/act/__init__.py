@@ -1,1 +1,1 @@
-"""The hand: the only code that changes a target outside of drills and load."""
+"""The only code that changes a target, apart from drills and load."""

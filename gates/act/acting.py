@@ -1,5 +1,5 @@
-"""The one place that makes a session an act's own: on a primary, and under the settings that an act relies on, whatever
-the database, the login or a pooler have set.
+"""Makes the sessions in which the gate changes a target: on a primary, with the settings that a change relies on,
+whatever the database, the login or a pooler have set.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from gates.deployment.sql.database import execute, sql
 
 SQL = Path(__file__).with_name("sql")
 WANTED = {"synchronous_commit": ("on", "remote_apply"), "session_replication_role": ("origin",)}
-"""What is committed is on the disk, and where the server says so on a standby; triggers fire. Where a session has none
-of these values it is given the first.
+"""A commit is on disk, on a standby too if the server says so; triggers fire. A session with none of the allowed values
+gets the first.
 """
 STANDBY = (
     "the server is a standby (in recovery): what it shows may be old, and nothing can be changed there."
@@ -30,9 +30,7 @@ def connect(
     statement_timeout_ms: int = database.STATEMENT_TIMEOUT_MS,
     idle_in_transaction_ms: int = database.IDLE_IN_TRANSACTION_MS,
 ) -> Answering:
-    """A connection to change, or to read back, what an act changes. Raise psycopg.Error, also where there is a standby
-    alone.
-    """
+    """A connection to make, or to read back, a change. Raise psycopg.Error, also if only a standby answers."""
     connection = database.connect(
         url,
         read_only=read_only,
@@ -52,7 +50,7 @@ def connect(
 def session(
     url: str, *, read_only: bool = False, idle_in_transaction_ms: int = database.IDLE_IN_TRANSACTION_MS
 ) -> Iterator[Answering]:
-    """The same, closed at the end."""
+    """`connect` as a context that closes the connection."""
     connection = connect(url, read_only=read_only, idle_in_transaction_ms=idle_in_transaction_ms)
     try:
         yield connection

@@ -1,6 +1,5 @@
-"""The checklist's instant rollback: flag off, agents paused, replay limits cleared; each with its audit row.
-
-Each is tried on connections of its own, at the same time as the others and whatever becomes of them.
+"""The checklist's instant rollback: flag off, agents paused, replay limits cleared; each with its audit row. All three
+are tried at the same time on separate connections, whatever becomes of the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from dataclasses import replace
 
 import psycopg
 
-from gates.act.flag import Order, Tell, count, fitting, overrule_drill, rows
+from gates.act.flag import Order, Tell, cancel_drill_loan, count, fitting, rows
 from gates.act.insist import TRANSIENT, Carried, Forced, ReadBack, first_that_works, insist
 from gates.act.rollback import broken_off, not_carried_out, roll_back
 from gates.act.rollout import promote
@@ -30,7 +29,7 @@ BY_HAND = {
 
 
 def emergency(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
-    """All three; done only where each was read back."""
+    """Do all three; the result is done only if each was read back."""
     if order.dry_run:
         shown = roll_back(url, order, clock, tell)
         more = ", agents paused, replay limits cleared" if shown.result == "dry_run" else ""
@@ -56,7 +55,7 @@ def _all_three(url: str, order: Order, clock: Callable[[], float], tell: Tell) -
         try:
             action = off.result()
             carried = [(change, future.result()) for change, future in others]
-        except BaseException as ended:  # a signal; what is under way comes to its end, and that may last
+        except BaseException as ended:  # a signal: let the running steps finish, which may take a while
             error = broken_off(order, _others_by_hand())
             tell(str(error))
             raise error from ended
@@ -87,19 +86,19 @@ def _step(change: Forced, carried: Carried) -> StepOutcome:
 
 
 def pause(order: Order) -> Forced:
-    """Everybody pauses. The row for everybody is made where it is missing."""
+    """Pause all agents. The row for everybody is created if it is missing."""
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         changed = first_that_works(connection, ("pause", "pause_least"), {"reason": fitting(connection, order.reason)})
-        changed += overrule_drill(connection, LiveRow())
-        at = str(rows(connection, "now", {})[0]["at"])  # by it the way back knows a pause of ours from an older one
+        changed += cancel_drill_loan(connection, LiveRow())
+        at = str(rows(connection, "now", {})[0]["at"])  # by this text `resume` tells our pause from an older one
         return {"rows": changed + _made(connection), "paused_at": at}
 
     return Forced(PAUSE, "agents_paused", carry, _read_pause, audit_nothing=True)
 
 
 def _made(connection: Connection) -> int:
-    """1 where the row for everybody was missing and could be made. Whether that is enough is read back."""
+    """Returns 1 if the row for everybody was missing and could be created. The read-back judges the result."""
     try:
         with connection.transaction():
             return count(connection, "pause_missing", {})
@@ -120,14 +119,14 @@ def _read_pause(connection: Connection, _xid: str) -> ReadBack:
         return ReadBack(False, f"{seen['left_on']} of {with_unit(seen['rows'], 'rows')} read back as not paused")
     try:
         everybody = rows(connection, "pause_everybody", {})[0]["paused"]
-    except psycopg.errors.UndefinedColumn:  # a pause without tenants
+    except psycopg.errors.UndefinedColumn:  # the deployment pauses everybody, not tenants
         return ReadBack(True)
     why = "the row for everybody (company_id null) is missing, or this login does not see it"
     return ReadBack(True) if everybody else ReadBack(False, why)
 
 
 def clear() -> Forced:
-    """Replay limits begin anew."""
+    """Clear the replay limits."""
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         return {"rows": count(connection, "rate_limits_clear", {})}
@@ -150,10 +149,11 @@ UNPAUSE = "end the pause of the emergency"
 
 
 def resume(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
-    """The way back: the pause ends, then the flag is on again at its first step; done only where each was read back.
+    """Recover from an emergency: end the pause, then switch the flag on at its first step; done only if each was read
+    back.
 
-    A step that cannot be carried out ends it. Every pause of an emergency since the last resume ends. A pause for
-    another reason, or one that is older than the emergency with its words, is somebody else's, and stays.
+    A failed step ends it. Every pause of an emergency since the last resume ends. A pause with another reason, or one
+    from before the emergency, belongs to somebody else and stays.
     """
     first = min(order.plan.steps)
     on = replace(order, enable_at=first)

@@ -21,11 +21,13 @@ from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
 UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError)
-"""What reading a row can raise: the server's refusal, or a value that is not what the contract says, or has no room."""
+"""What reading a row can raise: a refusal of the server, or a value that the contract does not allow or that is too
+large.
+"""
 MOST_OVERRIDES = 1000
-"""So many tenants' rows flag_state.sql reads."""
+"""The most tenants' rows that flag_state.sql reads."""
 ENCODINGS = {"SQL_ASCII": "utf-8", **{f"WIN{number}": f"cp{number}" for number in (866, 874, *range(1250, 1259))}}
-"""Encoding of a database -> Python's, where that has another name. What it does not know at all is written in ASCII."""
+"""Encoding of a database -> Python's, if that has another name. For unknown encodings texts are written in ASCII."""
 
 Tell = Callable[[str], None]
 
@@ -41,10 +43,10 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class FlagState:
-    """The rows of one flag as they were read; `percent` and `version` are those of the global row.
+    """The rows of one flag as read; `percent` and `version` are those of the global row.
 
-    overrides: at most MOST_OVERRIDES of them, those that are the least on; server: where they were read, where that is
-    known (`identity.server_of`); at: when they were read, by the server's own clock.
+    overrides: at most MOST_OVERRIDES of them, those with the lowest percentage. server: where they were read, if known
+    (`identity.server_of`). at: when they were read, by the server's clock.
     """
 
     enabled: bool
@@ -56,11 +58,11 @@ class FlagState:
 
     @property
     def shown(self) -> int:
-        """The rollout as verdict.json shows it: 0 where the flag is off."""
+        """The rollout as verdict.json shows it: 0 if the flag is off."""
         return self.percent if self.enabled else 0
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The global row; the overrides are looked at in the moment of a step alone."""
+        """The global row. Overrides are only looked at when a step is taken."""
         members = ("enabled", "percent", "version", "server", "at")
         return {name: getattr(self, name) for name in members}
 
@@ -74,13 +76,12 @@ class FlagState:
 class Order:
     """The order to change a flag, and what its audit row will say.
 
-    seen: the flag as it was when the run began, None where it could not be read; same_version: whether it must not have
-    been touched at all since then (on a production target; elsewhere our own drills touch it and put it back);
-    claims: the areas that the target was seen to keep, now or before, which the next gate reads;
-    by_hand: a person asks for the step, and answers for where the flag is found; verdict: the run whose verdict was
-    handed over for it, if one was; enable_at: a person wants the flag, which is off, to be on at so many percent;
-    flagless: the policy claims a queue alone, and no flag; since: when what is acted upon was begun to be judged, by
-    the clock that audit rows have; good_for_min: so long after that a step may still be taken, None for ever.
+    seen: the flag at the start of the run, None if unreadable. same_version: whether it must not have been touched
+    since (on production; elsewhere our own drills touch it and restore it). claims: the areas that the target was seen
+    to keep, now or before, for the next gate. by_hand: a person orders the step, and answers for the present state of
+    the flag. verdict: the id of the run whose verdict was handed over, if any. enable_at: the percentage at which a
+    person switches the flag on. flagless: the policy claims only a queue, and no flag. since: when the judgement began,
+    by the clock of the audit rows. good_for_min: how long after that a step may be taken, None for ever.
     """
 
     plan: RolloutPlan
@@ -100,10 +101,8 @@ class Order:
 
 
 def look(connection: Connection, flag: str) -> FlagState | None:
-    """The flag now, with at most MOST_OVERRIDES tenants' rows, or None where there is no global row (or none that this
-    login sees).
-
-    Raise one of UNREADABLE where the rows are not what the contract says.
+    """The flag now, with at most MOST_OVERRIDES tenants' rows; None if this login sees no global row. Raise one of
+    UNREADABLE if the rows are not what the contract says.
     """
     found = rows(connection, "flag_state", {"flag": flag})
     if not found or found[0]["company_id"] is not None:
@@ -115,7 +114,7 @@ def look(connection: Connection, flag: str) -> FlagState | None:
 
 
 def look_at_global(connection: Connection, flag: str) -> FlagState | None:
-    """The same without the tenants' rows, of which there may be too many to read."""
+    """`look` without the tenants' rows, which may be too many to read."""
     found = rows(connection, "flag_global", {"flag": flag})
     return _global(found[0]) if found else None
 
@@ -126,7 +125,7 @@ def _global(row: Mapping[str, object], overrides: tuple[Override, ...] = ()) -> 
 
 
 def look_at(database_url: str, flag: str) -> FlagState | None:
-    """`look` over a connection of its own; None, too, where there is no database or it cannot be read."""
+    """`look` over a new connection. Also None if there is no database or it cannot be read."""
     if not database_url:
         return None
     try:
@@ -139,23 +138,23 @@ def look_at(database_url: str, flag: str) -> FlagState | None:
 
 
 def rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[dict[str, object]]:
-    """What the statement of `sql/<name>.sql` gives."""
+    """The result rows of `sql/<name>.sql`."""
     cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
     return cursor.fetchall() if cursor.description else AnswerRows()
 
 
 def count(connection: Connection, name: str, values: Mapping[str, object]) -> int:
-    """How many rows the statement of `sql/<name>.sql` changed, as the server or the statement itself counts them."""
+    """How many rows `sql/<name>.sql` changed, as the server or the statement itself counts them."""
     cursor = connection.execute(sql(SQL / f"{name}.sql").encode(), values)
     found = cursor.fetchone() if cursor.description else None
     return int(str(found["changed"])) if found else cursor.rowcount
 
 
-def overrule_drill(connection: Connection, switch: LiveRow) -> int:
-    """1 where a drill has this row set: it is off, or paused, already, and now stays so.
+def cancel_drill_loan(connection: Connection, switch: LiveRow) -> int:
+    """Returns 1 if a drill has set this row: it is off or paused already, and now stays so.
 
-    Call it after the row is written: by then a drill that was just setting the row has set it. A drill that was just
-    giving it back is seen when the row is read back. An error here stops no rollback.
+    Call it after the row is written: a drill that was about to set the row has set it by then. A drill that was about
+    to restore it is noticed when the row is read back. An error here stops no rollback.
     """
     try:
         with connection.transaction():
@@ -169,7 +168,7 @@ def overrule_drill(connection: Connection, switch: LiveRow) -> int:
 def audit(
     connection: Connection, action: str, order: Order, target_count: int, details: Mapping[str, JsonValue]
 ) -> None:
-    """Append the audit row. Raise psycopg.Error where it is not there afterwards: a trigger may swallow or alter it."""
+    """Append the audit row. Raise psycopg.Error if it is not there afterwards: a trigger may swallow or alter it."""
     metadata = {"key": order.plan.flag, "release": order.release, "reason": order.reason, **details}
     metadata |= {"verdict": order.verdict} if order.verdict else {}
     metadata |= {"claims": list(order.claims)} if order.claims else {}
@@ -180,7 +179,7 @@ def audit(
         "metadata": json.dumps(told, ensure_ascii=False),
     }
     made = rows(connection, "audit_append", {**values, "target_count": target_count, "success_count": target_count})
-    connection.execute("set constraints all immediate")  # what the commit would check, or do to the row, comes now
+    connection.execute("set constraints all immediate")  # run deferred constraints and triggers now, not at the commit
     kept = json.dumps({name: told[name] for name in ("key", "to") if name in told}, ensure_ascii=False)
     if not made or not rows(connection, "audit_read", {"id": made[0]["id"], "action": action, "kept": kept}):
         table = current().real("audit_logs")
@@ -188,7 +187,7 @@ def audit(
 
 
 def fitting(connection: Connection, text: str) -> str:
-    """The text with escapes for what this database, or this connection, cannot encode: no note ends an act."""
+    """The text, with escapes for what this database or connection cannot encode: no audit text may stop a change."""
     server, ours = connection.info.parameter_status("server_encoding") or "", connection.info.encoding
     for encoding in (ENCODINGS.get(server, server), "utf-8" if ours == "ascii" else ours):  # as the driver sends it
         try:

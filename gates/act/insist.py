@@ -1,7 +1,7 @@
-"""Carries out a change that must happen: tries, reads back on a new connection, and tries again for a stated time.
+"""Carries out a change that must happen: tries, reads back on a new connection, and retries for a given time.
 
-It locks only the rows that it changes. A change counts as done only once it was read back. A change happens even if its
-audit row cannot be written.
+It locks only the rows that it changes. A change is done only once it was read back. It happens even if its audit row
+cannot be written.
 """
 
 import time
@@ -21,20 +21,20 @@ from gates.text.quantity import with_unit
 
 POLL_S = 0.25
 MOST_UNDONE = 3
-"""So often a change is made that somebody or something undoes at once; more of that fills the audit trail."""
+"""How often to repeat a change that is undone at once; more would fill the audit trail."""
 IDLE_IN_TRANSACTION_MS = 10_000
-"""Our statements follow each other at once, so the server may soon take the locks of a session that was cut off."""
+"""Our statements follow each other at once, so the server may soon end a session that was cut off."""
 MOST_LOST_IN_AUDIT = 2
-"""So often a session is lost while it writes the audit row; then the change comes first, and its row after it."""
+"""After so many sessions lost while writing the audit row, the change goes first, and its audit row afterwards."""
 SILENT_S = 15.0
-"""So long an answer may take: a try that lasted longer met silence, or the gate itself was stopped in it."""
+"""How long an answer may take. A longer try got no answer, or the gate itself was stopped meanwhile."""
 AS_MADE = "the change was made in"
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-"""A lock, a lost connection, a server that restarts or is read-only for the time of a failover: it may pass."""
+"""A lock, a lost connection, a restart, or a server that is read-only during a failover: it may pass."""
 
 
 def went_away(error: Exception) -> bool:
-    """Whether the server said nothing, or that it stops or is not up yet: what answers next may be another one."""
+    """Whether the server did not answer, is stopping or is not up yet: another server may answer next."""
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith("57P")
@@ -42,7 +42,7 @@ def went_away(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What a new connection saw: done, not done, or None where that cannot be told. final: trying again is no use."""
+    """What a new connection saw: done, not done, or None if unknown. final: retrying is useless."""
 
     done: bool | None
     why: str = ""
@@ -53,9 +53,9 @@ class ReadBack:
 class Forced:
     """A change that must happen.
 
-    words: what it does, as in "to ..."; carry: makes the change in the given transaction and returns the details of the
-    audit row, with `rows`; read_back: whether the change is done, given the id of its transaction; audit_nothing:
-    whether a change of no row is audited, too; statement_timeout_ms: the limit of each statement.
+    words: what it does, as in "to ...". carry: makes the change in the given transaction and returns the details of the
+    audit row, with `rows`. read_back: whether the change is done, given the id of its transaction. audit_nothing:
+    whether a change of no row is audited, too. statement_timeout_ms: the limit of each statement.
     """
 
     words: str
@@ -68,9 +68,8 @@ class Forced:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The result of a change: `done` as it was read back, rows changed, seconds, and remarks.
-
-    blocker: the session that kept it from happening at the end, 0 for none; server: the database that it was made in.
+    """The result of a change: `done` as read back, changed rows, seconds, and remarks. blocker: the session that
+    prevented it at the end, 0 for none. server: the database that it was made in.
     """
 
     done: bool | None
@@ -84,7 +83,7 @@ class Carried:
 
 @dataclass(slots=True)
 class _Try:
-    """One try. committed: None if the connection was lost at the commit; server: where it was made, or has to be."""
+    """One try. committed: None if the connection was lost at the commit. server: where it was made, or has to be."""
 
     xid: str = ""
     server: str = ""
@@ -98,7 +97,7 @@ class _Try:
 
     @property
     def lost(self) -> bool:
-        """Whether the connection broke or went silent: the server itself said nothing."""
+        """Whether the connection broke or timed out: the server reported no error."""
         return isinstance(self.error, psycopg.Error) and self.error.sqlstate is None
 
     @property
@@ -107,10 +106,8 @@ class _Try:
 
 
 def insist(url: str, change: Forced, order: Order, clock: Callable[[], float], tell: Tell) -> Carried:
-    """Make the change. Never raises: what went wrong is the result.
-
-    A try that met silence, or in which the gate was stopped, costs its own time, and not that of the try after it: the
-    longest one does not count.
+    """Make the change. Never raises: what went wrong is in the result. The longest wait without an answer does not
+    count against the patience: time is left for another try.
     """
     started, patience_s = clock(), order.plan.rollback_patience_s
     silent_s = 0.0
@@ -168,7 +165,7 @@ def _try(url: str, change: Forced, order: Order, server: str, *, audit_later: bo
                     tried.why, tried.blocker = lookout.blamed, next((b.pid for b in lookout.blockers), 0)
             tried.committed = None
         tried.committed, tried.why, tried.blocker = True, "", 0
-    except Exception as error:  # noqa: BLE001  -- whatever it was, the flag is read back
+    except Exception as error:  # noqa: BLE001  -- whatever went wrong, the flag is read back
         tried.error = error
         if connection is not None and not connection.closed:  # the server itself refused the commit
             tried.committed = False
@@ -189,9 +186,9 @@ def _carry(connection: Connection, change: Forced, order: Order, tried: _Try, *,
     try:
         with connection.transaction():
             _audit(connection, change, order, tried)
-    except Exception as error:  # whatever is wrong with a note, the change happens
+    except Exception as error:  # no failure of an audit row may stop the change
         tried.unaudited = error
-        if connection.closed:  # the change went with it
+        if connection.closed:  # the change was rolled back with it
             raise
 
 
@@ -200,7 +197,7 @@ def _audit(connection: Connection, change: Forced, order: Order, tried: _Try) ->
 
 
 def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
-    """Look on a new connection. If the old one was lost at the commit, also ask what became of its transaction."""
+    """Look on a new connection. If the old one was lost at the commit, also ask whether it was committed."""
     try:
         connection = connect(url, read_only=True)
     except psycopg.Error as error:
@@ -219,7 +216,7 @@ def _read_back(url: str, change: Forced, tried: _Try) -> ReadBack:
 
 
 def _audited_late(url: str, change: Forced, order: Order, tried: _Try) -> list[str]:
-    """The audit row that a committed change lacks, in a transaction of its own, unless that is no use."""
+    """Write the missing audit row of a committed change in a transaction of its own, unless that is useless."""
     if tried.unaudited is None:
         return []
     error = tried.unaudited
@@ -240,8 +237,8 @@ def _without_row(change: Forced, error: Exception) -> str:
 
 
 def first_that_works(connection: Connection, names: tuple[str, ...], values: Mapping[str, object]) -> int:
-    """Rows changed by the first statement that the server does not refuse: a table may have less than the contract
-    says, or a login less rights. Raise the refusal of the last.
+    """Rows changed by the first statement that the server accepts. Raise the error of the last one. A table may have
+    fewer columns than the contract says, or a login fewer rights.
     """
     for name in names[:-1]:
         try:

@@ -1,4 +1,4 @@
-"""Who keeps a session of ours waiting. A dead session of ours that does is ended; anybody else is named."""
+"""Finds the sessions that block ours. Ends them if they are dead sessions of ours; names all others."""
 
 import threading
 from dataclasses import dataclass
@@ -12,20 +12,21 @@ from gates.deployment.sql.database import Connection
 from gates.deployment.sql.failures import in_words
 
 BEGIN_AFTER_S = 0.3
-"""A change that nobody keeps waiting is done by then, and nothing is looked at."""
+"""A change that is not blocked is done by then, and nothing is looked at."""
 POLL_S = 0.25
 JOIN_S = 2.0
 DEAD_AFTER_S = 1.0
-"""A session of ours does its statements one right after the other: idle in a transaction for so long, it is stopped,
-killed or cut off from the server."""
+"""Our sessions run their statements without a pause. One that is idle in a transaction for so long was stopped, killed
+or cut off.
+"""
 OURS = "replaygate"
 WAITING = ("idle in transaction", "waiting for its client")
-"""States in which it is the client's turn; the second is that of a message that was cut off in its middle."""
+"""States in which the server waits for the client; in the second one, for the rest of a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A session that keeps ours waiting, as far as this login may see it. pid 0: a prepared transaction."""
+    """A session that blocks ours, as far as this login may see it. pid 0: a prepared transaction."""
 
     pid: int
     login: str
@@ -36,7 +37,7 @@ class Blocker:
 
     @property
     def dead(self) -> bool:
-        """Whether it is a session of ours whose gate does not go on."""
+        """Whether it is a session of a gate that was stopped, killed or cut off."""
         lasts = self.state_s is not None and self.state_s >= DEAD_AFTER_S
         return bool(self.pid) and lasts and self.application.startswith(OURS) and self.state.startswith(WAITING)
 
@@ -51,7 +52,7 @@ class Blocker:
 
 
 class Lookout:
-    """Looks, over a connection of its own, for as long as a `with` block lasts. `blockers`: those seen last."""
+    """Looks for blockers over a second connection while a `with` block lasts. `blockers`: the last ones seen."""
 
     def __init__(self, url: str, pid: object) -> None:
         self._url, self._pid = url, pid
@@ -62,14 +63,14 @@ class Lookout:
 
     @property
     def blamed(self) -> str:
-        """Who keeps the session waiting, in words. Nobody is blamed who was not seen."""
+        """Who blocks the session, in words. Only sessions that were seen are named."""
         named = ", ".join(str(one) for one in self.blockers[:3])
         return f"a lock that it needs is held by {named}" if named else ""
 
     def __enter__(self) -> Self:
         try:
             self._thread.start()
-        except RuntimeError as error:  # no thread to be had: what it would look for is not worth a rollback
+        except RuntimeError as error:  # a failed start of the thread must not stop a rollback
             self.notes.append(f"who holds a lock cannot be seen: {error}")
         return self
 

@@ -1,4 +1,4 @@
-"""The operator's hand: sign a body, send it, see and set budgets, see and step flags. Returns; does not print."""
+"""The operator's commands: sign a body, send it, see and set budgets, see and step flags. Returns; does not print."""
 
 import time
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signed body: the very bytes, their signature, and a command that sends them."""
+    """A signed body: the bytes, their signature, and a command that sends them."""
 
     body: str
     signature: str
@@ -58,7 +58,7 @@ class Signed:
 
 
 def sign(target: Target, body: Body, unix_seconds: int | None = None) -> Signed:
-    """Sign the body, v1, or v2 with a time. Raise ConfigError where there is no secret."""
+    """Sign the body with v1, or with v2 if there is a time. Raise ConfigError if there is no secret."""
     request = _request(target, body, unix_seconds)
     signature = next(v for k, v in request.headers if k == SIGNATURE)
     sent = on_the_wire(request)
@@ -75,7 +75,7 @@ def _request(target: Target, body: Body, unix_seconds: int | None) -> Request:
 
 
 def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answer:
-    """Send the signed body. Raise CannotWork where there is no answer, ConfigError where there is no target."""
+    """Send the signed body. Raise CannotWork if there is no answer, ConfigError if there is no target."""
     if not target.base_url:
         raise ConfigError("BASE_URL is not set; allowed: where the functions live. Set the variable")
     try:
@@ -88,18 +88,18 @@ def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answe
 
 
 def budgets(target: Target, company: str | None) -> list[dict[str, Any]]:
-    """Rows of replay_budgets_status: the tenant, then its day, then its month, then what else the view has."""
+    """Rows of replay_budgets_status, with its columns ordered: tenant, day, month, then the rest."""
     rows = _ask(target, "budgets_status", {"company": company})
     return [{name: row["row"][name] for name in in_order(row["row"])} for row in rows]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The columns of a budget as people read them; unknown ones last."""
+    """The columns of a budget in the order for people; unknown ones last."""
     return sorted(names, key=lambda name: BUDGET_COLUMNS.index(name) if name in BUDGET_COLUMNS else len(BUDGET_COLUMNS))
 
 
 def set_budget(target: Target, company: str, daily: int | None, monthly: int | None) -> dict[str, Any]:
-    """Set a tenant's limits; None leaves one as it is."""
+    """Set a tenant's limits; None leaves one unchanged."""
     given: dict[str, object] = {"company": company, "daily": daily, "monthly": monthly}
     return (_ask(target, "budget_set", given, write=True) or _ask(target, "budget_add", given, write=True))[0]
 
@@ -110,7 +110,7 @@ def flags(target: Target) -> list[dict[str, Any]]:
 
 
 def act_by_hand(target: Target, what: str, order: Order, tell: Tell) -> Action:
-    """`promote`, `enable`, `rollback`, `emergency`, `resume`: as a run acts, with audit row and read-back."""
+    """`promote`, `enable`, `rollback`, `emergency`, `resume`: acts like a run, with audit row and read-back."""
     url = target.database_url
     if what in {"promote", "enable"}:
         return promote(url, replace(order, seen=order.seen or look_at(url, order.plan.flag)))

@@ -1,4 +1,4 @@
-"""All the way down: every row of the flag goes off, is read back, and the recovery is proved."""
+"""Rollback: every row of the flag goes off, is read back, and the recovery is proved."""
 
 import difflib
 import time
@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 
 from gates.act.acting import session
-from gates.act.flag import UNREADABLE, FlagState, Order, Tell, look_at, look_at_global, overrule_drill, rows
+from gates.act.flag import UNREADABLE, FlagState, Order, Tell, cancel_drill_loan, look_at, look_at_global, rows
 from gates.act.insist import AS_MADE, Carried, Forced, ReadBack, first_that_works, insist, went_away
 from gates.decision.rules import RolloutPlan
 from gates.deployment.dialect.current import current, for_hand
@@ -25,28 +25,28 @@ from gates.verdict import Action
 
 POLL_S = 0.1
 ASK_S = 3
-"""So long the function is asked for all companies where the rows themselves show that the flag is off."""
+"""How long to ask the function about companies once all rows are seen to be off."""
 MOST_LOOKS = 5
-"""So often the function is asked beside a run whose drills go on making companies."""
+"""How often to ask the function again while another run's drills keep creating companies."""
 NOT_THERE = (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
-"""What alone says that a deployment has no function to ask."""
+"""The error codes that mean that the deployment does not have the function."""
 NO_TIME = (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
 
 
 def by_hand(flag: str) -> str:
-    """The checklist's statement, for whoever does it by hand."""
+    """The checklist's statement, to be run by hand."""
     return for_hand(f"UPDATE public.feature_flags SET enabled = false WHERE key = {quoted(flag)};")
 
 
 def quoted(text: str) -> str:
-    """An SQL literal in printable ASCII, whatever the text."""
+    """An SQL literal in printable ASCII, for any text."""
     if text.isascii() and text.isprintable() and "\\" not in text:
         return "'" + text.replace("'", "''") + "'"
     return "E'" + "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in text) + "'"
 
 
 def not_possible(order: Order) -> Action:
-    """The rollback where there is no database."""
+    """The result if there is no database."""
     message = f"DATABASE_URL is not set, so the flag {order.plan.flag} cannot be switched off"
     if order.dry_run:
         return Action("rollback", None, 0, "dry_run", message)
@@ -54,12 +54,14 @@ def not_possible(order: Order) -> Action:
 
 
 def roll_back(url: str, order: Order, clock: Callable[[], float], tell: Tell) -> Action:
-    """Switch off every row of the flag, then prove that nothing is left in flight. Never raises: that is the result."""
+    """Switch off every row of the flag, then prove that nothing is left in flight. Never raises: errors are in the
+    result.
+    """
     try:
         return _shown(url, order) if order.dry_run else _rolled_back(url, order, clock, tell)
-    except Exception as error:  # noqa: BLE001  -- no room, no thread: the flag may be on, and somebody must be told
+    except Exception as error:  # noqa: BLE001  -- no disk, no thread: the flag may be on, and somebody must be told
         return not_carried_out(order, error)
-    except BaseException as ended:  # a signal: a run that is cancelled
+    except BaseException as ended:  # a signal: the run was cancelled
         raise broken_off(order) from ended
 
 
@@ -75,7 +77,7 @@ def not_carried_out(order: Order, error: Exception) -> Action:
 
 
 def in_doubt(action: Action, flag: str, why: str) -> Action:
-    """An action of which it is not known whether it was the deployment's own flag: never done, whatever was seen."""
+    """An action of which it is unknown whether it would change the deployment's own flag. It is never carried out."""
     said = f"whether this is the flag {flag} that users have is not known: {why}"
     check = f"-- in the table that users' flags are in (names: tables: feature_flags of the policy):\n{by_hand(flag)}"
     return replace(
@@ -91,13 +93,13 @@ def in_doubt(action: Action, flag: str, why: str) -> Action:
 
 
 def _shown(url: str, order: Order) -> Action:
-    """What a rollback would do. Raise one of UNREADABLE where that cannot be told."""
+    """What a rollback would do. Raise one of UNREADABLE if that is unknown."""
     flag = order.plan.flag
     with session(url, read_only=True) as connection:
         before = _before(connection, flag)
         if rows(connection, "flag_left", {"flag": flag})[0]["rows"] == 0:
             unseen = _failed(order, Carried(None, 0, 0.0, _unseen(connection, flag)), None)
-            return replace(unseen, by_hand="")  # a rehearsal asks for nothing to be done by hand
+            return replace(unseen, by_hand="")  # a dry run asks for nothing to be done by hand
     return Action("rollback", before.shown if before else None, 0, "dry_run", f"{flag} would be switched off")
 
 
@@ -127,13 +129,13 @@ def _rolled_back(url: str, order: Order, clock: Callable[[], float], tell: Tell)
 
 
 def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
-    """The change, and the flag as it was before each try."""
+    """Make the change. Returns its result, and the flag as it was before each try."""
     befores: list[FlagState | None] = []
 
     def carry(connection: Connection) -> Mapping[str, JsonValue]:
         befores.append(_before(connection, flag))
         changed = first_that_works(connection, ("flag_off", "flag_off_least"), {"flag": flag})
-        changed += overrule_drill(connection, LiveRow(flag))
+        changed += cancel_drill_loan(connection, LiveRow(flag))
         before = befores[-1]
         return {"from": before.shown if before else None, "to": 0, "rows": changed}
 
@@ -144,13 +146,13 @@ def _switch_off(flag: str) -> tuple[Forced, list[FlagState | None]]:
 
 
 def _was_lost(url: str, flag: str, befores: list[FlagState | None]) -> bool:
-    """Whether the flag is on at the version that it had before: whoever switches it on raises that."""
+    """Whether the flag is on at its old version: switching it on again would have raised the version."""
     was, now = next((b for b in befores if b is not None), None), look_at(url, flag)
     return was is not None and now is not None and was.enabled and (now.enabled, now.version) == (True, was.version)
 
 
 def _before(connection: Connection, flag: str) -> FlagState | None:
-    """The flag before the rollback, for the report. A flag that cannot be read stops no rollback."""
+    """The flag before the rollback, for the report. An unreadable flag stops no rollback."""
     try:
         with connection.transaction():
             return look_at_global(connection, flag)
@@ -182,10 +184,10 @@ def _failed(order: Order, carried: Carried, at: int | None, recovery: dict[str, 
 
 
 def read_flag(connection: Connection, flag: str) -> ReadBack:
-    """Whether the flag is off for everybody. Raise one of UNREADABLE where that cannot be told.
+    """Whether the flag is off for everybody. Raise one of UNREADABLE if that is unknown.
 
-    Its rows are there, this login sees them, and all of them are off. Where it sees every row that is enough, unless
-    the function that service and worker ask says otherwise. Else the function must say off for every company.
+    All its rows that this login sees must be off. If it sees all rows, that is enough unless the function that service
+    and worker use says otherwise. If it does not, the function must say off for every company.
     """
     found, left_on = _left(connection, flag)
     if not found:
@@ -199,8 +201,8 @@ def read_flag(connection: Connection, flag: str) -> ReadBack:
 
 
 def _left(connection: Connection, flag: str) -> tuple[int, int]:
-    """The rows of the flag that this login sees, and how many of them are not off. Those of companies that a run of the
-    gate makes for its drills do not count: they come and go beside the rollback, and nobody uses them.
+    """How many rows of the flag this login sees, and how many of them are not off. Drill companies of a running gate do
+    not count: they come and go during the rollback, and nobody uses them.
     """
     seen = rows(connection, "flag_left", {"flag": flag})[0]
     found, left_on = int(str(seen["rows"])), int(str(seen["left_on"]))
@@ -218,7 +220,7 @@ def _left(connection: Connection, flag: str) -> tuple[int, int]:
 
 
 def _asked(connection: Connection, flag: str) -> ReadBack:
-    """The rows are all seen, and off: the function is asked for a few companies, and for as many as time allows."""
+    """All rows are seen and off: ask the function about some companies, as many as time allows."""
     try:
         if company := _on_for(connection, "flag_on_for_some", flag):
             return _is_on_for(company, "it does not follow the rows")
@@ -237,13 +239,13 @@ def _asked(connection: Connection, flag: str) -> ReadBack:
 
 
 def _nothing_to_ask(error: psycopg.Error) -> None:
-    """Raise the error where the function is there, and something that it needs is not: then it did not answer."""
+    """Raise the error if the function exists but something that it needs is missing: then it did not answer."""
     if error.diag.context:
         raise error
 
 
 def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
-    """Rows of the flag may be hidden from this login: nothing but the function's word for every company counts."""
+    """Some rows may be hidden from this login: only the function's answer for every company counts."""
     hidden = "row-level security may hide rows of the flag from this login"
     login = "Use a login that sees all rows (replay_gate)"
     if not whole:
@@ -257,7 +259,7 @@ def _asked_for_all(connection: Connection, flag: str, whole: bool) -> ReadBack:
 
 
 def _on_for(connection: Connection, name: str, flag: str) -> str:
-    """A company for which the function says on; empty where there is none but those of a run's drills."""
+    """A company for which the function says on, other than drill companies of a run; empty if there is none."""
     spared: set[str] = set()
     for _ in range(MOST_LOOKS):
         found = rows(connection, name, {"flag": flag, "spared": [*spared]})
@@ -294,12 +296,13 @@ def _unseen(connection: Connection, flag: str) -> str:
 def prove_recovery(
     url: str, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float], server: str
 ) -> tuple[dict[str, JsonValue], bool]:
-    """What is proved of the recovery, and whether the database went away meanwhile: what a failover brings may lack the
-    change. It is then looked for again, for as long as a rollback is tried. What else cannot be read is not proved, and
-    undoes nothing.
+    """What is proved of the recovery, and whether the database went away meanwhile.
+
+    After a failover the change may be missing. It is then looked for again within the patience of a rollback. Anything
+    else that cannot be read is reported as not proved, and undoes nothing.
     """
     proof: dict[str, JsonValue] = {"decision_to_off_s": round(off - decided, 3)}
-    until = None  # an answer that never came took a time of its own
+    until = None  # the wait for an answer that never came does not count
     while True:
         try:
             with session(url, read_only=True) as connection:
@@ -316,10 +319,10 @@ def prove_recovery(
 def _proved(
     connection: Connection, plan: RolloutPlan, decided: float, off: float, clock: Callable[[], float]
 ) -> dict[str, JsonValue]:
-    """Wait until nothing is in flight, for at most the plan's time; what is held and what is half done, counted.
+    """Wait until nothing is in flight, for at most the plan's time; count what is held and half done.
 
-    Then the flag is watched until it has been off for the plan's `settle_s`: somebody, or the service itself, may
-    switch it on again. It is read in full last.
+    Then watch the flag until it has been off for `settle_s`: somebody, or the service itself, may switch it on again.
+    Finally read it in full.
     """
     while True:
         row = _counted(connection, plan.flag)

@@ -1,6 +1,5 @@
-"""The flag's steps: decided purely, done by compare-and-set in one transaction with the audit row, then read back.
-
-Sees the verdict, never raw evidence. A promotion that cannot be carried out becomes a hold (`Action.holds`).
+"""The flag's steps: decided by pure code, made by compare-and-set in one transaction with the audit row, then read
+back. Sees the verdict, never raw evidence. A promotion that cannot be carried out becomes a hold (`Action.holds`).
 """
 
 import time
@@ -24,15 +23,17 @@ from gates.verdict import Action, Decision, Verdict
 
 FLAGLESS = "the policy claims a queue alone, so there is no flag to change: the exit code says what to do"
 SETTLE_S = 20.0
-"""The server ends a session that is left in a transaction after half of this."""
+"""The server ends a session that is idle in a transaction for half of this."""
 POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class AuditTrail:
-    """What the audit rows tell about a flag: the percentage of its last step as it is written there (empty: there is
-    none), the seconds until it may take its next step, whichever release takes it, whether it was rolled back since it
-    was judged, and whether that was too long ago.
+    """What the audit rows say about a flag.
+
+    The percentage of its last step as written there (empty: none); the seconds until its next step is allowed,
+    whichever release takes it; whether it was rolled back since the release was judged; and whether that judgement is
+    too old.
     """
 
     told: str = ""
@@ -48,9 +49,9 @@ def act(
     clock: Callable[[], float] = time.monotonic,
     tell: Tell = lambda _text: None,
 ) -> Action:
-    """Carry the verdict out. Never raises for what the database does: that is the action's result."""
+    """Carry out the verdict. Never raises for what the database does: that is in the action's result."""
     if verdict.decision is Decision.HOLD:
-        now = look_at(database_url, order.plan.flag) if order.seen and database_url else None  # somebody may move it
+        now = look_at(database_url, order.plan.flag) if order.seen and database_url else None  # its files may move
         at = (now or order.seen).shown if order.seen else None
         return Action("none", at, at, "nothing_to_do")
     if order.flagless:
@@ -67,9 +68,8 @@ def act(
 
 
 def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
-    """What a promotion does to the flag as it is now. Pure.
-
-    kind `promote` is a step to take; anything else says why there is none.
+    """What a promotion does to the flag as it is now. Pure. kind `promote` is a step to take; any other kind says why
+    there is none.
     """
     plan, seen = order.plan, order.seen
 
@@ -102,7 +102,7 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
     explained = _explained(now, plan, trail)
     if not explained and not order.by_hand:
         return stop("unexplained", _unexplained(now, plan, trail))
-    if not explained and not above:  # a person answers for it: the audit row says so, and nothing else changes
+    if not explained and not above:  # a person answers for it: only the audit row differs
         return Action("promote", now.percent, now.percent, "dry_run" if order.dry_run else "done")
     if not above:
         return stop("nothing_to_do", f"{plan.flag} is at {now.percent} %, its last step", holds=False)
@@ -119,8 +119,8 @@ def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
 
 
 def _explained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> bool:
-    """Whether the flag is where its last audit row put it. At its first step or below it may be by anybody's hand: a
-    rollout begins there, and nobody can have put it back to less harm than that.
+    """Whether the flag is where its last audit row put it. At or below the first step anybody may have set it: that is
+    where a rollout begins, and no lower step is safer.
     """
     return now.percent <= min(plan.steps) or trail.told == str(now.percent)
 
@@ -137,7 +137,7 @@ def _unexplained(now: FlagState, plan: RolloutPlan, trail: AuditTrail) -> str:
 
 @dataclass(slots=True)
 class _Transaction:
-    """A step as far as it came. step: set when nothing but the commit is left."""
+    """The progress of a step. step: set when only the commit is left."""
 
     pid: object = None
     xid: str = ""
@@ -147,7 +147,7 @@ class _Transaction:
 
 
 def promote(url: str, order: Order) -> Action:
-    """Take one step, if there is one to take. Never raises for what the database does."""
+    """Take one step, if there is one. Never raises for what the database does."""
     transaction = _Transaction()
     try:
         if order.dry_run:
@@ -170,7 +170,7 @@ def promote(url: str, order: Order) -> Action:
 
 
 def _take(connection: Connection, url: str, order: Order, transaction: _Transaction) -> Action:
-    """The step and its audit row, or why there is none; the commit is the caller's."""
+    """Make the step and its audit row, or return why there is none; the caller commits."""
     own = rows(connection, "transaction", {})[0]
     transaction.pid, transaction.xid, transaction.server = own["pid"], str(own["xid"]), server_of(connection)
     with Lookout(url, own["pid"]) as lookout:
@@ -183,7 +183,7 @@ def _take(connection: Connection, url: str, order: Order, transaction: _Transact
 
 
 def _next(connection: Connection, now: FlagState | None, order: Order) -> Action:
-    """The step to take. By hand, where no preflight looked, there is none if tenants' rows may be hidden."""
+    """The step to take. A step by hand, without a preflight, needs a login that sees all tenants' rows."""
     step = next_step(now, order, _trail(connection, order))
     asked = step.kind == "promote" and order.by_hand and order.enable_at is None
     if not asked or sees_every_flag(connection):
@@ -217,7 +217,7 @@ def _step(connection: Connection, order: Order, server: str) -> Action:
     if said != (True, step.to_percent):
         return _moved(step, flag, said)
     audit(connection, "flag_promoted", order, 1, {"from": step.from_percent, "to": step.to_percent})
-    after = look(connection, flag)  # what was put off to the commit is done by now
+    after = look(connection, flag)  # deferred triggers have run by now
     if after is None or (after.enabled, after.percent) != (True, step.to_percent):
         return _moved(step, flag, (after.enabled, after.percent) if after else None)
     now_others = rows(connection, "flag_others", {"flag": flag})
@@ -233,7 +233,7 @@ def _step(connection: Connection, order: Order, server: str) -> Action:
 
 
 def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Action:
-    """No step, because the flag did not stand where the step put it: enabled or not, and at so many percent."""
+    """Why there is no step if the flag is not where the step put it (enabled or percentage)."""
     message = f"the flag {flag} was changed in the moment of the step"
     if stood is not None:
         now = f"stood at {stood[1]} %" if stood[0] else "was off"
@@ -242,7 +242,7 @@ def _moved(step: Action, flag: str, stood: tuple[object, object] | None) -> Acti
 
 
 def _settled(url: str, order: Order, transaction: _Transaction, step: Action) -> Action:
-    """The connection was lost at the commit: whether it went through, as a new connection is told."""
+    """The connection was lost at the commit: ask a new connection whether it was committed."""
     flag, lost = order.plan.flag, "the connection was lost at the commit of the step"
     status = _status(url, transaction)
     if status == "committed":
@@ -257,7 +257,7 @@ def _settled(url: str, order: Order, transaction: _Transaction, step: Action) ->
 
 
 def _status(url: str, transaction: _Transaction) -> str:
-    """Committed or aborted; another word where that could not be found out in time."""
+    """Committed or aborted, or another word if that could not be found out in time."""
     until, status = time.monotonic() + SETTLE_S, "it was not asked"
     while time.monotonic() < until:
         try:
@@ -274,7 +274,7 @@ def _status(url: str, transaction: _Transaction) -> str:
 
 
 def _read_back(url: str, order: Order, step: Action, server: str) -> Action:
-    """The step, once a new connection has seen it."""
+    """The step, after a new connection has read it back."""
     flag = order.plan.flag
     try:
         after = _told(url, flag, server)
@@ -291,9 +291,7 @@ def _read_back(url: str, order: Order, step: Action, server: str) -> Action:
 
 
 def _told(url: str, flag: str, server: str) -> FlagState | None:
-    """The flag, as a new connection to this database sees it; one that is lost is followed by another. Raise what the
-    last one met.
-    """
+    """The flag as a new connection to this database sees it; a lost connection is retried. Raise the last error."""
     until = time.monotonic() + SETTLE_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What somebody switches off for everybody while a run goes on: a service that then refuses, or waits, is right."""
+"""Switches that somebody sets for everybody during a run: a service that then refuses or waits is right."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,15 +22,15 @@ _PAUSE = f"select c.agents_paused as paused, {_LENT} as lent from public.agent_c
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The rows for everybody: percentages of flags, 0 for off, and whether all are paused; without those that a drill
-    has set for a moment.
+    """The rows for everybody: percentages of flags, 0 for off, and whether all are paused. Rows set by a drill are left
+    out.
     """
 
     percents: tuple[tuple[str, int], ...] = ()
     paused: bool | None = None
 
-    def less_than(self, before: "Standing") -> str:
-        """What is off, or on for less, that was not; empty where nothing is."""
+    def lowered_since(self, before: "Standing") -> str:
+        """What was switched off or lowered since; empty if nothing was."""
         was = dict(before.percents)
         less = [f"switched {key} off, or to less" for key, percent in self.percents if percent < was.get(key, 0)]
         paused = ["paused everybody's agents"] if self.paused and before.paused is False else []
@@ -38,7 +38,7 @@ class Standing:
 
 
 def standing(url: str) -> Standing:
-    """How they stand now. A row that cannot be read is left out: it excuses nothing."""
+    """The switches now. A row that cannot be read is left out: it excuses nothing."""
     try:
         with borrowed(url, read_only=True) as connection:
             flags = [(key, row) for key in KEYS for row in execute(connection, _FLAG, LiveRow(key).record, key)]
@@ -51,13 +51,13 @@ def standing(url: str) -> Standing:
 
 @lru_cache(maxsize=1)
 def found(url: str) -> Standing:
-    """How they stood when this process asked first: call it before anything is asked of the service."""
+    """The switches when this process first asked. Call it before anything is asked of the service."""
     return standing(url) if url else Standing()
 
 
 def excused(outcome: Outcome, message: str, spec: CheckSpec, url: str) -> tuple[Outcome, str]:
-    """A drill that fails after somebody switched off what it needs shows nothing of the service: unknown."""
+    """Make a failed drill unknown if somebody switched off what it needs: it shows nothing of the service."""
     if outcome is not Outcome.FAIL or not url or not spec.id.startswith("drill/"):
         return outcome, message
-    less = standing(url).less_than(found(url))
+    less = standing(url).lowered_since(found(url))
     return (Outcome.UNKNOWN, f"somebody {less} while the gate looked: {message}") if less else (outcome, message)

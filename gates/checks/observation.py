@@ -12,19 +12,18 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
 
 FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
-"""Paths of the contract that are there or not; no answer about a company or an item is a 404 at one of them."""
+"""Fixed paths of the contract: a 404 there means that the endpoint is missing, never a company or an item."""
 
 OPERATOR_CODES = ("agents_paused", "feature_disabled")
-"""Refusals that a healthy target gives where an operator paused it or switched it off."""
+"""Refusals that a healthy target gives if an operator paused it or switched it off."""
 
 MOST_OF_A_FIELD = 120
-"""Characters of what an answer says of a refused field."""
+"""How much is shown of what an answer says of a refused field."""
 
 
 class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome, not an error
-    """The check could not be carried out: its outcome is unknown, for the reason given.
-
-    by: the check whose promise is broken so that this one cannot be judged; where that one passes, it blames itself.
+    """The check could not be carried out: its outcome is unknown, for the reason given. by: the check that judges the
+    broken promise; if that one passes, this check is the cause itself.
     """
 
     def __init__(self, reason: str, by: str = "") -> None:
@@ -33,18 +32,18 @@ class Unmet(Exception):  # noqa: N818  -- a precondition was not met: an outcome
 
 
 class Blocked(Unmet):
-    """Another check, without which this one proves nothing, did not pass."""
+    """A check that this one needs did not pass."""
 
     def __init__(self, by: str) -> None:
         super().__init__(f"blocked by {by}", by)
 
 
 class Busy(Unmet):
-    """The workers were busy with others. Where they have nothing else to do, the check may be carried out."""
+    """The workers were busy with other work. The check may be repeated when they have nothing else to do."""
 
 
 class Breach(AssertionError):  # noqa: N818  -- an outcome, too
-    """A failure of which the check knows the symptom, which orders it among others (`gates.decision.causes`)."""
+    """A failure whose symptom the check knows; symptoms order findings (`gates.decision.causes`)."""
 
     def __init__(self, said: str, symptom: str) -> None:
         super().__init__(said)
@@ -52,7 +51,7 @@ class Breach(AssertionError):  # noqa: N818  -- an outcome, too
 
 
 class NotApplicable(Exception):  # noqa: N818  -- likewise
-    """The target does not claim what the check needs."""
+    """The target does not have what the check needs."""
 
 
 @dataclass
@@ -70,19 +69,19 @@ class Observer:
     witness: JsonValue = None
     reproduce: str = ""
     severity: Severity | None = None
-    """Set where the check has several limits and the one that was broken is not of the check's own severity."""
+    """Set if the check has several limits and the broken one has another severity than the check."""
     details: dict[str, JsonValue] = field(default_factory=dict)
 
     def control(self, description: str) -> None:
-        """A positive control was seen: the same bucket, one field apart, gave the good outcome."""
+        """A positive control was seen: a request that differs in one field had the good outcome."""
         self.controls.append(description)
 
     def count(self, number: int = 1) -> None:
-        """So many more things were observed."""
+        """Add to the number of observations."""
         self.samples += number
 
     def value(self, observed: JsonValue, limit: JsonValue = None, unit: str = "") -> None:
-        """The number (or short text) that the check compares with its limit."""
+        """Record the number or short text that the check compares with its limit."""
         self.observed, self.limit, self.unit = observed, limit, unit
 
     def unmet(self, reason: str, by: str = "") -> NoReturn:
@@ -95,8 +94,8 @@ class Observer:
             raise Unmet(reason, by)
 
     def quick(self, what: str, taken_ms: Sequence[float], limit_ms: float, since: float) -> None:
-        """Assert that the best of several times is within the limit. Where this process may have made the difference by
-        standing still since `since` (time.monotonic() before the first), the check is unknown.
+        """Assert that the best of several times is within the limit. The check is unknown if this process may have
+        caused the delay by a standstill since `since` (time.monotonic() before the first).
         """
         best_ms, lost_ms = min(taken_ms), 1000.0 * own_standstill().lost_s(since)
         self.value(round(best_ms, 1), round(limit_ms, 1), "ms")
@@ -116,10 +115,10 @@ class Observer:
         busy: bool = False,
         by: str = "",
     ) -> Answer:
-        """Assert the status (and problem `code`) of an answer. As a control, it records the nearest passing twin, and
-        `by` is the check that judges it.
+        """Assert the status (and problem `code`) of an answer.
 
-        An answer in BUSY where another was due ends the check as unknown, unless `busy` says that it counts.
+        A control records the nearest passing twin, and `by` is the check that judges it. An unexpected answer in BUSY
+        makes the check unknown, unless `busy` says that it counts.
         """
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
@@ -148,7 +147,7 @@ class Observer:
         return answer
 
     def _has_answered(self, request: Request) -> bool:
-        """Whether the path is there: the last control was answered at it."""
+        """Whether the path exists: the last control was answered there."""
         twin = self.twin.request if self.twin else None
         return twin is not None and (twin.method, _bare(twin)) == (request.method, _bare(request))
 
@@ -191,8 +190,8 @@ class Observer:
 
 
 def _symptom(exchange: Exchange) -> str:
-    """What a broken service does alike in all that is asked of it: `POST /dlq-replay answered 500`, or `answered 409
-    agents_paused`. Empty for an answer that is neither a server error nor a refusal with a code.
+    """What a broken service does in all its answers: `POST /dlq-replay answered 500`, or `answered 409 agents_paused`.
+    Empty if the answer is neither a server error nor a refusal with a code.
     """
     path, answer = exchange.request.path.partition("?")[0], exchange.answer
     route = next((fixed for fixed in FIXED_PATHS if path.startswith(fixed)), path)
@@ -201,9 +200,8 @@ def _symptom(exchange: Exchange) -> str:
 
 
 def is_absent(request: Request, answer: Answer) -> bool:
-    """Whether nothing answers at the path: a 404 of a fixed path of the contract, or one that no service worded.
-
-    A 404 with a `code` at a path that holds an id is the service's own answer about that id.
+    """Whether nothing answers at the path: a 404 of a fixed path of the contract, or one that a proxy or framework
+    gave. A 404 with a `code` at a path with an id is the service's own answer about that id.
     """
     return answer.status == 404 and (_bare(request) in FIXED_PATHS or not answer.code)
 
@@ -227,7 +225,7 @@ def _short(exchange: Exchange) -> str:
 
 
 def _of_fields(answer: Answer) -> str:
-    """Which field is why: ` (aggregate_key: is required)`. Empty where the answer does not say."""
+    """The refused field: ` (aggregate_key: is required)`. Empty if the answer does not say."""
     errors = answer.json().get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if not isinstance(first, dict) or not first.get("field"):
@@ -236,7 +234,7 @@ def _of_fields(answer: Answer) -> str:
 
 
 def _of_a_cache(answer: Answer) -> str:
-    """That a cache before the deployment gave the answer, which judged nothing of the request (RFC 9111, Age)."""
+    """Whether a cache in front of the deployment gave the answer (RFC 9111, Age): it did not judge the request."""
     age = answer.header("Age") or ""
     return f" (from a cache, {age} s old)" if age.isdecimal() and age.strip("0") else ""
 

@@ -1,4 +1,4 @@
-"""What a run has seen so far: checks ask whether those they come after have passed."""
+"""What a run has seen so far: checks ask here whether the checks that they need have passed."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,7 +11,7 @@ from gates.evidence_file import check_in, parse
 
 @dataclass
 class EvidenceFile:
-    """The evidence file as the run grows it; each line is read once, and parsed if its check is asked for."""
+    """The evidence file of a run as it grows. Each line is read once, and parsed only if its check is asked for."""
 
     path: Path
     run: str = ""
@@ -29,11 +29,11 @@ class EvidenceFile:
             self._lines.setdefault(check_in(line), []).append(line)
 
     def failed(self, check: str) -> bool:
-        """Whether one of its outcomes is no pass."""
+        """Whether one of its outcomes is not a pass."""
         return any(one.outcome is not Outcome.PASS for one in self._seen(check))
 
     def capability(self, check: str) -> bool | None:
-        """What the check of a capability saw; None where it did not pass, or saw no such thing."""
+        """What the check of a capability saw; None if it did not pass or saw no such thing."""
         seen = [e.observed for e in self._seen(check) if e.outcome is Outcome.PASS and isinstance(e.observed, bool)]
         return any(seen) if seen else None
 

@@ -39,7 +39,7 @@ from gates.text.foreign import text
 from gates.text.patterns import matches
 
 MOST_REPORT = 20_000
-"""Characters of a failure's text and of each captured output that pytest is given."""
+"""How much pytest is given of a failure's text and of each captured output."""
 
 __all__ = ["Blocked", "NotApplicable", "Observer", "Unmet", "check"]
 
@@ -57,10 +57,8 @@ def check(
     deep: bool = False,
     phase: str = "main",
 ) -> Callable[[F], F]:
-    """Declare a test to be the check `check_id`.
-
-    The test's docstring is its claim (first paragraph) and, after a blank line, what a violation costs.
-    phase: `first` (sentinels), `main` (parallel) or `last` (global state, alone).
+    """Declare a test to be the check `check_id`. The test's docstring is its claim (first paragraph) and, after a blank
+    line, what a violation costs. phase: `first` (sentinels), `main` (parallel) or `last` (global state, alone).
     """
 
     def mark(function: F) -> F:
@@ -77,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("replaygate")
     group.addoption("--evidence", metavar="FILE", help="append one JSON line per check to FILE")
     group.addoption("--deep", action="store_true", help="also run the slow checks")
-    group.addoption("--disruptive", action="store_true", help="on staging, also what disturbs everybody there")
+    group.addoption("--disruptive", action="store_true", help="on staging, also checks that disturb its other users")
     group.addoption(
         "--only", action="append", metavar="GLOB", help="run only the checks with such ids; may be repeated"
     )
@@ -89,14 +87,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Raise UsageError where Python leaves `assert` out: pytest puts it back in test modules alone."""
+    """Raise UsageError if Python drops `assert`: pytest restores it in test modules only."""
     if sys.flags.optimize:
         raise pytest.UsageError(
             f"Python runs with optimize={sys.flags.optimize}, so that failures are lost; allowed: 0. Leave -O and"
             " PYTHONOPTIMIZE out"
         )
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
-    learn(gates_config.process_environment())  # before the checks are imported, which draw ids
+    learn(gates_config.process_environment())  # before the checks are imported: they draw ids then
     told(gates_config.process_environment())
 
 
@@ -115,7 +113,7 @@ def _target() -> Target:
 
 @lru_cache(maxsize=1)
 def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
-    """Read once: each check asks several times, and pytest changes no variable but its own."""
+    """Cached: each check asks several times, and the environment does not change."""
     target = gates_config.load_target(dict(environ))
     hide_where_cut(hidden(target))
     return target
@@ -160,7 +158,7 @@ def http(target: Target) -> Iterator[HttpDoor]:
 OBSERVER = pytest.StashKey[Observer]()
 RESULT = pytest.StashKey["Result"]()
 ASKED_AGAIN = pytest.StashKey[bool]()
-"""Of a session: whether a check that found the workers busy is asked again. Its report says that it is to be."""
+"""Session key: whether a check that found the workers busy is repeated. Report key: that it is to be."""
 PROGRESS = pytest.StashKey[EvidenceFile]()
 CLAIMS = pytest.StashKey[dict[str, bool | None]]()
 CREDENTIALS = {
@@ -168,7 +166,7 @@ CREDENTIALS = {
     "admin_jwt": "preflight/credentials/admin-token",
     "jwt_secret": "preflight/credentials/token-secret",
 }
-"""Field of the target -> the check of the preflight that shows the credential to it."""
+"""Field of the target -> the check of the preflight that tries the credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ def spec_of(item: pytest.Item) -> CheckSpec | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the checks of this target and depth; the rest is deselected (and unknown or not applicable later)."""
+    """Keep the checks of this target and depth; deselect the rest, which become unknown or not applicable later."""
     listing = config.getoption("--catalogue")
     if listing:
         _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
@@ -210,7 +208,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Wait to be told: nothing was asked of the target so far. Who is gone tells nothing."""
+    """Wait for the signal to start: the target was asked nothing so far. Exit if whoever started us is gone."""
     waits = session.config.getoption("--when-told")
     if waits is not None and not os.read(waits, 1):
         pytest.exit("nobody asked for a look", returncode=int(pytest.ExitCode.INTERRUPTED))
@@ -236,7 +234,7 @@ def _runs(spec: CheckSpec, config: pytest.Config, kind: TargetKind) -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Block a check whose prerequisite failed, or whose inputs are missing; skip what the target does not claim."""
+    """Block a check whose prerequisite failed or whose inputs are missing; skip what the target does not have."""
     spec = spec_of(item)
     if spec is None:
         return
@@ -266,7 +264,7 @@ def _progress(config: pytest.Config) -> EvidenceFile | None:
 
 
 def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: str) -> bool | None:
-    """What the preflight saw; without one (plain pytest), what the target says now. None where neither is known."""
+    """What the preflight saw; without a preflight (plain pytest), what the target says now. None if unknown."""
     seen = progress.capability(evidence_id(capability)) if progress is not None else None
     if seen is not None:
         return seen
@@ -276,7 +274,7 @@ def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: s
 
 
 def _missing(spec: CheckSpec, target: Target) -> Unmet | None:
-    """A variable that is not set is one cause, which the preflight names."""
+    """Block on one cause for all unset variables, which the preflight names."""
     said = ""
     if ("database" in spec.needs or "tenants" in spec.needs) and not target.database_url:
         said = "DATABASE_URL is not set: this check needs SQL. Set it to a login that sees all rows (replay_gate)"
@@ -308,7 +306,7 @@ def pytest_runtest_makereport(
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
             report.longrepr = f"unknown: {item.stash[RESULT].message}"
-        # what else is in a report is handed on with it
+        # other data of a report is passed on with it
         report.__dict__["is_asked_again"] = _is_asked_again(item)
     elif call.when == "teardown":
         if error is not None and item.stash[RESULT].outcome is Outcome.PASS:
@@ -318,7 +316,7 @@ def pytest_runtest_makereport(
 
 
 def _make_inert(report: pytest.TestReport) -> None:
-    """Make the report bounded text: a lone surrogate from a target would end the process that sends it."""
+    """Bound the text and remove lone surrogates: one from a target would end the process that sends the report."""
     if report.longrepr and not isinstance(report.longrepr, tuple):
         report.longrepr = text(report.longrepr, MOST_REPORT)
     report.sections = [(text(name), text(said, MOST_REPORT)) for name, said in report.sections]

@@ -1,4 +1,4 @@
-"""The contract of a deployment as data (contract.yaml): its areas, the checks that hold each, and its objects."""
+"""The contract of a deployment as data (contract.yaml): its areas, their checks, and its objects."""
 
 import functools
 import re
@@ -51,10 +51,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view in `public`; columns: name -> type; keys: unique ones; values: column -> what it may hold.
+    """A table or view in `public`.
 
-    nulls: columns of a key whose null means everybody: there is at most one such row.
-    nullable: columns that are NULL in a healthy row, so that a deployment without them has nothing to show there.
+    columns: name -> type. keys: unique ones. values: column -> its allowed values. nulls: columns of a key whose null
+    means everybody: there is at most one such row. nullable: columns that are NULL in a healthy row, so a deployment
+    may lack them.
     """
 
     name: str
@@ -80,8 +81,10 @@ class SqlFunction:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """All of it, by name. headers, roles, flags, metrics: name -> area; also: area -> checks of others that need it;
-    lacking: what a deployment may be without -> checks that do not apply then; presets: name -> the areas it claims.
+    """The whole contract, by name.
+
+    headers, roles, flags, metrics: name -> area. also: area -> checks of other areas that need it. lacking: what a
+    deployment may lack -> checks that do not apply then. presets: name -> the areas it claims.
     """
 
     areas: Mapping[str, Area]
@@ -99,7 +102,7 @@ class Contract:
     """Name -> the contract's value, and the least and the most that a deployment may have."""
 
     def area_of(self, check: str) -> str:
-        """The area of a check: that which names its id, else that with a pattern for it; empty for a user's own."""
+        """The area of a check: the one that names its id, else one with a matching pattern; empty for a user's own."""
         named = [a.name for a in self.areas.values() if check in a.checks]
         like = [a.name for a in self.areas.values() if matches(check, a.checks)]
         return next(iter((*named, *like)), "")
@@ -111,7 +114,7 @@ class Contract:
         return replace(spec, area=own, also=tuple(a for a in self.areas if a in also - {own}))
 
     def without(self, lacking: Collection[str]) -> tuple[tuple[str, str], ...]:
-        """Patterns of the checks that do not apply to a deployment without these, each with why."""
+        """Patterns of the checks that do not apply to a deployment that lacks these, each with the reason."""
         return tuple(
             (check, f"names: in gate.yaml says that there is no {name}, which this check needs")
             for name in lacking
@@ -124,9 +127,8 @@ class Contract:
         return tuple(a for a in self.areas if a != OWN)
 
     def scope(self, claims: Sequence[str] = (), preset: str = "", dropped: Sequence[Dropped] = ()) -> Scope:
-        """The claims in the contract's order. Without any, those of the preset, or all of a replay service.
-
-        The areas of a queue are another contract: who does not claim them leaves nothing out.
+        """The claims in the contract's order; by default those of the preset, or all of a replay service. The areas of
+        a queue are another contract: not claiming them leaves nothing out.
         """
         service = tuple(a for a in self.claimable if a != QUEUE)
         wanted = claims or self.presets.get(preset, ()) or service

@@ -10,7 +10,7 @@ from gates.contract.contract import contract
 PLACE = re.compile(r"\{\{([a-z_]+)\}\}")
 MAX_DEPTH = 5
 LIMIT = "limit_"
-"""Begins a place for a limit of the contract, as `{{limit_calls}}`; `given` has a deployment's own."""
+"""Prefix of a limit of the contract in a query, as in `{{limit_calls}}`; `given` has a deployment's own."""
 
 
 class FragmentError(ValueError):
@@ -18,9 +18,8 @@ class FragmentError(ValueError):
 
 
 def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None = None, depth: int = 0) -> str:
-    """The query with its fragments put in: those that are given, else of the first folder that holds the name.
-
-    Raise FragmentError.
+    """The query with its fragments: those in `given`, else from the first folder that has the name. Raise
+    FragmentError.
     """
     if depth > MAX_DEPTH:
         raise FragmentError(

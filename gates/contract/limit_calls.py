@@ -1,4 +1,4 @@
-"""A rate limit that has a row for each call, or for the calls of a moment: `calls` of `names:`, as data. Pure."""
+"""A rate limit with a row for each call, or for several: `calls` of `names:`, as data. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 from gates.contract.queues import identifier
 
 MOST_CALLS = 1000
-"""So many calls of one row are looked at, where it counts some."""
+"""The most calls of one row that are looked at, if it counts several."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitCalls:
-    """Where the rate limit has a row for each call, or for those of a moment. All are real columns but `time`.
-
-    time: SQL of when; number: of how many calls, empty: of one; company, address: of whom, where no column has both.
+    """A rate limit with a row for each call, or for several. All are real columns except `time`. time: SQL of when.
+    number: of how many calls, empty: of one. company, address: of whom, if no column has both.
     """
 
     time: str
@@ -26,7 +25,7 @@ class LimitCalls:
 
 
 def spelled_out(given: Mapping[str, Any], ids: Mapping[str, str]) -> Mapping[str, Any]:
-    """What is said of a table, with the columns that `calls` says."""
+    """The names of a table, with the columns that `calls` defines."""
     if "calls" not in given:
         return given
     return {**given, "columns": {**given.get("columns", {}), **_of_calls(given["calls"], ids.get("company", "uuid"))}}
@@ -39,7 +38,7 @@ def calls_of(given: Mapping[str, Any]) -> LimitCalls:
 
 
 def _of_calls(given: Mapping[str, Any], id_type: str) -> dict[str, Any]:
-    """What `columns` would say of a limit whose row is one call, or some: each row is a group of its own."""
+    """What `columns` would say of a limit whose row is one call, or several: each row is a group of its own."""
     calls, at = calls_of(given), given["at"]
     times = f"array[{calls.time}]"
     if calls.number:

@@ -1,6 +1,5 @@
-"""The names that a deployment gives to the objects of the contract: `names:` of gate.yaml, as data.
-
-An empty mapping says that the deployment has the contract's own names.
+"""A deployment's names of the contract's objects: `names:` of gate.yaml, as data. An empty mapping means that the
+deployment has the contract's own names.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ ID_KINDS: Mapping[str, str] = {
     "replay_runs.id": "run",
     "dead_letter_queue.id": "item",
 }
-"""What `ids:` may name -> the kind of id: one kind has one type, in whichever column it stands."""
+"""What `ids:` may name -> the kind of id: one kind has one type, in every column."""
 ID_TYPES = ("uuid", "text", "bigint", "integer")
 DEFAULT_CLAIM = "company_id"
 CLAIMS_SETTING = "request.jwt.claims"
 BASE_32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 UNCLAIMED = "unclaimed"
-"""Beside what `names:` says: the areas that the deployment does not claim."""
+"""Added to `names:`: the areas that the deployment does not claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelationNames:
-    """A table or view of the contract and what it is in the deployment. `name` empty: the deployment has none.
+    """A table or view of the contract and what it is in the deployment.
 
-    is_empty: it has none and claims nothing that needs it: to a query that reads it beside others, it has no row.
-    columns: contract column -> real column; expressions: contract column -> SQL over the row, which is only read;
-    written: those whose real column can be written, too -> SQL of what it holds for the contract's value `{}`;
-    values: contract column -> contract value -> real value; absent: columns that the deployment has not; also: real
-    column -> the SQL of what each row that the gate inserts has there; rows: SQL over the row, of those that count;
-    calls: of the rate limit, where a row is one call, or some: a row of the contract is then a group of real ones, and
+    `name` empty: the deployment has none. is_empty: it has none and claims nothing that needs it: a query that reads it
+    with others finds no row. columns: contract column -> real column. expressions: contract column -> SQL over the row,
+    for reading. written: those whose real column can be written, too -> SQL of what it holds for the contract's value
+    `{}`. values: contract column -> contract value -> real value. absent: columns that the deployment lacks. also: real
+    column -> SQL of its value in each row that the gate inserts. rows: SQL over the row, true for rows that count.
+    calls: of the rate limit, if a row is one call, or several: a row of the contract is then a group of real ones, and
     `expressions` are those of a group of one.
     """
 
@@ -69,16 +68,15 @@ class RelationNames:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the relation is, to a query, what the contract says."""
+        """Whether queries can read the relation exactly as the contract describes it."""
         own = (self.schema, self.name) == ("public", self.contract.name)
         return own and not (self.columns or self.expressions or self.values or self.absent or self.also or self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionNames:
-    """A function of the contract: where it is, and the order of its arguments as places in the contract's list.
-
-    own_buckets: it draws tenants by a formula of its own, so that only its answers say who is in a rollout.
+    """A function of the contract: where it is, and the order of its arguments as positions in the contract's list.
+    own_buckets: it draws tenants by a formula of its own, so only its answers tell who is in a rollout.
     """
 
     schema: str
@@ -89,9 +87,8 @@ class FunctionNames:
 
 @dataclass(frozen=True, slots=True)
 class MemberNames:
-    """The table that says whose a user is, where the token does not. All names are real ones.
-
-    users: the tables to whose `id` the user refers, the first one first; also: as of RelationNames.
+    """The table that maps users to tenants, if the token does not. All names are real ones. users: the tables to whose
+    `id` the user refers, the first one first. also: as of RelationNames.
     """
 
     schema: str
@@ -103,27 +100,27 @@ class MemberNames:
 
 
 def parts_of(path: str) -> list[str]:
-    """The names of a path of members divided by dots. A URL, as of a claim in a namespace, is one name."""
+    """The parts of a path of members divided by dots. A URL, as in a namespaced claim, is one part."""
     return [path] if "://" in path else path.split(".")
 
 
 def user_of(company: str) -> str:
-    """The user of the gate's who belongs to a tenant, and to no other: it follows from the tenant's real id."""
+    """The gate's user who belongs to this tenant only; derived from the tenant's real id."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"replaygate {company}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """All names of one deployment. given: the plain values of `names:`, from which the rest follows."""
+    """All names of one deployment. given: the plain values of `names:`, from which the rest is derived."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
     relations: Mapping[str, RelationNames] = field(default_factory=dict)
     functions: Mapping[str, FunctionNames] = field(default_factory=dict)
     roles: Mapping[str, str | None] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
-    """Kind of id -> its type, where it is another than uuid."""
+    """Kind of id -> its type, if it is not uuid."""
     id_forms: Mapping[str, str] = field(default_factory=dict)
-    """Kind of id -> the form of its text, with `{hex}`, `{uuid}` or `{ulid}`, where it must have one."""
+    """Kind of id -> the form of its text, with `{hex}`, `{uuid}` or `{ulid}`, if it has one."""
     members: MemberNames | None = None
 
     def __bool__(self) -> bool:
@@ -131,28 +128,28 @@ class Names:
 
     @property
     def maps_sql(self) -> bool:
-        """Whether a statement may have to be written otherwise."""
+        """Whether statements may need translation."""
         return any(name in self.given for name in ("schema", "ids", "tables", "functions", "roles"))
 
     @property
     def schemas(self) -> tuple[str, ...]:
-        """The schemas in which the objects of the contract are."""
+        """The schemas with the objects of the contract."""
         found = [r.schema for r in self.relations.values() if r.name]
         return tuple(sorted(set(found))) or ("public",)
 
     @property
     def tenant_claim(self) -> str:
-        """Where the tenant stands in the claims, as members divided by dots."""
+        """The place of the tenant in the claims, as members divided by dots."""
         return str(self.given.get("tenant_claim", DEFAULT_CLAIM))
 
     @property
     def names_claim(self) -> bool:
-        """Whether the tenant stands in the claims; else the table of members alone says whose a user is."""
+        """Whether the tenant is in the claims; else only the table of members maps a user to a tenant."""
         return self.members is None or "tenant_claim" in self.given
 
     @property
     def tenant_setting(self) -> str:
-        """The setting of a session that holds the tenant's id alone; empty where it is all claims, as JSON."""
+        """The session setting that holds only the tenant's id; empty if it is all claims, as JSON."""
         return str(self.given.get("tenant_setting", ""))
 
     @property
@@ -162,20 +159,22 @@ class Names:
 
     @property
     def flag_keys(self) -> Mapping[str, str]:
-        """Key of a flag of the contract -> its real key, where that is another."""
+        """Key of a flag of the contract -> its real key, if it differs."""
         flags = self.relations.get("feature_flags")
         return flags.values.get("key", {}) if flags is not None else {}
 
     @property
     def own_tables(self) -> tuple[tuple[str, str, str], ...]:
-        """Schema, name and column of the tenant of tables that the contract does not know, as they are cleaned."""
+        """Schema, name and tenant column of tables outside the contract, in the order in which they are cleaned."""
         schema = str(self.given.get("schema", "public"))
         return tuple((*_qualified(name, schema), column) for name, column in self.given.get("own_tables", {}).items())
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What the deployment says that it has not: paths, members of bodies, tables and columns, by the contract's. A
-        member that travels outside the body is text, once: it lacks `json of NAME`, the type and the rest of JSON.
+        """What the deployment says that it lacks: paths, members of bodies, tables and columns, by the contract's
+        names.
+
+        A member outside the body is a text, and occurs once: it lacks `json of NAME`, the type and the rest of JSON.
         """
         http: Mapping[str, Any] = self.given.get("http", {})
         said = [
@@ -188,24 +187,25 @@ class Names:
         said += ["signature without a time"] * ("v2" in signature and "form" not in signature)
         for name, relation in self.relations.items():
             said += [f"{name}.{column}" for column in sorted(relation.absent)]
-            said += [f"{name}.hits"] * bool(relation.calls)  # no one row holds them
+            said += [f"{name}.hits"] * bool(relation.calls)  # no single row holds them
         return (*said, *(name for name, relation in self.relations.items() if not relation.name))
 
     def limit(self, name: str) -> int:
-        """A limit of the deployment: its own, else the contract's."""
+        """A limit: the deployment's own, else the contract's."""
         return int(self.given.get("limits", {}).get(name, contract().limits[name][0]))
 
     @property
     def own_limits(self) -> tuple[OwnLimit, ...]:
-        """The limits of the deployment that are others than the contract's, in the contract's order."""
+        """The deployment's limits that differ from the contract's, in the contract's order."""
         every = (OwnLimit(name, self.limit(name), value) for name, (value, _, _) in contract().limits.items())
         return tuple(one for one in every if one.policy != one.contract)
 
     @property
     def spoken(self) -> tuple[tuple[str, str], ...]:
-        """What people read of: a relation, a function, its columns of the tenant and of the key, a code, or a member
-        between backticks -> its real name, where that is another. `events` and `companies` are words of English, too:
-        between backticks or behind `public.` they are the tables.
+        """Words in texts for people -> real names, if these differ.
+
+        These are relations, functions, tenant and key columns, codes, and members between backticks. `events` and
+        `companies` are also English words: they mean the tables only between backticks or behind `public.`.
         """
         http: Mapping[str, Any] = self.given.get("http", {})
         real = {n: self.real(n) for n in self.relations if self.real(n) not in {"", f"public.{n}"}}
@@ -221,7 +221,7 @@ class Names:
         return tuple((ours, real) for ours, real in found.items() if real not in {ours, f"public.{ours}"})
 
     def has_page(self, path: str) -> bool:
-        """Whether the deployment has a page for machines: it claims them, or says where this one is."""
+        """Whether the deployment has a page for machines: it claims them, or names the path of this one."""
         real = self.given.get("http", {}).get("paths", {}).get(path, "")
         return real is not None and (bool(real) or self.claims("identity"))
 
@@ -245,7 +245,7 @@ class Names:
         return "/dlq-replay/{replay_run_id}" not in self.lacking
 
     def real(self, relation: str) -> str:
-        """The real name of a relation of the contract, `schema.name`; empty where the deployment has none."""
+        """The real name of a relation of the contract, `schema.name`; empty if the deployment has none."""
         found = self.relations.get(relation)
         if found is None:
             return f"public.{relation}"
@@ -261,12 +261,12 @@ class Names:
         return self.ids.get(kind, "uuid")
 
     def formed(self, kind: str, made: uuid.UUID) -> str:
-        """A UUID as an id of a kind, where such ids are text of a form."""
+        """A UUID as an id of a kind, if such ids are texts with a form."""
         form = self.id_forms.get(kind, "{uuid}")
         return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", _ulid(made))
 
     def within(self, unclaimed: Collection[str]) -> Names:
-        """The names where the deployment does not claim these areas."""
+        """The names for a deployment that does not claim these areas."""
         return names_of({**self.given, UNCLAIMED: sorted(unclaimed)}) if unclaimed else self
 
     @property
@@ -275,12 +275,12 @@ class Names:
         return any(r.rows for r in self.relations.values())
 
     def with_every_row(self) -> Names:
-        """The names where every row counts: a row that is deleted softly is a tenant's still."""
+        """The names with all rows counted: a soft-deleted row still belongs to a tenant."""
         tables = {n: {k: v for k, v in t.items() if k != "rows"} for n, t in self.given.get("tables", {}).items()}
         return names_of({**self.given, "tables": tables})
 
     def dump(self) -> str:
-        """One line of JSON; `load` gives the names again."""
+        """One line of JSON; `load` restores the names."""
         return json.dumps(self.given, separators=(",", ":"), sort_keys=True)
 
 
@@ -289,7 +289,7 @@ def load(text: str) -> Names:
 
 
 def names_of(given: Mapping[str, Any]) -> Names:
-    """Names from the plain values of `names:`, whose shape was checked before."""
+    """Names from the plain values of `names:`, whose shape was already checked."""
     if not given:
         return Names()
     schema = str(given.get("schema", "public"))
@@ -322,7 +322,7 @@ def _members(given: Mapping[str, Any], schema: str) -> MemberNames:
 
 
 def _with_flag_keys(tables: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The tables; the view of the flags shows their keys as the table has them, unless it is said otherwise."""
+    """The tables, with the real flag keys in the view of the flags as in the table, unless given."""
     table, view = tables.get("feature_flags", {}), tables.get("feature_flags_status", {})
     keys = table.get("values", {}).get("key")
     if not keys or view.get("absent") is True:

@@ -1,4 +1,4 @@
-"""Where `names.http.fields` says that a member of a request travels: `place:name`, and braces in `names.http.paths`."""
+"""Where `names.http.fields` puts a member of a request: `place:name`, and braces in `names.http.paths`."""
 
 import re
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ BLANK = re.compile(r"\{([^{}]+)\}")
 
 
 def place_of(spelling: str) -> tuple[str, str]:
-    """The place and the name in it of what `names.http.fields` says of a member."""
+    """The place and the name in it from the value of a member in `names.http.fields`."""
     place, colon, name = spelling.partition(":")
     return (place, name) if colon and place in PLACES else (BODY, spelling)
 
 
 def places_of(fields: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Member -> the place and the name of each of its spellings, in order; none where there is no such member."""
+    """Member -> the place and the name of each of its spellings, in order; none if there is no such member."""
     spelled = {m: [said] if isinstance(said, str) else said or [] for m, said in fields.items()}
     return {m: [place_of(one) for one in said] for m, said in spelled.items()}
 

@@ -1,7 +1,7 @@
-"""Presets of queues: what a library's schema says of its jobs, as data (sql_checks/queues/*.yaml).
+"""Presets of queues: what a library's tables say of its jobs, as data (sql_checks/queues/*.yaml).
 
-A notion (waiting, running, finished, ...) is a subquery that every preset writes in the words of its own tables. The
-checks of queues speak of notions alone. What a system does not have is `absent`, with the reason.
+A notion (waiting, running, finished, ...) is a subquery that every preset writes for its own tables. The checks of
+queues use only notions. What a system lacks is `absent`, with the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gates.text.own_data import data_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "sql_checks" / "queues"
 RULES = "rules"
-"""The file of that folder that holds the checks, and no preset."""
+"""The file of that folder with the checks; it is no preset."""
 
 NOTIONS: Mapping[str, str] = {
     "waiting": "jobs that are due and free to be claimed: queue, tenant, since",
@@ -46,21 +46,21 @@ NOTIONS: Mapping[str, str] = {
     "builds": "builds of indexes that the library knows to be unfinished: name",
 }
 VIEWS = ("outcomes", "lags")
-"""Notions that are `finished`, unless a preset declares them absent."""
+"""Notions that default to `finished`."""
 OF_SUCCESS = ("finished", *VIEWS, "repeated", "delayed")
-"""Notions that show nothing, or failures alone, where what succeeded is deleted."""
+"""Notions that show nothing, or only failures, if successes are deleted."""
 LATE = "(select count(*) as n from {{waiting}} w where since < now() - interval '30 seconds')"
-"""How many jobs wait for longer than any living worker lets them."""
+"""The check of how many jobs wait for longer than any living worker lets them."""
 DRAINING = FOLDER.parent / "alerts" / "fragments" / "draining.sql"
-"""When a backlog only falls: for a queue as for the outbox."""
+"""The check of a falling backlog: for a queue as for the outbox."""
 JOB_NOTIONS = frozenset(NOTIONS) - {"workers", "schedulers", "builds", "indexes"}
 NEED = "queue:"
-"""Before a notion, in the `needs` of a check."""
+"""Prefix of a notion in the `needs` of a check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One way to say a piece of SQL: for a schema that has the columns `when`, or absent up to the version `until`."""
+    """One SQL wording: for a schema that has the columns `when`, or absent up to the version `until`."""
 
     sql: str = ""
     when: tuple[str, ...] = ()
@@ -79,9 +79,10 @@ TYPES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class WantedDefinition:
-    """What claims rest on, by a regular expression on its definition: an index, a constraint, a trigger, or a column as
-    `COLUMN name type NOT NULL FILLED` (by a default or an identity). A part of a partitioned table has `PARTITION`,
-    too. unlike: what it must not be.
+    """What claims rely on, as a regular expression on its definition.
+
+    That is an index, a constraint, a trigger, or a column as `COLUMN name type NOT NULL FILLED` (by a default or an
+    identity). The definition of a part of a partitioned table also has `PARTITION`. unlike: what it must not match.
     """
 
     table: str
@@ -92,9 +93,8 @@ class WantedDefinition:
 
 @dataclass(frozen=True, slots=True)
 class JobProbe:
-    """How a job is enqueued, looked at, and taken back where nobody has claimed it.
-
-    names: what the policy's name of it means (a queue, a task); counts: whether `look` sees how often it succeeded.
+    """How a job is enqueued, looked at, and removed if nobody has claimed it. names: what the policy calls a job by (a
+    queue, a task). counts: whether `look` sees how often it succeeded.
     """
 
     names: str
@@ -106,10 +106,11 @@ class JobProbe:
 
 @dataclass(frozen=True, slots=True)
 class QueuePreset:
-    """One library. prefix: where its tables can have one, that which they have by default; known: versions that were
-    tried, both inclusive; heap: tables that its workers go through; deletes: those whose rows success deletes. passed:
-    where the producer deletes them, whether what was logged after `mark` has gone out. kept: where a deployment may
-    delete what succeeded, whether any success is there.
+    """One library.
+
+    prefix: of its tables, if they can have one: its default. known: tested versions, both inclusive. heap: tables that
+    its workers scan. deletes: those whose rows success deletes. passed: if the producer deletes them, whether what was
+    logged after `mark` was delivered. kept: if a deployment may delete successes, whether there is one.
     """
 
     name: str
@@ -139,9 +140,8 @@ class QueuePreset:
 
 @dataclass(frozen=True, slots=True)
 class ProbeOptions:
-    """The job that the gate may enqueue. statement: the user's own, which gives the job's `id`.
-
-    rate: jobs a second for `seconds`; without it one job is the proof, and there is no load.
+    """The job that the gate may enqueue. statement: the user's own, which returns the job's `id`. rate: jobs per second
+    for `seconds`; without it one job is the proof, and there is no load.
     """
 
     name: str = ""
@@ -169,9 +169,8 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True)
 class QueueSchema:
-    """What the catalogue of a database says of a queue's tables: table -> its columns, and the version.
-
-    forgets: what succeeds is deleted here, though the library can keep it.
+    """What the catalogue says of a queue's tables: table -> its columns, and the version. forgets: successes are
+    deleted here, though the library can keep them.
     """
 
     columns: Mapping[str, frozenset[str]]
@@ -199,15 +198,15 @@ class Queue:
         return self.options.prefix or self.preset.prefix or ""
 
     def named(self, text: str) -> str:
-        """The text with schema and prefix put in."""
+        """The text with schema and prefix filled in."""
         return text.replace("{{schema}}", identifier(self.schema)).replace("{{prefix}}", self.prefix)
 
     def tables(self) -> dict[str, tuple[str, ...]]:
-        """Tables that are read -> columns that must be there."""
+        """Tables that are read -> required columns."""
         return {self.named(table): columns for table, columns in self.preset.tables.items()}
 
     def absent(self, schema: QueueSchema | None = None) -> dict[str, str]:
-        """Notions that the system does not have -> why; with a schema, those of that version, too."""
+        """Notions that the system lacks -> the reason; with a schema, also those that its version lacks."""
         found = dict(self.preset.absent)
         found |= {view: found["finished"] for view in VIEWS if "finished" in found}
         if not self.preset.claim_index:
@@ -226,12 +225,12 @@ class Queue:
 
     @property
     def may_lack(self) -> tuple[str, ...]:
-        """Notions that an older version, or a deployment that deletes what succeeds, is known not to have."""
+        """Notions that an older version, or a deployment that deletes successes, is known to lack."""
         old = tuple(n for n, wordings in self.preset.either.items() if any(w.absent for w in wordings))
         return (*old, *(n for n in self._of_success if n not in self.absent()))
 
     def scoped(self, scope: Scope) -> Scope:
-        """The scope of a deployment that has this queue: what it does not have is not applicable."""
+        """The scope of a deployment with this queue: what it lacks is not applicable."""
         absent = {f"{NEED}{notion}": why for notion, why in self.absent().items()}
         probe, way = self.options.probe, self.preset.probe
         if probe is None or probe.rate is None:
@@ -274,13 +273,13 @@ class Queue:
         return {name: text.strip() for name, text in found.items()}
 
     def written(self, query: str, schema: QueueSchema | None = None, **given: str) -> str:
-        """The query with its notions and pieces put in. Raise FragmentError where this queue has no such notion."""
+        """The query with its notions and pieces filled in. Raise FragmentError if this queue lacks a notion."""
         return expand(
             query, (FOLDER / "fragments", FOLDER.parent / "spot" / "fragments"), {**self.fragments(schema), **given}
         )
 
     def _watched(self, body: str, notion: str) -> str:
-        """The notion as a subquery, without the queues that the policy leaves out."""
+        """The notion as a subquery, without the queues that the policy excludes."""
         names = ", ".join(literal(name) for name in self.options.leave_out)
         if not names or notion not in JOB_NOTIONS:
             return f"(\n{body}\n)"
@@ -353,7 +352,7 @@ def _preset(name: str, data: Mapping[str, Any]) -> QueuePreset:
 
 
 def _columns(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[WantedDefinition]:
-    """The wanted columns: table -> type, with what must be behind it (`not null`, `not null filled`) -> columns."""
+    """The required columns: table -> type, with its suffix (`not null`, `not null filled`) -> columns."""
     for table, kinds in tables.items():
         for kind, columns in kinds.items():
             word, _, more = kind.partition(" ")
@@ -364,7 +363,7 @@ def _columns(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Want
 
 
 def identifier(name: str) -> str:
-    """The name as SQL writes it, in quotes: it may be a word of SQL's own."""
+    """The name in SQL, quoted: it may be a keyword."""
     return Identifier(name).as_string()
 
 

@@ -15,15 +15,14 @@ SEEN = {
     r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
     r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }
-"""What a check of any promise may meet in place of an answer -> what to do first."""
+"""What any check may meet instead of an answer -> what to do first."""
 
 
 def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: str = "") -> str:
-    """A line or two, in the words and with the limits of the scope; empty for a user's own check.
+    """A line or two, in the words and limits of the scope; empty for a user's own check.
 
-    seen: what the check says. Where a service met an error of its own, its log knows more than any remedy.
-
-    For what is unknown, too: the preflight's remedies make it seen. All others mend what was seen to be broken.
+    seen: what the check says. After a server error, the service's log knows more than any remedy. Unknown checks get
+    the remedies of the preflight, which make them visible; all other remedies mend a failure.
     """
     if outcome == "unknown" and not check.startswith("preflight/"):
         return ""
@@ -39,7 +38,7 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
 
 
 def because(check: str) -> str:
-    """Why a release could not be judged where this check is unknown, as a clause; empty for most checks."""
+    """Why a release could not be judged while this check is unknown, as a clause; empty for most checks."""
     return str(_data()["because"].get(check, ""))
 
 

@@ -1,4 +1,4 @@
-"""The part of the contract that a policy claims, and which checks it leaves out. Pure; the decision goes by it."""
+"""The part of the contract that a policy claims, and which checks it leaves out. Pure; the decision uses it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gates.evidence import CheckSpec, JsonValue
 from gates.text.patterns import matches
 
 OWN = "gate"
-"""The area that no policy claims or leaves out: what holds the gate to its own word."""
+"""The area that no policy claims or leaves out: the checks of the gate itself."""
 
 SERVICE = ("replay", "tenancy")
-"""What every claim on a replay service must hold: the proof drill and the tenancy of the floor stand on it."""
+"""Areas of every claim on a replay service: the proof drill and the floor's tenancy checks need them."""
 
 QUEUE = "queue"
-"""A deployment that is a library's queue alone claims this, and has a proof of its own."""
+"""The claim of a deployment that is only a library's queue; it has a proof of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """An area that was claimed before, and that a person lets go: until that day (inclusive, UTC) it is no finding."""
+    """An area that was claimed before and that a person drops: until that day (inclusive, UTC) it is no finding."""
 
     area: str
     reason: str
@@ -34,7 +34,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class OwnLimit:
-    """A limit of the service as the policy says it, and the contract's."""
+    """A limit of the service by the policy, and the contract's."""
 
     name: str
     policy: int
@@ -43,13 +43,13 @@ class OwnLimit:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a verdict speaks of. claims, unclaimed: areas in the order of the contract; no claims: all of it.
+    """What a verdict is about.
 
-    preset: the known kind of deployment that the policy names, or empty. queue: the queue with its options, as
-    gates.contract.queues writes it. absent: needs of checks that this queue does not have, and patterns of checks that
-    need what `names:` says is not there -> why; may_lack: those that
-    an older version of it is known not to have. dropped: what was claimed before and is not. limits:
-    those of the policy that are others than the contract's. objects: object of the contract -> its real name.
+    claims, unclaimed: areas in the order of the contract; no claims: all of it. preset: the known kind of deployment
+    that the policy names, or empty. queue: the queue with its options, as gates.contract.queues writes it. absent:
+    needs of checks that this queue lacks, and patterns of checks that need what `names:` says is missing -> the reason.
+    may_lack: those that an older version of it is known to lack. dropped: what was claimed before and is not. limits:
+    those of the policy that differ from the contract's. objects: object of the contract -> its real name.
     """
 
     claims: tuple[str, ...] = ()
@@ -64,18 +64,17 @@ class Scope:
 
     @property
     def is_queue(self) -> bool:
-        """Whether a queue is all that is claimed."""
+        """Whether only a queue is claimed."""
         return self.claims == (QUEUE,)
 
     def queue_elsewhere(self, stage: str) -> str:
-        """Where the checks of a queue are made that a stage run alone leaves out; empty where it leaves out none."""
+        """Where the queue checks are made that a single stage leaves out; empty if it leaves out none."""
         left_out = bool(self.queue) and stage != "alerts"
         return "the checks of the queue are made by `gate alerts` and by `gate run`" if left_out else ""
 
     def leaves_out(self, spec: CheckSpec) -> str:
-        """Why a check does not apply: its own area is not claimed, or another that it needs; empty where it applies.
-
-        A check without an area is the user's own, and applies.
+        """Why a check does not apply: its own area, or another that it needs, is not claimed; empty if it applies. A
+        check without an area is the user's own, and applies.
         """
         if not self.claims or not spec.area:
             return ""
@@ -89,7 +88,7 @@ class Scope:
 
     @property
     def text(self) -> str:
-        """The headline's words for it; empty for the whole contract."""
+        """How the headline describes it; empty for the whole contract."""
         if self.is_queue:
             return f"within {QUEUE}" + (f" ({self.preset})" if self.preset else "")
         told = [f"within {', '.join(self.claims)}", f"not claimed: {', '.join(self.unclaimed)}"] * bool(self.unclaimed)
@@ -99,14 +98,14 @@ class Scope:
         return "; ".join(told)
 
     def in_its_words(self, text: str) -> str:
-        """A text of ours, of the deployment's objects by their real names."""
+        """A text of ours with the real names of the deployment's objects."""
         real = dict(self.objects)
         words = "|".join(map(re.escape, sorted(real, key=len, reverse=True)))
         return re.sub(rf"(?<![\w./-])({words})(?![\w/])", lambda m: real[m[1]], text) if words else text
 
     @property
     def let_go(self) -> str:
-        """Who let go what was claimed before, in words; empty where nothing was."""
+        """Who dropped what was claimed before, in words; empty if nothing was dropped."""
         told = [f"{d.area} (until {d.expires} by {d.owner}: {d.reason})" for d in self.dropped]
         return f"no longer claimed: {', '.join(told)}" if told else ""
 
@@ -125,7 +124,7 @@ class Scope:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Scope:
-        """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
+        """Raise KeyError, ValueError or TypeError for anything that to_json did not write."""
         dropped = [Dropped(**{**d, "expires": dt.date.fromisoformat(d["expires"])}) for d in data["dropped"]]
         return cls(
             claims=tuple(map(str, data["claims"])),

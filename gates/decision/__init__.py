@@ -1,1 +1,1 @@
-"""How a verdict follows from evidence and policy: pure, standard library only (but for the reading of gate.yaml)."""
+"""How a verdict follows from evidence and policy. Pure and standard library only, except for reading gate.yaml."""

@@ -1,7 +1,7 @@
 """The outcome of one check, judged from all its evidence. Pure; standard library only.
 
-Where lines differ, the worst counts. A line that cannot be trusted (stale, of another release, without a time, on the
-wrong side of the policy's own limit) is never a pass.
+If lines differ, the worst counts. A line that cannot be trusted (stale, of another release, without a time, beyond the
+policy's limit) is never a pass.
 """
 
 import datetime as dt
@@ -21,14 +21,14 @@ NO_EVIDENCE = "its stage left no evidence of it. See the stages in run.json, and
 NOT_SEEN_AGAIN = "it was seen before the load only, and not looked at again after it. Run the gate again"
 
 CLOCK_TOLERANCE = dt.timedelta(minutes=5)
-"""Evidence from further in the future than this was stamped by a clock that jumped."""
+"""Evidence from further in the future was stamped by a clock that jumped."""
 DISTRUSTED = "the evidence "
-"""The beginning of each reason why a line proves nothing. A headline gives that reason, not what the check is about."""
+"""The prefix of each reason why a line proves nothing. Headlines show that reason instead of the check's subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessed:
-    """One check, judged: `line` is the evidence that decided it, None where there is none."""
+    """A judged check. line: the evidence that decided it, None if there is none."""
 
     spec: CheckSpec
     outcome: Outcome
@@ -44,7 +44,7 @@ class Assessed:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """One line, judged by itself."""
+    """A judged line."""
 
     outcome: Outcome
     message: str
@@ -52,7 +52,7 @@ class _Judged:
 
 
 def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Assessed:
-    """The worst of the check's lines; without a line it is unknown. A line of the round `before` needs a later one."""
+    """The worst of the check's lines; unknown without a line. A line of round `before` also needs a later one."""
     rules = [rule for rule in policy.rules if rule.matches(spec.id)]
     judged = [_judge(line, rules, policy, now) for line in lines]
     severity = _last(r.severity for r in rules) or spec.severity
@@ -62,7 +62,7 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
     if failed:
         gravest = _worst_failure(spec, failed, rules)
         unseen = any(j.outcome is Outcome.UNKNOWN for j in final)
-        # a failure that is only noted must not hide that the check also could not be carried out
+        # a failure that is only noted must not hide that the check could not be completed
         if not unseen or EFFECT_ORDER.index(gravest.effect) <= EFFECT_ORDER.index(effect):
             return gravest
     unknown = [j for j in final or judged if j.outcome is Outcome.UNKNOWN]
@@ -78,18 +78,18 @@ def assess(spec: CheckSpec, lines: Sequence[Evidence], policy: Policy, now: dt.d
 
 
 def _is_required(spec: CheckSpec, rules: Sequence[PolicyRule]) -> bool:
-    """Whether it holds that the check is unknown."""
+    """Whether the decision is hold if the check is unknown."""
     said = _last(r.required for r in rules)
     return on_floor(spec.id) or (not is_optional(spec.id) if said is None else said)
 
 
 def _first(judged: Sequence[_Judged], order: Callable[[_Judged], Any]) -> _Judged:
-    """The first in that order. One alone needs no order: writing a line as text costs more than judging it."""
+    """The first in that order. Skips the sort for one line: dump_line costs more than judging."""
     return judged[0] if len(judged) == 1 else min(judged, key=order)
 
 
 def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
-    """Whether a rule of the policy lets a release pass though the check failed, or was not seen."""
+    """Whether a rule of the policy lets a release pass although the check failed or was not seen."""
     rules = [rule for rule in policy.rules if rule.matches(spec.id)]
     severity = _last(r.severity for r in rules) or spec.severity
     noted = (_last(r.decides for r in rules) or BY_SEVERITY[severity]) is Effect.NOTE
@@ -98,12 +98,12 @@ def is_lenient(spec: CheckSpec, policy: Policy) -> bool:
 
 
 def is_undecided(one: Assessed) -> bool:
-    """Whether the check is unknown and may be."""
+    """Whether the check is unknown and allowed to be."""
     return one.outcome is Outcome.UNKNOWN and one.effect is Effect.NOTE and is_optional(one.spec.id)
 
 
 def _worst_failure(spec: CheckSpec, failed: Sequence[_Judged], rules: Sequence[PolicyRule]) -> Assessed:
-    """The failure with the gravest effect; among equals the first in the order of their text."""
+    """The failure with the gravest effect; among equals the first by text."""
 
     def weigh(one: _Judged) -> tuple[int, str]:
         return EFFECT_ORDER.index(_effect(spec, one.line, rules)), dump_line(one.line)
@@ -119,14 +119,14 @@ def _severity(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> S
 
 
 def _effect(spec: CheckSpec, line: Evidence, rules: Sequence[PolicyRule]) -> Effect:
-    """The effect of a failure by the policy. On the floor, it is never milder than the check's own, or a hold."""
+    """The effect of a failure by the policy. On the floor it is at least a hold, and at least the check's own."""
     ruled = _last(r.decides for r in rules) or BY_SEVERITY[_severity(spec, line, rules)]
     own = Severity(line.severity) if line.severity else spec.severity
     return worst(ruled, BY_SEVERITY[own], Effect.HOLD) if on_floor(spec.id) else ruled
 
 
 def _last(values: Iterable[T | None]) -> T | None:
-    """The last value that is set: a later rule of the policy wins."""
+    """The last value that is set: later rules of the policy win."""
     found: T | None = None
     for value in values:
         found = value if value is not None else found
@@ -146,7 +146,7 @@ def _judge(line: Evidence, rules: Sequence[PolicyRule], policy: Policy, now: dt.
 
 
 def distrust(line: Evidence, policy: Policy, now: dt.datetime) -> str:
-    """Why the line proves nothing about this release now; empty where it does."""
+    """Why the line proves nothing about this release now; empty if it does."""
     if policy.release and line.release != policy.release:
         found = line.release or "(not said)"
         return f"{DISTRUSTED}is of release {found}, not of {policy.release}. Run the gate on {policy.release}"

@@ -1,4 +1,4 @@
-"""When a backlog that falls will be gone. Pure; standard library only."""
+"""When a falling backlog will be gone. Pure; standard library only."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,10 +10,10 @@ LEAST_BACKLOG_SAMPLES = 4
 
 
 def backlog_gone_in_s(lines: Sequence[Evidence]) -> float | None:
-    """Seconds until the backlog is gone at the rate seen, or None unless it fell through the whole observation.
+    """Seconds until the backlog is gone at the observed rate; None unless it fell during the whole observation.
 
-    `details.samples` of each line is a list of `[seconds, events]`; it fell if the mean of each quarter of the
-    samples is under that of the quarter before.
+    `details.samples` of each line is a list of `[seconds, events]`. It fell if the mean of each quarter of the samples
+    is below that of the quarter before.
     """
     estimates = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The order of findings: what harms users most comes first, a cause before what stands behind it. Pure."""
+"""The order of findings: the worst harm to users first, and each cause before its consequences. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,58 +12,59 @@ from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
 
 PREREQUISITES = "preflight/*"
-"""Where one of these is unknown and others stand behind it, that is the first thing to mend, as if it had failed."""
+"""If one of these is unknown and blocks others, it is listed as if it had failed: mend it first."""
 
 FIRST = (
     UNREADABLE + "*",
     PREREQUISITES,
-    NAMES_THE_CONSTRAINT,  # without it every replay may fail: the checklist's query only sees that there is none
+    NAMES_THE_CONSTRAINT,  # without it every replay may fail: the checklist's query only sees that it is missing
     "drill/proof/valid-signature-accepted",
     "drill/authentication/signed-accepted",
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
     "queue/proof/*",
 )
-"""Where one of these fails, users get nothing, and most other failures are its consequences."""
+"""If one of these fails, users get nothing, and most other failures are its consequences."""
 
 HARM = (
     ("gate",),
-    ("tenancy", "authentication", "tokens"),  # somebody reads or does what he may not
+    ("tenancy", "authentication", "tokens"),  # somebody reads or does what is forbidden
     ("queue", "outbox", "idempotency", "dead-letters", "replay"),  # effects are lost, or come twice
-    ("safety-rails", "dry-run", "rate-limit", "budgets", "pause", "flags"),  # what bounds an operator's mistake
+    ("safety-rails", "dry-run", "rate-limit", "budgets", "pause", "flags"),  # limits on an operator's mistakes
     ("audit",),
     ("http", "identity", "observability"),
     ("schema",),
 )
-"""Areas of the contract by what their failure costs users, the worst first. A user's own checks are of the second."""
+"""Areas of the contract by the harm of their failure, the worst first. A user's own checks are of the second tier."""
 
 REFUSED_BY = {
     "agents_paused": "pause",
     "feature_disabled": "flags",
     "budget_exhausted": "budgets",
     "idempotency_key_reused": "idempotency",
-    "in_progress": "idempotency",  # a key that outlives its request, as the lock of a session does behind a pooler
+    "in_progress": "idempotency",  # a key that outlives its request, like a session lock behind a pooler
 }
-"""Code of a refusal -> the area that refuses so. Where one of its own checks fails with it, whatever else it refuses
-stands behind that one: a pause that stops everybody also stops what was to be seen of dead letters.
+"""Error code of a refusal -> its area. If a check of that area fails with this code, the other checks that get it are
+its consequences: a pause that stops everybody also hides what the checks of dead letters look for.
 """
 
 PLAIN_AREA = "tenancy"
-"""Where a token of one tenant opens another's data, each odd spelling of a claim opens it, too: of several drills of a
-tier, those that ask for the other tenant outright stand first.
+"""If a token of one tenant opens another's data, so does each odd spelling of a claim. Within a tier, drills that
+simply ask for the other tenant come first.
 """
 
 SERVER_ERROR = re.compile(r" answered 5\d\d$")
-"""A drill that met this saw nothing of the promise that it asks about. One that saw a breach names the fault better."""
+"""A drill that met this learnt nothing about its promise. A drill that saw a breach names the fault better."""
 
 PROOF, FAILED, PROVED = "drill/proof/", "load/http_req_failed/", 2
-"""The proof drill asks the plainest question about each promise. Where a bound is gone, the drills of what is lost
-stumble over that, too, so its answer stands beside theirs: in this place of HARM at the latest. Of the load, so does
-whether requests fail at all.
+"""The proof drill asks the plainest question about each promise, and `http_req_failed` whether requests fail at all.
+
+If a limit is missing, drills about lost effects stumble over it too. So these two are sorted at this tier of HARM at
+the latest.
 """
 
 MANY = ("load/", "alert/", "cohort/")
-"""Looks at many calls or rows at once: it sees that they go wrong, and a drill that fails, too, sees what."""
+"""Checks of many calls or rows: they see that something goes wrong. A drill that also fails shows what it is."""
 
 QUEUES = ("queue/workers", "queue/stuck-claims", "queue/standstill", "queue/", "queue/load/")
 SLOW, STOPPED = "drill/outbox/effect-within-two-seconds", "drill/outbox/poison-holds-no-other-tenant"
@@ -71,43 +72,45 @@ DONE, CROWD = "drill/outbox/failing-is-not-processed", "drill/outbox/crowd-once-
 REPLAYED = "drill/dlq/replayed-item-is-resolved"
 SPOT, MANIFEST, LEDGER, SIGHT = "sql/spot/", "sql/manifest/", "drill/ledger/", "sql/rls/"
 OPENS = ("sql/spot/rls-", "sql/spot/policies-")
-"""What these name of a table is why its rows are seen by whom they are not for."""
+"""A table named by these checks is open: that is why wrong logins see its rows."""
 EXPLAINS = {
     "preflight/release": r"drill/identity/one-release-on-every-instance|load/checks\{operation:probe\}/rate",
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one
     f"{FAILED}rate": ".* answered 5..",  # drills whose request is such a one
     "drill/budgets/charged-by-items-moved": CHARGED,
-    "drill/budgets/*": CHARGED,  # what others replay is charged as wrongly
+    "drill/budgets/*": CHARGED,  # replays of others are charged wrongly
     "sql/spot/flags-decided-by-formula": ".* feature_disabled",
     "drill/flags/bucket-formula": ".* feature_disabled",
     "sql/spot/fleet-not-paused": ".* agents_paused",
 }
-"""Pattern of checks -> pattern of what follows from their failure: symptoms, or ids of checks without a symptom. A
-check is the cause where its effect is at least as grave. Of several that explain one symptom, that of the first pattern
-leads; of one pattern, the plainest.
+"""Pattern of checks -> pattern of what their failure causes: symptoms, or ids of checks without a symptom.
+
+A check is the cause if its effect is at least as grave. If several explain a symptom, the first pattern wins, and
+within a pattern the plainest check.
 """
 PLAINEST = (
     *(SPOT, SIGHT, "sql/", PROOF, SLOW, STOPPED, DONE, CROWD, REPLAYED, "drill/", LEDGER),
     *(*QUEUES, FAILED, "load/", "alert/", "cohort/"),
 )
-"""Which of several failures in one tier names the thing best: a missing constraint is named by its spot check, while
-the manifest only sees that something differs and the drills show the consequences. A slow relay is named by the time
-that one event takes, one that a poison event stops by the poison, one that takes what failed for done by an event that
-fails, one that many events stop by the crowd, and replays without an end by that of one item; the drills that wait for
-effects only see that they waited in vain. The ledger looks at the exchanges of all drills, and asks about no promise
-alone.
+"""Which of several failures in a tier names the fault best.
+
+A missing constraint is named by its spot check: the manifest only sees a difference, and the drills show consequences.
+A slow relay is named by the time that one event takes; a relay stopped by a poison event, by the poison drill; one that
+marks failed events as done, by a failing event; one that stops under many events, by the crowd; endless replays, by the
+replay of one item. Drills that wait for effects only see that nothing came. The ledger looks at the exchanges of all
+drills, not at one promise.
 """
 
 ANY_DRILL = PLAINEST.index("drill/")
-"""From this place on, a check that waited in vain comes behind those that saw a breach."""
+"""From this place on, a check that waited in vain comes after those that saw a breach."""
 
 
 def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Finding]:
-    """The findings by effect, causes first, then by harm; of equals that with the shortest name, the plainest.
+    """The findings by effect, causes first, then by harm; among equals the shortest, plainest name first.
 
-    areas: check -> its area. A failure comes before what is unknown, save a prerequisite of others; of what is unknown,
-    that first on which most depends.
+    areas: check -> its area. A failure comes before unknowns, except for a prerequisite of others; among unknowns, the
+    one with the most dependents comes first.
     """
     findings, of_objects = _of_one_object(findings, areas)
     cause = _causes(findings, areas) | of_objects
@@ -125,7 +128,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
         return (*own, blocks) if failed else (blocks, *own)
 
     heaviest: dict[str, tuple[Any, ...]] = {}
-    """Symptom -> the weight of its cause: that of the gravest failure it brings about."""
+    """Symptom -> the rank of its cause: that of the gravest failure it brings about."""
     for one in caused:
         if one.symptom and one.outcome == "fail":
             own = weight(one.check, failed=True)
@@ -133,7 +136,7 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
 
     def gravity(one: Finding) -> tuple[object, ...]:
         failed = one.outcome == "fail" or (behind[one.check] > 0 and fnmatchcase(one.check, PREREQUISITES))
-        lead = cause.get(one.symptom, one.check)  # what follows from a failure stands right after it
+        lead = cause.get(one.symptom, one.check)  # consequences of a failure follow it directly
         unread = one.check.startswith(UNREADABLE)
         before = EFFECT_ORDER.index(one.effect), bool(one.blocked_by), not unread, not failed
         heavy = heaviest.get(one.symptom) or weight(one.check, failed=failed)
@@ -143,9 +146,10 @@ def in_order(findings: Sequence[Finding], areas: Mapping[str, str]) -> list[Find
 
 
 def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tuple[list[Finding], dict[str, str]]:
-    """Give those that tell of the same thing one symptom, and say which check is its cause: a spot check before others
-    of its area, before a manifest that sees no difference but of the objects which that one names, before sights of
-    rows of the tables whose security that one misses, and whatever explains a symptom before those that show it.
+    """Give findings about the same object one symptom, and name the check that is its cause.
+
+    A spot check leads others of its area, a manifest that differs only in the objects that it names, and the sights of
+    rows of the tables whose security it misses. What explains a symptom leads the checks that show it.
     """
     spots = [f for f in findings if f.outcome == "fail" and f.check.startswith(SPOT) and not f.symptom and _named(f)]
     spots.sort(key=lambda f: (EFFECT_ORDER.index(f.effect), _tier(f.check, areas.get(f.check, "")), f.check))
@@ -177,20 +181,20 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
 
 
 def _named(spot: Finding) -> frozenset[str]:
-    """What the rows of a spot check name."""
+    """The objects named by the rows of a spot check."""
     rows = spot.witness if isinstance(spot.witness, list) else []
     return frozenset(str(row.get("subject", "")).removeprefix("public.") for row in rows if isinstance(row, Mapping))
 
 
 def _is_all_about(many: Finding, named: Iterable[str]) -> bool:
-    """Whether each thing that was seen is shown, and is one of these objects or of what belongs to them."""
+    """Whether all that was seen is listed, and each is one of these objects or belongs to one."""
     told = [str(text).removeprefix("public.") for text in many.witness] if isinstance(many.witness, list) else []
     objects = "|".join(re.escape(name.partition(" ")[0]) for name in named)
     return bool(told) and len(told) == many.observed and all(re.match(rf"(?:{objects})[.: ]", text) for text in told)
 
 
 def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, str]:
-    """Symptom -> the failure that explains it: where users get nothing, or a check of the area that refuses so."""
+    """Symptom -> the failure that explains it: one after which users get nothing, or a check of the refusing area."""
     broken = [
         f
         for f in findings
@@ -199,12 +203,12 @@ def _causes(findings: Sequence[Finding], areas: Mapping[str, str]) -> dict[str, 
         and (_tier(f.check, "") < len(FIRST) or REFUSED_BY.get(f.symptom.rpartition(" ")[2], "-") == areas.get(f.check))
     ]
     broken.sort(key=lambda f: (_tier(f.check, ""), *_plain(f)), reverse=True)
-    return {f.symptom: f.check for f in broken}  # the plainest is the last, and stays
+    return {f.symptom: f.check for f in broken}  # the plainest comes last and wins
 
 
 def _under_one_cause(findings: Sequence[Finding], cause: Mapping[str, str]) -> list[Finding]:
-    """What shows the symptom of a cause stands behind it: unknown ones are blocked by it, and failures keep the symptom
-    by which reports show them together. A symptom elsewhere tells nothing, and is left out.
+    """Put findings with a symptom behind its cause: unknowns become blocked by it, failures keep the symptom, by which
+    reports group them. A symptom without a known cause is removed.
     """
     found = []
     for one in findings:

@@ -34,7 +34,7 @@ CONTRACT = Fields(
 
 
 def scope_of(given: Mapping[str, Any]) -> Scope:
-    """The claims on the contract, in its order; without any, those of the preset, or all of a replay service."""
+    """The claims on the contract, in its order; by default those of the preset, or all of a replay service."""
     dropped = [Dropped(**one) for one in given.get("dropped", ())]
     scope = contract().scope(given.get("claims", ()), given.get("preset", ""), dropped)
     queue = queue_named(given)
@@ -42,15 +42,16 @@ def scope_of(given: Mapping[str, Any]) -> Scope:
 
 
 def queue_named(given: Mapping[str, Any]) -> Queue | None:
-    """The queue that the policy names, with its options. Raise ConfigError where they are wrong."""
+    """The queue that the policy names, with its options. Raise ConfigError if they are wrong."""
     preset = presets().get(given.get("preset", ""))
     return Queue(preset, queue_options(preset, given.get("options"))) if preset else None
 
 
 def check_contract(node: YamlNode, given: Mapping[str, Any], today: dt.date) -> None:
-    """Raise ConfigError (file:line:column) where the claims leave nothing for the floor to stand on, name an area twice
-    or a queue without its preset, where options are wrong, or where an area is let go that is claimed, or for longer
-    than it says.
+    """Raise ConfigError (file:line:column) for wrong claims.
+
+    These are: nothing is left for the floor; an area named twice; a queue without its preset; wrong options; an area
+    that is dropped although claimed, or dropped past its date.
     """
     claimed = node.member("claims")
     if claimed is not None:

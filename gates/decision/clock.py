@@ -1,6 +1,5 @@
-"""What a clock that was set in a run can be blamed for: all that was judged by times. Pure; standard library only.
-
-Rows are then late, early, out of order or of another window, credentials run out, and no release did that.
+"""What to distrust if a clock was set during a run: everything judged by times. Pure; standard library only. Rows are
+then late, early, out of order or in another window, and credentials expire; no release did that.
 """
 
 from collections.abc import Iterable
@@ -11,21 +10,21 @@ from gates.evidence import Evidence, Outcome
 from gates.verdict import Effect
 
 SKEW, STEPPED_S, SERVICE_ALONE = "preflight/clock-skew", "stepped_s", "service_alone"
-"""The check of the clocks, and what its details say of one that was set, and of that of the service alone."""
+"""The check of the clocks, and the details of its evidence: a clock was set; only the service's clock was set."""
 RELEASE, DATA = "preflight/release", "sql/"
 BY_SERVICE = ("drill/", "load/")
-"""What is seen through a service, which judges credentials by its own clock; rows have the database's."""
+"""What is seen through the service, which judges credentials by its own clock. Rows have the database's clock."""
 OF_NO_TIME = ("schema", "tenancy")
-"""Areas whose checks of the data read no time: how tables are made, and who may see which row."""
+"""Areas whose data checks read no time: how tables are built, and who may see which row."""
 
 
 def stepped(lines: Iterable[Evidence]) -> Evidence | None:
-    """The evidence that a clock was set, if one was. lines: those of SKEW."""
+    """The evidence that a clock was set, if there is any. lines: those of SKEW."""
     return next((e for e in lines if number(e.details.get(STEPPED_S))), None)
 
 
 def in_doubt(one: Assessed, step: Evidence | None) -> Assessed:
-    """The check, whose failure is unknown where a clock was set, unless it goes by no time."""
+    """The check; its failure is unknown if a clock was set, unless the check does not depend on time."""
     timeless = one.spec.id == RELEASE or (one.spec.id.startswith(DATA) and one.spec.area in OF_NO_TIME)
     if step is None or one.outcome is not Outcome.FAIL or one.line is None or timeless:
         return one

@@ -25,26 +25,24 @@ from gates.decision.intervals import binomial_cdf, binomial_tail, bisect, hyperg
 from gates.evidence import JsonValue, Outcome
 
 FAIL_RISK = 0.01
-"""Of a failure at the margin, over all looks together: any of several checks rolls back."""
+"""Risk of a wrong failure at the margin, over all looks together: any of several checks rolls back."""
 PASS_RISK = 0.05
-"""Of a pass at the margin, likewise: all of them must pass."""
+"""Risk of a wrong pass at the margin, over all looks together: all checks must pass."""
 SHARE_RISK = 0.001
-"""Of another share of tenants than was planned: it is looked at each time anew."""
+"""Risk of wrongly saying that another share of tenants than planned has the release. Each look is a new test."""
 DRAW_RISK = 1e-6
-"""Of the same where each tenant is as the flag's function has it. Every look sees that same draw again, so an unlucky
-one would hold its deployment for good.
+"""The same risk if the flag's function picks the tenants. All looks see the same draw, so an unlucky one would hold for
+good.
 """
 TO_FAIL, TO_PASS = 1.5, 3.0
-"""The bounds are at their best where the margin is so many standard errors: a pass is proved within it, a failure that
-matters is many times as great.
-"""
+"""The bounds are tightest if the margin is so many standard errors."""
 LEAST_BAKE_MINUTES = 10
-"""A bake that is shorter counts as so long: what came in it is compared, with as long a past."""
+"""A shorter bake counts as so long: that much time is compared, with as long a past."""
 BEFORE_SHARE, BAKE_SHARE, SINCE_SHARE = 5 / 20, 12 / 20, 15 / 20
-"""Of the events that a look reads: those before the step, those of its bake, and all since the step."""
+"""Which events a look reads: those before the step, those of its bake, and all since the step."""
 SHOWN_TENANTS = 5
 MOST_GROWTH = 50.0
-"""What would take so many times as many events takes more tenants instead."""
+"""If so many times as many events would be needed, only more tenants would decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class CohortLimits:
 
 @dataclass(frozen=True, slots=True)
 class TenantCounts:
-    """Bad events and all events of one tenant: since the step, or in its bake, and before it for as long as that."""
+    """Bad events and all events of one tenant, since the step (or in its bake) and for as long before it."""
 
     tenant: str
     is_on: bool
@@ -94,8 +92,8 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class CohortComparison:
-    """What two cohorts say. difference: of the mean shares, on less off, within [low, high] by the test of `look`.
-    slope: how much of its past a tenant keeps.
+    """What two cohorts show. difference: of the mean shares, on minus off, within [low, high] by the test of `look`.
+    slope: how much of its past share a tenant keeps.
     """
 
     outcome: Outcome
@@ -171,9 +169,8 @@ def _compare(tenants: Sequence[TenantCounts], margin: float, fewest: int, look: 
 
 
 def half_width(variance: float, degrees: int, best: float, risk: float) -> float:
-    """How far a difference with this variance may be from the true one, at any time, on one side.
-
-    best: the standard error at which the bound is at its best.
+    """How far a difference with this variance may be from the true one on one side, whenever one looks. best: the
+    standard error at which the bound is tightest.
     """
     scale = -2.0 * math.log(2.0 * risk)
     prior = best**-2 / (scale + math.log1p(scale))
@@ -183,13 +180,13 @@ def half_width(variance: float, degrees: int, best: float, risk: float) -> float
 
 
 def of_one_look(variance: float, degrees: int, _best: float, risk: float) -> float:
-    """The same of the one look that was planned: Student's t."""
+    """`half_width` for the one planned look: Student's t."""
     return math.sqrt(variance) * student_quantile(1.0 - risk, degrees)
 
 
 @dataclass(frozen=True, slots=True)
 class RiskShare:
-    """A test with its part of the risk of either verdict."""
+    """A test with its part of the risk of each verdict."""
 
     name: str
     fail_risk: float
@@ -199,14 +196,12 @@ class RiskShare:
 
 PLANNED = RiskShare("at the end of the bake", 0.45 * FAIL_RISK, 0.4 * PASS_RISK, of_one_look)
 ANYTIME = RiskShare("at any time", 0.35 * FAIL_RISK, 0.1 * PASS_RISK, half_width)
-"""Half of the risk of a pass, and a fifth of that of a failure, are left for what the approximations cost."""
+"""Half of a pass's risk and a fifth of a failure's are left for the error of the approximations."""
 
 
 def growth(found: CohortComparison, margin: float, planned: float | None = None) -> float | None:
-    """With how many times as many events it would be decided, were the difference what it seems to be.
-
-    planned: how many times as many there will be at the end of the bake; None where it is over. None: more tenants
-    would decide it, and no number of events.
+    """How many times as many events would decide, if the true difference is the one seen. planned: how many times as
+    many there will be at the end of the bake; None if it is over. Returns None if only more tenants would decide.
     """
     room, variance, degrees = abs(margin - found.difference), found.variance, found.degrees
     is_better = found.difference < margin
@@ -223,7 +218,7 @@ def growth(found: CohortComparison, margin: float, planned: float | None = None)
 
 
 def is_as_planned(on: int, tenants: int, percent: int, risk: float = SHARE_RISK) -> bool:
-    """Whether so many of the tenants being on may be chance where the plan has so many percent of them on."""
+    """Whether so many tenants may be on by chance, if the plan has `percent` of them on."""
     share = percent / 100.0
     if share <= 0.0 or share >= 1.0:
         return on == round(share * tenants)
@@ -231,9 +226,8 @@ def is_as_planned(on: int, tenants: int, percent: int, risk: float = SHARE_RISK)
 
 
 def silent_by_chance(on: tuple[int, int], off: tuple[int, int]) -> bool:
-    """Whether so many of the tenants that are on may be silent by chance, as of those that are off (Fisher's test).
-
-    on, off: those that had events before the step and none since, and all that had events before it.
+    """Whether so many of the tenants that are on may be silent by chance, compared with those that are off (Fisher's
+    test). on, off: how many had events before the step and none since, and how many had events before it.
     """
     return hypergeometric_tail(on[0], on[1], on[0] + off[0], on[1] + off[1]) >= SHARE_RISK
 
@@ -247,7 +241,7 @@ def _mean(weighed: Sequence[tuple[float, float]]) -> float:
 
 
 def _slope(sides: Sequence[Weighed]) -> float:
-    """By least squares within both cohorts; between nothing of the past and all of it."""
+    """The least-squares slope within both cohorts, between 0 (the past tells nothing) and 1."""
     shared = spread = 0.0
     for side in sides:
         since, before = _mean([(w, now) for w, now, _ in side]), _mean([(w, then) for w, _, then in side])
@@ -278,7 +272,7 @@ def _cohort(side: Sequence[TenantCounts], weighed: Weighed, slope: float, past: 
 
 
 def _worst(on: Sequence[TenantCounts], off: Sequence[TenantCounts]) -> tuple[TenantCounts, ...]:
-    """The tenants that are on and have the most bad events beyond what the others' share would give them."""
+    """The tenants that are on with the most bad events beyond what the others' share predicts."""
     usual = (sum(t.bad for t in off) + 1) / (sum(t.events for t in off) + 2)
 
     def excess(t: TenantCounts) -> float:

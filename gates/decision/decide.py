@@ -38,20 +38,19 @@ from gates.verdict import (
 
 CAPABILITY = "preflight/capability/"
 BACKLOG, QUEUE_BACKLOG = "watch/outbox-backlog", "watch/queue-backlog"
-"""Evidence that is no check: how many events are not yet delivered and not held, and how many jobs of a queue wait."""
+"""Evidence that is no check: events that are neither delivered nor held, and waiting jobs of a queue."""
 
 DATABASE = "preflight/database"
 """Its details say who the gate's login is."""
 VARIABLES = "preflight/variables"
-"""Its details name all variables that are not set; every other check names the first that it missed."""
+"""Its details list all variables that are not set; every other check names only the first that it missed."""
 
 FACTS = (CAPABILITY, "watch/", UNREADABLE)
 
 
 def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Verdict:
-    """The verdict on the evidence. The order and the repetition of evidence make no difference.
-
-    No policy promotes below the floor. A stage that was run alone always holds.
+    """The verdict on the evidence. Order and repetition of evidence make no difference. No policy promotes below the
+    floor. A stage that was run alone always holds.
     """
     login = own_warnings(evidence, policy)
     shut, evidence = cause(evidence), excused(evidence)
@@ -67,7 +66,7 @@ def decide(evidence: Sequence[Evidence], policy: Policy, now: dt.datetime) -> Ve
 
 
 def own_warnings(evidence: Sequence[Evidence], policy: Policy) -> str:
-    """How the gate itself is set up badly: a superuser's login, a server not verified, a TEST_COMPANY_ID of nobody."""
+    """Flaws in the gate's setup: a superuser's login, a server not verified, an unknown TEST_COMPANY_ID."""
     seen = [e.details for e in evidence if e.check == DATABASE and policy.target is not TargetKind.REFERENCE]
     told = [t for d in seen if isinstance(t := d.get("login"), dict)]
     found = sorted({f"{t.get('name')} {t['excess']}" for t in told if t.get("excess")})
@@ -82,9 +81,8 @@ def own_warnings(evidence: Sequence[Evidence], policy: Policy) -> str:
 def weigh(
     evidence: Sequence[Evidence], policy: Policy, now: dt.datetime, *, whole: bool = False, shut: Evidence | None = None
 ) -> Verdict:
-    """The verdict on the checks of the policy's catalogue.
-
-    whole: of a gate, which has a floor to stand on. shut: the door of the target that ended the run.
+    """The verdict on the checks of the policy's catalogue. whole: whether it is a gate, which needs a floor. shut: the
+    unreachable endpoint that ended the run.
     """
     lines = by_check(evidence)
     lacking = _lacking(lines, policy, now)
@@ -124,9 +122,8 @@ def weigh(
 
 
 def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding], policy: Policy) -> list[Finding]:
-    """What the floor lacks: a pattern of it that no check of the catalogue stands for, a claimed area without one pass.
-
-    Nothing where a finding holds anyway: a check of the floor that is there and did not pass is one.
+    """What the floor lacks: a pattern without a check in the catalogue, or a claimed area without a pass. Nothing if a
+    finding holds anyway: a check of the floor that did not pass is one.
     """
     if any(f.effect in {Effect.ROLLBACK, Effect.HOLD} for f in findings):
         return []
@@ -137,7 +134,7 @@ def _below_the_floor(assessed: Sequence[Assessed], findings: Sequence[Finding], 
         if not any(fnmatchcase(check, pattern) for check in checks)
     }
     seen = {part for a in assessed if a.outcome is Outcome.PASS for part in parts_of(a.spec)}
-    chosen = policy.scope.claims if policy.scope.unclaimed else ()  # else whatever the catalogue has
+    chosen = policy.scope.claims if policy.scope.unclaimed else ()  # without claims: whatever the catalogue has
     due = {part for a in assessed for part in parts_of(a.spec)} | set(chosen)
     for part in sorted(due - seen):
         said = f"no check of {part} passed, and the policy requires none; at least one must be seen to pass"
@@ -165,7 +162,7 @@ def by_check(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
 
 
 def _lacking(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> set[str]:
-    """Capabilities that the target was seen not to have. Without evidence, or with two answers, it has them."""
+    """Capabilities that the target was seen to lack. Without evidence, or if it contradicts itself, it has them."""
     lacking = set()
     for name in (*CAPABILITIES, *policy.scope.may_lack):
         told = lines.get(CAPABILITY + name, [])
@@ -190,7 +187,7 @@ def _not_applicable(spec: CheckSpec, policy: Policy, lacking: set[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Relief:
-    """Why a finding decides less than its check would. ends: what would end the hold; empty where the check says it."""
+    """Why a finding decides less than its check would. ends: what would end the hold; empty if the check says it."""
 
     effect: Effect
     why: str
@@ -220,13 +217,13 @@ def _finding(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], no
 
 
 def _although_unclaimed(spec: CheckSpec, policy: Policy) -> str:
-    """Why a check of an area that is not claimed counts all the same; empty for every other check."""
+    """Why a check counts although its area is not claimed; empty for every other check."""
     why = policy.scope.leaves_out(spec)
     return f"; {why}, but this check is on the floor, which no claim removes (docs/claims.md)" if why else ""
 
 
 def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now: dt.datetime) -> _Relief | None:
-    """A waiver; or for a rollback, that the check never passed here; or over a lag, that the backlog drains."""
+    """A waiver; or, for a rollback, that the check never passed here; or, for a lag, that the backlog drains."""
     waiver = _waiver(one.spec.id, policy, now)
     if waiver is not None:
         return _Relief(Effect.WAIVED, f"waived until {waiver.expires} by {waiver.owner}: {waiver.reason}")
@@ -249,7 +246,7 @@ def _relief(one: Assessed, policy: Policy, lines: dict[str, list[Evidence]], now
 
 
 def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
-    """Whether the failure was seen before the load alone, and the second look found the backlog falling or gone."""
+    """Whether it failed only before the load, and the second look found the backlog falling or gone."""
     later = [e for e in lines if e.round != "before"]
     return bool(later) and all(
         e.outcome is Outcome.PASS
@@ -259,13 +256,13 @@ def _was_seen_draining(lines: Sequence[Evidence]) -> bool:
 
 
 def _without_false_blocks(findings: Sequence[Finding], shut: Evidence | None) -> list[Finding]:
-    """A check that claims to be blocked by one that passed is a cause itself."""
+    """A check blocked by one that passed is a cause itself."""
     found = {f.check for f in findings} | ({shut.check} if shut else set())
     return [f if f.blocked_by in found else replace(f, blocked_by="") for f in findings]
 
 
 def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime) -> list[Finding]:
-    """Failures of checks that the catalogue does not know hold: harm was seen, and no rule says how grave it is."""
+    """Failures of checks that are not in the catalogue hold: harm was seen, and no rule says how grave it is."""
     known = {s.id for s in policy.catalogue}
     findings = []
     for check, found in lines.items():
@@ -279,7 +276,7 @@ def _unlisted(lines: dict[str, list[Evidence]], policy: Policy, now: dt.datetime
 
 
 def _unreadable(lines: dict[str, list[Evidence]]) -> list[Finding]:
-    """Evidence that could not be read holds under every policy: it may have been a failure."""
+    """Unreadable evidence holds under every policy: it may have been a failure."""
     told = {line.message: line.check for check in lines if check.startswith(UNREADABLE) for line in lines[check]}
     return [
         Finding(check, "unknown", "warn", Effect.HOLD, message, ends_when="the gate is run again")
@@ -288,7 +285,7 @@ def _unreadable(lines: dict[str, list[Evidence]]) -> list[Finding]:
 
 
 def _waiver(check: str, policy: Policy, now: dt.datetime) -> Waiver | None:
-    """The waiver of this check that is still good, if the check may be waived at all."""
+    """The valid waiver of this check, if the check may be waived at all."""
     today = now.astimezone(dt.UTC).date()
     good = [w for w in policy.waivers if w.check == check and w.expires >= today]
     return good[0] if good and policy.may_waive(check) else None
@@ -336,7 +333,7 @@ def _reason(
     not_set: tuple[str, ...],
     wide: str,
 ) -> str:
-    """One sentence that cites the causes; what they block is only counted."""
+    """One sentence that cites the causes; blocked checks are only counted."""
     if decision is Decision.PROMOTE:
         return f"all {counts.passed} required checks passed" + _noted(findings, spared, wide)
     wanted = Effect.ROLLBACK if decision is Decision.ROLLBACK else Effect.HOLD
@@ -351,7 +348,7 @@ def _reason(
     if shut and decision is Decision.HOLD and any(shut.check in {f.check, f.blocked_by} for f in holding):
         before = f"; before that {failed[0].check} failed: {failed[0].said}" if failed else ""
         return f"{shut.check} is unknown: {shut.message}{before}"
-    if failed and first not in failed:  # without it nobody knows what the failures are worth
+    if failed and first not in failed:  # while this is unknown, the failures may mean nothing
         return f"{first.check} is unknown: {first.said}{_more([first, *failed], findings)}"
     if failed:
         return f"{failed[0].check} failed: {failed[0].said}{_more(failed, findings)}"
@@ -381,7 +378,7 @@ def _more(causes: Sequence[Finding], findings: Sequence[Finding]) -> str:
 
 
 def _noted(findings: Sequence[Finding], spared: Sequence[NotRequired], wide: str) -> str:
-    """What a promote stands on less than the whole: failures only noted, checks not required, wide margins."""
+    """The reservations of a promote: failures only noted, checks not required, wide margins."""
     noted = sum(f.effect is Effect.NOTE for f in findings)
     parts = [part for part in (f"{noted} noted" if noted else "", not_required_text(spared), wide) if part]
     return f" ({'; '.join(parts)})" if parts else ""

@@ -21,16 +21,15 @@ from gates.decision.intervals import student_quantile
 
 FEWEST_BLOCKS = 20
 BY_CHANCE = 2.0
-"""Runs of bad slots that cost less than that are not called stalls."""
+"""Runs of bad slots with a smaller design effect are not called stalls."""
 Counts = tuple[float, int]
 """Bad samples (or the sum of values), and all samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependence:
-    """What the slots of a run say of it. `effect`: so many samples are worth one; `blocks`: what that is known from.
-
-    stalls: how long each lasted, in seconds.
+    """What the slots of a run show. effect: so many samples are worth one. blocks: how many blocks that is estimated
+    from. stalls: the length of each, in seconds.
     """
 
     effect: float = 1.0
@@ -50,9 +49,9 @@ class Dependence:
 
 
 def spread(counts: Iterable[Counts], variance: float | None = None) -> float:
-    """By how much more a share varies between groups than that of independent samples would; at least 1.
+    """How much more a share varies between groups than that of independent samples would; at least 1.
 
-    The variance of a ratio with groups as clusters, over that of a binomial share. Of sums of values: over that of a
+    The variance of a ratio with groups as clusters, over that of a binomial share. For sums of values: over that of a
     mean, from the variance of the values.
     """
     pairs = [(bad, n) for bad, n in counts if n]
@@ -66,12 +65,11 @@ def spread(counts: Iterable[Counts], variance: float | None = None) -> float:
 
 
 def together(bad: float, samples: float, groups: int, bad_groups: int) -> float:
-    """How many samples of a group are worth one, where those of a group (a second, a batch) may fail together; at
-    least 1. `groups`: that have a sample; `bad_groups`: that have a bad one.
+    """How many samples of a group are worth one if those of a group (a second, a batch) may fail together; at least 1.
 
-    Samples that fail one by one reach a share `1 - (1 - p)^s` of the groups of s samples, those that fail together only
-    a share p. The s that fits is the number of independent samples in a group. One group, or nothing but bad ones, says
-    nothing of it.
+    `groups`: with a sample; `bad_groups`: with a bad one. Samples that fail one by one reach a share `1 - (1 - p)^s` of
+    the groups of s samples, those that fail together only a share p. The s that fits is the number of independent
+    samples in a group. With one group, or only bad ones, nothing is known.
     """
     if not 0 < bad < samples or not 0 < bad_groups < groups:
         return 1.0
@@ -82,9 +80,8 @@ def together(bad: float, samples: float, groups: int, bad_groups: int) -> float:
 def dependence(
     slots: Sequence[Counts], slot_s: float, sums: Sequence[Counts] | None = None, variance: float | None = None
 ) -> Dependence:
-    """What consecutive slots of `slot_s` seconds, of which some may be empty, say of the dependence of samples.
-
-    sums, variance: of the values themselves, where their mean is asked for; `slots` then still show the stalls.
+    """What consecutive slots of `slot_s` seconds, some perhaps empty, show of the dependence of samples. sums,
+    variance: of the values themselves, if their mean is wanted; `slots` then still show the stalls.
     """
     blocks = [one for one in (sums or slots) if one[1]]
     effect, known_from = 1.0, len(blocks)
@@ -103,10 +100,10 @@ def dependence(
 
 
 def _stalls(slots: Iterable[Counts]) -> tuple[list[int], float]:
-    """The lengths in slots of the runs of bad slots, and the design effect that they make.
+    """The lengths of the runs of bad slots, and the design effect that they cause.
 
-    Runs of independent bad slots have a mean length, weighed by itself, of (1+q)/(1-q), q their share: that is taken
-    off. An empty slot neither ends a run nor makes it longer.
+    Runs of independent bad slots have a length-weighted mean of (1+q)/(1-q), q being their share; that is subtracted.
+    An empty slot neither ends a run nor lengthens it.
     """
     lengths, samples, run, filled = [], 0, 0, 0
     for bad, n in slots:

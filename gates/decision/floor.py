@@ -1,8 +1,8 @@
-"""The floor: what no setting of a policy removes. Pure; two tables and three questions about a check.
+"""The floor: what no setting of a policy removes. Pure.
 
 Without these checks nothing else means anything: nobody knows whether the right target was looked at, whether the gate
-can tell red from green, whether a replay does what the contract says, or whether tenants are kept apart. None of them
-may be spared, noted, made milder or waived, in gate.yaml (refused where it stands) or in a policy made otherwise.
+tells red from green, whether a replay does what the contract says, or whether tenants are kept apart. None may be made
+optional, milder, noted or waived; gate.yaml that tries is refused, and a policy made otherwise has no effect.
 """
 
 from collections.abc import Mapping
@@ -27,26 +27,26 @@ FLOOR: dict[str, str] = {
     "drill/safety-rails/other-tenants-untouched": "tenancy: a replay touches its tenant alone",
     "drill/audit/tenant-reads-only-its-own": "tenancy of the audit trail",
 }
-"""Pattern of check ids -> what it stands for. Each must match a check that applies, and every one of them must pass."""
+"""Pattern of check ids -> what it stands for. Each must match an applicable check, and all of them must pass."""
 
 WITHIN = {"drill/audit/tenant-reads-only-its-own": "audit"}
-"""Pattern of the floor -> the area without which there is nothing to see: nobody says that such a trail exists."""
+"""Pattern of the floor -> the area that it needs: without an audit trail there is nothing to see."""
 
 OPTIONAL = ("cohort/*",)
-"""Checks that may be unknown unless the policy requires them: right after a step nobody knows what it does."""
+"""Checks that may be unknown unless the policy requires them: right after a step nobody knows its effect."""
 
 QUEUE_FLOOR: dict[str, str] = {
     **{p: FLOOR[p] for p in ("preflight/database", "preflight/database-role-sees-rows")},
     **{p: FLOOR[p] for p in ("preflight/pipeline", "preflight/alone", "preflight/claims")},
     "queue/proof/*": "the proof of a queue",
 }
-"""The same of a deployment that claims a queue and no replay service."""
+"""The floor of a deployment that claims a queue and no replay service."""
 
 EVERY_FLOOR = tuple(FLOOR | QUEUE_FLOOR)
 
 
 def floor_of(scope: Scope) -> Mapping[str, str]:
-    """The floor under these claims. Whoever claims neither a service nor a queue has the service's."""
+    """The floor under these claims. Without a service or a queue among them, it is that of a service."""
     if scope.claims and not set(scope.claims) & set(SERVICE) and QUEUE in scope.claims:
         return QUEUE_FLOOR
     service = {p: said for p, said in FLOOR.items() if not scope.claims or WITHIN.get(p, "") in {"", *scope.claims}}
@@ -54,7 +54,7 @@ def floor_of(scope: Scope) -> Mapping[str, str]:
 
 
 def not_claimed(spec: CheckSpec, scope: Scope) -> str:
-    """Why the claims leave the check out; empty where it applies. No claims leave out the floor."""
+    """Why the claims leave the check out; empty if it applies. The floor is never left out."""
     return "" if matches(spec.id, floor_of(scope)) else scope.leaves_out(spec)
 
 
@@ -64,13 +64,13 @@ def on_floor(check: str) -> bool:
 
 
 def is_optional(check: str) -> bool:
-    """Whether that the check is unknown only counts where the policy says so."""
+    """Whether an unknown result only counts if the policy says so."""
     return matches(check, OPTIONAL)
 
 
 def parts_of(spec: CheckSpec) -> tuple[str, ...]:
-    """The parts in each of which a pass is due where any of its checks applies: its area, and the group of drills or
-    the stage that sees it. An area alone could pass by its SQL checks, while none of its drills was seen.
+    """The parts of which each needs a pass if any of its checks applies: area, with the group of drills or the stage. A
+    whole area could pass by its SQL checks while none of its drills ran.
     """
     if is_optional(spec.id):
         return ()

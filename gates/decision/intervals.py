@@ -77,7 +77,7 @@ def hypergeometric_tail(k: int, n: int, bad: int, total: int) -> float:
         return 1.0
     if k > most:
         return 0.0
-    if k * total <= n * bad:  # the smaller tail is the one to add up
+    if k * total <= n * bad:  # sum the smaller tail
         return 1.0 - hypergeometric_tail(n - k + 1, n, total - bad, total)
     logs = math.lgamma(n + 1) + math.lgamma(total - n + 1) + math.lgamma(bad + 1) + math.lgamma(total - bad + 1)
     logs -= math.lgamma(total + 1) + math.lgamma(k + 1) + math.lgamma(n - k + 1)
@@ -92,7 +92,7 @@ def hypergeometric_tail(k: int, n: int, bad: int, total: int) -> float:
 
 
 def bisect(low: float, high: float, is_below: Callable[[float], bool]) -> float:
-    """Where a condition that holds from `low` on ceases to hold before `high`."""
+    """Where a condition that holds at `low` stops holding before `high`."""
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)
@@ -101,14 +101,14 @@ def bisect(low: float, high: float, is_below: Callable[[float], bool]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ShareTest:
-    """Whether (bad samples, all samples, a limit) prove that the true share of bad ones is under, or over, it."""
+    """Whether (bad samples, all samples, a limit) prove that the true share is below, or above, the limit."""
 
     under: Callable[[float, float, float], bool]
     over: Callable[[float, float, float], bool]
 
 
 def exact_test(risk: float) -> ShareTest:
-    """The test of Clopper and Pearson, for one look at a number of samples that was fixed before."""
+    """The test of Clopper and Pearson, for one look at a number of samples that was fixed in advance."""
     return ShareTest(
         lambda bad, n, limit: binomial_cdf(bad, n, limit) <= risk,
         lambda bad, n, limit: binomial_tail(bad, n, limit) <= risk,
@@ -116,7 +116,7 @@ def exact_test(risk: float) -> ShareTest:
 
 
 def share_bounds(bad: float, n: float, test: ShareTest) -> tuple[float, float]:
-    """The shares that a test leaves possible."""
+    """The shares that a test does not rule out."""
     share = bad / n
     low = 0.0 if bad <= 0 else bisect(0.0, share, lambda p: test.over(bad, n, p))
     high = 1.0 if bad >= n else bisect(share, 1.0, lambda p: not test.under(bad, n, p))
@@ -131,9 +131,8 @@ def rate_bounds(trues: int, total: int, confidence: float) -> tuple[float, float
 def quantile_bounds(
     ordered: Sequence[float], percent: float, test: ShareTest, worth: float | None = None
 ) -> tuple[float, float]:
-    """Order-statistic bounds of a percentile; infinite where there are too few samples for a bound on that side.
-
-    worth: how many independent samples the values are worth; all of them where it is None.
+    """Order-statistic bounds of a percentile; infinite on a side with too few samples. worth: how many independent
+    samples the values are worth; None: all of them.
     """
     n, p = len(ordered), percent / 100.0
     one = 1.0 if worth is None else worth / n
@@ -145,12 +144,12 @@ def quantile_bounds(
 
 
 def percentile_bounds(ordered: Sequence[float], percent: float, confidence: float) -> tuple[float, float]:
-    """The same by the exact test, of independent samples."""
+    """`quantile_bounds` by the exact test, for independent samples."""
     return quantile_bounds(ordered, percent, exact_test(1.0 - confidence))
 
 
 def _last(n: int, holds: Callable[[int], bool]) -> int:
-    """The last rank 1..n for which a condition holds that holds up to somewhere and then no more; 0 if for none."""
+    """The last rank 1..n up to which a condition holds; 0 if it never does."""
     low, high = 0, n
     while low < high:
         middle = (low + high + 1) // 2
@@ -180,10 +179,10 @@ COCHRAN = 25.0
 def mean_bounds_of(
     n: float, variance: float, mean: float, confidence: float, skewness: float = 0.0
 ) -> tuple[float, float]:
-    """The same from the variance of the values; n: how many independent ones they are worth.
+    """`mean_bounds` from the variance of the values; n: how many independent ones they are worth.
 
-    skewness: of the values. Their mean is mostly under the true one where it is positive, so the bound on that side is
-    farther away; the other one stays, on the safe side.
+    skewness: of the values. If positive, the sample mean is mostly below the true one, so the upper bound moves out;
+    the other one stays, on the safe side.
     """
     if n < 2:
         return -math.inf, math.inf

@@ -1,4 +1,4 @@
-"""How near a limit a number came, and which limits the policy made wider. Pure; standard library only."""
+"""How near a number came to its limit, and which limits the policy widened. Pure; standard library only."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,16 +10,15 @@ from gates.evidence import Evidence
 from gates.verdict import Margin
 
 LIMITED = ("load/", "alert/")
-"""Checks whose number can be near its limit. For all others, `limit` is the value that is expected."""
+"""Checks with a limit to be near to. For all others, `limit` is the expected value."""
 
 LOAD = {"stages.load.slower_percent": 25.0, "stages.load.failed_percent": 2.0}
-"""Margins against BASELINE_URL, by default."""
+"""Default margins against BASELINE_URL."""
 
 
 def margin_of(check: str, observed: object, limit: object, unit: str) -> Margin | None:
-    """The distance to the limit, relative to it; None where there is no limit to be near to.
-
-    For a least ratio (98 % of successes) it is relative to what may be missing.
+    """The distance to the limit, relative to it; None without such a limit. For a least ratio (98 % of successes) it is
+    relative to the allowed rest.
     """
     seen, most = number(observed), number(limit)
     if not check.startswith(LIMITED) or seen is None or not most:
@@ -34,7 +33,7 @@ def nearest(lines: Iterable[Evidence]) -> Margin | None:
 
 
 def wider(policy: Policy) -> str:
-    """By which margins the policy lets more pass than by default; empty where by none."""
+    """Which margins the policy made wider than the default; empty if none."""
     given, usual = policy.rollout.cohorts, dataclasses.asdict(CohortLimits())
     told = {name: value for name, value in dataclasses.asdict(given).items() if value > usual[name]}
     told.pop("most_events", None)

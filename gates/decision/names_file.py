@@ -35,15 +35,15 @@ SQL = Fields(
 GIVES_NAMES = re.compile(r"""(?:^|[{,])[^\S\n]*+(["']?)names\1\s*+:""", re.MULTILINE)
 """A member `names` in the text of a policy, in any style of YAML."""
 MAY_GIVE_NAMES = re.compile(r"names|\\[xuU]|\0")
-"""The word anywhere, or what may be the word in another spelling or encoding."""
+"""The word anywhere, or what may be the word in an escape or another encoding."""
 
 
 class NamesError(ConfigError):
-    """`names:` of gate.yaml cannot be used: what is done to a target under other names than its own is not known."""
+    """`names:` of gate.yaml cannot be used, so it is unknown what the gate would do to such a target."""
 
 
 class NamesUnread(ConfigError):  # noqa: N818  -- reads as a sentence
-    """A policy that cannot be read, so that whether it gives names, and which, is not known."""
+    """The policy cannot be read, so it is unknown whether it gives names, and which."""
 
 
 def _table(relation: Relation) -> Shape:
@@ -132,7 +132,7 @@ NOT_SENT = (
     r"DATABASE_URL|PG\w+|(TRANSBOT_HMAC|REPLAY_JWT)_SECRET|SLACK_WEBHOOK_URL|(GATE|GITHUB|GITLAB|ACTIONS|CI|SYSTEM|AWS|AZURE"
     r"|GOOGLE|OTEL)_\w+"
 )
-"""Variables whose contents are no business of a target's: a policy is read from the repository of a pull request."""
+"""Variables whose contents must not be sent to a target: the policy may come from a pull request."""
 HTTP = Fields(
     {
         "paths": (
@@ -229,14 +229,14 @@ NAMES = Fields(
 
 
 def names_of_text(text: str, file: str) -> Names:
-    """The names of a policy that is read for nothing else. Raise NamesError where there are some and they are wrong,
-    NamesUnread where the text cannot be read and may give some.
+    """Read only the names of a policy. Raise NamesError if they are wrong, NamesUnread if the text is unreadable and
+    may have some.
     """
     try:
         return names_in(read(text, file))
     except NamesError:
         raise
-    except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file says what is wrong with it
+    except Exception as error:  # noqa: BLE001  -- whoever reads the rest of the file reports it
         if GIVES_NAMES.search(text):
             raise NamesError(str(error)) from None
         if MAY_GIVE_NAMES.search(text):
@@ -245,13 +245,13 @@ def names_of_text(text: str, file: str) -> Names:
 
 
 def names_in(root: YamlNode) -> Names:
-    """The names that a policy gives, whatever else is in it. Raise NamesError."""
+    """The names of a policy, whatever else is in it. Raise NamesError."""
     node = root.member("names")
     return read_names(node) if node is not None else Names()
 
 
 def read_names(node: YamlNode) -> Names:
-    """The names of a node. Raise NamesError, with its place, on anything that cannot be meant."""
+    """The names of a node. Raise NamesError, with its place, for anything impossible."""
     try:
         given = _plain(NAMES.read(node))
         raise_all(_problems(node, given))
@@ -261,7 +261,7 @@ def read_names(node: YamlNode) -> Names:
 
 
 def _plain(value: Any) -> Any:
-    """What a shape read, as mappings, lists and scalars alone."""
+    """What a shape read, as plain mappings, lists and scalars."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple) and value and all(isinstance(v, tuple) and len(v) == 3 for v in value):
@@ -312,7 +312,7 @@ def _of_places(node: YamlNode, http: Mapping[str, Any]) -> Iterator[ConfigError]
 
 
 def _of_calls(node: YamlNode, said: Mapping[str, Any]) -> Iterator[ConfigError]:
-    """What cannot be meant where each row is one call: those say all but whose they are."""
+    """Mistakes in names where each row is one call: such rows must say all but whose they are."""
     if "calls" not in said:
         return
     for column in ("hits", "count", "window_start"):

@@ -162,7 +162,7 @@ FILE = Fields(
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """A box of the checklist that a person answers for."""
+    """A line of the checklist that a person answers for."""
 
     box: str
     by: str
@@ -171,9 +171,8 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What gate.yaml says beyond the policy: limits of the stages, folders, attestations.
-
-    state: the folder for what must outlive a run; every target has a folder of its own in it (`state_of`).
+    """What gate.yaml says beyond the policy: limits of the stages, folders, attestations. state: the folder for what
+    outlives a run; every target has a folder of its own in it (`state_of`).
     """
 
     drill_timeout_s: int = 180
@@ -190,16 +189,16 @@ class Settings:
     state: Path = Path(STATE)
     attestations: tuple[Attestation, ...] = field(default=())
     rollout: RolloutPlan = field(default_factory=RolloutPlan)
-    """What the SQL checks hold the flag against."""
+    """What the SQL checks compare the flag with."""
 
     def state_of(self, target: str) -> Path:
-        """The folder of one target, by its identity (`gates.deployment.identity`): two targets must share no memory."""
+        """The folder of one target, by its identity (`gates.deployment.identity`): targets must not share memory."""
         return self.state / target
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """gate.yaml, read: `rules`, `waivers` and the rest become a Policy once the catalogue and the target are known."""
+    """gate.yaml as read. It becomes a Policy once the catalogue and the target are known."""
 
     root: YamlNode
     values: Mapping[str, Any]
@@ -209,7 +208,7 @@ class PolicyFile:
 
     @property
     def plan(self) -> RolloutPlan:
-        """The steps of a release, which need no catalogue."""
+        """The rollout plan, which needs no catalogue."""
         return RolloutPlan.of(self.values.get("rollout", {}))
 
     @property
@@ -220,7 +219,7 @@ class PolicyFile:
 
     @property
     def scope(self) -> Scope:
-        """The claims on the contract, without what the deployment says that it has not, and with its own limits."""
+        """The claims on the contract, without what the deployment says it lacks, and with its own limits."""
         scope = scope_of(self._contract)
         absent = (*scope.absent, *contract().without(self.names.lacking))
         return replace(scope, absent=absent, limits=self.names.own_limits, objects=self.names.spoken)
@@ -238,7 +237,7 @@ class PolicyFile:
     def policy(
         self, catalogue: Sequence[CheckSpec], target: TargetKind, release: str, *, deep: bool, disruptive: bool = False
     ) -> Policy:
-        """The policy for this target. Raise ConfigError where a rule or waiver names no check of the catalogue."""
+        """The policy for this target. Raise ConfigError if a rule or waiver names no check of the catalogue."""
         raise_all(chain(self._names_wrong([s.id for s in catalogue]), self._floor_wrong(catalogue)))
         if self.queue is not None:
             check_limits(self.values["contract"].get("options"), [s.id for s in catalogue])
@@ -261,7 +260,7 @@ class PolicyFile:
         )
 
     def check_folders(self) -> None:
-        """Raise ConfigError where a folder of checks is not there: they would be missed by nobody."""
+        """Raise ConfigError if a folder of checks is missing: nobody would notice that its checks did not run."""
         sql = self.root.member("sql")
         nodes = [*_items(sql, "spot_folders"), *_items(sql, "alert_folders")] if sql else []
         folders = (*self.settings.spot_folders, *self.settings.alert_folders)
@@ -272,7 +271,7 @@ class PolicyFile:
         )
 
     def _floor_wrong(self, catalogue: Sequence[CheckSpec]) -> Iterator[ConfigError]:
-        """Rules that would make a check of the floor count for less: the first check for each."""
+        """Rules that would make a check of the floor count for less: the first such check of each."""
         floor = [s for s in catalogue if on_floor(s.id)]
         for node, pattern, values in self.values.get("checks", ()):
             rule = _rule(pattern, values)
@@ -305,7 +304,7 @@ class PolicyFile:
 
 
 def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
-    """Read gate.yaml. Raise ConfigError (file:line:column) on anything unknown, doubled, of a wrong form or expired."""
+    """Read gate.yaml. Raise ConfigError (file:line:column) for anything unknown, repeated, malformed or expired."""
     root = read(text, file)
     values = FILE.read(root)
     contract = root.member("contract")
@@ -358,7 +357,7 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Settings:
 
 
 def _judging(settings: Settings) -> dict[str, float]:
-    """The settings that shape what a verdict goes by, where they are not the default."""
+    """The non-default settings that affect the verdict."""
     usual = Settings()
     members = {
         "stages.load.slower_percent": (settings.load_slower_percent, usual.load_slower_percent),
@@ -376,7 +375,7 @@ def _rule(pattern: str, values: Mapping[str, Any]) -> PolicyRule:
 
 
 def schema() -> str:
-    """The JSON Schema of gate.yaml, for editors; the text of gates/decision/gate.schema.json: a setting a line."""
+    """The JSON Schema of gate.yaml for editors (gates/decision/gate.schema.json), one setting per line."""
     top: dict[str, JsonValue] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gate.yaml: the release policy of replaygate",

@@ -43,7 +43,7 @@ OPTIONS = Fields(
 
 
 def queue_options(preset: QueuePreset, node: YamlNode | None) -> QueueOptions:
-    """The options, read. Raise ConfigError (file:line:column) where they are wrong for this preset."""
+    """Read the options. Raise ConfigError (file:line:column) if they are wrong for this preset."""
     if node is None:
         return QueueOptions()
     values = OPTIONS.read(node)
@@ -63,7 +63,7 @@ def queue_options(preset: QueuePreset, node: YamlNode | None) -> QueueOptions:
 
 
 def check_limits(node: YamlNode | None, known: Sequence[str]) -> None:
-    """Raise ConfigError where limits are given for what is no check of queues."""
+    """Raise ConfigError for limits of anything that is no check of queues."""
     limits = node.member("limits") if node is not None else None
     names = tuple(check.partition("/")[2] for check in known if check.startswith("queue/"))
     raise_all(

@@ -19,11 +19,11 @@ from gates.text.patterns import matches
 from gates.verdict import EFFECT_ORDER, Effect
 
 QUEUE_STAGE = ("queue/proof/", "queue/load/")
-"""Checks of queues that are no alert rules: they are seen between the two looks at the data."""
+"""Checks of queues that are no alert rules: they are made between the two looks at the data."""
 QUEUE_LAG = ("queue/lag", "queue/oldest-age", "queue/backlog")
 LAG = ("load/outbox_lag_ms/*", "alert/outbox-lag*", "alert/pending-outbox", "cohort/lag-*", *QUEUE_LAG)
 UNWAIVABLE = ("preflight/*", *EVERY_FLOOR)
-"""No policy can waive these: the floor, and the preflight, which tells the gate what it looks at."""
+"""Checks that no policy can waive: the floor, and the preflight, which tells what the gate looks at."""
 
 BY_SEVERITY = {Severity.PAGE: Effect.ROLLBACK, Severity.WARN: Effect.HOLD, Severity.INVESTIGATE: Effect.NOTE}
 
@@ -33,11 +33,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "alerts": ("alert/", "queue/", "cohort/"),
     "load": ("load/",),
 }
-"""A stage that can be run alone -> the beginnings of the ids of its checks."""
+"""A stage that can be run alone -> the prefixes of the ids of its checks."""
 
 
 def again(spec: CheckSpec) -> str:
-    """The command that looks at a check once more: that one alone, where its stage can leave the others out."""
+    """The command that repeats a check, alone if its stage can leave the others out."""
     alone = not spec.id.startswith(QUEUE_STAGE)
     stage = next((name for name, prefixes in STAGES.items() if alone and spec.id.startswith(prefixes)), "")
     words = [f"gate {stage}" if stage else "gate run --dry-run"]
@@ -46,18 +46,18 @@ def again(spec: CheckSpec) -> str:
 
 
 RUN_ONLY = ("release", "target", "deep", "disruptive", "stage", "names")
-"""What one run chooses, and what a deployment calls things: the rest is the same for all runs by the same rules."""
+"""What one run chooses, and a deployment's names: members that differ between runs by the same rules."""
 
 RULES, PART_LENGTH = "rules", 19
-"""The name of the part of a policy that is no check; how much of the digest of a check is kept."""
+"""The name of the part of a policy that is no check, and how many digits of a check's digest are kept."""
 
 PROSE = ("claim", "cost", "covers")
-"""Members of a check that people read; the decision does not."""
+"""Members of a check for people; they do not affect the decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """What the policy says about checks whose id matches `pattern`; None leaves the check's own."""
+    """What the policy says about checks whose id matches `pattern`; None keeps the check's own."""
 
     pattern: str
     severity: Severity | None = None
@@ -70,7 +70,7 @@ class PolicyRule:
         return fnmatchcase(check, self.pattern)
 
     def lowers(self, spec: CheckSpec) -> str:
-        """The member that would make a failure of the check, or that it is unknown, count for less; empty if none."""
+        """The member that would make a failure or unknown of the check count for less; empty if none."""
         by_itself = EFFECT_ORDER.index(worst(BY_SEVERITY[spec.severity], Effect.HOLD))
         if self.required is False:
             return "required"
@@ -81,13 +81,13 @@ class PolicyRule:
 
 
 def worst(*effects: Effect) -> Effect:
-    """The gravest of some effects."""
+    """The gravest of the effects."""
     return min(effects, key=EFFECT_ORDER.index)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """A check that may fail or stay unknown until a day (inclusive, UTC), because somebody answers for it."""
+    """A check that may fail or stay unknown until a day (inclusive, UTC), for which somebody answers."""
 
     check: str
     reason: str
@@ -97,10 +97,10 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """The flag that the release is behind, its steps in percent, and the time a step must bake.
+    """The flag of the release, its steps in percent, and the bake time of a step.
 
-    drain_timeout_s: how long a rollback waits for what is in flight; rollback_patience_s: how long it tries again;
-    settle_s: for how long the flag must then stay off.
+    drain_timeout_s: how long a rollback waits for what is in flight. rollback_patience_s: how long it retries.
+    settle_s: how long the flag must then stay off.
     """
 
     flag: str = "outbox.enabled"
@@ -113,7 +113,7 @@ class RolloutPlan:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> RolloutPlan:
-        """The plan of a policy's `rollout`, or of what to_json wrote. Raise TypeError on another member."""
+        """The plan in a policy's `rollout`, or in what to_json wrote. Raise TypeError for another member."""
         given: dict[str, Any] = {**data, "cohorts": typed(CohortLimits(**data.get("cohorts", {})))}
         given |= {"steps": tuple(data["steps"])} if "steps" in data else {}
         return typed(cls(**given))
@@ -121,12 +121,12 @@ class RolloutPlan:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything that decide() goes by. The required set follows from this alone, never from what happened to run.
+    """Everything that decide() uses. The required set follows from this alone, never from what happened to run.
 
-    stage: where one stage alone was run, its name in STAGES; its verdict is on its own checks and never a promote.
-    scope: the claims on the contract; by default all of it. settings: those of the stages that shape the evidence and
-    are not the default: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that a verdict
-    under other names is a verdict of another policy.
+    stage: if one stage was run alone, its name in STAGES; its verdict covers only its checks and is never a promote.
+    scope: the claims on the contract; by default all of it. settings: non-default stage settings that shape the
+    evidence: name in gate.yaml -> value. names: those of gate.yaml as one line of JSON, so that other names make
+    another policy.
     """
 
     catalogue: tuple[CheckSpec, ...] = ()
@@ -153,7 +153,7 @@ class Policy:
 
     @property
     def touches_live_flags(self) -> bool:
-        """Whether drills of such a run may switch a live flag, and put it back."""
+        """Whether drills of such a run may switch a live flag, and restore it."""
         return self.target.allows(Where.DISRUPTIVE, disruptive=self.disruptive)
 
     @property
@@ -191,19 +191,19 @@ class Policy:
 
     @property
     def proof_digest(self) -> str:
-        """The same without what one run chose: a proof holds for every release that is judged by these rules."""
+        """The digest without what one run chose: a proof holds for every release that is judged by these rules."""
         return _digest(dict(self.proof_parts))
 
     @property
     def proof_parts(self) -> dict[str, str]:
-        """A digest for each check, by its id, and one for all rules: what two policies differ in."""
+        """A digest for each check, by its id, and one for all rules; they show where two policies differ."""
         lean = replace(self, scope=replace(self.scope, objects=()))
         rules = {k: v for k, v in lean.to_json().items() if k not in {*RUN_ONLY, "catalogue"}}
         return {RULES: _digest(rules)} | {s.id: _digest(_lean(s))[:PART_LENGTH] for s in self.catalogue}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
-        """Raise KeyError, ValueError or TypeError on anything that to_json did not write."""
+        """Raise KeyError, ValueError or TypeError for anything that to_json did not write."""
         found = cls(
             catalogue=tuple(CheckSpec.from_json({"claim": "", "cost": "", **s}) for s in data["catalogue"]),
             target=TargetKind(data["target"]),

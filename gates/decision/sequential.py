@@ -18,16 +18,16 @@ from functools import lru_cache
 from gates.decision.intervals import ShareTest, log_incomplete_beta
 
 OPTIMUM = 6.0
-"""The mixture is at its best where a sample of the limit's share would hold about so many bad ones: 300 for 2 %."""
+"""The mixture is best at the sample size at which a share at the limit gives so many bad samples: 300 at 2 %."""
 LEAST_NULL = 1e-12
-"""No number of bets decides about a smaller part of what is possible."""
+"""No number of bets decides about a smaller part of the possible range."""
 _GRID = tuple(place / 8.0 for place in range(1, 8))
-"""Stakes of the bets on a mean, as shares of the greatest stake that cannot ruin."""
+"""Stakes of the bets on a mean, as shares of the largest stake that cannot lose everything."""
 
 
 @lru_cache(maxsize=256)
 def _prior(limit: float, risk: float) -> tuple[float, float]:
-    """The two numbers of the prior: its mean is the limit, its weight that of the size it is best for."""
+    """The two parameters of the prior: its mean is the limit, its weight fits the size it is best for."""
     half = math.log(1.0 / (2.0 * risk))
     weight = max(0.001, OPTIMUM / min(limit, 1.0 - limit) / (2.0 * half + math.log(1.0 + 2.0 * half)) - 1.0)
     return weight * limit, weight * (1.0 - limit)
@@ -57,12 +57,12 @@ def log_evidence(bad: float, samples: float, limit: float, risk: float, *, under
 
 
 def proves(bad: float, samples: float, limit: float, risk: float, *, under: bool) -> bool:
-    """Whether the share is proved to be under (or over) the limit, however often this was asked before."""
+    """Whether the share is proved to be below (or above) the limit, however often this was asked before."""
     return log_evidence(bad, samples, limit, risk, under=under) >= -math.log(risk)
 
 
 def anytime_test(risk: float) -> ShareTest:
-    """The test for as many looks as one likes."""
+    """The test for any number of looks."""
     return ShareTest(
         lambda bad, n, limit: proves(bad, n, limit, risk, under=True),
         lambda bad, n, limit: proves(bad, n, limit, risk, under=False),
@@ -70,7 +70,7 @@ def anytime_test(risk: float) -> ShareTest:
 
 
 def mean_proved(blocks: Sequence[float], limit: float, most: float, risk: float, *, under: bool) -> bool:
-    """Whether the mean is proved to be under (or over) the limit by the means of blocks, each in [0, most]."""
+    """Whether the mean is proved to be below (or above) the limit by the means of blocks, each in [0, most]."""
     null = limit / most if 0.0 < limit < most else 0.0
     if null < LEAST_NULL:
         return False

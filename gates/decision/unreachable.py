@@ -1,7 +1,8 @@
-"""What a target that stopped answering can still be blamed for: what was seen before. Pure; standard library only.
+"""What still counts of a target that stopped answering: what was seen before. Pure; standard library only.
 
-The evidence of a shut door says until when it was open. A failure that ended later may be the death itself, seen once
-more: it is unknown, and blocked by that door. What was looked at through the other door stands.
+"Door" means BASE_URL or DATABASE_URL. The evidence of a shut door says until when it was open. A failure that ended
+later may only show that the door had shut: it is unknown, and blocked by that door. What was seen through the other
+door stands.
 """
 
 import datetime as dt
@@ -23,7 +24,7 @@ def cause(evidence: Sequence[Evidence]) -> Evidence | None:
 
 
 def excused(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The evidence, in which nothing that was seen after a door had shut is a failure, or a cause of its own."""
+    """The evidence, in which nothing seen after a door had shut is a failure or a cause of its own."""
     found = list(evidence)
     first = cause(found)
     for door in found:

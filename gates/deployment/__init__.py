@@ -1,1 +1,1 @@
-"""The doors to the deployment under test: HTTP, SQL, control; their limits, credentials and leftovers."""
+"""Access to the deployment under test: HTTP, SQL, control; their limits, credentials and leftovers."""

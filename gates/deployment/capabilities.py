@@ -38,10 +38,10 @@ def evidence_id(capability: str) -> str:
 
 
 def claims(target: Target, on_create: Callable[[str], object] | None = None) -> dict[str, bool | None]:
-    """Capability -> whether the target has it; None where it could not be asked.
+    """Capability -> whether the target has it; None if it could not be asked.
 
-    on_create: told the id of a company before it is made, to see how the target tells two sources apart. Only where
-    staging checks may run is one made; two sources are of use to no other.
+    on_create: told the id of a company before it is created. One is created, to see how the target tells two sources
+    apart, only if staging checks may run: no other checks need two sources.
     """
     with ThreadPoolExecutor(2, "capabilities") as beside:  # each is a few round trips, and a target may be far
         sources, memory = beside.submit(_two_sources, target, on_create), beside.submit(_memory_metric, target)
@@ -64,7 +64,7 @@ def _memory_metric(target: Target) -> bool | None:
 
 
 def _asked(target: Target, request: Request) -> Answer | None:
-    """The answer, where it is a 200."""
+    """The answer, if it is a 200."""
     if not target.base_url:
         return None
     try:
@@ -89,9 +89,8 @@ def _two_sources(target: Target, on_create: Callable[[str], object] | None) -> b
 
 
 def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -> bool | None:
-    """Whether one dry run from each source is counted at one and the same address. None where they were not
-    answered well, and do not show it. False where it cannot be seen else: whoever counts by no address at all (0.0.0.0
-    is none), or does not count, is examined.
+    """Whether dry runs from both sources are counted at the same address. None if they failed and show nothing. False
+    if it cannot be seen otherwise: a target that uses no address (0.0.0.0 is none), or does not count, is checked.
     """
     if not (target.kind.allows(Where.STAGING) and target.database_url and target.hmac_secret):
         return False
@@ -106,9 +105,9 @@ def _looks_like_one(target: Target, on_create: Callable[[str], object] | None) -
 
 @contextmanager
 def a_company(target: Target, on_create: Callable[[str], object] | None) -> Iterator[tuple[Connection, str]]:
-    """A company of the gate's own for a question or two. Raise OSError, ValueError or psycopg.Error."""
+    """A temporary company of the gate. Raise OSError, ValueError or psycopg.Error."""
     run = secrets.token_hex(4)
-    lease, mark = take_lease(target.database_url, run)  # what cannot be removed here is removed by the next gate
+    lease, mark = take_lease(target.database_url, run)  # if it cannot be removed here, the next gate removes it
     try:
         with borrowed(target.database_url) as connection:
             tenants = Tenants(connection, run, on_create=on_create, lease=term_of(mark, target.database_url))

@@ -1,7 +1,7 @@
-"""The third door, to the processes of a stack that the gate started itself: list, signal, restart, wait until ready.
+"""Control of the processes of a stack that the gate started: list, signal, restart, wait until ready.
 
-One JSON object in, one out, over a Unix socket in the stack's folder, one exchange a connection. Recovery drills use
-it; it exists only where `Target.control` is set.
+One JSON object in, one out, over a Unix socket in the stack's folder, one exchange per connection. Recovery drills use
+it; it exists only if `Target.control` is set.
 """
 
 import fcntl
@@ -21,14 +21,13 @@ LINE_LIMIT = 65_536
 
 
 class ControlError(Exception):
-    """The stack did not do what was asked, or could not be reached: proves nothing about the target."""
+    """The stack did not do what was asked, or could not be reached. Shows nothing about the target."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """One process of the stack: `service-0`, `worker-0`, `postgres`.
-
-    `pid` is None when it does not run; `clock_s` is by how much its wall clock was set ahead.
+    """One process of the stack: `service-0`, `worker-0`, `postgres`. pid: None if it does not run. clock_s: how far its
+    wall clock was set ahead.
     """
 
     name: str
@@ -38,10 +37,8 @@ class ProcessState:
 
 
 class Control:
-    """A client of the control door at a socket's path.
-
-    As a context it is the hand of a drill that disturbs the stack on purpose: everybody may know so (`is_disrupted`)
-    until all is mended at its end.
+    """A client of the control socket. As a context it marks a drill that disturbs the stack on purpose
+    (`is_disrupted`), and mends everything at its end.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,7 +47,7 @@ class Control:
 
     def __enter__(self) -> Self:
         self._mark = os.open(_mark_of(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._mark, fcntl.LOCK_SH)  # of a process that is killed, the kernel takes it off
+        fcntl.flock(self._mark, fcntl.LOCK_SH)  # the kernel drops it when the process is killed
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -77,18 +74,18 @@ class Control:
         self.kill(name, "SIGCONT")
 
     def restart(self, name: str, clock_s: float = 0.0) -> None:
-        """Kill it if it runs and start it again; a service or a worker with its wall clock ahead by `clock_s` (behind,
-        where negative), until its next restart. PostgreSQL: returns when it takes connections on its old port.
+        """Kill it if it runs and start it again; PostgreSQL is ready on its old port on return. clock_s: how far the
+        wall clock of a service or worker is ahead (behind if negative) until its next restart.
         """
         self._ask({"do": "restart", "name": name, "clock_s": clock_s})
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Wait until every process runs and the service says that it is ready."""
+        """Wait until every process runs and the service is ready."""
         self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
 
     def mend(self) -> None:
-        """Thaw what is frozen, start what does not run, set wrong clocks right, wait until all is ready: the end of
-        every recovery drill.
+        """Resume frozen processes, start missing ones, reset clocks, wait until all is ready: the end of every recovery
+        drill.
         """
         self._ask({"do": "mend", "timeout_s": MEND_TIMEOUT_S}, MEND_TIMEOUT_S + ANSWER_TIMEOUT_S)
 
@@ -109,7 +106,7 @@ class Control:
 
 
 def is_disrupted(path: str) -> bool:
-    """Whether a drill disturbs the stack with this control door on purpose; no stack without a door is."""
+    """Whether a drill is disturbing this stack on purpose; False without a control socket."""
     if not path:
         return False
     try:
@@ -128,9 +125,7 @@ def _mark_of(path: Path) -> Path:
 
 @contextmanager
 def open_socket(folder: Path) -> Iterator[tuple[socket.socket, str]]:
-    """A Unix socket and a short name of the folder: a socket's path may have 107 bytes, a folder's name is as long as
-    the temporary directory makes it.
-    """
+    """A Unix socket and a short alias of the folder: a socket's path is limited to 107 bytes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

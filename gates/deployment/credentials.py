@@ -1,4 +1,4 @@
-"""The gate's own credentials: what a good token says, why one is unfit, and which the target refuses. No I/O."""
+"""The gate's own credentials: claims of a good token, why one is unfit, which ones the target refuses. No I/O."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from gates.deployment.requests import claims_of, encode_segment
 from gates.deployment.target import Target
 
 LEEWAY_S = 30
-"""Of the contract: by so much two clocks may differ."""
+"""Of the contract: how far two clocks may differ."""
 LIFE_S = 600
 SUBJECT = "d2111000-0000-4000-8000-000000000001"
-"""Who a minted token is of: a UUID, since a database may read `sub` as one (auth.uid() of Supabase)."""
+"""The subject of a minted token: a UUID, since a database may read `sub` as one (auth.uid() of Supabase)."""
 REFUSABLE = ("hmac_secrets", "admin_jwt", "jwt_secret")
 REFUSED, NOWHERE = "refused", "nowhere to show it"
 UNUSABLE = (REFUSED, NOWHERE)
-"""What the preflight observes of a credential that is of no use. No answer is not among them: then the target may be
-slow or overloaded, and that is for the load to see."""
+"""What the preflight observes of a useless credential. No answer is not among them: the target may be slow or
+overloaded, which the load must see.
+"""
 
 
 def good_claims(target: Target, now_s: int) -> dict[str, Any]:
-    """The claims of a super_admin's token that the target accepts, where its audience and issuer are told rightly."""
+    """The claims of a super_admin's token that the target accepts if audience and issuer are right."""
     claims: dict[str, Any] = {"sub": SUBJECT, "role": "super_admin", "iat": now_s - 5, "exp": now_s + LIFE_S}
     if target.jwt_audience:
         claims["aud"] = target.jwt_audience
@@ -37,7 +38,7 @@ def good_claims(target: Target, now_s: int) -> dict[str, Any]:
 
 
 def unfit(target: Target, now_s: float) -> str:
-    """Why a healthy target refuses ADMIN_JWT, read from the token itself; empty where nothing speaks against it."""
+    """Why a healthy target refuses ADMIN_JWT, read from the token itself; empty if nothing speaks against it."""
     claims = claims_of(target.admin_jwt)
     if not claims or target.admin_jwt.count(".") != 2:
         return "is no token: it has no claims that can be read"
@@ -76,7 +77,7 @@ def _of_another_door(target: Target, claims: Mapping[str, Any]) -> str:
 
 
 def of_another_secret(target: Target) -> str:
-    """What may be wrong with a refused ADMIN_JWT beyond its claims: HS256 is the form, REPLAY_JWT_SECRET the key."""
+    """What may be wrong with a refused ADMIN_JWT beyond its claims: it should be HS256 with REPLAY_JWT_SECRET."""
     unsigned, _, signature = target.admin_jwt.rpartition(".")
     try:
         algorithm = json.loads(base64.urlsafe_b64decode(unsigned.partition(".")[0] + "=="))["alg"]

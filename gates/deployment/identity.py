@@ -1,4 +1,4 @@
-"""Which deployment a target is: one short name for its two doors, without a secret in it."""
+"""Which deployment a target is: one short name for BASE_URL and DATABASE_URL, without a secret in it."""
 
 import hashlib
 import ipaddress
@@ -14,20 +14,19 @@ from gates.deployment.target import Target
 
 DIGITS = 12
 NUMBERED = re.compile(r"([0-9]+/[0-9]+)@([0-9]+)")
-"""What server.sql says."""
+"""The result of server.sql."""
 HERE = Path(__file__).parent
 
 
 def identity(target: Target) -> str:
-    """Twelve hex digits over BASE_URL and the host, port and name of the database; never over a login or a password.
-
-    The gate's memory is kept under this name, so that it never mixes two deployments.
+    """Twelve hex digits over BASE_URL and the host, port and name of the database, never over a login or a password.
+    The gate's memory has this name, so it never mixes two deployments.
     """
     return hashlib.sha256(f"{http_place(target)}\n{database_place(target)}".encode()).hexdigest()[:DIGITS]
 
 
 def http_place(target: Target) -> str:
-    """BASE_URL without a user and a query; empty where there is none, or none that can be read."""
+    """BASE_URL without user and query; empty if it is missing or unreadable."""
     try:
         parts = urlsplit(target.base_url)
         port = f":{parts.port}" if parts.port else ""
@@ -37,15 +36,13 @@ def http_place(target: Target) -> str:
 
 
 def without_login(url: str) -> str:
-    """The URL without a user and a password, and otherwise as it is."""
+    """The URL without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
 
 
 def database_place(target: Target) -> str:
-    """`host:port/name` of DATABASE_URL, with the service that says more of it, where it names one; empty where there is
-    none, or none that can be read.
-    """
+    """`host:port/name` of DATABASE_URL, with the service if it names one; empty if it is missing or unreadable."""
     if not target.database_url:
         return ""
     try:
@@ -58,7 +55,7 @@ def database_place(target: Target) -> str:
 
 
 def is_here(target: Target) -> bool:
-    """Whether all that BASE_URL and DATABASE_URL name is on this machine. A service may be anywhere."""
+    """Whether all addresses in BASE_URL and DATABASE_URL are on this machine. A libpq service may be anywhere."""
     database = conninfo_to_dict(target.database_url) if target.database_url else {}
     named = [urlsplit(target.base_url).hostname, *str(database.get("host") or "").split(",")]
     named += str(database.get("hostaddr") or "").split(",")
@@ -73,8 +70,8 @@ def _is_own(host: str) -> bool:
 
 
 def server_of(connection: Connection) -> str:
-    """Which database of which server this is, wherever it listens now: the number that its cluster was made with, where
-    this login may read it, the database, and the cluster's timeline.
+    """The identity of a database, wherever it listens now. The identifier of its cluster, if this login may read it,
+    the database, and the cluster's timeline.
     """
     try:
         with connection.transaction():
@@ -86,21 +83,21 @@ def server_of(connection: Connection) -> str:
 
 
 def is_another(here: str, server: str) -> bool:
-    """Whether this is not the database that was seen before, if one was. Each failover begins a later timeline: on an
-    earlier one there is an old primary that came back.
+    """Whether this is another database than the one seen before, if one was. Each failover begins a later timeline: an
+    earlier one means that an old primary came back.
     """
     (now, line), (before, line_before) = (_parts(one) for one in (here, server))
     return bool(server) and (now != before or line < line_before)
 
 
 def _parts(server: str) -> tuple[str, int]:
-    """A database and its timeline; 0 where that is not known."""
+    """A database and its timeline; 0 if unknown."""
     found = NUMBERED.fullmatch(server)
     return (found[1], int(found[2])) if found else (server, 0)
 
 
 def must_be_same(connection: Connection, server: str, what: str) -> str:
-    """Which database this is. Raise psycopg.OperationalError where one is given, and this is another one."""
+    """The identity of this database. Raise psycopg.OperationalError if one is given and this is another."""
     here = server_of(connection)
     if is_another(here, server):
         see = "see where DATABASE_URL leads (a pooler, a name, an old primary, a restored copy)"

@@ -1,7 +1,7 @@
 """Ids that the gate makes itself, of the types that the deployment has (`names.ids`).
 
-Numbers lie far above what a deployment counts to and below what JSON holds exactly. All have as many digits, so they
-sort as their texts do.
+Numbers lie far above what a deployment counts to and below what JSON holds exactly. All have the same number of digits,
+so they sort like their texts.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ def new_id(kind: str, version: int = 4) -> str:
 
 
 def alike_ids(kind: str) -> tuple[str, str]:
-    """Two new ids of a kind, alike but for the last digit (numbers: one apart). What compares their beginnings alone
-    takes them for one.
+    """Two new ids of a kind that differ in the last digit (numbers: by one). Code that compares only prefixes confuses
+    them.
     """
     raw = secrets.token_bytes(16)
     return _of_bytes(kind, raw), _of_bytes(kind, bytes([*raw[:-1], raw[-1] ^ 1]))
 
 
 def id_of(name: str) -> str:
-    """The id of a company that follows from its name: nobody has such a pair by chance."""
+    """The id of a company, derived from its name: nobody has such a pair by chance."""
     return _of_bytes("company", hashlib.sha256(f"replaygate {name}".encode()).digest()[:16])
 
 
 def ids_have_spellings() -> bool:
-    """Whether an id of a company has several spellings, as a UUID has; a text that is another is another id."""
+    """Whether one id of a company has several spellings, as a UUID has. With texts, another spelling is another id."""
     return current().id_type("company") != "text"
 
 
 def answered(body: bytes) -> dict[str, Any]:
-    """The JSON object in an answer, empty where there is none. Its UUIDs are in lower case: case does not matter."""
+    """The JSON object in an answer, else empty. Its UUIDs are in lower case, since case does not matter."""
     found = json_object(body)
     return found if "text" in current().ids.values() else {k: _spelled(k, v) for k, v in found.items()}
 

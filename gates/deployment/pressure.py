@@ -1,6 +1,6 @@
-"""What the kernel says of the CPU that this process could not get. A figure that it does not tell is left out.
+"""What the kernel says of CPU time that this process did not get. Unavailable figures are left out.
 
-`waiting_percent`: this thread was ready and stood in the run queue. `pressure_percent`: some task of the machine did.
+`waiting_percent`: this thread was ready and waited in the run queue. `pressure_percent`: some task of the machine did.
 `throttled_percent`: the quota of our cgroup was used up. `stolen_percent`: the hypervisor ran somebody else.
 """
 
@@ -17,7 +17,7 @@ _THROTTLED = {"throttled_usec": 1e-6, "throttled_time": 1e-9}
 
 
 class CpuPressure:
-    """Counts from the moment it is made. `root` stands for `/` in tests; times are time.monotonic() seconds."""
+    """Counts from its creation. `root` stands for `/` in tests; times are time.monotonic() seconds."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root

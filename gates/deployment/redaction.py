@@ -30,14 +30,15 @@ from gates.evidence_file import rewritten
 from gates.text.foreign import JsonValue, before_cut, plain
 
 SHORTEST_SECRET = 6
-"""Shorter passwords are hidden where they stand in a connection string or URL alone: replacing them everywhere would
-garble ordinary text. Secrets that sign have 16 bytes or more."""
+"""Shorter passwords are hidden only in connection strings and URLs: replacing them everywhere would garble ordinary
+text. Secrets that sign have 16 bytes or more.
+"""
 LEAST_BEGINNING = 12
-"""So many first characters of a secret are hidden also where the rest was cut off; of a short one, half of them."""
+"""How many first characters of a truncated secret are hidden; of a short one, half of them."""
 LEAST_DIFFERENT = 6
-"""How many different characters a secret has at least: one of fewer is a placeholder."""
+"""The least number of different characters in a secret: with fewer it is a placeholder."""
 LEAST_SEGMENT = 16
-"""Characters of a part of the webhook's path that is a secret by itself."""
+"""The length from which a part of the webhook's path is a secret by itself."""
 SECRET_KEYWORDS = ("password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret")
 
 _RUN = re.compile(r"[A-Za-z0-9_.-]+")
@@ -49,15 +50,15 @@ _MEMBER = re.compile("[a-z][a-z_-]{0,14}")
 """How programs name a member: no secret that signs is so short."""
 _WORD = "(?:[A-Z]?[a-z]{1,14}|[A-Z]{1,14})"
 _ORDINARY = re.compile(rf"(?=.{{1,15}}$)(?:{_WORD}(?:[ ._/:-]{_WORD}){{0,4}}[ ._/:-]?\d{{0,4}}|\d+)", re.DOTALL)
-"""A word or a number, or a few words with a number behind: the names of tables, events and releases."""
+"""A word or a number, or a few words and a number: the names of tables, events and releases."""
 _STRUCTURE = {"check", "outcome", "severity", "round", "blocked_by", "started_at", "unit", "release", "run", "decision"}
-"""Members whose values are no free text."""
+"""Members whose values are not free text."""
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]{8,15}(?:Z|[+-]\d\d:\d\d)")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
 
 
 def hidden(target: Target) -> dict[str, str]:
-    """Every secret of the target -> the name of the variable that holds it, the longest first."""
+    """Every secret of the target -> the name of its variable, the longest first."""
     target = target.told
     named = {
         target.database_url: "DATABASE_URL",
@@ -75,13 +76,13 @@ def hidden(target: Target) -> dict[str, str]:
 
 
 def telling(target: Target) -> dict[str, str]:
-    """The secrets that no text holds by chance. A password may be a word or a number, which many answers hold."""
+    """The secrets that no text contains by chance. A password may be a word or a number, as in many answers."""
     found = hidden(target).items()
     return {s: name for s, name in found if not _ORDINARY.fullmatch(s) and len(set(s)) >= LEAST_DIFFERENT}
 
 
 def _passwords(conninfo: str) -> set[str]:
-    """The secrets of a connection string in whichever form, as written and as meant."""
+    """The secrets of a connection string in any form, as written and as decoded."""
     try:
         parts = conninfo_to_dict(conninfo) if conninfo else {}
     except (psycopg.Error, UnicodeError):
@@ -98,7 +99,7 @@ def _password_in_url(url: str) -> set[str]:
 
 
 def _login_in_url(url: str, variable: str) -> dict[str, str]:
-    """User and password: some services take a token as either."""
+    """User and password: some services accept a token as either."""
     try:
         user = urlsplit(url).username or ""
     except ValueError:
@@ -116,7 +117,7 @@ def _parts_of_webhook(url: str) -> set[str]:
 
 
 def _parts_of_key(pem: str) -> set[str]:
-    """The PEM text, each line of it, and the bytes at its end, which are the key; none of a path."""
+    """The PEM text, each of its lines, and the final bytes, which are the key; nothing for a path."""
     if "-----BEGIN" not in pem:
         return set()
     lines = [line for line in re.split(r"\s+|\\[nr]", pem) if len(line) >= LEAST_SEGMENT and "-----" not in line]
@@ -128,7 +129,7 @@ def _parts_of_key(pem: str) -> set[str]:
 
 
 def redact_text(text: str, hide: Mapping[str, str]) -> str:
-    """The text without the secrets in `hide`, without signatures of tokens and passwords in connection strings."""
+    """The text without the secrets in `hide`, signatures of tokens, and passwords in connection strings."""
     text = without_secrets(text, hide)
     text = _RUN.sub(_unsigned, text) if "eyJ" in text else text
     if "://" in text:
@@ -142,16 +143,16 @@ def without_secrets(text: str, hide: Mapping[str, str]) -> str:
     for secret, name in hide.items():
         for form in _spellings(secret):
             text = text.replace(form, f"${name}")
-        if _spelled(_middle(secret)).search(text):  # the whole pattern of a long secret takes long to make
+        if _spelled(_middle(secret)).search(text):  # building the whole pattern of a long secret is slow
             text = _spelled(secret).sub(f"${name}", text)
-    for secret, name in hide.items():  # when all whole ones are gone: two secrets may begin alike
+    for secret, name in hide.items():  # after all complete ones: two secrets may begin alike
         for form in _begun(secret):
             text = _without_beginning(text, form, f"${name}")
     return text
 
 
 def _without_beginning(text: str, form: str, instead: str) -> str:
-    """The text without the beginning of a form that was cut before it came here."""
+    """The text without the beginning of a secret that was truncated before it came here."""
     parts, start = [], 0
     least = max(SHORTEST_SECRET, min(LEAST_BEGINNING, (len(form) + 1) // 2))
     while (at := text.find(form[:least], start)) >= 0:
@@ -161,7 +162,7 @@ def _without_beginning(text: str, form: str, instead: str) -> str:
 
 
 def _unsigned(run: re.Match[str]) -> str:
-    """Of `header.claims.signature` the first two parts."""
+    """The first two parts of `header.claims.signature`."""
     parts = run.group().split(".")
     for i, part in enumerate(parts[:-2]):
         if "eyJ" in part and len(parts[i + 2]) >= LEAST_SEGMENT:
@@ -170,7 +171,7 @@ def _unsigned(run: re.Match[str]) -> str:
 
 
 def redact(value: JsonValue, hide: Mapping[str, str]) -> JsonValue:
-    """The value as bounded JSON, every string in it redacted before it is cut, but for names of members and times."""
+    """The value as bounded JSON. Strings, except member names and times, are redacted before they are cut."""
     return plain(value, lambda text: _said(text, hide), lambda name: _member(name, hide))
 
 
@@ -197,7 +198,7 @@ def redact_evidence(one: Evidence, hide: Mapping[str, str]) -> Evidence:
 
 @contextmanager
 def scrubbing(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> Iterator[None]:
-    """Scrub the folder where a signal or an error ends the block."""
+    """Scrub the folder if a signal or an error ends the block."""
     try:
         yield
     except BaseException:
@@ -207,10 +208,8 @@ def scrubbing(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) 
 
 
 def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> list[Path]:
-    """Rewrite every file under `folder` that holds a secret, in any spelling. Returns those files. One that is too
-    large to be searched is removed.
-
-    own: the names of what a gate writes there; what else lies there stays as it is. Empty: everything is the gate's.
+    """Rewrite every file under `folder` that holds a secret in any spelling; returns those files. A file that is too
+    large to search is removed. own: names of the gate's files; other files stay as they are. Empty: all are the gate's.
     """
     tops = [folder / name for name in own] if own else [folder]
     found = {p for top in tops if not top.is_symlink() for p in (top, *top.rglob("*"))}
@@ -221,7 +220,7 @@ def scrub(folder: Path, hide: Mapping[str, str], own: Collection[str] = ()) -> l
             continue
         before = disk.read(path)
         if (after := _scrubbed(path.suffix, before, hide)) != before:
-            if path.stat().st_nlink > 1:  # its other name is somebody else's
+            if path.stat().st_nlink > 1:  # its other hard link belongs to somebody else
                 disk.write(path, after, mode=path.stat().st_mode & 0o777)
             else:
                 path.write_bytes(after)
@@ -247,7 +246,7 @@ def _scrubbed(suffix: str, before: bytes, hide: Mapping[str, str]) -> bytes:
 
 
 def _document(value: JsonValue, hide: Mapping[str, str], *, of: str = "") -> JsonValue:
-    """A whole JSON document of ours, redacted; of: the member whose value it is."""
+    """One of our JSON documents, redacted; of: the member whose value it is."""
     if isinstance(value, dict):
         return {_member(name, hide): _document(one, hide, of=name) for name, one in value.items()}
     if isinstance(value, list):
@@ -256,7 +255,7 @@ def _document(value: JsonValue, hide: Mapping[str, str], *, of: str = "") -> Jso
 
 
 def hide_where_cut(hide: Mapping[str, str]) -> None:
-    """From now on no text of this process is cut within a secret: half of one is a secret, too, and not recognized."""
+    """Never cut a text of this process within a secret from now on: half a secret is secret too, and not recognised."""
     before_cut(lambda text: redact_text(text, hide))
 
 
@@ -265,7 +264,7 @@ def hide_where_cut(hide: Mapping[str, str]) -> None:
 
 @lru_cache(maxsize=128)
 def _spellings(secret: str) -> tuple[str, ...]:
-    """Texts that hold the whole secret in base64 or hex."""
+    """Texts that contain the whole secret in base64 or hex."""
     raw = secret.encode("utf-8", "surrogateescape")
     forms = {f for one in (raw.hex(), *_base64(raw)) for f in (one, one.upper() if one == raw.hex() else one)}
     spelled = {change(form) for form in forms for change in _CHANGES}
@@ -274,22 +273,21 @@ def _spellings(secret: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _spelled(secret: str) -> re.Pattern[str]:
-    """A pattern that takes each character however it is written.
-
-    It begins with one of a few characters and repeats nothing without a bound.
+    """A pattern for each character in any spelling. It starts with one of a few characters and has only bounded
+    repetitions.
     """
     return re.compile("".join(map(_written, secret)))
 
 
 def _middle(secret: str) -> str:
-    """A part that is the secret's own: the beginnings of tokens and addresses are alike."""
+    """A part that is unique to the secret: tokens and addresses all begin alike."""
     at = max(0, len(secret) - SHORTEST_SECRET) // 2
     return secret[at : at + SHORTEST_SECRET]
 
 
 @lru_cache(maxsize=128)
 def _begun(secret: str) -> tuple[str, ...]:
-    """The spellings of which a beginning is hidden: not of addresses and tokens, which all begin alike."""
+    """The spellings whose beginning is hidden: not those of addresses and tokens, which all begin alike."""
     if "://" in secret or secret.startswith("eyJ"):
         return ()
     raw = secret.encode("utf-8", "surrogateescape")
@@ -306,7 +304,7 @@ _CHANGES: tuple[Callable[[str], str], ...] = (
 
 
 def _base64(raw: bytes) -> Iterator[str]:
-    """What stands for the secret in a longer text: the characters that its neighbours do not touch."""
+    """The base64 of the secret within a longer text: the characters that its neighbours do not affect."""
     for before in range(3):
         whole = base64.b64encode(b"\0" * before + raw).decode().rstrip("=")
         first = (0, 2, 3)[before]
@@ -316,7 +314,7 @@ def _base64(raw: bytes) -> Iterator[str]:
 
 
 def _written(character: str) -> str:
-    """A pattern of one character: raw, or as JSON, a URL, HTML, repr or a shell write it."""
+    """A pattern of one character: raw, or as JSON, a URL, HTML, repr or a shell writes it."""
     point = ord(character)
     octets = character.encode("utf-8", "surrogateescape")
     units = character.encode("utf-16-be", "surrogatepass")

@@ -24,7 +24,7 @@ from gates.text.foreign import JsonValue, json_object, json_value, text
 SIGNATURE = "X-Transbot-Signature"
 JSON_TYPE = "application/json"
 MOST_CODE = 200
-"""Characters of a problem's `code` that are shown; no code of the contract is nearly as long."""
+"""How much of a problem's `code` is shown; no code of the contract is nearly as long."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -53,7 +53,7 @@ class Request:
         return Request(self.method, self.path, (*self.headers, (name, value)), self.body, self.label)
 
     def with_body(self, body: bytes) -> Request:
-        """The request with other body bytes and the old headers: signatures are not renewed."""
+        """The request with another body and the old headers: signatures are not renewed."""
         return Request(self.method, self.path, self.headers, body, self.label)
 
     def labelled(self, label: str) -> Request:
@@ -61,19 +61,19 @@ class Request:
 
 
 OF_THE_CONNECTION = {"connection", "keep-alive", "content-length", "transfer-encoding", "trailer"}
-"""Headers that say how a body comes, and whether the connection is kept."""
+"""Headers about the transfer of a body and the connection."""
 OF_THE_REQUEST = {"instance", "requestid", "correlationid", "traceid", "timestamp"}
-"""Members of problem documents in every framework's spelling, without `_` and in lower case."""
+"""Members of problem documents in every framework's spelling, without `_`, in lower case."""
 BY_A_PROXY = (502, 503, 504, *range(520, 531), 546)
-"""Answers of a proxy before the target, or of a target that cannot serve. From 520 to 530 they are those of a CDN that
-had none or no whole one from it; 546 says that a platform ended the function at one of its limits.
+"""Statuses of a proxy in front of the target, or of a target that cannot serve. 520 to 530 are those of a CDN that got
+no answer, or a broken one, from it; 546: the platform ended the function at one of its limits.
 """
 BUSY = (408, 425, 429, *BY_A_PROXY)
-"""Statuses that, where another one was due, say that the target was busy or limited us: they prove nothing."""
+"""Statuses that, where another was due, say that the target was busy or limited us: they prove nothing."""
 
 
 def is_a_firewalls(status: int, body: bytes) -> bool:
-    """Whether a firewall may have answered, which takes what a check sends for an attack: with a page, where the
+    """Whether a firewall may have answered, which takes a check's request for an attack. It sends a page, where the
     contract's own refusals are JSON.
     """
     page = body.strip()
@@ -89,7 +89,7 @@ class Answer:
     body: bytes
     elapsed_ms: float
     received: Answer | None = None
-    """What came over the wire, where the deployment has words of its own."""
+    """The answer on the wire, if the deployment has other names."""
     trace: str = ""
     """The id of the trace that the request began."""
 
@@ -98,8 +98,8 @@ class Answer:
         return next((v for k, v in self.headers if k == name.lower()), None)
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object with its UUIDs in lower case; an empty mapping where it is none (the caller's
-        assertion then names the body).
+        """The body as a JSON object with its UUIDs in lower case; an empty mapping if it is none. The caller's
+        assertion then shows the body.
         """
         return answered(self.body)
 
@@ -110,18 +110,18 @@ class Answer:
 
     @property
     def is_elsewhere(self) -> bool:
-        """A redirect: what stands in front, or the framework, names another address: https, or a slash at the end."""
+        """Whether it is a redirect: a proxy or the framework wants another address (https, or a slash at the end)."""
         return 300 <= self.status < 400
 
     def says(self, word: str) -> bool:
-        """Whether the body shows the word, however JSON spells its letters."""
+        """Whether the body contains the word, however JSON escapes its letters."""
         return word in self.body.decode("utf-8", "replace") or word in json.dumps(
             json_value(self.body), ensure_ascii=False
         )
 
     def said(self, *asked: str) -> JsonValue | bytes:
-        """The body without what is every request's own: its id, trace and time, and the ids that it asked for; bytes
-        where it is no JSON object.
+        """The body without what differs in each request: its id, trace and time, and the ids asked for; bytes if it is
+        no JSON object.
         """
         words = [word for word in (self.header("x-request-id"), *asked) if word]
         members, own = self.json(), [*words, *map(str.lower, words)]
@@ -136,7 +136,7 @@ class Answer:
 
 
 def _without(one: JsonValue, own: Sequence[str]) -> JsonValue:
-    """The document without members of the request, at whatever depth, and with these words masked."""
+    """The document without these members at any depth, and with these words masked."""
     if isinstance(one, dict):
         kept = {k: v for k, v in one.items() if re.sub("[_-]", "", k).lower() not in OF_THE_REQUEST}
         return {k: _without(v, own) for k, v in kept.items()}
@@ -154,14 +154,14 @@ class Exchange:
 
 
 def sign_v1(secret: str, body: bytes, path: str = "/dlq-replay") -> str:
-    """Lower-case hex HMAC-SHA256 of the raw body bytes; of the bytes, the path and in the form of the deployment."""
+    """Lower-case hex HMAC-SHA256 of the raw body bytes; or of bytes and path in the deployment's form."""
     if (words := http_words()) is not None:
         return words.sign(secret, body, path=path)
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def forged_signature() -> str:
-    """A signature in the form that the deployment takes, of no body and by no secret of anybody's."""
+    """A well-formed signature, by the deployment's form, of no body and by nobody's secret."""
     return sign_v1("nobody's secret, of more than 32 bytes", b"no body")
 
 
@@ -235,7 +235,7 @@ def mint_token(
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """What a token says of itself; empty where it says nothing. Checks no signature."""
+    """The claims of a token; empty if it has none. Checks no signature."""
     try:
         payload = token.split(".")[1]
         claims = json_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -245,9 +245,8 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 def is_of_another_company(token: str, company_id: str) -> bool:
-    """Whether the token itself says that it is of another company, or of a company_admin of none. Checks no signature.
-
-    A service may take the tenant from the token, whatever a body says.
+    """Whether the token itself names another company, or is a company_admin's without one. Checks no signature. A
+    service may take the tenant from the token, whatever a body says.
     """
     claims = claims_of(token)
     said = claims.get("company_id")
@@ -255,8 +254,8 @@ def is_of_another_company(token: str, company_id: str) -> bool:
 
 
 def curl(request: Request, base_url: str, hide: Mapping[str, str] | None = None) -> str:
-    """A shell command that repeats a request as it is sent; each secret in `hide` (secret -> variable) is replaced. An
-    address with a login is not shown: it is in BASE_URL.
+    """A shell command that repeats a request as sent; each secret in `hide` (secret -> variable) is replaced. An
+    address with a login is shown as $BASE_URL.
     """
     words = ["curl", "-i", "-X", request.method]
     for name, value in request.headers:
@@ -280,8 +279,7 @@ def replay_fields(company_id: str, **fields: Any) -> dict[str, Any]:
 
 def bucket(key: str, company_id: str) -> int:
     """The rollout bucket 0..99 of a company for a flag: first 4 bytes of sha256(`key:company`), big-endian, mod 100.
-
-    The key is the one that the deployment has for the contract's.
+    The key is the deployment's for the contract's.
     """
     real = current().flag_keys.get(key, key)
     digest = hashlib.sha256(f"{real}:{company_id}".lower().encode()).digest()

@@ -1,6 +1,5 @@
-"""How long this process did not run when it wanted to: a thread that wakes every 20 ms notes how late it was.
-
-A process without CPU, stopped, or with its interpreter held, measures the target late by at most that much.
+"""How long this process did not run when it wanted to: a thread that wakes every 20 ms notes how late it was. A process
+that is stopped, or lacks CPU or the interpreter lock, measures the target late by at most that much.
 """
 
 import threading
@@ -11,7 +10,7 @@ from functools import cache
 
 EVERY_S = 0.02
 LEAST_S = 0.002
-"""Every timer is a little late: that is no standing still."""
+"""Smaller delays are normal for timers, and no standstill."""
 KEPT = 5000
 
 
@@ -31,7 +30,7 @@ class Standstill:
         self._due = now + EVERY_S
 
     def lost_s(self, since: float) -> float:
-        """How long the process stood still since then, with what lasts."""
+        """How long the process stood still since then, including a standstill that lasts."""
         now = self._clock()
         noted = sum(min(lost, at - since) for at, lost in list(self._notes) if at > since)
         return float(noted + max(0.0, min(now - self._due, now - since)))
@@ -39,7 +38,7 @@ class Standstill:
 
 @cache
 def own_standstill() -> Standstill:
-    """That of this process, watched from the first call on."""
+    """The standstill of this process, watched from the first call on."""
     found = Standstill()
 
     def watch() -> None:

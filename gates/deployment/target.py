@@ -21,12 +21,12 @@ class Target:
     jwt_audience: str = ""
     jwt_issuer: str = ""
     trusted_proxies: tuple[str, ...] = ()
-    """CIDRs (TRUSTED_PROXIES) whose X-Forwarded-For the target believes: an address among them may name any other."""
+    """CIDRs (TRUSTED_PROXIES) whose X-Forwarded-For the target believes: they may name any other address."""
     database_url: str = field(default="", repr=False)
     other_passwords: tuple[str, ...] = field(default=(), repr=False)
-    """Of databases, from where libpq looks for them beside DATABASE_URL (PGPASSWORD, password and service files)."""
+    """Passwords of databases that libpq finds outside DATABASE_URL (PGPASSWORD, password and service files)."""
     signing_key: str = field(default="", repr=False)
-    """What verdicts are signed with (GATE_SIGNING_KEY): no part of the target, and hidden like its secrets."""
+    """The key that signs verdicts (GATE_SIGNING_KEY): no part of the target, but hidden like its secrets."""
     release: str = ""
     slack_webhook_url: str = field(default="", repr=False)
     test_outbox: bool = True
@@ -35,7 +35,7 @@ class Target:
     control: str = ""
     """Path of the stack's control socket (GATE_STACK_CONTROL); set only where the gate started the stack itself."""
     baseline_url: str = field(default="", repr=False)
-    """The previous release, still reachable: the load compares with it."""
+    """The previous release, still running: the load compares with it."""
 
     @property
     def is_ours(self) -> bool:
@@ -49,5 +49,5 @@ class Target:
 
     @property
     def told(self) -> Target:
-        """The target as its variables describe it, also where some of them were refused: what must be hidden."""
+        """The target as its variables describe it, including refused ones: these must be hidden."""
         return self

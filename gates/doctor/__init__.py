@@ -1,1 +1,1 @@
-"""`gate doctor`: what a deployment has of the contract, under which names, what is amiss, and a mapping for review."""
+"""`gate doctor`: what a deployment has of the contract, under which names, what is wrong, and a mapping for review."""

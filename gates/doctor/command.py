@@ -39,7 +39,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     shared.as_json(made)
     made.add_argument("--all", action="store_true", help="also every column and member that is as the contract says")
     made.add_argument("--write", action="store_true", help="draft gate.yaml (--policy FILE) and the manifest")
-    made.add_argument("--force", action="store_true", help="change a gate.yaml that is there; a copy is kept")
+    made.add_argument("--force", action="store_true", help="change an existing gate.yaml; a copy is kept")
     made.add_argument(
         "--grants",
         nargs="?",
@@ -50,11 +50,10 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Look and tell. 0 where all that could be seen is there, 10 where something is to map or to mend.
-
-    Raise ConfigError where there is nothing to look at, or a file in the way; CannotWork where nothing answers.
+    """Examine and report. 0 if everything visible is there, 10 if something is to map or to mend. Raise ConfigError if
+    there is nothing to look at, or a file is in the way; CannotWork if nothing answers.
     """
-    unused = {*config.VARIABLES} - DOORS  # a tenant's id of another type, say, is no reason not to look
+    unused = {*config.VARIABLES} - DOORS  # continue even if, say, a tenant's id has another type
     target = config.load_target({n: v for n, v in console.environ.items() if n not in unused})
     if not target.base_url and not target.database_url:
         raise ConfigError(
@@ -68,7 +67,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
         refuse_to_overwrite(path, force=options.force)
     file = config.load_policy(path if path.exists() else None, now.date())
     key = key_variable(console.environ)
-    use(only_extra_headers(file.names, key), console.environ)  # the deployment is looked at as it is
+    use(only_extra_headers(file.names, key), console.environ)  # look at the deployment without translation
     found = diagnose(target, contract(), file.names, file.plan.flag, key, console.environ.get("ADMIN_JWT", ""))
     found = dataclasses.replace(found, objects=placed(found.objects, file.root))
     if not found.reached:
@@ -91,7 +90,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _is_complete(found: Diagnosis, scope: Scope) -> bool:
-    """Whether nothing is left to do. A queue is complete where its library's tables are."""
+    """Whether nothing is left to do. A queue is complete if its library's tables are there."""
     if scope.is_queue:
         return scope.preset in {preset.name for preset in found.presets}
     return found.is_complete(scope.claims or contract().claimable)
@@ -100,8 +99,8 @@ def _is_complete(found: Diagnosis, scope: Scope) -> bool:
 def _write(
     path: Path, found: Diagnosis, target: Target, console: Console, now: dt.datetime, given: Mapping[str, Any]
 ) -> None:
-    """Write the manifest, in the names of the draft, where there is a schema to read; then the draft. Nothing where
-    nothing of a contract was seen: every line of such a draft would be wrong. given: `names` of the file that is there.
+    """Write the manifest, in the names of the draft, if there is a schema to read; then the draft. Writes nothing if
+    nothing of a contract was seen: every line of such a draft would be wrong. given: `names` of the existing file.
     """
     if not found.is_any_of_it:
         console.say(f"{path}: not written, for nothing of a contract was seen. Look at DATABASE_URL and BASE_URL")
@@ -111,7 +110,7 @@ def _write(
         return policy_file.parse(f"version: 1\n{text}", str(path), Path(), now.date()).names
 
     def drafted(*, has_manifest: bool = False) -> tuple[str, Names]:
-        """The draft with what is said already, and its names."""
+        """The draft combined with what gate.yaml says already, and its names."""
         text = draft(found, contract(), has_manifest=has_manifest)
         text = with_said(text, read(text).given, given) if given else text
         return text, read(text)

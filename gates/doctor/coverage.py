@@ -1,8 +1,8 @@
 """How many checks a deployment's objects allow: today, and with a mapping. Derived from the files of the checks.
 
-A SQL check needs the tables, columns and functions of the contract that stand in its text, and the right to read those
-that do not stand in quotes: of the others the catalogue says enough. Any other check needs the objects of its area.
-Both are found without running anything, so the numbers are estimates, and said to be.
+A SQL check needs the tables, columns and functions of the contract in its text, and the right to read those that are
+not in quotes: for the others the catalogue is enough. Any other check needs the objects of its area. Nothing is run, so
+the numbers are estimates, and are called so.
 """
 
 import functools
@@ -25,7 +25,7 @@ _LITERAL = re.compile(r"'[^']*'")
 _FRAGMENT = re.compile(r"\{\{([a-z_]+)\}\}")
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 NEEDED_OVER_HTTP = ("table companies", "endpoint POST /dlq-replay")
-"""What every drill stands on: tenants of its own, and the endpoint."""
+"""What every drill needs: tenants of its own, and the endpoint."""
 MOST_NESTED = 5
 """Fragments within fragments."""
 HTTP_ALONE = frozenset({"identity", "observability"})
@@ -34,8 +34,8 @@ NEEDED_KINDS = ("table", "view", "endpoint", "function")
 
 @dataclass(frozen=True, slots=True)
 class AreaCoverage:
-    """Of one area: its checks, how many could be judged today, how many with the mapping, what keeps the rest. closed:
-    how many more with rights that this login has not.
+    """One area: its checks, how many could be judged today, how many with the mapping, what prevents the rest. closed:
+    how many more with rights that this login lacks.
     """
 
     area: str
@@ -55,7 +55,7 @@ class AreaCoverage:
 def coverage(
     objects: Iterable[ComparedObject], contract: Contract, catalogue: Iterable[CheckSpec]
 ) -> list[AreaCoverage]:
-    """One entry an area, in the order of the contract."""
+    """One entry per area, in the contract's order."""
     by_name = {f"{o.kind} {o.name}": o for o in objects}
     specs: dict[str, list[CheckSpec]] = {}
     for spec in map(contract.placed, catalogue):
@@ -82,8 +82,8 @@ def _own(area: str, by_name: Mapping[str, ComparedObject]) -> list[str]:
 
 
 def _foundation(needs: Sequence[Mapping[str, bool]], by_name: Mapping[str, ComparedObject]) -> list[str]:
-    """What an area without objects of its own stands on, where not one of its SQL checks has all that it needs: what
-    those need that lack the least.
+    """What an area without objects of its own needs, if none of its SQL checks has all that it needs: the least of what
+    they lack.
     """
     missing = [[n for n in needed if not by_name[n].usable and by_name[n].kind in NEEDED_KINDS] for needed in needs]
     least = min(map(len, missing), default=0)
@@ -98,7 +98,7 @@ def _is_sent(spec: CheckSpec) -> bool:
 def needs_of(
     spec: CheckSpec, contract: Contract, by_name: Mapping[str, ComparedObject], texts: Mapping[str, str]
 ) -> Mapping[str, bool]:
-    """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue says enough."""
+    """The objects that a check needs, as `kind name` -> whether it reads them; else the catalogue is enough."""
     if (text := texts.get(spec.id) or texts.get(spec.id.partition("/")[0])) is not None:
         return _in_text(text, contract, by_name)
     own = [n for area in (spec.area, *spec.also) for n in _own(area, by_name)]
@@ -124,13 +124,13 @@ def _in_text(text: str, contract: Contract, by_name: Mapping[str, ComparedObject
 _ANYWHERE = frozenset(
     {"id", "name", "key", "count", "path", "hash", "version", "day", "month", "status", "description"}
 )
-"""Columns whose names are also words of SQL: that they stand in a text says nothing."""
+"""Columns whose names are also SQL keywords: finding them in a text means nothing."""
 
 
 @functools.cache
 def texts_of_checks() -> Mapping[str, str]:
-    """The SQL of every spot check and alert rule that is shipped, by id of its check, with its fragments; that of all
-    cohort checks together by the name of their stage.
+    """The SQL of every shipped spot check and alert rule, by id of its check, with fragments; that of all cohort checks
+    together by the name of their stage.
     """
     if not SQL_CHECKS.is_dir():
         return {}
@@ -153,7 +153,7 @@ def _rules(path: Path) -> dict[str, str]:
 
 
 def _bare(text: str, folder: Path) -> str:
-    """The text with its fragments put in and its comments taken out, in lower case."""
+    """The text in lower case, with fragments included and comments removed."""
 
     def fragment(found: re.Match[str]) -> str:
         path = folder / f"{found[1]}.sql"

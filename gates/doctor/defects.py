@@ -17,8 +17,8 @@ from gates.text.foreign import text
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """harm: from 100 (every tenant's data is open) to 1; subject: the real name of what is wrong; guess: what is taken
-    for what, without which it is none; empty where nothing is.
+    """harm: from 100 (every tenant's data is open) to 1. subject: the real name of what is wrong. guess: the mapping
+    guess that it depends on; empty if none.
     """
 
     harm: int
@@ -30,7 +30,7 @@ class Defect:
 
     @property
     def condition(self) -> str:
-        """The guess in a sentence; empty where it stands on none."""
+        """The guess in a sentence; empty if there is none."""
         return f"Only if {self.guess}: decide that first (`names:` in gate.yaml)." if self.guess else ""
 
 
@@ -39,7 +39,7 @@ LOGIN_OF_ITS_OWN = (
     "with rights and policies for what they do), and keep the service key out of what users call"
 )
 OFF_WHERE_MISSING = "security.signing_v2_required"
-"""A flag whose missing row is as good as one that is off: v1 signatures are the contract's own."""
+"""A flag without a row counts as off: v1 signatures are the contract's own."""
 KEYS = {
     "replay_runs(idempotency_key, company_id)": (90, "The same replay runs twice when a caller sends it again."),
     "agent_tasks(event_id)": (82, "An event that is delivered twice has its effect twice."),
@@ -61,8 +61,8 @@ def defects(
     rollout_flag: str,
     claims: Callable[[str], bool] = bool,
 ) -> list[Defect]:
-    """Every defect, the most harmful first, those that stand on a guess behind all others. What is absent as a whole is
-    no defect: it is not claimed. claims: whether an area is claimed.
+    """Every defect, the most harmful first, those that depend on a guess last. What is completely absent is no defect:
+    it is not claimed. claims: whether an area is claimed.
     """
     found = [
         *_row_security(comparison),
@@ -80,7 +80,7 @@ def defects(
 
 
 def _together(found: Sequence[Defect]) -> list[Defect]:
-    """One entry for what is the same at several objects, with the remedies of all of them."""
+    """One entry for the same defect of several objects, with all remedies."""
     alike: dict[tuple[bool, int, str, str], list[Defect]] = {}
     for one in found:
         alike.setdefault((bool(one.guess), one.harm, one.seen, one.cost), []).append(one)
@@ -172,7 +172,7 @@ def _rights(comparison: Comparison) -> Iterator[Defect]:
 
 
 def _truncators(comparison: Comparison) -> Iterator[tuple[TableMatch, list[str]]]:
-    """Tables that tenants may empty, and which roles of theirs."""
+    """Tables that tenants may empty, and the roles that allow it."""
     tenants = {comparison.roles[n].role.name for n in ("anon", "authenticated") if n in comparison.roles} | {"public"}
     for one in comparison.tables.values():
         holders = sorted(tenants & {*one.table.truncators})
@@ -181,7 +181,7 @@ def _truncators(comparison: Comparison) -> Iterator[tuple[TableMatch, list[str]]
 
 
 def platform_defaults(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    """What Supabase gives every new table, where it was not taken back: the check that sees it, and what it is."""
+    """Supabase's default rights on new tables, unless revoked: the check that sees them, and what they are."""
     if any(one.kind == "row security" and NOT_FORCED in one.detail for one in comparison.objects):
         yield "sql/spot/rls-forced", "row-level security is not forced"
     if any(_truncators(comparison)):
@@ -202,7 +202,7 @@ def _keys(comparison: Comparison) -> Iterator[Defect]:
 
 
 def _key_remedy(one: ComparedObject, table: SchemaTable, guess: str) -> str:
-    """A constraint only where nothing is guessed and no wider key is there, which it would break."""
+    """A constraint, only if nothing is guessed and there is no wider key, which it would break."""
     named = (one.real or one.name.partition("(")[2].rstrip(")")).split(", ")
     wider = wider_key(table, named)
     if guess or wider:

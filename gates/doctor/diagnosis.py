@@ -1,4 +1,4 @@
-"""All that `gate doctor` finds about one target: both doors looked at, compared, and weighed. Read-only."""
+"""Everything that `gate doctor` finds about one target: looks at HTTP and SQL, compares, and rates. Read-only."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from gates.errors import first_line
 from gates.text.foreign import text
 
 STATEMENT_TIMEOUT_MS, ANSWER_LIMIT_S = 4_000, 5.0
-"""A server that stands still costs the second, once; a catalogue that is slow costs what `read_schema` allows."""
+"""A stalled server costs the second limit, once; a slow catalogue costs what `read_schema` allows."""
 MOST_SCHEMAS = 6
 WORTH_MENDING = 40
-"""Harm below which a defect is advice: that the gate logs in as a superuser does not keep it from judging."""
+"""Defects of less harm are advice: a superuser's login, say, does not prevent a judgement."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseView:
-    """What the SQL door showed. unreached: why there is nothing."""
+    """What the database showed. unreached: why it showed nothing."""
 
     schema: Schema = field(default_factory=Schema)
     rows: RowsSeen = NOT_SEEN
@@ -51,7 +51,7 @@ class DatabaseView:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """objects: every object of the contract; remarks: what could not be seen, and why."""
+    """objects: every object of the contract. remarks: what could not be seen, and why."""
 
     objects: tuple[ComparedObject, ...]
     defects: tuple[Defect, ...]
@@ -63,17 +63,17 @@ class Diagnosis:
     remarks: tuple[str, ...]
     reached: bool
     is_whole: bool = True
-    """Each door that was given answered."""
+    """Whether each given address answered."""
     key: str = ""
-    """The variable with the key of Supabase's gateway, with which was asked."""
+    """The variable with the key of Supabase's gateway that was used."""
     admin_role: tuple[str, str] = ("", "")
-    """Where ADMIN_JWT has its role, as `names: token: role` says it, and which."""
+    """Where ADMIN_JWT has its role, in terms of `names: token: role`, and the role."""
     unjudged: tuple[str, ...] = ()
-    """Of each known library that the gate has no preset of: that it is here."""
+    """Known libraries here for which the gate has no preset."""
 
     @property
     def tables(self) -> int:
-        """How many tables of the contract there are, by whichever name."""
+        """How many tables of the contract there are, under any name."""
         return sum(not m.relation.is_view for m in self.comparison.tables.values())
 
     @property
@@ -88,7 +88,7 @@ class Diagnosis:
         return self.looks_like_it or any(p.name != SUPABASE for p in self.presets) or any(shown)
 
     def within(self, claims: Collection[str]) -> Diagnosis:
-        """What concerns the claimed areas; a remark says what was left out."""
+        """The diagnosis of the claimed areas; a remark says what was left out."""
         left_out = dict.fromkeys(a.area for a in self.coverage if a.area not in claims)
         if not left_out:
             return self
@@ -101,8 +101,8 @@ class Diagnosis:
         )
 
     def is_complete(self, claims: Collection[str]) -> bool:
-        """Whether every door that was given showed something, all of the claimed areas that can be seen is there, by
-        its own name or as gate.yaml says, and no defect is worth mending.
+        """Whether every given address showed something, all visible objects of the claimed areas are there, by their
+        own name or as gate.yaml says, and no defect is worth mending.
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
@@ -127,7 +127,7 @@ def view_database(url: str, contract: Contract, names: Names) -> DatabaseView:
 def diagnose(
     target: Target, contract: Contract, names: Names, rollout_flag: str, key: str = "", admin_jwt: str = ""
 ) -> Diagnosis:
-    """Look through the doors that are given, both at once. names: what gate.yaml says already; key: as of Diagnosis;
+    """Look at all given addresses at the same time. names: what gate.yaml says already. key: as of Diagnosis.
     admin_jwt: a token, of which only the claims are read.
     """
     with ThreadPoolExecutor(1) as pool:
@@ -141,7 +141,7 @@ def diagnose(
 def judge(
     view: DatabaseView | None, surface: Surface | None, contract: Contract, names: Names, rollout_flag: str
 ) -> Diagnosis:
-    """What the views show. None: that door was not given. Pure but for the shipped catalogue."""
+    """What the views show. None: that address was not given. Pure except for the shipped catalogue."""
     schema = view.schema if view else Schema()
     rows = view.rows if view else NOT_SEEN
     comparison = compare(schema, contract, pins_of(names), rows, view.guessed if view else {}, home_said(names), names)

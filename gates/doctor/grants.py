@@ -1,6 +1,5 @@
-"""The script that makes a login for the gate with the least rights, in this deployment's own names. Pure.
-
-It is for review and for psql: the password is a variable of psql, and nothing is run here.
+"""The script that creates a least-privilege login for the gate, in this deployment's own names. Pure. It is for review
+and for psql: the password is a variable of psql, and nothing is run here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,13 +15,13 @@ from gates.text import characters
 
 LOGIN, NO_NAMES = "replay_gate", Names()
 OWN_ROWS = ("companies", "event_outbox", "events", "dead_letter_queue", "replay_budgets", "replay_runs", "agent_tasks")
-"""Tables in which the gate writes rows of its own tenants alone."""
+"""Tables in which the gate writes only rows of its own tenants."""
 ANY_ROWS = ("feature_flags", "agent_controls", "edge_rate_limits")
 """Tables in which it steps a flag, pauses in an emergency, and clears limits."""
 APPENDED = ("audit_logs",)
 TENANT_ROLES = ("authenticated", "anon")
 DRILL = "drill-"
-"""How the names of the gate's tenants begin."""
+"""The prefix of the names of the gate's tenants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,14 @@ class _Script:
     roles: list[str]
     members: FoundMembers | None
     own: list[tuple[str, str, str, bool]]
-    """Schema, name and column of the tenant of each of `own_tables`, and whether row-level security is on."""
+    """Schema, name and tenant column of each of `own_tables`, and whether row-level security is on."""
 
 
 def grants(
     schema: Schema, found: Comparison, login: str = LOGIN, names: Names = NO_NAMES, queues: Sequence[Queue] = ()
 ) -> str:
-    """The script. Where neither a table of the contract nor a queue was found there is nothing to grant, and it says
-    so. names: what gate.yaml says.
+    """The script, or a statement that there is nothing to grant if neither a contract table nor a queue was found.
+    names: what gate.yaml says.
     """
     tables = {n: m for n, m in found.tables.items() if "." not in m.table.qualified.partition(".")[2]}
     named = dict.fromkeys(found.roles[n].role.name for n in TENANT_ROLES if n in found.roles)
@@ -104,7 +103,7 @@ def _queues(schema: Schema, queues: Sequence[Queue], login: str) -> Iterator[str
 
 
 def _deep(script: _Script, login: str) -> Iterator[str]:
-    """What only deep drills need, as comments: nobody gets it without asking."""
+    """What only deep drills need, as comments: to be granted on purpose."""
     me = identifier(login)
     yield "-- For `gate run --deep` on staging, never on production: uncomment the lines below; run as superuser."
     yield "-- On PostgreSQL before 16 use a superuser for deep drills instead: a noinherit role ends no sessions there."
@@ -116,7 +115,7 @@ def _deep(script: _Script, login: str) -> Iterator[str]:
 
 
 def _own_tables(script: _Script, login: str) -> Iterator[str]:
-    """What the service writes for the gate's own tenants beside the contract's tables, and the gate takes away."""
+    """Rows that the service writes for the gate's own tenants outside the contract's tables, for the gate to remove."""
     me = identifier(login)
     for schema, name, column, secured in script.own:
         table, rows = identifier(schema, name), _own(script, identifier(column))
@@ -127,7 +126,7 @@ def _own_tables(script: _Script, login: str) -> Iterator[str]:
 
 
 def _members(script: _Script, login: str) -> Iterator[str]:
-    """Members of the gate's own tenants, who are users that only the owner of the users lets it make."""
+    """Members of the gate's own tenants: users, which only the owner of the users lets it create."""
     found = script.members
     if found is None:
         return
@@ -157,7 +156,7 @@ def _tables(script: _Script, names: Iterable[str]) -> Iterator[str]:
 
 
 def _policies(script: _Script, login: str) -> Iterator[str]:
-    """Where row-level security is on: every row to see, its own tenants' rows to write."""
+    """With row-level security: see every row, write rows of its own tenants."""
     secured = {n: m for n, m in script.tables.items() if m.table.secured and not m.table.is_view}
     for name, one in secured.items():
         table = identifier(one.table.schema, one.table.name)
@@ -172,7 +171,7 @@ def _policies(script: _Script, login: str) -> Iterator[str]:
 
 
 def _policy(login: str, kind: str, table: str, act: str, rule: str) -> Iterator[str]:
-    """One policy of the login. That of an earlier run of the script goes first."""
+    """One policy of the login, after dropping that of an earlier run of the script."""
     name = identifier(f"{login}{kind}")
     yield f"drop policy if exists {name} on {table};"
     yield f"create policy {name} on {table} for {act} to {identifier(login)} {rule};"
@@ -190,7 +189,7 @@ def _rows(script: _Script, name: str, one: TableMatch) -> str:
 
 
 def _own(script: _Script, tenant: str) -> str:
-    """That a tenant is one of the gate's; empty where no name of a company tells."""
+    """Whether a tenant is one of the gate's, in SQL; empty if no company name tells."""
     companies = script.tables.get("companies")
     if companies is None or not {"id", "name"} <= set(companies.columns):
         return ""

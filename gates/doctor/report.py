@@ -23,12 +23,12 @@ MARKS = {
     Presence.UNKNOWN: "?",
 }
 FOLDED = {"column", "key", "row security", "values", "body member", "answer member", "refusal"}
-"""Kinds of which only what is not present is listed; the rest is counted."""
+"""Kinds of which only missing or different ones are listed; the rest is counted."""
 _SPLIT = re.compile(r"[.(]")
 MOST_DEFECTS = 20
 FOLLOWING = {"key", "row security"}
 MOST_ALIKE = 4
-"""Objects of one parent in one state that are named; more are counted."""
+"""How many objects of one parent in one state are named; more are counted."""
 
 
 def as_json(found: Diagnosis, *, complete: bool) -> str:
@@ -72,7 +72,7 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
 
 
 def _next(found: Diagnosis) -> list[str]:
-    """What to do with all this."""
+    """What to do next."""
     guessed = sum(o.usable and not o.is_settled for o in found.objects)
     if not found.is_any_of_it or not (guessed or found.presets):
         return []
@@ -120,9 +120,8 @@ def _short(one: ComparedObject) -> Terminal:
 
 
 def _folded(objects: Sequence[ComparedObject], *, whole: bool) -> Iterable[ComparedObject]:
-    """Every object, but of the members of one parent in one state only a few, the others counted in one line.
-
-    What follows from a line above is left out: the columns of a table that is not there, the keys of a renamed one.
+    """Every object, but only a few members of one parent in one state; the others are counted on one line. Consequences
+    of a line above are left out: columns of a missing table, keys of a renamed one.
     """
     if whole:
         yield from objects

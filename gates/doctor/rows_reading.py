@@ -1,4 +1,4 @@
-"""Reads the few rows that a comparison needs: the global rows of flags, the row of the pause, states that rows hold."""
+"""Reads the few rows that a comparison needs: global rows of flags, the row of the pause, states in rows."""
 
 import re
 import uuid
@@ -23,21 +23,21 @@ QUERIES = Path(__file__).with_name("queries")
 STATEMENT_TIMEOUT_MS = 800
 MOST_FLAGS = 300
 ASKED = 64
-"""Tenants that nobody is, by whom a formula is told: another agrees on all of them once in 300,000 times."""
+"""Made-up tenants that identify a formula: another one agrees on all of them once in 300,000 times."""
 ID_FORMS = {
     "uuid": re.compile(r"(.{0,20}?)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "hex": re.compile(r"(.{0,20}?)[0-9a-f]{32}"),
     "ulid": re.compile(r"(.{0,20}?)[0-7][0-9A-HJKMNP-TV-Z]{25}"),
 }
-"""Form of `names: ids` -> how such an id looks, after what it begins with."""
+"""Form of `names: ids` -> how such an id looks after its prefix."""
 MOST_STATE = 60
-"""Characters of a state: what is longer is text for people."""
+"""The most characters of a state: longer texts are for people."""
 
 
 def read_rows(
     connection: Answering, tables: Mapping[str, TableMatch], function: FunctionMatch | None = None
 ) -> RowsSeen:
-    """What could be read. function: what decides flags. Raise psycopg.Error where the connection is lost."""
+    """What could be read. function: the one that decides flags. Raise psycopg.Error if the connection is lost."""
     flags = _flags(connection, tables.get("feature_flags"))
     return RowsSeen(
         flags,
@@ -53,7 +53,7 @@ def read_rows(
 def _rows(
     connection: Answering, statement: compose.Composed | bytes, **params: object
 ) -> list[dict[str, object]] | None:
-    """The rows, or None where they cannot be read."""
+    """The rows, or None if they cannot be read."""
     try:
         with connection.at_once(end=b"rollback"):
             connection.execute(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}".encode())
@@ -92,7 +92,7 @@ def _flags(connection: Answering, found: TableMatch | None) -> dict[str, tuple[b
 def _own_buckets(
     connection: Answering, found: FunctionMatch | None, flags: Mapping[str, tuple[bool | None, int | None]]
 ) -> bool | None:
-    """Whether the function draws tenants by another formula than the contract's; None where no flag is on for some."""
+    """Whether the function draws tenants by another formula than the contract's; None if no flag is partly on."""
     some = [(key, percent) for key, (on, percent) in flags.items() if on and percent and 10 <= percent <= 90]
     if found is None or found.is_own or not found.function.callable or not some:
         return None
@@ -129,7 +129,7 @@ def _pause_row(connection: Answering, found: TableMatch | None) -> bool | None:
 
 
 def _limit_form(connection: Answering, found: TableMatch | None) -> LimitForm | None:
-    """How the keys of the rate limit are written; None where no row, or not every row, says so."""
+    """How the keys of the rate limit are written; None without rows, or if some differ."""
     if found is None or "key" not in found.columns:
         return None
     statement = compose.SQL("select {}::text as key from {} limit {}").format(
@@ -142,7 +142,7 @@ def _limit_form(connection: Answering, found: TableMatch | None) -> LimitForm | 
 
 
 def _id_form(connection: Answering, found: TableMatch | None) -> str:
-    """The form of ids that are text, where all that are looked at have one; empty where they have not."""
+    """The form of text ids if all that are looked at have one; else empty."""
     if found is None or "id" not in found.columns or bare(found.columns["id"].column.type) == "uuid":
         return ""
     statement = compose.SQL("select {}::text as id from {} limit {}").format(
@@ -159,7 +159,7 @@ def _id_form(connection: Answering, found: TableMatch | None) -> str:
 
 
 def _limits(connection: Answering, found: TableMatch | None) -> dict[str, tuple[int, str]]:
-    """What the functions say that count calls: those whose text names the table of the rate limit."""
+    """The limits in the functions that count calls: those whose text names the table of the rate limit."""
     if found is None or found.table.is_view:
         return {}
     rows = _rows(connection, sql(QUERIES / "counters.sql").encode(), table=found.table.name)
@@ -167,7 +167,7 @@ def _limits(connection: Answering, found: TableMatch | None) -> dict[str, tuple[
 
 
 def _states(connection: Answering, tables: Mapping[str, TableMatch]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Of columns with states that no enum and no CHECK lists, what the statistics of the server say."""
+    """The states in columns without an enum or a CHECK, from the server's statistics."""
     places = [
         f"{m.table.schema}\x01{m.table.name}\x01{m.columns[c].column.name}"
         for m in tables.values()

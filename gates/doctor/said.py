@@ -1,4 +1,4 @@
-"""What gate.yaml says already: it is no guess, and where it is wrong that is said. Pure."""
+"""What gate.yaml says already: it is no guess, and mistakes in it are reported. Pure."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from gates.inputs.strict_yaml import YamlNode
 
 SAID = "gate.yaml says so"
 EITHER = " or "
-"""Between the names that one member may have, as they are shown."""
+"""The separator of the names that one member may have, in output."""
 MEMBERS = {
     "header": "headers",
     "body member": "fields",
@@ -20,7 +20,7 @@ MEMBERS = {
     "refusal": "codes",
     "metric": "metrics",
 }
-"""Kinds of objects that a schema and a surface cannot contradict -> where `names: http:` has them."""
+"""Kinds of objects that cannot be verified by a schema or over HTTP -> their place in `names: http:`."""
 
 
 def pins_of(names: Names) -> Pins:
@@ -36,21 +36,20 @@ def pins_of(names: Names) -> Pins:
 
 
 def home_said(names: Names) -> str:
-    """The schema of what is named without one; empty where nothing says so."""
+    """The schema of unqualified names; empty if nothing says so."""
     return str(names.given.get("schema", ""))
 
 
 def only_extra_headers(names: Names, key: str = "") -> Names:
-    """Names with what every request to the deployment needs, and nothing that changes a statement or an answer.
-
-    key: the variable of a gateway's key, where there is one.
+    """Names with the headers that every request needs, and nothing that changes a statement or an answer. key: the
+    variable of a gateway's key, if there is one.
     """
     extra = names.given.get("http", {}).get("extra_headers") or ({KEY_HEADER: f"${key}"} if key else None)
     return names_of({"http": {"extra_headers": extra}}) if extra else Names()
 
 
 def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list[ComparedObject]:
-    """The objects, with what gate.yaml says of functions, roles and HTTP in the place of guesses."""
+    """The objects, with what gate.yaml says of functions, roles and HTTP replacing guesses."""
     if not names:
         return objects
     known: dict[str, Callable[[ComparedObject], ComparedObject]] = {
@@ -63,12 +62,12 @@ def settled(objects: list[ComparedObject], names: Names, schema: Schema) -> list
 
 
 def placed(objects: Iterable[ComparedObject], root: YamlNode) -> tuple[ComparedObject, ...]:
-    """The objects; where gate.yaml names what is not there, with the place in the file."""
+    """The objects; if gate.yaml names something that does not exist, with the place in the file."""
     return tuple(replace(o, detail=f"{_place(o, root)}: {o.detail}") if NOT_THERE in o.detail else o for o in objects)
 
 
 def _place(one: ComparedObject, root: YamlNode) -> str:
-    """file:line:column of what is said of an object, or of the nearest member around it."""
+    """file:line:column of the entry of an object, or of the nearest member around it."""
     name, _, column = one.name.partition("(")[0].partition(".") if one.kind != "role" else (one.name, "", "")
     parts = {"function": ("functions", name, "is"), "role": ("roles", name)}
     node = root

@@ -1,4 +1,4 @@
-"""How well a column's type serves for a type of the contract. Pure."""
+"""How well a column's type fits a type of the contract. Pure."""
 
 TEXTS = frozenset({"text", "character varying", "character", "citext", "name", "bpchar", "varchar"})
 WHOLES = frozenset({"smallint", "integer", "bigint", "numeric"})
@@ -42,12 +42,12 @@ LOOSE: dict[tuple[str, str], float] = {
 
 
 def bare(kind: str) -> str:
-    """The type without the schema that it stands in; an enum of the deployment's own has no kind here."""
+    """The type without its schema; an enum of the deployment's own has no kind here."""
     return kind.rpartition(".")[2].strip('"') if "." in kind else kind
 
 
 def fitness(wanted: str, found: str, *, is_id: bool, values: bool = False) -> float:
-    """From 0 (no use) to 1 (the same). is_id: it names a row; values: the column is of an enumerated type."""
+    """From 0 (useless) to 1 (the same). is_id: it identifies a row. values: the column has an enumerated type."""
     kind = bare(found)
     if found == SPELLED.get(wanted, wanted):
         return 1.0
@@ -61,7 +61,7 @@ def fitness(wanted: str, found: str, *, is_id: bool, values: bool = False) -> fl
 
 
 def id_type(found: str) -> str:
-    """Which of the id types of `names:` a column has: uuid, bigint or text; empty for another one."""
+    """The id type of `names:` of a column: uuid, bigint or text; empty for another one."""
     kind = bare(found)
     if kind == "uuid":
         return "uuid"
@@ -69,12 +69,12 @@ def id_type(found: str) -> str:
 
 
 def is_id(column: str, wanted: str) -> bool:
-    """Whether a column of the contract names a row."""
+    """Whether a column of the contract identifies a row."""
     return wanted == "uuid" or column == "id" or column.endswith("_id")
 
 
 def difference(wanted: str, found: str, *, is_id: bool, values: bool) -> str:
-    """What is different between the types, in words; empty where values are the same for every use."""
+    """The difference between the types, in words; empty if values are equivalent for every use."""
     kind = bare(found)
     if fitness(wanted, found, is_id=is_id, values=values) >= 0.9 and kind not in {
         "timestamp without time zone",

@@ -1,6 +1,5 @@
-"""How alike two names are: by their words, by what people call a thing (synonyms.yaml), by letters.
-
-A likeness is a number from 0 (nothing in common) to 1 (the same name).
+"""How similar two names are: by their words, by synonyms (synonyms.yaml), by letters. Similarity is a number from 0
+(nothing in common) to 1 (the same name).
 """
 
 import functools
@@ -17,21 +16,21 @@ from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("synonyms.yaml")
 LONGEST = 128
-"""Characters of a name that are looked at; PostgreSQL allows 63 bytes."""
+"""How much of a name is looked at; PostgreSQL allows 63 bytes."""
 SHORTEST = 3
 """Letters of a word within another one."""
 SAME, KIN, ALIKE, ABBREVIATED, PARTLY = 1.0, 0.85, 0.7, 0.65, 0.5
-"""The same word; words of one meaning; nearly the same letters; one without its vowels; one begins with the other."""
+"""Scores: the same word; synonyms; nearly the same letters; a word without its vowels; a prefix."""
 INITIALS, OTHER, WITHOUT_OWNER = 0.75, 0.95, 0.97
-"""The first letters of all words; another spelling than the contract's; a name without the words of its table."""
+"""Factors: an acronym; another spelling than the contract's; a name without the words of its table."""
 NEARLY = 0.84
-"""Share of letters in common, in order, from which two words are taken for one with a slip."""
+"""The share of common letters, in order, from which a word is taken for a misspelling of another."""
 WHOLE = frozenset(
     {"id", "no", "ok", "ip", "on", "at", "by", "is", "to", "of", "in", "up", "as", "or", "an", "end", "not"}
 )
 """Short words that stand for themselves."""
 FILLERS = frozenset({"tbl", "table", "the", "a", "of", "t", "is", "vw", "view", "at", "on", "by", "my"})
-"""Words that say little: they count a quarter."""
+"""Words that mean little: they count a quarter."""
 _WORD = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 SHORT = {
     "org": "organization", "msg": "message", "evt": "event", "cfg": "config", "cnt": "count", "num": "number",
@@ -53,7 +52,7 @@ class Synonyms:
     headers: Mapping[str, tuple[str, ...]]
 
     def spellings(self, kind: str, name: str, owner: str = "") -> tuple[tuple[str, ...], ...]:
-        """What the object of the contract is called; owner: the table of a column."""
+        """The names of a contract object; owner: the table of a column."""
         listed = self.named.get(kind, {})
         own = listed.get(f"{owner}.{name}", ()) if owner else ()
         return (words(name), *own, *listed.get(name, ()))
@@ -74,7 +73,7 @@ def synonyms() -> Synonyms:
 
 
 def spelled_paths(endpoint: str) -> tuple[str, ...]:
-    """What the path of an endpoint of the contract is called, without a slash at the start."""
+    """The path names of an endpoint of the contract, without a leading slash."""
     return synonyms().paths.get(endpoint, ())
 
 
@@ -98,7 +97,7 @@ def _vocabulary() -> frozenset[str]:
 
 
 def _parted(word: str) -> tuple[str, ...]:
-    """The words that were written as one, as Django writes `deadletter`; else the word itself."""
+    """The words in a run-together word, such as Django's `deadletter`; else the word itself."""
     known = _vocabulary()
     for end in range(len(word) - SHORTEST, SHORTEST - 1, -1) if word not in known else ():
         if word[:end] in known and (word[end:] in known or len(_parted(word[end:])) > 1):
@@ -139,7 +138,7 @@ def word_likeness(one: str, other: str) -> float:
 
 
 def _abbreviation(short: str, long: str) -> float:
-    """Whether one is the other without its vowels (`grp`, `nxt`), or the beginning of that; other words are not."""
+    """Whether one is the other without its vowels (`grp`, `nxt`), or a prefix of that; whole words do not count."""
     if not 2 <= len(short) <= 5 or short in WHOLE or short[0] != long[0] or len(long) <= len(short):
         return 0.0
     bones = long[0] + "".join(c for c in long[1:] if c not in "aeiou")
@@ -172,12 +171,12 @@ def likeness(one: tuple[str, ...], other: tuple[str, ...]) -> float:
 
 
 def best_likeness(spellings: Iterable[tuple[str, ...]], name: tuple[str, ...]) -> float:
-    """The likeness of a name to that of the contract (the first spelling), or, nearly as good, to another spelling."""
+    """The similarity of a name to that of the contract (the first spelling), or, slightly less, to another spelling."""
     return max((likeness(s, name) * (1.0 if n == 0 else OTHER) for n, s in enumerate(spellings)), default=0.0)
 
 
 class Likenesses:
-    """The likeness of real names to every name of one kind of the contract; each real name is looked at once."""
+    """The similarity of real names to every name of one kind of the contract; each real name is computed once."""
 
     def __init__(self, kind: str, names: Iterable[tuple[str, str]]) -> None:
         """names: each name of the contract with the table of a column, or nothing."""
@@ -200,7 +199,7 @@ class Likenesses:
         return name in self._spelled
 
     def of(self, name: tuple[str, ...], ignored: frozenset[str] = frozenset()) -> Mapping[tuple[str, str], float]:
-        """(name of the contract, its table) -> likeness. ignored: words that may say nothing, like the table's own."""
+        """(name of the contract, its table) -> similarity. ignored: words that may mean nothing, e.g. the table's."""
         found = self._looked_up(name)
         rest = tuple(w for w in name if w not in ignored)
         if not rest or rest == name:
@@ -226,7 +225,7 @@ class Likenesses:
 
 
 def common_words(names: Sequence[str]) -> frozenset[str]:
-    """First words that a third of the names have, like the name of the application."""
+    """First words that a third of the names share, like the name of the application."""
     if len(names) < 4:
         return frozenset()
     first = Counter(words(n)[0] for n in names if len(words(n)) > 1)

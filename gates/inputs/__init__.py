@@ -1,1 +1,1 @@
-"""What comes in from people and the target: variables, options, YAML and foreign values, each read strictly."""
+"""Input from people and the target: variables, options, YAML and foreign values, each read strictly."""

@@ -15,12 +15,11 @@ MOST_BYTES = 1_000_000
 
 
 def read(path: Path, warn: Callable[[str], None]) -> dict[str, str]:
-    """Name -> value. Raise ConfigError for a file that cannot be read, that others may write, or a line that is wrong.
-
-    warn: told where others may read the file, which may hold secrets.
+    """Name -> value. Raise ConfigError for a file that is unreadable or writable by others, or for a wrong line. warn:
+    called if others may read the file, which may hold secrets.
     """
     try:
-        with disk.regular(path) as file:  # its mode and its text are those of one file, whatever takes its place
+        with disk.regular(path) as file:  # mode and text come from the same open file, even if it is replaced
             mode = os.fstat(file.fileno()).st_mode
             disk.bounded(file.fileno(), path, MOST_BYTES)
             text = file.read(MOST_BYTES).decode().replace("\r\n", "\n").replace("\r", "\n")

@@ -14,7 +14,7 @@ LIMIT = option(values.whole(0))
 
 
 def general(made: argparse.ArgumentParser, *, nested: bool = False) -> None:
-    """What every command takes. nested: of a word below a command, which then sets nothing unasked."""
+    """The options of every command. nested: for a subcommand, which then sets no defaults."""
     unset: dict[str, Any] = {"default": argparse.SUPPRESS} if nested else {}
     made.add_argument("--quiet", action="store_true", help="only results and errors", **unset)
     made.add_argument("--env-file", metavar="FILE", help="variables that the environment does not set", **unset)

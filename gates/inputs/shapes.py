@@ -22,7 +22,7 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text that shows something; `pattern` is a whole match and `said` says it in words."""
+    """Visible text; `pattern` must match all of it, and `said` describes it."""
 
     pattern: str = r"[\s\S]*[^\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff][\s\S]*"
     said: str = "text that can be read"
@@ -193,7 +193,7 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Anything:
-    """A mapping that somebody else reads: it stays a node."""
+    """A mapping that another reader parses: it stays a node."""
 
     def read(self, node: YamlNode) -> YamlNode:
         if isinstance(node.value, dict):
@@ -232,13 +232,13 @@ class OneOf:
 
 
 def nearest(word: str, words: Mapping[str, Any] | tuple[str, ...]) -> str:
-    """What to do about a wrong word: the nearest right one, if there is one."""
+    """What to do about a wrong word: the most similar right one, if there is one."""
     close = difflib.get_close_matches(word, list(words), 1, 0.5)
     return f"Did you mean {close[0]!r}?" if close else "Remove or correct it"
 
 
 def nearest_id(word: str, ids: tuple[str, ...]) -> str:
-    """As `nearest`; where the word is a part of several ids, the pattern of them."""
+    """`nearest`, but for a word that is part of several ids, their pattern."""
     having = [i for i in ids if word in i]
     return f"Did you mean '*{word}*'?" if word and len(having) > 1 else nearest(word, tuple(having) or ids)
 

@@ -1,4 +1,4 @@
-"""YAML read strictly, with the place of every value: no duplicate key, no surprise about what a plain word means.
+"""YAML read strictly, with the place of every value: no duplicate keys, no surprising plain words.
 
 PyYAML lets the last of two equal keys win, reads `1e3` as text and `1:30` as ninety. Here a plain scalar is `true`,
 `false`, `null`, a decimal number, or text; anchors, tags and merge keys are refused.
@@ -21,9 +21,11 @@ _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
 MOST_DEPTH = 32
 MOST_DIGITS = 40
 MOST_VALUES = 20_000
-"""Each takes its time, and a rollback waits for it. A policy with a rule and a waiver for every check has fewer."""
+"""The most nodes: each takes time, and a rollback waits for them. A policy with a rule and a waiver for every check has
+fewer.
+"""
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-"""No file name, variable or file in UTF-8 can hold it."""
+"""A character that no file name, variable or UTF-8 file can hold."""
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
 
 
@@ -39,7 +41,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
     def error(self, observed: str, allowed: str, do: str) -> ConfigError:
-        """The error in its four parts."""
+        """The error with its four parts."""
         return ConfigError(f"{self}: {observed}; allowed: {allowed}. {do}")
 
 
@@ -52,7 +54,7 @@ class YamlNode:
     plain: bool = True
 
     def member(self, name: str) -> YamlNode | None:
-        """The member of that name, where this is a mapping that has it."""
+        """The member of that name, if this is a mapping that has it."""
         return self.value[name][1] if isinstance(self.value, dict) and name in self.value else None
 
     def place_of(self, *path: str) -> Place:
@@ -63,7 +65,7 @@ class YamlNode:
         return node.place
 
     def items(self) -> list[YamlNode]:
-        """The items, where this is a list."""
+        """The items, if this is a list."""
         return self.value if isinstance(self.value, list) else []
 
     def as_value(self) -> Any:
@@ -74,7 +76,7 @@ class YamlNode:
 
 
 def read(text: str, file: str) -> YamlNode:
-    """The document as nodes. Raise ConfigError with file, line and column on anything that is not strict YAML."""
+    """The document as nodes. Raise ConfigError with file, line and column for anything that is not strict YAML."""
     try:
         root = _Strict(text).get_single_node()
         found = None if root is None else _node(root, file)
@@ -95,7 +97,7 @@ def read(text: str, file: str) -> YamlNode:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses anchors, aliases, tags, and what is nested too deeply or is too much, while it composes."""
+    """Composes nodes, and refuses anchors, aliases, tags, deep nesting and large documents."""
 
     depth = values = 0
 

@@ -1,6 +1,5 @@
 """The values of variables and options, parsed at the edge: each parser returns the value or raises Unfit. Pure.
-
-`option` makes an argparse type of a parser, so that an option and a variable of one meaning take the same values.
+`option` makes a parser an argparse type, so an option and a variable of one meaning accept the same values.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 T = TypeVar("T")
 
 LEAST_HMAC_BYTES, LEAST_JWT_BYTES = 16, 32
-"""The contract, section 1: shorter secrets are a start-up error of the service."""
+"""The contract, section 1: with shorter secrets the service does not start."""
 LONGEST_KEY, LONGEST_RELEASE, LONGEST_ACTOR = 200, 200, 100
 
 _COMPANY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -68,7 +67,7 @@ def id_of_type(text: str, kind: str) -> str:
 
 
 def any_id(text: str) -> str:
-    """An id of whichever type, before it is known which the deployment has: a whole number, or a UUID in lower case."""
+    """An id of any type, as long as the deployment's is unknown: a whole number, or a UUID in lower case."""
     return text if re.fullmatch(r"[0-9]{1,19}", text) else company(text)
 
 
@@ -107,8 +106,8 @@ def actor(text: str) -> str:
 
 
 def http_url(text: str) -> str:
-    """An absolute http or https URL without query and fragment, and without a slash at its end. Its host and its path
-    are written in ASCII, as each door sends them.
+    """An absolute http or https URL without query, fragment and trailing slash. Host and path are converted to ASCII,
+    as they are sent.
     """
     allowed = "http://HOST[:PORT][/PATH] or https://..., PORT 1 to 65535, without spaces, query and fragment"
     try:
@@ -141,7 +140,7 @@ def conninfo(text: str) -> str:
     try:
         parts = conninfo_to_dict(text)
     except (psycopg.Error, UnicodeError, ValueError):
-        raise Unfit(allowed) from None  # the parser's own words may hold a part of the password
+        raise Unfit(allowed) from None  # the parser's message may contain a part of the password
     ports = str(parts.get("port") or "").split(",")
     if any(p and not (re.fullmatch("[0-9]{1,5}", p) and 1 <= int(p) <= 65_535) for p in ports):
         raise Unfit(f"{allowed}; with a port from 1 to 65535")
@@ -149,7 +148,7 @@ def conninfo(text: str) -> str:
 
 
 def token(text: str) -> str:
-    """A JSON Web Token: header and claims are JSON objects; who signed it is not looked at."""
+    """A JSON Web Token: header and claims are JSON objects; its signature is not checked."""
     parts = text.split(".")
     if len(parts) != 3 or not all(_SEGMENT.fullmatch(p) for p in parts) or not all(map(_is_object, parts[:2])):
         raise Unfit("a JSON Web Token, header.claims.signature, without the word Bearer")
@@ -164,7 +163,7 @@ def _is_object(segment: str) -> bool:
 
 
 def hmac_secrets(text: str) -> tuple[str, ...]:
-    """Secrets between commas; the first signs."""
+    """Secrets separated by commas; the first signs."""
     found = tuple(part.strip() for part in text.split(","))
     if any(len(s.encode()) < LEAST_HMAC_BYTES for s in found):
         raise Unfit(
@@ -180,7 +179,7 @@ def jwt_secret(text: str) -> str:
 
 
 def networks(text: str) -> tuple[str, ...]:
-    """CIDRs between commas."""
+    """CIDRs separated by commas."""
     found = tuple(part.strip() for part in text.split(","))
     try:
         for one in found:
@@ -197,7 +196,7 @@ def switch(text: str) -> bool:
 
 
 def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
-    """Whole numbers between two, both included; the greatest is that of an integer column."""
+    """Whole numbers within bounds, both inclusive; the greatest is that of an integer column."""
     allowed = f"{least} or more, up to {most}" if most == 2**31 - 1 else f"{least} to {most}"
 
     def parse(text: str) -> int:
@@ -209,7 +208,7 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
 
 
 def decimal(least: float, most: float) -> Callable[[str], float]:
-    """Finite numbers between two, both included."""
+    """Finite numbers within bounds, both inclusive."""
 
     def parse(text: str) -> float:
         try:
@@ -224,13 +223,13 @@ def decimal(least: float, most: float) -> Callable[[str], float]:
 
 
 def folder(text: str) -> Path:
-    """A folder, or a place where one can be made."""
+    """A folder, or a place where one can be created."""
     if not text.strip():
         raise Unfit("a folder, or the name of one to be made; it is empty")
     path = Path(utf8(text))
     try:
         standing = next((p for p in (path, *path.parents) if _is_there(p)), None)
-    except OSError as error:  # too long a name, a folder that this user may not look into
+    except OSError as error:  # too long a name, or a folder that this user may not enter
         raise Unfit(f"a folder, or the name of one to be made; it cannot be looked at: {error.strerror}") from None
     if standing is not None and not standing.is_dir():
         raise Unfit("a folder, or the name of one to be made; it names a file")
@@ -238,7 +237,7 @@ def folder(text: str) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether the path exists. Raise OSError where nobody can tell: there Path.exists says no since Python 3.14."""
+    """Whether the path exists. Raise OSError if unknown, for which Path.exists returns False since Python 3.14."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -247,7 +246,7 @@ def _is_there(path: Path) -> bool:
 
 
 def option(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """The parser as the `type` of an option: argparse then says the option's name and ends with exit code 2."""
+    """The parser as the `type` of an option: argparse then names the option and exits with code 2."""
 
     def of_argument(text: str) -> T:
         try:

@@ -1,1 +1,1 @@
-"""The operator's commands: act by hand, hand over a verdict, look, lint, tick the checklist."""
+"""The operator's commands: act by hand, hand over a verdict, look, lint, fill in the checklist."""

@@ -1,4 +1,4 @@
-"""`gate lint`, `gate explain`: what an author of checks and policies asks; neither needs a target."""
+"""`gate lint`, `gate explain`: for authors of checks and policies; neither needs a target."""
 
 import argparse
 import datetime as dt
@@ -18,8 +18,8 @@ from gates.text.quantity import with_unit
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     if name == "lint":
         shared.policy(made)
-        made.add_argument("--target", action="store_true", help="also hold all names against DATABASE_URL")
-        made.add_argument("--write", action="store_true", help="first write anew all that is generated from the code")
+        made.add_argument("--target", action="store_true", help="also check all names against DATABASE_URL")
+        made.add_argument("--write", action="store_true", help="first regenerate the files that come from the code")
         return
     shared.as_json(made)
     made.add_argument("checks", nargs="*", metavar="ID", help="ids or globs, like 'drill/pause/*'; none: every check")
@@ -27,7 +27,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """The exit code. Raise ConfigError where the lint found something."""
+    """The exit code. Raise ConfigError if lint found something."""
     return (_lint if options.command == "lint" else _explain)(options, console)
 
 

@@ -10,7 +10,7 @@ from gates.text.patterns import matches
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One line of the checklist. `patterns`: the checks that tick it, all of them; none: people tick it."""
+    """One line of the checklist. `patterns`: the checks that must pass to tick it; without any, people tick it."""
 
     group: str
     name: str
@@ -60,7 +60,7 @@ BOXES = (
     Box(READY, "Success metrics defined"),
     Box(READY, "Team trained on new procedures"),
 )
-"""All boxes and lines of the checklist, grouped and in order as there."""
+"""All boxes and lines of the checklist, grouped and in its order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Carries a command out: its console, its signals, and the exit code and words for whatever goes wrong."""
+"""Runs a command: its console, its signals, and the exit code and message for each kind of error."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ from gates.text.inert import Terminal
 
 EXIT_INTERNAL = 1
 NO_THREAD = "can't start new thread"
-"""What Python says where the limits of memory or of processes allow none."""
+"""What Python says if the limits of memory or processes are reached."""
 PLACE = re.compile(r"(?P<file>[^\n:]{1,500}):(?P<line>[0-9]{1,9}):(?P<col>[0-9]{1,9}): ")
 """How an error names the line of a file that must be corrected."""
 STEP = "whether its change was made is not known: see `gate flags` and the audit rows"
@@ -35,11 +35,11 @@ LEFT = {
 KEPT = "what is on disk says hold, or what was decided"
 
 TOGETHER_S = 3.0
-"""A terminal, a shell and a service manager send several signals for one end; what cleans up is not ended by them."""
+"""Terminals, shells and service managers may send several signals; the later ones must not interrupt the clean-up."""
 
 
 class Interrupted(BaseException):
-    """A signal came that ends the command; like KeyboardInterrupt it must reach the top."""
+    """A signal ended the command; like KeyboardInterrupt it must reach the top."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"it was ended by {signal.Signals(number).name}")
@@ -47,7 +47,7 @@ class Interrupted(BaseException):
 
 
 def _taken() -> None:
-    """From now on a signal that ends the command is raised, the first of those that come together."""
+    """Raise the first signal that ends the command from now on, and ignore those that come with it."""
     came_at = -TOGETHER_S
 
     def take(number: int, _frame: FrameType | None) -> None:
@@ -57,18 +57,18 @@ def _taken() -> None:
             raise Interrupted(number)
 
     for number in ENDING_SIGNALS:
-        if signal.getsignal(number) is signal.SIG_DFL:  # a parent may have set it to be ignored: then leave it
+        if signal.getsignal(number) is signal.SIG_DFL:  # if the parent ignores it, so do we
             signal.signal(number, take)
 
 
 def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: argparse.Namespace) -> int:
-    """Its exit code. Never a traceback, but for an internal error (exit code 1)."""
+    """Returns the exit code. Prints no traceback, except for an internal error (exit code 1)."""
     console = Console.of_process(config.without_redirects(), quiet=options.quiet)
     _taken()
     try:
         if options.env_file is not None:
             console.environ = config.with_file(console.environ, Path(options.env_file), console.warn)
-        console.hide = hidden(config.held(console.environ))  # of every command, whichever variables it needs
+        console.hide = hidden(config.secrets_in(console.environ))  # of every command, whichever variables it needs
         hide_where_cut(console.hide)
         return carry_out(options, console)
     except (GateError, StackError) as error:
@@ -80,7 +80,7 @@ def execute(carry_out: Callable[[argparse.Namespace, Console], int], options: ar
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         console.warn(f"gate {options.command}: {word}; {LEFT.get(options.command, KEPT)}")
         return 128 + number
-    except OSError as error:  # a full disk, a folder that is gone: nothing that a traceback would explain
+    except OSError as error:  # a full disk or a missing folder: a traceback would explain nothing
         room = "" if error.filename else _room(console.environ.get("TMPDIR"), options)
         console.warn(
             f"gate {options.command}: {error}{room}; allowed: files that can be read and written. See to the disk"
@@ -107,7 +107,7 @@ def _refused(error: GateError | StackError, options: argparse.Namespace, console
 
 
 def _not_rolled_back(came: BaseException) -> NotRolledBack | None:
-    """The rollback whose end a signal met: what the first one broke off, a second one does not make unsaid."""
+    """The rollback that a signal met: a second signal must not hide what the first one interrupted."""
     met: BaseException | None = came
     while met is not None and not isinstance(met, NotRolledBack):
         met = met.__context__
@@ -115,7 +115,7 @@ def _not_rolled_back(came: BaseException) -> NotRolledBack | None:
 
 
 def _room(temporary: str | None, options: argparse.Namespace) -> str:
-    """How much is free where files are written, the fullest first, for an error that names none."""
+    """The free space where files are written, the fullest first, for an error that names no place."""
     room = []
     folders = {"TMPDIR": temporary or tempfile.gettempdir(), "where the gate runs": "."}
     folders |= {f"--{name}": folder for name in ("output", "state") if (folder := getattr(options, name, None))}
@@ -126,7 +126,7 @@ def _room(temporary: str | None, options: argparse.Namespace) -> str:
 
 
 def _internal(error: Exception, options: argparse.Namespace, console: Console) -> int:
-    """Say what to report, and never look like a verdict."""
+    """Say what to report; the output must never look like a verdict."""
     console.warn(Terminal.document("".join(traceback.format_exception(error))))
     console.warn(f"gate {options.command}: internal error ({type(error).__name__}); please report the lines above")
     return EXIT_INTERNAL

@@ -1,4 +1,4 @@
-"""`gate explain`: checks and promises, from the catalogue. Pure but for the reading of files."""
+"""`gate explain`: checks and promises, from the catalogue. Pure except for reading files."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,12 +37,12 @@ class Explained:
     spec: CheckSpec
     promises: Mapping[str, str]
     faults: tuple[str, ...] | None
-    """None: nobody knows without the reference."""
+    """None: unknown without the reference."""
     how: Source = field(default_factory=Source)
-    """Of one check that is asked about alone or with a few."""
+    """Only for a check that is asked for alone or with few others."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The text for people."""
         s = self.spec
         facts = [EFFECTS[s.severity.value], WHERE[s.where.value]]
         facts += ["only with --deep"] * s.deep
@@ -77,7 +77,7 @@ class Explained:
 
 
 def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[Fault] | None) -> list[Explained]:
-    """The checks that the patterns name, all for none. Raise UsageError for a pattern that names no check."""
+    """The checks that the patterns name, or all. Raise UsageError for a pattern that names no check."""
     known, lines = tuple(s.id for s in specs), promised_lines()
     for pattern in patterns:
         if not any(fnmatchcase(i, pattern) for i in known):
@@ -97,7 +97,7 @@ def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequenc
 
 
 def promises(specs: Sequence[CheckSpec]) -> list[dict[str, object]]:
-    """Every promise: its id, its text, its checks, or the reason why it has none."""
+    """Every promise: its id, its text, and its checks or the reason why it has none."""
     left_out = left_out_lines()
     return [
         {"line": i, "promise": text, "checks": [s.id for s in specs if i in s.covers], "reason": left_out.get(i, "")}
@@ -127,7 +127,7 @@ def promised_lines() -> dict[str, str]:
 
 
 def left_out_lines() -> dict[str, str]:
-    """The promises that a suite has no check for: id -> reason. Two suites may say why, each for itself."""
+    """The promises without a check: id -> reason. Each of the two suites may give reasons."""
     found: dict[str, str] = {}
     for path in sorted(ROOT.glob("*/left_out.yaml")):
         for line, reason in data_of(path).items():
@@ -136,7 +136,7 @@ def left_out_lines() -> dict[str, str]:
 
 
 def unaccounted(specs: Iterable[CheckSpec], lines: Iterable[str], left_out: Iterable[str]) -> list[str]:
-    """Lines that have neither a check nor a reason, and ids that checks or reasons cite but no line has."""
+    """Lines that have neither a check nor a reason, and cited ids that are not in the list."""
     all_lines, without = set(lines), set(left_out)
     covered = {line for s in specs for line in s.covers}
     return sorted((all_lines - covered - without) | ((covered | without) - all_lines))

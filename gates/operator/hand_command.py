@@ -34,15 +34,15 @@ from gates.text.inert import Terminal
 from gates.verdict import NOT_ROLLED_BACK, Action, Decision
 
 ALONE = ("rollback", "emergency")
-"""Commands that need the database alone."""
+"""Commands that need only the database."""
 BACK = ("resume", "enable")
 """Commands after which a rollback is over."""
 NEEDED = ("DATABASE_URL", *OF_LIBPQ)
 """Variables that a rollback cannot do without."""
 LATEST_S = 5.0
-"""For so long the line of the end waits for that of the beginning, which may be on its way to a slow disk."""
+"""How long the final line waits for the first one, which may still be on its way to a slow disk."""
 NAMING = ("DATABASE_URL", "BASE_URL", "GATE_TARGET", *PLACES.values())
-"""Variables that say which target it is."""
+"""Variables that identify the target."""
 
 
 def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
@@ -70,15 +70,14 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Act, and say what became of it. Raise CannotWork where nothing could be done, but for a rollback: that is 21.
-
-    A rollback needs the database alone: what is wrong with another variable does not keep it from happening.
+    """Act and report the result. Raise CannotWork if nothing could be done; for a rollback that is exit code 21. A
+    rollback needs only the database: a mistake in another variable does not prevent it.
     """
     alone = options.command in ALONE
     what = {"step": "promote", "enable": "enable"}[options.do] if options.command == "flags" else options.command
-    plan, settings, doubt = _policy(options, what, console)  # first: with it the names are known
+    plan, settings, doubt = _policy(options, what, console)  # first: the names are known only afterwards
     target = _target(console) if alone else config.load_target(console.environ)
-    if not target.database_url:  # nothing was ordered that could be carried out, so no history tells of it
+    if not target.database_url:  # nothing could be carried out, so there is nothing to record
         raise ConfigError(operations.UNSET)
     order = Order(
         replace(plan, flag=options.flag) if options.flag else plan,
@@ -94,7 +93,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     counts = what == "emergency" or (what in {"rollback", *BACK} and order.plan.flag == plan.flag)
     note = _Note(secrets.token_hex(4), what, order, settings, target, console)
     unsettled = Action(what, result="failed", flag="unknown")
-    if counts and alone:  # one that is killed was ordered all the same; a disk that hangs keeps no rollback waiting
+    if counts and alone:  # a killed one was ordered all the same; a disk that hangs must not delay a rollback
         threading.Thread(target=note.write, args=(unsettled,), name="note", daemon=True).start()
     try:
         action = ordered if isinstance(ordered, Action) else operations.act_by_hand(target, what, ordered, console.warn)
@@ -107,7 +106,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     try:
         if counts and not (what in BACK and action.result != "done"):
             note.write(action)
-    except BaseException as ended:  # a signal is no excuse for a flag that may be on
+    except BaseException as ended:  # even on a signal: the flag may still be on
         if action.headline:
             raise NotRolledBack(f"{action.headline}\n{action.by_hand}") from ended
         raise
@@ -122,9 +121,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _target(console: Console) -> Target:
-    """The database of a rollback, and the release, which its audit row alone names: one that is no release is left out.
-    Raise ConfigError.
-    """
+    """The database of a rollback, and the release for its audit row, unless invalid. Raise ConfigError."""
     needed = {name: text for name, text in console.environ.items() if name in NEEDED}
     target = config.load_target(needed)
     try:
@@ -135,7 +132,7 @@ def _target(console: Console) -> Target:
 
 
 def _handed_over(options: argparse.Namespace, target: Target, order: Order, console: Console) -> Order | Action:
-    """The order of the verdict in --from. Raise ConfigError where the key is not given."""
+    """The order of the verdict in --from. Raise ConfigError without the key."""
     key = attestation.verify_key(console.environ)
     now = dt.datetime.now(dt.UTC)
     file = config.load_policy(options.policy, now.date(), options.state)
@@ -157,8 +154,8 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """The line in the history of the target: no older promote stands from now on, or no older rollback. What is wrong
-    with that keeps nobody.
+    """The history line: from then on no older promote, or no older rollback, counts. Errors in it never stop the
+    command.
     """
 
     run_id: str
@@ -170,7 +167,7 @@ class _Note:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, action: Action) -> None:
-        """Write it, in the place of the one before."""
+        """Write it, replacing the one before."""
         if self.order.dry_run:
             return
         if not self.lock.acquire(timeout=LATEST_S):
@@ -178,7 +175,7 @@ class _Note:
             return
         try:
             past_decisions.remember(*self._line(action))
-        except Exception as error:  # noqa: BLE001  -- no disk, no memory: the act stands, and its result is told
+        except Exception as error:  # noqa: BLE001  -- no disk, no memory: the action stands, and its result is shown
             self.console.warn(f"the history of the target could not be told: {first_line(error)}. See to --state")
         finally:
             self.lock.release()
@@ -199,8 +196,8 @@ class _Note:
 
 
 def _policy(options: argparse.Namespace, what: str, console: Console) -> tuple[RolloutPlan, Settings, str]:
-    """The policy's plan and settings. Neither a waiver that has expired nor a policy that cannot be read keeps a
-    rollback of a flag that is named from happening; last, why it is not known whether the policy gives other names.
+    """The policy's plan and settings; last, why it is unknown whether the policy gives other names. Neither an expired
+    waiver nor an unreadable policy prevents the rollback of a flag that is named.
     """
     forward = what in {"promote", "enable", "resume"}
     today = dt.datetime.now(dt.UTC).date() if forward else dt.date.min

@@ -1,4 +1,4 @@
-"""A verdict handed from one job to another: whether `gate promote --from DIR` may act on it, here and now."""
+"""A verdict handed from one job to another: whether `gate promote --from DIR` may act on it here and now."""
 
 import dataclasses
 import datetime as dt
@@ -20,10 +20,8 @@ from gates.verdict import Action, Decision
 
 @dataclass(frozen=True, slots=True)
 class HandoverContext:
-    """Where and when somebody acts on a verdict.
-
-    release: empty if none is named; digest: of the policy that gate.yaml gives now for the same kind of run;
-    runs: which release answers at a target; past: what was decided about the target.
+    """Where and when somebody acts on a verdict. release: empty if none is named. digest: of the policy that gate.yaml
+    now gives for such a run. runs: which release answers at a target. past: earlier decisions about the target.
     """
 
     target: Target
@@ -36,7 +34,7 @@ class HandoverContext:
 
 
 def order_from(found: Attested, here: HandoverContext, order: Order) -> Order | Action:
-    """The order of that run, or, as an action that holds, the first part that does not fit. Nothing is written."""
+    """The order of that run, or, as an action that holds, the first mismatch. Writes nothing."""
     if found.recorded is None:
         return _refused(f"it is not verified: {'; '.join(found.doubts)}")
     misfit = next(_misfits(found.recorded, found.target, here), "")
@@ -94,8 +92,8 @@ def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iter
 
 
 def _rolled_back(recorded: Recorded, past: Sequence[PastDecision]) -> PastDecision | None:
-    """The decision to roll the release of a verdict back, or whatever release it was, that came after its run began:
-    by the time, or, whatever the clocks said, by standing after that run where it is remembered, too.
+    """The rollback of the verdict's release, or of an unnamed one, after the run began. "After" by time, or by its
+    place in the history behind that run, whatever the clocks said.
     """
     verdict, run_id = recorded.verdict, recorded.run["run_id"]
     begun = dt.datetime.fromisoformat(verdict.started_at)

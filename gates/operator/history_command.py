@@ -34,7 +34,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Show what was decided about the target of the environment; without one, about every target that is remembered."""
+    """Show the decisions about the target of the environment; without one, about every remembered target."""
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     target = config.load_target(console.environ)
     state = file.settings.state

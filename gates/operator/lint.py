@@ -25,17 +25,15 @@ SCHEMA = Path(policy_file.__file__).with_name("gate.schema.json")
 
 @dataclass(frozen=True, slots=True)
 class Linted:
-    """What lint found wrong, one line each, and how much it looked at."""
+    """What lint found wrong, one line each, and how much it checked."""
 
     problems: tuple[str, ...]
     checks: int
 
 
 def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, target: bool = False) -> Linted:
-    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code; `target`: and its names
-    against the database.
-
-    Raise ConfigError on the mistakes in gate.yaml.
+    """Check gate.yaml against the catalogue, and the catalogue and the schema against the code. target: also check its
+    names against the database. Raise ConfigError on mistakes in gate.yaml.
     """
     file = config.load_policy(path, today)
     specs = with_own_checks(file, environ)
@@ -50,7 +48,7 @@ def lint(path: Path | None, environ: Mapping[str, str], today: dt.date, *, targe
 
 
 def _boxes_unknown(file: PolicyFile) -> list[str]:
-    """Attestations that tick nothing."""
+    """Attestations of boxes that do not exist."""
     place, known = file.root.place_of("attestations"), tuple(b.name for b in BOXES if not b.patterns)
     unknown = [a.box for a in file.settings.attestations if a.box.strip().lower() not in map(str.lower, known)]
     return [f"{place}: the box {box!r}; allowed: {', '.join(known)}. {nearest(box, known)}" for box in unknown]
@@ -85,7 +83,7 @@ def _catalogue_problems(collected: tuple[CheckSpec, ...]) -> list[str]:
 
 
 def _never_red(collected: tuple[CheckSpec, ...], environ: Mapping[str, str]) -> list[str]:
-    """Drill checks that no fault turns red, where the faults are known."""
+    """Drill checks that no fault turns red, if the faults are known."""
     faults = known_faults(environ)
     declared = tuple({pattern for fault in faults or () for pattern in fault.checks})
     drills = (s.id for s in collected if s.id.startswith("drill/") and faults is not None)
@@ -94,7 +92,7 @@ def _never_red(collected: tuple[CheckSpec, ...], environ: Mapping[str, str]) -> 
 
 
 def _sql_problems(environ: Mapping[str, str], file: PolicyFile) -> list[str]:
-    """What the SQL suite's own lint says of its files and of the folders of gate.yaml: file:line:column, one a line."""
+    """The SQL suite's own lint of its files and of the folders of gate.yaml: file:line:column, one per line."""
     if not (ROOT / "sql_checks" / "__main__.py").exists():
         return []
     done = sql_suite(["lint", *own_folders(file)], environ)
@@ -106,12 +104,12 @@ _PLACE = re.compile(r"^(\S+\.(?:sql|yaml))(:\d+)?(:\d+)?: ")
 
 
 def _placed(found: re.Match[str]) -> str:
-    """The place in full: what names no line or column means the first."""
+    """The complete place: a missing line or column means the first."""
     return f"{found[1]}{found[2] or ':1'}{found[3] or ':1'}: "
 
 
 def write(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Write all that is generated from the code; the names of the files."""
+    """Write all that is generated from the code; returns the names of the files."""
     catalogue.FILE.write_text(catalogue.dump(collect(environ)), encoding="utf-8")
     SCHEMA.write_text(policy_file.schema(), encoding="utf-8")
     done = sql_suite(["docs"], environ)

@@ -1,4 +1,4 @@
-"""`gate lint --target`: `names:` of gate.yaml held against the database; each mistake with its place in the file."""
+"""`gate lint --target`: `names:` of gate.yaml checked against the database; each mistake with its place in the file."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,18 +31,17 @@ FITTING: Mapping[str, tuple[str, ...]] = {
     "jsonb": ("jsonb",),
     "xid8": ("xid8",),
 }
-"""Type of the contract -> types that do in its place. An enumeration does for text."""
+"""Type of the contract -> types that are accepted instead. Enumerations are accepted for text."""
 PUBLIC = "public"
-"""Where the contract's own names are."""
+"""The schema of the contract's own names."""
 ENUM = "E"
 NAMES_A_ROW = {"agent_tasks.id"}
-"""Columns that do no more than that: whichever type they have, no check counts or orders by them."""
+"""Columns that may have any type: no check counts or orders by them."""
 
 
 def against_target(file: PolicyFile, url: str) -> list[str]:
-    """What of the names is not as the database has it; without `names:` those are the contract's own.
-
-    Raise CannotWork where it cannot be asked.
+    """Where the names (without `names:`, the contract's own) differ from the database. Raise CannotWork if it cannot be
+    asked.
     """
     use(Names())  # real names are asked for
     try:
@@ -86,9 +85,7 @@ def _problems(connection: Connection, file: PolicyFile) -> Iterator[ConfigError]
 def _of_relations(
     connection: Connection, names: Names, node: YamlNode, unclaimed: Collection[str]
 ) -> Iterator[ConfigError]:
-    """What is amiss of each table and view that is named or claimed. Those that are not there, and that nobody names,
-    are one mistake.
-    """
+    """What is wrong with each named or claimed table and view. All that are missing and not named are one mistake."""
     tables = node.member("tables")
     missing = []
     for name, one in names.relations.items():
@@ -188,6 +185,6 @@ def _fit(wanted: list[str], found: list[str]) -> bool:
 
 
 def _rows(connection: Connection, query: str, schema: str, name: str) -> list[dict[str, Any]]:
-    """What a query of this folder says of an object."""
+    """The result rows of a query in this folder about an object."""
     cursor = connection.execute(sql(QUERIES / f"{query}.sql").encode(), {"schema": schema, "name": name})
     return cursor.fetchall()

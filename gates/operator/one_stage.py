@@ -1,4 +1,4 @@
-"""One stage alone: a result on its own checks. It never decides a release, and nothing is done to the flag."""
+"""One stage alone: a result on its own checks. It never decides about a release, and never changes the flag."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,11 +23,11 @@ from gates.verdict import Action, Verdict, settle
 
 
 def run_stage(request: RunRequest, stage: str) -> Verdict:
-    """One stage after the preflight: a result on the checks of this stage alone, and nothing is done to the flag."""
+    """Run one stage after the preflight."""
     key = attestation.signing_key(request.environ)
     begun = run.begin(request)
     context = request.context(str(begun["run_id"]))
-    reading = stage in {"sql", "alerts"}  # what only reads disturbs nobody, and needs the database alone
+    reading = stage in {"sql", "alerts"}  # read-only stages disturb nobody, and need only the database
     if request.url_only:
         first = Preflight(request.target, StageReport("preflight", 0.0))
     else:

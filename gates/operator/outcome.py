@@ -6,6 +6,6 @@ from gates.verdict import Decision, Verdict
 
 
 def exit_code(verdict: Verdict, options: argparse.Namespace) -> int:
-    """That of the verdict; 0 for a hold where --exit-zero-on says so."""
+    """The exit code of the verdict; 0 for a hold if --exit-zero-on says so."""
     spared = getattr(options, "exit_zero_on", None) == "hold" and verdict.exit_code == Decision.HOLD.exit_code
     return 0 if spared else verdict.exit_code

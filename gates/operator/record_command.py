@@ -1,4 +1,4 @@
-"""`gate decide`, `verify`, `report`, `checklist`: what the files of a run say."""
+"""`gate decide`, `verify`, `report`, `checklist`: read the files of a run."""
 
 import argparse
 import dataclasses
@@ -40,7 +40,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _decide(options: argparse.Namespace, console: Console) -> int:
-    """Stdout has the very bytes of verdict.json; the file is written where it is missing or differs."""
+    """Print the exact bytes of verdict.json; write the file if it is missing or differs."""
     verdict = record.recompute(options.folder)
     path = options.folder / record.VERDICT
     same = False
@@ -54,7 +54,7 @@ def _decide(options: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    """0 where the verdict is verified, whatever it says, of whichever release; 10 where nothing may act on it."""
+    """0 if the verdict is verified, whatever it says and of whichever release; 10 if nothing may act on it."""
     found = attestation.verify(options.folder, attestation.verify_key(console.environ))
     if found.recorded is None:
         console.result(Terminal("not verified: {}").format("; ".join(found.doubts)))

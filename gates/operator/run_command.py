@@ -1,4 +1,4 @@
-"""`gate run`, and `gate drill`, `sql`, `alerts`, `load`: one stage alone, or an export of it."""
+"""`gate run`; `gate drill`, `sql`, `alerts`, `load`: one stage alone, or an export of it."""
 
 import argparse
 import contextlib
@@ -49,10 +49,10 @@ RESULTS = {
     "Idempotency: Duplicate -> short-circuit": ("duplicate-short-circuits",),
     "Safety Rails: Oversized batch -> 400": ("oversized-batch-refused",),
 }
-"""The expected results of the checklist's proof drill -> the checks that see them."""
+"""The expected results of the checklist's proof drill -> their checks."""
 
 MOST_ANNOTATIONS = 9
-"""GitHub shows ten of a kind a step; one may be the headline."""
+"""GitHub shows ten annotations of a kind per step; one may be the headline."""
 
 EXPORTS = {"sql": ("psql",), "alerts": ("prometheus", "psql")}
 
@@ -132,7 +132,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _canary(options: argparse.Namespace, console: Console) -> int:
-    """One round of the watch, by the options that it shares with a run. Raise UsageError for those of a whole run."""
+    """One round of the watch, with the options that it shares with a run. Raise UsageError for those of a whole run."""
     whole = [f"--{name}" for name in ("deep", "disruptive", "proof") if getattr(options, name)]
     if whole:
         raise UsageError(f"{' and '.join(whole)} with --profile canary; allowed: with a whole run. Drop one")
@@ -156,7 +156,7 @@ def short_drill(seen: Sequence[Evidence]) -> list[str]:
 
 
 def suite_words(options: argparse.Namespace) -> list[str]:
-    """The words after `python -m sql_checks` for --export and --write-manifest; none where neither is given."""
+    """The arguments of `python -m sql_checks` for --export and --write-manifest; none if neither is given."""
     if getattr(options, "write_manifest", None) is not None:
         return ["write-manifest", *(["--output", _place(options.write_manifest)] if options.write_manifest else [])]
     if not getattr(options, "export", None):
@@ -167,12 +167,12 @@ def suite_words(options: argparse.Namespace) -> list[str]:
 
 
 def _place(path: Path) -> str:
-    """A path of the caller's working directory, for a process that runs in another one; - is stdout."""
+    """A path of the caller's working directory, for a process with another one; - is stdout."""
     return str(path) if str(path) == "-" else str(path.resolve())
 
 
 def _sql_suite(options: argparse.Namespace, words: list[str], console: Console) -> int:
-    """What `python -m sql_checks` does, through the same door."""
+    """Run `python -m sql_checks` with the target's connection settings."""
     scope = config.load_policy(options.policy, dt.date.min).scope  # and the names, for the suite's process
     if options.command == "alerts" and scope.queue:
         words = [*words, "--queue", scope.queue, *(["--queue-alone"] if scope.is_queue else [])]
@@ -187,19 +187,19 @@ def _sql_suite(options: argparse.Namespace, words: list[str], console: Console) 
 
 @contextlib.contextmanager
 def _request(options: argparse.Namespace, console: Console) -> Iterator[RunRequest]:
-    """What to run against which target; the folder is ours meanwhile."""
+    """What to run against which target; locks the output folder meanwhile."""
     today = dt.datetime.now(dt.UTC).date()
     file = config.load_policy(options.policy, today, getattr(options, "state", None))
     target = config.load_target(console.environ)
     specs = collection.with_own_checks(file, console.environ)
-    with record.held(options.output):
+    with record.locked(options.output):
         yield from _of_target(options, console, file, target, specs)
 
 
 def _of_target(
     options: argparse.Namespace, console: Console, file: PolicyFile, target: Target, specs: tuple[CheckSpec, ...]
 ) -> Iterator[RunRequest]:
-    """The one request. Without BASE_URL and DATABASE_URL, the reference is brought up for it."""
+    """The request for one target. Without BASE_URL and DATABASE_URL, the reference is started for it."""
     alone = options.command == "load"
     load_with = dataclasses.replace(
         LoadOptions.given(options) if alone else OF_A_RUN,
@@ -207,13 +207,13 @@ def _of_target(
         failed_percent=file.settings.load_failed_percent,
     )
     url_only = bool(load_with.url)
-    if url_only:  # nothing of the target is looked at, and nothing of it is sent to that URL
+    if url_only:  # nothing of the target is looked at, or sent to that URL
         target = Target(target.kind, release=target.release, baseline_url=target.baseline_url)
     brings_up = not (target.base_url or target.database_url or url_only)
-    if brings_up and (named := config.meant(console.environ)):
+    if brings_up and (named := config.deployment_variables(console.environ)):
         said = f"neither BASE_URL nor DATABASE_URL has a value, but these variables are there: {', '.join(named)}"
         raise ConfigError(f"{said}; allowed: an address, or none of these, to judge the reference. Set BASE_URL")
-    if brings_up or url_only:  # neither the reference nor a URL has the names of the deployment
+    if brings_up or url_only:  # neither the reference nor a URL has the deployment's names
         use(Names())
     policy = file.policy(
         specs,
@@ -223,7 +223,7 @@ def _of_target(
         disruptive=getattr(options, "disruptive", False),
     )
     if alone:
-        placed = {s.id: (s.area, s.also) for s in specs}  # a threshold of the user's own has no area
+        placed = {s.id: (s.area, s.also) for s in specs}  # a user's own threshold has no area
         own = [
             dataclasses.replace(s, area=area, also=also)
             for s in load_process.checks_of(target, load_with, options.output)
@@ -264,7 +264,7 @@ def _of_target(
 
 
 def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpec, ...]:
-    """The catalogue, of the stage's checks those that match. Raise UsageError for a pattern that matches none."""
+    """The catalogue; of the stage's checks, those that match. Raise UsageError for a pattern that matches none."""
     own = [s.id for s in policy.of_stage(stage).catalogue]
     for pattern in only:
         if not fnmatch.filter(own, pattern):
@@ -275,7 +275,7 @@ def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpe
 
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:
-    """The reference, with what the environment says about the run and not about a deployment."""
+    """The reference, with those settings of the environment that are about the run and not a deployment."""
     return dataclasses.replace(
         reference,
         other_passwords=given.other_passwords,

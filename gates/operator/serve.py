@@ -33,7 +33,7 @@ MOST_BODY = 64 * 1024
 MOST_REASON = 1000
 MOST_AT_ONCE = 32
 TIMEOUT_S = 5.0
-"""For all of a request, and again for all of its answer."""
+"""The limit for a request, and again for its answer."""
 ROOM_WITHIN_S = 1.0
 GRAVITY = (Decision.ROLLBACK, Decision.HOLD, Decision.PROMOTE)
 
@@ -49,19 +49,19 @@ class DeskAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Answers requests from the state folder. token: empty where none is asked for."""
+    """Answers requests from the state folder. token: empty if none is required."""
 
     state: Path
     max_age: dt.timedelta
     now: Callable[[], dt.datetime]
     token: str = ""
     _read: dict[Path, tuple[object, list[PastDecision]]] = field(default_factory=dict)
-    """What was read of each history, and of which bytes: a long one takes a second, and many ask at once."""
+    """Cache of each history, by its bytes: a long one takes a second to read, and many clients ask at once."""
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def verdict_of(self, release: str, kind: str = "") -> dict[str, Any]:
         """The last verdict of a release on targets of a kind; of several targets the worst. Unknown, unfinished, old or
-        unreadable: hold. kind: empty for the only one there is; where there are several, nothing is promoted.
+        unreadable: hold. kind: empty for the only one there is; if there are several, nothing is promoted.
         """
         if not release:
             return _hold(release, "no release was named; ask with ?release=NAME", kind)
@@ -116,7 +116,7 @@ class Desk:
             return [self._past(path) for path in sorted(self.state.glob(f"*/{FILE}"))]
 
     def _past(self, path: Path) -> list[PastDecision]:
-        """The history as it is now. A writer appends, or puts another file in its place."""
+        """The history as it is now. A writer appends, or replaces the file."""
         found = path.stat()
         of = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if path not in self._read or self._read[path][0] != of:
@@ -142,7 +142,7 @@ class Desk:
         return _refused(404, f"there is {VERDICT}, {FLAGGER}TYPE, /metrics and /healthz")
 
     def post(self, target: str, body: bytes, credential: str) -> DeskAnswer:
-        """Flagger's webhooks. The metadata has `release` (without it the checksum counts) and `target`, its kind."""
+        """Flagger's webhooks. The metadata has `release` (default: the checksum) and `target`, its kind."""
         path = target.partition("?")[0]
         hook = path.removeprefix(FLAGGER)
         if not path.startswith(FLAGGER) or hook not in {*CONFIRMS, *NOTED, "rollback"}:
@@ -170,7 +170,7 @@ class Desk:
         )
 
     def metrics(self) -> str:
-        """The last finished decision of any target, in Prometheus' text format. No series where there is none."""
+        """The last finished decision of any target in Prometheus' text format. No series without a decision."""
         try:
             runs = [one for past in self._pasts() for one in past if one.finished is not None]
         except OSError:
@@ -192,13 +192,13 @@ class Desk:
 
 
 def _of_any_kind(one: PastDecision) -> bool:
-    """Whether it is a rollback that does not name the kind of its target: by hand, with the database alone."""
+    """Whether it is a rollback without the kind of its target: made by hand, with only the database."""
     return one.decision is Decision.ROLLBACK and not one.target
 
 
 def _undone(one: PastDecision, past: Sequence[PastDecision], anywhere: Sequence[PastDecision]) -> PastDecision:
-    """A decision, or in place of a promote the rollback after it, which may be of its target: the flag is off for every
-    release. Of one target the lines are in their order, whatever the clocks said; of others the times tell.
+    """A decision, or instead of a promote a later rollback that may be of its target: the flag is off for every
+    release. The lines of one target are in order, whatever the clocks said; those of others are ordered by time.
     """
     at = one.finished
     if one.decision is not Decision.PROMOTE or at is None:
@@ -208,7 +208,7 @@ def _undone(one: PastDecision, past: Sequence[PastDecision], anywhere: Sequence[
 
 
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:
-    """The lines of one target; those that do not say its kind have that of the last one that does."""
+    """The lines of one target; those without a kind get that of the last one that has it."""
     kind = next((one.target for one in reversed(past) if one.target), "")
     return [one if one.target else dataclasses.replace(one, target=kind) for one in past]
 
@@ -227,7 +227,7 @@ def _refused(status: int, said: str) -> DeskAnswer:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine to itself: a name or an address, a port, and nothing else."""
+    """Whether a Host header is a loopback name or address, with or without a port, and nothing else."""
     found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.]+))(?::[0-9]{1,5})?", host, re.IGNORECASE)
     name = "".join(found.groups("")).lower() if found else ""
     with contextlib.suppress(ValueError):
@@ -236,9 +236,8 @@ def _is_loopback(host: str) -> bool:
 
 
 class VerdictServer(ThreadingHTTPServer):
-    """A thread for each request, of which there are a few at once, each read and answered within a time.
-
-    Where there are as many as may be, the one that is being read for longest makes room: it is a client that drips.
+    """A thread for each request; a few at once, each with a time limit for reading and answering. At the limit, the
+    request that has been read for longest is dropped: its client is dripping.
     """
 
     daemon_threads = True
@@ -263,7 +262,7 @@ class VerdictServer(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def _make_room(self) -> bool:
-        """Whether there was a connection to end."""
+        """Drop the oldest unread connection; returns whether there was one."""
         with self._lock:
             slowest = next(iter(self._unread), None)
             if slowest is not None:
@@ -273,7 +272,7 @@ class VerdictServer(ThreadingHTTPServer):
         return slowest is not None
 
     def was_read(self, request: socket.socket) -> None:
-        """From now on the connection waits for nothing that its client has to send."""
+        """Count the connection as read: it no longer waits for its client."""
         with self._lock:
             self._unread.pop(request, None)
 
@@ -285,11 +284,11 @@ class VerdictServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no news."""
+        """Ignore clients that go away."""
 
 
 class _Until(io.RawIOBase):
-    """What a socket receives until a deadline, which is one for all of it: no byte makes it later."""
+    """Reads from a socket until one deadline for everything: no received byte extends it."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection, self._deadline = connection, deadline
@@ -306,19 +305,19 @@ class _Until(io.RawIOBase):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request a connection; nothing that a client sends is printed or kept."""
+    """One request per connection; nothing that a client sends is printed or kept."""
 
     server: VerdictServer
     server_version, sys_version = "replaygate", ""
 
     def setup(self) -> None:
-        """Sending has a time of its own: a socket's timeout is for all of what is sent."""
+        """Give sending a time limit of its own: a socket's timeout covers everything sent."""
         super().setup()
         self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + self.server.within_s))
 
     def parse_request(self) -> bool:
-        """Whether the request is read on. Without a token it is for this machine alone: a page whose name leads here
-        is of somebody else.
+        """Whether to read the request on. Without a token, only this machine is served: another Host may be a rebound
+        web page.
         """
         if not super().parse_request():
             return False
@@ -364,4 +363,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  -- its name in the standard library
-        """Nothing is logged: a request may hold anything."""
+        """Log nothing: a request may hold anything."""

@@ -24,7 +24,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Answer until a signal. Raise UsageError where it would listen beyond loopback without a token."""
+    """Serve until a signal. Raise UsageError for an address beyond loopback without a token."""
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     token = console.environ.get(TOKEN, "")
     if options.host not in LOOPBACK and len(token) < LEAST_TOKEN:

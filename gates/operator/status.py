@@ -1,6 +1,5 @@
-"""What a target shows now: the observability queries and the endpoints that say who answers. Read-only.
-
-What cannot be seen is unknown, with the reason; nothing here judges.
+"""What a target shows now: the observability queries and the endpoints that say who answers. Read-only. What cannot be
+seen is unknown, with the reason; nothing here judges.
 """
 
 import datetime as dt
@@ -29,7 +28,7 @@ from gates.watch import history
 
 QUERIES = ROOT / "sql_checks" / "observability"
 FIRST = ("rollout", "pauses", "outbox_lag", "outbox_depth", "held_tenants", "dead_letters")
-"""What is asked for most stands first; other files of the folder follow by name."""
+"""The order of the tables: most wanted first; other files of the folder follow by name."""
 STATEMENT_TIMEOUT_MS = 5_000
 TOTAL_S = 30.0
 HTTP_TIMEOUT_S = 5.0
@@ -38,7 +37,7 @@ VERSION_REQUESTS = 12
 """New connections that ask for /version: enough to meet each of three instances with 97 % at random balancing."""
 
 MOST_DIGITS = 20
-"""Of a whole number: more are written as a number with an exponent, and Python refuses to print the longest."""
+"""The most digits of a whole number: longer ones get an exponent, and Python refuses to print the longest."""
 
 Row = Mapping[str, JsonValue]
 
@@ -58,9 +57,8 @@ class Section:
 
 
 def look(target: Target, out: Path, history_file: Path, name: str) -> list[Section]:
-    """Every section, in the order in which people read them. Never raises for what the target refuses.
-
-    out: the folder of the last run of the gate; history_file, name: the history of the watch, and the target in it.
+    """Every section, in the order for people. Never raises for what the target refuses. out: the folder of the gate's
+    last run. history_file, name: the history of the watch, and the target in it.
     """
     found = [_over_http(target), _last_run(out), _last_round(history_file, name), *_over_sql(target)]
     hide = hidden(target)
@@ -90,7 +88,7 @@ def _over_http(target: Target) -> Section:
 
 
 def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
-    """The answer of /version on several new connections, as pairs, so that equal answers can be counted."""
+    """The answers of /version over several new connections, as pairs, so that equal ones can be counted."""
     found: list[tuple[tuple[str, JsonValue], ...]] = []
     deadline = time.monotonic() + HTTP_TIMEOUT_S
     for _ in range(VERSION_REQUESTS):
@@ -172,13 +170,13 @@ def _ask(connection: Connection, name: str, title: str, text: str) -> Section:
         rows = cursor.fetchall()
     except psycopg.Error as error:
         return Section(name, title, unknown=f"{in_words(error)}. See {name}.sql")
-    lengths = {d.name for d in cursor.description or () if d.type_code == INTERVAL}  # a length of time says its unit
+    lengths = {d.name for d in cursor.description or () if d.type_code == INTERVAL}  # a duration names its unit
     named = [{f"{k}_s" if k in lengths else k: plain(v) for k, v in row.items()} for row in rows]
     return Section(name, title, tuple(named))
 
 
 def _sight(connection: Connection) -> Section:
-    """A login that row-level security blinds sees empty tables, which must not look like an empty queue."""
+    """Row-level security may hide all rows from a login, which must not look like an empty queue."""
     title = "Whether this login sees all rows."
     try:
         seen = sees_rows(connection)
@@ -190,7 +188,7 @@ def _sight(connection: Connection) -> Section:
 
 
 def plain(value: object) -> JsonValue:
-    """A value of the database as JSON: times as RFC 3339, lengths of time as seconds, what is no number as text."""
+    """A database value as JSON: times as RFC 3339, durations as seconds, NaN and the like as text."""
     if isinstance(value, Decimal):
         is_whole = value.is_finite() and value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
         return foreign.plain(int(value) if is_whole else float(value))

@@ -25,14 +25,15 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     shared.policy(made)
     shared.state(made)
     shared.as_json(made)
-    made.add_argument("--output", type=Path, default=Path("gate-out"), metavar="DIR", help="of the last run (gate-out)")
+    made.add_argument(
+        "--output", type=Path, default=Path("gate-out"), metavar="DIR", help="of the gate's last run (gate-out)"
+    )
     made.add_argument("--history", type=Path, metavar="FILE", help="the history of the watch")
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Show the target as it is now. 0 where all of it could be seen, 10 where some is unknown.
-
-    Raise ConfigError where there is nothing to look at.
+    """Show the target as it is now. 0 if all of it could be seen, 10 if some is unknown. Raise ConfigError if there is
+    nothing to look at.
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)
     target = config.load_target(console.environ)
@@ -48,7 +49,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _counts(section: Section) -> bool:
-    """Whether it matters that a section is unknown: that the gate or the watch was not run yet does not."""
+    """Whether an unknown section matters: a missing run of the gate or the watch does not."""
     return bool(section.unknown) and section.name not in {"last_run", "last_round"}
 
 
@@ -59,7 +60,7 @@ def as_json(sections: Sequence[Section]) -> str:
 
 
 def as_tables(sections: Sequence[Section]) -> Terminal:
-    """One table a section; text of the target cannot command the terminal."""
+    """One table per section; text from the target cannot control the terminal."""
     return Terminal("\n").join(_as_table(s) for s in sections)
 
 

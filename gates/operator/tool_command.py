@@ -25,7 +25,7 @@ from gates.text.inert import Terminal
 from gates.verdict import Decision
 
 MOST_ITEMS = 50
-"""Of one replay (contract, section 2)."""
+"""Limits of one replay (contract, section 2)."""
 DO = {
     "step": "one step up, as `gate promote --flag KEY`",
     "enable": "a flag that is off, on for a share of the tenants",
@@ -76,7 +76,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
 
 
 def _id(company: str) -> str:
-    """A company's id of the type that the deployment has. Raise UsageError."""
+    """A company's id, of the type that the deployment uses. Raise UsageError."""
     try:
         return values.id_of_type(company, current().id_type("company"))
     except values.Unfit as unfit:
@@ -110,7 +110,7 @@ def _replay(options: argparse.Namespace, target: Target, console: Console) -> in
     if options.verbose:
         console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
     body = answer.body.decode("utf-8", "backslashreplace")
-    console.result(body if json_value(body) is None else Terminal.document(body))  # what is no JSON is one line
+    console.result(body if json_value(body) is None else Terminal.document(body))  # a body that is no JSON is one line
     return 0 if answer.status == 200 else Decision.HOLD.exit_code
 
 

@@ -1,4 +1,4 @@
-"""`gate up`: the stack's options and its variables in the form of another tool."""
+"""`gate up`: the options of the stack, and its variables in other formats."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Until a signal; its exit code."""
+    """Run until a signal; returns its exit code."""
     form = FORMATS[options.format]
     return stack_up.up(
         stack_up.options_of(options), console.environ, lambda found: console.reveal(form(found)), console.say

@@ -1,4 +1,3 @@
-"""`gate prove`: the gate against deployments that are known to be bad, known to be good, and known to be nothing.
-
-The faults live in the package `faults`, which is asked as a program and never imported.
+"""`gate prove`: tests the gate on deployments that are known to be bad, to be good, or to be none at all. The faults
+are in the package `faults`, which is run as a program and never imported.
 """

@@ -37,13 +37,13 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
     add("--healthy", type=shared.LIMIT, default=0, metavar="N", help="N runs on healthy variants (one on each)")
     add("--mutants", type=Path, metavar="FILE", help="show the mutants of this file (docs/proof.md), no drawn ones")
-    add("--seed", default="", metavar="TEXT", help="what draws the sample, and the faults for the whole gate")
+    add("--seed", default="", metavar="TEXT", help="the seed of the sample, and of the faults for the whole gate")
     add(
         "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
     )
     add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin nothing after N minutes")
-    add("--lanes", type=shared.LIMIT, default=LANES, metavar="N", help=f"deployments side by side ({LANES})")
-    add("--resume", action="store_true", help="go on where the proof in --output was ended")
+    add("--lanes", type=shared.LIMIT, default=LANES, metavar="N", help=f"deployments in parallel ({LANES})")
+    add("--resume", action="store_true", help="continue the proof in --output")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")
     add(
@@ -54,9 +54,8 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """The exit code: 0 all is as declared, 10 something is not, 20 the proof is invalid or the gate did harm.
-
-    Raise GateError where nothing can be proved.
+    """Exit code: 0 all is as declared, 10 something is not, 20 the proof is invalid or the gate did harm. Raise
+    GateError if nothing can be proved.
     """
     file = config.load_policy(options.policy, dt.datetime.now(dt.UTC).date())
     if file.names:

@@ -1,7 +1,7 @@
-"""Servers and databases that are no deployment at all: nothing of this may be promoted.
+"""Servers and databases that are no deployment at all: none of them may be promoted.
 
-The HTTP servers stand before the healthy database of a real stack, so that what is looked at by SQL alone is in order
-and only the checks over HTTP can tell; the SQL twins stand behind a healthy service.
+The HTTP servers stand before the healthy database of a real stack, so SQL checks see nothing wrong and only the HTTP
+checks can tell; the SQL twins stand behind a healthy service.
 """
 
 import json
@@ -21,12 +21,12 @@ JSON = ("Content-Type", "application/json")
 PROBLEM = ("Content-Type", "application/problem+json")
 PAGES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 HTTP_CHECKS = ("drill/", "load/")
-"""Prefixes of the checks that look over HTTP: each must be seen not to pass on one of these servers."""
+"""Prefixes of the HTTP checks: each must not pass on at least one of these servers."""
 
 
 @dataclass(frozen=True, slots=True)
 class DegenerateServer:
-    """A server that is no deployment. `make` is given the base of the real one (scheme, host, port) and its release."""
+    """A server that is no deployment. `make` gets the base of the real one (scheme, host, port) and its release."""
 
     name: str
     said: str
@@ -57,7 +57,7 @@ def _redirect(_real: str, _release: str) -> Behaviour:
 
 
 def _pages(release: str, path: str) -> Reply | None:
-    """What an instance in good order says of itself."""
+    """The pages of a healthy instance."""
     name = urlsplit(path).path.rpartition("/")[2]
     version = {"release": release, "commit": release, "schema_version": "1", "drill_agent": True}
     bodies = {"healthz": {"status": "ok"}, "readyz": {"status": "ready"}, "version": version}
@@ -67,7 +67,7 @@ def _pages(release: str, path: str) -> Reply | None:
 
 
 def _polite_yes(_real: str, release: str) -> Behaviour:
-    """Success in the contract's form to everything, whoever asks for whatever."""
+    """Success in the contract's form to every request."""
 
     def answer(asked: Asked) -> Reply:
         if page := _pages(release, asked.path):
@@ -96,13 +96,13 @@ def _polite_yes(_real: str, release: str) -> Behaviour:
 
 
 def _polite_no(_real: str, release: str) -> Behaviour:
-    """Says of itself that all is well, and refuses everybody in the contract's form."""
+    """Healthy pages, but every request is refused in the contract's form."""
     refusal = problem(401, "unauthenticated")
     return lambda asked: _pages(release, asked.path) or refusal
 
 
 def _previous(real: str, _release: str) -> Behaviour:
-    """The build before: another release, and it knows no signatures with a time."""
+    """The build before: another release, which knows no signatures with a time."""
 
     def answer(asked: Asked) -> Reply:
         if asked.header("X-Transbot-Signature").startswith("t="):
@@ -123,14 +123,14 @@ def _half(real: str, _release: str) -> Behaviour:
 
 
 def _every_other(real: str, _release: str) -> Behaviour:
-    """One of two instances is not there: every other request ends at the load balancer."""
+    """One of two instances is missing: every other request ends at the load balancer."""
     turn = iter(range(10**12))
     away = Reply(502, (("Content-Type", "text/html"),), b"<h1>502 Bad Gateway</h1>")
     return lambda asked: away if next(turn) % 2 else forward(real, asked)
 
 
 def _locked_out(header: str) -> Callable[[str, str], Behaviour]:
-    """Whoever shows this credential is refused, however good it is; all the rest works."""
+    """Whoever shows this credential is refused, even if it is valid; everything else works."""
     refusal = problem(401, "unauthenticated")
     return lambda real, _release: lambda asked: refusal if asked.header(header) else forward(real, asked)
 
@@ -157,7 +157,7 @@ SERVERS: tuple[DegenerateServer, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """A database that shows nothing, or everything. `url` makes it so, and gives the gate's DATABASE_URL."""
+    """A database that shows nothing, or everything. `url` sets it up and returns the gate's DATABASE_URL."""
 
     name: str
     said: str
@@ -167,7 +167,7 @@ class Twin:
 BLIND = """create role prove_blind login password {0};
 grant usage on schema public to prove_blind;
 grant select, insert, update, delete on all tables in schema public to prove_blind"""
-"""May read every table, and row-level security shows it none of the rows."""
+"""A login that may read every table, but to which row-level security shows no row."""
 
 
 def _empty(bench: Bench) -> str:
@@ -204,6 +204,6 @@ TWINS: tuple[Twin, ...] = (
 
 
 def never_unpassed(checks: Sequence[str], unpassed: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The HTTP checks of these that passed on every server."""
+    """The HTTP checks among these that passed on every server."""
     seen = {check for one in unpassed for check in one}
     return tuple(c for c in checks if c.startswith(HTTP_CHECKS) and c not in seen)

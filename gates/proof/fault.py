@@ -17,7 +17,7 @@ from gates.verdict import Decision
 
 
 class Kind(enum.StrEnum):
-    """How a fault gets into a deployment."""
+    """How a fault is put into a deployment."""
 
     SERVICE = "service"
     WORKER = "worker"
@@ -30,14 +30,16 @@ class Kind(enum.StrEnum):
 
 
 EVENTS = ("stop-worker", "kill-worker")
-"""Process events: stop-worker freezes every worker, kill-worker kills each; neither is started again until the end."""
+"""Process events: stop-worker freezes every worker, kill-worker kills each; neither is restarted until the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One named defect. `checks` are ids, prefixes that end in `/`, or globs; one of `names`, where there are any, must
-    be in the finding. `decision` is what the gate must decide (None: see `decided`; of several: anything but promote).
-    `env` is set for the deployment; `members` are those of several that are in at once.
+    """One named defect.
+
+    `checks` are ids, prefixes that end in `/`, or globs. One of `names`, if there are any, must be in the finding.
+    `decision`: what the gate must decide (None: see `decided`; of several: anything but promote). `env` is set for the
+    deployment. `members`: the faults that are in at the same time.
     """
 
     id: str
@@ -56,7 +58,7 @@ class Fault:
 
     @property
     def each(self) -> tuple[Fault, ...]:
-        """The members; of a fault without any, itself."""
+        """The members; a fault without members itself."""
         return self.members or (self,)
 
     @property
@@ -70,7 +72,7 @@ class Fault:
 
 
 def together(*members: Fault) -> Fault:
-    """Faults that are in at once, as one: seen by the checks of each, named by the names of each."""
+    """Several faults at the same time, as one: with the checks and names of all."""
     return Fault(
         " + ".join(one.id for one in members),
         " ".join(one.breaks for one in members),
@@ -88,7 +90,7 @@ def _patterns(checks: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
-    """The fault with the decision that is due: a rollback where one of its checks pages, else a hold."""
+    """The fault with the decision that is due: rollback if one of its checks pages, else hold."""
     if fault.decision:
         return fault
     pages = any(s.severity is Severity.PAGE and fault.declares(s.id) for s in specs)
@@ -97,13 +99,13 @@ def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
 
 NEEDED = {Kind.SERVICE: "parts", Kind.WORKER: "parts", Kind.SQL: "sql", Kind.TRIGGER: "sql", Kind.PROCESS: "event"}
 SELF_EVIDENT = {Kind.PROXY, Kind.TRIGGER, Kind.NONE}
-"""Kinds whose declared checks were seen red by them alone: that one of them fails is enough."""
+"""Kinds of faults that alone turn their declared checks red: a failed check is enough, without a name."""
 TEXTS = ("parts", "sql", "undo_sql", "event")
 MEMBERS = {"id", "breaks", "kind", "decision", "env", "production", "checks", "names", *TEXTS}
 
 
 def read_list(text: str) -> tuple[Fault, ...]:
-    """The faults in the JSON array that the package prints. Raise CannotWork on anything that is not one."""
+    """The faults in the JSON array that the package prints. Raise CannotWork for anything that is not one."""
     try:
         faults = tuple(_fault(row) for row in _listed(json.loads(text)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:

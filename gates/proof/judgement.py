@@ -1,7 +1,7 @@
 """Judges one cell of the matrix (fault by gate) from recorded facts alone. Pure.
 
-Only one way leads to `killed`: a clean run before and after, the fault seen to be on and then off, a declared check
-that failed and names the faulted thing, and the declared decision.
+There is only one way to `killed`: a clean run before and after, the fault seen to be on and then off, a declared check
+that failed and names the faulty thing, and the declared decision.
 """
 
 import enum
@@ -99,7 +99,7 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
     blockers = _blockers(fault, verdict)
     due = tuple(f for f in failed if fault.declares(f.check) or f.check in blockers)
     if not due and verdict and fault.names and fault.decision is Decision.HOLD:
-        # it looks like a gate that was set up wrongly: the prerequisite that is unknown must name it
+        # it looks like a wrong set-up of the gate: the unknown prerequisite must name it
         unseen = (f for f in verdict.findings if f.outcome == "unknown" and f.check in blockers)
         due = tuple(f for f in unseen if fnmatchcase(f.check, PREREQUISITES))
     killers = tuple(f.check for f in due if names_it(f, fault.names))
@@ -142,14 +142,14 @@ def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
 
 
 def _blockers(fault: Fault, verdict: Verdict | None) -> set[str]:
-    """The checks that a declared one proves nothing without: where one of them sees the fault first, it is named."""
+    """The prerequisites of declared checks: if one of them sees the fault first, it is named."""
     return {f.blocked_by for f in verdict.findings if fault.declares(f.check)} if verdict else set()
 
 
 def _seen(
     fault: Fault, verdict: Verdict, failed: Sequence[Finding], declared: Sequence[Finding], killers: Sequence[str]
 ) -> tuple[Status, str]:
-    """What the gate saw of a fault that was surely on; `declared`: what failed of its checks."""
+    """What the gate saw of a fault that was certainly on; `declared`: the declared checks that failed."""
     if verdict.decision is Decision.PROMOTE:
         return Status.SURVIVED, "the gate promoted"
     if killers and fault.decision in {None, verdict.decision}:
@@ -170,8 +170,8 @@ def _one(findings: Sequence[Finding], check: str) -> Finding:
 
 
 def names_it(finding: Finding, names: Sequence[str]) -> bool:
-    """Whether the finding mentions one of the names, in any case. The id of the check does not count: it is always the
-    same. Without names every finding will do.
+    """Whether the finding contains one of the names, in any case; without names every finding does. The check's id does
+    not count: it is always the same.
     """
     seen = (finding.observed, finding.limit, finding.witness)
     text = "\n".join([finding.message, *(json.dumps(v, ensure_ascii=False) for v in seen)]).casefold()

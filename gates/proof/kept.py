@@ -1,4 +1,4 @@
-"""The trials that are known so far, kept on disk one a line: a proof that was ended goes on where it stopped."""
+"""The known trials, kept on disk one per line: an interrupted proof continues from them."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ TRIALS = "trials.ndjson"
 
 
 class KeptTrials:
-    """Trials by their id. `key` names the code and policy that are proved: trials of others do not count."""
+    """Trials by their id. `key` identifies the proved code and policy: trials of others do not count."""
 
     def __init__(self, folder: Path, key: Mapping[str, str], *, resume: bool) -> None:
         self._path = folder / TRIALS
@@ -22,16 +22,16 @@ class KeptTrials:
         return name in self._found
 
     def is_right(self, name: str) -> bool:
-        """Whether it was made, and came out as it must."""
+        """Whether it was made and had the right result."""
         return name in self._found and self._found[name].ok
 
     @property
     def all(self) -> tuple[Trial, ...]:
-        """In the order in which they were made."""
+        """All trials, in the order in which they were made."""
         return tuple(self._found.values())
 
     def add(self, one: Trial) -> None:
-        """Note a trial, and write it down. One that could not be carried out is made anew by the next proof."""
+        """Add a trial, on disk. One that could not be carried out is repeated by the next proof."""
         self._found[one.id] = one
         if one.decision:
             with self._path.open("a", encoding="utf-8") as out:
@@ -39,8 +39,8 @@ class KeptTrials:
 
 
 def taken_up(path: Path, key: Mapping[str, str], *, resume: bool) -> list[Any]:
-    """The rows of a file whose first line is this key, where an earlier proof is to go on; else the file is begun anew,
-    and there are none.
+    """The rows of a file whose first line is this key, to continue an earlier proof; else start the file anew, without
+    rows.
     """
     lines = path.read_bytes().splitlines(keepends=True) if resume and path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
@@ -52,7 +52,7 @@ def taken_up(path: Path, key: Mapping[str, str], *, resume: bool) -> list[Any]:
 
 
 def seconds_of(proof: Path, source: str) -> float:
-    """What the proof in this file took, where it is of this code and can be read; a proof that goes on adds to it."""
+    """The duration of the proof in this file, if it is of this code and readable; a continued proof adds to it."""
     try:
         found = json.loads(proof.read_text(encoding="utf-8"))
         return float(found["seconds"]) if found["source"] == source else 0.0

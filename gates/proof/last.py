@@ -1,4 +1,4 @@
-"""The proof that is shipped, and cited by runs: the faults, and each suite beside them, as they were last run."""
+"""The shipped proof, which runs cite: the faults, and each other suite, as of their last run."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ from gates.text.inert import Markdown
 FAULTS = "<!-- the last proof -->", "<!-- the end of the last proof -->"
 SUITES = "<!-- the other suites -->", "<!-- the end of the other suites -->"
 ENOUGH = 300
-"""So many healthy runs say that under one in a hundred is rolled back: those of earlier code fill up to this number."""
+"""Enough healthy runs to say that fewer than one in a hundred is rolled back: runs of earlier code fill up to it."""
 
 
 def keep(shipped: Path, page: Path, proof: Proof) -> None:
-    """Put what this proof has in the place of what was kept of it; the rest stays, with its own date and code."""
+    """Replace the parts of the kept proof that this proof has; the rest stays, with its own date and code."""
     before = json.loads(shipped.read_text(encoding="utf-8")) if shipped.exists() else {}
     kept, text = merged(before, proof), page.read_text(encoding="utf-8")
     record.write(shipped, json.dumps(kept, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
@@ -28,7 +28,7 @@ def keep(shipped: Path, page: Path, proof: Proof) -> None:
 
 
 def merged(before: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
-    """What was kept, with the suites of this proof in their places, and its faults where all of them were shown."""
+    """What was kept, with this proof's suites, and with its faults if all of them were shown."""
     told: dict[str, Any] = proof.summary()
     known = {name: one for name, one in before.get("trials", {}).items() if one["run"]}
     if HEALTHY in told["trials"] and HEALTHY in known:
@@ -37,8 +37,8 @@ def merged(before: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
 
 
 def _still_counted(now: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The healthy runs of earlier code that count beside those of now: the newest first, until there are enough, and
-    none from before one that was not right.
+    """Healthy runs of earlier code that still count: the newest first, until there are enough, and none from before a
+    wrong one.
     """
     kept: list[dict[str, Any]] = []
     for one in before:
@@ -50,7 +50,7 @@ def _still_counted(now: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) 
 
 
 def in_page(page: str, marks: tuple[str, str], shown: Markdown) -> str:
-    """The page with this between its two marks. Raise ValueError where they are not there."""
+    """The page with this text between its two marks. Raise ValueError if they are missing."""
     before, begin, rest = page.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not begin or not end:
@@ -67,7 +67,7 @@ def of_faults(proof: Proof) -> Markdown:
 
 
 def of_suites(suites: Mapping[str, Mapping[str, Any]]) -> Markdown:
-    """Each suite beside the faults: what came of it, when, and what did not come out as it was due."""
+    """Each suite besides the faults: its result, its date, and what did not come out right."""
     lines = list[Markdown]()
     for name, one in suites.items():
         wrong = "; not as due: " + ", ".join(one["wrong"]) if one["wrong"] else ""

@@ -1,5 +1,5 @@
-"""Measures the checks by the matrix: the smallest set that still kills every fault, and what kills most in a few
-seconds. Pure.
+"""Measures the checks by the matrix: the smallest set that kills every fault, and the best kills for a few seconds.
+Pure.
 """
 
 from collections import Counter
@@ -10,12 +10,12 @@ from itertools import combinations
 from gates.evidence import CheckSpec, TargetKind, Where
 
 MOST_COMBINATIONS = 200_000
-"""The most sets that are tried for the exact answer; beyond that the answer is greedy, and says so."""
+"""The most sets that are tried for an exact answer; beyond that the answer is greedy, and says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a check took in a clean run: seconds, and things observed (each a request, a row or a sample)."""
+    """The cost of a check in a clean run: seconds, and things observed (each a request, a row or a sample)."""
 
     seconds: float = 0.0
     observed: int = 0
@@ -23,7 +23,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Minimal:
-    """The smallest set, cheapest first among those of one size; `exact` False: a smaller one may exist."""
+    """The smallest set, the cheapest among equals; `exact` False: a smaller one may exist."""
 
     checks: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -33,9 +33,8 @@ class Minimal:
 
 
 def smallest_set(killers: Mapping[str, Iterable[str]], costs: Mapping[str, Cost]) -> Minimal:
-    """A smallest set of checks that hits the killers of every fault (a hitting set), the cheapest in seconds.
-
-    A check that is some fault's only killer is in every such set; the rest is small and tried in full, or else greedy.
+    """A smallest set of checks that hits the killers of every fault (a hitting set), the cheapest in seconds. A check
+    that is some fault's only killer is in every such set; the rest is small and tried in full, or else greedy.
     """
     needs = {fault: frozenset(checks) for fault, checks in killers.items() if checks}
     forced = {next(iter(checks)) for checks in needs.values() if len(checks) == 1}
@@ -48,7 +47,7 @@ def smallest_set(killers: Mapping[str, Iterable[str]], costs: Mapping[str, Cost]
 
 def _rest(needs: Sequence[frozenset[str]], costs: Mapping[str, Cost]) -> tuple[set[str], bool]:
     greedy = _greedy(needs, costs)
-    # of checks that hit the very same faults only the cheapest can be wanted
+    # of checks that hit exactly the same faults only the cheapest is useful
     by_hits: dict[frozenset[int], str] = {}
     for check in sorted({c for n in needs for c in n}, key=lambda c: (_seconds(c, costs), c)):
         by_hits.setdefault(frozenset(i for i, n in enumerate(needs) if check in n), check)
@@ -83,7 +82,7 @@ def _seconds(check: str, costs: Mapping[str, Cost]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """A check: how many faults it killed, how many of them alone, and what it takes in a clean run."""
+    """A check: how many faults it killed, how many of them alone, and its cost in a clean run."""
 
     check: str
     kills: int
@@ -92,8 +91,8 @@ class Worth:
 
 
 def worth(killers: Iterable[Sequence[str]], costs: Mapping[str, Cost]) -> tuple[Worth, ...]:
-    """What each check that killed something, or was seen in a clean run, is worth: the worthiest first, and of those
-    that are worth the same the dearest last. killers: of each fault that was killed.
+    """The value of each check that killed something, or ran in a clean run: the most valuable first, and the most
+    expensive last among equals. killers: of each fault that was killed.
     """
     kills = Counter(check for checks in killers for check in checks)
     alone = Counter(checks[0] for checks in killers if len(checks) == 1)
@@ -102,13 +101,13 @@ def worth(killers: Iterable[Sequence[str]], costs: Mapping[str, Cost]) -> tuple[
 
 
 CANARY_S = 6.0
-"""Seconds of drills in a round of the watch, one after another; side by side it is a third of that."""
+"""Seconds of drills in a round of the watch, one after another; in parallel it is a third of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The drills of a round of the watch: together with the checks that only read they kill so many of the production
-    faults that all checks kill; the others are given up.
+    """The drills of a round of the watch. Together with the read-only checks they kill so many of the production faults
+    that all checks kill; the others are given up.
     """
 
     checks: tuple[str, ...] = ()
@@ -121,8 +120,8 @@ class Canary:
 def canary(
     killers: Mapping[str, Iterable[str]], costs: Mapping[str, Cost], catalogue: Sequence[CheckSpec], most_s: float
 ) -> Canary:
-    """The drills, safe in production, that kill the most faults in so many seconds (greedy, by faults a second), each
-    with what it comes after. killers: of each production fault that was killed.
+    """The drills, safe in production, that kill the most faults in so many seconds (greedy, by faults per second), each
+    with its prerequisites. killers: of each production fault that was killed.
     """
     drilled = (s for s in catalogue if not s.id.startswith("load/"))
     safe = {s.id: s for s in drilled if TargetKind.PRODUCTION.allows(s.where) and not s.deep}

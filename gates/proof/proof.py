@@ -1,4 +1,4 @@
-"""A whole proof: the cells of the matrix, the trials, and what follows from them. Pure."""
+"""A whole proof: the cells of the matrix, the trials, and the conclusions. Pure."""
 
 import json
 from collections import Counter
@@ -18,8 +18,8 @@ MOST_REASON = 110
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proved. `whole`: every fault was asked for; `digest`: of the policy, without release; `quick`: most by
-    the short way; `compared`: the short way and the whole gate on the same fault.
+    """What was proved. `whole`: every fault was asked for. `digest`: of the policy, without release. `quick`: most by
+    the short way. `compared`: the short way and the whole gate on the same fault.
     """
 
     started_at: str
@@ -32,17 +32,17 @@ class Proof:
     trials: tuple[Trial, ...] = ()
     pending: tuple[str, ...] = ()
     drawn_anew: Mapping[str, str] = field(default_factory=dict)
-    """Pairs that could not be in together, and why: others were shown instead."""
+    """Pairs that could not be in together, and why: others replaced them."""
     unpassed_nowhere: tuple[str, ...] = ()
     """HTTP checks that passed on every degenerate server: they would pass on nothing at all."""
     costs: dict[str, Cost] = field(default_factory=dict)
     catalogue: tuple[CheckSpec, ...] = ()
-    """The checks that this target runs, without --deep."""
+    """The checks of this target, without --deep."""
     policy: Mapping[str, str] = field(default_factory=dict)
     """The parts of the policy, by which later runs tell how theirs differs."""
     source: str = ""
     changed: bool = False
-    """The sources are not any more what they were at the start."""
+    """Whether the sources changed during the proof."""
     whole: bool = False
     quick: bool = False
     seconds: float = 0.0
@@ -58,7 +58,7 @@ class Proof:
 
     @property
     def invalid(self) -> str:
-        """Why nothing in the matrix counts; empty where it does."""
+        """Why the whole matrix is invalid; empty if it is not."""
         if self.changed:
             return "the sources of the gate changed while it was proved"
         noops = [c for c in self.cells if c.fault.is_noop]
@@ -69,7 +69,7 @@ class Proof:
 
     @property
     def differing(self) -> tuple[Cell, ...]:
-        """The short way's cells of those that it saw killed and the whole gate did not."""
+        """The short way's cells of faults that it saw killed and the whole gate did not."""
         return tuple(short for short, whole in self.compared if short.as_declared and not whole.as_declared)
 
     @property
@@ -79,13 +79,13 @@ class Proof:
 
     @property
     def named_late(self) -> tuple[Cell, ...]:
-        """Those that the whole gate killed alone, and named something else first."""
+        """Those that only the whole gate killed, naming something else first."""
         alone = (c for c in self.by_the_gate if c.status is Status.KILLED and not c.beside)
         return tuple(c for c in alone if c.first not in c.killers)
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """Checks that killed no fault, of those that this target runs."""
+        """Checks of this target that killed no fault."""
         killers = {check for c in self.cells for check in c.killers if c.status is Status.KILLED}
         return tuple(s.id for s in self.catalogue if s.id not in killers) if self.cells else ()
 
@@ -96,7 +96,7 @@ class Proof:
 
     @property
     def minimal(self) -> Minimal:
-        """The smallest set of checks that kills every production fault that was killed, and what it costs."""
+        """The smallest set of checks that kills every killed production fault, and its cost."""
         return smallest_set(self._production, self.costs)
 
     @property
@@ -106,12 +106,12 @@ class Proof:
 
     @property
     def worth(self) -> tuple[Worth, ...]:
-        """What each check is worth, by the faults that were killed."""
+        """The value of each check, by the faults that were killed."""
         return worth([c.killers for c in self.faults if c.status is Status.KILLED], self.costs)
 
     @property
     def areas(self) -> tuple[tuple[str, int, int, str], ...]:
-        """The faults by the first word of their ids: the word, how many, how many killed, what the canary gives up."""
+        """The faults by the first word of their ids: the word; how many there are, are killed, the canary gives up."""
         words = Counter(c.fault.id.partition("/")[0] for c in self.faults)
         killed = Counter(c.fault.id.partition("/")[0] for c in self.faults if c.status is Status.KILLED)
         given_up = sorted(self.canary.given_up)
@@ -137,12 +137,12 @@ class Proof:
 
     @property
     def bound(self) -> str:
-        """Under what their true rate is, with 95 % confidence, where none of the healthy runs was a rollback."""
+        """The upper bound of their true rate, with 95 % confidence, if no healthy run was rolled back."""
         return rule_of_three(self.healthy_runs) if self.healthy_runs and not self.rollbacks else ""
 
     @property
     def exit_code(self) -> int:
-        """0 all as declared; 20 the proof is invalid or the gate did harm; 10 anything else that is not as declared."""
+        """0 all as declared; 20 the proof is invalid or the gate did harm; 10 any other deviation."""
         if self.invalid or any(t.harmful for t in self.trials):
             return EXIT_HARMFUL
         wrong = not all(c.as_declared for c in self.cells) or not all(t.ok for t in self.trials)
@@ -177,7 +177,7 @@ class Proof:
         }
 
     def _suite(self, suite: ProofPart) -> JsonValue:
-        """A suite by itself: when, of what code and policy, its numbers. `run` counts the trials with a decision."""
+        """One suite: its date, code and policy, and its numbers. `run` counts the trials with a decision."""
         made = self.of(suite)
         held = {t.name: t.reason[:MOST_REASON] for t in made if t.decision == Decision.HOLD.value}
         return {

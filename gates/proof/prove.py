@@ -1,4 +1,4 @@
-"""THE STORY of a proof: the suites one after another, each cell and trial written down as it comes."""
+"""The sequence of a proof: the suites one after another; each cell and trial is written at once."""
 
 import dataclasses
 import json
@@ -43,11 +43,11 @@ MATRIX, PAGE, SUMMARY, LAST = "matrix.json", "proof.html", "proof.md", "proof.js
 QUICK_EVERY = 20
 Asked = TypeVar("Asked")
 LANES_A_FAULT, LANES_A_GATE = 2, 3
-"""So many lanes of the short way make one of the whole gate: on a fault, which holds much up, and on a healthy
-deployment, which takes a core.
+"""How many lanes of the short way make one of the whole gate: on a fault, which mostly waits, and on a healthy
+deployment, which uses a core.
 """
 KEEP_EVERY_S = 20.0
-"""The reports of what is known so far are written anew no oftener: they cost more than a fault does."""
+"""The least time between two updates of the reports: they cost more than a fault does."""
 
 
 class Prover:
@@ -70,10 +70,10 @@ class Prover:
         self._apart: dict[str, str] = {}
         """Pairs that could not be in together, and why: others were drawn."""
         self._due: list[str] = []
-        """Trials that were asked for, of suites that may be ended before each of them was begun."""
+        """Trials of suites that may be ended before all of them have begun."""
 
     def run(self) -> Proof:
-        """Everything that was asked for. Raise CannotWork without a catalogue, UsageError where nothing matches."""
+        """Run everything that was asked for. Raise CannotWork without a catalogue, UsageError if nothing matches."""
         request = self._request
         for name in (MATRIX, PAGE, SUMMARY, LAST):
             (request.out / name).unlink(missing_ok=True)
@@ -103,8 +103,8 @@ class Prover:
             self._show_the_gate(matrix)
 
     def _show_the_gate(self, matrix: Matrix) -> None:
-        """The whole gate's word. What the short way saw killed is shown several at once. What is not seen there is
-        shown so once more: what hid it was mostly seen, and is not beside it then. The rest is shown alone.
+        """Show the whole gate what the short way saw killed, several at once. Those that are not seen there are shown
+        so once more, without the ones that hid them and were seen. The rest is shown alone.
         """
         request, campaign = self._request, self._campaign()
         due = matrix.for_the_gate(request.seed, request.share) if request.quick else matrix.left
@@ -124,8 +124,8 @@ class Prover:
         campaign.run(due)
 
     def _run_pairs(self) -> None:
-        """As many pairs as were asked for: others are drawn for those that cannot be in together. What somebody named
-        is not drawn anew.
+        """As many pairs as were asked for: others replace those that cannot be in together. Pairs that somebody named
+        are not replaced.
         """
         for left in reversed(range(DRAWS)):
             asked = {f.id: f for f in chosen_pairs(self._request, self._apart)}
@@ -136,8 +136,8 @@ class Prover:
             self._due = [name for name in self._due if name.partition("/")[2] not in apart]
 
     def _show_pairs(self, due: Sequence[Fault]) -> dict[str, str]:
-        """Each pair by the short way; the whole gate has the last word on those that it did not see, if it is asked.
-        Why some could not be in together.
+        """Show each pair by the short way, and to the whole gate if it did not see it and the gate is asked for.
+        Returns why some could not be in together.
         """
         unseen: list[Fault] = []
         apart: dict[str, str] = {}
@@ -171,7 +171,7 @@ class Prover:
         ).run(due)
 
     def _not_right(self, suite: ProofPart, asked: Mapping[str, Asked]) -> list[Asked]:
-        """Those of a suite, by name, that an earlier run did not see come out right; all of them are due."""
+        """Those of a suite, by name, that no earlier run saw come out right; all of them are required."""
         self._due += [name for name in (f"{suite}/{one}" for one in asked) if name not in self._due]
         return [one for name, one in asked.items() if not self._kept.is_right(f"{suite}/{name}")]
 
@@ -215,7 +215,7 @@ class Prover:
         )
 
     def _wants(self, name: str) -> bool:
-        """Whether a trial was asked for and is not known yet; a later run on a variant goes by the variant's name."""
+        """Whether a trial was asked for and is not known yet; a later run on a variant has the variant's name."""
         return self._request.wants(name.partition("@")[0]) and name not in self._kept
 
     def _trial_done(self, one: Trial) -> None:
@@ -319,19 +319,19 @@ class Prover:
 
 
 def applicable(catalogue: Iterable[CheckSpec], kind: TargetKind) -> tuple[CheckSpec, ...]:
-    """The checks that a run on such a target has, without --deep."""
+    """The checks of a run on such a target, without --deep."""
     return tuple(s for s in catalogue if kind.allows(s.where, disruptive=True) and not s.deep)
 
 
 def unpassed_nowhere(trials: Sequence[Trial], checks: Sequence[str]) -> tuple[str, ...]:
-    """The HTTP checks that passed on every degenerate server; nothing is said before all of them were seen."""
+    """The HTTP checks that passed on every degenerate server; none before all of them were tried."""
     seen = {t.name: t.unpassed for t in trials if t.suite is ProofPart.DEGENERATE}
     servers = [s.name for s in SERVERS]
     return never_unpassed(checks, [seen[n] for n in servers]) if set(servers) <= set(seen) else ()
 
 
 def source_of(path: str) -> str:
-    """The text of a file of the package faults, empty where it cannot be read."""
+    """The text of a file of the package faults, empty if it cannot be read."""
     try:
         return (ROOT / path).read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a proof is asked for: its options, and what they choose of the catalogue and the suites."""
+"""The request of a proof: its options, and what they select from the catalogue and the suites."""
 
 import datetime as dt
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -22,17 +22,19 @@ from gates.proof.workbench import programs
 from gates.text.patterns import matches
 
 LANES = 6
-"""Side by side on two cores: most of a fault's short way is waiting."""
+"""In parallel on two cores: most of a fault's short way is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProofRequest:
-    """What to prove. `only`: globs of ids of faults and trials; `sample`: so many faults, and hostile trials, at
-    most, drawn by `seed` where there is one; `quick`: faults by the short way, and one in `share` by the whole
-    gate; `short`: by the short way alone; `healthy_runs`: so many on healthy variants (0: one on each); `mutants`:
-    those that somebody wrote, to show instead of drawn ones; `lanes`: deployments side by side, half of them for
-    loads and the whole gate, a third for healthy ones; `minutes`: begin nothing after so many (0: no limit);
-    `policy`: the policy of the gate, read, and as options; `say` takes one line of chatter.
+    """What to prove.
+
+    `only`: globs of ids of faults and trials. `sample`: the most faults, and hostile trials, drawn by `seed` if there
+    is one. `quick`: faults by the short way, and one in `share` by the whole gate. `short`: only by the short way.
+    `healthy_runs`: runs on healthy variants (0: one on each). `mutants`: hand-written ones, shown instead of drawn
+    ones. `lanes`: deployments in parallel, half of them for loads and the whole gate, a third for healthy ones.
+    `minutes`: begin nothing after so many (0: no limit). `policy`: the policy of the gate, read, and as options. `say`
+    takes one line of messages.
     """
 
     out: Path
@@ -61,18 +63,18 @@ class ProofRequest:
 
     @property
     def whole(self) -> bool:
-        """Whether every fault was asked for; trials that were not made are told by their number."""
+        """Whether every fault was asked for; missing trials show in their number."""
         return not self.only and not self.sample and not self.short and ProofPart.FAULTS in self.suites
 
     @property
     def is_kept(self) -> bool:
-        """Whether later runs may cite what comes of it: all that it has of the faults is whole, or it has none."""
+        """Whether later runs may cite the result: it has either all faults or none."""
         return self.whole or (not self.only and ProofPart.FAULTS not in self.suites)
 
 
 def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
-    """The faults that are asked for, the no-ops first; the no-ops come along with any fault. In production only those
-    that can occur there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
+    """The selected faults, preceded by the no-ops, which come with any fault. In production only those that can occur
+    there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
     """
     wanted = [f for f in faults if request.wants(f.id) or request.wants(f"{ProofPart.FAULTS}/{f.id}")]
     if request.kind is TargetKind.PRODUCTION:
@@ -88,7 +90,7 @@ def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
 
 
 def chosen_pairs(request: ProofRequest, without: Container[str] = ()) -> list[Fault]:
-    """The pairs that are asked for, others instead of those `without`."""
+    """The selected pairs, with replacements for those in `without`."""
     in_production = request.kind is TargetKind.PRODUCTION
     known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]
     faults = [decided(f, request.policy.catalogue) for f in known]
@@ -97,7 +99,7 @@ def chosen_pairs(request: ProofRequest, without: Container[str] = ()) -> list[Fa
 
 
 def chosen_mutants(request: ProofRequest) -> list[Mutant]:
-    """The mutants that are asked for: those of a file, or so many of all, drawn by the seed."""
+    """The selected mutants: those of a file, or so many of all, drawn by the seed."""
     known = request.mutants or mutants()
     wanted = [one for one in known if request.wants(f"{ProofPart.MUTANTS}/{one.id}")]
     if request.mutants and not request.sample:
@@ -106,7 +108,7 @@ def chosen_mutants(request: ProofRequest) -> list[Mutant]:
 
 
 def listed(request: ProofRequest) -> list[tuple[str, str, str]]:
-    """Everything that would be examined: id, right decisions, what it is."""
+    """Everything that would be examined: id, right decisions, description."""
     faults = programs.list_faults(request.environ) if ProofPart.FAULTS in request.suites else ()
     rows = [(f.id, str(f.decision), f.breaks) for f in (chosen(faults, request) if faults else ())]
     trials: list[tuple[ProofPart, str, Sequence[str], str]] = []

@@ -1,4 +1,4 @@
-"""A trial: one run of the gate against a deployment that is not a fault, and the decisions that are right there."""
+"""A trial: one run of the gate on a deployment that is not a fault, and the decisions that are right there."""
 
 import enum
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def harmful(self) -> bool:
-        """A healthy deployment was rolled back, or nothing at all was promoted. A mutant may harm nobody."""
+        """A healthy deployment was rolled back, or a degenerate one promoted. A mutant cannot be harmful."""
         if self.suite is ProofPart.MUTANTS:
             return False
         wrong = {ProofPart.HEALTHY: Decision.ROLLBACK}.get(self.suite, Decision.PROMOTE)
@@ -47,7 +47,7 @@ class Trial:
 
 
 def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], run: GateRun) -> Trial:
-    """The trial that follows from one run of the gate. No verdict at all is never right."""
+    """The trial of one run of the gate. A missing verdict is never right."""
     verdict = run.verdict
     found = [f.check for f in verdict.findings] + [n.check for n in verdict.not_applicable] if verdict else []
     return Trial(
@@ -64,6 +64,6 @@ def trial(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...],
 
 
 def broken(suite: ProofPart, name: str, said: str, allowed: tuple[Decision, ...], error: Exception | str) -> Trial:
-    """A trial that the harness could not carry out: not as it should be."""
+    """A trial that the harness could not carry out: it counts as wrong."""
     reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     return Trial(suite, name, said, tuple(d.value for d in allowed), "", ok=False, reason=reason)

@@ -1,4 +1,4 @@
-"""Runs the trials against deployments: the degenerate servers, the SQL twins, the healthy variants."""
+"""Runs the trials on deployments: the degenerate servers, the SQL twins, the healthy variants."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,11 @@ NEVER_ROLLED_BACK = (Decision.PROMOTE, Decision.HOLD)
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What the trials need. open_bench: a fresh stack with these options; wants: whether a trial is to be made; done:
-    called with each trial; healthy_runs: so many runs on healthy variants (0: one on each), on so many
-    lanes; over: whether no further one is to be begun.
+    """What the trials need.
+
+    open_bench: a fresh stack with these options. wants: whether a trial is to be made. done: called with each trial.
+    healthy_runs: so many runs on healthy variants (0: one on each), on so many lanes. over: whether to begin nothing
+    more.
     """
 
     open_bench: OpenBench
@@ -69,8 +71,8 @@ class Trials:
             return broken(ProofPart.DEGENERATE, twin.name, twin.said, NOT_PROMOTED, error)
 
     def healthy_targets(self, due: Sequence[Variant]) -> None:
-        """Each healthy variant on a deployment of its own; again, if so asked. Those that leave the others no machine
-        come first, by themselves and once; the others side by side, on the lanes.
+        """Each healthy variant on a deployment of its own; repeated if asked for. Those that use the whole machine come
+        first, one by one and once; the others run in parallel, on the lanes.
         """
         alone, beside = [v for v in due if v.fills_the_machine], [v for v in due if not v.fills_the_machine]
         count = max((self.healthy_runs or len(due)) - len(alone), 0) if beside else 0
@@ -84,7 +86,7 @@ class Trials:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _healthy(self, one: Variant, again: int) -> None:
-        """The run on a variant after so many others on it, where it was asked for and the time is not over."""
+        """A further run on a variant, if it was asked for and time is left."""
         name = f"{one.name}@{again + 1}" if again else one.name
         if not self.over() and self.wants(f"{ProofPart.HEALTHY}/{name}"):
             self.done(self._variant(one, name))
@@ -119,7 +121,7 @@ class Trials:
 
 
 def _written(out: Path, base: str, variant: Variant, variables: Mapping[str, str]) -> tuple[str, str]:
-    """The option for a policy of the variant's own, beside the folder of its run."""
+    """The option for a variant's own policy, written beside the folder of its run."""
     named, manifest = out.with_suffix(".yaml"), out.with_suffix(".manifest.json")
     named.parent.mkdir(parents=True, exist_ok=True)
     named.write_text(base + variant.policy, encoding="utf-8")

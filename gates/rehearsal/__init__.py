@@ -1,1 +1,1 @@
-"""`gate rehearse`: a folder of migrations on a throw-away PostgreSQL, statement by statement, before the deploy."""
+"""`gate rehearse`: runs a folder of migrations on a throw-away PostgreSQL, one by one, before the deploy."""

@@ -1,8 +1,8 @@
-"""Looks into PL/pgSQL bodies, whose SQL the server reads only when it runs.
+"""Checks the SQL in PL/pgSQL bodies, which the server reads only when it runs.
 
-Each statement of a body becomes, for a moment, the body of an SQL function whose parameters are the variables: so the
-server resolves every name and type in it, and says where one is wrong. A record whose columns are not known stands as
-NULL there. What is built at run time (EXECUTE) is not looked at.
+Each statement of a body becomes, for a moment, the body of an SQL function whose parameters are the variables, so the
+server resolves every name and type in it and says where one is wrong. A record with unknown columns is replaced by
+NULL. SQL built at run time (EXECUTE) is not checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gates.rehearsal.reading.sources import SqlSource
 from gates.rehearsal.reading.splitting import SqlStatement, split
 
 JUDGED = {"42P01", "42703", "42883", "42704", "3F000", "42P02"}
-"""A name that is not there. Other errors may come from the way in which a body is looked at."""
+"""Error codes of missing names. Other errors may come from this way of checking."""
 OF_TRIGGERS = {
     **dict.fromkeys(("tg_name", "tg_table_name", "tg_table_schema", "tg_relname"), "name"),
     **dict.fromkeys(("tg_when", "tg_level", "tg_op", "tg_event", "tg_tag"), "text"),
@@ -31,7 +31,7 @@ OF_TRIGGERS = {
     "tg_argv": "text[]",
 }
 MOST_TABLES = 8
-"""Of one trigger function; for each of them NEW and OLD are other rows."""
+"""The most tables of one trigger function; for each of them NEW and OLD are other rows."""
 CATALOGUE = """
 select coalesce(array_agg(t.tgrelid::regclass::text) filter (where t.oid is not null), '{}'),
        coalesce(p.proconfig, '{}'), coalesce(p.proargnames, '{}'), p.proname,
@@ -43,10 +43,10 @@ where p.prosrc = %s group by p.oid
 _LOOKS_FIRST = re.compile(
     r"information_schema|\bpg_(?!sleep|notify|advisory|temp)\w+|\bto_reg\w+|\bwhen\s+(?:others|undefined_)"
 )
-"""A block that asks what is there, or lives with an error, names things that need not be there."""
+"""A block that tests what exists, or handles errors, may name things that do not exist."""
 
 SETS_PATH = re.compile(r"set_config[^;]*search_path|\bset\s+(?:local\s+|session\s+)?search_path\b", re.IGNORECASE)
-"""A body that sets the search path itself: where its names are looked for is not known before it runs."""
+"""A body that sets the search path itself: where its names are looked up is unknown before it runs."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class BodyCheck:
     connection: psycopg.Connection[Any]
 
     def failures(self, statement: SqlStatement, number: int, made_with: str = "") -> tuple[Failure, ...]:
-        """The mistakes in the body of a statement, each at its place; of one query the first alone. made_with: the
-        search path with which its function was made, which its callers may have; '' for none but the session's own.
+        """The mistakes in the body of a statement, each at its place; only the first of each query. made_with: the
+        search path at its creation, which its callers may use too; '' for that of the session.
         """
         try:
             body, span = parse_body(statement), body_span(statement)
@@ -70,7 +70,7 @@ class BodyCheck:
             return ()
         row = self._found(source) if statement.verb == "create" else None
         if row is None and statement.verb == "create":
-            return ()  # it was dropped since
+            return ()  # dropped since then
         tables, settings, names, function, types = row or ([], [], [], "", [])
         numbered = {f"${i}": t for i, t in enumerate(types, 1)}
         given = {**dict(zip(names, types, strict=False)), **numbered}
@@ -88,13 +88,13 @@ class BodyCheck:
         return tuple(failures.values())
 
     def _found(self, source: str) -> Any:
-        """What the catalogue has of the function with that body: a name without a schema is the server's own here."""
+        """The catalogue entry of the function with that body. Unqualified names here are the server's own."""
         with self.connection.transaction(force_rollback=True):
             self.connection.execute("set local search_path = pg_catalog, pg_temp")
             return self.connection.execute(CATALOGUE, (source,)).fetchone()
 
     def _one(self, look: _Look, query: BodyQuery) -> Failure | None:
-        """The first mistake in a query: as it stands, and where that depends on a record, with NULL in its place."""
+        """The first mistake in a query: as written, and, if that depends on a record, with NULL in its place."""
         text, before = query.as_statement
         failure = self._refused(look, Rewritten(text, ((0, 0, True),)), before)
         if failure is None:
@@ -102,11 +102,11 @@ class BodyCheck:
         if look.names_unknown(failure):
             failure = self._refused(look, _without_records(text, look.unknown), before)
             if failure is None or re.match("operator", failure.message) or "record" in failure.message:
-                return None  # of types that are not known here
+                return None  # of unknown types
         return look.told(failure, query) if look.is_to_blame(failure) else None
 
     def _refused(self, look: _Look, query: Rewritten, before: int) -> Failure | None:
-        """The failure of a query that fits with none of the search paths: one that is no mistake, if any of them is."""
+        """The failure of a query that fails with every search path; preferably one that may be no mistake."""
         failures = list[Failure]()
         for path in look.paths:
             failure = self._refused_with(path, look, query, before)
@@ -130,12 +130,12 @@ class BodyCheck:
 
 
 def unread(statement: SqlStatement, number: int, why: str) -> Failure:
-    """That a body could not be looked at."""
+    """The failure of a body that could not be checked."""
     return Failure(statement, number, UNREAD, why)
 
 
 def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
-    """The query with NULL in the place of each field of a record, and a row with NULL in that of the record."""
+    """The query with NULL for each field of a record, and a row with NULL for the record."""
     words = [w for s in split(SqlSource("", text)) for w in s.words]
     parts, last = [], 0
     for index, word in enumerate(words):
@@ -151,8 +151,8 @@ def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
 
 @dataclass(frozen=True)
 class _Look:
-    """One body, for one table of its trigger (`row`). paths: search paths, of which one must do for each query; '' is
-    that of the session.
+    """One body, for one table of its trigger (`row`). paths: search paths of which one must work for each query; '' is
+    the session's.
     """
 
     statement: SqlStatement
@@ -171,28 +171,28 @@ class _Look:
 
     @property
     def unknown(self) -> frozenset[str]:
-        """The records whose columns are not known."""
+        """The records whose columns are unknown."""
         return frozenset(name for name, kind in self.variables.items() if not kind)
 
     @property
     def head(self) -> str:
-        """What stands before a query to make it the body of a function of the same name with these parameters."""
+        """The text before a query that makes it the body of a function of the same name with these parameters."""
         known = {n: t for n, t in self.variables.items() if t}
         parts = [f"{sql.Identifier(n).as_string()} {t}" if not n.startswith("$") else t for n, t in known.items()]
         name = sql.Identifier("pg_temp", self.function or "rehearsal_body").as_string()
         return f"create function {name}({', '.join(parts)}) returns void language sql as $rehearsal$"
 
     def names_unknown(self, failure: Failure) -> bool:
-        """Whether the server complains of a record that it does not know here."""
+        """Whether the server complains about a record that it does not know here."""
         return any(one in self.unknown for one in re.findall(r'["\s](\w+)(?:"|\.| does not)', failure.message))
 
     def is_to_blame(self, failure: Failure) -> bool:
-        """Whether a name is not there, and is neither a temporary table nor the name of a block."""
+        """Whether a name does not exist, and is neither a temporary table nor the name of a block."""
         quoted = set(re.findall(r'"([^"]+)"', failure.message))
         return failure.code in JUDGED and not quoted & (self.body.temporary | self.body.labels)
 
     def told(self, failure: Failure, query: BodyQuery) -> Failure:
-        """The failure at its place in the body; a field that a row has not is a column that its table has not."""
+        """The failure at its place in the body; a missing field of a row becomes a missing column of its table."""
         at = failure.offset
         code, message = failure.code, failure.message
         alias = re.fullmatch(r'missing FROM-clause entry for table "(\w+)"', message)

@@ -23,7 +23,7 @@ _READS = {"select", "with", "values", "table", "execute"}
 
 @dataclass(frozen=True, slots=True)
 class BreachView:
-    """What a breach does. `seen`: False where the file ends with exit code 0 anyway, None where it checks nothing."""
+    """The effect of a breach. `seen`: False if the file ends with exit code 0 anyway, None if it checks nothing."""
 
     seen: bool | None
     said: str
@@ -57,7 +57,7 @@ def breach_view(statements: Sequence[SqlStatement], raising: frozenset[str]) -> 
 
 
 def _unseen(statements: Sequence[SqlStatement]) -> BreachView:
-    """Of a file that no statement of its own makes fail."""
+    """The result for a file in which no statement of its own can fail."""
     told = next(((s, how) for s in statements if s.verb == "do" and (how := how_it_only_tells(s))), None)
     reads = next((s for s in statements if s.verb in _READS), None)
     do = r"Raise an error where there is a breach: \set ON_ERROR_STOP on, and a DO block with RAISE EXCEPTION"
@@ -76,7 +76,7 @@ def _unseen(statements: Sequence[SqlStatement]) -> BreachView:
 
 
 def _stops(meta: SqlStatement, stops: bool) -> bool:
-    """Whether psql ends at an error behind this command."""
+    """Whether psql ends at an error after this command."""
     if re.match(r"\\unset\s+ON_ERROR_STOP\b", meta.text):
         return False
     name, value = variable_of(meta) or ("", "")
@@ -84,7 +84,7 @@ def _stops(meta: SqlStatement, stops: bool) -> bool:
 
 
 def _makes_raising(statement: SqlStatement) -> str:
-    """The name of the function that a statement makes, where that raises an error."""
+    """The name of the function that a statement creates, if it raises an error."""
     words = statement.plain
     if statement.verb != "create" or not {"function", "procedure"} & set(words[1:4]) or "(" not in words:
         return ""
@@ -92,7 +92,7 @@ def _makes_raising(statement: SqlStatement) -> str:
 
 
 def _ends(statement: SqlStatement, raising: Collection[str]) -> str:
-    """How a statement can end in an error of its own making."""
+    """How a statement can deliberately end in an error."""
     if statement.verb == "do":
         how = how_it_raises(statement)
         return f"{how} in a DO block" if how else ""
@@ -108,7 +108,7 @@ def _ends(statement: SqlStatement, raising: Collection[str]) -> str:
 
 
 def _may_be_zero(divisor: Sequence[Word]) -> bool:
-    """Whether what stands behind `/` can be 0: no other number is, no nullif(x, 0), no greatest(x, 1)."""
+    """Whether the text after `/` can be 0: numbers other than 0, nullif(x, 0) and greatest(x, 1) cannot."""
     first = divisor[0]
     if _NUMBER.fullmatch(first.text):
         return not first.text.strip("0._")

@@ -1,4 +1,4 @@
-"""The command `gate rehearse`: its options, its way from a folder to a result, its output."""
+"""The command `gate rehearse`: its options, the steps from a folder to a result, its output."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ from gates.text.inert import Terminal
 
 AGAIN = "rehearsal_again"
 OF_SERVER = "pg_catalog,pg_temp"
-"""The path in which a name without a schema is the server's own."""
+"""The search path in which unqualified names are the server's own."""
 
 
 def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
@@ -50,10 +50,10 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Rehearse and print. The exit code: 0 all runs, 10 something to mend."""
+    """Rehearse and print. Exit code: 0 all runs, 10 something to mend."""
     migrations = read_migrations(options.folder)
     for path in options.sql:
-        read_queries(path)  # what cannot be read is said before a server is started
+        read_queries(path)  # report unreadable files before a server is started
     result = rehearsal(migrations, console.environ, options.preset, options.server_version, options.role, options.sql)
     if options.json:
         console.result(Terminal.document(json.dumps(result.to_json(), ensure_ascii=False)))
@@ -70,8 +70,8 @@ def rehearsal(
     roles: Sequence[str] = (),
     own: Sequence[Path] = (),
 ) -> RehearsalResult:
-    """Run the migrations on a server of their own. Raise ConfigError for a file that cannot be read, UsageError for a
-    version that is not there, CannotWork where no server comes up.
+    """Run the migrations on a temporary server. Raise ConfigError for an unreadable file, UsageError for a version that
+    is not installed, CannotWork if no server starts.
     """
     layout = layout_of(migrations)
     if layout:
@@ -130,7 +130,7 @@ def _of_transactions(layout: Layout | None, files: Sequence[Sequence[SqlStatemen
 
 
 def _nothing(migrations: Migrations, files: Sequence[Sequence[SqlStatement]]) -> list[Obstacle]:
-    """That there was nothing to rehearse, which is no success."""
+    """The note that there was nothing to rehearse, which is no success."""
     if any(not s.meta for f in files for s in f):
         return []
     place, do = Place(migrations.sources[0].shown, 1, 1), "Name the folder or file that has the migrations"
@@ -146,7 +146,7 @@ def _furnish(server: Rehearsed, sql: str) -> None:
 
 
 def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple[Obstacle, ...]:
-    """The mistakes in blocks, and in bodies of functions that the migrations left behind."""
+    """The mistakes in blocks, and in functions that the migrations created."""
     with server.session() as connection:
         check = BodyCheck(connection)
         failures = [f for s, path in done.functions.values() for f in check.failures(s, AT_THE_END, path)]
@@ -154,14 +154,14 @@ def _bodies(server: Rehearsed, done: Performance, around: Surroundings) -> tuple
 
 
 def _not_looked_at(done: Performance) -> list[str]:
-    """How many bodies set the search path themselves, which is no success of theirs."""
+    """A note on bodies that set the search path themselves: they were not checked."""
     found = [s for s, _ in done.functions.values() if SETS_PATH.search(s.text[slice(*(body_span(s) or (0, 0)))])]
     where = f"the first at {at(found[0].place())}" if found else ""
     return [f"bodies that set the search path themselves, and were not looked at: {len(found)}, {where}"] * bool(found)
 
 
 def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], whole: Sequence[int]) -> SecondRun | None:
-    """All files once more, on a copy; None where it cannot be made, or the time is over."""
+    """Run all files again on a copy; None if it cannot be made, or the time is over."""
     try:
         server.copy_database(AGAIN)
     except psycopg.Error:
@@ -174,7 +174,7 @@ def _again(server: Rehearsed, files: Sequence[Sequence[SqlStatement]], whole: Se
 
 
 def _volatile(server: Rehearsed, done: Performance) -> frozenset[str]:
-    """The names in statements with a failed index or generated column whose functions are not immutable."""
+    """The non-immutable functions in statements with a failed index or generated column."""
     words = {w for f in done.failures if f.code == "42P17" for w in f.statement.plain}
     if not words:
         return frozenset()

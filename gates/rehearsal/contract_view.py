@@ -1,6 +1,5 @@
-"""The schema that the migrations made, compared with the contract, as `gate doctor` compares a deployment.
-
-Rows are not looked at: which flags there are is known only where it is deployed. What the platform gives is left out.
+"""Compares the migrated schema with the contract, as `gate doctor` does with a deployment. Rows are not looked at:
+which flags there are is known only in the deployment. Objects of the platform are left out.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from gates.rehearsal.postgres.presets import OF_SUPABASE
 
 MOST_NAMED = 12
 _ANYWHERE = GENERIC | {"feature_flags", "edge_rate_limits"}
-"""A schema with these alone is that of any application: what the contract asks of them is not asked of it."""
+"""A schema with only these is that of any application: it is not compared with the contract."""
 _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public"}
 
 
@@ -31,8 +30,8 @@ _OF_PLATFORMS = OF_SUPABASE | {"cron", "net", "pgmq", "graphql", "graphql_public
 class ContractView:
     """Every object of the contract that a schema can have, and the defects worth mending, the most harmful first.
 
-    `tables`: how many of the `wanted` tables of the contract are there, by any name; `alike`: whether
-    one is likely among them that few other applications have, so that a comparison means something.
+    `tables`: how many of the `wanted` contract tables exist, under any name. `alike`: whether a likely one among them
+    is rare in other applications, so that the comparison means something.
     """
 
     objects: tuple[ComparedObject, ...]
@@ -73,7 +72,7 @@ class ContractView:
 
 
 def view(url: str) -> ContractView:
-    """Look at the database behind the URL. Raise CannotWork where its catalogue cannot be read."""
+    """Look at the database of the URL. Raise CannotWork if its catalogue cannot be read."""
     wanted = contract()
     try:
         with contextlib.closing(connect(url, read_only=True)) as connection:

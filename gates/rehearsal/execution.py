@@ -1,7 +1,7 @@
-"""Runs the statements one after another and goes on after an error, so that one rehearsal shows every cause.
+"""Runs the statements one after another and goes on after errors, so that one rehearsal shows every cause.
 
-Each file has a session of its own, as with psql or a migration tool. Inside a transaction each statement stands behind
-a savepoint. A statement has a limit of time, of rows, and of space on the disk.
+Each file has a session of its own, as with psql or a migration tool. Inside a transaction each statement has a
+savepoint. A statement has limits of time, rows and disk space.
 """
 
 import re
@@ -52,9 +52,10 @@ SAVEPOINT = "rehearsal_statement"
 
 @dataclass
 class Performance:
-    """What came of the statements: which functions they made, which failed, what was skipped, what the schema became.
-    `functions`: of each PL/pgSQL function the last statement that made it, and the search path that it had then;
-    `undecided`: conditions of psql that are not known; `blocks`: mistakes in parts of DO blocks that did not run.
+    """The results of the statements.
+
+    `functions`: for each PL/pgSQL function the last statement that created it, and its search path then. `undecided`:
+    psql conditions with unknown values. `blocks`: mistakes in parts of DO blocks that did not run.
     """
 
     history: SchemaHistory = field(default_factory=SchemaHistory)
@@ -75,8 +76,8 @@ def perform(
     dumps: Collection[int] = (),
     history: bool = True,
 ) -> Performance:
-    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each;
-    `dumps`: of those that a superuser restores.
+    """Run the files in order. `whole`: the numbers (from 0) of the files that are one transaction each. `dumps`: of
+    those that a superuser restores.
     """
     done, number, began = Performance(), 0, time.monotonic()
     for index, statements in enumerate(files):
@@ -102,7 +103,7 @@ def perform(
 
 
 def log_in(server: Rehearsed, database: str) -> psycopg.Connection[Any]:
-    """A session of the role that runs the migrations, even where they took its login away."""
+    """A session of the role that runs the migrations, even if they took its login away."""
     try:
         return server.session(database)
     except psycopg.OperationalError:
@@ -146,7 +147,7 @@ class _FileRun:
             self.done.functions[name] = (statement, str(path[0]))
 
     def _block(self, statement: SqlStatement, number: int) -> Sequence[Failure]:
-        """The mistakes in a DO block as the schema is now; a block may itself make and drop what it names."""
+        """The mistakes in a DO block against the present schema; a block may itself create and drop what it names."""
         if statement.verb != "do" or not self.history:
             return ()
         with suppress(psycopg.Error):
@@ -154,7 +155,7 @@ class _FileRun:
         return ()
 
     def finish(self, last: SqlStatement, number: int) -> None:
-        """Commit the transaction that was begun for the file; what is deferred may fail here."""
+        """Commit the transaction that was begun for the file; deferred constraints may fail here."""
         try:
             self.connection.execute("commit")
         except psycopg.Error as error:
@@ -174,7 +175,7 @@ class _FileRun:
         in_transaction = self.connection.info.transaction_status
         keeps = statement.verb in KEEPS_SCHEMA and not undone
         if self.history and not keeps and in_transaction != TransactionStatus.INERROR:
-            with suppress(psycopg.Error), StatementLimit(self.server, self.connection):  # it runs what they planted
+            with suppress(psycopg.Error), StatementLimit(self.server, self.connection):  # it runs planted code
                 known = len(self.done.history.events)
                 self.done.history.look(self.connection, statement, number)
                 made = [e.entry.name for e in self.done.history.events[known:] if e.entry.kind == "role"]
@@ -218,7 +219,7 @@ class _FileRun:
 
 
 class StatementLimit:
-    """Ends a statement that takes too long or fills the disk; `said`: why it was ended."""
+    """Ends a statement that takes too long or fills the disk; `said`: why."""
 
     def __init__(self, server: Rehearsed, connection: psycopg.Connection[Any]) -> None:
         self.said = ""
@@ -271,12 +272,14 @@ def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) 
             if count == MOST_ROWS:
                 limit.end(f"it gave more than {MOST_ROWS} rows")
     except psycopg.ProgrammingError as error:
-        if error.sqlstate:  # else it ran, and has no rows to give
+        if error.sqlstate:  # otherwise it ran, and has no rows
             raise
 
 
 def may_own(connection: psycopg.Connection[object], statement: SqlStatement, failure: Failure) -> sql.Composed | None:
-    """Let the new owner make objects in the schema; the statement that takes this back. None where that is not it."""
+    """Let the new owner create objects in the schema; returns the statement that revokes this. None if that is not the
+    problem.
+    """
     schema = re.fullmatch(r"permission denied for schema (.+)", failure.message)
     if failure.code != "42501" or schema is None or statement.plain[-3:-1] != ("owner", "to"):
         return None

@@ -1,4 +1,4 @@
-"""What squawk says of the locks that the migrations take, where squawk is installed."""
+"""Runs squawk, if installed, to review the locks that the migrations take."""
 
 import json
 import shutil
@@ -31,16 +31,15 @@ class LockHazard:
 
 @dataclass(frozen=True, slots=True)
 class LockReview:
-    """What squawk found; `said`: why it did not look, where it did not."""
+    """What squawk found; `said`: why it did not run, if so."""
 
     said: str = ""
     hazards: tuple[LockHazard, ...] = ()
 
 
 def review(sources: Sequence[SqlSource], version: int, environ: Mapping[str, str]) -> LockReview:
-    """Ask squawk; it gets the SQL of each file, without psql's commands and without rows of COPY.
-
-    It is told that a file is one transaction: then it does not warn of tables that the file itself makes.
+    """Run squawk on the SQL of each file, without psql's commands and COPY rows. It is told if a file is one
+    transaction: then it does not warn about tables that the file itself creates.
     """
     beside = str(Path(sys.executable).parent)
     program = shutil.which("squawk", path=beside) or shutil.which("squawk", path=environ.get("PATH", ""))

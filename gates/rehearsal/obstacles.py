@@ -1,4 +1,4 @@
-"""A statement that cannot run, as people are told of it."""
+"""A statement that cannot run, for people."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,8 +7,8 @@ from gates.inputs.strict_yaml import Place
 
 
 class ObstacleKind(StrEnum):
-    """A cause; what follows from an earlier cause; what reaches beyond the database; what only a superuser or another
-    server could run, so that nothing is known of it.
+    """A cause; a consequence of an earlier cause; something outside the database; something that only a superuser or
+    another server could run, so that it is not judged.
     """
 
     CAUSE = "cause"
@@ -19,8 +19,8 @@ class ObstacleKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A statement that cannot run. `said`: the server's words; `meaning`, `remedy`: ours; `caused_by`: the place of the
-    statement whose failure this one follows from.
+    """A statement that cannot run. `said`: the server's words. `meaning`, `remedy`: ours. `caused_by`: the place of the
+    failed statement that caused it.
     """
 
     place: Place
@@ -35,7 +35,7 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A meaning and a remedy, and where it is, if the server did not say."""
+    """A meaning and a remedy, and the place if the server gave none."""
 
     meaning: str
     remedy: str

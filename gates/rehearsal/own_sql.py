@@ -1,5 +1,4 @@
-"""Prepares a user's own alert and spot-check files against the schema: each statement is parsed and planned, none runs.
-
+"""Checks a user's own alert and spot-check files against the schema: each statement is parsed and planned, none runs.
 Plain SQL, scripts for psql, Markdown, the project's spot checks, and alert rules in YAML.
 """
 
@@ -42,7 +41,7 @@ _SPOT = re.compile(r"\A-- id:[ \t]*sql/spot/")
 
 @dataclass(frozen=True, slots=True)
 class OwnQuery:
-    """SQL at its places in a file. `judged`: the gate itself looks at its rows."""
+    """SQL at its places in a file. `judged`: whether the gate itself looks at its rows."""
 
     source: SqlSource
     judged: bool = False
@@ -51,7 +50,7 @@ class OwnQuery:
 
 @dataclass(frozen=True, slots=True)
 class OwnFile:
-    """One file: how many statements, those that cannot run, those not judged and why, and what a breach does."""
+    """One file: how many statements, those that cannot run, those not judged and why, and the effect of a breach."""
 
     file: str
     statements: int
@@ -61,7 +60,7 @@ class OwnFile:
 
 
 def read_queries(path: Path) -> tuple[OwnQuery, ...]:
-    """The queries of a file. Raise ConfigError with file, line and column where it cannot be read."""
+    """The queries of a file. Raise ConfigError with file, line and column if it cannot be read."""
     shown = str(path)
     if path.suffix.lower() in {".yaml", ".yml"}:
         text = read_text(path, shown)
@@ -79,7 +78,7 @@ def read_queries(path: Path) -> tuple[OwnQuery, ...]:
 
 
 def _of_yaml(node: YamlNode, text: str) -> Iterator[str]:
-    """The text of the file with one query of it alone, for each `query` and `expr`."""
+    """The text of the file reduced to one query, for each `query` and `expr`."""
     if isinstance(node.value, dict):
         for name, (_, child) in node.value.items():
             if name in {"query", "sql"} and isinstance(child.value, str):
@@ -91,7 +90,7 @@ def _of_yaml(node: YamlNode, text: str) -> Iterator[str]:
 
 
 def _alone(text: str, node: YamlNode) -> str:
-    """All but one value blanked: a block below its `|`, or what stands on its line."""
+    """Blank everything but one value: a block below its `|`, or the value on its line."""
     lines, value = text.split("\n"), str(node.value)
     kept = [blank(line) for line in lines]
     first = lines[node.place.line - 1][node.place.column - 1 :]
@@ -108,7 +107,7 @@ def _alone(text: str, node: YamlNode) -> str:
 def prepare(
     server: Rehearsed, database: str, paths: Sequence[Path], around: Surroundings, before: Sequence[Failure] = ()
 ) -> tuple[OwnFile, ...]:
-    """Prepare every file; `before`: what failed in the migrations. Raise ConfigError where a file cannot be read."""
+    """Check every file; `before`: what failed in the migrations. Raise ConfigError if a file cannot be read."""
     made = []
     for path in paths:
         queries = read_queries(path)
@@ -158,7 +157,7 @@ class _Preparation:
         self.statements = statements
         self.connection.execute("begin")
         if self.query.judged:
-            self.connection.execute("set local search_path = pg_catalog, pg_temp")  # as the gate's own sessions have it
+            self.connection.execute("set local search_path = pg_catalog, pg_temp")  # as in the gate's own sessions
         for statement in statements:
             failures = self._of(statement)
             self.failures += [_moved(f, statement, source, expanded) for f in failures] if expanded else failures
@@ -202,7 +201,7 @@ class _Preparation:
         return None
 
     def _block(self, statement: SqlStatement) -> Sequence[Failure]:
-        """A DO block is compiled, and its queries are looked at one by one; it is not run."""
+        """Compile a DO block and check its queries one by one; it is not run."""
         span = body_span(statement)
         if span is None:
             return (unread(statement, AT_THE_END, "no body in dollar quotes"),)
@@ -219,7 +218,7 @@ class _Preparation:
 
 
 def _moved(failure: Failure, statement: SqlStatement, source: SqlSource, expanded: Rewritten) -> Failure:
-    """The failure at its place in the file before fragments were put in."""
+    """The failure at its place in the file before fragments were included."""
     offset = expanded.old(statement.start + (failure.offset or 0))
     whole = SqlStatement(source.text, 0, statement.words, Lines(source.shown, source.text))
     return replace(failure, statement=whole, offset=offset)

@@ -31,7 +31,7 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class SecondRun:
-    """All files once more: how many statements, how many of them failed, where the first."""
+    """A second run of all files: how many statements, how many failed, and the first failure."""
 
     statements: int
     failed: int
@@ -40,7 +40,7 @@ class SecondRun:
 
 @dataclass(frozen=True, slots=True)
 class RehearsalResult:
-    """All that a rehearsal found. `stubs`: extensions and schemas that only a stub stood for."""
+    """All results of a rehearsal. `stubs`: extensions and schemas that only a stub replaced."""
 
     server_version: int
     preset: str
@@ -58,7 +58,7 @@ class RehearsalResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where all runs, nothing was left unjudged, and what is of the contract has no defect; else 10."""
+        """0 if all runs, everything was judged, and contract objects have no defect; else 10."""
         defects = self.contract is not None and self.contract.defects
         own = any(one.obstacles or one.unjudged or one.breach.seen is False for one in self.own)
         return 10 if self.obstacles or self.bodies or own or defects or self.unfinished else 0
@@ -123,7 +123,7 @@ def _obstacle_json(one: Obstacle) -> dict[str, Any]:
 
 
 def rehearsal_text(result: RehearsalResult, *, colour: bool) -> Terminal:
-    """One sentence, then each cause with what to do; what follows from it stands behind it."""
+    """One sentence, then each cause with its remedy, followed by its consequences."""
     head = paint(paint(_headline(result), "red" if result.exit_code else "green", on=colour), "bold", on=colour)
     lines: list[str] = ["", head]
     if result.unfinished:

@@ -1,4 +1,4 @@
-"""Renders a verdict: pure functions to text, one a format; `write` puts what has a file beside the evidence."""
+"""Renders a verdict: one pure function per format; `write` puts the formats with a file beside the evidence."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,11 +33,10 @@ def write(
     environ: Mapping[str, str],
     warn: Callable[[str], None],
 ) -> list[Path]:
-    """Write what has a file, and allure-results; append to what GitHub Actions names. Returns the files.
-
-    What GitHub Actions does not take is a warning: a container may have the variables of its host, and not the files.
+    """Write all report files and allure-results; append to the files that GitHub Actions names. Returns the files. A
+    failure to append is a warning: a container may have the host's variables, but not the files.
     """
-    from gates.reports.allure import write_allure  # noqa: PLC0415  -- its library takes commands without reports long
+    from gates.reports.allure import write_allure  # noqa: PLC0415  -- slow, and not all commands need it
 
     rows = rows_of(verdict, evidence, catalogue)
     source = ReportSource(verdict, rows, run, evidence)

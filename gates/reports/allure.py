@@ -1,6 +1,5 @@
-"""The checks as Allure results: one file a check of the catalogue, from the evidence and the verdict.
-
-Not from pytest: what no test saw would be absent there, and a quality gate over what is present passes it.
+"""The checks as Allure results: one file per check of the catalogue, from the evidence and the verdict. Not from
+pytest: checks that no test saw would be missing, and a quality gate over what is present would pass.
 """
 
 import datetime as dt
@@ -39,9 +38,8 @@ CATEGORIES = (
 
 
 def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, str]) -> None:
-    """Write all of `allure-results` in the folder of a run, in place of what an earlier report left there.
-
-    environment: what the report shows of the run, by name.
+    """Write all of `allure-results` in the folder of a run, replacing that of an earlier report. environment: what the
+    report shows of the run, by name.
     """
     results = disk.folder(folder / FOLDER)
     for pattern in OLD:
@@ -61,7 +59,7 @@ def write_allure(folder: Path, rows: Iterable[Row], environment: Mapping[str, st
 
 
 def _property(value: str) -> str:
-    """A value of a Java properties file: on one line, and nothing in it is an escape."""
+    """A value of a Java properties file: on one line, with nothing in it read as an escape."""
     escaped = line(value).replace("\\", "\\\\")
     return "".join(c if c.isascii() else "".join(f"\\u{unit}" for unit in _utf16(c)) for c in escaped)
 
@@ -93,7 +91,7 @@ def result_of(row: Row) -> TestResult:
         statusDetails=_details(row),
         description=Markdown("\n\n").join(text for text in (row.claim, row.cost) if text),
         labels=[Label(name, line(value)) for name, value in labels.items()],
-        # excluded: a number is no part of what makes this the same check as in the last run
+        # excluded from the identity of the check across runs
         parameters=[Parameter(name, line(shown(value)), excluded=True) for name, value in numbers.items() if value],
         start=start,
         stop=None if start is None else start + round(row.duration_ms),
@@ -109,7 +107,7 @@ def _details(row: Row) -> StatusDetails | None:
 
 
 def _milliseconds(stamp: str) -> int | None:
-    """RFC 3339 as Allure has it; None for what has no time, because nothing was seen."""
+    """RFC 3339 as Allure's milliseconds; None without a time, if nothing was seen."""
     try:
         return round(dt.datetime.fromisoformat(stamp).timestamp() * 1000)
     except ValueError:

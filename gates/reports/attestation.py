@@ -29,9 +29,8 @@ SUBJECTS = (record.VERDICT, record.RUN, record.EVIDENCE)
 
 
 def signing_key(environ: Mapping[str, str]) -> Any | None:
-    """The Ed25519 private key of GATE_SIGNING_KEY (PEM, or the path of one); None where it is not set.
-
-    Raise ConfigError, which never shows the value, where it is no such key.
+    """The Ed25519 private key of GATE_SIGNING_KEY (PEM, or the path of one); None if it is not set. Raise ConfigError,
+    which never shows the value, if it is no such key.
     """
     if not environ.get(SIGNING_KEY):
         return None
@@ -45,7 +44,7 @@ def signing_key(environ: Mapping[str, str]) -> Any | None:
 
 
 def verify_key(environ: Mapping[str, str]) -> Any:
-    """The public key of GATE_VERIFY_KEY, else that of GATE_SIGNING_KEY. Raise ConfigError where neither is set."""
+    """The public key of GATE_VERIFY_KEY, else that of GATE_SIGNING_KEY. Raise ConfigError if neither is set."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415  -- a run that signs nothing needs it not
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
@@ -71,9 +70,8 @@ def _key(environ: Mapping[str, str], name: str, load: Any, kind: type) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """A folder as it was read, the identity of the target that was signed, and why nothing may act on it.
-
-    doubts: empty where it is verified; only then is there a record.
+    """A folder as read, the identity of the signed target, and why nothing may act on it. doubts: empty if it is
+    verified; only then is there a record.
     """
 
     doubts: tuple[str, ...]
@@ -82,7 +80,7 @@ class Attested:
 
 
 def attest(folder: Path, recorded: record.Recorded, target: str, key: Any) -> None:
-    """Sign what the folder holds now, for the target of that identity. The last thing that a run does."""
+    """Sign what the folder holds now, for the target of that identity. The last step of a run."""
     statement = _statement_of(folder, recorded, target)
     payload = json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
     key_id = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
@@ -109,10 +107,10 @@ def _statement_of(folder: Path, recorded: record.Recorded, target: str) -> dict[
 
 
 def verify(folder: Path, key: Any) -> Attested:
-    """Signature, digests, the chain of the evidence, and verdict and statement made again, to the byte."""
+    """Check signature, digests and chain of the evidence; recompute verdict and statement and compare every byte."""
     with (
         tempfile.TemporaryDirectory() as place
-    ):  # a copy: what was verified is what is acted upon, even if somebody writes meanwhile
+    ):  # work on a copy: what was verified is what is acted upon, even if somebody writes meanwhile
         copied = Path(place)
         try:
             for name in (FILE, *SUBJECTS):
@@ -143,7 +141,7 @@ def _doubts(
 
 
 def _statement(envelope: bytes, key: Any) -> dict[str, Any]:
-    """The statement whose signature holds. Raise ValueError, TypeError or KeyError for any other."""
+    """The statement, if its signature is valid. Raise ValueError, TypeError or KeyError otherwise."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  -- a run that signs nothing does without it
 
     data = foreign.json_object(envelope)

@@ -1,4 +1,4 @@
-"""The last proof, as the report of a run cites it: of which code, and, where it was of another policy, which one."""
+"""The last proof, as a run's report cites it: of which code, and, if of another policy, of which one."""
 
 import hashlib
 import json
@@ -25,17 +25,17 @@ SUITES = {
     "hostile": "{} attacks on it failed",
     "mutants": "{} mutants killed or equivalent",
 }
-"""What is said of a suite beside the faults and the healthy runs."""
+"""The sentence about a suite other than the faults and the healthy runs."""
 SOURCES = ("gates", "drills", "sql_checks", "loadtests", "replay_service", "faults")
 ENDINGS = (".py", ".sql", ".yaml", ".json")
 NOT_CODE = ("gates/proof/last.json",)
 
 
 def cited(path: Path | None, policy: Policy, source: str) -> dict[str, JsonValue]:
-    """What run.json says of the proof in this file (the shipped one where none is named): `proved` and a `sentence`.
+    """What run.json says of the proof in this file (the shipped one by default): `proved` and a `sentence`.
 
-    policy: of this run, source: digest of the code that runs. A proof of other code counts, and says so; one of another
-    policy does not count.
+    policy: of this run. source: digest of the running code. A proof of other code counts, and says so; one of another
+    policy does not.
     """
     try:
         proof = json.loads(disk.read(path or SHIPPED))
@@ -72,7 +72,7 @@ def _cite(proof: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Js
 
 
 def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
-    """What came of one suite beside the faults, in a few words."""
+    """The result of one suite other than the faults, in a few words."""
     if name != HEALTHY:
         return SUITES[name].format(f"{int(one['right'])} of {int(one['run'])}")
     every = runs_of(one)
@@ -84,18 +84,18 @@ def suite_sentence(name: str, one: Mapping[str, Any]) -> str:
 
 
 def runs_of(one: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The runs of a suite, and those of earlier code that are counted beside them, the newest first."""
+    """The runs of a suite, and those of earlier code that still count, the newest first."""
     return (one, *one.get(BEFORE, ()))
 
 
 def rule_of_three(runs: int) -> str:
-    """What was not seen in so many runs happens, with 95 % confidence, in fewer of them than this percentage."""
+    """The highest rate, in percent, of an event that did not occur in so many runs (95 % confidence)."""
     percent = min(math.ceil(3000 / runs) / 10, 100)
     return f"under {percent:g} %"
 
 
 def _difference(proved: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What the policy that was proved has otherwise than the one of now."""
+    """How the proved policy differs from the present one."""
     ways = {
         "without": sorted(now.keys() - proved.keys()),
         "with": sorted(proved.keys() - now.keys()),

@@ -1,7 +1,7 @@
-"""Where text goes: results to stdout, chatter to stderr. The only module that prints.
+"""Output: results to stdout, messages to stderr. The only module that prints.
 
-Everything is made inert, redacted, and kept from being a command to the pipeline that reads along. A reader who goes
-away (`gate run | head -1`) changes nothing: the run goes on, its files are written, its exit code stands.
+All text is redacted and escaped, and is never a command to a CI system. A reader that goes away (`gate run | head -1`)
+changes nothing: the run goes on, its files are written, its exit code stands.
 """
 
 import os
@@ -19,24 +19,24 @@ from gates.verdict import Verdict
 
 LEAST_WIDTH = 40
 UNWRAPPED = "\x1b[?7l{}\x1b[?7h"
-"""A line that a narrow terminal cuts: one that went on in a second row could not be written over."""
+"""Cut progress lines to a narrow terminal: a line that wraps could not be overwritten."""
 
 
 @dataclass
 class Console:
-    """Text that is not Terminal is foreign, and becomes one line."""
+    """Prints text. All but Terminal text is foreign, and becomes one line."""
 
     out: TextIO
     err: TextIO
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     hide: Mapping[str, str] = field(default_factory=dict, repr=False)
     quiet: bool = False
-    """Without chatter and progress."""
+    """Whether to print neither messages nor progress."""
     _live: bool = False
 
     @classmethod
     def of_process(cls, environ: Mapping[str, str], *, quiet: bool = False) -> Self:
-        """The streams of this process; text that they cannot encode is written as escapes."""
+        """The streams of this process; characters that they cannot encode are escaped."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
@@ -52,38 +52,37 @@ class Console:
 
     @property
     def width(self) -> int:
-        """Columns of a result: those of the terminal that shows it, and no more than a report has."""
+        """The width of a result: that of its terminal, and at most that of a report."""
         try:
             return max(LEAST_WIDTH, min(WIDTH, os.get_terminal_size(self.out.fileno()).columns))
         except (OSError, ValueError):  # it is no terminal
             return WIDTH
 
     def result(self, text: Terminal | str) -> None:
-        """A result, on stdout."""
+        """Print a result on stdout."""
         put(self.out, redact_text(shown(text), self.hide))
 
     def verdict(self, verdict: Verdict) -> None:
-        """The bytes of verdict.json, on stdout: inert by themselves, and of evidence that was redacted already."""
+        """Print the bytes of verdict.json on stdout. They are escaped and redacted already."""
         put(self.out, verdict.dump())
 
     def say(self, text: Terminal | str) -> None:
-        """Chatter, on stderr."""
+        """Print a message on stderr."""
         if not self.quiet:
             self.warn(text)
 
     def warn(self, text: Terminal | str) -> None:
-        """An error or a warning, on stderr, also where chatter is not wanted."""
+        """Print an error or a warning on stderr, even if messages are off."""
         self._end_live()
         chat(self.err, redact_text(shown(text), self.hide))
 
     def reveal(self, text: str) -> None:
-        """The variables of `gate up`, on stdout: the only output that holds secrets."""
+        """Print the variables of `gate up` on stdout: the only output with secrets."""
         put(self.out, text)
 
     def annotate(self, title: str, text: str, *, level: str = "error", place: Mapping[str, str] | None = None) -> None:
-        """What GitHub Actions shows at the top of the job: the only command to a pipeline that is printed.
-
-        level: `error`, `warning` or `notice`; place: `file`, `line` and `col`, if it is about one.
+        """Print an annotation, shown by GitHub Actions at the top of the job: the only CI command that is printed.
+        level: `error`, `warning` or `notice`. place: `file`, `line` and `col`, if it is about one.
         """
         if self.environ.get("GITHUB_ACTIONS") == "true":
             members = {**(place or {}), "title": title}
@@ -91,7 +90,7 @@ class Console:
             chat(self.err, f"::{level} {','.join(said)}::{workflow(redact_text(text, self.hide))}\n")
 
     def progress(self, progress: Progress) -> None:
-        """On a terminal a line that is written over until the stage is done; elsewhere one line a finished stage."""
+        """On a terminal one line, overwritten until the stage is done; elsewhere one line per finished stage."""
         if self.quiet:
             return
         line = progress_line(progress, colour=self.colour)

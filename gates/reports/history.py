@@ -23,9 +23,8 @@ MOST_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class TargetHistory:
-    """A target by its name in the state folder: its runs in their order, and what the audit trail says of its flag.
-
-    steps: the audit rows, the newest first; unseen: why they were not read.
+    """A target by its name in the state folder: its runs in order, and the audit trail of its flag. steps: the audit
+    rows, the newest first. unseen: why they were not read.
     """
 
     target: str
@@ -35,7 +34,7 @@ class TargetHistory:
 
     @property
     def title(self) -> str:
-        """Its name, and its kind as the last run that knew it says."""
+        """Its name, and its kind according to the last run that knew it."""
         kinds = [r.target for r in self.runs if r.target]
         return f"{self.target} ({kinds[-1]})" if kinds else self.target
 
@@ -92,7 +91,7 @@ def _target(history: TargetHistory) -> Html:
 
 
 def _trends(runs: Sequence[PastDecision]) -> Html:
-    """The decisions, what was unknown, and the room at the nearest limit, over time."""
+    """Decisions, unknown checks, and the room at the nearest limit, over time."""
     timed = [(r.finished.timestamp(), r) for r in runs if r.finished is not None]
     if len(timed) < 2:
         return NOTHING
@@ -164,7 +163,7 @@ def _steps(history: TargetHistory) -> Html:
 
 
 def _audited(name: str, value: JsonValue) -> str:
-    """A cell of an audit row; a flag that is off is 0, and no gap."""
+    """A cell of an audit row; a flag that is off is 0, not empty."""
     if value is None:
         return ""
     return shown_time(str(value)) if name == WHEN else str(value)

@@ -1,4 +1,4 @@
-"""How a check looks: its query, rule or requests, from the files of the suites. Read as text, never imported."""
+"""How a check looks: its query, rule or requests, from the files of the suites. Parsed as text, never imported."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ FOLDERS = {
     "preflight": ("gates/stages", "gates/checks"),
     "queue": ("sql_checks/queues", "gates/stages", "sql_checks"),
 }
-"""Stage -> where its checks are; of the others all is in sql_checks."""
+"""Stage -> where its checks are; those of all other stages are in sql_checks."""
 THRESHOLDS = "loadtests/profiles.py"
 QUERIES = ("sql/", "alert/", "queue/")
 MOST_LINES = 60
@@ -22,7 +22,7 @@ MOST_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a check is (`drills/audit/test_limits.py:41`), and its query or code; empty where nobody finds it."""
+    """Where a check is (`drills/audit/test_limits.py:41`), and its query or code; empty if it is not found."""
 
     place: str = ""
     text: str = ""
@@ -57,7 +57,7 @@ def how_checked(check: str) -> Source:
 
 
 def _files(folders: tuple[str, ...], pattern: str, promise: str) -> Iterator[Path]:
-    """Those in the folder of the promise first."""
+    """The files, those in the folder of the promise first."""
     for folder in folders:
         found = sorted((ROOT / folder).rglob(pattern))
         yield from sorted(found, key=lambda path: promise not in path.parts)
@@ -68,7 +68,7 @@ def _query(text: str, _line: int) -> str:
 
 
 def _rule(text: str, line: int) -> str:
-    """The query of a rule: the block below its `query: |`, as far as it is indented."""
+    """The query of a rule: the indented block below its `query: |`."""
     lines = text.splitlines()[line:]
     begin = next((n for n, one in enumerate(lines) if one.strip() == "query: |"), None)
     if begin is None:
@@ -83,7 +83,7 @@ def _rule(text: str, line: int) -> str:
 
 
 def _function(text: str, line: int) -> str:
-    """The function around the line, with its decorators; nothing where it stands outside of one."""
+    """The function around the line, with its decorators; nothing outside of one."""
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             begin = min([node.lineno, *(d.lineno for d in node.decorator_list)])

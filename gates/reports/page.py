@@ -1,4 +1,6 @@
-"""What every page has: one self-contained file without a network, which runs only its own style and script. Pure."""
+"""The frame of every page: one self-contained file without network access, which runs only its own style and script.
+Pure.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,9 +13,8 @@ NOTHING = Html("")
 
 
 def document(title: str, header: Html, body: Html, *styles: Path, scripted: bool = True) -> Html:
-    """A page whose policy (CSP) holds the hashes of its style and script, or forbids scripts.
-
-    styles: beside the one that every page has; scripted: whether it has checks to filter or text to copy.
+    """A page whose policy (CSP) holds the hashes of its style and script, or forbids scripts. styles: in addition to
+    the common one. scripted: whether it has checks to filter or text to copy.
     """
     style, code = Html.packaged(STYLE, *styles), Html.packaged(SCRIPT)
     element = Html("<script>{}</script>\n").format(code) if scripted else NOTHING
@@ -28,24 +29,24 @@ def document(title: str, header: Html, body: Html, *styles: Path, scripted: bool
 
 
 def section(title: str, *parts: Html) -> Html:
-    """A part of a page under its heading; nothing where it has nothing to say."""
+    """A part of a page under its heading; nothing if it is empty."""
     body = NOTHING.join(parts)
     return Html("<section><h2>{}</h2>\n{}</section>\n").format(title, body) if body else NOTHING
 
 
 def outcome(name: str) -> Html:
-    """An outcome as glyph and word: the glyph is drawn by the style, and is no text of its own."""
+    """An outcome as glyph and word. The style draws the glyph, so it is not part of the text."""
     return Html('<span class="outcome {}">{}</span>').format(name.replace(" ", "-"), name)
 
 
 def copied(text: str, what: str) -> Html:
-    """Text that people take elsewhere, with a button that copies it."""
+    """Text with a button that copies it."""
     button = Html('<button type="button" class="copy" aria-label="copy {}">copy</button>').format(what)
     return Html('<div class="copied">{}<pre tabindex="0">{}</pre></div>').format(button, text) if text else NOTHING
 
 
 def listing(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A table whose rows a narrow screen shows one cell beneath the other, each with its title."""
+    """A table; on a narrow screen each row shows one titled cell beneath the other."""
     head = NOTHING.join(Html("<th>{}</th>").format(title) for title in titles)
     cell = Html('<td data-title="{}">{}</td>')
     body = NOTHING.join(

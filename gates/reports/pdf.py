@@ -1,4 +1,4 @@
-"""Prints a page to PDF by the system's Chromium: nothing is downloaded, and the page reaches no network."""
+"""Prints a page to PDF with the system's Chromium: nothing is downloaded, and the page has no network access."""
 
 import os
 import shutil
@@ -19,16 +19,16 @@ OPTIONS = (
 
 
 def chromium() -> str | None:
-    """The path of the system's Chromium or Chrome; None where there is none."""
+    """The path of the system's Chromium or Chrome; None if there is none."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def write_pdf(page: Path, to: Path) -> None:
-    """Print the page to the file. Raise CannotWork where there is no Chromium, or it does not print."""
+    """Print the page to the file. Raise CannotWork if there is no Chromium, or it does not print."""
     found = chromium()
     if found is None:
         raise CannotWork(f"no Chromium in PATH; allowed: one of {', '.join(NAMES)}. Install one, or print {page.name}")
-    to.unlink(missing_ok=True)  # an older one must not pass for this one
+    to.unlink(missing_ok=True)  # an older file must not pass for this one
     with tempfile.TemporaryDirectory() as profile:
         printed = Path(profile) / FILE  # it would follow a link
         words = [found, *OPTIONS, f"--user-data-dir={profile}", f"--print-to-pdf={printed}", page.resolve().as_uri()]

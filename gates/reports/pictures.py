@@ -1,7 +1,7 @@
-"""Inline SVG, each with its text equivalent. Pure; no script, no network.
+"""Inline SVG, each with a text equivalent. Pure; no script, no network.
 
-A line of values with limits, a strip of outcomes, proportions, a number against its limits, a curve, the way of a flag,
-distributions side by side, a number with its bounds.
+A line of values with limits, a strip of outcomes, proportions, a number against its limits, a curve, the steps of a
+flag, distributions side by side, a number with its bounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from gates.text.inert import Html
 WIDTH, HEIGHT, PAD = 180.0, 34.0, 3.0
 STRIP_WIDTH, STRIP_HEIGHT = 180.0, 12.0
 GAP_FACTOR = 3.0
-"""A pause this many times as long as the usual one is shown as a gap: nothing was seen there."""
+"""A pause this many times as long as the usual one is shown as a gap: nothing was seen then."""
 
 
 def line(
     points: Sequence[tuple[float, float]], start: float, end: float, limits: Sequence[float] = (), said: str = ""
 ) -> Html:
-    """Values between two times; limits are drawn where they are near enough to the values to be seen."""
+    """Values between two times; limits are drawn if they are near enough to the values to be seen."""
     if not points:
         return Html("")
     values = [v for _, v in points]
@@ -51,7 +51,7 @@ def line(
 
 
 def pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    """The points, cut where nothing was seen for long."""
+    """The points, split where nothing was seen for long."""
     steps = sorted(b[0] - a[0] for a, b in pairwise(points))
     usual = steps[len(steps) // 2] if steps else 0.0
     found: list[list[tuple[float, float]]] = [[points[0]]]
@@ -63,12 +63,12 @@ def pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, floa
 
 
 def strip(marks: Sequence[tuple[float, str]], start: float, end: float, said: str = "") -> Html:
-    """Outcomes between two times, one bar each; neighbours that are alike are one bar. What was not seen is empty."""
+    """Outcomes between two times, one bar each; equal neighbours share a bar. Times without an outcome are empty."""
     if not marks:
         return Html("")
     steps = sorted((b[0] - a[0] for a, b in pairwise(marks)))
     usual = steps[len(steps) // 2] if steps else (end - start) / 40
-    scale = STRIP_WIDTH / max(end - start, marks[-1][0] + usual - start, 1e-9)  # the last one has its width, too
+    scale = STRIP_WIDTH / max(end - start, marks[-1][0] + usual - start, 1e-9)  # the last one has a width, too
     bars: list[tuple[float, float, str]] = []
     for at, outcome in marks:
         begin, finish = ((at - start) * scale, min((at - start + usual) * scale, STRIP_WIDTH))
@@ -77,7 +77,7 @@ def strip(marks: Sequence[tuple[float, str]], start: float, end: float, said: st
             bars[-1] = (bars[-1][0], finish, outcome)
         else:
             bars.append((begin, finish, outcome))
-    # what failed is drawn last, so that one bad round among a thousand good ones is still seen
+    # failures are drawn last, so that one bad round among a thousand good ones is visible
     bars.sort(key=lambda b: ("pass", "unknown", "fail").index(b[2]))
     body = Html("").join(
         (
@@ -92,7 +92,7 @@ def strip(marks: Sequence[tuple[float, str]], start: float, end: float, said: st
 
 def proportions(numbers: Mapping[str, int], said: str = "") -> Html:
     """A bar with a part for each number, as wide as the number is great."""
-    least = sum(numbers.values()) / 100  # one among a thousand is still seen
+    least = sum(numbers.values()) / 100  # one among a thousand stays visible
     rects, x = [], 0.0
     for name, number in numbers.items():
         width = max(float(number), least) if number else 0.0
@@ -115,7 +115,7 @@ def chart(
     unit: str = "",
     ends: tuple[str, str] = ("", ""),
 ) -> Html:
-    """A curve from zero on, with its limits by name and bounds (at, low, high) of single values."""
+    """A curve from zero on, with named limits and bounds (at, low, high) of single values."""
     if len(points) < 2:
         return Html("")
     start, end = points[0][0], points[-1][0]
@@ -164,7 +164,7 @@ FULL = 1.6
 
 
 def bullet(used: float, outcome: str, said: str, ticks: Sequence[float] = (1.0,)) -> Html:
-    """A bar as long as the part of a limit that was used; ticks: limits, in parts of the last one."""
+    """A bar as long as the used share of a limit; ticks: limits, in parts of the last one."""
     scale = STRIP_WIDTH / FULL
     bar = Html('<rect class="{}" x="0" y="2" width="{:.1f}" height="8"/>').format(
         outcome, max(1.0, min(used, FULL) * scale)
@@ -178,11 +178,11 @@ def bullet(used: float, outcome: str, said: str, ticks: Sequence[float] = (1.0,)
 
 
 def way(steps: Sequence[int], before: int | None, after: int | None, said: str) -> Html:
-    """The steps of a flag from off to the last one; the part that is on now is drawn, and where it came from."""
+    """The steps of a flag from off to the last one; shows the present percentage, and the one before."""
     width, middle, room, stops = CHART_WIDTH, 12.0, 34.0, [0, *sorted(steps)]
 
     def x(percent: int) -> float:
-        """Steps stand at equal distances; what is between two of them stands between them."""
+        """Steps have equal distances; a value between two of them is placed between them."""
         place = sum(1 for stop in stops if stop <= percent) - 1
         low, high = stops[place], stops[min(place + 1, len(stops) - 1)]
         return room + (width - 2 * room) * (place + (percent - low) / max(1, high - low)) / max(1, len(stops) - 1)
@@ -209,7 +209,7 @@ NAMES = 52.0
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """least, quartiles and greatest of some values, and their mean."""
+    """Least, quartiles and greatest of some values, and their mean."""
 
     name: str
     five: tuple[float, float, float, float, float]
@@ -245,7 +245,7 @@ def boxes(sides: Sequence[Distribution], unit: str, said: str) -> Html:
 
 
 def interval(low: float, value: float, high: float, limit: float, unit: str, said: str) -> Html:
-    """A number with its bounds, on an axis that has zero and the limit that it may not pass."""
+    """A number with its bounds, on an axis with zero and the limit that it may not pass."""
     ends = (min(low, 0.0), max(high, limit))
     room = max(ends[1] - ends[0], 1e-9)
     height, middle = 46.0, 20.0
@@ -272,7 +272,7 @@ def _rule(kind: str, left: float, right: float, y: float) -> Html:
 
 
 def _svg(kind: str, width: float, height: float, body: Html, said: str) -> Html:
-    """`said` is what a reader without pictures gets."""
+    """`said` is the text equivalent."""
     label = Html('role="img" aria-label="{}"').format(said) if said else Html('aria-hidden="true"')
     size = Html('viewBox="0 0 {:g} {:g}" width="{:g}" height="{:g}"').format(width, height, width, height)
     stretched = Html('preserveAspectRatio="none" ') if kind in {"strip", "bar"} else Html("")

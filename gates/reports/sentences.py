@@ -18,9 +18,9 @@ from gates.verdict import Decision, Finding, Verdict, grouped
 Medium = TypeVar("Medium", bound=Inert)
 MOST_AREAS = 2
 OTHER_PATH = "drill/flags/outbox-off-takes-direct-path"
-"""Where a rollback sends events; what saw it broken."""
+"""Where a rollback sends events, and the checks that saw that place broken."""
 ABOUT = {"load/": "the service under load", "cohort/": "tenants with the flag beside the others"}
-"""What is seen of a whole deployment is about no single area."""
+"""Checks of a whole deployment, which are about no single area."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class _Teller(Generic[Medium]):
     plan: RolloutPlan
 
     def _who(self, *, begins: bool = True) -> Medium:
-        """The release and its target; begins: a sentence."""
+        """The release and its target; begins: whether it begins a sentence."""
         v, medium = self.verdict, self.medium
         named = medium("Release") if begins else medium("release")
         plain = medium("The release") if begins else medium("the release")
@@ -238,7 +238,7 @@ class _Teller(Generic[Medium]):
 
     @property
     def _next_percent(self) -> int | None:
-        """The step that the flag bakes for; None where there is none."""
+        """The step that the flag bakes for; None if there is none."""
         action, plan = self.verdict.action, self.plan
         at = action.to_percent
         above = [step for step in plan.steps if at is not None and step > at]
@@ -248,31 +248,31 @@ class _Teller(Generic[Medium]):
 
 
 def beside_causes(verdict: Verdict) -> tuple[str, ...]:
-    """The reason, where no cause says it better, and what the remarks add to it."""
+    """The reason, unless a cause says it better, and what the remarks add to it."""
     if verdict.deciding:
         return verdict.remarks
     return (f"reason: {verdict.reason}", *(r for r in verdict.remarks if r not in verdict.reason))
 
 
 def _areas(checks: Iterable[str]) -> str:
-    """What the checks are about: the titles of two areas of the contract, and how many more there are."""
+    """The subjects of the checks: the titles of two areas of the contract, and how many more there are."""
     return ", ".join(short_list([*dict.fromkeys(filter(None, map(_about, checks)))], MOST_AREAS))
 
 
 def _about(check: str) -> str:
-    """What a check is about, in words; empty for the gate's own footing and for a user's own check."""
+    """The subject of a check, in words; empty for the gate's own floor and for a user's own check."""
     known, area = contract(), contract().area_of(check)
     title = known.areas[area].title if area not in {"", OWN} else ""
     return next((words for start, words in ABOUT.items() if check.startswith(start)), title)
 
 
 def _ended(text: str) -> str:
-    """The text as a sentence: with an end, and with one only."""
+    """The text as a sentence, with exactly one full stop."""
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def percent(value: int | None) -> str:
-    """A percentage of a flag as people read it."""
+    """A flag's percentage for people."""
     return "an unknown percentage" if value is None else f"{value} %" if value else "off"
 
 
@@ -294,7 +294,7 @@ STATES = {"on_somewhere": ("off, all of them", "one is still on"), "proved": ("n
 
 
 def recovery_lines(recovery: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    """What was proved after a rollback, in words: what, and its value."""
+    """What was proved after a rollback: name and value in words."""
     return [
         (RECOVERY.get(name, name), STATES[name][value] if name in STATES and isinstance(value, bool) else shown(value))
         for name, value in recovery.items()
@@ -302,6 +302,6 @@ def recovery_lines(recovery: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
 
 
 def short_list(items: Sequence[str], most: int) -> list[str]:
-    """At most so many, and how many more there are."""
+    """At most so many items, and how many more there are."""
     left = len(items) - most
     return [*items[:most], f"and {left} more"] if left > 0 else list(items)

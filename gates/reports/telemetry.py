@@ -1,7 +1,7 @@
 """Sends a run to an OpenTelemetry collector: spans of the run, its groups and its checks, and metrics of its outcome.
 
-They are made from the record when the run is over, and sent over OTLP/HTTP within a time limit. What becomes of that
-never changes a verdict. The variables are OpenTelemetry's own (docs/outputs.md); the packages are the extra `otel`.
+They are made from the record when the run is over, and sent over OTLP/HTTP within a time limit. A failure never changes
+a verdict. The variables are OpenTelemetry's own (docs/outputs.md); the packages are the extra `otel`.
 """
 
 import datetime as dt
@@ -18,15 +18,15 @@ BASE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SIGNALS = ("traces", "metrics")
 INSTALL = "pip install 'replaygate[otel]'"
 LIMIT_S = 10.0
-"""For everything together: a collector that does not answer holds up nobody."""
+"""The limit for everything together: a collector that does not answer delays nobody."""
 MOST_ANSWER = 64 * 1024
-"""Bytes of an answer that are read: it is empty, or says why something was not taken."""
+"""The most bytes of an answer that are read: it is empty, or says why something was refused."""
 MOST_AT_ONCE = 500
 MOST_SAID = 1000
 
 
 def endpoints(environ: Mapping[str, str]) -> dict[str, str]:
-    """Signal -> where it is sent; empty where nothing is asked for."""
+    """Signal -> its address; empty if no telemetry is wanted."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return {}
     base = environ.get(BASE, "").strip().rstrip("/")
@@ -41,7 +41,7 @@ def send(
     environ: Mapping[str, str],
     limit_s: float = LIMIT_S,
 ) -> dict[str, JsonValue]:
-    """What run.json says of it: `trace_id`, and `error`, empty where all was taken; {} where nothing is asked for."""
+    """What run.json says of it: `trace_id`, and `error`, empty on success; {} if no telemetry is wanted."""
     wanted = endpoints(environ)
     if not wanted:
         return {}
@@ -58,7 +58,7 @@ def send(
 
 
 class _Sender:
-    """One run on its way to a collector."""
+    """Sends one run to a collector."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Sender:
         self.options: dict[str, Any] = {
             "headers": parse_env_headers(environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True),
             "session": _session(),
-            "timeout": limit_s / 4,  # of one request with all that is tried again: two signals, the spans in parts
+            "timeout": limit_s / 4,  # of one request with its retries: two signals, the spans in parts
         }
         name = environ.get("OTEL_SERVICE_NAME", "").strip() or "replaygate"
         self.resource = Resource.create({"service.name": name, "service.version": str(run.get("gate", ""))})
@@ -88,8 +88,8 @@ class _Sender:
         self.trace_id = ""
 
     def sent(self, wanted: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Both signals, each whatever becomes of the other."""
-        # what the exporters log is told in one line, as `error`
+        """Send both signals, each whatever becomes of the other."""
+        # the exporters' log messages become one line, `error`
         logger = logging.getLogger("opentelemetry")
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
@@ -98,12 +98,12 @@ class _Sender:
             try:
                 taken = signal not in wanted or send_signal(wanted[signal])
                 errors += [f"the collector did not take the {signal}"] * (not taken)
-            except Exception as failure:  # noqa: BLE001  -- a library's own failure must not reach the verdict
+            except Exception as failure:  # noqa: BLE001  -- a failure of a library must not affect the verdict
                 errors.append(f"the {signal} could not be sent ({type(failure).__name__})")
         return {"trace_id": self.trace_id, "error": "; ".join(errors)}
 
     def _traces(self, endpoint: str) -> bool:
-        """A span of the run, one of each group of checks, and one of each check that was carried out."""
+        """A span for the run, for each group of checks, and for each check that was carried out."""
         from opentelemetry import trace  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider, sampling  # noqa: PLC0415
@@ -178,7 +178,7 @@ class _Sender:
 
 
 def _session() -> Any:
-    """What the exporters send through: no more of an answer is read than it may have, and no redirect is followed."""
+    """The session of the exporters: bounds the size of an answer, and follows no redirect."""
     import requests  # noqa: PLC0415  -- comes with the exporters
 
     class Limited(requests.adapters.HTTPAdapter):
@@ -187,7 +187,7 @@ def _session() -> Any:
             with answer.raw as sent:
                 body = sent.read(MOST_ANSWER, decode_content=False)
             answer.raw = io.BytesIO(body)
-            if 300 <= answer.status_code < 400:  # the headers hold a secret, and the exporters take it for a yes
+            if 300 <= answer.status_code < 400:  # the headers hold a secret; exporters take a redirect for success
                 raise requests.TooManyRedirects("the collector names another address")
             return answer
 
@@ -198,7 +198,7 @@ def _session() -> Any:
 
 
 def _groups(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
-    """Stage and promise -> what was carried out of it."""
+    """Stage and promise -> its checks that were carried out."""
     groups: dict[str, list[Evidence]] = {}
     for one in evidence:
         if _nanoseconds(one.started_at) is not None:
@@ -227,7 +227,7 @@ def _attributes(one: Evidence) -> dict[str, str | int | float]:
 
 
 def _nanoseconds(at: str) -> int | None:
-    """A time as OpenTelemetry has it; None where there is none."""
+    """A time as OpenTelemetry has it; None if there is none."""
     try:
         return int(dt.datetime.fromisoformat(at).timestamp() * 1e9)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Text for people at a terminal: progress, the verdict in a few lines, a table. Pure: the caller prints."""
+"""Text for terminals: progress, the verdict in a few lines, a table. Pure: the caller prints."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -46,9 +46,8 @@ def verdict_text(
     plan: RolloutPlan | None = None,
     width: int = WIDTH,
 ) -> Terminal:
-    """What happened, was done and is to do; the deciding causes, the unknown ones, the counts.
-
-    promises: check -> what it promises and what a failure means for the users.
+    """What happened, was done and is to do; the deciding causes, the unknown ones, the counts. promises: check -> what
+    it promises and what a failure means for the users.
     """
     promises = promises or {}
     told = brief(Terminal, verdict, promises, plan or RolloutPlan())
@@ -78,14 +77,14 @@ def verdict_text(
 
 
 def _wrapped(text: str, width: int, indent: str = "  ", hang: str = "  ") -> list[str]:
-    """Lines of that width; what goes on stands further in. No word is broken: addresses and names are copied."""
+    """Lines of that width; continuation lines are indented. No word is broken: addresses and names are copied."""
     rows = textwrap.TextWrapper(width - len(indent), subsequent_indent=hang, break_long_words=False)
     rows.break_on_hyphens = False
     return [f"{indent}{row}" for row in rows.wrap(Terminal.escape(text))]
 
 
 def _beside(verdict: Verdict, outcome: str, width: int) -> list[str]:
-    """What else failed or is unknown, one line a cause."""
+    """What else failed or is unknown, one line per cause."""
     groups, also = verdict.beside(outcome), BESIDE[outcome]
     lines: list[str] = []
     for group in groups[:MOST_FINDINGS]:
@@ -158,7 +157,7 @@ def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> Terminal:
 
 
 def cell(value: JsonValue) -> Terminal:
-    """A value in a table. Redact it first: it is cut, and redaction does not recognize a part of a secret."""
+    """A value in a table. Redact it first: it is cut here, and redaction does not recognise part of a secret."""
     if value is None:
         return Terminal("-")
     text = Terminal.escape(f"{value:.{0 if abs(value) >= 1000 else 3}f}" if isinstance(value, float) else value)

@@ -1,15 +1,15 @@
-"""Posts a verdict to a Slack webhook, within a time limit. What becomes of it never changes a verdict."""
+"""Posts a verdict to a Slack webhook within a time limit. A failure never changes a verdict."""
 
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.limits import within
 from gates.deployment.requests import JSON_TYPE, Request
 
 LIMIT_S = 5.0
-"""For everything together: name, connection, sending, answer."""
+"""The limit for name lookup, connection, sending and answer together."""
 
 
 def post(url: str, body: str, limit_s: float = LIMIT_S) -> str:
-    """POST the JSON text; an empty string, or why it was not taken, without the URL: that is a secret."""
+    """POST the JSON text; returns an empty string, or why it failed, without the URL, which is a secret."""
     try:
         return within(lambda: _sent(url, body, limit_s), limit_s)
     except TimeoutError:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OVERFLOW_ID = 65534
-"""The kernel's own id of `nobody` (proc_sys_kernel(5), overflowuid), where the system has no user of that name."""
+"""The kernel's own id of `nobody` (proc_sys_kernel(5), overflowuid), for systems without a user of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user and group id; `other` where they are not the ones of this process."""
+    """A user and group id; `other` if they are not those of this process."""
 
     uid: int
     gid: int
     other: bool
 
     def can_read_tree(self, folder: Path) -> bool:
-        """Whether this user can get to the folder and read all in it (by mode bits; access lists are not asked)."""
+        """Whether this user can reach the folder and read all in it (by mode bits; access lists are ignored)."""
         if not self.other:
             return os.access(folder, os.R_OK | os.X_OK)
         if not self.can_enter(folder):
@@ -29,7 +29,7 @@ class Account:
         )
 
     def can_enter(self, folder: Path) -> bool:
-        """Whether this user can pass through the folder and everything above it."""
+        """Whether this user can traverse the folder and everything above it."""
         if not self.other:
             return os.access(folder, os.X_OK)
         real = folder.resolve()
@@ -44,7 +44,7 @@ class Account:
         return self._bits(path) & wanted == wanted
 
     def _bits(self, path: Path) -> int:
-        """The mode bits that apply to this user, moved to the place of `others`."""
+        """The mode bits of this user, shifted to the place of `others`."""
         info = path.stat()
         if info.st_uid == self.uid:
             return (info.st_mode >> 6) & 0o7
@@ -54,7 +54,7 @@ class Account:
 
 
 def postgres_account() -> Account:
-    """The user of this process; as root, `nobody`, who exists everywhere and owns nothing. No user is created."""
+    """The user of this process; for root `nobody`, who exists everywhere and owns nothing. No user is created."""
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), other=False)
     try:

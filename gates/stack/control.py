@@ -1,4 +1,4 @@
-"""The stack's side of the control door (the client is `gates.deployment.control`): one JSON line in, one out."""
+"""The server of the control socket (the client is `gates.deployment.control`): one JSON line in, one out."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ LARGEST_SKEW_S = 366 * 86_400.0
 
 
 class Controlled(Protocol):
-    """The stack, as the door sees it."""
+    """The stack, as the control socket sees it."""
 
     @property
     def processes(self) -> Sequence[OwnProcess]: ...
@@ -72,7 +72,7 @@ def answer(stack: Controlled, line: bytes) -> dict[str, Any]:
     try:
         words = json.loads(line)
         return {"ok": True, **_do(stack, words)}
-    except Exception as error:  # noqa: BLE001  -- the door stays open whatever one request does
+    except Exception as error:  # noqa: BLE001  -- keep serving, whatever one request does
         return {"ok": False, "error": f"{type(error).__name__}: {error}"}
 
 

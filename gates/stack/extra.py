@@ -10,14 +10,14 @@ INSTALL = "pip install 'replaygate[reference]'"
 
 
 def lacking() -> tuple[str, ...]:
-    """The packages of the extra that this Python environment lacks, or has in a version that does not fit."""
+    """The packages of the extra that are missing here, or have an unsuitable version."""
     wanted = (Requirement(line) for line in requires("replaygate") or ())
     of_extra = (r for r in wanted if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": "reference"}))
     return tuple(one.name for one in of_extra if not _met(one))
 
 
 def insist() -> None:
-    """Raise StackError where something is lacking: one line, with the command."""
+    """Raise StackError if something is missing: one line, with the command."""
     if missing := lacking():
         raise StackError(
             f"The embedded reference needs {', '.join(missing)}, which this Python environment lacks; allowed: the "

@@ -1,7 +1,7 @@
-"""A small process beside the stack that clears up when the stack is killed: its folder, its processes, its database.
+"""A small process beside the stack that cleans up if the stack is killed: its folder, its processes, its database.
 
-It waits at the end of a pipe. The kernel closes the pipe however the stack dies; if the word "done" came before, there
-is nothing to do. Should the janitor be killed too, the next stack's sweep does the folder.
+It waits at the end of a pipe. The kernel closes the pipe however the stack dies; after the word "done" there is nothing
+to do. If the janitor is killed too, the sweep of the next stack removes the folder.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Janitor:
         self._tell({"folder": str(run.path)})
 
     def watch(self, guest: Guest) -> None:
-        """Also drop this, should we be killed."""
+        """Also drop this if we are killed."""
         self._tell({"guest": [guest.server_url, guest.database, guest.run, list(guest.missing)]})
 
     def dismiss(self) -> None:
-        """All is cleared up; wait until the janitor has ended."""
+        """All is cleaned up; wait until the janitor has ended."""
         self._tell(DONE)
         pipe = self._pipe()
         pipe.close()
@@ -59,7 +59,7 @@ class Janitor:
         try:
             self._pipe().write(json.dumps(word).encode() + b"\n")
             self._pipe().flush()
-        except BrokenPipeError:  # it was killed; the sweep of the next start takes its place
+        except BrokenPipeError:  # it was killed; the sweep of the next start replaces it
             return
 
     def _pipe(self) -> IO[bytes]:
@@ -69,7 +69,7 @@ class Janitor:
 
 
 def listen(lines: IO[str]) -> tuple[Path | None, Guest | None]:
-    """Read to the end of the pipe: what is left to clear up (nothing, if "done" was the last word)."""
+    """Read to the end of the pipe: what is left to clean up (nothing, if "done" was the last word)."""
     folder, guest = None, None
     for line in lines:
         word = json.loads(line)
@@ -86,7 +86,7 @@ def listen(lines: IO[str]) -> tuple[Path | None, Guest | None]:
 
 
 def main() -> int:
-    """Exit code 0 if all was cleared up."""
+    """Exit code 0 if all was cleaned up."""
     folder, guest = listen(sys.stdin)
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while folder and folder.exists() and not rundir.clear_orphan(folder) and time.monotonic() < deadline:

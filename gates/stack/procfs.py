@@ -1,4 +1,4 @@
-"""What the kernel says about processes and shared memory (Linux: /proc). Elsewhere the answers are 'not known'."""
+"""Facts about processes and shared memory from the kernel (Linux: /proc). Elsewhere they are unknown."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ IPC_RMID = 0
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None where there is none (a zombie counts as none)."""
+    """When the process started, in clock ticks since boot; None if it does not exist (a zombie counts as missing)."""
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -24,7 +24,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def is_running(pid: int, ticks: int | None) -> bool:
-    """Whether the very process that started at `ticks` still runs; a process number used again is another process."""
+    """Whether the process that started at `ticks` still runs; a reused process number is another process."""
     found = start_ticks(pid)
     return found is not None and (ticks is None or found == ticks)
 
@@ -55,7 +55,7 @@ def _name(entry: Path) -> str:
 
 
 def kill_all(pids: Iterable[int], signal_number: int = signal.SIGKILL) -> None:
-    """Signal each; one that is gone already is no error."""
+    """Signal each; one that is already gone is no error."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal_number)

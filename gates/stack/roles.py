@@ -1,7 +1,7 @@
-"""Logins and the database of a stack, on its own server or as a guest on somebody else's.
+"""Logins and the database of a stack, on its own server or on a shared one.
 
-Roles belong to the whole server, so a guest changes no role that it finds. It marks the roles that it creates. The last
-stack on the server drops the marked roles on which nothing depends.
+Roles belong to the whole server, so a guest changes no existing role. It marks the roles that it creates. The last
+stack on the server drops the marked roles without dependents.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ DROP_ORDER = ("replay_gate", "replay_worker", "replay_service", "authenticated",
 MARK = "made by a replaygate stack; dropped when nothing depends on it"
 SERVER_VERSIONS = range(15, 19)
 ADVISORY_LOCK = int.from_bytes(hashlib.sha256(b"replaygate stack roles").digest()[:8], "big", signed=True)
-"""Held, in the database that the server URL names, while roles and databases are made or dropped."""
+"""A lock in the server URL's database, held while roles and databases are created or dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Login:
     password: str
 
     def url(self, database_url: str) -> str:
-        """The database's URL with this login in place of the superuser's."""
+        """The database's URL with this login instead of the superuser."""
         parts = urlsplit(database_url)
         place = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{quote(self.user)}:{quote(self.password)}@{place}"))
@@ -49,7 +49,7 @@ def database_url(server_url: str, database: str) -> str:
 
 @contextmanager
 def exclusively(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
-    """One stack at a time makes or drops roles on a server. Waits at most the connection's lock_timeout."""
+    """One stack at a time creates or drops roles on a server. Waits at most the connection's lock_timeout."""
     connection.execute("select pg_advisory_lock(%s)", (ADVISORY_LOCK,))
     try:
         yield
@@ -58,7 +58,7 @@ def exclusively(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[
 
 
 def examine(server_url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """Connect to the server that the user named. Raise StackOptionError where it cannot serve."""
+    """Connect to the server that the user named. Raise StackOptionError if it is unsuitable."""
     if urlsplit(server_url).scheme not in {"postgresql", "postgres"}:
         raise StackOptionError(
             "--server does not begin with postgresql://; allowed: a URL of a PostgreSQL server. Correct the option"
@@ -82,13 +82,13 @@ def examine(server_url: str) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def existing(connection: psycopg.Connection[tuple[object, ...]], names: Sequence[str] = ROLES) -> set[str]:
-    """Which of the roles the server has."""
+    """Which of the roles exist on the server."""
     rows = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(names),))
     return {str(row[0]) for row in rows}
 
 
 def create_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
-    """An empty database with the byte order as its collation, like the embedded one's."""
+    """An empty database with byte-order collation, like the embedded one's."""
     connection.execute(
         sql.SQL(
             "create database {} template template0 locale_provider libc encoding 'UTF8' lc_collate 'C' lc_ctype 'C'"
@@ -97,7 +97,7 @@ def create_database(connection: psycopg.Connection[tuple[object, ...]], name: st
 
 
 def copy_database(connection: psycopg.Connection[tuple[object, ...]], name: str, template: str) -> None:
-    """A copy of a database, with its privileges; who is connected to the template is thrown out."""
+    """A copy of a database, with its privileges; disconnects everybody from the template."""
     connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (template,))
     copy = sql.SQL("create database {} template {} strategy file_copy")
     connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
@@ -108,13 +108,13 @@ def copy_database(connection: psycopg.Connection[tuple[object, ...]], name: str,
 
 
 def drop_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
-    """Drop a database, whoever is connected to it."""
+    """Drop a database, and disconnect everybody from it."""
     connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 @contextmanager
 def anew(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
-    """Without the roles of a deployment; those that the block makes get the logins that they had."""
+    """Recreate the roles of a deployment in the block; they get their old logins back."""
     rows = connection.execute(
         "select rolname, rolpassword from pg_authid where rolname = any(%s) and rolcanlogin", (list(ROLES),)
     ).fetchall()
@@ -130,8 +130,8 @@ def anew(connection: psycopg.Connection[tuple[object, ...]]) -> Iterator[None]:
 
 
 def password_key(connection: psycopg.Connection[tuple[object, ...]], server_url: str) -> bytes:
-    """A secret that only superusers of the server know and that every stack on it derives alike: the password in the
-    URL, else what the server keeps of the login's password, else (a server without passwords) a random one.
+    """A secret that only superusers of the server know and that every stack on it derives alike. The password in the
+    URL, else the server's verifier of the login's password, else (a server without passwords) a random one.
     """
     given = unquote(urlsplit(server_url).password or "")
     if given:
@@ -146,7 +146,7 @@ def derive(key: bytes, role: str) -> str:
 
 
 def set_password(connection: psycopg.Connection[tuple[object, ...]], role: str, password: str) -> None:
-    """Let a role log in. Only the scram verifier is sent, so no log can hold the password."""
+    """Let a role log in. Only the scram verifier is sent, so no log can contain the password."""
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
     connection.execute(sql.SQL("alter role {} login password {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
@@ -157,7 +157,7 @@ def logins(
     """A login for each role that needs one, by role.
 
     A role that this stack created gets its derived password. An existing role is not changed: if the derived password
-    opens it (another stack made it), it is used; if not, this run creates a login of its own as a member of it.
+    works (another stack made it), it is used; if not, this run creates a login of its own as a member of it.
     """
     made = set(created)
     found = {}
@@ -172,7 +172,7 @@ def logins(
 
 
 def _guest(connection: psycopg.Connection[tuple[object, ...]], role: str, run: str) -> Login:
-    """A login of this run that acts, from its first statement on, as a role that belongs to somebody else."""
+    """A login of this run that always acts as an existing role."""
     login = Login(role, f"{role}_{run}", secrets.token_hex(32))
     connection.execute(
         sql.SQL("create role {} noinherit in role {}").format(sql.Identifier(login.user), sql.Identifier(role))
@@ -192,7 +192,7 @@ def _opens(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What a stack puts on somebody else's server: one database, the roles that were missing, logins of its own."""
+    """What a stack creates on a shared server: one database, missing roles, its own logins."""
 
     server_url: str
     database: str
@@ -200,9 +200,8 @@ class Guest:
     missing: tuple[str, ...]
 
     def drop(self) -> None:
-        """Drop the database, then the roles that stacks created and that nothing depends on.
-
-        Raise StackError where the database cannot be dropped.
+        """Drop the database, then the roles that stacks created and that have no dependents. Raise StackError if the
+        database cannot be dropped.
         """
         with connect(self.server_url) as connection, exclusively(connection):
             try:
@@ -220,7 +219,7 @@ class Guest:
 
 
 def mark(connection: psycopg.Connection[tuple[object, ...]], roles: Iterable[str]) -> None:
-    """Say on each role that a stack made it."""
+    """Mark each role as made by a stack."""
     for role in roles:
         connection.execute(sql.SQL("comment on role {} is {}").format(sql.Identifier(role), sql.Literal(MARK)))
 

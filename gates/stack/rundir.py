@@ -1,8 +1,8 @@
-"""The folder of one run: everything that a stack writes lives in it, and nothing else is touched.
+"""The folder of one run: everything that a stack writes is in it, and nothing else is touched.
 
-Its owner holds a lock on a file in it for as long as it lives. The kernel lets go of the lock when the owner dies,
-however it dies, so a folder whose lock can be taken is an orphan. (Process numbers cannot tell: they are used again,
-and containers that share a temporary directory do not share them.)
+Its owner holds a lock on a file in it as long as it lives. The kernel releases the lock when the owner dies, so a
+folder whose lock is free is an orphan. (Process numbers do not tell: they are reused, and containers that share a
+temporary directory do not share them.)
 """
 
 import fcntl
@@ -23,13 +23,13 @@ from gates.stack.errors import StackError
 
 UNFINISHED_PREFIX = ".replaygate-new-"
 UNFINISHED_AGE_S = 600.0
-"""A folder that never got its lock is an orphan after this long; making one takes milliseconds."""
+"""After so long a folder that never got its lock is an orphan; creating one takes milliseconds."""
 LOCK_NAME = "owner.lock"
 PROCESSES_NAME = "processes.json"
 DATA = Path("pg") / "data"
 KILL_TIMEOUT_S = 10.0
 REMOVE_TIMEOUT_S = 2.0
-"""Who is about to end may write once more, and a folder that is no longer empty stays."""
+"""How often to retry: a process that is ending may write once more, and a folder that is not empty stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +44,32 @@ class RunFolder:
         return self.path / "log"
 
     def record(self, processes: Iterable[tuple[str, int]]) -> None:
-        """Write down (name, process number) of what runs, for whoever must clear up after us."""
+        """Record (name, process number) of what runs, for whoever must clean up after us."""
         rows = [{"name": n, "pid": p, "start_ticks": procfs.start_ticks(p)} for n, p in processes]
         fresh = self.path / f"{PROCESSES_NAME}.new"
         fresh.write_text(json.dumps(rows), encoding="utf-8")
         fresh.replace(self.path / PROCESSES_NAME)
 
     def remove(self) -> None:
-        """Kill what is recorded and still runs, delete the folder, let go of the lock."""
+        """Kill what is recorded and still runs, delete the folder, release the lock."""
         clear(self.path)
         os.close(self.lock_fd)
 
 
 def prefix() -> str:
-    """How the folders of this user begin; other users' folders are not looked at."""
+    """The prefix of this user's folders; those of other users are not looked at."""
     return f"replaygate-{os.geteuid()}-"
 
 
 def places(environ: Mapping[str, str], account: Account) -> list[Path]:
-    """The temporary directories where a run folder can be: ours to write, PostgreSQL's user's to pass through."""
+    """Temporary directories for a run folder: writable for us, traversable for PostgreSQL's user."""
     names = [environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108  -- made with mkdtemp, mode 0700
     found = list(dict.fromkeys(Path(n).resolve() for n in names if n))
     return [p for p in found if p.is_dir() and os.access(p, os.W_OK | os.X_OK) and account.can_enter(p)]
 
 
 def create(places_: Sequence[Path], account: Account) -> RunFolder:
-    """A new folder in the first place. It gets its name only once its lock is held, so no sweep can mistake it."""
+    """A new folder in the first place. It is named only once its lock is held, so no sweep can mistake it."""
     if not places_:
         raise StackError(
             "No temporary directory can be used; allowed: one that this user can write and that the user who runs "
@@ -81,19 +81,19 @@ def create(places_: Sequence[Path], account: Account) -> RunFolder:
     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     (fresh / "log").mkdir(mode=0o700)
     if account.other:
-        fresh.chmod(0o711)  # our own folder alone: PostgreSQL's user passes through it to its own part
+        fresh.chmod(0o711)  # only our own folder: PostgreSQL's user passes through it to its part
     final = fresh.with_name(prefix() + fresh.name.removeprefix(UNFINISHED_PREFIX))
     fresh.rename(final)
     return RunFolder(final, lock_fd)
 
 
 def sweep(places_: Iterable[Path]) -> list[Path]:
-    """Clear up the folders of this user whose owners are gone. Returns what was removed."""
+    """Clean up the folders of this user whose owners are gone. Returns what was removed."""
     return [folder for place in places_ for folder in _ours(place) if clear_orphan(folder)]
 
 
 def clear_orphan(folder: Path) -> bool:
-    """Clear up one folder if its owner is gone. True if it was removed."""
+    """Clean up one folder if its owner is gone. True if it was removed."""
     if folder.name.startswith(UNFINISHED_PREFIX):
         clear(folder)
         return True
@@ -104,7 +104,7 @@ def clear_orphan(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Kill the processes recorded in the folder and the PostgreSQL whose data it holds; delete it all."""
+    """Kill the processes recorded in the folder and the PostgreSQL of its data; delete it all."""
     leftovers = [*_recorded(folder), *procfs.processes_within(folder / DATA, "postgres")]
     procfs.kill_all(leftovers)
     data = folder / DATA
@@ -141,10 +141,10 @@ def _ours(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock_of(folder: Path) -> Iterator[bool]:
-    """Try to take the owner's lock; False where somebody lives who holds it."""
+    """Try to take the owner's lock; False if a living owner holds it."""
     try:
         fd = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:  # its clearing up was cut short
+    except FileNotFoundError:  # its clean-up was interrupted
         yield True
         return
     except OSError:
@@ -162,8 +162,8 @@ def _lock_of(folder: Path) -> Iterator[bool]:
 
 
 def _recorded(folder: Path) -> list[int]:
-    """Process numbers from the folder's record that still are what the stack started: the start time is the recorded
-    one, and the working directory is in this folder. Nothing else is ever killed, whatever the record says.
+    """Recorded process numbers that are still the stack's: with the recorded start time, and a working directory in
+    this folder. Nothing else is ever killed, whatever the record says.
     """
     try:
         rows = json.loads((folder / PROCESSES_NAME).read_text(encoding="utf-8"))

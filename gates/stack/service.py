@@ -13,9 +13,9 @@ from gates.stack.rundir import RunFolder
 from gates.stack.spawner import OwnProcess, Program, Spawner, stop, tail
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
-"""Where the package `replay_service` lies, installed or not."""
+"""The folder of the package `replay_service`, installed or not."""
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-"""What children get of the user's environment. Nothing of PostgreSQL's (PGOPTIONS, PGSERVICE...) and no secret."""
+"""What children get of the user's environment: nothing of PostgreSQL's (PGOPTIONS, PGSERVICE...) and no secret."""
 BASE_PATH = "/functions/v1"
 BACKLOG = 1024
 MIGRATE_TIMEOUT_S = 60.0
@@ -24,7 +24,7 @@ STOP_STEPS = ((signal.SIGTERM, 5.0),)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the service must be told: every value ends in its environment, none in its arguments."""
+    """The settings of the service: every value goes into its environment, none into its arguments."""
 
     variables: Mapping[str, str]
     service_url: str
@@ -35,21 +35,21 @@ class Wanted:
 
 
 def module_path(environ: Mapping[str, str], source: Path = SOURCE_ROOT) -> dict[str, str]:
-    """Where a child looks for modules: first in `source`, the folder that has its package `replay_service`."""
+    """The module search path of a child: first `source`, the folder of its package `replay_service`."""
     path = [str(source), str(SOURCE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
     return {"PYTHONPATH": ":".join(dict.fromkeys(path))}
 
 
 def child_environ(environ: Mapping[str, str], more: Mapping[str, str], source: Path = SOURCE_ROOT) -> dict[str, str]:
-    """The environment of a child: a few names of ours, the module search path, and what it is told."""
+    """The environment of a child: a few of our variables, the module search path, and its settings."""
     kept = {name: environ[name] for name in KEPT_VARIABLES if name in environ}
     path = module_path(environ, source)
     return {**kept, **path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 def listen() -> socket.socket:
-    """The socket that all instances share, on a free loopback port. It outlives each of them, so clients wait
-    through a restart and are not refused.
+    """The socket that all instances share, on a free loopback port. It outlives each instance, so clients wait during a
+    restart and are not refused.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +61,7 @@ def listen() -> socket.socket:
 def migrate(
     run: RunFolder, spawner: Spawner, environ: Mapping[str, str], owner_url: str, source: Path = SOURCE_ROOT
 ) -> None:
-    """Run `python -m replay_service migrate`. Raise StackError with the end of its log where it fails."""
+    """Run `python -m replay_service migrate`. Raise StackError with the end of its log if it fails."""
     log = run.logs / "migrate.log"
     process = spawner.start(
         Program(
@@ -83,8 +83,8 @@ def migrate(
 
 
 class Supervised(OwnProcess):
-    """One service or worker process: started, signalled, started again. It is never restarted by itself, so what a
-    drill or a user breaks stays broken until somebody mends it.
+    """One service or worker process: started, signalled, restarted. It never restarts by itself: what a drill or a user
+    breaks stays broken until somebody mends it.
     """
 
     def __init__(self, name: str, program: Program, spawner: Spawner) -> None:
@@ -131,7 +131,9 @@ class Supervised(OwnProcess):
 
 
 def skewed(program: Program, clock_s: float) -> Program:
-    """The program with its wall clock wrong by so many seconds (`skewed.py`). Raise StackError for what cannot be."""
+    """The program with its wall clock shifted by so many seconds (`skewed.py`). Raise StackError for an impossible
+    time.
+    """
     if clock_s == 0:
         return program
     python, option, *rest = program.command

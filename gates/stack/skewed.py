@@ -1,9 +1,9 @@
-"""Runs a Python module in a process whose wall clock is wrong by so many seconds; positive: ahead.
+"""Runs a Python module in a process whose wall clock is shifted by so many seconds; positive: ahead.
 
-Run as `python -m gates.stack.skewed SECONDS MODULE ARGUMENTS...`; otherwise like `python -m MODULE ARGUMENTS...`.
-The module is told nothing and changed in nothing: before it is loaded, what Python's own clock functions answer is
-shifted. Monotonic clocks stay, as they would on a machine whose time is set wrongly. C code that asks the kernel itself
-(TLS, a database driver's library) still sees the true time.
+Run as `python -m gates.stack.skewed SECONDS MODULE ARGUMENTS...`; otherwise like `python -m MODULE ARGUMENTS...`. The
+module itself is unchanged: Python's own clock functions are replaced before it is loaded. Monotonic clocks stay, as
+they would on a machine whose time is set wrongly. C code that asks the kernel itself (TLS, a database driver's library)
+still sees the true time.
 """
 
 import datetime as dt
@@ -54,7 +54,7 @@ def _shift_time(shift_ns: int) -> None:
 
 
 def _from_now(function: Callable[[float], Any], now: Callable[[], float]) -> Callable[..., Any]:
-    """A function of seconds since the epoch that takes `now` where it is given none."""
+    """A function of seconds since the epoch that defaults to `now`."""
 
     def shifted(seconds: float | None = None, /) -> Any:
         return function(now() if seconds is None else seconds)
@@ -63,7 +63,7 @@ def _from_now(function: Callable[[float], Any], now: Callable[[], float]) -> Cal
 
 
 def _shift_datetime(shift: dt.timedelta) -> None:
-    """Put subclasses in the place of `date` and `datetime`: the built-in types' methods cannot be replaced."""
+    """Replace `date` and `datetime` by subclasses: the built-in types' methods cannot be replaced."""
 
     class AnyDate(type):
         def __instancecheck__(cls, instance: object) -> bool:
@@ -98,7 +98,7 @@ def _shift_datetime(shift: dt.timedelta) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Shift, and become the module; SystemExit with one line where the arguments are wrong."""
+    """Shift the clock and run the module; SystemExit with one line for wrong arguments."""
     try:
         seconds = float(argv[1])
         module = argv[2]

@@ -1,7 +1,7 @@
 """Starts programs that die with us: through `launch.py`, from one thread that lives as long as the stack.
 
-The kernel sends the parent-death signal when the *thread* that started the child ends, so no short-lived thread
-(a control connection, a test's helper) may start one.
+The kernel sends the parent-death signal when the *thread* that started the child ends, so no short-lived thread (a
+control connection, a test's helper) may start one.
 """
 
 import os
@@ -22,7 +22,7 @@ SPAWN_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to start. `log` takes stdout and stderr; `fds` are inherited; `account` is whose rights it gets."""
+    """What to start. `log` takes stdout and stderr; `fds` are inherited; `account`: the user to run as."""
 
     command: tuple[str, ...]
     cwd: Path
@@ -40,11 +40,11 @@ class Spawner:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stack-spawner")
 
     def start(self, program: Program) -> subprocess.Popen[bytes]:
-        """Start it and return at once. Raise OSError where the launcher cannot start."""
+        """Start it and return at once. Raise OSError if the launcher cannot start."""
         return self._thread.submit(_start, program).result(timeout=SPAWN_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the thread. Every program that still runs is killed by that."""
+        """End the thread, which kills every program that still runs."""
         self._thread.shutdown()
 
 
@@ -78,7 +78,7 @@ class OwnProcess(ABC):
     name: str
     log: Path
     clock_s: float = 0.0
-    """By how much its wall clock is ahead of the machine's."""
+    """How far its wall clock is ahead of the machine's."""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -100,7 +100,7 @@ class OwnProcess(ABC):
 
     @abstractmethod
     def restart(self, clock_s: float = 0.0) -> object:
-        """Kill it if it runs, and start it again as it was; clock_s: how wrong its wall clock is."""
+        """Kill it if it runs, and start it again unchanged; clock_s: how far its wall clock is shifted."""
 
 
 def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
@@ -114,7 +114,7 @@ def tail(log: Path, lines: int = 20, limit_bytes: int = 16_384) -> str:
 
 
 def stop(process: subprocess.Popen[bytes], steps: Sequence[tuple[int, float]]) -> int:
-    """Send each signal in turn, wait its seconds; SIGKILL at the end. Returns the exit code."""
+    """Send each signal in turn and wait its seconds; SIGKILL at the end. Returns the exit code."""
     for signal_number, timeout_s in (*steps, (signal.SIGKILL, 10.0)):
         if process.poll() is not None:
             break

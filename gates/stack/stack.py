@@ -1,4 +1,4 @@
-"""The whole stack: a database, N service instances on one socket, N workers, seeded history; up, watched, down."""
+"""Starts, watches and stops a stack: a database, N service instances on one socket, N workers, seeded history."""
 
 import http.client
 import secrets
@@ -27,8 +27,8 @@ READY_REQUEST_TIMEOUT_S = 2.0
 
 
 class Stack:
-    """Brings a stack up (`start`) and down (`stop`). Clock in seconds since the epoch; `token(n)` gives 2n hex digits;
-    `cancelled` is asked between the steps of the start.
+    """Starts and stops a stack. clock: seconds since the epoch. `token(n)` gives 2n hex digits. `cancelled` is asked
+    between the steps of the start.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Stack:
         return (*own, *self._services, *self._workers)
 
     def start(self) -> StackInfo:
-        """Bring everything up and wait until it is ready. Raise StackError; then nothing is left running."""
+        """Start everything and wait until it is ready. Raise StackError; then nothing is left running."""
         try:
             self._start()
             self.wait_ready(READY_TIMEOUT_S)
@@ -78,13 +78,13 @@ class Stack:
         return self.info
 
     def begin_stop(self) -> None:
-        """What `stop` does, beside what the caller does; `stop` waits for its end, and raises what it raised."""
+        """Begin `stop` in the background; `stop` then waits for its end and raises its errors."""
         beside = ThreadPoolExecutor(1, "stack-stop")
         self._stopping = beside.submit(self._exit.close)
         beside.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Take everything down, in the reverse order of the start, and delete the run folder. Twice is no error."""
+        """Stop everything, in the reverse order of the start, and delete the run folder. Stopping twice is no error."""
         if self._stopping is not None:
             self._stopping.result()
         self._exit.close()
@@ -92,8 +92,8 @@ class Stack:
     def recompose(
         self, serve: Sequence[str], work: Sequence[str], variables: Mapping[str, str], ready_s: float = READY_TIMEOUT_S
     ) -> None:
-        """Run all service instances and workers with these arguments and variables besides their own, and wait until
-        they are ready. With none of them they are again what they were. Raise StackError where they do not come.
+        """Restart all service instances and workers with these additional arguments and variables, and wait until they
+        are ready. Without any, restore the originals. Raise StackError if they do not start.
         """
         for process in self._services:
             process.restart_as(serve, variables)
@@ -103,8 +103,8 @@ class Stack:
         self.wait_ready(ready_s)
 
     def rebuild(self, source: Path) -> None:
-        """Roles and database anew, by the migrations of these sources; logins keep their passwords. For a stack with a
-        server of its own. Raise StackError where a migration is refused: what was made before it is there.
+        """Recreate roles and database, by the migrations of these sources; logins keep their passwords. For a stack
+        with a server of its own. Raise StackError if a migration fails: what was made before it stays.
         """
         if self._run is None or self._spawner is None or self._postgres is None:
             raise StackError("A guest was asked to make roles anew; allowed: on a server of its own. Use another stack")
@@ -117,12 +117,12 @@ class Stack:
         seed.write(url, self.info.company_id, history=self._options.history)
 
     def note_processes(self) -> None:
-        """Write down what runs now, for whoever must clear up after a crash."""
+        """Record what runs now, for whoever must clean up after a crash."""
         if self._run:
             self._run.record((p.name, p.pid) for p in self.processes if p.pid)
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Wait until every process runs and /readyz says 200. Raise StackError with the end of the guilty log."""
+        """Wait until every process runs and /readyz says 200. Raise StackError with the end of the failing log."""
         deadline = time.monotonic() + timeout_s
         while not self._ready():
             self._check_alive()
@@ -245,7 +245,7 @@ class Stack:
         return self._ask_ready() == 200
 
     def _ask_ready(self) -> int:
-        """Status of /readyz; 0 where there was no answer."""
+        """Status of /readyz; 0 without an answer."""
         parts = urlsplit(self.info.base_url)
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=READY_REQUEST_TIMEOUT_S)
         with suppress(OSError, http.client.HTTPException), closing(connection):
@@ -266,7 +266,7 @@ class Stack:
         return "\n".join(f"--- {p.name}\n{tail(p.log, 8)}" for p in self.processes)
 
     def _stop_processes(self) -> None:
-        """All at once, as each may take its 5 seconds."""
+        """Stop all at once, as each may take its 5 seconds."""
         processes = [*self._workers, *self._services]
         for process in processes:
             process.terminate()
@@ -280,8 +280,8 @@ class Cancelled(Exception):  # noqa: N818  -- the user's wish, no error
 
 @contextmanager
 def reference_stack(options: StackOptions, environ: Mapping[str, str]) -> Iterator[Stack]:
-    """A stack for the time of a `with` block: what `gate run` uses when it is given no target. Its target is
-    `stack.info.target()`; its processes can be killed through the control door.
+    """A stack for a `with` block: what `gate run` uses without a target. Its target is `stack.info.target()`; its
+    processes can be killed through the control socket.
     """
     stack = Stack(options, environ)
     stack.start()

@@ -1,7 +1,5 @@
-"""`gate up`: a stack until it is interrupted.
-
-Stdout has the variables of the contract (one line of JSON unless asked otherwise), the only output that ever holds
-secrets; everything else goes to stderr.
+"""`gate up`: runs a stack until it is interrupted. Stdout has the variables of the contract (by default one line of
+JSON), the only output with secrets; everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -26,14 +24,14 @@ from gates.stack.stack import Cancelled, Stack
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
 Tell = Callable[[str], None]
-"""Takes a text to where it goes."""
+"""Writes a text to its destination."""
 WATCH_INTERVAL_S = 0.5
 GIVE_BACK_EVERY = 10
-"""So many intervals: what a killed gate left set is set no longer than that."""
+"""How many intervals until switches left by a killed gate are restored."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--server", default="", metavar="URL", help="make a database of its own on this server")
+    parser.add_argument("--server", default="", metavar="URL", help="create a database on this server")
     parser.add_argument("--instances", type=int, default=1, metavar="N", help="service processes (default 1)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="outbox workers (default 1)")
     parser.add_argument("--release", default=default_release(), metavar="R", help="what /version says")
@@ -52,15 +50,15 @@ def options_of(arguments: argparse.Namespace) -> StackOptions:
 
 
 def default_release() -> str:
-    """The release that the reference claims where none is given: it is part of this distribution."""
+    """The default release of the reference: it is part of this distribution."""
     return f"reference-{gate_version()}"
 
 
 def up(
     options: StackOptions, environ: Mapping[str, str], reveal: Callable[[Mapping[str, str]], None], say: Tell
 ) -> int:
-    """Run a stack until a signal ends it. Exit code: 128 and the signal's number; 3 for an option that cannot be used,
-    4 where the stack does not come up.
+    """Run a stack until a signal ends it. Exit code: 128 plus the signal's number; 3 for an invalid option, 4 if the
+    stack does not start.
     """
     started = time.monotonic()
     with _interruptible() as interruption:
@@ -86,7 +84,7 @@ def up(
 
 
 def _take_down(stack: Stack, say: Tell) -> bool:
-    """Stop the stack; False, and a message, where something is left."""
+    """Stop the stack; False, and a message, if something is left."""
     try:
         stack.stop()
     except (StackError, OSError) as error:
@@ -97,7 +95,7 @@ def _take_down(stack: Stack, say: Tell) -> bool:
 
 
 def _watch(stack: Stack, interruption: Interruption, say: Tell) -> None:
-    """Wait for the signal; say once of each process that it ended."""
+    """Wait for the signal; report once for each process that it ended."""
     ended: set[str] = set()
     url, rounds = stack.info.database_url, 0
     while not interruption.wait(WATCH_INTERVAL_S):
@@ -108,13 +106,13 @@ def _watch(stack: Stack, interruption: Interruption, say: Tell) -> None:
         ended = now
         rounds += 1
         if rounds % GIVE_BACK_EVERY == 0:
-            with suppress(psycopg.Error, Changed):  # the database may just be away: the next round asks again
+            with suppress(psycopg.Error, Changed):  # the database may only be down for now: the next round asks again
                 for loan, ending in give_back_for_the_dead(url):
                     say(f"gate up: a gate was killed while its drill had set {loan.switch.name}: {ending}")
 
 
 class Interruption(threading.Event):
-    """Set by the first signal. Later ones change nothing: the way down has limits of its own."""
+    """Set by the first signal. Later ones change nothing: stopping has limits of its own."""
 
     _signal = 0
 
@@ -129,7 +127,7 @@ class Interruption(threading.Event):
 
 @contextmanager
 def _interruptible() -> Iterator[Interruption]:
-    """Signals set a flag instead of raising, so that no step of the start or the end is cut in two."""
+    """Signals set a flag instead of raising, so that no step of starting or stopping is interrupted."""
     interruption = Interruption()
     before = {number: signal.signal(number, interruption.take) for number in ENDING_SIGNALS}
     try:

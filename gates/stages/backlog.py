@@ -1,4 +1,4 @@
-"""Samples the backlog through the whole run. It is not a check: it tells a slow outbox from one that catches up."""
+"""Samples the backlog through the whole run. It is no check: it tells a slow outbox from one that catches up."""
 
 import contextlib
 import datetime as dt
@@ -21,10 +21,10 @@ MOST_SAMPLES = 1000
 
 
 class BacklogWatch:
-    """A context: samples `[seconds, events waiting]` until it is left, then writes them as one line of evidence.
+    """A context that samples `[seconds, events waiting]` and writes them as one line of evidence at its end.
 
-    Before, it removes what a killed run left: those dead letters would be taken for the release's. What the database
-    refuses ends the watching, not the run: without the line, a failing lag is judged by itself.
+    First it removes what a killed run left, whose dead letters would be blamed on the release. A database error ends
+    the sampling, not the run: without the line, a failing lag is judged by itself.
     """
 
     def __init__(self, context: Context, interval_s: float = INTERVAL_S) -> None:

@@ -1,4 +1,4 @@
-"""What a target was once seen to keep stays claimed: an area that is dropped silently would hide that it broke."""
+"""What a target was once seen to keep stays claimed: silently dropping an area would hide that it broke."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ MOST_READ = 64 * 1024
 
 
 class Unreadable(Exception):  # noqa: N818  -- an outcome of reading, not an error of the gate
-    """The memory is there, and does not say what was claimed."""
+    """The memory exists, but does not say what was claimed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastClaims:
-    """Area -> when it was last claimed and seen, in words. is_new: nothing was ever kept of this target; let_go: areas
-    that a promotion forgot, whatever an older audit row says.
+    """Area -> when it was last claimed and seen, in words. is_new: nothing was ever remembered of this target. let_go:
+    areas dropped by a promotion, even if an older audit row has them.
     """
 
     seen: Mapping[str, str]
@@ -49,7 +49,7 @@ class PastClaims:
     let_go: tuple[str, ...] = ()
 
     def with_trail(self, trail: PastClaims) -> PastClaims:
-        """Both memories: a state folder may be a part of what was, as one of an older cache is."""
+        """Both memories combined: a state folder may be incomplete, as one from an older cache is."""
         older = {area: when for area, when in trail.seen.items() if area not in self.let_go}
         return replace(self, seen={**older, **self.seen})
 
@@ -70,20 +70,20 @@ def read(folder: Path) -> PastClaims:
 
 
 def _known(areas: Mapping[str, str]) -> dict[str, str]:
-    """Those that a policy can claim: of what another version, or somebody else, wrote there no person can let go."""
+    """Areas that a policy can claim: nobody could drop an area that another version, or somebody else, wrote there."""
     return {area: when for area, when in areas.items() if area in contract().claimable}
 
 
 def of_the_trail(url: str, flag: str) -> PastClaims:
-    """What the last change of the flag by a gate says in its audit row, which is all the memory that CI has. A
-    deployment without an audit trail has none. Raise Unreadable where it cannot be asked.
+    """The claims in the audit row of a gate's last flag change: the only memory that CI has. None without an audit
+    trail. Raise Unreadable if it cannot be read.
     """
     try:
         with borrowed(url, read_only=True) as connection:
             row = connection.execute(sql(LAST_ORDER).encode(), {"flag": flag}).fetchone()
     except (psycopg.Error, ValueError) as error:
         no_right = isinstance(error, psycopg.errors.InsufficientPrivilege)
-        if isinstance(error, psycopg.ProgrammingError) and not no_right:  # what it asks for is not there
+        if isinstance(error, psycopg.ProgrammingError) and not no_right:  # the table or column does not exist
             return PastClaims({}, is_new=True)
         said = f"what was claimed before cannot be read from the audit trail: {in_words(error)}"
         raise Unreadable(f"{said}. Let the gate's login read it, or give the --state of an earlier run") from error
@@ -95,7 +95,7 @@ def of_the_trail(url: str, flag: str) -> PastClaims:
 
 
 def claims(context: Context) -> None:
-    """Write down whether the policy claims less than this target was seen to keep."""
+    """Write evidence of whether the policy claims less than this target was seen to keep."""
     if not context.has(SPEC):
         return
     try:
@@ -106,7 +106,7 @@ def claims(context: Context) -> None:
 
 
 def _remembered(context: Context) -> PastClaims:
-    """What the state folder and the audit trail say. Raise Unreadable where neither can be read."""
+    """What the state folder and the audit trail say. Raise Unreadable if neither can be read."""
     memory = read(context.state)
     try:
         url = context.target.database_url
@@ -118,7 +118,7 @@ def _remembered(context: Context) -> PastClaims:
 
 
 def judge(seen: Mapping[str, str], scope: Scope) -> Evidence:
-    """Whether all that was seen is claimed, or was let go by a person. Pure."""
+    """Whether all that was seen is claimed, or was dropped by a person. Pure."""
     accepted = {d.area for d in scope.dropped}
     lost = [area for area in seen if scope.claims and area not in {*scope.claims, *accepted}]
     numbers = (len(seen) - len(lost), len(seen), "areas", max(len(seen), 1))
@@ -134,9 +134,8 @@ def judge(seen: Mapping[str, str], scope: Scope) -> Evidence:
 def kept(
     evidence: Sequence[Evidence], scope: Scope, seen: Sequence[str], *, promoted: bool, when: str
 ) -> dict[str, str]:
-    """What is remembered after a run: what was before, and the claimed areas of which a check passed or failed now.
-
-    A promotion forgets what a person let go. Nothing where the memory of before was not read: it stands as it is.
+    """What to remember after a run: the earlier areas, and claimed areas of which a check passed or failed now. A
+    promotion forgets what a person dropped. Empty if the earlier memory was not read: it then stays as it is.
     """
     told = next((e.details.get("seen") for e in evidence if e.check == SPEC.id), None)
     if not isinstance(told, dict):
@@ -146,7 +145,7 @@ def kept(
 
 
 def write(folder: Path, areas: Mapping[str, str], scope: Scope, *, promoted: bool) -> None:
-    """Keep what `kept` gave, and what a promotion let go. Raise OSError."""
+    """Write the result of `kept`, and what a promotion dropped. Raise OSError."""
     before: tuple[str, ...] = ()
     with suppress(Unreadable):
         before = read(folder).let_go
@@ -156,6 +155,6 @@ def write(folder: Path, areas: Mapping[str, str], scope: Scope, *, promoted: boo
 
 
 def dump(areas: Mapping[str, str], let_go: Sequence[str] = ()) -> str:
-    """The text of the memory's file."""
+    """The contents of the memory's file."""
     members = {**areas, **({FORGOTTEN: list(let_go)} if let_go else {})}
     return json.dumps(members, ensure_ascii=False, indent=1) + "\n"

@@ -1,6 +1,5 @@
-"""Watches through the run how the clocks of the database, the service and the gate move against a steady one.
-
-It is silent while they are steady. One that was set is told as evidence of `preflight/clock-skew`.
+"""Watches how the clocks of the database, the service and the gate move against a monotonic one during the run. It
+writes nothing while they are steady. A clock that was set becomes evidence of `preflight/clock-skew`.
 """
 
 import datetime as dt
@@ -26,23 +25,23 @@ AHEAD_S = (
     "select extract(epoch from max(t.at::timestamptz) - clock_timestamp())::float8"
     " from pg_catalog.pg_stat_all_tables s, jsonb_each_text(to_jsonb(s)) t(name, at) where t.name ~ '^last_'"
 )
-"""How far the server's statistics, which say when a table was last read, are ahead of its clock: it was set back."""
+"""Reads how far the server's statistics (when a table was last read) are ahead of its clock: it was set back."""
 DATE_S, HTTP_S = 1.0, 3.0
-"""A Date header tells no parts of a second; how long it is waited for."""
+"""The resolution of a Date header in seconds; the limit of waiting for one."""
 SERVICE_EVERY = 3
-"""The service is asked in one round of so many: it may count its requests."""
+"""The service is asked in one of so many rounds: it may limit requests."""
 MOST_STEP_S = {"database": MOST_SKEW_S, "gate": MOST_SKEW_S, "service": 5.0}
-"""Whose clock may have moved so far: several instances have several clocks."""
+"""How far each clock may move; a service's instances may have several clocks."""
 MOST_AHEAD_S = 86400.0
-"""Statistics from a later day tell of a clock that was wrong long ago."""
+"""Statistics further ahead come from a clock that was wrong long ago."""
 ENDS = "the gate is run again, when the clocks stand right and what was written before has left the windows"
 
 
 class Moved:
-    """How far a clock has moved against a steady one since it was first seen. Times are in seconds.
+    """How far a clock has moved against a monotonic one since it was first seen, in seconds.
 
-    looks: so many in a row must agree on where it stands now. What moves again with each look is no clock that was set:
-    an answer that is always the same, instances that take turns.
+    looks: how many in a row must agree on its present offset. An offset that changes with each look is no set clock,
+    but a constant answer, or instances that take turns.
     """
 
     def __init__(self, looks: int = 1) -> None:
@@ -50,10 +49,10 @@ class Moved:
         self._first: tuple[float, float] | None = None
         self._now = (-math.inf, math.inf)
         self.step_s = 0.0
-        """The farthest that is certain, whatever the time that the answers took; positive: ahead."""
+        """The offset that is certain despite the time of the answers; positive: ahead."""
 
     def see(self, shown: float, before: float, after: float) -> None:
-        """shown: its time, asked for and told between two times of the steady one."""
+        """shown: its time, asked for and received between two times of the monotonic clock."""
         seen = shown - after, shown - before
         first = self._first = self._first or seen
         both = max(seen[0], self._now[0]), min(seen[1], self._now[1])
@@ -65,7 +64,7 @@ class Moved:
 
 
 class ClockWatch:
-    """A context: asks database and service for their times, and tells, when it is left, of a clock that was set."""
+    """A context: asks database and service for their times, and reports a clock that was set when it is left."""
 
     def __init__(self, context: Context, every_s: float = EVERY_S) -> None:
         self._context, self._every_s = context, every_s
@@ -91,7 +90,7 @@ class ClockWatch:
         connection: Connection | None = None
         over, wait_s = False, 0.0
         while not over:
-            over = self._companion.over.wait(wait_s)  # one look more when it is over
+            over = self._companion.over.wait(wait_s)  # one last look
             wait_s = self._every_s
             try:
                 if connection is None or connection.closed:
@@ -117,7 +116,7 @@ class ClockWatch:
         self._looks += 1
 
     def _look_at_service(self) -> None:
-        """Its Date header, unless it comes out of a cache, or a drill has set its clock."""
+        """Its Date header, unless it comes from a cache, or a drill has set its clock."""
         target = self._context.target
         if not target.base_url or is_disrupted(target.control):
             return

@@ -1,4 +1,4 @@
-"""Which checks there are: what the suites declare, and what gate.yaml adds."""
+"""Collects all checks: those of the suites, and those that gate.yaml adds."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ COLLECT_S = 60
 
 
 def collect(environ: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[CheckSpec, ...]:
-    """Every check that the suites, the load stage and the preflight declare. Raise CannotWork where one cannot."""
+    """Every check of the suites, the load stage and the preflight. Raise CannotWork if one cannot be collected."""
     own = [pipeline.SPEC, turn.SPEC, switches.SPEC, claims.SPEC]
     specs = [*preflight.SPECS, *own, *load_checks.SPECS, *queue.SPECS]
     for suite in SUITES:
@@ -57,20 +57,20 @@ def with_own_checks(file: PolicyFile, environ: Mapping[str, str]) -> tuple[Check
 
 
 def own_folders(file: PolicyFile) -> tuple[str, ...]:
-    """The folders of gate.yaml as options of the SQL suite. Raise ConfigError where one of them is not there."""
+    """The folders of gate.yaml as options of the SQL suite. Raise ConfigError if one of them is missing."""
     file.check_folders()
     options = tuple(f"--spot-folder={p}" for p in file.settings.spot_folders)
     return options + tuple(f"--alert-folder={p}" for p in file.settings.alert_folders)
 
 
 def sql_suite(words: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `python -m sql_checks` with these words: exports, the manifest, its own lint."""
+    """Run `python -m sql_checks` with these arguments: exports, the manifest, its own lint."""
     own = {k: v for k, v in config.plain(environ).items() if k not in config.KEYS}
     return _done((sys.executable, "-m", "sql_checks", *words), own)
 
 
 def _done(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """A process of ours at its end. Raise CannotWork where it does not come to one: a check may be a pipe."""
+    """Wait for a process of ours. Raise CannotWork if it does not end: a check may be a pipe."""
     try:
         return subprocess.run(
             command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COLLECT_S, check=False

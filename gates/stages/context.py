@@ -17,7 +17,7 @@ from gates.evidence_file import read_lines, write_lines
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is: checks seen so far, by outcome, of about `expected`."""
+    """The progress of a stage: checks seen so far, by outcome, of about `expected`."""
 
     stage: str
     passed: int = 0
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """The result of a stage. `error`: why it did not see everything that it should have seen."""
+    """The result of a stage. `error`: why it did not see everything that it should have."""
 
     stage: str
     seconds: float
@@ -48,13 +48,13 @@ def now() -> dt.datetime:
 
 
 def silent(_progress: Progress) -> None:
-    """Progress for nobody."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One run: its target, its limits, its output folder. All stages append to one evidence file, so a later stage
-    knows what an earlier one saw.
+    """One run: its target, its limits, its output folder. All stages append to one evidence file, so later stages know
+    what earlier ones saw.
     """
 
     target: Target
@@ -65,7 +65,7 @@ class Context:
     deep: bool = False
     disruptive: bool = False
     only: tuple[str, ...] = ()
-    """Patterns of the ids to which the suites are limited; none: no limit."""
+    """Patterns of check ids to which the suites are limited; none: no limit."""
     scope: Scope = WHOLE
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     progress: Callable[[Progress], None] = silent
@@ -75,22 +75,22 @@ class Context:
         return self.out / "evidence.ndjson"
 
     def write(self, evidence: Sequence[Evidence]) -> None:
-        """Append evidence of this run. Raise Unwritten where the file takes no more."""
+        """Append evidence of this run. Raise Unwritten if the file cannot take it."""
         write_lines(self.evidence, evidence, self.run_id)
 
     def note(self, line: Evidence) -> None:
-        """Write down, without secrets, what the gate itself has just seen of this release."""
+        """Write what the gate itself has just seen of this release, without secrets."""
         clean = redact_evidence(line, hidden(self.target))
         self.write([replace(clean, started_at=line.started_at or stamp(now()), release=self.target.release)])
 
     def lines(self) -> list[Evidence]:
-        """The evidence so far. What another run wrote there is unknown, and of no check."""
+        """The evidence so far. Lines of another run are unknowns of no check."""
         return read_lines(self.evidence, self.run_id)
 
     @property
     def state(self) -> Path:
-        """The folder of what is remembered of this target. A reference that was brought up for this run is never met
-        again: what is remembered of it stays with the run.
+        """The folder for what is remembered of this target. A reference that was started for this run never returns:
+        its memory stays with the run.
         """
         name = identity(self.target)
         own = self.target.kind is TargetKind.REFERENCE
@@ -102,7 +102,7 @@ class Context:
         return self.out / "companies.txt"
 
     def applicable(self, prefixes: Sequence[str]) -> list[CheckSpec]:
-        """The checks of the catalogue that a stage should see on this target."""
+        """The checks of the catalogue that a stage should run on this target."""
         return [
             s
             for s in self.catalogue
@@ -124,7 +124,7 @@ class Context:
     def ended(
         self, stage: str, found: Iterable[Evidence], expected: int, seconds: float, error: str = ""
     ) -> StageReport:
-        """Tell how far a stage came that has ended, and return its report."""
+        """Report the end of a stage, and return its report."""
         outcomes = [e.outcome for e in found]
         passed, failed, unknown = map(outcomes.count, (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN))
         self.progress(Progress(stage, passed, failed, unknown, expected, seconds, done=True, error=error))

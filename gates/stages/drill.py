@@ -1,4 +1,4 @@
-"""The drill stage: sentinels first, then everything in parallel, then what touches global state, alone."""
+"""The drill stage: sentinels first, then everything in parallel, then, alone, what touches global state."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +16,21 @@ from gates.stages.switches import give_back_after_drills
 
 PREFIX = ("drill/",)
 MOST_WORKERS, MOST_LENT = 12, 18
-"""Each has a session of the database, and a second one now and then: a pooler lends twenty by default. More find room
-where it lends them for a transaction at a time.
+"""The most drills at once. Each has a database session, and sometimes a second one: a pooler lends twenty by default.
+More are possible if it lends them per transaction.
 """
 SESSIONS_EACH, SESSIONS_KEPT, OTHER_SESSIONS = 2, 1, 6
-"""Of one drill at work; what it keeps for the next one where no pooler lends it; of the gate beside the drills."""
+"""Sessions of one running drill; those that it keeps for the next one if no pooler lends them; those of the gate
+besides the drills.
+"""
 WORTH_A_WORKER_MS = 10.0
-"""Of a round trip."""
+"""Round-trip time that is worth one more worker."""
 MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0
-"""Workers more for the drills that ask the database nothing: they hold no session of it."""
+"""Additional workers for drills without a database session."""
 
 
 def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
-    """Run the drills of this target, or those that the options of `selection` leave: one process imports and collects
+    """Run the drills of this target, or those that the options of `selection` leave. One process imports and collects
     them all, and runs phase after phase.
     """
     with drills(context, selection) as look:
@@ -37,7 +39,7 @@ def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
 
 @contextlib.contextmanager
 def drills(context: Context, selection: Sequence[str] = ()) -> Iterator[Callable[[], list[StageReport]]]:
-    """The stage as something to be called: its process is begun now, beside what the block does before."""
+    """The stage as a callable; its process is started now, beside what the block does first."""
     lease, term = _lease(context)
     try:
         expected = context.applicable(PREFIX)
@@ -62,7 +64,7 @@ def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[
 
 
 def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
-    """The lease of all drills of this stage, and the option that tells them of it."""
+    """The lease of all drills of this stage, and the option that passes it to them."""
     if not context.target.database_url:
         return None, ()
     lease, mark = take_lease(context.target.database_url, context.run_id)
@@ -70,7 +72,7 @@ def _lease(context: Context) -> tuple[Lease | None, tuple[str, ...]]:
 
 
 def _remove_left(context: Context) -> None:
-    """The companies of drills that were ended. Where the database refuses, the next gate removes them."""
+    """Remove companies of killed drills. If the database refuses, the next gate removes them."""
     companies = disk.read_text(context.companies).split() if context.companies.exists() else []
     if companies and context.target.database_url:
         with contextlib.suppress(psycopg.Error):
@@ -78,8 +80,8 @@ def _remove_left(context: Context) -> None:
 
 
 def workers_for(context: Context) -> int:
-    """How many drills run at once: what the policy says, and more where the target is far: they mostly wait. Fewer
-    where the server has no room for their sessions: its users need them; or where the policy says how many there are.
+    """How many drills run at once: the policy's number, more if the target is distant, since they mostly wait. Fewer if
+    the server has no room for their sessions, or if the policy limits them: users need them.
     """
     policy = context.settings.drill_workers
     most = MOST_LENT if lending(context.target.database_url) == TRANSACTION else MOST_WORKERS
@@ -92,5 +94,5 @@ def workers_for(context: Context) -> int:
 
 
 def beside_for(context: Context) -> int:
-    """How many more drills run at once, of those that need no session of the database, where the target is far."""
+    """How many more drills without a database session run at once, if the target is distant."""
     return min(MOST_BESIDE, int(trip_ms(context) / WORTH_ONE_BESIDE_MS))

@@ -1,4 +1,4 @@
-"""The load stage: the load that a run was given, and what is removed after it."""
+"""The load stage: the load that a run was given, and the clean-up after it."""
 
 import dataclasses
 import datetime as dt
@@ -20,9 +20,8 @@ Loader = Callable[[Target, Path], list[Evidence]]
 
 
 def load(context: Context, loader: Loader | None) -> list[StageReport]:
-    """The load stage; where there is none, or the target refuses what it would sign with, its checks are unknown.
-
-    A credential that got no answer is no reason: a release that is too slow or busy to answer must be seen to be so.
+    """The load stage. Without a load, or if the target refuses its credentials, its checks are unknown. A credential
+    without an answer does not stop it: a release that is too slow or busy to answer must be seen to be so.
     """
     expected = context.applicable(LOAD)
     if not expected and loader is not None and context.scope.is_queue:
@@ -51,7 +50,7 @@ def load(context: Context, loader: Loader | None) -> list[StageReport]:
 
 
 def clean_up(context: Context, remove: Callable[[Target, Path], str] | None) -> list[StageReport]:
-    """Remove the companies of the load, however the stages ended; nothing is said unless that was refused."""
+    """Remove the companies of the load, however the stages ended; reports only a refusal."""
     if remove is None:
         return []
     started = now()
@@ -63,13 +62,13 @@ def clean_up(context: Context, remove: Callable[[Target, Path], str] | None) -> 
 
 
 def _unaccepted(context: Context, credential: str) -> Evidence | None:
-    """The preflight's evidence that the target was not seen to accept a credential that is given."""
+    """The preflight's evidence that the target was not seen to accept a given credential."""
     lines = [e for e in context.lines() if e.check == credential and not e.blocked_by]
     return next((e for e in lines if e.outcome is not Outcome.PASS), None)
 
 
 def _stamped(one: Evidence, target: Target, started: dt.datetime) -> Evidence:
-    """Evidence of a stage that ran just now, with the release and the time that it was seen."""
+    """Evidence of a stage that has just run, with the release and the time."""
     at, by = one.started_at or stamp(started), one.blocked_by
     if one.outcome is Outcome.UNKNOWN and not target.database_url and "DATABASE_URL" in one.message:
         by = by or VARIABLES

@@ -13,18 +13,18 @@ COVERED = {
     "db_connections_growth/count": ("P08",),
     "memory_growth_mb/count": ("P08",),
 }
-"""Lines of the catalogue of promises; checks are P03 as well, every other threshold is P02."""
+"""Lines of the list of checks; these checks are also P03, every other threshold is P02."""
 OPERATIONS = {
     "replay": ("replay calls", 95),
     "event": ("events posted", 98),
     "status": ("questions for an event", 98),
     "probe": ("calls of /healthz and /version", 98),
 }
-"""What the calls of the load are for: in words, and how many percent of them must be answered as expected."""
+"""The purposes of the load's calls: in words, and the percentage that must be answered as expected."""
 
 
 def spec_of(name: str, claim: str, cost: str, *needs: str, severity: Severity = Severity.PAGE) -> CheckSpec:
-    """The spec of `load/<name>`; every check but the first is blocked where the run was no measurement."""
+    """The spec of `load/<name>`; all checks but the first are blocked if the measurement was invalid."""
     after = () if name == "run-valid" else (RUN_VALID,)
     lines = COVERED.get(name, ("P03",) if name.startswith("checks") else ("P02",))
     return CheckSpec(f"load/{name}", claim, cost, severity, Where.SELF_CLEANING, needs, after, lines)

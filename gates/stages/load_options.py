@@ -1,4 +1,4 @@
-"""The options of the load stage: those of `gate load`, and what a whole run loads with."""
+"""The options of the load stage: those of `gate load`, and those of a whole run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ MOST_EXACT_HELP = (
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What `gate load` was asked for, by the names of its options. 0 is the default that the option's help names.
-
-    slower_percent, failed_percent: the margins of the policy against BASELINE_URL.
+    """The options of `gate load`, by name. 0 is the default that the option's help names. slower_percent,
+    failed_percent: the margins of the policy against BASELINE_URL.
     """
 
     profile: str = "quick"
@@ -59,12 +58,12 @@ class LoadOptions:
 
     @property
     def plans_its_time(self) -> bool:
-        """Whether the options say how long the run takes, rather than the policy's `stages.load.timeout_s`."""
+        """Whether the options determine the duration, rather than the policy's `stages.load.timeout_s`."""
         return bool(self.duration or self.most or self.thresholds or self.profile != "quick")
 
 
 OF_A_RUN = LoadOptions(keep_tenants=True, spare_test_company=True, whole_run=True)
-"""The quick profile. Its companies stay for the second look at the data; TEST_COMPANY_ID belongs to the short drill."""
+"""The quick profile. Its companies stay for the second look at the data; TEST_COMPANY_ID is for the short drill."""
 
 COUNT, PROCESSES = option(values.whole(0)), option(values.whole(0, 1000))
 SECONDS, PORT, PER_SECOND = map(
@@ -73,7 +72,7 @@ SECONDS, PORT, PER_SECOND = map(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `gate load`. What is not given has the default of `LoadOptions`."""
+    """The options of `gate load`; defaults are those of `LoadOptions`."""
     add = partial(parser.add_argument, default=argparse.SUPPRESS)
     add("--profile", choices=("quick", "default"), help="quick: 10 s; default: the checklist's 5-10 users")
     add("--thresholds", type=Path, metavar="FILE", help="k6 options: JavaScript, JSON or YAML")
@@ -95,12 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_arguments_of_url(add: Callable[..., object]) -> None:
-    """A URL, and what is sent to it."""
+    """Options for a URL, and what is sent to it."""
     turns = "with --url: a list of {name, method, path, headers, body, expect}, made by turns"
     variables = "with --url; ${VARIABLE} in it is read from the environment; may be repeated"
-    add("--url", type=option(values.webhook), help="load this URL alone, whatever stands behind it")
+    add("--url", type=option(values.webhook), help="load only this URL, whatever it is")
     add("--requests", type=Path, metavar="FILE", help=turns)
     add("--method", metavar="WORD", help="with --url: GET, POST, ...")
     add("--header", action="append", metavar="'NAME: VALUE'", help=variables)
-    add("--body", metavar="TEXT", help="with --url, likewise")
+    add("--body", metavar="TEXT", help="with --url: the body; ${VARIABLE} as in --header")
     add("--rate", type=PER_SECOND, metavar="N", help="arrivals a second with --url (open model; default 50)")

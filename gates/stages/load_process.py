@@ -1,7 +1,5 @@
-"""The process of the load: runs Locust as a subprocess, reads its result file, turns every threshold into evidence.
-
-Nothing is judged here: the thresholds were judged beside their samples. A run without a result, or one that was not
-valid, is unknown.
+"""Runs Locust as a subprocess, reads its result file, and turns every threshold into evidence. Nothing is judged here:
+the load process judged the thresholds. A run without a result, or an invalid one, is unknown.
 """
 
 import contextlib
@@ -40,32 +38,31 @@ from gates.text import characters
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = "load"
 COMPANIES, CROWDED = "companies.txt", "crowded.txt"
-"""The companies of the load; those of a load on a machine that had no time for the target: they tell of no lateness."""
+"""Files: companies of the load; those of a load on an overloaded machine, which say nothing of lateness."""
 TIMEOUT_S = float(Settings().load_timeout_s)
 GRACE_S = 60.0
-"""Beyond the planned time: companies made, canaries waited for, companies removed."""
+"""Time beyond the planned duration: creating companies, waiting for canaries, removing companies."""
 POLL_S = 0.2
 PLANNED = "seconds "
-"""Before the length of the load, in what its process says of a plan."""
+"""Prefix of the duration in the load process's answer about a plan."""
 END_S = 5.0
 """For removing the companies after SIGTERM."""
 SHOWN = (
     *("model", "profile", "ended", "looks", "confidence", "notes", "facts", "recorder", "recorder_metrics"),
     *("requests", "latency", "outbox_lag", "timeline", "backlog", "agents", "expected_refusals", "database_error"),
 )
-"""Members of the result that the run's evidence carries for the reports."""
+"""Members of the result that are copied to the run's evidence for the reports."""
 SHOWN_OF_TIME = ("independent", "stalls", "excluded_s")
 
 
 def load(
     target: Target, options: LoadOptions, out: Path, timeout_s: float = Settings().load_timeout_s
 ) -> list[Evidence]:
-    """Run the load and return evidence for every threshold. Raise ConfigError for a thresholds file of no use.
-
-    timeout_s: of the stage, by the policy; options that plan their time outrank it.
+    """Run the load and return evidence for every threshold. Raise ConfigError for an unusable thresholds file.
+    timeout_s: of the stage, by the policy; options that plan their own time take precedence.
     """
     folder = disk.folder(out / FOLDER)
-    for name in ("result.json", COMPANIES, CROWDED):  # an earlier run's must not count
+    for name in ("result.json", COMPANIES, CROWDED):  # that of an earlier run must not count
         (folder / name).unlink(missing_ok=True)
     plan = plan_of(target, options)
     started_at = stamp(dt.datetime.now(dt.UTC))
@@ -87,15 +84,15 @@ def load(
 
 
 _LEASES: dict[str, Lease] = {}
-"""Of the runs of this process whose companies stay until `clean_up`."""
+"""Leases of this process's runs whose companies stay until `clean_up`."""
 
 _BEGUN: dict[str, subprocess.Popen[bytes]] = {}
-"""By the folder of the load: processes that wait to be told what to do."""
+"""Started processes that wait for their plan, by the folder of the load."""
 
 
 @contextlib.contextmanager
 def begun(target: Target, out: Path) -> Iterator[None]:
-    """A process that imports Locust beside what the block does before it comes to `load`."""
+    """Start a process that imports Locust while the block runs, until it calls `load`."""
     folder = str(out / FOLDER)
     _BEGUN[folder] = process = _start(target, show=sys.stderr.isatty())
     try:
@@ -106,7 +103,7 @@ def begun(target: Target, out: Path) -> Iterator[None]:
 
 
 def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease | None:
-    """Remove what killed runs left, and mark this one as alive; where the database refuses, neither."""
+    """Remove what killed runs left, and mark this one as alive; neither if the database refuses."""
     if not target.database_url or plan["url_only"]:
         return None
     with contextlib.suppress(psycopg.Error):
@@ -121,7 +118,7 @@ def _lease(target: Target, plan: dict[str, Any], options: LoadOptions) -> Lease 
 def _measure(
     plan: Mapping[str, Any], target: Target, options: LoadOptions, folder: Path, started_at: str, limit_s: float
 ) -> list[Evidence]:
-    """Run the plan in `folder` and read what it found."""
+    """Run the plan in `folder` and read its result."""
     watched = Target(target.kind) if plan["url_only"] else target
     with Watchdog(watched, "the load") as dog:
         arguments = [str(folder / "plan.json"), str(folder)]
@@ -146,7 +143,7 @@ def _measure(
 
 
 def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
-    """The plan that the load process reads: no secret in it. It has the login of BASE_URL from its environment."""
+    """The plan for the load process, without secrets. It gets the login of BASE_URL from its environment."""
     text, name = "", "checklist.js"
     if options.thresholds is not None:
         text, name = _read(options.thresholds), str(options.thresholds)
@@ -196,7 +193,7 @@ def _read(path: Path) -> str:
 
 
 def _requests(options: LoadOptions) -> tuple[str, str]:
-    """Name and text of the requests of --url; the options that describe one are such a text, too."""
+    """Name and text of the requests of --url; options that describe one are converted to such a text."""
     one: dict[str, Any] = {"name": "url", "method": options.method, "body": options.body, "headers": {}}
     given = options.method != "GET" or options.body or options.header
     if (given or options.requests) and not options.url:
@@ -214,7 +211,7 @@ def _requests(options: LoadOptions) -> tuple[str, str]:
 
 
 def evidence_of(result: Mapping[str, Any], *, compat: bool, started_at: str) -> list[Evidence]:
-    """Evidence from a result document. Raise KeyError or TypeError where it is not one."""
+    """Evidence from a result document. Raise KeyError or TypeError if it is not one."""
     common: dict[str, Any] = {"started_at": started_at, "duration_ms": float(result["elapsed_s"]) * 1000.0}
     details: dict[str, JsonValue] = {name: result[name] for name in SHOWN}
     valid = bool(result["valid"])
@@ -258,7 +255,7 @@ def _judged(one: Mapping[str, Any], *, valid: bool, compat: bool, common: Mappin
 
 
 def clean_up(target: Target, out: Path) -> str:
-    """Remove the companies that a run with --keep-tenants left; audit rows stay. Why that was refused, or nothing."""
+    """Remove the companies of a run with --keep-tenants; audit rows stay. Returns why that was refused, or nothing."""
     listing = out / FOLDER / "companies.txt"
     companies = disk.read_text(listing).split() if listing.exists() else []
     try:
@@ -279,9 +276,8 @@ def clean_up(target: Target, out: Path) -> str:
 
 
 def checks_of(target: Target, options: LoadOptions, out: Path) -> tuple[CheckSpec, ...]:
-    """The checks that these options make: the checklist's, or those of the thresholds file, all of them required.
-
-    Raise ConfigError (file:line:column) for a file of no use.
+    """The checks for these options: the checklist's, or those of the thresholds file, all of them required. Raise
+    ConfigError (file:line:column) for an unusable file.
     """
     if options.thresholds is None and not options.url:
         return SPECS
@@ -300,7 +296,7 @@ def _unknown(check: str, why: str, started_at: str) -> Evidence:
 
 
 def _asked(target: Target, folder: Path) -> list[str]:
-    """What the load process says of the plan in the folder. Raise ConfigError where that is of no use."""
+    """The load process's answer about the plan in the folder. Raise ConfigError if the plan is unusable."""
     code, text = _run(["--checks", str(folder / "plan.json")], target, GRACE_S, show=False)
     lines = text.strip().splitlines()
     if code == 3:
@@ -310,7 +306,7 @@ def _asked(target: Target, folder: Path) -> list[str]:
 
 
 def _limit_s(plan: Mapping[str, Any], target: Target, folder: Path) -> float:
-    """How long the load may take: scenarios and stages know that themselves."""
+    """How long the load may take: scenarios and stages determine it themselves."""
     planned = next((line for line in _asked(target, folder) if line.startswith(PLANNED)), f"{PLANNED}0")
     most_s = max(float(plan["most_s"]), float(planned.removeprefix(PLANNED)))
     return most_s + 2 * GRACE_S + (30.0 if plan["expect_workers"] else 0.0)
@@ -319,8 +315,8 @@ def _limit_s(plan: Mapping[str, Any], target: Target, folder: Path) -> float:
 def _run(
     arguments: Sequence[str], target: Target, limit_s: float, *, show: bool, ended: Callable[[], bool] = lambda: False
 ) -> tuple[int, str]:
-    """Run `python -m loadtests`, at most `limit_s` or until it is to be ended; its exit code (-1: it was ended) and its
-    text without secrets.
+    """Run `python -m loadtests`, at most `limit_s` or until it must end. Returns its exit code (-1: it was ended) and
+    its output without secrets.
     """
     process = _BEGUN.pop(arguments[-1], None) or _start(target, show=show)
     told: bytes | None = json.dumps(list(arguments)).encode()
@@ -337,7 +333,7 @@ def _run(
 
 
 def _start(target: Target, *, show: bool) -> subprocess.Popen[bytes]:
-    """`python -m loadtests`, which waits to be told its arguments."""
+    """Start `python -m loadtests`, which waits for its arguments."""
     environ = config.environment_of(target, config.process_environment()) | {"PYTHONUNBUFFERED": "1"}
     try:
         return subprocess.Popen(
@@ -354,7 +350,7 @@ def _start(target: Target, *, show: bool) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its workers; nothing happens where they have ended."""
+    """End the process and its workers, if they still run."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
@@ -365,7 +361,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _compared(baseline: Path, folder: Path, target: Target, started_at: str) -> list[Evidence]:
-    """Evidence from the comparison with an earlier run; unknown where that left no samples."""
+    """Evidence from the comparison with an earlier run; unknown without samples of that."""
     code, text = _run(["--compare", str(baseline), str(folder)], target, GRACE_S, show=False)
     try:
         found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]

@@ -1,4 +1,4 @@
-"""Which checks have passed on this deployment before: what never did may be a difference, and no harm of a release."""
+"""Checks that have passed on this deployment: one that never did may show a difference, not harm of a release."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ MOST_READ = 1024 * 1024
 
 
 def passed(context: Context, policy: Policy) -> None:
-    """Write down, as evidence, which checks passed here by earlier runs; of the contract's own dialect nothing."""
+    """Write evidence of the checks that passed here in earlier runs; nothing for the contract's own dialect."""
     if policy.is_of_another_dialect:
         context.note(Evidence(PASSED_HERE, Outcome.PASS, details={"checks": [*read(context.state, policy)]}))
 
 
 def read(folder: Path, policy: Policy) -> list[str]:
-    """What passed under these very names and claims. A memory that cannot be read, or is of others, is empty."""
+    """What passed under exactly these names and claims; empty if the memory is unreadable, or of others."""
     try:
         data = json.loads(disk.read(folder / FILE, MOST_READ))
         checks = data["checks"] if data["dialect"] == dialect(policy) else []
@@ -33,7 +33,7 @@ def read(folder: Path, policy: Policy) -> list[str]:
 
 
 def remember(folder: Path, policy: Policy, others: Iterable[str]) -> None:
-    """Add what passed in this run: all checks but these others. Raise OSError, CannotWork."""
+    """Add what passed in this run: all checks except `others`. Raise OSError, CannotWork."""
     if policy.is_of_another_dialect:
         known = {s.id for s in policy.catalogue} - set(others) | set(read(folder, policy))
         disk.folder(folder)
@@ -41,6 +41,6 @@ def remember(folder: Path, policy: Policy, others: Iterable[str]) -> None:
 
 
 def dialect(policy: Policy) -> str:
-    """A digest of the names and claims. Under others a failure may come from the change of the policy."""
+    """A digest of the names and claims: if they change, a failure may come from the change of the policy."""
     said = json.dumps([policy.names, policy.scope.to_json()], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]

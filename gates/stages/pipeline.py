@@ -1,4 +1,4 @@
-"""Whether the gate itself tells red from green: checks whose outcome is known go the way of all others, every run."""
+"""Whether the gate tells red from green: in every run, checks with known outcomes pass through its pipeline."""
 
 import dataclasses
 import time
@@ -31,11 +31,11 @@ DUE: Mapping[str, Outcome] = {
 
 
 def pipeline(context: Context) -> list[StageReport]:
-    """Run the known checks into an evidence file of their own, and write one line about them into the run's."""
+    """Run the known checks into their own evidence file, and write one line about them into the run's."""
     if not context.has(SPEC):
         return []
     started, at = time.monotonic(), stamp(now())
-    nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target: none is watched
+    nobody = dataclasses.replace(context.target, base_url="", database_url="")  # it looks at no target
     inner = dataclasses.replace(context, target=nobody, out=context.out / "pipeline", catalogue=(), progress=silent)
     disk.folder(inner.out)
     inner.evidence.unlink(missing_ok=True)
@@ -47,8 +47,8 @@ def pipeline(context: Context) -> list[StageReport]:
 
 
 def judge(lines: list[Evidence], error: str) -> Evidence:
-    """The evidence about the pipeline, from what the known checks came to. No line at all is unknown; so is a missing
-    one, where the process was ended before it could write it (`error`). Pure.
+    """The evidence about the pipeline, from the outcomes of the known checks. Pure. Unknown if there is no line, or if
+    one is missing because the process was ended before it could write it (`error`).
     """
     found = {e.check: e.outcome for e in lines}
     wrong = [f"{c} is {found.get(c, 'absent')} where {due} is due" for c, due in DUE.items() if found.get(c) is not due]

@@ -1,6 +1,5 @@
-"""The queue stage: the backlog is watched, a job is seen to be worked off, and jobs are enqueued at a rate.
-
-Where the policy names no job that the gate may enqueue, it only reads, and waits for a job of somebody's to end.
+"""The queue stage: watches the backlog, sees one job done, and enqueues jobs at a rate. If the policy names no job that
+the gate may enqueue, it only reads, and waits for a user's job to end.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ EVERY_S = 1.0
 POLL_S = 0.25
 LEAST_POINTS = 6
 LEAST_GROWTH = 10
-"""Jobs: fewer more than before are no growth."""
+"""Jobs: a smaller increase is no growth."""
 MOST_LATE = 0.02
 """The share of jobs that may be late or fail; the checklist's 98 %."""
 LEAST_JOBS = 20
@@ -71,7 +70,7 @@ SPECS = (WORKED_OFF, GROWTH, LOAD_DONE, LOAD_P95, LOAD_ONCE)
 
 
 def queue(context: Context) -> list[StageReport]:
-    """The stage, where the policy claims a queue; every check of it has evidence afterwards."""
+    """The stage, if the policy claims a queue; every check of it has evidence afterwards."""
     expected = context.applicable(QUEUE_STAGE)
     if not expected or not context.scope.queue:
         return []
@@ -93,7 +92,7 @@ def queue(context: Context) -> list[StageReport]:
 
 
 def _seen(door: QueueDoor) -> list[Evidence]:
-    """The evidence of the stage: first what everybody's jobs show, then the gate's own."""
+    """The evidence of the stage: first from all jobs, then from the gate's own."""
     probe = door.queue.options.probe
     points, ended = watched(door, until_ended=probe is None)
     lines = [_watched_line(points), grown(points)]
@@ -110,7 +109,7 @@ def _seen(door: QueueDoor) -> list[Evidence]:
 
 
 def watched(door: QueueDoor, *, until_ended: bool) -> tuple[list[tuple[float, int]], int]:
-    """The backlog, once a second: [seconds, jobs waiting]; and how many jobs ended well meanwhile."""
+    """The backlog, once a second: [seconds, jobs waiting]; and how many jobs succeeded meanwhile."""
     began, points = time.monotonic(), list[tuple[float, int]]()
     while True:
         at = time.monotonic() - began
@@ -130,10 +129,8 @@ def _watched_line(points: Sequence[tuple[float, int]]) -> Evidence:
 
 
 def grown(points: Sequence[tuple[float, int]]) -> Evidence:
-    """The judgement on the growth of the backlog. Pure.
-
-    It grew where each number of the later half is above all of the earlier half, and the last is well above the first:
-    a burst that is worked off, or jobs that come and go, is none.
+    """Judge the growth of the backlog. Pure. It grew if each number of the later half exceeds all of the earlier half,
+    and the last is well above the first. A burst that is worked off, or fluctuation, is no growth.
     """
     jobs = [n for _, n in points]
     check, half = GROWTH.id, len(jobs) // 2
@@ -164,7 +161,7 @@ def _too_few(check: CheckSpec, jobs: int) -> Evidence:
 
 
 class Probing:
-    """Jobs that the gate enqueued, and what became of them."""
+    """The gate's own jobs, and what became of them."""
 
     def __init__(self, door: QueueDoor) -> None:
         self._door = door
@@ -175,7 +172,7 @@ class Probing:
         self._name, self._within_s = (probe.name, probe.within_s) if probe else ("", 0.0)
 
     def run(self, every_s: float, count: int) -> None:
-        """Enqueue the jobs, and wait until all have ended or the time is over. What nobody claimed is taken back."""
+        """Enqueue the jobs, and wait until all have ended or the time is over. Unclaimed ones are removed."""
         began = time.monotonic()
         for n in range(count):
             while (wait_s := began + n * every_s - time.monotonic()) > 0:
@@ -191,7 +188,7 @@ class Probing:
         return [i for i in self._sent if i not in self._done]
 
     def _look(self) -> bool:
-        """Whether jobs are still open; notes when each was first seen done."""
+        """Whether jobs are still open; records when each was first seen done."""
         for job in self._door.look(self._open()):
             self._last[job.id] = job
             if job.state == DONE and job.id in self._sent:
@@ -204,7 +201,7 @@ class Probing:
         return f"job {job} of {self._name} is {last.state if last else 'not to be found'} after {self._within_s:g} s"
 
     def proof(self) -> Evidence:
-        """Whether the one job was worked off in time."""
+        """Whether the one job was done in time."""
         (job,) = self._sent
         took_s, limit_s = self._done.get(job), self._within_s
         if took_s is None:
@@ -216,7 +213,7 @@ class Probing:
         return Evidence(WORKED_OFF.id, outcome, said, round(took_s, 3), limit_s, "s", 1, witness=job)
 
     def load(self) -> list[Evidence]:
-        """What the load shows: how many were done in time, how long they took, and whether one was done twice."""
+        """Results of the load: how many jobs were done in time, their durations, and whether one was done twice."""
         return [self._done_in_time(), self._p95(), self._once()]
 
     def _done_in_time(self) -> Evidence:

@@ -1,4 +1,4 @@
-"""Whether the target can still be reached: asked before each stage, so that a dead target ends the run at once."""
+"""Whether the target can still be reached: asked before each stage, so that a dead target ends the run quickly."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from gates.stages.preflight.looks import LookResult, timed
 from gates.stages.watchdog import LOOK_S, known_shut, looks_of
 
 PATIENCE_S = 10.0
-"""A target that is gone for shorter was restarted, by a drill or by its operator."""
+"""A target that is gone for less was restarted, by a drill or by its operator."""
 POLL_S = 0.5
 OTHER = (
     "DATABASE_URL leads to another database by now than when the run began. See who has changed where it leads (a"
@@ -27,7 +27,7 @@ OTHER = (
 def if_reached(
     context: Context, name: str, prefixes: Sequence[str], stage: Callable[[], list[StageReport]]
 ) -> list[StageReport]:
-    """Run the stage. Where the target is gone, its checks are unknown and blocked by that, in seconds."""
+    """Run the stage. If the target is gone, its checks are unknown and blocked by that, within seconds."""
     started = time.monotonic()
     shut = shut_doors(context)
     if not shut:
@@ -40,7 +40,7 @@ def if_reached(
 
 
 def shut_doors(context: Context) -> list[Evidence]:
-    """Evidence that a door of the target is shut: seen before in this run, or now and for as long as the patience."""
+    """Evidence of unreachable addresses: seen before in this run, or now and for the whole patience."""
     known = known_shut(context.evidence)
     if known:
         return known
@@ -57,7 +57,7 @@ def shut_doors(context: Context) -> list[Evidence]:
 
 
 def _look(target: Target, judged: str) -> list[Evidence]:
-    """One look through each door that is given; lines for those that are shut, or lead to another database by now."""
+    """Look once at each given address; lines for those that do not answer, or lead to another database by now."""
     lines = []
     for check, look in looks_of(target):
         with contextlib.closing(look):
@@ -68,7 +68,7 @@ def _look(target: Target, judged: str) -> list[Evidence]:
 
 
 def _is_still(judged: str, url: str) -> LookResult:
-    """Whether a new connection leads to the database that was judged."""
+    """Whether a new connection still leads to the judged database."""
     with session(url, read_only=True) as connection:
         if is_another(server_of(connection), judged):
             return LookResult(Outcome.UNKNOWN, OTHER, unreachable=True)

@@ -1,4 +1,4 @@
-"""The SQL stage: spot checks and row-level security; in a whole run the alerts with them, before and after the load."""
+"""The SQL stage: spot checks and row-level security; in a whole run also the alerts, before and after the load."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,7 @@ ALERTS = ("alert/", "queue/", "cohort/")
 
 
 def sql(context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql") -> list[StageReport]:
-    """Run the SQL checks with ids under `prefixes`.
-
-    Leaves out exactly the companies that this run created so far.
-    """
+    """Run the SQL checks with ids under `prefixes`. Excludes the companies that this run has created so far."""
     return [run(_suite(context, prefixes, name), context)]
 
 
@@ -36,17 +33,16 @@ def _suite(context: Context, prefixes: Sequence[str], name: str, *more: str) -> 
 
 
 def alerts(context: Context) -> list[StageReport]:
-    """The alert rules alone."""
+    """Run only the alert rules."""
     return sql(context, ALERTS, name="alerts")
 
 
 @contextlib.contextmanager
 def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], list[StageReport]]]:
-    """The SQL checks and alert rules of a whole run, as something to be called: their process is begun now, beside what
-    the block does before. `before`: they are to be seen again after the load.
+    """The SQL checks and alert rules of a whole run, as a callable; its process is started now, beside the block.
 
-    Not while another gate is at work: its dead letters and deliveries would be taken for the release's. Then the look
-    after the load is unknown.
+    before: they must be seen again after the load. Not while another gate runs: its dead letters and deliveries would
+    be blamed on the release. The look after the load is then unknown.
     """
     name = f"data {'before' if before else 'after'}"
     option = "--round=before" if before else f"--crowded-companies={context.out / FOLDER / CROWDED}"
@@ -55,7 +51,7 @@ def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], lis
 
 
 def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) -> StageReport | None:
-    """A look at the data that is not made while another gate is at work; None where none is. before: see `data`."""
+    """A skipped look at the data because another gate runs; None if none does. before: see `data`."""
     others = _others(context)
     if not others:
         return None
@@ -70,19 +66,19 @@ def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) ->
 
 
 def _others(context: Context) -> list[str]:
-    """Companies of other gates; none where the database does not say."""
+    """Companies of other gates; none if the database does not tell."""
     target = context.target
     lists = [context.companies, context.out / FOLDER / COMPANIES]
     own = {line for path in lists if path.exists() for line in disk.read_text(path).split()}
     if not target.database_url:
         return []
-    with contextlib.suppress(psycopg.Error):  # then every check of the look that follows says so itself
+    with contextlib.suppress(psycopg.Error):  # every check of the following look then reports it
         return at_work(target.database_url, own, target.test_company_id)
     return []
 
 
 def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: Sequence[str]) -> SuiteRun:
-    """The subprocess that runs what `options` select, with what gate.yaml says of folders, manifest and memory."""
+    """The subprocess that runs what `options` select, with the folders, manifest and memory of gate.yaml."""
     settings = context.settings
     context.companies.touch()
     options = [*options, f"--exclude-companies={context.companies}"]
@@ -102,9 +98,8 @@ def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: S
 
 
 def _memory(context: Context) -> Path:
-    """Where the suite remembers how far the audit trail was verified, one file a database; absolute.
-
-    A reference that was brought up for this run is never met again: what is remembered of it stays with the results.
+    """Where the suite remembers how far the audit trail was verified, one file per database; absolute. A reference that
+    was started for this run never returns: its memory stays with the results.
     """
     own = context.target.kind is TargetKind.REFERENCE
     return (context.out / "state" if own else context.settings.state).resolve()

@@ -1,7 +1,7 @@
-"""Runs one pytest suite as a subprocess with a time limit, and follows its evidence while it grows.
+"""Runs one pytest suite as a subprocess with a time limit, and follows its growing evidence.
 
-Its process imports and collects, and then waits to be told: so it can be begun while the stage before it looks. It
-cannot be talked out of anything: options and plugins from the user's environment are not passed on.
+Its process imports and collects, then waits for a signal, so it can be started during the stage before. The user's
+environment cannot influence it: options and plugins are not passed on.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ POLL_S = 0.05
 GRACE_S = 5.0
 TAIL_CHARACTERS = 4000
 TEMPORARY = ".gate-tmp"
-"""A name that nobody else gives: it is removed with all that is in it."""
+"""A name that nobody else uses: the folder is removed with its contents."""
 PLUGINS = ("gates.checks.recorder",)
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
-"""Plugins of pytest's own: one writes into the repository, the other collects garbage five times in every process."""
+"""pytest's own plugins to switch off: one writes into the repository, the other collects garbage five times per
+process.
+"""
 
 SAID_BY_PYTEST = {2: "it was interrupted", 3: "it had an internal error", 4: "it could not be started that way"}
-"""pytest's own exit codes; 0 and 1 are results, 5 means that nothing was collected."""
+"""pytest's exit codes; 0 and 1 are results, 5 means that nothing was collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,12 @@ class SuiteRun:
     timeout_s: float
     options: tuple[str, ...] = ()
     http: bool = True
-    """Whether it looks at the service, and not at the database alone."""
+    """Whether it looks at the service, and not only at the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A suite's process, which imports and collects; it looks at the target once something is written to `tell`, and
-    not before.
-    """
+    """A suite's process, which imports and collects; it looks at the target once `tell` is written to."""
 
     suite: SuiteRun
     process: subprocess.Popen[bytes]
@@ -70,7 +70,7 @@ class Begun:
 
 @contextlib.contextmanager
 def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
-    """The suite with its process, which is ended at the end of the block, also where a signal ends the run."""
+    """The suite with its process, which is ended at the end of the block, even if a signal ends the run."""
     folder = ROOT / suite.folder
     if not folder.is_dir():
         raise CannotWork(f"{folder} is not there; allowed: the suite {suite.folder}. Install the package whole")
@@ -85,26 +85,25 @@ def begun(suite: SuiteRun, context: Context) -> Iterator[Begun]:
                 yield Begun(suite, process, tell, log)
             finally:
                 end(process)
-                with contextlib.suppress(FileNotFoundError):  # somebody removed it: nothing of it is left to redact
+                with contextlib.suppress(FileNotFoundError):  # it was removed: nothing is left to redact
                     disk.write(log, characters.log(_text(log, context)))
 
 
 def _text(log: Path, context: Context) -> str:
-    """What a suite printed, without secrets."""
+    """The output of a suite, without secrets."""
     with disk.opened(log, "rb") as said:
         return redact_text(said.read().decode("utf-8", "replace"), hidden(context.target))
 
 
 def run(suite: SuiteRun, context: Context) -> StageReport:
-    """Run the suite, as `looked` says."""
+    """Start the suite and let it look, as `looked` says."""
     with begun(suite, context) as one:
         return looked(one, context)
 
 
 def looked(one: Begun, context: Context) -> StageReport:
-    """Let the suite look. Whatever happens to it, every expected check has evidence afterwards, unknown if need be.
-
-    Where the target stops answering, or had, the suite ends, and what it did not see is blocked by that.
+    """Let the suite look. Whatever happens, every expected check has evidence afterwards, if need be unknown. If the
+    target stops answering, or had stopped before, the suite ends, and what it did not see is blocked by that.
     """
     suite, started = one.suite, time.monotonic()
     already = len(context.lines())
@@ -127,8 +126,8 @@ def looked(one: Begun, context: Context) -> StageReport:
 
 
 def _ran(one: Begun, context: Context, deadline: float, follow: _Follower, dog: Watchdog) -> tuple[int | None, str]:
-    """The suite's exit code, None where it was ended, and what it printed, without secrets."""
-    with contextlib.suppress(BrokenPipeError):  # it broke before it was told, as its exit code says
+    """The suite's exit code, None if it was ended, and its output without secrets."""
+    with contextlib.suppress(BrokenPipeError):  # it failed before the signal, as its exit code says
         one.tell.write(b"1")
     code = _wait(one.process, deadline, follow, dog)
     end(one.process)
@@ -137,8 +136,8 @@ def _ran(one: Begun, context: Context, deadline: float, follow: _Follower, dog: 
 
 @contextlib.contextmanager
 def _temporary(context: Context, suite: SuiteRun) -> Iterator[Path]:
-    """A folder for the temporary files of a suite: who is killed removes nothing, so it is removed here, or by the next
-    run in the same place.
+    """A folder for the temporary files of a suite. A killed suite removes nothing, so it is removed here, or by the
+    next run in the same place.
     """
     place = disk.folder(context.out / TEMPORARY)
     place.chmod(0o700)
@@ -157,13 +156,13 @@ _ABSENT = "the {0} stage ended without it; see logs/{0}.log"
 
 
 def _certain(suite: SuiteRun, context: Context) -> list[CheckSpec]:
-    """The checks that a suite which ran to its end must have seen: those that need no capability of the target."""
+    """The checks that a completed suite must have seen: those that need no capability of the target."""
     return [s for s in suite.expected if not set(s.needs) & {*CAPABILITIES, *context.scope.may_lack}]
 
 
 def pytest_of(folder: Path, ini: Path) -> tuple[str, ...]:
-    """The words that start pytest on a suite. What lies above it takes no part: no ini file and no conftest.py of the
-    project, or of the folder of packages, that the gate is installed in.
+    """The arguments that start pytest on a suite. Nothing above it is used: no ini file and no conftest.py of the
+    project, or of the packages' folder, that the gate is installed in.
     """
     alone = (f"--rootdir={ROOT}", f"--confcutdir={folder}")
     return (sys.executable, "-m", "pytest", str(folder), "-c", str(ini), *alone)
@@ -208,7 +207,7 @@ def _start(command: list[str], context: Context, output: int, temporary: Path, w
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, dog: Watchdog) -> int | None:
-    """The exit code, or None where the time ran out, or the watchdog fires."""
+    """The exit code, or None if the time ran out, or the watchdog fires."""
     ending = threading.Thread(target=process.wait, name=f"{process.pid}-ends", daemon=True)  # `wait` with a limit polls
     ending.start()
     while time.monotonic() < deadline and not dog.fired:
@@ -220,9 +219,8 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, follow: _Follower, 
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End the whole process group, gently first; nothing happens to one that has ended.
-
-    Of one that was killed, others of the group may go on: they would judge what is cleaned up behind it.
+    """End the whole process group, gently first, if it still runs. If only its leader was killed, others of the group
+    may go on: they would judge data while it is cleaned up.
     """
     for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         if process.poll() is not None:
@@ -238,7 +236,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error(code: int | None, suite: SuiteRun, text: str) -> str:
-    """Why the suite did not see all that it should have; empty where it ran to its end."""
+    """Why the suite did not see all that it should have; empty if it completed."""
     if code is None:
         limit = f"limit {suite.timeout_s:g} s; a slow target needs a larger timeout_s of the stage in gate.yaml"
         return f"the {suite.name} stage ran out of time before this was seen ({limit})"
@@ -260,7 +258,7 @@ class _Follower:
         self._offset = context.evidence.stat().st_size if context.evidence.exists() else 0
         self._counts = dict.fromkeys(Outcome, 0)
         self._before: dict[str, Outcome] = {}
-        """Outcomes of checks that are to be seen again."""
+        """Outcomes of checks that must be seen again."""
         self()
 
     def __call__(self, *, done: bool = False, error: str = "") -> None:

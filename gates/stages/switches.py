@@ -1,4 +1,4 @@
-"""Live switches that a killed drill left set: they are given back before anything is looked at, and that run holds."""
+"""Live switches left set by a killed drill: they are restored before anything is looked at, and the run holds."""
 
 import psycopg
 
@@ -19,7 +19,7 @@ SPEC = CheckSpec(
 
 
 def switches(context: Context) -> None:
-    """Give back what dead runs left set, and write down whether there was anything."""
+    """Restore what dead runs left set, and write evidence of it."""
     if not context.has(SPEC):
         return
     if not context.target.database_url:
@@ -34,7 +34,7 @@ def switches(context: Context) -> None:
 
 
 def give_back_after_drills(context: Context) -> None:
-    """What a drill process that was ended left set. Where the database refuses, the next run does it, and holds."""
+    """Restore what a killed drill process left set. If the database refuses, the next run does it, and holds."""
     if not context.target.database_url:
         return
     try:

@@ -1,7 +1,7 @@
-"""One run at a time: the drills and the load of another gate change what this one judges.
+"""One run at a time: drills and load of another gate would change what this one judges.
 
-A second gate pauses the fleet, flips flags and leaves dead letters for a while; the first would take them for harm done
-by the release. Whoever comes second looks at nothing and holds.
+A second gate pauses the fleet, flips flags and leaves dead letters for a while; the first would blame the release for
+them. The later gate looks at nothing and holds.
 """
 
 from typing import Self
@@ -28,15 +28,13 @@ SPEC = CheckSpec(
 ANOTHER_RUN = "another run of the gate is examining this deployment; run again when it has ended"
 STANDBY = "DATABASE_URL names a standby, which only reads: no run can keep others away there. Name the primary"
 RENEW_S = 10.0
-"""The lock belongs to a transaction, which no pooler lends to somebody else; none of them is kept for long."""
+"""The lock belongs to a transaction, whose session no pooler lends to others; none of them lasts long."""
 TAKE = "select pg_try_advisory_xact_lock(hashtextextended('replaygate run', 0)) as taken"
 
 
 class Turn:
-    """A context that holds the deployment's lock. `busy`: somebody else has it, and nothing may be looked at;
-    `lost`: why it is no longer held.
-
-    Where no database can be asked, nobody is kept away; the check is then unknown, like all that needs SQL.
+    """A context that holds the deployment's lock. busy: another run has it, and nothing may be looked at. lost: why it
+    is no longer held. Without a database nobody is kept away; the check is then unknown, like all that needs SQL.
     """
 
     def __init__(self, context: Context, renew_s: float = RENEW_S) -> None:
@@ -75,13 +73,13 @@ class Turn:
             self._note(Outcome.UNKNOWN, self.lost)
 
     def block(self) -> None:
-        """Write down that none of the checks after the preflight was made."""
+        """Write that none of the checks after the preflight was made."""
         expected = self._context.applicable(("sql/", "alert/", "cohort/", "drill/", "load/", RELEASE.id))
         already = len(self._context.lines())
         self._context.account_for(expected, f"blocked by {SPEC.id}: {ANOTHER_RUN}", already=already, blocked_by=SPEC.id)
 
     def _take(self) -> bool:
-        """Release the lock and take it again in one message, so that no other run can take it in between."""
+        """Release and retake the lock in one message, so that no other run can take it in between."""
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._context.target.database_url, autocommit=False)
         if self._connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS:

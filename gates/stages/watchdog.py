@@ -1,7 +1,7 @@
-"""The watchdog beside a stage: where a door of the target stays shut, the stage is ended, and says why.
+"""A watchdog beside a stage: if an address of the target stays unreachable, it ends the stage and says why.
 
-It looks through each door every few seconds. What it cannot hold against the target does not count: the time that the
-gate itself stood still, and the time in which a drill holds the stack's processes to stop them on purpose.
+It looks every few seconds, over HTTP and SQL. Time is not counted while the gate itself stands still, or while a drill
+stops the stack's processes on purpose.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from gates.stages.preflight.endpoints import REACHABLE, reachable
 from gates.stages.preflight.looks import LookResult
 
 PATIENCE_S = 20.0
-"""A door that is shut for shorter belongs to a target that was restarted."""
+"""A shorter outage is a restart of the target."""
 EVERY_S = 2.0
 LOOK_S = 6.0
-"""A target under load may be slow; one that says nothing for so long, look after look, is frozen."""
+"""A target under load may be slow; one without an answer for so long, look after look, is frozen."""
 MOST_STANDSTILL_S = 1.0
 """A look during which the gate itself stood still for longer tells nothing."""
 POLL_S = 0.1
@@ -45,9 +45,8 @@ AGAIN = "; it answered again once that was over: it may be too small for what wa
 
 
 class Watchdog:
-    """A context beside a stage. `shut`: evidence of the doors that stayed shut, the cause first; empty while none did.
-
-    Left while a door is shut, it waits until that opens, or has been shut for long enough.
+    """A context beside a stage. shut: evidence of the addresses that stayed unreachable, the cause first; empty if none
+    did. On exit during an outage, it waits until that ends or has lasted long enough.
     """
 
     def __init__(self, target: Target, stage: str, *, http: bool = True) -> None:
@@ -71,7 +70,7 @@ class Watchdog:
 
     @property
     def fired(self) -> bool:
-        """Whether a door has been shut for longer than the patience."""
+        """Whether an address has been unreachable for longer than the patience."""
         return any(door.fired for door in self._doors)
 
     @property
@@ -83,7 +82,7 @@ class Watchdog:
 
 
 class _Watched(threading.Thread):
-    """One door, looked through again and again."""
+    """One address, looked at again and again."""
 
     def __init__(self, target: Target, stage: str, check: CheckSpec, look: Look) -> None:
         super().__init__(name=f"watchdog-{check.id}", daemon=True)
@@ -104,7 +103,7 @@ class _Watched(threading.Thread):
         self._look.close()
 
     def end(self) -> None:
-        """Look no more; a look that hangs ends by itself."""
+        """Stop looking; a look that hangs ends by itself."""
         self._over.set()
 
     @property
@@ -124,11 +123,11 @@ class _Watched(threading.Thread):
             self._open_until, self._shut_at, self._shut_s = before, None, 0.0
         elif self._shut_at is None and not stood_still:
             self._shut_at, self._why, self._shut_s = before, seen.message, now - before
-        elif not stood_still:  # the pause before this look counts, as far as it was no standing still
+        elif not stood_still:  # the pause before this look counts, except for standstill
             self._shut_s += now - before + EVERY_S
 
     def evidence(self) -> Evidence:
-        """What is said of a door that is shut."""
+        """The evidence of an unreachable address."""
         shut_at = self._open_until if self._shut_at is None else self._shut_at
         at, told = self._at(shut_at), self._why
         since = f"the target stopped answering at {at:%H:%M:%S}, {shut_at - self._began:.0f} s into {self._stage}"
@@ -149,20 +148,20 @@ class _Watched(threading.Thread):
 
 
 class Look(Protocol):
-    """One look through a door."""
+    """One look at an address."""
 
     def __call__(self) -> LookResult: ...
     def close(self) -> None: ...
 
 
 def looks_of(target: Target, *, http: bool = True) -> list[tuple[CheckSpec, Look]]:
-    """A look for each door that is given, and the check that a shut one is evidence of."""
+    """A look for each given address, and the check of which an outage is evidence."""
     service: list[tuple[CheckSpec, Look]] = [(REACHABLE, _Http(target))] if http and target.base_url else []
     return [*service, (DATABASE, _Database(target))] if target.database_url else service
 
 
 def known_shut(evidence: Path, *, http: bool = True) -> list[Evidence]:
-    """What a run has already seen of doors that are shut."""
+    """What a run has already seen of unreachable addresses."""
     doors = {DATABASE.id, *([REACHABLE.id] if http else [])}
     return [e for e in read_lines(evidence) if e.check in doors and e.details.get("unreachable")]
 
@@ -172,12 +171,12 @@ def _looked(look: Look) -> LookResult:
         return within(look, 2 * LOOK_S + 1.0)
     except (RuntimeError, MemoryError) as error:  # this machine has no thread or memory for a look
         return LookResult(Outcome.UNKNOWN, in_words(error))
-    except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
+    except Exception as error:  # noqa: BLE001  -- no answer of a target may end the gate
         return LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that it runs", unreachable=True)
 
 
 class _Http:
-    """The page that says that the service is there, and the function itself: the page alone is not the target."""
+    """The health page and the function itself: the page alone is not the target."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -199,7 +198,7 @@ class _Http:
 
 
 class _Database:
-    """`select 1` over a connection that stays open, so that a crowd keeps us not out; over a new one where it broke."""
+    """`select 1` over a connection that stays open, so that a crowd cannot keep us out; over a new one if it broke."""
 
     def __init__(self, target: Target) -> None:
         self._target = target

@@ -1,7 +1,7 @@
-"""Characters that people cannot see, but that a terminal, a page or a parser obeys, made visible.
+"""Makes characters visible that people cannot see, but that a terminal, a page or a parser obeys.
 
-ESC and the other control characters, bidi overrides and isolates, zero width, line separators, tags, blank letters.
-Standard library only.
+These are ESC and the other control characters, bidi overrides and isolates, zero width, line separators, tags, blank
+letters. Standard library only.
 """
 
 import re
@@ -14,7 +14,7 @@ _UNSEEN = (
 _IN_LINE = re.compile(f"[{_UNSEEN}]")
 _IN_DOCUMENT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
 _COMMAND = re.compile(r"(?m)^([^\S\n]*+):(?=:)|#(?=#[A-Za-z]*+\[)")
-"""`::name::` after the start of a line is a command to GitHub Actions, `##[` and `##vso[` anywhere are of others."""
+"""CI commands: `::name::` after the start of a line for GitHub Actions, `##[` and `##vso[` anywhere for others."""
 _LINE_ENDS = str.maketrans(dict.fromkeys("\t\n\v\f\r\x85\u2028\u2029", " "))
 
 
@@ -30,17 +30,17 @@ def one_line(text: str, limit: int) -> str:
 
 
 def document(text: str) -> str:
-    """The text with its lines and tabs; other unseen characters are escapes. JSON means the same as before."""
+    """The text with its lines and tabs; other unseen characters are escaped. JSON keeps its meaning."""
     return _IN_DOCUMENT.sub(_escaped, text)
 
 
 def log(text: str) -> str:
-    """The same, also where a pipeline prints it: for a file that people look into on a terminal."""
+    """`document` without CI commands: for a file that people view on a terminal."""
     return without_commands(document(text))
 
 
 def without_commands(text: str) -> str:
-    """The text without a command to the pipeline that reads along. JSON means the same as before."""
+    """The text without commands to a CI system that reads the output. JSON keeps its meaning."""
     return _COMMAND.sub(lambda found: f"{found[1] or ''}\\u{ord(found[0][-1]):04x}", text)
 
 

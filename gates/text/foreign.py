@@ -1,8 +1,8 @@
-"""The door for foreign values: text, numbers and documents that a target, a database or a server chose.
+"""Reads foreign values: text, numbers and documents chosen by a target, a database or a server.
 
-They come in through `json_value`, `number`, `whole` and `count`, and are written down through `plain`. Nothing here
-raises on any value, and what comes out is safe: text of a stated length without NUL and lone surrogates, finite
-numbers, documents of a stated depth and size. Standard library only, so that the evidence, too, can be made here.
+They are read with `json_value`, `number`, `whole` and `count`, and written with `plain`. Nothing here raises on any
+value, and the results are safe: text of bounded length without NUL and lone surrogates, finite numbers, documents of
+bounded depth and size. Standard library only, so that evidence can use it.
 """
 
 import json
@@ -15,35 +15,35 @@ from typing import Any
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 MOST_TEXT = 4_000
-"""Characters of one text that is written down. A cut text ends in its whole length."""
+"""The most characters of one written text. A cut text ends with its full length."""
 MOST_DEPTH = 16
 MOST_PARTS = 20_000
-"""Members, items and kilobytes of text of one value that is written down."""
+"""The most members, items and kilobytes of text of one written value."""
 MOST_DEPTH_READ = 64
-"""Nesting of a document that is read: the contract allows no more in what is sent to a target, either."""
+"""The deepest nesting of a document that is read: the contract allows no more in requests, either."""
 MOST_MARKS_READ = 300_000
-"""Commas, colons and brackets of a document that is read, which bound what it takes in memory: the largest
-/openapi.json in use have a third of it.
+"""The most commas, colons and brackets of a document that is read, which bound its memory: the largest /openapi.json in
+use have a third of it.
 """
 MOST_MARKS_OWN = 3_000_000
-"""Of a document that a gate has written, two hundred times the largest: somebody else may have put it there."""
+"""The same for a document written by a gate, two hundred times the largest: somebody else may have replaced it."""
 MOST_BITS = 64
-"""Whole numbers beyond 64 bits fit no column and no counter of the contract; Python refuses to print the longest."""
+"""Larger whole numbers fit no column and no counter of the contract; Python refuses to print the longest."""
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 
 _BEFORE_CUT: list[Callable[[str], str]] = [str]
 BEYOND_CUT = 4_000
-"""Characters behind the place of a cut that are looked at for what must not be cut in two."""
+"""How many characters behind a cut are searched for what must not be cut in two."""
 
 
 def before_cut(change: Callable[[str], str]) -> None:
-    """From now on a text goes through `change` before it is cut: what it would find must not be cut in two first."""
+    """Apply `change` to every text before it is cut: what it would find must not be cut in two first."""
     _BEFORE_CUT[:] = [change]
 
 
 def text(value: object, most: int = MOST_TEXT) -> str:
-    """The value as text, at most `most` characters; NUL and lone surrogates are shown as escapes."""
+    """The value as text of at most `most` characters; NUL and lone surrogates are escaped."""
     if isinstance(value, bytes | bytearray | memoryview):
         value = bytes(value).decode("utf-8", "replace")
     elif isinstance(value, int) and value.bit_length() > MOST_BITS:
@@ -63,7 +63,7 @@ def text(value: object, most: int = MOST_TEXT) -> str:
 def _said(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001  -- a value whose text cannot be had must not end the gate
+    except Exception:  # noqa: BLE001  -- a value that has no text must not end the gate
         return f"<{type(value).__name__}>"
 
 
@@ -79,30 +79,30 @@ def number(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """The whole number that the value is, within 64 bits; None for anything else: 12.5, text, true, NaN."""
+    """The whole number of a value, within 64 bits; None for anything else: 12.5, text, true, NaN."""
     is_whole = isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MOST_BITS
     return int(value) if is_whole else None  # type: ignore[call-overload]
 
 
 def count(value: object) -> int:
-    """How many the value says, in any spelling of a whole number within 64 bits; 0 for anything else."""
+    """The count of a value, in any spelling of a whole number within 64 bits; 0 for anything else."""
     said = text(value, 30)
     return int(said) if said.isascii() and said.isdecimal() and int(said).bit_length() <= MOST_BITS else 0
 
 
 class _Beyond(Exception):  # noqa: N818  -- a limit was reached; never leaves this module
-    """The value is deeper or larger than what is kept."""
+    """The value is deeper or larger than the limits."""
 
 
 def plain(
     value: object, change: Callable[[str], str] = str, change_name: Callable[[str], str] | None = None
 ) -> JsonValue:
-    """The value as bounded JSON; a value beyond the limits becomes its first characters. Text goes through `change`,
-    names of members through `change_name`.
+    """The value as bounded JSON; a value beyond the limits becomes its first characters.
 
-    plain(plain(x)) == plain(x): a value in memory equals the value read back from disk.
+    `change` is applied to text, `change_name` to names of members. plain(plain(x)) == plain(x): a value in memory
+    equals the value read back from disk.
     """
-    if value is None or isinstance(value, str | int | float):  # most are: they need no walk
+    if value is None or isinstance(value, str | int | float):  # most values: no walk needed
         return _scalar(value, change)
     left = [MOST_PARTS]
 
@@ -144,10 +144,8 @@ def _beginning(value: object) -> str:
 
 
 def json_value(body: bytes | str, most_marks: int = MOST_MARKS_READ) -> JsonValue:
-    """The JSON document (RFC 8259), made safe; None where the text is not JSON, repeats a member's name, or has more
-    marks than that.
-
-    A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
+    """The JSON document (RFC 8259), made safe; None if the text is not JSON, repeats a member's name, or has too many
+    marks. A number beyond a double or 64 bits becomes its text, so that nothing compares it as a number.
     """
     try:
         source = body.decode("utf-8-sig") if isinstance(body, bytes) else body
@@ -162,7 +160,7 @@ def json_value(body: bytes | str, most_marks: int = MOST_MARKS_READ) -> JsonValu
 
 
 def json_object(body: bytes | str) -> dict[str, Any]:
-    """The document as an object; empty where it is not an object."""
+    """The document as an object; empty if it is not one."""
     found = json_value(body)
     return found if isinstance(found, dict) else {}
 
@@ -206,7 +204,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _unescaped(value: JsonValue) -> JsonValue:
-    """The value without NUL and lone surrogates, which a document can spell as escapes."""
+    """The value without NUL and lone surrogates, which a document can contain as escapes."""
     if isinstance(value, str):
         return text(value, len(value) + 6 * len(_UNSAFE.findall(value)))
     if isinstance(value, list):

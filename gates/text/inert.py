@@ -1,7 +1,8 @@
-"""Text that goes out, one type for each medium. A value is escaped where it is put into such text.
+"""Output text, with one type for each medium. A value is escaped when it is put into such text.
 
-`Html("<p>{}</p>").format(answer)` escapes the answer: what is no text of the medium is foreign, whoever wrote it. Only
-literals may be given to the constructors; a test reads the syntax trees for it. Writers take these types alone.
+`Html("<p>{}</p>").format(answer)` escapes the answer: anything that is not text of the medium is foreign, whoever wrote
+it. Only literals may be given to the constructors; a test reads the syntax trees for it. Writers accept only these
+types.
 """
 
 import base64
@@ -28,12 +29,12 @@ class Inert(Markup):
 
     @classmethod
     def escaped(cls, text: str) -> str:
-        """Foreign text as the medium shows it and obeys nothing in it."""
+        """Foreign text, shown by the medium without effect."""
         raise NotImplementedError
 
     @classmethod
     def prose(cls, text: str) -> Self:
-        """A sentence out of the project's own data, in which what stands between two backticks is code."""
+        """A sentence from the project's own data; text between two backticks is code."""
         return cls.escape(text)
 
     @classmethod
@@ -46,7 +47,7 @@ class Inert(Markup):
 
 
 class Terminal(Inert):
-    """Lines for a terminal, which is also where a pipeline reads workflow commands (see gates.reports.console)."""
+    """Lines for a terminal, whose output a CI system may read for workflow commands (see gates.reports.console)."""
 
     __slots__ = ()
 
@@ -71,12 +72,12 @@ class Html(Inert):
 
     @classmethod
     def packaged(cls, *files: Path) -> Self:
-        """Style and script that stand beside the reports."""
+        """Style and script shipped with the reports."""
         return cls("".join(f.read_text(encoding="utf-8") for f in files))
 
     @classmethod
     def prose(cls, text: str) -> Self:
-        """Also of a text that is foreign: it is escaped, and code is an element that does nothing."""
+        """Also for foreign text: it is escaped, and code is a harmless element."""
         parts = _spans(cls.escape(text))
         return cls("").join(cls("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(parts))
 
@@ -87,12 +88,12 @@ class Html(Inert):
 
 _WORD = r"\(?[A-Za-z0-9]+(?:(?:[_']|-(?=[A-Za-z]))[A-Za-z0-9]+)*\)?[.,;]?"
 _WORDS = re.compile(rf"(?![0-9]+[.)]){_WORD}(?: (?:{_WORD}|%))*|[0-9]+\.[0-9]+")
-"""Plain sentences and numbers, which are nothing but text to Markdown and to Slack: no list, link, issue or domain."""
+"""Plain sentences and numbers without meaning to Markdown and Slack: no list, link, issue or domain."""
 
 
 class Markdown(Inert):
-    """GitHub's Markdown. A foreign text is a `<code>` element: mentions, issues and emoji are not looked for in there,
-    and what is punctuation to Markdown is a character reference, which opens and closes nothing.
+    """GitHub's Markdown. A foreign text is a `<code>` element, in which no mentions, issues and emoji are recognised,
+    and punctuation of Markdown is a character reference, which opens and closes nothing.
     """
 
     __slots__ = ()
@@ -107,7 +108,7 @@ class Markdown(Inert):
 
     @classmethod
     def prose(cls, text: str) -> Self:
-        """Nobody foreign wrote it, so it need not be code: what is markup in it is a character reference."""
+        """For our own text, which need not be code: its markup is a character reference."""
         parts = [
             cls._ACTIVE.sub(lambda found: f"&#{ord(found.group())};", part)
             for part in _spans(characters.line(text).strip())
@@ -127,7 +128,7 @@ class Markdown(Inert):
 
 
 class Slack(Inert):
-    """Slack's mrkdwn. A foreign text is code: no mention, channel, link, emoji or emphasis is looked for in there."""
+    """Slack's mrkdwn. A foreign text is code, in which mentions, channels, links and emoji do nothing."""
 
     __slots__ = ()
     _TICK, _QUOTE = "`", "'"
@@ -139,7 +140,7 @@ class Slack(Inert):
 
     @classmethod
     def prose(cls, text: str) -> Self:
-        """Nobody foreign wrote it, so it need not be code."""
+        """For our own text, which need not be code."""
         parts = [html.escape(part, quote=False) for part in _spans(characters.line(text).strip())]
         return cls("".join(f"`{part}`" if index % 2 else part for index, part in enumerate(parts)))
 
@@ -148,7 +149,7 @@ class Slack(Inert):
         return cls(f"```{html.escape(characters.document(text.replace(cls._TICK, cls._QUOTE)), quote=False)}```")
 
     def cut(self, most: int) -> Self:
-        """At most so many characters and a few; what is code in it stays code."""
+        """About so many characters at most; code in it stays code."""
         if len(self) <= most:
             return self
         kept = re.sub(r"&[a-z]*$", "", str(self[:most]))
@@ -157,7 +158,7 @@ class Slack(Inert):
 
 
 def _spans(text: str) -> list[str]:
-    """Prose and code in turn; all of it is prose where a backtick has no second one."""
+    """Prose and code in turn; an unmatched backtick is prose."""
     parts = text.split("`")
     return parts if len(parts) % 2 else [text]
 

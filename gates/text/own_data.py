@@ -1,4 +1,4 @@
-"""YAML files of the project's own: what a user writes is read by `gates.inputs.strict_yaml`."""
+"""The project's own YAML files; `gates.inputs.strict_yaml` reads those of users."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, a tenth of the time, where PyYAML was built with it: every process of ours reads the contract."""
+"""libyaml's loader, ten times as fast, if PyYAML has it: every process of ours reads the contract."""
 
 
 def data_of(path: Path) -> Any:
-    """What the file says."""
-    return yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  -- either is a safe loader
+    """The contents of the file."""
+    return yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  -- both loaders are safe

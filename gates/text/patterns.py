@@ -1,4 +1,4 @@
-"""Shell patterns of names: all of a set are one expression, compiled once."""
+"""Shell patterns of names: a set is compiled to one expression, once."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _SIGNS = frozenset("*?[")
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether any of the patterns matches the name, case and all."""
+    """Whether any of the patterns matches the name, case-sensitively."""
     plain, like = _read(tuple(patterns))
     return name in plain or like.match(name) is not None
 

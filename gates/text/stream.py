@@ -1,5 +1,5 @@
-"""Writes text to a stream. A reader who goes away (`gate run | head -1`) changes nothing, one who stops reading chatter
-keeps nothing waiting, and one who never reads a result does not keep the gate for ever.
+"""Writes text to a stream. A reader that goes away (`gate run | head -1`) changes nothing, one that stops reading
+messages delays nothing, and one that never reads a result does not block the gate for ever.
 """
 
 import contextlib
@@ -11,22 +11,22 @@ from gates.text.characters import without_commands
 from gates.text.inert import Terminal
 
 CHATTER_S = 5.0
-"""Seconds that a reader may take for a part of it: a terminal that is stopped (Ctrl-S) keeps no rollback away."""
+"""Seconds that a reader may take for a part of a message: a stopped terminal (Ctrl-S) must not delay a rollback."""
 RESULT_S = 600.0
-"""Of a result: a person who reads page by page takes time, and what was done is on disk."""
+"""Seconds for a part of a result: a person who reads page by page takes time, and what was done is on disk."""
 PART = 400
-"""Characters, of at most 4096 bytes, also as escapes: what a pipe that has room takes at once."""
+"""Characters, of at most 4096 bytes even as escapes: what a pipe with room takes at once."""
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Write and flush. Where that is no longer possible, or nobody takes a part for RESULT_S, the rest of this text and
-    all later text to the stream goes nowhere.
+    """Write and flush. If that fails, or nobody reads a part for RESULT_S, drop the rest of this text and all later
+    text.
     """
     _written(stream, text, RESULT_S)
 
 
 def chat(stream: TextIO, text: str) -> None:
-    """As `put`, of text that may be lost: a reader who takes nothing for CHATTER_S has gone away."""
+    """`put` for text that may be lost: a reader that takes nothing for CHATTER_S counts as gone."""
     _written(stream, text, CHATTER_S)
 
 
@@ -52,7 +52,7 @@ def _has_room(stream: TextIO, patience_s: float) -> bool:
 
 
 def _turn_away(stream: TextIO) -> None:
-    """Let the stream end in /dev/null, so that nothing fails again, at the end of the process neither."""
+    """Redirect the stream to /dev/null, so that nothing fails again, not even at the end of the process."""
     with contextlib.suppress(OSError, ValueError):  # it is no file
         number = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -62,5 +62,5 @@ def _turn_away(stream: TextIO) -> None:
 
 
 def shown(text: str) -> str:
-    """The text of a terminal without a command to the pipeline."""
+    """The text of a terminal without CI commands."""
     return without_commands(str(Terminal.escape(text.removesuffix("\n")) + Terminal("\n")))

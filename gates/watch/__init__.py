@@ -1,1 +1,1 @@
-"""Scheduled canary checks: rounds, incidents, trends, history and how they are told."""
+"""Scheduled canary checks: rounds, incidents, trends, history, and reports of them."""

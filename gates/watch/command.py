@@ -51,7 +51,7 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
         type=Drills,
         choices=list(Drills),
         default=Drills.AUTO,
-        help="auto: the canary's, or the short drill, if they can be made",
+        help="auto: the canary's drills, or the short drill, if possible",
     )
     add("--history", type=Path, metavar="FILE", help="the history (history.ndjson in the target's folder under state)")
     add(
@@ -66,14 +66,14 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
         type=option(values.whole(1, 100)),
         default=2,
         metavar="N",
-        help="rounds in a row before that, or before blindness is told",
+        help="rounds in a row before that, or before an unseen check is reported",
     )
-    add("--remind", type=duration, default=14_400.0, metavar="T", help="tell again of what still fails (default 4h)")
+    add("--remind", type=duration, default=14_400.0, metavar="T", help="report ongoing failures again (default 4h)")
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    """Run the command; its exit code. Raise UsageError or ConfigError where it cannot be run."""
-    config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)  # first: the names are in it
+    """Run the command; returns its exit code. Raise UsageError or ConfigError if it cannot be run."""
+    config.load_policy(options.policy, dt.datetime.now(dt.UTC).date(), options.state)  # first: it sets the names
     code = _run(options, config.load_target(console.environ), console)
     return 0 if options.exit_zero_on == "hold" and code == DOUBTFUL else code
 
@@ -116,7 +116,7 @@ def _watch(options: argparse.Namespace, target: Target, console: Console) -> Wat
 
 
 def _each(done: FinishedRound | None, options: argparse.Namespace, made: Watch, console: Console) -> None:
-    """After a round of the long-running watch: a signal that comes while a round is shown waits for its end."""
+    """Show a round of the long-running watch; a signal meanwhile waits until it is shown."""
     with _signals_held():
         _shown(done, options, made, console)
 
@@ -129,7 +129,7 @@ def _shown(done: FinishedRound | None, options: argparse.Namespace, made: Watch,
     if options.output is not None:
         try:
             _write(view, options.output)
-        except ConfigError as error:  # the round stands, and so does its exit code
+        except ConfigError as error:  # the round is recorded, and its exit code counts
             console.warn(str(error))
     if options.json:
         console.result(Terminal.document(to_json(view, done.round, done.health, done.slack_error)))
@@ -186,7 +186,7 @@ def _write(view: WatchView, folder: Path) -> list[Path]:
 
 
 class _signals_held:  # noqa: N801  -- reads as what it does
-    """Holds the signals that end a command back until the block is left."""
+    """Delays the signals that end a command until the block is left."""
 
     def __enter__(self) -> None:
         self._came: list[int] = []

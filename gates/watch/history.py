@@ -1,7 +1,7 @@
-"""The history of the watch: one file, one JSON object a line, appended under a lock and flushed to the disk.
+"""The history of the watch: one file, one JSON object per line, appended under a lock and flushed to disk.
 
-A writer that is killed leaves at most one cut line; the next one puts it on a line of its own, and readers count it.
-Two watchers take turns: a round is made under one lock, and every write under another.
+A killed writer leaves at most one incomplete line; the next one puts it on a line of its own, and readers count it. Two
+watchers take turns: a round is made under one lock, and every write under another.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from gates.watch.trends import Before
 FILE = "history.ndjson"
 KEEP = dt.timedelta(days=14)
 LEAST_KEPT = 1000
-"""So many rounds stay whatever their age: a clock that jumps by a year must not wipe the history out."""
+"""How many rounds stay whatever their age: a clock that jumps by a year must not delete the history."""
 MOST_BYTES = 64 * 1024 * 1024
 MOST_UNTOLD = 50
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -34,7 +34,7 @@ EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 
 @dataclass(frozen=True, slots=True)
 class Notified:
-    """People were told of everything up to round `number`, or there was nobody to tell."""
+    """Up to round `number`, all notifications were sent, or there was nobody to send them to."""
 
     target: str
     number: int
@@ -47,11 +47,13 @@ class Notified:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What could be read. rounds: those since the time that was asked for; last, good: the last of all, and the last
-    that saw anything; before: the checks as they were before `rounds`; untold: changes that people should have been
-    told and were not (the webhook failed, or the watcher was killed); broken: numbers of the lines that cannot be read;
-    others: rounds of other targets, left out; total: rounds of this target; dropped: rounds that were removed because
-    they were too old or too many; last_number: the last round of any target.
+    """What could be read.
+
+    rounds: those since the given time. last, good: the last of all, and the last that saw anything. before: the checks
+    as they were before `rounds`. untold: changes that were not sent although they should have been (the webhook failed,
+    or the watcher was killed). broken: numbers of unreadable lines. others: rounds of other targets, left out. total:
+    rounds of this target. dropped: rounds that were removed because they were too old or too many. last_number: the
+    last round of any target.
     """
 
     rounds: tuple[Round, ...] = ()
@@ -67,7 +69,7 @@ class History:
 
     @property
     def said(self) -> str:
-        """What is odd about the file, in words; empty where nothing is."""
+        """What is odd about the file, in words; empty if nothing is."""
         if not self.broken:
             return ""
         shown = ", ".join(map(str, self.broken[:5])) + (" …" if len(self.broken) > 5 else "")
@@ -76,9 +78,8 @@ class History:
 
 
 def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
-    """The rounds of one target; an absent file is empty. Rounds before `since` are only summed up.
-
-    Raise ConfigError on a history of a newer gate, CannotWork on a file that cannot be read.
+    """The rounds of one target; an absent file is empty. Rounds before `since` are only summarised. Raise ConfigError
+    on a history of a newer gate, CannotWork on a file that cannot be read.
     """
     reader = _HistoryReader(target, since)
     try:
@@ -95,7 +96,7 @@ def read(path: Path, target: str, since: dt.datetime = EVER) -> History:
 
 
 class _HistoryReader:
-    """Takes the lines of a history one by one, and keeps no more of them than is asked for."""
+    """Takes the lines of a history one by one, and keeps only what is asked for."""
 
     def __init__(self, target: str, since: dt.datetime) -> None:
         self._target, self._since = target, since
@@ -177,14 +178,14 @@ def _parsed(line: str) -> dict[str, Any]:
 
 
 def _count(value: object) -> int:
-    """A number as a history has it. Raise ValueError for anything else."""
+    """A number in a history. Raise ValueError for anything else."""
     if type(value) is not int or not 0 <= value <= MOST_NUMBER:
         raise ValueError(f"{foreign.text(value, 40)} is no number of rounds")
     return value
 
 
 def _counted(data: Mapping[str, Any], name: str) -> int:
-    """That of a line which goes; 0 where it has none."""
+    """A number of a line that is being removed; 0 if it is missing or invalid."""
     try:
         return _count(data.get(name))
     except ValueError:
@@ -192,12 +193,12 @@ def _counted(data: Mapping[str, Any], name: str) -> int:
 
 
 def append(path: Path, line: str) -> None:
-    """Add one line, whole and on the disk. Raise CannotWork where it cannot be kept."""
+    """Add one complete line, on disk. Raise CannotWork if it cannot be written."""
     try:
         with _locked(path, "write"), disk.opened(path, "a+b") as out:
             if out.seek(0, os.SEEK_END):
                 out.seek(-1, os.SEEK_END)
-                if out.read(1) != b"\n":  # somebody was killed here: what is left of his line stays by itself
+                if out.read(1) != b"\n":  # a writer was killed here: its incomplete line stays separate
                     line = "\n" + line
             out.write(line.encode())
             out.flush()
@@ -211,10 +212,10 @@ def append(path: Path, line: str) -> None:
 def tidy(
     path: Path, now: dt.datetime, keep: dt.timedelta = KEEP, most_bytes: int = MOST_BYTES, least: int = LEAST_KEPT
 ) -> int:
-    """Remove rounds older than `keep`, and the oldest beyond half of `most_bytes` once the file is larger than that.
+    """Remove rounds older than `keep`, and, if the file exceeds `most_bytes`, the oldest beyond half of that.
 
-    Always keeps the newest `least` rounds, and the last round even if it is large: it holds the open incidents.
-    Returns how many rounds went.
+    Always keeps the newest `least` rounds, and the last round even if it is large: it holds the open incidents. Returns
+    how many rounds were removed.
     """
     if not _has_old(path, now - keep, most_bytes):
         return 0
@@ -245,7 +246,7 @@ def tidy(
 
 
 def _has_old(path: Path, than: dt.datetime, most_bytes: int) -> bool:
-    """Whether there may be something to remove, seen from the size and the first lines alone."""
+    """Whether there may be something to remove, judged by the size and the first lines."""
     try:
         with disk.opened(path, "rb") as lines:
             first = [_parsed(line.decode("utf-8", "replace")) for line in itertools.islice(lines, 3)]
@@ -267,7 +268,7 @@ def _replace(path: Path, lines: list[bytes]) -> None:
 
 @contextlib.contextmanager
 def turn(path: Path) -> Iterator[bool]:
-    """Whether this watcher may make a round now: no other one is in the middle of one on this history."""
+    """Whether this watcher may make a round now: no other one is making one on this history."""
     with contextlib.ExitStack() as held:
         mine = True
         try:
@@ -283,9 +284,8 @@ def turn(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
-    """A lock on a file beside the history, for `tidy` puts another file in the place of the history itself.
-
-    It ends with the process, however that ends. Raise BlockingIOError where another process has it.
+    """A lock on a file beside the history, since `tidy` replaces the history itself. It ends with the process. Raise
+    BlockingIOError if another process has it.
     """
     beside = path.with_name(f".{path.name}.{what}")
     with disk.opened(beside, "a") as lock:

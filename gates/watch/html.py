@@ -1,6 +1,5 @@
-"""history.html: the watch in one self-contained file, in the look of report.html. Pure.
-
-The state first, then what is open, what changed, what nears its limit, the numbers, every check as a strip of rounds.
+"""history.html: the watch as one self-contained page in the style of report.html. Pure. The state first, then open
+incidents, changes, numbers near a limit, all numbers, and every check as a strip of rounds.
 """
 
 from collections import Counter
@@ -237,7 +236,7 @@ def _watcher(view: WatchView) -> Html:
 
 
 def _window(view: WatchView) -> tuple[float, float]:
-    """Start and end of the pictures: the window, or from the first round on where that is younger."""
+    """Start and end of the pictures: the window, or from the first round on if that is later."""
     end = view.now.timestamp()
     first = view.recent[0].started.timestamp() if view.recent else end - 3600
     return max(end - WINDOW.total_seconds(), min(first, end - 60)), end

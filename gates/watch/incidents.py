@@ -1,7 +1,7 @@
-"""From the readings of a round to what is open and what changed. Pure: no clock, no I/O.
+"""From the readings of a round to open incidents and changes. Pure: no clock, no I/O.
 
-Nothing is good again but by an observation: what is unknown, or was not looked at, leaves an incident open. Nothing is
-rolled back but on failures seen in consecutive rounds: what is unknown starts that count anew.
+Only an observation closes an incident: what is unknown, or was not looked at, leaves it open. Only failures in
+consecutive rounds cause a rollback: an unknown restarts the count.
 """
 
 import datetime as dt
@@ -14,18 +14,18 @@ from gates.watch.rounds import Change, Incident, Reading, Round
 
 LEVELS = ("note", "warn", "page")
 COMPARING = ("preflight/", "sql/manifest/")
-"""Checks that compare a deployment with what somebody wrote down. A watch runs for weeks, and what was written down may
-be of another release than the one that is running: that is told, but a release must not be rolled back for it.
+"""Checks that compare a deployment with a written document, which may describe another release than the running one. A
+watch runs for weeks: such a difference is reported, but a release must not be rolled back for it.
 """
 ITSELF = "preflight/pipeline"
 LEAST_PATIENCE_S = 30.0
-"""A scheduler is never punctual: a round may be half an interval late, and this much at least."""
+"""A scheduler is not punctual: a round may be half an interval late, and at least this much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """confirm: rounds in a row before a rollback, and before people are told that a check cannot be seen; remind_s: how
-    often they are told again of what still fails.
+    """confirm: rounds in a row before a rollback, and before a notification that a check cannot be seen. remind_s: how
+    often ongoing failures are notified again.
     """
 
     confirm: int = 2
@@ -52,9 +52,8 @@ def fold(
 ) -> IncidentUpdate:
     """The incidents after this round.
 
-    before, earlier: the incidents and the readings of the round before; in_a_row: whether that one was the one before
-    by time too, or rounds are missing in between; known: all checks there are (empty: not said), for the incidents of
-    checks that are gone.
+    before, earlier: the incidents and readings of the round before. in_a_row: whether no round is missing since then.
+    known: all existing checks (empty: not given), to close incidents of removed checks.
     """
     old = {i.check: i for i in before}
     incidents: list[Incident] = []
@@ -77,10 +76,8 @@ def fold(
 
 
 def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], confirm: int) -> list[Incident]:
-    """The incidents that a rollback is due for: harm that was seen in this round and in `confirm` rounds in a row, and
-    for as long as the rule's `for` says.
-
-    One rollback an incident: a person who switches the flag on again while it lasts has decided so.
+    """The incidents that require a rollback: harm seen in this round and in `confirm` rounds in a row, for at least the
+    rule's `for`. One rollback per incident: a person who switches the flag on again meanwhile has decided so.
     """
     itself = readings.get(ITSELF)
     if itself is not None and itself.outcome is not Outcome.PASS:
@@ -91,7 +88,7 @@ def harmful(incidents: Sequence[Incident], readings: Mapping[str, Reading], conf
 
 
 def acted(incidents: Sequence[Incident], because: Collection[str]) -> tuple[Incident, ...]:
-    """The incidents, with the mark of the rollback that was made because of some of them."""
+    """The incidents, marked with the rollback that some of them caused."""
     return tuple(replace(i, acted=i.acted or i.check in because) for i in incidents)
 
 
@@ -189,10 +186,10 @@ def _is_due(incident: Incident, at: dt.datetime, patience: Patience) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class WatcherHealth:
-    """Whether the watch itself was alive until now.
+    """Whether the watch itself was running.
 
-    down_s: how long no round was made, beyond what was due, else 0; blind_s: how long nothing was seen, likewise;
-    clock: what is odd about the clock; said: all that in words, empty where all is well.
+    down_s: how long no round was made, beyond what was due, else 0. blind_s: how long nothing was seen, likewise.
+    clock: what is odd about the clock. said: all that in words, empty if all is well.
     """
 
     down_s: float = 0.0
@@ -202,10 +199,8 @@ class WatcherHealth:
 
 
 def health_of(last: Round | None, good: Round | None, now: dt.datetime, jump_s: float = 0.0) -> WatcherHealth:
-    """The dead man's switch.
-
-    last, good: the last round, and the last that saw anything; jump_s: how far the clock moved against a monotonic one
-    since then, 0 where that is not known.
+    """The dead man's switch. last, good: the last round, and the last that saw anything. jump_s: how far the clock
+    moved against a monotonic one since then, 0 if unknown.
     """
     if last is None:
         return WatcherHealth()
@@ -234,11 +229,13 @@ def health_of(last: Round | None, good: Round | None, now: dt.datetime, jump_s: 
 
 
 def allowed_s(last: Round) -> float:
-    """The age of the last round beyond which the watcher counts as down: its interval, half of it, and its own time."""
+    """The age of the last round beyond which the watcher counts as down: its interval, half of it, and its own
+    duration.
+    """
     took = max((dt.datetime.fromisoformat(last.finished_at) - last.started).total_seconds(), 0.0)
     return last.interval_s + max(last.interval_s / 2, LEAST_PATIENCE_S) + took
 
 
 def seconds_between(earlier: str, later: dt.datetime) -> float:
-    """Seconds from a time in the history until `later`; negative where the clock went back."""
+    """Seconds from a time in the history until `later`; negative if the clock went back."""
     return (later - dt.datetime.fromisoformat(earlier)).total_seconds()

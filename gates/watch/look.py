@@ -1,6 +1,5 @@
-"""One round of the watch over the target: preflight, read-only SQL checks and alert rules, and some drills.
-
-Never the load, and never what may run on a staging target only: a watch treats every target as production.
+"""One round of the watch over the target: preflight, read-only SQL checks and alert rules, and some drills. Never the
+load, and nothing that may run only on staging: a watch treats every target as production.
 """
 
 import dataclasses
@@ -35,7 +34,7 @@ SQL = (*DATA, *ALERTS)
 
 
 class Drills(enum.StrEnum):
-    """Which drills a round makes."""
+    """The drills of a round."""
 
     AUTO = "auto"
     NONE = "none"
@@ -62,8 +61,8 @@ class RoundResult:
 
 
 def drills_for(target: Target, wanted: Drills) -> Drills:
-    """`auto` is the canary's drills where their variables are given and a proof has chosen them; without a database, or
-    a proof, the short drill; else none.
+    """`auto`: the canary's drills if their variables are given and a proof has chosen them; without a database or a
+    proof, the short drill; else none.
     """
     if wanted is not Drills.AUTO:
         return wanted
@@ -75,7 +74,7 @@ def drills_for(target: Target, wanted: Drills) -> Drills:
 
 
 def canary(proof: Path = SHIPPED) -> tuple[str, ...]:
-    """The drills that killed the most faults in a few seconds, by the last whole proof; none without one."""
+    """The drills that killed the most faults in a few seconds in the last whole proof; none without one."""
     try:
         return tuple(map(str, json.loads(proof.read_text(encoding="utf-8"))["canary"]["checks"]))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -85,10 +84,10 @@ def canary(proof: Path = SHIPPED) -> tuple[str, ...]:
 def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_drill_s: float | None) -> RoundPlan:
     """The checks of a round. since_drill_s: seconds since the last short drill ended, None for never.
 
-    Without a database the short drill acts for TEST_COMPANY_ID, whose rate limit it must leave room: it then runs once
-    in five minutes at most. `preflight/variables` is left out: each check says itself what it misses;
-    so are `preflight/alone`, since a round of the watch waits for nobody, `preflight/switches-given-back`, which
-    changes something, and `preflight/claims`, which is about promotions.
+    Without a database the short drill uses TEST_COMPANY_ID, whose rate limit it must respect: it then runs at most once
+    in five minutes. Left out: `preflight/variables`, since each check names what it misses; `preflight/alone`, since a
+    round waits for nobody; `preflight/switches-given-back`, which changes something; `preflight/claims`, which is about
+    promotions.
     """
     left_out = {VARIABLES.id, ALONE.id, SWITCHES.id, CLAIMS.id}
     seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in left_out]
@@ -107,9 +106,10 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
 
 def look(context: Context, plan: RoundPlan) -> RoundResult:
-    """Ask, in this order: preflight, the gate itself, SQL and alerts, drills; all of it is then in `context.evidence`.
+    """Run preflight, the gate's own checks, SQL and alerts, then drills; the results are in `context.evidence`.
 
-    context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round follow.
+    context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round are
+    added.
     """
     guarded = dataclasses.replace(context.target, kind=TargetKind.PRODUCTION, control="")
     context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
@@ -131,7 +131,7 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
 
 
 def _sql(context: Context) -> list[StageReport]:
-    """Not while another gate is at work: its drills leave dead letters for a while, and a page would be their fault."""
+    """Not while another gate runs: its drills leave dead letters for a while, which would cause a false page."""
     expected = context.applicable(SQL)
     if not expected:
         return []

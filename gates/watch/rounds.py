@@ -1,6 +1,5 @@
-"""One round of the watch, as one line of its history. Pure; standard library only.
-
-A round holds a reading of every check that was due, the incidents that were open after it, and what changed.
+"""One round of the watch, as one line of its history. Pure; standard library only. A round holds a reading of every
+check that was due, the open incidents after it, and what changed.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from gates.verdict import NOT_ROLLED_BACK, SETTLED, Effect, Finding
 
 FORMAT = 1
 MOST_MESSAGE = 300
-"""Characters of a message that are kept: a history of thousands of rounds keeps the sentence, not the witness."""
+"""The most characters of a message: a history of thousands of rounds keeps the sentence, not the witness."""
 
 PARSE_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
-"""What a line that no gate wrote raises where it is read."""
+"""What reading a line that no gate wrote can raise."""
 STATES = ("good", "doubtful", "failing")
 LEVELS_OF = {"failing": ("note", "warn", "page"), "blind": ("blind",)}
 """The kinds of incidents, with the levels of each."""
@@ -34,9 +33,9 @@ EXIT_CODES = {"good": 0, "doubtful": 10, "failing": 20}
 class Reading:
     """The outcome of one check in one round.
 
-    effect: what the policy makes of it (a word of Effect, empty for a pass); value, limits: the number in `unit` and
-    the limits it is held against, by severity; for_s: how long it must have been seen broken before anybody is told;
-    lacking: unknown only because too few samples were there; blocked_by: the check without which it proves nothing.
+    effect: by the policy (a word of Effect, empty for a pass). value, limits: the number in `unit` and its limits, by
+    severity. for_s: how long it must be broken before a notification. lacking: unknown only because of too few samples.
+    blocked_by: the check that it needs.
     """
 
     check: str
@@ -52,7 +51,7 @@ class Reading:
 
     @property
     def harmful(self) -> bool:
-        """Seen failing, and grave enough to roll back."""
+        """Seen failing, gravely enough to roll back."""
         return self.outcome is Outcome.FAIL and self.effect == Effect.ROLLBACK
 
     @property
@@ -67,7 +66,7 @@ class Reading:
         return "page" if self.effect == Effect.ROLLBACK else "warn"
 
     def to_json(self) -> JsonValue:
-        """The word alone for a pass without a number: most of a history is that."""
+        """Only the word for a pass without a number, which most of a history is."""
         members = {**members_of(self), "limits": dict(self.limits)}
         own = {k: v for k, v in members.items() if k not in {"check", "outcome"}}
         kept = {k: v for k, v in own.items() if v or (k == "value" and v is not None)}
@@ -75,7 +74,7 @@ class Reading:
 
     @classmethod
     def from_json(cls, check: str, data: Any) -> Reading:
-        """Raise one of PARSE_ERRORS on anything that to_json did not write."""
+        """Raise one of PARSE_ERRORS for anything that to_json did not write."""
         if isinstance(data, str):
             return _plain(check, data)
         values = dict(data)
@@ -91,7 +90,7 @@ class Reading:
 
 @lru_cache(maxsize=10_000)
 def _plain(check: str, outcome: str) -> Reading:
-    """Most readings of a history are alike; they are one object."""
+    """Most readings of a history are alike; they share one object."""
     return Reading(check, Outcome(outcome))
 
 
@@ -99,10 +98,10 @@ def _plain(check: str, outcome: str) -> Reading:
 class Incident:
     """A failure, or a check that cannot be seen, that is not yet known to be over.
 
-    kind: `failing` (seen failing) or `blind` (could not be seen); since, seen_at: when it was first and last seen so;
-    rounds: how many rounds saw it so; harm: how many rounds in a row saw it grave enough to roll back; firing: whether
-    it lasts longer than its `for`, so that people are told; told_at: when they were told last;
-    unseen_since: since when the failing check cannot be seen; acted: whether a rollback was made because of it.
+    kind: `failing` (seen failing) or `blind` (could not be seen). since, seen_at: when it was first and last seen so.
+    rounds: how many rounds saw it so. harm: how many rounds in a row saw it grave enough to roll back. firing: whether
+    it lasted longer than its `for`, and is notified. told_at: the last notification. unseen_since: since when the
+    failing check cannot be seen. acted: whether it caused a rollback.
     """
 
     check: str
@@ -120,16 +119,16 @@ class Incident:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """Those that it has."""
+        """The times that are set."""
         return self.since, self.seen_at, *filter(None, (self.told_at, self.unseen_since))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is otherwise than in the round before.
+    """A difference from the round before.
 
-    kind: `failing`, `worse`, `recovered`, `blind`, `seen again`, `still failing` (a reminder), `watcher down`,
-    `rolled back`, `not rolled back`; or, told to nobody: `pending` (failing, its `for` not over), `newly unknown`.
+    kind: `failing`, `worse`, `recovered`, `blind`, `seen again`, `still failing` (a reminder), `watcher down`, `rolled
+    back`, `not rolled back`; or, never notified: `pending` (failing, its `for` not over), `newly unknown`.
     """
 
     kind: str
@@ -140,7 +139,7 @@ class Change:
 
     @property
     def told(self) -> bool:
-        """Whether people are told, and not only the report."""
+        """Whether it is notified, and not only in the report."""
         return self.kind not in {"pending", "newly unknown"} and self.level != "note"
 
 
@@ -149,9 +148,8 @@ class Round:
     """One round: its time and target, the readings, the open incidents, the changes, the action.
 
     A line of the history holds each message once, in `texts`; everything else refers to it by its index there.
-
-    interval_s: when the next one is due; down_s: how long before it nothing was seen, beyond what was due, else 0;
-    clock: what is odd about the clock, else empty; not_due: checks left out of this round on purpose.
+    interval_s: when the next one is due. down_s: how long before it nothing was seen, beyond what was due, else 0.
+    clock: what is odd about the clock, else empty. not_due: checks left out of this round on purpose.
     """
 
     number: int
@@ -177,13 +175,13 @@ class Round:
 
     @property
     def exit_code(self) -> int:
-        """That of the state, or 21: a rollback that could not be carried out."""
+        """That of the state, or 21 for a rollback that could not be carried out."""
         failed = self.action and self.action.get("result") not in SETTLED
         return NOT_ROLLED_BACK if failed else EXIT_CODES[self.state]
 
     @property
     def saw_something(self) -> bool:
-        """Whether anything at all was observed; a round without is a sign of life, but no watch over the target."""
+        """Whether anything was observed; a round without is a sign of life, but did not watch the target."""
         return any(r.outcome is not Outcome.UNKNOWN for r in self.readings.values())
 
     @property
@@ -209,7 +207,7 @@ class Round:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Round:
-        """Raise one of PARSE_ERRORS on anything that `line` did not write."""
+        """Raise one of PARSE_ERRORS for anything that `line` did not write."""
         values = {k: v for k, v in data.items() if k not in {"v", "kind", "texts"}}
         texts = data["texts"]
         values["readings"] = {k: Reading.from_json(k, _resolved(v, texts)) for k, v in values["readings"].items()}
@@ -227,14 +225,14 @@ class Round:
 
 
 def _pointing(data: Any, texts: dict[str, int]) -> Any:
-    """The members with the number of the message instead of the message: a hundred checks may miss one thing."""
+    """The members with an index instead of the message: a hundred checks may share one."""
     if not isinstance(data, dict) or not data.get("message"):
         return data
     return {**data, "message": texts.setdefault(data["message"], len(texts))}
 
 
 def _resolved(data: Any, texts: Sequence[str]) -> Any:
-    """The members with their message again. Raise IndexError where there is no such text."""
+    """The members with their message restored. Raise IndexError for an invalid index."""
     if not isinstance(data, dict) or not isinstance(data.get("message"), int):
         return data
     return {**data, "message": texts[data["message"]]}
@@ -256,7 +254,7 @@ def _members(value: Incident | Change) -> dict[str, JsonValue]:
 
 
 def readings_of(checks: Sequence[str], findings: Sequence[Finding], evidence: Sequence[Evidence]) -> dict[str, Reading]:
-    """A reading of every check that was due: what the verdict found of it, with the number of its last evidence."""
+    """A reading of every check that was due: the verdict's finding, with the number of its last evidence."""
     found = {f.check: f for f in findings}
     last = {e.check: e for e in evidence}
     return {check: _reading(check, found.get(check), last.get(check)) for check in sorted({*checks, *found})}
@@ -269,7 +267,7 @@ def _reading(check: str, finding: Finding | None, line: Evidence | None) -> Read
     value = number(observed)
     value = None if value is None else float(f"{value:.6g}")
     if finding is None and value == number(limit) and "limits" not in details:
-        value = None  # what must be equalled was equalled: no number that moves
+        value = None  # an expected value was met: no number that moves
     return Reading(
         check,
         Outcome(finding.outcome) if finding is not None else Outcome.PASS,

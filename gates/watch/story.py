@@ -1,6 +1,5 @@
-"""The watch: THE STORY of one round, and rounds one after the other until somebody ends them.
-
-A round reads what is open, looks, decides, acts only where that was asked for, writes itself down, and then tells.
+"""The watch: the sequence of one round, and rounds until a signal ends them. A round reads the open incidents, looks,
+decides, acts only if asked to, records itself, and then notifies.
 """
 
 import dataclasses
@@ -38,7 +37,7 @@ from gates.watch.rounds import Change, Incident, Reading, Round, readings_of
 from gates.watch.text import slack
 
 RECENT = dt.timedelta(minutes=10)
-"""A round reads its history this far back, to see when the short drill last ran."""
+"""How far back a round reads its history, to see when the short drill last ran."""
 STATE_OF = {Decision.PROMOTE: "good", Decision.HOLD: "doubtful", Decision.ROLLBACK: "failing"}
 COMPANIES_KEPT = dt.timedelta(hours=25)
 """A little longer than the longest window of an alert rule, in which rows of earlier rounds must not count."""
@@ -52,7 +51,7 @@ def utc_now() -> dt.datetime:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What is watched, and how. rollback: whether a failure that is grave and lasts rolls the flag back."""
+    """What is watched, and how. rollback: whether a grave and lasting failure rolls the flag back."""
 
     target: Target
     policy_file: PolicyFile
@@ -89,7 +88,7 @@ class FinishedRound:
 
 
 def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
-    """Make a round; None where another watcher is in the middle of one. Raise CannotWork where it cannot be kept."""
+    """Make a round; None if another watcher is making one. Raise CannotWork if it cannot be recorded."""
     with history.turn(watch.history) as mine:
         if not mine:
             return None
@@ -109,7 +108,7 @@ def one_round(watch: Watch, jump_s: float = 0.0) -> FinishedRound | None:
         try:
             error = _kept(watch, made)
             slack_error = _tell(watch, past, made)
-        except BaseException as ended:  # a signal, too, is no excuse for a flag that may be on
+        except BaseException as ended:  # even on a signal: the flag may still be on
             if made.exit_code == NOT_ROLLED_BACK:
                 raise NotRolledBack(made.changes[-1].message) from ended
             raise
@@ -124,9 +123,8 @@ def rounds(
     sleep: Callable[[float], None] = time.sleep,
     most: int = 0,
 ) -> None:
-    """Rounds, one an interval, until a signal ends them (`most` above 0: after so many).
-
-    A round that could not be kept is said, and the next one tries again; a round that took too long delays the next.
+    """Make a round per interval until a signal (`most` above 0: so many rounds). A round that could not be recorded is
+    reported, and the next one tries again; a round that took too long delays the next.
     """
     due = time.monotonic()
     wall, steady = watch.now(), due
@@ -141,7 +139,7 @@ def rounds(
             each(done)
         except (CannotWork, NotRolledBack, OSError) as error:
             if isinstance(error.__cause__, BaseException) and not isinstance(error.__cause__, Exception):
-                raise  # a signal broke its rollback off
+                raise  # a signal interrupted its rollback
             watch.warn(f"this round could not be made: {error}")
         made += 1
         if most and made >= most:
@@ -196,7 +194,7 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
 
 
 def _companies(watch: Watch, now: dt.datetime) -> list[str]:
-    """The companies of earlier rounds whose traces may still stand in a window; older lists are removed."""
+    """Companies of earlier rounds whose traces may still be in a window; older lists are removed."""
     found: list[str] = []
     for path in sorted(disk.folder(watch.beside("companies")).glob("*.txt"), key=lambda p: p.stat().st_mtime):
         if dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) < now - COMPANIES_KEPT:
@@ -256,7 +254,7 @@ def _judged(
 
 
 def _state(verdict: Verdict, incidents: tuple[Incident, ...], readings: Mapping[str, Reading]) -> tuple[str, str]:
-    """The round's word and sentence. What was seen failing and not looked at since is not good."""
+    """The round's state and sentence. A check that was seen failing and not looked at since is not good."""
     state = STATE_OF[verdict.decision]
     left = [i for i in incidents if i.kind == "failing" and i.level != "note" and i.check not in readings]
     if state == "good" and left:
@@ -269,7 +267,7 @@ def _state(verdict: Verdict, incidents: tuple[Incident, ...], readings: Mapping[
 
 
 def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen: FlagState | None) -> Round:
-    """The round after its rollback, if one is due. The flag only ever goes off here."""
+    """The round after its rollback, if one is due. This code only ever switches the flag off."""
     due = harmful(made.incidents, made.readings, watch.patience.confirm)
     if not due:
         return made
@@ -286,15 +284,15 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         except OSError as error:
             watch.warn(f"the history of the target could not be told: {error}. See to --state")
 
-    note(Action("rollback", result="failed", flag="unknown"))  # of a watch that is killed in it
+    note(Action("rollback", result="failed", flag="unknown"))  # in case the watch is killed meanwhile
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
     action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
     note(action)
     settled = action.result in SETTLED
-    if not settled:  # at once and whole: the round may find no room where it is kept and shown
+    if not settled:  # at once: the round itself may not find room on disk
         watch.warn(action_text(action))
     kind = "rolled back" if settled else "not rolled back"
-    again = past.last is not None and past.last.action.get("result") == action.result  # that is no news
+    again = past.last is not None and past.last.action.get("result") == action.result  # already recorded
     message = "; ".join(filter(None, (action.headline, action.message or action.result, reason, action.by_hand)))
     change = Change(kind, first.check, "note" if again else "page", message, made.at)
     return dataclasses.replace(
@@ -307,7 +305,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
 
 
 def _kept(watch: Watch, made: Round) -> CannotWork | None:
-    """Write the round to the history. A failure is returned, not raised, so that people are told all the same."""
+    """Write the round to the history. Returns a failure instead of raising, so that notifications are still sent."""
     try:
         history.append(watch.history, made.line())
         history.tidy(watch.history, watch.now())
@@ -319,7 +317,7 @@ def _kept(watch: Watch, made: Round) -> CannotWork | None:
 
 
 def _tell(watch: Watch, past: History, made: Round) -> str:
-    """Post what changed, and what could not be posted before; an empty string, or why it was not taken."""
+    """Post what changed, and what could not be posted before; returns an empty string, or why it failed."""
     changes = (*past.untold, *(c for c in made.changes if c.told))
     if not changes:
         return ""

@@ -38,7 +38,7 @@ MOST_TOLD = 10
 
 
 def slack(made: Round, changes: Sequence[Change]) -> str:
-    """The body of a POST to an incoming webhook: what changed, and the state of all."""
+    """The body of a POST to an incoming webhook: what changed, and the overall state."""
     groups = grouped_changes(changes)
     lines = [_told(first, len(others)) for first, *others in groups[:MOST_TOLD]]
     lines += [Slack("… and {} more").format(len(groups) - MOST_TOLD)] * (len(groups) > MOST_TOLD)
@@ -65,7 +65,7 @@ def _told(first: Change, others: int) -> Slack:
 
 
 def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -> Terminal:
-    """A round for a terminal: one sentence, what changed, what is open, what nears its limit. Not coloured."""
+    """A round for a terminal: one sentence, changes, open incidents, numbers near a limit. Not coloured."""
     lines = [
         f"{made.state.upper()}: {made.reason}",
         f"  {shown_time(made.at)}, round {made.number}, {counts_text(made.counts)}",
@@ -87,7 +87,7 @@ def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -
 
 
 def markdown(view: WatchView) -> Markdown:
-    """history.md: the state, what is open, what nears its limit, the numbers, what happened."""
+    """history.md: the state, open incidents, numbers near a limit, all numbers, events."""
     last = view.last
     title = Markdown("## {} watch: {}").format(SIGNS[view.state], view.state)
     lines = [title, EMPTY, Markdown.escape(view.reason), EMPTY]
@@ -138,9 +138,8 @@ def _numbers(trend: Trend) -> list[str]:
 def to_json(
     view: WatchView, made: Round | None = None, alive: WatcherHealth | None = None, slack_error: str = ""
 ) -> str:
-    """One JSON object on one line, for machines.
-
-    made: the round that was just made; alive: the watcher until then. Without them, the last round, and now.
+    """One JSON object on one line, for machines. made: the round that was just made. alive: the watcher until then.
+    Without them, the last round, and now.
     """
     last, health = made or view.last, alive or view.health
     state = made.state if made else view.state

@@ -1,8 +1,8 @@
-"""What the rounds of a history add up to, check by check: values over time, slopes, flapping. Pure; standard library.
+"""Check by check over a history: values over time, slopes, flapping. Pure; standard library.
 
-The slope is Theil and Sen's (the median of the slopes of all pairs of points), which one wild value cannot bend; it
-counts only where the 95 % interval of Sen (1968, from Kendall's variance) leaves out zero. Less than `LEAST_POINTS`
-values, or values of less than `LEAST_SPAN_S`, have no slope: that is unknown, not zero.
+The slope is Theil and Sen's (the median of the slopes of all pairs of points), which an outlier cannot bend; it counts
+only if the 95 % interval of Sen (1968, from Kendall's variance) excludes zero. Fewer than `LEAST_POINTS` values, or
+values over less than `LEAST_SPAN_S`, have no slope: that is unknown, not zero.
 """
 
 import datetime as dt
@@ -19,16 +19,16 @@ WINDOW = dt.timedelta(hours=24)
 LEAST_POINTS = 8
 LEAST_SPAN_S = 600.0
 MOST_POINTS = 150
-"""Pairs grow with the square: more points are taken together, by the median of each piece."""
+"""The number of pairs grows with the square: above this, each group of points is replaced by its median."""
 FLAPS = 4
-"""So many changes between seen good and seen failing in the window are flapping."""
+"""So many changes between good and failing in the window are flapping."""
 CLOCK_TOLERANCE = dt.timedelta(seconds=60)
 NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Units a second: the median of all pairs, and the ends of its 95 % interval."""
+    """Units per second: the median of all pairs, and its 95 % interval."""
 
     per_s: float
     low: float
@@ -36,13 +36,13 @@ class Slope:
 
     @property
     def certain(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, slots=True)
 class LimitForecast:
-    """The limit that is reached first at the slope: its name and number, in how many seconds; 0: reached already."""
+    """The limit that is reached first at the slope: its name, number, and in how many seconds (0: already)."""
 
     severity: str
     limit: float
@@ -53,10 +53,10 @@ class LimitForecast:
 class Trend:
     """One check over the window.
 
-    reading: the last one; since: the first round since which its outcome is the same; last_good: when it was seen
-    good last, empty for never in this history; points: (seconds after the epoch, value); marks: (seconds after the
-    epoch, outcome) of every round; changes: between seen good and seen failing; slope, forecast: None where that is not
-    known, and `doubt` says why.
+    reading: the last one. since: the first round since which its outcome is the same. last_good: when it was last seen
+    good, empty for never in this history. points: (seconds after the epoch, value). marks: (seconds after the epoch,
+    outcome) of every round. changes: between seen good and seen failing. slope, forecast: None if unknown, and `doubt`
+    says why.
     """
 
     check: str
@@ -80,7 +80,7 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a check was before the rounds that are looked at: its outcome, since when, and when it was good last."""
+    """A check before the displayed rounds: its outcome, since when, and when it was last good."""
 
     outcome: str
     since: str
@@ -90,7 +90,7 @@ class Before:
 def trends(
     rounds: Sequence[Round], now: dt.datetime, before: Mapping[str, Before] | None = None, window: dt.timedelta = WINDOW
 ) -> dict[str, Trend]:
-    """The trend of every check that any round of the window looked at. Rounds stamped in the future are left out."""
+    """The trend of every check that a round of the window looked at. Rounds stamped in the future are left out."""
     earlier = before or {}
     past = [r for r in rounds if r.started <= now + CLOCK_TOLERANCE]
     checks: dict[str, list[tuple[Round, Reading]]] = {}
@@ -170,7 +170,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> tuple[Slope | None, str]:
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MOST_POINTS points: of each piece of equal count the median time and the median value."""
+    """At most MOST_POINTS points: the median time and value of each equal group."""
     if len(points) <= MOST_POINTS:
         return list(points)
     cuts = [round(i * len(points) / MOST_POINTS) for i in range(MOST_POINTS + 1)]
@@ -179,10 +179,8 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def rising(readings: Sequence[tuple[float, Reading]]) -> bool | None:
-    """Whether more is worse; None where the readings do not show it.
-
-    The order of the limits says it where there are two (the worse one is the higher one); else good values that all lie
-    on one side of the limit do.
+    """Whether more is worse; None if the readings do not show it. With two limits, it is so if the worse limit is the
+    higher one; else good values that all lie on one side of the limit tell.
     """
     for _, one in reversed(readings):
         named = dict(one.limits)
@@ -206,7 +204,7 @@ def forecast_of(
     *,
     rising: bool | None,
 ) -> tuple[LimitForecast | None, str]:
-    """When the next limit is reached, from the last value on at the slope; None where that is not known or never."""
+    """When the next limit is reached, from the last value at the slope; None if unknown or never."""
     if not points or not limits:
         return None, ""
     if rising is None:

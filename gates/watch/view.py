@@ -13,13 +13,13 @@ from gates.watch.trends import WINDOW, Before, Trend, from_the_future, trends
 
 MOST_EVENTS = 100
 SOON_S = 7 * 86_400.0
-"""A limit that is reached later than this at the slope of a day is none to act on."""
+"""A limit that is reached later than this at a day's slope needs no action."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchView:
-    """All that a report needs. rounds: those of the window; last: the last one of all, however old; place: the two
-    doors without secrets; before: the checks as they were before the window; odd: what is odd about the file.
+    """All that a report needs. rounds: those of the window. last: the last one of all, however old. place: the two
+    addresses without secrets. before: the checks as they were before the window. odd: what is odd about the file.
     """
 
     rounds: tuple[Round, ...]
@@ -37,7 +37,7 @@ class WatchView:
 
     @property
     def state(self) -> str:
-        """The last round's word; `doubtful` where there is none, or the watcher is down, or saw nothing."""
+        """The last round's state; `doubtful` if there is none, or the watcher is down, or saw nothing."""
         if self.last is None:
             return "doubtful"
         dead = self.health.down_s or self.health.blind_s
@@ -60,8 +60,8 @@ class WatchView:
 
     @property
     def open(self) -> list[Incident]:
-        """What is not known to be good again, the gravest first, of these what the round cites; what is only noted or
-        not yet certain comes last.
+        """What is not known to be good again, the gravest first, among these what the round cites; what is only noted
+        or not yet certain comes last.
         """
         incidents, cited = (self.last.incidents, self.last.reason) if self.last else ((), "")
         order = ("page", "warn", "blind", "note")
@@ -81,19 +81,19 @@ class WatchView:
 
 
 def nearing(found: Mapping[str, Trend]) -> list[Trend]:
-    """The checks that reach a limit soon at their slope, the soonest first."""
+    """The checks that soon reach a limit at their slope, the soonest first."""
     near = [t for t in found.values() if t.forecast is not None and t.forecast.in_s <= SOON_S]
     return sorted(near, key=lambda t: (t.forecast.in_s if t.forecast else 0.0, t.check))
 
 
 def with_numbers(found: Mapping[str, Trend]) -> list[Trend]:
-    """The checks whose number is held against a limit and moves, or could."""
+    """The checks whose number has a limit and can move."""
     graded = [t for t in found.values() if t.points and t.reading.limits]
     return [t for t in graded if t.check.startswith("alert/") or t.low != t.high]
 
 
 def slope_text(trend: Trend) -> str:
-    """The slope an hour, `steady` where its interval has zero in it, or why it is unknown."""
+    """The slope per hour, `steady` if its interval includes zero, or why it is unknown."""
     if trend.slope is None:
         return f"unknown: {trend.doubt}" if trend.doubt else "unknown"
     if not trend.slope.certain:
@@ -128,7 +128,7 @@ def ago(at: str, now: dt.datetime) -> str:
 
 
 def grouped_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
-    """Changes in their order; those of one time and kind for one and the same reason stand together."""
+    """Changes in order; those of one time, kind and reason are grouped."""
     groups: dict[tuple[str, str, str], list[Change]] = {}
     for one in changes:
         alike = one.message if one.kind in {"blind", "newly unknown", "seen again"} and one.message else one.check
@@ -137,7 +137,7 @@ def grouped_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
 
 
 def grouped_incidents(incidents: Sequence[Incident]) -> list[tuple[Incident, ...]]:
-    """Incidents in their order; checks that cannot be seen for one and the same reason stand together."""
+    """Incidents in order; checks that cannot be seen for the same reason are grouped."""
     groups: dict[tuple[str, str], list[Incident]] = {}
     for one in incidents:
         alike = one.message if one.kind == "blind" and one.message else one.check

@@ -21,7 +21,7 @@ from gates.deployment.requests import sign_v1
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import read_log, write_lines
 from gates.operator import lint
-from gates.record import begin, held, recompute, write, write_run
+from gates.record import begin, locked, recompute, write, write_run
 from gates.verdict import Action
 from tests.cases import rows
 from tests.gates.floor_checks import FLOOR_SPECS, floor_passed
@@ -166,7 +166,7 @@ def test_a_folder_belongs_to_one_gate_at_a_time(command: str, tmp_path: Path) ->
     """A second one says so and touches nothing there: two would mix their evidence. When the first ended, it may."""
     nowhere = {"BASE_URL": "http://127.0.0.1:9"}
     out = tmp_path / "out"
-    with held(out):
+    with locked(out):
         done = gate(command, "--output", str(out), cwd=tmp_path, environ=nowhere)
         assert (done.returncode, list(out.iterdir())) == (4, [])
         assert f"another gate writes to {out}; allowed: one at a time" in done.stderr

@@ -199,5 +199,5 @@ def test_a_folder_that_no_run_made_is_not_taken_for_one(name: str, tmp_path: Pat
     assert (done.returncode, f"{tmp_path} has {name}, and no file of a gate" in done.stderr) == (4, True), done
     assert [p.name for p in tmp_path.iterdir()] == [name]
     (tmp_path / record.RUN).touch()
-    with record.held(tmp_path):
+    with record.locked(tmp_path):
         pass

@@ -1,4 +1,4 @@
--- Who keeps this session waiting, and who keeps those waiting; without the text of their queries. %(pid)s
+-- The sessions that block this one, directly or indirectly, without the text of their queries. %(pid)s
 with recursive chain (pid) as (
   select unnest(pg_blocking_pids(%(pid)s::int))
   union

@@ -1,2 +1,2 @@
--- A drill that has the row set for a moment loses its claim: it will not put back what it found. %(record)s
+-- Cancels the loan of a drill that has set the row, so that the drill will not restore it. %(record)s
 delete from public.feature_flags where key = %(record)s;

@@ -1,4 +1,4 @@
--- The global row of the flag alone: whatever else is there keeps nobody from reading it. %(flag)s
+-- The global row of the flag alone, readable whatever the other rows hold. %(flag)s
 select enabled, rollout_percentage, version
 from public.feature_flags
 where key = %(flag)s and company_id is null

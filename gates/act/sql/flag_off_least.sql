@@ -1,4 +1,4 @@
--- The checklist's own statement, for a table that has no more than it needs. %(flag)s
+-- The checklist's own statement, for a table with only the columns that it needs. %(flag)s
 with changed as (
   update public.feature_flags set enabled = false where key = %(flag)s and enabled is distinct from false
   returning enabled

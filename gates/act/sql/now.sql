@@ -1,2 +1,2 @@
--- The time of this transaction, which is that of what it changes.
+-- The time of this transaction, and so of its changes.
 select now()::text as at;

@@ -1,2 +1,2 @@
--- The checklist's emergency: replay limits begin anew.
+-- The checklist's emergency: clears the replay limits.
 delete from public.edge_rate_limits where key like 'replay:%%';

@@ -1,4 +1,4 @@
--- After a rollback: what is still in flight, what is held, and what is neither here nor there. %(flag)s
+-- After a rollback: what is still in flight, what is held, and what is half replayed. %(flag)s
 select
   (select count(*) from public.event_outbox
    where processed_at is null and dead_at is null and claimed_until > now()) as in_flight,

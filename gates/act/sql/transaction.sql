@@ -1,2 +1,2 @@
--- By which others find out what became of this transaction, and who keeps it waiting.
+-- The ids by which others find out what became of this transaction, and who blocks it.
 select pg_backend_pid() as pid, pg_current_xact_id()::text as xid;

@@ -1,1 +1,1 @@
-"""Checks whose outcome is known before they run: what the gate puts through its own pipeline in every run."""
+"""Checks with a known outcome, which every run puts through its own pipeline."""

@@ -1,4 +1,4 @@
-"""An `assert` outside the test modules, as most checks have one: pytest does not rewrite it, so Python may drop it."""
+"""An `assert` outside the test modules, as in most checks: pytest does not rewrite it, so Python may drop it."""
 
 
 def hold(condition: object) -> None:

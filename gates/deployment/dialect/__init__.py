@@ -1,1 +1,1 @@
-"""The names of a deployment in use: SQL and HTTP of the contract become those of the target at its two doors."""
+"""The dialect in use: translates SQL and HTTP of the contract into the target's names."""

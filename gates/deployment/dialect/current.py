@@ -1,4 +1,4 @@
-"""The names of the deployment that this process looks at: learned once, from the policy, and the same at every door."""
+"""The names of the deployment that this process looks at: set once from the policy, and used everywhere."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from gates.contract.names import CLAIMS_SETTING, Names, load
 from gates.deployment.dialect.words import HttpWords
 
 NAMES = "GATE_NAMES"
-"""The variable by which the process of a suite is told the names."""
+"""The variable that tells the process of a suite the names."""
 
 
 class Writer(Protocol):
-    """Writes a statement of the contract, with its parameters, as the deployment has it."""
+    """Translates a statement of the contract, with its parameters, for the deployment."""
 
     def of(self, text: str, given: Any) -> tuple[str, Any]: ...
 
@@ -27,7 +27,7 @@ class _InUse:
 
 
 def use(names: Names, environ: Mapping[str, str] | None = None) -> None:
-    """From now on every statement and exchange of this process has these names; `environ` has the values of $NAME."""
+    """Use these names for every further statement and exchange of this process; `environ` has the values of $NAME."""
     _InUse.names, _InUse.writer, _InUse.of_every_row = names, None, None
     _InUse.words = HttpWords(names, environ or {}) if names else None
     if names.maps_sql:
@@ -38,13 +38,13 @@ def use(names: Names, environ: Mapping[str, str] | None = None) -> None:
 
 
 def learn(environ: Mapping[str, str]) -> None:
-    """Use the names that the environment of a suite tells, where it tells any."""
+    """Use the names in the environment of a suite, if it has any."""
     if environ.get(NAMES):
         use(load(environ[NAMES]), environ)
 
 
 def current() -> Names:
-    """The names in use; none where the deployment has the contract's own."""
+    """The names in use; none if the deployment has the contract's own."""
     return _InUse.names
 
 
@@ -59,7 +59,7 @@ def real_claims(claims: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def tenant_session(claims: Mapping[str, Any]) -> tuple[str, str]:
-    """The setting by which policies know who asks, and its value for these claims of the contract."""
+    """The setting by which policies know the tenant, and its value for these claims of the contract."""
     if setting := _InUse.names.tenant_setting:
         company = claims.get("company_id")
         return setting, company if isinstance(company, str) else "" if company is None else json.dumps(company)
@@ -72,12 +72,12 @@ def secrets() -> Mapping[str, str]:
 
 
 def named(text: str) -> str:
-    """A statement without parameters as the deployment has it. Raise AbsentColumn or AbsentTable."""
+    """A statement without parameters, translated for the deployment. Raise AbsentColumn or AbsentTable."""
     return text if _InUse.writer is None else _InUse.writer.of(text, None)[0]
 
 
 def for_hand(text: str) -> str:
-    """A statement for people to run by hand, as the deployment has it; empty where it has not what that needs."""
+    """A statement for people to run, translated for the deployment; empty if the deployment lacks what it needs."""
     try:
         return named(text) if text else ""
     except psycopg.Error:
@@ -85,13 +85,13 @@ def for_hand(text: str) -> str:
 
 
 def written(text: str, given: Any, *, every_row: bool = False) -> tuple[str, Any]:
-    """A statement and its parameters as the deployment has them; every_row: also of rows that `rows` leaves out. Raise
-    AbsentName.
+    """A statement and its parameters, translated for the deployment. Raise AbsentName. every_row: includes the rows
+    that `rows` in the names leaves out.
     """
     writer = _InUse.of_every_row if every_row else _InUse.writer
     return (text, given) if writer is None else writer.of(text, given)
 
 
 def writer() -> Writer | None:
-    """What writes statements, or None where they stay as they are."""
+    """The translator of statements, or None if they stay as they are."""
     return _InUse.writer

@@ -1,4 +1,4 @@
-"""Requests and answers at the HTTP door: of the contract on our side, of the deployment on the wire."""
+"""Translates HTTP requests and answers between the contract (our side) and the deployment (the wire)."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ PROBLEM = "application/problem+json"
 
 
 def on_the_wire(request: Request) -> Request:
-    """The request as the deployment is sent it."""
+    """The request as the deployment receives it."""
     words = http_words()
     if words is None:
         return request
@@ -24,7 +24,7 @@ def on_the_wire(request: Request) -> Request:
 
 
 def understood(answer: Answer, method: str, path: str) -> Answer:
-    """The answer to a method of a path (the contract's) in the words of the contract; `received` is what came."""
+    """The answer to a method of a path (the contract's), translated to the contract; `received` keeps what came."""
     words = http_words()
     if words is None:
         return answer
@@ -36,7 +36,7 @@ def understood(answer: Answer, method: str, path: str) -> Answer:
 
 
 def understood_bytes(status: int, body: bytes, method: str, path: str) -> tuple[int, bytes]:
-    """Status and body of an answer to a method of a path (the contract's) in the words of the contract."""
+    """Status and body of an answer to a method of a path (the contract's), translated to the contract."""
     words = http_words()
     if words is None:
         return status, body
@@ -48,7 +48,7 @@ def understood_bytes(status: int, body: bytes, method: str, path: str) -> tuple[
 
 
 def real_head(head: str) -> str:
-    """The head of a request that is written by hand: `{path}` and a path of the contract, then lines of headers."""
+    """The head of a request written by hand: `{path}` and a path of the contract, then lines of headers."""
     words = http_words()
     if words is None:
         return head
@@ -61,13 +61,13 @@ def real_head(head: str) -> str:
 
 
 def real_body(body: bytes) -> bytes:
-    """The bytes of a body as they are sent, for who cuts them into pieces. To be signed before."""
+    """The bytes of a body as sent, for callers that split them. Sign these bytes."""
     words = http_words()
     return body if words is None else words.sent("/dlq-replay", body)[2]
 
 
 def can_be_said(body: bytes) -> bool:
-    """Whether a replay has a place for all that the body says: what travels outside a body is text, once."""
+    """Whether a replay can express all that the body says: a member outside the body is text, and occurs once."""
     try:
         real_body(body)
     except AbsentMember:
@@ -76,7 +76,7 @@ def can_be_said(body: bytes) -> bool:
 
 
 def contract_path(path: str) -> str:
-    """The contract's path of a real one, as the target documents it."""
+    """The contract's path for a real one, as the target documents it."""
     words = http_words()
     return path if words is None else words.contract_path(path)
 
@@ -94,18 +94,18 @@ def real_code(code: str) -> str:
 
 
 def contract_metric(name: str) -> str:
-    """The contract's name of a real series; one that is not the contract's stays."""
+    """The contract's name of a real series; other names stay."""
     words = http_words()
     return name if words is None else next((ours for ours, real in words.metrics.items() if real == name), name)
 
 
 def path_of(path: str, company: str) -> str:
-    """A path of the contract to something of a company's, which deployments may have in their path."""
+    """A path of the contract to something of a company's; deployments may have the company in that path."""
     words = http_words()
     return f"{path}{OF_A_PATH}{company}" if words is not None and words.needs_company(path) else path
 
 
 def real_path(path: str) -> str:
-    """The real path of one of the contract."""
+    """The real path for one of the contract."""
     words = http_words()
     return path if words is None else words.path(path)

@@ -1,4 +1,4 @@
-"""Members of a document by their paths, as `options.limit`, in what a deployment sends and is sent."""
+"""Members of a document by paths such as `options.limit`, sent to or received from a deployment."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from gates.contract.names import parts_of
 
 
 def without(members: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
-    """The members without what stands at these paths, and without objects that are empty then."""
+    """The members without those at these paths, and without objects that become empty."""
     found = {n: v for n, v in members.items() if n not in paths}
     for outer in {path.partition(".")[0] for path in paths if "." in path} & found.keys():
         inner = [path.partition(".")[2] for path in paths if path.startswith(f"{outer}.")]
@@ -20,12 +20,12 @@ def without(members: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any
 
 
 def last_of(path: str) -> str:
-    """The last name of a path to a member, however it is divided."""
+    """The last name of a path to a member, with any separator."""
     return re.split(r"[./]", path.strip("#/."))[-1]
 
 
 def found_at(members: Mapping[str, Any], path: str, default: Any = None) -> Any:
-    """The value at a path of members, or the default. A value of null is there."""
+    """The value at a path of members, or the default. A null counts as a value."""
     found: Any = members
     for name in parts_of(path):
         if not isinstance(found, Mapping) or name not in found:
@@ -35,7 +35,7 @@ def found_at(members: Mapping[str, Any], path: str, default: Any = None) -> Any:
 
 
 def put(claims: dict[str, Any], path: str, value: Any) -> None:
-    """Set what stands at a path of members; what is on the way and no object is replaced."""
+    """Set the value at a path of members; whatever is on the way and no object is replaced."""
     *outer, last = parts_of(path)
     for name in outer:
         claims[name] = dict(claims[name]) if isinstance(claims.get(name), Mapping) else {}

@@ -1,7 +1,7 @@
-"""Where a member of a request travels: in the path, the query or a header, where `names.http.fields` says so by
-`place:name`; else in the body, as the contract has it.
+"""Where a member of a request travels: path, query or header if `names.http.fields` says so by `place:name`, else body.
 
-All but a body is text. What text cannot tell from a good value cannot be asked, and is never sent as another request.
+Outside a body everything is text. A value that text would turn into another one cannot be sent, and is never sent as
+another request.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from urllib.parse import quote
 from gates.contract.places import BLANK, PLACES, SCALARS, blanks, places_of
 
 OF_A_PATH = "#"
-"""Divides a path of the contract from the member that only some deployments have in it. No request line has it."""
+"""Separates a path of the contract from a member that only some deployments have in it. No request line contains it."""
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+|\s+|"', re.DOTALL)
 _LITERAL = {"boolean": re.compile(r"true|false"), "integer": re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")}
 
 
 class AbsentMember(ValueError):  # noqa: N818  -- as AbsentColumn: an observation
-    """A body has a member that the deployment has not, or not in this form, as `names.http.fields` says."""
+    """A body has a member that the deployment lacks, or not in this form, as `names.http.fields` says."""
 
 
 def pattern_of(path: str) -> str:
-    """A pattern for a real path, whatever stands in its braces."""
+    """A pattern for a real path, with anything in its braces."""
     return "[^/?#]+".join(re.escape(part) for part in BLANK.split(path)[::2])
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlaces:
-    """Member -> its name in each place, of those that travel outside the body."""
+    """Member -> its name in each place, for those outside the body."""
 
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class MemberPlaces:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> MemberPlaces:
-        """The places of all spellings of all members; the first of a kind counts."""
+        """The places of all spellings of all members; the first of each kind counts."""
         found: dict[str, dict[str, str]] = {place: {} for place in PLACES}
         for member, spellings in places_of(fields).items():
             for place, name in spellings:
@@ -50,12 +50,12 @@ class MemberPlaces:
         return cls(**found)
 
     def outside(self, real: str) -> frozenset[str]:
-        """The members that do not travel in the body of a request to this real path."""
+        """The members outside the body in a request to this real path."""
         in_path = {m for m, name in self.path.items() if name in blanks(real)}
         return frozenset(in_path | self.query.keys() | self.header.keys())
 
     def filled(self, real: str, values: Mapping[str, str], nobody: Callable[[str], str]) -> str:
-        """The path with its braces filled in; what is not given is nobody's."""
+        """The path with its braces filled in; a value that is not given becomes an id that nobody has."""
         member = {name: m for m, name in self.path.items()}
 
         def value(found: re.Match[str]) -> str:
@@ -78,9 +78,8 @@ class MemberPlaces:
 
 
 def parted(body: bytes, outside: Iterable[str]) -> tuple[bytes, dict[str, bytes]]:
-    """The body without these members, all else byte for byte, and their values as JSON.
-
-    Raise AbsentMember where one is there twice, or is no single value.
+    """The body without these members, otherwise byte for byte, and their values as JSON. Raise AbsentMember if one
+    occurs twice, or is no single value.
     """
     wanted = frozenset(outside)
     if not wanted or not any(f'"{m}"'.encode() in body for m in wanted):
@@ -103,7 +102,7 @@ def parted(body: bytes, outside: Iterable[str]) -> tuple[bytes, dict[str, bytes]
         after = _solid(tokens, value)
         if _is(tokens, after, b","):
             at = after + 1
-        else:  # the last one: the comma before it goes
+        else:  # the last one: remove the comma before it
             at = value + 1
             while kept and (kept[-1].isspace() or kept[-1] == b","):
                 kept.pop()
@@ -111,9 +110,8 @@ def parted(body: bytes, outside: Iterable[str]) -> tuple[bytes, dict[str, bytes]
 
 
 def folded(body: bytes, inner: frozenset[str]) -> bytes:
-    """The body with these members, called `outer.name`, inside of the objects that they name; all else as it is.
-
-    A body that is no object stays: it is refused in any form.
+    """The body with these members, called `outer.name`, moved into the objects that they name; otherwise unchanged. A
+    body that is no object stays: it is refused in any form.
     """
     if not inner or not any(f'"{name}"'.encode() in body for name in inner):
         return body
@@ -138,7 +136,7 @@ def folded(body: bytes, inner: frozenset[str]) -> bytes:
 
 
 def _object(members: list[tuple[list[str], bytes]]) -> bytes:
-    """An object of members, each where its path says; those without one are whole, name and all."""
+    """An object of members, each at its path; those without a path are whole, name and value."""
     parts, inside = list[bytes](), dict[str, list[tuple[list[str], bytes]]]()
     for path, value in members:
         if len(path) > 1:
@@ -150,7 +148,7 @@ def _object(members: list[tuple[list[str], bytes]]) -> bytes:
 
 
 def as_text(member: str, said: bytes, real: bytes) -> str:
-    """A value of JSON, as it really is, as text. Raise AbsentMember where text means another, as "10" for a number."""
+    """A JSON value as text. Raise AbsentMember if the text would mean another value, as "10" for a number."""
     kind = SCALARS.get(member, "text")
     is_string = said[:1] == b'"'
     found = text_of(real) if real[:1] == b'"' else real.decode("utf-8", "replace")
@@ -171,7 +169,7 @@ def text_of(token: bytes) -> str:
 
 
 def _solid(tokens: list[bytes], at: int) -> int:
-    """The place of the next token that is no white space, or the end."""
+    """The position of the next token that is no white space, or the end."""
     while (at := at + 1) < len(tokens) and tokens[at].isspace():
         pass
     return at

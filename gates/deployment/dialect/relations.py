@@ -1,4 +1,4 @@
-"""How a relation of the contract reads and writes in the deployment: as a sub-query, and column by column."""
+"""How a relation of the contract is read and written in the deployment: as a sub-query, and column by column."""
 
 import re
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from gates.deployment.dialect.tokens import literal, quoted
 
 SYSTEM = ("xmin", "ctid", "tableoid")
 WHOLE = re.compile(r"0|-?[1-9][0-9]*")
-"""A state that is kept as a number."""
+"""A state that is stored as a number."""
 
 
 class AbsentColumn(psycopg.errors.UndefinedColumn):
-    """The mapping says that the deployment has not the column that a statement needs; as if the server had said it."""
+    """The deployment lacks a column that a statement needs, by its names; treated like the server's own error."""
 
 
 class AbsentTable(psycopg.errors.UndefinedTable):
-    """As AbsentColumn, of a table."""
+    """Like AbsentColumn, for a table."""
 
 
 def absent(what: str) -> AbsentColumn:
@@ -31,16 +31,15 @@ SAID = "names: in gate.yaml says that {} is absent; this check needs it"
 
 
 def real_name(names: RelationNames) -> str:
-    """The qualified real name. Raise AbsentTable where there is none."""
+    """The qualified real name. Raise AbsentTable if there is none."""
     if not names.name:
         raise AbsentTable(SAID.format(names.contract.name))
     return f"{quoted(names.schema)}.{quoted(names.name)}"
 
 
 def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole: bool) -> str:
-    """The relation with the contract's columns, those that are mentioned, or all; PostgreSQL flattens it.
-
-    An absent column is NULL where the contract lets it be NULL; else a statement that mentions it raises AbsentColumn.
+    """The relation with the contract's columns that are mentioned, or all of them; PostgreSQL flattens it. An absent
+    column is NULL if the contract allows NULL; else a statement that mentions it raises AbsentColumn.
     """
     as_it_is = whole and names.contract.is_view and not (names.values or names.expressions)
     counted = f" where ({names.rows})" if names.rows else ""
@@ -60,7 +59,7 @@ def subquery(names: RelationNames, ids: Names, words: AbstractSet[str], *, whole
 
 
 def grouped(names: RelationNames, calls: LimitCalls, ids: Names, words: AbstractSet[str]) -> str:
-    """The rate limit as the contract has it, where a real row is one call, or some: one row for each key."""
+    """The rate limit as the contract has it, if a real row is one call or several: one row per key."""
     source = real_name(names)
     if calls.number:
         source += f" cross join lateral generate_series(1, least({quoted(calls.number)}, {MOST_CALLS}))"
@@ -92,7 +91,7 @@ def read(names: RelationNames, ids: Names, column: str, qualifier: str = "") -> 
 
 
 def translated(expression: str, values: Mapping[str, str]) -> str:
-    """The expression, each of these values in the place of another."""
+    """The expression with each of these values mapped to another."""
     whens = " ".join(f"when {literal(k)} then {literal(v)}" for k, v in values.items())
     return f"(case {expression} {whens} else {expression} end)"
 
@@ -104,5 +103,5 @@ def column_type(names: RelationNames, ids: Names, column: str) -> str:
 
 
 def kind_of(relation: str, column: str) -> str:
-    """The kind of id that a column holds; empty where it holds none."""
+    """The kind of id that a column holds; empty if it holds none."""
     return ID_KINDS.get(f"{relation}.{column}") or ID_KINDS.get(column, "")

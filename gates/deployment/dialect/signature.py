@@ -1,4 +1,4 @@
-"""How a signed request is signed in the words of a deployment: `names.http.signature`."""
+"""How a deployment signs requests: `names.http.signature`."""
 
 import base64
 import hashlib
@@ -13,13 +13,13 @@ _NOW: list[Callable[[], float]] = [time.time]
 
 
 def timed_by(now: Callable[[], float]) -> None:
-    """From now on a form that has a time, and is not told one, has that of `now`: the clock of the deployment."""
+    """Use `now`, the deployment's clock, for every signature with a time that is not given one."""
     _NOW[:] = [now]
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureForm:
-    """What `names.http.signature` says; nothing: the contract's own forms."""
+    """What `names.http.signature` says; if it says nothing, the contract's own forms."""
 
     given: Mapping[str, str] = field(default_factory=dict)
 
@@ -28,11 +28,10 @@ class SignatureForm:
         return self.given.get("signed", "{t}.{body}")
 
     def value(self, secret: str, method: str, path: str, body: bytes, unix_seconds: int | None) -> str:
-        """The value of the header, without a time where unix_seconds is None and there is such a form.
-
-        A GET has no body: what has no place for the path covers the path in its stead.
+        """The value of the header; without a time if unix_seconds is None and there is such a form. A GET has no body:
+        a form without a place for the path signs the path instead.
         """
-        if unix_seconds is None and "v2" in self.given and "form" not in self.given:  # no form is without a time
+        if unix_seconds is None and "v2" in self.given and "form" not in self.given:  # every form has a time
             unix_seconds = int(_NOW[0]())
         if method == "GET" and (unix_seconds is None or "{path}" not in self._signed):
             body = path.encode("latin-1")

@@ -1,7 +1,8 @@
-"""Writes a statement of the contract as the deployment has it: relations, columns, values, functions, roles, types.
+"""Translates a statement of the contract: relations, columns, values, functions, roles, types.
 
-The gate names every object of the contract as `public.name`, in a query, and in a string as `'public.name'` or
-`'public.table.column'`; `'{public}'` are the schemas of the deployment. A quoted name is a real one and stays.
+The gate names every object of the contract as `public.name` in a query, and as `'public.name'` or
+`'public.table.column'` in a string; `'{public}'` are the schemas of the deployment. A quoted name is a real one and
+stays.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from gates.deployment.dialect.writes import DmlTarget, write_target
 
 PUBLIC = "public"
 TENANT_COLUMNS = "{company_id,tenant_id}"
-"""As the catalogue checks look for columns that hold a tenant."""
+"""The expression by which the catalogue checks find columns that hold a tenant."""
 OF_A_COMPANY = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-"""As checks know the text of a company's id."""
+"""The expression by which checks recognise the text of a company's id."""
 FORMS = {"uuid": OF_A_COMPANY, "text": "^(?!all$).", "bigint": "^[0-9]+$", "integer": "^[0-9]+$"}
 NEW_NUMBER = {
     "bigint": "(1125899906842624 + floor(random() * 2251799813685248))::bigint",
     "integer": "(1500000000 + floor(random() * 500000000))::integer",
 }
-"""Type of ids -> SQL of a new one, as far from the deployment's as those of gates.deployment.ids."""
+"""Type of ids -> SQL of a new one, far from the deployment's own like those of gates.deployment.ids."""
 FLAGS = "{" + ",".join(contract().flags) + "}"
-"""As a check asks for every flag; those of areas that are not claimed are not the deployment's."""
+"""The expression by which a check asks for every flag. Flags of areas that are not claimed are left out."""
 OF_BUCKETS = "public.is_feature_enabled.bucket"
-"""As checks ask by which formula tenants are drawn: `own`, where it is the deployment's."""
+"""The expression by which checks ask for the formula that draws tenants: `own` if it is the deployment's."""
 _COMMANDS = {"table", "truncate", "lock", "analyze", "only"}
 _OF_A_TABLE = {("like", "(")}
-"""What stands before a name in `create table x (like public.y)`."""
+"""What precedes a name in `create table x (like public.y)`."""
 
 
 @lru_cache(maxsize=4096)
@@ -43,7 +44,7 @@ def _translated(text: str, names: Translator) -> tuple[str, tuple[Parameter, ...
 
 
 class Translator:
-    """Writes statements with the names of one deployment; each text once."""
+    """Translates statements to the names of one deployment; caches each text."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -51,11 +52,11 @@ class Translator:
         self._flags = names.flag_keys
 
     def translate(self, text: str) -> tuple[str, tuple[Parameter, ...]]:
-        """The statement and its parameters, in their order. Raise AbsentColumn or AbsentTable."""
+        """The statement and its parameters, in order. Raise AbsentColumn or AbsentTable."""
         return _translated(text, self)
 
     def of(self, text: str, given: Any) -> tuple[str, Any]:
-        """The statement with the parameters that were given to it. Raise AbsentColumn or AbsentTable."""
+        """The statement with the given parameters. Raise AbsentColumn or AbsentTable."""
         found, parameters = self.translate(text)
         return found, None if given is None else [p.of(given) for p in parameters]
 
@@ -66,7 +67,7 @@ class Translator:
         self._strings(found)
         self._roles(found)
         targets = []
-        # what is called is a function: `count(*)` mentions no column
+        # a called name is a function: `count(*)` mentions no column
         words = {word for at, word in enumerate(found.words) if found.word(at + 1) != "("}
         dropped = self._without_absent(found)
         for at in range(len(found)):
@@ -86,9 +87,8 @@ class Translator:
         return found.finished()
 
     def _as_stored(self, found: Statement) -> str:
-        """The relation that is read with the deployment's own values: a hash of an audit row covers what is stored.
-
-        Raise AbsentColumn where a column is an expression: nobody knows what the hash covers there.
+        """The relation with the deployment's own stored values: the hash of an audit row covers those. Raise
+        AbsentColumn if a column is an expression: nobody knows what the hash covers there.
         """
         if not {"sha256", "prev_hash"} <= set(found.words):
             return ""
@@ -98,7 +98,7 @@ class Translator:
         return "audit_logs"
 
     def _bucket_keys(self, found: Statement) -> None:
-        """A bucket is of a flag's real key: in `lower(key || ':' || company)`."""
+        """Hash the real key of a flag in bucket formulas: `lower(key ':' company)`."""
         for at in range(len(found)):
             if found.word(at) == "lower" and found.word(at + 1) == "(":
                 last = found.closing(at + 1)
@@ -110,7 +110,7 @@ class Translator:
     # --- relations and functions ---------------------------------------------------------------------------------
 
     def _kind(self, found: Statement, at: int) -> str:
-        """What the name of the contract that begins here is: read, command, function, insert, update or delete."""
+        """The kind of contract name that begins here: read, command, function, insert, update or delete."""
         if found.word(at) != PUBLIC or found.is_quoted(at) or found.word(at + 1) != "." or found.word(at - 1) == ".":
             return ""
         name = found.word(at + 2)
@@ -131,8 +131,8 @@ class Translator:
         return "read"
 
     def _without_absent(self, found: Statement) -> set[int]:
-        """Leave out the parts of a UNION that read a table which the deployment has not. The first one stays: it names
-        the columns. Gives the places that are no more.
+        """Remove the parts of a UNION that read a table that the deployment lacks, and return their positions. The
+        first part stays: it names the columns.
         """
         dropped: set[int] = set()
         for at in range(len(found)):
@@ -169,7 +169,7 @@ class Translator:
         found.write(at, at + 2, f"{quoted(function.schema)}.{quoted(function.name)}")
 
     def _key(self, found: Statement, first: int, last: int) -> None:
-        """The key of a flag that the function is asked for: its real one."""
+        """Replace the flag key that the function is called with by the real one."""
         text = found.render(first, last).strip()
         if first == last and (given := found.string(first)) is not None:
             found.write(first, first, literal(self._flags.get(given, given)))
@@ -206,7 +206,7 @@ class Translator:
                 found.write(at, at, self._names.id_type(kind))
 
     def _kind_of_cast(self, found: Statement, at: int) -> str:
-        """Of which kind the id is that is cast here: of the column that the array is unnested into, or named last."""
+        """The kind of the id that is cast: of the column that the array is unnested into, or the last one named."""
         named = _unnested_into(found, at)
         if named == "id" and (own := kind_of(_inserted_into(found, at), "id")):
             return own
@@ -225,7 +225,7 @@ class Translator:
 
 
 def _is_whole(found: Statement, alias: str) -> bool:
-    """Whether rows are read as a whole: by a star that is no factor and no count, or by the name of the relation."""
+    """Whether rows are read as a whole: by a star that is no multiplication and no count, or by the relation's name."""
     for at in range(len(found)):
         word = found.word(at)
         if word == "*" and found.word(at - 1) in {"select", ",", ".", "distinct", "all", "returning"}:
@@ -238,7 +238,7 @@ def _is_whole(found: Statement, alias: str) -> bool:
 
 
 def _unnested_into(found: Statement, at: int) -> str:
-    """The name of the column into which the array that is cast here is unnested; empty where it is not."""
+    """The name of the column into which the cast array is unnested; empty if it is not."""
     for place in range(at, max(at - 40, 0), -1):
         if found.word(place) == "unnest" and found.word(place + 1) == "(":
             last = found.closing(place + 1)
@@ -255,7 +255,7 @@ def _unnested_into(found: Statement, at: int) -> str:
 
 
 def _inserted_into(found: Statement, at: int) -> str:
-    """The relation of the contract into which the statement around a place inserts; empty where it does not."""
+    """The relation of the contract into which the statement around a position inserts; empty if it does not."""
     for place in range(at, -1, -1):
         if found.word(place) == "into" and found.word(place + 1) == PUBLIC:
             return found.word(place + 3)
@@ -263,12 +263,12 @@ def _inserted_into(found: Statement, at: int) -> str:
 
 
 def _nobody(role: str) -> str:
-    """A name that no role has, for one that the deployment has not."""
+    """A role name that does not exist, for a role that the deployment lacks."""
     return f"no role for {role}"
 
 
 def _literals(names: Names) -> Mapping[str, str]:
-    """The text of a string of the contract -> the SQL that stands in its place."""
+    """Text of a string in the contract's statements -> the SQL that replaces it."""
     found = {"{public}": literal(_array(names.schemas))}
     for name, relation in names.relations.items():
         whole = real_name(relation) if relation.name else ""

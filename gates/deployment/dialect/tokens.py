@@ -1,6 +1,5 @@
-"""A statement as tokens, each of which can be written otherwise; whatever is not touched stays byte for byte.
-
-The tokens are those of PostgreSQL's own scanner (libpg_query).
+"""A statement as tokens, each of which can be replaced; everything else stays byte for byte. The tokens are those of
+PostgreSQL's own scanner (libpg_query).
 """
 
 import re
@@ -19,9 +18,9 @@ from gates.errors import first_line
 _COMMENTS = {Token.SQL_COMMENT, Token.C_COMMENT}
 _VALUES = {Token.SCONST, Token.USCONST, Token.BCONST, Token.XCONST, Token.ICONST, Token.FCONST}
 _FREE = {KeywordKind.NO_KEYWORD, KeywordKind.UNRESERVED_KEYWORD}
-"""Of words that may name a column or a table without quotes."""
+"""Words that may name a column or a table without quotes."""
 _NO_ALIAS = {"set", "overriding"}
-"""Words that may be names, and that go on with the statement where one could stand."""
+"""Words that may be names, but continue the statement where one could stand."""
 _PLACEHOLDER = re.compile(r"%%|%(?:\((?P<name>[^)]+)\))?[sbt](?![\w$])")
 _STRING = re.compile(r"(?:[eE]?'(?P<text>.*)'|(?P<tag>\$[^$]*\$)(?P<raw>.*)(?P=tag))", re.DOTALL)
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_]*\Z")
@@ -32,20 +31,20 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A placeholder of the statement: its place (`%s`) or its name (`%(name)s`), and what its values become."""
+    """A placeholder of the statement: its position (`%s`) or name (`%(name)s`), and how its values are converted."""
 
     key: int | str
     values: Values = field(default_factory=dict)
 
     def of(self, given: Any) -> Any:
-        """The value to send, from the parameters that were given."""
+        """The value to send, from the given parameters."""
         value = given[self.key]
         return self.values.get(value, value) if self.values and isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Lexeme:
-    """A token, and where it is in the text; `word`: as the server folds it, empty for a value and a placeholder."""
+    """A token and its position in the text; `word`: as the server folds it, empty for values and placeholders."""
 
     kind: int
     start: int
@@ -72,9 +71,8 @@ def _word(kind: int, raw: str) -> str:
 
 
 class Statement:
-    """The tokens of one statement; `write` says what stands in their place, `finished` gives the result.
-
-    Raise psycopg.errors.SyntaxError for what is no SQL, as the server would.
+    """The tokens of one statement; `write` replaces them, `finished` gives the result. Raise psycopg.errors.SyntaxError
+    for what is no SQL, as the server would.
     """
 
     def __init__(self, text: str) -> None:
@@ -92,7 +90,7 @@ class Statement:
         return len(self.tokens)
 
     def word(self, at: int) -> str:
-        """The word or sign at a place; in lower case unless it is quoted; empty for a value and beyond the ends."""
+        """The word or sign at a position; in lower case unless quoted; empty for a value and beyond the ends."""
         return self.words[at] if 0 <= at < len(self.words) else ""
 
     def is_quoted(self, at: int) -> bool:
@@ -114,13 +112,13 @@ class Statement:
         return self.source[self.tokens[at].start : self.tokens[at].end]
 
     def write(self, first: int, last: int, text: str) -> None:
-        """Put a text in the place of these tokens and of what is between them."""
+        """Replace these tokens, and what is between them, by a text."""
         for at in range(first, last + 1):
             self._new[at] = ""
         self._new[first] = text
 
     def render(self, first: int = 0, last: int | None = None) -> str:
-        """The text of these tokens as they are written by now; parameters as marks."""
+        """The present text of these tokens; parameters as marks."""
         last = len(self) - 1 if last is None else last
         parts: list[str] = []
         for at in range(first, last + 1):
@@ -130,18 +128,18 @@ class Statement:
         return "".join(parts)
 
     def _between(self, start: int, end: int) -> str:
-        """What stands between tokens. A comment may speak of a parameter, which the driver would take for one."""
+        """The text between tokens. Comments are dropped: the driver would take a parameter in one for a real one."""
         text = self.source[start:end]
         return text.replace("%", "") if self._parameters else text
 
     def _joined(self, at: int) -> bool:
-        """Whether nothing of the source stands between a token and the next: both were written over together."""
+        """Whether no source text is left between a token and the next: both were replaced together."""
         return self._new.get(at + 1) == ""
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
     def _mark_parameters(self) -> None:
-        """Each placeholder becomes one token to be written: where it goes, its value goes."""
+        """Make each placeholder one replaceable token: its value moves with it."""
         count = 0
         for at in range(len(self)):
             found = _PLACEHOLDER.fullmatch(self._text(at))
@@ -151,17 +149,17 @@ class Statement:
                 self.words[at] = ""
 
     def mark(self, parameter: Parameter) -> str:
-        """What stands for a parameter in a text that is written."""
+        """The mark of a parameter in a replaced text."""
         self._parameters.append(parameter)
         return f"\0{len(self._parameters) - 1}\0"
 
     def parameter(self, text: str) -> Parameter | None:
-        """The parameter that a written text consists of, or None."""
+        """The parameter that a replaced text consists of, or None."""
         found = _MARK.fullmatch(text.strip())
         return self._parameters[int(found[1])] if found else None
 
     def finished(self) -> tuple[str, tuple[Parameter, ...]]:
-        """The statement with `%s` for every parameter, and the parameters in their order."""
+        """The statement with `%s` for every parameter, and the parameters in order."""
         text = self.source
         if self.tokens:
             first, last = self.tokens[0].start, self.tokens[-1].end
@@ -172,7 +170,7 @@ class Statement:
     # --- structure -----------------------------------------------------------------------------------------------
 
     def closing(self, at: int) -> int:
-        """The place of the bracket that closes the one at `at`."""
+        """The position of the bracket that closes the one at `at`."""
         depth = 0
         for place in range(at, len(self)):
             depth += self.word(place) in {"(", "["}
@@ -182,25 +180,25 @@ class Statement:
         return len(self) - 1
 
     def top(self, first: int, last: int) -> Iterator[int]:
-        """The places of this range that are in no bracket of it (an opening bracket itself is)."""
+        """The positions of this range outside its brackets (an opening bracket itself counts as outside)."""
         at = first
         while at <= last:
             yield at
             at = self.closing(at) + 1 if self.word(at) in {"(", "["} else at + 1
 
     def find(self, words: set[str], first: int, last: int) -> int:
-        """The first place in no bracket where one of these words stands; one after the range where none does."""
+        """The first position outside brackets with one of these words; one past the range if there is none."""
         return next((at for at in self.top(first, last) if self.word(at) in words), last + 1)
 
     def split(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The parts of a range between commas that are in no bracket."""
+        """The parts of a range between commas outside brackets."""
         if first > last:
             return []
         commas = [at for at in self.top(first, last) if self.word(at) == ","]
         return list(zip([first, *(c + 1 for c in commas)], [*(c - 1 for c in commas), last], strict=True))
 
     def part_of_union(self, at: int) -> tuple[int, int]:
-        """The places from the UNION before the part around `at` to the end of that part; (0, 0) for a first part."""
+        """The positions from the UNION before the part around `at` to the end of that part; (0, 0) for a first part."""
         depth, first = 0, 0
         for place in range(at, -1, -1):
             depth += self.word(place) in {")", "]"}
@@ -215,7 +213,7 @@ class Statement:
         return (first, last) if first else (0, 0)
 
     def end_of_query(self, at: int) -> int:
-        """The last place of the query that `at` is in: before the bracket that closes it, or the end."""
+        """The last position of the query around `at`: before the bracket that closes it, or the end."""
         depth = 0
         for place in range(at, len(self)):
             depth += self.word(place) in {"(", "["}
@@ -226,13 +224,13 @@ class Statement:
 
 
 def _as_parameter(found: re.Match[str]) -> str:
-    """What the scanner takes for one token, and no sign before it for a part of an operator; as long as it was."""
+    """A stand-in of the same length that scans as one token and does not join an operator before it."""
     return found[0] if found[0] == "%%" else f"${1:0{len(found[0]) - 1}}"
 
 
 @cache
 def quoted(name: str) -> str:
-    """A name as SQL has it; quoted unless it is plain and no word of the language."""
+    """A name in SQL, quoted unless it is plain and no keyword."""
     plain = _SIMPLE.match(name) and scan(name)[0].keyword in _FREE
     return name if plain else Identifier(name).as_string()
 

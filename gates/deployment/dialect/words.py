@@ -29,7 +29,7 @@ from gates.deployment.dialect.places import (
 from gates.deployment.dialect.signature import SignatureForm
 
 COUNTED = ("bigint", "integer")
-"""Types of ids that are numbers in JSON."""
+"""Types of ids that are JSON numbers."""
 KIND_OF_MEMBER: Mapping[str, str] = {
     "company_id": "company",
     "dlq_ids": "item",
@@ -43,25 +43,25 @@ KIND_OF_MEMBER: Mapping[str, str] = {
 ONLY_SENT = frozenset(m for e in contract().endpoints.values() for m in e.body) - {
     m for e in contract().endpoints.values() for m in e.answer
 }
-"""Members of bodies that no answer has, so that an answer may use their real name for something else."""
+"""Members of bodies that no answer has, so an answer may use their real name for something else."""
 ONLY_ANSWERED = frozenset(m for e in contract().endpoints.values() for m in e.answer) - {
     m for e in contract().endpoints.values() for m in e.body
 }
 TIMES = frozenset(m for e in contract().endpoints.values() for m, kind in e.answer.items() if kind == "time")
 NAMES_OF_A_FIELD = ("field", "path", "name", "pointer", "param", "property", "loc", "location", "key")
-"""What an entry of an error's list may call the member that is wrong; the contract's first."""
+"""Names by which an entry of an error's list may give the wrong member; the contract's first."""
 TEXTS_OF_AN_ERROR = ("message", "problem", "msg", "reason", "detail", "description", "error", "title", "issue")
 DONE, ACCEPTED = 200, 202
 NOBODY = "6e6f626f-6479-4000-8000-000000000000"
-"""The id of whom a path names where the request names nobody."""
+"""The id in a path if the request names nobody."""
 _NOWHERE = object()
 MOST_EXACT = 2**53
-"""A larger number is not the same number to every reader of JSON."""
+"""A larger number may change when JSON is parsed."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class HttpWords:
-    """What `names.http` says. environ: where $NAME of `extra_headers` is looked up."""
+    """What `names.http` says. environ: has the values of $NAME in `extra_headers`."""
 
     def __init__(self, names: Names, environ: Mapping[str, str]) -> None:
         given: Mapping[str, Any] = names.given.get("http", {})
@@ -84,7 +84,7 @@ class HttpWords:
         self._told |= {name.rpartition(".")[2]: ours for name, ours in self._told.items() if "." in name}
         sent = {ours: theirs for ours, theirs in self._members.items() if ours not in ONLY_ANSWERED}
         self._inner = frozenset(theirs for theirs in sent.values() if "." in theirs)
-        # a name that a drill made up, and that has a meaning here, becomes one that has none
+        # rename a member made up by a drill that has a meaning here
         self._sent_members = {theirs: ours for ours, theirs in sent.items()} | sent
         self._values = {m: {r: c for c, r in v.items()} for m, v in given.get("values", {}).items()}
         self._ids_are_text = given.get("ids") == "text"
@@ -115,11 +115,11 @@ class HttpWords:
     # --- what is sent --------------------------------------------------------------------------------------------
 
     def path(self, path: str) -> str:
-        """The real path; what follows the fixed part stays, and what it has braces for is nobody's."""
+        """The real path; what follows the fixed part stays, and missing values of its braces are nobody's ids."""
         return self.sent(path, b"")[0]
 
     def needs_company(self, path: str) -> bool:
-        """Whether the real path has the tenant in it, so that who asks for what is there says whose it is."""
+        """Whether the real path contains the tenant, so that a caller must say whose it is."""
         return "company_id" in self._places.outside(self._template(path)[0])
 
     def sent(self, path: str, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
@@ -147,14 +147,14 @@ class HttpWords:
         return as_text(member, said, self._sent_id(member, said))
 
     def contract_path(self, path: str) -> str:
-        """The contract's path of a real one; one that is no endpoint of the contract stays."""
+        """The contract's path for a real one; a path that is no endpoint of the contract stays."""
         for ours, theirs in self._paths:
             if found := re.search(pattern_of(theirs) + r"(?=/|$)", path):
                 return str(ours) + path[found.end() :]
         return path
 
     def code(self, code: str) -> str:
-        """The real code of one of the contract."""
+        """The real code for one of the contract."""
         real = self._real_codes.get(code, code)
         return str(real[0] if isinstance(real, list) else real)
 
@@ -163,9 +163,8 @@ class HttpWords:
         return self._members.get(name, name)
 
     def body(self, body: bytes) -> bytes:
-        """The body with the target's names of its members, and its ids; all else byte for byte.
-
-        Raise AbsentMember where it says what the target has no member for: left out, it would be another request.
+        """The body with the target's member names and ids, otherwise byte for byte. Raise AbsentMember if the target
+        lacks a member: leaving it out would make another request.
         """
         tokens = TOKEN.findall(body)
         out, depth, member = [], 0, ""
@@ -188,8 +187,8 @@ class HttpWords:
         return folded(b"".join(out), self._inner)
 
     def _sent_id(self, member: str, token: bytes) -> bytes:
-        """An id in a body: a string of ours is a number of theirs. What is no id keeps its form, mirrored. Where ids
-        travel as text (`ids: text`), nothing is mirrored.
+        """An id in a body: our string becomes their number. What is no id keeps its form, mirrored. If ids travel as
+        text (`ids: text`), nothing is mirrored.
         """
         kind, text = KIND_OF_MEMBER.get(member, ""), text_of(token) if token[:1] == b'"' else ""
         if kind in self._names.id_forms:
@@ -206,8 +205,8 @@ class HttpWords:
         return text.encode() if re.fullmatch(r"[1-9][0-9]{0,18}", text) else token
 
     def sign(self, secret: str, message: bytes, unix_seconds: int | None = None, path: str = "/dlq-replay") -> str:
-        """The value of the signature's header, over the real bytes of a message: the body of a POST to this path, or
-        the path of a GET.
+        """The value of the signature's header over the real bytes of a message: the body of a POST to this path, or a
+        GET's path.
         """
         if message[:1] == b"/":
             return self._signature.value(secret, "GET", self.path(message.decode("latin-1")), b"", unix_seconds)
@@ -215,7 +214,7 @@ class HttpWords:
         return self._signature.value(secret, "POST", real, body, unix_seconds)
 
     def claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
-        """Claims with the tenant where the target looks for it, and the roles by their real names."""
+        """Claims with the tenant where the target looks for it, and the real names of roles."""
         found = dict(claims)
         if "role" in found:
             self._put_role(found, found.pop("role"))
@@ -238,7 +237,7 @@ class HttpWords:
         return found
 
     def _put_role(self, claims: dict[str, Any], role: Any) -> None:
-        """A role by its real name, where the target looks for it; what is no name of a role stays what it is."""
+        """Put the real name of a role where the target looks for it; a value that is no role stays."""
         if isinstance(role, str):
             role = self._token_roles.get(role) or self._names.roles.get(role) or role
         place = self._role_claim.removesuffix("[]")
@@ -247,7 +246,7 @@ class HttpWords:
     # --- what is received ----------------------------------------------------------------------------------------
 
     def read_claims(self, claims: Mapping[str, Any]) -> dict[str, Any]:
-        """The claims of a token of the target with the tenant as `company_id` and the role by the contract's name."""
+        """The claims of a target's token with the tenant as `company_id` and the contract's name of the role."""
         found = dict(claims)
         tenant, role = (
             found_at(claims, place) for place in (self._names.tenant_claim, self._role_claim.removesuffix("[]"))
@@ -261,12 +260,12 @@ class HttpWords:
         return found
 
     def read_header(self, name: str, value: str) -> tuple[str, str]:
-        """A header of an answer by the contract's name, in lower case, and its value as the contract has it."""
+        """A header of an answer by the contract's name, in lower case, with the value translated."""
         ours = self.received_headers.get(name.lower(), name)
         return ours.lower(), self._values.get(ours, {}).get(value, value)
 
     def read_success(self, status: int, method: str, path: str) -> int:
-        """The status of an answer to a method of a path of the contract: its own success is the contract's."""
+        """The status of an answer to a method of a contract path: its own success code becomes the contract's."""
         for ours, theirs in self._success:
             if status == theirs and path.startswith(ours) and path[len(ours) :][:1] in {"", "/", "?"}:
                 return ACCEPTED if (method, ours) == ("POST", "/events") else DONE
@@ -274,12 +273,12 @@ class HttpWords:
 
     @staticmethod
     def refusals(method: str, path: str) -> frozenset[str]:
-        """The codes by which the contract's endpoint refuses; none where it is no endpoint of the contract."""
+        """The codes with which the contract's endpoint refuses; none if it is no endpoint of the contract."""
         found = [e for e in contract().endpoints.values() if e.method == method and e.is_at(path)]
         return frozenset(code for endpoint in found for code in endpoint.refusals)
 
     def read(self, status: int, found: Mapping[str, Any], refusals: Collection[str] = ()) -> tuple[int, dict[str, Any]]:
-        """The status and the members of an answer in the words of the contract, of an endpoint with these refusals."""
+        """Status and members of an answer, translated to the contract, of an endpoint with these refusals."""
         members = dict(found)
         wrapped = found_at(members, self._envelope) if self._envelope else None
         if isinstance(wrapped, Mapping):
@@ -305,7 +304,7 @@ class HttpWords:
         return status, members
 
     def _renamed(self, members: dict[str, Any]) -> dict[str, Any]:
-        """The members by the names of the contract. One real member may stand for several of the contract's."""
+        """The members by the contract's names. One real member may stand for several of the contract's."""
         found, used = {}, set()
         for ours, names in self._answered.items():
             there = {
@@ -319,15 +318,13 @@ class HttpWords:
 
     @property
     def has_own_errors(self) -> bool:
-        """Whether errors come in an envelope of the deployment's own (`code_member`), which stands for the document
-        of the contract.
-        """
+        """Whether errors come in the deployment's own envelope (`code_member`) instead of the contract's document."""
         return self._code_member != "code"
 
     def _read_error(self, error: Any) -> Any:
         """One entry of `errors`, which names a member."""
         texts = {n: v for n, v in error.items() if isinstance(v, str)} if isinstance(error, Mapping) else {}
-        # by what it is called; else by what it says: the name of a member
+        # by its key; else by its text: the name of a member
         name = next((n for n in (*NAMES_OF_A_FIELD, *texts) if last_of(texts.get(n, "")) in self._told), "")
         name = name or next((n for n in NAMES_OF_A_FIELD if n in texts), "")
         if not name:
@@ -338,7 +335,7 @@ class HttpWords:
         return {**error, "field": self._told.get(field, field), **({} if said is None else {"message": said})}
 
     def _read_code(self, status: int, code: str, refusals: Collection[str]) -> tuple[int, str]:
-        """Of the codes of the contract that this one stands for, one that the endpoint has comes first."""
+        """The contract's code for this one; a code that the endpoint uses comes first."""
         for ours, theirs in sorted(self._codes.get(code, ()), key=lambda told: told[0] not in refusals):
             if theirs is None:
                 return status, ours
@@ -352,13 +349,13 @@ STATUS_OF: Mapping[str, int] = {c: s for e in contract().endpoints.values() for 
 
 
 def stranger(uuid: str, kind: str) -> str:
-    """A number that stands for an id that nobody has: one that a drill made up."""
+    """A number that is nobody's id, in place of an id that a drill made up."""
     number = int(uuid.replace("-", ""), 16)
     return str(2**31 - 1 - number % 10**8 if kind == "integer" else MOST_EXACT - 1 - number % 10**14)
 
 
 def _by_real(codes: Mapping[str, Any]) -> dict[str, list[tuple[str, int | None]]]:
-    """Real code -> the codes of the contract that it stands for, each with its own status, where it has one."""
+    """Real code -> the contract's codes for it, each with its own status, if it has one."""
     found: dict[str, list[tuple[str, int | None]]] = {}
     for ours, theirs in codes.items():
         real, status = theirs if isinstance(theirs, list) else (theirs, None)
@@ -379,7 +376,7 @@ def _next(tokens: list[bytes], at: int) -> bytes:
 
 
 def _moment(value: Any) -> Any:
-    """A time that counts seconds, milli- or microseconds since 1970, by its size, as the contract writes one."""
+    """A time in seconds, milli- or microseconds since 1970 (by its size), as the contract writes one."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e17:
         return value
     unit = 1 if value < 1e11 else 1e3 if value < 1e14 else 1e6
@@ -387,6 +384,6 @@ def _moment(value: Any) -> Any:
 
 
 def _ids_as_text(value: Any) -> Any:
-    """Numbers as text, in a list too; anything else as it is."""
+    """Numbers as text, in lists too; anything else as it is."""
     change: Callable[[Any], Any] = lambda v: str(v) if isinstance(v, int) and not isinstance(v, bool) else v  # noqa: E731
     return [change(v) for v in value] if isinstance(value, list) else change(value)

@@ -1,4 +1,4 @@
-"""Statements that write a relation of the contract: its columns are renamed in place, its values translated."""
+"""Translates statements that write a relation of the contract: renames its columns in place, translates its values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECORATION = frozenset(
         ("agent_tasks", "agent_name"),
     }
 )
-"""Columns whose value has no meaning to a deployment that has not got them: they are left out of what is written."""
+"""Columns that are left out of writes if the deployment lacks them: their value means nothing to it."""
 COUNTED = ("bigint", "integer")
 _AFTER_SOURCES = {"where", "group", "order", "limit", "union", "having", "window", "for", "offset"}
 _CLAUSES = {"from", "where", "returning", "on", ";"}
@@ -36,7 +36,7 @@ _CLAUSES = {"from", "where", "returning", "on", ";"}
 
 @dataclass(frozen=True, slots=True)
 class DmlTarget:
-    """A relation that a statement writes; `kind`: insert, update or delete; `at`: the place of its name."""
+    """A relation that a statement writes; `kind`: insert, update or delete; `at`: the position of its name."""
 
     kind: str
     at: int
@@ -44,7 +44,7 @@ class DmlTarget:
 
 
 def write_target(found: Statement, target: DmlTarget, ids: Names) -> None:
-    """Write the statement of the target anew. Raise AbsentColumn or AbsentTable."""
+    """Translate the statement of this target. Raise AbsentColumn or AbsentTable."""
     _Writer(found, target, ids).write()
 
 
@@ -85,7 +85,7 @@ class _Writer:
     # --- columns in expressions ----------------------------------------------------------------------------------
 
     def _columns(self, setting: int, plain: list[tuple[int, int]]) -> None:
-        """Every mention of a column of the target: what the contract's value of it is."""
+        """Replace every mention of a column of the target by the expression of its contract value."""
         s, skipped = self._s, set(self._assigned(setting))
         for first, last in plain:
             skipped |= set(range(first, last + 1))
@@ -109,12 +109,12 @@ class _Writer:
             s.write(at, at, read(self._names, self._ids, column, quoted(self._alias)))
 
     def _is_target(self, at: int, column: str) -> bool:
-        """Whether a column without a qualifier is the target's: an INSERT's source has no target."""
+        """Whether an unqualified column is the target's: the source of an INSERT has no target."""
         in_source = self._kind == "insert" and at < self._source_end()
         return not in_source and not self._is_hidden(at, column)
 
     def _conflict(self) -> int:
-        """The place of CONFLICT; one after the end where there is none."""
+        """The position of CONFLICT; one past the end if there is none."""
         found = self._s.find({"conflict"}, self._body, self._end)
         return found if self._kind == "insert" and self._s.word(found - 1) == "on" else self._end + 1
 
@@ -122,7 +122,7 @@ class _Writer:
         return min(self._conflict() - 1, self._s.find({"returning"}, self._body, self._end))
 
     def _is_hidden(self, at: int, name: str) -> bool:
-        """Whether a sub-query around a place has a source of its own that has the name, or may have it."""
+        """Whether a sub-query around a position has, or may have, a source of its own with that name."""
         s = self._s
         for opening in range(self._body, at):
             close = s.closing(opening) if s.word(opening) == "(" else at
@@ -135,7 +135,7 @@ class _Writer:
         return False
 
     def _may_have(self, at: int, last: int, name: str) -> bool:
-        """Whether the source that begins here has a column of the name; True where that is not known."""
+        """Whether the source that begins here has a column of that name; True if unknown."""
         s = self._s
         while s.word(at) in {"lateral", "only"}:
             at += 1
@@ -143,7 +143,7 @@ class _Writer:
             relation = self._ids.relations.get(s.word(at + 2))
             return relation is None or name in relation.contract.columns
         end = s.find({"join", ",", "on", "left", "cross", "inner"}, at, last)
-        if s.word(at + 1) == "(":  # a function: what its alias says
+        if s.word(at + 1) == "(":  # a function has the columns of its alias
             return any(s.word(p) == name for p in range(s.closing(at + 1) + 1, end))
         return s.word(at) != "(" or any(s.word(p) == name for p in range(at, end))
 
@@ -155,7 +155,7 @@ class _Writer:
         self._s.write(at, at, f"(select whole from (select {', '.join(columns)}) whole)")
 
     def _rename(self, first: int, last: int) -> None:
-        """The names in a list of columns."""
+        """Rename the columns of a list."""
         for at in range(first, last + 1):
             column = self._s.word(at)
             if column in self._names.contract.columns:
@@ -174,7 +174,7 @@ class _Writer:
     # --- values --------------------------------------------------------------------------------------------------
 
     def _stored(self, column: str, first: int, last: int) -> str:
-        """The text of a value that goes into a column."""
+        """The text of a value that is stored in a column."""
         s, values = self._s, self._names.values.get(column)
         text = s.render(first, last).strip()
         if form := self._names.written.get(column):
@@ -187,11 +187,11 @@ class _Writer:
         if (parameter := s.parameter(text)) is not None:
             return s.mark(Parameter(parameter.key, values))
         made = translated(f"({text})::text", values)
-        is_numbered = all(map(WHOLE.fullmatch, values.values()))  # a number may be written into a text, too
+        is_numbered = all(map(WHOLE.fullmatch, values.values()))  # a number may also be stored as text
         return f"{made}::integer" if is_numbered else made
 
     def _is_left_out(self, column: str) -> bool:
-        """Whether a value is not written: the target has no such column, and would make nothing of it."""
+        """Whether a value is not written: the target lacks the column, and does not need it."""
         if self._names.is_writable(column):
             return False
         if (self._names.contract.name, column) not in DECORATION:
@@ -199,7 +199,7 @@ class _Writer:
         return True
 
     def _assigned(self, setting: int) -> Iterator[int]:
-        """The places of the columns that are set."""
+        """The positions of the columns that are set."""
         if setting < self._end:
             last = self._s.find(_CLAUSES, setting + 1, self._end) - 1
             for first, _ in self._s.split(setting + 1, last):
@@ -233,7 +233,7 @@ class _Writer:
                 s.write(start, end, f"{text} as {quoted(column)}")
 
     def _counted(self) -> None:
-        """Only rows that count are changed."""
+        """Restrict the change to rows that `rows` in the names keeps."""
         s, rows = self._s, self._names.rows
         last = s.find({"returning", ";"}, self._body, self._end) - 1
         where = s.find({"where"}, self._body, last)
@@ -247,7 +247,7 @@ class _Writer:
     # --- insert --------------------------------------------------------------------------------------------------
 
     def _insert(self) -> None:
-        """The values of an INSERT: without those that the target has no column for, with those that it asks for."""
+        """Translate the values of an INSERT: drop those without a column, add those that the target requires."""
         s, names = self._s, self._names
         if s.word(self._body) != "(":
             raise absent("an INSERT without a list of columns")
@@ -268,7 +268,7 @@ class _Writer:
         s.write(self._body, close, f"({listed}){overriding}")
 
     def _calls(self, calls: LimitCalls, columns: list[str], close: int) -> None:
-        """One row of the rate limit, as a row for each call. Its tenant and address have whichever types they have."""
+        """One row of the rate limit, as a row for each call. Tenant and address keep their types."""
         s, names = self._s, self._names
         self._needed("hits")
         first = close + 3
@@ -294,11 +294,11 @@ class _Writer:
         s.write(self._body, row[1] + 1, f"({listed}) select {', '.join(made.values())} from {times}")
 
     def _gives_an_id(self, columns: list[str]) -> bool:
-        """Whether the row has an id from us, where the target counts them itself."""
+        """Whether we give the row an id although the target numbers its rows itself."""
         return "id" in columns and self._ids.id_type(kind_of(self._names.contract.name, "id")) in COUNTED
 
     def _rows(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The lists of values: of each row after VALUES, or the select list of each SELECT."""
+        """The lists of values: each row after VALUES, or the select list of each SELECT."""
         s = self._s
         values = s.find({"values"}, first, last)
         if values <= last:

@@ -1,1 +1,1 @@
-"""The HTTP door: the very bytes of a request out, what came back in; with limits, and without retries."""
+"""HTTP access: sends exact bytes, keeps what came back; with limits, without retries."""

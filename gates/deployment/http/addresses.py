@@ -1,4 +1,4 @@
-"""The addresses of a host's name: one time limit is for looking it up and for all of them together."""
+"""The addresses of a host name, tried within one time limit that includes the lookup."""
 
 import ipaddress
 import socket
@@ -12,17 +12,16 @@ from gates.deployment.http.limits import within
 T = TypeVar("T")
 
 HEAD_START_S = 0.5
-"""An address that is not connected by then is asked again when the others were: it may lead nowhere (RFC 8305)."""
+"""An address that does not connect in this time is tried again after the others: it may lead nowhere (RFC 8305)."""
 _LATE: set[str] = set()
-"""Addresses that kept somebody waiting for all of it. They come last from then on."""
+"""Addresses that ran into that limit. They are tried last from then on."""
 FIRST_ASKED: ContextVar[int] = ContextVar("first_asked", default=0)
-"""Number of the address that this thread asks first. Clients take each, and behind each may be another instance."""
+"""Index of the address that this thread tries first. Threads differ, since each address may be another instance."""
 
 
 def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable[[str, float], T]) -> T:
-    """What `connect` gives for the first address that lets it. All have a head start, then a share of what is left.
-
-    Raise what the last one raised, or OSError where the name has none.
+    """The result of `connect` for the first address that works. Each has a head start, then a share of the remaining
+    time. Raise the last error, or OSError if the name has no address.
     """
     found = _addresses(host, port, left_s)
     first = FIRST_ASKED.get() % max(1, len(found))
@@ -31,7 +30,7 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
         began = time.monotonic()
         try:
             return connect(address, min(left_s(), HEAD_START_S))
-        except Exception:  # noqa: BLE001  -- whatever it is, it is seen again below
+        except Exception:  # noqa: BLE001  -- any error is reported below
             if time.monotonic() - began >= HEAD_START_S:
                 _LATE.add(address)
     again = [*addresses[-1:], *addresses[:-1]]
@@ -45,7 +44,7 @@ def reached(host: str, port: int, left_s: Callable[[], float], connect: Callable
 
 
 def _addresses(host: str, port: int, left_s: Callable[[], float]) -> list[str]:
-    """Each once, in the resolver's order; a host that is an address is the only one."""
+    """Each address once, in the resolver's order; a host that is an address is the only one."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

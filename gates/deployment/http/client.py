@@ -1,6 +1,5 @@
-"""The HTTP door: sends the very bytes of a Request and keeps what came back. No retries, no redirects, no cookies.
-
-Every exchange is limited as a whole, in time and in bytes (limits.py), whatever a target does with its sockets.
+"""Sends the exact bytes of a Request and keeps what came back. No retries, no redirects, no cookies. Every exchange is
+limited as a whole, in time and bytes (limits.py), whatever a target does with its sockets.
 """
 
 import base64
@@ -30,7 +29,7 @@ REQUEST_TIMEOUT_S = 10.0
 A_FEW = 8
 
 WRITTEN_AT_ONCE = 16_384
-"""A target that reads slowly is looked at between pieces of this size."""
+"""The piece size of sent data: limits are checked between pieces, since a target may read slowly."""
 
 NOT_ASKED = (
     "bytes that nobody asked for stood behind an earlier answer of this connection, where this one begins. Have the"
@@ -51,12 +50,12 @@ Heard = Callable[[Request, Answer], None]
 
 
 class NoAnswer(Exception):  # noqa: N818  -- it is an observation about the target, not an error of ours
-    """The target gave no HTTP answer within our own limits: proves nothing, so the check is unknown."""
+    """The target gave no HTTP answer within our own limits. Shows nothing, so the check is unknown."""
 
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """The platform's authorities, read once: reading them takes longer than a request."""
+    """The platform's certificate authorities, read once: that takes longer than a request."""
     return ssl.create_default_context()
 
 
@@ -67,13 +66,13 @@ class _LimitedStream(httpcore.NetworkStream):
         self._inner = inner
         self._last: Allowance | None = None
         self.has_more = False
-        """Bytes stand behind the last answer: they would be read as the beginning of the next one."""
+        """Whether bytes followed the last answer: they would be read as the beginning of the next one."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
         allowance = _ALLOWANCE.get()
         data = self._inner.read(max_bytes, allowance.left_s())
         allowance.take(len(data))
-        allowance.kept &= bool(data)  # nothing is read where the connection has ended
+        allowance.kept &= bool(data)  # return nothing if the connection has ended
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002  -- likewise
@@ -121,10 +120,11 @@ class _LimitedNetwork(httpcore.NetworkBackend):
 
 
 class HttpDoor:
-    """Requests to one target. `source` is the local address to bind (loopback targets only).
+    """Requests to one target.
 
-    timeout_s: for a whole exchange, from the first byte sent to the last one read; as_it_is: what is there is not the
-    deployment, whose words and headers are not for it; heard: called with each exchange, by the thread that made it.
+    source: the local address to bind (loopback targets only). timeout_s: for a whole exchange, from the first byte sent
+    to the last one read. as_it_is: the address is not the deployment, so its names and headers do not apply. heard:
+    called with each exchange, by the thread that made it.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class HttpDoor:
         self._pools: dict[int, httpcore.ConnectionPool] = {}
 
     def _pool(self) -> httpcore.ConnectionPool:
-        """The connections of this thread. A pool that threads share closes, as too old, what another just took."""
+        """The connections of this thread. A shared pool closes, as too old, what another thread just took."""
         mine = self._pools.get(get_ident())
         if mine is None:
             mine = self._pools[get_ident()] = httpcore.ConnectionPool(
@@ -156,7 +156,7 @@ class HttpDoor:
         return mine
 
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
-        """Send one request. Raise NoAnswer where there was none; milliseconds are from send to the last byte."""
+        """Send one request. Raise NoAnswer if there was no answer; milliseconds are from send to the last byte."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             if self._as_it_is:
@@ -194,14 +194,13 @@ class HttpDoor:
         return Answer(response.status, headers, unpacked(body, packing(headers)), elapsed_ms)
 
     def several(self, requests: Sequence[Request]) -> list[Answer]:
-        """Send all, a few at a time; answers in the order of the requests. Raise NoAnswer where one got none."""
+        """Send all, a few at a time; answers in the order of the requests. Raise NoAnswer if one got none."""
         with ThreadPoolExecutor(A_FEW) as pool:
             return list(pool.map(self.send, requests))
 
     def burst(self, requests: Sequence[Request], *, spread: bool = False) -> list[Answer | NoAnswer]:
-        """Send all at once, each from its own thread behind one barrier; answers in the order of the requests.
-
-        spread: over the addresses of the host's name, in turn.
+        """Send all at once, from threads behind one barrier; answers in the order of the requests. spread: over the
+        addresses of the host name, in turn.
         """
         barrier = Barrier(len(requests))
         return self._together(
@@ -233,16 +232,14 @@ class HttpDoor:
 
 
 def _behind(response: Any) -> bytes:
-    """The bytes that came behind an answer that was read whole; httpcore keeps them for the next one, and shows them to
-    nobody.
-    """
+    """The bytes after a complete answer; httpcore keeps them for the next one, and does not show them."""
     found: bytes = response.stream._stream._connection._h11_state.trailing_data[0]  # noqa: SLF001
     return found
 
 
 @contextmanager
 def _allowed(limit_s: float) -> Iterator[Allowance]:
-    """The allowance of the exchange that this thread carries out."""
+    """The allowance of this thread's exchange."""
     allowance = Allowance(limit_s)
     token = _ALLOWANCE.set(allowance)
     try:
@@ -252,7 +249,7 @@ def _allowed(limit_s: float) -> Iterator[Allowance]:
 
 
 def _built(base_url: str, request: Request, limit_s: float) -> httpcore.Request:
-    """The request as it goes out: its own headers and path, with what HTTP cannot do without. Raise ValueError."""
+    """The request as sent: its own headers and path, and what HTTP requires. Raise ValueError."""
     whole = base_url + request.path
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -272,12 +269,12 @@ def _built(base_url: str, request: Request, limit_s: float) -> httpcore.Request:
 
 
 def authority(parts: SplitResult) -> str:
-    """What `Host` says of an address."""
+    """The `Host` header of an address."""
     return parts.netloc.rpartition("@")[2]
 
 
 def login_of(parts: SplitResult) -> list[tuple[str, str]]:
-    """The header of the login that an address holds; empty where it holds none."""
+    """The header for the login in an address; empty if it has none."""
     if parts.username is None:
         return []
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -285,7 +282,7 @@ def login_of(parts: SplitResult) -> list[tuple[str, str]]:
 
 
 def headers_of(request: Request, parts: SplitResult) -> list[tuple[str, str]]:
-    """The headers of the request, before them the host, after them what it does not say itself."""
+    """The headers of the request, after the host, before defaults for what it does not set itself."""
     more = [("Host", authority(parts)), ("Accept-Encoding", "identity"), *login_of(parts)]
     given = {name.lower() for name, _ in request.headers}
     if (request.body or request.method in {"POST", "PUT", "PATCH"}) and "transfer-encoding" not in given:

@@ -1,4 +1,4 @@
-"""The target's clock, by which credentials are made: a gate whose own clock is wrong, or is set, locks out nobody."""
+"""The target's clock, by which credentials are made: they stay valid if the gate's own clock is wrong or is set."""
 
 import time
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.requests import Request
 
 SKEW_LIMIT_S = 2.0
-"""A difference between the clocks under this is taken for the rounding of the Date header and the way of the answer."""
+"""Smaller differences are taken for the rounding of the Date header and the time of the answer's way."""
 
 
 @dataclass
 class Clock:
-    """Ours plus an offset in seconds, which is measured again where ours was set meanwhile."""
+    """Our clock plus an offset in seconds, measured again if our clock was set meanwhile."""
 
     http: HttpDoor
     ours: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
     offset_s: float = field(init=False)
     _apart_s: float = field(init=False)
-    """How far ours is before the steady one, which nobody sets."""
+    """How far our clock is ahead of the monotonic one, which nobody sets."""
 
     def __post_init__(self) -> None:
         self._measure()

@@ -1,7 +1,7 @@
-"""How much of an answer is read, for how long, and over how old a connection: the limits of every HTTP exchange.
+"""Limits of every HTTP exchange: the size of an answer, its time, and the age of its connection.
 
-An answer beyond a limit is no answer: the contract sets none of these limits, so that the check is unknown. It names
-what was sent and what is allowed.
+An answer beyond a limit counts as none: the contract sets no such limit, so the check is unknown. The message names the
+observed and the allowed value.
 """
 
 import threading
@@ -14,13 +14,13 @@ from typing import TypeVar
 from gates.errors import STAYS
 
 MOST_HEAD = 64 * 1024
-"""Bytes of status line and headers, with every 1xx answer before them: eight times what common servers send."""
+"""Bytes of status line and headers, including every 1xx answer before them: eight times what common servers send."""
 MOST_HEADERS = 200
 MOST_BODY = 4 * 1024 * 1024
-"""Bytes of a body, both as it was sent and unpacked: the largest /metrics and /openapi.json in use have 1 or 2 MB."""
+"""Bytes of a body, packed and unpacked: the largest /metrics and /openapi.json in use have 1 or 2 MB."""
 KEEPALIVE_S = 1.0
-"""An idle connection is used again for so long, well below what servers allow (gunicorn 2 s): no request of ours is to
-meet one that is closing.
+"""How long an idle connection is reused. Well below what servers allow (gunicorn 2 s), so that no request meets a
+closing connection.
 """
 PACKED = ("gzip", "x-gzip", "deflate")
 _ANY_HEADER_OF_ZLIB = 47
@@ -28,14 +28,13 @@ T = TypeVar("T")
 
 
 class BeyondLimit(Exception):  # noqa: N818  -- an observation about the target, not an error of ours
-    """The answer is larger, or takes longer, than an answer may."""
+    """The answer is larger, or takes longer, than allowed."""
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What is left of the limits of one exchange: its whole time, and its bytes on the wire.
-
-    kept: its connection has served another one before, and did not end.
+    """What is left of the limits of one exchange: its time, and its bytes on the wire. kept: its connection has served
+    another one before, and did not end.
     """
 
     limit_s: float
@@ -48,7 +47,7 @@ class Allowance:
         self.ends = time.monotonic() + self.limit_s
 
     def left_s(self) -> float:
-        """Seconds that are left. Raise BeyondLimit where there are none, or where the head has no end."""
+        """Seconds that are left. Raise BeyondLimit if there are none, or if the head has no end."""
         left = self.ends - time.monotonic()
         if left <= 0:
             raise BeyondLimit(f"no whole answer within {self.limit_s:g} s, the limit for everything together")
@@ -57,23 +56,22 @@ class Allowance:
         return left
 
     def take(self, count: int) -> None:
-        """So many more bytes came. Raise BeyondLimit where that is too many."""
+        """Count received bytes. Raise BeyondLimit if there are too many."""
         self.received += count
         if self.received > MOST_HEAD + MOST_BODY:
             raise BeyondLimit(f"more than {self.received - 1} bytes were sent; allowed: a body of {MOST_BODY}")
 
 
 def checked_headers(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """The headers. Raise BeyondLimit where there are too many."""
+    """The headers. Raise BeyondLimit if there are too many."""
     if len(headers) > MOST_HEADERS:
         raise BeyondLimit(f"{len(headers)} headers were sent; allowed: {MOST_HEADERS}")
     return headers
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without its content encoding, as it is where that is unknown or broken.
-
-    We ask for no packing; some servers pack all the same. Raise BeyondLimit where it unpacks to more than is read.
+    """The body without its content encoding, or as it is if that is unknown or broken. We ask for no encoding; some
+    servers encode all the same. Raise BeyondLimit if the unpacked body is too large.
     """
     if encoding.strip().lower() not in PACKED:
         return body
@@ -88,9 +86,8 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def within(look: Callable[[], T], limit_s: float) -> T:
-    """The result of the look. Raise TimeoutError at the limit; the look is then left to end by itself.
-
-    For what has no limit of its own: a name that is looked up. Where no thread can be had, it is looked all the same.
+    """The result of `look`. Raise TimeoutError at the limit; the look then ends by itself. For what has no limit of its
+    own, such as a name lookup. If no thread can be started, it runs without a limit.
     """
     found: list[T] = []
     raised: list[BaseException] = []
@@ -98,7 +95,7 @@ def within(look: Callable[[], T], limit_s: float) -> T:
     def run() -> None:
         try:
             found.append(look())
-        except BaseException as error:  # noqa: BLE001  -- handed to the thread that waits
+        except BaseException as error:  # noqa: BLE001  -- handed to the waiting thread
             raised.append(error)
 
     thread = threading.Thread(target=run, name=STAYS, daemon=True)

@@ -16,9 +16,9 @@ MEMORY_METRIC = "process_resident_memory_bytes"
 """The name that the Prometheus client libraries share."""
 
 MOST_MEANWHILE = 24
-"""What one instance may have counted between two looks at it, a second apart."""
+"""How much one instance may have counted between two looks a second apart."""
 MOST_LINES = 100_000
-"""Lines that are read: 4 MB hold fewer series with a label."""
+"""The most lines that are read: 4 MB hold fewer series with a label."""
 OPENMETRICS = "application/openmetrics-text"
 TYPES = ("counter", "gauge", "histogram", "summary", "untyped", "unknown", "info", "stateset", "gaugehistogram")
 _UTF8 = re.compile("[^\ud800-\udfff]*+")
@@ -47,8 +47,8 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """All samples of one answer of /metrics; `malformed` holds the lines that are no sample and no comment, `declared`
-    the families that have a type: what is counted by a label has no sample before there is something to count.
+    """All samples of one answer of /metrics. malformed: lines that are no sample and no comment. declared: families
+    that have a type; one that is counted by label has no sample before the first count.
     """
 
     samples: tuple[MetricSample, ...]
@@ -61,12 +61,12 @@ class Scrape:
         return [s for s in self.samples if s.name in names]
 
     def total(self, name: str) -> float | None:
-        """The sum over all label sets of a family; 0 where it has no sample yet, None where there is no family."""
+        """The sum over all label sets of a family; 0 without a sample, None without the family."""
         found = self.named(name)
         return sum(s.value for s in found) if found or self.declared & _spellings(name) else None
 
     def highest(self, name: str) -> float:
-        """The highest over all label sets of a family; 0 where it has no sample."""
+        """The highest over all label sets of a family; 0 without a sample."""
         return max((s.value for s in self.named(name)), default=0.0)
 
     def series(self) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -78,10 +78,10 @@ def _spellings(name: str) -> set[str]:
 
 
 def parse_metrics(page: str | bytes, kind: str = "") -> Scrape:
-    """Parse the page of /metrics; series have the contract's names.
+    """Parse the page of /metrics; series get the contract's names. kind: its content type.
 
-    kind: its content type. Prometheus drops the whole page for one line that it cannot read, and so for one that is of
-    the other format; where no type is given, both are read.
+    Prometheus drops the whole page for one line that it cannot read, including a line of the other format; without a
+    type, both formats are accepted.
     """
     text = page.decode("utf-8", "surrogateescape") if isinstance(page, bytes) else page
     is_openmetrics = kind.lower().startswith(OPENMETRICS)
@@ -139,7 +139,9 @@ def _real(text: str) -> float | None:
 
 
 def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:
-    """Names (with labels) of histograms whose cumulative buckets fall, or whose +Inf bucket is not their count."""
+    """Names (with labels) of histograms whose cumulative buckets decrease, or whose +Inf bucket differs from their
+    count.
+    """
     broken: list[str] = []
     buckets: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
     counts: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
@@ -162,9 +164,8 @@ def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:
 
 
 def of_each_instance(scrapes: Iterable[Scrape], counter: str) -> list[Scrape]:
-    """The last scrape of each instance that answers, told apart by a counter that no scrape moves.
-
-    One that is called meanwhile has counted a few more, and none less.
+    """The last scrape of each instance, told apart by a counter that scrapes do not change. An instance that is called
+    meanwhile has counted a few more, and none less.
     """
     last: list[Scrape] = []
     for scrape in scrapes:
@@ -177,7 +178,7 @@ def of_each_instance(scrapes: Iterable[Scrape], counter: str) -> list[Scrape]:
 
 
 def _grown(earlier: Scrape, later: Scrape, counter: str) -> float | None:
-    """By how much a counter grew between two scrapes; None where they are not of one instance."""
+    """How much a counter grew between two scrapes; None if they are not of one instance."""
     before, after = ({s.labels: s.value for s in scrape.named(counter)} for scrape in (earlier, later))
     grown = sum(after.values()) - sum(before.values())
     only_grew = all(after.get(labels, -1.0) >= count for labels, count in before.items())

@@ -44,7 +44,7 @@ def bare_get() -> Request:
 
 
 def signed(secret: str, unix_seconds: int) -> Iterator[Request]:
-    """Every form in which a secret signs; first the GET."""
+    """The requests in every form in which a secret signs; the GET first."""
     yield signed_get(absent_run(), secret, unix_seconds)
     for path in (REPLAY, EVENTS):
         yield signed_post(path, IMPOSSIBLE, secret)
@@ -52,13 +52,13 @@ def signed(secret: str, unix_seconds: int) -> Iterator[Request]:
 
 
 def with_token(token: str) -> Iterator[Request]:
-    """A bearer token; first the GET."""
+    """The requests with a bearer token; the GET first."""
     yield token_get(absent_run(), token)
     yield token_post(REPLAY, IMPOSSIBLE, token)
 
 
 def has_dry_runs() -> bool:
-    """Whether the deployment claims that it takes a dry run for one."""
+    """Whether the deployment claims to honour dry runs."""
     return current().claims("dry-run") and "dry_run" not in current().lacking
 
 

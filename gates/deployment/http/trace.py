@@ -18,7 +18,7 @@ def traceparent(trace: str, *, sampled: bool = True) -> str:
 
 
 def traced(request: Request) -> tuple[Request, str]:
-    """The request as the beginning of a trace, and its id; as it is, and no id, where it is part of one already."""
+    """The request as the start of a trace, and its id; unchanged and without an id if it is part of a trace already."""
     if any(name.lower() == HEADER for name, _ in request.headers):
         return request, ""
     trace = new_trace()

@@ -1,4 +1,4 @@
-"""The raw HTTP door: sends bytes that no HTTP client would send, over a socket of its own for each exchange."""
+"""Raw HTTP: sends bytes that no HTTP client would send, over a new socket for each exchange."""
 
 import contextlib
 import re
@@ -20,23 +20,23 @@ from gates.deployment.http.trace import traced
 from gates.deployment.requests import Answer, Headers, Request
 
 WIRE_TIMEOUT_S = 5.0
-"""For a whole exchange."""
+"""The limit of a whole exchange."""
 QUIET_S = 1.0
-"""How long a socket must be silent until we take it that no further response comes."""
+"""How long a socket must be silent before we assume that no further response comes."""
 
 LEAST_S = 0.001
-"""No socket takes less: it would not wait, or be refused."""
+"""The smallest timeout that a socket takes: 0 would not wait, or be refused."""
 READ_LIMIT = 1 << 20
 MOST_ANSWERS = 16
-"""Of one exchange: it sends a request, or one more than that."""
+"""The most responses of an exchange: it sends one request, or one more."""
 MOST_PARTS = 2000
-"""Chunks of one answer: what stands behind so many is not looked at."""
+"""The most chunks of an answer: what follows them is not looked at."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (101|[2-9]\d\d)")
-"""Of a final response, or 101; 100 Continue and 103 Early Hints come before one (RFC 9110, 15.2). Looked for where no
-response can be read.
+"""The start of a final response, or 101; 100 Continue and 103 Early Hints come before one (RFC 9110, 15.2). Searched
+for if no response can be read.
 """
 _INTERIM = re.compile(rb"(?:HTTP/1\.[01] 1(?!01)\d\d[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
-"""As many as came before a final response: a reader takes a second for a flood of them."""
+"""The most interim responses: a reader needs a second for a flood of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,8 @@ class WireDoor:
         self._timeout_s = timeout_s
 
     def raw(self, head: str, body: bytes) -> RawAnswer:
-        """Send a head (without Host; `{path}` stands for the prefix) and body bytes; read until closed or quiet.
-
-        What came until the time was over counts. Raise NoAnswer where the target cannot be reached.
+        """Send a head (without Host; `{path}` is the prefix) and body bytes; read until closed or quiet. What came
+        before the time limit counts. Raise NoAnswer if the target cannot be reached.
         """
         lines = (
             real_head(head).strip("\n").split("\n")
@@ -76,7 +75,7 @@ class WireDoor:
         return self._exchange(text, first)
 
     def send(self, request: Request) -> Answer:
-        """Send a request with header values that no client would send. Raise NoAnswer where there was none."""
+        """Send a request with header values that no client would send. Raise NoAnswer if there was no answer."""
         told, trace = traced(on_the_wire(request))
         sent = (*headers_of(told, self._parts), ("Connection", "close"))
         lines = [f"{told.method} {self._prefix}{told.path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent)]
@@ -104,7 +103,7 @@ class WireDoor:
         return RawAnswer(tuple(islice(_statuses(found), MOST_ANSWERS)), found, closed)
 
     def inner_request(self, path: str) -> bytes:
-        """A complete GET of `path`, to be hidden in a body."""
+        """A complete GET of `path`, to hide in a body."""
         return f"GET {self._prefix}{real_path(path)} HTTP/1.1\r\nHost: {authority(self._parts)}\r\n\r\n".encode()
 
     def _open(self, ends: float) -> socket.socket:
@@ -119,7 +118,7 @@ class WireDoor:
 
 
 def parsed(text: bytes) -> tuple[int, Headers, bytes]:
-    """Status, headers and body of the one response. Raise h11.RemoteProtocolError where it is no HTTP, or cut."""
+    """Status, headers and body of the one response. Raise h11.RemoteProtocolError if it is no HTTP, or truncated."""
     reader = _reading(text)
     status, parts = 0, list[bytes]()
     headers: Headers = ()
@@ -137,7 +136,7 @@ def parsed(text: bytes) -> tuple[int, Headers, bytes]:
 
 
 def _statuses(text: bytes) -> Iterator[int]:
-    """Of each final response, one behind the other: what a body says is no response, whatever it quotes."""
+    """The status of each final response, one after the other. Responses quoted in a body do not count."""
     while text := text[found.end() if (found := _INTERIM.match(text)) else 0 :]:
         reader, status = _reading(text), 0
         try:
@@ -156,7 +155,7 @@ def _statuses(text: bytes) -> Iterator[int]:
 
 
 def _reading(text: bytes) -> h11.Connection:
-    """A reader of what answers a request whose sender has closed."""
+    """A parser of the response to a request whose sender has closed."""
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_LIMIT)
     reader.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
     reader.send(h11.EndOfMessage())
@@ -166,7 +165,7 @@ def _reading(text: bytes) -> h11.Connection:
 
 
 def _drain(sock: socket.socket, ends: float) -> tuple[bytes, bool]:
-    """All bytes until the peer closes (True), is quiet after its first bytes, or says too much or too slowly."""
+    """All bytes until the peer closes (True), is quiet after its first bytes, or sends too much or too slowly."""
     found = bytearray()
     while len(found) < READ_LIMIT:
         left_s = ends - time.monotonic()

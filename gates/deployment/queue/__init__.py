@@ -1,1 +1,1 @@
-"""The door to a queue: its tables, what waits there, and jobs of the gate's own."""
+"""Access to a queue: its tables, what waits there, and jobs of the gate's own."""

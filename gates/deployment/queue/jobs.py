@@ -1,4 +1,4 @@
-"""The door to a queue: how much waits, what has ended, and jobs of the gate's own."""
+"""Access to a queue: how much waits, what has ended, and jobs of the gate's own."""
 
 import contextlib
 import json
@@ -22,12 +22,12 @@ DONE, FAILED, LOST = "done", "failed", "lost"
 
 
 class QueueTroubleError(Exception):
-    """The queue cannot be judged, or the gate may not enqueue there: what was observed, and what to do."""
+    """The queue cannot be judged, or the gate may not enqueue there: says what was observed, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One job of the gate's. took_s: from enqueued to done, by the database's clock where it tells."""
+    """One of the gate's jobs. took_s: from enqueued to done, by the database's clock if it says so."""
 
     id: str
     state: str
@@ -36,7 +36,7 @@ class JobState:
 
 
 class QueueDoor:
-    """A context: one connection to the queue; read-only, unless the policy names a job that may be enqueued."""
+    """A context: one connection to the queue; read-only unless the policy names a job that may be enqueued."""
 
     def __init__(self, queue: Queue, url: str) -> None:
         self.queue = queue
@@ -62,10 +62,10 @@ class QueueDoor:
         return self._count(WAITING)
 
     def ended(self) -> int:
-        """Jobs that ended well since the door was opened, as far as the tables, or the server's counters, tell.
+        """Jobs that succeeded since the connection was opened, as far as tables or the server's counters show.
 
-        Where success deletes the row, rows deleted count, without those that were dead letters; where the producer
-        does, only once something has gone out since.
+        If success deletes the row, deleted rows count, without dead letters; if the producer deletes it, only once
+        something was delivered since.
         """
         if (passed := self.queue.preset.passed) and not value(
             self._connection, self.queue.written(passed, self._schema, mark=self._mark)
@@ -79,7 +79,7 @@ class QueueDoor:
         return self._count(DELETED), self._count(PARKED)
 
     def _count(self, query: str, **given: str) -> int:
-        """The number; 0 where the queue has no such notion."""
+        """The number; 0 if the queue has no such notion."""
         try:
             written = self.queue.written(query, self._schema, **given)
         except FragmentError:
@@ -87,13 +87,13 @@ class QueueDoor:
         return whole(value(self._connection, written)) or 0
 
     def enqueue(self) -> str:
-        """Enqueue one job; its id. Raise QueueTroubleError where the queue refuses it."""
+        """Enqueue one job; returns its id. Raise QueueTroubleError if the queue refuses it."""
         probe, way = self.queue.options.probe, self.queue.preset.probe
         if probe is None:
             raise QueueTroubleError("the policy names no job that the gate may enqueue")
         statement = probe.statement or (self.queue.written(way.enqueue, self._schema) if way else "")
         given = {"name": probe.name, "queue": probe.queue, "payload": json.dumps(probe.payload)}
-        # its own triggers and functions name tables without a schema; ours are looked for in pg_catalog first
+        # its triggers and functions name tables without a schema; ours are found in pg_catalog first
         path = f"pg_catalog, {identifier(self.queue.schema)}, public"
         try:
             with self._connection.transaction():
@@ -109,8 +109,8 @@ class QueueDoor:
         return text(row["id"])
 
     def look(self, ids: Sequence[str]) -> list[JobState]:
-        """What became of jobs. Where what succeeds is deleted, one that is gone is done; but one that is there as done
-        shows that it is kept, and the others are lost.
+        """What became of jobs. If success deletes a job, a missing one is done; but if one is there as done, jobs are
+        kept, and missing ones are lost.
         """
         way = self.queue.preset.probe
         if way is None or not ids:
@@ -123,7 +123,7 @@ class QueueDoor:
         return [*here, *(JobState(i, DONE, None, 1) for i in ids if i not in {job.id for job in here})]
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Take back jobs that nobody has claimed, where the login may."""
+        """Remove jobs that nobody has claimed, if the login may."""
         way = self.queue.preset.probe
         if way is not None and way.remove and ids:
             with contextlib.suppress(psycopg.Error):

@@ -18,13 +18,14 @@ FORGETS = """
 with {{heap}}
 select not ({{kept}}) and 10 * sum(pg_stat_get_tuples_deleted(oid)) > sum(pg_stat_get_tuples_inserted(oid)) as forgets
 from heap"""
-"""Of all rows that came, a tenth was deleted, and not one success is left: what succeeds is not kept. An old success
-that is there says that it would be: then what is missing is an outage."""
+"""A tenth of all rows ever inserted was deleted, and not one success is left: the queue deletes successes. An old
+success shows that successes are kept: if newer ones are missing, that is an outage.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLook:
-    """What was seen. trouble: why the queue cannot be judged, and what to do; odd: what is unusual, and no reason."""
+    """What was seen. trouble: why the queue cannot be judged, and what to do; odd: what is unusual, but no reason."""
 
     schema: QueueSchema
     trouble: str = ""
@@ -32,7 +33,7 @@ class QueueLook:
 
 
 def look_at(queue: Queue, connection: Connection) -> QueueLook:
-    """The queue's schema as the catalogue has it. Raise psycopg.Error where even that cannot be read."""
+    """The queue's schema according to the catalogue. Raise psycopg.Error if even that cannot be read."""
     found = connection.execute(sql(QUERY).encode(), {"schema": queue.schema}).fetchall()
     rows = {text(row["name"]): row for row in found}
     columns = {name: frozenset(_names(row["columns"])) for name, row in rows.items()}
@@ -68,7 +69,7 @@ def _names(columns: object) -> list[str]:
 
 
 def _trouble(queue: Queue, schema: QueueSchema, rows: dict[str, dict[str, object]]) -> str:
-    """What is absent, locked or hidden; empty where all that is needed can be read."""
+    """What is absent, locked or hidden; empty if all that is needed can be read."""
     title, place = queue.preset.title, queue.schema
     tables = queue.tables()
     absent = [table for table in tables if table not in rows]

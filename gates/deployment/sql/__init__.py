@@ -1,1 +1,1 @@
-"""The SQL door: connections with limits, statements from files, cells of a foreign database."""
+"""SQL access: connections with limits, statements from files, cells of a foreign database."""

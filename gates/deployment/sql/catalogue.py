@@ -1,6 +1,5 @@
-"""What the target's catalogue names: how a statement writes such a name, and whose relations the gate may read.
-
-Reading a relation runs the code of its owner (a view's functions, a policy) with the rights of the reader.
+"""The target's catalogue: how a statement writes a name from it, and whose relations the gate may read. Reading a
+relation runs its owner's code (a view's functions, a policy) with the rights of the reader.
 """
 
 from collections.abc import Sequence
@@ -14,15 +13,15 @@ FRAGMENTS = Path(__file__).parent / "fragments"
 
 
 def identifier(*parts: str) -> str:
-    """A real name for a statement with parameters: always in quotes, so that no name of the contract is meant."""
+    """A real name for a statement with parameters: always quoted, so it never means a name of the contract."""
     return sql.Identifier(*parts).as_string().replace("%", "%%")
 
 
 def array(ids: Sequence[str]) -> str:
-    """Ids for `column = any(%s)`: a literal takes the type of the column, whose index finds them then."""
+    """Ids for `column = any(%s)`: a literal takes the type of the column, so that its index is used."""
     return "{" + ",".join(f'"{one}"' for one in ids) + "}"
 
 
 def with_trust(statement: str) -> str:
-    """The statement with `{{trusted_owner}}` put in: whether the owner of relation `c` may run code as the gate."""
+    """Fill `{{trusted_owner}}` in the statement: whether the owner of relation `c` may run code as the gate."""
     return expand(statement, [FRAGMENTS])

@@ -1,7 +1,7 @@
 """Reads the cells of a foreign database. A cell that Python cannot hold spoils no other cell.
 
-A cell that Python cannot hold (a year beyond 9999, an infinite time, a document of 10^400, bytes that are no UTF-8)
-is read as text, which no check mistakes for the value that it expects.
+Such a cell (a year beyond 9999, an infinite time, a document of 10^400, bytes that are not UTF-8) is read as text,
+which no check mistakes for an expected value.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from psycopg.pq import Format
 from gates.text.foreign import JsonValue, json_value
 
 FAST = frozenset({"bool", "int2", "int4", "int8", "oid", "float4", "float8", "uuid", "bytea"})
-"""Types whose every text Python holds."""
+"""Types all of whose texts Python holds."""
 DOCUMENTS = frozenset({"json", "jsonb"})
 ANY_OTHER_TYPE = 0
 
@@ -33,7 +33,7 @@ class _TextLoader(Loader):
 
 
 class _DocumentLoader(_TextLoader):
-    """JSON, read as a foreign value; a document that cannot be read is kept as text."""
+    """JSON, read as a foreign value; a document that cannot be read stays text."""
 
     def load(self, data: Buffer) -> JsonValue:
         source = str(super().load(data))
@@ -42,7 +42,7 @@ class _DocumentLoader(_TextLoader):
 
 
 def _tolerant(usual: type[Loader]) -> type[Loader]:
-    """The usual loader of a type, which gives the text where it cannot give the value."""
+    """The usual loader of a type, which returns the text if it cannot return the value."""
 
     class TolerantLoader(_TextLoader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:

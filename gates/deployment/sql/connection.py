@@ -1,4 +1,4 @@
-"""A connection that ends a statement without an answer in time, and that a pooler cannot take our settings from."""
+"""A connection with a time limit for each answer, which keeps our settings behind a pooler."""
 
 import array
 import fcntl
@@ -22,39 +22,39 @@ from psycopg.sql import SQL, Composable, Composed
 from gates.deployment.dialect import current
 from gates.deployment.http.limits import within
 
-logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and is told as a finding
+logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it warns of was raised, and becomes a finding
 T = TypeVar("T")
 Connection = psycopg.Connection[dict[str, object]]
 Statement = str | bytes | SQL | Composed
 Answers = list[psycopg.Cursor[dict[str, object]]]
 
 MOST_ANSWER = 64 * 1024 * 1024
-"""Bytes that come for one statement: far above what a check reads. libpq keeps all of them in memory, and the driver
-those of an error eight times. A message that comes faster than it is read is refused once it is whole.
+"""The most bytes per statement, far above what a check reads. libpq keeps all of them in memory, and the driver those
+of an error eight times. A message that arrives faster than it is read is refused once it is complete.
 """
 IPPROTO_TCP, TCP_INFO, BYTES_RECEIVED = 6, 11, 128
-"""Of Linux: where its tcp_info has `tcpi_bytes_received`."""
+"""Offset of `tcpi_bytes_received` in Linux's tcp_info."""
 UNPINNED = (
     "a statement would run without the settings of its session: behind a pooler a pipeline begins within a transaction"
 )
 
 
 class Answering(Connection):
-    """TCP alone waits for ever behind a live proxy; here a statement has `answer_limit_s` seconds.
+    """A connection whose statements have `answer_limit_s` seconds; TCP alone waits for ever behind a live proxy.
 
-    pins: the settings that each transaction begins with, behind a pooler; empty where the session keeps them.
-    may_be_kept: nobody changed it in a way that outlasts a transaction.
+    pins: the settings that each transaction begins with, behind a pooler; empty if the session keeps them. may_be_kept:
+    nobody changed it in a way that outlasts a transaction.
     """
 
     answer_limit_s: float = 15.0
     connecting_until: ClassVar[ContextVar[float]] = ContextVar("connecting_until")
-    """When the time for all addresses of all hosts of a connection string is over."""
+    """The deadline for all addresses of all hosts of a connection string."""
     pins: Mapping[str, str] = {}
     may_be_kept: bool = True
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a pooler lends us sessions: nothing that belongs to a session lasts longer than a transaction."""
+        """Whether a pooler lends us sessions: session state then lasts no longer than a transaction."""
         return bool(self.pins)
 
     @property
@@ -73,7 +73,7 @@ class Answering(Connection):
             _configure(psycopg.Cursor(self), settings, local=False)
 
     def pin(self) -> None:
-        """Behind a pooler give a transaction its settings. `transaction` and the first statement of one do so."""
+        """Behind a pooler, give a transaction its settings. `transaction` and the first statement of one do so."""
         if self.is_pooled:
             _configure(psycopg.Cursor(self), self.pins, local=True)
 
@@ -81,7 +81,7 @@ class Answering(Connection):
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
     ) -> Iterator[psycopg.Transaction]:
-        """As psycopg's; behind a pooler an outermost one begins with the settings, in the same round trip."""
+        """Like psycopg's; behind a pooler an outermost one begins with the settings, in the same round trip."""
         if not self.is_pooled or self.info.transaction_status != TransactionStatus.IDLE:
             with super().transaction(savepoint_name, force_rollback) as block:
                 yield block
@@ -93,12 +93,12 @@ class Answering(Connection):
             yield block
 
     def glance(self, *statements: str) -> Answers:
-        """What statements give in a transaction of their own, which is rolled back. All of it is one round trip."""
+        """The results of statements in a transaction of their own, which is rolled back, in one round trip."""
         return self.glances([statements])[0]
 
     def glances(self, asked: Sequence[Sequence[str]]) -> list[Answers]:
-        """As `glance` for each of several, in transactions one after the other: no setting outlasts its own. All of it
-        is one round trip, and an error in one is raised for all.
+        """`glance` for several, each in its own transaction: no setting outlasts it. All of it is one round trip, and
+        an error in one is raised for all.
         """
         found: list[Answers] = []
         with self.at_once(end=b"rollback") as begin:
@@ -110,8 +110,8 @@ class Answering(Connection):
 
     @contextmanager
     def at_once(self, *, end: bytes = b"commit") -> Iterator[Callable[[], None]]:
-        """A transaction in one round trip: its statements have their results after it. For autocommit alone. What it
-        gives ends it in the same way, and begins the next one in the same round trip.
+        """A transaction in one round trip, for autocommit only; its statements have their results afterwards. What it
+        yields ends the transaction and begins the next one in the same round trip.
         """
         control = psycopg.Cursor(self)
 
@@ -128,15 +128,15 @@ class Answering(Connection):
                 control.execute(end)
         except BaseException:
             if self.pgconn.pipeline_status != PipelineStatus.OFF:
-                self.close()  # answers are on the way that nobody waits for: it is of no use any more
+                self.close()  # unread answers are on the way: the connection is useless
             elif not self.closed and self.info.transaction_status != TransactionStatus.IDLE:
                 self.rollback()
             raise
 
     @classmethod
     def within(cls, limit_s: float, url: str, **options: Any) -> Self:
-        """As `connect`, in so many seconds for all addresses together, of which each has half of what is left. Looking
-        up their names is part of it, whatever libpq and the resolver take.
+        """`connect` within a time limit for all addresses, each of which has half of what is left. The limit includes
+        name lookups, whatever libpq and the resolver take.
         """
         until = time.monotonic() + limit_s
 
@@ -201,15 +201,15 @@ class Answering(Connection):
 
 
 def _waiting(socket: int) -> int:
-    """Bytes that have come and are not read yet."""
+    """Received bytes that are not read yet."""
     found = array.array("i", [0])
     fcntl.ioctl(socket, termios.FIONREAD, found)
     return found[0]
 
 
 def _received(socket: int) -> int:
-    """Bytes that have come since the connection was made, as the kernel counts them: libpq reads on while more come. 0
-    where it does not, as for a socket that is a file.
+    """Bytes received since the connection was made, by the kernel's count: libpq reads on while more come. 0 if the
+    kernel does not count, as for a Unix socket.
     """
     with suppress(OSError, struct.error), sockets.socket(fileno=os.dup(socket)) as same:
         return int(struct.unpack_from("=Q", same.getsockopt(IPPROTO_TCP, TCP_INFO, 256), BYTES_RECEIVED)[0])
@@ -217,14 +217,14 @@ def _received(socket: int) -> int:
 
 
 class AnswerRow(dict[str, object]):
-    """A row by the names of its columns. One that is not there is an error of the server: it was asked for."""
+    """A row by column names. A missing column is an error of the server: it was asked for."""
 
     def __missing__(self, name: str) -> object:
         raise psycopg.DataError(f"the server's answer has no column {name}")
 
 
 class AnswerRows(list[dict[str, object]]):
-    """The rows of an answer. One that is asked for and is not there is an error of the server, too."""
+    """The rows of an answer. A missing one that is asked for is an error of the server, too."""
 
     def __getitem__(self, at: Any) -> Any:
         try:
@@ -240,14 +240,14 @@ def by_name(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], AnswerRow]
 
 
 class PinningCursor(psycopg.Cursor[dict[str, object]]):
-    """One call is one statement: the server takes no second one. Behind a pooler a statement outside a transaction gets
-    one of its own that begins with the settings of its connection. All of it is one round trip.
+    """One call is one statement: the server accepts no second one. Behind a pooler a statement outside a transaction
+    gets its own, which begins with the connection's settings, in one round trip.
     """
 
     def execute(  # type: ignore[override]  # psycopg's template strings are not for us
         self, query: Statement, params: Params | None = None, **options: Any
     ) -> Self:
-        """As psycopg's. Text that the encoding of the session has not, as a name of a column, is an error of SQL."""
+        """Like psycopg's. Text that the session's encoding lacks, such as a column name, is an SQL error."""
         try:
             return self._pinned(query, params, **options)
         except UnicodeError as error:
@@ -295,8 +295,8 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """A cell that is not of its type is an error of the server, whatever its reader calls it. So is another number
-        of rows than it says it sent: one that was lost on the way must not read as one that is not there.
+        """Raise a server error for a cell that is not of its type, and for another number of rows than announced. A row
+        that was lost on the way must not read as an absent one.
         """
         sent = self.pgresult
         counted = sent is not None and (sent.command_status or b"").startswith(b"SELECT ")
@@ -311,7 +311,7 @@ class PinningCursor(psycopg.Cursor[dict[str, object]]):
             raise psycopg.DataError(f"the server's answer has a cell that is not of its type: {error}") from error
 
     def _execute_send(self, query: Any, **options: Any) -> None:
-        """Never by the simple protocol: there a text may hold several statements, and one of them a commit."""
+        """Never use the simple protocol: there a text may hold several statements, and one of them a commit."""
         super()._execute_send(query, **{**options, "force_extended": True})
 
 
@@ -322,6 +322,6 @@ def _text(query: Statement, connection: psycopg.Connection[Any]) -> str:
 
 
 def _configure(cursor: psycopg.Cursor[Any], settings: Mapping[str, str], *, local: bool) -> None:
-    """Qualified names only: the settings that make a bare name safe are not there yet."""
+    """Use qualified names only: the settings that make a bare name safe are not set yet."""
     calls = ", ".join([f"pg_catalog.set_config(%s, %s, {str(local).lower()})"] * len(settings))
     cursor.execute(f"select {calls}".encode(), [part for item in settings.items() for part in item])

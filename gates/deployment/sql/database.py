@@ -1,6 +1,6 @@
-"""The SQL door: connections with limits, and SQL read from .sql files beside the module that uses it.
+"""SQL access: connections with limits, and SQL read from .sql files beside the module that uses it.
 
-Every wait has a limit on both sides. The server ends a session of ours that is left in a transaction and notices a
+Every wait has a limit on both sides. The server ends a session of ours that is left in a transaction, and notices a
 client that the network cut off; the client closes a connection whose server no longer answers.
 """
 
@@ -30,7 +30,7 @@ IDLE_IN_TRANSACTION_MS = 60_000
 CONNECT_TIMEOUT_S = 5
 """For the first address; all others together have as long again."""
 ANSWER_GRACE_S = 5.0
-"""How long the client waits for an answer after the server's own limit: what is later than this never comes."""
+"""How long the client waits after the server's own limit: no later answer ever comes."""
 KEEPALIVE: Mapping[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 3,
@@ -39,7 +39,7 @@ KEEPALIVE: Mapping[str, Any] = {
 }
 """For the client; the server is asked for the same."""
 PINNED = {"search_path": "pg_catalog,pg_temp"}
-"""A name without a schema is PostgreSQL's own, whatever an owner of the target made in `public` under that name."""
+"""A name without a schema is PostgreSQL's own, whatever an owner of the target created in `public`."""
 RELIED_ON: Mapping[str, str] = {
     "timezone": "UTC",
     "datestyle": "ISO",
@@ -54,35 +54,37 @@ RELIED_ON: Mapping[str, str] = {
     "exit_on_error": "off",
     "client_min_messages": "error",
 }
-"""How values are written to us and by us, that policies bind tenants, that an error ends a statement and not its
-session, and that no notice is sent, of which functions may say any number: a database may have other defaults.
+"""Settings that a database may have changed the defaults of.
+
+How values are written in both directions, that policies bind tenants, that an error ends a statement and not its
+session, and that no notices are sent, since functions may send any number.
 """
 READ_AS = {"EUC_TW": "UTF8", "MULE_INTERNAL": "SQL_ASCII"}
-"""Encodings of databases that Python does not know -> what their server is asked for instead."""
+"""Database encodings that Python does not know -> the client encoding to use instead."""
 REFUSED_AT_START = re.compile("parameter|option", re.IGNORECASE)
-"""What a pooler speaks of that lets no client choose the settings of a session as it starts."""
+"""What a pooler says if it lets no client choose the settings of a session at its start."""
 SHOWN = ("search_path", "intervalstyle", "bytea_output", "extra_float_digits")
 """Settings that a server shows as they were given."""
 SWITCHES = ("timezone", "row_security", "standard_conforming_strings", "quote_all_identifiers")
-"""More of them, of which only a session of our own is asked: a pooler keeps those above, or none."""
+"""More settings for a session of our own: a pooler keeps those above, or none."""
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 FIRING, FIRES = "session_replication_role", "origin"
-"""A superuser's login may be set to be a replica's: then no trigger fires for it, and no reference is checked."""
+"""A login may be set to session_replication_role = replica: then no trigger fires and no reference is checked."""
 WHOLE_LIMIT, SINCE = "transaction_timeout", 170_000
-"""PostgreSQL 17 brought a limit of whole transactions. It is off in our sessions: their statements have limits of their
-own, and a transaction that a drill holds open must not be cut.
+"""PostgreSQL 17 added a limit of whole transactions. Ours are unlimited: their statements have limits, and a
+transaction that a drill holds open must not be cut.
 """
 UNITS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000, "s": 1_000, "ms": 1}
-"""In which a server shows a limit: the largest one that leaves no rest."""
+"""Units in which a server shows a limit: the largest one without a remainder."""
 
 LENDING = "GATE_POOLER"
-"""The variable by which the process of a suite is told how a pooler lends its sessions."""
+"""The variable that tells the process of a suite how a pooler lends its sessions."""
 SESSION, TRANSACTION = "session", "transaction"
 MEETINGS = 3
-"""So often two clients look for each other in one session."""
+"""How often two clients try to meet in one session."""
 
 _POOLED: dict[str, str] = {}
-"""URLs at which a pooler was seen to lend its sessions, and to keep our settings for a transaction -> for how long."""
+"""URL of a pooler that keeps our settings for a transaction -> how long it lends a session."""
 _LOOK = (
     "select pg_catalog.pg_backend_pid() as pid, pg_catalog.current_setting('{}') as fires,"
     " pg_catalog.current_setting('{}', true) as whole_limit, array[{}] as found".format(
@@ -104,12 +106,11 @@ def connect(
     idle_in_transaction_ms: int = IDLE_IN_TRANSACTION_MS,
     primary: bool = False,
 ) -> Answering:
-    """A connection whose every wait has a limit. Raise psycopg.OperationalError where there is no database.
+    """A connection whose every wait has a limit. Raise psycopg.OperationalError if there is no database.
 
-    primary: of several hosts or addresses none is taken that is a standby, whatever the URL says.
-
-    A server of our own keeps the settings for the session. A pooler may lend the next transaction another session, so
-    behind one each transaction begins with them. One that keeps them not even that long is no database for us.
+    primary: of several hosts or addresses accept no standby, whatever the URL says. A server of our own keeps the
+    settings for the session. A pooler may lend another session for the next transaction, so each transaction begins
+    with the settings. A pooler that does not keep them even that long is refused.
     """
     settings = {
         "statement_timeout": str(statement_timeout_ms),
@@ -134,21 +135,21 @@ def connect(
 
 
 def lending(url: str) -> str:
-    """For how long a pooler at this URL was seen to lend a session; empty where none was seen. SESSION is what a pooler
-    is taken to do that was not seen to do better.
+    """How long a pooler at this URL lends a session; empty if none was seen. SESSION is assumed until a pooler was seen
+    to do better.
     """
     return _POOLED.get(url, "")
 
 
 def told(environ: Mapping[str, str]) -> None:
-    """Know of the pooler what the environment of a suite tells, where it tells anything."""
+    """Take over what the environment of a suite says of the pooler."""
     if environ.get(LENDING):
         _POOLED[environ["DATABASE_URL"]] = environ[LENDING]
 
 
 def see_lending(url: str) -> None:
-    """See whether the pooler lends by transaction: then two clients with nothing under way come to have one session.
-    Raise psycopg.Error where it cannot be asked.
+    """Find out whether the pooler lends by transaction: two idle clients then get the same session at times. Raise
+    psycopg.Error if it cannot be asked.
     """
     with session(url, read_only=True) as one:
         if not one.is_pooled:
@@ -161,7 +162,7 @@ def see_lending(url: str) -> None:
 def _direct(
     url: str, settings: Mapping[str, str], *, read_only: bool, autocommit: bool, primary: bool
 ) -> Answering | None:
-    """A connection to a session that is ours until we close it; None where a pooler is in between."""
+    """A connection to a session that is ours until we close it; None if a pooler is in between."""
     of_session = {
         **settings,
         "default_transaction_read_only": "on" if read_only else "off",
@@ -197,8 +198,8 @@ def _direct(
 
 
 def _must_fire(connection: Answering, *, acts: bool) -> None:
-    """Raise psycopg.OperationalError where no trigger fires for this login alone: what it sees of them is not so for
-    others. Set for the whole database, it is so for all. A rollback is due all the same.
+    """Raise psycopg.OperationalError if triggers are off for this login only: others see different behaviour. If they
+    are off for the whole database, that is how it is. A rollback is made all the same.
     """
     found = execute(connection, _OWN_FIRING)
     if found and not acts:
@@ -211,7 +212,7 @@ def _must_fire(connection: Answering, *, acts: bool) -> None:
 def _open(
     url: str, *, autocommit: bool, settings: Mapping[str, object] | None = None, primary: bool = False
 ) -> Answering:
-    """A connection in the encoding of the database, or another that Python knows: a setting may say any."""
+    """A connection in the database's encoding, or in another that Python knows: a setting may say anything."""
     connection = _begun(url, autocommit=autocommit, settings=settings, primary=primary, client_encoding="")
     told = connection.pgconn.parameter_status  # that of `info` needs the encoding
     given, own = ((told(name) or b"").decode("utf-8", "replace") for name in (b"client_encoding", b"server_encoding"))
@@ -227,7 +228,7 @@ def _begun(
 ) -> Answering:
     asked = " ".join(f"-c {name}={setting}" for name, setting in (settings or {}).items())
     theirs = conninfo_to_dict(url)
-    # asked for `read-write`, libpq would refuse every server to a session of ours that only reads
+    # with `read-write`, libpq would refuse every server for our read-only sessions
     writable = primary or theirs.get("target_session_attrs") == "read-write"
     return Answering.within(
         2 * CONNECT_TIMEOUT_S,
@@ -239,7 +240,7 @@ def _begun(
         row_factory=by_name,
         cursor_factory=PinningCursor,
         context=TOLERANCE,
-        prepare_threshold=None,  # a prepared statement lives in one session, and the next one may be another
+        prepare_threshold=None,  # a prepared statement lives in one session, and the next one may differ
         **KEEPALIVE,
         **({"target_session_attrs": "primary"} if writable else {}),
         **({"client_encoding": client_encoding} if client_encoding else {}),
@@ -247,16 +248,15 @@ def _begun(
 
 
 def _is_ours(connection: Answering, seen: Mapping[str, object], settings: Mapping[str, str]) -> bool:
-    """Whether the session took the settings, and is the one whose number the connection was told at its start: a pooler
-    gives each client a number of its own, by which it knows whose statement is to be cancelled. A trigger at the login
-    may have given it other ones.
+    """Whether the session took the settings, and is the one that the connection was told of at its start. A pooler
+    gives each client a number of its own for cancel requests. A login trigger may have changed the settings.
     """
     wanted = [settings[name] for name in (*SHOWN, *SWITCHES)] + [in_units(settings[name]) for name in TIMEOUTS]
     return seen["pid"] == connection.info.backend_pid and seen["found"] == wanted
 
 
 def _prove(connection: Answering, *, acts: bool) -> None:
-    """Close the connection and raise psycopg.OperationalError where the pooler keeps no settings for a transaction, or
+    """Close the connection and raise psycopg.OperationalError if the pooler keeps no settings for a transaction, or if
     no trigger fires for this login.
     """
     try:
@@ -321,13 +321,13 @@ def sql(path: Path) -> str:
 
 
 def execute(connection: Connection, statement: str, *params: object) -> list[dict[str, object]]:
-    """Run one statement; the rows it gave, none for a statement without rows."""
+    """Run one statement; returns its rows, none for a statement without rows."""
     cursor = connection.execute(statement.encode(), params or None)
     return cursor.fetchall() if cursor.description else AnswerRows()
 
 
 def script(connection: Connection, statements: str) -> None:
-    """Run several statements as one text, which is ours alone: no name and no value of the target is in it."""
+    """Run several statements of our own as one text; it contains no name and no value of the target."""
     psycopg.Cursor(connection).execute(named(statements).encode())
 
 
@@ -338,5 +338,5 @@ def value(connection: Connection, statement: str, *params: object) -> object:
 
 
 def backend_of(connection: Connection) -> int:
-    """The number of the server's process that runs a connection's transaction. A pooler tells us another at connect."""
+    """The server's process that runs a connection's transaction. A pooler gives another id at connect."""
     return int(str(value(connection, "select pg_catalog.pg_backend_pid()")))

@@ -1,6 +1,5 @@
-"""An error of the database in words for whoever runs the deployment: what is absent or differs, which function failed.
-
-No text of a statement and no name of a driver's class gets into a message: neither says what to do.
+"""Describes a database error for whoever runs the deployment: what is absent or differs, which function failed.
+Messages contain no SQL text and no class name of the driver: neither says what to do.
 """
 
 import re
@@ -13,11 +12,11 @@ from gates.contract.contract import contract
 from gates.errors import MOST_SAID, first_line
 
 FUNCTIONS = (re.compile(r"PL/\w\S*+ \S++ ([^\s(]++\([^()]*+\))"), re.compile(r'SQL function "([^"]++)"'))
-"""How a context names the function that was running, the innermost one first. The patterns here never
-backtrack: however long a text a target says, reading it takes time in proportion to its length.
+"""How a context names the running function, the innermost one first. The patterns never backtrack: reading takes time
+in proportion to the length of the text.
 """
 MOST_LINES, MOST_LINE = 100, 1_000
-"""Read of a context, which quotes whole statements: this many lines, and characters of each."""
+"""How much of a context is read, which quotes whole statements: lines, and characters of each."""
 
 OURS = "inline_code_block"
 QUOTED = re.compile(r"[\"«„“]([^\"«»„“”]++)[\"»“”]")
@@ -26,7 +25,7 @@ CALLED = re.compile(r"(?<![\w$.\"])([\w$.\"]++\([^()]*+\))")
 
 SCHEMA, TABLE, COLUMN, CALL, OBJECT = "3F000", "42P01", "42703", "42883", "42704"
 TYPES = {"42804", "42846", "42P18", "22P02", "22007", "22008", "22003", "42P08", "42725"}
-"""A value or a column is of another type than the contract's."""
+"""A value or a column has another type than in the contract."""
 
 VALUE, REFERRED = "22P02", "23503"
 RIGHTS, LATE, LOCKED = "42501", "57014", "55P03"
@@ -40,7 +39,7 @@ ROOM = "a login with 20 connections of its own is enough"
 
 
 def in_words(error: BaseException) -> str:
-    """One line, which begins with `absent`, `differs`, or `failed inside your function` where it is one of these."""
+    """One line, which begins with `absent`, `differs`, or `failed inside your function` if it is one of these."""
     diagnosis = error.diag if isinstance(error, psycopg.Error) else None
     if diagnosis is None or not diagnosis.message_primary:
         said = first_line(error)
@@ -53,7 +52,7 @@ def in_words(error: BaseException) -> str:
 
 
 def told_in_words(message: str, state: str, context: str) -> str:
-    """The same of an error that the server caught itself: its message, its SQLSTATE, and where it happened."""
+    """The same for an error that the server caught itself: its message, its SQLSTATE, and where it happened."""
     said = " ".join(message[:MOST_SAID].split())
     function = _function(context)
     if function:
@@ -104,7 +103,7 @@ def _absent(state: str, said: str) -> str:
 
 
 def _mapping(state: str, name: str) -> str:
-    """How the policy says what an object of the contract is called here."""
+    """The hint on how the policy says what an object of the contract is called here."""
     bare = name.partition("(")[0].replace('"', "").split(".")[-1]
     columns = {column for relation in contract().relations.values() for column in relation.columns}
     entry = {

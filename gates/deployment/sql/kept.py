@@ -1,7 +1,7 @@
-"""Connections that are kept for whoever asks next: to open one to a server that is far takes longer than to ask.
+"""Keeps connections for reuse: opening one to a distant server takes longer than a query.
 
-Where a pooler lends its sessions for as long as a client stays, an idle client keeps another one out: there the process
-of a run keeps the one that was used last, and a suite none.
+If a pooler lends a session for as long as a client stays, an idle client blocks another one. There a run keeps only the
+connection that it used last, and a suite none.
 """
 
 import select
@@ -18,7 +18,7 @@ _Kind = tuple[str, bool, bool]
 
 
 class _Shelf:
-    """What is kept, by URL, read-only, autocommit; nothing outside `keeping`."""
+    """Kept connections by URL, read-only, autocommit; empty outside `keeping`."""
 
     idle: defaultdict[_Kind, list[Answering]] | None = None
     one_lent: bool = False
@@ -32,8 +32,8 @@ class _Shelf:
 
 @contextmanager
 def keeping(*, one_lent: bool = False) -> Iterator[None]:
-    """For the time of the block a connection that `borrowed` gave serves the next who asks; then all are closed.
-    one_lent: one at a time also where a pooler lends it for as long as it stays.
+    """Reuse the connections of `borrowed` within the block; then close them. one_lent: keep one even if a pooler lends
+    it for as long as it stays.
     """
     if _Shelf.idle is not None:
         yield
@@ -48,8 +48,8 @@ def keeping(*, one_lent: bool = False) -> Iterator[None]:
 
 @contextmanager
 def borrowed(url: str, *, read_only: bool = False, autocommit: bool = True) -> Iterator[Answering]:
-    """A connection for the time of the block, opened now or kept from before. Without autocommit what is not committed
-    is rolled back at its end. Who changes it for longer says so (`may_be_kept`).
+    """A connection for the block, opened now or kept from before. Without autocommit, uncommitted changes are rolled
+    back. A caller that changes it for longer must say so (`may_be_kept`).
     """
     kind = (url, read_only, autocommit)
     connection = _taken(kind) or connect(url, read_only=read_only, autocommit=autocommit)
@@ -84,7 +84,7 @@ def _put_back(kind: _Kind, connection: Answering) -> None:
 
 
 def _hung_up(connection: Answering) -> bool:
-    """An idle connection has nothing to say: where something can be read, the server ended it. Costs no round trip."""
+    """Whether the server ended an idle connection: only then is there something to read. Costs no round trip."""
     if connection.closed:
         return True
     idle = select.poll()

@@ -1,5 +1,5 @@
-"""What libpq finds beside the connection string: passwords, so that they can be hidden (it sends them to a server,
-which may say them again), variables that say where the database is, and files, which must have an end.
+"""What libpq reads besides the connection string: passwords (a server may echo them, so they must be hidden), variables
+that say where the database is, and files, which must not be pipes.
 """
 
 import re
@@ -12,13 +12,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from gates import disk
 
 MOST_BYTES = 65_536
-"""Of a password or service file that is read."""
+"""The most bytes of a password or service file that are read."""
 PLACES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "service": "PGSERVICE"}
 REDIRECTS = frozenset(
     {*PLACES.values(), "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"}
     | {"PGOPTIONS", "PGCLIENTENCODING", "PGDATESTYLE", "PGTZ", "PGGEQO"}
 )
-"""Variables by which libpq goes elsewhere, or has another session, than a connection string says."""
+"""Variables that lead libpq elsewhere, or change the session, against the connection string."""
 
 PASSWORDS, SERVICES = "passfile", "servicefile"
 FILES = {
@@ -28,18 +28,18 @@ FILES = {
     PASSWORDS: ("PGPASSFILE", ".pgpass"),
     SERVICES: ("PGSERVICEFILE", ".pg_service.conf"),
 }
-"""Parameter -> its variable, and its file below HOME. libpq waits for them, whatever they are; of a private key it
-takes a regular one alone.
+"""Parameter -> its variable, and its file below HOME. libpq waits for any kind of file, but accepts only regular
+private keys.
 """
 NEEDED = (*PLACES.values(), *(variable for variable, _ in FILES.values()), "HOME", "PGSYSCONFDIR", "PGPASSWORD")
-"""Variables that say where the database is, and which files are read on the way to it."""
+"""Variables that say where the database is, and which files are read to find it."""
 OF_OPENSSL = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
 """Variables that name a file which OpenSSL opens for a context, and waits for."""
 
 
 def placed(conninfo: str, environ: Mapping[str, str]) -> str:
-    """The connection string with the place that the environment names, where it names none itself: what is judged,
-    acted on and remembered is then the same. Raise psycopg.Error where it cannot be read.
+    """The connection string, completed from the environment if it does not say where the database is. What is judged,
+    acted on and remembered is then the same. Raise psycopg.Error if it cannot be read.
     """
     given = conninfo_to_dict(conninfo)
     if given.keys() & {"host", "hostaddr", "service"}:
@@ -49,7 +49,7 @@ def placed(conninfo: str, environ: Mapping[str, str]) -> str:
 
 
 def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Those of PGPASSWORD, the password file and the service files. What cannot be read, libpq cannot read either."""
+    """Those of PGPASSWORD, the password file and the service files. What we cannot read, libpq cannot read either."""
     found = {environ.get("PGPASSWORD", "")}
     home = Path(environ.get("HOME") or "/nonexistent")
     passfile = _keyword(conninfo, "passfile") or environ.get("PGPASSFILE") or home / ".pgpass"
@@ -61,9 +61,8 @@ def other_passwords(conninfo: str, environ: Mapping[str, str]) -> tuple[str, ...
 
 
 def without_end(conninfo: str, environ: Mapping[str, str]) -> str:
-    """The pipe or device that would be opened as a file of libpq or OpenSSL; empty where there is none.
-
-    That is waited for within the library: no limit of ours and no signal ends it.
+    """The pipe or device that libpq or OpenSSL would open as a file; empty if there is none. They would wait for it
+    inside the library, where no limit of ours and no signal ends it.
     """
     given = conninfo_to_dict(conninfo) if conninfo else {}
     home = Path(environ.get("HOME") or "/nonexistent")
@@ -85,7 +84,7 @@ def _keyword(conninfo: str, name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # a pipe would block
             return ""
         with path.open("rb") as file:
             return file.read(MOST_BYTES).decode("utf-8", "replace")
@@ -94,7 +93,7 @@ def _text(path: Path) -> str:
 
 
 def _of_passfile(text: str) -> Iterator[str]:
-    """The last of `host:port:database:user:password`, where a backslash keeps a colon or a backslash."""
+    """The last of `host:port:database:user:password`; a backslash escapes a colon or a backslash."""
     for line in text.splitlines():
         parts = re.split(r"(?<!\\):", line, maxsplit=4)
         if len(parts) == 5 and not line.startswith("#"):

@@ -1,4 +1,4 @@
-"""What a login sees of the contract's tables: every row, or what row-level security leaves of them."""
+"""What a login sees of the contract's tables: every row, or what row-level security leaves."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ QUERY = Path(__file__).with_name("sight.sql")
 @dataclass(frozen=True, slots=True)
 class TableSight:
     """A table of the contract under its real name. whole: row-level security hides no row of it from this login.
-
     is_table: false for a view, which may leave rows out by itself.
     """
 
@@ -25,12 +24,12 @@ class TableSight:
 
     @property
     def sure(self) -> bool:
-        """Whether every row that anybody has is seen."""
+        """Whether every row is surely seen."""
         return self.is_table and self.whole
 
 
 def sights(connection: Connection) -> list[TableSight]:
-    """One of each table that the deployment has not called absent. Raise psycopg.Error."""
+    """One for each table that the names do not call absent. Raise psycopg.Error."""
     return [
         TableSight(str(row["name"]), **{name: row[name] is True for name in row if name != "name"})
         for row in execute(connection, sql(QUERY))

@@ -1,1 +1,1 @@
-"""The companies of a run, what they own, and the live rows that are lent to a drill and given back."""
+"""The companies of a run, what they own, and live rows that a drill changes and restores."""

@@ -1,9 +1,8 @@
-"""Companies of killed runs and of runs that are still alive: how to recognize them, and how to remove the former.
+"""Companies of killed runs and of running ones: how to recognise them, and how to remove the former.
 
-A company is one of a run only if its id is the hash of its name; a name alone proves nothing. Its run is over
-only if its lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to
-the last. Behind a pooler, which may lend the session of a lock to somebody else, no lock is taken and the lease alone
-decides.
+A company is a run's only if its id is the hash of its name; a name alone proves nothing. A run is over only if its
+lease has expired, or if nobody holds the advisory lock that a living gate holds from the first company to the last.
+Behind a pooler, which may lend the session of a lock to somebody else, no lock is taken and the lease alone decides.
 """
 
 import hashlib
@@ -24,19 +23,19 @@ from gates.deployment.tenants.tenants import Tenants
 LEASE_S = 1800
 """Longer than any whole run takes: until then a run without a lock counts as alive."""
 HELD, TIMED, KEPT = "h", "t", "k"
-"""Marks in the name: the lock tells whether the run lives; the lease alone does; the companies are to be left."""
+"""Marks in the name: the lock tells whether the run lives; the lease alone does; the companies are to be kept."""
 _LOCKS = 0x6C6F6164
 _RUN = re.compile(r"[0-9a-f]{1,20}")
 _NAME = re.compile(
     r"drill-(?:load-([0-9a-f]{8})-([htk])([0-9]{1,12})-[0-9]{1,6}-[0-9]{1,9}"
     r"|([0-9a-f]{1,20})-[a-z0-9-]{1,20}-([ht])([0-9]{1,12})-[0-9a-f]{12})"
 )
-"""Of the load stage, and of the drills."""
+"""Prefixes of the load stage and of the drills."""
 
 
 def term_of(mark: str, url: str = "") -> str:
-    """What goes into the names of companies that are made now: the mark of their run, and until when it may live, by
-    the clock of the database at `url`, which others go by; by ours where it does not say its time.
+    """The part of new companies' names that has the mark of their run, and until when it may live. By the clock of the
+    database at `url`, which other gates use; by ours if it does not tell its time.
     """
     now = int(time.time())
     if url:
@@ -62,14 +61,13 @@ class Lease:
         self._connection = connection
 
     def release(self) -> None:
-        """Let go; whatever is left of the run's companies may be removed from now on."""
+        """Release the lock; whatever is left of the run's companies may be removed from now on."""
         self._connection.close()
 
 
 def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | None, str]:
-    """The lease of a run and the mark of its companies. Where no lock can be had or relied on: None, `TIMED`.
-
-    shared: several processes of one run hold it together.
+    """The lease of a run and the mark of its companies; None and `TIMED` if no reliable lock is possible. shared:
+    several processes of one run hold it together.
     """
     if lending(url):
         return None, TIMED
@@ -89,7 +87,7 @@ def take_lease(url: str, run: str, *, shared: bool = False) -> tuple[Lease | Non
 
 
 def is_over(connection: Connection, run: str) -> bool:
-    """Whether nobody holds the lock of this run, which is had for the time of the question alone."""
+    """Whether nobody holds the lock of this run. Takes the lock only to find out."""
     return _try_lock(connection, run, until="xact_")
 
 
@@ -113,7 +111,7 @@ class _Company:
 
 
 def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
-    """Of these companies those that a run made and did not mean to leave."""
+    """Those of these companies that a run made and did not mean to keep."""
     found = []
     for row in rows:
         name, company = str(row["name"]), str(row["id"])
@@ -125,7 +123,7 @@ def _ours(rows: Iterable[dict[str, object]], spare: str) -> list[_Company]:
 
 
 def of_runs(rows: Iterable[dict[str, object]]) -> set[str]:
-    """The ids of those companies that a run made for itself: nobody uses them."""
+    """The ids of companies that a run made for itself: nobody uses them."""
     return {one.id for one in _ours(rows, "")}
 
 
@@ -133,10 +131,8 @@ _NAMED = "select id::text as id, name from public.companies where name like 'dri
 
 
 def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
-    """Names of the companies of other runs, which live or may live: `own` are not of them. What dead runs left is
-    removed before, where the login may do that.
-
-    Raise psycopg.Error where the database refuses.
+    """Names of companies of other runs that live or may live; `own` are excluded. First removes what dead runs left, if
+    the login may. Raise psycopg.Error if the database refuses.
     """
     with borrowed(url) as connection:
         with suppress(psycopg.Error):
@@ -148,8 +144,7 @@ def at_work(url: str, own: Collection[str], spare: str = "") -> list[str]:
 
 def sweep(url: str, spare: str = "") -> list[str]:
     """Remove the companies of dead runs and all that they own except audit rows; never `spare`. Returns their ids.
-
-    Raise psycopg.Error where the database refuses.
+    Raise psycopg.Error if the database refuses.
     """
     with borrowed(url) as connection:
         return _sweep(connection, spare)
@@ -167,7 +162,7 @@ def _sweep(connection: Answering, spare: str) -> list[str]:
 
 
 def remove_left(url: str, companies: Sequence[str]) -> None:
-    """Remove the companies of a run that are still there: who was ended removed none. Raise psycopg.Error."""
+    """Remove the remaining companies of a run, which could not if it was killed. Raise psycopg.Error."""
     with borrowed(url) as connection:
         asked = "select id::text as id from public.companies where id = any(%s::uuid[])"
         left = [str(row["id"]) for row in execute(connection, asked, list(companies))]

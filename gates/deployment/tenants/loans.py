@@ -1,9 +1,9 @@
-"""Live rows that a drill sets for a moment, and gives back: the global row of a flag, the pause of everybody.
+"""Live rows that a drill sets for a moment and restores: the global row of a flag, the pause of everybody.
 
 Both writes are a compare-and-set on the whole row and on the transaction that wrote it. If somebody else wrote the row
 meanwhile, even the same values, their row stays. The record of a loan is a row of feature_flags with a key of its own:
 it commits with the first write and is deleted with the second. Only a login that may change flags can write there, so a
-forged record gains nothing. A killed run leaves its record, and the next run gives the row back.
+forged record gains nothing. A killed run leaves its record, and the next run restores the row.
 """
 
 import enum
@@ -35,12 +35,12 @@ _STATE = "(pg_catalog.to_jsonb(r) || pg_catalog.jsonb_build_object('xmin', r.xmi
 
 
 class Changed(Exception):  # noqa: N818  -- an outcome, not an error
-    """Somebody else changed the row, or there is not exactly one such row. It stays as it is."""
+    """Somebody else changed the row, or there is not exactly one such row. It is left alone."""
 
 
 class Ending(enum.StrEnum):
-    """How a loan ended: the row is as it was found; somebody changed it, and it stays as they left it; or another run
-    had ended the loan before.
+    """How a loan ended: the row was restored; somebody changed it, and it is left alone; or another run had ended the
+    loan.
     """
 
     GIVEN_BACK = "given back"
@@ -50,7 +50,7 @@ class Ending(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LiveRow:
-    """One live row: the global row of a flag, or without a key the pause of everybody."""
+    """One live row: the global row of a flag, or, without a key, the pause of everybody."""
 
     key: str = ""
 
@@ -60,13 +60,13 @@ class LiveRow:
 
     @property
     def is_row(self) -> sql.Composed:
-        """The condition on `r` that finds it."""
+        """The condition on `r` that selects it."""
         key = sql.SQL(" and r.key = {}").format(sql.Literal(self.key)) if self.key else sql.SQL("")
         return sql.SQL("r.company_id is null") + key
 
     @property
     def record(self) -> str:
-        """The key of the row that a loan is on record in: one at a time for each switch."""
+        """The key of the row that records its loan: one loan at a time for each switch."""
         return PREFIX + (self.key or "everybody")
 
     @property
@@ -76,8 +76,8 @@ class LiveRow:
 
 @dataclass(frozen=True, slots=True)
 class Loan:
-    """A row as it was found (empty: there was none) and as a drill wrote it, both as the text of a JSON object; what
-    was set; the run that did, and its lease as it stands in the names of its tenants.
+    """A loan of a row. The row as found (empty: there was none) and as the drill wrote it, both as JSON text; what was
+    set; the run, and its lease as in the names of its tenants.
     """
 
     id: str
@@ -94,13 +94,13 @@ class Loan:
 
     @property
     def before(self) -> dict[str, Any]:
-        """The columns that were set, as they were found."""
+        """The columns that were set, with their old values."""
         found = json.loads(self.found) if self.found else {}
         return {name: found.get(name) for name in self.values}
 
 
 def lend(connection: Connection, switch: LiveRow, values: Values, *, run: str, lease: str) -> Loan:
-    """Set these columns of the row, on record. Raise Changed where somebody else changes it at that moment, or where
+    """Set these columns of the row, and record that. Raise Changed if somebody else changes it at that moment, or if
     another drill has it set.
     """
     with _together(connection):
@@ -127,7 +127,7 @@ def lend(connection: Connection, switch: LiveRow, values: Values, *, run: str, l
 
 
 def give_back(connection: Connection, loan: Loan) -> Ending:
-    """Put the row back as it was found, unless somebody changed it meanwhile. Once for each loan, whoever asks."""
+    """Restore the row, unless somebody changed it meanwhile. Happens once per loan, whoever asks."""
     switch = loan.switch
     with _together(connection):
         ended = (
@@ -143,10 +143,7 @@ def give_back(connection: Connection, loan: Loan) -> Ending:
 
 
 def give_back_for_the_dead(url: str) -> list[tuple[Loan, Ending]]:
-    """End the loans of runs that are over; those of a living run are left alone.
-
-    Raise psycopg.Error where the database refuses.
-    """
+    """End the loans of dead runs; leave those of living runs alone. Raise psycopg.Error if the database refuses."""
     ended = []
     with borrowed(url) as connection:
         now = None
@@ -161,7 +158,7 @@ def give_back_for_the_dead(url: str) -> list[tuple[Loan, Ending]]:
 
 
 def state_of(connection: Connection, switch: LiveRow) -> str:
-    """The row as the text of a JSON object; empty where there is none. Raise Changed where there are several."""
+    """The row as JSON text; empty if there is none. Raise Changed if there are several."""
     query = sql.SQL("select {state}::text as state from {table} r where {is_row}")
     rows = connection.execute(_composed(query, switch)).fetchall()
     if len(rows) > 1:
@@ -170,7 +167,7 @@ def state_of(connection: Connection, switch: LiveRow) -> str:
 
 
 def _open(connection: Connection) -> list[Loan]:
-    """The loans on record. A record that is not ours is left alone."""
+    """The recorded loans. A record that is not ours is left alone."""
     rows = execute(
         connection,
         "select description from public.feature_flags where pg_catalog.starts_with(key, %s) and company_id is null",
@@ -190,7 +187,7 @@ def _open(connection: Connection) -> list[Loan]:
 
 @contextmanager
 def _together(connection: Connection) -> Iterator[None]:
-    """One transaction, in UTC: times are written alike in every session."""
+    """One transaction, in UTC: all sessions write times alike."""
     with connection.transaction():
         execute(connection, "set local timezone to 'UTC'")
         yield

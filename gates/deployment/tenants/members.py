@@ -1,4 +1,4 @@
-"""Members of the gate's own tenants, where a deployment knows a tenant by who belongs to it (`names: members`)."""
+"""Members of the gate's own tenants, for deployments that find a user's tenant by membership (`names: members`)."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Statements = list[tuple[str, tuple[object, ...]]]
 
 
 def joining(companies: Sequence[str]) -> Statements:
-    """What makes one user of each company, and a member of it. Nothing where the token says whose a user is."""
+    """Statements that make one user of each company a member of it. None if the token names the company."""
     members = current().members
     if members is None:
         return []
@@ -27,7 +27,7 @@ def joining(companies: Sequence[str]) -> Statements:
 
 
 def leaving(companies: Sequence[str]) -> tuple[Statements, Statements]:
-    """What undoes it: before the companies are removed, and after."""
+    """Statements that undo it: before the companies are removed, and after."""
     members = current().members
     if members is None or not companies:
         return [], []

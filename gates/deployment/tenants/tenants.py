@@ -20,7 +20,7 @@ from gates.deployment.sql.database import Connection, execute
 from gates.deployment.tenants import members
 
 AT_ONCE = 200
-"""Candidates that the database is asked about together, of whom two are in two rollouts of 10 %."""
+"""How many candidates the database is asked about at once; two of them are in two rollouts of 10 %."""
 OUTBOX_FLAG = "outbox.enabled"
 REPLAY_FLAG = "dlq.replay.enabled"
 
@@ -34,15 +34,15 @@ OWNED_TABLES = (
     "feature_flags",
     "agent_controls",
 )
-"""Tables of the contract with rows by company_id, in the order in which a worker takes their rows: the outbox first, so
-that a delivery in progress ends before anything else of its tenant is touched.
+"""Tables of the contract with rows by company_id, in the order in which a worker locks their rows.
 
-A worker that takes the run's row first, and then its outbox rows, is waited for at the run: every second attempt.
+The outbox comes first, so that a delivery in progress ends before anything else of its tenant is touched. A worker that
+locks the run's row first is waited for at the run: every second attempt.
 """
 
 
 def owned_tables() -> tuple[str, ...]:
-    """Those of OWNED_TABLES that the deployment has, with a tenant in them."""
+    """The OWNED_TABLES that the deployment has, with a tenant column."""
     return tuple(t for t in OWNED_TABLES if current().has(t, "company_id"))
 
 
@@ -60,10 +60,9 @@ REMOVALS_SETTLED_BY_WAITING = (
 class Tenants:
     """Creates and removes the companies of one run. `created` keeps every id, removed or not.
 
-    lease: goes into the names (see `leftovers`), so that what a killed run left is found again; then the id follows
-    from the name.
-    rollouts: flag key -> percentage under which the bucket of every new company must lie; on_create: told each new id
-    before the company exists, so that a run that is killed still knows its tenants.
+    lease: part of the names (see `leftovers`), so that leftovers of a killed run are found again; the id then follows
+    from the name. rollouts: flag key -> percentage below which the bucket of every new company must lie. on_create:
+    told each new id before the company exists, so that a killed run still knows its tenants.
     """
 
     connection: Answering
@@ -76,7 +75,8 @@ class Tenants:
     def create(self, *, below: int | None = None, label: str = "t") -> str:
         """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id.
 
-        What a trigger of the deployment sends for each new company is taken back: in a transaction, nobody sees it.
+        Events that a trigger of the deployment adds for a new company are removed in the same transaction, so nobody
+        sees them.
         """
         wanted = {OUTBOX_FLAG: below or 100, **(self.rollouts if below is None else {})}
         name, company = in_rollouts(self._candidates(label), wanted, self.connection)
@@ -102,14 +102,14 @@ class Tenants:
                 yield f"drill-{self.run}-{label}-{company[:8]}", company
 
     def add_items(self, company: str, count: int, **columns: object) -> list[str]:
-        """Pending DLQ items, oldest first; extra columns are set on each. Returns their ids in order."""
+        """Add pending DLQ items, oldest first, with these extra columns. Returns their ids in order."""
         return self.add_rows(company, [columns] * count)
 
     def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
-        """DLQ items of one tenant, one for each mapping of columns, oldest first unless `created_at` says otherwise.
+        """Add DLQ items of one tenant, one per mapping of columns, oldest first unless `created_at` says otherwise.
 
-        All mappings have the same names. `age_s` (seconds) gives created_at as an age; `id` is drawn where it is not
-        given. Returns their ids in order.
+        All mappings have the same names. `age_s` (seconds) gives created_at as an age; a missing `id` is generated.
+        Returns their ids in order.
         """
         if not rows:
             return []
@@ -131,7 +131,7 @@ class Tenants:
         return ids
 
     def remove(self, companies: Sequence[str] | None = None) -> None:
-        """Delete the companies and all they own but audit rows. Raise psycopg.Error where that is refused."""
+        """Delete the companies and all they own except audit rows. Raise psycopg.Error if that is refused."""
         ids = list(self.created if companies is None else companies)
         if not ids:
             return
@@ -171,9 +171,8 @@ class Tenants:
                 self.connection.execute(statement.encode(), values)
 
     def sweep(self) -> int:
-        """Remove what was written for removed companies after their removal (a late delivery); the companies swept.
-
-        A company row is put back for that moment: the least role of a gate may delete the rows of drill tenants only.
+        """Remove what late deliveries wrote for removed companies; returns those companies. A company row is restored
+        for that moment: the least role of a gate may delete only rows of drill tenants.
         """
         late = self._owners()
         for company in late:
@@ -187,7 +186,7 @@ class Tenants:
         return len(late)
 
     def _owners(self) -> list[str]:
-        """The companies of this run that own rows, asked for all at once."""
+        """The companies of this run that own rows, asked for in one query."""
         asked = " union ".join(
             f"select company_id from public.{t} where company_id = any(%s::uuid[])" for t in owned_tables()
         )
@@ -203,15 +202,15 @@ def inside(connection: Connection, companies: Sequence[str], rollouts: Mapping[s
     on = " and ".join("public.is_feature_enabled(%s, company_id)" for _ in asked) or "true"
     source = "unnest(%s::uuid[]) with ordinality as c (company_id, n)"
     query = f"select company_id::text as id from {source} where {on} order by n"
-    cursor = connection.execute(query.encode(), ([*companies], *asked))  # fetches also where others wait for one trip
+    cursor = connection.execute(query.encode(), ([*companies], *asked))  # fetches also if others share the round trip
     return [str(row["id"]) for row in cursor.fetchall()]
 
 
 def in_rollouts(
     candidates: Iterator[tuple[str, str]], rollouts: Mapping[str, int], connection: Connection
 ) -> tuple[str, str]:
-    """The first name and id whose bucket for each flag is under its percentage; where the deployment draws tenants by a
-    formula of its own, for whom its function says that each flag is on. Raise ValueError if none is.
+    """The first name and id whose bucket for each flag is under its percentage. Raise ValueError if there is none. If
+    the deployment draws tenants by a formula of its own, its function decides.
     """
     at_once = AT_ONCE if current().own_buckets else 1
     for _ in range(100_000 // at_once):

@@ -34,7 +34,7 @@ class Presence(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ComparedObject:
-    """One object of the contract. real: its name in the deployment; detail: how it differs, or why it is the one."""
+    """One object of the contract. real: its name in the deployment. detail: how it differs, or why it was chosen."""
 
     kind: str
     name: str
@@ -47,11 +47,11 @@ class ComparedObject:
     said: bool = False
     """gate.yaml says it: it is no guess, and nothing is left to do."""
     closed: str = ""
-    """Why this login cannot use it, though it is there."""
+    """Why this login cannot use it although it is there."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is to be mapped: it is present, or gate.yaml says it, or it follows from what is said."""
+        """Whether nothing is to be mapped: it is present, or gate.yaml says it, or it follows from that."""
         follows = self.kind in {"key", "row security"} and self.presence is Presence.RENAMED
         said = self.said and self.presence is not Presence.DIFFERS
         return self.presence is Presence.PRESENT or follows or said
@@ -64,9 +64,8 @@ class ComparedObject:
 
 @dataclass(frozen=True, slots=True)
 class RowsSeen:
-    """What a few rows say, where they could be read; None: not known.
-
-    flags: key -> (is on, percentage) of the global rows; values: (table, column) -> states that its rows hold.
+    """What a few rows show, if they could be read; None: unknown. flags: key -> (is on, percentage) of the global rows.
+    values: (table, column) -> states in its rows.
     """
 
     flags: Mapping[str, tuple[bool | None, int | None]] | None = None
@@ -75,9 +74,9 @@ class RowsSeen:
     limit_form: LimitForm | None = None
     """How the keys of the rate limit's rows are written."""
     limits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    """Limit -> its number in the functions that count calls, and the one that says so."""
+    """Limit -> its number in the functions that count calls, and the function that has it."""
     company_form: str = ""
-    """The form of a company's id, where it is text of one: `acc_{hex}`."""
+    """The form of a company's id if it is text with one: `acc_{hex}`."""
     own_buckets: bool | None = None
     """Whether the function that decides flags draws tenants by another formula than the contract's."""
 
@@ -87,7 +86,7 @@ NOT_SEEN = RowsSeen()
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every object of the contract that a schema can have, in the order of the contract, and the guesses behind it."""
+    """Every object of the contract that a schema can have, in the contract's order, and the guesses behind it."""
 
     objects: tuple[ComparedObject, ...]
     tables: Mapping[str, TableMatch]
@@ -113,14 +112,14 @@ def compare(
 ) -> Comparison:
     """Compare.
 
-    pins: what a person has said of some tables; rows: what was read of a few rows, if anything was; guessed: what
-    `guessed_tables` gave for the same schema, where it was asked already; home: as of `match`; names: what
-    gate.yaml says of roles and keys of flags.
+    pins: what a person has said of some tables. rows: what was read of a few rows, if anything. guessed: the result of
+    `guessed_tables` for the same schema, if known. home: as of `match`. names: what gate.yaml says of roles and keys of
+    flags.
     """
     tables = _with_values(guessed_tables(schema, contract, pins, home) if guessed is None else guessed, rows)
     roles = match_roles(schema, contract, tables, names.roles if names else None)
     functions = match_functions(schema, contract, tables.get("feature_flags"), home)
-    if "feature_flags" not in tables:  # any application has functions that say yes or no to a word and an id
+    if "feature_flags" not in tables:  # any application may have functions from a word and an id to a boolean
         functions = {n: f for n, f in functions.items() if f.confidence > Confidence.PERHAPS}
     objects = [o for r in contract.relations.values() for o in _relation(r, tables.get(r.name), pins or {}, schema)]
     objects += _functions(contract, functions, schema)
@@ -132,7 +131,7 @@ def compare(
 
 
 def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedObject:
-    """Unknown, where what was not read may hold the opposite."""
+    """Unknown, if unread parts may say the opposite."""
     doubts = {"key": ("keys", Presence.DIFFERS), "row security": ("policies", Presence.PRESENT)}
     part, doubtful = doubts.get(one.kind, ("", Presence.ABSENT))
     for unread_part, presence in (*((t, Presence.ABSENT) for t in ("tables", "further tables")), (part, doubtful)):
@@ -142,7 +141,7 @@ def _as_far_as_read(one: ComparedObject, unread: Mapping[str, str]) -> ComparedO
 
 
 def _with_values(found: Mapping[str, TableMatch], rows: RowsSeen) -> dict[str, TableMatch]:
-    """The matches, with states that rows hold where no enum and no CHECK says which there are."""
+    """The matches, with states from rows if no enum and no CHECK lists them."""
     made = {}
     for name, one in found.items():
         columns = {
@@ -186,7 +185,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: 
     )
     for column, wanted in relation.columns.items():
         yield _column(relation, found, column, wanted)
-    has_calls = bool(found.calls) or bool(found.pin and found.pin.calls)  # many rows of a key
+    has_calls = bool(found.calls) or bool(found.pin and found.pin.calls)  # many rows per key
     keys = () if has_calls else relation.keys
     parts = [_key(relation, found, key) for key in keys] + [_row_security(found)] * relation.tenants
     if found.table.is_view:
@@ -198,7 +197,7 @@ def _relation(relation: Relation, found: TableMatch | None, pins: Pins, schema: 
 
 
 def _of_another_kind(relation: Relation, schema: Schema) -> str:
-    """What has the name of a table of the contract and is a view, or the other way round."""
+    """A view that has the name of a table of the contract, or the reverse."""
     found = next((t for t in schema.tables if t.name == relation.name and t.is_view != relation.is_view), None)
     kind = "view" if found and found.is_view else "table"
     return f"{found.qualified} is a {kind}: say `is:` in names if it stands for it" if found else ""
@@ -254,7 +253,7 @@ def _key(relation: Relation, found: TableMatch, key: Sequence[str]) -> ComparedO
 
 
 def _is_sure(found: TableMatch, columns: Sequence[str]) -> bool:
-    """Whether a table and these columns of it are no guess."""
+    """Whether a table and these of its columns are no guess."""
     known = found.has_own_name or found.pin is not None
     said = found.pin.columns if found.pin else {}
     return known and all(c in said or found.columns[c].column.name == c for c in columns)
@@ -272,7 +271,7 @@ def _row_security(found: TableMatch) -> ComparedObject:
 
 
 def _has_tenant(found: TableMatch) -> bool:
-    """Whether rows say whose they are."""
+    """Whether rows say to which tenant they belong."""
     return "company_id" in found.columns or bool(found.pin and "company_id" in found.pin.expressions)
 
 
@@ -381,7 +380,7 @@ def _flags(contract: Contract, rows: RowsSeen, said: Mapping[str, str]) -> Itera
 
 
 def _named_flags(wanted: Sequence[str], keys: Sequence[str]) -> dict[str, tuple[str, float]]:
-    """Flag of the contract -> the likest of the other keys, and how alike it is."""
+    """Flag of the contract -> the most similar remaining key, and how similar it is."""
     others = [k for k in keys if k not in wanted]
     known = synonyms()
     scores = [[best_likeness(known.spellings("flags", w), words(k)) for k in others] for w in wanted]

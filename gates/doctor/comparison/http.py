@@ -17,7 +17,7 @@ from gates.doctor.words import best_likeness, spelled_paths, synonyms, words
 from gates.text.foreign import text
 
 KNOWN_BODY, LEAST_BODY = 0.65, 4
-"""What a body that has every member of the contract's is worth, and how many they must be."""
+"""The score of a body that has every member of the contract's, and how many members it must have."""
 LEAST_PATH, LEAST_CODE, SAME_STATUS = 0.55, 0.7, 0.1
 _PARAMETER = re.compile(r"\{[^}]*\}|:[A-Za-z_]+")
 _METRIC = re.compile(rb"(?m)^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [0-9.eE+-]+$")
@@ -27,7 +27,7 @@ ANSWERED = {
     ("POST /events", "path"): ("outbox", "direct"),
     ("GET /events/{event_id}", "status"): ("pending", "in_flight", "processed", "dead"),
 }
-"""Endpoint and member of its answer -> what that holds by the contract."""
+"""Endpoint and member of its answer -> its values in the contract."""
 STATUS_UNSIGNED = 401
 NO_DOCUMENT = "it publishes no OpenAPI document to read this from"
 
@@ -51,29 +51,27 @@ class EndpointMatch:
 
 @dataclass(frozen=True, slots=True)
 class HttpComparison:
-    """Every endpoint, member, code and header of the contract; the real endpoints; what an unsigned request got."""
+    """Every endpoint, member, code and header of the contract; the real endpoints; the answers to unsigned requests."""
 
     objects: tuple[ComparedObject, ...]
     endpoints: Mapping[str, EndpointMatch]
     unsigned: Mapping[str, int]
-    """Endpoint -> the status that a request without credentials got."""
+    """Endpoint -> the status of a request without credentials."""
     code_member: str = ""
-    """Where the machine-readable code stands in an error body; empty where no error body was seen."""
+    """The place of the machine-readable code in an error body; empty if no error body was seen."""
     envelope: str = ""
-    """The member that holds the answers proper."""
+    """The envelope: the member that holds the actual answer."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Member of the contract -> value of the contract -> real value, where they differ."""
     key_headers: tuple[str, ...] = ()
-    """Further headers that the document names as keys."""
+    """Other headers that the document lists as keys."""
 
 
 def compare_http(
     surface: Surface, contract: Contract, paths: Mapping[str, str | None] | None = None, called: Called | None = None
 ) -> HttpComparison:
-    """Compare. Where nothing answers, everything is unknown.
-
-    paths: of gate.yaml, path of the contract -> real, or None where there is none; called: what the deployment's own
-    columns are called.
+    """Compare. If nothing answers, everything is unknown. paths: of gate.yaml, path of the contract -> real, or None if
+    there is none. called: names of the deployment's own columns.
     """
     called = called or {}
     found = _said(_match_endpoints(surface, contract, called), surface, contract, paths or {})
@@ -95,7 +93,7 @@ def compare_http(
 
 
 def _values(found: Mapping[str, EndpointMatch], called: Called) -> dict[str, dict[str, str]]:
-    """Other words for the values of answers, as the document lists them."""
+    """Other words for the values of answers, as listed in the document."""
     made: dict[str, dict[str, str]] = {}
     for (name, member), wanted in ANSWERED.items():
         one = found.get(name)
@@ -111,7 +109,7 @@ def _values(found: Mapping[str, EndpointMatch], called: Called) -> dict[str, dic
 def _match_endpoints(surface: Surface, contract: Contract, called: Called) -> dict[str, EndpointMatch]:
     if surface.unreached:
         return {}
-    if surface.document is not None and surface.document.place != "/":  # at the root stands that of PostgREST: tables
+    if surface.document is not None and surface.document.place != "/":  # the root lists the tables of PostgREST
         return _by_document(surface, surface.document, contract, called)
     found = {}
     for endpoint in contract.endpoints.values():
@@ -124,7 +122,7 @@ def _match_endpoints(surface: Surface, contract: Contract, called: Called) -> di
 def _said(
     found: dict[str, EndpointMatch], surface: Surface, contract: Contract, paths: Mapping[str, str | None]
 ) -> dict[str, EndpointMatch]:
-    """The endpoints at the paths that a person has said; those match by prefix."""
+    """The endpoints at the paths that a person has given; those match by prefix."""
     made = dict(found)
     for endpoint in contract.endpoints.values():
         prefixes = [p for p in paths if endpoint.path == p or endpoint.path.startswith(f"{p}/")]
@@ -145,7 +143,7 @@ def _said(
 def _by_document(
     surface: Surface, document: ApiDocument, contract: Contract, called: Called
 ) -> dict[str, EndpointMatch]:
-    """The best assignment of the operations that the document lists, beside what answers without being listed."""
+    """The best assignment of the documented operations, besides endpoints that answer undocumented."""
     wanted = [*contract.endpoints.values()]
     scores = [[_operation_score(e, o, called) for o in document.operations] for e in wanted]
     placed = assign(scores, LEAST_PATH)
@@ -166,7 +164,7 @@ def _by_document(
 
 
 def _below(document: ApiDocument, contract: Contract, found: Mapping[str, EndpointMatch]) -> dict[str, EndpointMatch]:
-    """The endpoints with an id that stand below one whose path is known, whatever that is called."""
+    """The endpoints with an id below one whose path is known, whatever their last part is called."""
     made = {}
     for endpoint in contract.endpoints.values():
         parent = next((m for n, m in found.items() if n == f"POST {endpoint.path.partition('/{')[0]}"), None)
@@ -181,7 +179,7 @@ def _below(document: ApiDocument, contract: Contract, found: Mapping[str, Endpoi
 
 
 def _operation_score(endpoint: Endpoint, operation: ApiOperation, called: Called) -> float:
-    """Path for the most part, and the members of body and answer; a body of which all is known tells it alone."""
+    """The score: mostly the path, then members of body and answer; a body with all members known is enough."""
     if operation.method != endpoint.method:
         return 0.0
     shape = _shape(operation.path)
@@ -203,7 +201,7 @@ def _operation_score(endpoint: Endpoint, operation: ApiOperation, called: Called
 
 
 def _tail_likeness(spelled: tuple[str, ...], path: tuple[str, ...]) -> float:
-    """How alike a spelling is to the path, or, nearly as good, to its end: there may be a prefix."""
+    """How similar a path is to this one, or, for slightly less, to its end: there may be a prefix."""
     whole = best_likeness([spelled], path)
     return max(whole, 0.95 * best_likeness([spelled], path[-len(spelled) :]) if spelled else 0.0)
 
@@ -220,7 +218,7 @@ def _by_answers(surface: Surface, endpoint: Endpoint) -> EndpointMatch | None:
 
 
 def _fits(endpoint: Endpoint, answer: Answer) -> bool:
-    """Whether an answer is one of the kind that the endpoint gives; a web page is not."""
+    """Whether an answer is of the kind that the endpoint gives; a web page is not."""
     if endpoint.method == "POST":
         return True
     if "html" in (answer.header("content-type") or "") or answer.body.lstrip()[:1] == b"<":
@@ -272,7 +270,7 @@ def _endpoint(endpoint: Endpoint, one: EndpointMatch | None, surface: Surface) -
 
 
 def _run_endpoint(endpoint: Endpoint, surface: Surface) -> ComparedObject:
-    """Of a path with an id: one that does not exist is refused without credentials, or not found."""
+    """For a path with an id: an unknown id is refused without credentials, or not found."""
     prefix = endpoint.path.partition("{")[0]
     status = next((a.status for (m, p), a in surface.answers.items() if m == "GET" and p.startswith(prefix)), 0)
     if status in {400, 401, 403}:
@@ -309,7 +307,7 @@ def _members(
 
 
 def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
-    """The code with which a request without credentials was refused; empty where none was seen."""
+    """The code of the refusal of a request without credentials; empty if none was seen."""
     answer = surface.answers.get(("POST", one.path)) if one is not None and one.endpoint.method == "POST" else None
     if answer is None or answer.status != STATUS_UNSIGNED:
         return ""
@@ -322,8 +320,8 @@ def _unsigned_code(one: EndpointMatch | None, surface: Surface) -> str:
 def _refusals(
     endpoint: Endpoint, operation: ApiOperation | None, document: ApiDocument | None, unsigned: str
 ) -> Iterator[ComparedObject]:
-    """Codes as the document names them, and as a request without credentials was refused. One that is not named is
-    unknown: a document proves no absence.
+    """Codes from the document, and from refusals of requests without credentials. A missing code is unknown: a document
+    proves no absence.
     """
     named = [(c, s) for s, cs in (operation.codes if operation else {}).items() for c in dict.fromkeys(cs)]
     wanted = [*endpoint.refusals.items()]
@@ -353,7 +351,7 @@ def _refusals(
 
 
 def _code_score(code: str, status: int, real: str, other: int) -> float:
-    """Its words for the most part; the same status speaks for it."""
+    """Mostly its words; an equal status adds to it."""
     if (real, other) == (code, status):
         return 1.5
     return best_likeness(synonyms().spellings("codes", code), words(real)) + SAME_STATUS * (status == other)
@@ -370,7 +368,7 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
         spelled = [s.lower() for s in synonyms().headers.get(name, ())]
         ending = f"-{name.lower().removeprefix('x-')}"
         near = next((known[s] for s in spelled if s in known), "") or next((h for h in known if h.endswith(ending)), "")
-        if not near and name == SIGNATURE:  # whoever else signs, signs so too
+        if not near and name == SIGNATURE:  # all that sign use the same header
             near = next((h for h in listed if h.lower().endswith("-signature")), "")
         if near:
             yield ComparedObject("header", name, area, Presence.RENAMED, near, Confidence.LIKELY, "people call it so")
@@ -380,7 +378,7 @@ def _headers(surface: Surface, contract: Contract, found: Mapping[str, EndpointM
 
 
 def _code_member(surface: Surface) -> str:
-    """Where a code stands in the refusals that were seen: the member, or two with a dot."""
+    """The place of the code in the refusals that were seen: a member, or two with a dot."""
     for (_, _), answer in sorted(surface.answers.items(), key=lambda one: one[0]):
         if answer.status < 400:
             continue

@@ -1,4 +1,4 @@
-"""Members of bodies and answers, and series of /metrics: which real one is which of the contract. Pure."""
+"""Matches members of bodies and answers, and series of /metrics, with those of the contract. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -30,22 +30,22 @@ COLUMN_OF = {
 }
 """Member of a body or an answer -> the column of the contract that holds it."""
 Called = Mapping[str, tuple[str, ...]]
-"""Member of the contract -> the words of what the deployment calls the column of it."""
+"""Member of the contract -> the words of the deployment's name for its column."""
 
 
 def called_by(columns: Mapping[str, str]) -> Called:
-    """The words of members that follow from columns: table.column of the contract -> real column."""
+    """Words of members that follow from columns: table.column of the contract -> real column."""
     known = {member: columns.get(column, "") for member, column in COLUMN_OF.items()}
     return {member: words(real) for member, real in known.items() if real}
 
 
 SHAPES = {"list": "array", "boolean": "boolean", "object": "object", "integer": "integer"}
-"""First word of a type of the contract -> the type in a document."""
+"""First word of a type of the contract -> type in a document."""
 NUMBERS = frozenset({"number", "int32", "int64", "float", "double"})
 
 
 def _same_shape(wanted: str, real: str) -> bool:
-    """Whether a member can be the one, as far as the document says its type."""
+    """Whether a member can be the one, as far as the document gives its type."""
     shape = SHAPES.get(wanted.partition(" ")[0], "")
     found = "integer" if real in NUMBERS else real
     if not wanted or found not in SHAPES.values():
@@ -54,8 +54,8 @@ def _same_shape(wanted: str, real: str) -> bool:
 
 
 def _words_of(member: str) -> list[tuple[str, ...]]:
-    """What a member is called: by its own name, and with that of the object around it. In a path the tenant's id is
-    often called like the tenant.
+    """The names of a member: its own, and with that of the object around it. In a path the tenant's id is often called
+    like the tenant.
     """
     place, _, whole = member.rpartition(":")
     outer, _, name = whole.rpartition(".")
@@ -65,7 +65,7 @@ def _words_of(member: str) -> list[tuple[str, ...]]:
 
 
 def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -> dict[str, tuple[str, float]]:
-    """The real member of each of the contract, with its score. What is called like its column is it."""
+    """The real member of each of the contract, with its score. A member with its column's name is certain."""
     names, others = [*wanted], [*real]
     known = synonyms()
     scores = [
@@ -90,14 +90,14 @@ def paired(wanted: Mapping[str, str], real: Mapping[str, str], called: Called) -
 
 
 def tenant_in_path(members: Mapping[str, str], called: Called) -> str:
-    """Which member of a request is the tenant's id in its path; empty where none is."""
+    """The member of a request that is the tenant's id in its path; empty if there is none."""
     listed = {m: k for m, k in members.items() if m.startswith("path:") and words(m.removeprefix("path:")) != ("id",)}
     real, score = paired({"company_id": ""}, listed, called).get("company_id", ("", 0.0))
     return real if score >= LEAST_TENANT else ""
 
 
 def series_of(answer: Answer | None, contract: Contract) -> Iterator[ComparedObject]:
-    """The series of /metrics. One that was not seen is unknown: a counter may have counted nothing yet."""
+    """The series of /metrics. A missing one is unknown: a counter may have counted nothing yet."""
     named = dict.fromkeys(_SERIES.findall(answer.body[:MOST_METRICS].decode("latin-1"))) if answer else ()
     known, series = synonyms(), [*named]
     shared = shared_word(series)

@@ -9,15 +9,14 @@ EVERYBODY = frozenset({"public", "anon", "authenticated"})
 
 
 def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) -> str:
-    """Why the columns are no unique key of the table; empty: they are.
-
-    nullable: those of them whose null means everybody, of which there may be one row at most.
+    """Why the columns are no unique key of the table; empty if they are. nullable: those whose null means everybody, of
+    which there may be at most one row.
     """
     wanted = set(columns)
     if any(wanted <= _covered(k, wanted) and k.expression for k in table.keys):
         return ""  # as in unique (key, coalesce(company_id, ...))
     whole = [k for k in table.keys if set(k.columns) == wanted and not k.partial and not k.expression]
-    if not whole and table.kind == "p":  # a native partition's key has the column that it is partitioned by, too
+    if not whole and table.kind == "p":  # the key of a native partition includes the partition column
         whole = [k for k in table.keys if wanted < set(k.columns) and not k.partial]
     if not whole and nullable and _in_two(table, wanted, nullable):
         return ""
@@ -35,7 +34,7 @@ def key_trouble(table: SchemaTable, columns: Sequence[str], nullable: set[str]) 
 
 
 def _in_two(table: SchemaTable, wanted: set[str], nullable: set[str]) -> bool:
-    """Whether one key holds for the tenants' rows and another for those of everybody."""
+    """Whether one key covers the tenants' rows and another those of everybody."""
     parts = [k for k in table.keys if k.partial]
     tenants = [k for k in parts if set(k.columns) == wanted and not k.expression]
     return bool(tenants) and any(set(k.columns) == wanted - nullable for k in parts)
@@ -46,13 +45,13 @@ def _covered(key: UniqueKey, wanted: set[str]) -> set[str]:
 
 
 def wider_key(table: SchemaTable, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a whole unique key that has more than these; empty where there is none."""
+    """The columns of a complete unique key that has more than these; empty if there is none."""
     whole = (k.columns for k in table.keys if not k.partial and not k.expression)
     return next((c for c in whole if {*columns} < {*c}), ())
 
 
 def row_security_trouble(table: SchemaTable) -> str:
-    """What is wrong with a table's row-level security; empty where nothing is."""
+    """What is wrong with a table's row-level security; empty if nothing is."""
     if not table.secured:
         return "row-level security is off"
     always = [

@@ -1,4 +1,4 @@
-"""Carries what gate.yaml says in `names:` into a new draft: a person wrote it, and no guess takes its place. Pure."""
+"""Carries `names:` of gate.yaml over into a new draft: a person wrote it, and no guess replaces it. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from gates.doctor.draft.lines import scalar
 
 SAID = "  # as it was said"
 PART = 2
-"""How far each member of a draft is indented more than the one above it."""
+"""The indentation of each member of a draft below the one above it."""
 
 
 def with_said(text: str, drafted: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    """The draft, with what is said in the place of what was drafted. drafted: the draft's `names`, read."""
+    """The draft, with what gate.yaml says replacing what was drafted. drafted: the draft's `names`, read."""
     lines = text.splitlines()
     for part, value in _merged(drafted, said).items():
         if value == drafted.get(part):
@@ -29,7 +29,7 @@ def with_said(text: str, drafted: Mapping[str, Any], said: Mapping[str, Any]) ->
 
 
 def _merged(drafted: Any, said: Any) -> Any:
-    """Both, where both are mappings; else what is said. A table that is told column by column is not absent as well."""
+    """Both merged if both are mappings; else what gate.yaml says. A table with columns is not absent as well."""
     if not (isinstance(drafted, Mapping) and isinstance(said, Mapping)):
         return said
     both = {**drafted, **{k: _merged(drafted[k], v) if k in drafted else v for k, v in said.items()}}
@@ -39,7 +39,7 @@ def _merged(drafted: Any, said: Any) -> Any:
 
 
 def _placed(lines: list[str], above: tuple[str, ...], name: str, value: Any) -> list[str]:
-    """The lines with a member on one line of its own, in the place of the old one or at the end of what is above it."""
+    """The lines with a one-line member replacing the old one, or at the end of its parent."""
     start, end = 0, len(lines)
     for depth, parent in enumerate(above):
         found = _block(lines, parent, PART * depth, start, end)
@@ -54,7 +54,7 @@ def _placed(lines: list[str], above: tuple[str, ...], name: str, value: Any) -> 
 
 
 def _block(lines: list[str], name: str, indent: int, start: int, end: int) -> tuple[int, int] | None:
-    """Where a member's lines begin and end."""
+    """The first and last line of a member."""
     heads = tuple(f"{' ' * indent}{n}:" for n in {name, scalar(name)})
     at = next((i for i in range(start, end) if lines[i].startswith(heads)), None)
     if at is None:

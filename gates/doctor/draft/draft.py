@@ -1,7 +1,7 @@
 """Drafts `contract:` and `names:` of gate.yaml from a diagnosis, for review: every guess has a comment. Pure.
 
-A name stands in the draft where a guess was made; what was found under its own name says nothing. A table for which two
-candidates are as good is left out, and both are named.
+The draft names only what was guessed; what has the contract's name needs no line. If two candidates for a table are
+equally good, it is left out and both are named.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ ID_COLUMNS = {
     "replay_run_id": (("replay_runs", "id"), ("event_outbox", "replay_run_id")),
     "dead_letter_queue.id": (("dead_letter_queue", "id"),),
 }
-"""Each id that `names: ids:` knows -> the columns in which it stands, the most telling first."""
+"""Each kind of `names: ids:` -> the columns that hold it, the most telling first."""
 DRIFT = "schema"
 """The area that compares a deployment with a manifest."""
 UNDER_ALL = "; its part of the proof drill stays due, so nothing is promoted without it (docs/claims.md)"
@@ -58,7 +58,7 @@ def draft(found: Diagnosis, contract: Contract, *, has_manifest: bool = False) -
 
 
 def _checks(found: Diagnosis) -> Lines:
-    """No release brought what the platform gives by default, and no rollback takes it back: it holds."""
+    """Platform defaults hold: no release caused them, and no rollback removes them."""
     if any(p.name == SUPABASE for p in found.presets):
         for check, said in platform_defaults(found.comparison):
             yield f"  {check}: {{decides: hold}}{comment(f'sure: {said}')}"
@@ -68,9 +68,8 @@ def _checks(found: Diagnosis) -> Lines:
 
 
 def claims_of(found: Diagnosis, *, has_manifest: bool) -> list[str]:
-    """The areas whose objects are all there or mapped, and those that every claim needs.
-
-    The health of the schema is judged against a manifest, so it is claimed with one of the deployment's own.
+    """The areas whose objects are all there or mapped, and those that every claim needs. The health of the schema is
+    judged against a manifest, so it is claimed only with the deployment's own.
     """
     unseen = {f"{o.kind} {o.name}" for o in found.objects if o.presence is Presence.UNKNOWN}
     whole = [a.area for a in found.coverage if a.area in SERVICE or not set(a.lacking) - unseen]
@@ -139,7 +138,7 @@ def _names(found: Diagnosis, contract: Contract) -> Lines:
 
 
 def _schema(found: Diagnosis, home: str) -> Lines:
-    """Where the tables are; of several schemas that are as good a person says which."""
+    """Where the tables are; if several schemas are equally good, a person must choose."""
     is_open = any(m.copies and m.confidence is Confidence.PERHAPS for m in found.comparison.tables.values())
     if is_open:
         others = sorted({s for m in found.comparison.tables.values() for s in m.copies} - {home})
@@ -150,7 +149,7 @@ def _schema(found: Diagnosis, home: str) -> Lines:
 
 
 def _token(place: str, role: str) -> Lines:
-    """What a super_admin is called, as ADMIN_JWT shows it."""
+    """The name of the super_admin role, as in ADMIN_JWT."""
     if role and (place, role) not in {("role", "super_admin"), ("role", "company_admin")}:
         at = "" if place == "role" else f"role: {scalar(place)}, "
         said = comment("likely: so says ADMIN_JWT", "add what a company_admin is called")
@@ -158,7 +157,7 @@ def _token(place: str, role: str) -> Lines:
 
 
 def _members(found: FoundMembers, home: str) -> Lines:
-    """The table of members in one line: its rows say whose a user is."""
+    """The table of members on one line: its rows say to which tenant a user belongs."""
     table = found.table
     parts = {"is": placed(table.schema, table.name, home), "company": found.company, "user": found.user}
     said = [f"{name}: {scalar(value)}" for name, value in parts.items()]
@@ -171,7 +170,7 @@ def _members(found: FoundMembers, home: str) -> Lines:
 
 
 def _own_tables(found: Diagnosis) -> Lines:
-    """Tables beside the contract's that refer to a tenant; which of them the service fills, no schema tells."""
+    """Tables outside the contract that refer to a tenant; no schema shows which of them the service fills."""
     known = {m.table.qualified for m in found.comparison.tables.values()}
     companies = found.comparison.tables.get("companies")
     if companies is None:
@@ -189,13 +188,13 @@ def _own_tables(found: Diagnosis) -> Lines:
 
 
 def home_of(tables: Iterable[TableMatch]) -> str:
-    """The schema in which most of the tables are."""
+    """The schema with most of the tables."""
     schemas = Counter(m.table.schema for m in tables)
     return schemas.most_common(1)[0][0] if schemas else "public"
 
 
 def _ids(tables: Mapping[str, TableMatch], form: str) -> Lines:
-    """The types of ids; form: of a company's, where it is text of one."""
+    """The types of ids; form: of a company's id, if it is text with one."""
     found = []
     for name, places in ID_COLUMNS.items():
         kinds = [_id_type(tables[t].columns[c].column) for t, c in places if t in tables and c in tables[t].columns]

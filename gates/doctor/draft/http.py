@@ -1,4 +1,4 @@
-"""The part of the draft that speaks of HTTP: `names: http:`. Pure."""
+"""The HTTP part of the draft: `names: http:`. Pure."""
 
 import re
 
@@ -22,7 +22,7 @@ BOUNDED = (
     ("default_batch", "max", "default"),
     ("key_length", "idempotency_key", "maxLength"),
 )
-"""Limit of names, member of the body, and what of its schema says it; the most telling first."""
+"""Limit of names, member of the body, and the schema keywords that give it; the most telling first."""
 
 
 def http_lines(found: Diagnosis) -> Lines:
@@ -68,7 +68,7 @@ def _replay(http: HttpComparison | None) -> ApiOperation | None:
 
 
 def _text_ids(found: Diagnosis) -> Lines:
-    """That ids which are numbers in the database travel as text, where the document says so of the tenant's."""
+    """A line if ids are numbers in the database but text in HTTP, as the document shows for the tenant's."""
     match, operation = found.comparison.tables.get("companies"), _replay(found.http)
     tenant = next((o.real or "company_id" for o in found.objects if o.name == f"{REPLAY} company_id"), "")
     is_text = operation is not None and operation.body.get(tenant) == "string"
@@ -77,14 +77,14 @@ def _text_ids(found: Diagnosis) -> Lines:
 
 
 def _signature_note(http: HttpComparison) -> str:
-    """What the document says of the header of signatures."""
+    """What the document says about the signature header."""
     header = next((o.real or o.name for o in http.objects if o.kind == "header" and o.name == SIGNATURE), SIGNATURE)
     operation = _replay(http)
     return operation.notes.get(header.lower(), "") if operation else ""
 
 
 def _signature(http: HttpComparison) -> Lines:
-    """How a request is signed, where the document tells; a form that is wrong is refused by the service itself."""
+    """How a request is signed, if the document says so; the service itself refuses a wrong form."""
     if REPLAY not in http.endpoints:
         return
     form = signature_form(_signature_note(http))
@@ -97,13 +97,13 @@ def _signature(http: HttpComparison) -> Lines:
 
 
 def limit_lines(found: Diagnosis, contract: Contract) -> Lines:
-    """Limits that the document or the functions of the database tell, where they are others than the contract's. What
-    is wrong of them fails: each is tested at its edge.
+    """Limits in the document or in the database's functions that differ from the contract's. A wrong limit makes its
+    check fail: each is tested at its edge.
     """
     if "edge_rate_limits" not in found.comparison.tables and not (found.http and REPLAY in found.http.endpoints):
         return
     told = _limits_of_document(found.http, contract)
-    for name, (value, why) in found.comparison.rows.limits.items():  # what counts knows better than who describes it
+    for name, (value, why) in found.comparison.rows.limits.items():  # code knows better than a description
         other = f"; the document says {told[name][0]}" if name in told and told[name][0] != value else ""
         told[name] = (value, f"{why} counts so{other}")
     fitting = {n: t for n, t in told.items() if contract.limits[n][1] <= t[0] <= contract.limits[n][2]}
@@ -141,7 +141,7 @@ def _limits_of_document(http: HttpComparison | None, contract: Contract) -> dict
 
 
 def _successes(http: HttpComparison) -> Lines:
-    """Path: another status of success than the contract's, as the document lists it."""
+    """Path: its success status in the document, if it differs from the contract's."""
     for name, due in (("POST /dlq-replay", 200), ("POST /events", 202)):
         one = http.endpoints.get(name)
         others = [s for s in (one.operation.success if one and one.operation else ()) if s != due]

@@ -1,4 +1,4 @@
-"""Words of the draft of gate.yaml: values, comments and guesses on a line of YAML. Pure."""
+"""Building blocks of the draft of gate.yaml: values, comments and guesses on a line of YAML. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ def scalar(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    """A character within double quotes; what is not plain ASCII is an escape of YAML, so that everybody sees it."""
+    """A character within double quotes; anything but plain ASCII is escaped, so that it is visible."""
     if " " <= character <= "~":
         return f"\\{character}" if character in '"\\' else character
     point = ord(character)

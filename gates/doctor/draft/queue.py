@@ -1,4 +1,4 @@
-"""Drafts `contract:` of a deployment that runs on a known queue, and says what only a person can know of it. Pure."""
+"""Drafts `contract:` of a deployment with a known queue, and lists what only a person can know of it. Pure."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ OPEN = {
     "oldest": "  limits: {{standstill: {{page: 180}}}}, and those of lag, where workers look once a minute as cron's",
     "probe": "  probe: {{name: NAME}}, a {names} whose job does nothing, for the gate to enqueue; else it waits",
 }
-"""What only a person can know: a notion of the presets, and its line in the draft. Where a preset has no such notion,
-there is no line.
+"""What only a person can know: a notion of the presets, and its line in the draft. Presets without the notion get no
+line.
 """
 
 
@@ -40,11 +40,11 @@ def queue_lines(found: Sequence[FoundPreset]) -> Lines:
 
 
 def queues_of(found: Sequence[FoundPreset]) -> list[Queue]:
-    """The queues that were found, each where it is."""
+    """The queues that were found, each with its place."""
     return [Queue(presets()[f.name], QueueOptions(f.schema, f.prefix)) for f in found if f.name in presets()]
 
 
 def options_of(found: FoundPreset) -> str:
-    """What is not as the library has it by default."""
+    """Differences from the library's defaults."""
     said = {"schema": found.schema if found.is_elsewhere else "", "prefix": found.prefix}
     return ", ".join(f"{name}: {scalar(value)}" for name, value in said.items() if value)

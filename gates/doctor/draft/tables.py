@@ -1,4 +1,4 @@
-"""The part of the draft that speaks of tables: `names: tables:`. Pure."""
+"""The table part of the draft: `names: tables:`. Pure."""
 
 from gates.doctor.comparison.compare import Presence
 from gates.doctor.diagnosis import Diagnosis
@@ -16,7 +16,7 @@ DERIVED = {
     ("edge_rate_limits", "count"): ("hits", "cardinality({})"),
     ("edge_rate_limits", "window_start"): ("hits", "({})[1]"),
 }
-"""Columns that follow from another one of their table: the other, and how."""
+"""Columns that can be derived from another one of their table: the other, and how."""
 FILLED = {
     "uuid": "gen_random_uuid()",
     "boolean": "false",
@@ -33,9 +33,9 @@ FILLED = {
     "character varying": "'gate'",
     "character": "''",
 }
-"""Type -> a value for a column that the contract does not know and that has no default."""
+"""Type -> a value for a column unknown to the contract that has no default."""
 KINDS_OF_CALLS = frozenset(words("route endpoint path kind action scope limiter operation purpose"))
-"""Words of a column by which one table counts the calls of several limits."""
+"""Words of a column that tells several limits apart in one table of calls."""
 WRITTEN = (
     "companies",
     "edge_rate_limits",
@@ -46,7 +46,7 @@ WRITTEN = (
     "agent_controls",
     "agent_tasks",
 )
-"""Tables in which the gate inserts rows of its own tenants."""
+"""Tables into which the gate inserts rows of its own tenants."""
 
 
 def placed(schema: str, name: str, home: str) -> str:
@@ -82,7 +82,7 @@ def table_lines(found: Diagnosis, name: str, home: str) -> Lines:
 
 
 def _calls(one: TableMatch) -> Lines:
-    """A rate limit with a row for each call, or for those of a moment."""
+    """A rate limit with a row for each call, or for several."""
     if not one.calls:
         return
     told = ", ".join(f"{part}: {scalar(column)}" for part, column in one.calls.items())
@@ -95,7 +95,7 @@ def _calls(one: TableMatch) -> Lines:
 
 
 def _counted(one: TableMatch) -> Lines:
-    """Which rows count, where some are deleted softly. Not without evidence: what it leaves out, no check looks at."""
+    """Which rows count if some are soft-deleted. Needs evidence: no check looks at the rows left out."""
     found = counted_rows(one)
     if found is not None:
         mark = "" if found.confidence > Confidence.PERHAPS else "# "
@@ -136,14 +136,14 @@ def _columns(found: Diagnosis, one: TableMatch) -> Lines:
 
 
 def _derived(one: TableMatch, column: str) -> str:
-    """The expression that gives a column which the contract itself derives from another; empty where there is none."""
+    """The expression for a column that the contract itself derives from another; empty if there is none."""
     source, form = DERIVED.get((one.relation.name, column), ("", ""))
     real = one.columns[source].column.name if source in one.columns else ""
     return form.format(quoted(real)) if real else ""
 
 
 def _limit_key(found: Diagnosis, one: TableMatch, column: str) -> str:
-    """What `columns` says of the key of the rate limit, where its rows are written otherwise than the contract's."""
+    """The entry in `columns` for the key of the rate limit, if its rows are not written as the contract's."""
     form = found.comparison.rows.limit_form
     if (one.relation.name, column) != ("edge_rate_limits", "key") or form in {None, CONTRACT_FORM}:
         return ""
@@ -187,7 +187,7 @@ def _further(one: TableMatch) -> Lines:
 
 
 def needed(table: SchemaTable, known: set[str]) -> list[SchemaColumn]:
-    """Columns of which every row needs a value, beside those that are known."""
+    """Other columns of which every row needs a value."""
     return [c for c in table.columns.values() if c.not_null and not c.has_default and c.name not in known]
 
 

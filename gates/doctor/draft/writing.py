@@ -1,6 +1,5 @@
-"""Puts a draft into gate.yaml: into a new file or, where one is there and --force says so, into the old one.
-
-Never overwrites silently: an existing file stays as it is without --force, and is kept as a copy with it.
+"""Writes a draft into gate.yaml: a new file, or with --force an existing one. Without --force an existing file stays as
+it is; with it, a copy is kept.
 """
 
 import datetime as dt
@@ -18,14 +17,14 @@ version: 1
 
 """
 OURS = ("contract", "names")
-"""Members that a draft writes anew; all others of an existing file stay, and are not drafted again."""
+"""Members that a draft replaces; all others of an existing file stay."""
 MANIFEST = "schema-manifest.json"
 _KEY = re.compile(r"^([A-Za-z_][A-Za-z0-9_-]*):", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written: its difference from the old one as a unified diff, and where the old one is kept."""
+    """A file that was written: its unified diff from the old one, and where the old one is kept."""
 
     path: Path
     difference: str = ""
@@ -33,7 +32,7 @@ class Written:
 
 
 def refuse_to_overwrite(path: Path, *, force: bool) -> None:
-    """Raise ConfigError where the file is there and nothing says that it may change."""
+    """Raise ConfigError if the file exists and --force was not given."""
     if path.exists() and not force:
         raise ConfigError(
             f"{path} is there already; allowed: a new file, or --force, which keeps the old one as a copy and changes"
@@ -58,7 +57,7 @@ def write(path: Path, draft: str, manifest: str, now: dt.datetime) -> Written:
 
 
 def merged(old: str, draft: str, manifest: str = "") -> str:
-    """The old text with the draft's members in place of its own; what is not the draft's stays, comments and all."""
+    """The old text with the draft's members replacing its own; the rest stays, including comments."""
     kept = [b for b in _blocks(old) if b[0] not in OURS]
     known = {name for name, _ in kept if name}
     drafted = "".join(block for name, block in _blocks(draft) if name not in known)
@@ -68,7 +67,7 @@ def merged(old: str, draft: str, manifest: str = "") -> str:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Each member at the top with its lines; comments right before one belong to it."""
+    """Each top-level member with its lines, including the comments right before it."""
     starts = [(m[1], _with_comments(text, m.start())) for m in _KEY.finditer(text)]
     ends = [*(s for _, s in starts[1:]), len(text)]
     head = [("", text[: starts[0][1]])] if starts else [("", text)]

@@ -1,1 +1,1 @@
-"""Which real table, column, role and state is which of the contract: scores with reasons. Pure."""
+"""Matches real tables, columns, roles and states with the contract's: scores with reasons. Pure."""

@@ -1,4 +1,4 @@
-"""Which real function and role is which of the contract. Pure."""
+"""Matches real functions and roles with the contract's. Pure."""
 
 import re
 from collections import Counter
@@ -17,25 +17,25 @@ from gates.text.foreign import text
 
 LEAST, NAMESAKE = 0.5, 0.51
 READS_FLAGS = 0.3
-"""What it adds to a function's score that its text names the table of the flags."""
+"""The bonus of a function whose text names the table of the flags."""
 SEES_ALL = "_sees_all"
-"""How the names of the policies end that let a login of the gate see every row; they begin with the login."""
+"""The suffixes of policies that let a gate's login see every row; the prefix is the login."""
 SERVERS_OWN = frozenset(
     {"postgres", "supabase_admin", "rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "pgbouncer"}
 )
-"""Roles of the server or of who hosts it."""
+"""Roles of the server or of its hosting platform."""
 OTHER_CLAIMS = frozenset({"app_metadata", "user_metadata", "sub", "role", "email", "aud", "exp", "iat", "iss", "aal"})
-"""Claims that name a person or the token, and no tenant."""
+"""Claims that name a person or the token, not a tenant."""
 EDITED = "user_metadata."
-"""Where the claims stand that users edit themselves."""
+"""The claims that users can edit themselves."""
 USERS = "auth.users"
 """Where Supabase has its users."""
 ADMINS = ("admin", "company_admin", "administrator", "owner", "manager")
-"""Words for who may act for a tenant, the likeliest first."""
+"""Words for the administrator of a tenant, the likeliest first."""
 ROLE_PLACES = ("role", "roles", "app_metadata.role", "app_metadata.roles", "realm_access.roles", "permissions", "scope")
-"""Where tokens have the role of their bearer, the contract's place first."""
+"""Places of the role in tokens, the contract's first."""
 _CLAIM = re.compile(r"((?:'[A-Za-z_][A-Za-z0-9_]{0,60}'(?:::text)?\)*\s*->>?\s*)*)'([A-Za-z_][A-Za-z0-9_.]{0,60})'")
-"""A claim, after the objects in which it stands."""
+"""A claim, with the objects around it."""
 _PATH = re.compile(r"#>>?\s*'\{([A-Za-z_][A-Za-z0-9_,]{0,100})\}'")
 _SETTING = re.compile(r"current_setting\('([^']{1,100})'")
 
@@ -62,7 +62,7 @@ class RoleMatch:
 
 @dataclass(frozen=True, slots=True)
 class TenantClaim:
-    """How policies know the tenant. claim: its place in request.jwt.claims; setting: another setting that holds it."""
+    """How policies know the tenant. claim: its place in request.jwt.claims. setting: another setting that holds it."""
 
     claim: str = ""
     setting: str = ""
@@ -72,8 +72,8 @@ class TenantClaim:
 def match_functions(
     schema: Schema, contract: Contract, flags: TableMatch | None = None, home: str = ""
 ) -> dict[str, FunctionMatch]:
-    """The real functions by name of the contract; of those with a fitting signature, the likeliest name, and of
-    one name that in the schema that gate.yaml says, or that has the flags.
+    """The real functions by name of the contract. Among those with a fitting signature, the likeliest name; among equal
+    names, that in the schema that gate.yaml says, or that has the flags.
     """
     near = home or (flags.table.schema if flags else PUBLIC)
     found = {}
@@ -100,8 +100,8 @@ def match_functions(
 
 
 def _function_score(wanted: SqlFunction, one: SchemaFunction, flags: TableMatch | None) -> tuple[float, bool]:
-    """The score, and whether the two arguments (a key and the tenant) stand in the other order. flags: the table that
-    it reads, if it is the one.
+    """The score, and whether the two arguments (a key and the tenant) are swapped. flags: the table that it should
+    read.
     """
     if len(one.arguments) != len(wanted.arguments):
         return 0.0, False
@@ -110,7 +110,7 @@ def _function_score(wanted: SqlFunction, one: SchemaFunction, flags: TableMatch 
     kinds = [id_type(a) for a in one.arguments]
     if not all(kinds) or one.returns != wanted.returns:
         return 0.0, False
-    if "text" in kinds and kinds[0] != kinds[1]:  # few functions say yes or no to a word and an id
+    if "text" in kinds and kinds[0] != kinds[1]:  # few functions go from a word and an id to a boolean
         named = max(named, LEAST)
     if flags and re.search(rf"\b{re.escape(flags.table.name)}\b", one.source):
         named = min(max(named, LEAST) + READS_FLAGS, 1.0)
@@ -124,9 +124,8 @@ def _function_score(wanted: SqlFunction, one: SchemaFunction, flags: TableMatch 
 def match_roles(
     schema: Schema, contract: Contract, tables: Mapping[str, TableMatch], said: Mapping[str, str | None] | None = None
 ) -> dict[str, RoleMatch]:
-    """The real roles by name of the contract: as is said, by name, and by whom policies let see a tenant's own rows.
-
-    said: what gate.yaml says, which is no guess. A login of the gate's, or the one that asks, is nobody's role.
+    """The real roles by name of the contract: as gate.yaml says, by name, and by what policies allow. said: what
+    gate.yaml says. Logins of the gate, and the present one, are no roles of the contract.
     """
     known_already = said or {}
     gates_own = {
@@ -166,7 +165,7 @@ def match_roles(
 
 
 def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str]) -> float:
-    """Roles belong to the whole server: one that has no right on any table here may be another deployment's."""
+    """Roles belong to the whole server: one without rights on any table here may be another deployment's."""
     wants_rights = name != "anon" and bool(known)
     if role.name == name:
         return NAMESAKE if wants_rights and role.name not in known else 1.0
@@ -182,7 +181,9 @@ def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str])
 
 
 def role_in(claims: Mapping[str, Any]) -> tuple[str, str]:
-    """Where the claims of an administrator's token have its role (`[]`: in a list), and which; empty where nowhere."""
+    """The place of the role in the claims of an administrator's token (`[]`: in a list), and the role; empty if there
+    is none.
+    """
     for place in ROLE_PLACES:
         found: Any = claims
         for name in place.split("."):
@@ -195,7 +196,7 @@ def role_in(claims: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
-    """What policies, and functions that they may call, read to know the tenant; empty where none says it plainly."""
+    """How policies, and functions that they may call, know the tenant; empty if none says it plainly."""
     claims, settings = _read(tables, schema)
     trusted = Counter({name: seen for name, seen in claims.items() if not name.startswith(EDITED)}) or claims
     if trusted:
@@ -208,12 +209,12 @@ def tenant_claim(tables: Sequence[TableMatch], schema: Schema) -> TenantClaim:
 
 
 def edited_claims(tables: Sequence[TableMatch], schema: Schema) -> list[str]:
-    """Claims that say whose a caller is, and that he edits himself."""
+    """Claims from which a caller's tenant is read although he can edit them himself."""
     return sorted(name for name in _read(tables, schema)[0] if name.startswith(EDITED))
 
 
 def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], Counter[str]]:
-    """The claims that name a tenant, and the settings, that are read; and how often."""
+    """The tenant claims and the settings that are read, and how often."""
     claims, settings = Counter[str](), Counter[str]()
     rows = [p.rows for m in tables for p in m.table.policies]
     asks = re.compile("|".join([r"jwt", *(rf"\b{re.escape(name)}\(" for name in schema.claim_readers)]))
@@ -230,8 +231,8 @@ def _read(tables: Sequence[TableMatch], schema: Schema) -> tuple[Counter[str], C
 
 @dataclass(frozen=True, slots=True)
 class FoundMembers:
-    """The table in which policies look the caller up. users: tables that his id refers to, the first one first; also:
-    column -> value for a row of ours; seen: how many policies or functions read it.
+    """The table in which policies look the caller up. users: tables that its user id refers to, the first one first.
+    also: column -> value for our rows. seen: how many policies or functions read it.
     """
 
     table: SchemaTable
@@ -243,7 +244,7 @@ class FoundMembers:
 
 
 def tenant_members(tables: Mapping[str, TableMatch], schema: Schema) -> FoundMembers | None:
-    """The table by which the deployment knows whose a user is; None where no policy asks such a one."""
+    """The table that maps users to tenants; None if no policy reads one."""
     companies = tables.get("companies")
     named = {m.columns["company_id"].column.name for m in tables.values() if "company_id" in m.columns}
     known = {m.table.qualified for m in tables.values()}
@@ -264,7 +265,7 @@ def tenant_members(tables: Mapping[str, TableMatch], schema: Schema) -> FoundMem
 
 
 def _is_user(column: SchemaColumn, schema: Schema) -> bool:
-    """Whether it is a user's id, which `sub` of a token is compared with."""
+    """Whether it is a user's id, which is compared with `sub` of a token."""
     named = "user" in {w for word in words(column.name) for w in (word, *synonyms().classes.get(word, ()))}
     return id_type(column.type) == "uuid" and (named or USERS in _referred(schema, column.references))
 
@@ -281,7 +282,7 @@ def _referred(schema: Schema, table: str) -> Iterator[str]:
 
 
 def _of_admins(table: SchemaTable, known: set[str]) -> dict[str, str]:
-    """What a member's row has beside: the word for an administrator, where rows have such a column."""
+    """Further values of a member's row: the word for an administrator, if rows have such a column."""
     made = {}
     for column in table.columns.values():
         word = next((w for w in ADMINS if w in column.values), "")

@@ -1,4 +1,4 @@
-"""The best assignment of all names at once: one real object is used once, and the whole is worth the most."""
+"""The best assignment of all names at once: each real object is used once, and the total score is the greatest."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def assign(scores: Sequence[Sequence[float]], least: float = 0.0) -> list[int]:
     rows^2 * columns. Rows may also stay without a column, at no gain.
     """
     rows, real = len(scores), len(scores[0]) if scores else 0
-    columns = real + rows  # one column of nothing for each row
+    columns = real + rows  # add one empty column for each row
     costs = [[min(least - s, 0.0) for s in row] + [0.0] * rows for row in scores]
     u, v = [0.0] * (rows + 1), [0.0] * (columns + 1)
     owner, way = [0] * (columns + 1), [0] * (columns + 1)

@@ -1,6 +1,5 @@
-"""Which real column of a table is which of the contract: by name, type, keys and neighbours. Pure.
-
-A name alone makes no guess sure: that takes something beside it, such as a key, a reference, or the states it holds.
+"""Matches real columns of a table with the contract's: by name, type, keys and neighbours. Pure. A guess by name alone
+is never certain: it takes a key, a reference, or matching states.
 """
 
 import enum
@@ -17,21 +16,21 @@ from gates.doctor.words import ALIKE, synonyms
 
 SURE_COLUMN, LIKELY_COLUMN, PERHAPS_COLUMN = 0.9, 0.72, 0.52
 CLOSE = 0.06
-"""A second candidate within this is as good as the first: which one it is, a person must say."""
+"""A second candidate within this distance is equally good: a person must choose."""
 NAMED, TYPED = 0.75, 0.25
-"""How much of a score a name makes, and a type."""
+"""The weights of name and type in a score."""
 REFERS, ALSO_CALLED, NUMBERS, ALONE, KEYED, HOLDS, COMMENTED = 0.4, 0.3, 0.5, 0.35, 0.45, 0.25, 0.2
-"""What speaks for a column beside its name, and how much."""
+"""Bonuses besides the name."""
 UNKEYED = 0.75
-"""What is left of a score where other columns have the unique key that the contract's column has."""
+"""The factor for a column that is not in the unique key that the contract's column is in."""
 MOST_LOOKS = 3
-"""Which columns are the others of a key is known by the first look; what that changes, by the second."""
+"""The number of looks: the first finds the other columns of a key, the second uses them."""
 KEY_FITNESS = 0.5
-"""A column of a key whose type serves less than this stands for another key."""
+"""A key column whose type fits less than this belongs to another key."""
 ColumnLikenesses = Mapping[str, Mapping[tuple[str, str], float]]
-"""Real column -> (column of the contract, its table) -> likeness."""
+"""Real column -> (column of the contract, its table) -> similarity."""
 KeyPlaces = Mapping[tuple[str, str], tuple[str, ...]]
-"""(column of the contract, real column) that have the same place in a unique key -> the real others of that key."""
+"""(column of the contract, real column) at the same place of a unique key -> the real other columns of that key."""
 
 
 class Confidence(enum.IntEnum):
@@ -61,8 +60,8 @@ class ColumnMatch:
 class Pin:
     """What a person has said of one table already: it is no guess.
 
-    columns: name of the contract -> real name; expressions, absent: columns of the contract that are no real ones;
-    calls: a row of it is one call of the rate limit, or some.
+    columns: name of the contract -> real name. expressions, absent: columns of the contract without a real column.
+    calls: a row is one call of the rate limit, or several.
     """
 
     table: str
@@ -72,18 +71,18 @@ class Pin:
     calls: bool = False
 
     def allows(self, column: str, real: str) -> bool:
-        """Whether it leaves it open that a column is this real one, or says so."""
+        """Whether it says, or does not rule out, that a column is this real one."""
         if column in self.columns:
             return self.columns[column] == real
         return column not in {*self.expressions, *self.absent} and real not in self.columns.values()
 
     def real(self, column: str) -> str:
-        """Which column it says one is: its own name where nothing else is said; empty where it is none."""
+        """The real name that it gives a column: its own name by default; empty if it has none."""
         return "" if column in {*self.expressions, *self.absent} else self.columns.get(column, column)
 
 
 Pins = Mapping[str, Pin | None]
-"""Table of the contract -> what is said of it; None: that there is none."""
+"""Table of the contract -> its pin; None: there is no such table."""
 
 
 def graded(score: float, sure: float, likely: float) -> Confidence:
@@ -109,7 +108,7 @@ def match_columns(
     for name, row, place in zip(wanted, scores, found, strict=True):
         if place == NONE:
             said = table.columns.get(pin.real(name)) if pin else None
-            if said:  # two columns of the contract may be one
+            if said:  # two columns of the contract may map to one
                 matched[name] = ColumnMatch(said, 1.0, Confidence.SURE, "gate.yaml says so")
             continue
         score, column = row[place], real[place]
@@ -123,7 +122,7 @@ def match_columns(
 
 
 class _Pairs:
-    """The pairs of a column of the contract and a real one, of one table. places: known once some pairs are."""
+    """The pairs of a contract column and a real one of one table. places: known once some pairs are."""
 
     def __init__(
         self,
@@ -138,7 +137,7 @@ class _Pairs:
         self.places: KeyPlaces = {}
 
     def score(self, name: str, column: SchemaColumn) -> float:
-        """From 0 to 1; 2, where gate.yaml says so."""
+        """From 0 to 1; 2 if gate.yaml says so."""
         if self.pin and not self.pin.allows(name, column.name):
             return 0.0
         if self.pin and self.pin.real(name) in self.table.columns and self.pin.real(name) != column.name:
@@ -151,7 +150,7 @@ class _Pairs:
         if column.name == name:
             return NAMED + TYPED * fit
         if name in self.relation.nullable - {*sum(self.relation.keys, ())} and self._is_primary(column):
-            return 0.0  # what tells the rows apart is never null
+            return 0.0  # what identifies rows is never null
         if name == "id" and self._is_primary(column):
             return 0.99
         if column.references and column.references == self.targets.get(f"{name}!"):
@@ -174,14 +173,14 @@ class _Pairs:
         return any(k.is_primary and k.columns == (column.name,) for k in self.table.keys)
 
     def _is_own_number(self, column: SchemaColumn) -> bool:
-        """Whether the rows have a number beside a primary key that is not a number."""
+        """Whether the rows have a number besides a primary key that is not a number."""
         is_unique = any(k.columns == (column.name,) and not k.is_primary and not k.partial for k in self.table.keys)
         primary = next((self.table.columns.get(c) for k in self.table.keys if k.is_primary for c in k.columns), None)
         is_number = bare(column.type) in WHOLES and column.has_default and is_unique
         return is_number and primary is not None and bare(primary.type) not in WHOLES
 
     def _is_no_number(self, name: str, column: SchemaColumn) -> bool:
-        """Whether it cannot number the rows of a table whose `id` says their order, for which `names:` has no type."""
+        """Whether it cannot be the `id` that orders the rows of a table whose id has no type in `names:`."""
         if name != "id" or f"{self.relation.name}.id" in {*ID_KINDS, "agent_tasks.id"}:
             return False
         return self.relation.columns[name] == "bigint" and bare(column.type) not in WHOLES
@@ -190,7 +189,7 @@ class _Pairs:
         return bool(self.targets.get(name)) and column.references == self.targets[name]
 
     def _support(self, name: str, column: SchemaColumn) -> Iterator[tuple[float, str]]:
-        """What speaks for a pair beside its names: how much, and in words."""
+        """The evidence for a pair besides its names: weight and words."""
         if self._refers(name, column):
             yield REFERS, f"refers to {column.references}"
         if name == "id" and (self.table.numbered_by == column.name or self._is_own_number(column)):
@@ -207,8 +206,8 @@ class _Pairs:
             yield COMMENTED, "its comment names it"
 
     def is_evident(self, name: str, column: SchemaColumn) -> bool:
-        """Whether more than a similar name speaks for a pair: a reference or its number, or what is not so telling and
-        the name together.
+        """Whether more than a similar name supports a pair: a reference or its number, or weaker evidence together with
+        the name.
         """
         is_key = name == "id" and self._is_primary(column)
         supported = any(worth for worth, _ in self._support(name, column))
@@ -225,10 +224,8 @@ class _Pairs:
 
 
 def key_places(relation: Relation, table: SchemaTable, named: Mapping[str, str]) -> KeyPlaces:
-    """The pairs that have the same place in a unique key. named: what is taken for what by now.
-
-    A real key that has all columns of the contract's says more than one that has a part of them. A table's own number
-    is a key of any table.
+    """The pairs at the same place in a unique key. named: the present mapping. A real key with all columns of the
+    contract's is stronger evidence than one with some. A table's own number is a key of any table.
     """
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for key in relation.keys:
@@ -249,7 +246,7 @@ def _rest(
 ) -> tuple[str, tuple[str, ...]] | None:
     """The one column of a real key that is not among the others, and those of the others that it has."""
     rest = [c for c in key if c not in others]
-    if table.kind == "p":  # a partitioned table's key has the time by which it is divided, too
+    if table.kind == "p":  # the key of a partitioned table includes its time column, too
         rest = [c for c in rest if len(rest) == 1 or bare(table.columns[c].type) not in TIMES]
     if len(rest) != 1 or rest[0] not in table.columns:
         return None
@@ -258,7 +255,7 @@ def _rest(
 
 
 def _alone(relation: Relation, table: SchemaTable) -> frozenset[tuple[str, str]]:
-    """Pairs of columns that are the only ones of their type, in the table of the contract and in the real one."""
+    """Pairs of columns that are the only ones of their type in both tables."""
     pairs = []
     for kind in ("jsonb", "boolean", "timestamptz", "timestamptz[]", "xid8"):
         wanted = [n for n, t in relation.columns.items() if t == kind]

@@ -1,4 +1,4 @@
-"""Tables that are in several schemas alike, as where each tenant has one: of such copies one is looked at. Pure."""
+"""Tables that exist alike in several schemas, such as one schema per tenant: only one of them is examined. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from gates.doctor.reading.schema import PUBLIC, SchemaTable
 
 LEAST_SHARED = 0.5
-"""Share of the columns of two tables of one name that both have, from which one is a copy of the other."""
+"""The share of common columns from which a table of the same name is a copy."""
 CLOSE = 0.06
-"""A schema that is worth so little less is as good as the best."""
+"""A schema whose score is so little lower is as good as the best."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableCopies:
-    """The sets of copies: qualified name of each table -> all of its set; said: tables that a person names."""
+    """The sets of copies: qualified name of each table -> its whole set. said: tables that a person named."""
 
     sets: Mapping[str, tuple[SchemaTable, ...]]
     said: Collection[str]
 
     @classmethod
     def among(cls, tables: Iterable[SchemaTable], said: Collection[str]) -> TableCopies:
-        """Those of one name, of one kind, and with most of the columns, in schemas of their own."""
+        """Those of one name and kind that share most columns, each in its own schema."""
         alike: dict[tuple[str, bool], list[list[SchemaTable]]] = {}
         for table in tables:
             sets = alike.setdefault((table.name, table.is_view), [])
@@ -36,7 +36,7 @@ class TableCopies:
         return cls({t.qualified: s for s in several for t in s}, said)
 
     def schemas(self, found: Iterable[tuple[SchemaTable, float]]) -> list[tuple[str, float]]:
-        """The schemas of the copies of what was found, the best first, with what all that was found there is worth."""
+        """The schemas of the copies found, the best first, each with the total score of what was found there."""
         worth: dict[str, float] = defaultdict(float)
         copied = set[str]()
         for table, score in found:
@@ -49,7 +49,9 @@ class TableCopies:
         return sorted(((s, worth[s]) for s in copied), key=lambda s: (-s[1], s[0] != PUBLIC, s[0]))
 
     def one_of_each(self, tables: Sequence[SchemaTable], first: str) -> tuple[SchemaTable, ...]:
-        """The tables without copies: of each set what a person names, else that of the first schema, or of the next."""
+        """The tables without copies: of each set the one that a person names, else that of the first schema that has
+        it.
+        """
         sizes = Counter(t.schema for t in tables if t.qualified in self.sets)
 
         def rank(table: SchemaTable) -> tuple[bool, bool, int, str]:
@@ -63,6 +65,6 @@ class TableCopies:
 
 
 def shared(one: SchemaTable, other: SchemaTable) -> float:
-    """Share of the columns of two tables that both have."""
+    """The share of columns that two tables have in common."""
     both = one.columns.keys() & other.columns.keys()
     return len(both) / max(len(one.columns.keys() | other.columns.keys()), 1)

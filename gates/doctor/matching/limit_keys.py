@@ -1,4 +1,4 @@
-"""How a deployment writes its rate limit. The contract's has a row for each key `replay:<company>:<ip>`. Pure."""
+"""How a deployment stores its rate limit. The contract's has a row for each key `replay:<company>:<ip>`. Pure."""
 
 import ipaddress
 import re
@@ -10,11 +10,11 @@ from gates.doctor.sqltypes import WHOLES, bare, id_type
 from gates.doctor.words import synonyms, words
 
 LimitForm = tuple[str, str]
-"""What a key begins with, and what stands between the company and the address at its end."""
+"""The prefix of a key, and the separator between the company and the address at its end."""
 CONTRACT_FORM: LimitForm = ("replay:", ":")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
 NOT_OF_CALLS = frozenset(words("expires expire until updated deleted reset next"))
-"""Words of times that say something else than when a call was."""
+"""Words of times that do not mean when a call was made."""
 ADDRESSES = frozenset(words("ip address addr client remote peer origin host"))
 NUMBERS = frozenset(words("count hits calls requests number n total used tally counter"))
 LIMITING = frozenset(words("rate limit throttle hit call"))
@@ -28,7 +28,7 @@ _JOINT = re.compile(r"[:|/#]")
 
 
 def form_of(key: str) -> LimitForm | None:
-    """The form of one key; None where no address stands at its end."""
+    """The form of one key; None if it does not end in an address."""
     for at in [m.end() for m in _JOINT.finditer(key)]:
         try:
             ipaddress.ip_address(key[at:])
@@ -40,7 +40,7 @@ def form_of(key: str) -> LimitForm | None:
 
 
 def expressions(form: LimitForm, column: str) -> tuple[str, str]:
-    """SQL of the contract's key over a column, and of what the column holds for the contract's key `{}`."""
+    """SQL of the contract's key over a column, and SQL of the column's value for the contract's key `{}`."""
     begin, joint = form
     read, write = f"substr({column}, {len(begin) + 1})", f"substr({{}}, {len(CONTRACT_FORM[0]) + 1})"
     if joint != ":":
@@ -49,9 +49,8 @@ def expressions(form: LimitForm, column: str) -> tuple[str, str]:
 
 
 def calls_of(table: SchemaTable, companies: str, tenant: str) -> dict[str, str]:
-    """What `calls` of names says of a table whose row is one call, or some: empty where it is none.
-
-    companies: the qualified table of tenants; tenant: what others call their column of it; either may be empty.
+    """`calls` of names for a table whose row is one call, or several: empty if it is none. companies: the qualified
+    table of tenants. tenant: other tables' name of their tenant column. Either may be empty.
     """
     columns = table.columns.values()
     own = {c for k in table.keys if k.is_primary and len(k.columns) == 1 for c in k.columns}
@@ -78,8 +77,8 @@ def _is_address(column: SchemaColumn) -> bool:
 
 
 def limits_in(sources: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-    """`calls` and `window_s` as the functions that count calls have them, each with the function that says so; what two
-    functions, or two numbers of one, say differently is left out.
+    """`calls` and `window_s` in the functions that count calls, each with its function; contradictory values are left
+    out.
     """
     said: dict[str, dict[int, str]] = {"calls": {}, "window_s": {}}
     for name, source in sources.items():

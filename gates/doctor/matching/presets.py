@@ -1,4 +1,4 @@
-"""Recognises queues of known libraries, and Supabase, by their tables and roles. Pure but for presets.yaml."""
+"""Recognises queues of known libraries, and Supabase, by their tables and roles. Pure except for presets.yaml."""
 
 import functools
 import re
@@ -13,17 +13,17 @@ from gates.text.own_data import data_of
 FILE = Path(__file__).with_name("presets.yaml")
 SUPABASE = "supabase"
 SERVICE_ROLE = "service_role"
-"""Of whoever has the secret key. It passes over row-level security, and no deployment can change that."""
+"""The role of the secret key. It bypasses row-level security, and no deployment can change that."""
 KEYS = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
-"""Variables that hold the key which Supabase's gateway wants of every request: public, and no credential."""
+"""Variables with the key that Supabase's gateway wants in every request: public, and no credential."""
 KEY_HEADER, FUNCTIONS = "apikey", "/functions/v1"
 SUPABASE_ROLES = frozenset({"anon", "authenticated", SERVICE_ROLE})
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPreset:
-    """A preset that fits. schema: where its tables are; is_elsewhere: that is not where the library puts them; prefix:
-    what they are called, where that is not what the library calls them; is_judged: the gate has such a preset.
+    """A preset that fits. schema: where its tables are. is_elsewhere: that is not the library's default. prefix: of the
+    table names, if not the library's default. is_judged: whether the gate has such a preset.
     """
 
     name: str
@@ -34,7 +34,7 @@ class FoundPreset:
     reason: str = ""
     is_judged: bool = True
     tables: tuple[str, ...] = ()
-    """Qualified names of what is the library's: no table of the contract."""
+    """Qualified names of the library's objects: no tables of the contract."""
 
 
 def key_variable(environ: Mapping[str, str]) -> str:
@@ -49,8 +49,8 @@ def _known() -> Mapping[str, Mapping[str, Any]]:
 
 
 def libraries_of(schema: Schema) -> list[FoundPreset]:
-    """Every preset that fits, in each schema that holds its tables, and under each name that people gave them; and the
-    libraries that the gate knows and has no preset of (`is_judged` is false).
+    """Every preset that fits, for each schema with its tables and each table prefix. Also the libraries that the gate
+    knows without a preset (`is_judged` is false).
     """
     by_schema: dict[str, list[SchemaTable]] = {}
     for table in schema.tables:
@@ -62,7 +62,7 @@ def libraries_of(schema: Schema) -> list[FoundPreset]:
             foreign = {*given.get("without", ())}
             for chosen in _prefixes(given["tables"], [t for t in tables if not foreign & {*t.columns}]):
                 named = [pattern.replace("%", chosen) for pattern in given["tables"]]
-                # a library with a schema of its own has all of it, wherever that is
+                # a library with a schema of its own has all of it, under any schema name
                 own = tuple(t.qualified for t in tables if usual != "public" or t.name in named)
                 prefix = "" if chosen == given.get("prefix", "") else chosen
                 reason = f"the tables {', '.join(named)} in schema {place}"
@@ -76,7 +76,7 @@ def libraries_of(schema: Schema) -> list[FoundPreset]:
 
 
 def _prefixes(wanted: Mapping[str, list[str]], tables: list[SchemaTable]) -> list[str]:
-    """What `%` stands for where all tables are there; one empty text where the library leaves nothing to choose."""
+    """The values of `%` for which all tables are there; one empty text if the library has no prefix."""
     fits = [
         {match[1] for t in tables if set(columns) <= set(t.columns) and (match := _shape(pattern).fullmatch(t.name))}
         for pattern, columns in wanted.items()

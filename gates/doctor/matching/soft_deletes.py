@@ -1,4 +1,4 @@
-"""Which rows of a table count, where others are deleted softly: a guess with its evidence. Pure."""
+"""Which rows of a table count if others are soft-deleted: a guess with its evidence. Pure."""
 
 import re
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ from gates.doctor.sqltypes import TIMES, bare
 from gates.doctor.words import words
 
 GONE = frozenset(words("deleted archived removed trashed erased deactivated"))
-"""What people call a row that is there and does not count."""
+"""Names for the mark of a row that does not count."""
 OF_STATE = ("companies", "feature_flags", "replay_budgets", "agent_controls", "dead_letter_queue")
-"""Tables of what holds now. In the others a row is what was, and counts for good: who leaves some out sees no loss."""
+"""Tables of present state. In the others a row is history, and always counts: leaving some out would hide losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class CountedRows:
 
 
 def counted_rows(one: TableMatch) -> CountedRows | None:
-    """The guess; None where no column says that a row is deleted. Only a table of what holds now, and only with a
-    unique key or a policy that leaves the same rows out, makes it more than `perhaps`.
+    """The guess; None if no column marks a row as deleted. It is more than `perhaps` only for a table of present state
+    with a unique key or a policy that leaves out the same rows.
     """
     taken = {m.column.name for m in one.columns.values()}
     columns = [c for c in one.table.columns.values() if c.name not in taken and set(words(c.name)) & GONE]
@@ -45,7 +45,7 @@ def counted_rows(one: TableMatch) -> CountedRows | None:
 
 
 def of_counted_rows(one: TableMatch) -> SchemaTable:
-    """The table as the rows that count have it: a unique key of those alone is a key of all."""
+    """The table reduced to rows that count: a unique key of those alone is a key of all."""
     found = counted_rows(one)
     if found is None or found.confidence is Confidence.PERHAPS:
         return one.table
@@ -55,7 +55,7 @@ def of_counted_rows(one: TableMatch) -> SchemaTable:
 
 
 def _kept(column: SchemaColumn) -> str:
-    """SQL that is true of a row that is not deleted; empty where the column does not say."""
+    """SQL that is true for rows that are not deleted; empty if the column does not say."""
     if bare(column.type) in TIMES:
         return f"{quoted(column.name)} is null"
     if bare(column.type) == "boolean":
@@ -64,7 +64,7 @@ def _kept(column: SchemaColumn) -> str:
 
 
 def _evidence(one: TableMatch, column: str) -> str:
-    """What of the deployment leaves the same rows out."""
+    """What else in the deployment leaves out the same rows."""
     mention = re.compile(rf"\b{re.escape(column)}\b")
     for key in one.table.keys:
         if mention.search(key.predicate):

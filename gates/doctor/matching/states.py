@@ -1,4 +1,4 @@
-"""Which real state is which of the contract, by what people call it. Pure but for the synonyms."""
+"""Matches real states with the contract's by their names. Pure except for the synonyms."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from gates.doctor.words import Synonyms, words
 
 
 def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) -> dict[str, str]:
-    """The real value of each value of the contract, where there is one: value of the contract -> real value."""
+    """Value of the contract -> real value, if there is one."""
     shared = shared_word(real)
     scores = [
         [
@@ -26,14 +26,14 @@ def match_values(wanted: Sequence[str], real: Sequence[str], known: Synonyms) ->
 
 
 def shared_word(names: Sequence[str]) -> str:
-    """The first word that several names have in common, like what `redrive.begin` and `redrive.finish` are about."""
+    """The first word that several names share, as `redrive` of `redrive.begin` and `redrive.finish`."""
     first = Counter(words(name)[0] for name in names if len(words(name)) > 1)
     word, times = first.most_common(1)[0] if first else ("", 0)
     return word if times > 1 else ""
 
 
 def _value_score(spellings: Sequence[tuple[str, ...]], own: tuple[str, ...], shared: str) -> float:
-    """The earlier a spelling stands in the list, the better it is; without the shared word it is nearly as good."""
+    """The earlier a spelling is in the list, the better; without the shared word it is nearly as good."""
     rest = own[1:] if own[:1] == (shared,) else ()
     for place, spelled in enumerate(spellings):
         if spelled in {own, rest}:

@@ -1,4 +1,4 @@
-"""Which real table is which of the contract: scores with reasons, then the best assignment of all. Pure."""
+"""Matches real tables with the contract's: scores with reasons, then the best assignment of all. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,27 +25,27 @@ from gates.doctor.words import Likenesses, common_words, words
 
 SURE_TABLE, LIKELY_TABLE, PERHAPS_TABLE = 0.74, 0.56, 0.42
 NAME_SHARE, HUB_NAME_SHARE = 0.45, 0.75
-"""How much of a table's score its name makes; a table of two columns is known by its name and its neighbours."""
+"""The weight of the name in a table's score; a table of two columns is known by its name and its neighbours."""
 HUB_NEIGHBOUR, NEIGHBOUR, MENTIONED, HOME = 0.5, 0.25, 0.1, 0.02
 REFUTED = 0.6
-"""What is left of a hub's score where foreign keys lead to another one."""
+"""The factor of a hub's score if foreign keys lead to another one."""
 WHOLE_COVER, LEAST_COLUMNS = 0.85, 5
-"""A table with all columns of the contract, and so many, is the one, whatever it is called."""
+"""A table with all columns of the contract, and at least so many, is certain, whatever its name."""
 CALLS_COVER, LEAST_NAME = 0.8, 0.6
-"""What a table of single calls is worth as the rate limit, and how alike its name must be."""
+"""The score of a table of single calls as the rate limit, and the required similarity of its name."""
 SLACK = 0.1
-"""What the types, keys and states of columns may add to what their names say."""
+"""What types, keys and states of columns may add to the score of their names."""
 TARGETS = {"company_id": "companies", "event_id": "events", "replay_run_id": "replay_runs"}
-"""Columns that refer to a table of the contract where a deployment has foreign keys."""
+"""Columns that refer to a table of the contract if a deployment has foreign keys."""
 MOST_TABLES, MOST_NEIGHBOURS = 150, 30
-"""Tables that are looked at closely, a quarter of a millisecond for each of their columns; and those they refer to."""
+"""How many tables are examined closely, at 0.25 ms per column; tables that they refer to are added."""
 GENERIC = frozenset({"companies", "events", "agent_tasks", "audit_logs", "audit_heads"})
-"""Tables that any application may have: they count only beside one that is of this contract alone."""
+"""Tables that any application may have: they count only together with one that is specific to this contract."""
 SAME_COLUMNS = 0.8
-"""Share of the columns that a table and its archive have in common."""
+"""The share of columns that a table and its archive have in common."""
 MOST_ALTERNATIVES = 3
 BY_CHANCE = 3
-"""Fewer tables that are `perhaps` of the contract are there in any application."""
+"""Fewer `perhaps` tables than this may occur in any application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class TableMatch:
     alternatives: tuple[str, ...] = ()
     pin: Pin | None = None
     home: str = PUBLIC
-    """The schema of what the contract names without one."""
+    """The schema of the contract's unqualified names."""
     calls: Mapping[str, str] = field(default_factory=dict)
-    """What `calls` says of it, where it is a rate limit with a row for each call."""
+    """`calls` for a rate limit with a row for each call."""
     copies: tuple[str, ...] = ()
-    """The schemas that have the same table, its own among them; none where it is the only one."""
+    """The schemas with the same table, including its own; empty if there is only one."""
 
     @property
     def has_own_name(self) -> bool:
@@ -73,22 +73,22 @@ class TableMatch:
 
     @property
     def is_likely(self) -> bool:
-        """Whether it is likely one of the contract, be it one of several that are as good."""
+        """Whether it is likely one of the contract, even if several are equally good."""
         return self.score >= LIKELY_TABLE
 
 
 def guessed_tables(schema: Schema, contract: Contract, pins: Pins | None, home: str = "") -> dict[str, TableMatch]:
-    """The real tables by name of the contract; the tables of a known queue are nothing else. home: as of `match`."""
+    """The real tables by name of the contract. Tables of a known queue are excluded. home: as of `match`."""
     libraries = {name for preset in libraries_of(schema) for name in preset.tables}
     own = replace(schema, tables=tuple(t for t in schema.tables if t.qualified not in libraries))
     return match(own, contract, pins, home)
 
 
 def match(schema: Schema, contract: Contract, pins: Pins | None = None, home: str = "") -> dict[str, TableMatch]:
-    """The real tables by name of the contract. One table is used once; nothing is claimed below `perhaps`.
+    """The real tables by name of the contract. Each table is used once; scores below `perhaps` are dropped.
 
-    home: the schema of what is named without one, where gate.yaml says so. Of tables that are in several schemas alike
-    those of one schema are looked at: of home, else of the one that fits best. The others are alternatives.
+    home: the schema of unqualified names, if gate.yaml says so. Of tables that several schemas have alike, those of one
+    schema are examined: of home, else of the best fit. The others are alternatives.
     """
     said = pins or {}
     copies = TableCopies.among(schema.tables, {p.table for p in said.values() if p})
@@ -112,7 +112,7 @@ def _matched(tables: Sequence[SchemaTable], contract: Contract, pins: Pins, home
 
 
 def _with_copies(one: TableMatch, copies: Sequence[SchemaTable], is_open: bool) -> TableMatch:
-    """The match with its copies in other schemas. is_open: those are as good."""
+    """The match with its copies in other schemas. is_open: they are equally good."""
     others = tuple(t.qualified for t in copies if t is not one.table)
     if one.pin or not others or (one.table.schema == one.home != PUBLIC):
         return one
@@ -140,7 +140,7 @@ class _Matcher:
         self.alike = [self._alike(t) for t in self.tables]
 
     def _likeliest(self, tables: Sequence[SchemaTable]) -> list[SchemaTable]:
-        """The tables to look at closely: all of them, or, of very many, those with the most familiar names."""
+        """The tables to examine closely: all, or, if there are very many, those with the most familiar names."""
         if len(tables) <= MOST_TABLES:
             return [*tables]
         known = {p.table for p in self.pins.values() if p} | {f"{self.home}.{n}" for n in self.contract.relations}
@@ -157,14 +157,14 @@ class _Matcher:
         return [*chosen, *(t for t in tables if t.qualified in near)]
 
     def _alike(self, table: SchemaTable) -> tuple[Mapping[str, float], ColumnLikenesses]:
-        """Of a table: how alike its name is to each table of the contract, and each column to each of the contract."""
+        """The similarity of a table's name to each table of the contract, and of its columns to each column."""
         own = words(table.name)
         named = {name: v for (name, _), v in self.names.of(own, self.prefixes).items()}
         columns = {c: self.columns.of(words(c), frozenset(own)) for c in table.columns}
         return named, columns
 
     def best(self, before: Mapping[str, TableMatch]) -> dict[str, TableMatch]:
-        """The best assignment. before: an earlier one, by which a table's neighbours are known."""
+        """The best assignment. before: an earlier one, from which a table's neighbours are known."""
         relations = [*self.contract.relations.values()]
         targets = _targets(before, self.tables)
         grid = [{i: self._scored(i, r, targets) for i, _ in self._candidates(r, targets)} for r in relations]
@@ -185,7 +185,7 @@ class _Matcher:
         return {n: m for n, m in named.items() if m.pin or not _is_second(m, named, rows)}
 
     def _candidates(self, relation: Relation, targets: Mapping[str, str]) -> Iterable[tuple[int, SchemaTable]]:
-        """The tables that can come to a score worth claiming."""
+        """The tables that can reach a sufficient score."""
         pin = self.pins.get(relation.name, ...)
         pointed = {targets.get(c) for c, r in TARGETS.items() if r == relation.name}
         for i, table in enumerate(self.tables):
@@ -198,7 +198,7 @@ class _Matcher:
                 yield i, table
 
     def _at_best(self, relation: Relation, place: int) -> float:
-        """The score that a table cannot exceed but by its neighbours and types."""
+        """The highest score that a table can reach without its neighbours and types."""
         named, columns = self.alike[place]
         table = self.tables[place]
         best = {
@@ -249,8 +249,8 @@ class _Matcher:
         return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home, calls=calls)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
-        """Without the tables that any application has, where nothing speaks for this contract: neither a table that is
-        likely one of it, nor several that may be.
+        """Remove the tables that any application has, unless a likely table of the contract, or several possible ones,
+        are there.
         """
         certain = any(m.score >= LIKELY_TABLE for n, m in found.items() if n not in GENERIC and not m.relation.is_view)
         own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
@@ -259,19 +259,19 @@ class _Matcher:
 
 
 def _may_limit(relation: Relation, table: SchemaTable, name: float) -> bool:
-    """Whether a table is called like the rate limit, or like calls that are counted."""
+    """Whether a table has a name like the rate limit's, or like a count of calls."""
     return "hits" in relation.columns and (name >= LEAST_NAME or bool(LIMITING & {*words(table.name)}))
 
 
 def _calls(table: SchemaTable, relation: Relation, name: float, targets: Mapping[str, str]) -> dict[str, str]:
-    """What `calls` says of such a table that has no hits; else nothing."""
+    """`calls` for such a table without hits; else nothing."""
     if not _may_limit(relation, table, name):
         return {}
     return calls_of(table, targets.get("company_id", ""), targets.get("company_id=", ""))
 
 
 def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether it is rather another table of the contract, which a table of the same columns is already: an archive."""
+    """Whether another table with the same columns is already matched, and this one is its archive."""
     name = one.table.qualified
     return any(
         scores[n].get(name, 0.0) > one.score and shared(m.table, one.table) >= SAME_COLUMNS
@@ -281,7 +281,7 @@ def _is_second(one: TableMatch, named: Mapping[str, TableMatch], scores: Mapping
 
 
 def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
-    """The match with the tables that are nearly as good; where there is one, which it is must be said by a person."""
+    """The match with the tables that are nearly as good; if there is one, a person must choose."""
     rivals = sorted(
         (m for m in others if m.score >= max(one.score - CLOSE, PERHAPS_TABLE) and m.table is not one.table),
         key=lambda m: -m.score,
@@ -293,16 +293,18 @@ def _with_rivals(one: TableMatch, others: Sequence[TableMatch]) -> TableMatch:
 
 
 def _targets(found: Mapping[str, TableMatch], tables: Sequence[SchemaTable]) -> dict[str, str]:
-    """What an assignment says of names to come: for each column that refers to a table of the contract, which table the
-    real ones refer to most; under `column=`, what a column of several tables is called in most of them; and, under
-    `column!`, a table of which a reference names a row, and nothing that the contract's column names.
+    """What an assignment tells of names, for the next one.
+
+    For each column that refers to a table of the contract: the table that most real ones refer to. Under `column=`: the
+    most common name of a column of several tables. Under `column!`: a table whose row a reference names, but the
+    contract's column does not.
     """
     targets = {}
     taken = {m.table.qualified: n for n, m in found.items() if m.is_likely}
     for column, named in TARGETS.items():
         refer = [m.columns[column].column for m in found.values() if column in m.columns]
         seen = Counter(c.references for c in refer if c.references and taken.get(c.references, named) == named)
-        for one in refer:  # a letter may refer to the outbox, by the number of its row
+        for one in refer:  # a letter may refer to the outbox by the number of its row
             other = found.get(taken.get(one.references, named))
             if other and other.relation.name != named and not _has_type(other, column, one.type):
                 targets[f"{column}!"] = one.references
@@ -310,7 +312,7 @@ def _targets(found: Mapping[str, TableMatch], tables: Sequence[SchemaTable]) -> 
         likely = [t.qualified for t in tables if not t.is_view and _is_named_by(refer, t)]
         if seen:
             targets[column] = seen.most_common(1)[0][0]
-        elif table is not None and table.confidence > Confidence.PERHAPS:  # its own name told it
+        elif table is not None and table.confidence > Confidence.PERHAPS:  # its own name gave it
             targets[column] = table.table.qualified
         elif len(likely) == 1 and taken.get(likely[0], named) == named:
             targets[column] = likely[0]
@@ -334,7 +336,7 @@ def _has_type(one: TableMatch, column: str, kind: str) -> bool:
 
 
 def _weights(contract: Contract) -> dict[str, float]:
-    """A column that few tables have says more than one that all have."""
+    """A column that few tables have is more telling than one that all have."""
     seen = Counter(c for r in contract.relations.values() for c in r.columns)
     return {c: 1 / sqrt(n) for c, n in seen.items()}
 

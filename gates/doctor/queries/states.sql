@@ -1,4 +1,4 @@
--- The commonest values of a column, by the server's own statistics: of columns that hold few states. %(places)s: schema,
+-- The most common values of columns with few states, by the server's own statistics. %(places)s: schema,
 -- table and column, joined by a character that no name can have.
 select s.schemaname as schema, s.tablename as name, s.attname as column,
        (s.most_common_vals::text::text[])[1:20] as held

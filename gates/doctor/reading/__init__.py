@@ -1,1 +1,1 @@
-"""Reads a deployment, read-only: its catalogue, its document, what it answers. Judges nothing."""
+"""Reads a deployment, read-only: its catalogue, its document, its answers. Judges nothing."""

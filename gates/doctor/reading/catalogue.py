@@ -1,5 +1,5 @@
-"""Reads a Schema from a database: few queries over the catalogue, limited in time and in bytes, inside one read-only
-transaction. A part that cannot be read (a lock, a slow catalogue) is unknown and spoils no other part.
+"""Reads a Schema from a database: few catalogue queries, limited in time and bytes, in one read-only transaction. A
+part that cannot be read (a lock, a slow catalogue) is unknown and affects no other part.
 """
 
 import re
@@ -30,13 +30,13 @@ from gates.text.foreign import text
 QUERIES = Path(__file__).with_name("queries")
 MOST_TABLES = 10_000
 MOST_DETAILED = 2_000
-"""Tables whose keys, checks and policies are read: those with the most columns of the contract come first."""
+"""How many tables' keys, checks and policies are read: those with the most columns of the contract first."""
 MOST_S = 5.0
 STATEMENT_S = 4.0
 LEAST_S = 0.05
 LOCK_TIMEOUT_MS = 500
 PLATFORM = ("auth", "storage", "realtime", "vault", "graphql", "graphql_public", "extensions", "supabase_functions")
-"""Schemas of Supabase itself: what functions there read is not how the deployment knows a tenant."""
+"""Schemas of Supabase itself: its functions do not show how the deployment knows a tenant."""
 _LITERAL = re.compile(r"'((?:[^']|''){1,100})'::|'((?:[^']|''){1,100})'")
 
 Rows = list[dict[str, Any]]
@@ -44,14 +44,14 @@ Rows = list[dict[str, Any]]
 
 @dataclass
 class _Session:
-    """Runs the queries of one reading and remembers why one could not be run."""
+    """Runs the queries of one reading and records why one could not be run."""
 
     connection: Answering
     ends: float
     unread: dict[str, str] = field(default_factory=dict)
 
     def rows_of(self, wanted: Mapping[str, Mapping[str, object]]) -> dict[str, Rows]:
-        """The rows of several parts, given their parameters: in one round trip where nothing goes wrong in any."""
+        """The rows of several parts, given their parameters: in one round trip unless one fails."""
         left_s = self.ends - time.monotonic()
         try:
             return self._asked(wanted, min(left_s / (2 * len(wanted)), STATEMENT_S))
@@ -70,7 +70,7 @@ class _Session:
             return []
 
     def _asked(self, wanted: Mapping[str, Mapping[str, object]], each_s: float) -> dict[str, Rows]:
-        """Raise psycopg.Error where one of them cannot be read in this time."""
+        """Raise psycopg.Error if one of them cannot be read in this time."""
         if each_s < LEAST_S:
             raise psycopg.OperationalError(f"the catalogue took longer than {MOST_S:g} s")
         with self.connection.at_once(end=b"rollback"):
@@ -84,9 +84,8 @@ class _Session:
 
 
 def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> Schema:
-    """The schema of the connected database. Raise psycopg.Error where the connection is lost.
-
-    The connection is read-only and in autocommit mode.
+    """The schema of the connected database. Raise psycopg.Error if the connection is lost. The connection is read-only
+    and in autocommit mode.
     """
     session = _Session(connection, time.monotonic() + most_s)
     names = [*contract.relations]
@@ -120,7 +119,7 @@ def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_
 
 
 def _wanted(raw: Rows, contract: Contract) -> list[int]:
-    """The relations of which more is read, the likeliest first: most of a huge schema has nothing to do with us."""
+    """The relations to read in detail, the likeliest first: most of a huge schema is irrelevant."""
     if len(raw) <= MOST_DETAILED:
         return [r["oid"] for r in raw]
     known = {c for r in contract.relations.values() for c in r.columns}
@@ -194,7 +193,7 @@ def _change(columns: dict[str, SchemaColumn], name: str, **parts: Any) -> None:
 
 
 def _listed(definition: str) -> tuple[str, ...]:
-    """The literals of `CHECK (col = ANY (ARRAY['a'::text, ...]))` and its like; empty for another kind of check."""
+    """The literals of `CHECK (col = ANY (ARRAY['a'::text, ...]))` and similar forms; empty for other checks."""
     if "ANY" not in definition and " IN " not in definition and "=" not in definition:
         return ()
     return tuple(dict.fromkeys((a or b).replace("''", "'") for a, b in _LITERAL.findall(definition)))

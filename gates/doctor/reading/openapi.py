@@ -14,10 +14,10 @@ MOST_OPERATIONS = 500
 MOST_MEMBERS = 100
 DEEPEST_MEMBER = 2
 DEEPEST = 12
-"""Steps through references and parts of one schema."""
+"""The most steps through references and parts of one schema."""
 MOST_STEPS = 5_000
-"""Of one operation, all its schemas together. A schema that names itself twice doubles the work at each step; large
-documents take 500 steps.
+"""The most steps for all schemas of one operation. A schema that refers to itself twice doubles the work at each step;
+large documents take 500 steps.
 """
 CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason", "kind"})
 """Members that hold the code of an error."""
@@ -25,18 +25,18 @@ LISTS_OF_ERRORS = frozenset(
     {"errors", "details", "violations", "issues", "problems", "fields", "field_errors", "fieldErrors"}
 )
 ENVELOPES = ("data", "result", "payload", "response")
-"""Members that only hold the answer proper."""
+"""Envelopes: members that only hold the actual answer."""
 BOUNDS = frozenset({"maximum", "maxLength", "maxItems", "default"})
 PLACES = {"formData": "", "query": "query:", "path": "path:", "header": "header:"}
-"""Where a parameter stands -> what stands before its name in `names: http: fields`."""
+"""Place of a parameter -> its prefix in `names: http: fields`."""
 TOLD = ("description", "example", "pattern")
 _CODE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+|[a-z]{6,30}|[A-Z]{6,30})`|\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiOperation:
-    """One method of one path. body, answer: members -> type, those beside a body as `names:` has them; codes: status ->
-    machine-readable codes that it names.
+    """One method of one path. body, answer: members -> type; those outside a body as in `names:`. codes: status -> its
+    machine-readable codes.
     """
 
     method: str
@@ -47,19 +47,19 @@ class ApiOperation:
     headers: tuple[str, ...] = ()
     """Of requests and answers."""
     is_guarded: bool = False
-    """It says that it needs credentials."""
+    """Whether it says that it needs credentials."""
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Member of its answer -> the texts that it may hold, where they are listed."""
+    """Member of its answer -> its allowed texts, if listed."""
     errors: str = ""
-    """Where a refused body's errors are listed, as members divided by dots."""
+    """The list of errors in a refusal of a body, as members divided by dots."""
     envelope: str = ""
-    """The member of its answer that holds the answer proper."""
+    """The envelope: the member with the actual answer."""
     success: tuple[int, ...] = ()
     """The statuses of its success."""
     bounds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Member of its body -> its `maximum`, `maxLength`, `maxItems` and `default`, where they are whole numbers."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Header of its requests, in lower case, or status of an answer -> what is said of it, an example too."""
+    """Header of its requests, in lower case, or status of an answer -> its description and examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class ApiDocument:
     place: str
     operations: tuple[ApiOperation, ...] = ()
     key_headers: tuple[str, ...] = ()
-    """Headers that its security schemes name, but Authorization."""
+    """Headers of its security schemes, except Authorization."""
 
     def operation(self, method: str, path: str) -> ApiOperation | None:
         return next((o for o in self.operations if (o.method, o.path) == (method, path)), None)
 
 
 def read_document(place: str, document: Mapping[str, Any], base_path: str = "") -> ApiDocument | None:
-    """The document, or None where it is not OpenAPI. base_path: the path of BASE_URL, which paths may repeat."""
+    """The document, or None if it is not OpenAPI. base_path: the path of BASE_URL, which paths may repeat."""
     if not isinstance(document.get("paths"), dict) or not {"openapi", "swagger"} & set(document):
         return None
     reader = _Reader(document)
@@ -94,7 +94,7 @@ def read_document(place: str, document: Mapping[str, Any], base_path: str = "") 
 
 
 class _Reader:
-    """Resolves references within one document, to a stated depth."""
+    """Resolves references within one document, to a limited depth."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document, self.left = document, MOST_STEPS
@@ -146,7 +146,7 @@ class _Reader:
         )
 
     def bounds(self, schema: object, parameters: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-        """What bounds the members of a body, and those beside it."""
+        """The limits of members inside and outside the body."""
         listed = list(self.properties(schema).items())[:MOST_MEMBERS]
         listed += [(f"{PLACES.get(str(p.get('in')), '')}{p.get('name', '')}", p.get("schema", p)) for p in parameters]
         whole = {text(n, 100): {k: v for k, v in self.followed(s).items() if k in BOUNDS} for n, s in listed}
@@ -155,7 +155,7 @@ class _Reader:
     def notes(
         self, parameters: list[dict[str, Any]], responses: Mapping[str, Mapping[str, Any]], security: object
     ) -> Iterator[tuple[str, str]]:
-        """Name of a header, or status -> what is said of it."""
+        """Name of a header, or status -> its description."""
         known = self.known_schemes()
         schemes = [self.followed(known.get(name)) for one in _listed(security) for name in _mapping(one)]
         for one in (*parameters, *schemes):
@@ -169,7 +169,7 @@ class _Reader:
             yield status, text(answer.get("description", ""), 1000)
 
     def enveloped(self, schema: object) -> tuple[dict[str, str], str]:
-        """The members of an answer, those inside an envelope too, and the name of that."""
+        """The members of an answer, including those inside an envelope, and the envelope's name."""
         members = self.members(schema)
         for name in ENVELOPES:
             inner = self.members(self.properties(schema).get(name)) if name in members else {}
@@ -199,7 +199,7 @@ class _Reader:
         return found
 
     def followed(self, value: object, depth: int = 0) -> dict[str, Any]:
-        """The object, or the one that its `$ref` names. Empty where the operation has taken all its steps."""
+        """The object, or the one that its `$ref` names. Empty if the operation has used all its steps."""
         self.left -= 1
         found = _mapping(value) if self.left >= 0 else {}
         reference = found.get("$ref")
@@ -232,7 +232,7 @@ class _Reader:
         return {text(n, 100): _type(self.followed(s)) for n, s in listed}
 
     def inside(self, schema: object, outer: str = "", depth: int = 0) -> dict[str, str]:
-        """The members of an object's schema and, as `outer.name`, those of the objects in it, with their types."""
+        """The members of an object's schema and, as `outer.name`, those of the objects in it, with types."""
         found = {f"{outer}{name}": kind for name, kind in self.members(schema).items()}
         if depth < DEEPEST_MEMBER:
             for name, inner in list(self.properties(schema).items())[:MOST_MEMBERS]:
@@ -241,16 +241,16 @@ class _Reader:
         return dict(list(found.items())[:MOST_MEMBERS])
 
     def held(self, schema: object, name: str) -> tuple[str, ...]:
-        """The texts that a member may hold."""
+        """The allowed texts of a member."""
         return tuple(dict.fromkeys(self.listed(schema, frozenset({name}))))
 
     def codes(self, answer: Mapping[str, Any]) -> Iterator[str]:
-        """Codes of an error answer: what a member like `code` may hold, else those in backticks or like A_B."""
+        """Codes of an error answer: the values of a member like `code`, else words in backticks or like A_B."""
         yield from dict.fromkeys(self.listed(self.content(answer) or answer.get("schema"), CODES))
         yield from ("".join(found) for found in _CODE.findall(text(answer.get("description", ""), 2_000)))
 
     def errors_of(self, answer: Mapping[str, Any]) -> str:
-        """Where an error answer lists what is wrong with a body; empty where it does not say."""
+        """The place of the list of errors of a refused body; empty if it is not documented."""
         members = self.properties(self.content(answer) or answer.get("schema"))
         for parent, inside in (("", members), *((n, self.properties(s)) for n, s in members.items())):
             for name, schema in inside.items():
@@ -259,7 +259,7 @@ class _Reader:
         return ""
 
     def listed(self, schema: object, names: frozenset[str], depth: int = 0) -> Iterator[str]:
-        """The texts that members of these names may hold, wherever they stand in a schema."""
+        """The allowed texts of members with these names, anywhere in a schema."""
         found = self.followed(schema)
         if depth > DEEPEST // 2:
             return

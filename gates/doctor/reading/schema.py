@@ -1,4 +1,4 @@
-"""A deployment's schema as data: what the catalogue of its database says, with nothing of ours in it. Pure."""
+"""A deployment's schema as data: what the catalogue of its database says, uninterpreted. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from gates.doctor.sqltypes import id_type
 from gates.text import characters
 
 PUBLIC = "public"
-"""Where the contract has its objects, unless gate.yaml says otherwise."""
+"""The contract's schema, unless gate.yaml says otherwise."""
 TABLES, VIEWS = frozenset("rpf"), frozenset("vm")
-"""pg_class.relkind of what rows are written to, and of what only shows them."""
+"""pg_class.relkind of relations that store rows, and of those that only show them."""
 UPDATE_DELETE_TRUNCATE = 16 | 8 | 32
 """Bits of pg_trigger.tgtype."""
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def quoted(name: str) -> str:
-    """A name as a statement has it: in quotes where it needs them."""
+    """A name for a statement: quoted if necessary."""
     return name if _PLAIN.fullmatch(name) else identifier(name)
 
 
 def identifier(*parts: str) -> str:
-    """A name in quotes, in one line that shows all of it: what cannot be seen is an escape of SQL, so that no name ends
-    a comment or hides a word in a script for review.
+    """A name in quotes, on one line and fully visible: invisible characters are SQL escapes. So no name ends a comment
+    or hides a word in a script for review.
     """
     return ".".join(_in_quotes(part) for part in parts)
 
@@ -56,16 +56,14 @@ class SchemaColumn:
     comment: str = ""
     values: tuple[str, ...] = ()
     is_listed: bool = True
-    """The values are all there may be; else they are those that some rows hold."""
+    """Whether the values are all that are allowed; else they are those that some rows hold."""
     references: str = ""
     """The qualified name of the table that it refers to."""
 
 
 @dataclass(frozen=True, slots=True)
 class UniqueKey:
-    """A valid unique index. partial: it holds for a part of the rows alone, those of `predicate`; expression: its text
-    where it has any.
-    """
+    """A valid unique index. partial: it covers only the rows of `predicate`. expression: its text, if it has one."""
 
     name: str
     columns: tuple[str, ...]
@@ -89,7 +87,7 @@ class RowPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SchemaTable:
-    """A table or view. secured, forced: its row-level security; narrowed: it narrows what this login sees."""
+    """A table or view. secured, forced: its row-level security. narrowed: it limits what this login sees."""
 
     schema: str
     name: str
@@ -106,9 +104,9 @@ class SchemaTable:
     owner: str = ""
     comment: str = ""
     grantees: tuple[str, ...] = ()
-    """Roles other than the owner that hold a right on it."""
+    """Roles other than the owner that have a right on it."""
     truncators: tuple[str, ...] = ()
-    """Those that hold TRUNCATE."""
+    """Those that may TRUNCATE."""
 
     @property
     def qualified(self) -> str:
@@ -116,7 +114,7 @@ class SchemaTable:
 
     @property
     def quoted(self) -> str:
-        """The name as a statement has it."""
+        """The name for a statement."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
 
     @property
@@ -125,8 +123,8 @@ class SchemaTable:
 
     @property
     def numbered_by(self) -> str:
-        """The one column of a primary key of several that numbers the rows itself: a native partition's key has the
-        column that it is partitioned by, too. Empty where there is none.
+        """The one column of a compound primary key that numbers the rows itself; empty if there is none. A native
+        partition's key includes its partition column, too.
         """
         key = next((k.columns for k in self.keys if k.is_primary), ())
         own = [self.columns[c] for c in key if c in self.columns]
@@ -144,7 +142,7 @@ class SchemaTable:
 
 @dataclass(frozen=True, slots=True)
 class SchemaFunction:
-    """A function that gives one truth value."""
+    """A function that returns a boolean."""
 
     schema: str
     name: str
@@ -171,7 +169,7 @@ class SchemaRole:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """All of it. unread: parts that could not be read, each with the reason; they are unknown, not absent."""
+    """The whole schema. unread: parts that could not be read, each with the reason; they are unknown, not absent."""
 
     tables: tuple[SchemaTable, ...] = ()
     functions: tuple[SchemaFunction, ...] = ()
@@ -181,11 +179,11 @@ class Schema:
     version: int = 0
     schemas: tuple[str, ...] = ()
     claim_readers: Mapping[str, str] = field(default_factory=dict)
-    """Functions that read what a request says of itself, or ask such ones: name -> text."""
+    """Functions that read request settings, directly or through others: name -> text."""
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def closed(self, table: SchemaTable) -> str:
-        """Why this login cannot see the rows of a table; empty where it can."""
+        """Why this login cannot see the rows of a table; empty if it can."""
         if not table.readable:
             return "this login may not read it"
         me = self.role(self.login) or SchemaRole(self.login)

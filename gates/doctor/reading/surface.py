@@ -1,7 +1,7 @@
-"""Looks at a deployment over HTTP without doing anything to it.
+"""Looks at a deployment over HTTP without changing it.
 
-What is sent: GET and OPTIONS of open routes, a GET of a run that does not exist, and to an endpoint that is there one
-POST without credentials that nobody can act on (gates.deployment.http.probes).
+Sends GET and OPTIONS of open routes, a GET of a run that does not exist, and to each existing endpoint one POST without
+credentials that nobody can act on (gates.deployment.http.probes).
 """
 
 import time
@@ -29,38 +29,38 @@ DOCUMENTS = (*(f"/{p}" for p in spelled_paths("GET /openapi.json")), "/")
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """What answered: (method, path) -> answer. unreached: why nothing did. document: of the deployment's own."""
+    """What answered: (method, path) -> answer. unreached: why nothing did. document: the deployment's own."""
 
     answers: Mapping[tuple[str, str], Answer] = field(default_factory=dict)
     document: ApiDocument | None = None
     unreached: str = ""
     late: bool = False
-    """Some questions had no answer within the time."""
+    """Whether some requests had no answer within the time."""
     functions: str = ""
-    """Where a gateway puts functions, if it may be one: `/functions/v1`."""
+    """Where a gateway has its functions, if it may be one: `/functions/v1`."""
 
     def status(self, method: str, path: str) -> int:
-        """The status of an answer; 0 where there was none."""
+        """The status of an answer; 0 without an answer."""
         found = self.answers.get((method, path))
         return found.status if found else 0
 
     def is_there(self, method: str, path: str) -> bool:
-        """Whether something answers at the path that does not answer at any path."""
+        """Whether something answers at the path that does not answer at every path."""
         status, control = self.status(method, path), self.status(method, self.nowhere(path))
         return bool(status) and status not in {404, 501} and status < 500 and status != control
 
     def nowhere(self, path: str) -> str:
-        """A path beside another one at which nothing is."""
+        """A path beside another one at which nothing exists."""
         return f"{self.functions}{NOWHERE}" if self.functions and path.startswith(f"{self.functions}/") else NOWHERE
 
     def spelled(self, endpoint: str) -> list[str]:
-        """The paths at which an endpoint may be under another name, those beside the contract's own first."""
+        """Possible paths of an endpoint under another name, those next to the contract's first."""
         places = ("", *([self.functions] if self.functions else ()))
         return [f"{place}/{p}" for place in places for p in spelled_paths(endpoint)]
 
 
 def look_at(target: Target, contract: Contract, functions: str = "") -> Surface:
-    """Ask. Never raises for what the target does. functions: as of Surface, unless BASE_URL ends with it."""
+    """Send the requests. Never raises for what the target does. functions: Surface's, unless BASE_URL ends with it."""
     started = time.monotonic()
     base_path = urlsplit(target.base_url).path.rstrip("/")
     functions = "" if base_path.endswith(functions) else functions
@@ -78,7 +78,7 @@ def look_at(target: Target, contract: Contract, functions: str = "") -> Surface:
 
 
 def _ask(door: HttpDoor, found: dict[tuple[str, str], Answer], requests: Iterable[Request], started: float) -> bool:
-    """Send what was not sent yet, a few at a time; whether some are left without an answer."""
+    """Send what was not sent yet, a few at a time; returns whether some got no answer."""
     wanted = {(r.method, r.path): r for r in requests if (r.method, r.path) not in found}
     left_s = MOST_S - (time.monotonic() - started)
     if not wanted or left_s <= 0:
@@ -100,7 +100,7 @@ def _ask(door: HttpDoor, found: dict[tuple[str, str], Answer], requests: Iterabl
 
 
 def _opening(contract: Contract) -> list[Request]:
-    """The open routes of the contract, the places of a document, and a path that nobody has."""
+    """The open routes of the contract, usual places of a document, and a path that does not exist."""
     gets = [e.path for e in contract.endpoints.values() if e.method == "GET" and "{" not in e.path]
     asked = [Request("GET", p) for p in (*gets, *DOCUMENTS[:4], NOWHERE)]
     runs = [f"{e.path.partition('{')[0]}{uuid.UUID(int=0)}" for e in contract.endpoints.values() if "{" in e.path]
@@ -119,7 +119,7 @@ def _document(found: Mapping[tuple[str, str], Answer], base_path: str) -> ApiDoc
 
 
 def _further(seen: Surface, contract: Contract) -> list[Request]:
-    """Other names for what is not there, unless the deployment says itself which it has."""
+    """Other names for missing endpoints, unless the deployment documents its paths."""
     if seen.document is not None:
         gets = [o for o in seen.document.operations if o.method == "GET" and not o.is_guarded]
         return [Request("GET", o.path) for o in gets if o.path in _open_spellings(contract)]
@@ -142,7 +142,7 @@ def _open_spellings(contract: Contract) -> set[str]:
 
 
 def _unsigned(surface: Surface, contract: Contract) -> list[Request]:
-    """One POST of no meaning to each endpoint that is there under the contract's own name."""
+    """One meaningless POST to each endpoint that exists under the contract's own name."""
     listed: Sequence[str] = [
         e.path for e in contract.endpoints.values() if e.method == "POST" and _answers(surface, e.path)
     ]

@@ -1,10 +1,10 @@
-"""What a document tells in words or by an example: how requests are signed, how many calls are let through. Pure."""
+"""What a document says in words or examples: how requests are signed, how many calls are allowed. Pure."""
 
 import re
 from collections.abc import Mapping
 
 CONTRACTS = {"form": "{hex}", "v2": "t={t},v2={hex}", "signed": "{t}.{body}"}
-"""As the contract has it: that says nothing."""
+"""The contract's own form, which tells nothing."""
 _MAC = r"(?:<[^<>]{1,60}>|\{[^{}]{1,40}\}|[0-9a-f]{16,}|[0-9A-Za-z+/]{40,}={0,2}|\.{3}|…|[A-Z_]{3,})"
 _TIMED = re.compile(
     rf"\bt=(?:<[^<>]{{1,40}}>|\{{[^{{}}]{{1,40}}\}}|\d{{4,}}|\.{{3}}|…)([,;]\s?)(\w{{1,20}}=){_MAC}", re.IGNORECASE
@@ -17,7 +17,7 @@ _SIGNED = re.compile(
     re.IGNORECASE,
 )
 _OF_A_GET = re.compile(r"\bGETs?\b[^;\n]*")
-"""What a GET signs, which has no body, is the contract's in any form."""
+"""What a GET signs, having no body, is the contract's in any form."""
 _ONE_OF_MORE = re.compile(r"[<{]?\b(?:method|path|url|nonce|host)\b[>}]", re.IGNORECASE)
 _CALLS = re.compile(
     r"\b(\d{1,3})\s+(?:\w+\s+){0,2}?(?:per|in|within|every|each|/)\s+(?:(?:a|an|any|the|rolling|sliding)\s+){0,2}"
@@ -34,9 +34,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def signature_form(said: str) -> dict[str, str]:
-    """What `http.signature` says, by a description, a pattern or an example of its header; empty where nothing tells.
-
-    What is signed with parts that no form of ours is sure of (a method, a nonce) tells nothing: a person has to say it.
+    """`http.signature` from a description, a pattern or an example of its header; empty if nothing tells. Parts that no
+    form of ours has (a method, a nonce) make it empty: a person must say it.
     """
     said = _OF_A_GET.sub(" ", said)
     if _ONE_OF_MORE.search(said):
@@ -56,19 +55,19 @@ def signature_form(said: str) -> dict[str, str]:
 
 
 def differing(form: Mapping[str, str]) -> dict[str, str]:
-    """Of a form, what `names:` has to say: nothing of the contract's own, nor what is signed as it is there."""
+    """The parts of a form that `names:` has to say: neither the contract's own, nor what is signed unchanged."""
     if all(CONTRACTS[part] == said for part, said in form.items()):
         return {}
     return {part: said for part, said in form.items() if part != "signed" or said != CONTRACTS[part]}
 
 
 def call_limits(said: str) -> dict[str, int]:
-    """`calls` and `window_s`, as "5 calls per minute" says them; empty where nothing, or more than one thing, does."""
+    """`calls` and `window_s` from texts like "5 calls per minute"; empty without one clear value."""
     found = {(int(number), int(many or 1) * SECONDS[unit[0].lower()]) for number, many, unit in _CALLS.findall(said)}
     return dict(zip(("calls", "window_s"), found.pop(), strict=True)) if len(found) == 1 else {}
 
 
 def age_s(said: str) -> int:
-    """For how many seconds a signature is good; 0 where nothing says so."""
+    """How many seconds a signature is valid; 0 if nothing says so."""
     found = {int(a or b) * SECONDS[(x or y)[0].lower()] for a, x, b, y in _AGE.findall(said)}
     return found.pop() if len(found) == 1 else 0

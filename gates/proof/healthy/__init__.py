@@ -1,1 +1,1 @@
-"""Deployments that differ from the usual one and are right: `variants` lists them, the other modules make them so."""
+"""Deployments that differ from the usual one and are right: `variants` lists them, the other modules create them."""

@@ -1,4 +1,4 @@
-"""What may stand before the doors of a healthy deployment: relays, proxies that spell answers otherwise, poolers."""
+"""What may be in front of a healthy deployment: relays, proxies that rewrite answers, poolers."""
 
 import json
 import re
@@ -27,25 +27,25 @@ OF_TABLES = re.compile(rb"^(?:dlq_items|outbox_pending|outbox_lag_seconds|agent_
 UUID = re.compile(r'"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"')
 HTML = (("Content-Type", "text/html"),)
 NO_BODY = frozenset({"GET", "HEAD", "DELETE", "TRACE"})
-"""haproxy refuses one of these with a body, where it was asked by HTTP/1.0, as nginx asks."""
+"""haproxy refuses one of these with a body over HTTP/1.0, which nginx uses."""
 KEY = '"idempotency_key": '
 TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 RARELY_S = 15.0
-"""As often as Prometheus asks."""
+"""As often as Prometheus scrapes."""
 IDLE_S = 1.5
-"""The shortest that servers of the trade wait by themselves is 2 s (gunicorn)."""
+"""The shortest idle timeout of common servers is 2 s (gunicorn)."""
 Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
 Given = ParamSpec("Given")
 
 
 def prepares(make: Callable[Concatenate[Bench, Given], Iterator[Mapping[str, str]]]) -> Callable[Given, Prepare]:
-    """A factory: called with all arguments of `make` but the bench, it gives what prepares a bench."""
+    """A factory: called with all arguments of `make` except the bench, it returns a function that prepares a bench."""
     made = contextmanager(make)
     return lambda *args, **kwargs: lambda bench: made(bench, *args, **kwargs)
 
 
 class Impatient(Tap):
-    """A server that ends idle connections early, and so at the worst moment: when the next request is on its way."""
+    """A server that closes idle connections early, and so at the worst moment: when the next request is on its way."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -62,7 +62,7 @@ class Impatient(Tap):
 
 
 def moved(bench: Bench, base: str) -> dict[str, str]:
-    """What a gate is told of a deployment that is reached at another base (scheme, host, port)."""
+    """The variables for a gate that reaches the deployment at another base (scheme, host, port)."""
     return {"BASE_URL": base + urlsplit(bench.stack.info.base_url).path}
 
 
@@ -95,7 +95,7 @@ def through_a_proxy(
     ask: Callable[[Asked], Asked] = lambda asked: asked,
     prefix: str = "",
 ) -> Iterator[Mapping[str, str]]:
-    """HTTP goes through a proxy that spells requests and answers otherwise, and serves under a longer path."""
+    """HTTP goes through a proxy that rewrites requests and answers, and serves under a longer path."""
     there = real(bench)
 
     def behave(asked: Asked) -> Reply:
@@ -108,7 +108,7 @@ def through_a_proxy(
 
 @contextmanager
 def in_turns(bench: Bench) -> Iterator[Mapping[str, str]]:
-    """HTTP goes through a proxy with a connection for each request, which refuses a body that has no meaning."""
+    """HTTP goes through a proxy with one connection per request, which refuses a body that has no meaning."""
     there = real(bench)
 
     def behave(asked: Asked) -> Reply:
@@ -138,8 +138,8 @@ def with_a_member(reply: Reply) -> Reply:
 
 
 def spelled_otherwise(reply: Reply) -> Reply:
-    """JSON with its members in reverse order, indented, UUIDs in capitals, and all letters of its texts as escapes. A
-    key is a text, whatever it looks like.
+    """Equivalent JSON: members in reverse order, indented, UUIDs in capitals, all letters of texts escaped. A key
+    stays, whatever it looks like.
     """
     return _with_body(
         reply, lambda body: TEXTS.sub(_escaped, json.dumps(dict(reversed(body.items())), indent=3)).encode()
@@ -147,14 +147,14 @@ def spelled_otherwise(reply: Reply) -> Reply:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    """A text of a JSON document, its quotes included; one that has escapes already stays as it is."""
+    """A string of a JSON document, with its quotes; one with escapes stays."""
     is_key = found.string[: found.start()].endswith(KEY)
     inner = found[0][1:-1].upper() if UUID.fullmatch(found[0]) and not is_key else found[0][1:-1]
     return found[0] if "\\" in inner else '"' + "".join(f"\\u{ord(letter):04x}" for letter in inner) + '"'
 
 
 def in_chunks(reply: Reply) -> Reply:
-    """The answer in chunks of a few bytes, its length told nowhere, after a `100 Continue`."""
+    """The answer in chunks of a few bytes without a length, after a `100 Continue`."""
     head = [
         "HTTP/1.1 100 Continue",
         "",
@@ -169,7 +169,7 @@ def in_chunks(reply: Reply) -> Reply:
 
 
 def openmetrics(reply: Reply) -> Reply:
-    """Metrics as OpenMetrics: exemplars, times, counters declared without `_total`; and the series of a library."""
+    """Metrics as OpenMetrics: exemplars, times, counters declared without `_total`, and the series of a library."""
     if b"# TYPE replay_requests_total" not in reply.body:
         return reply
     declared = re.sub(rb"^(# (?:TYPE|HELP) \S+)_total ", rb"\1 ", reply.body, flags=re.MULTILINE)
@@ -181,7 +181,7 @@ def openmetrics(reply: Reply) -> Reply:
 
 
 class RareGauges:
-    """What is read from tables is shown as it was up to RARELY_S ago."""
+    """Gauges from tables show values up to RARELY_S old."""
 
     def __init__(self) -> None:
         self._shown: list[bytes] = []

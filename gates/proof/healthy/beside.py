@@ -1,4 +1,4 @@
-"""What goes on in a healthy deployment while it is gated: neighbours, users, vacuum, readers, restarts."""
+"""What goes on in a healthy deployment during a gate: neighbours, users, vacuum, readers, restarts."""
 
 import itertools
 import shutil
@@ -24,7 +24,7 @@ RESTART_S = 12.0
 JOIN_S = 30.0
 NEIGHBOUR_PAUSE_S = 0.05
 USERS, USER_PAUSE_S, REPLAY_EVERY = 4, 0.2, 120
-"""So many tenants, each with a request in so many seconds; each so many-th is a replay, within the limit of an hour."""
+"""How many tenants, each with a request every so many seconds; one in so many is a replay, within the hourly limit."""
 OTHER_FLAG = """
 insert into public.feature_flags (key, enabled, rollout_percentage) values ('billing.new_page', true, 1)
 on conflict (key, company_id) do update set rollout_percentage = (feature_flags.rollout_percentage + 1) % 100
@@ -40,20 +40,20 @@ OLD = (
     "delete from public.events where created_at < now() - interval '6 hours'",
     "delete from public.replay_runs where completed_at < now() - interval '12 hours'",
 )
-"""What a job clears away, each kind after a time of its own."""
+"""What a job deletes, each kind after a time of its own."""
 SPIN = "while True: pass"
 
 
 @contextmanager
 def again_and_again(step: Callable[[], object], every_s: float) -> Iterator[None]:
-    """Take the step with this pause, from a thread of its own, for the time of the block. An error in it is raised."""
+    """Repeat the step with this pause, in a thread, during the block; then raise its error, if any."""
     done, raised = threading.Event(), list[BaseException]()
 
     def work() -> None:
         try:
             while not done.wait(every_s):
                 step()
-        except BaseException as error:  # noqa: BLE001  -- for the block to raise
+        except BaseException as error:  # noqa: BLE001  -- raised by the block
             raised.append(error)
 
     thread = threading.Thread(target=work, name="beside", daemon=True)
@@ -68,7 +68,7 @@ def again_and_again(step: Callable[[], object], every_s: float) -> Iterator[None
 
 
 def tenant(info: StackInfo) -> str:
-    """A new tenant that the canary has on."""
+    """A new tenant inside the canary."""
     company = next(c for c in (str(uuid.uuid4()) for _ in range(10_000)) if bucket(CANARY_FLAG, c) < CANARY_PERCENT)
     with connect(info.database_url) as connection:
         connection.execute("insert into public.companies (id, name) values (%s, 'A neighbour')", (company,))
@@ -79,7 +79,7 @@ def tenant(info: StackInfo) -> str:
 def neighbour(
     stack: Stack, event_type: str = "order.paid", pause_s: float = NEIGHBOUR_PAUSE_S, replay_every: int = 0
 ) -> Iterator[None]:
-    """A tenant of its own that emits events all the time, and asks for a replay now and then."""
+    """A tenant that emits events all the time, and asks for a replay now and then."""
     company, numbers, secret = tenant(stack.info), itertools.count(1), stack.info.hmac_secret
     with HttpDoor(stack.info.base_url) as door:
 
@@ -87,7 +87,7 @@ def neighbour(
             number = next(numbers)
             fields = {"company_id": company, "event_type": event_type, "payload": {"n": number}}
             keyed = {**fields, "aggregate_key": f"order-{number % 7}"}
-            with suppress(NoAnswer):  # the neighbour's trouble is not what is proved here
+            with suppress(NoAnswer):  # a neighbour's failure is not under test
                 door.send(signed_post("/events", keyed, secret))
                 if replay_every and number % replay_every == 1:
                     door.send(signed_post("/dlq-replay", {"company_id": company, "max_items": 5}, secret))
@@ -121,12 +121,12 @@ def vacuum(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def housekeeping(stack: Stack) -> Iterator[None]:
-    """Old rows are cleared away, and the outbox is indexed anew; people step a flag of other software, and pause a
-    tenant and let it go on.
+    """Old rows are deleted and the outbox is reindexed; people step a flag of other software, and pause and resume a
+    tenant.
     """
     company = tenant(stack.info)
     with connect(stack.info.database_url) as connection:
-        connection.execute("set statement_timeout = 0")  # a rebuild that is ended leaves an invalid index
+        connection.execute("set statement_timeout = 0")  # an interrupted rebuild leaves an invalid index
         connection.execute("set lock_timeout = 0")
 
         def step() -> None:
@@ -141,7 +141,7 @@ def housekeeping(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def figures(stack: Stack) -> Iterator[None]:
-    """A table of the deployment's own has a row for each tenant, which is made anew twice a second."""
+    """A table of the deployment's own with a row per tenant, rewritten twice a second."""
     anew = (
         "insert into public.figures select id, pg_catalog.clock_timestamp() from public.companies"
         " on conflict (company_id) do update set counted_at = excluded.counted_at"
@@ -152,7 +152,7 @@ def figures(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def reader(stack: Stack) -> Iterator[None]:
-    """A report holds one snapshot from before the run to after it, and reads every table twice a second."""
+    """A report holds one snapshot throughout the run, and reads every table twice a second."""
     with connect(stack.info.database_url) as connection:
         connection.execute("begin isolation level repeatable read, read only")
 
@@ -168,7 +168,7 @@ def reader(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def restart(stack: Stack) -> Iterator[None]:
-    """A rolling restart: one instance or worker after the other is asked to end, and started again."""
+    """A rolling restart: each instance and worker in turn is stopped and started again."""
     turns = iter([process for process in stack.processes if isinstance(process, Supervised)])
 
     def step() -> None:
@@ -184,7 +184,7 @@ def restart(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def spinning(_stack: Stack, *words: str, count: int = 1) -> Iterator[None]:
-    """So many programs that compute all the time, started by `words` before them."""
+    """Programs that use a CPU all the time, started through the command `words`."""
     command = (*(shutil.which(word) or word for word in words[:1]), *words[1:], sys.executable, "-S", "-c", SPIN)
     found = [programs.start(command, {"PATH": "/usr/bin:/bin"}) for _ in range(count)]
     try:

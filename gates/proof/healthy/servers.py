@@ -1,4 +1,4 @@
-"""Other PostgreSQL servers for a deployment to be a guest on: another version, one with a replica that is behind."""
+"""Other PostgreSQL servers for a deployment: another version, or one with a replica that lags."""
 
 import os
 import shutil
@@ -24,21 +24,21 @@ BEHIND_S = 5
 STREAMING = {"wal_level": "replica", "max_wal_senders": "10", "hot_standby": "on"}
 FAKETIME, CLOCK = "libfaketime.so.1", "clock"
 AT_WORK_S = 20.0
-"""So long after the gate began the drills are at work."""
+"""When the drills are running, in seconds after the start of the gate."""
 REPLICATION = "host replication all 127.0.0.1/32 scram-sha-256\n"
 
 
-def told_nothing(_bench: Bench) -> Mapping[str, str]:
-    """The gate is told of the deployment alone."""
+def no_variables(_bench: Bench) -> Mapping[str, str]:
+    """No further variables for the gate."""
     return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a deployment stands in: options of its stack, what the gate is told, the URL of a replica."""
+    """The surroundings of a deployment: options of its stack, the gate's variables, the URL of a replica."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    told: Callable[[Bench], Mapping[str, str]] = told_nothing
+    told: Callable[[Bench], Mapping[str, str]] = no_variables
     replica: str = field(default="", repr=False)
 
 
@@ -46,7 +46,7 @@ Stand = Callable[[], AbstractContextManager[Around]]
 
 
 def lacking(version: int) -> str:
-    """Why there is no such server on this machine; empty where there is one."""
+    """Why there is no such server on this machine; empty if there is one."""
     return "" if (DEBIAN / str(version) / "bin" / "initdb").is_file() else f"PostgreSQL {version} is not installed"
 
 
@@ -61,8 +61,8 @@ def version(number: int) -> Iterator[Around]:
 
 @contextmanager
 def replica(*, asked: bool) -> Iterator[Around]:
-    """A server with a replica that is seconds behind; `asked`: it is the replica that the gate asks. Else the gate is
-    told of both, and to take the one that is written to.
+    """A server with a replica that lags by seconds. asked: the gate uses the replica. Else it gets both, and must take
+    the primary.
     """
     with _room() as made:
         first, second = made(None), made(None)
@@ -91,7 +91,7 @@ def replica(*, asked: bool) -> Iterator[Around]:
 
 
 class _Deceived(Postgres):
-    """A server whose wall clock is off by what its file CLOCK says; monotonic clocks are left alone."""
+    """A server whose wall clock is shifted by the contents of its file CLOCK; monotonic clocks are not."""
 
     def _program(self, *command: str) -> Program:
         program = super()._program(*command)
@@ -103,18 +103,18 @@ class _Deceived(Postgres):
 
 
 def faketime() -> Path | None:
-    """The library that deceives a process about the time; None where it is not installed."""
+    """The library that fakes a process's time; None if it is not installed."""
     return next(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"), None)
 
 
 def no_faketime() -> str:
-    """Why no clock can be set here; empty where it can."""
+    """Why no clock can be set here; empty if it can."""
     return "" if faketime() else "faketime is not installed"
 
 
 @contextmanager
 def stepping(seconds: float, after_s: float = AT_WORK_S) -> Iterator[Around]:
-    """A server whose clock is set by so many seconds so long after the gate began."""
+    """A server whose clock is set by so many seconds, so long after the start of the gate."""
     with _room(_Deceived) as made:
         server = made(None)
         server.create()
@@ -135,7 +135,7 @@ def stepping(seconds: float, after_s: float = AT_WORK_S) -> Iterator[Around]:
 
 
 def _follow(first: str, late: str) -> None:
-    """Wait until the replica has what the server has now. Raise StackError where it has not after twice its delay."""
+    """Wait until the replica has what the server has now. Raise StackError after twice its delay."""
     with connect(first) as there, connect(late) as here:
         place = there.execute("select pg_current_wal_lsn()::text").fetchone()
         there_by_now = "select pg_last_wal_replay_lsn() >= %s::pg_lsn"
@@ -145,7 +145,7 @@ def _follow(first: str, late: str) -> None:
 
 @contextmanager
 def _room(kind: type[Postgres] = Postgres) -> Iterator[Callable[[Path | None], Postgres]]:
-    """Makes servers that end with the block; of the embedded version, or from the programs in a folder."""
+    """Creates servers that end with the block; of the embedded version, or from the programs in a folder."""
     with ExitStack() as stack:
         account = postgres_account()
         spawner = Spawner()
@@ -167,7 +167,7 @@ def _append(server: Postgres, name: str, text: str) -> None:
 
 
 def _own(folder: Path, like: Path) -> None:
-    """The folder and all in it belong to whom another belongs."""
+    """Give the folder and its contents the owner of another."""
     owner = like.stat()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,4 +1,4 @@
-"""What statements make of a deployment that is right: other settings, many tenants, a long history, more columns."""
+"""SQL that makes healthy variants: other settings, many tenants, a long history, more columns."""
 
 TENANTS = 2_000
 OLD_ROWS = 80_000
@@ -36,7 +36,7 @@ MANY_TENANTS = (
     " where name like 'Tenant %'"
 )
 LONG_HISTORY = (
-    # a row each half an hour for five years, of fifty tenants; audit rows by the trigger that chains them
+    # a row every half hour for five years, of fifty tenants; audit rows by the trigger that chains them
     "create temp table old as select gen_random_uuid() as id, md5((n % 50)::text)::uuid as company,"
     f" now() - interval '2 days' - n * interval '30 minutes' as at from generate_series(1, {OLD_ROWS}) n;"
     " insert into public.companies (id, name) select distinct company, 'An old tenant' from old;"
@@ -101,8 +101,8 @@ PARTED = (
     (r"Run\(parts\.new_id\(\)", r"Run(f'run_{parts.new_id()}'"),
     (r"as_uuid\(run_id\)", "run_id"),
 )
-"""Text of the sources, and what stands there where tables are in partitions and ids of runs are texts. A statement that
-names a partition runs no statement's trigger of the whole.
+"""Text of the sources -> its replacement for partitioned tables and run ids that are text. A statement on a partition
+fires no statement trigger of the whole table.
 """
 OF_SQL = {
     "v2-required": ("only signatures with a time are accepted", (V2,)),
@@ -136,4 +136,4 @@ OF_SQL = {
     "long-history": (f"{OLD_ROWS} events of five years, and a large table of the deployment's own", (LONG_HISTORY,)),
     "read-only-hours": ("new sessions of the database only read", (database("default_transaction_read_only = on"),)),
 }
-"""Name -> what it is, and the statements that make it so."""
+"""Name -> what it is, and its statements."""

@@ -1,4 +1,4 @@
-"""Deployments that differ from the usual one and are right. The gate may hold, but must not roll back any of them."""
+"""Deployments that differ from the usual one and are right. The gate may hold, but must never roll back one of them."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from gates.stack.service import SOURCE_ROOT, Supervised
 from gates.stack.stack import Stack
 
 SLOW_S, FAR_S = 0.06, 0.02
-"""Every answer comes so much later. The tightest limit of the load is a p95 of some hundred milliseconds."""
+"""The delay of every answer. The tightest limit of the load is a p95 of some hundred milliseconds."""
 BACKLOG_ROWS = 30_000
 SKEW_S = 1.0
 RETRIED = "order.retried"
@@ -47,10 +47,12 @@ def _nothing() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A healthy deployment. options: of its stack; stand: what it stands in; prepare: changes it and returns more
-    variables for the gate; under: words before the gate's command; policy: more lines of gate.yaml; own_manifest: the
-    policy has a manifest of this deployment's schema; lacking: why this machine cannot have it; fills_the_machine:
-    nothing else is measured beside it.
+    """A healthy deployment.
+
+    options: of its stack. stand: its surroundings. prepare: changes it and returns more variables for the gate. under:
+    words before the gate's command. policy: more lines of gate.yaml. own_manifest: the policy has a manifest of this
+    deployment's schema. lacking: why this machine cannot have it. fills_the_machine: nothing else is measured at the
+    same time.
     """
 
     name: str
@@ -88,7 +90,7 @@ def _beside(bench: Bench, situation: Callable[[Stack], AbstractContextManager[No
 
 @prepares
 def _stepped(bench: Bench, start: int) -> Iterator[Mapping[str, str]]:
-    """The flag took its last step by the gate, from there on."""
+    """The gate itself made the flag's last step, from the given percentage."""
     bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
     step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
     programs.must_succeed(step, bench.variables())
@@ -117,7 +119,7 @@ def _skewed(bench: Bench, seconds: float) -> Iterator[Mapping[str, str]]:
 def _anew(
     bench: Bench, statement: str, told: Mapping[str, str], gate: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
-    """The statement, then the service and its workers with more variables, and a gate with others."""
+    """The statement, then a restart of service and workers with more variables, and more variables for the gate."""
     bench.execute(statement)
     bench.stack.recompose((), (), told)
     yield gate
@@ -136,7 +138,7 @@ def _backlog(bench: Bench) -> Iterator[Mapping[str, str]]:
 
 @contextmanager
 def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
-    """An HTTP agent that refuses the first attempt of a neighbour's events and takes the second."""
+    """An HTTP agent that refuses the first attempt of a neighbour's events and accepts the second."""
 
     def agent(asked: Asked) -> Reply:
         event = json.loads(asked.body or b"{}")
@@ -151,7 +153,7 @@ def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
 
 
 NAMES = {"dead_letter_queue": "failed_jobs", "edge_rate_limits": "call_windows", "aggregate_key": "ordering_key"}
-"""What a deployment calls otherwise, in its database and in bodies alike."""
+"""Other names of a deployment, in its database and in bodies alike."""
 MAPPING = """
 names:
   tables:
@@ -169,7 +171,7 @@ names:
 
 @contextmanager
 def _sources(change: Callable[[str], str], *, history: bool) -> Iterator[Around]:
-    """The sources of the reference with another text."""
+    """The sources of the reference with one text replaced."""
     with TemporaryDirectory(prefix="proof-sources-") as folder:
         made = Path(folder) / "replay_service"
         shutil.copytree(SOURCE_ROOT / "replay_service", made, ignore=shutil.ignore_patterns("__pycache__"))
@@ -242,7 +244,7 @@ BEFORE: Mapping[str, tuple[str, Prepare]] = {
     ),
     "longer-path": ("under a longer path", before.through_a_proxy(lambda reply: reply, prefix="/tenants/eu-1/api")),
 }
-"""Name -> what it is, and what stands before the doors."""
+"""Name -> what it is, and what is in front of it."""
 
 VARIANTS: tuple[Variant, ...] = (
     Variant("plain", "the reference as it is"),

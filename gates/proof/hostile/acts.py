@@ -17,7 +17,7 @@ FLAG = "outbox.enabled"
 REASON = "proof-of-the-hand"
 STEP = ("10", "50")
 ACT_TIMEOUT_S = 90.0
-"""An act ends within this time, whatever the network does: a rollback may use the time that it states, and end."""
+"""A command ends within this time on any network: a rollback may use its stated patience, and some time to end."""
 EXIT_STILL_ON = 21
 
 GLOBAL = (
@@ -38,7 +38,7 @@ HELD = """select count(*) from pg_stat_activity a where a.datname = current_data
 
 @dataclass(frozen=True, slots=True)
 class HandState:
-    """Everything that an act may change, and the number of audit rows of each kind."""
+    """Everything that a command may change, and the number of audit rows of each kind."""
 
     enabled: bool
     percent: str
@@ -52,7 +52,7 @@ class HandState:
 
 
 def look(copy: Copy) -> HandState:
-    """The state now, by a superuser. What is not there counts as none."""
+    """The state now, seen by a superuser. What does not exist counts as none."""
     values = {"flag": FLAG, "reason": REASON}
     with connect(copy.superuser_url) as connection:
         connection.execute("set lock_timeout = '1s'")
@@ -70,7 +70,7 @@ def look(copy: Copy) -> HandState:
     return HandState(enabled == "true", str(percent), *(int(str(n or 0)) for n in counts))
 
 
-def held(copy: Copy) -> int:
+def held_sessions(copy: Copy) -> int:
     """Sessions of a gate that still hold a transaction or an advisory lock."""
     with connect(copy.superuser_url) as connection:
         row = connection.execute(HELD).fetchone()
@@ -79,7 +79,7 @@ def held(copy: Copy) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One command of the operator's hand."""
+    """One operator's command."""
 
     name: str
 
@@ -88,7 +88,7 @@ class Act:
         return programs.gate((self.name, "--json", "--reason", REASON, "--release", "attacked"))
 
     def run(self, environ: Mapping[str, str], database_url: str, timeout_s: float = ACT_TIMEOUT_S) -> FinishedProgram:
-        """Carry it out as a user does."""
+        """Run it as a user does."""
         return programs.run(self.words, {**environ, "DATABASE_URL": database_url}, timeout_s)
 
 
@@ -96,11 +96,11 @@ PROMOTE, ROLLBACK, EMERGENCY = Act("promote"), Act("rollback"), Act("emergency")
 ACTS = (PROMOTE, ROLLBACK, EMERGENCY)
 
 NO_AUDIT_ROW = "no audit row ("
-"""What an act says of a change whose audit row could not be written."""
+"""What a command says of a change whose audit row could not be written."""
 
 
 def result_of(done: FinishedProgram) -> str:
-    """The result that an act printed, empty where it printed none."""
+    """The result that a command printed, empty if none."""
     try:
         return str(json.loads(done.out)["result"])
     except (ValueError, KeyError, TypeError):
@@ -116,10 +116,10 @@ def complaints(
     in_the_dark: bool = False,
     audited: bool = True,
 ) -> list[str]:
-    """What is wrong with an act, judged by the state before and after and by its output. Pure.
+    """What is wrong with a command, judged by the state before and after and by its output. Pure.
 
-    in_the_dark: the network never came back, so the act may say that it does not know, or that its change has no audit
-    row: one session of it may keep another from the trail. audited: whether an audit row can be written at all.
+    in_the_dark: the network never came back, so it may say that the result, or the audit row, is unknown: one of its
+    sessions may still lock the audit trail. audited: whether an audit row can be written at all.
     """
     told = in_the_dark and NO_AUDIT_ROW in done.out
     halves = [line for line in torn(before, after) if not (told and line.endswith("has 0 audit rows"))]
@@ -132,7 +132,7 @@ def complaints(
         if claimed != moved and not dark:
             found.append(f"the flag {'was' if moved else 'was not'} moved, but it says: {said}: {done.tail[-200:]}")
         return found
-    # the flag is off and the agents are paused: 21 would say otherwise, and 0 that the limits are cleared, too
+    # the flag is off and the agents are paused: neither 21 nor 0 (limits cleared, too) would be true
     partly = act is EMERGENCY and in_the_dark and done.code == CannotWork.exit_code
     all_but_limits = partly and not after.rows_on and after.paused and '"failed"' in done.out
     if done.code not in {0, EXIT_STILL_ON, None} and not all_but_limits:
@@ -147,7 +147,7 @@ def complaints(
 
 
 def crashes(done: FinishedProgram) -> list[str]:
-    """Whether a program hung, or ended as one that is broken."""
+    """Whether a program hung or crashed."""
     if done.code is None:
         return [f"it did not end within {done.seconds:.0f} s"]
     if "Traceback" in done.err or done.code == 1 or done.code < 0:
@@ -156,7 +156,7 @@ def crashes(done: FinishedProgram) -> list[str]:
 
 
 def torn(before: HandState, after: HandState) -> list[str]:
-    """A change without its audit row, or the other way round."""
+    """A change without its audit row, or the reverse."""
     step = (after.enabled, after.percent) == (True, STEP[1]) or after.promoted > before.promoted
     pairs = (
         ("the step", step and after.percent != before.percent, after.promoted - before.promoted),

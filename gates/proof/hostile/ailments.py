@@ -1,4 +1,4 @@
-"""Databases that are not what an act expects: each act meets each of them, on a copy of its own."""
+"""Databases that are not what a command expects: each command meets each of them, on a copy of its own."""
 
 import enum
 import threading
@@ -24,7 +24,7 @@ Meanwhile = Callable[[Copy], AbstractContextManager[None]]
 
 
 class Due(enum.Enum):
-    """What an act has to come to."""
+    """The result that a command must have."""
 
     DONE = "it must be done"
     NOTHING = "it must change nothing, and say so"
@@ -38,8 +38,10 @@ def _nothing(_copy: Copy) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Ailment:
-    """One way for a database to be ill. sql: run by a superuser before, with $LOGIN and $DATABASE in it; meanwhile:
-    what goes on during the act; login: a role to log in as, empty: the gate's; audits: each change has one audit row.
+    """One way in which a database can be broken.
+
+    sql: run by a superuser before, with $LOGIN and $DATABASE in it. meanwhile: what goes on during the command. login:
+    a role to log in as, empty: the gate's. audits: whether each change has one audit row.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Ailment:
 
 @contextmanager
 def holding(url: str, statement: str, seconds: float = 600.0) -> Iterator[None]:
-    """Somebody else's transaction, which ran this statement and does not end for so long."""
+    """A foreign transaction that has run this statement stays open for `seconds`."""
     with psycopg.connect(url, application_name="somebody") as connection:
         connection.execute(statement.encode())
         timer = threading.Timer(seconds, connection.rollback)
@@ -65,7 +67,7 @@ def holding(url: str, statement: str, seconds: float = 600.0) -> Iterator[None]:
 
 
 def killing(url: str, every_s: float) -> AbstractContextManager[None]:
-    """Every session of a gate is ended, again and again."""
+    """Every session of a gate is ended again and again."""
 
     def kill(over: threading.Event) -> None:
         with connect(url) as connection:
@@ -79,7 +81,7 @@ def killing(url: str, every_s: float) -> AbstractContextManager[None]:
 
 
 def _switching_on(copy: Copy) -> AbstractContextManager[None]:
-    """Somebody's program switches the flag on again as soon as it is off."""
+    """A foreign program switches the flag on again as soon as it is off."""
 
     def switch(over: threading.Event) -> None:
         with connect(copy.superuser_url) as connection:
@@ -100,7 +102,7 @@ DUE: Mapping[str, Mapping[Act, Due]] = {
 
 
 def _written() -> Iterator[Ailment]:
-    """Those of ailments.sql; each below a line of its name, what is said of it, what is due, its login, its audits."""
+    """Those of ailments.sql; each follows a line with its name, description, expected result, login and audits."""
     for part in Path(__file__).with_name("ailments.sql").read_text(encoding="utf-8").split("--! ")[1:]:
         head, _, statements = part.partition("\n")
         name, said, due, login, audits, *_ = (*(word.strip() for word in head.split("|")), "", "")
@@ -147,7 +149,7 @@ AILMENTS: tuple[Ailment, ...] = (
 
 
 def suffer(hand: Hand, one: Ailment) -> list[str]:
-    """Each act on a database that has the ailment. What was wrong, a line each."""
+    """Run each command on a database with the ailment. Returns what was wrong, one line each."""
     with side_by_side(min(AT_ONCE, len(ACTS))) as pool:
         found = list(pool.map(lambda act: _act(hand, one, act), ACTS))
     return [f"gate {act.name}: {line}" for act, wrong in zip(ACTS, found, strict=True) for line in wrong]
@@ -180,7 +182,7 @@ def _act(hand: Hand, one: Ailment, act: Act) -> list[str]:
 
 
 def _seen(copy: Copy) -> HandState | None:
-    """The state now, or None where somebody's lock hides it."""
+    """The state now, or None if a foreign lock hides it."""
     try:
         return acts.look(copy)
     except psycopg.errors.LockNotAvailable:
@@ -193,7 +195,7 @@ def _as(url: str, login: str) -> str:
 
 
 def _forget(copy: Copy, login: str) -> None:
-    """Roles belong to the server, so they outlive the copy."""
+    """Drop its roles: they belong to the server, so they outlive the copy."""
     if login:
         with connect(copy.superuser_url) as connection:
             for statement in ("drop owned by {}", "drop role {}"):

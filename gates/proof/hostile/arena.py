@@ -1,4 +1,4 @@
-"""Runs the gate against a hostile server, and makes the same checks after every trial."""
+"""Runs the gate against a hostile server, with the same checks after every trial."""
 
 import re
 import sys
@@ -33,14 +33,14 @@ STANDING_NAMES = ("the flags", "the pauses", "the number of companies", "the gat
 
 @dataclass(frozen=True, slots=True)
 class HostileRun:
-    """A run of the gate and its traces. `found`: what is wrong, a line each."""
+    """A run of the gate and its traces. `found`: what is wrong, one line each."""
 
     run: GateRun
     found: tuple[str, ...]
 
 
 def standing(url: str) -> tuple[object, ...]:
-    """What no gate may change while it only looks: flags, pauses, the tenants, its own sessions."""
+    """What no gate may change by looking: flags, pauses, tenants, its own sessions."""
     with connect(url) as connection:
         return tuple(connection.execute(STANDING.encode()).fetchone() or ())
 
@@ -54,7 +54,7 @@ class Arena:
     policy: Path
 
     def meet(self, one: Impostor) -> HostileRun:
-        """The gate against one hostile server."""
+        """Run the gate against one hostile server."""
         info = self.bench.stack.info
         parts = urlsplit(info.base_url)
         with serve(one.make(f"{parts.scheme}://{parts.netloc}", info.release)) as base:
@@ -69,7 +69,7 @@ class Arena:
         limit_s: float = 0.0,
         then: Callable[[], object] = lambda: None,
     ) -> HostileRun:
-        """Run the gate, and look at everything that it may not do. then: what is done before the look at what stays."""
+        """Run the gate and check everything that it must not do. then: called before the check of what is left."""
         folder = self.out / name
         words = _words(gate, folder, self.policy)
         before = standing(self.bench.stack.info.database_url)
@@ -119,11 +119,11 @@ def _ended_badly(done: FinishedProgram, folder: Path) -> list[str]:
 
 
 FENCED = re.compile(r"^(`{3,})[^`\n]*\n.*?^\1`*[ \t]*$", re.MULTILINE | re.DOTALL)
-"""A fenced block of Markdown, to the first line that closes it: what stands in it is code."""
+"""A fenced block of Markdown, up to its closing line: its contents are code."""
 
 
 def live(folder: Path, printed: Iterable[str]) -> list[str]:
-    """Where foreign text is more than text: on the terminal, in the log of a CI system, in Markdown, in the page."""
+    """Where foreign text is active: on the terminal, in the log of a CI system, in Markdown, in the page."""
     found = [f"what it printed has {m.group()!r}" for t in printed for form in LIVE_FORMS if (m := form.search(t))]
     for name, forms in (
         ("summary.md", (*LIVE_FORMS[:2], *LIVE_MARKDOWN)),

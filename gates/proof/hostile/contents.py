@@ -1,5 +1,5 @@
-"""Answers in good HTTP whose content is hostile: literals that break readers, encodings that lie, metrics and documents
-that never end. The real deployment stands behind, and answers the rest.
+"""Valid HTTP with hostile content: literals that break readers, false encodings, endless metrics and documents. The
+real deployment answers everything else.
 """
 
 import json
@@ -14,7 +14,7 @@ from gates.text.foreign import json_object
 Spoil = Callable[[Reply], Reply]
 PLACE = "@@here@@"
 MARKER = "PWNED"
-"""Stands in every injection, so that it can be looked for in what the gate prints."""
+"""A marker in every injection, to search the gate's output for."""
 
 LITERALS: Mapping[str, tuple[str, str]] = {
     "surrogate": ("half of a surrogate pair", r'"r\ud800"'),
@@ -35,7 +35,7 @@ LITERALS: Mapping[str, tuple[str, str]] = {
     "lines": ("fifty thousand lines", json.dumps("r\n" * 50_000)),
     "like-yaml": ("a text that YAML reads as true", '"yes"'),
 }
-"""Raw JSON to stand for a member's value."""
+"""Raw JSON in place of a member's value."""
 
 INJECTIONS: Mapping[str, tuple[str, str]] = {
     "ansi": ("terminal escapes", f"r\x1b[2J\x1b[1;32m{MARKER}\x1b]0;{MARKER}\x07\x9b31m"),
@@ -66,7 +66,7 @@ LIVE_FORMS = (
     re.compile(rf"##(\[|vso\[)[a-z]*\]?{MARKER}"),
     re.compile(r"^\s*::set-output name=", re.MULTILINE),
 )
-"""What must not stand in what the gate prints: the terminal and the log of a CI system read it."""
+"""What the gate must never print: a terminal or a CI system would obey it."""
 LIVE_MARKDOWN = (
     re.compile(rf"(?<!\\)!?\[{MARKER}\]\("),
     re.compile(r"(?<![\\`])<img "),
@@ -76,7 +76,7 @@ LIVE_HTML = (re.compile(rf"<script>alert\('{MARKER}"), re.compile(r"<img src="))
 
 
 def at(path_end: str, spoil: Spoil, *, method: str = "") -> Callable[[str, str], Behaviour]:
-    """The real deployment, but for answers at one path."""
+    """The real deployment, except for answers at one path."""
 
     def make(real: str, _release: str) -> Behaviour:
         def answer(asked: Asked) -> Reply:
@@ -90,17 +90,17 @@ def at(path_end: str, spoil: Spoil, *, method: str = "") -> Callable[[str, str],
 
 
 def member(name: str, literal: str) -> Spoil:
-    """One member's value replaced by raw JSON; added where it was not there."""
+    """One member's value replaced by raw JSON; added if it is missing."""
     return lambda reply: _with_json(reply, {**json_object(reply.body), name: PLACE}, literal)
 
 
 def every_member(literal: str) -> Spoil:
-    """The value of each member of the answer."""
+    """The value of every member of the answer replaced."""
     return lambda reply: _with_json(reply, dict.fromkeys(json_object(reply.body), PLACE), literal)
 
 
 def header(name: str, value: str) -> Spoil:
-    """A header in place of what was there. What cannot stand in a header is left out."""
+    """A header replaced. What cannot be in a header is left out."""
     inert = "".join(c for c in value if c not in "\r\n\0").encode("utf-8").decode("latin-1")
     return lambda reply: replace(
         reply, headers=(*(h for h in reply.headers if h[0].lower() != name.lower()), (name, inert))
@@ -114,7 +114,7 @@ def _with_json(reply: Reply, members: Mapping[str, object], literal: str) -> Rep
 
 
 def body(change: Callable[[bytes], bytes], content_type: str = "") -> Spoil:
-    """The body rewritten, and called something else where that is given."""
+    """The body rewritten, with another content type if given."""
 
     def spoil(reply: Reply) -> Reply:
         kept = tuple(h for h in reply.headers if not content_type or h[0].lower() != "content-type")
@@ -129,7 +129,7 @@ def _utf16(text: bytes) -> bytes:
 
 
 def _doubled(text: bytes) -> bytes:
-    """Every member twice: once as it should be, then as it should not."""
+    """Every member twice: first the right value, then the wrong one."""
     value = json.loads(text) if text[:1] == b"{" else {}
     wrong = ",".join(f'{json.dumps(k)}:"another"' for k in value)
     return text.rstrip()[:-1] + b"," + wrong.encode() + b"}" if value else text
@@ -160,7 +160,7 @@ ENCODINGS: Mapping[str, tuple[str, Spoil]] = {
         body(lambda _b: b"{" + b",".join(b'"%d":1' % (n * (2**61 - 1)) for n in range(100_000)) + b"}"),
     ),
 }
-"""What becomes of every JSON answer at a place."""
+"""Changes of every JSON answer of an endpoint."""
 
 
 def _text_metrics(change: Callable[[str], str]) -> Spoil:

@@ -1,4 +1,4 @@
-"""Copies of one deployment's database, made in a tenth of a second: each act under attack has one of its own."""
+"""Copies of one deployment's database, made in a tenth of a second: each attacked command gets its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLL_S = 0.05
 
 
 class Copies:
-    """The database of a bench whose service and workers were killed, as a template. Threads may share it."""
+    """The database of a bench without its service and workers, as a template. Threads may share it."""
 
     def __init__(self, bench: Bench) -> None:
         self._info, self._numbers = bench.stack.info, itertools.count()
@@ -33,7 +33,7 @@ class Copies:
 
     @contextmanager
     def fresh(self) -> Iterator[Copy]:
-        """A new copy, dropped at the end of the block. Raise CannotWork where none can be made."""
+        """A new copy for the block. Raise CannotWork if none can be made."""
         name = f"attacked_{next(self._numbers)}"
         with connect(self._server) as connection:
             self._make(connection, name)
@@ -58,7 +58,7 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One copy: as a superuser, and by the gate's own login."""
+    """One copy: its URLs for a superuser and for the gate's own login."""
 
     superuser_url: str
     gate_url: str

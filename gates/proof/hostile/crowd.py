@@ -1,4 +1,4 @@
-"""Many gates at once, and people beside them: one step is taken, and what a person did meanwhile stays."""
+"""Many gates at once, or a person beside one: only one step is taken, and the person's change stays."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HELD_TIMEOUT_S = 30.0
 
 
 def one_step(hand: Hand) -> list[str]:
-    """Twenty gates, each with a release of its own, promote at the same moment."""
+    """Twenty gates, each with another release, promote at the same moment."""
     with hand.copies.fresh() as copy:
         environ = {**hand.environ, "DATABASE_URL": copy.gate_url}
         lines = [
@@ -70,7 +70,7 @@ PEOPLE = tuple((act, change) for act in (PROMOTE, ROLLBACK) for change in CHANGE
 
 
 def person(hand: Hand, act: Act, change: ManualChange) -> list[str]:
-    """A person's change before each statement of the act."""
+    """A person's change before each statement of the command."""
     seen = hand.statements(act)
     with side_by_side(AT_ONCE) as pool:
         found = list(pool.map(lambda number: _person(hand, act, change, number), range(len(seen))))
@@ -91,7 +91,7 @@ def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str
         done = running.result()
         after = acts.look(copy)
     found = acts.crashes(done)
-    if blocked:  # the row was the gate's already: the person comes after it
+    if blocked:  # the gate had locked the row already: the person's change comes after it
         return found
     if change.name == "flag-off" and after.rows_on:
         found.append("the person switched it off, and it is on")
@@ -107,7 +107,7 @@ def _person(hand: Hand, act: Act, change: ManualChange, number: int) -> list[str
 
 
 def _do(copy: Copy, change: ManualChange) -> bool:
-    """Make the change. True if it did not happen, because the gate's transaction held the lock."""
+    """Make the change. True if it was blocked, because the gate's transaction held the lock."""
     with connect(copy.superuser_url) as connection:
         connection.execute("set lock_timeout = '500ms'")
         try:

@@ -1,4 +1,4 @@
-"""Kills while drills have the live flags and the pause: what is left is on record, and the next gate puts it back."""
+"""Kills while drills have set live flags and the pause: what is left is recorded, and the next gate restores it."""
 
 import random
 import signal
@@ -19,7 +19,7 @@ from gates.stack.postgres import connect
 
 DRILL_KILLS = 50
 EARLIEST_S, LONGEST_S = 1.0, 12.0
-"""Before the first second a drill has done nothing; by the last they are over, on two quiet cores."""
+"""Before the first second a drill has done nothing; by the last they are over, on two idle cores."""
 ROWS = """select f.key, f.company_id::text, f.enabled, f.rollout_percentage from public.feature_flags f
  union all select 'pause', a.company_id::text, a.agents_paused, 0 from public.agent_controls a"""
 COMPANIES = "select id::text from public.companies"
@@ -27,7 +27,7 @@ COMPANIES = "select id::text from public.companies"
 
 @dataclass(frozen=True, slots=True)
 class LiveRows:
-    """The rows that everybody uses, the loans that are on record, and the companies."""
+    """The rows that everybody uses, the recorded loans, and the companies."""
 
     rows: frozenset[tuple[object, ...]]
     loans: int
@@ -35,7 +35,7 @@ class LiveRows:
 
 
 def live_rows(url: str, first: LiveRows | None = None) -> LiveRows:
-    """As they stand now. first: what was there before; rows of companies that are new are their drill's own."""
+    """Those rows now. first: the state before; rows of new companies are their drill's own."""
     with connect(url) as connection:
         found = connection.execute(ROWS.encode()).fetchall()
         companies = frozenset(str(row[0]) for row in connection.execute(COMPANIES.encode()).fetchall())
@@ -47,7 +47,7 @@ def live_rows(url: str, first: LiveRows | None = None) -> LiveRows:
 
 def kill_drills(bench: Bench, out: Path, seed: int) -> list[str]:
     """What was wrong after any of the kills."""
-    chance = random.Random(seed)  # noqa: S311  -- it must come out alike every time
+    chance = random.Random(seed)  # noqa: S311  -- reproducible
     url = bench.stack.info.database_url
     first = live_rows(url)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""The table of hostile servers: the lie, its place, and the decisions that are right."""
+"""The table of hostile servers: the lie, its place, and the allowed decisions."""
 
 import enum
 import json
@@ -25,23 +25,23 @@ from gates.proof.workbench.servers import Asked, Reply
 from gates.verdict import Decision
 
 ANY = tuple(Decision)
-"""The contract does not cover it: any decision is right, but the gate must not crash, leak, hang or leave anything."""
+"""The contract does not cover it: any decision is allowed, but no crash, leak, hang or residue."""
 
 
 class Gate(enum.Enum):
-    """How the gate is run on it: `gate run`, or the short one, which has the same path and fewer checks."""
+    """How the gate is run on it: `gate run`, or the short one, which has the same code path and fewer checks."""
 
     WHOLE = "whole"
     SHORT = "short"
 
 
 LIMITS_S: Mapping[Gate, float] = {Gate.WHOLE: 420.0, Gate.SHORT: 180.0}
-"""The whole gate has the limits of the policy that is shipped; the short one 40 s for the drills, 60 for the load."""
+"""Time limits: the whole gate has those of the shipped policy; the short one 40 s for the drills, 60 for the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Impostor:
-    """One hostile server before a healthy database. `unset`: variables that the gate is not given."""
+    """One hostile server before a healthy database. `unset`: variables that the gate does not get."""
 
     name: str
     said: str
@@ -66,7 +66,7 @@ AT_REPLAY = (
         "redirect-file",
     ),
 )
-"""Of the broken answers, those that also stand behind pages in order: the preflight lets the gate come so far."""
+"""Broken answers that are also tried behind healthy pages: the preflight lets the gate reach them."""
 AT_METRICS = ("drip-body", "endless-body", "gzip-bomb", "endless-chunks")
 TOLERABLE_ENCODINGS = {
     *("bom", "charset-unknown", "charset-codec", "spaces", "html-of-json", "trailing", "comments", "latin-1"),
@@ -77,7 +77,7 @@ TOLERABLE_LIARS = {
     *("late-3-s", "late-pages", "no-request-ids", "good-to-clients-of-python", "version-one-of-five", "makes-twice"),
     *("cache", "bit-flips", "two-for-one"),
 }
-"""Short runs may miss these by their nature; the whole gate is run on a sample of them."""
+"""Short runs may miss these by their nature; the whole gate runs on a sample of them."""
 WHOLE = {"healthy-300", "swallows", "refusals-are-done", "good-to-test-company", "version-one-of-two", "makes-twice"}
 
 
@@ -128,7 +128,7 @@ def _injections() -> Iterator[Impostor]:
 
 
 def _said_everywhere(text: str, literal: str) -> Make:
-    """The text in each place from which the gate quotes: the problem's members, a header, a metric's label."""
+    """The text in each place that the gate quotes: the problem's members, a header, a metric's label."""
     members, labels = every_member(literal), text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     in_header = header("X-Request-Id", text)
 
@@ -159,12 +159,12 @@ def _echoes() -> Iterator[Impostor]:
 
 
 def _controls() -> Iterator[Impostor]:
-    """The deployment itself: a gate that promotes nothing at all would prove nothing here."""
+    """The deployment itself: a gate that never promotes anything would prove nothing here."""
     for gate in Gate:
         said = f"the deployment itself, by the {gate.value} gate: the control"
         yield Impostor(f"control-{gate.value}", said, rewritten(lambda _asked, reply: reply), (Decision.PROMOTE,), gate)
 
 
 def impostors() -> tuple[Impostor, ...]:
-    """All of them, in the order in which they are tried."""
+    """All of them, in the order in which they run."""
     return (*_controls(), *_broken(), *_contents(), *_injections(), *_liars(), *_echoes())

@@ -1,4 +1,4 @@
-"""Kills at random instants of each act: what is left is one of two states, and nobody is blocked by the dead."""
+"""Kills at random moments of each command: it leaves one of two states, and the dead session blocks nobody."""
 
 import random
 import signal
@@ -15,11 +15,11 @@ from gates.proof.workbench.lanes import side_by_side
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 KILLS = 50
-"""For each act; with those of the drills there are 200."""
+"""The kills of each command; with those of the drills there are 200."""
 EACH_LATER_S = 0.06
-"""Every answer is held back so long: an act then takes most of its time in the middle of its statements."""
+"""The delay of every answer: a command then spends most of its time in the middle of its statements."""
 LONGEST_S = 1.6
-"""An act takes about so long on two quiet cores, with what EACH_LATER_S adds."""
+"""The duration of a command on two idle cores, with what EACH_LATER_S adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Kill:
 
 
 def kills(seed: int, count: int = KILLS) -> list[Kill]:
-    """The instants, from one seed."""
-    chance = random.Random(seed)  # noqa: S311  -- it must come out alike every time
+    """The moments, from one seed."""
+    chance = random.Random(seed)  # noqa: S311  -- reproducible
     return [Kill(chance.choice(SIGNALS), chance.uniform(0.0, LONGEST_S)) for _ in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Deployments that lie with a purpose: to the gate alone, after a while, about who did what. The real one is behind."""
+"""Deployments that lie on purpose: only to the gate, after a while, about who did what. The real one stands behind."""
 
 import base64
 import itertools
@@ -20,17 +20,17 @@ HEALTH = ("/healthz", "/readyz")
 
 
 def is_call(asked: Asked) -> bool:
-    """A call of the functions, not a page about the deployment."""
+    """Whether it is a call of the functions, not of a page about the deployment."""
     return "/dlq-replay" in asked.path or "/events" in asked.path
 
 
 def sometimes(bad: Callable[[Asked], bool], wrong: Reply) -> Make:
-    """The real deployment, but for the requests that are chosen."""
+    """The real deployment, except for the chosen requests."""
     return lambda real, _release: lambda asked: wrong if bad(asked) else forward(real, asked)
 
 
 def counted(choose: Callable[[int], bool], wrong: Reply, *, calls_only: bool = False) -> Make:
-    """The real deployment, but for requests by their number."""
+    """The real deployment, except for requests chosen by number."""
 
     def make(real: str, _release: str) -> Behaviour:
         turn = itertools.count()
@@ -60,7 +60,7 @@ def after(seconds: float, wrong: Reply) -> Make:
 
 
 def late(seconds: float, which: Callable[[Asked], bool] = is_call) -> Make:
-    """Right, and so much later."""
+    """Right, but later by so much."""
 
     def change(asked: Asked, reply: Reply) -> Reply:
         if which(asked):
@@ -76,7 +76,7 @@ def rewritten(change: Callable[[Asked, Reply], Reply]) -> Make:
 
 
 def by_instance(*releases: str) -> Make:
-    """Instances behind one address that say different releases, in turn; an empty one is the real."""
+    """Instances behind one address that name different releases, in turn; an empty one means the real release."""
 
     def make(real: str, _release: str) -> Behaviour:
         turn = itertools.cycle(releases)
@@ -93,7 +93,7 @@ def by_instance(*releases: str) -> Make:
 
 
 def _previous_answer(real: str, _release: str) -> Behaviour:
-    """Each call is answered with what the call before it was due."""
+    """Each call gets the answer of the call before it."""
     last: list[Reply] = []
 
     def answer(asked: Asked) -> Reply:
@@ -107,7 +107,7 @@ def _previous_answer(real: str, _release: str) -> Behaviour:
 
 
 def _two_for_one(_asked: Asked, reply: Reply) -> Reply:
-    """Two responses on one connection for each request: who reuses it takes the second for the next one's."""
+    """Two responses per request on one connection: a client that reuses it takes the second for the next answer."""
     two = reply, replace(reply, status=200, body=b'{"status":"completed"}')
     return raw(b"".join(map(_bytes_of, two)), keep=True)
 
@@ -122,7 +122,7 @@ def _bytes_of(reply: Reply) -> bytes:
 
 
 def _accepts_all(asked: Asked, reply: Reply) -> Reply:
-    """What was refused is called done."""
+    """A refusal is reported as success."""
     if not is_call(asked) or reply.status < 400:
         return reply
     wanted = json.loads(asked.body) if asked.body[:1] == b"{" and _is_json(asked.body) else {}
@@ -162,7 +162,7 @@ def _swallows(real: str, _release: str) -> Behaviour:
 
 
 def _twice(real: str, _release: str) -> Behaviour:
-    """Each call is made twice, as a proxy does that tries again."""
+    """Each call is made twice, as by a proxy that retries."""
 
     def answer(asked: Asked) -> Reply:
         reply = forward(real, asked)
@@ -172,7 +172,7 @@ def _twice(real: str, _release: str) -> Behaviour:
 
 
 def _remembers(real: str, _release: str) -> Behaviour:
-    """A cache before the deployment: the same request is answered from memory, whoever asks."""
+    """A cache before the deployment: an equal request is answered from memory, whoever asks."""
     kept: dict[tuple[str, str, bytes], Reply] = {}
     guard = threading.Lock()
 
@@ -196,8 +196,8 @@ def _without_header(name: str) -> Make:
 
 
 def _flips(real: str, _release: str) -> Behaviour:
-    """One bit of one byte of every tenth answer is the other way round."""
-    chance = random.Random(1)  # noqa: S311  -- alike every time
+    """One bit of one byte of every tenth answer is flipped."""
+    chance = random.Random(1)  # noqa: S311  -- reproducible
 
     def answer(asked: Asked) -> Reply:
         reply = forward(real, asked)
@@ -218,7 +218,7 @@ TEST_COMPANY = b"00000000-0000-4000-8000-000000000004"
 
 
 def _dry(_asked: Asked, reply: Reply) -> Reply:
-    """Says that each replay was a dry run."""
+    """Every replay is answered as a dry run."""
     return replace(
         reply,
         body=reply.body.replace(b'"dry_run":false', b'"dry_run":true').replace(b'"dry_run": false', b'"dry_run": true'),
@@ -230,7 +230,7 @@ def _no_request_id(_asked: Asked, reply: Reply) -> Reply:
 
 
 def _status_swapped(asked: Asked, reply: Reply) -> Reply:
-    """Refusals come with 200, and their problem in the body."""
+    """Refusals have status 200, with their problem in the body."""
     return replace(reply, status=200) if is_call(asked) else reply
 
 
@@ -306,11 +306,11 @@ MISSING: Mapping[str, tuple[str, Make]] = {
         ("event-status", "GET", "/events/"),
     )
 }
-"""Half builds: each endpoint missing."""
+"""Half builds: one endpoint missing in each."""
 
 
 def echo(secrets: Callable[[Asked], list[str]]) -> Make:
-    """Answers that repeat what they were sent, in every spelling: in a header and in the problem's detail."""
+    """Answers that echo the request, in every spelling: in a header and in the problem's detail."""
 
     def change(asked: Asked, reply: Reply) -> Reply:
         said = " ".join(form for secret in secrets(asked) if secret for form in forms(secret))

@@ -1,8 +1,8 @@
-"""The property of the eyes: change any byte of any answer or cell, and nothing crashes and no decision gets better.
+"""Property test of the readers: change any byte of any answer or cell, and nothing crashes and no decision gets better.
 
-Each mutation goes the way of a run, in process and without sockets: the readers of HTTP and SQL, the judgement of
-preflight, short drill, load, alert and spot check, the evidence as a line, decide(). A promote must rest on answers
-and cells that also a reader with code of its own (recording.is_good) finds good.
+Each mutation goes through a run, in process and without sockets: the readers of HTTP and SQL, the judgement of
+preflight, short drill, load, alert and spot check, the evidence as a line, decide(). A promote must rest on answers and
+cells that an independent reader (recording.is_good) also finds good.
 """
 
 import datetime as dt
@@ -56,7 +56,7 @@ from sql_checks.spotfile import read_spot
 from sql_checks.spotrun import judge_spot
 
 MOST_LINE = 600_000
-"""The most bytes that one line of evidence may have."""
+"""The most bytes of one line of evidence."""
 MOST_SHOWN = 20
 
 SPLICES = (
@@ -76,7 +76,7 @@ SPLICES = (
     *(b"\x00", b"\xff\xfe", b"\r\n", b"\r\n\r\n", b'"', b"\\", b"{", b"}", b"{}", b'"code":1,', b"x" * 100_000, b""),
     *(b"infinity", b"-infinity", b"0044-03-15 BC", b"20000-01-01 00:00:00+00", b"gzip", b"chunked", b"-1", b"1_0"),
 )
-"""What a hostile target would rather say, put over a random stretch."""
+"""Texts of a hostile target, written over a random stretch."""
 
 TARGET = Target(TargetKind.STAGING, "http://target.invalid", ("s" * 32,), test_company_id=COMPANY, release=RELEASE)
 ASKED = Request("POST", "/dlq-replay")
@@ -87,7 +87,7 @@ SEEN_ELSEWHERE = [
 STANDING = tuple(
     CheckSpec(pattern.replace("*", "any"), "", "", Severity.PAGE, Where.READ_ONLY) for pattern in SEEN_ELSEWHERE
 )
-"""The rest of the floor, as if it had passed: only the mutated answers stand between the gate and a promote."""
+"""The rest of the floor, passed: only the mutated answers stand between the gate and a promote."""
 EXPECTED: Mapping[str, Expectation] = {
     "healthz": ALIVE,
     "version": version_of(),
@@ -110,7 +110,7 @@ SPOT = read_spot(ALERTS.parent / "spot" / "0010_replay_runs_unique.sql")
 
 @dataclass(frozen=True, slots=True)
 class MutationReport:
-    """The result of all mutations: how many ended in each decision, the crashes, the decisions that got better."""
+    """The result of all mutations: number of each decision, crashes, and decisions that got better."""
 
     seed: int
     mutations: int
@@ -125,7 +125,7 @@ class MutationReport:
 
 
 def mutations(seed: int, count: int) -> MutationReport:
-    """Carry out so many mutations, one in two on a healthy target, the others on targets with a broken promise."""
+    """Make so many mutations, half of them on a healthy target, the others on targets with a broken promise."""
     chance, began = random.Random(seed), time.monotonic()  # noqa: S311  -- to be repeated, not to be secret
     good = healthy(dt.datetime.now(dt.UTC))
     bad = tuple(broken(good).items())
@@ -137,7 +137,7 @@ def mutations(seed: int, count: int) -> MutationReport:
         heard, what = mutated(base, chance)
         try:
             decision = decided(heard)
-        except Exception as error:  # noqa: BLE001  -- the very thing that is looked for
+        except Exception as error:  # noqa: BLE001  -- what the test looks for
             crashes.append(f"{name}, {what}: {type(error).__name__}: {error}"[:500])
             continue
         decisions[decision.value] += 1
@@ -148,7 +148,7 @@ def mutations(seed: int, count: int) -> MutationReport:
 
 
 def mutated(base: Recording, chance: random.Random) -> tuple[Recording, str]:
-    """The recording with one change in one answer or cell, and what was changed."""
+    """The recording with one change in one answer or cell, and a description of the change."""
     cells = [(n, r, c) for n, t in base.tables.items() for r, row in enumerate(t.rows) for c in range(len(row))]
     names = sorted(base.answers)
     at = chance.randrange(2 * len(names) + len(cells))
@@ -162,7 +162,7 @@ def mutated(base: Recording, chance: random.Random) -> tuple[Recording, str]:
 
 
 def changed(raw: bytes, chance: random.Random) -> bytes:
-    """Another byte at some place, most often; else a stretch that is left out, repeated, or says something hostile."""
+    """Mostly another byte somewhere; else a stretch removed, repeated, or replaced by hostile text."""
     start = chance.randrange(len(raw) + 1)
     end = min(len(raw), start + chance.choice((0, 1, 1, 2, 4, 16)))
     match chance.randrange(6):
@@ -180,7 +180,7 @@ def changed(raw: bytes, chance: random.Random) -> bytes:
 
 
 def decided(heard: Recording) -> Decision:
-    """The decision on what was heard; every line of evidence is written and read again on the way."""
+    """The decision on the recording; every line of evidence is written and read again on the way."""
     specs: list[CheckSpec] = []
     lines: list[Evidence] = []
     for spec, one in _seen(heard):
@@ -231,16 +231,16 @@ def _observed(spec: CheckSpec, check: Callable[[Observer], None]) -> Evidence:
 
 
 class _Scenario(test_short_drill.Scenario):
-    """The short drill on given answers. An answer that is None is unknown to the check that needs it."""
+    """The short drill on given answers. An answer that is None makes the checks that need it unknown."""
 
     def __init__(self, company: str, *, fresh: bool, told: Mapping[str, Answer | None]) -> None:
         super().__init__(company, fresh)
         self.exchanges = {n: Exchange(ASKED, a) for n, a in told.items() if a is not None}
 
 
-@lru_cache(maxsize=256)  # of the answers of a run all but one are what they were
+@lru_cache(maxsize=256)  # all but one answer of a run are unchanged
 def _answer(raw: bytes) -> Answer | None:
-    """The answer as the HTTP door reads it; None where it cannot be read."""
+    """The answer as the HTTP client reads it; None if it is unreadable."""
     try:
         status, headers, body = parsed(raw)
         encoding = ",".join(v for k, v in headers if k == "content-encoding")
@@ -287,7 +287,7 @@ def _loaded(raw: bytes) -> tuple[int, bytes]:
 
 
 class _Cursor:
-    """The rows of a table, loaded as the SQL door loads them, at the time that they are fetched."""
+    """The rows of a table, converted like those of the real connection, when they are fetched."""
 
     def __init__(self, table: RecordedTable) -> None:
         self._table = table

@@ -1,4 +1,4 @@
-"""Networks that break at each statement of each act: afterwards flag, audit rows, locks and exit code agree."""
+"""Networks that break at each statement of each command: afterwards flag, audit rows, locks and exit code agree."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ from gates.text.quantity import with_unit
 
 AT_ONCE = 6
 RESCUE_TIMEOUT_S = 30.0
-"""After a promoter was lost, a rollback beside it has switched the flag off in this time."""
+"""How soon after a lost promoter another rollback has switched the flag off."""
 LET_GO_S = 60.0
-"""What a lost gate held is held no longer than this."""
+"""The longest time that a lost gate holds its locks."""
 POLL_S = 0.2
 
 
@@ -34,7 +34,7 @@ def through(url: str, strike: Strike) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One way to break the network under an act; `stays`: every later connection is broken, too."""
+    """One way to break the network during a command; `stays`: every later connection is broken, too."""
 
     act: Act
     blow: Blow
@@ -58,9 +58,8 @@ PARTITIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """Attacks on the operator's hand, each on a copy of the database.
-
-    environ: of a gate, without DATABASE_URL; every: of so many statements of an act one is struck at, the last always.
+    """Attacks on the operator's commands, each on a copy of the database. environ: of a gate, without DATABASE_URL.
+    every: one in so many statements of a command is struck, and always the last.
     """
 
     copies: Copies
@@ -68,7 +67,7 @@ class Hand:
     every: int = 1
 
     def statements(self, act: Act) -> list[str]:
-        """The statements of the act in the order in which it sends them. Raise CannotWork where it fails unharmed."""
+        """The statements of the command in order. Raise CannotWork if it fails without an attack."""
         strike = Strike()
         with self.copies.fresh() as copy, through(copy.gate_url, strike) as url:
             before = acts.look(copy)
@@ -81,7 +80,7 @@ class Hand:
         return strike.seen
 
     def partition(self, one: Partition) -> list[str]:
-        """Strike at the statements. What was wrong, a line each; empty where all is as it should be."""
+        """Strike at the statements. Returns what was wrong, one line each."""
         seen = self.statements(one.act)
         numbers = range(len(seen) - 1, -1, -self.every)
         with side_by_side(AT_ONCE) as pool:
@@ -104,7 +103,7 @@ class Hand:
             return found
 
     def rescue(self, copy: Copy) -> list[str]:
-        """A rollback from elsewhere gets through, whatever a lost gate still holds."""
+        """A rollback from elsewhere succeeds, whatever a lost gate still holds."""
         before = acts.look(copy)
         done = ROLLBACK.run(self.environ, copy.gate_url, RESCUE_TIMEOUT_S)
         after = acts.look(copy)
@@ -115,6 +114,6 @@ class Hand:
 
 def _lets_go(copy: Copy) -> list[str]:
     deadline = time.monotonic() + LET_GO_S
-    while (count := acts.held(copy)) and time.monotonic() < deadline:
+    while (count := acts.held_sessions(copy)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return [f"{with_unit(count, 'sessions')} of a lost gate, holding a lock after {LET_GO_S:.0f} s"] if count else []

@@ -1,4 +1,4 @@
-"""One healthy target as bytes: what it answers to the preflight, the short drill and the load, and its SQL cells.
+"""One healthy target as bytes: its answers to the preflight, the short drill and the load, and its SQL cells.
 
 Each answer names the members on which the gate's judgement rests. `is_good` reads them with code that shares nothing
 with the gate's readers, so an error in those readers shows.
@@ -36,7 +36,7 @@ class RecordedTable:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a target said: raw answers by exchange, tables by query."""
+    """The recorded target: raw answers by exchange, tables by query."""
 
     answers: Mapping[str, bytes]
     tables: Mapping[str, RecordedTable]
@@ -81,11 +81,11 @@ RESTS_ON: Mapping[str, tuple[str, ...]] = {
     "event status": (),
     "replay": ("status", "company_id", "idempotency_key", "items"),
 }
-"""Exchange -> the members of its answer that a promote rests on, beside its status."""
+"""Exchange -> the members of its answer, besides its status, that a promote rests on."""
 
 
 def healthy(now: dt.datetime) -> Recording:
-    """A target that keeps every promise that is looked at here."""
+    """A target that keeps every promise examined here."""
     dry = _run("dry_run", replay_run_id=None, dry_run=True)
     answers = {
         "healthz": answer(200, {"status": "ok"}),
@@ -138,12 +138,12 @@ def broken(good: Recording) -> dict[str, Recording]:
 
 
 def is_good(heard: Recording, good: Recording) -> bool:
-    """Whether, read by code of its own, the recording says what a promote rests on."""
+    """Whether the recording supports a promote, read by independent code."""
     same = all(
         _said(heard.answers[name], RESTS_ON[name]) == _said(raw, RESTS_ON[name]) for name, raw in good.answers.items()
     )
     (lag,) = heard.tables["lag"].rows
-    # the driver's own reader of times overlooks what stands between their numbers
+    # the driver's own reader of times ignores what is between their numbers
     is_timed = lag[3] is None or re.match(rb"(?s)[0-9]{4}.[0-9]{2}.[0-9]{2}.", lag[3]) is not None
     numbers = [re.fullmatch(rb"\s*[0-9_]*\.?[0-9_]+\.?([eE][-+]?[0-9]+)?\s*", cell or b"") for cell in (lag[1], lag[2])]
     if not same or not is_timed or not all(numbers) or lag[0] != b"all" or heard.tables["violations"].rows:

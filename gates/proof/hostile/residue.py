@@ -1,4 +1,6 @@
-"""What a gate may not leave behind: processes, temporary files, secrets in what it wrote; and how much it may take."""
+"""What a gate must not leave behind: processes, temporary files, secrets in its output; and how much memory it may
+take.
+"""
 
 import base64
 import json
@@ -27,11 +29,13 @@ class Residue:
         self.peak_mb = 0.0
 
     def marked(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment for the gate."""
+        """The environment for the gate, with the mark."""
         return {**self._gate.marked(environ), "TMPDIR": self._folder.name}
 
     def left(self) -> list[str]:
-        """What is left some seconds after the gate ended; processes are then killed. Also whether it took too much."""
+        """What is left some seconds after the gate ended; remaining processes are killed. Also whether it used too much
+        memory.
+        """
         alive = self._gate.left(self._files)
         found = [f"{len(alive)} of its processes are left"] if alive else []
         found += [f"temporary files are left: {', '.join(files[:5])}"] if (files := self._files()) else []
@@ -57,7 +61,7 @@ class Residue:
 
 
 def _resident_mb(pid: int) -> float:
-    """Resident pages that are its own; those shared with its parent count once, there."""
+    """The private resident memory of a process: pages shared with others are not counted."""
     try:
         resident, shared = (int(n) for n in Path(f"/proc/{pid}/statm").read_text().split()[1:3])
     except (OSError, ValueError):
@@ -66,7 +70,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def spellings(secret: str) -> set[bytes]:
-    """The forms in which a secret could stand in a file."""
+    """The forms in which a secret could be in a file."""
     raw = secret.encode()
     return {
         raw,
@@ -80,7 +84,7 @@ def spellings(secret: str) -> set[bytes]:
 
 
 def leaks(folder: Path, texts: Iterable[str], secrets: Mapping[str, str]) -> list[str]:
-    """Each secret that stands in a file under `folder` or in one of the texts. secrets: by name."""
+    """Each secret in a file under `folder` or in one of the texts. secrets: by name."""
     found = []
     forms = {name: spellings(secret) for name, secret in secrets.items() if secret}
     files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,7 +1,7 @@
 """`gate run` in a third of the time: the same command, path, files and exit codes, but only the checks of the floor, a
-few others, and one look at the data. Its catalogue has no other checks, so it promotes the healthy reference.
+few others, and one look at the data.
 
-Run as a program of its own, by the proof alone.
+Its catalogue has no other checks, so it promotes the healthy reference. Only the proof runs it, as a program.
 """
 
 import sys
@@ -26,13 +26,13 @@ CHECKS = (
     *FLOOR,
     *("preflight/*", "load/*", "drill/observability/series-are-there", "drill/observability/histograms-are-sound"),
 )
-"""Patterns of the checks that it has: what no policy may leave out, and a few that read more of what a target says."""
+"""Patterns of its checks: the floor, and a few that read more of what a target says."""
 ON_LIVE_ROWS = ("preflight/*", "drill/pause/*", "drill/flags/*")
-"""The drills that write rows which everybody uses: what a kill must not leave as it is."""
+"""The drills that write rows that everybody uses: a kill must not leave those changed."""
 
 
 def main(words: Sequence[str]) -> int:
-    """`drill` first: `gate drill`, with the drills on live rows alone. The rest are the options of the command."""
+    """`drill` first: `gate drill`, with only the drills on live rows. The rest are options of the command."""
     drills_alone = words[:1] == ["drill"]
     patterns = ON_LIVE_ROWS if drills_alone else CHECKS
     selection = tuple(f"--only={pattern}" for pattern in patterns if pattern.startswith("drill/"))

@@ -1,5 +1,5 @@
-"""Databases that are hostile to the whole gate, behind a healthy service: planted code, cells nobody expects, sessions
-that end, locks that stay.
+"""Databases that are hostile to the whole gate, behind a healthy service: planted code, strange cells, ended sessions,
+long locks.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ grant all on all tables in schema public to replay_gate;
 alter database replaygate set search_path = public, pg_catalog;
 alter role replay_gate set search_path = public, pg_catalog;
 """
-"""Objects of the tables' owner that hide those of the catalogue, wherever a name has no schema."""
+"""Objects of the tables' owner that hide those of the catalogue where a name has no schema."""
 
 TEXTS = [text.replace("\0", "") for _, text in INJECTIONS.values()]
 ROWS = """insert into public.dead_letter_queue (company_id, event_type, error_type, error_message, payload, retry_count)
@@ -80,9 +80,8 @@ def _alone(_bench: Bench) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Siege:
-    """One hostile database. sql: run by a superuser before; around: what goes on during the run.
-
-    blocks: it keeps the gate from removing its tenants, so that the next gate has to.
+    """One hostile database. sql: run by a superuser before. around: what goes on during the run. blocks: the gate
+    cannot remove its tenants, so the next gate must.
     """
 
     name: str
@@ -95,7 +94,7 @@ class Siege:
 
 
 def _restarts(bench: Bench) -> AbstractContextManager[None]:
-    """PostgreSQL is killed and started again in the middle of the run."""
+    """PostgreSQL is killed and restarted in the middle of the run."""
 
     def work(over: threading.Event) -> None:
         if not over.wait(RESTART_AFTER_S):
@@ -159,7 +158,7 @@ SIEGES: tuple[Siege, ...] = (
 
 
 def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
-    """The whole gate, by a superuser, on such a database."""
+    """Run the whole gate, as a superuser, on such a database."""
     with connect(bench.stack.info.database_url) as connection:
         for statement in one.sql:
             connection.execute(statement.encode("utf-8"))
@@ -187,7 +186,7 @@ def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
 
 
 def planted(bench: Bench) -> list[str]:
-    """What planted code ran in a session of a gate, from the server's own log."""
+    """Planted code that ran in a session of a gate, from the server's own log."""
     log = next(p.log for p in bench.stack.processes if isinstance(p, Postgres))
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     ran = {line.partition(MARK)[2].strip() for line in lines if f"LOG:  {MARK}" in line}

@@ -1,4 +1,4 @@
-"""A tap on PostgreSQL's protocol that strikes at one statement, on any connection."""
+"""A tap on PostgreSQL's protocol that attacks at one statement, on any connection."""
 
 import asyncio
 import enum
@@ -15,7 +15,7 @@ HOLD_TIMEOUT_S = 60.0
 
 
 class Blow(enum.StrEnum):
-    """What happens at a statement. `value` is the name, as in the ids of trials."""
+    """What happens at a statement. `value` is its name in the ids of trials."""
 
     NONE = "none"
     CUT_BEFORE = "cut-before"
@@ -37,8 +37,8 @@ SAID = {
 
 @dataclass
 class Strike:
-    """Where to strike, and what was seen. at: the number of the statement, from 0, over all connections; stays: the
-    same happens to all later connections; each_later_s: how long every answer is held back.
+    """Where to attack, and what was seen. at: the number of the statement, from 0, over all connections. stays: the
+    same happens on all later connections. each_later_s: the delay of every answer.
     """
 
     blow: Blow = Blow.NONE
@@ -55,7 +55,7 @@ class Strike:
 
 
 class _Statements(Tap):
-    """Reads what the client sends up to each Sync or Query, which is a statement, and hands it on whole."""
+    """Collects what the client sends up to each Sync or Query, which is one statement, and forwards it whole."""
 
     def __init__(self, strike: Strike) -> None:
         self._strike = strike
@@ -125,6 +125,6 @@ class _Statements(Tap):
 
 
 def _text(statement: bytes) -> str:
-    """The SQL in it, for people."""
+    """Its SQL, for people."""
     printable = re.sub(rb"[^ -~]+", b" ", statement[5:]).decode("ascii")
     return " ".join(printable.split())[:120]

@@ -1,4 +1,4 @@
-"""The suite `hostile`: every attack as a trial, two servers at once at most, each part on deployments of its own."""
+"""The suite `hostile`: every attack as a trial, at most two servers at once, each part on deployments of its own."""
 
 import importlib
 import time
@@ -30,7 +30,7 @@ from gates.proof.workbench.servers import Reply
 from gates.stack.errors import StackError
 
 KEPT = "kept"
-"""Not a decision: after the attack everything is as the act says, and nobody is blocked."""
+"""Instead of a decision: afterwards everything is as the command says, and nobody is blocked."""
 SEED = 20260101
 MUTATIONS = 10_000
 AT_ONCE = 2
@@ -44,7 +44,7 @@ ALONE = (KILLED_DRILLS, MUTATED)
 
 @dataclass(frozen=True, slots=True)
 class OnTheHand:
-    """An attack on an act of the operator. `attack` returns what was wrong, a line each."""
+    """An attack on an operator's command. `attack` returns what was wrong, one line each."""
 
     name: str
     said: str
@@ -52,7 +52,7 @@ class OnTheHand:
 
 
 def on_the_hand() -> tuple[OnTheHand, ...]:
-    """Networks that break, kills, crowds, people."""
+    """The attacks: broken networks, kills, many gates, people."""
     found = [OnTheHand(one.name, one.said, partial(Hand.partition, one=one)) for one in PARTITIONS]
     found += [
         OnTheHand(
@@ -78,21 +78,21 @@ def on_the_hand() -> tuple[OnTheHand, ...]:
 
 
 def names() -> list[tuple[str, tuple[str, ...], str]]:
-    """Every trial of the suite: name, the decisions that are right, description."""
+    """Every trial of the suite: name, the allowed decisions, description."""
     servers = [(one.name, tuple(d.value for d in one.allowed), one.said) for one in impostors()]
     sieges = [(f"siege-{one.name}", tuple(d.value for d in one.allowed), one.said) for one in SIEGES]
     return [*servers, *sieges, *((one.name, (KEPT,), one.said) for one in on_the_hand()), *((*one,) for one in ALONE)]
 
 
 def spread(wanted: Sequence[str], sample: int) -> set[str]:
-    """So many of the names, spread evenly; all of them for 0."""
+    """The given number of names, spread evenly; all of them for 0."""
     count = min(sample or len(wanted), len(wanted))
     return {wanted[i * len(wanted) // count] for i in range(count)}
 
 
 @dataclass(frozen=True, slots=True)
 class HostileSuite:
-    """What the suite needs; see Trials. sample: so many trials at most, 0 for all."""
+    """What the suite needs; see Trials. sample: at most so many trials, 0 for all."""
 
     open_bench: OpenBench
     out: Path
@@ -101,7 +101,7 @@ class HostileSuite:
     sample: int = 0
 
     def run(self) -> None:
-        """Servers first, then what needs databases alone."""
+        """Run the servers first, then what needs only databases."""
         chosen = spread([name for name, _, _ in names() if self.wants(f"{ProofPart.HOSTILE}/{name}")], self.sample)
         self._meet([one for one in impostors() if one.name in chosen])
         for siege in SIEGES:
@@ -116,7 +116,7 @@ class HostileSuite:
     # --- servers -------------------------------------------------------------------------------------------------
 
     def _meet(self, servers: Sequence[Impostor]) -> None:
-        """Each hostile server before one of two healthy deployments."""
+        """Run each hostile server before one of two healthy deployments."""
         if not servers:
             return
         try:
@@ -188,14 +188,14 @@ def _trial_of(one: Impostor, free: SimpleQueue[Arena]) -> Trial:
 
 
 def judged(one: Impostor, seen: HostileRun) -> Trial:
-    """The trial that follows from what the gate left: a right decision, and nothing else wrong."""
+    """The trial: the decision must be allowed, and nothing else wrong."""
     made = trial(ProofPart.HOSTILE, one.name, one.said, one.allowed, seen.run)
     found = [*([] if made.ok else [made.reason]), *seen.found]
     return replace(made, ok=not found, reason="; ".join(found[:MOST_FOUND]) or made.reason, unpassed=())
 
 
 def _carried_out(name: str, said: str, attack: Callable[[], list[str]]) -> Trial:
-    """A trial that is right when nothing was found."""
+    """A trial that is right if nothing was found."""
     started = time.monotonic()
     try:
         found = attack()

@@ -15,7 +15,7 @@ JSON_HEAD = OK + b"Content-Type: application/json\r\n"
 CHUNKS = JSON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BODY = b'{"status":"ok"}'
 MOST_PIECES = 400_000
-"""Endless is so many pieces of 64 KiB at most, 26 GB: a reader without a limit is out of memory long before."""
+""""Endless" means at most so many pieces of 64 KiB, 26 GB: a reader without a limit is out of memory long before."""
 PIECE = b"A" * 65_536
 DRIP_S = 0.5
 
@@ -32,12 +32,12 @@ def _endless(head: bytes, piece: bytes = PIECE, pause_s: float = 0.0) -> Reply:
 
 
 def _drip(text: bytes) -> Reply:
-    """A byte at a time: a limit on each read alone never ends it."""
+    """A byte at a time, which a limit on each read never ends."""
     return Reply(stream=lambda: itertools.chain.from_iterable((bytes((byte,)), DRIP_S) for byte in text * 100))
 
 
 def _slowly(head: bytes, piece: bytes) -> Reply:
-    """The head, and then the same piece again and again, for minutes."""
+    """The head, and then the same piece repeatedly, for minutes."""
     return Reply(stream=lambda: itertools.chain([head], itertools.chain.from_iterable([(piece, DRIP_S)] * 900)))
 
 
@@ -52,18 +52,18 @@ def _chunked(chunks: bytes) -> Reply:
 
 
 def _of_length(said: bytes, *waits_s: float) -> Reply:
-    """A body of fifteen bytes that says another length."""
+    """A body of fifteen bytes with another stated length."""
     return raw(JSON_HEAD + b"Content-Length: " + said + b"\r\n\r\n" + BODY, *waits_s)
 
 
 def _coded(coding: bytes, body: Callable[[], Iterable[bytes]]) -> Reply:
-    """A body in a coding, of unknown length."""
+    """An encoded body of unknown length."""
     head = JSON_HEAD + b"Content-Encoding: " + coding + b"\r\n\r\n"
     return Reply(stream=lambda: itertools.chain([head], body()))
 
 
 def _gzip_bomb() -> Iterable[bytes]:
-    """A gigabyte and more of zeros in each member of a quarter of a megabyte, again and again."""
+    """Gzip members of a quarter of a megabyte, each of a gigabyte of zeros and more, repeated."""
     return itertools.repeat(gzip.compress(bytes(64 << 20), 9), 400)
 
 
@@ -86,7 +86,7 @@ BROTLI_BOMB = (
 
 
 def _noise(size: int) -> bytes:
-    return random.Random(1).randbytes(size)  # noqa: S311  -- alike every time
+    return random.Random(1).randbytes(size)  # noqa: S311  -- reproducible
 
 
 def _many(line: bytes) -> Reply:
@@ -227,4 +227,4 @@ BROKEN: tuple[tuple[str, str, Reply], ...] = (
     ("bad-gateway", "502 of a load balancer", Reply(502, (("Content-Type", "text/html"),), b"<h1>502</h1>")),
     ("unavailable", "503, to be tried again in a year", Reply(503, (("Retry-After", "31536000"),))),
 )
-"""What is answered to every request: name, what it is, the answer. None of it is a deployment."""
+"""The answer to every request: name, description, answer. None of it is a deployment."""

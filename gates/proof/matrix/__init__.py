@@ -1,1 +1,1 @@
-"""The fault-kill matrix: each fault of the catalogue is put in, and the gate must see it for the right reason."""
+"""The fault matrix: each fault of the catalogue is put in, and the gate must see it for the right reason."""

@@ -25,28 +25,28 @@ from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.relay import RelayOptions, Tap, relay
 
 CLEAN_ATTEMPTS = 2
-"""A clean run that holds for want of evidence may be made once more: a busy machine is no baseline. One that rolled
-back, or saw a failure, is not repeated."""
+"""How often a clean run is repeated that holds for lack of evidence: a busy machine is no baseline. One that rolled
+back, or saw a failure, is not repeated.
+"""
 MOST_NAME = 120
-"""Characters of the name of a fault's folder: that of several is long."""
+"""The longest name of a fault's folder: that of several faults is long."""
 
 
 class _ReleaseBefore(Tap):
-    """The deployment under the name of another release, of the same length."""
+    """The same deployment under the name of another release, of the same length."""
 
     def __init__(self, release: bytes) -> None:
         self.release = release
 
     async def answered(self, piece: bytes) -> bytes:
-        """The answer, with the name in it turned round."""
+        """The answer with the release's name reversed."""
         return piece.replace(b'"%s"' % self.release, b'"%s"' % self.release.swapcase()[::-1])
 
 
 @dataclass(frozen=True, slots=True)
 class RunScope:
-    """How to run the gate for a fault: as what, how deep, and whether it is told of the release before.
-
-    That one is the deployment as it is without the fault: what a proxy does to it, it does to the new one alone.
+    """How to run the gate for a fault: as what, how deep, and whether it is given the previous release. The previous
+    release is the deployment without the fault: what a proxy breaks, it breaks only in the new one.
     """
 
     kind: TargetKind = TargetKind.STAGING
@@ -61,7 +61,7 @@ class RunScope:
 
     @contextmanager
     def told(self, bench: Bench) -> Iterator[Mapping[str, str]]:
-        """What a gate on the bench is told, for the time of the block."""
+        """The variables of a gate on the bench, during the block."""
         variables = bench.variables(self.kind)
         if not self.baseline:
             yield variables
@@ -77,13 +77,13 @@ class RunScope:
         return dataclasses.replace(policy, target=self.kind, deep=self.deep, disruptive=daring)
 
     def sees(self, spec: CheckSpec) -> bool:
-        """Whether such a run has the check."""
+        """Whether such a run includes the check."""
         return self.kind.allows(spec.where, disruptive=True) and (self.deep or not spec.deep)
 
 
 def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
-    """The wanted target; for a fault that only deeper or more daring checks can see, the least that runs one. For
-    several faults at once: the least that runs a check of each.
+    """The required target; for a fault that only deeper or riskier checks can see, the mildest that runs one. For
+    several faults at once: the mildest that runs a check of each.
     """
     declared = [[s for s in catalogue if one.declares(s.id)] for one in fault.each]
     told = any("baseline" in s.needs for own in declared for s in own)
@@ -92,14 +92,14 @@ def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -
 
 
 def undeclared(fault: Fault, catalogue: Sequence[CheckSpec]) -> str:
-    """Why the fault cannot be judged: none of its checks is there; empty where one is, or it is none."""
+    """Why the fault cannot be judged: none of its checks exists; empty otherwise, and for a no-op."""
     if fault.is_noop or any(fault.declares(s.id) for s in catalogue):
         return ""
     return f"no check is called {' or '.join(fault.checks)}"
 
 
 def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[[], GateRun]) -> FaultFacts:
-    """Put the fault in, look, take it out. Whatever the harness cannot do is an error of the harness."""
+    """Put the fault in, look, take it out. What the harness cannot do is an error of the harness."""
     started = time.monotonic()
     facts = FaultFacts(before=before)
     if before is None or not before.is_green:
@@ -124,7 +124,7 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
     def put_in() -> str:
         try:
             bench.put_in(fault)
-        except psycopg.OperationalError:  # the database is away, or busy: that says nothing of the fault
+        except psycopg.OperationalError:  # the database is down or busy: that says nothing about the fault
             raise
         except psycopg.DatabaseError as error:
             seen["refused"] = f"{type(error).__name__}: {error}"
@@ -148,10 +148,11 @@ def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], Gat
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What a campaign needs. open_bench: a fresh deployment for a gate of that kind; every: faults between two clean
-    runs; lanes: deployments side by side; policy: options that name the policy; judged: the cells of a fault; done:
-    called with each cell, examined with what is known before; over: whether no further fault is to be begun; clean: the
-    folder of clean runs.
+    """What a campaign needs.
+
+    open_bench: a fresh deployment for a gate of that kind. every: faults between two clean runs. lanes: deployments in
+    parallel. policy: options that name the policy. judged: the cells of a fault. done: called with each cell, examined
+    with what is known before. over: whether to begin no further fault. clean: the folder of clean runs.
     """
 
     open_bench: OpenBench
@@ -169,7 +170,7 @@ class Campaign:
     clean: str = "clean"
 
     def run(self, faults: Sequence[Fault]) -> list[Cell]:
-        """The cells of these faults, the no-ops first. The lane that is free takes a batch, which is run alike."""
+        """The cells of these faults, the no-ops first. A free lane takes a batch that is run the same way."""
         ways = self._ways(faults)
 
         def lane(number: int, mine: Iterator[Sequence[Fault]], over: IsOver) -> list[Cell]:
@@ -180,8 +181,8 @@ class Campaign:
         return [cell for cells in found for cell in cells]
 
     def _batches(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[list[Fault]]:
-        """The faults of each way, on as many lanes as find two of them there: each lane has clean runs of its own. What
-        takes longest, and waits most, is begun first.
+        """The faults of each way, on as many lanes as find two of them: each lane has its own clean runs. What takes
+        longest, and waits most, begins first.
         """
         made = []
         ranks = {way: (way.deep, way.kind is not self.wanted, way.baseline) for way in ways.values()}
@@ -192,7 +193,7 @@ class Campaign:
         return made
 
     def _lane(self, faults: Iterable[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
-        """What one lane makes of the faults that it takes, with clean runs of its own."""
+        """One lane's cells of the faults that it takes, with its own clean runs."""
         cells: list[Cell] = []
         waiting: list[tuple[Fault, FaultFacts]] = []
         before: GateRun | None = None
@@ -210,7 +211,7 @@ class Campaign:
         return cells + (self._close(waiting, self._clean(ways[waiting[-1][0].id])) if waiting else [])
 
     def _ways(self, faults: Sequence[Fault]) -> dict[str, RunScope]:
-        """How the gate is run on each. A no-op is examined as the faults are, where they are all examined alike."""
+        """How the gate is run on each fault. If all faults are examined the same way, so are the no-ops."""
         ways = {f.id: scope_of(f, self.catalogue, self.wanted) for f in faults}
         of_faults = {ways[f.id] for f in faults if not f.is_noop}
         if len(of_faults) == 1:
@@ -227,9 +228,7 @@ class Campaign:
         return cells
 
     def _clean(self, way: RunScope, bench: Bench | None = None) -> GateRun:
-        """A clean run, on this deployment or on one of its own; once more on a fresh one if nothing but evidence was
-        missing.
-        """
+        """A clean run, on this deployment or on its own; repeated on a fresh one if only evidence was missing."""
         result = GateRun(None, 0.0, "there was no clean run")
         for attempt in range(CLEAN_ATTEMPTS):
             try:

@@ -1,4 +1,4 @@
-"""The cells that are known so far, kept on disk one a line: a proof that was ended goes on where it stopped."""
+"""The known cells, kept on disk one per line: an interrupted proof continues from them."""
 
 import dataclasses
 import hashlib
@@ -18,8 +18,8 @@ CELLS = "cells.ndjson"
 
 
 class Matrix:
-    """The cells of these faults; lanes may add to it. `key` names the code and policy that are proved: cells of others
-    do not count.
+    """The cells of these faults; lanes may add to it. `key` identifies the proved code and policy: cells of others do
+    not count.
     """
 
     def __init__(self, folder: Path, faults: Sequence[Fault], key: Mapping[str, str], *, resume: bool) -> None:
@@ -32,7 +32,7 @@ class Matrix:
                 self._note(_cell(known[row["fault"]], row))
 
     def add(self, cell: Cell) -> None:
-        """Note a cell, and write it down."""
+        """Add a cell, on disk."""
         with self._lock:
             self._note(cell)
             with self._path.open("a", encoding="utf-8") as out:
@@ -44,13 +44,13 @@ class Matrix:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """One a fault: the whole gate's word, where it was asked, else the short way's."""
+        """One per fault: the whole gate's result if there is one, else the short way's."""
         either = (self._found.get((f.id, False)) or self._found.get((f.id, True)) for f in self.faults)
         return tuple(c for c in either if c is not None)
 
     @property
     def compared(self) -> tuple[tuple[Cell, Cell], ...]:
-        """The short way and the whole gate on the same fault."""
+        """The results of the short way and of the whole gate on the same fault."""
         both = ((self._found.get((f.id, True)), self._found.get((f.id, False))) for f in self.faults)
         return tuple((short, whole) for short, whole in both if short and whole)
 
@@ -62,16 +62,16 @@ class Matrix:
 
     @property
     def left(self) -> list[Fault]:
-        """Those that the whole gate was not shown."""
+        """Those not yet shown to the whole gate."""
         return [f for f in self.faults if (f.id, False) not in self._found]
 
     def unseen(self, catalogue: Sequence[CheckSpec]) -> list[Fault]:
-        """Those that the short way can show, and that were not shown yet."""
+        """Those that the short way can show, and has not shown yet."""
         return [f for f in self.pending if f.is_noop or is_shown(f, catalogue)]
 
     def for_the_gate(self, seed: str, share: int) -> list[Fault]:
-        """Those that the whole gate is still to be shown: what the short way cannot show, what it did not see killed,
-        one in `share` of all, drawn by the seed, and with them the no-ops.
+        """The faults that the whole gate still has to see. These are what the short way cannot show, what it did not
+        see killed, one in `share` of all, drawn by the seed, and with them the no-ops.
         """
         drawn = {f.id for f in draw(self.faults, len(self.faults) // share, seed)}
         due = [f for f in self.left if not f.is_noop and (f.id in drawn or self.is_odd(f))]
@@ -84,7 +84,7 @@ class Matrix:
 
 
 def draw(faults: Sequence[Fault], count: int, seed: str) -> list[Fault]:
-    """So many of the faults, by chance; the same seed draws the same."""
+    """The given number of faults, at random; the same seed draws the same."""
     return sorted(faults, key=lambda f: hashlib.sha256(f"{seed} {f.id}".encode()).digest())[:count]
 
 

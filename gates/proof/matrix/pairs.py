@@ -1,5 +1,5 @@
-"""Faults at once. Of a pair each could hide the other: the deployment must not be promoted, and one of them be named.
-Of several that the whole gate is shown at once each must be seen, or it is shown again.
+"""Several faults at once. In a pair each could hide the other: the deployment must not be promoted, and one of them
+must be named. If the whole gate is shown several, each must be seen, or it is shown again.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from gates.verdict import Decision
 
 PAIRS = 200
 AT_ONCE = 6
-"""So many faults at most the whole gate is shown in one run."""
+"""The most faults in one run of the whole gate."""
 GRAVITY = (Decision.PROMOTE, Decision.HOLD, Decision.ROLLBACK)
 DRAWS = 3
-"""So often at most pairs are drawn: for those that cannot be in together, the next ones of the same draw."""
+"""The most draws of pairs: those that cannot be in together are replaced by the next ones of the same draw."""
 
 
 def pairs(
@@ -31,9 +31,10 @@ def pairs(
     seed: str,
     without: Container[str] = (),
 ) -> list[Fault]:
-    """So many pairs, drawn by the seed, of faults that the short way can show without a load and the same run sees:
-    half of them of one area, where one fault is likeliest to hide the other, half of two. Instead of those `without`
-    come the next ones.
+    """So many pairs, drawn by the seed, of faults that the short way can show without a load in the same run.
+
+    Half of them are of one area, where one fault most likely hides the other, half of two. Those in `without` are
+    replaced by the next ones.
     """
     own = {f.id: [s for s in catalogue if f.declares(s.id)] for f in faults}
     able = [f for f in faults if not f.is_noop and is_short(f, own[f.id]) and not is_loaded(f, own[f.id])]
@@ -48,9 +49,8 @@ def pairs(
 
 
 def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Fault]:
-    """The faults, several as one, of areas that differ where that can be; those that only --deep sees by themselves.
-
-    What ends or stops a program, or slows the load, is not among them: it hides all others.
+    """Groups of faults, of different areas if possible; those that only --deep sees are grouped separately. Faults that
+    end or stop a program, or slow the load, are excluded: they hide all others.
     """
     ways: dict[bool, list[Fault]] = {}
     for one in sorted(faults, key=lambda f: f.checks):
@@ -64,7 +64,7 @@ def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Tar
 
 
 def each(several: Fault, facts: FaultFacts) -> list[Cell]:
-    """The cells of faults that were in at once. The decision that is due is the gravest of theirs."""
+    """The cells of faults that were in at once. The required decision is the gravest of theirs."""
     due = max((f.decision for f in several.each if f.decision), key=GRAVITY.index, default=None)
     beside = len(several.each) - 1
     cells = [judge(replace(one, decision=due), facts) for one in several.each]
@@ -73,7 +73,7 @@ def each(several: Fault, facts: FaultFacts) -> list[Cell]:
 
 
 def as_trial(cell: Cell) -> Trial:
-    """What came of a pair."""
+    """The result of a pair."""
     fault, allowed = cell.fault, tuple(d.value for d in NOT_PROMOTED)
     return Trial(
         ProofPart.PAIRS, fault.id, fault.breaks, allowed, cell.decision, cell.as_declared, cell.reason, cell.seconds

@@ -39,13 +39,13 @@ from gates.stages.load_checks import RUN_VALID
 from gates.verdict import Decision
 
 GROUP = 8
-"""So many faults share their clean looks."""
+"""How many faults share their clean looks."""
 LANES_A_LOAD = 2
-"""So many lanes make one for faults of the load."""
+"""How many lanes make one for faults of the load."""
 AT_ONCE = 4
-"""So many drills of one look run side by side."""
+"""How many drills of one look run in parallel."""
 MOST_CHECKS = 12
-"""A fault that declares more is shown to so many of them, spread over all."""
+"""A fault that declares more checks is shown to so many of them, spread over all."""
 LOOK_S, COLLECT_S = 120, 60
 COMPANIES, STATE = "companies.txt", "state"
 LOAD_ATTEMPTS = 2
@@ -53,14 +53,14 @@ SAYS_NOTHING = {Status.INVALID_BASELINE, Status.NOT_INSTALLED}
 """Such a fault is shown once more, alone: it, or one before it, has spoilt the data, or its witness was too slow."""
 DRILL, LOAD = "drill/", "load/"
 SHORT = (DRILL, "sql/", "alert/", "cohort/", LOAD)
-"""Beginnings of the checks that a look has, those of the load by its stage; what the preflight sees needs a run."""
+"""Prefixes of the checks that a look can have, those of the load by its stage; preflight checks need a run."""
 REQUIRED = "sql/rls/"
-"""A fault whose checks may all be unknown is shown to one of these, too: a look that requires nothing shows nothing."""
+"""A fault whose checks may all be unknown is also shown to one of these: a look needs a required check."""
 
 
 def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
-    """Whether the short way can show the fault: all that it declares looks by itself. SQL checks see a program's fault
-    only by the traffic of a run.
+    """Whether the short way can show the fault: all its declared checks can look by themselves. SQL checks see a
+    program's fault only through the traffic of a run.
     """
     return _is_shown(fault, [s for s in catalogue if fault.declares(s.id)])
 
@@ -70,7 +70,7 @@ def _is_shown(fault: Fault, declared: Sequence[CheckSpec]) -> bool:
 
 
 def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
-    """Whether the short way surely comes to the decision that is due, too: it follows from the fault's own checks."""
+    """Whether the short way also surely reaches the required decision: it follows from the fault's own checks."""
     declared = [s for s in catalogue if fault.declares(s.id)]
     pages = any(s.severity is Severity.PAGE for s in _alone(fault, declared))
     comes_to = Decision.ROLLBACK if pages else Decision.HOLD
@@ -86,7 +86,7 @@ def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
 
 
 def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
-    """The checks that the fault is shown to: those that it declares, at most so many, and what they come after."""
+    """The checks that see the fault: at most so many of the declared ones, and their prerequisites."""
     found = set[str]()
     for one in fault.each:
         declared = [s for s in catalogue if one.declares(s.id) and way.sees(s)]
@@ -104,7 +104,7 @@ def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tup
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A fault, and the checks that it is shown to."""
+    """A fault, and the checks that see it."""
 
     fault: Fault
     checks: tuple[CheckSpec, ...]
@@ -119,7 +119,7 @@ class Group:
 
 
 def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Group]:
-    """The faults in groups; neighbours declare much the same. A no-op is shown what all of the first group are."""
+    """The faults in groups of similar declared checks. A no-op gets all checks of the first group."""
     ways: dict[tuple[RunScope, bool], list[Shown]] = {}
     for fault in faults:
         if not fault.is_noop:
@@ -138,8 +138,8 @@ def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Targ
 
 
 def _length(group: Group) -> tuple[bool, bool, bool, int]:
-    """Orders groups by what they take: what is deep waits, what breaks the reference starts it again. Loads, which
-    measure times, come where the other lanes find no more to do.
+    """Sorts groups by what they take: deep ones wait, and those that break the reference restart it. Loads, which
+    measure times, come when the other lanes have nothing left.
     """
     every = _union(group.members)
     return not _has_load(every), group.way.deep, group.way.kind is TargetKind.REFERENCE, len(every)
@@ -155,7 +155,7 @@ def _union(members: Iterable[Shown]) -> tuple[CheckSpec, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What one look left. `error`: why it was none."""
+    """The result of one look. `error`: why it failed."""
 
     evidence: tuple[Evidence, ...] = ()
     seconds: float = 0.0
@@ -166,7 +166,7 @@ class Looked:
         return Looked((*self.evidence, *later.evidence), self.seconds + later.seconds, self.error or later.error)
 
     def weighed(self, specs: Sequence[CheckSpec], policy: Policy) -> GateRun:
-        """What the gate's decision would be on these checks alone."""
+        """The gate's decision on these checks alone."""
         if self.error:
             return GateRun(None, self.seconds, self.error)
         ids = {s.id for s in specs}
@@ -179,7 +179,7 @@ Look = Callable[[Sequence[CheckSpec]], Looked]
 
 
 class Looker:
-    """Looks at a bench with checks, in the folder `out`, through pytest that has collected them all before."""
+    """Runs checks on a bench, in the folder `out`, through a pytest that has collected them all before."""
 
     def __init__(self, bench: Bench, policy: Policy, out: Path, policy_options: Sequence[str] = ()) -> None:
         self._bench, self._policy, self._out, self._policy_options = bench, policy, out, policy_options
@@ -190,7 +190,7 @@ class Looker:
         self._pytest = Servant(words, programs.clean(bench.environ, {}))
 
     def look(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
-        """What these checks see now, with more options of pytest. Nothing is remembered of what was there before."""
+        """Run these checks now, with more options of pytest. Earlier looks are not remembered."""
         drills = [s for s in specs if s.id.startswith(DRILL)]
         reads = [s for s in specs if not s.id.startswith((DRILL, LOAD))]
         found = Looked()
@@ -203,7 +203,7 @@ class Looker:
         return found
 
     def _by_the_load(self, way: RunScope) -> Looked:
-        """What the stage of the load sees: all its checks at once. What was no measurement is made once more."""
+        """Run the load stage: all its checks at once. An invalid measurement is repeated."""
         out, found = self._out / "load", Looked()
         for _ in range(LOAD_ATTEMPTS):
             with way.told(self._bench) as variables:
@@ -215,7 +215,7 @@ class Looker:
         return found
 
     def _by_pytest(self, specs: Sequence[CheckSpec], way: RunScope, *more: str) -> Looked:
-        """What these see, which are either all drills or none."""
+        """Run these checks, which are either all drills or none."""
         evidence, companies, state = (self._out / name for name in (EVIDENCE, COMPANIES, STATE))
         evidence.unlink(missing_ok=True)
         options = [f"--evidence={evidence}", *["--deep"] * way.deep, *more]
@@ -248,8 +248,8 @@ class Looker:
 
 @dataclass(frozen=True, slots=True)
 class ShortWay:
-    """What the short way needs. open_bench: a fresh deployment; done: called with each cell, by the lanes; over:
-    whether nothing more is to be begun.
+    """What the short way needs. open_bench: a fresh deployment. done: called with each cell, by the lanes. over:
+    whether to begin nothing more.
     """
 
     open_bench: OpenBench
@@ -265,12 +265,12 @@ class ShortWay:
     def run(self, faults: Sequence[Fault]) -> None:
         """Show every fault, on the lanes."""
         made = groups(faults, self.policy.catalogue, self.wanted)
-        ordered = sorted(made, key=_length, reverse=True)  # what is begun last ends last
+        ordered = sorted(made, key=_length, reverse=True)  # what begins last ends last
         loads = threading.Semaphore(max(1, self.lanes // LANES_A_LOAD))
         share_out(self.lanes, ordered, self.over, partial(self._lane, loads))
 
     def _lane(self, loads: threading.Semaphore, number: int, waiting: Iterator[Group], over: IsOver) -> None:
-        """Groups, one after another, as long as there are some; a broken deployment is replaced."""
+        """Process groups one after another; replace a broken deployment."""
         for first in waiting:
             with ExitStack() as stack:
                 bench = stack.enter_context(self.open_bench(self.wanted))

@@ -1,5 +1,4 @@
-"""`python -m gates.proof.matrix.warm`: pytest with all checks collected once, a fork for each look at a target.
-
+"""`python -m gates.proof.matrix.warm`: pytest with all checks collected once, and a fork for each look at a target.
 Reads a line of JSON for each look (`checks`, `environ`, `options`, `log`, `timeout_s`), answers pytest's exit code.
 """
 
@@ -34,7 +33,7 @@ WORDS = (
 
 
 class Places:
-    """Where each check is: told by pytest."""
+    """A pytest plugin that records where each check is."""
 
     def __init__(self) -> None:
         self.files: dict[str, Path] = {}
@@ -61,7 +60,7 @@ def main(ini: str) -> int:
 
 
 def looked(asked: Mapping[str, Any], files: Mapping[str, Path], words: Sequence[str]) -> int:
-    """Look in a process of its own, which ends at its limit; its exit code, negative for a signal."""
+    """Look in a forked process with a time limit; returns its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
         _look(asked, files, words)
@@ -81,7 +80,7 @@ def _look(asked: Mapping[str, Any], files: Mapping[str, Path], words: Sequence[s
         only = [f"--only={check}" for check in asked["checks"]]
         code = int(pytest.main([*where, *words, *only, *asked["options"]]))
         sys.stdout.flush()
-    finally:  # a fork must not go on as its parent
+    finally:  # the fork must not continue as its parent
         os._exit(code)
 
 

@@ -28,22 +28,22 @@ from gates.verdict import Decision, Effect
 
 ALLOWED = (Decision.HOLD.value, Decision.ROLLBACK.value)
 NEAR, BLAMED = 8, 12
-"""So many checks a mutant is shown to first; so many of those that saw a company each of it is shown to."""
+"""How many checks a mutant is shown to first; and to how many of those that saw its company."""
 GROUP, COMPANY = 8, 12
-"""So many share a clean look at what killed them; so many are put into one deployment."""
+"""How many mutants share a clean look at what killed them; how many are put into one deployment."""
 PART = 120
-"""So many drills share a look, which has a limit."""
+"""How many drills share a look, which has a time limit."""
 EQUIVALENT, HOLE = "equivalent: ", "hole: the gate promoted: "
 DEAD = "it did not start; "
 MANIFEST = "sql/manifest/"
-"""These compare a schema with the one that is shipped, and so they come last: what they alone see, nobody sees where a
-wrong migration came with a manifest that was made from it.
+"""These compare a schema with the shipped one, and come last: what only they see is missed if a wrong migration came
+with a manifest made from it.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What came of a mutant. killers: the checks that did not pass twice; error: why nobody knows."""
+    """The result of a mutant. killers: the checks that failed twice; error: why it is unknown."""
 
     run: GateRun
     killers: tuple[str, ...] = ()
@@ -61,8 +61,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class MutantCampaign:
-    """What the campaign needs. equivalents: why a mutant may be promoted, by its key; done: called with each result, by
-    the lanes; over: whether no further one is to be begun.
+    """What the campaign needs. equivalents: why a mutant may be promoted, by its key. done: called with each result, by
+    the lanes. over: whether to begin nothing more.
     """
 
     open_bench: OpenBench
@@ -73,12 +73,12 @@ class MutantCampaign:
     equivalents: Mapping[str, str]
     lanes: int = 2
     short: bool = False
-    """Show none to the whole gate."""
+    """Whether to show none to the whole gate."""
     done: Callable[[Trial], None] = lambda _trial: None
     over: Callable[[], bool] = lambda: False
 
     def run(self, mutants: Sequence[Mutant]) -> None:
-        """Show every one, on the lanes. Those of the schema come last: they spoil the database for the others."""
+        """Show every mutant, on the lanes. Those of the schema come last: they spoil the database for the others."""
         ordered = sorted(mutants, key=lambda m: m.is_schema)
         known = [m for m in ordered if m.key in self.equivalents]
         new = [m for m in ordered if m.key not in self.equivalents]
@@ -122,30 +122,31 @@ class _Lane:
     number: int
     over: Callable[[], bool]
     _is_spoilt: bool = field(default=False, init=False)
-    """The database is one of a mutant's migrations."""
+    """Whether the database was made by a mutant's migrations."""
     _usual: set[str] | None = field(default=None, init=False)
-    """The checks that are not applicable on a clean deployment, once that is known."""
+    """The checks that are not applicable on a clean deployment, once known."""
     _left: list[Mutant] = field(default_factory=list, init=False)
-    """What the nearest checks did not kill, and no others have seen."""
+    """Survivors of the nearest checks that no other checks have seen."""
 
     def group(self, mutants: Sequence[Mutant]) -> None:
-        """Show each of these to what is nearest; what survives that, to all as soon as it makes a company: a proof that
-        is ended early leaves few of which it knows half.
+        """Show each to the nearest checks, and the survivors to all as soon as they fill a company. A proof that is
+        ended early then leaves few half-known mutants.
         """
         self._left += self._each(mutants, self._nearest)
         self.companies(COMPANY)
 
     def companies(self, least: int) -> None:
-        """Show what is left in companies, of so many at least."""
+        """Show the remaining ones in companies of at least so many."""
         while len(self._left) >= least:
             some, self._left = self._left[:COMPANY], self._left[COMPANY:]
             for one in companies(sorted(some, key=lambda m: m.is_schema), COMPANY):
                 self.company(one)
 
     def company(self, mutants: Sequence[Mutant]) -> None:
-        """Show these in one deployment: what nobody sees of them there, nobody sees. Else show each of them to what did
-        not pass, and the others in company again; in two halves where none of them is to blame, or where one may have
-        hidden the others.
+        """Show these in one deployment. What is not seen there, nobody sees.
+
+        Otherwise show each to the checks that failed, and the others in company again; in two halves if none of them is
+        to blame, or if one may have hidden the others.
         """
         if self.over():
             return
@@ -165,7 +166,7 @@ class _Lane:
                 self.company(some)
 
     def _hides(self, run: GateRun) -> bool:
-        """Whether checks were not applicable that are so on a clean deployment: one mutant may switch them off."""
+        """Whether checks became not applicable that apply to a clean deployment: a mutant may switch them off."""
         exempt = _exempt(run)
         if exempt and self._usual is None:
             self._put(None, SOURCE_ROOT)
@@ -175,8 +176,8 @@ class _Lane:
     def _each(
         self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
     ) -> list[Mutant]:
-        """Those that are not killed. Each is shown alone, then what killed them to a clean deployment; once more where
-        that does not pass.
+        """The survivors. Each is shown alone, then its killers to a clean deployment; it is repeated if they fail
+        there.
         """
 
         def alone(mutant: Mutant, source: Path) -> Seen:
@@ -219,7 +220,7 @@ class _Lane:
             return killers
 
     def _put(self, mutant: Mutant | None, source: Path) -> bool:
-        """The deployment anew, with this mutant; whether it started."""
+        """Restart the deployment with this mutant; returns whether it started."""
         try:
             if mutant is not None and mutant.is_schema:
                 self.bench.rebuild(source)
@@ -238,7 +239,7 @@ class _Lane:
         return True
 
     def _alone(self, mutant: Mutant, source: Path, looks: Sequence[Sequence[CheckSpec]]) -> Seen:
-        """What the checks say. What saw nothing at all is asked again on a fresh copy."""
+        """The results of the checks. Those that saw nothing at all are repeated on a fresh copy."""
         seen, starts = Seen(GateRun(None)), self._put(mutant, source)
         for specs in looks:
             seen = self._asked(specs)
@@ -250,7 +251,7 @@ class _Lane:
         return replace(seen, starts=starts)
 
     def _in_company(self, mutant: Mutant, source: Path) -> Seen:
-        """What the whole gate says; where that is not to be asked, all SQL checks and drills, a part at a time."""
+        """The result of the whole gate, or, without it, of all SQL checks and drills, a part at a time."""
         starts = self._put(mutant, source)
         runs = [self._look(part) for part in self._all(mutant)] if self.campaign.short else [self._gate()]
         killers = tuple(check for run in runs for check in _unpassed(run))
@@ -258,7 +259,7 @@ class _Lane:
         return Seen(worst, killers, starts, next((run.error for run in runs if not run.verdict), ""))
 
     def _nearest(self, mutant: Mutant) -> list[Sequence[CheckSpec]]:
-        """What a mutant is shown to first, one after another: SQL checks see what migrations made at once."""
+        """The checks that a mutant is shown to first, in order: SQL checks see migrations at once."""
         specs = self._seen_by_the_way()
         drills = [s for s in specs if s.id.startswith("drill/")]
         near = nearest(mutant, drills, NEAR)
@@ -267,7 +268,7 @@ class _Lane:
         return [part for part in (_of_the_schema(specs) if mutant.is_schema else [], near) if part]
 
     def _all(self, mutant: Mutant) -> list[list[CheckSpec]]:
-        """All drills, and all that look at a schema; its manifest comes last."""
+        """All drills, and all schema checks; the manifest last."""
         specs = self._seen_by_the_way()
         drills = [s for s in specs if s.id.startswith("drill/")]
         parts = [drills[i : i + PART] for i in range(0, len(drills), PART)]
@@ -278,8 +279,8 @@ class _Lane:
         return [s for s in self.campaign.policy.catalogue if self.campaign.way.sees(s)]
 
     def _asked(self, specs: Sequence[CheckSpec]) -> Seen:
-        """What the checks say. The first that does not pass is asked again; where it passes then, those are asked that
-        it kept from being asked.
+        """The results of the checks. The first that fails is repeated; if it then passes, those that it blocked are
+        run.
         """
         left = list(specs)
         while True:
@@ -306,7 +307,7 @@ class _Lane:
 
 
 def _apart(specs: Sequence[CheckSpec]) -> list[list[CheckSpec]]:
-    """Drills and SQL checks apart, as they cannot share a look, the manifest last. Others need the whole gate."""
+    """Drills and SQL checks separately, as they cannot share a look, the manifest last. Others need the whole gate."""
     parts = (
         _of_the_schema(specs),
         [s for s in specs if s.id.startswith("drill/")],
@@ -324,7 +325,7 @@ def _of_the_schema(specs: Sequence[CheckSpec]) -> list[CheckSpec]:
 
 
 def _unpassed(run: GateRun) -> tuple[str, ...]:
-    """The checks that were asked, and for which the gate would not promote."""
+    """The checks that ran, and for which the gate would not promote."""
     asked = {check for check, *_ in run.costs}
     findings = run.verdict.findings if run.verdict else ()
     return tuple(f.check for f in findings if f.check in asked and f.effect in {Effect.HOLD, Effect.ROLLBACK})

@@ -11,7 +11,7 @@ TOKEN = re.compile(
 )
 COMPARED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "=": "<>", "<>": "="}
 OPENS = {"WHERE", "AND", "OR", "WHEN", "IF", "HAVING", "ELSIF"}
-"""Words that a condition follows; it ends at one of these, in the same parentheses."""
+"""Words before a condition; it ends at one of these, in the same parentheses."""
 ENDS = OPENS | {
     "THEN", "GROUP", "ORDER", "LIMIT", "RETURNING", "FOR", "ON", "UNION", "LEFT", "JOIN", "CROSS", "INNER", "ELSE",
     "END", "LOOP", "WITH", "DO", ";", ",",
@@ -21,7 +21,7 @@ LEFT_OUT = re.compile(
     r"(?:CREATE (?:UNIQUE )?INDEX|CREATE (?:CONSTRAINT )?TRIGGER|CREATE POLICY|ALTER TABLE|ALTER DEFAULT|GRANT|REVOKE"
     r"|INSERT INTO|ALTER FUNCTION)\b"
 )
-"""Statements of a schema without which the others still run."""
+"""Statements of a schema that the others do not need."""
 IN_A_BODY = re.compile(r"(?:PERFORM|RAISE|EXECUTE|UPDATE|INSERT INTO|DELETE|[\w.]+ :=|RETURN NULL)")
 IN_A_TABLE = re.compile(
     r" NOT NULL| UNIQUE\b(?: \([^)]*\))?| PRIMARY KEY\b(?! \()| CHECK \((?:[^()]|\([^()]*\))*\)"
@@ -40,7 +40,7 @@ OF_FUNCTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of SQL; word: in capitals; depth: of the parentheses around it."""
+    """A token of SQL; word: in capitals; depth: of the parentheses around it."""
 
     text: str
     start: int
@@ -53,7 +53,7 @@ class Token:
 
 
 def changes(text: str, *, is_schema: bool) -> Iterator[Edit]:
-    """Every change of a file of SQL, in no order."""
+    """Every change of an SQL file, in no order."""
     tokens = _tokens(text)
     yield from _conditions(tokens)
     yield from _clauses(tokens)
@@ -76,7 +76,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _conditions(tokens: Sequence[Token]) -> Iterator[Edit]:
-    """Each condition: dropped, its comparison changed; each word that joins two: the other one."""
+    """Each condition dropped or its comparison changed; each AND and OR swapped."""
     for i, token in enumerate(tokens):
         if not _opens(tokens, i):
             continue
@@ -128,7 +128,7 @@ def _until(tokens: Sequence[Token], start: int, depth: int, ends: set[str]) -> l
 
 
 def _clauses(tokens: Sequence[Token]) -> Iterator[Edit]:
-    """Clauses that go: what happens on a conflict, locks, orders, limits; and single columns that are set."""
+    """Dropped clauses: conflict handling, locks, orders, limits; and single columns that are set."""
     for i, token in enumerate(tokens):
         after = tokens[i + 1].word if i + 1 < len(tokens) else ""
         match token.word, after:
@@ -150,7 +150,7 @@ def _clauses(tokens: Sequence[Token]) -> Iterator[Edit]:
 
 
 def _settings(tokens: Sequence[Token], i: int) -> Iterator[Edit]:
-    """Each column that an UPDATE of several sets is left as it is."""
+    """Each column of an UPDATE of several left unchanged."""
     items, start = [], i + 1
     while True:
         item = _until(tokens, start, tokens[i].depth, {"FROM", "WHERE", "RETURNING", ";", ",", "ON"})
@@ -169,7 +169,7 @@ def _without(operator: str, token: Token, rest: Sequence[Token]) -> Edit:
 
 
 def _values(tokens: Sequence[Token]) -> Iterator[Edit]:
-    """Numbers one more, true for false, the least for the greatest."""
+    """Numbers plus one, true and false swapped, min and max swapped."""
     swapped = {
         "TRUE": "false",
         "FALSE": "true",
@@ -188,7 +188,7 @@ def _values(tokens: Sequence[Token]) -> Iterator[Edit]:
 
 
 def _statements(text: str, tokens: Sequence[Token]) -> Iterator[Edit]:
-    """Whole statements that are left out, of the file and of the bodies of its functions."""
+    """Whole statements dropped, of the file and of the bodies of its functions."""
     start, body = 0, False
     for i, token in enumerate(tokens):
         if token.text.startswith("$") and not token.text[1:-1]:
@@ -206,7 +206,7 @@ def _statements(text: str, tokens: Sequence[Token]) -> Iterator[Edit]:
 
 
 def _of_the_schema(text: str, tokens: Sequence[Token]) -> Iterator[Edit]:
-    """Constraints of columns and tables, and properties of functions and views."""
+    """Dropped constraints of columns and tables, and properties of functions and views."""
     for match in re.finditer(r"CREATE TABLE [\w.]+ \((.*?)\n\)", text, re.DOTALL):
         for one in IN_A_TABLE.finditer(text, match.start(1), match.end(1)):
             yield Edit("constraint", one.start(), one.end(), "")

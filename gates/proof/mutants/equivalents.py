@@ -9,7 +9,7 @@ FILE = Path(__file__).with_name("equivalents.yaml")
 
 
 def equivalents(text: str | None = None) -> Mapping[str, str]:
-    """The reason by the key of the mutant. Raise ValueError on anything that is not one."""
+    """Key of the mutant -> the reason. Raise ValueError for anything that is not one."""
     found: dict[str, str] = {}
     for why, keys in (yaml.safe_load(text or FILE.read_text(encoding="utf-8")) or {}).items():
         for key in keys:

@@ -1,4 +1,4 @@
-"""Which mutants there are: every change of every file of the reference, each with a name that stays."""
+"""All mutants: every change of every file of the reference, each with a stable name."""
 
 import hashlib
 import re
@@ -16,18 +16,20 @@ from gates.stack.service import SOURCE_ROOT
 
 PACKAGE = "replay_service"
 MUTANTS = 300
-"""So many are drawn where nobody says how many."""
+"""How many are drawn by default."""
 OUTSIDE = {"__main__.py", "app.py", "http_agent.py", "logs.py", "migrate.py", "openapi.py", "settings.py"}
-"""They read the command line and the environment, write logs, apply migrations: a gate sees what comes of it. And the
-worker that is proved has no agent over HTTP.
+"""Files that read the command line and the environment, write logs, or apply migrations: a gate sees only their
+effects. Also the HTTP agent, which the proved worker does not use.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """The sources with a change. id: its name; key: the same without the line, which changes with what stands above,
-    and with a number from the second of its kind on; said: what was changed, on one line; about: words around the
-    change; texts: new text of a file, by path.
+    """The sources with a change.
+
+    id: its name. key: the same without the line, which changes with edits above it, and with a number from the second
+    of its kind on. said: what was changed, on one line. about: words around the change. texts: new text of a file, by
+    path.
     """
 
     id: str
@@ -38,7 +40,7 @@ class Mutant:
 
     @property
     def as_applied(self) -> str:
-        """SQL by which changed migrations pass for those that are shipped."""
+        """SQL that makes changed migrations look like the shipped ones."""
         shipped = {p: hashlib.sha256((SOURCE_ROOT / p).read_bytes()).hexdigest() for p in self._migrations}
         return "; ".join(
             f"update public.schema_migrations set checksum = '{digest}' where version = '{Path(p).name[:12]}'"
@@ -47,12 +49,12 @@ class Mutant:
 
     @property
     def digest(self) -> str:
-        """What tells it from another mutant of the same name."""
+        """What distinguishes it from another mutant of the same name."""
         return hashlib.sha256(repr(sorted(self.texts.items())).encode()).hexdigest()
 
     @property
     def is_schema(self) -> bool:
-        """Whether it changes what the migrations make."""
+        """Whether it changes what the migrations create."""
         return bool(self._migrations)
 
     @property
@@ -61,7 +63,7 @@ class Mutant:
 
 
 def mutants(root: Path = SOURCE_ROOT) -> list[Mutant]:
-    """Every mutant of the sources, by file and place. No two make the same text."""
+    """Every mutant of the sources, by file and place. No two produce the same text."""
     found = list[Mutant]()
     for path in sorted((root / PACKAGE).rglob("*")):
         if path.suffix == ".sql" or (path.suffix == ".py" and path.name not in OUTSIDE):
@@ -74,7 +76,7 @@ def mutants(root: Path = SOURCE_ROOT) -> list[Mutant]:
 
 
 def _numbered(mutants: Sequence[Mutant]) -> Iterator[Mutant]:
-    """Those of one file: the second of two alike has a key of its own, so that what excuses one excuses no other."""
+    """Those of one file: the second of two equal ones has another key, so an excuse covers only one."""
     alike = Counter[str]()
     for one in mutants:
         alike[one.key] += 1
@@ -92,7 +94,7 @@ def _applied(text: str, change: Edit) -> str:
 
 
 def _mutant(text: str, name: str, one: Edit) -> Mutant:
-    """Its id is `file:line:operator` and digits that tell those of one line apart; whole lines are said."""
+    """Its id is `file:line:operator` and digits that distinguish those of one line; whole lines are described."""
     line = text.count("\n", 0, one.start) + 1
     first = text.rfind("\n", 0, one.start) + 1
     last = text.find("\n", one.end)
@@ -114,12 +116,12 @@ def one_line(text: str) -> str:
 
 
 def drawn(found: Sequence[Mutant], count: int, seed: str) -> list[Mutant]:
-    """So many of them, by chance: the same seed draws the same. A longer draw begins with the shorter one."""
+    """Mutants at random: the same seed draws the same. A longer draw begins with the shorter one."""
     return sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.id}".encode()).digest())[: count or len(found)]
 
 
 def together(mutants: Sequence[Mutant]) -> Mutant:
-    """One mutant that has the changes of all of these. Raise ValueError where two change the same place."""
+    """One mutant with the changes of all of these. Raise ValueError if two change the same place."""
     texts: dict[str, str] = {}
     for path in sorted({path for one in mutants for path in one.texts}):
         old = made = (SOURCE_ROOT / path).read_text(encoding="utf-8")
@@ -134,20 +136,20 @@ def together(mutants: Sequence[Mutant]) -> Mutant:
 
 
 def _changed(old: str, new: str) -> tuple[int, int, str]:
-    """Where two texts begin and end to differ in the old one, and what stands there in the new one."""
+    """The start and end of the difference in the old text, and the new text there."""
     start = _alike(old, new)
     same = _alike(old[start:][::-1], new[start:][::-1])
     return start, len(old) - same, new[start : len(new) - same]
 
 
 def _alike(one: str, other: str) -> int:
-    """With how many characters both begin."""
+    """The length of their common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def companies(mutants: Sequence[Mutant], size: int) -> list[list[Mutant]]:
-    """The mutants by so many that can be put into one deployment, those of the schema by themselves."""
+    """The mutants in groups that can be put into one deployment, those of the schema separately."""
     found: list[list[Mutant]] = []
     for one in mutants:
         home = next((c for c in found if len(c) < size and c[0].is_schema == one.is_schema and _fits(one, c)), None)
@@ -168,7 +170,7 @@ def _fits(one: Mutant, company: Sequence[Mutant]) -> bool:
 
 @contextmanager
 def planted(mutant: Mutant, root: Path = SOURCE_ROOT) -> Iterator[Path]:
-    """A folder with a copy of the package, changed."""
+    """A folder with a changed copy of the package."""
     with TemporaryDirectory(prefix="proof-mutant-") as folder:
         made = Path(folder) / PACKAGE
         shutil.copytree(root / PACKAGE, made, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Which checks are likeliest to see a mutant: those that speak of what its file and line speak of. Pure."""
+"""Which checks most likely see a mutant: those with the words of its file and line. Pure."""
 
 import math
 import re
@@ -12,7 +12,7 @@ WORD = re.compile(r"[a-z]{3,}")
 
 
 def nearest(mutant: Mutant, specs: Sequence[CheckSpec], count: int) -> list[CheckSpec]:
-    """So many of the checks, the likeliest first; rare words weigh most."""
+    """The given number of checks, the likeliest first; rare words weigh most."""
     of_specs = [_words(f"{s.id} {s.claim}") for s in specs]
     known = Counter(word for words in of_specs for word in words)
     said = _words(mutant.about)

@@ -1,4 +1,4 @@
-"""Mutants of Python: a statement is deleted, a condition turned round, a limit moved, a function left early. Pure."""
+"""Mutants of Python: a statement deleted, a condition negated, a limit moved, a function left early. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ OPPOSITES: dict[type[ast.cmpop], str] = {
 }  # fmt: skip
 SWAPPED_CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 SAYS_A_TIME = ("_s", "_ms", "timeout", "interval", "size", "count", "connections")
-"""Ends of names whose number may be any: how long, how often, how many at once."""
+"""Suffixes of names whose number may be any: how long, how often, how many at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One change of a text: what stands from `start` to `end` becomes `new`. operator: what kind of change."""
+    """One change of a text: `start` to `end` becomes `new`. operator: the kind of change."""
 
     operator: str
     start: int
@@ -30,7 +30,7 @@ def changes(text: str) -> Iterator[Edit]:
     place = _Places(text)
     classes = (n for n in ast.walk(place.tree) if isinstance(n, ast.ClassDef))
     of_classes = {n for c in classes for d in c.decorator_list for n in ast.walk(d)}
-    """How a class is made (frozen, with slots) is nothing that it does."""
+    """Decorator arguments of classes (frozen, slots), which have no effect on behaviour."""
     for node in ast.walk(place.tree):
         match node:
             case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Raise() if not _logs(node):
@@ -69,12 +69,12 @@ def _of_conditions(place: _Places, node: ast.BoolOp) -> Iterator[Edit]:
 
 
 def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Edit]:
-    """A function that does nothing, or always says the same."""
+    """A function that does nothing, or always returns the same."""
     body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     yields = any(isinstance(n, ast.Yield | ast.YieldFrom) for n in ast.walk(node))
     if not body or yields or node.name in {"__init__", "main"} or node.returns is None:
         return
-    if len(body) == 1 and isinstance(body[0], ast.Expr):  # to leave before it is to delete it
+    if len(body) == 1 and isinstance(body[0], ast.Expr):  # leaving there is the same as deleting it
         return
     answers = {"None": ["return"], "bool": ["return True", "return False"]}.get(ast.unparse(node.returns), [])
     if answers and isinstance(body[0], ast.Pass | ast.Return) and answers[0] == "return":
@@ -84,7 +84,7 @@ def _left_early(place: _Places, node: ast.FunctionDef | ast.AsyncFunctionDef) ->
 
 
 def _numbers(place: _Places) -> Iterator[Edit]:
-    """Whole numbers become one more, but those that say a time or a size."""
+    """Whole numbers plus one, except those of times or sizes."""
     for node in ast.walk(place.tree):
         named = ""
         match node:
@@ -112,7 +112,7 @@ def _is_turned_elsewhere(test: ast.expr) -> bool:
 
 
 def _logs(node: ast.AST) -> bool:
-    """Whether it writes to a log, or asks for one, which no gate reads."""
+    """Whether it writes to a log, or gets a logger; no gate reads logs."""
     return any(isinstance(n, ast.Name) and n.id in {"_LOG", "_note", "sys"} for n in ast.walk(node))
 
 
@@ -124,7 +124,7 @@ def _counts(node: ast.BinOp) -> bool:
 
 
 class _Places:
-    """Where the nodes of a text are. Columns of the syntax tree count bytes."""
+    """The positions of nodes in a text. Columns of the syntax tree count bytes."""
 
     def __init__(self, text: str) -> None:
         self.tree = ast.parse(text)

@@ -1,4 +1,4 @@
-"""What came of the mutants, in numbers. Pure."""
+"""The results of the mutants, in numbers. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gates.verdict import Decision
 
 @dataclass(frozen=True, slots=True)
 class MutantTally:
-    """Mutants by what came of them; the last three are among the killed."""
+    """Mutants by result; the last three are among the killed."""
 
     shown: int
     killed: int

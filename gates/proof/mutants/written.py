@@ -1,4 +1,4 @@
-"""Mutants that somebody wrote by hand: a YAML file of named defects of the reference, each a few replaced texts."""
+"""Hand-written mutants: a YAML file of named defects of the reference, each a few replaced texts."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ DEFECT = Fields(
 
 
 def written(path: Path, root: Path = SOURCE_ROOT) -> tuple[Mutant, ...]:
-    """The mutants of the file, in its order. Raise ConfigError, with the place, on anything that is not one."""
+    """The mutants of the file, in its order. Raise ConfigError, with the place, for anything that is not one."""
     try:
         node = read(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

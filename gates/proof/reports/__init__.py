@@ -1,1 +1,1 @@
-"""A proof for people and for viewers: pure functions of what was found."""
+"""Reports of a proof for people and viewers: pure functions."""

@@ -1,7 +1,7 @@
-"""The matrix as JSON in the mutation-testing report schema of Stryker (schemaVersion 2): its viewer opens it. Pure.
+"""The matrix as JSON in Stryker's mutation-testing report schema (schemaVersion 2), for its viewer. Pure.
 
-A fault is a mutant, a check is a test. What is not killed never raises the score: a cell that says nothing about the
-gate is `NoCoverage`, not `RuntimeError`, because the schema's viewer leaves errors out of the score.
+A fault is a mutant, a check is a test. Only killed faults raise the score: a cell that says nothing about the gate is
+`NoCoverage`, not `RuntimeError`, because the schema's viewer leaves errors out of the score.
 """
 
 import ast
@@ -27,7 +27,7 @@ ReadSource = Callable[[str], str]
 
 
 def matrix(proof: Proof, pending: Sequence[Fault], source_of: ReadSource) -> dict[str, JsonValue]:
-    """The report. source_of(path) gives the text of a file of the package faults, empty where there is none."""
+    """The report. source_of(path) gives the text of a file of the package faults, empty if there is none."""
     files: dict[str, JsonValue] = {}
     mutants: dict[str, list[JsonValue]] = {}
     sources: dict[str, str] = {}
@@ -89,7 +89,7 @@ def _waiting(fault: Fault) -> dict[str, JsonValue]:
 
 
 def _place(fault: Fault, source_of: ReadSource) -> tuple[str, str, str]:
-    """The file, its text and the function that a fault is shown at. What is no Python has a file of its own."""
+    """The file, its text and the function that represent a fault. Faults outside Python have a file of their own."""
     if fault.parts:
         module, _, function = fault.parts.partition(":")
         path = module.replace(".", "/") + ".py"
@@ -99,7 +99,7 @@ def _place(fault: Fault, source_of: ReadSource) -> tuple[str, str, str]:
 
 
 def _location(text: str, function: str) -> JsonValue:
-    """From one, columns too; the end is where the text ends."""
+    """From 1, columns too; the end is where the text ends."""
     lines = text.splitlines() or [""]
     first, last = 1, len(lines)
     if function:

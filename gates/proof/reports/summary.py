@@ -1,4 +1,4 @@
-"""A proof for people: the table at the terminal, and proof.md. Pure."""
+"""A proof for people: the tables for the terminal, and proof.md. Pure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,13 +16,13 @@ MOST_IDLE = 400
 
 
 def lines(proof: Proof) -> list[str]:
-    """The result of a proof, one sentence a line."""
+    """The result of a proof, one sentence per line."""
     left = [f"not examined: {', '.join(proof.pending)}"] if proof.pending else []
     return [*of_faults(proof), *_of_trials(proof), *left]
 
 
 def of_faults(proof: Proof) -> list[str]:
-    """What came of the faults."""
+    """The results of the faults."""
     said = [f"INVALID: {proof.invalid}"] if proof.invalid else []
     if proof.cells:
         per = sum(c.seconds for c in proof.cells) / len(proof.cells)
@@ -85,7 +85,7 @@ def _of_trials(proof: Proof) -> list[str]:
 
 
 def drawn_anew(why: Mapping[str, str]) -> str:
-    """How many pairs could not be in together, so that others were drawn, and which."""
+    """How many pairs could not be in together and were replaced, and which."""
     each = "; ".join(f"{name} ({said[:MOST_REASON]})" for name, said in why.items())
     return f"{len(why)} that could not be in together were drawn anew: {each}"
 

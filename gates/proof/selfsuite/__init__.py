@@ -1,1 +1,1 @@
-"""The gate disturbed: killed, raced, given evidence that is missing, old or foreign. It holds, or acts exactly once."""
+"""The gate disturbed: killed, raced, given missing, old or foreign evidence. It must hold, or act exactly once."""

@@ -1,6 +1,6 @@
-"""The gate's own path, live: killed in each phase, two at once, the flag changed under it.
+"""The gate's own path, live: killed in each phase, two at once, the flag changed meanwhile.
 
-Each runs a real gate, which acts, on a deployment of its own; what counts is what it left: the verdict on disk, the
+Each trial runs a real gate, which acts, on a deployment of its own, and judges what it left: the verdict on disk, the
 flag, the audit rows, the processes.
 """
 
@@ -27,13 +27,13 @@ from gates.stack.postgres import connect
 from gates.verdict import Decision, Verdict
 
 PHASES = ("preflight", "data before", "drill", "load", "data after")
-"""A run tells the end of each of these on stderr; killed after one, it is killed in the next."""
+"""Phases whose end a run reports on stderr; killed after one, it is killed in the next."""
 FLAG = "outbox.enabled"
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """The global row of the flag, and how often it was moved, by the audit rows."""
+    """The global row of the flag, and how often it was changed, by the audit rows."""
 
     enabled: bool
     percent: int
@@ -41,12 +41,12 @@ class Flag:
     rolled_back: int
 
     def actions_since(self, before: Flag) -> int:
-        """How often it was moved since it was `before`."""
+        """How often it was changed since `before`."""
         return self.promoted + self.rolled_back - before.promoted - before.rolled_back
 
 
 def look_at_flag(bench: Bench) -> Flag:
-    """The flag as it stands now."""
+    """The flag now."""
     with connect(bench.stack.info.database_url) as connection:
         row = connection.execute(
             "select f.enabled, f.rollout_percentage, "
@@ -62,7 +62,7 @@ def look_at_flag(bench: Bench) -> Flag:
 
 @dataclass
 class Running:
-    """A gate that runs; `processes` finds all that it started."""
+    """A running gate; `processes` finds all that it started."""
 
     process: subprocess.Popen[str]
     out: Path
@@ -71,7 +71,7 @@ class Running:
     said: str = ""
 
     def wait_for(self, phase: str, timeout_s: float = programs.RUN_TIMEOUT_S) -> bool:
-        """Read its stderr until the phase has ended; False where the gate ended first or the time ran out."""
+        """Read its stderr until the phase has ended; False if the gate ended first or the time ran out."""
         stream = self.process.stderr
         if stream is None:
             return False
@@ -90,7 +90,7 @@ class Running:
         return False
 
     def finish(self) -> GateRun:
-        """Wait for its end and read what it left."""
+        """Wait for its end and read its results."""
         try:
             _, err = self.process.communicate(timeout=programs.RUN_TIMEOUT_S)
             code: int | None = self.process.returncode
@@ -101,7 +101,7 @@ class Running:
         return programs.read_run(self.out, programs.FinishedProgram(code, "", err, time.monotonic() - self.started))
 
     def kill(self) -> None:
-        """SIGKILL, to the gate alone."""
+        """SIGKILL, only to the gate itself."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGKILL)
         self.process.communicate(timeout=programs.GRACE_S)
@@ -145,7 +145,7 @@ def killed(bench: Bench, out: Path, phase: str, policy: tuple[str, ...]) -> Gate
 
 
 def two_at_once(bench: Bench, out: Path, policy: tuple[str, ...]) -> GateRun:
-    """Two gates on one deployment: at most one of them acts, and whoever says promote did."""
+    """Two gates on one deployment: at most one of them acts, and a gate that says promote did."""
     before = look_at_flag(bench)
     gates = [start_gate(bench.variables(), out / name, *policy) for name in ("first", "second")]
     runs = [gate.finish() for gate in gates]
@@ -161,8 +161,8 @@ def two_at_once(bench: Bench, out: Path, policy: tuple[str, ...]) -> GateRun:
     return GateRun(Verdict(Decision.PROMOTE if promotes else Decision.HOLD, said), seconds)
 
 
-def changed_under_it(bench: Bench, out: Path, statement: str, policy: tuple[str, ...]) -> GateRun:
-    """Somebody changes the flag during the gate's last look at the data. The flag must stay as they left it."""
+def changed_meanwhile(bench: Bench, out: Path, statement: str, policy: tuple[str, ...]) -> GateRun:
+    """Somebody changes the flag during the gate's last look at the data. The flag must stay so."""
     gate = start_gate(bench.variables(), out, *policy)
     if not gate.wait_for("load"):
         gate.kill()

@@ -57,7 +57,7 @@ LIVE: tuple[tuple[str, str, tuple[Decision, ...]], ...] = (
 
 
 def names() -> list[tuple[str, tuple[Decision, ...], str]]:
-    """Every trial of the suite: name, the decisions that are right, description."""
+    """Every trial of the suite: name, the right decisions, description."""
     return [(t.name, t.allowed, t.said) for t in TAMPERINGS] + [(n, allowed, said) for n, said, allowed in LIVE]
 
 
@@ -72,7 +72,7 @@ class SelfSuite:
     policy: tuple[str, ...] = ()
 
     def run(self) -> None:
-        """Tampered evidence first, then what needs a deployment."""
+        """Run tampered evidence first, then what needs a deployment."""
         asked = [t for t in TAMPERINGS if self._asked(t.name)]
         live_ones = [(name, said, allowed, act) for name, said, allowed, act in self._live() if self._asked(name)]
         if not asked and not live_ones:
@@ -93,7 +93,7 @@ class SelfSuite:
         return self.wants(f"{ProofPart.SELF}/{name}")
 
     def _tampered(self, one: Tampering, base: Path) -> Trial:
-        """`gate decide` on a copy of the green run, spoilt."""
+        """`gate decide` on a tampered copy of the green run."""
         folder = self._folder(one.name)
         lines = [e.to_json() for e in read_lines(base / record.EVIDENCE)]
         run = json.loads((base / record.RUN).read_text(encoding="utf-8"))
@@ -120,11 +120,11 @@ class SelfSuite:
         return folder
 
     def _live(self) -> Iterator[tuple[str, str, tuple[Decision, ...], Act]]:
-        """Name, description, the decisions that are right, and the function that makes it."""
+        """Name, description, the right decisions, and the function that runs it."""
         acts: dict[str, Act] = {
             "two-gates": lambda b, o: live.two_at_once(b, o, self.policy),
-            "flag-off": lambda b, o: live.changed_under_it(b, o, OFF, self.policy),
-            "flag-moved": lambda b, o: live.changed_under_it(b, o, MOVED, self.policy),
+            "flag-off": lambda b, o: live.changed_meanwhile(b, o, OFF, self.policy),
+            "flag-moved": lambda b, o: live.changed_meanwhile(b, o, MOVED, self.policy),
             "deselected": self._talked_out,
             "no-load": lambda b, o: programs.gate_run({**b.variables(), **NO_LOAD}, o, "--dry-run", *self.policy),
             "canary": self._canary,
@@ -134,12 +134,12 @@ class SelfSuite:
             yield name, said, allowed, acts[name]
 
     def _killed(self, phase: str, bench: Bench, out: Path) -> GateRun:
-        """In a folder that holds an older promote."""
+        """Killed in a folder that holds an older promote."""
         shutil.copytree(self.out / ProofPart.SELF.value / "green", out, dirs_exist_ok=True)
         return live.killed(bench, out, phase, self.policy)
 
     def _talked_out(self, bench: Bench, out: Path) -> GateRun:
-        """A promote must stand on as many passed checks as the green run."""
+        """A promote must rest on as many passed checks as the green run."""
         run = programs.gate_run({**bench.variables(), **TALKED_OUT}, out, "--dry-run", *self.policy)
         green = record.recompute(self.out / ProofPart.SELF.value / "green")
         if run.verdict and run.is_green and run.verdict.counts.passed < green.counts.passed:
@@ -149,7 +149,7 @@ class SelfSuite:
         return run
 
     def _canary(self, bench: Bench, out: Path) -> GateRun:
-        """Three checks of a user's own, through the pipeline of every check."""
+        """Three user's own checks, through the pipeline of every check."""
         folder = out / "checks"
         folder.mkdir()
         for name, (said, violations, seen) in CANARIES.items():

@@ -1,7 +1,7 @@
-"""Ways in which what the gate reads may be missing, old, foreign or no number. Pure.
+"""Ways in which the gate's input may be missing, old, foreign or no number. Pure.
 
-Each turns the evidence and run.json of a green run into what `gate decide` is given; no evidence is None. Changed lines
-are chained anew, and run.json ends them, so that the decision itself is looked at; changed bytes are not.
+Each turns the evidence and run.json of a green run into the input of `gate decide`; no evidence is None. Changed lines
+are chained again, and run.json ends them, so that the decision itself is tested; changed bytes are not.
 """
 
 import copy
@@ -23,7 +23,7 @@ HELD = (Decision.HOLD,)
 
 @dataclass(frozen=True, slots=True)
 class Tampering:
-    """A green run, spoilt. `change` may alter its arguments; it returns lines, or bytes, or None."""
+    """A tampered green run. `change` may alter its arguments; it returns lines, bytes, or None."""
 
     name: str
     said: str
@@ -62,7 +62,7 @@ def _cut(lines: list[Line], _run: Run) -> list[Line]:
 
 
 def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
-    """What every check compared becomes `value`, where it was a number."""
+    """What every check compared becomes `value`, if it was a number."""
 
     def change(lines: list[Line], _run: Run) -> list[Line]:
         return [
@@ -74,7 +74,7 @@ def _numbers(value: JsonValue, samples: Callable[[Line], JsonValue]) -> Change:
 
 
 def _decided(hours: int) -> Change:
-    """The clock jumps so far before the decision."""
+    """The clock jumps by so much before the decision."""
 
     def change(lines: list[Line], run: Run) -> list[Line]:
         run["decided_at"] = stamp(_time(run["decided_at"]) + dt.timedelta(hours=hours))
@@ -100,7 +100,7 @@ def _failed_too(*, first: bool) -> Change:
 
 
 def _failing(change: Callable[[list[bytes]], list[bytes]]) -> Change:
-    """One check failed before it passed, and the file was changed afterwards: its lines, the failure the third."""
+    """One check failed before it passed, and the file was changed later: its lines, the failure as the third."""
 
     def changed(lines: list[Line], run: Run) -> bytes:
         failed = {**lines[2], "outcome": "fail", "message": "planted"}
@@ -151,7 +151,7 @@ TAMPERINGS: tuple[Tampering, ...] = (
 
 
 def tamper(one: Tampering, lines: list[Line], run: Run) -> tuple[bytes | None, Run]:
-    """The spoilt evidence file (None: there is none) and run.json; what is given stays as it is."""
+    """The tampered evidence file (None: there is none) and run.json; the arguments stay unchanged."""
     changed = copy.deepcopy(run)
     changed["evidence"] = read_bytes(chained(lines)).end.to_json()
     spoilt = one.change(copy.deepcopy(lines), changed)

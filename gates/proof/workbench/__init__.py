@@ -1,1 +1,1 @@
-"""What a suite is written with: a deployment to prove on, programs with a limit, servers, relays, a pooler."""
+"""What suites are built from: a deployment to prove on, programs with a limit, servers, relays, a pooler."""

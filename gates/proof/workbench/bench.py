@@ -23,28 +23,28 @@ from gates.stack.service import module_path
 from gates.stack.stack import Stack
 
 TROUBLES = (StackError, psycopg.Error, OSError)
-"""What a deployment, or what is done to it, may end with: then nothing was proved."""
+"""Errors of a deployment, or of what is done to it: then nothing was proved."""
 READY_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
 RENEW_TIMEOUT_S = 12.0
 CLEAN = "as_it_was"
-"""The database as it was at the first `renew`: the template of each later one."""
+"""The template database of each `renew`: the state at the first one."""
 
 
 @dataclass
 class Bench:
-    """A running stack, as seen by a gate that may do `kind` on it."""
+    """A running stack, for a gate that may do `kind` on it."""
 
     stack: Stack
     environ: Mapping[str, str] = field(repr=False)
     kind: TargetKind = TargetKind.STAGING
     proxied: Mapping[str, str] = field(default_factory=dict)
-    """What a gate is told while faults of kind proxy are in."""
+    """The gate's variables while proxy faults are in."""
     _faults: Servant | None = None
     _has_template: bool = False
 
     def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
-        """The environment of a gate or a witness. In production the gate has its own login, the least that it needs."""
+        """The environment of a gate or a witness. In production the gate has its own least-privilege login."""
         wanted, info = kind or self.kind, self.stack.info
         told = {**info.variables(), "GATE_TARGET": wanted.value}
         if wanted is TargetKind.PRODUCTION:
@@ -54,8 +54,8 @@ class Bench:
         return programs.clean(self.environ, {**told, **self.proxied})
 
     def witness(self, fault: Fault) -> bool | str:
-        """Whether the fault is on, by the fault's own witness, which sees the deployment as a superuser; a text where
-        it could not tell. A pair is on while one of the two is: each may hide the other from its witness.
+        """Whether the fault is on, by its own witness, which sees the deployment as a superuser; a text if it could not
+        tell. A pair is on while one of the two is: each may hide the other from its witness.
         """
         said = [self._witness(one) for one in fault.each]
         return next((s for s in said if s is True), False) or next((s for s in said if isinstance(s, str)), False)
@@ -75,7 +75,7 @@ class Bench:
         return self._faults.ask(question, ANSWER_TIMEOUT_S)
 
     def put_in(self, fault: Fault) -> None:
-        """Put the fault in. Raise StackError or psycopg.Error where that does not work."""
+        """Put the fault in. Raise StackError or psycopg.Error if that fails."""
         for one in fault.each:
             if one.sql:
                 self.execute(one.sql)
@@ -108,7 +108,7 @@ class Bench:
         self.proxied = {}
 
     def close(self) -> None:
-        """End what runs beside the stack."""
+        """Stop what runs beside the stack."""
         if self._faults is not None:
             self._faults.close()
 
@@ -119,7 +119,7 @@ class Bench:
                 process.signal(signal.SIGKILL)
 
     def renew(self, source: Path | None = None) -> None:
-        """Service and workers anew, by these sources or their own, on the database as it was at the first call. Raise
+        """Restart service and workers, from these sources or their own, on the database as of the first call. Raise
         StackError or psycopg.Error.
         """
         self._end_proxy()
@@ -136,7 +136,7 @@ class Bench:
         self._start_anew(source)
 
     def rebuild(self, source: Path) -> None:
-        """All anew, as these sources make it. Raise StackError where they do not, and leave what they made."""
+        """Make everything anew from these sources. Raise StackError if they fail, and leave what they made."""
         self._end_proxy()
         self.kill()
         with connect(database_url(self.stack.info.database_url, "postgres")) as server:
@@ -152,19 +152,19 @@ class Bench:
         self.stack.recompose((), (), path, RENEW_TIMEOUT_S if source else READY_TIMEOUT_S)
 
     def execute(self, sql: str) -> None:
-        """Run statements as the superuser, as a person would type them: names are looked up in `public`, too."""
+        """Run statements as the superuser, as a person would type them: names are also looked up in `public`."""
         with connect(self.stack.info.database_url) as connection:
             connection.execute("set search_path = public")
             connection.execute(sql.encode())
 
 
 def _restarts(fault: Fault) -> bool:
-    """Whether service and workers are started with something else while the fault is in."""
+    """Whether service and workers are restarted differently while the fault is in."""
     return any(one.parts or (one.env and one.kind is Kind.SQL) for one in fault.each)
 
 
 def _composed(fault: Fault, kind: Kind, env: dict[str, str]) -> tuple[str, ...]:
-    """The words that put the parts of such faults into a program; two of them are named to it by a variable."""
+    """The arguments that put the parts of such faults into a program; two of them are passed in a variable."""
     places = [one.parts for one in fault.each if one.kind is kind]
     if len(places) > 1:
         env[f"FAULTS_OF_THE_{kind.upper()}"] = " ".join(places)

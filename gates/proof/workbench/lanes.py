@@ -1,4 +1,4 @@
-"""Threads side by side. An interrupt ends the programs that they run, and they begin nothing more."""
+"""Parallel threads. An interrupt ends the programs that they run, and they begin nothing more."""
 
 import threading
 from collections import deque
@@ -18,9 +18,10 @@ JOIN_S = 30.0
 
 @contextmanager
 def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]:
-    """So many threads for the time of a block. Where a signal ends it, what waits is dropped, and whoever asks for a
-    program, or for a step of a deployment, gets Cancelled: each lane takes down what it brought up. That lasts until
-    this block is over, not one that a lane opened in it.
+    """So many threads for a block.
+
+    If a signal ends it, waiting work is dropped, and whoever asks for a program, or for a step of a deployment, gets
+    Cancelled: each lane takes down what it started. That lasts until this block is over, not an inner one.
     """
     called_off = False
     try:
@@ -41,7 +42,7 @@ def side_by_side(count: int, name: str = "lane") -> Iterator[ThreadPoolExecutor]
 
 @contextmanager
 def in_a_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Work in a thread of its own for the time of a block, until the event is set."""
+    """Work in a thread during a block, until the event is set."""
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,), daemon=True)
     thread.start()
@@ -59,8 +60,8 @@ def share_out(
     lane: Callable[[int, Iterator[Item], IsOver], Result],
     name: str = "lane",
 ) -> list[Result]:
-    """What each lane makes of the items that it takes, one after another. It is given its number, the items, and
-    whether nothing more is to be begun: because it is over, or because another lane has failed.
+    """The results of each lane for the items that it takes, one after another. It gets its number, the items, and
+    whether to begin nothing more: because it is over, or because another lane failed.
     """
     waiting, ended = deque(items), threading.Event()
 

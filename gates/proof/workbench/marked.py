@@ -12,14 +12,14 @@ POLL_S = 0.1
 
 
 class Marked:
-    """The processes of one gate: those that it starts, and those that they start."""
+    """The processes of one gate, and their children."""
 
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self._known: dict[tuple[int, str], bool] = {}
 
     def marked(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment for the gate."""
+        """The environment for the gate, with the mark."""
         return {**environ, MARK: self._mark}
 
     def alive(self) -> list[int]:
@@ -27,8 +27,8 @@ class Marked:
         return [pid for pid in (int(p.name) for p in Path("/proc").glob("[0-9]*")) if self._is_ours(pid)]
 
     def left(self, waits: Callable[[], object] = lambda: False) -> list[int]:
-        """Those that still run some seconds after the gate ended, which are killed then. `waits`: whether to go on
-        waiting though none runs, as for files that are not gone yet.
+        """Those still running some seconds after the gate ended, which are then killed. `waits`: whether to keep
+        waiting without running processes, as for files that are not gone yet.
         """
         wait_until(lambda: not (self.alive() or waits()), LEFTOVER_TIMEOUT_S, POLL_S)
         alive = self.alive()

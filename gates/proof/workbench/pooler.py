@@ -23,7 +23,7 @@ ACCOUNT = "nobody"
 
 
 def lacking() -> str:
-    """Why there is no pooler on this machine; empty where there is one."""
+    """Why there is no pooler on this machine; empty if there is one."""
     return "" if PROGRAM else "pgbouncer is not installed (Debian package pgbouncer)"
 
 
@@ -31,9 +31,10 @@ def lacking() -> str:
 def pgbouncer(
     folder: Path, url: str, mode: str, *, ignore: str = "", size: int = 20, everybody: bool = False
 ) -> Iterator[str]:
-    """The URL of the same database through the pooler, which writes to the folder. `ignore`: startup parameters that it
-    drops silently; everybody: it asks the server for the passwords of all logins, as the superuser of the URL may.
-    Raise StackError where it does not start.
+    """The URL of the same database through the pooler, whose files are in the folder.
+
+    `ignore`: startup parameters that it drops silently. everybody: it asks the server for the passwords of all logins,
+    as the superuser of the URL may. Raise StackError if it does not start.
     """
     if PROGRAM is None:
         raise StackError(f"{lacking()}; allowed: a machine that has it. Install it")
@@ -66,12 +67,12 @@ def pgbouncer(
         login = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
         yield urlunsplit((parts.scheme, login, parts.path, parts.query, ""))
     finally:
-        programs.end(process, signal.SIGQUIT)  # at SIGTERM it waits for clients that stay
+        programs.end(process, signal.SIGQUIT)  # on SIGTERM it would wait for idle clients
 
 
 @contextmanager
 def temporary_pgbouncer(url: str, mode: str, *, everybody: bool = False) -> Iterator[str]:
-    """A pgbouncer whose files lie in a folder that is removed at the end of the block; the URL through it."""
+    """The URL through a pgbouncer whose files are removed at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="proof-pooler-") as folder:
         Path(folder).chmod(0o755)
         with pgbouncer(Path(folder) / "pooler", url, mode, everybody=everybody) as pooled:

@@ -31,7 +31,7 @@ LIST_TIMEOUT_S = 30.0
 RUN_TIMEOUT_S = 600.0
 GRACE_S = 15.0
 PROMPT_S = 3.0
-"""So long programs may take for their end where the proof itself is ended."""
+"""How long programs may take to end if the proof itself is ended."""
 TAIL_CHARACTERS = 600
 
 _CALLED_OFF, _STARTING = threading.Event(), threading.Lock()
@@ -43,12 +43,12 @@ def is_called_off() -> bool:
 
 
 def go_on() -> None:
-    """Programs may be started."""
+    """Allow programs to be started."""
     _CALLED_OFF.clear()
 
 
 def call_off() -> None:
-    """End every program, and let none be started: whoever waits for one, or would start one, gets Cancelled."""
+    """End every program, and let none start: whoever waits for one, or would start one, gets Cancelled."""
     with _STARTING:
         _CALLED_OFF.set()
         living = [one for one in _STARTED if one.poll() is None]
@@ -63,14 +63,14 @@ def call_off() -> None:
 
 
 def insist() -> None:
-    """Raise Cancelled where programs were called off."""
+    """Raise Cancelled if programs were called off."""
     if is_called_off():
         raise Cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedProgram:
-    """A program that has ended: its exit code (None: it was ended at its limit), stdout, stderr."""
+    """A program that has ended: its exit code (None: killed at its limit), stdout, stderr."""
 
     code: int | None
     out: str
@@ -84,14 +84,14 @@ class FinishedProgram:
 
 
 def clean(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child: the user's without any other target's variables, and these."""
+    """The environment of a child: the user's without variables of any target, and these."""
     plain = config.plain(environ)
     kept = {k: v for k, v in plain.items() if k not in config.VARIABLES and not k.startswith(("PG", "GITHUB_"))}
     return {**kept, **variables}
 
 
 def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd: Path = ROOT) -> FinishedProgram:
-    """Run a program to its end, or end it and all it started at the limit. It also dies when we do."""
+    """Run a program to its end, or kill it and all it started at the limit. It also dies with us."""
     started = time.monotonic()
     process = start(words, environ, cwd)
     try:
@@ -109,8 +109,8 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
 
 
 def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT, **pipes: Any) -> subprocess.Popen[str]:
-    """Start a program in a session of its own, with pipes; the kernel ends it when we end. Raise Cancelled where
-    programs were called off.
+    """Start a program in a session of its own, with pipes; the kernel kills it when we end. Raise Cancelled if programs
+    were called off.
     """
     me = (str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1")
     with _STARTING:
@@ -139,7 +139,7 @@ def end(process: subprocess.Popen[str], gently: signal.Signals = signal.SIGTERM,
 
 
 def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, list[str]]:
-    """The stderr of a program that was told to end, and complaints about how it ended."""
+    """The stderr of a program that was told to end, and how it ended if that was wrong."""
     try:
         _, err = process.communicate(timeout=timeout_s)
         late: list[str] = []
@@ -151,7 +151,7 @@ def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, l
 
 
 def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
-    """The catalogue. Raise StackError where the reference is not installed, CannotWork where nothing answers."""
+    """The catalogue. Raise StackError if the reference is not installed, CannotWork if nothing answers."""
     extra.insist()
     done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)
     if done.code != 0:
@@ -163,19 +163,19 @@ def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
 
 
 def known_faults(environ: Mapping[str, str]) -> tuple[Fault, ...] | None:
-    """The catalogue; None where the reference, which they are faults of, is not installed."""
+    """The catalogue; None if the reference, whose faults they are, is not installed."""
     return None if extra.lacking() else list_faults(environ)
 
 
 def must_succeed(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Run a program that must succeed. Raise StackError with what it said where it does not."""
+    """Run a program that must succeed. Raise StackError with its output if it does not."""
     done = run(words, environ, RUN_TIMEOUT_S)
     if done.code != 0:
         raise StackError(f"{' '.join(words)}: exit code {done.code}; allowed: 0. It says: {done.tail}")
 
 
 def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The command line of the gate. On staging it may disturb everybody: the deployment is the proof's own."""
+    """The command line of the gate. Disturbances are allowed on staging: the deployment is the proof's own."""
     staging = (environ or {}).get("GATE_TARGET") == TargetKind.STAGING
     daring = ("--disruptive",) if staging and words[0] in {"run", "drill"} else ()
     return (sys.executable, "-m", "gates", *words, *daring)
@@ -184,8 +184,8 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
 def gate_run(
     environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S, under: Sequence[str] = ()
 ) -> GateRun:
-    """Run the whole gate as a user does, its command behind the words `under`. Its verdict counts only if the exit
-    code says the same.
+    """Run the whole gate as a user does, its command after the words `under`. Its verdict counts only if the exit code
+    agrees.
     """
     before = (shutil.which(under[0]) or under[0], *under[1:]) if under else ()
     output, state = _places(out)
@@ -194,7 +194,7 @@ def gate_run(
 
 
 def _places(out: Path) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Where a gate writes, and where it remembers: nothing is left of another deployment that was proved on."""
+    """Where a gate writes, and where it remembers: nothing of another proved deployment may be there."""
     shutil.rmtree(out, ignore_errors=True)
     return ("--output", str(out)), ("--state", str(out / "state"))
 
@@ -212,10 +212,10 @@ def stage_run(stage: str, environ: Mapping[str, str], out: Path, *options: str) 
 
 
 def read_verdict(data: Mapping[str, Any]) -> Verdict:
-    """The parts of a printed verdict that a proof goes by. Raise KeyError, TypeError or ValueError on anything else."""
+    """The parts of a printed verdict that a proof uses. Raise KeyError, TypeError or ValueError for anything else."""
     counts = data["counts"]
     return Verdict(
-        Decision(data["decision"]) if "stage" not in data else _came_to(data),
+        Decision(data["decision"]) if "stage" not in data else _stage_decision(data),
         data["reason"],
         release=data["release"],
         target=data["target"],
@@ -226,15 +226,15 @@ def read_verdict(data: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _came_to(data: Mapping[str, Any]) -> Decision:
-    """What the checks of a stage alone would have decided: a stage itself always holds."""
+def _stage_decision(data: Mapping[str, Any]) -> Decision:
+    """The decision that the checks of a stage would lead to: a stage itself always holds."""
     if any(f["effect"] == Effect.ROLLBACK for f in data["findings"]):
         return Decision.ROLLBACK
     return Decision.PROMOTE if data["stage"]["result"] == "passed" else Decision.HOLD
 
 
 def read_run(out: Path, done: FinishedProgram, *, unfinished: bool = False) -> GateRun:
-    """What a gate left in its folder; `unfinished`: it may be the hold of a run that did not finish."""
+    """What a gate left in its folder; `unfinished`: whether it may be the hold of an unfinished run."""
     try:
         verdict = record.recompute(out)
     except (CannotWork, OSError) as error:

@@ -1,4 +1,4 @@
-"""A relay for TCP on loopback: bytes go through unchanged, later if asked, or as a tap on the line decides."""
+"""A relay for TCP on loopback: forwards bytes unchanged, later if asked, or as a tap on the connection decides."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ PIECE = 65_536
 START_TIMEOUT_S = 5.0
 BACKLOG = 1024
 MOST_UNDER_WAY = 64
-"""Pieces that are held back at a time."""
+"""The most pieces that are delayed at a time."""
 
 
 class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no error of ours
@@ -22,8 +22,8 @@ class Cut(Exception):  # noqa: N818  -- what a tap does to a connection, no erro
 
 
 class Tap:
-    """One connection through the relay. What `sent` and `answered` return goes on; nothing does not. Either may wait,
-    and may raise Cut. This one lets everything through.
+    """One connection through the relay. It forwards what `sent` and `answered` return. Either may wait, and may raise
+    Cut. This base class forwards everything.
     """
 
     async def sent(self, piece: bytes) -> bytes:
@@ -37,8 +37,8 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """Where to listen, who taps each connection, and how many seconds a round trip takes longer: that of the connection
-    itself, and each answer. Pieces of an answer do not wait for each other.
+    """Where to listen, who taps each connection, and how many seconds are added to a round trip: to connecting, and to
+    each answer. Pieces of an answer do not wait for each other.
     """
 
     host: str = "127.0.0.1"
@@ -64,7 +64,7 @@ class _Relay:
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end or the relay's; asyncio would print a cancelled task as an error."""
+        """One connection, until it or the relay ends; asyncio would print a cancelled task as an error."""
         with suppress(asyncio.CancelledError):
             await self._join(reader, writer)
 
@@ -149,7 +149,7 @@ async def _put_out(
 
 
 def reset(sock: socket.socket) -> None:
-    """Let the socket end with a reset when it is closed, as a firewall does that lost its table."""
+    """Make the socket end with a reset when it is closed, like a firewall that lost its table."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 

@@ -1,4 +1,4 @@
-"""A program that answers a line of JSON for each that it is sent, so that its start is paid for once."""
+"""A program that answers lines of JSON, so that its start is paid for once."""
 
 import json
 import select
@@ -14,9 +14,8 @@ from gates.stack.errors import StackError
 
 @dataclass
 class Servant:
-    """The program is started at the first question; after one that it did not answer it is ended, and started anew.
-
-    Ask it from one thread: the kernel ends it with the thread that started it.
+    """Starts the program at the first question; restarts it after a question without an answer. Use it from one thread:
+    the kernel ends it with the thread that started it.
     """
 
     words: Sequence[str]
@@ -25,7 +24,7 @@ class Servant:
     _errors: IO[bytes] | None = None
 
     def ask(self, question: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Its answer. Raise StackError where none comes in time."""
+        """Its answer. Raise StackError if none comes in time."""
         process = self._process or self._started()
         if process.stdin is None or process.stdout is None:
             raise TypeError("a servant without pipes")

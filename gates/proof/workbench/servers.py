@@ -1,4 +1,4 @@
-"""Small HTTP servers on loopback that answer as they are told: no deployment at all, or a door to a real one."""
+"""Small HTTP servers on loopback with given answers: no deployment at all, or a proxy to a real one."""
 
 import http.client
 import re
@@ -21,7 +21,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request: path with its query, headers as sent, repeated ones too; a chunked body is put together."""
+    """A request: path with its query, headers as sent, including repeated ones; a chunked body is joined."""
 
     method: str
     path: str
@@ -35,8 +35,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer. `stream` is sent instead of a response, byte by byte as it comes: a number in it is a pause in
-    seconds. Then the connection is closed, or, with `reset`, torn down, or, with `keep`, used for the next request.
+    """The answer. `stream` is sent instead of a response, byte by byte; a number in it is a pause in seconds. Then the
+    connection is closed, or reset (`reset`), or used for the next request (`keep`).
     """
 
     status: int = 200
@@ -72,7 +72,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, 0), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that went away"""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         try:
             body = self._body()
-        except ValueError:  # how long the request is cannot be told: what follows must not be read as another one
+        except ValueError:  # the length of the request is unknown: what follows must not be read as another one
             self._send(Reply(400))
             self.close_connection = True
             return
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     def _body(self) -> bytes:
-        """Raise ValueError where the length is said twice, or in a way that two readers could take differently."""
+        """The body. Raise ValueError if its length is given twice, or ambiguously."""
         lengths, codings = (self.headers.get_all(name, []) for name in ("Content-Length", "Transfer-Encoding"))
         if len(lengths) + len(codings) > 1 or (codings and codings[0].strip().lower() != "chunked"):
             raise ValueError
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         return bytes(body)
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        """Every method is answered alike; the base class looks for `do_` and its name."""
+        """Answer every method alike; the base class looks for `do_` and its name."""
         if name.startswith("do_"):
             return self._answer
         raise AttributeError(name)
@@ -165,7 +165,7 @@ def serve(behaviour: Behaviour, host: str = "127.0.0.1") -> Iterator[str]:
 
 
 def forward(base: str, asked: Asked) -> Reply:
-    """What the server at `base` (scheme, host, port) answers to the same request; 502 where it does not."""
+    """The answer of the server at `base` (scheme, host, port) to the same request; 502 without one."""
     parts = urlsplit(base)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=FORWARD_TIMEOUT_S)
     try:

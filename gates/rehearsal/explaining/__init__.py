@@ -1,1 +1,1 @@
-"""Why a statement cannot run, in plain words, which earlier one caused it, and what to do."""
+"""Explains why a statement cannot run, which earlier one caused it, and what to do."""

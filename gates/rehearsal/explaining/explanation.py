@@ -1,6 +1,5 @@
-"""Says why a statement cannot run and what to do, in plain words, and whether an earlier one caused it.
-
-A name that is missing is traced through the history: nobody makes it, it is made later, it was dropped or renamed.
+"""Explains why a statement cannot run, what to do, and whether an earlier one caused it. A missing name is traced
+through the history: never created, created later, dropped, or renamed.
 """
 
 import difflib
@@ -22,7 +21,7 @@ LEAST_LIKENESS = 0.5
 
 
 def explain(failures: Sequence[Failure], around: Surroundings) -> tuple[Obstacle, ...]:
-    """One obstacle a failure, in the order of the statements."""
+    """One obstacle per failure, in the order of the statements."""
     missing = [missing_name(f.message) for f in failures]
     names = [makes(f.statement) for f in failures]
     found: list[Obstacle] = []
@@ -37,7 +36,7 @@ def explain(failures: Sequence[Failure], around: Surroundings) -> tuple[Obstacle
 
 
 def obstacle(failure: Failure, told: Told) -> Obstacle:
-    """The failure as people are told of it, at the place that is known best."""
+    """The failure for people, at the most exact known place."""
     offsets = (failure.offset, told.offset, _inner_place(failure), _named_place(failure), 0)
     return Obstacle(
         failure.statement.place(next(o for o in offsets if o is not None)),
@@ -54,7 +53,7 @@ def obstacle(failure: Failure, told: Told) -> Obstacle:
 def _follows(
     missing: MissingName | None, names: Sequence[frozenset[MissingName]], earlier: Sequence[Obstacle]
 ) -> Told | None:
-    """Whether a statement before it would have made what is missing. The cause is the first of such a row."""
+    """Whether an earlier failed statement would have created what is missing. The first of a chain is the cause."""
     for made, cause in zip(reversed(names), reversed(earlier), strict=True):
         if missing and any(is_made_by(missing, one) for one in made):
             what = f"{_what(missing)} would have been made at {at(cause.place)}, which cannot run itself"
@@ -67,7 +66,7 @@ def _follows(
 def _misses_the_same(
     missing: MissingName | None, others: Sequence[MissingName | None], earlier: Sequence[Obstacle]
 ) -> Told | None:
-    """Whether an earlier statement misses the same thing. Columns are told one by one: each may mean another one."""
+    """Whether an earlier statement misses the same thing. Columns are reported one by one: each may be another one."""
     if missing is None or missing.kind in {"column", "alias"}:
         return None
     for other, first in zip(others, earlier, strict=True):
@@ -120,7 +119,7 @@ def _missing(failure: Failure, missing: MissingName, around: Surroundings) -> To
 
 
 def absent_extensions(failures: Sequence[Failure]) -> dict[str, int]:
-    """The extensions that the server has not, each with the number of the statement that wanted it first."""
+    """The extensions that the server lacks, each with the number of the first statement that needs it."""
     found = dict[str, int]()
     for failure in failures:
         if (missing := missing_name(failure.message)) and missing.kind == "extension":
@@ -175,7 +174,7 @@ def _words(failure: Failure) -> tuple[str, ...]:
 
 
 def relations_of(words: Sequence[str], alias: str, around: Surroundings) -> frozenset[str]:
-    """The relations that a statement names; with an alias, the one behind it."""
+    """The relations in a statement; for an alias, the relation behind it."""
     known = {e.entry.name for e in around.history.events if e.entry.kind == "relation"}
     known |= set(around.history.names("relation"))
     if alias in known:
@@ -201,7 +200,7 @@ def _other_arguments(failure: Failure, missing: MissingName, around: Surrounding
 
 
 def _traced(events: Sequence[SchemaEvent], number: int, what: str) -> Told | None:
-    """What the history says of a name that is missing at a statement."""
+    """What the history says of a name that a statement misses."""
     later = next((e for e in events if e.number > number and e.verb == "makes"), None)
     before = next((e for e in reversed(events) if e.number < number and e.verb in {"drops", "renames"}), None)
     of = f" of {(later or before).entry.of}" if (later or before) and what.startswith("the column") else ""  # type: ignore[union-attr]
@@ -230,7 +229,7 @@ def _what(missing: MissingName) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The nearest of the names by letters or by the words in it, or nothing where none is near."""
+    """The most similar name, by letters or by its words, or nothing if none is similar."""
     near, best = max(((_likeness(name, n), n) for n in names), default=(0.0, ""))
     return best if near >= LEAST_LIKENESS else ""
 
@@ -258,7 +257,7 @@ _HOMES = {
 
 
 def _named_place(failure: Failure) -> int | None:
-    """Where a name of the message stands in the statement, with the schema before it."""
+    """The place in the statement of a name in the message, including its schema."""
     missing = missing_name(failure.message)
     quoted = [*([missing.name] if missing else []), *re.findall(r'"([^"]+)"', failure.message)]
     words = failure.statement.words
@@ -271,7 +270,7 @@ def _named_place(failure: Failure) -> int | None:
 
 
 def _inner_place(failure: Failure) -> int | None:
-    """Where an error inside a body is, by the query that failed or by the line that the server names."""
+    """The place of an error inside a body, by the failed query or by the line that the server gives."""
     span = body_span(failure.statement)
     if span is None or not failure.context:
         return None
@@ -283,9 +282,8 @@ def _inner_place(failure: Failure) -> int | None:
 
 
 def place_in_body(text: str, start: int, query: str, at: int | None) -> int | None:
-    """Where a position of a query of a body stands in the text, from `start` on; None where the query is not found.
-
-    PL/pgSQL blanks INTO and its targets in the query, and makes SELECT of PERFORM.
+    """A position of a query of a body in the text, from `start` on; None if the query is not found. PL/pgSQL blanks
+    INTO and its targets in the query, and turns PERFORM into SELECT.
     """
     moved = 0
     if query.startswith("SELECT ") and "perform" in text[start:].lower():
@@ -303,7 +301,7 @@ def place_in_body(text: str, start: int, query: str, at: int | None) -> int | No
 
 
 def line_of_body(text: str, start: int, line: int) -> int:
-    """Where a line of a body (from 1) begins in the text, its indentation left out."""
+    """Where a line of a body (from 1) begins in the text, after its indentation."""
     for _ in range(line - 1):
         start = text.find("\n", start) + 1 or len(text)
     return start + len(text[start:]) - len(text[start:].lstrip(" \t"))

@@ -1,4 +1,4 @@
-"""What the server said of a statement that it refused."""
+"""Failures of statements, as the server reported them."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import psycopg
 from gates.rehearsal.reading.splitting import SqlStatement
 
 UNREAD, LEFT_OPEN = "plpgsql", "open"
-"""In the place of the server's code: a body that could not be looked at; a transaction that nothing ends."""
+"""Codes of our own: a body that could not be checked; a transaction that nothing ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A statement that the server refused. `offset`: where in its text, from 0, if the server says. `limit`: why the
+    """A statement that failed. `offset`: the place in its text, from 0, if the server gives one. `limit`: why the
     rehearsal ended it or cannot judge it, if so.
     """
 
@@ -30,7 +30,7 @@ class Failure:
 
 
 def failure_of(error: psycopg.Error, statement: SqlStatement, number: int, limit: str = "") -> Failure:
-    """What the server said."""
+    """The failure that the server reported."""
     diag = error.diag
     place, inner = diag.statement_position, diag.internal_position
     return Failure(

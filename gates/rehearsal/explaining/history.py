@@ -1,6 +1,5 @@
-"""What each statement made, renamed and dropped, read from the catalogue after it.
-
-So a name that is missing can be traced: nobody makes it, somebody makes it later, somebody dropped or renamed it.
+"""What each statement created, renamed and dropped, read from the catalogue after it. So a missing name can be traced:
+never created, created later, dropped, or renamed.
 """
 
 import sys
@@ -13,7 +12,7 @@ import psycopg
 from gates.rehearsal.reading.splitting import SqlStatement
 
 AT_THE_END = sys.maxsize
-"""The number of what is looked at when all statements have run."""
+"""The number of the look after all statements."""
 QUERY = """
 with own as (
   select oid, nspname from pg_catalog.pg_namespace
@@ -54,7 +53,7 @@ class CatalogueEntry:
 
 @dataclass(frozen=True, slots=True)
 class SchemaEvent:
-    """A statement made, dropped or renamed an object (`now`: its name after that)."""
+    """A statement created, dropped or renamed an object (`now`: its new name)."""
 
     statement: SqlStatement
     number: int
@@ -74,7 +73,7 @@ class SchemaHistory:
     events: list[SchemaEvent] = field(default_factory=list)
 
     def look(self, connection: psycopg.Connection[Any], statement: SqlStatement | None, number: int) -> None:
-        """Compare the catalogue with what it was. Raise psycopg.Error where it cannot be read."""
+        """Compare the catalogue with the last look. Raise psycopg.Error if it cannot be read."""
         now = {(k, oid, sub): CatalogueEntry(k, *rest) for k, oid, sub, *rest in connection.execute(QUERY)}
         if statement is not None and now != self.present:
             self.events += self._changes(now, statement, number)
@@ -91,7 +90,7 @@ class SchemaHistory:
                 yield SchemaEvent(statement, number, "renames", before, f"{entry.schema}.{entry.name}".lstrip("."))
 
     def of(self, kind: str, name: str, relations: frozenset[str] = frozenset()) -> list[SchemaEvent]:
-        """The events of objects of that name; of a column, on one of these relations where any is given."""
+        """The events of objects of that name; for a column, on one of these relations if any are given."""
         return [
             e
             for e in self.events

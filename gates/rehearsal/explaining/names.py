@@ -1,4 +1,4 @@
-"""Which name the server misses or has twice, read from its message; and which names a statement would make."""
+"""The name that the server misses or finds twice, from its message; and the names that a statement would create."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -34,8 +34,8 @@ _MISSING: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MissingName:
-    """A name that the server did not find: its kind, the name and its schema, the relation of a column and the
-    server's word for its kind.
+    """A name that the server did not find: its kind, name and schema, the relation of a column, and the server's word
+    for its kind.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class MissingName:
 
 
 def missing_name(message: str) -> MissingName | None:
-    """The name of which the server says that it is not there."""
+    """The missing name in a server's message."""
     for pattern, kind in _MISSING:
         if found := re.search(pattern, message):
             word, at = found.groupdict().get("word", ""), found.re.groupindex.get("word", 0)
@@ -67,7 +67,7 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def makes(statement: SqlStatement) -> frozenset[MissingName]:
-    """The names that a statement would make if it ran; nothing where it cannot be parsed."""
+    """The names that a statement would create; nothing if it cannot be parsed."""
     try:
         tree = postgast.parse(statement.text)
     except postgast.PgQueryError:
@@ -142,7 +142,7 @@ _KINDS = {"table": "relation", "view": "relation", "sequence": "relation", "proc
 
 
 def _written(statement: SqlStatement) -> Iterator[MissingName]:
-    """What is written in a block of code or in a statement with a mistake in its grammar."""
+    """The names written in a block of code, or in a statement with a syntax error."""
     for found in _CREATE.finditer(statement.text):
         schema, name = split_name(found[2])
         kind = found[1].lower()
@@ -152,7 +152,7 @@ def _written(statement: SqlStatement) -> Iterator[MissingName]:
 
 
 def is_made_by(missing: MissingName, made: MissingName) -> bool:
-    """Whether the missing name is the one that would have been made. Indexes and tables share their names."""
+    """Whether the missing name would have been created. Indexes and tables share one namespace."""
     same = missing.kind == made.kind and missing.name == made.name
     schema = not missing.schema or not made.schema or missing.schema == made.schema
     relation = not missing.of or not made.of or missing.of == made.of

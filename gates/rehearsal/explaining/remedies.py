@@ -1,4 +1,4 @@
-"""What the errors of the server mean that are about something else than a missing name, and what to do."""
+"""The meaning of server errors other than missing names, and what to do."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,11 @@ _DOORS = (
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a remedy depends on besides the error. `volatile`: functions that are not immutable, by name; `built_in`:
-    the server's own functions, each with its lists of arguments; `absent`: extensions that the rehearsal's server
-    does not have, with the number of the statement that wanted each.
+    """What a remedy depends on besides the error.
+
+    `volatile`: functions that are not immutable, by name. `built_in`: the server's own functions, each with its lists
+    of arguments. `absent`: extensions that the rehearsal's server lacks, with the number of the first statement that
+    needs each.
     """
 
     history: SchemaHistory

@@ -1,7 +1,7 @@
-"""An installation of PostgreSQL in the rehearsal's folder, which has more extensions than the one that it stands on.
+"""An installation of PostgreSQL in the rehearsal's folder, with more extensions than the original.
 
-The two programs are copied, as a server looks for its files beside its program; all else is linked. Extensions that
-cannot be had are stubs there, and so `create extension` works wherever it is written, in a DO block as well.
+The two programs are copied, as a server looks for its files beside its program; the rest is linked. Unavailable
+extensions are stubs, so `create extension` works everywhere, even in a DO block.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 DEBIAN = Path("/usr/lib/postgresql")
 DATA = resources.files("gates.rehearsal.postgres") / "stubs"
 OPEN_EXTENSIONS = ("moddatetime", "pg_stat_statements", "vector")
-"""Without a door to files or programs; their own control files keep them for superusers all the same."""
+"""Extensions without access to files or programs; their own control files still restrict them to superusers."""
 
 
 def versions(found: Path = DEBIAN) -> dict[int, Path]:
@@ -35,13 +35,13 @@ def major(programs: Path) -> int:
 
 
 def stubs() -> dict[str, str]:
-    """The extensions that a stub stands for, and the SQL of each."""
+    """The extensions with stubs, and the SQL of each."""
     files = (f for f in (DATA / "extensions").iterdir() if f.name.endswith(".sql"))
     return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in files}
 
 
 def furnish(programs: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Make the installation; its `bin`, and the names of the extensions that are stubs in it."""
+    """Make the installation; returns its `bin`, and the names of its stub extensions."""
     share, lib = shares(programs), programs.parent / "lib"
     inside = share.is_relative_to(programs.parent)
     if inside:

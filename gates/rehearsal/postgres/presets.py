@@ -1,4 +1,4 @@
-"""What a platform has before the first migration, and how a folder shows that it is made for one."""
+"""What a platform provides before the first migration, and how a folder shows its platform."""
 
 import re
 
@@ -25,12 +25,12 @@ _MADE = re.compile(
 
 
 def detect(migrations: Migrations) -> tuple[str, str]:
-    """The preset, and why it is that one."""
+    """The preset, and why it was chosen."""
     if migrations.supabase:
         return SUPABASE, "preset supabase: the folder is laid out as supabase/migrations"
     for source in migrations.sources:
         if any(_MADE.search(s.text) for s in migrations.sources):
-            break  # they make what the preset would give
+            break  # the migrations themselves create what the preset would
         if found := _NAMED.search(source.text):
             line = source.text.count("\n", 0, found.start()) + 1
             return (
@@ -55,7 +55,7 @@ def stubs_of(preset: str) -> tuple[str, ...]:
 
 
 def roles_of_dump(migrations: Migrations) -> tuple[str, ...]:
-    """The roles that a dump names and, as pg_dump does, never makes."""
+    """The roles that a dump names and, as pg_dump does, never creates."""
     texts = [s.text for s in migrations.sources if s.is_dump]
     named = {m[1] or m[2] for text in texts for m in _ROLE.finditer(text)}
     made = {m[1].strip('"') for text in texts for m in re.finditer(r"^CREATE ROLE (\S+?);", text, re.MULTILINE)}

@@ -1,7 +1,7 @@
-"""A PostgreSQL for one rehearsal: its own folder, its own roles; nothing of it is left at the end, however that comes.
+"""A PostgreSQL for one rehearsal, with its own folder and roles; nothing of it is left at the end.
 
-What is rehearsed is foreign. It runs as `postgres`, who owns the database, may make roles and is no superuser, as on
-a hosted platform: so the server itself refuses programs, files, untrusted languages and its own settings.
+The rehearsed code is foreign. It runs as `postgres`, who owns the database, may create roles and is no superuser, as on
+a hosted platform: so the server itself refuses programs, files, untrusted languages and changes to its settings.
 """
 
 import secrets
@@ -27,9 +27,9 @@ from gates.stack.spawner import Spawner
 OWNER, ADMIN, DATABASE = "postgres", "rehearsal_admin", "rehearsal"
 STATEMENT_LIMIT_S = 30
 ENDINGS = {"idle_in_transaction_session_timeout": 10, "idle_session_timeout": 14, "transaction_timeout": 17}
-"""What ends a session that has done no wrong, and the major version that has it first."""
+"""Settings that may end a healthy session, and the major version that introduced each."""
 OF_FILES = ("pg_execute_server_program", "pg_read_server_files", "pg_write_server_files")
-"""Before PostgreSQL 16, whoever may make roles may give these to himself. They are removed from the server."""
+"""Before PostgreSQL 16, whoever may create roles may grant himself these. They are removed from the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Rehearsed:
         return self.server.url(database, OWNER, self.password)
 
     def session(self, database: str = DATABASE, *, path: str = "") -> psycopg.Connection[Any]:
-        """A session of the role that runs the migrations. No setting of theirs ends it, or turns its text into bytes.
-        `path`: the search path, in place of theirs.
+        """A session of the role that runs the migrations, protected from settings that would end it or return bytes for
+        text. `path`: the search path to use.
         """
         given = {name: "0" for name, since in ENDINGS.items() if self.version >= since}
         given |= {"statement_timeout": f"{2 * STATEMENT_LIMIT_S}s"} | ({"search_path": path} if path else {})
@@ -61,19 +61,19 @@ class Rehearsed:
         )
 
     def furnish(self, statements: str) -> None:
-        """What a superuser makes in the database, before anything foreign is in it. Raise psycopg.Error."""
+        """Run a superuser's set-up of the database, before anything foreign is in it. Raise psycopg.Error."""
         with psycopg.connect(self.server.url(DATABASE, ADMIN, self.password), autocommit=True) as connection:
             connection.execute(statements.encode())
 
     def _run_as_admin(self, statement: str) -> None:
-        """Run it in the server's own database. In the database of the migrations a superuser would run what they
-        planted, such as an operator that is found before the server's.
+        """Run it in the server's own database. In the migrations' database a superuser would run what they planted,
+        such as an operator found before the server's.
         """
         with connect(self.server.url("postgres", ADMIN, self.password)) as connection:
             connection.execute(statement.encode())
 
     def let_in(self) -> None:
-        """Give back the login and the database to whoever runs the migrations, in case these locked themselves out."""
+        """Restore login and database access of the migrations' role, in case they locked themselves out."""
         limits = "connection limit -1 valid until 'infinity'"
         for statement in (
             f"alter role {OWNER} with login password '{self.password}' {limits}",
@@ -82,14 +82,14 @@ class Rehearsed:
             self._run_as_admin(statement)
 
     def copy_database(self, name: str) -> None:
-        """A copy of the database as it is now; nobody may be connected to it."""
+        """Copy the database as it is now; nobody may be connected to it."""
         self._run_as_admin(f"create database {name} owner {OWNER} template {DATABASE}")
 
 
 @contextmanager
 def throw_away(environ: Mapping[str, str], version: int | None, roles: Sequence[str] = ()) -> Iterator[Rehearsed]:
-    """The server for a `with` block. `roles` are made in it. Raise UsageError for a version that is not installed,
-    CannotWork where it does not come up.
+    """The server for a `with` block; `roles` are created in it. Raise UsageError for a version that is not installed,
+    CannotWork if it does not start.
     """
     with ExitStack() as undo:
         try:
@@ -135,7 +135,9 @@ def _programs(version: int | None, account: Account, run: RunFolder) -> Path:
 
 
 def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
-    """Make the roles and the database; the major version. A role that is no superuser gets the first one's name."""
+    """Create the roles and the database; returns the major version. A role without superuser rights gets the name of
+    the initial one.
+    """
     with connect(server.url("postgres")) as root:
         root.execute(f"create role {ADMIN} superuser login password '{password}'")
     with connect(server.url("postgres", ADMIN)) as admin:
@@ -152,7 +154,7 @@ def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
         for name in roles:  # objects may be given to them
             admin.execute(sql.SQL("grant create on database rehearsal to {}").format(sql.Identifier(name)))
         settings = {"temp_file_limit": "1GB"}
-        if version >= 16:  # who makes a role may act as it, as a superuser may
+        if version >= 16:  # whoever creates a role may act as it, like a superuser
             settings["createrole_self_grant"] = "set, inherit"
         for name, value in settings.items():
             admin.execute(sql.SQL("alter role postgres set {} = {}").format(sql.Identifier(name), sql.Literal(value)))

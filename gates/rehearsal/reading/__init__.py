@@ -1,1 +1,1 @@
-"""Reads what is to be rehearsed: folders of migrations, psql commands, statements, PL/pgSQL bodies. Runs nothing."""
+"""Reads what is rehearsed: folders of migrations, psql commands, statements, PL/pgSQL bodies. Runs nothing."""

@@ -1,7 +1,7 @@
-"""The migration tool for which a folder is laid out: which files it runs, and which of them in one transaction.
+"""The migration tool that a folder is laid out for: which files it runs, and which in one transaction.
 
-Only what is known of each tool is said here. A tool that sends a file as one query makes it one transaction, too, where
-it has more than one statement.
+Only known behaviour is encoded here. A tool that sends a file as one query makes it one transaction, too, if it has
+more than one statement.
 """
 
 import re
@@ -30,7 +30,7 @@ class Layout:
         return bool(sent) and not any(s.verb in {"begin", "start"} for s in sent) and self.wraps(source, sent)
 
     def with_placeholders(self, migrations: Migrations) -> Migrations:
-        """The files of Flyway with a name in the place of each `${name}`, whose value only its configuration has."""
+        """The files of Flyway with a name for each `${name}`, whose value is only in its configuration."""
         names = sorted({m[0] for s in migrations.sources for m in _PLACEHOLDER.finditer(s.text)})
         if self.tool != "Flyway" or not names:
             return migrations
@@ -44,7 +44,7 @@ def _as_name(placeholder: re.Match[str]) -> str:
 
 
 def layout_of(migrations: Migrations) -> Layout | None:
-    """The layout of a folder, or None where it shows no tool that is known here."""
+    """The layout of a folder, or None if it is no known tool's."""
     return next((Layout(tool, _WRAPS[tool]) for tool in _tools(migrations)), None)
 
 
@@ -118,8 +118,8 @@ def is_outside(statement: SqlStatement) -> bool:
 
 
 def depends_on_transaction(statements: Sequence[SqlStatement]) -> SqlStatement | None:
-    """The first statement that a tool which runs the whole file in one transaction could not run so, where the file
-    does not say itself what its transactions are.
+    """The first statement that would fail if a tool ran the whole file in one transaction, unless the file has its own
+    transactions.
     """
     if any(s.verb in {"begin", "start"} for s in statements):
         return None

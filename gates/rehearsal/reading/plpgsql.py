@@ -1,7 +1,7 @@
-"""The structure of a PL/pgSQL body: its variables with their types, and the queries and expressions in it.
+"""The structure of a PL/pgSQL body: its variables with types, and its queries and expressions.
 
 The parser knows no catalogue: it refuses fields of `%rowtype` variables, types of other schemas, and more. So it reads
-a copy in which variables are texts, and records where a field of theirs is named; the types come from the declarations.
+a copy in which variables are texts, or records if a field of theirs is named; the types come from the declarations.
 """
 
 import itertools
@@ -20,13 +20,13 @@ from gates.rehearsal.reading.sources import SqlSource
 from gates.rehearsal.reading.splitting import SqlStatement, Word, split
 
 _NAMELESS_DATUMS = re.compile(r"(?:\{\}\},)+")
-"""How the parser writes the variables that a trigger fills when it fires: as JSON with a `}` too many."""
+"""How the parser prints variables that a trigger fills: as JSON with one `}` too many."""
 _ENDS_TYPE = {":=", "=", "default", "not", "collate"}
 _NO_TYPE = {"cursor", "no", "scroll"}
 
 
 class UnreadBodyError(Exception):
-    """The parser's own words on a body that it cannot read."""
+    """The parser's own message about a body that it cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,7 @@ class BodyQuery:
 
     @property
     def as_statement(self) -> tuple[str, int]:
-        """SQL that means the same, and how many characters of it stand before the text; an assignment names its target
-        and its value.
-        """
+        """Equivalent SQL, and how many characters of it precede the text; an assignment has a target and a value."""
         if self.mode == 0:
             return self.text, 0
         text = self.text
@@ -53,8 +51,8 @@ class BodyQuery:
 
 @dataclass
 class ParsedBody:
-    """The variables with their types ('' where a record's columns are not known), second names of variables (`$1` or a
-    name), the queries, the names of blocks and of temporary tables.
+    """The variables with types ('' for a record with unknown columns), aliases of variables (`$1` or a name), the
+    queries, the names of blocks and of temporary tables.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
@@ -65,7 +63,7 @@ class ParsedBody:
 
 
 def body_span(statement: SqlStatement) -> tuple[int, int] | None:
-    """From where to where the body stands in the text of a statement; None where quotes inside it are doubled."""
+    """The start and end of the body in the text of a statement; None if quotes inside it are doubled."""
     before = ""
     for word in statement.words:
         if word.is_text and word.text.startswith("$"):
@@ -79,8 +77,8 @@ def body_span(statement: SqlStatement) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class ReadableBody:
-    """A statement with the same body, line by line, that the parser can read; the types of its variables, and what its
-    aliases stand for.
+    """A statement with the same body, line by line, that the parser can read; the types of its variables, and its
+    aliases.
     """
 
     text: str
@@ -91,8 +89,8 @@ class ReadableBody:
 def tree_of(statement: SqlStatement) -> tuple[list[dict[str, Any]], ReadableBody]:
     """The parser's tree of a CREATE FUNCTION or DO statement. Raise UnreadBodyError.
 
-    A name before a dot is a variable with fields, or the alias of a table; a plain variable may have the same name as
-    that alias. What cannot be read one way is read the other way; the error is that of the first.
+    A name before a dot is a variable with fields, or the alias of a table; a plain variable may have the name of that
+    alias. Both readings are tried; the error is that of the first.
     """
     body = _readable(statement)
     try:
@@ -140,14 +138,14 @@ def _readable(statement: SqlStatement, rows: Collection[str] | None = None) -> R
         known = body[first : kind[-3].end if row else last]
         types[name] = "" if known.lower() == "record" or types.get(name, known) != known else known
         if known.lower() not in {"record", "refcursor"}:
-            stand_in = "record" if name in rows else "text"  # only whether it has fields matters to the parser
+            stand_in = "record" if name in rows else "text"  # the parser only needs to know whether it has fields
             changes.append((first, last, stand_in + "\n" * body[first:last].count("\n")))
     text = f"{_head(statement, rows)} $rehearsal${rewrite(body, changes).text}$rehearsal$"
     return ReadableBody(text, types, aliases)
 
 
 def _head(statement: SqlStatement, rows: Collection[str]) -> str:
-    """What stands before the body, with types that the parser knows."""
+    """The text before the body, with types that the parser knows."""
     if statement.verb == "do":
         return "do"
     try:
@@ -157,7 +155,7 @@ def _head(statement: SqlStatement, rows: Collection[str]) -> str:
     given, columns, out = list[str](), list[str](), list[str]()
     for one in (p.function_parameter for p in made.parameters):
         mode = _MODES.get(FunctionParameterMode.Name(one.mode), "in")
-        kind = "rehearsal_row" if one.name in rows else "text"  # no type of this name: a row, whatever it is
+        kind = "rehearsal_row" if one.name in rows else "text"  # no type of this name: some row
         if one.arg_type.names[-1].string.sval == "refcursor":
             kind = "refcursor"
         out += [kind] * (mode in {"out", "inout"})
@@ -181,7 +179,7 @@ _RETURNED = {"trigger", "event_trigger", "void", "record"}
 
 
 def _declarations(statements: Sequence[SqlStatement]) -> Iterator[tuple[str, list[Word]]]:
-    """Each declared variable with the words of its type: what stands between DECLARE and BEGIN, up to each `;`."""
+    """Each declared variable with the words of its type: the text from DECLARE to BEGIN, split at each `;`."""
     inside = False
     for statement in statements:
         group = list[Word]()

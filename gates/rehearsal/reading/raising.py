@@ -1,4 +1,4 @@
-"""Whether PL/pgSQL raises an error that reaches its caller: none that a handler catches, or behind IF false."""
+"""Whether PL/pgSQL raises an error that reaches its caller: neither caught by a handler nor behind IF false."""
 
 import re
 from typing import Any
@@ -7,14 +7,14 @@ from gates.rehearsal.reading.plpgsql import UnreadBodyError, tree_of
 from gates.rehearsal.reading.splitting import SqlStatement
 
 ERROR = 21
-"""The parser's number of RAISE EXCEPTION; what only warns has smaller ones."""
+"""The parser's number of RAISE EXCEPTION; warnings have smaller ones."""
 _RAISES = re.compile(r"\braise\b(?!\s+(?:debug|log|info|notice|warning)\b)|\bassert\b", re.IGNORECASE)
 _ANY = re.compile(r"\b(?:raise(?:\s+\w+)?|assert)\b", re.IGNORECASE)
 _CAUGHT = {"others", "raise_exception", "P0001"}
 
 
 def how_it_raises(statement: SqlStatement) -> str:
-    """RAISE or ASSERT, where an error of a DO block or of a function reaches whoever runs it; else nothing."""
+    """RAISE or ASSERT if an error of a DO block or function reaches its caller; else nothing."""
     try:
         return _of(tree_of(statement)[0])
     except UnreadBodyError:
@@ -23,7 +23,7 @@ def how_it_raises(statement: SqlStatement) -> str:
 
 
 def how_it_only_tells(statement: SqlStatement) -> str:
-    """A RAISE of a block whose error, if it is one, reaches nobody."""
+    """A RAISE of a block that is no error, or whose error reaches nobody."""
     found = _ANY.search(_without_comments(statement.text))
     return " ".join(found[0].upper().split()) if found else ""
 

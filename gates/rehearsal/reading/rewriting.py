@@ -1,4 +1,4 @@
-"""Puts values in the place of psql's variables and of fragments, and knows where everything came from."""
+"""Replaces psql variables and fragments, and maps places of the new text to the old one."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ _SETS = re.compile(r"\\set\s+(\w+)\s*(.*?)\s*$")
 
 
 class Unknown(StrEnum):
-    """What stands for a variable whose value only the caller of psql knows."""
+    """What replaces a variable whose value only the caller of psql knows."""
 
     PARAMETER = "$"
     NULL = "null"
@@ -23,26 +23,26 @@ class Unknown(StrEnum):
 
 
 _TYPED = {"interval": "'0'", "time": "'00:00'", **dict.fromkeys(("date", "timestamp", "timestamptz"), "'2000-01-01'")}
-"""Behind the name of a type stands a literal, and no parameter."""
+"""After the name of a type only a literal may follow, no parameter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """The new text, and the pieces of it: where each begins, where it was, and whether it is as it was."""
+    """The new text, and its pieces: where each begins, where it was, and whether it is unchanged."""
 
     text: str
     pieces: tuple[tuple[int, int, bool], ...]
     unknown: tuple[str, ...] = ()
 
     def old(self, offset: int) -> int:
-        """Where a position of the new text was in the old one."""
+        """The old position of one in the new text."""
         index = bisect_right(self.pieces, offset, key=lambda p: p[0]) - 1
         new, old, same = self.pieces[max(index, 0)]
         return old + (offset - new if same else 0)
 
 
 def rewrite(text: str, parts: Iterable[tuple[int, int, str]], unknown: Sequence[str] = ()) -> Rewritten:
-    """Put each part in the place from its first to its second position; they do not overlap."""
+    """Replace each part from its first to its second position; they do not overlap."""
     made, pieces, last, length = [], [(0, 0, True)], 0, 0
     for start, end, new in sorted(parts):
         made += [text[last:start], new]
@@ -54,7 +54,7 @@ def rewrite(text: str, parts: Iterable[tuple[int, int, str]], unknown: Sequence[
 
 
 def with_fragments(text: str, folders: Sequence[Path]) -> Rewritten:
-    """`{{name}}` replaced by its file. Raise FragmentError where there is none."""
+    """`{{name}}` replaced by its file. Raise FragmentError if there is none."""
     return rewrite(text, [(m.start(), m.end(), expand(m[0], folders)) for m in PLACE.finditer(text)])
 
 
@@ -65,8 +65,8 @@ def variable_of(meta: SqlStatement) -> tuple[str, str] | None:
 
 
 def with_values(statement: SqlStatement, values: Mapping[str, str], unknown: Unknown) -> Rewritten:
-    """Psql's `:name`, `:'name'` and `:"name"`, and `%s` and `%(name)s` of drivers, replaced by values, and by `unknown`
-    where there is no value.
+    """Replace psql's `:name`, `:'name'` and `:"name"`, and drivers' `%s` and `%(name)s`, by values, or by `unknown`
+    without a value.
     """
     parts, names = [], []
     for start, end, raw, before in _variables(statement.text, statement.words, statement.start):
@@ -85,7 +85,7 @@ def with_values(statement: SqlStatement, values: Mapping[str, str], unknown: Unk
 
 
 def _variables(text: str, words: Sequence[Word], offset: int) -> Iterator[tuple[int, int, str, str]]:
-    """Where each stands, its name as it is written, and the word before it."""
+    """The place of each, its name as written, and the word before it."""
     depth, before = 0, ""
     for index, (word, after) in enumerate(itertools.pairwise(words)):
         depth += {"[": 1, "]": -1}.get(word.text, 0)

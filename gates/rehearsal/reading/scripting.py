@@ -28,11 +28,11 @@ class Script:
 
     @property
     def runs(self) -> bool:
-        """Whether what comes now is run."""
+        """Whether the current branch is run."""
         return all(one.runs for one in self._branches)
 
     def take(self, meta: SqlStatement) -> None:
-        """A command of psql."""
+        """Process a psql command."""
         found = _CONDITION.match(meta.text)
         if found is None:
             if self.runs:

@@ -1,4 +1,4 @@
-"""psql's own commands in migrations: most change nothing, some bring SQL that the rehearsal then has not seen."""
+"""psql commands in migrations: most change nothing; some include SQL that the rehearsal has not seen."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _BRING = re.compile(r"\\(?:i|ir|include|include_relative|gexec|copy|!)(?![a-z_])
 
 
 def unseen(skipped: Sequence[SqlStatement]) -> tuple[Obstacle, ...]:
-    """The commands that run SQL or programs of elsewhere: nothing is known of them."""
+    """The commands that run external SQL or programs, which the rehearsal did not see."""
     return tuple(
         Obstacle(
             one.place(),

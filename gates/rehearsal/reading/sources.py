@@ -1,7 +1,5 @@
-"""Reads what is to be rehearsed: a folder of migrations, one file, a dump, or Markdown with SQL in fences.
-
-Every source keeps the geometry of its file: what is no SQL is blanked, never cut. So a place in the text is the place
-in the file.
+"""Reads what is rehearsed: a folder of migrations, one file, a dump, or Markdown with fenced SQL. Text that is no SQL
+is blanked, never cut, so a position in the text is the position in the file.
 """
 
 import itertools
@@ -16,7 +14,7 @@ from gates.inputs.strict_yaml import Place
 from gates.text.quantity import with_unit
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of one file; a dump with more rows than that rehearses nothing more than its schema does."""
+"""The most bytes of one file; a dump with more rows rehearses nothing more than its schema does."""
 SQL, MARKDOWN = (".sql",), (".md", ".markdown")
 _FENCE = re.compile(r"^([ \t]*)(```+|~~~+)[ \t]*([^\s`]*)[^\n]*$")
 _SQL_FENCES = {"sql", "psql", "postgres", "postgresql", "pgsql", "plpgsql"}
@@ -29,7 +27,7 @@ _DUMP = re.compile(r"^-- PostgreSQL database (?:cluster )?dump", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class SqlSource:
-    """One file: how people call it, and its SQL at the places where the file has it."""
+    """One file: its display name, and its SQL at the positions that it has in the file."""
 
     shown: str
     text: str
@@ -42,7 +40,7 @@ class SqlSource:
 
 @dataclass(frozen=True, slots=True)
 class Migrations:
-    """The files in their order; `supabase`: the folder is laid out so; `notes`: what was left out, and why."""
+    """The files in order; `supabase`: whether it is Supabase's layout. `notes`: what was left out, and why."""
 
     sources: tuple[SqlSource, ...]
     supabase: bool = False
@@ -50,8 +48,8 @@ class Migrations:
 
 
 def read_migrations(where: Path) -> Migrations:
-    """The migrations at a path. Raise UsageError where there are none, ConfigError where a file cannot be read, or is
-    elsewhere.
+    """The migrations at a path.
+    Raise UsageError if there are none, ConfigError if a file cannot be read or is outside.
     """
     if where.is_file():
         notes: list[str] = []
@@ -75,8 +73,8 @@ def read_migrations(where: Path) -> Migrations:
 
 
 def _must_be_within(folder: Path, paths: list[Path]) -> None:
-    """Raise ConfigError where a link or a plan leads out of the folder, or of the repository that it is in: a server
-    quotes what is no SQL, and that may be a secret of the machine.
+    """Raise ConfigError if a link or a plan leads out of the folder, or of its repository. A server quotes text that is
+    no SQL, and that may be a secret of the machine.
     """
     folder = folder.resolve()
     home = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
@@ -89,7 +87,7 @@ def _must_be_within(folder: Path, paths: list[Path]) -> None:
 
 
 def _paths(folder: Path) -> tuple[list[Path], list[str]]:
-    """The files in the order in which they are run. Down migrations and, beside SQL, Markdown are left out."""
+    """The files in the order in which they run. Down migrations and, if there is SQL, Markdown are left out."""
     if planned := _planned(folder):
         return planned, ["the order is that of sqitch.plan; what reverts and verifies a change is not run"]
     found = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SQL + MARKDOWN]
@@ -113,7 +111,7 @@ def _paths(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _planned(folder: Path) -> list[Path]:
-    """The deploy scripts of a project of Sqitch in the order of its plan."""
+    """The deploy scripts of a Sqitch project in the order of its plan."""
     home = folder.parent if folder.name == "deploy" else folder
     plan = home / "sqitch.plan"
     lines = read_text(plan, str(plan)).splitlines() if plan.is_file() else []
@@ -123,7 +121,7 @@ def _planned(folder: Path) -> list[Path]:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts 2 before 10."""
+    """A sort key by which 2 comes before 10."""
     return [
         (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name.lower()) if part
     ]
@@ -137,7 +135,7 @@ def _elsewhere(where: Path) -> str:
 
 
 def read_source(path: Path, shown: str, notes: list[str]) -> SqlSource:
-    """One file as SQL. Raise ConfigError with file, line and column where it cannot be read."""
+    """One file as SQL. Raise ConfigError with file, line and column if it cannot be read."""
     text = read_text(path, shown)
     if path.suffix.lower() in MARKDOWN:
         return SqlSource(shown, only_fences(text))
@@ -149,7 +147,7 @@ def read_source(path: Path, shown: str, notes: list[str]) -> SqlSource:
 
 
 def _undoing(text: str) -> Iterator[tuple[int, int]]:
-    """Each part from a mark of what undoes it to the next mark of what does it."""
+    """Each part from a "down" mark to the next "up" mark."""
     ups = [m.start() for m in _UP.finditer(text)]
     end = 0
     for down in _DOWN.finditer(text) if ups else ():
@@ -159,7 +157,7 @@ def _undoing(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _with_delimiters(text: str) -> str:
-    """A `;` for the end of a statement that a changeset of Liquibase declares for itself."""
+    """A `;` at the end of each statement, for a Liquibase changeset with another delimiter."""
     changes = list(_CHANGESET.finditer(text)) if _LIQUIBASE.match(text) else []
     for change, after in itertools.zip_longest(changes, (m.start() for m in changes[1:])):
         if mark := re.search(r"endDelimiter:(\S+)", change[0]):
@@ -171,7 +169,7 @@ def _with_delimiters(text: str) -> str:
 
 
 def read_text(path: Path, shown: str) -> str:
-    """The text of a file in UTF-8. Raise ConfigError with the place of what is not."""
+    """The text of a file in UTF-8. Raise ConfigError with the place of an invalid byte."""
     start = Place(shown, 1, 1)
     try:
         raw = disk.read(path) if path.stat().st_size <= MOST_BYTES else b""
@@ -200,12 +198,12 @@ def place_in(shown: str, text: str, offset: int) -> Place:
 
 
 def blank(text: str) -> str:
-    """Spaces in place of all but the ends of lines."""
+    """Replace everything but line ends by spaces."""
     return re.sub(r"[^\n]", " ", text)
 
 
 def only_fences(text: str) -> str:
-    """The SQL in the fences of Markdown; a `;` where a fence ends, so that each fence ends its last statement."""
+    """The SQL in the fences of Markdown; a `;` at the end of a fence ends its last statement."""
     lines, kept, fence, sql = text.split("\n"), [], "", False
     for line in lines:
         found = _FENCE.match(line.rstrip("\r"))

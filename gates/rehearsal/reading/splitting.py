@@ -1,7 +1,8 @@
-"""Splits a file into statements, psql's own commands and rows of COPY, each with its place.
+"""Splits a file into statements, psql commands and rows of COPY, each with its place.
 
-The words are those of PostgreSQL's own scanner (libpg_query), so quotes, dollar quotes and nested comments are what the
-server takes them for. What only psql understands is blanked first: lines that begin with a backslash, and rows of COPY.
+The words are those of PostgreSQL's own scanner (libpg_query), so quotes, dollar quotes and nested comments mean what
+they mean to the server. What only psql understands is blanked first: lines that begin with a backslash, and rows of
+COPY.
 """
 
 import re
@@ -50,7 +51,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class SqlStatement:
-    """One statement as it is sent, or one command of psql (`meta`). `rows`: what follows COPY ... FROM stdin."""
+    """One statement as sent, or one psql command (`meta`). `rows`: the rows after COPY ... FROM stdin."""
 
     text: str
     start: int
@@ -65,7 +66,7 @@ class SqlStatement:
 
     @cached_property
     def plain(self) -> tuple[str, ...]:
-        """The words in small letters: names and keywords; literals as they are."""
+        """The words in lower case: names and keywords; literals unchanged."""
         return tuple(w.text for w in self.words)
 
     @property
@@ -77,20 +78,20 @@ class SqlStatement:
         return one_line(self.text, LONGEST_SHOWN)
 
     def find(self, name: str, after: int = 0) -> int | None:
-        """Where a word stands first in its text, from 0."""
+        """The first position of a word in its text, from 0."""
         found = (w.start - self.start for w in self.words if w.text == name and w.start - self.start >= after)
         return next(found, None)
 
 
 def split(source: SqlSource) -> tuple[SqlStatement, ...]:
-    """The statements of a file. Raise ConfigError with the place of a quote or comment that never ends."""
+    """The statements of a file. Raise ConfigError with the place of an unterminated quote or comment."""
     text, masks = source.text, _masks(source.text)
     while True:
         words = _scan(source.shown, _masked(text, masks))
         inside = {m for m in masks for w in _around(words, m) if w.start < m[0] and w.end > m[1]}
         if not inside:
             return tuple(_statements(source, words, sorted(masks)))
-        masks -= inside  # a line in a text or a function body, which psql does not look at
+        masks -= inside  # a line inside a string or a function body, which psql ignores
 
 
 def _masks(text: str) -> set[tuple[int, int]]:
@@ -119,12 +120,12 @@ def _scan(shown: str, text: str) -> list[Word]:
         try:
             return [_word(text, one) for one in scan(seen)]
         except postgast.PgQueryError as error:
-            offset = max(error.cursorpos - 1, 0)  # in characters, as the server counts
+            offset = max(error.cursorpos - 1, 0)  # in characters, like the server
             junk = _JUNK.match(seen, offset)
             if junk is None or offset <= last or error.message.startswith("unterminated"):
                 what = error.message.partition(" at or near")[0]
                 raise place_in(shown, text, offset).error(what, "SQL that can be read", "Correct it") from None
-            seen, last = seen[:offset] + "0" * len(junk[0]) + seen[junk.end() :], offset  # the server names it later
+            seen, last = seen[:offset] + "0" * len(junk[0]) + seen[junk.end() :], offset  # the server reports it later
 
 
 def _word(text: str, one: Lexeme) -> Word:
@@ -155,7 +156,7 @@ def _statements(source: SqlSource, words: Sequence[Word], masks: Sequence[tuple[
 def _groups(
     text: str, words: Sequence[Word], metas: Sequence[tuple[int, int]]
 ) -> Iterator[list[Word] | tuple[int, int]]:
-    """The words of each statement without its `;`, and the commands of psql between them."""
+    """The words of each statement without its `;`, and the psql commands between them."""
     group: list[Word] = []
     parens = atomic = skip_to = 0
     waiting = list(metas)
@@ -170,7 +171,7 @@ def _groups(
             atomic = 1
         elif atomic and word.text in {"case", "end"} and not word.is_text:
             atomic += 1 if word.text == "case" else -1
-        if word.text == "\\":  # \gset, \gexec, \g behind a query: it ends it
+        if word.text == "\\":  # \gset, \gexec, \g after a query end it
             skip_to = text.find("\n", word.start) % (len(text) + 1)
             if group:
                 yield group

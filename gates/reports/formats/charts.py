@@ -1,4 +1,4 @@
-"""The pictures of a run, from what it recorded: the flag's way, limits, latency, lag, backlog, time. Pure."""
+"""The pictures of a run, from its record: the flag's steps, limits, latency, lag, backlog, time. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -20,7 +20,7 @@ COHORT = "cohort/"
 RUN_VALID = "load/run-valid"
 """The check whose evidence carries the whole load."""
 MOST_LIMITS = 12
-"""Numbers that are shown at once; the others are folded."""
+"""How many numbers are shown; the others are folded."""
 TRENDS = {"latency": ("http_req_duration", "Latency of requests"), "outbox_lag": ("outbox_lag_ms", "Lag of the outbox")}
 Series = list[tuple[float, float]]
 
@@ -35,7 +35,7 @@ def figures(source: ReportSource) -> Html:
 
 
 def figure(title: str | Html, picture: Html, said: str) -> Html:
-    """A picture with its title and what it shows in words; nothing without a picture."""
+    """A picture with its title and a description; nothing without a picture."""
     if not picture:
         return NOTHING
     words = said.replace(" %", "\N{NO-BREAK SPACE}%")
@@ -58,14 +58,14 @@ def _way(source: ReportSource) -> Html:
 
 
 def _past(one: Mapping[str, Any]) -> str:
-    """A decision before this one: what, when, about which release, where the flag stood after it."""
+    """An earlier decision: what, when, about which release, where the flag stood after it."""
     after = number(one.get("after"))
     flag = "" if after is None else f", flag {percent(int(after))}"
     return f"{one.get('decision')} on {shown_time(str(one.get('finished_at', '')))} ({one.get('release')}{flag})"
 
 
 def _cohort(row: Row) -> Html:
-    """How the tenants with the flag on fare beside those that have it off: both distributions, and the difference."""
+    """How tenants with the flag on fare compared with those with it off: both distributions, and the difference."""
     sides = [_side(row.details.get(name), f"flag {name}") for name in ("on", "off")]
     bounds: Any = row.details.get("difference")
     numbers = [number(one) for one in bounds] if isinstance(bounds, list) else []
@@ -84,7 +84,7 @@ def _cohort(row: Row) -> Html:
 
 
 def _side(told: object, name: str) -> tuple[Distribution, int] | None:
-    """One cohort in percent of its events, and its number of tenants; None where it has none."""
+    """One cohort in percent of its events, and its number of tenants; None if it has none."""
     if not isinstance(told, dict) or not isinstance(told.get("shares"), list):
         return None
     values = [number(one) for one in (told.get("mean"), *told["shares"])]
@@ -169,14 +169,14 @@ def _limits(found: Sequence[tuple[float, Row]]) -> Html:
 
 
 def _used(row: Row) -> tuple[float, Row] | None:
-    """The part of its limit that a check used; over 1 where it was broken."""
+    """The share of its limit that a check used; over 1 if it was broken."""
     margin = margin_of(row.check, row.observed, row.limit, row.unit)
     if margin is None or row.outcome not in {"pass", "fail"}:
         return None
     seen, most = margin.observed, margin.limit
     if row.outcome == "pass":
         return 1 - margin.room, row
-    is_least = seen < most and 0 < most < 1  # of a share: what is missing is held against what may be
+    is_least = seen < most and 0 < most < 1  # of a share: compare what is missing with what may be missing
     return ((1 - seen) / (1 - most) if is_least else seen / most if seen > most > 0 else 1 + margin.room), row
 
 
@@ -210,7 +210,7 @@ def times(source: ReportSource) -> Html:
 
 
 def _series(pairs: Any) -> Series:
-    """The pairs that are two numbers, in the order of the first; nothing from one alone."""
+    """The pairs of two numbers, ordered by the first; nothing for a single pair."""
     numbers = [(number(p[0]), number(p[1])) for p in pairs if isinstance(p, Sequence) and len(p) == 2]
     found = sorted((at, value) for at, value in numbers if at is not None and value is not None)
     return [a for a, b in pairwise([*found, (float("inf"), 0.0)]) if a[0] < b[0]] if len(found) > 1 else []

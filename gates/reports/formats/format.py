@@ -26,7 +26,7 @@ class ReportSource:
 
     @property
     def plan(self) -> RolloutPlan:
-        """The rollout plan of the run's policy; the default one where run.json has none."""
+        """The rollout plan of the run's policy; the default one if run.json has none."""
         policy: Any = self.run.get("policy")
         if not isinstance(policy, dict) or "rollout" not in policy:
             return RolloutPlan()
@@ -38,7 +38,7 @@ Render = Callable[[ReportSource], str]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """file: written by every run; empty where the text is only sent or printed."""
+    """file: the name of the file that every run writes; empty if the text is only sent or printed."""
 
     name: str
     file: str

@@ -22,7 +22,7 @@ from gates.verdict import BESIDE, Finding, Verdict, behind_text, blocked_by_caus
 
 MOST_WITNESS = 6000
 MOST_CARDS, MOST_LINES = 10, 12
-"""Causes that are told in full, and those that are a line each; the others are folded."""
+"""How many causes are told in full, and how many on a line each; the others are folded."""
 MOST_ENDS = 12
 MOST_NAMES = 400
 TOLD = {"request": "The request", "twin": "Its nearest passing twin"}
@@ -57,7 +57,7 @@ def _header(source: ReportSource) -> Html:
     )
     lead = Html('<p class="lead">{}</p>').format(_unbroken(told.lead)) if told.lead else NOTHING
     judged = counts.passed + counts.failed + counts.unknown + counts.not_applicable
-    unknown = counts.unknown if judged else len(source.rows)  # a run that did not finish judged nothing
+    unknown = counts.unknown if judged else len(source.rows)  # an unfinished run judged nothing
     numbers = {"pass": counts.passed, "fail": counts.failed, "unknown": unknown}
     said = f"{counts.passed} checks passed, {counts.failed} failed, {unknown} are unknown"
     action = verdict.action
@@ -88,7 +88,7 @@ def _header(source: ReportSource) -> Html:
 
 
 def _unbroken(text: Html) -> Html:
-    """No line ends between a number and its percent sign."""
+    """Keep a number and its percent sign on one line."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
@@ -104,14 +104,14 @@ class Causes:
         self._blocked = blocked_by_cause(source.verdict.findings)
 
     def of(self, check: str) -> str:
-        """The check that stands for the cause of this one; empty for a pass."""
+        """The check that is the cause of this one; empty for a pass."""
         return self._cause.get(check, "")
 
     def _behind(self, group: Group) -> int:
         return sum(self._blocked[f.check] for f in group)
 
     def told(self, groups: Sequence[Group], most: int = MOST_CARDS) -> Html:
-        """The first causes in full, every other one as a line; of many lines the last are folded."""
+        """The first causes in full, every other one on a line; of many lines the last are folded."""
         known = [g for g in groups if all(f.check in self._rows for f in g)]
         cards = NOTHING.join(self._card([self._rows[f.check] for f in g], self._behind(g)) for g in known[:most])
         lines = [self._line(g) for g in known[most:]]
@@ -162,20 +162,20 @@ def _about(row: Row) -> Html:
     parts += [Html('<p class="claim">{}: {}</p>').format(n, Html.prose(text)) for n, text in meant.items() if text]
     parts.append(_runbook(str(row.details.get("runbook") or "")))
     parts.append(copied(row.reproduce, "the command"))
-    if row.request:  # what it was about may be gone: a drill removes its tenant
+    if row.request:  # it may no longer exist: a drill removes its tenant
         parts += [Html("<p>The request, as a command:</p>"), copied(row.request, "the request")]
     parts.append(_witness(row.witness))
     return NOTHING.join(parts)
 
 
 def _folded(title: str, text: str) -> Html:
-    """A longer text under its title; nothing without one."""
+    """A longer text folded under its title; nothing without a text."""
     body = Html("<details><summary>{}</summary>{}</details>").format(title, copied(text, title))
     return body if text else NOTHING
 
 
 def _runbook(named: str) -> Html:
-    """The text of the runbook, folded, where it is one of ours; else where it is."""
+    """The text of the runbook, folded, if it is one of ours; else its address."""
     text = section_of(named)
     if text:
         return _folded(f"Runbook: {named}", text)
@@ -215,7 +215,7 @@ def _checks(rows: Sequence[Row], causes: Causes) -> Html:
     for row in sorted(rows, key=lambda r: r.check):
         groups.setdefault(row.group, []).append(row)
     failed = any(row.effect and row.outcome == "fail" for row in rows)
-    wrong = {"fail"} if failed else {"fail", "unknown"}  # beside what failed, what is unknown is told by its cause
+    wrong = {"fail"} if failed else {"fail", "unknown"}  # unknown checks besides failures are told by cause
     body = NOTHING.join(_group(n, groups[n], causes, wrong) for n in sorted(groups))
     return section("All checks", tools(len(rows), OUTCOMES), body)
 
@@ -227,7 +227,7 @@ def _group(name: str, rows: Sequence[Row], causes: Causes, wrong: Collection[str
     together = max if name == LOAD else sum
     seconds = together(row.duration_ms for row in rows) / 1000
     is_wrong = any(row.effect and row.outcome in wrong and not row.blocked_by for row in rows)
-    opened = Html(" open") if is_wrong else NOTHING  # what is only blocked, or not judged, is explained by its cause
+    opened = Html(" open") if is_wrong else NOTHING  # its cause explains a blocked or unjudged check
     body = NOTHING.join(_row(row, causes.of(row.check)) for row in rows)
     return Html('<details class="group"{}><summary>{} {}<span>{} · {:.1f} s</span></summary>{}</details>\n').format(
         opened, outcome(worst), name, said, seconds, body
@@ -258,7 +258,7 @@ FILE = ROOT / "sql_checks" / "alerts" / "runbooks.md"
 
 
 def section_of(named: str) -> str:
-    """The text of a section, as `runbooks.md#outbox-lag` names it; empty where it is not ours."""
+    """The text of a section such as `runbooks.md#outbox-lag`; empty if it is not ours."""
     file, _, anchor = named.partition("#")
     return _sections().get(anchor, "") if file == FILE.name else ""
 

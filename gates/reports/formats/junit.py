@@ -11,7 +11,7 @@ from gates.text.inert import Terminal, xml
 
 
 def junit(source: ReportSource) -> str:
-    """One test suite a stage, one case a check. Waived and noted findings are skipped, with what was seen."""
+    """One test suite per stage, one case per check. Waived and noted findings are skipped, with what was seen."""
     verdict, suites = source.verdict, dict[str, list[Row]]()
     for row in sorted(source.rows, key=lambda r: r.check):
         suites.setdefault(row.check.split("/", 1)[0], []).append(row)
@@ -32,7 +32,7 @@ def junit(source: ReportSource) -> str:
 
 
 def _under(parent: ET.Element, tag: str, text: str = "", /, **attributes: object) -> ET.Element:
-    """A child; every text in it is made fit for XML here and nowhere else."""
+    """A child element; only here text is made fit for XML."""
     made = ET.SubElement(parent, tag, {name: xml(value) for name, value in attributes.items()})
     made.text = xml(text) or None
     return made

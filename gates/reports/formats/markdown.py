@@ -21,7 +21,7 @@ EMPTY = Markdown("")
 
 
 def markdown(source: ReportSource) -> Markdown:
-    """What happened, was done and is to do, the causes, the checks by group, and the last proof of the gate."""
+    """What happened, was done and is to do, the causes, the checks by group, and the gate's last proof."""
     verdict, rows, counts = source.verdict, source.rows, source.verdict.counts
     told = brief(Markdown, verdict, source.promises, source.plan)
     lines = [

@@ -11,7 +11,7 @@ from gates.verdict import Finding, Verdict
 
 OUTCOMES = ("fail", "unknown", "pass", "not applicable")
 PLANNED = "cohort/share"
-"""Of the cohorts, this one has a number that is meant to be met."""
+"""Of the cohort checks, the one with a number that has to be met."""
 LOAD = "load"
 """The stage whose checks all judge one measurement."""
 
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def anchor(self) -> str:
-        """Its place in a page, as an address names it."""
+        """Its anchor in a page."""
         return quote(self.check, errors="backslashreplace")
 
     @property
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def aside(self) -> str:
-        """What it is where it did not pass and decides nothing: neither red nor green in any tool. Else empty."""
+        """Why a check that did not pass decides nothing, shown neither red nor green; else empty."""
         return f"{self.outcome} ({self.effect})" if self.effect in {"note", "waived"} else ""
 
     @property
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def compared(self) -> str:
-        """What was observed against its limit, in words; empty where there are no numbers."""
+        """What was observed against its limit, in words; empty without numbers."""
         if self.observed is None:
             return ""
         seen = with_unit(self.observed, self.unit)
@@ -139,6 +139,6 @@ def _passed(spec: CheckSpec, line: Evidence) -> Row:
 
 
 def proof_of(run: Mapping[str, JsonValue]) -> str:
-    """The sentence about the last proof of the gate; empty where run.json has none."""
+    """The sentence about the gate's last proof; empty if run.json has none."""
     proof = run.get("proof")
     return str(proof.get("sentence", "")) if isinstance(proof, dict) else ""

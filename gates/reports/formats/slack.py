@@ -20,7 +20,7 @@ MOST_FINDINGS = 5
 MOST_TEXT = 2900
 """Slack refuses a text block over 3000 characters."""
 MOST_PART = 500
-"""Characters of one foreign text, so that it does not push out what follows."""
+"""The most characters of one foreign text, so that it does not push out what follows."""
 
 
 def slack(source: ReportSource) -> str:
@@ -63,7 +63,7 @@ def _cause(group: Sequence[Finding], verdict: Verdict) -> Slack:
 
 
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:
-    """The body as JSON; `text` is what a notification shows. Addresses in it are neither linked nor looked up."""
+    """The body as JSON; `text` is what a notification shows. Addresses are neither linked nor unfurled."""
     whole = {"text": text.cut(MOST_TEXT), "blocks": list(blocks), "unfurl_links": False, "unfurl_media": False}
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 

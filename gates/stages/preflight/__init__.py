@@ -1,7 +1,7 @@
-"""The preflight: can the target be asked at all, is it the release that is meant, and does the login see what it must.
+"""The preflight: can the target be reached, is it the right release, and may the login see what it must.
 
-Everything here is read-only, but for a company and dry runs for it, where drills may make companies. What cannot be
-asked is unknown; only a wrong release is harm, and a credential refused that this target accepted before.
+All of it is read-only, except for a company and dry runs for it, if drills may create companies. What cannot be asked
+is unknown. Only a wrong release is harm, and the refusal of a credential that this target accepted before.
 """
 
 import contextlib
@@ -49,15 +49,14 @@ VARIABLES = spec(
     Severity.WARN,
 )
 PATIENCE_S, POLL_S = 10.0, 0.5
-"""Of the second look at the release."""
+"""The second look at the release."""
 SPECS = (VARIABLES, REACHABLE, RELEASE, READY, DATABASE, SIGHT, SKEW, *credentials.SPECS)
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """The target with the release that its instances agree on, the stage's report, and the doors that are shut.
-
-    unreachable: the evidence that BASE_URL or DATABASE_URL was given and nothing answers there.
+    """The target with the release that its instances agree on, and the stage's report. unreachable: evidence that
+    BASE_URL or DATABASE_URL was given and nothing answers there.
     """
 
     target: Target
@@ -66,16 +65,16 @@ class Preflight:
 
 
 def preflight(context: Context, *, whole_run: bool = False, reads: bool = False) -> Preflight:
-    """Ask the target; write one line a check, and one a capability. Blocked checks say by what.
+    """Ask the target; write one line per check, and one per capability. Blocked checks name the cause.
 
-    whole_run: the release that was seen needs `release_again`. reads: what follows looks at the database alone, which
-    need not be that of a service.
+    whole_run: the release must be seen again later (`release_again`). reads: the later stages only read the database,
+    which need not be that of a service.
     """
     started = time.monotonic()
     target = context.target
     memory = _memory(context)
     is_known = target.is_ours or memory.is_known()
-    # both doors at once: each look is a few round trips, and a target may be far
+    # both at once: each look is a few round trips, and a target may be far
     with ThreadPoolExecutor(3, "preflight") as beside:
         data = beside.submit(database_lines, target, context.scope)
         service, versions = _service_lines(target, is_known=is_known)
@@ -83,7 +82,7 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
         hide = hidden(target)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
         if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
-            target = dataclasses.replace(target, release=agreed.pop())  # one that echoes a secret is none
+            target = dataclasses.replace(target, release=agreed.pop())  # a release that echoes a secret counts as none
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
@@ -111,7 +110,7 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
 
 
 def release_again(context: Context) -> list[StageReport]:
-    """Look once more at which release answers, when all else was seen: another one may have come meanwhile."""
+    """Look again at which release answers, after all else: it may have been replaced meanwhile."""
     started, target = time.monotonic(), context.target
     if not target.base_url or not context.applicable((RELEASE.id,)):
         return []
@@ -122,7 +121,7 @@ def release_again(context: Context) -> list[StageReport]:
 
 
 def release_now(target: Target) -> Evidence:
-    """Which release answers. Instances that restart are waited for."""
+    """The release that answers. Waits for instances that restart."""
     started = time.monotonic()
     with HttpDoor(target.base_url, timeout_s=TIMEOUT_S) as door:
         while True:
@@ -133,7 +132,7 @@ def release_now(target: Target) -> Evidence:
 
 
 def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:
-    """What the service says of itself, and what its instances said at /version. is_known: it was the service before."""
+    """What the service says of itself, and its instances at /version. is_known: it was the service before."""
     versions: list[dict[str, JsonValue]] = []
     with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
         reached = timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S)
@@ -149,8 +148,8 @@ def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], l
 
 
 def _lending(target: Target) -> None:
-    """How a pooler lends its sessions: that decides how many the gate may have, and for how long."""
-    with contextlib.suppress(psycopg.Error):  # then it is taken to lend them for as long as a client stays
+    """How a pooler lends its sessions, which limits how many the gate may have, and for how long."""
+    with contextlib.suppress(psycopg.Error):  # then it is assumed to lend them for as long as a client stays
         if lending(target.database_url):
             see_lending(target.database_url)
 
@@ -160,13 +159,13 @@ def _memory(context: Context) -> Memory:
 
 
 def refused_by_now(context: Context, credential: str) -> Evidence | None:
-    """Show a credential once more that got no answer before; the evidence that it cannot be used, if so."""
+    """Try a credential again that got no answer before; returns the evidence that it cannot be used, if so."""
     lines = credential_lines(context.target, _memory(context))
     return next((e for e in lines if e.check == credential and e.observed in UNUSABLE), None)
 
 
 def variables(target: Target) -> LookResult:
-    """Which variables of the contract are missing."""
+    """The variables of the contract that are missing."""
     given = {
         "BASE_URL": target.base_url,
         "TRANSBOT_HMAC_SECRET": target.hmac_secret,

@@ -1,9 +1,9 @@
-"""Whether the target accepts the gate's own credentials: a wrong one is no harm that the release does.
+"""Whether the target accepts the gate's own credentials: a wrong one is no harm by the release.
 
-Nothing asked here has an effect or counts against a limit (gates.deployment.http.probes): what is no request is refused
-by validation (400), and a run that does not exist is 404, once the credentials are accepted; else both are 401.
-A refusal is harm where the gate itself gave the credential, or where an earlier release accepted it and the target has
-accepted no other since. Where this very release accepted it before, its secret was rotated and the gate was not told.
+Nothing asked here has an effect or counts against a limit (gates.deployment.http.probes). With accepted credentials an
+invalid request is refused by validation (400), and a run that does not exist is 404; otherwise both are 401. A refusal
+is harm if the gate itself gave the target the credential, or if an earlier release accepted it and the target has
+accepted no other since. If this very release accepted it before, its secret was rotated and the gate was not told.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from gates.stages.preflight.looks import LookResult, spec, timed
 
 FILE = "credentials.json"
 OF_ANSWERS = ("http", "ids", "members", "tenant_claim", "token")
-"""The parts of `names:` by which credentials are made and answers are read."""
+"""The parts of `names:` that affect how credentials are made and answers are read."""
 KEPT = 8
-"""Fingerprints of one kind: rotations come and go, and each secret of the list may be the first."""
+"""Fingerprints per kind: secrets are rotated back and forth, and each secret of the list may be the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The file of one target. What cannot be read or written is not remembered: a refusal is then unknown."""
+    """The file of one target. If it cannot be read or written, nothing is remembered: a refusal is then unknown."""
 
     path: Path
     key: str
@@ -53,7 +53,7 @@ class Memory:
         return cls(folder / FILE, identity(target))
 
     def note(self, kind: str, secret: str, release: str) -> None:
-        """The target accepted this credential just now."""
+        """The target has just accepted this credential."""
         told = f"on {dt.datetime.now(dt.UTC):%Y-%m-%d}{_by(release)}"
         known = self._read()
         kept = {k: v for k, v in known.get(kind, {}).items() if k != self._print(kind, secret)}
@@ -68,11 +68,11 @@ class Memory:
         return any(self._read().values())
 
     def accepted(self, kind: str, secret: str) -> str:
-        """When the target accepted this very credential last, and of which release; empty where that is not known."""
+        """When the target last accepted this credential, and of which release; empty if unknown."""
         return self._read().get(kind, {}).get(self._print(kind, secret), "")
 
     def rotated(self, kind: str, secret: str, release: str) -> str:
-        """Why what was accepted may have been replaced since; empty where nothing says so."""
+        """Why an accepted credential may have been replaced since; empty if nothing suggests it."""
         if next(reversed(self._read().get(kind, {})), "") != self._print(kind, secret):
             return "it accepted another one since"
         same = release and self.accepted(kind, secret).endswith(_by(release))
@@ -80,7 +80,7 @@ class Memory:
 
     def _print(self, kind: str, secret: str) -> str:
         given = current().given
-        # an answer was read by the mapping of then: by another one it may mean something else
+        # the answer was read with another mapping, and may mean something else with this one
         words = json.dumps({part: given[part] for part in OF_ANSWERS if part in given}, sort_keys=True)
         key = self.key if words == "{}" else f"{self.key} {words}"
         return hmac.new(secret.encode(), f"replaygate {kind} {key}".encode(), hashlib.sha256).hexdigest()
@@ -94,12 +94,12 @@ class Memory:
 
 
 def _by(release: str) -> str:
-    """The end of a note that names the release."""
+    """The suffix of a note that names the release."""
     return f" (release {release[:100]})" if release else ""
 
 
 ASKED_AT_MOST, AGAIN_S = 3, 1.0
-"""How often a target that is busy is asked, and how long after the time before."""
+"""How often a busy target is asked, and the pause before it is asked again."""
 MOST_S = 30.0
 
 SIGNING = spec(
@@ -125,14 +125,13 @@ NAMES = {SIGNING.id: "TRANSBOT_HMAC_SECRET", ADMIN.id: "ADMIN_JWT", MINTED.id: "
 
 
 class StillBusyError(Exception):
-    """The target answered nothing else than that it is busy."""
+    """The target answered only that it is busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialDoor:
-    """Where credentials are shown, and the target's clock.
-
-    guarded: the methods that are refused without credentials, so that acceptance means something.
+    """Tries credentials on the target, by the target's clock. guarded: the methods that are refused without
+    credentials, so that acceptance means something.
     """
 
     target: Target
@@ -141,12 +140,12 @@ class CredentialDoor:
     now: int
 
     def takes(self, requests: Iterable[Request]) -> bool:
-        """Whether the credentials of one of these requests are accepted, of those that are guarded, if any are."""
+        """Whether one of these requests is accepted. If methods are guarded, only requests with these count."""
         return any(self._takes(r) for r in requests if r.method in self.guarded or not self.guarded)
 
     def _takes(self, request: Request) -> bool:
-        """A path that is not there accepts nothing, by what was received, whatever the deployment's word for it means;
-        but a run that is not there is a 404 only to those who may ask, where nobody else may.
+        """Whether the request is accepted, by the status received, whatever the deployment means by it. A missing path
+        accepts nothing; but 404 for a missing run shows acceptance if others get a refusal.
         """
         status = _received(_asked(self.door, request))
         return status != 401 and (status not in ABSENT or (request.method == "GET" and "GET" in self.guarded))
@@ -154,16 +153,16 @@ class CredentialDoor:
 
 @dataclass(frozen=True, slots=True)
 class CredentialAnswer:
-    """Whether the target took a credential. `doubt`: what may be wrong on our side if it was refused."""
+    """Whether the target accepted a credential. `doubt`: what may be wrong on our side if it did not."""
 
     taken: bool
     doubt: str = ""
     ours: bool = False
-    """The credential itself is wrong (expired, not yet valid), so its refusal is never harm."""
+    """Whether the credential itself is wrong (expired, not yet valid), so that its refusal is never harm."""
 
 
 def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
-    """One line for each credential that is given; `preflight/variables` names the others."""
+    """One line for each given credential; `preflight/variables` names the others."""
     given = {
         SIGNING: (target.hmac_secret, signing),
         ADMIN: (target.admin_jwt, admin),
@@ -191,9 +190,9 @@ def _look(
     secret: str,
     show: Callable[[CredentialDoor], CredentialAnswer],
 ) -> LookResult:
-    """Show the credential. A refusal is harm if this target took the same one before, or if we gave it that one."""
+    """Try the credential. A refusal is harm if this target accepted it before, or if we gave it to the target."""
     try:
-        desk = _desk(target, door)
+        desk = _credential_door(target, door)
         if isinstance(desk, LookResult):
             return desk
         shown, name = show(desk), NAMES[check.id]
@@ -220,8 +219,8 @@ def _look(
     return LookResult(Outcome.UNKNOWN, shown.doubt, REFUSED, "not refused", samples=1)
 
 
-def _desk(target: Target, door: HttpDoor) -> CredentialDoor | LookResult:
-    """See what is refused without credentials; where there is no endpoint to show them, that is seen."""
+def _credential_door(target: Target, door: HttpDoor) -> CredentialDoor | LookResult:
+    """Find out what is refused without credentials; if no endpoint exists to try them on, that is the result."""
     bare = _asked(door, probes.bare())
     if _received(bare) in ABSENT:
         message = f"POST {REPLAY} answers {_received(bare)}, so that no credential can be shown"
@@ -231,12 +230,12 @@ def _desk(target: Target, door: HttpDoor) -> CredentialDoor | LookResult:
 
 
 def _received(answer: Answer) -> int:
-    """The status that came over the wire."""
+    """The status on the wire."""
     return (answer.received or answer).status
 
 
 def _asked(door: HttpDoor, request: Request) -> Answer:
-    """The answer; a target that is busy is asked again, later. Raise StillBusyError where it stays so."""
+    """The answer; a busy target is asked again later. Raise StillBusyError if it stays busy."""
     began = time.monotonic()
     for again in range(ASKED_AT_MOST):
         time.sleep(AGAIN_S if again else 0.0)
@@ -251,7 +250,7 @@ def _asked(door: HttpDoor, request: Request) -> Answer:
 
 
 def _clock(answer: Answer) -> int:
-    """Unix seconds by the target's clock: a signature of now is stale to a target whose clock is wrong."""
+    """Unix seconds by the target's clock: a current signature is stale to a target whose clock is wrong."""
     try:
         return int(parsedate_to_datetime(answer.header("date") or "").timestamp())
     except (ValueError, TypeError):
@@ -262,7 +261,7 @@ def _clock(answer: Answer) -> int:
 
 
 def signing(desk: CredentialDoor) -> CredentialAnswer:
-    """Every form in which the secret signs: the release may have broken one, a wrong secret breaks all."""
+    """Every form in which the secret signs: a release may have broken one form, but a wrong secret breaks all."""
     first, *others = desk.target.hmac_secrets
     if desk.takes(probes.signed(first, desk.now)):
         return CredentialAnswer(taken=True)
@@ -281,7 +280,7 @@ def signing(desk: CredentialDoor) -> CredentialAnswer:
 
 
 def admin(desk: CredentialDoor) -> CredentialAnswer:
-    """A token that is spent or meant for another door is not shown: a target that refuses it is right."""
+    """A token that is expired or for another service is not tried: a target that refuses it is right."""
     if why := unfit(desk.target, desk.now):
         return CredentialAnswer(False, f"ADMIN_JWT {why}. Set it to a valid admin token", ours=True)
     if desk.takes(probes.with_token(desk.target.admin_jwt)):

@@ -1,4 +1,4 @@
-"""What the gate's login sees of the database: the server, all rows of the contract's tables, its clock."""
+"""What the gate's login sees of the database: the server, all rows of the contract's tables, the clock."""
 
 import contextlib
 import dataclasses
@@ -27,13 +27,13 @@ from gates.text.foreign import text, whole
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
 VERIFYING = ("verify-full", "verify-ca")
-"""Modes of TLS by which the client knows whom it speaks to."""
+"""TLS modes in which the client verifies the server."""
 TRIP_MS = "round_trip_ms"
-"""What the check of the clocks says of the way to the database."""
+"""Detail of the clock check: the round trip to the database."""
 SERVER = "server"
-"""Which database of which server was looked at, as the check of the database says."""
+"""Detail of the database check: which database of which server was looked at."""
 ROOM = "free_connections"
-"""How many sessions the server has left for us, as the check of the database says; a pooler's are its own affair."""
+"""Detail of the database check: how many sessions the server has left for us; a pooler manages its own."""
 SERVERS = (15, 18)
 POOLED = (
     "a pooler lends the gate its sessions: each transaction begins with the gate's settings, and no lock shows that a"
@@ -67,7 +67,7 @@ ALL_ROWS = "Allowed: a policy that is `true` for it, and none that narrows. Use 
 
 
 def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
-    """The three checks over one connection, and what the queue of the deployment does not have."""
+    """The three checks over one connection, and what the deployment's queue lacks."""
     if not target.database_url:
         missing = "DATABASE_URL is not set. Set it to a login that sees all rows (replay_gate)"
         first, *others = _shut(target, LookResult(Outcome.UNKNOWN, missing))
@@ -89,7 +89,7 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
 
 
 def connected(url: str) -> Answering:
-    """A connection that has answered. Raise psycopg.Error where there is none."""
+    """A connection that has answered. Raise psycopg.Error if there is none."""
     connection = connect(url, read_only=True)
     execute(connection, "select 1")
     return connection
@@ -108,7 +108,7 @@ def database(connection: Answering) -> LookResult:
         message = f"PostgreSQL {major}; allowed: {least} to {most}. The checks are not known to hold there"
         return LookResult(Outcome.UNKNOWN, message, major, f"{least}..{most}")
     login, room = _login(connection)
-    # not info.get_parameters(): that looks for a home, which a container's user may not have
+    # not info.get_parameters(): it looks for a home directory, which a container's user may not have
     mode = next((o.val for o in connection.pgconn.info if o.keyword == b"sslmode"), None) or b"prefer"
     way = unverified(connection.info.hostaddr, mode.decode())
     pooler: dict[str, JsonValue] = {"pooler": POOLED} if connection.is_pooled else {ROOM: room}
@@ -117,7 +117,7 @@ def database(connection: Answering) -> LookResult:
 
 
 def unverified(address: str, mode: str) -> str:
-    """Why whoever answers at an address is taken for the server, and sent the password; empty where nobody else can."""
+    """That the server at an address is not verified but gets the password; empty if nobody else can answer there."""
     try:
         here = not address or ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
@@ -129,7 +129,7 @@ def unverified(address: str, mode: str) -> str:
 
 
 def _login(connection: Connection) -> tuple[JsonValue, int | None]:
-    """Who we are, and why that is more than a gate needs (empty: it is not); how many more sessions we may have."""
+    """The login's excess rights (empty: none), and how many more sessions we may have."""
     row = execute(connection, sql(QUERIES / "login.sql"))[0]
     roles = text(row["may_become"] or "")
     excess = "is a superuser" if row["superuser"] else f"may become a superuser through {roles}" if roles else ""
@@ -137,7 +137,7 @@ def _login(connection: Connection) -> tuple[JsonValue, int | None]:
 
 
 def sees_all(connection: Connection, scope: Scope) -> LookResult:
-    """The rows of what the policy claims: the contract's tables, a queue's, or both."""
+    """Whether all rows of what the policy claims are visible: the contract's tables, a queue's, or both."""
     if not scope.queue:
         return sees_rows(connection)
     queue = queue_of(scope.queue)
@@ -152,7 +152,7 @@ def sees_all(connection: Connection, scope: Scope) -> LookResult:
 
 
 def nobody(connection: Connection, target: Target) -> str:
-    """That TEST_COMPANY_ID names no tenant; empty where it names one, or where that cannot be asked."""
+    """That TEST_COMPANY_ID names no tenant; empty if it names one, or if that cannot be asked."""
     company, there = target.test_company_id, "select exists (select from public.companies where id = %s)"
     with contextlib.suppress(psycopg.Error):
         if company and current().real("companies") and value(connection, there, company) is False:
@@ -162,7 +162,7 @@ def nobody(connection: Connection, target: Target) -> str:
 
 
 def lacks(connection: Connection, scope: Scope) -> list[Evidence]:
-    """Evidence of what this version of the queue does not have, where it is known that older ones do not."""
+    """Evidence of what this version of the queue lacks, if older versions are known to lack it."""
     if not scope.may_lack:
         return []
     queue = queue_of(scope.queue)
@@ -176,8 +176,8 @@ def lacks(connection: Connection, scope: Scope) -> list[Evidence]:
 
 
 def sees_rows(connection: Connection) -> LookResult:
-    """Row-level security does not bind the login, or a policy opens every row to it, table by table: one row that is
-    hidden may be the one that decides.
+    """Whether row-level security does not bind the login, or a policy opens every row, for each table. One hidden row
+    may be the one that decides.
     """
     tables = sights(connection)
     absent = [t.name for t in tables if not t.present]
@@ -194,7 +194,7 @@ def sees_rows(connection: Connection) -> LookResult:
 
 
 def clock_skew(connection: Connection) -> LookResult:
-    """The database's clock against ours, in the middle of the best of three round trips."""
+    """The database's clock against ours, at the midpoint of the fastest of three round trips."""
     best: tuple[float, float] | None = None
     for _ in range(3):
         before = dt.datetime.now(dt.UTC)

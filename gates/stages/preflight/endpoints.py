@@ -22,9 +22,9 @@ READY_PATIENCE_S = 5.0
 READY_POLL_S = 0.25
 TIMEOUT_S = 5.0
 ABSENT = (404, 405, 501)
-"""Answers where no function is."""
+"""Statuses of a missing endpoint."""
 INVALID = (400, 415, 422)
-"""Answers to a body that is no JSON."""
+"""Statuses for a body that is no JSON."""
 
 REACHABLE = spec(
     "target-reachable",
@@ -50,16 +50,16 @@ READY = spec(
 
 
 def reachable(target: Target, door: HttpDoor) -> LookResult:
-    """A 200 of the service at /healthz. No answer, a redirect there or at /dlq-replay, which a client does not follow
-    with a POST, a proxy's error or a web page: the target is not there.
+    """A 200 of the service at /healthz.
 
-    Any other status is the service's own, which the other checks judge.
+    No answer, a redirect there or at /dlq-replay (a client does not follow it with a POST), a proxy's error or a web
+    page: the target is not there. Any other status is the service's own, which other checks judge.
     """
     if not target.base_url:
         return LookResult(Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
     try:
         answer = within(lambda: door.send(Request("GET", "/healthz")), LOOK_S)
-        # a deployment may lack the page and be there all the same
+        # a deployment may lack this page
         posted = within(lambda: door.send(probes.bare()), LOOK_S) if answer.status != 200 else _posted(door)
     except (NoAnswer, OSError) as error:
         return _not_there(target, first_line(error))
@@ -82,8 +82,8 @@ UNNAMED = (
 
 
 def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
-    """Whether what answers is the service. It shows that where it names a release, refuses an unsigned POST to
-    /dlq-replay with 401 or with an error in JSON, or is too busy. A web site or another API does none of these.
+    """Whether the service answers. The service names a release, or refuses an unsigned POST to /dlq-replay with 401 or
+    a JSON error, or is too busy. A web site or another API does none of these.
     """
     known = any(release_of(v) for v in versions or versions_of(door))
     answer = None if known else door.send(probes.bare())
@@ -96,7 +96,7 @@ def recognised(target: Target, door: HttpDoor, versions: Sequence[dict[str, Json
 
 
 def _in_the_way(answer: Answer) -> str:
-    """What answers in the target's place; empty where the target itself does."""
+    """What answers instead of the target; empty if the target itself does."""
     if redirect := _redirect("/healthz answers", answer):
         return redirect
     if answer.status in BY_A_PROXY:
@@ -108,7 +108,7 @@ def _in_the_way(answer: Answer) -> str:
 
 
 def _posted(door: HttpDoor) -> Answer | None:
-    """The answer to a POST without credentials. None where there was none: the drills judge that."""
+    """The answer to a POST without credentials. None without an answer: the drills judge that."""
     try:
         return within(lambda: door.send(probes.bare()), LOOK_S)
     except (NoAnswer, OSError):
@@ -116,7 +116,7 @@ def _posted(door: HttpDoor) -> Answer | None:
 
 
 def _redirect(asked: str, answer: Answer) -> str:
-    """Says where an answer redirects to; empty where it does not redirect."""
+    """Where an answer redirects to; empty if it does not redirect."""
     place = text(answer.header("location") or "nowhere", 200)
     return f"{asked} {answer.status}, a redirect to {place}" if answer.is_elsewhere else ""
 
@@ -127,8 +127,8 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
-    """What /version says of release and instance over new connections, to each address of the target's name; empty
-    mappings for what is no such answer.
+    """Release and instance from /version over new connections, to each address of the target's name; empty mappings for
+    other answers.
     """
     asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
     answers = door.burst(asked, spread=True)
@@ -137,7 +137,7 @@ def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
 
 
 def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookResult:
-    """The releases of all instances met; a wrong one fails, an unsaid one is unknown."""
+    """The releases of all instances met; a wrong one fails, a missing one is unknown."""
     said = [release_of(v) for v in versions]
     named = sorted({r for r in said if r})
     instances = len({str(v.get("instance", "")) for v in versions if v})
@@ -161,7 +161,7 @@ def release(target: Target, versions: Sequence[dict[str, JsonValue]]) -> LookRes
 
 
 def release_of(version: Mapping[str, JsonValue]) -> str:
-    """The release in an answer of /version; empty where RELEASE could not be set to it: every suite is given it so."""
+    """The release in an answer of /version; empty if it is no valid RELEASE, since every suite gets it so."""
     said = version.get("release")
     if not isinstance(said, str) or said != said.strip():
         return ""
@@ -172,7 +172,7 @@ def release_of(version: Mapping[str, JsonValue]) -> str:
 
 
 def ready(door: HttpDoor) -> LookResult:
-    """/readyz within a few seconds; only an answer of the target that it is not ready is a failure."""
+    """/readyz within a few seconds; only the target's own answer that it is not ready is a failure."""
     deadline = time.monotonic() + READY_PATIENCE_S
     while True:
         answer = door.send(Request("GET", "/readyz"))

@@ -12,7 +12,7 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Where, stamp
 
 LOOK_S = 10.0
-"""The longest that one look may take: resolving a name has no limit of its own, and an answer may drip for ever."""
+"""The longest that one look may take: a name lookup has no limit of its own, and an answer may drip for ever."""
 
 
 def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, after: tuple[str, ...] = ()) -> CheckSpec:
@@ -21,7 +21,9 @@ def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, aft
 
 @dataclass(frozen=True, slots=True)
 class LookResult:
-    """What one preflight check saw. `unreachable`: a door of the target is shut, so nothing behind it can be seen."""
+    """The result of one preflight check. `unreachable`: nothing answers at the address, so nothing behind it can be
+    seen.
+    """
 
     outcome: Outcome
     message: str = ""
@@ -34,11 +36,11 @@ class LookResult:
 
 
 def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S) -> Evidence:
-    """The evidence of one look. What cannot be asked is unknown."""
+    """The evidence of one look; unknown on any error."""
     at, started = dt.datetime.now(dt.UTC), time.monotonic()
     try:
         seen = within(look, limit_s)
-    except Exception as error:  # noqa: BLE001  -- nothing that a target says ends the gate
+    except Exception as error:  # noqa: BLE001  -- no answer of a target may end the gate
         seen = LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that the target can be reached from here")
     return Evidence(
         check.id,
@@ -58,7 +60,7 @@ def timed(check: CheckSpec, target: Target, look: Callable[[], LookResult], limi
 def after(
     lines: Sequence[Evidence], check: CheckSpec, target: Target, look: Callable[[], LookResult], limit_s: float = LOOK_S
 ) -> Evidence:
-    """Make the check. If one that it comes `after` did not pass, it is unknown and blocked by that one."""
+    """Run the check; if one that it needs (`after`) did not pass, it is unknown and blocked by that one."""
     failed = [e.check for e in lines if e.check in check.after and e.outcome is not Outcome.PASS]
     if not failed:
         return timed(check, target, look, limit_s)

@@ -21,7 +21,7 @@ from gates.stages.preflight.database import DATABASE, SERVER
 from gates.stages.preflight.looks import LookResult, timed
 
 SEEN_S, AGAIN_S = 3.0, 0.25
-"""For so long a new company may be unknown to the service, which may read a replica; and how often it is asked."""
+"""How long a new company may be unknown to a service that reads a replica; the pause between requests."""
 APART = (
     "the service refuses a dry run for a company that the gate has just written to {}, with 403 forbidden. See that"
     " DATABASE_URL leads to the database of the service at BASE_URL, and that signatures and admins serve any company"
@@ -32,8 +32,8 @@ PAIR = "pair"
 
 
 def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Callable[[str], object]) -> Evidence:
-    """The line of the database, unknown where the service does not use that database: nothing is judged by it then. A
-    release that audits its refusals there uses it, and is to blame for them. note: told each company.
+    """The line of the database; unknown if the service does not use that database, so that nothing is judged by it. A
+    release that audits its refusals there does use it, and is to blame for them. note: told each company.
     """
     pair = f"{database_place(target)} {line.details.get(SERVER)}"
     known = bool(memory.accepted(PAIR, pair)) and not memory.rotated(PAIR, pair, target.release)
@@ -47,8 +47,8 @@ def of_one_deployment(line: Evidence, target: Target, memory: Memory, note: Call
 
 
 def is_apart(target: Target, note: Callable[[str], object], *, known: bool = False) -> bool | None:
-    """Whether the service goes on to refuse a dry run for a company that was just written to the database, and nothing
-    there shows that it uses it. False where it carries the dry run out; None where neither was seen.
+    """Whether the service keeps refusing a dry run for a new company in the database, and nothing there shows that it
+    uses it. False if it carries out the dry run; None if neither was seen.
     """
     may_write = target.kind.allows(Where.SELF_CLEANING) and target.database_url
     if not (may_write and target.base_url and probes.has_dry_runs()):
@@ -71,7 +71,7 @@ def is_apart(target: Target, note: Callable[[str], object], *, known: bool = Fal
 
 
 def _for_any(target: Target, body: bytes, now_s: int) -> Iterator[Request]:
-    """The request with each credential that serves for any company."""
+    """The request with each credential that is valid for any company."""
     if target.hmac_secret:
         yield signed_post_v2(probes.REPLAY, body, target.hmac_secret, now_s)
     if claims_of(target.admin_jwt).get("role") == "super_admin":
@@ -81,8 +81,8 @@ def _for_any(target: Target, body: bytes, now_s: int) -> Iterator[Request]:
 
 
 def _is_used(connection: Connection, requests: list[str], *, known: bool) -> bool:
-    """Whether the audit trail here has a row of one of these requests; a service may write one a minute for all that it
-    refuses. known: an earlier release used this database. Then any fresh refusal is enough, or the lack of a trail.
+    """Whether the audit trail here has a row of one of these requests; a service may write one a minute for all
+    refusals. known: an earlier release used this database. Then any fresh refusal is enough, or a missing trail.
     """
     if not current().real("audit_logs"):
         return known

@@ -1,4 +1,4 @@
--- The claims that the last change of the flag by a gate was made within. %(flag)s
+-- The claims in the audit row of a gate's last change of the flag. %(flag)s
 select a.metadata -> 'claims' as claims,
        coalesce(a.metadata ->> 'release', '') as release,
        to_char(a.created_at at time zone 'UTC', 'YYYY-MM-DD') as day

@@ -1,5 +1,5 @@
--- Functions of the deployment that read what a request says of itself, and those that ask these: name, and text, cut.
--- Not those of who hosts it.
+-- Functions of the deployment that read request settings, directly or through others: name, and text, cut.
+-- Without those of the hosting platform.
 with recursive functions as (
   select p.oid, p.proname::text as name, coalesce(nullif(p.prosrc, ''), pg_catalog.pg_get_function_sqlbody(p.oid)) as source
   from pg_catalog.pg_proc p

@@ -1,4 +1,4 @@
--- Functions of the deployment that give one truth value, with the types and names of their arguments.
+-- Functions of the deployment that return a boolean, with the types and names of their arguments.
 select n.nspname as schema, p.proname as name,
        array(select format_type(t, null) from unnest(p.proargtypes) with ordinality as a (t, place) order by place) as arguments,
        coalesce(p.proargnames, '{}') as argument_names, format_type(p.prorettype, null) as returns,

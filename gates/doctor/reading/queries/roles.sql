@@ -1,4 +1,4 @@
--- Roles of the server but PostgreSQL's own, the contract's and this login's first.
+-- Roles of the server except PostgreSQL's own; the contract's and this login's first.
 select r.rolname as name, r.rolcanlogin as login, r.rolsuper as superuser, r.rolbypassrls as bypasses,
        array(
          select g.rolname::text from pg_catalog.pg_auth_members m join pg_catalog.pg_roles g on g.oid = m.roleid
