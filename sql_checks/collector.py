@@ -23,7 +23,7 @@ from gates.errors import ConfigError
 from gates.evidence import CheckSpec, Severity, Where
 from sql_checks import checkpoint
 from sql_checks.attempts.contract_writes import Written, write
-from sql_checks.attempts.row_level_security import Probe, probe
+from sql_checks.attempts.row_level_security import RlsProbe, probe
 from sql_checks.cohorts.run import OUTBOX_FLAG, CohortLook, cohort_statements, told
 from sql_checks.fingerprint import KINDS, kind_query
 from sql_checks.rules.file import AlertRule, read_rules
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 SESSION = pytest.StashKey[SqlSession]()
 TRAIL = pytest.StashKey[CheckpointTrail]()
 QUEUE = pytest.StashKey[QueueSession]()
-PROBE, WRITES = pytest.StashKey[Future[Probe]](), pytest.StashKey[Future[Written]]()
+PROBE, WRITES = pytest.StashKey[Future[RlsProbe]](), pytest.StashKey[Future[Written]]()
 RLS, WROTE, COHORT, MANIFEST = "sql/rls/", "sql/writes/", "cohort/", "sql/manifest/"
 
 

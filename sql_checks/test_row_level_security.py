@@ -10,7 +10,7 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from gates.text.quantity import with_unit
-from sql_checks.attempts.row_level_security import SEEDS, Probe, Sight, has_strangers
+from sql_checks.attempts.row_level_security import SEEDS, RlsProbe, Sight, has_strangers
 from sql_checks.attempts.statements import UNFIT, Attempt
 from sql_checks.collector import PROBE
 
@@ -36,12 +36,12 @@ def spec(name: str, claim: str, cost: str, *covers: str, severity: Severity = Se
 
 
 @pytest.fixture(scope="session")
-def looked(request: pytest.FixtureRequest) -> Probe:
+def looked(request: pytest.FixtureRequest) -> RlsProbe:
     """The result of the one probe that all checks judge."""
     return request.config.stash[PROBE].result(PROBE_S)
 
 
-def _sights(looked: Probe, seen: Observer) -> list[Sight]:
+def _sights(looked: RlsProbe, seen: Observer) -> list[Sight]:
     if looked.exempt:
         seen.unmet(
             f"{looked.exempt}; it must be bound by row security. Give the gate a login that may SET ROLE authenticated"
@@ -116,7 +116,7 @@ def _broken(sight: Sight, attempt: Attempt, errors: Errors) -> str:
         "J06",
     )
 )
-def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
+def test_own_rows_visible(looked: RlsProbe, seen: Observer) -> None:
     """The control of this module."""
 
     def hidden(sight: Sight, attempt: Attempt) -> str:
@@ -148,7 +148,7 @@ def test_own_rows_visible(looked: Probe, seen: Observer) -> None:
         "J15",
     )
 )
-def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
+def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
     """The tenant does not see the rows that the login counts."""
     sights = _sights(looked, seen)
     for sight in sights:
@@ -173,7 +173,7 @@ def test_other_tenants_hidden(looked: Probe, seen: Observer) -> None:
 @pytest.mark.check(
     spec("stranger-sees-nothing", "A tenant without rows sees none.", "Customers read each other's data.", "J07")
 )
-def test_stranger_sees_nothing(looked: Probe, seen: Observer) -> None:
+def test_stranger_sees_nothing(looked: RlsProbe, seen: Observer) -> None:
     """Global rows (without a tenant) are nobody's own; they may be shown, and do not count."""
     _judge(
         seen,
@@ -251,7 +251,7 @@ def _has_global_rows(sight: Sight) -> bool:
         )
     ],
 )
-def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
+def test_sees_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
     """Without a tenant no row is seen. Where strangers have no role, the rights of PUBLIC are theirs."""
     if name == "anon" and not has_strangers():
         sights = _sights(looked, seen)
@@ -311,7 +311,7 @@ def test_sees_nothing(name: str, looked: Probe, seen: Observer) -> None:
         )
     ],
 )
-def test_writes_nothing(name: str, looked: Probe, seen: Observer) -> None:
+def test_writes_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
     """Refused with insufficient_privilege or by a trigger, or no row touched."""
     _judge(
         seen,

@@ -61,7 +61,7 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class Round:
+class SweptTenant:
     """A round of replays of one tenant."""
 
     limit: Limit
@@ -154,7 +154,7 @@ class Round:
 
 def replays(limit: Limit, journal: Journal) -> Swept:
     """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
-    made = Round(limit, limit.company("ledger"), Swept())
+    made = SweptTenant(limit, limit.company("ledger"), Swept())
     company, swept = made.company, made.swept
     first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(made.chosen, *BOTH)]
     keys = [new_key() for _ in made.chosen]
@@ -171,7 +171,7 @@ def replays(limit: Limit, journal: Journal) -> Swept:
     return swept
 
 
-def _refused_by_who_asks(made: Round, key: str) -> None:
+def _refused_by_who_asks(made: SweptTenant, key: str) -> None:
     """Forged, another company's, too large, or over the limit; `key` has a stored answer."""
     limit = made.limit
     made.refused("unauthenticated", key, _forged())
@@ -200,7 +200,7 @@ def _refused_by_who_asks(made: Round, key: str) -> None:
     made.open("rate_limited")
 
 
-def _refused_by_the_state(made: Round) -> None:
+def _refused_by_the_state(made: SweptTenant) -> None:
     """A spent budget, then a pause as well, then a flag as well: the earliest step refuses."""
     limit, company = made.limit, made.company
     if limit.claims("budgets"):

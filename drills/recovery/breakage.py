@@ -5,15 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import psycopg
 
+from drills.workbench.database import SqlDoor
 from drills.workbench.scene import Scene, new_key
 from drills.workbench.tenant_data import as_jsonb
 from gates.checks.recorder import check
 from gates.deployment.control import Control
-from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect, execute
 
 delivery_drill = partial(
@@ -172,12 +171,6 @@ def assert_recovered(scene: Scene, company: str, events: Sequence[str], *, settl
     assert now.twice == 0, f"{now.twice} events have more than one effect after the fault"
     scene.seen.count(len(events))
     scene.passes_by(company, 1)
-
-
-class SqlDoor(Protocol):
-    """Opens the session's connection anew where it was lost."""
-
-    def connection(self) -> Answering: ...
 
 
 def reconnect(scene: Scene, door: SqlDoor) -> None:

@@ -3,7 +3,6 @@
 import time
 
 from drills.recovery.breakage import (
-    SqlDoor,
     assert_recovered,
     delivery_drill,
     kill_all,
@@ -14,6 +13,7 @@ from drills.recovery.breakage import (
     terminate_backends,
     work,
 )
+from drills.workbench.database import SqlDoor
 from drills.workbench.scene import Scene
 from gates.evidence import Where
 

@@ -43,7 +43,7 @@ LIMITED = ("signed", "token", "dry", "fourth")
 
 
 @dataclass
-class Scenario:
+class ShortDrill:
     """The exchanges of the short drill by name, and what the database showed after the dry run.
 
     `fresh`: the tenant was created for this drill, so that no call before ours can have counted.
@@ -117,16 +117,16 @@ def company(request: pytest.FixtureRequest, target: Target, run_id: str, sql_doo
 
 
 @pytest.fixture(scope="module")
-def scenario(company: str, target: Target, http: HttpDoor, signer: Signer, sql_door: SqlDoor) -> Scenario:
+def scenario(company: str, target: Target, http: HttpDoor, signer: Signer, sql_door: SqlDoor) -> ShortDrill:
     """Carry the short drill out, once: TEST_COMPANY_ID has its three calls for all checks together."""
     token = admin_token(target, signer.clock.now, company)
-    drill = Scenario(company, fresh=bool(target.database_url))
+    drill = ShortDrill(company, fresh=bool(target.database_url))
     _carry_out(drill, target, http, _requests(company, token, signer), sql_door)
     return drill
 
 
 def _carry_out(
-    drill: Scenario, target: Target, http: HttpDoor, requests: Iterable[tuple[str, Request]], sql_door: SqlDoor
+    drill: ShortDrill, target: Target, http: HttpDoor, requests: Iterable[tuple[str, Request]], sql_door: SqlDoor
 ) -> None:
     count = "select count(*) from public.event_outbox where company_id = %s"
     for name, request in requests:
@@ -137,7 +137,7 @@ def _carry_out(
         drill.addresses = len(client_addresses(sql_door.connection(), drill.company)) or 1
 
 
-def _past_the_door(seen: Observer, scenario: Scenario) -> None:
+def _past_the_door(seen: Observer, scenario: ShortDrill) -> None:
     """The control: signed, and of the largest size, a request is refused for its company at most."""
     request, answer = scenario.of("largest")
     passed = let_in(answer) and answer.status != 400
@@ -145,7 +145,7 @@ def _past_the_door(seen: Observer, scenario: Scenario) -> None:
 
 
 @check("drill/proof/invalid-signature-refused", covers=("A02", "A04"))
-def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
+def test_invalid_signature(scenario: ShortDrill, seen: Observer) -> None:
     """A request with a wrong signature, or with none, is refused with 401.
 
     Anyone replays any tenant's events.
@@ -156,7 +156,7 @@ def test_invalid_signature(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/valid-signature-accepted", covers=("A01",))
-def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
+def test_valid_signature(scenario: ShortDrill, seen: Observer) -> None:
     """A correctly signed replay is accepted with 200.
 
     The operators' tool is locked out.
@@ -176,7 +176,7 @@ def test_valid_signature(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/admin-token-accepted", covers=("B01",))
-def test_admin_token(scenario: Scenario, seen: Observer) -> None:
+def test_admin_token(scenario: ShortDrill, seen: Observer) -> None:
     """The admin token is accepted with 200, and a token that differs from it is refused with 401.
 
     The operators are locked out, or everybody is one.
@@ -187,7 +187,7 @@ def test_admin_token(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/fourth-call-refused", covers=("C01", "C02"))
-def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
+def test_fourth_call(scenario: ShortDrill, seen: Observer) -> None:
     """The first three calls are accepted, the fourth is refused with 429 (`names.limits`: as many as are said).
 
     Nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
@@ -207,7 +207,7 @@ def test_fourth_call(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/duplicate-short-circuits", covers=("D01",))
-def test_duplicate(scenario: Scenario, seen: Observer) -> None:
+def test_duplicate(scenario: ShortDrill, seen: Observer) -> None:
     """The same request a second time, by another credential, is answered as a duplicate of the first.
 
     Every retry replays the events again.
@@ -219,7 +219,7 @@ def test_duplicate(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/oversized-batch-refused", covers=("E02",))
-def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
+def test_oversized_batch(scenario: ShortDrill, seen: Observer) -> None:
     """A batch of 51 is refused with 400 (`names.limits`: one more than is said).
 
     One call floods the agents.
@@ -230,7 +230,7 @@ def test_oversized_batch(scenario: Scenario, seen: Observer) -> None:
 
 
 @check("drill/proof/dry-run-changes-nothing", covers=("F01", "F02"))
-def test_dry_run(scenario: Scenario, seen: Observer) -> None:
+def test_dry_run(scenario: ShortDrill, seen: Observer) -> None:
     """A dry run says that it was dry, starts no run, and (where that can be seen) writes nothing to the outbox.
 
     A preview changes data.

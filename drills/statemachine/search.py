@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Counterexample:
     """A program that fails, as small as was found; `number` is its place among those of the seed."""
 
     number: int
@@ -42,7 +42,7 @@ class Failure:
 
 def search(
     programs: Sequence[Program], run: Run, plan: Plan, clock: Callable[[], float] = time.monotonic
-) -> tuple[int, Failure | None]:
+) -> tuple[int, Counterexample | None]:
     """Run programs until one fails or the time is over: how many were run, and the failure, already made small."""
     started = clock()
     for number, program in enumerate(programs):
@@ -50,7 +50,7 @@ def search(
             return number, None
         wrong = run(program)
         if wrong is not None:
-            return number + 1, Failure(number, *shrink(program, wrong, run, plan.shrink_s, clock))
+            return number + 1, Counterexample(number, *shrink(program, wrong, run, plan.shrink_s, clock))
     return len(programs), None
 
 
@@ -92,7 +92,7 @@ def shrink(
     return best, why
 
 
-def write_down(failure: Failure, why: str, folder: Path) -> Path:
+def write_down(failure: Counterexample, why: str, folder: Path) -> Path:
     """Write a failed program to a new file in the folder; returns its path."""
     text = dump(failure.program, why)
     disk.folder(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from drills.statemachine.machine import COMPLETED, IDLE, INDETERMINATE, Machine, Wrong
 from drills.statemachine.programs import LEAST_TIMES, RULES, Program, dump, kept, load
-from drills.statemachine.search import Failure, Plan, search, write_down
+from drills.statemachine.search import Counterexample, Plan, search, write_down
 from drills.workbench.checks import SQL
 from drills.workbench.scene import Scene
 from gates.checks.recorder import check
@@ -41,7 +41,7 @@ class Runner:
         return {rule: ", ".join(f"{self.done[rule, o]} {o}" for o in outcomes if self.done[rule, o]) for rule in RULES}
 
 
-def _report(scene: Scene, failure: Failure, plan: Plan) -> None:
+def _report(scene: Scene, failure: Counterexample, plan: Plan) -> None:
     """Write the program down and fail."""
     why = redact_text(str(failure.wrong), hidden(scene.target))
     scene.seen.witness = dump(failure.program, why)

@@ -10,7 +10,7 @@ from gates.contract.remedies import remedy_of
 from gates.errors import UsageError
 from gates.evidence import CheckSpec
 from gates.inputs.shapes import nearest_id
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.reports.how_checked import Source, how_checked
 from gates.stack.extra import INSTALL
 from gates.stages.suite import ROOT
@@ -76,7 +76,9 @@ class Explained:
         }
 
 
-def explain(specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[Fault] | None) -> list[Explained]:
+def explain(
+    specs: Sequence[CheckSpec], patterns: Sequence[str], faults: Sequence[ListedFault] | None
+) -> list[Explained]:
     """The checks that the patterns name, or all. Raise UsageError for a pattern that names no check."""
     known, lines = tuple(s.id for s in specs), promised_lines()
     for pattern in patterns:

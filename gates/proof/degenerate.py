@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from psycopg import sql
 
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, forward, raw
 from gates.stack.postgres import connect
 from gates.stack.roles import database_url
@@ -161,7 +161,7 @@ class Twin:
 
     name: str
     said: str
-    url: Callable[[Bench], str]
+    url: Callable[[ProofBench], str]
 
 
 BLIND = """create role prove_blind login password {0};
@@ -170,19 +170,19 @@ grant select, insert, update, delete on all tables in schema public to prove_bli
 """A login that may read every table, but to which row-level security shows no row."""
 
 
-def _empty(bench: Bench) -> str:
+def _empty(bench: ProofBench) -> str:
     url = bench.stack.info.database_url
     with connect(url) as connection:
         connection.execute("create database prove_empty")
     return database_url(url, "prove_empty")
 
 
-def _missing(bench: Bench) -> str:
+def _missing(bench: ProofBench) -> str:
     bench.execute("alter table public.replay_runs rename to replay_runs_gone")
     return bench.stack.info.database_url
 
 
-def _blind(bench: Bench) -> str:
+def _blind(bench: ProofBench) -> str:
     url, password = bench.stack.info.database_url, "prove-blind-password"
     with connect(url) as connection:
         connection.execute(sql.SQL(BLIND).format(sql.Literal(password)))
@@ -190,7 +190,7 @@ def _blind(bench: Bench) -> str:
     return parts._replace(netloc=f"prove_blind:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
-def _all_seeing(bench: Bench) -> str:
+def _all_seeing(bench: ProofBench) -> str:
     bench.execute("alter role authenticated bypassrls; alter role anon bypassrls")
     return bench.stack.info.database_url
 

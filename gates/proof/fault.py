@@ -34,7 +34,7 @@ EVENTS = ("stop-worker", "kill-worker")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ListedFault:
     """One named defect.
 
     `checks` are ids, prefixes that end in `/`, or globs. One of `names`, if there are any, must be in the finding.
@@ -54,10 +54,10 @@ class Fault:
     production: bool = False
     checks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    members: tuple[Fault, ...] = ()
+    members: tuple[ListedFault, ...] = ()
 
     @property
-    def each(self) -> tuple[Fault, ...]:
+    def each(self) -> tuple[ListedFault, ...]:
         """The members; a fault without members itself."""
         return self.members or (self,)
 
@@ -71,9 +71,9 @@ class Fault:
         return matches(check, _patterns(self.checks))
 
 
-def together(*members: Fault) -> Fault:
+def together(*members: ListedFault) -> ListedFault:
     """Several faults at the same time, as one: with the checks and names of all."""
-    return Fault(
+    return ListedFault(
         " + ".join(one.id for one in members),
         " ".join(one.breaks for one in members),
         Kind.SEVERAL,
@@ -89,7 +89,7 @@ def _patterns(checks: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{p}*" if p.endswith("/") else p for p in checks)
 
 
-def decided(fault: Fault, specs: Iterable[CheckSpec]) -> Fault:
+def decided(fault: ListedFault, specs: Iterable[CheckSpec]) -> ListedFault:
     """The fault with the decision that is due: rollback if one of its checks pages, else hold."""
     if fault.decision:
         return fault
@@ -104,7 +104,7 @@ TEXTS = ("parts", "sql", "undo_sql", "event")
 MEMBERS = {"id", "breaks", "kind", "decision", "env", "production", "checks", "names", *TEXTS}
 
 
-def read_list(text: str) -> tuple[Fault, ...]:
+def read_list(text: str) -> tuple[ListedFault, ...]:
     """The faults in the JSON array that the package prints. Raise CannotWork for anything that is not one."""
     try:
         faults = tuple(_fault(row) for row in _listed(json.loads(text)))
@@ -119,11 +119,11 @@ def read_list(text: str) -> tuple[Fault, ...]:
     return faults
 
 
-def _fault(row: Mapping[str, Any]) -> Fault:
+def _fault(row: Mapping[str, Any]) -> ListedFault:
     if unknown := sorted(set(row) - MEMBERS):
         raise ValueError(f"{row.get('id')}: unknown members {unknown}")
     texts: dict[str, Any] = {name: _text(row.get(name) or "") for name in TEXTS}
-    fault = Fault(
+    fault = ListedFault(
         id=_text(row["id"]),
         breaks=_text(row["breaks"]),
         kind=Kind(row["kind"]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gates.decision.causes import PREREQUISITES
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.verdict import Decision, Finding, Verdict
 
 
@@ -75,7 +75,7 @@ class Cell:
     beside: so many other faults were in at once.
     """
 
-    fault: Fault
+    fault: ListedFault
     status: Status
     reason: str
     killers: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Cell:
         return self.status is (Status.SURVIVED if self.fault.is_noop else Status.KILLED)
 
 
-def judge(fault: Fault, facts: FaultFacts) -> Cell:
+def judge(fault: ListedFault, facts: FaultFacts) -> Cell:
     status, reason = _invalid(fault, facts) or (None, "")
     verdict = facts.run.verdict if facts.run else None
     failed = tuple(f for f in verdict.findings if f.outcome == "fail") if verdict else ()
@@ -117,7 +117,7 @@ def judge(fault: Fault, facts: FaultFacts) -> Cell:
     )
 
 
-def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
+def _invalid(fault: ListedFault, facts: FaultFacts) -> tuple[Status, str] | None:
     """Why nothing can be said about the fault, or None."""
     if facts.refused:
         return Status.NOT_INSTALLED, f"it could not be put in: {facts.refused}"
@@ -141,13 +141,13 @@ def _invalid(fault: Fault, facts: FaultFacts) -> tuple[Status, str] | None:
     return None
 
 
-def _blockers(fault: Fault, verdict: Verdict | None) -> set[str]:
+def _blockers(fault: ListedFault, verdict: Verdict | None) -> set[str]:
     """The prerequisites of declared checks: if one of them sees the fault first, it is named."""
     return {f.blocked_by for f in verdict.findings if fault.declares(f.check)} if verdict else set()
 
 
 def _seen(
-    fault: Fault, verdict: Verdict, failed: Sequence[Finding], declared: Sequence[Finding], killers: Sequence[str]
+    fault: ListedFault, verdict: Verdict, failed: Sequence[Finding], declared: Sequence[Finding], killers: Sequence[str]
 ) -> tuple[Status, str]:
     """What the gate saw of a fault that was certainly on; `declared`: the declared checks that failed."""
     if verdict.decision is Decision.PROMOTE:

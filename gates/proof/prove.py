@@ -13,7 +13,7 @@ from gates import record
 from gates.errors import UsageError
 from gates.evidence import CheckSpec, TargetKind, stamp
 from gates.proof.degenerate import SERVERS, never_unpassed
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status
@@ -33,7 +33,7 @@ from gates.proof.selfsuite import suite as selfsuite
 from gates.proof.trial import ProofPart, Trial
 from gates.proof.trials import Trials
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench, bench
+from gates.proof.workbench.bench import ProofBench, bench
 from gates.reports.citation import source_digest
 from gates.stack.plan import StackOptions
 from gates.stack.up import default_release
@@ -135,11 +135,11 @@ class Prover:
             self._apart |= apart
             self._due = [name for name in self._due if name.partition("/")[2] not in apart]
 
-    def _show_pairs(self, due: Sequence[Fault]) -> dict[str, str]:
+    def _show_pairs(self, due: Sequence[ListedFault]) -> dict[str, str]:
         """Show each pair by the short way, and to the whole gate if it did not see it and the gate is asked for.
         Returns why some could not be in together.
         """
-        unseen: list[Fault] = []
+        unseen: list[ListedFault] = []
         apart: dict[str, str] = {}
 
         def done(cell: Cell, *, is_last: bool = self._request.short) -> None:
@@ -305,7 +305,7 @@ class Prover:
             f"{mark} {cell.fault.id:<34} {cell.status.value:<18} {cell.seconds:5.0f} s  {summary.why(cell)[:90]}"
         )
 
-    def _examined(self, fault: Fault, facts: FaultFacts) -> None:
+    def _examined(self, fault: ListedFault, facts: FaultFacts) -> None:
         said = facts.error or (facts.run.said if facts.run else "not run")
         self._request.say(f"· {fault.id:<53} {facts.seconds:5.0f} s  {said[:90]}")
 
@@ -314,7 +314,7 @@ class Prover:
             self._costs = {**self._costs, **{check: Cost(seconds, seen) for check, seconds, seen in run.costs}}
         self._request.say(f"{'✓' if run.is_green else '?'} {'clean run':<53} {run.seconds:5.0f} s  {run.said[:90]}")
 
-    def _open(self, kind: TargetKind, **options: Any) -> AbstractContextManager[Bench]:
+    def _open(self, kind: TargetKind, **options: Any) -> AbstractContextManager[ProofBench]:
         return bench(StackOptions(release=default_release(), **options), self._request.environ, kind)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 from gates.proof.degenerate import SERVERS, TWINS
-from gates.proof.fault import Fault, decided
+from gates.proof.fault import ListedFault, decided
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.hostile import suite as hostile
 from gates.proof.matrix.cells import draw
@@ -72,7 +72,7 @@ class ProofRequest:
         return self.whole or (not self.only and ProofPart.FAULTS not in self.suites)
 
 
-def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
+def chosen(faults: Sequence[ListedFault], request: ProofRequest) -> tuple[ListedFault, ...]:
     """The selected faults, preceded by the no-ops, which come with any fault. In production only those that can occur
     there, each with the decision that is due. A sample is drawn by the seed, or spread evenly.
     """
@@ -89,7 +89,7 @@ def chosen(faults: Sequence[Fault], request: ProofRequest) -> tuple[Fault, ...]:
     return tuple(decided(fault, request.policy.catalogue) for fault in sample)
 
 
-def chosen_pairs(request: ProofRequest, without: Container[str] = ()) -> list[Fault]:
+def chosen_pairs(request: ProofRequest, without: Container[str] = ()) -> list[ListedFault]:
     """The selected pairs, with replacements for those in `without`."""
     in_production = request.kind is TargetKind.PRODUCTION
     known = [f for f in programs.list_faults(request.environ) if f.production or not in_production]

@@ -11,7 +11,7 @@ from gates.proof import degenerate
 from gates.proof.healthy.variants import Variant
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.proof.workbench.lanes import side_by_side
 from gates.proof.workbench.servers import serve
 from gates.stages.suite import ROOT
@@ -54,7 +54,7 @@ class Trials:
             if self.wants(f"{ProofPart.DEGENERATE}/{twin.name}"):
                 self.done(self._twin(twin))
 
-    def _server(self, one: degenerate.DegenerateServer, bench: Bench) -> Trial:
+    def _server(self, one: degenerate.DegenerateServer, bench: ProofBench) -> Trial:
         info = bench.stack.info
         parts = urlsplit(info.base_url)
         behaviour = one.make(f"{parts.scheme}://{parts.netloc}", info.release)

@@ -134,7 +134,7 @@ class Sight:
 
 
 @dataclass
-class Probe:
+class RlsProbe:
     """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
     not read. functions: those with their owner's rights, and the rows of another tenant that each gave.
     """
@@ -145,7 +145,7 @@ class Probe:
     functions: dict[str, Attempt] = field(default_factory=dict)
 
 
-def probe(url: str) -> Probe:
+def probe(url: str) -> RlsProbe:
     """Look at every tenant table as a tenant. Raise psycopg.Error where there is no database."""
     connection = connect(url, autocommit=False)
     try:
@@ -156,8 +156,8 @@ def probe(url: str) -> Probe:
         connection.close()
 
 
-def _look(connection: Connection) -> Probe:
-    found = Probe(exempt=_exemption(connection))
+def _look(connection: Connection) -> RlsProbe:
+    found = RlsProbe(exempt=_exemption(connection))
     if found.exempt:
         return found
     (mine, other), bystander = alike_ids("company"), new_id("company")

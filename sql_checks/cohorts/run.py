@@ -92,7 +92,7 @@ NOTHING = dict.fromkeys(NUMBERS, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RolloutStep:
     """Where the flag stands, since when, up to when its bake is judged, and what time it is by the database."""
 
     percent: int
@@ -151,7 +151,7 @@ class CohortLook:
     def _seen(self) -> list[Row]:
         return [next(iter(one.fetchall()), {}) for one in self._session.ask(*cohort_statements())]
 
-    def require_step(self, observer: Observer) -> Step:
+    def require_step(self, observer: Observer) -> RolloutStep:
         """The step. End the check as unknown where there is none to judge."""
         if self._session.blindness:
             observer.unmet(self._session.blindness)
@@ -160,7 +160,7 @@ class CohortLook:
         if not isinstance(at, dt.datetime):
             observer.unmet(f"the flag {self.flag} has no global row")
         since, planned = (one if isinstance(one, dt.datetime) else None for one in (since, row.get("planned")))
-        step = Step(count(row["percent"]), since, planned, row.get("is_over") is True, at)
+        step = RolloutStep(count(row["percent"]), since, planned, row.get("is_over") is True, at)
         if step.since is None or step.age_s < 0.0:
             observer.unmet(f"the row of {self.flag} does not say when it was changed (updated_at: {step.since})")
         return step
@@ -225,7 +225,7 @@ def _more_may_wait(metric: Metric, tenants: Sequence[TenantCounts]) -> float:
 
 
 def _undecided(
-    found: CohortComparison, margin: float, look: CohortLook, step: Step, observer: Observer, bad: str
+    found: CohortComparison, margin: float, look: CohortLook, step: RolloutStep, observer: Observer, bad: str
 ) -> str:
     """Why nothing is proved, and when it may be."""
     fewest, worth = look.limits.fewest_tenants, min(found.on.worth, found.off.worth)
@@ -252,7 +252,7 @@ def _undecided(
     return f"{told}, which decides nothing; about {span(more * step.age_s)} more would tell"
 
 
-def _until_planned(look: CohortLook, step: Step) -> float | None:
+def _until_planned(look: CohortLook, step: RolloutStep) -> float | None:
     """By what factor the number of events will have grown at the end of the bake; None where it is over."""
     if step.is_over or not step.age_s:
         return None
@@ -307,7 +307,7 @@ def _require_heard(look: CohortLook, observer: Observer) -> None:
     )
 
 
-def _shown(found: CohortComparison, step: Step, allowed_s: float | None) -> dict[str, JsonValue]:
+def _shown(found: CohortComparison, step: RolloutStep, allowed_s: float | None) -> dict[str, JsonValue]:
     return {
         "on": found.on.to_json(),
         "off": found.off.to_json(),

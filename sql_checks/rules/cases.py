@@ -40,7 +40,7 @@ CLOCK = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class RuleCase:
     """One case of a rule's test."""
 
     kind: str
@@ -55,7 +55,7 @@ class RuleTest:
     """The cases of one rule; `not_applicable` gives the reason for each compulsory kind that has no meaning for it."""
 
     rule: str
-    cases: tuple[Case, ...]
+    cases: tuple[RuleCase, ...]
     not_applicable: Mapping[str, str]
     equivalent: Mapping[str, str]
 
@@ -102,7 +102,7 @@ def read_test(name: str, folder: Path = TESTS) -> RuleTest | None:
         return None
     data = FILE.read(read(path.read_text(encoding="utf-8"), str(path)))
     cases = tuple(
-        Case(
+        RuleCase(
             one["case"], one["expect"], one.get("given", ""), one.get("rows"), tuple(map(str, one.get("excluded", ())))
         )
         for one in data["cases"]
@@ -120,7 +120,7 @@ def prepare(connection: Connection) -> None:
     script(connection, sql(SCHEMA))
 
 
-def observe(connection: Connection, rules: Iterable[AlertRule], case: Case) -> list[Measurement]:
+def observe(connection: Connection, rules: Iterable[AlertRule], case: RuleCase) -> list[Measurement]:
     """What the query of each rule sees in the case; everything is rolled back. Raise psycopg.Error."""
     if case.rows is not None:
         return [Measurement(case.rows, CLOCK) for _ in rules]

@@ -8,7 +8,7 @@ import pytest
 from drills.statemachine.generation import programs
 from drills.statemachine.machine import Wrong
 from drills.statemachine.programs import KEPT, RULES, Program, Step, kept, load
-from drills.statemachine.search import Failure, Plan, search, shrink, write_down
+from drills.statemachine.search import Counterexample, Plan, search, shrink, write_down
 from faults.catalogue import Fault, catalogue
 from gates.evidence import Outcome
 from gates.stack.stack import Stack
@@ -115,7 +115,7 @@ def test_a_late_search_stops(tmp_path: Path) -> None:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     """A failed program comes back from its file as it was; the same one has one file."""
     program = (Step("emit", 3), Step("replay", 0))
-    failure = Failure(4, program, Wrong(1, "replay", "x"))
+    failure = Counterexample(4, program, Wrong(1, "replay", "x"))
     path = write_down(failure, "why", tmp_path / "deep" / "er")
     assert write_down(failure, "why", tmp_path / "deep" / "er") == path
     assert load(path) == program

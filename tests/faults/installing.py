@@ -16,7 +16,7 @@ from faults.catalogue import Fault, behind_proxy
 from gates import catalogue
 from gates.evidence import TargetKind, Where
 from gates.proof.fault import read_list
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.service import Supervised
 from gates.stack.stack import Stack
 from replay_service.app import server_config
@@ -58,7 +58,7 @@ def installed(fault: Fault, stack: Stack) -> Iterator[dict[str, str]]:
         with served(fault, stack) as url:
             yield {**variables, "BASE_URL": url}
     else:
-        bench, (read,) = Bench(stack, os.environ, TargetKind.REFERENCE), read_list(json.dumps([fault.as_json()]))
+        bench, (read,) = ProofBench(stack, os.environ, TargetKind.REFERENCE), read_list(json.dumps([fault.as_json()]))
         bench.put_in(read)
         try:
             yield variables

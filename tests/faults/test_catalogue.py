@@ -13,7 +13,7 @@ import pytest
 from faults.catalogue import EVENTS, Fault, behind_proxy, catalogue, declare
 from faults.probe import Probe, ProbeError
 from gates.proof.fault import read_list
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.stack import Stack
 from replay_service.settings import Settings, TokenRules
 from replay_service.worker.settings import WorkerSettings
@@ -83,7 +83,7 @@ def test_a_proxy_is_its_own_witness(variables: dict[str, str]) -> None:
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.kind == "trigger"], ids=lambda f: f.id)
 def test_a_planted_fault_is_seen_and_leaves_nothing(fault: Fault, reference: Stack, variables: dict[str, str]) -> None:
     """Its witness says off, on, off."""
-    bench, (told,) = Bench(reference, os.environ), read_list(json.dumps([fault.as_json()]))
+    bench, (told,) = ProofBench(reference, os.environ), read_list(json.dumps([fault.as_json()]))
     with Probe(variables) as probe:
         assert not fault.witness(probe)
         bench.put_in(told)

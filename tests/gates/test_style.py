@@ -150,7 +150,7 @@ def test_no_test_sleeps() -> None:
 def test_a_class_name_means_one_thing() -> None:
     """Each public class name of the gate and its suites is defined once."""
     homes: dict[str, list[str]] = defaultdict(list)
-    for path in below("gates", "loadtests", "sql_checks"):
+    for path in below("gates", "drills", "loadtests", "sql_checks"):
         for node in nodes_of(path):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(relative(path))

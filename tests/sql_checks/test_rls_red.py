@@ -15,7 +15,7 @@ from gates.deployment.dialect.current import use
 from gates.deployment.sql import database
 from sql_checks import test_row_level_security as checks
 from sql_checks.attempts import row_level_security as rls_probe
-from sql_checks.attempts.row_level_security import Probe, probe
+from sql_checks.attempts.row_level_security import RlsProbe, probe
 from sql_checks.attempts.statements import TenantStatement, attempt
 from tests.cases import cases
 from tests.postgres_fixture import PgServer
@@ -26,7 +26,7 @@ READS = ("no_claims", "empty_claims", "no_company", "anon", "garbage", "row_secu
 WRITES = ("insert", "move", "update", "delete", "upsert")
 
 
-def verdicts(looked: Probe) -> dict[str, str]:
+def verdicts(looked: RlsProbe) -> dict[str, str]:
     """The outcome of every check of the module on one probe."""
     judges: dict[str, Callable[[Observer], None]] = {
         "own": lambda seen: checks.test_own_rows_visible(looked, seen),

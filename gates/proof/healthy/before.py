@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec
 from urllib.parse import urlsplit
 
 from gates.evidence import TargetKind
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.proof.workbench.pooler import temporary_pgbouncer
 from gates.proof.workbench.relay import Cut, RelayOptions, Tap, relay
 from gates.proof.workbench.servers import Asked, Reply, forward, serve
@@ -34,11 +34,11 @@ RARELY_S = 15.0
 """As often as Prometheus scrapes."""
 IDLE_S = 1.5
 """The shortest idle timeout of common servers is 2 s (gunicorn)."""
-Prepare = Callable[[Bench], AbstractContextManager[Mapping[str, str]]]
+Prepare = Callable[[ProofBench], AbstractContextManager[Mapping[str, str]]]
 Given = ParamSpec("Given")
 
 
-def prepares(make: Callable[Concatenate[Bench, Given], Iterator[Mapping[str, str]]]) -> Callable[Given, Prepare]:
+def prepares(make: Callable[Concatenate[ProofBench, Given], Iterator[Mapping[str, str]]]) -> Callable[Given, Prepare]:
     """A factory: called with all arguments of `make` except the bench, it returns a function that prepares a bench."""
     made = contextmanager(make)
     return lambda *args, **kwargs: lambda bench: made(bench, *args, **kwargs)
@@ -61,26 +61,26 @@ class Impatient(Tap):
         return piece
 
 
-def moved(bench: Bench, base: str) -> dict[str, str]:
+def moved(bench: ProofBench, base: str) -> dict[str, str]:
     """The variables for a gate that reaches the deployment at another base (scheme, host, port)."""
     return {"BASE_URL": base + urlsplit(bench.stack.info.base_url).path}
 
 
-def real(bench: Bench) -> str:
+def real(bench: ProofBench) -> str:
     """The base of the deployment itself."""
     parts = urlsplit(bench.stack.info.base_url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 @prepares
-def through_a_relay(bench: Bench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
+def through_a_relay(bench: ProofBench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
     """HTTP goes through a relay."""
     with relay(real(bench), way) as base:
         yield moved(bench, base)
 
 
 @prepares
-def sql_through_a_relay(bench: Bench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
+def sql_through_a_relay(bench: ProofBench, way: RelayOptions) -> Iterator[Mapping[str, str]]:
     """The gate's SQL goes through a relay."""
     parts = urlsplit(bench.variables()["DATABASE_URL"])
     with relay(f"tcp://{parts.hostname}:{parts.port}", way) as base:
@@ -90,7 +90,7 @@ def sql_through_a_relay(bench: Bench, way: RelayOptions) -> Iterator[Mapping[str
 
 @prepares
 def through_a_proxy(
-    bench: Bench,
+    bench: ProofBench,
     change: Callable[[Reply], Reply],
     ask: Callable[[Asked], Asked] = lambda asked: asked,
     prefix: str = "",
@@ -107,7 +107,7 @@ def through_a_proxy(
 
 
 @contextmanager
-def in_turns(bench: Bench) -> Iterator[Mapping[str, str]]:
+def in_turns(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     """HTTP goes through a proxy with one connection per request, which refuses a body that has no meaning."""
     there = real(bench)
 
@@ -120,7 +120,7 @@ def in_turns(bench: Bench) -> Iterator[Mapping[str, str]]:
 
 
 @prepares
-def through_a_pooler(bench: Bench, mode: str) -> Iterator[Mapping[str, str]]:
+def through_a_pooler(bench: ProofBench, mode: str) -> Iterator[Mapping[str, str]]:
     """The gate's own login reaches the database through pgbouncer."""
     with temporary_pgbouncer(bench.variables(TargetKind.PRODUCTION)["DATABASE_URL"], mode) as pooled:
         yield {"DATABASE_URL": pooled}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack import rundir
 from gates.stack.account import postgres_account
 from gates.stack.errors import StackError
@@ -28,7 +28,7 @@ AT_WORK_S = 20.0
 REPLICATION = "host replication all 127.0.0.1/32 scram-sha-256\n"
 
 
-def no_variables(_bench: Bench) -> Mapping[str, str]:
+def no_variables(_bench: ProofBench) -> Mapping[str, str]:
     """No further variables for the gate."""
     return {}
 
@@ -38,7 +38,7 @@ class Around:
     """The surroundings of a deployment: options of its stack, the gate's variables, the URL of a replica."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    told: Callable[[Bench], Mapping[str, str]] = no_variables
+    told: Callable[[ProofBench], Mapping[str, str]] = no_variables
     replica: str = field(default="", repr=False)
 
 
@@ -79,7 +79,7 @@ def replica(*, asked: bool) -> Iterator[Around]:
         _own(second.data.parent, first.data.parent)
         late = second.start()
 
-        def told(bench: Bench) -> Mapping[str, str]:
+        def told(bench: ProofBench) -> Mapping[str, str]:
             _follow(url, late.url("postgres"))
             place = urlsplit(bench.variables()["DATABASE_URL"])
             login, _, own = place.netloc.rpartition("@")
@@ -124,7 +124,7 @@ def stepping(seconds: float, after_s: float = AT_WORK_S) -> Iterator[Around]:
         url = server.start().url("postgres")
         step = threading.Timer(after_s, clock.write_text, (f"{seconds:+g}\n",))
 
-        def told(_bench: Bench) -> Mapping[str, str]:
+        def told(_bench: ProofBench) -> Mapping[str, str]:
             step.start()
             return {}
 

@@ -17,7 +17,7 @@ from gates.proof.healthy.before import Prepare, prepares
 from gates.proof.healthy.servers import Around, Stand
 from gates.proof.healthy.statements import MORE_COLUMNS, OF_SQL, PARTED, database
 from gates.proof.workbench import pooler, programs
-from gates.proof.workbench.bench import READY_TIMEOUT_S, Bench
+from gates.proof.workbench.bench import READY_TIMEOUT_S, ProofBench
 from gates.proof.workbench.relay import RelayOptions
 from gates.proof.workbench.servers import Asked, Reply, serve
 from gates.stack.postgres import connect
@@ -32,7 +32,7 @@ RETRIED = "order.retried"
 
 
 @contextmanager
-def _as_it_is(_bench: Bench) -> Iterator[Mapping[str, str]]:
+def _as_it_is(_bench: ProofBench) -> Iterator[Mapping[str, str]]:
     yield {}
 
 
@@ -69,27 +69,29 @@ class Variant:
 
 
 @prepares
-def _by_sql(bench: Bench, *statements: str, told: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
+def _by_sql(bench: ProofBench, *statements: str, told: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
     for statement in statements:
         bench.execute(statement)
     yield told or {}
 
 
 @contextmanager
-def _with_more(bench: Bench) -> Iterator[Mapping[str, str]]:
+def _with_more(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     bench.execute(MORE_COLUMNS)
     with beside.figures(bench.stack):
         yield {}
 
 
 @prepares
-def _beside(bench: Bench, situation: Callable[[Stack], AbstractContextManager[None]]) -> Iterator[Mapping[str, str]]:
+def _beside(
+    bench: ProofBench, situation: Callable[[Stack], AbstractContextManager[None]]
+) -> Iterator[Mapping[str, str]]:
     with situation(bench.stack):
         yield {}
 
 
 @prepares
-def _stepped(bench: Bench, start: int) -> Iterator[Mapping[str, str]]:
+def _stepped(bench: ProofBench, start: int) -> Iterator[Mapping[str, str]]:
     """The gate itself made the flag's last step, from the given percentage."""
     bench.execute(f"update public.feature_flags set rollout_percentage = {start} where key = 'outbox.enabled'")
     step = programs.gate(("flags", "step", "outbox.enabled", "--reason", "a healthy variant"), bench.variables())
@@ -98,7 +100,7 @@ def _stepped(bench: Bench, start: int) -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def _cold(bench: Bench) -> Iterator[Mapping[str, str]]:
+def _cold(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     for process in bench.stack.processes:
         process.restart()
     bench.stack.recompose((), (), {})
@@ -106,7 +108,7 @@ def _cold(bench: Bench) -> Iterator[Mapping[str, str]]:
 
 
 @prepares
-def _skewed(bench: Bench, seconds: float) -> Iterator[Mapping[str, str]]:
+def _skewed(bench: ProofBench, seconds: float) -> Iterator[Mapping[str, str]]:
     for process in bench.stack.processes:
         if isinstance(process, Supervised):
             process.restart(seconds)
@@ -117,7 +119,7 @@ def _skewed(bench: Bench, seconds: float) -> Iterator[Mapping[str, str]]:
 
 @prepares
 def _anew(
-    bench: Bench, statement: str, told: Mapping[str, str], gate: Mapping[str, str]
+    bench: ProofBench, statement: str, told: Mapping[str, str], gate: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
     """The statement, then a restart of service and workers with more variables, and more variables for the gate."""
     bench.execute(statement)
@@ -126,7 +128,7 @@ def _anew(
 
 
 @contextmanager
-def _backlog(bench: Bench) -> Iterator[Mapping[str, str]]:
+def _backlog(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     with connect(bench.stack.info.database_url) as connection:
         connection.execute(
             "insert into public.event_outbox (company_id, event_type, inserted_at) "
@@ -137,7 +139,7 @@ def _backlog(bench: Bench) -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def _retrying(bench: Bench) -> Iterator[Mapping[str, str]]:
+def _retrying(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     """An HTTP agent that refuses the first attempt of a neighbour's events and accepts the second."""
 
     def agent(asked: Asked) -> Reply:
@@ -199,7 +201,7 @@ def _code_as_named(reply: Reply) -> Reply:
 
 
 @contextmanager
-def _other_names(bench: Bench) -> Iterator[Mapping[str, str]]:
+def _other_names(bench: ProofBench) -> Iterator[Mapping[str, str]]:
     bench.execute("alter role authenticated rename to app_user")
     with before.through_a_proxy(_code_as_named, _sign_as_named)(bench) as told:
         yield told

@@ -12,7 +12,7 @@ from gates.proof.hostile.impostors import LIMITS_S, Gate, Impostor
 from gates.proof.hostile.residue import Residue, leaks
 from gates.proof.judgement import GateRun
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.proof.workbench.programs import FinishedProgram
 from gates.proof.workbench.servers import serve
 from gates.stack.postgres import connect
@@ -49,7 +49,7 @@ def standing(url: str) -> tuple[object, ...]:
 class Arena:
     """One deployment. out: the folder of the suite; policy: the suite's policy file."""
 
-    bench: Bench
+    bench: ProofBench
     out: Path
     policy: Path
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from gates.errors import CannotWork
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.postgres import connect
 from gates.stack.roles import copy_database, database_url, drop_database
 
@@ -24,7 +24,7 @@ POLL_S = 0.05
 class Copies:
     """The database of a bench without its service and workers, as a template. Threads may share it."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: ProofBench) -> None:
         self._info, self._numbers = bench.stack.info, itertools.count()
         self._server = database_url(self._info.database_url, "postgres")
         self._template = urlsplit(self._info.database_url).path.lstrip("/")

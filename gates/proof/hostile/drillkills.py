@@ -14,7 +14,7 @@ from gates.evidence import TargetKind
 from gates.proof.hostile.kills import SIGNALS
 from gates.proof.hostile.residue import Residue
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.postgres import connect
 
 DRILL_KILLS = 50
@@ -45,7 +45,7 @@ def live_rows(url: str, first: LiveRows | None = None) -> LiveRows:
     return LiveRows(rows, len(records), companies)
 
 
-def kill_drills(bench: Bench, out: Path, seed: int) -> list[str]:
+def kill_drills(bench: ProofBench, out: Path, seed: int) -> list[str]:
     """What was wrong after any of the kills."""
     chance = random.Random(seed)  # noqa: S311  -- reproducible
     url = bench.stack.info.database_url
@@ -68,7 +68,7 @@ def kill_drills(bench: Bench, out: Path, seed: int) -> list[str]:
     return found
 
 
-def _kill(bench: Bench, out: Path, which: signal.Signals, after_s: float) -> list[str]:
+def _kill(bench: ProofBench, out: Path, which: signal.Signals, after_s: float) -> list[str]:
     words = (sys.executable, "-m", "gates.proof.hostile.short", "drill", "--output", str(out))
     with Residue() as residue:
         process = programs.start(words, residue.marked(bench.variables(TargetKind.REFERENCE)))

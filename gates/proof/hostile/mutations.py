@@ -95,7 +95,7 @@ EXPECTED: Mapping[str, Expectation] = {
     "event status": EVENT_STATUS,
     "replay": replayed(COMPANY, KEY, refusals=frozenset()),
 }
-DRILLS: tuple[Callable[[test_short_drill.Scenario, Observer], None], ...] = (
+DRILLS: tuple[Callable[[test_short_drill.ShortDrill, Observer], None], ...] = (
     test_short_drill.test_invalid_signature,
     test_short_drill.test_valid_signature,
     test_short_drill.test_admin_token,
@@ -230,7 +230,7 @@ def _observed(spec: CheckSpec, check: Callable[[Observer], None]) -> Evidence:
     return seen.evidence_of(spec, outcome, message, "", 1.0)
 
 
-class _Scenario(test_short_drill.Scenario):
+class _Scenario(test_short_drill.ShortDrill):
     """The short drill on given answers. An answer that is None makes the checks that need it unknown."""
 
     def __init__(self, company: str, *, fresh: bool, told: Mapping[str, Answer | None]) -> None:

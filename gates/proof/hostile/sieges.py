@@ -21,7 +21,7 @@ from gates.proof.hostile.contents import INJECTIONS
 from gates.proof.hostile.impostors import ANY, Gate
 from gates.proof.trial import NOT_PROMOTED
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.proof.workbench.lanes import in_a_thread
 from gates.stack.postgres import Postgres, connect
 from gates.verdict import Decision
@@ -70,11 +70,11 @@ alter role replay_gate set search_path = public, pg_catalog;
 TEXTS = [text.replace("\0", "") for _, text in INJECTIONS.values()]
 ROWS = """insert into public.dead_letter_queue (company_id, event_type, error_type, error_message, payload, retry_count)
  select c.id, {text}, {text}, {text}, '{{}}', 5 from public.companies c limit 3"""
-Around = Callable[[Bench], AbstractContextManager[None]]
+Around = Callable[[ProofBench], AbstractContextManager[None]]
 
 
 @contextmanager
-def _alone(_bench: Bench) -> Iterator[None]:
+def _alone(_bench: ProofBench) -> Iterator[None]:
     yield
 
 
@@ -93,7 +93,7 @@ class Siege:
     blocks: bool = False
 
 
-def _restarts(bench: Bench) -> AbstractContextManager[None]:
+def _restarts(bench: ProofBench) -> AbstractContextManager[None]:
     """PostgreSQL is killed and restarted in the middle of the run."""
 
     def work(over: threading.Event) -> None:
@@ -157,7 +157,7 @@ SIEGES: tuple[Siege, ...] = (
 )
 
 
-def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
+def besiege(bench: ProofBench, one: Siege, out: Path, policy: Path) -> HostileRun:
     """Run the whole gate, as a superuser, on such a database."""
     with connect(bench.stack.info.database_url) as connection:
         for statement in one.sql:
@@ -185,7 +185,7 @@ def besiege(bench: Bench, one: Siege, out: Path, policy: Path) -> HostileRun:
     return HostileRun(seen.run, (*found, *planted(bench)))
 
 
-def planted(bench: Bench) -> list[str]:
+def planted(bench: ProofBench) -> list[str]:
     """Planted code that ran in a session of a gate, from the server's own log."""
     log = next(p.log for p in bench.stack.processes if isinstance(p, Postgres))
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -17,10 +17,10 @@ import psycopg
 
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.proof.judgement import Cell, FaultFacts, GateRun, judge
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.relay import RelayOptions, Tap, relay
 
@@ -53,14 +53,14 @@ class RunScope:
     deep: bool = False
     baseline: bool = False
 
-    def gate(self, bench: Bench, out: Path, policy: Sequence[str]) -> GateRun:
+    def gate(self, bench: ProofBench, out: Path, policy: Sequence[str]) -> GateRun:
         """Run the gate on the bench. It touches no flag."""
         words = (*policy, "--deep") if self.deep else tuple(policy)
         with self.told(bench) as variables:
             return programs.gate_run(variables, out, "--dry-run", *words)
 
     @contextmanager
-    def told(self, bench: Bench) -> Iterator[Mapping[str, str]]:
+    def told(self, bench: ProofBench) -> Iterator[Mapping[str, str]]:
         """The variables of a gate on the bench, during the block."""
         variables = bench.variables(self.kind)
         if not self.baseline:
@@ -81,7 +81,7 @@ class RunScope:
         return self.kind.allows(spec.where, disruptive=True) and (self.deep or not spec.deep)
 
 
-def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
+def scope_of(fault: ListedFault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -> RunScope:
     """The required target; for a fault that only deeper or riskier checks can see, the mildest that runs one. For
     several faults at once: the mildest that runs a check of each.
     """
@@ -91,14 +91,14 @@ def scope_of(fault: Fault, catalogue: Sequence[CheckSpec], wanted: TargetKind) -
     return next((way for way in ways if all(any(map(way.sees, own)) for own in declared)), RunScope(wanted))
 
 
-def undeclared(fault: Fault, catalogue: Sequence[CheckSpec]) -> str:
+def undeclared(fault: ListedFault, catalogue: Sequence[CheckSpec]) -> str:
     """Why the fault cannot be judged: none of its checks exists; empty otherwise, and for a no-op."""
     if fault.is_noop or any(fault.declares(s.id) for s in catalogue):
         return ""
     return f"no check is called {' or '.join(fault.checks)}"
 
 
-def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[[], GateRun]) -> FaultFacts:
+def examined(bench: ProofBench, fault: ListedFault, before: GateRun | None, look: Callable[[], GateRun]) -> FaultFacts:
     """Put the fault in, look, take it out. What the harness cannot do is an error of the harness."""
     started = time.monotonic()
     facts = FaultFacts(before=before)
@@ -111,7 +111,7 @@ def examined(bench: Bench, fault: Fault, before: GateRun | None, look: Callable[
     return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
 
 
-def _steps(bench: Bench, fault: Fault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
+def _steps(bench: ProofBench, fault: ListedFault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
     seen: dict[str, bool | str | GateRun] = {}
 
     def ask(when: str) -> str:
@@ -162,25 +162,25 @@ class Campaign:
     every: int = 1
     lanes: int = 1
     policy: tuple[str, ...] = ()
-    judged: Callable[[Fault, FaultFacts], list[Cell]] = lambda fault, facts: [judge(fault, facts)]
+    judged: Callable[[ListedFault, FaultFacts], list[Cell]] = lambda fault, facts: [judge(fault, facts)]
     done: Callable[[Cell], None] = lambda _cell: None
     clean_done: Callable[[GateRun], None] = lambda _run: None
-    examined: Callable[[Fault, FaultFacts], None] = lambda _fault, _facts: None
+    examined: Callable[[ListedFault, FaultFacts], None] = lambda _fault, _facts: None
     over: Callable[[], bool] = lambda: False
     clean: str = "clean"
 
-    def run(self, faults: Sequence[Fault]) -> list[Cell]:
+    def run(self, faults: Sequence[ListedFault]) -> list[Cell]:
         """The cells of these faults, the no-ops first. A free lane takes a batch that is run the same way."""
         ways = self._ways(faults)
 
-        def lane(number: int, mine: Iterator[Sequence[Fault]], over: IsOver) -> list[Cell]:
+        def lane(number: int, mine: Iterator[Sequence[ListedFault]], over: IsOver) -> list[Cell]:
             own = dataclasses.replace(self, clean=f"clean-{number}")
             return own._lane(takewhile(lambda _fault: not over(), chain.from_iterable(mine)), ways)  # noqa: SLF001
 
         found = share_out(self.lanes, self._batches(faults, ways), self.over, lane, "campaign")
         return [cell for cells in found for cell in cells]
 
-    def _batches(self, faults: Sequence[Fault], ways: Mapping[str, RunScope]) -> list[list[Fault]]:
+    def _batches(self, faults: Sequence[ListedFault], ways: Mapping[str, RunScope]) -> list[list[ListedFault]]:
         """The faults of each way, on as many lanes as find two of them: each lane has its own clean runs. What takes
         longest, and waits most, begins first.
         """
@@ -192,10 +192,10 @@ class Campaign:
             made += [alike[n::lanes] for n in range(lanes)]
         return made
 
-    def _lane(self, faults: Iterable[Fault], ways: Mapping[str, RunScope]) -> list[Cell]:
+    def _lane(self, faults: Iterable[ListedFault], ways: Mapping[str, RunScope]) -> list[Cell]:
         """One lane's cells of the faults that it takes, with its own clean runs."""
         cells: list[Cell] = []
-        waiting: list[tuple[Fault, FaultFacts]] = []
+        waiting: list[tuple[ListedFault, FaultFacts]] = []
         before: GateRun | None = None
         for fault in faults:
             way = ways[fault.id]
@@ -210,7 +210,7 @@ class Campaign:
                 self.examined(*waiting[-1])
         return cells + (self._close(waiting, self._clean(ways[waiting[-1][0].id])) if waiting else [])
 
-    def _ways(self, faults: Sequence[Fault]) -> dict[str, RunScope]:
+    def _ways(self, faults: Sequence[ListedFault]) -> dict[str, RunScope]:
         """How the gate is run on each fault. If all faults are examined the same way, so are the no-ops."""
         ways = {f.id: scope_of(f, self.catalogue, self.wanted) for f in faults}
         of_faults = {ways[f.id] for f in faults if not f.is_noop}
@@ -219,7 +219,7 @@ class Campaign:
             ways |= {f.id: only for f in faults if f.is_noop}
         return ways
 
-    def _close(self, waiting: list[tuple[Fault, FaultFacts]], after: GateRun) -> list[Cell]:
+    def _close(self, waiting: list[tuple[ListedFault, FaultFacts]], after: GateRun) -> list[Cell]:
         """Judge what waited for this clean run."""
         cells = [c for fault, facts in waiting for c in self.judged(fault, dataclasses.replace(facts, after=after))]
         waiting.clear()
@@ -227,7 +227,7 @@ class Campaign:
             self.done(cell)
         return cells
 
-    def _clean(self, way: RunScope, bench: Bench | None = None) -> GateRun:
+    def _clean(self, way: RunScope, bench: ProofBench | None = None) -> GateRun:
         """A clean run, on this deployment or on its own; repeated on a fresh one if only evidence was missing."""
         result = GateRun(None, 0.0, "there was no clean run")
         for attempt in range(CLEAN_ATTEMPTS):
@@ -244,10 +244,10 @@ class Campaign:
         with self.open_bench(way.kind) as bench:
             return self._clean_on(bench, way)
 
-    def _clean_on(self, bench: Bench, way: RunScope) -> GateRun:
+    def _clean_on(self, bench: ProofBench, way: RunScope) -> GateRun:
         return way.gate(bench, self.out / self.clean, self.policy)
 
-    def _examine(self, bench: Bench, fault: Fault, way: RunScope, before: GateRun | None) -> FaultFacts:
+    def _examine(self, bench: ProofBench, fault: ListedFault, way: RunScope, before: GateRun | None) -> FaultFacts:
         out = self.out / "faults" / fault.id.replace("/", ".")[:MOST_NAME]
         if error := undeclared(fault, self.catalogue):
             return FaultFacts(before=before, error=error)

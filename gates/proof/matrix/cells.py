@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gates.evidence import CheckSpec
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.proof.judgement import Cell, Status
 from gates.proof.kept import taken_up
 from gates.proof.matrix.short import is_shown
@@ -22,7 +22,7 @@ class Matrix:
     not count.
     """
 
-    def __init__(self, folder: Path, faults: Sequence[Fault], key: Mapping[str, str], *, resume: bool) -> None:
+    def __init__(self, folder: Path, faults: Sequence[ListedFault], key: Mapping[str, str], *, resume: bool) -> None:
         self.faults = tuple(faults)
         self._path, self._lock = folder / CELLS, threading.Lock()
         self._found: dict[tuple[str, bool], Cell] = {}
@@ -55,21 +55,21 @@ class Matrix:
         return tuple((short, whole) for short, whole in both if short and whole)
 
     @property
-    def pending(self) -> list[Fault]:
+    def pending(self) -> list[ListedFault]:
         """Those without a cell."""
         done = {c.fault.id for c in self.cells}
         return [f for f in self.faults if f.id not in done]
 
     @property
-    def left(self) -> list[Fault]:
+    def left(self) -> list[ListedFault]:
         """Those not yet shown to the whole gate."""
         return [f for f in self.faults if (f.id, False) not in self._found]
 
-    def unseen(self, catalogue: Sequence[CheckSpec]) -> list[Fault]:
+    def unseen(self, catalogue: Sequence[CheckSpec]) -> list[ListedFault]:
         """Those that the short way can show, and has not shown yet."""
         return [f for f in self.pending if f.is_noop or is_shown(f, catalogue)]
 
-    def for_the_gate(self, seed: str, share: int) -> list[Fault]:
+    def for_the_gate(self, seed: str, share: int) -> list[ListedFault]:
         """The faults that the whole gate still has to see. These are what the short way cannot show, what it did not
         see killed, one in `share` of all, drawn by the seed, and with them the no-ops.
         """
@@ -77,17 +77,17 @@ class Matrix:
         due = [f for f in self.left if not f.is_noop and (f.id in drawn or self.is_odd(f))]
         return [f for f in self.left if f.is_noop and (due or self.is_odd(f))] + due
 
-    def is_odd(self, fault: Fault) -> bool:
+    def is_odd(self, fault: ListedFault) -> bool:
         """Whether the short way did not see it killed."""
         short = self._found.get((fault.id, True))
         return short is None or not short.as_declared
 
 
-def draw(faults: Sequence[Fault], count: int, seed: str) -> list[Fault]:
+def draw(faults: Sequence[ListedFault], count: int, seed: str) -> list[ListedFault]:
     """The given number of faults, at random; the same seed draws the same."""
     return sorted(faults, key=lambda f: hashlib.sha256(f"{seed} {f.id}".encode()).digest())[:count]
 
 
-def _cell(fault: Fault, row: Mapping[str, Any]) -> Cell:
+def _cell(fault: ListedFault, row: Mapping[str, Any]) -> Cell:
     tuples = {name: tuple(row[name]) for name in ("killers", "failed")}
     return Cell(**{**row, **tuples, "fault": fault, "status": Status(row["status"])})

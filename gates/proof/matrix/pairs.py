@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from gates.evidence import CheckSpec, TargetKind
-from gates.proof.fault import Fault, Kind, together
+from gates.proof.fault import Kind, ListedFault, together
 from gates.proof.judgement import Cell, FaultFacts, judge
 from gates.proof.matrix.campaign import scope_of
 from gates.proof.matrix.short import is_loaded, is_short
@@ -24,13 +24,13 @@ DRAWS = 3
 
 
 def pairs(
-    faults: Sequence[Fault],
+    faults: Sequence[ListedFault],
     catalogue: Sequence[CheckSpec],
     wanted: TargetKind,
     count: int,
     seed: str,
     without: Container[str] = (),
-) -> list[Fault]:
+) -> list[ListedFault]:
     """So many pairs, drawn by the seed, of faults that the short way can show without a load in the same run.
 
     Half of them are of one area, where one fault most likely hides the other, half of two. Those in `without` are
@@ -48,11 +48,11 @@ def pairs(
     return [together(*both) for both in (*near, *far)]
 
 
-def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Fault]:
+def at_once(faults: Sequence[ListedFault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[ListedFault]:
     """Groups of faults, of different areas if possible; those that only --deep sees are grouped separately. Faults that
     end or stop a program, or slow the load, are excluded: they hide all others.
     """
-    ways: dict[bool, list[Fault]] = {}
+    ways: dict[bool, list[ListedFault]] = {}
     for one in sorted(faults, key=lambda f: f.checks):
         if one.kind is not Kind.PROCESS and not is_loaded(one, catalogue):
             ways.setdefault(scope_of(one, catalogue, wanted).deep, []).append(one)
@@ -63,7 +63,7 @@ def at_once(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: Tar
     return made
 
 
-def each(several: Fault, facts: FaultFacts) -> list[Cell]:
+def each(several: ListedFault, facts: FaultFacts) -> list[Cell]:
     """The cells of faults that were in at once. The required decision is the gravest of theirs."""
     due = max((f.decision for f in several.each if f.decision), key=GRAVITY.index, default=None)
     beside = len(several.each) - 1

@@ -26,11 +26,11 @@ from gates.decision.floor import is_optional
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind
 from gates.evidence_file import read_lines
-from gates.proof.fault import Fault, Kind, decided
+from gates.proof.fault import Kind, ListedFault, decided
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.matrix.campaign import RunScope, examined, scope_of, undeclared
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.proof.workbench.lanes import IsOver, share_out
 from gates.proof.workbench.servant import Servant
 from gates.record import EVIDENCE
@@ -58,18 +58,18 @@ REQUIRED = "sql/rls/"
 """A fault whose checks may all be unknown is also shown to one of these: a look needs a required check."""
 
 
-def is_shown(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+def is_shown(fault: ListedFault, catalogue: Sequence[CheckSpec]) -> bool:
     """Whether the short way can show the fault: all its declared checks can look by themselves. SQL checks see a
     program's fault only through the traffic of a run.
     """
     return _is_shown(fault, [s for s in catalogue if fault.declares(s.id)])
 
 
-def _is_shown(fault: Fault, declared: Sequence[CheckSpec]) -> bool:
+def _is_shown(fault: ListedFault, declared: Sequence[CheckSpec]) -> bool:
     return bool(_alone(fault, declared)) and all(s.id.startswith(SHORT) for s in declared)
 
 
-def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+def is_short(fault: ListedFault, catalogue: Sequence[CheckSpec]) -> bool:
     """Whether the short way also surely reaches the required decision: it follows from the fault's own checks."""
     declared = [s for s in catalogue if fault.declares(s.id)]
     pages = any(s.severity is Severity.PAGE for s in _alone(fault, declared))
@@ -77,15 +77,15 @@ def is_short(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
     return _is_shown(fault, declared) and decided(fault, declared).decision is comes_to
 
 
-def _alone(fault: Fault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:
+def _alone(fault: ListedFault, declared: Sequence[CheckSpec]) -> list[CheckSpec]:
     return [s for s in declared if s.id.startswith((DRILL, LOAD)) or fault.kind in {Kind.SQL, Kind.TRIGGER}]
 
 
-def is_loaded(fault: Fault, catalogue: Sequence[CheckSpec]) -> bool:
+def is_loaded(fault: ListedFault, catalogue: Sequence[CheckSpec]) -> bool:
     return any(one.declares(s.id) for one in fault.each for s in catalogue if s.id.startswith(LOAD))
 
 
-def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
+def looks_of(fault: ListedFault, catalogue: Sequence[CheckSpec], way: RunScope) -> tuple[CheckSpec, ...]:
     """The checks that see the fault: at most so many of the declared ones, and their prerequisites."""
     found = set[str]()
     for one in fault.each:
@@ -106,7 +106,7 @@ def looks_of(fault: Fault, catalogue: Sequence[CheckSpec], way: RunScope) -> tup
 class Shown:
     """A fault, and the checks that see it."""
 
-    fault: Fault
+    fault: ListedFault
     checks: tuple[CheckSpec, ...]
 
 
@@ -118,7 +118,7 @@ class Group:
     members: tuple[Shown, ...]
 
 
-def groups(faults: Sequence[Fault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Group]:
+def groups(faults: Sequence[ListedFault], catalogue: Sequence[CheckSpec], wanted: TargetKind) -> list[Group]:
     """The faults in groups of similar declared checks. A no-op gets all checks of the first group."""
     ways: dict[tuple[RunScope, bool], list[Shown]] = {}
     for fault in faults:
@@ -181,7 +181,7 @@ Look = Callable[[Sequence[CheckSpec]], Looked]
 class Looker:
     """Runs checks on a bench, in the folder `out`, through a pytest that has collected them all before."""
 
-    def __init__(self, bench: Bench, policy: Policy, out: Path, policy_options: Sequence[str] = ()) -> None:
+    def __init__(self, bench: ProofBench, policy: Policy, out: Path, policy_options: Sequence[str] = ()) -> None:
         self._bench, self._policy, self._out, self._policy_options = bench, policy, out, policy_options
         out.mkdir(parents=True, exist_ok=True)
         self._ini = out / "pytest.ini"
@@ -262,7 +262,7 @@ class ShortWay:
     clean_done: Callable[[GateRun], None] = lambda _run: None
     over: Callable[[], bool] = lambda: False
 
-    def run(self, faults: Sequence[Fault]) -> None:
+    def run(self, faults: Sequence[ListedFault]) -> None:
         """Show every fault, on the lanes."""
         made = groups(faults, self.policy.catalogue, self.wanted)
         ordered = sorted(made, key=_length, reverse=True)  # what begins last ends last
@@ -284,7 +284,7 @@ class ShortWay:
                     if any(c.status is Status.HARNESS_ERROR for c in cells):
                         break
 
-    def _group(self, bench: Bench, looker: Looker, group: Group) -> list[Cell]:
+    def _group(self, bench: ProofBench, looker: Looker, group: Group) -> list[Cell]:
         cells = []
         for cell, shown in zip(self._judged(bench, looker, group), group.members, strict=True):
             alone = Group(group.way, (shown,))
@@ -292,7 +292,7 @@ class ShortWay:
             self.done(cells[-1])
         return cells
 
-    def _judged(self, bench: Bench, looker: Looker, group: Group, *, apart: bool = False) -> list[Cell]:
+    def _judged(self, bench: ProofBench, looker: Looker, group: Group, *, apart: bool = False) -> list[Cell]:
         """The cells of a group; `apart`: the clean look after it is on a copy of its own."""
         facts = [FaultFacts() for _ in group.members]
         try:
@@ -302,7 +302,7 @@ class ShortWay:
             facts = [dataclasses.replace(f, error=said) for f in facts]
         return [dataclasses.replace(judge(s.fault, f), short=True) for s, f in zip(group.members, facts, strict=True)]
 
-    def _facts(self, bench: Bench, looker: Looker, group: Group, *, apart: bool) -> list[FaultFacts]:
+    def _facts(self, bench: ProofBench, looker: Looker, group: Group, *, apart: bool) -> list[FaultFacts]:
         every, way = _union(group.members), group.way
         policy = way.policy(self.policy)
 
@@ -324,7 +324,7 @@ class ShortWay:
             for facts, s in zip(found, group.members, strict=True)
         ]
 
-    def _shown(self, bench: Bench, look: Look, one: Shown, before: Looked, policy: Policy) -> FaultFacts:
+    def _shown(self, bench: ProofBench, look: Look, one: Shown, before: Looked, policy: Policy) -> FaultFacts:
         def run() -> GateRun:
             return look(one.checks).weighed(one.checks, policy)
 

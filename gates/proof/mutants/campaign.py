@@ -21,7 +21,7 @@ from gates.proof.matrix.short import Looker
 from gates.proof.mutants.mutant import Mutant, companies, planted, together
 from gates.proof.mutants.nearness import nearest
 from gates.proof.trial import ProofPart, Trial
-from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.proof.workbench.lanes import IsOver, share_out
 from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision, Effect
@@ -117,7 +117,7 @@ class _Lane:
     """One deployment, on which mutants are shown one after another."""
 
     campaign: MutantCampaign
-    bench: Bench
+    bench: ProofBench
     looker: Looker
     number: int
     over: Callable[[], bool]

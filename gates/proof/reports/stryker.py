@@ -8,7 +8,7 @@ import ast
 from collections.abc import Callable, Sequence
 
 from gates.evidence import JsonValue
-from gates.proof.fault import Fault
+from gates.proof.fault import ListedFault
 from gates.proof.judgement import Cell, Status
 from gates.proof.proof import Proof
 from gates.proof.trial import Trial
@@ -26,7 +26,7 @@ LANGUAGES = {"py": "python", "sql": "sql"}
 ReadSource = Callable[[str], str]
 
 
-def matrix(proof: Proof, pending: Sequence[Fault], source_of: ReadSource) -> dict[str, JsonValue]:
+def matrix(proof: Proof, pending: Sequence[ListedFault], source_of: ReadSource) -> dict[str, JsonValue]:
     """The report. source_of(path) gives the text of a file of the package faults, empty if there is none."""
     files: dict[str, JsonValue] = {}
     mutants: dict[str, list[JsonValue]] = {}
@@ -78,7 +78,7 @@ def _of_cell(cell: Cell) -> dict[str, JsonValue]:
     }
 
 
-def _waiting(fault: Fault) -> dict[str, JsonValue]:
+def _waiting(fault: ListedFault) -> dict[str, JsonValue]:
     return {
         "id": fault.id,
         "mutatorName": fault.id.partition("/")[0],
@@ -88,7 +88,7 @@ def _waiting(fault: Fault) -> dict[str, JsonValue]:
     }
 
 
-def _place(fault: Fault, source_of: ReadSource) -> tuple[str, str, str]:
+def _place(fault: ListedFault, source_of: ReadSource) -> tuple[str, str, str]:
     """The file, its text and the function that represent a fault. Faults outside Python have a file of their own."""
     if fault.parts:
         module, _, function = fault.parts.partition(":")

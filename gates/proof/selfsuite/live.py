@@ -21,7 +21,7 @@ from gates import record
 from gates.errors import CannotWork
 from gates.proof.judgement import GateRun
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.proof.workbench.marked import Marked
 from gates.stack.postgres import connect
 from gates.verdict import Decision, Verdict
@@ -45,7 +45,7 @@ class Flag:
         return self.promoted + self.rolled_back - before.promoted - before.rolled_back
 
 
-def look_at_flag(bench: Bench) -> Flag:
+def look_at_flag(bench: ProofBench) -> Flag:
     """The flag now."""
     with connect(bench.stack.info.database_url) as connection:
         row = connection.execute(
@@ -122,7 +122,7 @@ def verdict_on_disk(out: Path) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def killed(bench: Bench, out: Path, phase: str, policy: tuple[str, ...]) -> GateRun:
+def killed(bench: ProofBench, out: Path, phase: str, policy: tuple[str, ...]) -> GateRun:
     """Kill a gate after `phase`. The result is a run with the verdict that the gate left on disk, or with an error."""
     before = look_at_flag(bench)
     gate = start_gate(bench.variables(), out, *policy)
@@ -144,7 +144,7 @@ def killed(bench: Bench, out: Path, phase: str, policy: tuple[str, ...]) -> Gate
     return GateRun(Verdict(decision, said), seconds)
 
 
-def two_at_once(bench: Bench, out: Path, policy: tuple[str, ...]) -> GateRun:
+def two_at_once(bench: ProofBench, out: Path, policy: tuple[str, ...]) -> GateRun:
     """Two gates on one deployment: at most one of them acts, and a gate that says promote did."""
     before = look_at_flag(bench)
     gates = [start_gate(bench.variables(), out / name, *policy) for name in ("first", "second")]
@@ -161,7 +161,7 @@ def two_at_once(bench: Bench, out: Path, policy: tuple[str, ...]) -> GateRun:
     return GateRun(Verdict(Decision.PROMOTE if promotes else Decision.HOLD, said), seconds)
 
 
-def changed_meanwhile(bench: Bench, out: Path, statement: str, policy: tuple[str, ...]) -> GateRun:
+def changed_meanwhile(bench: ProofBench, out: Path, statement: str, policy: tuple[str, ...]) -> GateRun:
     """Somebody changes the flag during the gate's last look at the data. The flag must stay so."""
     gate = start_gate(bench.variables(), out, *policy)
     if not gate.wait_for("load"):

@@ -16,7 +16,7 @@ from gates.proof.selfsuite import live
 from gates.proof.selfsuite.tampering import HELD, TAMPERINGS, Tampering, tamper
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, broken, trial
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import TROUBLES, Bench, OpenBench
+from gates.proof.workbench.bench import TROUBLES, OpenBench, ProofBench
 from gates.verdict import Decision
 
 DECIDE_TIMEOUT_S = 60.0
@@ -36,7 +36,7 @@ CANARIES = {
 """A user's own checks: file name, description, number of violations, number of rows seen."""
 DUE = {"canary-fails": "fail", "canary-passes": "pass", "canary-sees-nothing": "unknown"}
 
-Act = Callable[[Bench, Path], GateRun]
+Act = Callable[[ProofBench, Path], GateRun]
 
 
 def _killed_after(phase: str) -> str:
@@ -105,7 +105,7 @@ class SelfSuite:
         return trial(ProofPart.SELF, one.name, one.said, one.allowed, programs.read_run(folder, done, unfinished=True))
 
     def _carry_out(
-        self, name: str, said: str, allowed: tuple[Decision, ...], act: Callable[[Bench, Path], GateRun]
+        self, name: str, said: str, allowed: tuple[Decision, ...], act: Callable[[ProofBench, Path], GateRun]
     ) -> Trial:
         try:
             with self.open_bench(TargetKind.STAGING) as bench:
@@ -133,12 +133,12 @@ class SelfSuite:
         for name, said, allowed in LIVE:
             yield name, said, allowed, acts[name]
 
-    def _killed(self, phase: str, bench: Bench, out: Path) -> GateRun:
+    def _killed(self, phase: str, bench: ProofBench, out: Path) -> GateRun:
         """Killed in a folder that holds an older promote."""
         shutil.copytree(self.out / ProofPart.SELF.value / "green", out, dirs_exist_ok=True)
         return live.killed(bench, out, phase, self.policy)
 
-    def _talked_out(self, bench: Bench, out: Path) -> GateRun:
+    def _talked_out(self, bench: ProofBench, out: Path) -> GateRun:
         """A promote must rest on as many passed checks as the green run."""
         run = programs.gate_run({**bench.variables(), **TALKED_OUT}, out, "--dry-run", *self.policy)
         green = record.recompute(self.out / ProofPart.SELF.value / "green")
@@ -148,7 +148,7 @@ class SelfSuite:
             )
         return run
 
-    def _canary(self, bench: Bench, out: Path) -> GateRun:
+    def _canary(self, bench: ProofBench, out: Path) -> GateRun:
         """Three user's own checks, through the pipeline of every check."""
         folder = out / "checks"
         folder.mkdir()

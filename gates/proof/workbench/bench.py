@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from gates.evidence import TargetKind
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.workbench import programs
 from gates.proof.workbench.servant import Servant
 from gates.stack.errors import StackError
@@ -32,7 +32,7 @@ CLEAN = "as_it_was"
 
 
 @dataclass
-class Bench:
+class ProofBench:
     """A running stack, for a gate that may do `kind` on it."""
 
     stack: Stack
@@ -53,14 +53,14 @@ class Bench:
             told["GATE_STACK_CONTROL"] = info.control
         return programs.clean(self.environ, {**told, **self.proxied})
 
-    def witness(self, fault: Fault) -> bool | str:
+    def witness(self, fault: ListedFault) -> bool | str:
         """Whether the fault is on, by its own witness, which sees the deployment as a superuser; a text if it could not
         tell. A pair is on while one of the two is: each may hide the other from its witness.
         """
         said = [self._witness(one) for one in fault.each]
         return next((s for s in said if s is True), False) or next((s for s in said if isinstance(s, str)), False)
 
-    def _witness(self, fault: Fault) -> bool | str:
+    def _witness(self, fault: ListedFault) -> bool | str:
         try:
             on: bool | str = self._ask("witness", fault.id)["on"]
         except StackError as error:
@@ -74,7 +74,7 @@ class Bench:
         question = {what: of, "environ": self.variables(TargetKind.STAGING)}
         return self._faults.ask(question, ANSWER_TIMEOUT_S)
 
-    def put_in(self, fault: Fault) -> None:
+    def put_in(self, fault: ListedFault) -> None:
         """Put the fault in. Raise StackError or psycopg.Error if that fails."""
         for one in fault.each:
             if one.sql:
@@ -94,7 +94,7 @@ class Bench:
             if process.name.startswith("worker"):
                 process.signal(number)
 
-    def take_out(self, fault: Fault) -> None:
+    def take_out(self, fault: ListedFault) -> None:
         self._end_proxy()
         if _restarts(fault) or any(one.event for one in fault.each):
             self.stack.recompose((), (), {})
@@ -158,12 +158,12 @@ class Bench:
             connection.execute(sql.encode())
 
 
-def _restarts(fault: Fault) -> bool:
+def _restarts(fault: ListedFault) -> bool:
     """Whether service and workers are restarted differently while the fault is in."""
     return any(one.parts or (one.env and one.kind is Kind.SQL) for one in fault.each)
 
 
-def _composed(fault: Fault, kind: Kind, env: dict[str, str]) -> tuple[str, ...]:
+def _composed(fault: ListedFault, kind: Kind, env: dict[str, str]) -> tuple[str, ...]:
     """The arguments that put the parts of such faults into a program; two of them are passed in a variable."""
     places = [one.parts for one in fault.each if one.kind is kind]
     if len(places) > 1:
@@ -175,15 +175,15 @@ def _composed(fault: Fault, kind: Kind, env: dict[str, str]) -> tuple[str, ...]:
 class OpenBench(Protocol):
     """Opens a fresh deployment for a gate that may do `kind` on it; `options` are StackOptions'."""
 
-    def __call__(self, kind: TargetKind, **options: Any) -> AbstractContextManager[Bench]: ...
+    def __call__(self, kind: TargetKind, **options: Any) -> AbstractContextManager[ProofBench]: ...
 
 
 @contextmanager
-def bench(options: StackOptions, environ: Mapping[str, str], kind: TargetKind) -> Iterator[Bench]:
+def bench(options: StackOptions, environ: Mapping[str, str], kind: TargetKind) -> Iterator[ProofBench]:
     """A stack for the time of a `with` block."""
     stack = Stack(options, environ, cancelled=programs.is_called_off)
     stack.start()
-    made = Bench(stack, environ, kind)
+    made = ProofBench(stack, environ, kind)
     try:
         yield made
     finally:

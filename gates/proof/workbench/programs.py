@@ -19,7 +19,7 @@ from gates import config, record
 from gates.errors import CannotWork
 from gates.evidence import TargetKind
 from gates.evidence_file import read_lines
-from gates.proof.fault import Fault, read_list
+from gates.proof.fault import ListedFault, read_list
 from gates.proof.judgement import GateRun
 from gates.stack import extra
 from gates.stack.errors import StackError
@@ -150,7 +150,7 @@ def last_words(process: subprocess.Popen[str], timeout_s: float) -> tuple[str, l
     return err, [*late, *[f"it wrote a traceback: {err[-300:]}"] * ("Traceback" in err)]
 
 
-def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
+def list_faults(environ: Mapping[str, str]) -> tuple[ListedFault, ...]:
     """The catalogue. Raise StackError if the reference is not installed, CannotWork if nothing answers."""
     extra.insist()
     done = run((sys.executable, "-m", "faults", "list"), clean(environ, {}), LIST_TIMEOUT_S)
@@ -162,7 +162,7 @@ def list_faults(environ: Mapping[str, str]) -> tuple[Fault, ...]:
     return read_list(done.out)
 
 
-def known_faults(environ: Mapping[str, str]) -> tuple[Fault, ...] | None:
+def known_faults(environ: Mapping[str, str]) -> tuple[ListedFault, ...] | None:
     """The catalogue; None if the reference, whose faults they are, is not installed."""
     return None if extra.lacking() else list_faults(environ)
 

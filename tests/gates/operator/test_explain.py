@@ -7,12 +7,12 @@ import pytest
 from gates import catalogue
 from gates.errors import UsageError
 from gates.operator import explain
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.reports.how_checked import how_checked
 from gates.verdict import Decision
 from tests.gates.gate_process import gate
 
-FAULT = Fault("f/one", "It breaks.", Kind.SQL, Decision.ROLLBACK, checks=("sql/spot/*",))
+FAULT = ListedFault("f/one", "It breaks.", Kind.SQL, Decision.ROLLBACK, checks=("sql/spot/*",))
 
 
 def test_every_promise_has_a_check_or_a_reason() -> None:

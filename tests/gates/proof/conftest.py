@@ -7,20 +7,20 @@ import pytest
 
 from gates import catalogue
 from gates.evidence import TargetKind
-from gates.proof.fault import Fault, decided
-from gates.proof.workbench.bench import Bench, bench
+from gates.proof.fault import ListedFault, decided
+from gates.proof.workbench.bench import ProofBench, bench
 from gates.proof.workbench.programs import list_faults
 from gates.stack.plan import StackOptions
 
 
 @pytest.fixture(scope="session")
-def faults() -> dict[str, Fault]:
+def faults() -> dict[str, ListedFault]:
     """Every fault by its id, with the decision that is due."""
     return {f.id: decided(f, catalogue.load()) for f in list_faults(os.environ)}
 
 
 @pytest.fixture(scope="module")
-def deployment() -> Iterator[Bench]:
+def deployment() -> Iterator[ProofBench]:
     """Healthy before and after each test. Not the session's: tests of other modules end every program of the proof."""
     with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
         yield made

@@ -11,18 +11,18 @@ from gates.decision.rules import Policy
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.requests import encode_body, mint_token, token_post
 from gates.evidence import TargetKind
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.matrix.campaign import RunScope
 from gates.proof.mutants.campaign import MutantCampaign
 from gates.proof.mutants.mutant import mutants, planted
 from gates.proof.trial import Trial
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.postgres import connect
 from gates.stack.service import SOURCE_ROOT
 from gates.verdict import Decision
 
 
-def test_the_catalogue_is_read_and_has_a_noop(faults: dict[str, Fault]) -> None:
+def test_the_catalogue_is_read_and_has_a_noop(faults: dict[str, ListedFault]) -> None:
     """Every fault of the package can be judged."""
     assert [f.id for f in faults.values() if f.is_noop] == ["noop/nothing"]
     assert {Kind.SERVICE, Kind.WORKER} <= {f.kind for f in faults.values()}
@@ -33,7 +33,7 @@ def test_the_catalogue_is_read_and_has_a_noop(faults: dict[str, Fault]) -> None:
     ["authentication/unverified", "authentication/nothing-is-verified", "pause/nobody-is-paused", "noop/nothing"],
     ids=["service", "proxy", "trigger", "none"],
 )
-def test_a_fault_is_seen_on_and_off_again(name: str, deployment: Bench, faults: dict[str, Fault]) -> None:
+def test_a_fault_is_seen_on_and_off_again(name: str, deployment: ProofBench, faults: dict[str, ListedFault]) -> None:
     """The no-op is never seen on."""
     fault = faults[name]
     assert deployment.witness(fault) is False
@@ -43,16 +43,16 @@ def test_a_fault_is_seen_on_and_off_again(name: str, deployment: Bench, faults: 
     assert deployment.witness(fault) is False
 
 
-def test_statements_and_events_go_in_and_out(deployment: Bench) -> None:
+def test_statements_and_events_go_in_and_out(deployment: ProofBench) -> None:
     """Several statements at once; a frozen worker is started anew."""
-    sql = Fault(
+    sql = ListedFault(
         "x/sql", "x", Kind.SQL, Decision.HOLD, sql="create table p (a int); create table q (a int)",
         undo_sql="drop table p; drop table q",
     )  # fmt: skip
     deployment.put_in(sql)
     deployment.execute("insert into p values (1); insert into q values (1)")
     deployment.take_out(sql)
-    frozen = Fault("x/frozen", "x", Kind.PROCESS, Decision.HOLD, event="stop-worker")
+    frozen = ListedFault("x/frozen", "x", Kind.PROCESS, Decision.HOLD, event="stop-worker")
     before = [p.pid for p in deployment.stack.processes if p.name.startswith("worker")]
     deployment.put_in(frozen)
     deployment.take_out(frozen)
@@ -61,7 +61,7 @@ def test_statements_and_events_go_in_and_out(deployment: Bench) -> None:
     assert before != after
 
 
-def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: Bench) -> None:
+def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: ProofBench) -> None:
     """Roles and database are made anew by the changed migrations, logins open as before, and the release comes back."""
     found = mutants()
     index = next(m for m in found if ":delete-" in m.id and m.said.startswith("CREATE INDEX event_outbox_lag_idx"))
@@ -102,13 +102,13 @@ FEW = (
 )
 
 
-def test_a_mutant_is_shown_on_a_lane_to_checks_that_see_it_or_not(deployment: Bench, tmp_path: Path) -> None:
+def test_a_mutant_is_shown_on_a_lane_to_checks_that_see_it_or_not(deployment: ProofBench, tmp_path: Path) -> None:
     """Killed by what failed twice and passes without the mutant; promoted where no check of these can see it."""
     policy = Policy(tuple(s for s in catalogue.load() if s.id in FEW), TargetKind.STAGING)
     found: list[Trial] = []
 
     @contextmanager
-    def opened(*_kind: TargetKind, **_options: object) -> Iterator[Bench]:
+    def opened(*_kind: TargetKind, **_options: object) -> Iterator[ProofBench]:
         yield deployment
 
     shown = [

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import Cell, GateRun, Status
 from gates.proof.matrix.campaign import Campaign
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.errors import StackError
 from gates.verdict import Counts, Decision, Effect, Finding, Verdict
 
-NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+NOOP = ListedFault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
 CATALOGUE = tuple(CheckSpec(c, "", "", Severity.PAGE, Where.READ_ONLY) for c in ("drill/a", "sql/b"))
 
 
-def fault(name: str, check: str = "drill/a", **more: Any) -> Fault:
+def fault(name: str, check: str = "drill/a", **more: Any) -> ListedFault:
     more = {"kind": Kind.SQL, "sql": "select 1", "decision": Decision.ROLLBACK, **more}
-    return Fault(id=name, breaks="x", checks=(check,), names=("it",), **more)
+    return ListedFault(id=name, breaks="x", checks=(check,), names=("it",), **more)
 
 
-class FakeBench(Bench):
+class FakeBench(ProofBench):
     """A deployment that writes down what is done to it."""
 
     def __init__(self, log: list[str], answers: Mapping[str, Any]) -> None:
@@ -36,18 +36,18 @@ class FakeBench(Bench):
     def variables(self, kind: TargetKind | None = None) -> dict[str, str]:
         return {"ON": self.on, "KIND": str(kind)}
 
-    def witness(self, fault: Fault) -> bool | str:
+    def witness(self, fault: ListedFault) -> bool | str:
         self.log.append(f"witness {fault.id}")
         answer = self.answers.get(f"witness {fault.id}", self.on == fault.id)
         return answer if isinstance(answer, str) else bool(answer)
 
-    def put_in(self, fault: Fault) -> None:
+    def put_in(self, fault: ListedFault) -> None:
         self.log.append(f"in {fault.id}")
         if self.answers.get(f"in {fault.id}"):
             raise StackError("it did not come up")
         self.on = "" if fault.is_noop else fault.id
 
-    def take_out(self, fault: Fault) -> None:
+    def take_out(self, fault: ListedFault) -> None:
         self.log.append(f"out {fault.id}")
         self.on = ""
 
@@ -63,7 +63,7 @@ class World:
         monkeypatch.setattr(programs, "gate_run", lambda env, _out, *_words: self.gate("run", env))
 
     @contextmanager
-    def open(self, kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+    def open(self, kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:
         assert kind is TargetKind.STAGING
         self.log.append("up")
         yield FakeBench(self.log, self.answers)
@@ -78,7 +78,7 @@ class World:
             return GateRun(Verdict(Decision.PROMOTE, "fine"))
         return GateRun(Verdict(Decision.ROLLBACK, "bad", findings=(found("it is wrong"),)))
 
-    def run(self, *faults: Fault, every: int = 1) -> list[Cell]:
+    def run(self, *faults: ListedFault, every: int = 1) -> list[Cell]:
         return Campaign(self.open, CATALOGUE, self.out, every=every).run(faults)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gates.errors import CannotWork
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
-from gates.proof.fault import Fault, Kind, decided, read_list
+from gates.proof.fault import Kind, ListedFault, decided, read_list
 from gates.proof.matrix.campaign import RunScope, scope_of
 from gates.verdict import Decision
 
@@ -87,7 +87,7 @@ def spec(check: str, where: Where, *, deep: bool = False, needs: tuple[str, ...]
 )
 def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckSpec], way: RunScope) -> None:
     """Deep runs and process-level drills only where nothing less would look at the fault."""
-    fault = Fault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
+    fault = ListedFault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
     assert scope_of(fault, specs, TargetKind.STAGING) == way
 
 
@@ -103,6 +103,6 @@ def test_the_severities_of_the_checks_say_the_decision(
     severity: Severity, decision: Decision | None, due: Decision
 ) -> None:
     """A check that pages rolls back, others hold; what a fault says itself stands."""
-    fault = Fault("x/y", "x", Kind.SQL, decision, sql="select 1", checks=("a/*",), names=("x",))
+    fault = ListedFault("x/y", "x", Kind.SQL, decision, sql="select 1", checks=("a/*",), names=("x",))
     specs = [dataclasses.replace(spec("a/b", Where.READ_ONLY), severity=severity), spec("c/d", Where.READ_ONLY)]
     assert decided(fault, specs).decision is due

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gates.evidence import CheckSpec, Severity, Where
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import Cell, Status
 from gates.proof.kept import seconds_of
 from gates.proof.matrix.cells import CELLS, Matrix, draw
@@ -14,13 +14,13 @@ from gates.verdict import Decision
 
 CATALOGUE = (CheckSpec("drill/a", "", "", Severity.PAGE, Where.READ_ONLY),)
 FAULTS = tuple(
-    Fault(f"x/{n}", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("drill/a",), names=("x",))
+    ListedFault(f"x/{n}", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("drill/a",), names=("x",))
     for n in range(20)
 )
 KEY = {"source": "1", "policy": "2"}
 
 
-def cell(fault: Fault, status: Status = Status.KILLED, *, short: bool = True) -> Cell:
+def cell(fault: ListedFault, status: Status = Status.KILLED, *, short: bool = True) -> Cell:
     return Cell(fault, status, "why", ("drill/a",), ("drill/a",), "rollback", 1.5, short=short)
 
 

@@ -12,7 +12,7 @@ from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import TargetKind
 from gates.proof import last
-from gates.proof.fault import Fault, Kind, together
+from gates.proof.fault import Kind, ListedFault, together
 from gates.proof.healthy.variants import VARIANTS
 from gates.proof.judgement import Cell, FaultFacts, GateRun, Status, judge
 from gates.proof.matrix.campaign import examined, scope_of
@@ -24,11 +24,11 @@ from gates.proof.reports import summary
 from gates.proof.request import ProofRequest
 from gates.proof.trial import ProofPart
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.verdict import Decision, Effect, Finding, Verdict
 
 
-def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, Fault]) -> None:
+def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, ListedFault]) -> None:
     """The same seed draws the same; no pair has the no-op or a process."""
     known, specs = tuple(faults.values())[::4], catalogue.load()
     drawn = pairs(known, specs, TargetKind.STAGING, 40, "a")
@@ -51,7 +51,9 @@ def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, 
     ],
     ids=["parts", "statements", "worker", "proxy and sql", "proxies"],
 )
-def test_both_faults_of_a_pair_are_in(names: tuple[str, str], deployment: Bench, faults: dict[str, Fault]) -> None:
+def test_both_faults_of_a_pair_are_in(
+    names: tuple[str, str], deployment: ProofBench, faults: dict[str, ListedFault]
+) -> None:
     """Each by its own witness; and both are out again. The second is built on the first."""
     both = together(*(faults[n] for n in names))
     deployment.put_in(both)
@@ -73,7 +75,7 @@ def test_both_faults_of_a_pair_are_in(names: tuple[str, str], deployment: Bench,
 def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *, ok: bool) -> None:
     """A hold is as good as a rollback, since either may hide the other; an alarm for another reason is none."""
     one, two = (
-        Fault(n, "x", Kind.SQL, Decision.ROLLBACK, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
+        ListedFault(n, "x", Kind.SQL, Decision.ROLLBACK, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
         for n in "ab"
     )
     findings = (Finding(failed, "fail", "page", Effect.HOLD, "the name of b and the name of a"),) if failed else ()
@@ -86,7 +88,7 @@ def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *
     assert (cell.status is Status.KILLED) is ok
 
 
-def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(faults: dict[str, Fault]) -> None:
+def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(faults: dict[str, ListedFault]) -> None:
     """One of two areas by one of two areas, one of one area by one of one; all others stay."""
     known, specs = tuple(faults.values())[::4], catalogue.load()
     before = [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
@@ -96,7 +98,7 @@ def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(f
     assert [p in before for p in after] == [n not in {19, 39} for n in range(40)]
 
 
-def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, Fault]) -> None:
+def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, ListedFault]) -> None:
     """Each that hides not all others, once, in a run that sees it."""
     every, specs = tuple(f for f in faults.values() if not f.is_noop)[::5], catalogue.load()
     made = at_once(every, specs, TargetKind.STAGING)
@@ -114,7 +116,7 @@ def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, Fault]) -> No
 def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
     """By its own checks and names; the decision that is due is the gravest one. Who is not seen has none yet."""
     made = [
-        Fault(n, "x", Kind.SQL, due, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
+        ListedFault(n, "x", Kind.SQL, due, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
         for n, due in (("a", Decision.HOLD), ("b", Decision.ROLLBACK), ("c", Decision.HOLD))
     ]
     findings = tuple(Finding(f"drill/{n}/x", "fail", "page", Effect.ROLLBACK, f"the name of {n}") for n in "ab")
@@ -131,7 +133,7 @@ def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
     assert not any(c.as_declared for c in weak), "a rollback is due"
 
 
-def test_what_the_database_does_not_take_was_not_in(deployment: Bench, faults: dict[str, Fault]) -> None:
+def test_what_the_database_does_not_take_was_not_in(deployment: ProofBench, faults: dict[str, ListedFault]) -> None:
     """The plant of one stands in the way of the other's: nobody knows what the gate would have said."""
     both = together(faults["data/key-lost-on-the-way"], faults["data/sequence-left-behind"])
     green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
@@ -151,7 +153,7 @@ class Way:
     shown: list[str]
     done: Callable[[Cell], None] = lambda _cell: None
 
-    def run(self, due: Sequence[Fault]) -> None:
+    def run(self, due: Sequence[ListedFault]) -> None:
         for fault in due:
             apart = self.refused(len(self.shown))
             self.shown.append(fault.id)
@@ -188,7 +190,7 @@ def test_as_many_pairs_as_were_asked_for_are_shown(
     anew: int,
     pending: int,
     shown: int,
-    faults: dict[str, Fault],
+    faults: dict[str, ListedFault],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from gates.proof import last
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import Cell, Status
 from gates.proof.measures import Canary, Cost, Minimal, Worth, canary, smallest_set, worth
 from gates.proof.proof import Proof
@@ -29,12 +29,12 @@ SCHEMA = "mutation-testing-report-schema"
 HOSTILE = "<script>alert(1)</script> | `x`"
 SOURCE = "# faults\n\n\ndef key_ignored(settings):\n    return settings\n"
 
-NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE, production=True)
-KEY = Fault(
+NOOP = ListedFault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE, production=True)
+KEY = ListedFault(
     "idempotency/key-ignored", HOSTILE, Kind.SERVICE, Decision.ROLLBACK, "faults.idempotency:key_ignored",
     production=True, checks=("drill/a", "drill/b"), names=("key",),
 )  # fmt: skip
-RLS = Fault(
+RLS = ListedFault(
     "rls/off", "RLS is off.", Kind.SQL, Decision.ROLLBACK, sql="alter table x\n  disable row level security",
     checks=("sql/rls",), names=("x",),
 )  # fmt: skip

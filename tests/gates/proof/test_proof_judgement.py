@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import FaultFacts, GateRun, Status, judge, names_it
 from gates.verdict import Counts, Decision, Effect, Finding, Verdict
 
-FAULT = Fault(
+FAULT = ListedFault(
     "idempotency/key-ignored",
     "The key is ignored.",
     Kind.SERVICE,
@@ -17,7 +17,7 @@ FAULT = Fault(
     checks=("drill/idempotency/*",),
     names=("duplicate", "idempotency_key"),
 )
-NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+NOOP = ListedFault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
 
 
 def finding(check: str, message: str, outcome: str = "fail") -> Finding:

@@ -15,13 +15,13 @@ from gates import catalogue
 from gates.decision.rules import Policy
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where, stamp
 from gates.evidence_file import write_lines
-from gates.proof.fault import Fault, Kind
+from gates.proof.fault import Kind, ListedFault
 from gates.proof.judgement import Cell, GateRun, Status
 from gates.proof.matrix import short
 from gates.proof.matrix.campaign import RunScope
 from gates.proof.matrix.short import MOST_CHECKS, Looked, Looker, ShortWay, groups, is_short, is_shown, looks_of
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.record import EVIDENCE
 from gates.stack.errors import StackError
 from gates.stack.stack import Stack
@@ -29,7 +29,7 @@ from gates.stages.context import now
 from gates.stages.load_checks import RUN_VALID
 from gates.verdict import Decision, Verdict
 
-NOOP = Fault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
+NOOP = ListedFault("noop/nothing", "Nothing.", Kind.NONE, Decision.PROMOTE)
 STAGING = RunScope(TargetKind.STAGING)
 
 
@@ -51,9 +51,9 @@ CATALOGUE = (
 )
 
 
-def fault(name: str, *checks: str, **more: Any) -> Fault:
+def fault(name: str, *checks: str, **more: Any) -> ListedFault:
     more = {"kind": Kind.SQL, "sql": "select 1", "decision": Decision.ROLLBACK, **more}
-    return Fault(id=name, breaks="x", checks=checks or (f"drill/{name}/a",), names=("it",), **more)
+    return ListedFault(id=name, breaks="x", checks=checks or (f"drill/{name}/a",), names=("it",), **more)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def fault(name: str, *checks: str, **more: Any) -> Fault:
         (fault("0", "sql/counts", kind=Kind.SERVICE), False),
     ],
 )
-def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: Fault, due: bool) -> None:
+def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: ListedFault, due: bool) -> None:
     """The preflight is seen by a run, so are rows and alerts that only traffic makes wrong, and decisions that others
     than the declared checks come to; a fault without a check is nobody's.
     """
@@ -109,23 +109,23 @@ def test_a_group_has_one_way_and_the_noop_stands_in_the_first() -> None:
     assert {c.id for c in noop.checks} == {f"drill/{s.fault.id}/a" for s in made[0].members[1:]}
 
 
-class FakeDeployment(Bench):
+class FakeDeployment(ProofBench):
     """A deployment that knows which fault is on, and what the faults before it have spoilt."""
 
     def __init__(self, world: World) -> None:
         self.world, self.on, self.spoilt = world, "", set[str]()
 
-    def witness(self, fault: Fault) -> bool | str:
+    def witness(self, fault: ListedFault) -> bool | str:
         return self.on == fault.id and not fault.is_noop
 
-    def put_in(self, fault: Fault) -> None:
+    def put_in(self, fault: ListedFault) -> None:
         self.on = fault.id
         if fault.id in self.world.broken:
             raise StackError("it did not come up")
         if fault.id in self.world.spoiling:
             self.spoilt.add(f"drill/{fault.id}/a")
 
-    def take_out(self, fault: Fault) -> None:
+    def take_out(self, fault: ListedFault) -> None:
         assert self.on == fault.id
         self.on = ""
 
@@ -160,12 +160,12 @@ class World:
         monkeypatch.setattr(short, "Looker", FakeLooker)
 
     @contextmanager
-    def open(self, kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+    def open(self, kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:
         assert kind is TargetKind.STAGING
         self.opened += 1
         yield FakeDeployment(self)
 
-    def run(self, *faults: Fault) -> dict[str, Cell]:
+    def run(self, *faults: ListedFault) -> dict[str, Cell]:
         cells: list[Cell] = []
         policy = Policy(catalogue=CATALOGUE, target=TargetKind.STAGING)
         ShortWay(self.open, policy, self.out, lanes=1, done=cells.append).run(faults)
@@ -234,7 +234,7 @@ def test_a_real_look_runs_these_checks_alone(reference: Stack, tmp_path: Path) -
     """Drills and SQL checks in one look; one that cannot start is an error and ends nothing."""
     wanted = {"drill/http-surface/open-routes", "sql/spot/rls-enabled"}
     specs = [s for s in catalogue.load() if s.id in wanted]
-    bench = Bench(reference, os.environ)
+    bench = ProofBench(reference, os.environ)
     looker = Looker(bench, Policy(), tmp_path)
     try:
         looked = looker.look(specs, STAGING)

@@ -15,7 +15,7 @@ from gates.proof.selfsuite import suite as selfsuite
 from gates.proof.trial import NOT_PROMOTED, ProofPart, Trial, trial
 from gates.proof.trials import NEVER_ROLLED_BACK, Trials
 from gates.proof.workbench import programs
-from gates.proof.workbench.bench import Bench
+from gates.proof.workbench.bench import ProofBench
 from gates.stack.errors import StackError
 from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 
@@ -64,7 +64,7 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
     """Each trial says why it could not be carried out, and none is left out."""
 
     @contextmanager
-    def broken(kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+    def broken(kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:
         if kind in TargetKind:
             raise StackError("no room")
         yield never_made
@@ -74,7 +74,7 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(programs, "gate_run", never)
     kept: list[Trial] = []
-    never_made = Bench.__new__(Bench)
+    never_made = ProofBench.__new__(ProofBench)
     trials = Trials(broken, tmp_path, lambda _name: True, kept.append)
     trials.healthy_targets(VARIANTS[:3])
     trials.degenerate_targets()
@@ -87,7 +87,7 @@ def test_healthy_runs_are_of_the_kinds_asked_for(tmp_path: Path) -> None:
     """Five runs on two kinds: the second of a kind is told from its first."""
 
     @contextmanager
-    def broken(kind: TargetKind, **_options: Any) -> Iterator[Bench]:
+    def broken(kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:
         raise StackError(f"no room for {kind}")
         yield
 
