@@ -16,6 +16,7 @@ from gates.errors import ConfigError
 from gates.evidence import Outcome
 from gates.operator.one_stage import run_stage
 from gates.reports import attestation
+from gates.reports.formats import FILES
 from gates.request import RunRequest
 from tests.gates.gate_process import gate
 from tests.gates.test_cli import saved
@@ -39,13 +40,18 @@ def signed(tmp_path: Path) -> Path:
     folder = saved(tmp_path, Outcome.PASS)
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     record.write_run(folder, {**run, "dry_run": False})
+    for name in FILES:
+        record.write(folder / name, "promote")
     attestation.attest(folder, record.read(folder), "abc", attestation.signing_key(ENVIRON))
     return folder
 
 
 def test_an_attested_verdict_is_verified(signed: Path) -> None:
-    """By the public key alone, and of what it is; the envelope and its statement are those of DSSE and in-toto."""
+    """By the public key alone, and of what it is; the envelope and its statement are those of DSSE and in-toto. A
+    report that is gone changes nothing.
+    """
     assert attestation.verify(signed, KEY.public_key()).doubts == ()
+    (signed / FILES[0]).unlink()
     done = gate("verify", str(signed), environ=ENVIRON)
     assert (done.returncode, done.stdout.partition(":")[0]) == (0, "verified")
     assert f"release {record.read(signed).verdict.release or '(not known)'} on " in done.stdout
@@ -65,6 +71,7 @@ def turned(folder: Path, name: str, old: str, new: str) -> None:
         lambda f: turned(f, "verdict.json", '"release": ""', '"release": "r9"'),
         lambda f: turned(f, "evidence.ndjson", '"samples":1', '"samples":2'),
         lambda f: turned(f, "run.json", '"max_age_minutes": 60', '"max_age_minutes": 61'),
+        *(lambda f, name=name: turned(f, name, "promote", "rollback") for name in FILES),
         lambda f: turned(f, attestation.FILE, '"sig": "', '"sig": "AAAA'),
         lambda f: turned(f, attestation.FILE, "application/vnd.in-toto+json", "text/plain"),
         lambda f: (f / attestation.FILE).write_text("[]"),
