@@ -67,7 +67,7 @@ def payload_changed(settings: Settings) -> Parts:
 
 
 @service(
-    "The members of a replayed item's payload that are null are dropped.",
+    "Null members of a replayed item's payload are dropped.",
     lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}),
     (f"{DLQ}/letter-is-kept",),
     names=("differs",),
@@ -242,7 +242,7 @@ async def lists_missing(given: Parts, call: Call) -> Reply:
 
 
 @service(
-    "Without a key none is returned: the caller cannot repeat its request.",
+    "A request without a key gets no generated key in the answer: it cannot be repeated safely.",
     lambda p: _answer(p)["idempotency_key"] is None,
     ("drill/idempotency/key-generated",),
     names=("idempotency_key", "key"),

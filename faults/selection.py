@@ -64,7 +64,7 @@ def _by_id(probe: Probe) -> bool:
 
 
 @service(
-    "Of items of one moment the highest id is taken first.",
+    "Among items created at the same time, the highest id is taken first.",
     lambda p: _tied(p, max),
     (f"{RAILS}/ties-by-id",),
     names=("id", "tie"),
@@ -74,7 +74,7 @@ def ties_the_other_way(settings: Settings) -> Parts:
 
 
 @service(
-    "Items of one second are taken by their ids, whichever is older.",
+    "Items of the same second are taken by id, not by age.",
     lambda p: _tied(p, min),
     (f"{RAILS}/oldest-first",),
     names=("oldest",),
