@@ -89,7 +89,7 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
 def test_refusal_budget_exhausted(scene: Scene) -> None:
     """A replay refused by the budget, a forced dry run too, leaves one dlq_replay_refused row of budget_exhausted.
 
-    A tenant that runs against its budget is seen here, or in its complaint.
+    Operators see here that a tenant has run out of budget; without the row they learn it from a complaint.
     """
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
@@ -113,9 +113,9 @@ def test_refusal_key_reused(scene: Scene) -> None:
 
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
-    """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute; so is
-    a user of the tenant whose role may nothing, and what the tenant is refused by another code in that minute. Who may
-    act for any company, and asks for one that does not exist, is on record under `all`.
+    """A tenant's admin who asks for another tenant has an audit row under its own company, at most one a minute; so has
+    a user of the tenant whose role has no rights, beside other refusals of the tenant in that minute. A caller who may
+    act for any company, and asks for one that does not exist, has its row under `all`.
 
     An attacker's refused attempts must be seen, and must not fill the trail of the victim.
     """
@@ -206,7 +206,7 @@ def test_burst_is_counted(scene: Scene) -> None:
     """When its minute is over, the rows of a burst of rate-limited replays say how many were refused, and count each
     once.
 
-    A count that is lost, or grows by itself, makes an attack of a slip, or a slip of an attack.
+    If the count is lost, or grows by itself, an attack looks like a slip, or a slip like an attack.
     """
     company, burst = scene.company(), 6
     for _ in range(current().limit("calls")):
@@ -237,7 +237,7 @@ def _counted(scene: Scene, company: str) -> int:
 def test_bad_requests_leave_no_row(scene: Scene) -> None:
     """Requests that are not authenticated or not valid leave no audit row.
 
-    Anyone on the network could write the tenant's trail full.
+    If they did, anyone on the network could fill the tenant's trail.
     """
     company = scene.company()
     unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", forged_signature())
@@ -253,7 +253,7 @@ def test_bad_requests_leave_no_row(scene: Scene) -> None:
 def test_refusal_waits_for_no_replay(scene: Scene) -> None:
     """A refusal is answered and audited while a replay of the same tenant is still in its transaction.
 
-    A trail that is locked by the longest replay stops the whole tenant.
+    If the longest replay locks the trail, it stops the whole tenant.
     """
     company, free = scene.company(items=2), scene.company(items=1)
     scene.run(company, dry_run=True)

@@ -37,9 +37,9 @@ NEAR_KEYS: list[Case] = [
 
 @cases("drill/idempotency", NEAR_KEYS, needs=TENANTS, after=SIGNED, covers=("D09",))
 def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
-    """Each of the keys that nearly look alike starts a run of its own, and is answered with that run again.
+    """Keys that differ only slightly each start a run of their own, and are answered with that run again.
 
-    A replay that was asked for is answered as done, and never happens.
+    A replay is answered as already done, and never happens.
     """
     key, *others = case.value(new_key())
     scene.add_items(tenant, 3)
@@ -61,9 +61,9 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
 
 @check("drill/idempotency/ids-are-a-set", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D17",))
 def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
-    """The same ids in another order, one twice or in upper case, are the same request, and are told the same of each.
+    """The same ids reordered, repeated or in upper case are the same request, with the same answer for each id.
 
-    A retry by a client that keeps its ids in a set is refused, or does not learn which were not replayed.
+    Clients that keep their ids in a set cannot retry, or do not learn which ids were not replayed.
     """
     key = new_key()
     ids = [*scene.add_items(tenant, 2), *scene.add_items(tenant, 1, status="discarded"), new_id("item")]
@@ -101,9 +101,9 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
 @pytest.mark.rewrites
 @check("drill/idempotency/stored-key-is-known", needs=TENANTS, after=SIGNED, covers=("D12", "D01"))
 def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
-    """A key that a run in the table has is used, whichever process took it: its request is no second run.
+    """A key of a run in the table counts as used, whichever process stored it: its request starts no second run.
 
-    A restart, or another instance, replays what was replayed.
+    After a restart, or on another instance, a request replays its items again.
     """
     key, stored = new_key(), new_key()
     scene.add_items(tenant, 2)

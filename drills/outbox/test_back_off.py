@@ -56,8 +56,8 @@ def test_back_off_grows(scene: Scene) -> None:
     """From one failure to the next (up to four) the wait grows, as far as two looks tell, and not by the same amount
     each time.
 
-    A crowd that comes back as often as before never lets the agent rise. Over two waits jitter may hide the growth;
-    over three it cannot, unless the first is at the cap already. Four tell a sum from a power.
+    Retries at a constant pace overload an agent that tries to recover. Over two waits jitter may hide the growth; over
+    three it cannot, unless the first is at the cap already. Four tell linear growth from exponential.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")

@@ -43,7 +43,7 @@ def test_order_within_a_key(scene: Scene) -> None:
 def test_order_of_interleaved_keys(scene: Scene) -> None:
     """Events of several keys that are written in turn are each delivered in the order of their key.
 
-    A relay that sorts a batch by anything but its order mixes them.
+    A relay that sorts a batch by anything but its order reorders the events of a key.
     """
     company = scene.company()
     events: dict[str, list[str]] = {k: [] for k in ("a", "b", "c")}
@@ -62,7 +62,7 @@ def test_order_of_interleaved_keys(scene: Scene) -> None:
 def test_failing_event_holds_its_key(scene: Scene) -> None:
     """While an event fails and is retried, later events of its key wait for it.
 
-    Skipping a failing event delivers its successor to a world in which it never happened.
+    Otherwise the agent gets a later event while the earlier one never happened.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -208,7 +208,7 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
 def test_slow_event_comes_through(scene: Scene) -> None:
     """An event for which the agent takes five seconds has its effect, once.
 
-    A claim that ends before the work does is given to the next worker for ever, and nothing slow is ever done.
+    A claim that ends before the work does goes to the next worker again and again: slow work is never done.
     """
     scene.claims_drill_agent()
     company = scene.company()
