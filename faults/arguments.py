@@ -33,14 +33,14 @@ LATER = {"retry_after": "2999-01-01T00:00:00Z"}
 
 
 def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
-    """How many items a dry run shows of a tenant with one such letter."""
+    """How many items a dry run shows for a tenant with one dead letter with these columns."""
     with probe.tenant() as company:
         probe.letters(company, 1, **letter)
         return len(probe.replay(company, dry_run=True, **fields).json()["items"])
 
 
 @service(
-    "A dry run does not ask `outbox.enabled`.",
+    "A dry run does not check `outbox.enabled`.",
     lambda p: _dry_while_off(p) == 200,
     ("drill/ledger/refused-however-asked",),
     names=("feature_disabled",),
@@ -89,7 +89,7 @@ def error_type_of_every_tenant(settings: Settings) -> Parts:
 
 
 def _shown_of_another(probe: Probe, **fields: Any) -> int:
-    """How many items a dry run shows of a tenant that has none, where another has one."""
+    """How many items of another tenant a dry run shows to a tenant without items."""
     with probe.tenant() as company, probe.tenant() as other:
         ids = probe.letters(other, 1, error_type="wanted")
         shown = probe.replay(company, max=50, dry_run=True, **fields).json()["items"]
@@ -136,7 +136,7 @@ async def named_items_are_charged_whole(release: Parts, conn: Connection, compan
 
 
 def _charged_for_one_of_two(probe: Probe) -> int:
-    """What is charged for two ids of which one is known."""
+    """The number of items charged for two ids, one of them unknown."""
     with probe.tenant() as company:
         known = probe.letters(company, 1)[0]
         probe.replay(company, dlq_ids=[known, "00000000-0000-4000-8000-0000000000aa"])

@@ -40,7 +40,7 @@ class Notes(RefusalLog):
 
 
 def _run_rows(probe: Probe, what: str) -> Any:
-    """What the trail says of a replay that was carried out."""
+    """The audit rows of a replay."""
     with probe.tenant() as company:
         probe.letters(company, 1)
         run = probe.replay(company, error_type="timeout").json()["replay_run_id"]
@@ -92,7 +92,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
 
 
 def paused_rows(probe: Probe) -> int:
-    """How many rows two refusals by a pause have left at once."""
+    """How many audit rows two refusals by a pause have left immediately."""
     with probe.tenant() as company:
         probe.pause(company)
         for _ in range(2):

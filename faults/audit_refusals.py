@@ -244,7 +244,7 @@ def refusals_at_once_are_lost(settings: Settings) -> Parts:
 
 
 def _rows_of_a_crowd(probe: Probe) -> int:
-    """Rows of so many replays at once of a tenant whose replays are switched off."""
+    """The audit rows of this many concurrent replays of a tenant whose replays are switched off."""
     with probe.tenant() as company, ThreadPoolExecutor(CROWD) as pool:
         probe.switch_off(company, "dlq.replay.enabled")
         list(pool.map(lambda _: probe.replay(company), range(CROWD)))

@@ -214,7 +214,7 @@ def first_replays_collide(settings: Settings) -> Parts:
 
 
 def _fails_beside_another(probe: Probe) -> bool:
-    """Whether a first replay does that waits for another's budget row."""
+    """Whether a first replay that waits for another's budget row fails."""
     with (
         probe.tenant() as company,
         psycopg.connect(probe.environ["DATABASE_URL"]) as other,

@@ -86,7 +86,7 @@ def _lowered(probe: Probe) -> int:
 
 
 def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
-    """The service with another amount left."""
+    """The service in which the remaining budget is changed by a function."""
     release = build_parts(settings)
 
     async def reserve(conn: Connection, company_id: str) -> int:
@@ -264,7 +264,7 @@ def _controlling(settings: Settings, *, is_on: bool) -> Parts:
 
 
 def _without_control(probe: Probe, state: str = "false, 100") -> int:
-    """The status of a replay without anything left, where the flag's own row is so: enabled, percentage."""
+    """The status of a replay with a spent budget, with this row of the flag: enabled, percentage."""
     return _with_flag(probe, "dlq.replay.budget_control", state, NONE_LEFT).status_code
 
 

@@ -23,7 +23,7 @@ CALLER: ContextVar[Caller | None] = ContextVar("CALLER", default=None)
 
 
 def _knowing(settings: Settings) -> Parts:
-    """The release's service, whose parts can ask CALLER."""
+    """The release's service, which stores the caller in CALLER for its parts."""
 
     def heard(caller: Caller) -> Caller:
         CALLER.set(caller)
@@ -33,7 +33,7 @@ def _knowing(settings: Settings) -> Parts:
 
 
 def _is_timed() -> bool:
-    """Whether the caller has signed by v2, and has no token."""
+    """Whether the caller has a v2 signature and no token."""
     caller = CALLER.get()
     return (
         caller is not None and caller.claims is None and caller.signature is not None and caller.signature.version == 2

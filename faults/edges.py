@@ -60,7 +60,7 @@ def _reads_too_deep(probe: Probe) -> bool:
 
 
 def _refusing(settings: Settings, pattern: bytes) -> Parts:
-    """The service that looks for this in the text of a body, and not in what it means."""
+    """The service that searches the raw text of a body for this pattern, not the parsed values."""
 
     def read(raw: bytes) -> ReplayRequest:
         if re.search(pattern, raw):
@@ -379,7 +379,7 @@ def tried_named_items_come_last(settings: Settings) -> Parts:
 
 
 def _first_of_tried(probe: Probe, *, named: bool = False) -> int:
-    """Which of two items is taken, of which the first was tried before."""
+    """Which of two items is taken; the first of them was tried before."""
     with probe.tenant() as company:
         ids = [*probe.letters(company, 1, retry_count=1), *probe.letters(company, 1)]
         asked = {"dlq_ids": ids} if named else {}

@@ -29,7 +29,7 @@ _RUN = "/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 
 
 def _elsewhere(settings: Settings, change: Callable[[Parts], Parts]) -> Parts:
-    """The service with other parts at events and at reads of runs."""
+    """The service in which the endpoints of events and of run reads use other parts."""
     release = build_parts(settings)
 
     async def accept(parts: Parts, call: Call) -> Reply:

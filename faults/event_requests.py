@@ -348,7 +348,7 @@ class _LosingDatabase(Database):
 
 
 def _leaves_a_transaction_open(probe: Probe) -> bool:
-    """One, and not a dozen, since the service is still needed; or it has no connection left already."""
+    """Leaves one transaction open, not a dozen: the service must still answer; or the pool is empty already."""
     with probe.tenant() as company:
         event = str(uuid.uuid4())
         answers = [probe.event(company, event_id=event, payload={"n": n}).status_code for n in (1, 2)]

@@ -45,7 +45,7 @@ def _effect_at(probe: Probe) -> Any:
 
 
 async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-    """The caller as somebody who may act for every company."""
+    """The caller, with the right to act for every company."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     return Caller(caller.signature, caller.claims and dataclasses.replace(caller.claims, role="super_admin"))
 

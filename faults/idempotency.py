@@ -140,7 +140,7 @@ def _ids(*numbers: int) -> list[str]:
 
 
 def _hashing(settings: Settings, content: Callable[[ReplayRequest], list[Any]]) -> Parts:
-    """The service whose payload hash is taken over something else."""
+    """The service whose payload hash covers what this function returns."""
     return requesting(settings, lambda request: _Hashed.of(request, content(request)))
 
 

@@ -29,7 +29,7 @@ _RUNS = "SELECT count(*) FROM replay_runs WHERE company_id = %s"
 
 @asynccontextmanager
 async def _committing_refusals(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
-    """A transaction that is committed where a step refuses the request."""
+    """A transaction that commits even if a step refuses the request."""
     refused: Refusal | None = None
     async with conn.transaction():
         try:

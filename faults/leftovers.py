@@ -52,7 +52,7 @@ def switched_off_for_good(settings: Settings) -> Parts:
 
 
 def _after_the_row(probe: Probe, written: str, table: str) -> int:
-    """The answer to a replay after a row that stopped replays was deleted."""
+    """The answer to a replay after the row that had stopped replays was deleted."""
     with probe.tenant() as company:
         probe.rows(written, company)
         probe.replay(company)
@@ -298,7 +298,7 @@ def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
 
 
 def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
-    """Whether a tenant's event is delivered while everybody's row is off; `own`: while its own is on."""
+    """Whether a tenant's event is delivered while the global row is off; `own`: and its own row is on."""
     everybody = "UPDATE feature_flags SET enabled = %s WHERE key = 'outbox.enabled' AND company_id IS NULL"
     with probe.tenant() as company:
         if own:
@@ -346,7 +346,7 @@ def replays_are_never_off_for_all(settings: Settings) -> Parts:
 
 
 def _replays_for_everybody(probe: Probe) -> int:
-    """The answer to a replay while everybody's row is off."""
+    """The answer to a replay while the global row is off."""
     switch = "UPDATE feature_flags SET enabled = %s WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"
     with probe.tenant() as company:
         probe.rows(switch, False)

@@ -188,7 +188,7 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
 
 
 def _left(probe: Probe, ask: Callable[[str], object], requests: int = 12, first: Callable[[str], object] = str) -> int:
-    """How many sessions so many requests of a tenant, none of them limited, leave behind."""
+    """How many sessions this many requests of a tenant, none of them rate limited, leave behind."""
     with probe.tenant() as company:
         first(company)
         before = probe.value(SESSIONS)

@@ -63,7 +63,7 @@ def _is_let_by(probe: Probe) -> bool:
 
 
 def _waiting_for_less(settings: WorkerSettings, condition: str) -> WorkerParts:
-    """The worker in which an event waits only for older ones of its key of which this is true."""
+    """The worker in which an event waits only for older ones of its key that meet this condition."""
     changes = []
     for name, older, row in (("drain_lane", "e", "k"), ("claim_events", "b", "a")):
         old = f"{older}.aggregate_key = {row}.aggregate_key AND"

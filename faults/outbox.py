@@ -226,7 +226,7 @@ def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
 
 
 def _overtaking(settings: WorkerSettings, which: str) -> WorkerParts:
-    """A worker for which only such rows of a key hold back those that come after them."""
+    """A worker for which only rows with this condition hold back later ones of their key."""
     places = (("drain_lane", "e", "k.last_id"), ("claim_events", "b", "a.id"))
     return altered_worker(
         settings,
@@ -319,7 +319,7 @@ def claims_of_an_hour(settings: WorkerSettings) -> WorkerParts:
 
 
 def lease_seconds(probe: Probe) -> float:
-    """How long a claim lasts; the longest that is seen, since one that ran out is soon made again."""
+    """How long a claim lasts: the longest seen, as one that ran out is soon renewed."""
     left, seen = "SELECT extract(epoch FROM claimed_until - now()) FROM event_outbox WHERE company_id = %s", [0.0]
     with probe.tenant() as company:
         put(probe, company, event_type="drill.witness", payload=Jsonb({"drill": {"delay_ms": 3000}}))

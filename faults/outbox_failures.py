@@ -111,7 +111,7 @@ def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
 
 
 class _WritesLetters(ScriptedAgent):
-    """Writes the letter of a last attempt that failed itself, before the attempt is settled."""
+    """Writes the dead letter of a failed last attempt by itself, before the attempt is settled."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(SqlAgent())

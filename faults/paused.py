@@ -36,7 +36,7 @@ def _fleet_paused(probe: Probe) -> Iterator[None]:
 
 
 def _own_row_for(settings: Settings, chosen: Callable[[ReplayRequest], bool]) -> Parts:
-    """The service that asks the tenant's own row alone about such requests."""
+    """The service that checks only the tenant's own row for these requests."""
     release = remembering(settings)
 
     async def twin(conn: Connection, company_id: str) -> bool:

@@ -40,7 +40,7 @@ def _values(request: EventRequest, event_id: str) -> dict[str, str | None]:
 
 
 def _fails_beside_another(probe: Probe) -> bool:
-    """Whether a sender does that waits for another's row."""
+    """Whether a sender that waits for another's row fails."""
     row = "INSERT INTO events (id, company_id, event_type) VALUES (%s, %s, 'witness.done')"
     with (
         probe.tenant() as company,

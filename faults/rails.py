@@ -15,7 +15,7 @@ FAILED = "RETURNING r.success_count, r.failure_count"
 
 
 def _unbraked(settings: WorkerSettings, which: str) -> WorkerParts:
-    """The worker that counts no failure of such runs where it looks whether they must stop."""
+    """The worker that ignores failures of these runs when it decides whether they must stop."""
     seen = f"RETURNING r.success_count, CASE WHEN {which} THEN 0 ELSE r.failure_count END"
     return altered_worker(settings, ("settle_item", FAILED, seen))
 
@@ -87,7 +87,7 @@ def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
 
 
 def _after_a_stop(probe: Probe, ask: str) -> Any:
-    """What is asked of a tenant after a token's run over items that all fail."""
+    """The result of `ask` for a tenant after a token's run over items that all fail."""
     with probe.tenant() as company:
         probe.letters(company, RUN_ITEMS, **FAILS)
         body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()

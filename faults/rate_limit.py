@@ -116,7 +116,7 @@ def window_fixed(settings: Settings) -> Parts:
 
 
 def _around_the_edge(probe: Probe) -> list[int]:
-    """Three calls, when of the three before them one has left the window and two have not."""
+    """Three calls after three others, one of which has left the window."""
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
         key = probe.value("SELECT key FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")

@@ -74,7 +74,7 @@ def own_clock_of_the_service(settings: Settings) -> Parts:
 
 
 class _Anew(dict[bytes, bytes]):
-    """Statements that are written anew whenever they are asked for."""
+    """Statements that are rewritten on each access."""
 
     def __init__(self, behind: Mapping[str, bytes]) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 
 
 
 def _stands_still(probe: Probe) -> bool:
-    """Whether items of a run are left whose claims ran out."""
+    """Whether items of a run whose claims ran out are left undone."""
     add = """INSERT INTO event_outbox (company_id, event_type, replay_run_id, claimed_until)
         SELECT %s, 'witness.done', %s, now() - interval '1 minute' FROM generate_series(1, 10)"""
     left = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND processed_at IS NULL"

@@ -20,7 +20,7 @@ _ORDER = "ORDER BY created_at, id\n  LIMIT"
 
 
 def _items(probe: Probe, count: int = 1, columns: dict[str, Any] | None = None, **fields: Any) -> list[str]:
-    """What a dry run would take of a tenant with such letters."""
+    """What a dry run takes of a tenant with these dead letters."""
     with probe.tenant() as company:
         probe.letters(company, count, **(columns or {}))
         return list(probe.replay(company, dry_run=True, **fields).json()["items"])

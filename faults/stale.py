@@ -114,7 +114,7 @@ def good_signatures_never_go_stale(settings: Settings) -> Parts:
 
 
 def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-    """The signature check that overlooks the time of a v2 signature."""
+    """The signature check that ignores the time of a v2 signature."""
     sent_at = header[2:].partition(b",")[0]
     return check_signature(header, message, secrets, float(sent_at) if sent_at.isdigit() else now_s)
 

@@ -218,7 +218,7 @@ def flags_cached(settings: Settings) -> Parts:
 
 
 def _kept(read: Callable[[Connection, str], Awaitable[T]]) -> Callable[[Connection, str], Awaitable[T]]:
-    """A reading whose answer serves a company for a minute."""
+    """A lookup whose answer is cached for a minute for each company."""
     known: dict[str, tuple[float, T]] = {}
 
     async def twin(conn: Connection, company_id: str) -> T:

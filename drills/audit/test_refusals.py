@@ -114,8 +114,8 @@ def test_refusal_key_reused(scene: Scene) -> None:
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     """A tenant's admin who asks for another tenant has an audit row under its own company, at most one a minute; so has
-    a user of the tenant whose role has no rights, beside other refusals of the tenant in that minute. A caller who may
-    act for any company, and asks for one that does not exist, has its row under `all`.
+    a user of the tenant whose role has no rights, and so have refusals of the tenant with another code in that minute.
+    A caller who may act for any company, and asks for one that does not exist, has its row under `all`.
 
     An attacker's refused attempts must be seen, and must not fill the trail of the victim.
     """
