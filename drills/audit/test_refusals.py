@@ -135,13 +135,13 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     elsewhere = "select distinct scope from public.audit_logs where request_id = any(%s) and scope <> %s"
     astray = [str(r["scope"]) for r in scene.rows(elsewhere, refused, own)]
     assert not astray, f"the refusals of a company's admin are on record under {astray}; due: its own company"
-    # the row may be written when its minute is over: none yet is as good as one, if that is so of others
+    # a deployment may write the row when its minute is over: no row yet is fine, if other refusals wait, too
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
     if not rows and _first_rows_come_at_once(scene):
         rows = scene.until(partial(_refusals, scene, own, "forbidden"), "the refusal's audit row under its own company")
     strange = [r["request_id"] for r in rows if r["metadata"].get("count") == 1 and r["request_id"] not in refused]
     assert not strange, f"the audit row of one refusal has the request id {strange[0]}; the answers had others"
-    # of a deployment whose first row of a minute comes at once that of another code, or role, does, too
+    # a deployment that writes the first row of a minute at once does so for another code, or role, too
     if rows and current().claims("rate-limit"):
         for _ in range(current().limit("calls") - 1):
             scene.run(own, dry_run=True)
@@ -214,9 +214,9 @@ def test_burst_is_counted(scene: Scene) -> None:
     for _ in range(burst):
         scene.replay(company, 429, "rate_limited", dry_run=True)
     began = scene.minutes()
-    # clocks that differ make it one more: the next minute has begun for all of them
+    # wait for two minute changes: clocks may differ, and by then the next minute has begun for all
     scene.until_true(lambda: began() > 2 or _counted(scene, company) >= burst, within_s=70)
-    # what is left of a minute may be written by whoever is refused next; that one's own row may come later still
+    # the next refusal may write the rest of the minute's count; its own row may come even later
     scene.replay(company, 429, "rate_limited", dry_run=True)
     scene.until_true(lambda: _counted(scene, company) >= burst, within_s=PATIENCE_S)
     counted = _counted(scene, company)
@@ -282,5 +282,5 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         f"a refusal was not answered in {ANSWERED_S:g} s while a replay of the same tenant was in its transaction"
     )
     scene.seen.expect(request, answer, 403, "feature_disabled")
-    # a replay that had to begin anew, as under serializable isolation, finds the flag off, too
+    # a replay that was retried, as under serializable isolation, is refused by the flag, too
     _one_row(scene, company, "feature_disabled", 1 + (held_back.code == "feature_disabled"))

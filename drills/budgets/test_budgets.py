@@ -257,7 +257,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     shown = scene.replay(company, max=batch, dry_run=True).json()["target_count"]
     assert shown == batch, f"a dry run without a budget row shows {shown} of {batch} items; the defaults leave all"
     firsts = [scene.replay_request(company, "one of two first replays", max=1) for _ in range(2)]
-    # both find no row, and write one as soon as a third has taken its own back
+    # both find no row, and insert one as soon as a third session, whose own row is gone, has ended
     with scene.transaction() as other:
         execute(other, "insert into public.replay_budgets (company_id) values (%s)", company)
         execute(other, "delete from public.replay_budgets where company_id = %s", company)

@@ -45,7 +45,7 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
     scene.add_items(tenant, 3)
     runs = [scene.run(tenant, label="first", idempotency_key=key, max=1).get("replay_run_id")]
     label = f"a key that nearly looks alike: {case.name}"
-    # a target that refuses a key, because a space is no character of it to print, has not mixed two up
+    # a target may refuse a key with a space as not printable: then it mixes up no keys
     for near in others:
         answer = scene.replay(tenant, (200, 400) if " " in near else 200, label=label, idempotency_key=near, max=1)
         if answer.status == 400:
@@ -116,7 +116,7 @@ def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
         tenant,
         key,
     )
-    # 422: a target whose digest of the payload holds the key has seen that it is used
+    # 422: a target that hashes the key into the payload has at least seen that the key is used
     answer = scene.replay(tenant, (200, 422), label="the key of the stored run", idempotency_key=stored, max=1)
     again = answer.json().get("replay_run_id")
     assert answer.status == 422 or again == first.get("replay_run_id"), (

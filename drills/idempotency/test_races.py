@@ -228,6 +228,6 @@ def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
         scene.reset_limit(tenant)
         scene.replay(tenant, label="another key, in between", control=True, dry_run=True)
         answer = http.send(retry)
-    # the first answer again and again, while another key is accepted: that is no busy target
+    # the same answer each time, while another key is accepted: the target is not just busy
     scene.seen.expect(retry, answer, 200, busy=answer.status == first.status)
     _one_effect(scene, tenant, key, 2)

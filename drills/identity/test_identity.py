@@ -62,7 +62,7 @@ def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Obs
         releases[release] = releases.get(release, 0) + 1
     seen.value(", ".join(sorted(releases)), target.release or "one release")
     if not target.release:
-        seen.severity = Severity.WARN  # no release is meant: a deployment that is under way is no harm yet
+        seen.severity = Severity.WARN  # RELEASE is not set: a deployment under way does no harm yet
     assert len(releases) == 1, f"the instances say different releases: {releases}"
     seen.severity = None
     release = next(iter(releases))

@@ -253,7 +253,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     company = scene.company()
     others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
     others += " from public.dead_letter_queue where company_id <> %s"
-    for _ in range(2):  # the number of before may be of a moment ago, when the table held others
+    for _ in range(2):  # the metric may lag behind the table, so the first number may be out of date
         found = scene.one(others, company)
         before = _scrape(scene.http, scene.seen).total("dlq_items")
         scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
@@ -299,7 +299,7 @@ def test_waiting_events_show(scene: Scene) -> None:
         probe()
         return seen[-1][1]
 
-    for written in (8, 16):  # the numbers of before may be of a moment ago, when something else still waited
+    for written in (8, 16):  # the metrics may lag behind, so the first numbers may include rows that are gone
         scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
         scene.write_outbox(company, 1, next_attempt_at=now["due"], attempts=1)
         # the lag may be the oldest's, a percentile, or the mean with what else waits; the youngest's it is not
@@ -346,7 +346,7 @@ def test_effects_are_counted(scene: Scene, spread: bool) -> None:
     company = scene.company()
     with HttpDoor(scene.target.base_url) as door:
         grown = _tasks_grow(scene, door, company, spread=spread)
-        if grown[-1] < 3:  # what was shown at first may be old: tasks of tenants that are gone since were in it
+        if grown[-1] < 3:  # the first number may be out of date and include tasks of removed tenants
             grown = _tasks_grow(scene, door, company, spread=spread)
     scene.seen.value(grown[-1], 3, "tasks")
     scene.seen.require(grown[-1] >= 3 or min(grown) >= 0, "tasks of other tenants were deleted meanwhile")

@@ -363,7 +363,7 @@ def test_status_of_an_event(scene: Scene) -> None:
     begun = scene.value("select clock_timestamp() - interval '2 s'")
     event = str(scene.emit(company)["event_id"])
     waiting = scene.event_status(event, company)
-    # looked at afterwards: what a pause let through meanwhile is no lie of the status
+    # checked afterwards: if the pause let the event through meanwhile, the status is right
     scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     committed = waiting.get("committed_at")  # a service may show none yet

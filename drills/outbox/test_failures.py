@@ -262,7 +262,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     poison = str(scene.emit(company, key=key, payload=ALWAYS_FAILS, control=True)["event_id"])
     after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
 
-    # of one snapshot: who sees the effect of a follower sees the death that came before it
+    # one snapshot: if it shows the effect of a follower, it shows the earlier death, too
     look = (
         "select o.dead_at is not null as dead, exists (select from public.agent_tasks t"
         " where t.event_id::text = any(%s) and t.status = 'completed') as followed"

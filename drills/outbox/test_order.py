@@ -106,12 +106,12 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     poison = str(scene.emit(company, key="bad", payload={"drill": {"fail_times": -1}})["event_id"])
-    # those that back off for long, after one failure and after four: they hold up whatever shares something with them
+    # rows in a long back-off, after one failure and after four: they block any key that is confused with theirs
     due = scene.value("select now() + interval '10 minutes'")
     long = "put off" * 28
     for key, attempts in (("put off", 1), (long, 4), ("北京", 1), ("caf\u00e9", 1)):
         scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
-    # those that wait for one of them are more than a relay takes at once: it passes over them
+    # more rows wait for one of them than a relay takes at once: it must skip them
     with scene.db.at_once():
         scene.write_outbox(company, CROWD, connection=scene.db, aggregate_key="put off", payload=SCRIPTED)
     keys = (

@@ -175,7 +175,7 @@ def test_worker_sessions_ended(scene: Scene) -> None:
         events += work(scene, company, 100)
         time.sleep(wait_ms / 1000)
         ended = scene.until_true(lambda: terminate_backends(scene, "replay_worker") > 0, within_s=5)
-        # later on it is the finding itself: workers that do not come back
+        # in later rounds, workers without sessions are the defect: they did not reconnect
         scene.seen.require(ended or round_, "no session of replay_worker was found to end")
         let_claims_run_out(scene, company)
     assert_recovered(scene, company, events)

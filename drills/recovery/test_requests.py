@@ -85,7 +85,7 @@ def test_replay_session_ended(scene: Scene) -> None:
     company, beside, key = scene.company(items=3), scene.company("beside"), new_key()
     running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
     any_ended, deadline = False, time.monotonic() + HELD_S
-    while time.monotonic() < deadline:  # without a pause: what commits after the run is cut off
+    while time.monotonic() < deadline:  # no sleep: a commit that follows the run must be caught
         if terminate_once_there(scene, SERVICE, company) and not any_ended:
             any_ended, deadline = True, time.monotonic() + AFTER_S
     status = _outcome(running)

@@ -33,7 +33,7 @@ def test_failed_item_is_pending_again(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     tomorrow = scene.value("select now() + interval '1 day'")
-    # of one it is the last retry, and of one the sixtieth: a wait that doubles each time is longer than any calendar
+    # one item's last retry, and another's sixtieth: a wait that doubles without a cap overflows the calendar
     retries = ((1, 2), (60, 99))
     payload = as_jsonb({**KEPT_PAYLOAD, "drill": {"fail_times": -1}})
     wait = {"payload": payload, "retry_after": tomorrow}

@@ -120,13 +120,13 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     for tenant in (company, other):
         scene.budget(tenant, daily_used=7, monthly_used=7)
     run, ahead = (str(scene.run(tenant, max=BATCH)["replay_run_id"]) for tenant in (company, other))
-    # the ledger is today's, and the run is yesterday's: on the first of a month the run stays as it is
+    # a run of yesterday with a budget row of today; on the first of a month the run is left as it is
     yesterday = "requested_at - interval '1 day'"
     same_month = (
         f"date_trunc('month', ({yesterday}) at time zone 'UTC') = date_trunc('month', now() at time zone 'UTC')"
     )
     scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
-    # the run is today's, however its day is kept, and the ledger is tomorrow's, with what was used on that day
+    # a run of today with a budget row of tomorrow, which has usage of its own
     tomorrow = "day = (now() at time zone 'UTC')::date + 1"
     scene.rows(f"update public.replay_budgets set {tomorrow}, daily_used = 7 where company_id = %s", other)
     for one in (run, ahead):
@@ -138,7 +138,7 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
     kept = f"select daily_used from public.replay_budgets where company_id = %s and {tomorrow}"
-    left = scene.rows(kept, other)  # none where the deployment has begun a day of its own
+    left = scene.rows(kept, other)  # none if the deployment has reset the row to its own day
     assert not left or left[0]["daily_used"] >= 7, (
         f"the ledger says {left[0]['daily_used']} for the day after the run's; 7 were used on that day"
     )

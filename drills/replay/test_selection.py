@@ -89,11 +89,11 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
 
     The oldest events wait for ever behind newer ones.
     """
-    # neither ids nor the order of insertion agree with the ages, whichever end is taken first
+    # neither the order of ids nor that of insertion equals the order by age, forwards or backwards
     drawn = sorted(new_id("item") for _ in range(6))
-    # millionths apart: one moment to whoever cuts them; where the column does, ids decide
+    # microseconds apart: code that truncates times sees one moment; if the column truncates, ids decide
     ages_s = (20.000001, 300.000001, 20.000003, 40 * 86400, 20.000002, 300.000002)
-    # what was tried before keeps its turn: of what is taken nearly all, and of the three that are named the oldest
+    # earlier tries must not change the order: nearly all items were tried, and the oldest of the three named
     tries = (0, 0, 1, 0, 0, 0)
     names = ("id", "age_s", "retry_count")
     rows = [dict(zip(names, row, strict=True)) for row in zip(drawn, ages_s, tries, strict=True)]
@@ -107,7 +107,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     due = {*order[:taken]}
     assert took(answer) == due, f"other items were taken than the {taken} oldest of {len(ids)}"
     three = [ids[4], ids[0], ids[2]]
-    # one that was left was made as tried before
+    # ids[2] was created with a retry: it only looks touched
     assert touched(scene, tenant) == {*due, ids[2]}, "other items than the answer's were touched"
     named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=three).json()
     assert took(named) == {min(three, key=order.index)}, "of three named items another was taken than the oldest"

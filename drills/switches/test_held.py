@@ -66,7 +66,7 @@ def test_delivered_when_on_again(scene: Scene) -> None:
     events = scene.write_outbox(company, 6, aggregate_key="k")
     scene.passes_by(other, 2)
     scene.seen.require(not scene.effects(events), "the events were not held")
-    time.sleep(ASLEEP_S)  # else the look that the last passing event woke may see the flag
+    time.sleep(ASLEEP_S)  # otherwise the poll that the last event triggered may already see the flag
     scene.set_flag(company, OUTBOX_FLAG, enabled=True)
     scene.delivered(events)
     scene.in_order(events)
