@@ -220,7 +220,7 @@ def _forced_by_a_token(probe: Probe) -> int:
 
 
 @service(
-    "The start of a replay by a company_admin is not audited.",
+    "The start of a replay, or of a dry run, with a token is not audited.",
     lambda p: _starts_of_a_token(p) == 0,
     (RULES,),
     names=("the trail has no",),
