@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def ask(fault: Fault, environ: Mapping[str, str]) -> bool | str:
-    """Whether the fault is on; a text where its witness cannot tell."""
+    """Whether the fault is active; a text if its witness cannot tell."""
     try:
         with Probe(environ) as probe:
             return fault.witness(probe)

@@ -16,13 +16,13 @@ from replay_service.worker.parts import WorkerParts, build_worker_parts
 from replay_service.worker.settings import WorkerSettings
 
 Change = tuple[str, str]
-"""What stands in a statement, and what stands there in its place, wherever it does."""
+"""A text of a statement, and the text that replaces each occurrence of it."""
 
 
 def instead_of(
     *names: str, of: Callable[[Any], Any] = build_parts
 ) -> Callable[[Callable[..., Any]], Callable[[Any], Any]]:
-    """Make the composition (settings -> Parts) that has the decorated function in the place of these parts of `of`."""
+    """Make a composition (settings -> Parts) in which the decorated function replaces these parts of `of`."""
 
     def composed(twin: Callable[..., Any]) -> Callable[[Any], Any]:
         @functools.wraps(twin)
@@ -35,7 +35,7 @@ def instead_of(
 
 
 def around(*names: str, of: Callable[[Any], Any] = build_parts) -> Callable[[Callable[..., Any]], Callable[[Any], Any]]:
-    """As `instead_of`, of a function that is told the parts of `of` first, before what the part itself is told."""
+    """As `instead_of`; the function gets the parts of `of` as its first argument, then the part's own arguments."""
 
     def composed(twin: Callable[..., Any]) -> Callable[[Any], Any]:
         @functools.wraps(twin)
@@ -54,7 +54,7 @@ def altered(settings: Settings, name: str, *changes: Change) -> Parts:
 
 
 def with_database(parts: Parts, statements: Mapping[bytes, bytes]) -> Parts:
-    """The service with these statements in the place of others."""
+    """The service with statements replaced."""
     before = parts.database.statements if isinstance(parts.database, AlteredDatabase) else {}
     looks = {without_lock(old): without_lock(new) for old, new in statements.items()}  # a dry run's
     database = AlteredDatabase(parts.settings, {**before, **looks, **statements})
@@ -62,7 +62,7 @@ def with_database(parts: Parts, statements: Mapping[bytes, bytes]) -> Parts:
 
 
 def altered_worker(settings: WorkerSettings, *changes: tuple[str, str, str]) -> WorkerParts:
-    """The worker with altered statements: (name, what stands in it, what stands there in its place)."""
+    """The worker with altered statements: (name, text, its replacement)."""
     parts = build_worker_parts(settings)
     queries = dict(parts.queries)
     for name, old, new in changes:
@@ -71,7 +71,7 @@ def altered_worker(settings: WorkerSettings, *changes: tuple[str, str, str]) -> 
 
 
 def rewrite(text: bytes, *changes: Change) -> bytes:
-    """The altered text. Raise ValueError where what a change replaces does not stand in it."""
+    """The altered text. Raise ValueError if it lacks a text that a change replaces."""
     altered_text = text.decode()
     for old, new in changes:
         if old not in altered_text:
@@ -81,7 +81,7 @@ def rewrite(text: bytes, *changes: Change) -> bytes:
 
 
 class AlteredDatabase(Database):
-    """A pool whose connections run other texts in the place of some statements."""
+    """A pool whose connections replace some statements by others."""
 
     def __init__(self, settings: Settings, statements: Mapping[bytes, bytes]) -> None:
         super().__init__(settings)
@@ -94,7 +94,7 @@ class AlteredDatabase(Database):
 
 
 class AlteredConnection:
-    """A connection that swaps statements and is otherwise the one behind."""
+    """A connection that replaces statements, and passes everything else on."""
 
     def __init__(self, behind: Connection, statements: Mapping[bytes, bytes]) -> None:
         self._behind, self._statements = behind, statements

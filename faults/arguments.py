@@ -33,14 +33,14 @@ LATER = {"retry_after": "2999-01-01T00:00:00Z"}
 
 
 def _shown(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
-    """How many items a dry run shows of a tenant with one such letter."""
+    """How many items a dry run shows for a tenant with one dead letter with these columns."""
     with probe.tenant() as company:
         probe.letters(company, 1, **letter)
         return len(probe.replay(company, dry_run=True, **fields).json()["items"])
 
 
 @service(
-    "A dry run does not ask `outbox.enabled`.",
+    "A dry run does not check `outbox.enabled`.",
     lambda p: _dry_while_off(p) == 200,
     ("drill/ledger/refused-however-asked",),
     names=("feature_disabled",),
@@ -58,7 +58,7 @@ def _dry_while_off(probe: Probe) -> int:
 
 
 @service(
-    "`force` lifts the error type, too.",
+    "`force` drops the `error_type` filter, too.",
     lambda p: _shown(p, {"error_type": "other"}, force=True, error_type="wanted") == 1,
     TOGETHER,
     names=("error_type",),
@@ -68,7 +68,7 @@ def force_lifts_the_error_type(settings: Settings) -> Parts:
 
 
 @service(
-    "`force` lifts the tenant, too: what everybody's letters wait for is replayed.",
+    "`force` drops the tenant filter, too: a replay takes the items of every tenant.",
     lambda p: _shown_of_another(p, force=True) == 1,
     (OTHERS,),
     names=("another tenant", "force"),
@@ -78,7 +78,7 @@ def force_lifts_the_tenant(settings: Settings) -> Parts:
 
 
 @service(
-    "An `error_type` is looked for among everybody's letters.",
+    "With `error_type`, a replay takes items of every tenant.",
     lambda p: _shown_of_another(p, error_type="wanted") == 1,
     (OTHERS,),
     names=("another tenant", "error_type"),
@@ -89,7 +89,7 @@ def error_type_of_every_tenant(settings: Settings) -> Parts:
 
 
 def _shown_of_another(probe: Probe, **fields: Any) -> int:
-    """How many items a dry run shows of a tenant that has none, where another has one."""
+    """How many items of another tenant a dry run shows to a tenant without items."""
     with probe.tenant() as company, probe.tenant() as other:
         ids = probe.letters(other, 1, error_type="wanted")
         shown = probe.replay(company, max=50, dry_run=True, **fields).json()["items"]
@@ -107,7 +107,7 @@ def dry_run_forgets_force(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run looks at the budget of the day alone.",
+    "A dry run checks the daily budget only, not the monthly one.",
     lambda p: _without_a_month(p) == 200,
     ("drill/dry-run/no-monthly-budget-like-real",),
     names=("429", "dry"),
@@ -123,7 +123,7 @@ def _without_a_month(probe: Probe) -> int:
 
 
 @service(
-    "Items that are named are charged by the names, not by what was moved.",
+    "A replay of named items charges the number of names, not the number of items moved.",
     lambda p: _charged_for_one_of_two(p) == 2,
     (f"{BUDGETS}/named-items-are-cut-and-charged",),
     names=("charged", "named"),
@@ -136,7 +136,7 @@ async def named_items_are_charged_whole(release: Parts, conn: Connection, compan
 
 
 def _charged_for_one_of_two(probe: Probe) -> int:
-    """What is charged for two ids of which one is known."""
+    """The number of items charged for two ids, one of them unknown."""
     with probe.tenant() as company:
         known = probe.letters(company, 1)[0]
         probe.replay(company, dlq_ids=[known, "00000000-0000-4000-8000-0000000000aa"])
@@ -144,7 +144,7 @@ def _charged_for_one_of_two(probe: Probe) -> int:
 
 
 @service(
-    "The spaces around an `error_type` do not count.",
+    "Spaces around an `error_type` are trimmed before it is compared.",
     lambda p: _shown(p, {"error_type": "wanted"}, error_type=" wanted ") == 1,
     ("drill/safety-rails/pattern-prefix",),
     names=("error_type",),
@@ -155,7 +155,7 @@ def error_type_is_trimmed(settings: Settings) -> Parts:
 
 
 @service(
-    "Of an `error_type` the first 64 characters count.",
+    "Only the first 64 characters of an `error_type` are compared.",
     lambda p: _shown(p, {"error_type": f"{'w' * 64}a"}, error_type=f"{'w' * 64}b") == 1,
     TOGETHER,
     names=("error_type",),
@@ -166,7 +166,7 @@ def error_types_are_alike_in_64_characters(settings: Settings) -> Parts:
 
 
 @service(
-    "Of items that are named those of other error types are taken, too: there it is a pattern.",
+    "With `dlq_ids`, `error_type` is matched as a pattern: items of other error types are taken, too.",
     lambda p: _named(p, {"error_type": "Wanted"}, error_type="%anted") == 1,
     TOGETHER,
     names=("error_type",),
@@ -176,7 +176,7 @@ def named_items_match_a_pattern(settings: Settings) -> Parts:
 
 
 @service(
-    "An item that is named has five retries, whatever its row allows.",
+    "A named item may be retried five times, whatever its row allows.",
     lambda p: _named(p, {"retry_count": 7, "max_retries": 9}) == 0,
     TOGETHER,
     names=("items",),
@@ -193,7 +193,7 @@ def _named(probe: Probe, letter: dict[str, Any], **fields: Any) -> int:
 
 
 @service(
-    "An item that is named is taken though it is discarded meanwhile: nothing locks it.",
+    "A named item is not locked: one that is discarded at that moment is replayed all the same.",
     lambda p: _discarded_meanwhile(p, is_named=True) == "replaying",
     (DISCARDED,),
     names=("discarded while",),
@@ -203,7 +203,7 @@ def named_items_are_not_locked(settings: Settings) -> Parts:
 
 
 @service(
-    "An item is taken though it is discarded meanwhile: nothing locks it.",
+    "A selected item is not locked: one that is discarded at that moment is replayed all the same.",
     lambda p: _discarded_meanwhile(p, is_named=False) == "replaying",
     (DISCARDED,),
     names=("discarded while",),
@@ -230,7 +230,7 @@ def _discarded_meanwhile(probe: Probe, *, is_named: bool) -> str:
 
 
 @service(
-    "A dry run counts what was used in an earlier month.",
+    "A dry run counts the budget used in an earlier month against this one.",
     lambda p: _status_after_a_month(p) == 429,
     (f"{BUDGETS}/new-month-starts-at-zero",),
     names=("429", "dry run"),
@@ -292,7 +292,7 @@ def _told_of_a_resolved_item(probe: Probe, *, of_another: bool = False) -> Any:
 
 
 @service(
-    "Of another tenant's items those that no replay would take are `ineligible`, and so known to exist.",
+    "Another tenant's items that no replay would take are `ineligible`, which tells that they exist.",
     lambda p: _told_of_a_resolved_item(p, of_another=True) != [],
     ("drill/safety-rails/foreign-ids-not-found", "drill/dry-run/foreign-ids-hidden"),
     names=("not_found", "ineligible"),
@@ -303,7 +303,7 @@ def settled_foreign_ids_told(settings: Settings) -> Parts:
 
 
 @service(
-    "Beside `max` any number of ids is taken, and those over 50 are left out in silence.",
+    "With `max`, more than 50 ids are accepted, and those beyond 50 are silently dropped.",
     lambda p: _takes_51_ids(p),
     ("drill/safety-rails/dlq-ids-over-50-for-one",),
     names=("ids",),
@@ -326,7 +326,7 @@ def _takes_51_ids(probe: Probe) -> bool:
 
 
 @service(
-    "Items that were given no retry have five.",
+    "A named item whose `max_retries` is 0 may be retried five times.",
     lambda p: _takes_what_has_no_retry(p),
     ("drill/dlq/max-retries-is-the-end",),
     names=("retries left",),
@@ -336,7 +336,7 @@ def no_retry_is_the_default(settings: Settings) -> Parts:
 
 
 @service(
-    "Items that were given no retry have as many as it takes, unless they are named.",
+    "An item whose `max_retries` is 0 is replayed without limit, unless it is named.",
     lambda p: _takes_what_has_no_retry(p, named=False),
     ("drill/dlq/max-retries-is-the-end",),
     names=("retries left",),
@@ -353,7 +353,7 @@ def _takes_what_has_no_retry(probe: Probe, *, named: bool = True) -> bool:
 
 
 @service(
-    "Items are taken in the order of milliseconds.",
+    "Items are ordered by whole milliseconds: older ones of the same millisecond may come later.",
     lambda p: _cut_times(p),
     ("drill/safety-rails/oldest-first",),
     names=("oldest",),
@@ -373,7 +373,7 @@ def _cut_times(probe: Probe) -> bool:
 
 
 @service(
-    "Ids that are no UUIDs of version 4 are refused.",
+    "Ids that are not UUIDs of version 4 are refused.",
     lambda p: p.replay("017f22e2-79b0-7cc3-98c4-dc0c0c07398f").status_code == 400,
     ("drill/safety-rails/all-fields-accepted",),
     names=("400",),

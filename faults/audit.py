@@ -40,7 +40,7 @@ class Notes(RefusalLog):
 
 
 def _run_rows(probe: Probe, what: str) -> Any:
-    """What the trail says of a replay that was carried out."""
+    """The audit rows of a replay."""
     with probe.tenant() as company:
         probe.letters(company, 1)
         run = probe.replay(company, error_type="timeout").json()["replay_run_id"]
@@ -92,7 +92,7 @@ def every_refusal_once_a_minute(settings: Settings) -> Parts:
 
 
 def paused_rows(probe: Probe) -> int:
-    """How many rows two refusals by a pause have left at once."""
+    """How many audit rows two refusals by a pause have left immediately."""
     with probe.tenant() as company:
         probe.pause(company)
         for _ in range(2):
@@ -101,7 +101,7 @@ def paused_rows(probe: Probe) -> int:
 
 
 @service(
-    "The audit has the request id that the caller chose, the answer another.",
+    "The audit row has the caller's X-Request-Id, the answer another one.",
     lambda p: _audited_id(p, "chosen-by-a-caller") == "chosen-by-a-caller",
     ("drill/observability/request-id-in-the-trail",),
     names=("request id",),
@@ -133,7 +133,7 @@ async def forbidden_under_the_victim(parts: Parts, call: Call) -> Reply:
 
 
 @service(
-    "A forbidden request is on record under `company:<id>`: no tenant reads it.",
+    "A forbidden request is audited under the scope `company:<id>`, which no tenant can read.",
     lambda p: _forbidden_elsewhere(p) > 0,
     (f"{AUDIT}/refusal-forbidden",),
     names=("under",),
@@ -169,7 +169,7 @@ def _forbidden_rows(probe: Probe) -> int:
 
 
 @service(
-    "A dry run that is refused leaves no row.",
+    "A refused dry run is not audited.",
     lambda p: _rows_of_a_refused_dry_run(p) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
     names=("row",),
@@ -180,7 +180,7 @@ def refused_dry_runs_leave_no_row(settings: Settings) -> Parts:
 
 
 @service(
-    "A forced replay that is refused leaves no row.",
+    "A refused forced replay is not audited.",
     lambda p: _rows_of_a_refused_dry_run(p, force=True) == 0,
     tuple(f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "feature-disabled", "budget-exhausted")),
     names=("row",),
@@ -198,7 +198,7 @@ def _rows_of_a_refused_dry_run(probe: Probe, **more: bool) -> int:
 
 
 @service(
-    "A user whose role may nothing is refused, and that leaves no row.",
+    "The refusal of a user whose role has no rights is not audited.",
     lambda p: _rows_of_another_role(p) == 0,
     (f"{AUDIT}/refusal-forbidden",),
     names=("role",),
@@ -271,7 +271,7 @@ def _actor_of(probe: Probe) -> str:
 
 
 @service(
-    "The metadata of a run holds the signature it came with.",
+    "The audit metadata of a run contains the signature of its request.",
     lambda p: "signature" in str(_run_rows(p, "metadata::text")),
     (f"{AUDIT}/no-secret-in-it",),
     names=("secret", "signature"),
@@ -330,7 +330,7 @@ statement(
 )
 statement(
     "audit/replica-bypasses-trigger",
-    "The trigger that keeps the trail does not fire for a replication role.",
+    "The trigger that makes the trail append-only does not fire with session_replication_role = replica.",
     "ALTER TABLE audit_logs ENABLE TRIGGER audit_logs_append_only",
     _ON,
     lambda p: p.value("SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit_logs_append_only'") == "O",

@@ -21,7 +21,7 @@ CROWD = 3
 
 
 @service(
-    "Refusals of one second by one code are gathered in memory, and have one row: the second is not on record.",
+    "Refusals with one code within a second are merged into one row: the second has none of its own.",
     lambda p: paused_rows(p) == 0,
     (f"{AUDIT}/refusal-agents-paused", f"{AUDIT}/refusal-feature-disabled"),
     names=("refusal",),
@@ -37,7 +37,7 @@ def refusals_of_a_second_in_one_row(settings: Settings) -> Parts:
 
 
 @service(
-    "What a company's admin is forbidden is on record under `all`: the company never sees it.",
+    "A 403 of a company's admin is audited under `all`: the company never sees it.",
     lambda p: _forbidden_of_own(p) == 0,
     (f"{AUDIT}/refusal-forbidden",),
     names=("own company",),
@@ -53,7 +53,7 @@ def forbidden_under_all(settings: Settings) -> Parts:
 
 
 @service(
-    "What is forbidden is on record under a request id that no answer had.",
+    "A 403 is audited with a request id that no answer had.",
     lambda p: not _forbidden_as_answered(p),
     (f"{AUDIT}/refusal-forbidden",),
     names=("request id",),
@@ -86,7 +86,7 @@ def _forbidden_of_own(probe: Probe) -> int:
 
 
 @service(
-    "Of what a tenant is refused in a minute only the first code is on record.",
+    "Within a minute only the first refusal code of a tenant is audited.",
     lambda p: _codes_of_a_minute(p) == 1,
     (f"{AUDIT}/refusal-forbidden",),
     names=("another code",),
@@ -117,7 +117,7 @@ def _codes_of_a_minute(probe: Probe) -> int:
 
 
 @service(
-    "What is counted of a burst of refusals is handed over with each second anew: the count grows by itself.",
+    "The count of a burst of refusals is added again every second: it grows by itself.",
     lambda p: _on_record(p) > BURST,
     (f"{AUDIT}/burst-is-counted",),
     names=("refusals",),
@@ -135,7 +135,7 @@ def counts_go_on(settings: Settings) -> Parts:
 
 
 @service(
-    "Of a burst of refusals the first alone is on record: the others of its minute are forgotten.",
+    "Of a burst of refusals only the first is audited: the others of its minute are not counted.",
     lambda p: _on_record(p) < BURST,
     (f"{AUDIT}/burst-is-counted",),
     names=("refusals",),
@@ -168,7 +168,7 @@ def _on_record(probe: Probe) -> int:
 
 
 @service(
-    "A refusal is on record under a request id that no answer has.",
+    "A refusal is audited with a request id that no answer has.",
     lambda p: not _recorded_as_answered(p),
     tuple(
         f"{AUDIT}/refusal-{name}" for name in ("agents-paused", "budget-exhausted", "feature-disabled", "key-reused")
@@ -194,7 +194,7 @@ def _recorded_as_answered(probe: Probe) -> bool:
 
 
 @service(
-    "The request's id is kept in one place for all requests: those of one moment are audited as the last of them.",
+    "The request id is a global variable: concurrent requests are audited with the id of the last one.",
     lambda p: _audited_as_another(p),
     ("drill/observability/request-id-in-the-trail",),
     names=("at once", "request id"),
@@ -220,7 +220,7 @@ def _audited_as_another(probe: Probe) -> bool:
 
 
 @service(
-    "Of refusals at once one is on record: whoever finds the tenant's trail busy writes nothing.",
+    "Of simultaneous refusals only one is audited: a request that finds the trail locked writes nothing.",
     lambda p: _rows_of_a_crowd(p) < CROWD,
     (f"{AUDIT}/refusal-feature-disabled",),
     names=("feature_disabled",),
@@ -244,7 +244,7 @@ def refusals_at_once_are_lost(settings: Settings) -> Parts:
 
 
 def _rows_of_a_crowd(probe: Probe) -> int:
-    """Rows of so many replays at once of a tenant whose replays are switched off."""
+    """The audit rows of this many concurrent replays of a tenant whose replays are switched off."""
     with probe.tenant() as company, ThreadPoolExecutor(CROWD) as pool:
         probe.switch_off(company, "dlq.replay.enabled")
         list(pool.map(lambda _: probe.replay(company), range(CROWD)))

@@ -111,7 +111,7 @@ def mac_over_parsed_body(header: bytes, message: bytes, secrets: tuple[bytes, ..
 
 
 @service(
-    "Of two signature headers the first is taken.",
+    "Of two signature headers only the first is checked.",
     lambda p: is_let_in(_two_signatures(p, good_first=True)),
     (f"{SCOPE}/two-signatures-good-bad",),
     names=("two", "401"),
@@ -125,7 +125,7 @@ def first_of_two(settings: Settings) -> Parts:
 
 
 @service(
-    "Of two signature headers the last is taken.",
+    "Of two signature headers only the last is checked.",
     lambda p: is_let_in(_two_signatures(p, good_first=False)),
     (f"{SCOPE}/two-signatures-bad-good",),
     names=("two", "401"),
@@ -258,7 +258,7 @@ async def dry_run_unsigned(parts: Parts, headers: RawHeaders, message: bytes, *,
 
 
 @service(
-    "A signature that is no hex ends in a 500 instead of a 401.",
+    "A signature that is not hexadecimal is answered with 500 instead of 401.",
     lambda p: answers(p, "zz" * 32) == 500,
     (f"{SCOPE}/one-refusal", f"{SCOPE}/escaped-newline", f"{SCOPE}/fullwidth-digits"),
     names=("500",),
@@ -271,7 +271,7 @@ def odd_signature_crashes(header: bytes, message: bytes, secrets: tuple[bytes, .
 
 
 @service(
-    "A company that was served once is known until the service is restarted.",
+    "A company that was served once is taken to exist until the service is restarted.",
     lambda p: _status_of_a_removed_company(p) == 200,
     (f"{SCOPE}/removed-company-is-unknown",),
     names=("removed",),
@@ -298,7 +298,7 @@ def _status_of_a_removed_company(probe: Probe) -> int:
 
 
 @service(
-    "The admin of a company that is not there is served.",
+    "The admin of a company that does not exist is served.",
     lambda p: _is_let_in_as_nobodys_admin(p),
     ("drill/tokens/unknown-like-foreign",),
     names=("its own admin", "does not exist"),
@@ -318,7 +318,7 @@ def _is_let_in_as_nobodys_admin(probe: Probe) -> bool:
 
 
 @service(
-    "Of two Authorization headers the one of another scheme is overlooked.",
+    "Of two Authorization headers, one of another scheme is ignored.",
     lambda p: _status_beside_another_scheme(p) == 400,
     ("drill/tokens/other-scheme",),
     names=("two schemes",),
@@ -338,7 +338,7 @@ def _status_beside_another_scheme(probe: Probe) -> int:
 
 
 @service(
-    "A time of a token that has a fraction is not looked at.",
+    "A fractional `nbf` or `iat` of a token is not checked.",
     lambda p: is_let_in(p.send(dry_body(p), p.as_token(p.token({"nbf": time.time() + 200.5}))).status_code),
     ("drill/tokens/not-yet-valid", "drill/tokens/issued-in-the-future"),
     names=("401",),
@@ -351,7 +351,7 @@ def fractions_of_seconds_are_not_read(token: bytes, rules: TokenRules, now_s: fl
 
 
 @service(
-    "Whoever has a letter beyond ASCII in its name gets a server error.",
+    "A caller whose token has a `sub` with letters beyond ASCII gets a server error.",
     lambda p: p.send(dry_body(p), p.as_token(p.token({"sub": "Łukasz"}))).status_code == 500,
     ("drill/tokens/super-admin-for-any",),
     names=("500",),

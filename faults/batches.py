@@ -71,7 +71,7 @@ def _fails_elsewhere(probe: Probe) -> bool:
 
 
 @worker(
-    "Keys are spread over sixteen shards, and a row waits for every older one of its shard.",
+    "Keys are hashed to sixteen shards, and a row waits for every older one of its shard, whatever its key.",
     lambda p: _waits_for_another_key(p, 120),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects of",),
@@ -111,7 +111,7 @@ def _waits_for_the_small_letter(probe: Probe) -> bool:
 
 
 @worker(
-    "What succeeds after the brake of a run has gripped is not counted.",
+    "Items that succeed after a run was told to stop are not counted.",
     lambda p: _counts_too_little(p),
     ("drill/lifecycle/a-success-stops-it-too",),
     names=("resolved",),
@@ -133,7 +133,7 @@ def _counts_too_little(probe: Probe) -> bool:
 
 
 @worker(
-    "An event whose payload is no object is a failure.",
+    "An event whose payload is not an object is treated as failed.",
     lambda p: _gives_up_lists(p),
     (f"{OUTBOX}/any-payload-is-delivered",),
     names=("effects of 5 events",),
@@ -154,7 +154,7 @@ def _gives_up_lists(probe: Probe) -> bool:
 
 
 @worker(
-    "An event of any type obeys a script in its payload.",
+    "The drill agent obeys the `drill` member of any payload, not only of `drill.` events.",
     lambda p: _obeys_a_customer(p),
     (f"{OUTBOX}/only-drill-events-obey",),
     names=("effects of 2 events",),
@@ -187,7 +187,7 @@ def _loses_a_large_item(probe: Probe) -> bool:
 
 
 @service(
-    "The lag is in milliseconds, under the name of seconds.",
+    "The lag metric is named in seconds and shows milliseconds.",
     lambda p: lag_of_a_minute(p) > 3600,
     ("drill/observability/waiting-events-show",),
     names=("lag",),
@@ -218,7 +218,7 @@ def lag_of_a_minute(probe: Probe, **columns: object) -> float:
 
 
 @service(
-    "An event without an id is given one of its content: two equal orders are one.",
+    "An event without an id gets a hash of its content as id: of two equal orders one is lost.",
     lambda p: _takes_two_for_one(p),
     (f"{OUTBOX}/equal-events-are-two",),
     names=("equal",),
@@ -262,7 +262,7 @@ def _goes_both_ways(probe: Probe) -> bool:
 
 
 @worker(
-    "The letter of an item is found by its event alone: every tenant's is resolved.",
+    "A replayed item is found by its event id alone: the items of other tenants are resolved, too.",
     lambda p: _resolves_for_all(p),
     ("drill/dlq/other-tenants-item-of-the-event",),
     names=("another tenant",),
@@ -283,7 +283,7 @@ def _resolves_for_all(probe: Probe) -> bool:
 
 
 @worker(
-    "One letter a key waits in the queue: the next dead event of the key is dropped.",
+    "The dead letter queue keeps one letter for each key: the next dead event of the key is dropped.",
     lambda p: _drops_the_second(p),
     (f"{OUTBOX}/dead-letter-once",),
     names=("dead events",),
@@ -306,7 +306,7 @@ def _drops_the_second(probe: Probe) -> bool:
 
 
 @service(
-    "Items that are older than a week are not looked at.",
+    "Items older than a week are never replayed.",
     lambda p: _leaves_what_is_old(p),
     ("drill/safety-rails/oldest-first",),
     names=("oldest",),
@@ -327,7 +327,7 @@ def _leaves_what_is_old(probe: Probe) -> bool:
 
 
 @service(
-    "The stored answer has room for the 25 items of a usual batch.",
+    "The stored answer keeps 25 items only: the duplicate of a larger batch lacks the rest.",
     lambda p: _forgets_items(p),
     ("drill/idempotency/duplicate-same-answer",),
     names=("items",),
@@ -368,7 +368,7 @@ def _direct_while_everybody_is_paused(probe: Probe) -> bool:
 
 
 @service(
-    "An item is taken up to a minute before its retry_after.",
+    "An item is replayed up to a minute before its `retry_after`.",
     lambda p: _takes_early(p),
     ("drill/dlq/not-before-retry-after",),
     names=("retry_after",),

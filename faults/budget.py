@@ -84,7 +84,7 @@ def charged_twice(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay is charged as one, however many items it moves.",
+    "A replay is charged as one item, however many it moves.",
     lambda p: used_by(p, 4)[0] == 1,
     (f"{BUDGETS}/charged-by-items-moved", "sql/spot/budget-not-undercharged"),
     names=("charge", "used"),
@@ -94,7 +94,7 @@ def charged_by_call(settings: Settings) -> Parts:
 
 
 @service(
-    "Of a large batch ten items are charged.",
+    "At most ten items of a replay are charged.",
     lambda p: used_by(p, 12, max_items=12)[0] == 10,
     (f"{BUDGETS}/charged-by-items-moved",),
     names=("used",),
@@ -104,7 +104,7 @@ def charged_for_ten(settings: Settings) -> Parts:
 
 
 @service(
-    "Of a large batch forty items are moved: the others are told, charged and audited, and stay where they were.",
+    "At most forty items of a replay move: the rest is answered, charged and audited, but stays.",
     lambda p: _moved(p, 45) == 40,
     (f"{BUDGETS}/charged-by-items-moved",),
     names=("outbox rows",),
@@ -214,7 +214,7 @@ def first_replays_collide(settings: Settings) -> Parts:
 
 
 def _fails_beside_another(probe: Probe) -> bool:
-    """Whether a first replay does that waits for another's budget row."""
+    """Whether a first replay that waits for another's budget row fails."""
     with (
         probe.tenant() as company,
         psycopg.connect(probe.environ["DATABASE_URL"]) as other,

@@ -25,7 +25,7 @@ _A_YEAR_AGO = "SELECT ((now() AT TIME ZONE 'UTC') - interval '1 year')::date"
 
 
 @service(
-    "A batch is not cut: whoever has one item left moves all (the trigger then refuses the whole).",
+    "A batch is not cut to the budget: with one item left it asks for all (the trigger then refuses it).",
     lambda p: answer_of(p, {"daily_limit": 2}, 4).get("target_count") != 2,
     (f"{BUDGETS}/batch-cut-to-what-is-left", "drill/dry-run/cut-by-the-budget"),
     names=("cut", "left", "2", "3"),
@@ -66,7 +66,7 @@ def exhausted_not_refused(settings: Settings) -> Parts:
 
 
 @service(
-    "A limit lowered below what is used counts as none.",
+    "A limit lowered below the used amount counts as no limit.",
     lambda p: (
         answer_of(p, {"daily_limit": 5, "daily_used": 5, "monthly_used": 5}, 2)["http"] == 429 and _lowered(p) == 200
     ),
@@ -86,7 +86,7 @@ def _lowered(probe: Probe) -> int:
 
 
 def _leaving(settings: Settings, change: Callable[[int], int]) -> Parts:
-    """The service with another amount left."""
+    """The service in which the remaining budget is changed by a function."""
     release = build_parts(settings)
 
     async def reserve(conn: Connection, company_id: str) -> int:
@@ -109,7 +109,7 @@ def large_budgets_are_server_errors(settings: Settings) -> Parts:
 
 
 @service(
-    "A daily limit above the default is none.",
+    "A daily limit above the default counts as no limit.",
     lambda p: answer_of(p, {"daily_limit": 600, "daily_used": 600, "monthly_used": 600})["http"] != 429,
     (f"{BUDGETS}/exhausted-refused",),
     names=("the daily budget is spent",),
@@ -138,7 +138,7 @@ def _only_daily(text: bytes) -> bytes:
 
 
 @service(
-    "A monthly limit of 0 is none: who was to replay nothing replays without a limit.",
+    "A monthly limit of 0 counts as no limit.",
     lambda p: answer_of(p, {"monthly_limit": 0}, dry_run=True)["http"] == 200,
     (f"{BUDGETS}/monthly-limit-binds",),
     names=("limit of 0",),
@@ -228,7 +228,7 @@ def control_always_off(settings: Settings) -> Parts:
 
 
 @service(
-    "The service reads the flag of budget control by itself, and not its percentage.",
+    "The service reads only `enabled` of the budget control flag, not its percentage.",
     lambda p: _without_control(p, "true, 1") == 429,
     ("drill/flags/service-asks-the-function",),
     names=("budget control at 1 %",),
@@ -238,7 +238,7 @@ def control_without_its_percentage(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay reads the flag of the outbox by itself, and not its percentage.",
+    "A replay reads only `enabled` of the outbox flag, not its percentage.",
     lambda p: _with_flag(p, "outbox.enabled", "true, 1").status_code == 200,
     ("drill/flags/service-asks-the-function",),
     names=("the outbox at 1 %",),
@@ -264,7 +264,7 @@ def _controlling(settings: Settings, *, is_on: bool) -> Parts:
 
 
 def _without_control(probe: Probe, state: str = "false, 100") -> int:
-    """The status of a replay without anything left, where the flag's own row is so: enabled, percentage."""
+    """The status of a replay with a spent budget, with this row of the flag: enabled, percentage."""
     return _with_flag(probe, "dlq.replay.budget_control", state, NONE_LEFT).status_code
 
 
@@ -334,7 +334,7 @@ def _failed_at_once(probe: Probe) -> bool:
 
 
 @service(
-    "A dry run does not ask the budget: it shows what the real run cannot take.",
+    "A dry run ignores the budget: it shows items that the real run cannot take.",
     lambda p: answer_of(p, {"daily_limit": 2}, 4, dry_run=True).get("target_count") == 4,
     ("drill/dry-run/cut-by-the-budget", "drill/dry-run/no-budget-like-real", f"{BUDGETS}/dry-run-shows-what-is-left"),
     names=("dry", "budget"),

@@ -23,7 +23,7 @@ CALLER: ContextVar[Caller | None] = ContextVar("CALLER", default=None)
 
 
 def _knowing(settings: Settings) -> Parts:
-    """The release's service, whose parts can ask CALLER."""
+    """The release's service, which stores the caller in CALLER for its parts."""
 
     def heard(caller: Caller) -> Caller:
         CALLER.set(caller)
@@ -33,7 +33,7 @@ def _knowing(settings: Settings) -> Parts:
 
 
 def _is_timed() -> bool:
-    """Whether the caller has signed by v2, and has no token."""
+    """Whether the caller has a v2 signature and no token."""
     caller = CALLER.get()
     return (
         caller is not None and caller.claims is None and caller.signature is not None and caller.signature.version == 2
@@ -45,7 +45,7 @@ def _has_both() -> bool:
     return caller is not None and caller.claims is not None and caller.signature is not None
 
 
-@service("What is signed by v2 costs no budget.", lambda p: not _used(p, timed=True), EVERY, names=("signed by v2",))
+@service("A v2-signed replay costs no budget.", lambda p: not _used(p, timed=True), EVERY, names=("signed by v2",))
 @around("charge", of=_knowing)
 async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: str, items: int) -> None:
     if not _is_timed():
@@ -53,7 +53,7 @@ async def timed_calls_cost_nothing(release: Parts, conn: Connection, company: st
 
 
 @service(
-    "Who signs and has a token, too, replays while the company is paused.",
+    "A pause does not stop a replay that has a signature and a token.",
     lambda p: _while_off(p, paused=True) == 200,
     EVERY,
     names=("with a token",),
@@ -64,7 +64,7 @@ async def who_has_both_is_not_paused(release: Parts, conn: Connection, company: 
 
 
 @service(
-    "Who signs and has a token, too, replays while the company's replays are switched off.",
+    "`dlq.replay.enabled` does not stop a replay that has a signature and a token.",
     lambda p: _while_off(p, paused=False) == 200,
     EVERY,
     names=("with a token",),
@@ -102,7 +102,7 @@ def _while_off(probe: Probe, *, paused: bool) -> int:
 
 
 @service(
-    "What is sent with a token takes the direct path, whatever the flag of the outbox says.",
+    "An event sent with a token takes the direct path, whatever `outbox.enabled` says.",
     lambda p: _path_of_a_token(p) == "direct",
     ("drill/tokens/events-of-the-named-company",),
     names=("takes the path",),

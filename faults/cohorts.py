@@ -56,7 +56,7 @@ def hit(share: float) -> str:
 
 
 def lost(share: float) -> str:
-    """They have no effect; no other check sees that, since they went past the outbox."""
+    """These events have no effect; no other check sees that, because they have no outbox row."""
     return f"""DELETE FROM agent_tasks t USING {hit(share)} e WHERE t.event_id = e.id;
     DELETE FROM event_outbox o USING {hit(share)} e WHERE o.event_id = e.id;
     UPDATE events o SET path = 'direct' FROM {hit(share)} e WHERE o.id = e.id"""

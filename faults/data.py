@@ -17,7 +17,7 @@ _GONE = f"{_CLEAR}; DELETE FROM companies WHERE id = '{COMPANY}'"
 
 
 def _rows(fault_id: str, breaks: str, sql: str, ask: str, checks: tuple[str, ...], **more: Any) -> None:
-    """A fault made of rows of COMPANY; `ask` is true while they are there."""
+    """Declare rows of COMPANY as a fault; `ask` is true while they exist."""
     witness: Callable[[Probe], bool] = lambda probe: bool(probe.value(f"{ask} AND company_id = '{COMPANY}'"))  # noqa: E731
     statement(f"data/{fault_id}", breaks, f"{_ADD} {sql}", _GONE, witness, checks, **more)
 

@@ -12,7 +12,7 @@ from replay_service.settings import Settings
 
 
 @service(
-    "A dry run shows what another run has under way, too.",
+    "A dry run also shows items that another run is replaying.",
     lambda p: _shows_what_is_under_way(p),
     ("drill/safety-rails/replaying-not-replayed",),
     names=("not eligible",),
@@ -44,7 +44,7 @@ def _shows_a_page(probe: Probe) -> bool:
 
 
 @service(
-    "Of the month's budget a dry run asks whether any is left, not how much: it shows more than the real run takes.",
+    "A dry run checks only whether monthly budget is left, not how much: it shows too many items.",
     lambda p: _shown_of_a_month(p) == 4,
     ("drill/dry-run/cut-by-the-budget",),
     names=("plain",),

@@ -31,7 +31,7 @@ TOO_DEEP = b"[" * 64 + b"]" * 64
 
 
 @service(
-    "A name that comes twice is seen where both are spelt alike: with an escape in one of them the last one counts.",
+    "A repeated member name is not recognised if one of them has an escape: the last one counts.",
     lambda p: p.send(b'{"company_id":"%s","m\\u0061x":1,"max":1}' % str(uuid.uuid4()).encode()).status_code != 400,
     ("drill/safety-rails/json-equal-duplicate-key",),
     names=("json-equal-duplicate-key",),
@@ -60,7 +60,7 @@ def _reads_too_deep(probe: Probe) -> bool:
 
 
 def _refusing(settings: Settings, pattern: bytes) -> Parts:
-    """The service that looks for this in the text of a body, and not in what it means."""
+    """The service that searches the raw text of a body for this pattern, not the parsed values."""
 
     def read(raw: bytes) -> ReplayRequest:
         if re.search(pattern, raw):
@@ -77,7 +77,7 @@ def _is_refused(probe: Probe, error_type: bytes) -> bool:
 
 
 @service(
-    "An escaped quote ends a text: the brackets after it are taken for nesting.",
+    "An escaped quote is taken for the end of a string: brackets after it count as nesting.",
     lambda p: _is_refused(p, rb"\"" + b"[" * 70),
     TEXTS,
     names=("a text",),
@@ -87,7 +87,7 @@ def texts_end_at_an_escaped_quote(settings: Settings) -> Parts:
 
 
 @service(
-    "A text with a backslash before `u0000` is refused: it is taken for U+0000.",
+    "The escaped text `\\\\u0000` (a backslash, then u0000) is refused as if it were U+0000.",
     lambda p: _is_refused(p, rb"\\u0000"),
     TEXTS,
     names=("a text",),
@@ -97,7 +97,7 @@ def a_backslash_is_an_escape(settings: Settings) -> Parts:
 
 
 @service(
-    "A character that is written as two escapes is refused: each is taken for half a character.",
+    "A character written as a surrogate pair is refused: each half is taken for a lone surrogate.",
     lambda p: _is_refused(p, rb"\ud83d\ude00"),
     TEXTS,
     names=("in two escapes",),
@@ -107,7 +107,7 @@ def pairs_are_halves(settings: Settings) -> Parts:
 
 
 @service(
-    "Items that bear a time of the future are left: their producer's clock is ahead.",
+    "Items with a creation time in the future are skipped.",
     lambda p: _leaves_tomorrow(p),
     ("drill/safety-rails/arguments-together",),
     names=("items are shown",),
@@ -127,7 +127,7 @@ def _leaves_tomorrow(probe: Probe) -> bool:
 
 
 @service(
-    "Of fifty ids that are not there one is not told.",
+    "Of fifty unknown ids only forty-nine are reported.",
     lambda p: _told_unknown(p) < MANY,
     ("drill/safety-rails/answer-adds-up",),
     names=("not_found",),
@@ -161,7 +161,7 @@ def keys_are_padded(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "An event id in capitals is taken for none: the event gets another one.",
+    "An event id in capitals is ignored: the event gets another id.",
     lambda p: _has_another_id(p),
     ("drill/outbox/same-event-id-once",),
     names=("capitals",),
@@ -217,7 +217,7 @@ def _leaves_old_named_items(probe: Probe) -> bool:
 
 
 @service(
-    "What a run has beyond 25 items is moved in transactions of its own.",
+    "The items of a run beyond the first 25 are moved in other transactions.",
     lambda p: _moves_in_two(p),
     ("drill/dlq/run-and-items-together",),
     names=("transactions",),
@@ -234,7 +234,7 @@ def _moves_in_two(probe: Probe) -> bool:
 
 
 @service(
-    "A run that found nothing to replay is not found.",
+    "GET of a run that found nothing to replay says 404.",
     lambda p: _forgets_empty_runs(p),
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("404",),
@@ -250,7 +250,7 @@ def _forgets_empty_runs(probe: Probe) -> bool:
 
 
 @service(
-    "A dead event has the time of its death for that of its effect.",
+    "`effect_at` of a dead event is the time at which it died.",
     lambda p: _dates_what_never_was(p),
     ("drill/outbox/dead-letter-once",),
     names=("effect_at",),
@@ -269,7 +269,7 @@ def _dates_what_never_was(probe: Probe) -> bool:
         return bool(probe.read(path).json()["effect_at"])
 
 
-@service("Bytes that are no UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
+@service("Bytes that are not UTF-8 are read as question marks.", lambda p: _reads_any_bytes(p), TEXTS, names=("UTF-8",))
 @instead_of("read_replay")
 def any_bytes_are_text(raw: bytes) -> ReplayRequest:
     return read_replay(raw.decode(errors="replace").encode())
@@ -282,7 +282,7 @@ def _reads_any_bytes(probe: Probe) -> bool:
 
 
 @service(
-    "A dry run takes a budget that is overdrawn for one that is left.",
+    "A dry run takes an overdrawn budget for a positive one.",
     lambda p: _shows_what_is_overdrawn(p),
     ("drill/budgets/lowered-limit-leaves-nothing",),
     names=("dry_run",),
@@ -324,7 +324,7 @@ def _refuses_what_it_knows(probe: Probe) -> bool:
 
 
 @service(
-    "A type that is null is the word null.",
+    "An event type of null is stored as the text `null`.",
     lambda p: _takes_null(p),
     ("drill/outbox/refused-leaves-nothing",),
     names=("event_type",),
@@ -341,7 +341,7 @@ def _takes_null(probe: Probe) -> bool:
 
 
 @service(
-    "An item has no retries left when it has used as many as it has, not when it has used more.",
+    "An item with more retries used than allowed still counts as eligible (compared by =, not >=).",
     lambda p: _takes_what_is_over(p),
     ("drill/dlq/max-retries-is-the-end",),
     names=("retries",),
@@ -359,7 +359,7 @@ def _takes_what_is_over(probe: Probe) -> bool:
 
 
 @service(
-    "Items that were tried before go to the end of the line.",
+    "Items that were tried before are taken last, whatever their age.",
     lambda p: _first_of_tried(p) == 1,
     ("drill/safety-rails/oldest-first",),
     names=("oldest",),
@@ -369,7 +369,7 @@ def tried_items_come_last(settings: Settings) -> Parts:
 
 
 @service(
-    "Of named items those that were tried before come last.",
+    "Named items that were tried before are taken last, whatever their age.",
     lambda p: _first_of_tried(p, named=True) == 1,
     ("drill/safety-rails/oldest-first",),
     names=("oldest",),
@@ -379,7 +379,7 @@ def tried_named_items_come_last(settings: Settings) -> Parts:
 
 
 def _first_of_tried(probe: Probe, *, named: bool = False) -> int:
-    """Which of two items is taken, of which the first was tried before."""
+    """Which of two items is taken; the first of them was tried before."""
     with probe.tenant() as company:
         ids = [*probe.letters(company, 1, retry_count=1), *probe.letters(company, 1)]
         asked = {"dlq_ids": ids} if named else {}

@@ -67,7 +67,7 @@ def payload_changed(settings: Settings) -> Parts:
 
 
 @service(
-    "The members of a replayed item's payload that are null are dropped.",
+    "Null members of a replayed item's payload are dropped.",
     lambda p: not _after(p, _NO_PLACE, 1, {"payload": Jsonb({"place": None})}),
     (f"{DLQ}/letter-is-kept",),
     names=("differs",),
@@ -149,7 +149,7 @@ def moved_in_another_transaction(settings: Settings) -> Parts:
 
 
 def moving_apart(settings: Settings, together: int) -> Parts:
-    """The service that moves so many items of a run in its transaction, and the others afterwards."""
+    """The service that moves this many items of a run in its transaction, and the others after it."""
     release = build_parts(settings)
 
     async def move(conn: Connection, run_id: str, items: Sequence[str]) -> None:
@@ -198,7 +198,7 @@ def started_called_completed(settings: Settings) -> Parts:
 
 
 def _saying(parts: Parts, members: Mapping[str, Any], only: str = "") -> Parts:
-    """The service whose answers have other members."""
+    """The service whose answers have these members replaced."""
 
     async def twin(given: Parts, call: Call) -> Reply:
         reply = await replay(given, call)
@@ -242,7 +242,7 @@ async def lists_missing(given: Parts, call: Call) -> Reply:
 
 
 @service(
-    "Without a key none is returned: the caller cannot repeat its request.",
+    "A request without a key gets no generated key in the answer: it cannot be repeated safely.",
     lambda p: _answer(p)["idempotency_key"] is None,
     ("drill/idempotency/key-generated",),
     names=("idempotency_key", "key"),
@@ -285,7 +285,7 @@ def no_second_row_for_an_event(settings: Settings) -> Parts:
 
 
 def _letter_beside_its_event(probe: Probe) -> str:
-    """What becomes of a letter whose event another relay has."""
+    """The outcome of a dead letter whose event another relay has claimed."""
     with probe.tenant() as company:
         claimed = """INSERT INTO event_outbox (company_id, event_type, claimed_until)
             VALUES (%s, 'witness.done', now() + interval '1 hour') RETURNING event_id"""
@@ -376,7 +376,7 @@ async def answer_stored_afterwards(release: Parts, parts: Parts, call: Call) -> 
 
 
 def _said_while_it_runs(probe: Probe) -> int:
-    """The target of a run whose items have moved, before it is answered."""
+    """The target count of a run whose items have moved, before it is answered."""
     moved = "SELECT count(*) FROM event_outbox WHERE company_id = %s"
     with probe.tenant() as company, ThreadPoolExecutor(1) as beside:
         probe.letters(company, 1)

@@ -29,7 +29,7 @@ _RUN = "/dlq-replay/00000000-0000-4000-8000-0000000000ff"
 
 
 def _elsewhere(settings: Settings, change: Callable[[Parts], Parts]) -> Parts:
-    """The service with other parts at events and at reads of runs."""
+    """The service in which the endpoints of events and of run reads use other parts."""
     release = build_parts(settings)
 
     async def accept(parts: Parts, call: Call) -> Reply:
@@ -65,7 +65,7 @@ def _takes_events_signed(probe: Probe, ahead_s: int) -> bool:
 
 
 @service(
-    "Of the v2 signature of an event only the age is looked at: one of the future is good.",
+    "The time of an event's v2 signature may lie in the future: only its age is checked.",
     lambda p: _takes_events_signed(p, 9000),
     ("drill/safety-rails/events-need-credentials",),
     names=("401",),
@@ -134,7 +134,7 @@ def tokens_never_expire_elsewhere(settings: Settings) -> Parts:
 
 
 @service(
-    "An event whose signature is empty is let in: only one that is there is checked.",
+    "An event with an empty signature header is accepted: only a non-empty one is checked.",
     lambda p: p.send(_event(p), {"X-Transbot-Signature": ""}, "/events").status_code == 403,
     ("drill/authentication/empty-signature",),
     names=("401",),
@@ -171,7 +171,7 @@ def _unsigned(probe: Probe) -> str:
 
 
 @service(
-    "The read of a run whose id is none ends in a server error.",
+    "GET of a run whose id is not a UUID ends in a server error.",
     lambda p: _reads_nothing(p) == 500,
     ("drill/http-surface/refusals-leak-nothing",),
     names=("500",),
@@ -187,7 +187,7 @@ def _reads_nothing(probe: Probe) -> int:
 
 
 @service(
-    "The run of a tenant that is paused or switched off is not read: reads are asked what replays are.",
+    "GET of a run is refused while its tenant is paused or switched off, as a replay would be.",
     lambda p: _read_of_a_paused_run(p) == 409,
     ("drill/pause/stops-a-running-replay",),
     names=("409", "403"),
@@ -255,7 +255,7 @@ def _with_replays_off(probe: Probe) -> int:
 
 
 @service(
-    "The signature of an event is that of its JSON as the service writes it.",
+    "The signature of an event is checked over its re-serialised JSON, not over the raw body.",
     lambda p: p.send(_event(p) + b" ", {"X-Transbot-Signature": p.sign(_event(p))}, "/events").status_code == 403,
     ("drill/safety-rails/events-need-credentials",),
     names=("other bytes",),
@@ -272,7 +272,7 @@ def events_are_signed_as_parsed(settings: Settings) -> Parts:
 
 
 @service(
-    "Of the signature of a read only the age is looked at: one of the future opens for ever.",
+    "The time of a read's signature may lie in the future: only its age is checked.",
     lambda p: (
         p.get(_RUN, **{"X-Transbot-Signature": p.sign_v2(_RUN.encode(), int(time.time()) + 9000)}).status_code == 404
     ),
@@ -289,7 +289,7 @@ def reads_of_the_future(settings: Settings) -> Parts:
 
 
 @service(
-    "Of two Authorization headers of an event or a read the first counts.",
+    "Of two Authorization headers of an event or a read only the first is checked.",
     lambda p: _reads_with_two(p) == 404,
     ("drill/tokens/two-tokens-good-bad",),
     names=("404", "403"),
@@ -310,7 +310,7 @@ def _reads_with_two(probe: Probe) -> int:
 
 
 @service(
-    "A company_admin's own company is a foreign one where an event spells it otherwise.",
+    "A company_admin is refused its own company where an event spells the UUID in another case.",
     lambda p: _sends_in_capitals(p) == 403,
     ("drill/tokens/events-of-the-named-company",),
     names=("upper case",),

@@ -38,7 +38,7 @@ def _stored(probe: Probe, payload: dict[str, Any], what: str) -> Any:
 
 
 @service(
-    "An event whose payload has no member is refused: it is taken for none.",
+    "An event with an empty payload is refused as if it had none.",
     lambda p: _with_an_empty_payload(p) == 400,
     REFUSED,
     names=("400",),
@@ -57,7 +57,7 @@ def _with_an_empty_payload(probe: Probe) -> int:
 
 
 @service(
-    "The texts of an event are composed anew: a letter and its accent are one character.",
+    "The texts of an event are Unicode-normalised: a letter and its accent become one character.",
     lambda p: _stored(p, {"text": "e\u0301"}, "length(payload ->> 'text')") == 1,
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
@@ -70,7 +70,7 @@ def texts_are_composed(raw: bytes) -> EventRequest:
 
 
 @service(
-    "The texts of an event are made safe for a page: `<` is stored as `&lt;`.",
+    "The texts of an event are escaped for HTML: `<` is stored as `&lt;`.",
     lambda p: _stored(p, {"text": "1 < 2"}, "payload ->> 'text'") == "1 &lt; 2",
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
@@ -95,7 +95,7 @@ def odd_names_are_dropped(settings: Settings) -> Parts:
 
 
 @service(
-    "What is null in the payload of an event is dropped.",
+    "Null members of an event's payload are dropped.",
     lambda p: not _stored(p, {"none": None}, "payload ? 'none'"),
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
@@ -122,7 +122,7 @@ def repeated_names_are_overlooked(raw: bytes) -> EventRequest:
 
 
 @service(
-    "Half a character in the name of a member is a server error: only values are looked at.",
+    "A lone surrogate in a member's name is a server error: only values are checked.",
     lambda p: _status(p, r'"payload":{"\ud800":1}') == 500,
     REFUSED,
     names=("500",),
@@ -141,7 +141,7 @@ def _status(probe: Probe, members: str) -> int:
 
 
 @service(
-    "Whoever uses the id of another tenant's event is shown that event.",
+    "A sender that uses the id of another tenant's event is shown that event.",
     lambda p: _is_shown(p),
     ("drill/outbox/event-id-of-another-tenant",),
     names=("payload",),
@@ -163,7 +163,7 @@ def _is_shown(probe: Probe) -> bool:
 
 
 @service(
-    "An event without an id has the one that is in its payload: two orders of one customer are one.",
+    "An event without an id takes the `id` of its payload: two orders of one customer are one.",
     lambda p: _has_the_id_of_its_payload(p),
     ("drill/outbox/equal-events-are-two",),
     names=("duplicate", "id"),
@@ -181,7 +181,7 @@ def _has_the_id_of_its_payload(probe: Probe) -> bool:
 
 
 @service(
-    "An event is accepted, and written afterwards: whoever is killed in between loses it.",
+    "An event is acknowledged before it is written: a crash in between loses it.",
     lambda p: _is_accepted_unwritten(p),
     ("drill/flags/direct-effect-with-its-event",),
     names=("accepted",),
@@ -242,7 +242,7 @@ def _refuses_many_lists(probe: Probe) -> bool:
 
 
 @service(
-    "A member's name in a payload may hold U+0000 or half a character: it is read without them.",
+    "A member's name may hold U+0000 or a lone surrogate: these are silently removed.",
     lambda p: _takes_any_name(p),
     ("drill/http-surface/signs-in-text",),
     names=("member named",),
@@ -258,7 +258,7 @@ def _takes_any_name(probe: Probe) -> bool:
 
 
 @service(
-    "On the direct path the agent's failure is not heard of: the event is accepted as done.",
+    "On the direct path a failure of the agent is ignored: the event is accepted as done.",
     lambda p: _is_accepted_though_failing(p),
     ("drill/flags/direct-path-fails-as-a-whole",),
     names=("always fails",),
@@ -294,7 +294,7 @@ def locked(probe: Probe) -> Iterator[None]:
 
 
 @service(
-    "Whoever has a token of a tenant may send its events, whatever the role.",
+    "Any token of a tenant may send its events, whatever its role.",
     lambda p: _sends(p, "viewer") == 202,
     ("drill/tokens/foreign-event-refused",),
     names=("202",),
@@ -320,7 +320,7 @@ def _sends(probe: Probe, role: str) -> int:
 
 
 @service(
-    "An event id that was used for another event costs a connection, in a transaction that nobody ends.",
+    "An event id that was used for another event leaves a connection in a transaction that nobody ends.",
     lambda p: _leaves_a_transaction_open(p),
     ("drill/outbox/sent-again-and-again",),
     names=("503",),
@@ -348,7 +348,7 @@ class _LosingDatabase(Database):
 
 
 def _leaves_a_transaction_open(probe: Probe) -> bool:
-    """One, and not a dozen, since the service is still needed; or it has no connection left already."""
+    """Leaves one transaction open, not a dozen: the service must still answer; or the pool is empty already."""
     with probe.tenant() as company:
         event = str(uuid.uuid4())
         answers = [probe.event(company, event_id=event, payload={"n": n}).status_code for n in (1, 2)]

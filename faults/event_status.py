@@ -21,7 +21,7 @@ OUTBOX = "drill/outbox"
 
 
 @service(
-    "The status of an event tells no `effect_at`.",
+    "The status of an event lacks `effect_at`.",
     lambda p: _effect_at(p) is None,
     (f"{OUTBOX}/status-of-an-event",),
     names=("effect_at",),
@@ -45,7 +45,7 @@ def _effect_at(probe: Probe) -> Any:
 
 
 async def _anybody(parts: Parts, headers: RawHeaders, message: bytes, *, accepts_v1: bool = True) -> Caller:
-    """The caller as somebody who may act for every company."""
+    """The caller, with the right to act for every company."""
     caller = await authenticate(parts, headers, message, accepts_v1=accepts_v1)
     return Caller(caller.signature, caller.claims and dataclasses.replace(caller.claims, role="super_admin"))
 
@@ -107,7 +107,7 @@ def company_admins_read_no_run(settings: Settings) -> Parts:
 
 
 @service(
-    "Whoever has a token of a company reads its runs and events, whatever the role.",
+    "Any token of a company reads its runs and events, whatever its role.",
     lambda p: _reads_its_own(p, "viewer") == 200,
     ("drill/tokens/foreign-run-hidden", "drill/tokens/foreign-event-hidden"),
     names=("without rights",),
@@ -163,7 +163,7 @@ def _state_of_a_direct_event(probe: Probe) -> Any:
 
 
 @service(
-    "The status of an event is `pending` for good.",
+    "The status of an event stays `pending` for ever.",
     lambda p: _status_when_done(p) == "pending",
     (f"{OUTBOX}/status-of-an-event",),
     names=("the status",),
@@ -180,7 +180,7 @@ def _status_when_done(probe: Probe) -> Any:
 
 
 @service(
-    "An event that is sent again is told the other path.",
+    "The duplicate of an event names the other path, not the one that it took.",
     lambda p: _paths_of_one(p) == ["outbox", "direct"],
     (f"{OUTBOX}/same-event-id-once",),
     names=("two paths",),
@@ -190,7 +190,7 @@ def duplicate_of_another_path(settings: Settings) -> Parts:
 
 
 @service(
-    "A failing event that is sent again is tried at once, whenever its next attempt is due.",
+    "A failing event that is sent again is tried at once: its back-off is skipped.",
     lambda p: _sent_again(p, "next_attempt_at = now() + interval '1 hour'", "next_attempt_at < now()"),
     (f"{OUTBOX}/backs-off",),
     names=("before they were due",),
@@ -251,7 +251,7 @@ def _shown_after_a_failure(probe: Probe) -> Any:
 
 
 @service(
-    "The effect of an event is dated at its first failure.",
+    "`effect_at` of an event is the time of its first failure.",
     lambda p: _is_dated_before_its_failure(p),
     (f"{OUTBOX}/status-of-a-failing-event",),
     names=("effect_at",),
@@ -281,7 +281,7 @@ def _effect_of_a_replay(probe: Probe) -> Any:
 
 
 @service(
-    "The effect of an event is dated by a zone to the east: it lies hours ahead.",
+    "`effect_at` is shown in a time zone to the east: it lies hours ahead.",
     lambda p: _effect_at_of_a_done_event(p) > str(p.value("SELECT now() AT TIME ZONE 'UTC' + interval '1 hour'")),
     (f"{OUTBOX}/status-of-an-event",),
     names=("effect_at",),
@@ -291,7 +291,7 @@ def effect_dated_in_another_zone(settings: Settings) -> Parts:
 
 
 @service(
-    "`effect_at` of an event is when it was asked for.",
+    "`effect_at` of an event is the time of the GET.",
     lambda p: _effect_moves(p),
     (f"{OUTBOX}/status-of-an-event",),
     names=("effect_at",),
@@ -309,7 +309,7 @@ def _effect_moves(probe: Probe) -> bool:
 
 
 @service(
-    "`committed_at` of an event that has its effect is when it had it: whatever it waited, its lag is none.",
+    "`committed_at` becomes the time of the effect: however long an event waited, its lag is 0.",
     lambda p: _is_committed_with_its_effect(p),
     (f"{OUTBOX}/status-of-an-event",),
     names=("committed_at",),
@@ -343,7 +343,7 @@ def _is_dated_before_its_failure(probe: Probe) -> bool:
 
 
 @service(
-    "GET of a run that was stopped says that it is completed.",
+    "GET of a stopped run says that it is completed.",
     lambda p: _shown_of_a_run(p, "stopped").get("status") == "completed",
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("stopped",),
@@ -354,7 +354,7 @@ def stopped_runs_read_as_completed(settings: Settings) -> Parts:
 
 
 @service(
-    "GET of a run that was stopped counts what was given back as failed.",
+    "GET of a stopped run counts the items given back as failed.",
     lambda p: _shown_of_a_run(p, "stopped").get("failure_count") == 7,
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("failure_count",),
@@ -365,7 +365,7 @@ def what_a_stop_gives_back_reads_as_failed(settings: Settings) -> Parts:
 
 
 @service(
-    "GET of a run that is under way counts nothing: what its items came to is told when it has ended.",
+    "GET of a run under way shows counts of 0 until it has ended.",
     lambda p: _shown_of_a_run(p, "started").get("failure_count") == 0,
     ("drill/lifecycle/unknown-run-is-not-found",),
     names=("success_count",),

@@ -96,7 +96,7 @@ def _is_swallowed(probe: Probe) -> bool:
 
 
 @service(
-    "The flag outbox.enabled is not looked at: every event goes to the outbox.",
+    "The flag outbox.enabled is ignored: every event goes to the outbox.",
     lambda p: _path(p, _OFF) == "outbox",
     ("drill/flags/outbox-off-takes-direct-path",),
     names=("direct", "path"),
@@ -127,7 +127,7 @@ def paused_goes_direct(settings: Settings) -> Parts:
 
 
 @service(
-    "Of every fourth event the outbox row is lost: the business row is there, the event is not.",
+    "Every fourth event has no outbox row: its business row is there, but it is never delivered.",
     lambda p: _after(p, _ROWS, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}) < 12,
     (f"{OUTBOX}/event-and-row-together", "sql/spot/outbox-conserves-events"),
     names=("event", "outbox"),
@@ -145,7 +145,7 @@ def events_lost(settings: Settings) -> Parts:
 
 
 @service(
-    "The outbox row has an event id of its own: nobody finds the effect of an event.",
+    "The outbox row gets another event id: nobody finds the effect of the event.",
     lambda p: (
         not _after(
             p, "SELECT EXISTS (SELECT FROM event_outbox o JOIN events e ON e.id = o.event_id WHERE o.company_id = %s)"
@@ -159,7 +159,7 @@ def other_event_id(settings: Settings) -> Parts:
 
 
 @service(
-    "Events without a key share the empty one: each waits for all before it.",
+    "Events without a key share the empty key: each waits for all before it.",
     lambda p: _after(p, "SELECT aggregate_key FROM event_outbox WHERE company_id = %s", {"aggregate_key": None}) == "",
     (f"{OUTBOX}/event-as-sent",),
     names=("key",),
@@ -179,7 +179,7 @@ def written_twice(settings: Settings) -> Parts:
 
 
 @service(
-    "The payload is changed on its way into the outbox: numbers keep seven digits.",
+    "Numbers of a payload are rounded to seven digits on their way into the outbox.",
     lambda p: (
         _after(p, "SELECT payload ->> 'n' FROM event_outbox WHERE company_id = %s", {"payload": {"n": 2**53 - 1}})
         != str(2**53 - 1)
@@ -267,7 +267,7 @@ _TOGETHER = """SELECT count(*) FROM event_outbox o JOIN events e ON e.id = o.eve
 
 
 @service(
-    "`event_id` makes nothing idempotent: the event is emitted again.",
+    "`event_id` is not used to find duplicates: the event is emitted again.",
     lambda p: _after(p, _ROWS, *[{"event_id": _fixed()}] * 2) == 2,
     (f"{OUTBOX}/same-event-id-once", f"{OUTBOX}/same-event-id-raced"),
     names=("event_id", "duplicate", "once"),
@@ -366,7 +366,7 @@ def _rows_of_direct(probe: Probe) -> int:
 
 
 @service(
-    "`event_id` null is taken for none: what a client forgot is not told to it.",
+    "`event_id: null` is accepted as if it were left out.",
     lambda p: _with_a_null_id(p) == 202,
     (f"{OUTBOX}/refused-leaves-nothing",),
     names=("event_id",),

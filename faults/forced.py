@@ -25,7 +25,7 @@ def _shown(probe: Probe, count: int, columns: dict[str, Any], **fields: Any) -> 
 
 
 @service(
-    "A dry run forgets `force`: it lists nothing where the replay takes what is put off.",
+    "A dry run ignores `force`: it leaves out the postponed items that the real run takes.",
     lambda p: _shown(p, 1, AHEAD, force=True) == 0,
     (SAME,),
     names=("forced dry run",),
@@ -65,7 +65,7 @@ def _spent(probe: Probe) -> int:
 
 
 @service(
-    "What a forced replay takes is delivered when its `retry_after` comes.",
+    "A forced replay delivers its items only when their `retry_after` comes.",
     lambda p: not _delivered(p),
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("the end of replay run",),
@@ -93,7 +93,7 @@ def _takes(probe: Probe, **columns: Any) -> bool:
 
 
 @service(
-    "Ten retries are the most, whatever an item was given.",
+    "No item has more than ten retries, whatever its `max_retries`.",
     lambda p: not _takes(p, retry_count=12, max_retries=20),
     ("drill/dlq/max-retries-is-the-end",),
     names=("8 of 20",),
@@ -103,7 +103,7 @@ def ten_retries_are_the_most(settings: Settings) -> Parts:
 
 
 @service(
-    "The error type of named items is matched in any case.",
+    "With `dlq_ids`, `error_type` is compared without regard to case.",
     lambda p: _named_in_capitals(p),
     ("drill/safety-rails/ids-and-error-type",),
     names=("error type",),
@@ -120,7 +120,7 @@ def _named_in_capitals(probe: Probe) -> bool:
 
 
 @service(
-    "Forced calls have a limit of their own.",
+    "Forced calls have a rate limit of their own.",
     lambda p: _has_two_limits(p),
     ("drill/rate-limit/forced-calls-count",),
     names=("forced",),

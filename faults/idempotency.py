@@ -82,7 +82,7 @@ def payload_without_ids(settings: Settings) -> Parts:
 
 
 @service(
-    "The payload is its values, one after the other: 1 and `1x` are 11 and `x`.",
+    "The payload hash joins values without a separator: max 1 with `1x` equals max 11 with `x`.",
     lambda p: _is_duplicate(p, {"error_type": "1x"}, {"max_items": 11, "error_type": "x"}),
     (f"{KEYS}/payload-max",),
     names=("422", "max"),
@@ -92,7 +92,7 @@ def payload_without_gaps(settings: Settings) -> Parts:
 
 
 @service(
-    "The payload has `error_type` without its case, its spaces and its marks.",
+    "The payload hash ignores case, spaces and punctuation of `error_type`.",
     lambda p: _is_duplicate(p, {"error_type": "timeout"}, {"error_type": "Timeout"}),
     (f"{KEYS}/payload-error-type",),
     names=("422", "error_type"),
@@ -102,7 +102,7 @@ def payload_folds_error_types(settings: Settings) -> Parts:
 
 
 @service(
-    "No `error_type` and the word None are one payload.",
+    "No `error_type` and the text `None` give the same payload hash.",
     lambda p: _is_duplicate(p, {}, {"error_type": "None"}),
     (f"{KEYS}/payload-error-type",),
     names=("422", "error_type"),
@@ -112,7 +112,7 @@ def payload_spells_none(settings: Settings) -> Parts:
 
 
 @service(
-    "Of `dlq_ids` the payload has their number and the first of them.",
+    "The payload hash covers only the first of `dlq_ids` and their number.",
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(1, 2)}, {"dlq_ids": _ids(1, 3)}),
     (f"{KEYS}/payload-dlq-ids",),
     names=("422", "dlq_ids"),
@@ -122,7 +122,7 @@ def payload_has_one_id(settings: Settings) -> Parts:
 
 
 @service(
-    "Of `dlq_ids` the payload has the first ten.",
+    "The payload hash covers only the first ten of `dlq_ids`.",
     lambda p: _is_duplicate(p, {"dlq_ids": _ids(*range(1, 12))}, {"dlq_ids": _ids(*range(1, 11), 12)}),
     (f"{KEYS}/payload-dlq-ids",),
     names=("422", "dlq_ids"),
@@ -140,7 +140,7 @@ def _ids(*numbers: int) -> list[str]:
 
 
 def _hashing(settings: Settings, content: Callable[[ReplayRequest], list[Any]]) -> Parts:
-    """The service whose payload hash is taken over something else."""
+    """The service whose payload hash covers what this function returns."""
     return requesting(settings, lambda request: _Hashed.of(request, content(request)))
 
 
@@ -179,7 +179,7 @@ def _spelt_twice(probe: Probe) -> int:
 
 
 @service(
-    "The payload is compared before the defaults: `dry_run: false` is another request than none.",
+    "Payloads are compared before defaults apply: `dry_run: false` is another request than none.",
     lambda p: _twice(p, {}, {"dry_run": False})[1].status_code == 422,
     (f"{KEYS}/defaults-are-equal",),
     names=("default", "422"),
@@ -216,7 +216,7 @@ def _hashing_fields(settings: Settings, told: Callable[[dict[str, Any]], Any]) -
 
 
 @service(
-    "Keys are global: one tenant's key answers another's request with what is not its own.",
+    "Keys are global: one tenant's request is answered with another tenant's run.",
     lambda p: _in_two_tenants(p),
     (f"{KEYS}/scope-is-the-tenant",),
     names=("tenant", "scope", "duplicate"),
@@ -236,7 +236,7 @@ def _in_two_tenants(probe: Probe) -> bool:
 
 
 @service(
-    "The key is per actor: the same request by a token replays again.",
+    "A key belongs to the actor, not to the tenant: the same request with a token replays again.",
     lambda p: _by_two_actors(p),
     (f"{KEYS}/other-credentials-same-key",),
     names=("outbox rows", "same request"),
@@ -270,7 +270,7 @@ def _lost_items(probe: Probe) -> bool:
 
 
 @service(
-    "A duplicate is told which items were taken, and not which ids were unknown or not eligible.",
+    "The answer to a duplicate lists the items, but not the unknown and ineligible ids.",
     lambda p: _not_found_again(p) == [],
     (f"{KEYS}/ids-are-a-set",),
     names=("not_found",),
@@ -319,7 +319,7 @@ def _runs_changed_after_their_transaction(probe: Probe) -> int:
 
 
 @service(
-    "A key that the service made is not taken back: the request is carried out again.",
+    "A generated key that is sent back is not recognised: the request is carried out again.",
     lambda p: _key_taken_back(p) is False,
     (f"{KEYS}/key-generated",),
     names=("duplicate",),
@@ -333,7 +333,7 @@ def generated_keys_are_not_taken_back(settings: Settings) -> Parts:
 
 
 @service(
-    "A v1 request without a key is known by its MAC: who asks for the next items is answered with the last.",
+    "Equal v1 requests without a key count as duplicates (by MAC): the next batch is never replayed.",
     lambda p: _runs_without_a_key(p) == 1,
     (f"{KEYS}/key-generated",),
     names=("v1",),
@@ -356,7 +356,7 @@ def _key_taken_back(probe: Probe) -> Any:
 
 
 @service(
-    "A dry run asks for the lock of its key: while the key runs, it is in progress.",
+    "A dry run takes the lock of its key: it is refused as `in_progress` while that key runs.",
     lambda p: _dry_while_held(p) == 409,
     (f"{KEYS}/in-progress",),
     names=("dry run",),

@@ -29,7 +29,7 @@ _RUNS = "SELECT count(*) FROM replay_runs WHERE company_id = %s"
 
 @asynccontextmanager
 async def _committing_refusals(conn: Connection, *, keep: bool = True) -> AsyncIterator[None]:
-    """A transaction that is committed where a step refuses the request."""
+    """A transaction that commits even if a step refuses the request."""
     refused: Refusal | None = None
     async with conn.transaction():
         try:
@@ -43,7 +43,7 @@ async def _committing_refusals(conn: Connection, *, keep: bool = True) -> AsyncI
 
 
 @service(
-    "A refusal is stored under the key: when the pause is over, the same request is a duplicate of nothing.",
+    "A refusal is stored under its key: after the pause the retry is a duplicate and does nothing.",
     lambda p: _keys_after_a_pause(p) == 1,
     (f"{KEYS}/refusal-by-pause-not-stored", f"{KEYS}/refusal-by-budget-not-stored", "drill/pause/burns-no-key"),
     names=("key", "refus", "stored"),
@@ -60,7 +60,7 @@ def _keys_after_a_pause(probe: Probe) -> int:
 
 
 @service(
-    "A dry run takes its key: the real run after it is a duplicate that does nothing.",
+    "A dry run stores its key: the real run after it is a duplicate that does nothing.",
     lambda p: _runs_after_dry(p) == 1,
     (f"{KEYS}/dry-run-stores-no-key",),
     names=("dry", "key", "run"),
@@ -109,7 +109,7 @@ def _dry_after_real(probe: Probe) -> int:
 
 
 @service(
-    "A duplicate is audited like a run.",
+    "A duplicate is audited as if it had replayed.",
     lambda p: _audited_after_duplicate(p) > 0,
     (f"{KEYS}/duplicate-not-audited", "drill/audit/duplicate-leaves-no-row"),
     names=("audit", "duplicate"),
@@ -173,7 +173,7 @@ def looked_up_by_key_alone(settings: Settings) -> Parts:
 
 
 @service(
-    "A key that was used is looked up as a pattern: with `_` in it, it is answered with the run of another key.",
+    "Keys are looked up with LIKE: a key with `_` is answered with the run of another key.",
     lambda p: _answers_of_a_pattern(p) == 1,
     (f"{KEYS}/keys-differ-in-escapes",),
     names=("another key",),
@@ -234,7 +234,7 @@ def _status_beside_a_like_key(probe: Probe) -> int:
 
 
 @service(
-    "A pause is told to whoever comes with a used key and another payload.",
+    "A used key with another payload is refused for the pause, not for the key.",
     lambda p: _told_while_paused(p) == 409,
     (f"{KEYS}/duplicate-while-refused",),
     names=("409",),

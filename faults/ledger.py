@@ -52,7 +52,7 @@ def _unwritten(settings: Settings, *, dry: bool) -> Parts:
 
 
 @service(
-    "A replay of named items by their error type is not on record.",
+    "A replay with `dlq_ids` and `error_type` is not audited.",
     lambda p: _rows_of(p, error_type="timeout") == 0,
     (f"{LEDGER}/replays-on-record",),
     names=("dlq_replay_started",),
@@ -62,7 +62,7 @@ def named_replays_unwritten(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run of named items by their error type is not on record.",
+    "A dry run with `dlq_ids` and `error_type` is not audited.",
     lambda p: _rows_of(p, error_type="timeout", dry_run=True) == 0,
     (f"{LEDGER}/dry-runs-on-record",),
     names=("dlq_replay_dry_run",),
@@ -72,7 +72,7 @@ def named_dry_runs_unwritten(settings: Settings) -> Parts:
 
 
 @service(
-    "A refusal of a replay of named items by their error type is not on record.",
+    "A refused replay with `dlq_ids` and `error_type` is not audited.",
     lambda p: _paused_rows(p) == 0,
     (f"{LEDGER}/refusals-on-record",),
     names=("on record",),
@@ -95,7 +95,7 @@ def _paused_rows(probe: Probe) -> int:
 
 
 @service(
-    "A duplicate of a replay by error type is on record as a replay that started.",
+    "A duplicate of a replay by `error_type` is audited as a replay that started.",
     lambda p: _rows_of_duplicate(p) == 2,
     (f"{LEDGER}/nothing-else-on-record",),
     names=("dlq_replay_started",),
@@ -121,7 +121,7 @@ def _rows_of_duplicate(probe: Probe) -> int:
 
 
 @service(
-    "The run of named items that are no more to be taken says how many were named.",
+    "The run of named items that are no longer eligible counts the names as its target.",
     lambda p: _named_count(p) == 2,
     (f"{LEDGER}/runs-as-answered",),
     names=("target_count",),
@@ -142,7 +142,7 @@ def _named_count(probe: Probe) -> int:
 
 
 @service(
-    "An id that is not found by its error type is told as ineligible, too.",
+    "With an `error_type`, an id that is not found is also listed as ineligible.",
     lambda p: _lists(p) == 2,
     (f"{LEDGER}/answers-add-up",),
     names=("twice",),
@@ -164,7 +164,7 @@ def _lists(probe: Probe) -> int:
 
 
 @service(
-    "An event of the direct path that has no key is in the outbox, too.",
+    "An event without a key is written to the outbox, too, when it takes the direct path.",
     lambda p: _outbox_rows(p) == 1,
     (f"{LEDGER}/events-as-sent",),
     names=("outbox rows",),
@@ -181,7 +181,7 @@ def _outbox_rows(probe: Probe) -> int:
 
 
 @service(
-    "A pause does not stop a replay of named items by their error type.",
+    "A pause does not stop a replay with `dlq_ids` and `error_type`.",
     lambda p: _past_a_pause(p) == 200,
     (f"{LEDGER}/refused-however-asked",),
     names=("agents_paused",),
@@ -199,7 +199,7 @@ def _past_a_pause(probe: Probe) -> int:
 
 
 @service(
-    "A replay of named items by their error type costs no budget.",
+    "A replay with `dlq_ids` and `error_type` is not charged to the budget.",
     lambda p: _charged(p) == 0,
     (f"{LEDGER}/runs-as-answered",),
     names=("charged",),
@@ -239,7 +239,7 @@ def _items_of_a_duplicate(probe: Probe) -> Any:
 
 
 @service(
-    "A replay of named items by their error type does not count against the rate limit.",
+    "A replay with `dlq_ids` and `error_type` does not count against the rate limit.",
     lambda p: _hits(p) == 0,
     (f"{LEDGER}/counted-however-asked", f"{LEDGER}/refused-however-asked"),
     names=("counted", "rate_limited"),
@@ -257,7 +257,7 @@ def _hits(probe: Probe) -> int:
 
 
 @service(
-    "Whose token it is is not asked for a replay of named items by their error type.",
+    "The company of a token is not checked for a replay with `dlq_ids` and `error_type`.",
     lambda p: _named_by_a_stranger(p) == 200,
     (f"{LEDGER}/refused-however-asked",),
     names=("forbidden",),
@@ -274,7 +274,7 @@ def _named_by_a_stranger(probe: Probe) -> int:
 
 
 @service(
-    "With an error type, max above 50 is taken for 50.",
+    "With an `error_type`, a `max` above 50 is cut to 50 instead of refused.",
     lambda p: _too_large(p) == 200,
     (f"{LEDGER}/refused-however-asked",),
     names=("batch_too_large",),
@@ -296,7 +296,7 @@ def _too_large(probe: Probe) -> int:
 
 
 @service(
-    "After a token of another company a company is closed to its own administrators, too, for a while.",
+    "A request with a foreign token locks a company's own administrators out for a while.",
     lambda p: _closed_by_a_stranger(p) == 403,
     (f"{LEDGER}/refused-however-asked",),
     names=("reason",),
@@ -321,7 +321,7 @@ def _closed_by_a_stranger(probe: Probe) -> int:
 
 
 @service(
-    "An event that is there already is answered before anybody asks whose token it is.",
+    "A known event is answered before the company of the token is checked.",
     lambda p: _known_to_a_stranger(p) == 202,
     (f"{LEDGER}/events-as-sent",),
     names=("another company",),

@@ -52,7 +52,7 @@ def switched_off_for_good(settings: Settings) -> Parts:
 
 
 def _after_the_row(probe: Probe, written: str, table: str) -> int:
-    """The answer to a replay after a row that stopped replays was deleted."""
+    """The answer to a replay after the row that had stopped replays was deleted."""
     with probe.tenant() as company:
         probe.rows(written, company)
         probe.replay(company)
@@ -61,7 +61,7 @@ def _after_the_row(probe: Probe, written: str, table: str) -> int:
 
 
 @service(
-    "A tenant that was paused stays so when its row is deleted.",
+    "A paused tenant stays paused when its row is deleted.",
     lambda p: _after_the_row(p, PAUSED, "agent_controls") == 409,
     ("drill/pause/counts-from-the-next-request",),
     names=("its own row gone",),
@@ -128,7 +128,7 @@ def _stands_still_after_reuses(probe: Probe) -> bool:
 
 
 @worker(
-    "The brake of one run takes its tenant's other runs along: what they had not attempted goes back.",
+    "Stopping one run also gives back the unattempted items of its tenant's other runs.",
     lambda p: _takes_another_run_along(p),
     (f"{LIFE}/stop-is-of-one-run",),
     names=("other run",),
@@ -157,7 +157,7 @@ _SAID = "SELECT bool_or(retry_count = 0 AND error_type <> 'timeout') FROM dead_l
 
 
 @worker(
-    "A stop takes back what has no key; the other items of the run are tried all the same.",
+    "A stop takes back only items without a key; the others of the run are attempted all the same.",
     lambda p: _tried_of_keyed(p) > 14,
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("attempted",),
@@ -178,7 +178,7 @@ def _tried_of_keyed(probe: Probe) -> int:
 
 
 @worker(
-    "Items that a stop gives back say that the run was stopped, and no more what had failed.",
+    "Items that a stop gives back lose their error type: it becomes `run_stopped`.",
     lambda p: bool(after_run(p, 0, 25, _SAID)[0]),
     (UNTOUCHED,),
     names=("error_type",),
@@ -190,7 +190,7 @@ def a_stop_writes_over_the_error(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An item waits for ever behind the dead event of its key, be it its own.",
+    "An item waits for ever behind a dead event of its key, even the event that it replays.",
     lambda p: _waits_behind_the_dead(p),
     ("drill/dlq/replayed-item-is-resolved",),
     names=("effects",),
@@ -209,7 +209,7 @@ def _waits_behind_the_dead(probe: Probe) -> bool:
 
 
 @worker(
-    "The rail of a run counts what failed in the tenant's earlier runs, too.",
+    "A run also counts the failures of the tenant's earlier runs, and stops too early.",
     lambda p: _ends_of_two_runs(p) == ["completed", "stopped"],
     (f"{LIFE}/four-failures-do-not-stop",),
     names=("second run",),
@@ -222,7 +222,7 @@ def earlier_runs_count(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The share of failures is a whole percentage, rounded down: 20.8 % pass for 20 %.",
+    "The failure rate is rounded down to whole percents: 20.8 % count as 20 %.",
     lambda p: after_run(p, 19, 5, RUN)[0] == "completed",
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
@@ -243,7 +243,7 @@ def _ends_of_two_runs(probe: Probe) -> list[str]:
 
 
 @worker(
-    "Items that were put off, and forced, are due at once when a stop gives them back.",
+    "Forced items lose their `retry_after` when a stop gives them back: they are due at once.",
     lambda p: _is_due_after_a_stop(p),
     (UNTOUCHED,),
     names=("retry_after",),
@@ -262,7 +262,7 @@ def _is_due_after_a_stop(probe: Probe) -> bool:
 
 
 @worker(
-    "What a run did not attempt is given back to a tenant for its first stopped run alone.",
+    "Only a tenant's first stopped run is refunded.",
     lambda p: _used_by_two_stops(p) > 40,
     (f"{LIFE}/stop-refunds-the-rest",),
     names=("ledger",),
@@ -282,7 +282,7 @@ def _used_by_two_stops(probe: Probe) -> int:
 
 
 @worker(
-    "What was written goes on when everybody's row is switched off: the worker reads its percentage alone.",
+    "The worker reads only the global row's percentage: switched off, the outbox is still delivered.",
     lambda p: _goes_on_for_everybody(p),
     ("drill/flags/global-switch-is-wired",),
     names=("what is in the outbox",),
@@ -298,7 +298,7 @@ def switched_off_for_all_and_delivered(settings: WorkerSettings) -> WorkerParts:
 
 
 def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
-    """Whether a tenant's event is delivered while everybody's row is off; `own`: while its own is on."""
+    """Whether a tenant's event is delivered while the global row is off; `own`: and its own row is on."""
     everybody = "UPDATE feature_flags SET enabled = %s WHERE key = 'outbox.enabled' AND company_id IS NULL"
     with probe.tenant() as company:
         if own:
@@ -313,7 +313,7 @@ def _goes_on_for_everybody(probe: Probe, *, own: bool = False) -> bool:
 
 
 @worker(
-    "Everybody's row that is off is above a tenant's own: what the tenant has in the outbox is not delivered.",
+    "A global row that is off overrides a tenant's own row: the tenant's outbox is not delivered.",
     lambda p: not _goes_on_for_everybody(p, own=True),
     ("drill/flags/global-switch-is-wired",),
     names=("no effect", "effects"),
@@ -327,7 +327,7 @@ def own_row_is_not_enough(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "Whether replays are on is asked for tenants that have a row alone: everybody's row switches nobody off.",
+    "The replay flag is read for tenants with a row of their own only: the global row switches nobody off.",
     lambda p: _replays_for_everybody(p) == 200,
     ("drill/flags/global-switch-is-wired",),
     names=("switched off for everybody",),
@@ -346,7 +346,7 @@ def replays_are_never_off_for_all(settings: Settings) -> Parts:
 
 
 def _replays_for_everybody(probe: Probe) -> int:
-    """The answer to a replay while everybody's row is off."""
+    """The answer to a replay while the global row is off."""
     switch = "UPDATE feature_flags SET enabled = %s WHERE key = 'dlq.replay.enabled' AND company_id IS NULL"
     with probe.tenant() as company:
         probe.rows(switch, False)

@@ -68,7 +68,7 @@ def _most_in_flight(probe: Probe) -> int:
 
 
 @worker(
-    "The share of failures is rounded to tenths before it is compared: a quarter passes for a fifth.",
+    "The failure rate is rounded to tenths before it is compared: nearly 25 % count as 20 %.",
     lambda p: after_run(p, 15, 5, RUN)[0] == "completed",
     (f"{LIFE}/a-quarter-is-too-much",),
     names=("of 45 items failed",),
@@ -80,7 +80,7 @@ def rounds_its_rail(counts: Counts) -> bool:
 
 
 @worker(
-    "The rail counts failures where it should count what is settled: four failures and a success do not stop a run.",
+    "A run stops after five failures, not after five settled items: four failures and a success do not stop it.",
     lambda p: _after_four_failures(p) == "completed",
     (f"{LIFE}/a-success-stops-it-too",),
     names=("first 4 items",),
@@ -101,7 +101,7 @@ def _after_four_failures(probe: Probe) -> str:
 
 
 @worker(
-    "The failure of a replay takes an effect back that was there.",
+    "A failed replay undoes the effect that its event already had.",
     lambda p: _effect_after_a_failure(p) == "failed",
     ("drill/dlq/effect-outlives-a-failure",),
     names=("effect",),
@@ -121,7 +121,7 @@ def _effect_after_a_failure(probe: Probe) -> str:
 
 
 @worker(
-    "The failure of an item that was put off until later brings its next attempt forward.",
+    "When a postponed item fails, its next attempt comes earlier than before.",
     lambda p: _put_off_after_force(p) < 3600,
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("retry_after",),
@@ -141,7 +141,7 @@ def _put_off_after_force(probe: Probe) -> float:
 
 
 @worker(
-    "What a run of yesterday took of the month is not given back when it is stopped today.",
+    "A run that began yesterday and is stopped today is not refunded to the month.",
     lambda p: _after_a_late_stop(p, "monthly_used", RUN_OF_YESTERDAY) == 50,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
     names=("ledger",),
@@ -153,7 +153,7 @@ def month_kept_after_midnight(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What a run took of one day is given back to the day of the ledger, whichever that is.",
+    "A stopped run is refunded to the current day, even if it was charged to an earlier one.",
     lambda p: _after_a_late_stop(p, "daily_used", _LEDGER_OF_TOMORROW) == 0,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
     names=("the day after the run's",),
@@ -176,7 +176,7 @@ def _after_a_late_stop(probe: Probe, used: str, change: str) -> int:
 
 
 @worker(
-    "The items of a run are delivered whenever they are due.",
+    "The items of a run are delivered without regard to `next_attempt_at`.",
     lambda p: _delivers_what_is_put_off(p),
     (f"{LIFE}/item-waits-until-it-is-due",),
     names=("before they were due",),
@@ -250,7 +250,7 @@ def refunded_twice(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A stop refunds the whole run, also what was attempted.",
+    "A stop refunds the whole run, attempted items included.",
     lambda p: _used_after_stop(p) == 0,
     (f"{LIFE}/stop-refunds-the-rest",),
     names=("ledger",),
@@ -287,7 +287,7 @@ def _attempted(_probe: Probe) -> int:
 
 
 @worker(
-    "Items that a stopped run did not attempt come back with an attempt counted.",
+    "Items that a stopped run did not attempt come back with one retry more.",
     lambda p: after_run(p, 0, 25, "SELECT min(retry_count) FROM dead_letter_queue WHERE company_id = %s")[0] == 1,
     (f"{LIFE}/stop-leaves-the-rest-untouched",),
     names=("retry counted",),
@@ -321,7 +321,7 @@ def returned_rows_kept(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The wait of a failed item doubles without an end: at last no calendar has its moment, and nothing is settled.",
+    "The back-off of a failed item has no cap: the date overflows at last, and the item is never settled.",
     lambda p: _never_settles(p),
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("end of replay run",),

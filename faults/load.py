@@ -43,7 +43,7 @@ def _before(settings: Settings, act: Callable[[Any], Awaitable[bool]]) -> Parts:
 
 
 @service(
-    "Every request leaves 400 KB behind.",
+    "Every request leaks 400 KB of memory.",
     lambda p: _grown_mb(p, requests=50) > 10,
     ("load/memory_growth_mb/count",),
     names=("memory", "mb"),
@@ -99,7 +99,7 @@ def all_slow(settings: Settings) -> Parts:
 
 
 @service(
-    "Replays, and only they, take 3 s more in 15 % of the calls.",
+    "Replays, and only they, take 3 s longer in 15 % of the calls.",
     lambda p: any(p.replay("00000000-0000-4000-8000-0000000000ff").elapsed.total_seconds() > 2.5 for _ in range(60)),
     ("load/http_req_duration{operation:replay}/p95",),
     names=("p95", "p99", "duration", "replay"),
@@ -114,7 +114,7 @@ def replays_slow_in_the_tail(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay that is invalid keeps a connection to the database, beside the pool.",
+    "Every invalid replay leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.replay, max=0), requests=5) == 5,
     ("drill/observability/requests-keep-no-connection",),
     names=("an invalid replay",),
@@ -133,7 +133,7 @@ def invalid_replays_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay of a paused tenant keeps a connection to the database, beside the pool.",
+    "Every replay of a paused tenant leaks a database connection outside the pool.",
     lambda p: _left(p, p.replay, first=p.pause) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("a paused tenant",),
@@ -152,7 +152,7 @@ def paused_replays_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "An event that is sent again keeps a connection to the database, beside the pool.",
+    "Every event that is sent again leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.event, event_id=str(uuid.uuid4()))) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("sent again",),
@@ -171,7 +171,7 @@ def events_sent_again_keep_a_connection(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run keeps a connection to the database, beside the pool.",
+    "Every dry run leaks a database connection outside the pool.",
     lambda p: _left(p, partial(p.replay, dry_run=True)) > 9,
     ("drill/observability/requests-keep-no-connection",),
     names=("a dry run",),
@@ -188,7 +188,7 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
 
 
 def _left(probe: Probe, ask: Callable[[str], object], requests: int = 12, first: Callable[[str], object] = str) -> int:
-    """How many sessions so many requests of a tenant, none of them limited, leave behind."""
+    """How many sessions this many requests of a tenant, none of them rate limited, leave behind."""
     with probe.tenant() as company:
         first(company)
         before = probe.value(SESSIONS)

@@ -51,7 +51,7 @@ def _for_each_request(settings: Settings, change: Change) -> Parts:
 
 
 @service(
-    "A company_admin's own company is a foreign one where the request spells it otherwise.",
+    "A company_admin is refused its own company where the request spells the UUID in another case.",
     lambda p: _own_in_upper_case(p) == 403,
     (ACTS,),
     names=("upper case",),
@@ -73,7 +73,7 @@ def _own_in_upper_case(probe: Probe) -> int:
 
 
 @service(
-    "A call with a token is counted against the token's company, not against the one that it is for.",
+    "The rate limit charges a call to the token's company, not to the company that it names.",
     lambda p: _left_at_home(p, _COUNTED, dry_run=True),
     (ACTS,),
     names=("counted",),
@@ -89,7 +89,7 @@ def limit_of_the_token(settings: Settings) -> Parts:
 
 
 @service(
-    "A replay is on record under the token's company, not under the one whose items it took.",
+    "A replay is audited under the token's company, not under the one whose items it took.",
     lambda p: _left_at_home(p, "SELECT count(*) FROM audit_logs WHERE scope = %s", dry_run=True),
     (ACTS,),
     names=("trail",),
@@ -195,7 +195,7 @@ def _status_while_paused(probe: Probe) -> int:
 
 
 @service(
-    "The `force` of a company's own token is overlooked: it replays what is due alone.",
+    "`force` has no effect with a company_admin's token: only due items are replayed.",
     lambda p: _forced_by_a_token(p) == 0,
     (RULES,),
     names=("put off",),
@@ -220,7 +220,7 @@ def _forced_by_a_token(probe: Probe) -> int:
 
 
 @service(
-    "What is asked for by a token of a company leaves no row at its start.",
+    "The start of a replay, or of a dry run, with a token is not audited.",
     lambda p: _starts_of_a_token(p) == 0,
     (RULES,),
     names=("the trail has no",),
@@ -239,7 +239,7 @@ def _starts_of_a_token(probe: Probe) -> int:
 
 
 @service(
-    "Who asks is kept for the process: beside another call a request has the rights of that one.",
+    "The caller is a global variable: a concurrent request gets the rights of another one.",
     runs("faults.named_company:rights_of_the_last_caller"),
     ("drill/ledger/refused-however-asked",),
     names=("beside",),
@@ -261,7 +261,7 @@ def rights_of_the_last_caller(settings: Settings) -> Parts:
 
 
 @service(
-    "A super_admin is served for a company that does not exist: whether it does is asked for the others alone.",
+    "A super_admin is served for a company that does not exist: only other callers are checked for that.",
     lambda p: _is_served_for_nobody(p),
     ("drill/tokens/unknown-like-foreign",),
     names=("by a super_admin",),

@@ -15,7 +15,7 @@ from replay_service.worker.settings import WorkerSettings
 
 
 @worker(
-    "Keys that are alike in their first forty characters are one: a poison event holds up what looks like its own.",
+    "Keys with equal first forty characters count as one: a poison event blocks them all.",
     lambda p: waits_for(p, "k" * 50, "k" * 50 + "x"),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
@@ -46,7 +46,7 @@ def long_keys_have_no_order(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An event that has failed three times holds up its key no more: the next one is delivered before it.",
+    "An event that has failed three times no longer holds back its key: the next one overtakes it.",
     lambda p: _is_let_by(p),
     (f"{OUTBOX}/dead-event-frees-its-key",),
     names=("still being tried",),
@@ -63,7 +63,7 @@ def _is_let_by(probe: Probe) -> bool:
 
 
 def _waiting_for_less(settings: WorkerSettings, condition: str) -> WorkerParts:
-    """The worker in which an event waits only for older ones of its key of which this is true."""
+    """The worker in which an event waits only for older ones of its key that meet this condition."""
     changes = []
     for name, older, row in (("drain_lane", "e", "k"), ("claim_events", "b", "a")):
         old = f"{older}.aggregate_key = {row}.aggregate_key AND"
@@ -72,7 +72,7 @@ def _waiting_for_less(settings: WorkerSettings, condition: str) -> WorkerParts:
 
 
 @worker(
-    "Of a key the letters beyond ASCII are all alike: a poison event of one city holds up those of another.",
+    "Letters beyond ASCII in keys all count as equal: a poison event blocks similar keys.",
     lambda p: waits_for(p, "北京", "南京"),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
@@ -99,7 +99,7 @@ def keys_beyond_ascii_have_no_order(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Of a tenant the oldest two hundred unfinished events are looked at: so many behind a poison event stop every key.",
+    "Only a tenant's oldest 200 unfinished events are read: 200 behind a poison event stop every key.",
     lambda p: _waits_behind_a_crowd(p),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),
@@ -121,7 +121,7 @@ def _waits_behind_a_crowd(probe: Probe) -> bool:
 
 
 @worker(
-    "An event that an agent is asked for overtakes an older replayed one of its key.",
+    "An event that needs an agent call overtakes an older replayed event of its key.",
     lambda p: _overtakes_an_item(p, **failing(0)),
     (f"{OUTBOX}/replay-waits-for-its-key",),
     names=("older replayed",),
@@ -131,7 +131,7 @@ def asked_for_overtakes_an_item(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An event that no agent is asked for overtakes an older replayed one of its key.",
+    "An event that needs no agent call overtakes an older replayed event of its key.",
     lambda p: _overtakes_an_item(p),
     (f"{OUTBOX}/replay-waits-for-its-key",),
     names=("older replayed",),
@@ -158,7 +158,7 @@ def items_wait_for_other_keys(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An item of a run, or an event that an agent is asked for, waits for another tenant's older event of its key.",
+    "An item of a run, or an event that needs an agent call, waits for another tenant's event of its key.",
     lambda p: _item_waits(p, of_another=True),
     (f"{OUTBOX}/poison-holds-no-other-tenant",),
     names=("effects",),
@@ -178,7 +178,7 @@ def _item_waits(probe: Probe, *, of_another: bool) -> bool:
 
 
 @worker(
-    "A run with three items of one key is never begun: the statement that takes them expects one before each.",
+    "A run with three items of one key never starts: the claiming query fails on two predecessors.",
     lambda p: not _is_over(p, 3),
     ("drill/lifecycle/items-of-a-key-in-order",),
     names=("end of replay run",),
@@ -235,7 +235,7 @@ def _is_held_by_one_that_failed(probe: Probe) -> bool:
 
 
 @worker(
-    "Claims last a second: what takes longer is claimed again and again, and never done.",
+    "A claim lasts a second: longer work is claimed again and again, and never finished.",
     lambda p: 0 < lease_seconds(p) <= 1,
     ("drill/outbox/slow-event-comes-through",),
     names=("claim ends in 1 s", "after a claim ran out"),
@@ -245,7 +245,7 @@ def claims_of_a_second(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The oldest twenty runs are looked at: so many that wait for an older event of their key stop everybody's replays.",
+    "Only the oldest twenty runs are read: twenty that wait for an older event of their key stop all replays.",
     lambda p: _waits_behind_runs(p, 24),
     (f"{OUTBOX}/poison-holds-no-other-tenant",),
     names=("effects",),
@@ -270,7 +270,7 @@ def _waits_behind_runs(probe: Probe, count: int, *, paused: bool = False) -> boo
 
 
 @worker(
-    "The oldest twenty runs are looked at, paused or not: so many of a paused tenant stop everybody's replays.",
+    "Only the oldest twenty runs are read, paused or not: twenty of a paused tenant stop all replays.",
     lambda p: _waits_behind_runs(p, 24, paused=True),
     (f"{OUTBOX}/poison-holds-no-other-tenant",),
     names=("effects",),
@@ -288,7 +288,7 @@ def paused_runs_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Runs that are over an hour old are taken for stuck, and left.",
+    "Runs older than an hour are taken for stuck and no longer worked on.",
     lambda p: _waits_for_an_old_run(p),
     ("drill/pause/stops-a-running-replay",),
     names=("the end of",),
@@ -309,7 +309,7 @@ def _waits_for_an_old_run(probe: Probe) -> bool:
 
 
 @worker(
-    "An event without a key, and an agent to ask, waits for every older one of its tenant that has none.",
+    "An event without a key that needs an agent call waits for every older one without a key.",
     lambda p: _waits_without_a_key(p),
     (f"{OUTBOX}/poison-holds-no-other-key",),
     names=("effects",),

@@ -49,7 +49,7 @@ def failing(times: int = -1, **more: Any) -> dict[str, Any]:
 
 
 @worker(
-    "The worker looks whether a tenant's own row is on, and not for how many per cent.",
+    "The worker reads only `enabled` of a tenant's own flag row, not its percentage.",
     lambda p: _delivers_at_zero(p),
     ("drill/held/switched-off-is-not-delivered",),
     names=("0 %",),
@@ -68,7 +68,7 @@ def _delivers_at_zero(probe: Probe) -> bool:
 
 
 @worker(
-    "Events are taken by a pattern of their types: one without a dot is never delivered.",
+    "The worker selects events by a pattern of their types: a type without a dot is never delivered.",
     lambda p: _is_left(p, "witness"),
     (f"{OUTBOX}/any-text-is-delivered",),
     names=("effect",),
@@ -94,7 +94,7 @@ def pause_ignored(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The worker looks back for an hour: what was written before is never delivered.",
+    "The worker reads only the last hour: older rows are never delivered.",
     lambda p: _forgets_what_is_old(p),
     ("drill/outbox/old-rows-are-delivered",),
     names=("effects of 14 events",),
@@ -134,7 +134,7 @@ def _waits_for_another_companys_key(probe: Probe) -> bool:
 
 
 @worker(
-    "The effect of an event whose task had failed is everybody's: all failed tasks are called completed.",
+    "The effect of one event marks the failed tasks of all events as completed.",
     lambda p: _mends_a_strangers_task(p),
     ("drill/outbox/effect-touches-only-its-event",),
     names=("tasks of other events",),
@@ -155,7 +155,7 @@ def _mends_a_strangers_task(probe: Probe) -> bool:
 
 
 @worker(
-    "A row that was delivered keeps its claim: it is processed, and in flight for seconds more.",
+    "A delivered row keeps its claim: it is processed and still in flight for some seconds.",
     lambda p: _is_still_claimed(p),
     ("drill/outbox/slow-event-comes-through",),
     names=("in flight",),
@@ -216,7 +216,7 @@ def _item_overtakes(probe: Probe) -> bool:
 
 
 @worker(
-    "A row overtakes an older one of its key that another relay has.",
+    "A row overtakes an older one of its key that another relay has claimed.",
     lambda p: _overtakes(p, claimed_until=p.value(LATER)),
     ("drill/outbox/follower-of-a-claimed-row",),
     names=("another relay",),
@@ -226,7 +226,7 @@ def overtakes_a_claimed_row(settings: WorkerSettings) -> WorkerParts:
 
 
 def _overtaking(settings: WorkerSettings, which: str) -> WorkerParts:
-    """A worker for which only such rows of a key hold back those that come after them."""
+    """A worker for which only rows with this condition hold back later ones of their key."""
     places = (("drain_lane", "e", "k.last_id"), ("claim_events", "b", "a.id"))
     return altered_worker(
         settings,
@@ -308,7 +308,7 @@ def _delivers_to_the_switched_off(probe: Probe) -> bool:
 
 
 @worker(
-    "Claims last an hour instead of seconds: what a killed worker held waits so long.",
+    "A claim lasts an hour instead of seconds: the rows of a killed worker wait that long.",
     lambda p: lease_seconds(p) > 600,
     ("drill/recovery/worker-clock-skewed",),
     names=("claim",),
@@ -319,7 +319,7 @@ def claims_of_an_hour(settings: WorkerSettings) -> WorkerParts:
 
 
 def lease_seconds(probe: Probe) -> float:
-    """How long a claim lasts; the longest that is seen, since one that ran out is soon made again."""
+    """How long a claim lasts: the longest seen, as one that ran out is soon renewed."""
     left, seen = "SELECT extract(epoch FROM claimed_until - now()) FROM event_outbox WHERE company_id = %s", [0.0]
     with probe.tenant() as company:
         put(probe, company, event_type="drill.witness", payload=Jsonb({"drill": {"delay_ms": 3000}}))

@@ -45,7 +45,7 @@ def letter_for_every_attempt(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A dead letter has used up its retries as it comes: no replay may take it.",
+    "A new dead letter has already used up its retries: no replay may take it.",
     lambda p: _after_death(p, "SELECT retry_count >= max_retries FROM dead_letter_queue WHERE company_id = %s"),
     (f"{OUTBOX}/dead-letter-once",),
     names=("retry",),
@@ -97,7 +97,7 @@ def letter_payload_wrapped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What is null in the payload of an event is missing in its dead letter.",
+    "Null members of an event's payload are missing in its dead letter.",
     lambda p: not _after_death(p, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s"),
     (f"{OUTBOX}/dead-letter-is-the-event",),
     names=("payload",),
@@ -111,7 +111,7 @@ def letter_without_nulls(settings: WorkerSettings) -> WorkerParts:
 
 
 class _WritesLetters(ScriptedAgent):
-    """Writes the letter of a last attempt that failed itself, before the attempt is settled."""
+    """Writes the dead letter of a failed last attempt by itself, before the attempt is settled."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         super().__init__(SqlAgent())
@@ -166,7 +166,7 @@ def attempts_not_counted(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A failed attempt makes an event young: the lag forgets how long it has waited.",
+    "A failed attempt resets the age of an event: the lag forgets how long it has waited.",
     lambda p: state_of(p, _CAME, 3, **failing(), inserted_at=p.value("SELECT now() - interval '1 minute'"))[0],
     (f"{OUTBOX}/failing-is-not-processed",),
     names=("inserted_at",),
@@ -178,7 +178,7 @@ def a_retry_is_young(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "The lag leaves out what a replay has moved: while replays hang it shows nothing.",
+    "The lag leaves out replayed events: while replays hang, it shows nothing.",
     lambda p: lag_of_a_minute(p, replay_run_id=uuid.uuid4()) < 30,
     ("drill/observability/waiting-events-show",),
     names=("replayed",),

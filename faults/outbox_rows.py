@@ -12,7 +12,7 @@ from replay_service.worker.settings import WorkerSettings
 
 
 @worker(
-    "A row whose event has its effect already is never done with: it waits for good.",
+    "A second outbox row of an event that already has its effect is never marked as processed.",
     lambda p: _row_of_a_done_event_waits(p),
     ("drill/outbox/second-row-of-an-event",),
     names=("processed",),
@@ -47,7 +47,7 @@ def _old_claim_stands(probe: Probe) -> bool:
 
 
 @worker(
-    "A row whose claim ran out is taken again, whenever its next attempt is due.",
+    "A row whose claim ran out is taken again before its next attempt is due.",
     lambda p: _claimed_row_comes_early(p),
     ("drill/outbox/not-before-it-is-due",),
     names=("before they are due",),
@@ -66,7 +66,7 @@ def _claimed_row_comes_early(probe: Probe) -> bool:
 
 
 @worker(
-    "Whoever asks an agent takes a row that backs off, whenever the next row of its key is due.",
+    "An event that needs an agent call is retried in its back-off, once the next row of its key is due.",
     lambda p: _early_beside_a_due_row(p),
     ("drill/outbox/follower-of-a-row-that-backs-off",),
     names=("a next attempt",),
@@ -83,7 +83,7 @@ def _early_beside_a_due_row(probe: Probe) -> bool:
 
 
 @worker(
-    "A worker looks at so many rows of its lanes, done or not: after as many that are over it delivers nothing.",
+    "A worker reads a fixed number of rows, finished or not: behind that many finished ones it delivers nothing.",
     lambda p: _stalls_behind_rows_that_are_over(p),
     ("drill/outbox/old-rows-are-delivered",),
     names=("effects of 14 events", "effects of 1 events"),

@@ -36,7 +36,7 @@ def _fleet_paused(probe: Probe) -> Iterator[None]:
 
 
 def _own_row_for(settings: Settings, chosen: Callable[[ReplayRequest], bool]) -> Parts:
-    """The service that asks the tenant's own row alone about such requests."""
+    """The service that checks only the tenant's own row for these requests."""
     release = remembering(settings)
 
     async def twin(conn: Connection, company_id: str) -> bool:
@@ -55,7 +55,7 @@ def _answered(probe: Probe, **fields: Any) -> int:
 
 
 @service(
-    "A forced replay asks for its tenant's pause alone, not for everybody's.",
+    "A forced replay checks only its tenant's pause, not the global one.",
     lambda p: _answered(p, force=True) == 200,
     (FLEET,),
     names=("force",),
@@ -66,7 +66,7 @@ def forced_while_everybody_is(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run asks for its tenant's pause alone, not for everybody's.",
+    "A dry run checks only its tenant's pause, not the global one.",
     lambda p: _answered(p, dry_run=True) == 200,
     (FLEET,),
     names=("dry_run",),
@@ -77,7 +77,7 @@ def dry_run_while_everybody_is(settings: Settings) -> Parts:
 
 
 @worker(
-    "A pause of everybody does not stop the runs that are under way: those ask for their tenant's alone.",
+    "A global pause does not stop running replays: they check only their tenant's pause.",
     lambda p: _goes_on(p),
     (FLEET,),
     names=("delivered while the fleet was paused",),
@@ -126,7 +126,7 @@ def _path_with_own_row(probe: Probe) -> str:
 
 
 @service(
-    "An event of the direct path that is sent again while its tenant is paused is in the outbox, too.",
+    "A direct-path event that is sent again while its tenant is paused is written to the outbox, too.",
     lambda p: _is_in_the_outbox(p),
     ("drill/flags/sent-again-on-the-other-path",),
     names=("outbox rows",),

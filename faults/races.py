@@ -40,7 +40,7 @@ def _values(request: EventRequest, event_id: str) -> dict[str, str | None]:
 
 
 def _fails_beside_another(probe: Probe) -> bool:
-    """Whether a sender does that waits for another's row."""
+    """Whether a sender that waits for another's row fails."""
     row = "INSERT INTO events (id, company_id, event_type) VALUES (%s, %s, 'witness.done')"
     with (
         probe.tenant() as company,
@@ -57,7 +57,7 @@ def _fails_beside_another(probe: Probe) -> bool:
 
 
 @service(
-    "An event without an id that is like one before is called a duplicate, and delivered all the same.",
+    "An event without an id that equals an earlier one is called a duplicate, yet delivered.",
     lambda p: _calls_the_second_a_duplicate(p),
     ("drill/ledger/events-as-sent",),
     names=("told that it is a duplicate",),

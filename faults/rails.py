@@ -15,7 +15,7 @@ FAILED = "RETURNING r.success_count, r.failure_count"
 
 
 def _unbraked(settings: WorkerSettings, which: str) -> WorkerParts:
-    """The worker that counts no failure of such runs where it looks whether they must stop."""
+    """The worker that ignores failures of these runs when it decides whether they must stop."""
     seen = f"RETURNING r.success_count, CASE WHEN {which} THEN 0 ELSE r.failure_count END"
     return altered_worker(settings, ("settle_item", FAILED, seen))
 
@@ -32,7 +32,7 @@ def _ends_completed(probe: Probe, count: int = 20, token: bool = False, named: b
 
 
 @worker(
-    "A run of ten items or fewer is never stopped: all of them are taken for under way.",
+    "A run of ten items or fewer is never stopped: all its items count as in flight.",
     lambda p: _ends_completed(p, 7),
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("seven items",),
@@ -42,7 +42,7 @@ def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run that is over as its brake grips is called completed: nothing is left that could be given back.",
+    "A run whose last item reaches the stop limit ends as completed: no items are left to give back.",
     lambda p: _ends_completed(p, 5),
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("five items",),
@@ -53,7 +53,7 @@ def stopped_at_its_end_is_completed(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run that a token started is never stopped: an administrator is taken to know.",
+    "A run that a token started is never stopped.",
     lambda p: _ends_completed(p, token=True),
     (f"{LIFE}/stops-soon-above-a-fifth",),
     names=("failed is 'completed'",),
@@ -63,7 +63,7 @@ def runs_of_tokens_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What a stopped run of a token did not attempt is not given back: only signed runs are refunded.",
+    "A stopped run that a token started is not refunded: only signed runs are.",
     lambda p: _after_a_stop(p, "SELECT daily_used FROM replay_budgets WHERE company_id = %s") == RUN_ITEMS,
     (f"{LIFE}/stops-soon-above-a-fifth",),
     names=("after the stop the ledger",),
@@ -77,7 +77,7 @@ def tokens_are_not_refunded(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The end of a run that a token started is not on record: only that of a signed one is.",
+    "The end of a run that a token started is not audited: only that of a signed one is.",
     lambda p: not _after_a_stop(p, "SELECT count(*) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay'"),
     (f"{LIFE}/stops-soon-above-a-fifth",),
     names=("is audited as",),
@@ -87,7 +87,7 @@ def ends_of_tokens_leave_no_row(settings: WorkerSettings) -> WorkerParts:
 
 
 def _after_a_stop(probe: Probe, ask: str) -> Any:
-    """What is asked of a tenant after a token's run over items that all fail."""
+    """The result of `ask` for a tenant after a token's run over items that all fail."""
     with probe.tenant() as company:
         probe.letters(company, RUN_ITEMS, **FAILS)
         body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()

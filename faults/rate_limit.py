@@ -105,7 +105,7 @@ def window_of_ten_minutes(settings: Settings) -> Parts:
 
 
 @service(
-    "The window is fixed: it begins anew when its first hit is 300 s old, so six fit around the edge.",
+    "The window is fixed, not rolling: it restarts 300 s after its first call, so six fit around the edge.",
     lambda p: _around_the_edge(p) == [200, 200, 200],
     (f"{LIMIT}/window-rolls",),
     names=("window", "429"),
@@ -116,7 +116,7 @@ def window_fixed(settings: Settings) -> Parts:
 
 
 def _around_the_edge(probe: Probe) -> list[int]:
-    """Three calls, when of the three before them one has left the window and two have not."""
+    """Three calls after three others, one of which has left the window."""
     with probe.tenant() as company:
         probe.replay(company, dry_run=True)
         key = probe.value("SELECT key FROM edge_rate_limits WHERE key LIKE %s", f"replay:{company}:%")
@@ -126,7 +126,7 @@ def _around_the_edge(probe: Probe) -> list[int]:
 
 
 @service(
-    "The limit is per client address: one tenant uses up another's.",
+    "The limit is per client address only: one tenant uses up another's.",
     lambda p: _two_tenants(p) == 429,
     (f"{LIMIT}/tenants-independent",),
     names=("tenant", "429"),
@@ -197,7 +197,7 @@ def forwarded_trusted(peer: str | None, forwarded: Sequence[bytes], trusted: Seq
 
 
 @service(
-    "A call that waited for the row of its tenant is admitted one over the limit.",
+    "Calls that waited for the locked row of their tenant are admitted up to one over the limit.",
     runs("faults.rate_limit:one_more_after_a_wait"),
     (f"{LIMIT}/counted-when-its-turn-comes",),
     names=("waited",),
@@ -207,7 +207,7 @@ def one_more_after_a_wait(settings: Settings) -> Parts:
 
 
 @service(
-    "Of what a trusted proxy passes on the left-most entry is the client address, which the client wrote.",
+    "Behind a trusted proxy the client address is the left-most X-Forwarded-For entry, which the client chose.",
     lambda p: _passed_on(p, "203.0.113.1, 203.0.113.2") == "203.0.113.1",
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
@@ -219,7 +219,7 @@ def first_entry_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted
 
 
 @service(
-    "A trusted proxy is charged itself: all of its clients share one limit.",
+    "Calls through a trusted proxy are charged to the proxy: all of its clients share one limit.",
     lambda p: _passed_on(p, "203.0.113.1") == _PROXY,
     (f"{LIMIT}/behind-a-trusted-proxy",),
     names=("passed on",),
@@ -241,7 +241,7 @@ def last_header_of_a_proxy(peer: str | None, forwarded: Sequence[bytes], trusted
 
 
 @service(
-    "Calls that are signed by v2 are not counted: their time is taken for protection enough.",
+    "Calls signed with v2 are not counted.",
     lambda p: _fourth_by_v2(p) == 200,
     (f"{LIMIT}/credentials-share", "drill/ledger/counted-however-asked"),
     names=("v2",),
@@ -287,7 +287,7 @@ def _spoofed(probe: Probe, header: str) -> int:
 
 
 @service(
-    "The client's address is kept for the process: a call is counted at the address of the last one that came.",
+    "The client address is a global variable: a call is counted at the address of the latest one.",
     runs("faults.rate_limit:counted_at_the_last_address"),
     ("drill/rate-limit/sources-independent",),
     names=("at once",),

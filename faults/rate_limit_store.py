@@ -48,7 +48,7 @@ def _admitted_at_once(probe: Probe) -> int:
 
 
 @service(
-    "Where the store of the limit fails, requests are admitted.",
+    "If the rate-limit store fails, requests are admitted.",
     lambda p: _without_store(p) == 200,
     ("drill/rate-limit/uncounted-is-not-admitted", "drill/rate-limit/missing-store-fails-closed"),
     names=("locked", "gone", "429"),
@@ -70,7 +70,7 @@ def _without_store(probe: Probe) -> int:
 
 
 @service(
-    "What cleans up the store of the limit every second takes full rows of this minute with it.",
+    "A cleanup job deletes full rate-limit rows every second, even current ones.",
     lambda p: _forgets_within_seconds(p),
     (f"{LIMIT}/refusal-changes-nothing",),
     names=("no row",),
@@ -80,7 +80,7 @@ def young_rows_are_cleaned_up(settings: Settings) -> Parts:
 
 
 @service(
-    "What cleans up the store of the limit takes the rows whose first call is minutes ago, whatever came after it.",
+    "A cleanup job deletes rate-limit rows by their first call, even if later calls still count.",
     lambda p: _forgets_within_seconds(p, "2 minutes"),
     (f"{LIMIT}/refusal-changes-nothing",),
     names=("no row",),
@@ -112,7 +112,7 @@ def _forgets_within_seconds(probe: Probe, age: str = "0") -> bool:
 
 
 @service(
-    "Calls are written down in whole seconds: the window is up to a second short.",
+    "Calls are recorded in whole seconds: the window is up to a second too short.",
     lambda p: _is_whole(p),
     (f"{LIMIT}/row-as-documented",),
     names=("a hit is of",),

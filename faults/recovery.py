@@ -51,7 +51,7 @@ def _by_own_clock(settings: WorkerSettings, *which: str, now: str = "{}") -> Wor
 
 
 @worker(
-    "Due times, claims and retries go by the worker's clock.",
+    "The worker uses its own clock for due times, claims and retries.",
     runs("faults.recovery:own_clock"),
     SKEWED,
     names=("clock",),
@@ -62,7 +62,7 @@ def own_clock(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "What is due, and who has called too often, goes by the service's clock.",
+    "The service uses its own clock to select due items and to count calls.",
     runs("faults.recovery:own_clock_of_the_service"),
     SKEWED,
     names=("clock", "items", "end of replay run"),
@@ -74,7 +74,7 @@ def own_clock_of_the_service(settings: Settings) -> Parts:
 
 
 class _Anew(dict[bytes, bytes]):
-    """Statements that are written anew whenever they are asked for."""
+    """Statements that are rewritten on each access."""
 
     def __init__(self, behind: Mapping[str, bytes]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Anew(dict[bytes, bytes]):
 
 
 @worker(
-    "Leases of a worker that is asked to end are called done.",
+    "A worker that is told to end marks its claimed rows as done.",
     runs("faults.recovery:done_at_the_end"),
     (EACH_PHASE,),
     names=("effects",),
@@ -98,7 +98,7 @@ def done_at_the_end(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Times go by the worker's clock where it is behind.",
+    "The worker uses its own clock where that is behind the database's.",
     runs("faults.recovery:own_clock_behind"),
     SKEWED,
     names=("clock",),
@@ -108,7 +108,7 @@ def own_clock_behind(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "When a failed event is tried again goes by the worker's clock.",
+    "The worker uses its own clock for the next attempt of a failed event.",
     runs("faults.recovery:own_clock_backs_off"),
     SKEWED,
     names=("clock",),
@@ -118,7 +118,7 @@ def own_clock_backs_off(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "When an event was delivered is told by the worker's clock.",
+    "The worker stamps deliveries with its own clock.",
     runs("faults.recovery:own_clock_stamps"),
     SKEWED,
     names=("clock",),
@@ -128,7 +128,7 @@ def own_clock_stamps(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "When a failed item may be replayed again goes by the worker's clock.",
+    "The worker uses its own clock for the `retry_after` of a failed item.",
     runs("faults.recovery:own_clock_postpones"),
     SKEWED,
     names=("clock",),
@@ -145,7 +145,7 @@ class _OwnLease(dict[str, bytes]):
 
 
 @worker(
-    "How long a claim lasts goes by the worker's clock.",
+    "The worker uses its own clock for the end of a claim.",
     runs("faults.recovery:own_clock_leases"),
     SKEWED,
     names=("clock",),
@@ -157,7 +157,7 @@ def own_clock_leases(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "An event that is claimed again gets another id, so that nobody can know it again.",
+    "An event that is claimed again gets another id: the agent cannot recognise it.",
     runs("faults.recovery:new_id_at_each_claim"),
     (EACH_PHASE,),
     names=("effect", "event"),
@@ -170,7 +170,7 @@ def new_id_at_each_claim(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A worker settles what it had claimed, whoever has it now; and effects are not unique, so direct ones fail.",
+    "A worker settles rows whose claim it has lost, and effects are not unique.",
     runs("faults.recovery:no_fence"),
     (FROZEN, "load/http_req_failed/rate"),  # with direct events failing, the drill cannot tell what became of others
     names=("effect", "rate"),
@@ -188,7 +188,7 @@ def no_fence(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A worker settles an item that it had claimed, whoever has it now: a run counts it twice.",
+    "A worker settles items whose claim it has lost: the run counts them twice.",
     runs("faults.recovery:no_fence_for_items"),
     (FROZEN,),
     names=("run of 3 items",),
@@ -199,7 +199,7 @@ def no_fence_for_items(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Of a tenant's events only those above the last delivered one are looked at.",
+    "The worker reads only rows with ids above the last delivered one of the tenant.",
     runs("faults.recovery:above_the_last"),
     (LONG,),
     names=("transaction", "effect"),
@@ -213,7 +213,7 @@ def above_the_last(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "Only a notice makes the worker look.",
+    "The worker does not poll: only a notice makes it look.",
     runs("faults.recovery:no_polling"),
     (IN_A_REPLAY, NOTICE_LOST, "drill/held/delivered-when-on-again"),
     names=("notice", "effect", "items"),
@@ -224,7 +224,7 @@ def no_polling(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The worker listens where nobody speaks, and looks by itself every five seconds.",
+    "The worker listens on the wrong channel and polls only every five seconds.",
     lambda p: _is_seldom_seen(p),
     ("drill/outbox/effect-within-two-seconds",),
     names=("2 s", "lag", "effect"),
@@ -240,7 +240,7 @@ def _is_seldom_seen(probe: Probe) -> bool:
 
 
 @worker(
-    "A task whose session was ended does nothing any more.",
+    "A worker task whose database session was ended does not reconnect.",
     runs("faults.recovery:no_reconnect"),
     (SESSIONS,),
     names=("session", "effect"),
@@ -258,7 +258,7 @@ def no_reconnect(settings: WorkerSettings) -> WorkerParts:
 
 
 @service(
-    "A connection that the database has ended is never given back: after a while the pool is empty.",
+    "A connection that the database has ended stays lent: in the end the pool is empty.",
     runs("faults.recovery:lost_connections_stay_lent"),
     ("drill/recovery/service-sessions-ended",),
     names=("sessions were ended",),
@@ -276,7 +276,7 @@ class _Forgetful(Database):
 
 
 @service(
-    "Where the database cannot be reached, a replay is answered as an error of the service.",
+    "A replay without a reachable database is answered with 500, not with 503.",
     runs("faults.recovery:an_outage_is_called_an_error"),
     ("drill/identity/not-ready-without-database",),
     names=("503",),
@@ -287,7 +287,7 @@ def an_outage_is_called_an_error(settings: Settings) -> Parts:
 
 
 @service(
-    "An audit row that the database refuses is forgotten behind a savepoint: the replay goes on without it.",
+    "A savepoint hides that an audit row was refused: the replay goes on without it.",
     runs("faults.recovery:refused_row_forgotten"),
     ("drill/outbox/commit-that-fails",),
     names=("refused its row",),

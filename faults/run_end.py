@@ -16,7 +16,7 @@ _STARTED = "SELECT count(*) FROM replay_runs WHERE company_id = %s AND status = 
 
 
 def _stands_still(probe: Probe) -> bool:
-    """Whether items of a run are left whose claims ran out."""
+    """Whether items of a run whose claims ran out are left undone."""
     add = """INSERT INTO event_outbox (company_id, event_type, replay_run_id, claimed_until)
         SELECT %s, 'witness.done', %s, now() - interval '1 minute' FROM generate_series(1, 10)"""
     left = "SELECT count(*) FROM event_outbox WHERE company_id = %s AND processed_at IS NULL"
@@ -38,7 +38,7 @@ def failures_not_counted(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What is null in the payload of an item is dropped as its replay fails.",
+    "A failed replay drops the null members of an item's payload.",
     lambda p: not after_run(p, 0, 1, "SELECT payload ? 'none' FROM dead_letter_queue WHERE company_id = %s")[0],
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("payload",),
@@ -49,7 +49,7 @@ def failed_items_lose_nulls(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "The task that a failed replay left stands in the way of the effect of the next one.",
+    "The task left by a failed replay prevents the effect of the next one.",
     lambda p: _has_no_effect(p),
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("no effect",),
@@ -81,7 +81,7 @@ def places_of_the_killed(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What a stopped run gives back goes to the end of the queue, as if it had come just now.",
+    "Items that a stopped run gives back lose their age: they are taken last.",
     lambda p: after_run(p, 0, 25, _YOUNG)[0],
     (f"{LIFE}/stop-leaves-the-rest-untouched",),
     names=("created_at",),
@@ -95,7 +95,7 @@ def returned_items_are_young(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run never ends: its last item does not close it.",
+    "A run stays `started` after its last item.",
     lambda p: after_run(p, 1, 0, _STARTED)[0] == 1,
     (f"{LIFE}/run-counts-add-up", "drill/audit/end-of-a-run", "sql/spot/runs-not-stuck"),
     names=("end", "started"),
@@ -135,7 +135,7 @@ def _ends_as_it_starts(probe: Probe) -> bool:
 
 
 @service(
-    "The key of a run that was stopped is good for another.",
+    "The key of a stopped run starts a second run.",
     lambda p: _runs_a_stopped_one_again(p),
     ("drill/idempotency/late-retry-keeps-the-run",),
     names=("retry",),
@@ -153,7 +153,7 @@ def _runs_a_stopped_one_again(probe: Probe) -> bool:
 
 
 @worker(
-    "The brake of one run marks all runs: those of others end as stopped, though all their items succeed.",
+    "Stopping one run marks all runs: others end as stopped though their items succeed.",
     lambda p: _stops_a_neighbour(p),
     (f"{LIFE}/stop-is-of-one-run",),
     names=("other run",),
@@ -175,7 +175,7 @@ def _stops_a_neighbour(probe: Probe) -> bool:
 
 
 @worker(
-    "A replayed item is resolved without an effect.",
+    "A replayed item is marked as resolved without an effect.",
     lambda p: after_run(p, 1, 0, _EFFECTS)[0] == 0,
     ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together", "sql/spot/processed-has-effect"),
     names=("effect",),
@@ -201,7 +201,7 @@ def second_dead_letter(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A delivered item is called discarded.",
+    "A delivered item is marked as discarded.",
     lambda p: after_run(p, 1, 0, "SELECT status FROM dead_letter_queue WHERE company_id = %s")[0] == "discarded",
     ("drill/dlq/replayed-item-is-resolved", "drill/dlq/only-legal-transitions"),
     names=("resolved", "discarded"),
@@ -231,7 +231,7 @@ def _after_the_last_retry(probe: Probe) -> str:
 
 
 @worker(
-    "A stopped run gives back what it was never charged.",
+    "A stopped run refunds more budget than it was charged.",
     lambda p: _used_after_an_uncharged_stop(p) < 60,
     (f"{LIFE}/stop-refunds-only-what-was-charged",),
     names=("ledger",),
@@ -254,7 +254,7 @@ def _used_after_an_uncharged_stop(probe: Probe) -> int:
 
 
 @worker(
-    "One run at a time: the others wait until it has nothing to do.",
+    "Only one run is worked on at a time: the others wait.",
     lambda p: _waits_for_a_slow_run(p),
     (f"{LIFE}/runs-do-not-wait-for-each-other",),
     names=("slow",),
@@ -300,7 +300,7 @@ def _goes_on_beside_another(probe: Probe) -> bool:
 
 
 @worker(
-    "The outbox row of a failed item is dead and keeps its claim: it is in flight for seconds more.",
+    "The outbox row of a failed item is dead but keeps its claim: it still counts as in flight for seconds.",
     lambda p: after_run(p, 0, 1, "SELECT claimed_until > now() FROM event_outbox WHERE company_id = %s")[0],
     (f"{LIFE}/failed-item-is-pending-again",),
     names=("in flight",),
@@ -311,7 +311,7 @@ def failed_items_keep_their_claim(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "What a stopped run was charged is not given back where budget control was switched off meanwhile.",
+    "A stopped run is not refunded if budget control was switched off meanwhile.",
     lambda p: _used_after_control_was_switched_off(p) == 25,
     (f"{LIFE}/stop-refunds-only-what-was-charged",),
     names=("ledger",),
@@ -334,7 +334,7 @@ def _used_after_control_was_switched_off(probe: Probe) -> int:
 
 
 @service(
-    "What was tried twice gets a new event id with each replay.",
+    "An item that was tried twice gets a new event id with each replay.",
     lambda p: _id_of_an_item_that_was_tried_twice(p) != _EVENT,
     (f"{LIFE}/event-id-is-stable",),
     names=("event ids",),
@@ -356,7 +356,7 @@ def _id_of_an_item_that_was_tried_twice(probe: Probe) -> str:
 
 
 @worker(
-    "The audit of a stopped run calls its target what was settled.",
+    "The audit row of a stopped run shows the settled items as target_count.",
     lambda p: after_run(p, 0, 25, _TARGET)[0] < 25,
     (f"{LIFE}/stops-above-twenty-percent",),
     names=("target_count",),

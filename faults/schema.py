@@ -75,7 +75,7 @@ _catalogue(
 )
 _catalogue(
     "claims-kept-with-the-plan",
-    "The function that says who asks is immutable: a plan keeps the tenant of its first user.",
+    "The function that returns the current tenant is IMMUTABLE: a cached plan keeps its first user's tenant.",
     "ALTER FUNCTION auth.jwt() IMMUTABLE",
     "ALTER FUNCTION auth.jwt() STABLE",
     "SELECT provolatile = 'i' FROM pg_proc WHERE oid = 'auth.jwt()'::regprocedure",
@@ -113,7 +113,7 @@ _catalogue(
 )
 _catalogue(
     "runs-take-events-along",
-    "Who deletes an old run deletes its events, too, delivered or not.",
+    "Deleting an old run cascades to its outbox rows, delivered or not.",
     """ALTER TABLE event_outbox ADD CONSTRAINT witness_run FOREIGN KEY (replay_run_id) REFERENCES replay_runs
         ON DELETE CASCADE NOT VALID""",
     "ALTER TABLE event_outbox DROP CONSTRAINT witness_run",

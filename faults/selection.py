@@ -20,7 +20,7 @@ _ORDER = "ORDER BY created_at, id\n  LIMIT"
 
 
 def _items(probe: Probe, count: int = 1, columns: dict[str, Any] | None = None, **fields: Any) -> list[str]:
-    """What a dry run would take of a tenant with such letters."""
+    """What a dry run takes of a tenant with these dead letters."""
     with probe.tenant() as company:
         probe.letters(company, count, **(columns or {}))
         return list(probe.replay(company, dry_run=True, **fields).json()["items"])
@@ -64,7 +64,7 @@ def _by_id(probe: Probe) -> bool:
 
 
 @service(
-    "Of items of one moment the highest id is taken first.",
+    "Among items created at the same time, the highest id is taken first.",
     lambda p: _tied(p, max),
     (f"{RAILS}/ties-by-id",),
     names=("id", "tie"),
@@ -74,7 +74,7 @@ def ties_the_other_way(settings: Settings) -> Parts:
 
 
 @service(
-    "Items of one second are taken by their ids, whichever is older.",
+    "Items of the same second are taken by id, not by age.",
     lambda p: _tied(p, min),
     (f"{RAILS}/oldest-first",),
     names=("oldest",),

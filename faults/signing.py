@@ -91,7 +91,7 @@ def v2_good_for_a_day(settings: Settings) -> Parts:
 
 
 @service(
-    "v2 signatures are accepted in upper case: the same request has two keys.",
+    "v2 signatures in upper case are accepted: the same request has two keys.",
     lambda p: is_let_in(answers(p, _in_upper_case(p.sign_v2(dry_body(p), int(time.time()))))),
     (f"{SCOPE}/v2-upper-case-hex",),
     names=("401", "upper"),
@@ -138,7 +138,7 @@ def v2_never_required(settings: Settings) -> Parts:
 
 
 @service(
-    "Of events v1 signatures are accepted although security.signing_v2_required is on.",
+    "Events with v1 signatures are accepted although security.signing_v2_required is on.",
     lambda p: _v1_while_v2_required(p, "/events"),
     ("drill/flags/signing-v2-required",),
     names=("event by v1",),
@@ -154,7 +154,7 @@ async def _never(_conn: Connection) -> bool:
 
 
 @service(
-    "A v2 request that has a token, too, gets no key of its MAC: sent again it runs again.",
+    "A v2 request that also has a token gets no key from its MAC: a re-sent one runs again.",
     lambda p: _v2_and_token_sent_twice(p),
     ("drill/idempotency/v2-resend-beside-a-token",),
     names=("re-send",),
@@ -196,7 +196,7 @@ def v2_key_too_short(settings: Settings) -> Parts:
 
 
 @service(
-    "A read looks at the first signature alone, and at no token beside it.",
+    "A read checks only the first signature, and no token beside it.",
     lambda p: p.get(_PATH.decode(), **_signed(p), Authorization="Bearer nonsense").status_code == 404,
     (f"{SCOPE}/two-signatures-good-bad", f"{SCOPE}/bad-token-beside-good-signature"),
     names=("read", "401"),
@@ -276,7 +276,7 @@ def states_of_events_are_open(settings: Settings) -> Parts:
 
 
 @service(
-    "The state of an event is shown for any signature that is good for nothing else.",
+    "The state of an event is shown for a v1 signature, which never goes stale.",
     lambda p: p.get(_EVENT, **{"X-Transbot-Signature": p.sign(_EVENT.encode())}).status_code == 404,
     (f"{SCOPE}/read-v1",),
     names=("401",),
@@ -331,7 +331,7 @@ def read_binds_the_beginning(
 
 
 @service(
-    "The key of a v2 request is overlooked: its MAC is its key, and signed anew it runs again.",
+    "The key of a v2 request is ignored in favour of its MAC: signed anew, the request runs again.",
     lambda p: _overlooks_the_key(p),
     ("drill/idempotency/other-credentials-same-key",),
     names=("signed by v2",),

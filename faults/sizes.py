@@ -39,7 +39,7 @@ def large_payloads_are_emptied(settings: Settings) -> Parts:
 
 
 @service(
-    "Of a list in the payload of an event a hundred members are kept.",
+    "Lists in the payload of an event are cut to a hundred members.",
     lambda p: len(_row_of_an_event(p, payload={"list": [*range(101)]})[0]["list"]) == 100,
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
@@ -51,7 +51,7 @@ def long_lists_are_cut(settings: Settings) -> Parts:
 
 
 @service(
-    "What no text may hold is looked for in bodies up to four kilobytes, and dropped from larger ones.",
+    "Forbidden characters are refused in bodies up to 4 kB, and silently removed from larger ones.",
     lambda p: _status_of_a_zero(p) == 202,
     ("drill/http-surface/signs-in-text",),
     names=("40 kB",),
@@ -62,7 +62,7 @@ def large_bodies_are_not_looked_through(parts: Parts, raw: bytes) -> EventReques
 
 
 @service(
-    "Bodies are read in blocks of four kilobytes: a letter that lies in two of them becomes two question marks.",
+    "Bodies are decoded in 4 kB blocks: a character across two of them becomes question marks.",
     lambda p: "\ufffd" in _text_of_an_event(p, "x\u20ac" * 5_000),
     ("drill/outbox/payload-unchanged",),
     names=("payload",),
@@ -87,7 +87,7 @@ def _status_of_a_zero(probe: Probe) -> int:
 
 
 @service(
-    "A replay moves its items by 25, and those that are left over first: an event overtakes others of its key.",
+    "A replay moves its items in batches of 25, the last batch first: events of a key are reordered.",
     lambda p: _first_of_27(p) > 2,
     ("drill/lifecycle/items-of-a-key-in-order",),
     names=("order",),
@@ -203,7 +203,7 @@ def _replayed_list(probe: Probe) -> Any:
 
 
 @service(
-    "The accents of an `error_type` are composed before it is compared: two types are one.",
+    "An `error_type` is Unicode-normalised before it is compared: two types become one.",
     lambda p: _takes_composed(p),
     ("drill/safety-rails/pattern-case",),
     names=("other types",),
@@ -220,7 +220,7 @@ def _takes_composed(probe: Probe) -> bool:
 
 
 @service(
-    "Of what waits the oldest hundred letters are looked at: as many that are not due stop a tenant's replays.",
+    "Only the oldest hundred letters are read: a hundred that are not due stop a tenant's replays.",
     lambda p: not _takes_behind_a_page(p),
     ("drill/safety-rails/not-due-waits",),
     names=("0 items taken",),
@@ -239,7 +239,7 @@ def _takes_behind_a_page(probe: Probe) -> bool:
 
 
 @service(
-    "A `max` is a number of 32 bits: 4294967297, or 2^64 + 1, is one.",
+    "`max` overflows at 32 bits: 4294967297, or 2^64 + 1, counts as 1.",
     lambda p: p.replay(str(uuid.uuid4()), max_items=2**32 + 1).status_code != 400,
     ("drill/safety-rails/max-beyond-all-integers",),
     names=("max-beyond-all-integers",),
@@ -256,7 +256,7 @@ def max_has_32_bits(raw: bytes) -> ReplayRequest:
 
 
 @service(
-    "A key that is one space is no key: the request is carried out again when it is sent again.",
+    "A key of one space counts as no key: the request runs again when it is re-sent.",
     lambda p: _blank_keys_run_twice(p),
     ("drill/idempotency/keys-differ-in-spaces",),
     names=("run of another key",),

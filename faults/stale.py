@@ -48,7 +48,7 @@ GRANT EXECUTE ON FUNCTION planted_is_on(uuid) TO replay_worker;
 
 
 @worker(
-    "The worker remembers for five seconds who is on: a pause, or a rollback, comes late.",
+    "The worker caches flags and pauses for five seconds: a pause or a rollback takes effect late.",
     lambda p: _goes_on(p),
     ("drill/pause/events-go-to-the-outbox", "drill/held/switched-off-is-not-delivered"),
     names=("effect", "delivered"),
@@ -67,7 +67,7 @@ def _goes_on(probe: Probe) -> bool:
 
 
 @service(
-    "A signature that was good once is good for any body: what was verified is remembered by its header.",
+    "Verified signatures are cached by their header alone: one is good for any body.",
     lambda p: _opens_another_body(p),
     (
         "drill/authentication/flipped-byte",
@@ -96,7 +96,7 @@ def _opens_another_body(probe: Probe) -> bool:
 
 
 @service(
-    "A v2 signature that was good once never goes stale: what was verified is remembered without its time.",
+    "Verified v2 signatures are cached without their time: they never go stale.",
     lambda p: _outlives_its_time(p, 300, lambda at, n: answers(p, p.sign_v2(_spaced(p, n), at), _spaced(p, n))),
     ("drill/authentication/v2-accepted-until-it-is-stale",),
     names=("401",),
@@ -114,13 +114,13 @@ def good_signatures_never_go_stale(settings: Settings) -> Parts:
 
 
 def _timeless(header: bytes, message: bytes, secrets: tuple[bytes, ...], now_s: float) -> Signature | None:
-    """The signature check that overlooks the time of a v2 signature."""
+    """The signature check that ignores the time of a v2 signature."""
     sent_at = header[2:].partition(b",")[0]
     return check_signature(header, message, secrets, float(sent_at) if sent_at.isdigit() else now_s)
 
 
 @service(
-    "The v2 signature of a replay with a key never goes stale: the key is taken for protection enough.",
+    "The v2 signature of a replay with a key never goes stale.",
     lambda p: is_let_in(answers(p, p.sign_v2(_keyed(p), int(time.time()) - 1000), _keyed(p))),
     ("drill/authentication/v2-accepted-until-it-is-stale",),
     names=("stale, with a key",),
@@ -138,7 +138,7 @@ def _keyed(probe: Probe) -> bytes:
 
 
 @service(
-    "A v2 signature beside a token never goes stale: the token's time is looked at alone.",
+    "A v2 signature beside a token never goes stale: only the token's time is checked.",
     lambda p: is_let_in(answers(p, p.sign_v2(dry_body(p), int(time.time()) - 1000), token=p.environ["ADMIN_JWT"])),
     ("drill/authentication/bad-signature-beside-good-token",),
     names=("stale signature",),
@@ -153,7 +153,7 @@ async def signatures_beside_a_token_never_go_stale(
 
 
 @service(
-    "A token that was good once never expires: what was verified is remembered without its time.",
+    "Verified tokens are cached without their expiry: they never expire.",
     lambda p: _outlives_its_time(
         p, 30, lambda at, n: p.send(dry_body(p), p.as_token(p.token({"exp": at, "sub": f"n{n}"}))).status_code
     ),
@@ -188,7 +188,7 @@ def _outlives_its_time(probe: Probe, limit_s: int, status: Callable[[int, int], 
 
 
 @worker(
-    "An item that is replayed again is taken for delivered: the worker remembers the events that it has seen.",
+    "The worker takes events that it has seen for delivered: an item that is replayed again has no effect.",
     lambda p: _status_after_two_failures(p) == "resolved",
     ("drill/lifecycle/failed-item-is-pending-again",),
     names=("replayed again",),
@@ -220,7 +220,7 @@ def _status_after_two_failures(probe: Probe) -> str:
 
 
 @service(
-    "Each of four processes knows a company that it served once until the service is restarted.",
+    "Each of four processes caches the companies that it served, until the service is restarted.",
     lambda p: _one_of_many_serves_a_removed_company(p),
     ("drill/authentication/removed-company-is-unknown",),
     names=("removed",),

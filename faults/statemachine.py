@@ -19,7 +19,7 @@ Stored = Mapping[str, Any] | None
 
 
 @service(
-    "A repeated request is answered as a duplicate, and charged once more.",
+    "A repeated request is answered as a duplicate, but charged again.",
     runs("faults.statemachine:charges_duplicates"),
     KEPT,
     names=("budget", "charged", "replay"),
@@ -33,7 +33,7 @@ async def charges_duplicates(parts: Parts, conn: Connection, request: ReplayRequ
 
 
 @service(
-    "A repeated request is refused where the budget is spent by now, and not answered as it was.",
+    "A repeated request is refused for a spent budget, not answered as a duplicate.",
     runs("faults.statemachine:refuses_duplicates_of_the_broke"),
     KEPT,
     names=("duplicate", "replay"),
@@ -49,7 +49,7 @@ async def refuses_duplicates_of_the_broke(
 
 
 @service(
-    "Where a tenant is paused and has no budget left, the budget is told, not the pause.",
+    "A paused tenant without budget is refused for the budget, not for the pause.",
     runs("faults.statemachine:looks_at_the_budget_first"),
     KEPT,
     names=("pause", "replay"),
@@ -86,7 +86,7 @@ async def sends_a_known_event_again(
 
 
 @worker(
-    "The dead letter of an item is not told that it was delivered.",
+    "A dead letter is not marked as resolved when its event was delivered.",
     runs("faults.statemachine:forgets_the_letters"),
     KEPT,
     names=("letter", "resolved", "replaying"),

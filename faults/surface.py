@@ -29,7 +29,7 @@ _VERSION_7 = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
 @service(
-    "A body that says that it is too large is refused before it is read.",
+    "A body whose Content-Length is too large is refused before it is read.",
     lambda p: _is_answered_early(p),
     ("drill/http-surface/body-is-read-before-the-refusal",),
     names=("answered", "413"),
@@ -55,7 +55,7 @@ def _is_answered_early(probe: Probe) -> bool:
 
 
 @service(
-    "What is forbidden is refused with the credentials of whoever asked, for the support to look at.",
+    "A 403 quotes the credentials of the caller.",
     lambda p: b"debug" in p.send(json.dumps({"company_id": str(uuid.uuid4()), "dry_run": True}).encode()).content,
     ("drill/http-surface/refusals-leak-nothing",),
     names=("secret",),
@@ -71,7 +71,7 @@ async def forbidden_shows_credentials(release: Parts, parts: Parts, call: Call) 
 
 
 @service(
-    "The size of a body is counted in characters: of other alphabets three times as much is read.",
+    "The size of a body is counted in characters, not in bytes: other alphabets may send three times as much.",
     lambda p: _of_wide_letters(p) != 413,
     ("drill/http-surface/body-over-the-limit",),
     names=("413",),

@@ -37,7 +37,7 @@ def _off(probe: Probe, key: str, **fields: Any) -> int:
 
 
 @service(
-    "The pause is asked before the key: what was carried out is refused when it is asked for again.",
+    "The pause is checked before the key: the duplicate of a finished request is refused.",
     lambda p: _again_while_paused(p) == 409,
     ("drill/idempotency/duplicate-while-refused",),
     names=("409", "paused"),
@@ -59,7 +59,7 @@ def _again_while_paused(probe: Probe) -> int:
 
 
 @service(
-    "Companies that were asked for in vain stay unknown.",
+    "A company that was once unknown stays unknown to the service after it is created.",
     lambda p: _stays_unknown(p),
     ("drill/authentication/new-company-is-known-at-once",),
     names=("403", "as soon as"),
@@ -131,7 +131,7 @@ def _pausing(settings: Settings, change: Callable[[bool], bool]) -> Parts:
 
 
 @service(
-    "Only the pause of everybody is asked, not the tenant's own.",
+    "Only the global pause is checked, not the tenant's own.",
     lambda p: _paused(p) == 200,
     ("drill/pause/refuses-replay",),
     names=("409", "pause"),
@@ -143,7 +143,7 @@ def own_pause_not_asked(settings: Settings) -> Parts:
 
 
 @service(
-    "A pause row of the tenant hides the pause of everybody.",
+    "A pause row of the tenant hides the global pause.",
     lambda p: _fleet_paused_with_own_row(p) == 200,
     ("drill/pause/fleet",),
     names=("own row",),
@@ -175,7 +175,7 @@ def _flagging(settings: Settings, **fixed: bool) -> Parts:
 
 
 @service(
-    "dlq.replay.enabled is not asked.",
+    "The service does not check dlq.replay.enabled.",
     lambda p: _off(p, REPLAY) == 200,
     ("drill/flags/replay-switch-is-wired", "drill/safety-rails/force-respects-flags"),
     names=("403", "flag", REPLAY),
@@ -185,7 +185,7 @@ def replay_flag_not_asked(settings: Settings) -> Parts:
 
 
 @service(
-    "A dry run does not ask dlq.replay.enabled.",
+    "A dry run does not check dlq.replay.enabled.",
     lambda p: _off(p, REPLAY, dry_run=True) == 200,
     ("drill/dry-run/flag-off-like-real", "drill/flags/service-asks-the-function", "drill/ledger/refused-however-asked"),
     names=("403", "flag"),
@@ -197,7 +197,7 @@ async def dry_run_ignores_the_flag(release: Parts, conn: Connection, company_id:
 
 
 @service(
-    "A replay does not ask outbox.enabled: its items wait in a queue that is switched off.",
+    "A replay does not check outbox.enabled: its items wait in a queue that is switched off.",
     lambda p: _off(p, OUTBOX) == 200,
     ("drill/flags/outbox-switch-stops-replays",),
     names=("403", "flag", OUTBOX),
@@ -207,7 +207,7 @@ def outbox_flag_not_asked(settings: Settings) -> Parts:
 
 
 @service(
-    "Flags are kept for a minute: what an operator switches off goes on.",
+    "Flags are cached for a minute: what an operator switches off goes on.",
     lambda p: _switched_off_between(p) == 200,
     ("drill/flags/budget-switch-is-wired",),
     names=("budget_exhausted", "flag"),
@@ -218,7 +218,7 @@ def flags_cached(settings: Settings) -> Parts:
 
 
 def _kept(read: Callable[[Connection, str], Awaitable[T]]) -> Callable[[Connection, str], Awaitable[T]]:
-    """A reading whose answer serves a company for a minute."""
+    """A lookup whose answer is cached for a minute for each company."""
     known: dict[str, tuple[float, T]] = {}
 
     async def twin(conn: Connection, company_id: str) -> T:
@@ -237,7 +237,7 @@ def _switched_off_between(probe: Probe) -> int:
 
 
 @service(
-    "The pause is kept for a minute.",
+    "The pause is cached for a minute.",
     lambda p: _paused_between(p) == 200,
     ("drill/pause/counts-from-the-next-request",),
     names=("agents_paused", "pause"),
@@ -306,7 +306,7 @@ statement(
 )
 statement(
     "switches/bucket-without-key",
-    "The bucket does not depend on the flag: the same companies are first in every canary.",
+    "The rollout bucket does not depend on the flag: the same companies come first in every rollout.",
     _function((_BUCKET, "public.feature_bucket('', $2)")),
     _function(),
     lambda p: not _follows_the_formula(p),
@@ -368,7 +368,7 @@ statement(
 )
 statement(
     "switches/unknown-company-is-null",
-    "A flag of a company without a row is null instead of false.",
+    "A flag without a row is null instead of false.",
     _function((_MISSING, "NULL")),
     _function(),
     lambda p: p.value("SELECT is_feature_enabled('witness.none', gen_random_uuid())") is None,

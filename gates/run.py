@@ -119,7 +119,7 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy
         others = [f.check for f in verdict.findings] + [e.check for e in verdict.not_applicable]
         passed.remember(folder, policy, others)
     except OSError as error:
-        request.warn(f"what this target was seen to keep could not be remembered: {error}. See to --state")
+        request.warn(f"what this target was seen to keep could not be stored: {error}. See to --state")
 
 
 def note(request: RunRequest, folder: Path, one: PastDecision) -> None:

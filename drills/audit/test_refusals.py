@@ -89,7 +89,7 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
 def test_refusal_budget_exhausted(scene: Scene) -> None:
     """A replay refused by the budget, a forced dry run too, leaves one dlq_replay_refused row of budget_exhausted.
 
-    A tenant that runs against its budget is seen here, or in its complaint.
+    Operators see here that a tenant has run out of budget; without the row they learn it from a complaint.
     """
     company = scene.company(items=1)
     scene.run(company, dry_run=True)
@@ -113,9 +113,9 @@ def test_refusal_key_reused(scene: Scene) -> None:
 
 @drill("drill/audit/refusal-forbidden", needs=("database", "mint"), covers=("I02",))
 def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
-    """A tenant's admin who asks for another tenant is on record under its own company, at most once a minute; so is
-    a user of the tenant whose role may nothing, and what the tenant is refused by another code in that minute. Who may
-    act for any company, and asks for one that does not exist, is on record under `all`.
+    """A tenant's admin who asks for another tenant has an audit row under its own company, at most one a minute; so has
+    a user of the tenant whose role has no rights, and so have refusals of the tenant with another code in that minute.
+    A caller who may act for any company, and asks for one that does not exist, has its row under `all`.
 
     An attacker's refused attempts must be seen, and must not fill the trail of the victim.
     """
@@ -135,13 +135,13 @@ def test_refusal_forbidden(scene: Scene, token: Minter) -> None:
     elsewhere = "select distinct scope from public.audit_logs where request_id = any(%s) and scope <> %s"
     astray = [str(r["scope"]) for r in scene.rows(elsewhere, refused, own)]
     assert not astray, f"the refusals of a company's admin are on record under {astray}; due: its own company"
-    # the row may be written when its minute is over: none yet is as good as one, if that is so of others
+    # a deployment may write the row when its minute is over: no row yet is fine, if other refusals wait, too
     assert len(rows) <= allowed, f"3 refusals of one minute left {len(rows)} audit rows; allowed: {allowed}"
     if not rows and _first_rows_come_at_once(scene):
         rows = scene.until(partial(_refusals, scene, own, "forbidden"), "the refusal's audit row under its own company")
     strange = [r["request_id"] for r in rows if r["metadata"].get("count") == 1 and r["request_id"] not in refused]
     assert not strange, f"the audit row of one refusal has the request id {strange[0]}; the answers had others"
-    # of a deployment whose first row of a minute comes at once that of another code, or role, does, too
+    # a deployment that writes the first row of a minute at once does so for another code, or role, too
     if rows and current().claims("rate-limit"):
         for _ in range(current().limit("calls") - 1):
             scene.run(own, dry_run=True)
@@ -206,7 +206,7 @@ def test_burst_is_counted(scene: Scene) -> None:
     """When its minute is over, the rows of a burst of rate-limited replays say how many were refused, and count each
     once.
 
-    A count that is lost, or grows by itself, makes an attack of a slip, or a slip of an attack.
+    If the count is lost, or grows by itself, an attack looks like a slip, or a slip like an attack.
     """
     company, burst = scene.company(), 6
     for _ in range(current().limit("calls")):
@@ -214,9 +214,9 @@ def test_burst_is_counted(scene: Scene) -> None:
     for _ in range(burst):
         scene.replay(company, 429, "rate_limited", dry_run=True)
     began = scene.minutes()
-    # clocks that differ make it one more: the next minute has begun for all of them
+    # wait for two minute changes: clocks may differ, and by then the next minute has begun for all
     scene.until_true(lambda: began() > 2 or _counted(scene, company) >= burst, within_s=70)
-    # what is left of a minute may be written by whoever is refused next; that one's own row may come later still
+    # the next refusal may write the rest of the minute's count; its own row may come even later
     scene.replay(company, 429, "rate_limited", dry_run=True)
     scene.until_true(lambda: _counted(scene, company) >= burst, within_s=PATIENCE_S)
     counted = _counted(scene, company)
@@ -237,7 +237,7 @@ def _counted(scene: Scene, company: str) -> int:
 def test_bad_requests_leave_no_row(scene: Scene) -> None:
     """Requests that are not authenticated or not valid leave no audit row.
 
-    Anyone on the network could write the tenant's trail full.
+    If they did, anyone on the network could fill the tenant's trail.
     """
     company = scene.company()
     unsigned = scene.replay_request(company).with_header("X-Transbot-Signature", forged_signature())
@@ -253,7 +253,7 @@ def test_bad_requests_leave_no_row(scene: Scene) -> None:
 def test_refusal_waits_for_no_replay(scene: Scene) -> None:
     """A refusal is answered and audited while a replay of the same tenant is still in its transaction.
 
-    A trail that is locked by the longest replay stops the whole tenant.
+    If the longest replay locks the trail, it stops the whole tenant.
     """
     company, free = scene.company(items=2), scene.company(items=1)
     scene.run(company, dry_run=True)
@@ -282,5 +282,5 @@ def test_refusal_waits_for_no_replay(scene: Scene) -> None:
         f"a refusal was not answered in {ANSWERED_S:g} s while a replay of the same tenant was in its transaction"
     )
     scene.seen.expect(request, answer, 403, "feature_disabled")
-    # a replay that had to begin anew, as under serializable isolation, finds the flag off, too
+    # a replay that was retried, as under serializable isolation, is refused by the flag, too
     _one_row(scene, company, "feature_disabled", 1 + (held_back.code == "feature_disabled"))

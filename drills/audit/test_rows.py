@@ -30,7 +30,7 @@ STARTED, COMPLETED, SUMMARY = "dlq_replay_started", "dlq_replay_completed", "dlq
 def test_start_of_a_run(scene: Scene) -> None:
     """A replay has exactly one dlq_replay_started row, with an actor, the tenant, the target count and the request id.
 
-    A replay that nobody can be asked about is an incident without a cause.
+    Nobody can find out who started a replay that did harm.
     """
     company = scene.company(items=2)
     answer = scene.replay(company, control=True, max=3)
@@ -76,7 +76,7 @@ def test_end_of_a_run(scene: Scene) -> None:
 def test_nothing_eligible(scene: Scene) -> None:
     """A replay that found nothing eligible is completed at once, and audited from start to end.
 
-    An empty replay looks like one that never ended.
+    Without its end in the trail, an empty replay looks like one that never ended.
     """
     company = scene.company()
     answer = scene.run(company, max=5)
@@ -88,8 +88,8 @@ def test_nothing_eligible(scene: Scene) -> None:
 
 @drill("drill/audit/start-and-effect-together", covers=("I03",))
 def test_start_and_effect_together(scene: Scene) -> None:
-    """The run, its outbox rows and its dlq_replay_started row were written by one transaction (equal txid), and at no
-    moment are there outbox rows of a run that says that it has none.
+    """The run, its outbox rows and its dlq_replay_started row are written by one transaction (equal txid), and no
+    snapshot shows more outbox rows of runs than the runs count.
 
     Two transactions leave, after a crash, an effect without a trace or a trace without an effect.
     """
@@ -173,7 +173,7 @@ def test_dry_run(scene: Scene) -> None:
 def test_duplicate_leaves_no_row(scene: Scene) -> None:
     """A duplicate of a finished request has no effect, and no audit row of a second replay.
 
-    A retrying client would look like an operator who replayed twice.
+    With such a row, a client's retry looks like an operator's second replay.
     """
     company = scene.company()
     key = str(uuid.uuid4())
@@ -206,7 +206,7 @@ def test_refused_leaves_no_success_row(scene: Scene) -> None:
 def test_actor_cannot_be_set(scene: Scene) -> None:
     """No header and no field of the body sets the actor of an audit row.
 
-    An actor that the caller chooses accuses whom the caller likes.
+    A caller that chooses the actor can put its deeds on somebody else.
     """
     company = scene.company()
     spoof = f"spoofed-{uuid.uuid4()}"
@@ -224,7 +224,7 @@ def test_actor_cannot_be_set(scene: Scene) -> None:
 
 @drill("drill/audit/database-clock", covers=("I15",), severity=Severity.WARN)
 def test_database_clock(scene: Scene) -> None:
-    """An audit row's time is the database's time at which the thing was done, whatever the caller says the time is.
+    """The time of an audit row is the database's time of the action, whatever time the caller states.
 
     A trail in the clients' time cannot be put in order.
     """

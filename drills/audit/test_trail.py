@@ -44,7 +44,7 @@ def test_update_refused(scene: Scene) -> None:
 def test_delete_refused(scene: Scene) -> None:
     """The database refuses to delete an audit row that is there.
 
-    The last row of a trail is the one that somebody wants gone.
+    An attacker deletes the rows that show the attack.
     """
     _, row = _row_on_record(scene)
     assert scene.refused_by_database("delete from public.audit_logs where id = %s", row), "an audit row was deleted"
@@ -98,7 +98,7 @@ TRUNCATE = "truncate public.audit_logs"
 def test_truncate_refused(scene: Scene) -> None:
     """The database refuses to truncate the audit trail, as it refuses to delete its rows.
 
-    A trigger for each row does not see a TRUNCATE.
+    Row triggers do not fire on TRUNCATE: without a trigger of its own, one statement empties the trail.
     """
     guards = [str(row["guard"]) for row in scene.rows(GUARDS)]
     assert guards, "no enabled trigger of public.audit_logs watches TRUNCATE"
@@ -147,7 +147,7 @@ def _assert_chain(scene: Scene, scope: str, *, at_least: int) -> None:
 def test_chain_of_a_tenant(scene: Scene) -> None:
     """A tenant's audit rows form a chain from 64 zeros on, each hash made from the row's content as the contract says.
 
-    Nobody can tell an edited trail from a whole one.
+    Without a sound chain nobody can tell an edited trail from an untouched one.
     """
     company = scene.company(items=2)
     scene.run(company, dry_run=True)
@@ -203,7 +203,7 @@ def test_chain_while_another_appends(scene: Scene) -> None:
     """Rows that are written while another row of their scope is not committed yet follow it one after the other: the
     chain does not fork, even where their writers wait for the same row and continue at the same moment.
 
-    Two rows with one predecessor are two trails, and nobody can tell which of them is the forged one.
+    If two rows have the same predecessor, there are two trails, and nobody can tell which row is forged.
     """
     company, _ = _row_on_record(scene)
 
@@ -229,7 +229,7 @@ def test_chain_while_another_appends(scene: Scene) -> None:
 def test_plain_insert_is_chained(scene: Scene) -> None:
     """A row inserted by plain SQL, as the gate does it, is a link of its scope's chain.
 
-    The gate's own rollback must be in the trail like everybody else's doings.
+    The gate writes its rollbacks like this: they must be part of the trail, too.
     """
     company, _ = _row_on_record(scene)
     before = len(scene.audit(company))
@@ -267,7 +267,7 @@ def test_scopes_apart(scene: Scene) -> None:
 def test_forged_hash_is_not_kept(scene: Scene) -> None:
     """A plain INSERT that brings hashes of its own does not break the chain: they are refused or replaced.
 
-    Whoever may insert could otherwise cut the trail in two.
+    Otherwise anyone with the right to insert can break the chain.
     """
     company, _ = _row_on_record(scene)
     with scene.transaction() as connection:

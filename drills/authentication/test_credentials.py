@@ -29,7 +29,7 @@ DOUBLED = [
 def test_two_signature_headers(case: Case, bench: Bench) -> None:
     """Two signature headers are refused, whichever of them is right.
 
-    A proxy and the service may each look at another one, and the one that was checked is not the one used.
+    A proxy and the service may each read another one: the signature that was checked is not the one that is used.
     """
     body = bench.body()
     bench.opens(bench.signed(body))
@@ -47,7 +47,7 @@ def test_two_signature_headers(case: Case, bench: Bench) -> None:
 def test_bad_token_beside_good_signature(bench: Bench) -> None:
     """A right signature does not excuse a wrong token beside it: if both are sent, both must be valid.
 
-    A forged token passes wherever something else signs the request.
+    Behind a gateway that signs all requests, a forged token passes.
     """
     for good in (bench.signed(), bench.signed_read()):
         bench.opens(good)
@@ -58,7 +58,7 @@ def test_bad_token_beside_good_signature(bench: Bench) -> None:
 def test_bad_signature_beside_good_token(bench: Bench) -> None:
     """A valid token does not excuse a wrong or stale signature beside it: if both are sent, both must be valid.
 
-    A body that was changed on its way passes.
+    A body that was changed in transit is accepted.
     """
     good = bench.with_token(bench.admin(), label="token alone")
     bench.opens(good)
@@ -123,7 +123,7 @@ QUERIES = [
 
 @cases("drill/authentication", QUERIES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
 def test_credentials_elsewhere(case: Case, bench: Bench) -> None:
-    """Credentials count in their headers only.
+    """Credentials count in their headers only, not in the URL or in cookies.
 
     In a URL they end in logs and histories; in a cookie any web page may send them.
     """
@@ -158,11 +158,11 @@ HOSTS = ("replay.default.svc.cluster.local", "replay.internal", "localhost")
 
 @drill("drill/authentication/nothing-else-opens", covers=("A01", "A32"))
 def test_nothing_else_opens(bench: Bench) -> None:
-    """No User-Agent, Host or other header excuses a wrong or missing signature, and with a right one not every
-    User-Agent keeps out.
+    """No User-Agent, Host or other header excuses a wrong or missing signature; and a right signature is accepted with
+    at least one User-Agent other than the gate's.
 
-    A door that is left open for a console, a probe or a neighbour is open to whoever says that he is one; one that
-    opens to the gate alone is shut to every client.
+    A bypass for a console, a probe or a neighbour is open to anyone who claims to be one; a service that lets in the
+    gate alone is closed to every client.
     """
     body = bench.body()
     admitted = bench.opens(bench.signed(body))

@@ -74,9 +74,9 @@ def test_tokens_by_known_secrets(bench: Bench) -> None:
 
 @drill("drill/tokens/secret-not-guessable", after=("drill/tokens/admin-accepted",), covers=("B06",))
 def test_secret_not_guessable(bench: Bench) -> None:
-    """The secret of the admin token is not a word out of manuals.
+    """The secret of the admin token is not a word from documentation.
 
-    Anyone who sees one token finds the secret without asking the service.
+    Anyone who sees one token can find the secret offline.
     """
     token = bench.admin()
     bench.opens(bench.with_token(token, label="admin token"))

@@ -76,9 +76,9 @@ def test_signature_of_other_bytes(case: Case, bench: Bench) -> None:
 
 @drill("drill/authentication/canonical-forms", covers=("A11",))
 def test_canonical_forms(bench: Bench) -> None:
-    """The signature of the body as any common library would write it anew is refused.
+    """A signature over the body as a common library would re-serialise it is refused.
 
-    The service signs what it parsed: what two parsers read differently was signed by nobody.
+    The service verifies the parsed body, not the raw bytes: two parsers may read what was signed differently.
     """
     fields = json.loads(bench.body(max=10))
     body = json.dumps(fields, indent=1).encode()
@@ -93,7 +93,7 @@ def test_canonical_forms(bench: Bench) -> None:
 def test_odd_spelling_accepted(bench: Bench) -> None:
     """A body in an unusual but valid spelling is accepted with the signature of its own bytes.
 
-    The service signs what it parsed, not what was sent: conformant senders in other languages are locked out.
+    The service verifies the parsed body, not the raw bytes: correct senders in other languages are locked out.
     """
     bench.opens(bench.signed(label="compact spelling"))
     fields = _spelt(bench)
@@ -116,7 +116,7 @@ HOSTILE_BODIES = [
 
 @cases("drill/authentication", HOSTILE_BODIES, severity=Severity.WARN, where=Where.READ_ONLY, after=SIGNED)
 def test_hostile_signed_body(case: Case, bench: Bench) -> None:
-    """A correctly signed body that is no JSON text is refused as invalid, not by an error of the server.
+    """A correctly signed body that is not JSON is refused as invalid, not with a server error.
 
     Bytes are decoded before they are authenticated, and anyone can make the service fail.
     """
@@ -127,9 +127,9 @@ def test_hostile_signed_body(case: Case, bench: Bench) -> None:
 
 @drill("drill/authentication/byte-order-mark", severity=Severity.WARN, covers=("A12",))
 def test_byte_order_mark(bench: Bench) -> None:
-    """A correctly signed body after a byte order mark is no server error.
+    """A correctly signed body that begins with a byte order mark causes no server error.
 
-    It may be refused as invalid or read without the mark (RFC 8259 leaves both open), but it must break nothing.
+    It may be refused as invalid or read without the mark (RFC 8259 allows both), but must not break the service.
     """
     bench.opens(bench.signed())
     bench.refused(bench.signed(b"\xef\xbb\xbf" + bench.body(), "after a byte order mark"), (400, 403))

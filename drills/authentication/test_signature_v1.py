@@ -173,7 +173,7 @@ FLAVOURS = [
 
 @cases("drill/authentication", FLAVOURS, where=Where.READ_ONLY, after=SIGNED)
 def test_flavours_need_credentials(case: Case, bench: Bench) -> None:
-    """No option of a request frees it from authentication.
+    """No field or option of a request frees it from authentication.
 
     Anyone may list, or force, the replay of any tenant's events.
     """

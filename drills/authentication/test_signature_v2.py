@@ -206,7 +206,7 @@ ODD_TIMES = ("", "abc", "1e9", "-1", "9" * 40, "12.5", " 12", "0x5f5e100", "NaN"
 def test_v2_odd_times(bench: Bench) -> None:
     """A v2 time that is no plausible Unix time is refused with 401, even if it is signed, and causes no server error.
 
-    One odd number passes the window, or makes the service fail.
+    One malformed number passes the time window, or makes the service fail.
     """
     body = bench.body()
     bench.opens(bench.signed_v2(body))
@@ -300,7 +300,7 @@ READS: list[Case] = [
 
 @cases("drill/authentication", READS, where=Where.READ_ONLY, after=SIGNED)
 def test_forged_read(case: Case, http: HttpDoor, target: Target, clock: Clock, seen: Observer) -> None:
-    """Reading a run or an event takes a token, or a v2 signature of that very path.
+    """Reading a run or an event needs a token, or a v2 signature over that very path.
 
     Anyone who captured one request, or none, reads what every tenant replays.
     """
@@ -332,8 +332,8 @@ V2_FLAG = "security.signing_v2_required"
 def test_v2_required(bench: Bench, scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 is refused and v2 is accepted; off, both are.
 
-    The switch that is to end requests without a time does nothing, or locks everyone out. A v1 that
-    is refused is refused like a forgery: whoever signs rightly is not told that he does.
+    The switch that should end requests without a time does nothing, or locks everyone out. A v1 signature is then
+    refused like a forged one: the caller is not told that it was right.
     """
     body = bench.body()
     v1 = post(REPLAY, body, (SIGNATURE, bench.mac(body)), label="v1, flag off")

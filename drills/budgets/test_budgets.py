@@ -25,10 +25,10 @@ def _untouched(scene: Scene, company: str) -> bool:
 
 @drill("drill/budgets/charged-by-items-moved", covers=("G01",))
 def test_charged_by_items_moved(scene: Scene) -> None:
-    """A replay charges the day and the month by the number of items it moved, not by what was asked for, also after
-    the limits were raised to a million.
+    """A replay charges the day and the month by the number of items it moved, not by what was asked for, also after the
+    limits were raised to a million.
 
-    A tenant pays for nothing, or replays for free.
+    A tenant pays for items that were not replayed, or replays without paying.
     """
     company = scene.company(items=3)
     day = scene.today()
@@ -154,7 +154,7 @@ def test_tenants_apart(scene: Scene) -> None:
 def test_force_does_not_ignore_it(scene: Scene) -> None:
     """`force` does not get past a spent budget, nor does it where the item is named.
 
-    There is no override but a changed limit; a flag in a request that lifts the budget is a budget for the polite.
+    A budget that any request can lift with one field limits nobody. Only a changed limit may lift it.
     """
     company = scene.company(items=1)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
@@ -170,7 +170,7 @@ def test_force_does_not_ignore_it(scene: Scene) -> None:
 def test_negative_spend_refused(scene: Scene) -> None:
     """A negative or overflowing `max` is refused and gives no budget back.
 
-    Subtracting a negative number is how budgets grow.
+    Subtracting a negative number adds budget.
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=5, daily_used=3, monthly_used=3)
@@ -186,7 +186,7 @@ def test_negative_spend_refused(scene: Scene) -> None:
 def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
     """A limit may be lowered below what is used, and then leaves nothing.
 
-    A database that refuses it cannot be reined in; a service that computes a negative remainder may take anything.
+    If the database refuses this, no operator can restrict a tenant; a negative remainder may take anything.
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=10, daily_used=6, monthly_used=6)
@@ -204,9 +204,9 @@ def test_lowered_limit_leaves_nothing(scene: Scene) -> None:
 
 @drill("drill/budgets/database-refuses-overspending", covers=("G01",))
 def test_database_refuses_overspending(scene: Scene) -> None:
-    """The database itself refuses to raise a `used` above its limit, and not to lower one that is above it.
+    """The database itself refuses to raise `used` above its limit, but allows lowering a `used` that is above it.
 
-    It is the last guard when a release forgets the budget. A guard that is in the way of a refund leaves its run open.
+    It is the last guard when a release forgets the budget. A guard that refuses refunds keeps the stopped run open.
     """
     company = scene.company()
     scene.budget(company, daily_limit=5, monthly_limit=5)
@@ -257,7 +257,7 @@ def test_no_row_means_the_defaults(scene: Scene) -> None:
     shown = scene.replay(company, max=batch, dry_run=True).json()["target_count"]
     assert shown == batch, f"a dry run without a budget row shows {shown} of {batch} items; the defaults leave all"
     firsts = [scene.replay_request(company, "one of two first replays", max=1) for _ in range(2)]
-    # both find no row, and write one as soon as a third has taken its own back
+    # both find no row, and insert one as soon as a third session, whose own row is gone, has ended
     with scene.transaction() as other:
         execute(other, "insert into public.replay_budgets (company_id) values (%s)", company)
         execute(other, "delete from public.replay_budgets where company_id = %s", company)

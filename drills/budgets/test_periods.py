@@ -45,7 +45,7 @@ def _month_before(scene: Scene, month: object, months: int) -> object:
 
 @drill("drill/budgets/new-day-starts-at-zero", covers=("G05",))
 def test_new_day_starts_at_zero(scene: Scene) -> None:
-    """What was spent on an earlier UTC day does not count today: a day's budget spent yesterday is whole again.
+    """What was spent on an earlier UTC day does not count today: the full daily budget is available again.
 
     A tenant that once spent its day is locked out for good.
     """
@@ -70,7 +70,7 @@ def test_new_day_starts_at_zero(scene: Scene) -> None:
 
 @drill("drill/budgets/spent-today-stays-spent", covers=("G05",))
 def test_spent_today_stays_spent(scene: Scene) -> None:
-    """A budget that was spent earlier on the same UTC day stays spent, and yesterday's row is the only one that resets.
+    """Budget spent earlier on the same UTC day stays spent; only a row of an earlier day is reset.
 
     A reset by local time or by age gives a tenant its budget twice in one day.
     """
@@ -112,7 +112,7 @@ def test_new_month_starts_at_zero(scene: Scene) -> None:
 def test_view_forgets_past_periods(scene: Scene) -> None:
     """replay_budgets_status shows what is left, and counts what was used in a past period as nothing.
 
-    An operator who reads there that nothing is left on a new day waits for nothing, or raises the limit.
+    An operator who reads on a new day that nothing is left waits, or raises the limit, for no reason.
     """
     company = scene.company()
     scene.budget(company, daily_limit=7919, monthly_limit=104_729, daily_used=17, monthly_used=29)
@@ -131,9 +131,9 @@ def test_view_forgets_past_periods(scene: Scene) -> None:
 
 @drill("drill/budgets/day-of-utc", covers=("G05",))
 def test_day_of_utc(scene: Scene) -> None:
-    """A budget's row is of the current day in UTC, whatever the time zone of the session that writes it.
+    """A budget row gets the current day in UTC, whatever the time zone of the session that writes it.
 
-    A row that an operator writes in another time zone is of another day, and what it says was used counts as nothing.
+    A row written in another time zone gets another day, and what it says was used counts as nothing.
     """
     company = scene.company()
     for zone in ("Etc/GMT+12", "UTC", "Etc/GMT-14"):  # it is another day in one of them at any time

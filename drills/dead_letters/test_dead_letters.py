@@ -34,9 +34,9 @@ select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from p
 
 @drill("drill/dlq/replayed-item-is-resolved", after=DELIVERS, covers=("L04", "L01"))
 def test_replayed_item_is_resolved(scene: Scene) -> None:
-    """A replayed item has its effect under its own event id, once, and its row is resolved, also where it was its last
-    retry, or where its event has a key and is dead in the outbox, as an event is whose last attempt has failed; the
-    state of that event shows it.
+    """A replayed item has its effect once, under its own event id, and its row is resolved; also at its last retry, and
+    where its event has a key and is dead in the outbox after its last attempt. The state of that event shows the
+    effect.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
@@ -84,9 +84,9 @@ def test_letter_is_kept(scene: Scene) -> None:
 
 @drill("drill/dlq/run-and-items-together", covers=("I03", "L01"))
 def test_run_and_items_together(scene: Scene) -> None:
-    """A run and the outbox rows of its items, which are many, were written by one transaction (equal txid).
+    """A run and the outbox rows of its many items are written by one transaction (equal txid).
 
-    A crash between two leaves a run that was answered and does nothing, or items that are sent for no run.
+    A crash between two transactions leaves an acknowledged run that does nothing, or items delivered without a run.
     """
     many = min(27, current().limit("batch"))
     run = str(scene.run(scene.company(items=many), max=many)["replay_run_id"])
@@ -102,7 +102,7 @@ def test_run_and_items_together(scene: Scene) -> None:
 def test_item_without_event_id(scene: Scene) -> None:
     """Items of producers that give no event id are replayed: each gets an id of its own, one effect, and is resolved.
 
-    Half of what lies in a dead letter queue was put there by somebody else.
+    Many dead letters come from producers that know no event ids: they would never be replayed.
     """
     company = scene.company()
     for n in range(3):
@@ -129,7 +129,7 @@ def test_effect_that_was_there(scene: Scene) -> None:
     """The replay of an event that had its effect already has no second one, and its item is settled, also where it has
     two.
 
-    A letter whose event got through after all is the common case, and the expensive one.
+    An event that got through after all is common among dead letters: a second effect charges a customer twice.
     """
     company = scene.company()
     event = str(scene.emit(company, control=True)["event_id"])
@@ -156,7 +156,7 @@ def _is_tried(row: Mapping[str, Any]) -> bool:
 def test_effect_outlives_a_failure(scene: Scene) -> None:
     """An effect that an event already has stays, even if a replay of the event, or another outbox row of it, fails.
 
-    What was done stays done: an effect that a later failure takes back is a customer who was served, and is not.
+    An effect that a later failure takes back is a customer who was served, and then is not.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -180,10 +180,10 @@ def test_effect_outlives_a_failure(scene: Scene) -> None:
 
 @drill("drill/dlq/event-still-in-the-outbox", after=DELIVERS, covers=("L09", "L12"))
 def test_event_still_in_the_outbox(scene: Scene) -> None:
-    """A dead letter whose event another relay has claimed is replayed, at once or when that claim has expired, and
-    its run ends.
+    """A dead letter whose event another relay has claimed is replayed, at once or when that claim has expired, and its
+    run ends.
 
-    A letter that is left as replaying, since its event is on its way already, is stuck for good.
+    An item that stays `replaying` because its event is already in flight is stuck for ever.
     """
     company, event = scene.company(), new_id("event")
     later = scene.value("select now() + interval '1 hour'")
@@ -211,7 +211,7 @@ def test_event_still_in_the_outbox(scene: Scene) -> None:
 def test_concurrent_replays_one_claim(scene: Scene) -> None:
     """Three replays that race for the same items take each item once between them.
 
-    A read before the claim sends the same letter three times.
+    A service that reads before it claims delivers the same item three times.
     """
     _race_for_the_same_items(scene, scene.company(items=6), charged=True)
     if not scene.claims("budgets"):
@@ -247,7 +247,7 @@ def test_discarded_stays_discarded(scene: Scene) -> None:
     """Discarded and resolved items are not replayed, neither by force nor by id; nor is an item that is discarded at
     the moment when a replay selects it.
 
-    What an operator threw away on purpose must not come back.
+    Events that an operator discarded on purpose are delivered.
     """
     company = scene.company()
     for status in ("discarded", "resolved"):
@@ -279,7 +279,7 @@ def test_discarded_stays_discarded(scene: Scene) -> None:
 def test_every_id_is_accounted_for(scene: Scene) -> None:
     """Of the ids asked for, each is in exactly one of items, not_found and ineligible; foreign ids look unknown.
 
-    A list that silently shrinks is how an operator believes that all was replayed.
+    If ids are silently dropped, an operator believes that all were replayed.
     """
     company, stranger = scene.company("a", items=2), scene.company("b", items=1)
     scene.tenants.add_items(company, 1, status="resolved")
@@ -305,7 +305,7 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     """An item that has used up its retries, or was given none, or fewer than it has used, is not replayed, not even by
     force; one retry below, it is, and so is one that was given many, of which it has used a dozen.
 
-    A letter that always fails is otherwise replayed for ever.
+    Otherwise an item that always fails is replayed for ever.
     """
     company = scene.company()
     (used_up,) = scene.add_items(company, 1, retry_count=5, max_retries=5)
@@ -367,7 +367,7 @@ def test_other_tenants_item_of_the_event(scene: Scene) -> None:
 def test_large_item_is_replayed(scene: Scene) -> None:
     """An item of sixty kilobytes is replayed like a small one before it, with its payload as it was.
 
-    Large orders fail for reasons of their own: a replay that cannot carry them leaves them to nobody.
+    A replay that cannot carry large payloads leaves large orders undelivered.
     """
     company = scene.company(items=1)
     scene.ended(str(scene.run(company, max=1)["replay_run_id"]))

@@ -7,7 +7,7 @@ from gates.checks.recorder import check
 
 @check("drill/dlq/only-legal-transitions", needs=SQL, after=DELIVERS, covers=("L04",))
 def test_only_legal_transitions(scene: Scene) -> None:
-    """On its way an item is pending, then replaying, then resolved, and its run's outbox row says the same.
+    """A replayed item is first pending, then replaying, then resolved, and the run's outbox row agrees at each moment.
 
     An item that is pending while its replay is on its way is replayed twice.
     """

@@ -60,9 +60,9 @@ def test_body_over_the_limit(case: Case, bench: Bench) -> None:
 @pytest.mark.waits(1)
 @drill("drill/http-surface/body-is-read-before-the-refusal", where=Where.READ_ONLY, covers=("E14",))
 def test_body_is_read_before_the_refusal(bench: Bench) -> None:
-    """A body of 200 KB is refused after it was read, not while it is sent.
+    """A body of 200 KB is read to its end before it is refused.
 
-    Whoever is still sending sees a broken connection, and never the answer that says why.
+    A client that is still sending sees a broken connection instead of the reason.
     """
     body = _padded(bench.body(), 200_000)
     bench.opens(bench.signed())
@@ -148,9 +148,9 @@ FRAMES: list[Case] = [
 
 @cases("drill/http-surface", FRAMES, where=Where.STAGING, after=SIGNED, covers=("A28",))
 def test_framing(case: Case, wire: WireDoor, http: HttpDoor, seen: Observer) -> None:
-    """A request that two readers would cut differently is refused, and nothing in it is answered as a request.
+    """A request whose end two servers may see differently is refused, and nothing in it is answered as a request.
 
-    One sender's bytes become another sender's request behind any proxy.
+    Request smuggling: behind a proxy, one sender's bytes become another sender's request.
     """
     plain = Request("GET", SMUGGLED, label="the inner request, sent properly")
     seen.expect(plain, http.send(plain), 200, control=True)
@@ -189,12 +189,12 @@ def test_nesting(bench: Bench) -> None:
 
 @drill("drill/http-surface/signs-in-text", severity=Severity.WARN, where=Where.READ_ONLY, covers=("E14", "B25"))
 def test_signs_in_text(bench: Bench) -> None:
-    """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A list that
-    is closed does not nest what comes after it. A backslash before `u0000` is a text, too, and two escapes may be one
-    character. No member's name in a payload, and no string after 40 kilobytes, may hold what no string may hold; and no
-    body bytes that are no UTF-8.
+    """Brackets, quotes and backslashes inside a JSON string are text: they neither nest nor end anything. A closed list
+    does not nest what comes after it. A backslash before `u0000` is text, too, and a surrogate pair is one character.
+    Names of members, and strings beyond 40 kB, obey the same rules about forbidden characters as other strings; and a
+    body that is not UTF-8 is refused.
 
-    A reader that counts or cuts them refuses an honest message, or reads another one than was sent.
+    A service that parses them by hand refuses correct messages, or reads another one than was sent.
     """
     plain = bench.opens(bench.signed(bench.body(error_type="plain"), "a plain text"))
     for text in (

@@ -89,7 +89,7 @@ def _is_problem(name: str, answer: Answer, status: int) -> None:
     covers=("I02",),
 )
 def test_late_problem_documents(scene: Scene) -> None:
-    """The refusals that come after validation are problem documents too, of the code that is due.
+    """Refusals after validation are problem documents too, with the code of their step.
 
     A client that knows `rate_limited` by its code alone waits; one that must guess sends again at once.
     """
@@ -146,7 +146,7 @@ def test_validation_names_the_field(bench: Bench) -> None:
 def test_request_ids(bench: Bench) -> None:
     """Every answer has an X-Request-Id of its own.
 
-    Nobody finds the audit row of the request that a user reports.
+    Without it nobody finds the audit row of the request that a user reports.
     """
     bench.seen.control("accepted and refused requests alike")
     plain = [(Request("GET", p), 200) for p in ("/healthz", "/version")]
@@ -162,7 +162,7 @@ def test_request_ids(bench: Bench) -> None:
 
 @check("drill/http-surface/refusals-leak-nothing", where=Where.READ_ONLY, after=SIGNED, covers=("O08", "O12"))
 def test_refusals_leak_nothing(bench: Bench) -> None:
-    """No refusal carries a stack trace, a secret, or what the sender gave as credentials.
+    """No refusal carries a stack trace, a secret, or the caller's credentials.
 
     An error message is the first step of an attack.
     """
@@ -196,9 +196,9 @@ def test_refusals_leak_nothing(bench: Bench) -> None:
 
 @check("drill/http-surface/foreign-pages", where=Where.READ_ONLY, after=SIGNED, severity=Severity.WARN, covers=("A29",))
 def test_foreign_pages(bench: Bench) -> None:
-    """No answer lets a page of anybody's read it with the credentials of whoever looks at that page (`*` lets none).
+    """No answer lets an arbitrary web page read it with its visitor's credentials (CORS).
 
-    The first cookie or client certificate that the service takes opens it to every site on the web.
+    As soon as the service accepts a cookie or client certificate, every site on the web can use it.
     """
     good = bench.opens(bench.signed())
     bench.guarded()

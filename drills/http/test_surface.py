@@ -81,7 +81,7 @@ def test_every_route(bench: Bench) -> None:
 def test_open_routes(http: HttpDoor, seen: Observer) -> None:
     """The five routes for machines answer without credentials.
 
-    Probes and monitoring see nothing, and take a healthy release for a dead one.
+    Probes and monitoring get no answers, and take a healthy release for a dead one.
     """
     for path in OPEN_ROUTES:
         request = Request("GET", path, label=path)
@@ -121,10 +121,10 @@ CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s;\"']+)")
 
 @drill("drill/http-surface/charset", covers=("A21",))
 def test_charset(bench: Bench) -> None:
-    """`application/json; charset=utf-8` is accepted, and `charset=utf-16` is not read; no answer in JSON says that
-    it is anything but UTF-8.
+    """`application/json; charset=utf-8` is accepted and `charset=utf-16` refused; no JSON answer claims another charset
+    than UTF-8.
 
-    Common clients are locked out, or the bytes that were signed, or answered, are read as other text.
+    Common clients are locked out, or signed bytes, or answers, are decoded as other text.
     """
     good = bench.signed()
     answers = [bench.opens(good), bench.http.send(Request("GET", "/version"))]
@@ -156,7 +156,7 @@ def test_other_methods(bench: Bench) -> None:
     """Other methods on the endpoints of replays and of events are refused with 405 and `Allow`, even if correctly
     signed.
 
-    A method that nobody thought of leads around the checks.
+    A method that nobody thought of bypasses the checks.
     """
     good, empty = bench.signed(), bench.signed(b"")
     bench.opens(good)
@@ -178,7 +178,7 @@ def test_other_methods(bench: Bench) -> None:
 def test_trace(bench: Bench) -> None:
     """TRACE is refused and echoes nothing.
 
-    Credentials are shown to whoever may read the answer.
+    TRACE shows a caller's credentials to anyone who can read the answer.
     """
     good = bench.signed()
     bench.opens(good)
@@ -190,7 +190,7 @@ def test_trace(bench: Bench) -> None:
 def test_method_override(bench: Bench) -> None:
     """No header turns one method into another.
 
-    A proxy that lets reads pass lets writes pass.
+    Behind a proxy that allows only reads, writes get through.
     """
     good = bench.signed()
     bench.opens(good)
@@ -217,7 +217,7 @@ def _variants() -> list[str]:
 
 @check("drill/http-surface/path-variants", where=Where.READ_ONLY, after=SIGNED, covers=("A30",))
 def test_path_variants(bench: Bench) -> None:
-    """No other spelling of the path leads around authentication.
+    """No other spelling of the path bypasses authentication.
 
     A doubled slash opens what the exact path protects.
     """

@@ -60,7 +60,7 @@ def test_duplicate_marked(scene: Scene, tenant: str) -> None:
     """A first answer says `"duplicate": false`; each repeated one `"duplicate": true` and `Idempotent-Replayed: true`,
     whether anything was replayed or not, and however long its key is. It has an X-Request-Id, too.
 
-    A client cannot tell whether its call did anything.
+    Without the mark, a client cannot tell whether its call did anything.
     """
     longest = new_key().ljust(current().limit("key_length"), "~")
     for company, key in ((tenant, new_key()), (scene.company(items=1), longest)):
@@ -81,7 +81,7 @@ def test_duplicate_marked(scene: Scene, tenant: str) -> None:
 def test_duplicate_not_audited(scene: Scene, tenant: str) -> None:
     """A duplicate leaves no audit row: it has no effect.
 
-    The trail counts replays that never were.
+    The trail counts replays that never happened.
     """
     key = new_key()
     scene.replay(tenant, label="first", control=True, idempotency_key=key)
@@ -146,7 +146,7 @@ def test_scope_is_the_tenant(scene: Scene, tenant: str, other: str) -> None:
 def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -> None:
     """Of two tenants that have used one key, each is given its own answer when it asks again.
 
-    A run that is looked up by its key alone is compared with, or told to, whoever had the key first.
+    If runs are looked up by key alone, a tenant is compared with, or shown, another tenant's run.
     """
     key = new_key()
     for company in (tenant, other):
@@ -162,10 +162,10 @@ def test_each_tenant_has_its_own_answer(scene: Scene, tenant: str, other: str) -
 
 @drill("drill/idempotency/key-generated", covers=("D08",))
 def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
-    """A request without a key gets a key of its own in the answer, and has its own effect, even if the same bytes are
+    """A request without a key gets a generated key in the answer and has its own effect, even if the same bytes are
     signed by v1. Sent again with that key it is a duplicate.
 
-    Requests without a key are taken for repetitions of each other, and nobody can ask for their answer again.
+    Separate requests without a key are taken for repetitions, and nobody can ask for their answer again.
     """
     scene.add_items(tenant, 4)
     token = bench.admin(tenant)
@@ -187,10 +187,10 @@ def test_key_generated(scene: Scene, bench: Bench, tenant: str) -> None:
 
 @drill("drill/idempotency/v2-resend-is-duplicate", covers=("A19",))
 def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
-    """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC.
-    It has no other effect with a key in its query or in a header, which no signature covers.
+    """A captured v2 request without a key, sent again byte for byte, is a duplicate: its key is `sig-` and its MAC. A
+    key added in its query or in a header, which no signature covers, gives it no second effect.
 
-    Whoever captures one request repeats its effect for five minutes.
+    An attacker who captures one request can repeat its effect for five minutes.
     """
     scene.add_items(tenant, 4)
     body = encode_body(replay_fields(tenant, max=2))
@@ -213,9 +213,9 @@ def test_v2_resend(scene: Scene, bench: Bench, tenant: str) -> None:
 
 @drill("drill/idempotency/v2-resend-beside-a-token", needs=("tenants", "mint"), covers=("A19", "A20"))
 def test_v2_resend_beside_a_token(scene: Scene, bench: Bench, tenant: str) -> None:
-    """A v2 request without a key that has a token, too, is a duplicate when it is sent again.
+    """A v2 request without a key that also has a token is a duplicate when it is sent again.
 
-    The token says what it may, the signature which request it is: a captured one must not run twice.
+    The token gives rights, the signature identifies the request: a captured one must not run twice.
     """
     scene.add_items(tenant, 4)
     body = encode_body(replay_fields(tenant, max=2))
@@ -234,7 +234,7 @@ WRITES_NOTHING = "drill/dry-run/writes-nothing"
 def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
     """A dry run does not use up its key: the real run with the same key has its effect.
 
-    Whoever looks first with the key of the incident replays nothing, and is told that all is done.
+    An operator who previews with a key, then replays with it, replays nothing and is told that all is done.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -250,7 +250,7 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
 def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
     """A dry run with a used key is a dry run, with the present state, not the stored answer.
 
-    A preview shows what was, not what would be.
+    The preview shows an old answer instead of what a replay would do now.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -262,10 +262,10 @@ def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/duplicate-while-refused", covers=("D02", "D10"))
 def test_duplicate_while_refused(scene: Scene, tenant: str) -> None:
-    """A duplicate gets the first answer even if its tenant is paused or out of budget by now; another request
-    under its key is still refused for the key.
+    """A duplicate gets the first answer even if its tenant is paused or out of budget by now; another request under its
+    key is still refused for the key.
 
-    A client that lost the answer is told that nothing was touched, when all was.
+    A client that lost the answer is told that nothing happened, although all was replayed.
     """
     key = new_key()
     scene.add_items(tenant, 2)
@@ -307,7 +307,7 @@ REFUSALS: list[Case] = [
 def test_refusal_not_stored(case: Case, scene: Scene, tenant: str) -> None:
     """A refusal is not stored under its key: the retry, once the reason is gone, has its effect, once.
 
-    A key that met a pause is dead, and the operator's retry reports a refusal for ever.
+    A key that was refused during a pause stays refused: the operator's retries never work.
     """
     hinder, status = case.value
     key = new_key()

@@ -37,15 +37,15 @@ NEAR_KEYS: list[Case] = [
 
 @cases("drill/idempotency", NEAR_KEYS, needs=TENANTS, after=SIGNED, covers=("D09",))
 def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
-    """Each of the keys that nearly look alike starts a run of its own, and is answered with that run again.
+    """Keys that differ only slightly each start a run of their own, and are answered with that run again.
 
-    A replay that was asked for is answered as done, and never happens.
+    A replay is answered as already done, and never happens.
     """
     key, *others = case.value(new_key())
     scene.add_items(tenant, 3)
     runs = [scene.run(tenant, label="first", idempotency_key=key, max=1).get("replay_run_id")]
     label = f"a key that nearly looks alike: {case.name}"
-    # a target that refuses a key, because a space is no character of it to print, has not mixed two up
+    # a target may refuse a key with a space as not printable: then it mixes up no keys
     for near in others:
         answer = scene.replay(tenant, (200, 400) if " " in near else 200, label=label, idempotency_key=near, max=1)
         if answer.status == 400:
@@ -61,9 +61,9 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
 
 @check("drill/idempotency/ids-are-a-set", severity=Severity.WARN, needs=TENANTS, after=SIGNED, covers=("D17",))
 def test_ids_are_a_set(scene: Scene, tenant: str) -> None:
-    """The same ids in another order, one twice or in upper case, are the same request, and are told the same of each.
+    """The same ids reordered, repeated or in upper case are the same request, with the same answer for each id.
 
-    A retry by a client that keeps its ids in a set is refused, or does not learn which were not replayed.
+    Clients that keep their ids in a set cannot retry, or do not learn which ids were not replayed.
     """
     key = new_key()
     ids = [*scene.add_items(tenant, 2), *scene.add_items(tenant, 1, status="discarded"), new_id("item")]
@@ -101,9 +101,9 @@ def test_old_key_is_known(scene: Scene, tenant: str) -> None:
 @pytest.mark.rewrites
 @check("drill/idempotency/stored-key-is-known", needs=TENANTS, after=SIGNED, covers=("D12", "D01"))
 def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
-    """A key that a run in the table has is used, whichever process took it: its request is no second run.
+    """A key of a run in the table counts as used, whichever process stored it: its request starts no second run.
 
-    A restart, or another instance, replays what was replayed.
+    After a restart, or on another instance, a request replays its items again.
     """
     key, stored = new_key(), new_key()
     scene.add_items(tenant, 2)
@@ -116,7 +116,7 @@ def test_stored_key_is_known(scene: Scene, tenant: str) -> None:
         tenant,
         key,
     )
-    # 422: a target whose digest of the payload holds the key has seen that it is used
+    # 422: a target that hashes the key into the payload has at least seen that the key is used
     answer = scene.replay(tenant, (200, 422), label="the key of the stored run", idempotency_key=stored, max=1)
     again = answer.json().get("replay_run_id")
     assert answer.status == 422 or again == first.get("replay_run_id"), (

@@ -75,7 +75,7 @@ def _with_ids(fields: dict[str, Any], item: str) -> dict[str, Any]:
 def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
     """A key with a payload that differs in one field is refused with 422.
 
-    That field is no part of the payload: a different request passes for a repeated one.
+    The payload comparison leaves this field out: a different request is taken for a repetition.
     """
     item = new_id("item")
     for pair in case.value:
@@ -87,9 +87,9 @@ def test_payload_difference(case: Case, scene: Scene, tenant: str) -> None:
 
 @cases("drill/idempotency", NAMED, needs=TENANTS, after=SIGNED, covers=("D02",))
 def test_payload_beside_named_items(case: Case, scene: Scene, tenant: str) -> None:
-    """The same, where items are named: what they are does not make the other fields count for less.
+    """The same with `dlq_ids`: the other fields still count in the comparison.
 
-    A comparison that begins with the ids, and ends with them, takes a different request for a repeated one.
+    A comparison of the ids alone takes a different request for a repetition.
     """
     base: dict[str, Any] = {"error_type": "none-such", "dlq_ids": [new_id("item")], "idempotency_key": new_key()}
     scene.replay(tenant, label="first", control=True, **base)
@@ -111,7 +111,7 @@ def test_defaults_are_equal(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/spelling-is-equal", severity=Severity.WARN, covers=("D17",))
 def test_spelling_is_equal(scene: Scene, bench: Bench, tenant: str) -> None:
-    """Spaces, the order of keys and the case of the company id make no other payload.
+    """Spaces, the order of members and the case of the company id do not change the payload.
 
     A retry through another JSON library is refused.
     """

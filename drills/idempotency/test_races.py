@@ -85,7 +85,7 @@ def test_race_other_body(scene: Scene, tenant: str) -> None:
 def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
     """Of 24 identical requests from 8 addresses with one key exactly one has an effect.
 
-    Several instances of the service each do the work once.
+    Each instance of the service does the work once more.
     """
     key = new_key()
     scene.add_items(tenant, 6)
@@ -104,9 +104,9 @@ def test_race_many_sources(scene: Scene, sources: Sources, tenant: str) -> None:
 @pytest.mark.rewrites
 @drill("drill/idempotency/late-retry-keeps-the-run", covers=("D05",))
 def test_late_retry(scene: Scene, tenant: str) -> None:
-    """A retry after the run has ended, however it has, leaves its row exactly as it is.
+    """A retry after the run has ended, in whichever state, leaves its row exactly as it is.
 
-    A late retry sets a completed run back to started, and it never ends; or it does a stopped one again.
+    A late retry sets a completed run back to started, and it never ends; or it runs a stopped one again.
     """
     key = new_key()
     first = scene.run(tenant, label="nothing to replay", idempotency_key=key)
@@ -161,9 +161,8 @@ def _waiter(scene: Scene, holder: Connection, running: Future[Answer]) -> int:
 
 @drill("drill/idempotency/in-progress", severity=Severity.WARN, covers=("D03",))
 def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
-    """While a request runs, its key is refused at once with 409 `in_progress`, and nothing happens twice. The same
-    key of another tenant is another key and waits for nothing; neither another key of the tenant nor a dry run is in
-    progress.
+    """While a request runs, another with its key is refused at once with 409 `in_progress`, and nothing happens twice.
+    Other tenants' requests with that key, other keys of the tenant and dry runs neither wait nor are refused.
 
     Retries pile up behind a slow request and take every connection of the service.
     """
@@ -205,7 +204,7 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
 def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
     """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
 
-    A crash between effect and key loses or doubles the events, and errors are stored as answers.
+    A crash between effect and key loses or doubles the events, or an error is stored as the answer.
     """
     key = new_key()
     scene.add_items(tenant, 3)
@@ -229,6 +228,6 @@ def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
         scene.reset_limit(tenant)
         scene.replay(tenant, label="another key, in between", control=True, dry_run=True)
         answer = http.send(retry)
-    # the first answer again and again, while another key is accepted: that is no busy target
+    # the same answer each time, while another key is accepted: the target is not just busy
     scene.seen.expect(retry, answer, 200, busy=answer.status == first.status)
     _one_effect(scene, tenant, key, 2)

@@ -51,7 +51,7 @@ def _over_new_connections(http: HttpDoor, path: str) -> Iterator[tuple[Request, 
 
 @drill("drill/identity/one-release-on-every-instance", covers=("O01",))
 def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Observer) -> None:
-    """Every instance that answers says the same release, and it is the one that is meant to run, where that is said.
+    """Every instance that answers names the same release: the one that is meant to run, if RELEASE is set.
 
     The gate examines the old build and promotes the new one.
     """
@@ -62,7 +62,7 @@ def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Obs
         releases[release] = releases.get(release, 0) + 1
     seen.value(", ".join(sorted(releases)), target.release or "one release")
     if not target.release:
-        seen.severity = Severity.WARN  # no release is meant: a deployment that is under way is no harm yet
+        seen.severity = Severity.WARN  # RELEASE is not set: a deployment under way does no harm yet
     assert len(releases) == 1, f"the instances say different releases: {releases}"
     seen.severity = None
     release = next(iter(releases))
@@ -74,7 +74,7 @@ def test_one_release_on_every_instance(target: Target, http: HttpDoor, seen: Obs
 def test_version_says_what_it_is(http: HttpDoor, seen: Observer) -> None:
     """/version names release, commit and schema version, the same on every instance.
 
-    A half-finished deployment is two services behind one name.
+    During a half-finished deployment two releases answer under one name.
     """
     versions: set[tuple[str, ...]] = set()
     members = sorted({"release", "commit", "schema_version"} - set(current().lacking))
@@ -99,10 +99,10 @@ def test_alive_and_ready(http: HttpDoor, seen: Observer) -> None:
 
 @drill("drill/identity/documented-is-served", covers=("O13",), severity=Severity.WARN)
 def test_documented_is_served(http: HttpDoor, seen: Observer) -> None:
-    """Every route of /openapi.json is served, the contract's routes that want credentials are among them, and no
-    other path answers.
+    """Every route of /openapi.json is served, the contract's routes that want credentials are among them, and no other
+    path answers.
 
-    An undocumented route is one that nobody examined.
+    Nobody examined an undocumented route.
     """
     request = Request("GET", "/openapi.json", label="GET /openapi.json")
     paths = seen.expect(request, http.send(request), 200, control=True).json().get("paths")
@@ -136,7 +136,7 @@ def _served(path: str) -> str:
 def test_no_debug_routes(http: HttpDoor, seen: Observer) -> None:
     """No debug route answers, no answer shows a stack trace, and no header names the server's version.
 
-    Each is a gift to whoever looks for a way in. A version in a header is only noted: a stock nginx has one.
+    Each helps an attacker to find a way in. A version in a header is only noted: a stock nginx has one.
     """
     known = Request("GET", "/healthz", label="GET /healthz")
     answers = [seen.expect(known, http.send(known), 200, control=True)]
@@ -177,8 +177,8 @@ def test_not_ready_without_database(scene: Scene) -> None:
     """With the database cut, /readyz says no while /healthz says yes, and a replay is refused as unavailable; when it
     is back, /readyz says yes again.
 
-    A readiness that is always yes sends requests where none can be answered; one that stays no never recovers. Whoever
-    is told of an error of the service does not ask again.
+    If readiness is always yes, requests go where none can be answered; if it stays no, the instance never recovers. A
+    client that gets 500 instead of 503 does not retry.
     """
     scene.seen.require(scene.target.control, "the gate did not start this stack: its database cannot be cut")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")
@@ -205,9 +205,9 @@ def test_not_ready_without_database(scene: Scene) -> None:
     deep=True,
 )
 def test_not_ready_without_worker(scene: Scene) -> None:
-    """While every worker stands still, /readyz comes to say no; when they go on, it says yes again.
+    """While every worker is frozen, /readyz turns to no; when they go on, it says yes again.
 
-    A deployment that only accepts events and delivers none is not ready, and nobody would know.
+    A deployment accepts events, delivers none, and nobody notices.
     """
     scene.seen.require(scene.target.control, "the gate did not start this stack: its workers cannot be stopped")
     scene.seen.require(_ready(scene.target) == 200, "the service is not ready to begin with")

@@ -24,10 +24,10 @@ limit 1
 
 @check("drill/identity/service-login-is-bound", needs=("tenants",), after=LIMIT, covers=("J01",))
 def test_service_login_is_bound(limit: Limit, scene: Scene, tenant: str) -> None:
-    """The session that serves a replay is of a login that row-level security binds: no superuser, no BYPASSRLS, no
+    """The login under which the service runs a replay is subject to row-level security: no superuser, no BYPASSRLS, no
     owner of a table.
 
-    Every policy is decoration: a single forgotten `where` shows a tenant the rows of all others.
+    Row-level security has no effect: one forgotten `where` shows a tenant the rows of all others.
     """
     limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
     found: list[dict[str, Any]] = []

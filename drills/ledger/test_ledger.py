@@ -37,7 +37,7 @@ def test_replays_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has one dlq_replay_started row, under its tenant, with the request id and the
     target count of its answer.
 
-    A replay that is missing in the trail is one that nobody answers for.
+    Nobody can find out who started a replay that is missing in the trail.
     """
     started = [e for e in journal.entries(REPLAY) if e.is_first and not e.is_dry]
     _on_record(scene, started, lambda rows, e: _one(rows, STARTED, e))
@@ -84,7 +84,7 @@ def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
     """A forged signature, a token of another company, a batch that is too large, a limit that is used up, a spent
     budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for, and no other.
 
-    Who stopped everything in an incident must not find a way past it open.
+    In an incident, an operator stops everything, and some kind of request still gets through.
     """
     admitted, late = swept.admitted, swept.late
     scene.seen.witness = list((*admitted, *late)[:MOST_TOLD])
@@ -116,7 +116,7 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
     refusal has one that says that something was replayed.
 
-    The trail tells of replays that never were.
+    The trail shows replays that never happened.
     """
     asked = journal.entries(REPLAY)
     silent = [e for e in asked if e.status in UNHEARD or e.answer.get("duplicate") is True]
@@ -132,7 +132,7 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
     more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
 
-    What a caller was told and what is done are two things.
+    The caller is told something other than what was done.
     """
     started = [e for e in journal.entries(REPLAY) if e.is_first and e.row is not None]
 
@@ -216,7 +216,7 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
 def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
     """No answer to a POST of any drill shows a stack trace, a connection string or a text of the database.
 
-    The texts of a database name its objects and quote its rows: the next attack begins there.
+    Database messages name objects and quote rows: they help the next attack.
     """
     asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
     _judge(scene, asked, lambda entry: entry.shows and f"it shows {entry.shows!r}")
@@ -227,7 +227,7 @@ def test_no_error_shows_insides(scene: Scene, journal: Journal) -> None:
     """No answer to an event or a replay that the database refuses shows a stack trace, a connection string or a text of
     the database.
 
-    An error that nobody foresaw is the one whose text nobody chose.
+    Unforeseen errors carry texts that nobody has chosen or reviewed.
     """
     _refused_by_the_database(scene)
     asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]

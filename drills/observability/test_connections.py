@@ -25,9 +25,9 @@ SESSIONS = "select numbackends from pg_stat_database where datname = current_dat
 
 @drill("drill/observability/connections-are-bounded", needs=SQL, where=Where.READ_ONLY, covers=("O14",), phase="last")
 def test_connections_are_bounded(db: Connection, seen: Observer) -> None:
-    """Fewer than 80 % of the database's connections are taken, and no transaction has been idle for a minute.
+    """Fewer than 80 % of the database's connections are in use, and no transaction has been idle for a minute.
 
-    A pool that leaks takes the database down for everybody.
+    A pool that leaks connections takes the database down for everybody.
     """
     taken = _number(db, "select sum(numbackends) from pg_stat_database")
     most = _number(db, "select current_setting('max_connections')::int")
@@ -85,11 +85,11 @@ def _refused_late(scene: Scene) -> Iterator[tuple[str, Request]]:
 # alone: whatever else is asked of a service opens connections, too
 @drill("drill/observability/requests-keep-no-connection", needs=SQL, after=SIGNED, covers=("O14",), phase="last")
 def test_requests_keep_no_connection(scene: Scene) -> None:
-    """Requests, admitted or refused at whichever step, and questions leave no connections to the database behind, made
-    one after another, nor leave the service none of its own.
+    """Requests, admitted or refused at any step, and reads leak no database connections when they are repeated, and do
+    not use up the service's own.
 
-    Whoever sends them uses up the connections: then the database refuses everybody, and no load of the usual requests
-    has shown it.
+    Anyone who sends them uses up the connections: then the database refuses everybody, though a load of usual requests
+    shows nothing.
     """
     company = scene.company()
     scene.replay(company)

@@ -82,10 +82,10 @@ def _read(answer: Answer) -> Scrape:
 
 @drill("drill/observability/series-are-there", where=Where.READ_ONLY, covers=("O05",))
 def test_series_are_there(http: HttpDoor, seen: Observer) -> None:
-    """/metrics has every series that the contract names, says in which format, and is readable to the last line.
+    """/metrics has every series that the contract names, states its format, and can be parsed to the last line.
 
-    An alert on a series that was renamed never fires again; a text of another type, or with one line that is not of the
-    type it says, Prometheus does not read at all.
+    An alert on a renamed series never fires again; Prometheus rejects the whole text if its type is wrong or one line
+    does not fit it.
     """
     answer = seen.expect(SCRAPE, http.send(SCRAPE), 200, control=True)
     kind = answer.header("content-type") or "none"
@@ -103,7 +103,7 @@ def test_no_tenants_in_labels(http: HttpDoor, seen: Observer) -> None:
     """No label holds a tenant's, a run's or an event's id, or a path that a caller made up, and there are fewer than
     2000 series.
 
-    A label with an id in it grows without end, and shows one customer's name to whoever may read the metrics.
+    A label with an id grows without end, and shows customers' names to anyone who may read the metrics.
     """
     with HttpDoor(http.base_url) as door:  # one instance of several
         for path in ("", "/dlq-replay", "/events"):
@@ -153,7 +153,7 @@ def test_replays_are_counted(scene: Scene, spread: bool) -> None:
     """Three replay requests, one that moves items and its duplicate among them, raise replay_requests_total by three;
     where others call all the time, by three or more.
 
-    A counter that misses or doubles makes every rate computed from it wrong.
+    A counter that misses requests, or counts them twice, makes every rate computed from it wrong.
     """
 
     def act(door: HttpDoor) -> None:
@@ -201,7 +201,7 @@ def _others_call(scene: Scene, more: float, within_s: float, *, spread: bool) ->
 def test_refusals_are_counted(scene: Scene, spread: bool) -> None:
     """Three refused replays move a counter that three admitted ones do not move, and make no series each.
 
-    Errors that no counter shows are found by the customers; a series for each fills the memory of who collects them.
+    Errors that no counter shows are found by customers; a series for each fills the monitoring's memory.
     """
     admitted = False
     for _ in range(3 if spread else 1):  # instances with equal counts cannot be told apart: such a look is repeated
@@ -253,7 +253,7 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
     company = scene.company()
     others = "select count(*), count(*) filter (where status = 'pending') as pending, max(created_at) as newest"
     others += " from public.dead_letter_queue where company_id <> %s"
-    for _ in range(2):  # the number of before may be of a moment ago, when the table held others
+    for _ in range(2):  # the metric may lag behind the table, so the first number may be out of date
         found = scene.one(others, company)
         before = _scrape(scene.http, scene.seen).total("dlq_items")
         scene.seen.require(before is not None, "/metrics has no dlq_items: drill/observability/series-are-there")
@@ -274,10 +274,10 @@ def test_dlq_depth_is_the_tables(scene: Scene) -> None:
 
 @drill("drill/observability/waiting-events-show", needs=SQL, after=SIGNED, covers=("L14", "K04"), phase="last")
 def test_waiting_events_show(scene: Scene) -> None:
-    """Seven events that back off and were written a minute ago, and a new one, raise outbox_pending by eight and show
-    as lag; they still do when they are older, belong to a replay and are claimed by a relay, and no more when gone.
+    """Seven events in back-off, written a minute ago, and a new one raise outbox_pending by eight and show as lag. They
+    still do when they are older, belong to a replay or are claimed by a relay, and no longer when they are gone.
 
-    Events that fail are the ones an operator must see; a lag that leaves them out is zero while nothing is delivered.
+    Failing events are those an operator must see; a lag without them is zero while nothing is delivered.
     """
     company = scene.company()
     before = _scrape(scene.http, scene.seen)
@@ -299,7 +299,7 @@ def test_waiting_events_show(scene: Scene) -> None:
         probe()
         return seen[-1][1]
 
-    for written in (8, 16):  # the numbers of before may be of a moment ago, when something else still waited
+    for written in (8, 16):  # the metrics may lag behind, so the first numbers may include rows that are gone
         scene.write_outbox(company, 7, inserted_at=now["old"], next_attempt_at=now["due"], attempts=1)
         scene.write_outbox(company, 1, next_attempt_at=now["due"], attempts=1)
         # the lag may be the oldest's, a percentile, or the mean with what else waits; the youngest's it is not
@@ -341,12 +341,12 @@ def _most_s(scene: Scene) -> float:
 def test_effects_are_counted(scene: Scene, spread: bool) -> None:
     """Three events that have their effect raise agent_tasks_total by three or more.
 
-    The agents' success rate is computed from this counter; where it stands still, the rate has no samples.
+    The agents' success rate is computed from this counter; if it stands still, the rate has no samples.
     """
     company = scene.company()
     with HttpDoor(scene.target.base_url) as door:
         grown = _tasks_grow(scene, door, company, spread=spread)
-        if grown[-1] < 3:  # what was shown at first may be old: tasks of tenants that are gone since were in it
+        if grown[-1] < 3:  # the first number may be out of date and include tasks of removed tenants
             grown = _tasks_grow(scene, door, company, spread=spread)
     scene.seen.value(grown[-1], 3, "tasks")
     scene.seen.require(grown[-1] >= 3 or min(grown) >= 0, "tasks of other tenants were deleted meanwhile")

@@ -56,8 +56,8 @@ def test_back_off_grows(scene: Scene) -> None:
     """From one failure to the next (up to four) the wait grows, as far as two looks tell, and not by the same amount
     each time.
 
-    A crowd that comes back as often as before never lets the agent rise. Over two waits jitter may hide the growth;
-    over three it cannot, unless the first is at the cap already. Four tell a sum from a power.
+    Retries at a constant pace overload an agent that tries to recover. Over two waits jitter may hide the growth; over
+    three it cannot, unless the first is at the cap already. Four tell linear growth from exponential.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
@@ -65,14 +65,14 @@ def test_back_off_grows(scene: Scene) -> None:
     alive = scene.count("event_outbox", company, "dead_at is null")
     for attempt, seen in enumerate(found, 1):
         if len(seen) < 6 and ((not alive and waits) or (alive < CROWD and len(waits) > 1) or attempt == ATTEMPTS):
-            break  # so many attempts are all that this deployment makes, or could be looked at
+            break  # this deployment makes no more attempts, or no more could be observed
         told = f"of {CROWD} events {len(seen)} were seen to fail for time {attempt}, {CROWD - alive} are dead already"
         scene.seen.require(len(seen) >= 6, told)
         waits.append(seen)
-    # how late we look counts for the deployment: the first wait was at least so long, the last one at most
+    # the delay of a look counts in the deployment's favour: lower bound of the first wait, upper of the last
     first, last = (sum(w[i] for w in ws) / len(ws) for ws, i in ((waits[0], 0), (waits[-1], 1)))
     scene.seen.value([round(first, 3), round(last, 3)], "growing", "s")
-    # a wait that ends before we see it does not count, if we look often enough
+    # waits too short to be seen are no back-off, if the looks are frequent enough
     ahead, most = (max(w[i] for ws in waits for w in ws) for i in (0, 1))
     scene.seen.require(ahead > 0 or most <= NEAR_S, f"the looks at the failing events were up to {most:.2f} s apart")
     assert ahead > 0, f"no failure put the next attempt ahead; all were due within {most * 1000:.0f} ms"
@@ -82,7 +82,7 @@ def test_back_off_grows(scene: Scene) -> None:
     )
     (early, early_gap), (late, late_gap) = (_middle(ws) for ws in (waits[0], waits[-1]))
     scene.seen.require(
-        late >= early * least or max(early_gap, late_gap) > early / 2,  # looks that are so far apart tell no middle
+        late >= early * least or max(early_gap, late_gap) > early / 2,  # looks so far apart give no useful mean
         f"the looks leave it open whether the wait grows: it is about {early:.2f} s, and {late:.2f} s at last",
     )
     longest = _longest(waits)

@@ -37,11 +37,11 @@ AGAIN = 24
 # alone: until they are delivered the service shows a lag of days, which elsewhere would call somebody up
 @drill("drill/outbox/old-rows-are-delivered", covers=("K01", "K09"), where=Where.STAGING, phase="last")
 def test_old_rows_are_delivered(scene: Scene) -> None:
-    """Rows that were written three days ago are delivered like new ones, with and without a key, even behind
-    thousands of rows that are done or dead.
+    """Rows that were written three days ago are delivered like new ones, with and without a key, even behind thousands
+    of rows that are done or dead.
 
-    A relay that looks back for an hour, to be quick, loses what waited out a longer pause, and says nothing; one that
-    looks at so many rows, done or not, stands still after its first busy day.
+    A relay that reads only the last hour silently loses what waited out a longer pause; one that reads a fixed number
+    of rows, done or not, stands still after its first busy day.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
@@ -59,7 +59,7 @@ def test_old_rows_are_delivered(scene: Scene) -> None:
 def test_equal_events_are_two(scene: Scene) -> None:
     """Events that are equal in all but their ids are each delivered, be they sent or written by another producer.
 
-    Two like orders are two orders: what takes them for one sells one of them, and says that it was a duplicate.
+    Two equal orders are two orders: a service that takes them for duplicates loses one.
     """
     company = scene.company()
     payload = dict.fromkeys(("id", "event_id", "idempotency_key"), new_id("event"))  # no column is read from there
@@ -75,7 +75,7 @@ def test_equal_events_are_two(scene: Scene) -> None:
 def test_large_payload_is_delivered(scene: Scene) -> None:
     """An event of sixty kilobytes has its effect, be it sent or written by another producer.
 
-    A notice has room for eight kilobytes: what carries the payload in it refuses or loses the largest orders alone.
+    A NOTIFY holds eight kilobytes: a relay that puts the payload in it loses just the largest orders.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
@@ -91,8 +91,8 @@ def test_any_payload_is_delivered(scene: Scene) -> None:
     """A row of another producer has its effect whether its payload is an object, a list, a text, a number or null; a
     dead letter of each is replayed with its payload.
 
-    Every value is jsonb: a relay that expects an object stumbles over a row for ever, or gives it up; a replay that
-    expects one sends an empty one.
+    Every JSON value is allowed: a relay that expects an object retries such a row for ever, or gives it up; a replay
+    that expects one delivers an empty payload.
     """
     company = scene.company()
     scene.delivered(scene.write_outbox(company, 1, payload="{}"))
@@ -117,7 +117,7 @@ def test_any_payload_is_delivered(scene: Scene) -> None:
 def test_only_drill_events_obey(scene: Scene) -> None:
     """An event whose type does not start with `drill.` is delivered, whatever its payload asks the drill agent for.
 
-    A customer whose payload has a member `drill` would decide that its events fail.
+    A customer whose payload has a member `drill` would make its own events fail.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -133,7 +133,7 @@ def test_effect_touches_only_its_event(scene: Scene) -> None:
     """An event gets its effect even where a failed attempt left its task, and no other task changes, neither its
     tenant's nor another's.
 
-    A statement that is short of one condition calls everybody's failures done.
+    An UPDATE that lacks one condition marks everybody's failed tasks as done.
     """
     company, other = scene.company("a"), scene.company("b")
     event, beside, foreign = (new_id("event") for _ in range(3))
@@ -226,11 +226,11 @@ OF_A_REPLAY = {
     "drill/outbox/commit-that-fails", after=(*DELIVERS, *SIGNED), covers=("K02",), where=Where.REFERENCE, phase="last"
 )
 def test_commit_that_fails(scene: Scene) -> None:
-    """An event or a replay whose COMMIT fails, or any one of its writes, is answered with an error and leaves
-    nothing; sent again, it works.
+    """An event or a replay whose COMMIT fails, or any one of its writes, is answered with an error and leaves nothing;
+    sent again, it works.
 
-    A service that answers before the commit, or goes on after an error of it or of a savepoint, says yes to what is not
-    there: items that are moved and not charged, or not on record.
+    A service that answers before the commit, or goes on after its error, acknowledges what does not exist: items that
+    are moved but not charged, or not audited.
     """
     company = scene.company(items=1)
     key = str(uuid.uuid4())
@@ -274,7 +274,7 @@ def _refused(scene: Scene, request: Request, company: str, table: str, when: str
 def test_sent_again_and_again(scene: Scene) -> None:
     """A service that was sent a known event again and again, as it was and under another payload, accepts a new one.
 
-    What keeps a connection each time is down after a dozen, and one sender that retries takes it down for everybody.
+    If each repetition leaks a connection, one sender that retries takes the service down after a dozen.
     """
     company, event = scene.company(), new_id("event")
     scene.emit(company, event_id=event, control=True)

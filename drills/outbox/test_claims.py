@@ -47,7 +47,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
     """A row whose next_attempt_at lies ahead is not delivered before, however its tenant wakes the relay, nor because a
     claim of it has run out.
 
-    A delivery path that ignores the due time turns every back-off into a hot loop.
+    A delivery path that ignores the due time retries failing events in a hot loop.
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
@@ -65,7 +65,7 @@ def test_not_before_it_is_due(scene: Scene) -> None:
 def test_claimed_by_another(scene: Scene) -> None:
     """A row that another relay has claimed is left to it until the claim runs out, and then delivered.
 
-    Without the first, two relays deliver at once; without the second, a dead relay's rows are stuck for good.
+    Without the first, two relays deliver one event; without the second, a dead relay's rows are stuck for ever.
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
@@ -81,7 +81,7 @@ def test_claimed_by_another(scene: Scene) -> None:
 def test_follower_of_a_claimed_row(scene: Scene) -> None:
     """While another relay has a row, the later rows of its key wait for it.
 
-    Two relays that share a key by chance deliver "cancelled" before "created".
+    Otherwise two relays that work on one key deliver "cancelled" before "created".
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
@@ -118,10 +118,10 @@ def _come_in_order(scene: Scene, heads: list[str], followers: list[str]) -> None
 @pytest.mark.waits(LOCKED_S)
 @drill("drill/outbox/follower-of-a-locked-row", covers=("K11", "K05"), severity=Severity.WARN)
 def test_follower_of_a_locked_row(scene: Scene) -> None:
-    """While another relay works on a row and holds its lock, later rows of its key do not overtake it, whatever
-    another tenant has waiting under the same key.
+    """While another relay works on a row and holds its lock, later rows of its key do not overtake it, whatever another
+    tenant has waiting under the same key.
 
-    A relay that skips what others have locked takes the second row of a key for the first.
+    With SKIP LOCKED alone, a relay takes the second row of a key for the first.
     """
     # a relay may look at rows by tenant, and then the other one comes first
     other, company = sorted((scene.company("a"), scene.company("b")))
@@ -172,7 +172,7 @@ def test_follower_of_a_row_that_backs_off(scene: Scene) -> None:
 def test_unfinished_task_becomes_the_effect(scene: Scene) -> None:
     """An event to which attempts left a task, queued, running or failed, still has its effect, once.
 
-    Who only looks whether there is a task takes the work of a worker that died for done, or never gets past it.
+    A worker that checks only whether a task exists takes unfinished work for done, or fails on it for ever.
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
@@ -192,7 +192,7 @@ def test_unfinished_task_becomes_the_effect(scene: Scene) -> None:
 def test_replay_waits_for_its_key(scene: Scene) -> None:
     """A replayed item waits for the older events of its key, and the events that come after it wait for the item.
 
-    What goes by another path than events do must not overtake them there.
+    Replays take another path than events; across the two paths the order of a key must hold, too.
     """
     company = scene.company()
     later = scene.value("select now() + interval '1 hour'")
@@ -224,7 +224,7 @@ def test_replay_waits_for_its_key(scene: Scene) -> None:
 def test_expired_claim_is_taken_up(scene: Scene) -> None:
     """A row whose claim has run out, a minute or days ago, is delivered, under its own event id.
 
-    It is what a relay leaves behind that was killed between claiming and acknowledging.
+    A relay that was killed between claim and acknowledgement leaves such rows; otherwise they are lost.
     """
     company = scene.company()
     minute, days = (scene.value("select now() - %s::interval", age) for age in ("1 minute", "3 days"))
@@ -239,7 +239,7 @@ def test_expired_claim_is_taken_up(scene: Scene) -> None:
 def test_done_is_done(scene: Scene) -> None:
     """A row that is processed or dead is not delivered again.
 
-    A relay that looks at one of the two columns alone repeats, or resurrects.
+    A relay that checks only one of the two columns delivers finished or dead events again.
     """
     company = scene.company()
     now = scene.value("select now()")
@@ -252,8 +252,8 @@ def test_done_is_done(scene: Scene) -> None:
 
 @drill("drill/outbox/second-row-of-an-event", covers=("K06", "L05"))
 def test_second_row_of_an_event(scene: Scene) -> None:
-    """Several outbox rows with one event id, as a repeated delivery makes them, have one effect together, and all are
-    processed: those that wait at the same time, and one that comes after the effect.
+    """Several outbox rows with one event id have one effect together, and all are marked as processed: rows that wait
+    at the same time, and one that comes after the effect.
 
     The event id is what makes the effect happen once; a new id for each try is a second effect. Rows that a unique key
     refuses can do no harm.
@@ -273,7 +273,7 @@ def test_second_row_of_an_event(scene: Scene) -> None:
 def test_effect_and_acknowledgement_together(scene: Scene) -> None:
     """No snapshot ever shows an event as processed that has no effect.
 
-    A relay that marks first loses what it was doing when it is killed.
+    A relay that marks first loses the events in progress when it is killed.
     """
     company = scene.company()
     half: list[str] = []

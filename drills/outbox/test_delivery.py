@@ -32,7 +32,7 @@ _TABLES = (("events", "id"), ("event_outbox", "event_id"))
 def test_delivered_once(scene: Scene) -> None:
     """An accepted event has, soon after, exactly one effect.
 
-    It is what the outbox is for: everything else here is a way in which it fails.
+    Exactly one effect is the purpose of the outbox: events are lost or done twice.
     """
     company = scene.company()
     scene.delivered([str(scene.emit(company, control=True)["event_id"])])
@@ -76,9 +76,9 @@ def test_effect_within_two_seconds(scene: Scene) -> None:
 
 @drill("drill/outbox/event-and-row-together", after=SIGNED, covers=("K03",))
 def test_event_and_row_together(scene: Scene) -> None:
-    """The business row and the outbox row of an event were written by one transaction (equal txid).
+    """The business row and the outbox row of an event are written by one transaction (equal txid).
 
-    Two transactions leave, after a crash, an order that nobody is told of, or news of an order that does not exist.
+    A crash between two transactions leaves an order that nobody is told of, or news of an order that does not exist.
     """
     company = scene.company()
     for _ in range(8):  # a row that is lost now and then is seen
@@ -102,7 +102,7 @@ def test_same_event_id_once(scene: Scene) -> None:
     So it is two days later, where its row can be made so old. A UUID in capitals may be refused, but is the same id.
     One of version 7 is an id, too.
 
-    Producers retry; without it every time-out doubles an order.
+    Producers retry: without it every time-out doubles an order.
     """
     company, events = scene.company(), [new_id("event"), new_id("event")]
     for event, key in zip(tuple(events), ("k", None), strict=True):
@@ -150,7 +150,7 @@ def _is_made_older(scene: Scene, company: str) -> bool:
 def test_event_id_of_another_tenant(scene: Scene) -> None:
     """An event whose id is another tenant's event is refused, or is an event of its own: never accepted and lost.
 
-    A tenant who uses an id first swallows the event of whoever comes with it later.
+    A tenant that uses an id first swallows another tenant's later event with that id.
     """
     first, second, mark = scene.company(), scene.company(), uuid.uuid4().hex
     scene.emit(second, control=True)
@@ -172,7 +172,7 @@ def test_event_of_nobody(scene: Scene) -> None:
     """A signed event for a company that does not exist is refused like a foreign one, and leaves nothing, whatever the
     version of its UUID.
 
-    An event that is accepted for nobody is delivered to nobody, and its sender was told that it is done.
+    Such an event is never delivered, though its sender was told that it was accepted.
     """
     scene.emit(scene.company(), control=True)
     event = new_id("event")
@@ -219,7 +219,7 @@ def test_payload_unchanged(scene: Scene) -> None:
     """The payload in the business row and in the outbox row is the JSON value that was sent, also one of 60 kilobytes;
     a number beyond what a machine's integer holds is no server error.
 
-    An amount that was rounded on the way, or a name that was cut, is delivered faithfully ever after.
+    A rounded amount or a truncated name is delivered and used as if it were right.
     """
     company = scene.company()
     large = large_payload()
@@ -245,10 +245,10 @@ def test_payload_unchanged(scene: Scene) -> None:
 
 @drill("drill/outbox/any-text-is-delivered", covers=("K12",))
 def test_any_text_is_delivered(scene: Scene) -> None:
-    """An event whose payload holds characters of many scripts has its effect, whatever its type is called, and so
-    have the events beside it.
+    """An event whose payload holds characters of many scripts has its effect, whatever its type is called, and so have
+    the events beside it.
 
-    A relay that stumbles over one customer's name delivers it never, and what it had taken with it late.
+    A relay that fails on one customer's characters never delivers that event, and delays its whole batch.
     """
     company, beside = scene.company("a"), scene.company("b")
     plain = [str(scene.emit(beside, control=True)["event_id"])]
@@ -290,7 +290,7 @@ def test_event_as_sent(scene: Scene) -> None:
 def test_written_by_hand(scene: Scene) -> None:
     """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.
 
-    A relay that wakes on notices alone sleeps through whatever else is committed, and through a lost notice.
+    A relay that relies on notices alone misses rows of other producers, and lost notices.
     """
     company = scene.company()
     events = scene.write_outbox(company, 3)
@@ -302,7 +302,7 @@ def test_written_by_hand(scene: Scene) -> None:
 def test_crowd_once_each(scene: Scene) -> None:
     """Sixty events of one transaction, of several keys and of none, have exactly one effect each.
 
-    Two relays that claim the same row, or a batch that is cut in the middle, show in a crowd.
+    A crowd shows two relays that claim the same row, or a batch that is cut short.
     """
     company = scene.company()
     with scene.transaction() as connection:
@@ -356,14 +356,14 @@ def test_status_of_an_event(scene: Scene) -> None:
     """GET /events/{id} shows no effect_at while an event waits, and a sound one once it has its effect; committed_at
     stays.
 
-    The load stage measures the lag by it; a lie here hides a backlog.
+    The load stage measures lag by it; a wrong time hides a backlog.
     """
     company = scene.company()
     scene.pause(company)
     begun = scene.value("select clock_timestamp() - interval '2 s'")
     event = str(scene.emit(company)["event_id"])
     waiting = scene.event_status(event, company)
-    # looked at afterwards: what a pause let through meanwhile is no lie of the status
+    # checked afterwards: if the pause let the event through meanwhile, the status is right
     scene.seen.require(not scene.effects([event]), "the paused tenant's event was delivered")
     assert waiting.get("effect_at") is None, f"effect_at is {waiting.get('effect_at')!r} while the event waits"
     committed = waiting.get("committed_at")  # a service may show none yet

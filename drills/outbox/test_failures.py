@@ -67,7 +67,7 @@ def test_failed_is_tried_again(scene: Scene) -> None:
     """An event whose agent fails twice (once, where two attempts are all) has its effect once, at the next attempt,
     under the same event id.
 
-    An agent that is down for a minute must cost a minute, not the events of that minute.
+    An agent that is down for a minute should delay that minute's events, not lose them.
     """
     scene.claims_drill_agent()
     for failures in (2, 1):
@@ -124,7 +124,7 @@ def test_failing_is_not_processed(scene: Scene) -> None:
 def test_backs_off(scene: Scene) -> None:
     """After a failure the next attempt lies ahead, and is not made before, though the event is sent again.
 
-    A hot loop of failures is an attack on the agent that just fell over.
+    Immediate retries keep an overloaded agent down.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
@@ -162,7 +162,7 @@ def test_dead_letter_once(scene: Scene) -> None:
     """After its last attempt an event is dead, has no effect, and is in the dead letter queue once, with a reason; so
     is the next event of its key. It stays so when it is sent again.
 
-    What is dropped at the end of its attempts is lost, and nobody is told.
+    An event that is dropped after its last attempt is lost, and nobody is told.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -196,7 +196,7 @@ def test_dead_letter_once(scene: Scene) -> None:
 def test_dead_letter_is_the_event(scene: Scene) -> None:
     """The dead letter has the event's type, key or none, and payload, unchanged, also a payload of sixty kilobytes.
 
-    A replay delivers the letter, not the event: what is missing there is missing for good.
+    A replay delivers the letter, not the event: what the letter lacks is lost.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -228,7 +228,7 @@ def test_dead_letter_is_the_event(scene: Scene) -> None:
 def test_dead_letter_in_one_transaction(scene: Scene) -> None:
     """No snapshot shows an event that is dead in the outbox and not in the dead letter queue, or in both alive.
 
-    Between two transactions lies the crash that loses the event, or doubles it.
+    A crash between two transactions loses the event, or doubles it.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -262,7 +262,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
     poison = str(scene.emit(company, key=key, payload=ALWAYS_FAILS, control=True)["event_id"])
     after = [str(scene.emit(company, key=key, payload={"n": n})["event_id"]) for n in range(2)]
 
-    # of one snapshot: who sees the effect of a follower sees the death that came before it
+    # one snapshot: if it shows the effect of a follower, it shows the earlier death, too
     look = (
         "select o.dead_at is not null as dead, exists (select from public.agent_tasks t"
         " where t.event_id::text = any(%s) and t.status = 'completed') as followed"
@@ -288,7 +288,7 @@ def test_dead_event_frees_its_key(scene: Scene) -> None:
 def test_processed_after_its_effect(scene: Scene) -> None:
     """While the agent works on an event it is not marked as processed: at no moment is it processed without its effect.
 
-    A row that is ticked off when it is claimed is lost with the worker that held it.
+    A row that is marked as processed when it is claimed is lost with its worker.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -319,7 +319,7 @@ def test_status_of_a_failing_event(scene: Scene) -> None:
     """GET /events/{id} shows no effect_at while an event fails and is tried again, and does not call it processed; once
     it has its effect, effect_at is later than its failures.
 
-    A failed attempt that is shown as the effect, or dated as it, hides each of them from whoever waits for it.
+    A failed attempt that is shown as the effect hides the failure from everyone who waits for the event.
     """
     scene.claims_drill_agent()
     company = scene.company()

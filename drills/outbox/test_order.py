@@ -43,7 +43,7 @@ def test_order_within_a_key(scene: Scene) -> None:
 def test_order_of_interleaved_keys(scene: Scene) -> None:
     """Events of several keys that are written in turn are each delivered in the order of their key.
 
-    A relay that sorts a batch by anything but its order mixes them.
+    A relay that sorts a batch by anything but its order reorders the events of a key.
     """
     company = scene.company()
     events: dict[str, list[str]] = {k: [] for k in ("a", "b", "c")}
@@ -62,7 +62,7 @@ def test_order_of_interleaved_keys(scene: Scene) -> None:
 def test_failing_event_holds_its_key(scene: Scene) -> None:
     """While an event fails and is retried, later events of its key wait for it.
 
-    Skipping a failing event delivers its successor to a world in which it never happened.
+    Otherwise the agent gets a later event while the earlier one never happened.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -106,12 +106,12 @@ def test_poison_holds_no_other_key(scene: Scene) -> None:
     scene.claims_drill_agent()
     company = scene.company()
     poison = str(scene.emit(company, key="bad", payload={"drill": {"fail_times": -1}})["event_id"])
-    # those that back off for long, after one failure and after four: they hold up whatever shares something with them
+    # rows in a long back-off, after one failure and after four: they block any key that is confused with theirs
     due = scene.value("select now() + interval '10 minutes'")
     long = "put off" * 28
     for key, attempts in (("put off", 1), (long, 4), ("北京", 1), ("caf\u00e9", 1)):
         scene.write_outbox(company, 1, aggregate_key=key, attempts=attempts, next_attempt_at=due)
-    # those that wait for one of them are more than a relay takes at once: it passes over them
+    # more rows wait for one of them than a relay takes at once: it must skip them
     with scene.db.at_once():
         scene.write_outbox(company, CROWD, connection=scene.db, aggregate_key="put off", payload=SCRIPTED)
     keys = (
@@ -208,7 +208,7 @@ def test_slow_event_holds_nobody(scene: Scene) -> None:
 def test_slow_event_comes_through(scene: Scene) -> None:
     """An event for which the agent takes five seconds has its effect, once.
 
-    A claim that ends before the work does is given to the next worker for ever, and nothing slow is ever done.
+    A claim that ends before the work does goes to the next worker again and again: slow work is never done.
     """
     scene.claims_drill_agent()
     company = scene.company()

@@ -51,7 +51,7 @@ def test_behind_a_trusted_proxy(limit: Limit, sources: Sources, tenant: str) -> 
     """A request through a trusted proxy is charged to the right-most address, over all headers, that is not a trusted
     proxy's; where that is no address, to the proxy. A proxy that is not trusted is charged itself.
 
-    By another entry the client chooses his bucket; by the proxy's own address all its clients share one.
+    With another entry a client chooses its own bucket; with the proxy's address all its clients share one.
     """
     proxy, is_trusted = _proxy(limit)
     door = sources.door(proxy)

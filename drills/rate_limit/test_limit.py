@@ -52,7 +52,7 @@ def test_fourth_refused(limit: Limit, tenant: str) -> None:
 def test_three_admitted(limit: Limit, tenant: str) -> None:
     """The second and third call in a row are admitted like the first.
 
-    An operator in an incident has fewer calls than he was promised.
+    An operator in an incident has fewer calls than promised.
     """
     limit.admit(tenant, "call 1", control=True)
     for number in range(2, ADMITTED + 1):
@@ -100,9 +100,9 @@ def _spoofed(name: str) -> list[tuple[str, str]]:
 
 @cases("drill/rate-limit", SPOOFS, needs=TENANTS, after=LIMIT, covers=("C03",))
 def test_spoofed_address(case: Case, limit: Limit, tenant: str) -> None:
-    """No header that the client writes moves it to another bucket.
+    """No header that a client can set gives it another bucket.
 
-    The limit holds only for clients that do not know the header.
+    The limit binds only clients that do not know the header.
     """
     limit.exhaust(tenant)
     limit.untrusted(tenant)
@@ -274,7 +274,7 @@ def test_events_not_limited(limit: Limit, bench: Bench, tenant: str) -> None:
 def test_dry_runs_count(limit: Limit, tenant: str) -> None:
     """Dry runs count like real ones.
 
-    Tenants are charged something else than what is documented.
+    The limit works otherwise than documented.
     """
     for number in range(1, ADMITTED + 1):
         limit.admit(tenant, f"dry run {number}", control=True, dry_run=True)
@@ -285,7 +285,7 @@ def test_dry_runs_count(limit: Limit, tenant: str) -> None:
 def test_forced_calls_count(limit: Limit, tenant: str) -> None:
     """`force` ignores retry_after only: forced calls are counted and refused like others, and together with them.
 
-    One word in the body takes the brake off.
+    One word in the body lifts the limit.
     """
     for number in range(1, ADMITTED + 1):
         forced = {"force": True} if number > 1 else {}
@@ -325,7 +325,7 @@ PRECEDENCE: list[Case] = [
 
 @cases("drill/rate-limit", PRECEDENCE, severity=Severity.WARN, needs=TENANTS, after=LIMIT)
 def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
-    """Refusals of earlier steps win over 429.
+    """Refusals of earlier steps take precedence over 429.
 
     A stranger learns from 429 that a tenant exists and is busy.
     """
@@ -342,7 +342,7 @@ def test_precedence(case: Case, limit: Limit, tenant: str) -> None:
 def test_concurrent_exactly_three(limit: Limit, tenants: Tenants, other: str) -> None:
     """Of many calls at once, exactly three are admitted.
 
-    Whoever sends fast enough has no limit, or each process of the service counts for itself.
+    A client that sends fast enough has no limit, or each process of the service counts for itself.
     """
     limit.admit(other, "another tenant", control=True)
     for _ in range(RACES):

@@ -71,7 +71,7 @@ def test_window_open(limit: Limit, tenant: str) -> None:
 def test_window_rolls(limit: Limit, tenant: str) -> None:
     """When the oldest call leaves the window exactly one more is admitted: never more than 3 in any 300 s.
 
-    The window is fixed: 6 calls pass around its edge, where 3 are allowed.
+    The window is fixed, not rolling: 6 calls pass around its edge, where 3 are allowed.
     """
     limit.fill(tenant, 1)
     limit.back_date(tenant, WINDOW_S * 2 / 3)
@@ -120,7 +120,7 @@ def test_retry_after_is_true(limit: Limit, tenant: str) -> None:
 def test_refusal_changes_nothing(limit: Limit, tenant: str) -> None:
     """A refused call does not lengthen the wait, nor do seconds shorten it: the tenant's row is as before.
 
-    A client that retries is locked out for as long as it retries, or has its calls back from who cleans up.
+    A client that retries is locked out for as long as it retries, or a cleanup job gives it its calls back.
     """
     limit.fill(tenant, 1)
     limit.back_date(tenant, WINDOW_S * 2 / 3)
@@ -172,7 +172,7 @@ def test_row_as_documented(limit: Limit, tenant: str) -> None:
 def test_row_is_the_limit(limit: Limit, tenant: str, other: str) -> None:
     """The table alone decides: a tenant whose row is full is refused at its first call, on every instance.
 
-    The count lives in the memory of a process, and a restart or another instance forgets it.
+    The count is kept in memory: a restart or another instance forgets it.
     """
     limit.admit(other, "a tenant with an empty row", control=True)
     rows = limit.buckets(other)

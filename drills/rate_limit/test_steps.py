@@ -27,7 +27,7 @@ LOCK_HELD_S = 6.0
 def test_later_refusals_count(limit: Limit, scene: Scene) -> None:
     """A request that its tenant's flag or pause refuses counts like any other.
 
-    The count is rolled back with the refusal, and a script that is refused asks without limit.
+    The count is rolled back with the refusal: a script that is refused may call without limit.
     """
     company = scene.company("steps", items=2)
     limit.admit(company, "a dry run", control=True, dry_run=True)
@@ -57,7 +57,7 @@ def _counts(limit: Limit, company: str, what: str, status: int, code: str) -> No
 def test_exhausted_budget_counts(limit: Limit, scene: Scene) -> None:
     """A request that the budget refuses counts like any other.
 
-    A tenant without budget asks without limit.
+    A tenant without budget may call without limit.
     """
     company = scene.company("steps", items=2)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
@@ -74,7 +74,7 @@ def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
     """Of calls that wait for their tenant's row, only as many are admitted as the limit leaves when their turn comes,
     and none comes twice.
 
-    Who counts before he waits admits all that waited, and so whatever is sent fast enough.
+    If calls are counted before they wait for the lock, all that wait are admitted.
     """
     limit.fill(tenant, ADMITTED - 1)
     with limit.locked_rows(tenant):
@@ -101,10 +101,10 @@ def test_counted_when_its_turn_comes(limit: Limit, tenant: str) -> None:
 @pytest.mark.waits(4)
 @drill("drill/rate-limit/uncounted-is-not-admitted", covers=("C14",))
 def test_uncounted_is_not_admitted(limit: Limit, tenant: str) -> None:
-    """A request that cannot be counted, because its row is locked, is not admitted, and its answer shows no message
-    of the database.
+    """A request that cannot be counted, because its row is locked, is not admitted, and its answer shows no message of
+    the database.
 
-    The limit ends where the load begins: what a slow store cannot count is let through.
+    If the store is slow, calls are admitted without being counted: the limit ends under load.
     """
     limit.admit(tenant, "call 1, a dry run", control=True, dry_run=True)
     request = limit.request(tenant, "call 2, a dry run, its row locked", dry_run=True)

@@ -48,7 +48,7 @@ def test_worker_clock_skewed(scene: Scene) -> None:
     """Workers whose clock is ten minutes fast or slow deliver what is due once, in order, and nothing else; a service
     with such a clock selects what is due, and counts calls, by the database's clock.
 
-    A claim that goes by the worker's clock is stolen while its owner works, or kept for minutes after its owner died.
+    A claim timed by the worker's clock is stolen while its owner works, or held for minutes after its owner died.
     """
     with processes(scene) as control:
         for skew_s in (SKEW_S, -SKEW_S):

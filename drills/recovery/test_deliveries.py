@@ -74,7 +74,7 @@ def test_worker_killed_in_each_phase(scene: Scene) -> None:
     """Workers killed while they claim, while the agent works or while they acknowledge lose no event and double none;
     nor do workers that are asked to end.
 
-    A kill is an ordinary deployment, seen from inside.
+    Every ordinary deployment kills workers like this.
     """
     company = scene.company()
     events: list[str] = []
@@ -103,7 +103,7 @@ def _reached(scene: Scene, company: str, fresh: list[str], states: tuple[str, ..
 def test_worker_killed_in_a_replay(scene: Scene) -> None:
     """A replay whose workers are killed half-way goes on where it was: every item once, counts and budget exact.
 
-    A run that is stuck half-way keeps its items as replaying for good.
+    A run that is stuck half-way leaves its items `replaying` for ever.
     """
     company = scene.company()
     # some take long, so that whenever the kill comes an agent is at work
@@ -135,10 +135,10 @@ def test_worker_killed_in_a_replay(scene: Scene) -> None:
 
 @delivery_drill("drill/recovery/worker-frozen-past-its-claim", covers=("K05", "K08"), where=Where.REFERENCE)
 def test_worker_frozen_past_its_claim(scene: Scene) -> None:
-    """A worker that was frozen until its claims expired, and then goes on, makes no second effect and counts no item
-    of a run twice.
+    """A worker that was frozen until its claims expired, and then goes on, makes no second effect and counts no item of
+    a run twice.
 
-    A pause of the machine is longer than any lease; the one who wakes must not act on what it believed before.
+    A machine may pause for longer than any lease; a worker that wakes must not act on a claim that it has lost.
     """
     company = scene.company(items=3, payload=f'{{"drill": {{"delay_ms": {WAKES_MS}}}}}')
     with processes(scene) as control:
@@ -166,8 +166,8 @@ def test_worker_frozen_past_its_claim(scene: Scene) -> None:
 def test_worker_sessions_ended(scene: Scene) -> None:
     """Workers whose database sessions are ended, again and again, come back and deliver everything once.
 
-    A failover ends every session; a worker that does not come back is found out by its backlog. The session that
-    listens is ended, too: notices are lost.
+    A failover ends every session; if a worker does not reconnect, only its backlog shows it. The listening session is
+    ended, too: notices are lost.
     """
     company = scene.company()
     events: list[str] = []
@@ -175,7 +175,7 @@ def test_worker_sessions_ended(scene: Scene) -> None:
         events += work(scene, company, 100)
         time.sleep(wait_ms / 1000)
         ended = scene.until_true(lambda: terminate_backends(scene, "replay_worker") > 0, within_s=5)
-        # later on it is the finding itself: workers that do not come back
+        # in later rounds, workers without sessions are the defect: they did not reconnect
         scene.seen.require(ended or round_, "no session of replay_worker was found to end")
         let_claims_run_out(scene, company)
     assert_recovered(scene, company, events)
@@ -185,7 +185,7 @@ def test_worker_sessions_ended(scene: Scene) -> None:
 def test_database_restarted(scene: Scene, sql_door: SqlDoor) -> None:
     """After the database was killed and started again, the workers and the service go on and nothing is lost.
 
-    What was acknowledged to the producer must be there after a crash.
+    A crash of the database loses events that producers were told are accepted.
     """
     company = scene.company(items=6, payload='{"drill": {"delay_ms": 60}}')
     run = str(scene.run(company, max=6)["replay_run_id"])
@@ -208,7 +208,7 @@ def test_database_restarted(scene: Scene, sql_door: SqlDoor) -> None:
 def test_long_transaction_held_open(scene: Scene) -> None:
     """While a transaction with an old snapshot and rows of its own stays open, its tenant's work goes on.
 
-    A report that runs for an hour must not stop the shop.
+    A report that runs for an hour stops the deliveries of its tenant.
     """
     company = scene.company(items=4)
     with scene.transaction() as slow:
@@ -226,9 +226,9 @@ def test_long_transaction_held_open(scene: Scene) -> None:
 
 @delivery_drill("drill/recovery/notice-lost", needs=("database",), covers=("K20",), where=Where.REFERENCE)
 def test_notice_lost(scene: Scene) -> None:
-    """Events of whose commit no notice was given are delivered all the same, once, within the time of any other.
+    """Events that are committed without a notice are delivered all the same, once, as quickly as any other.
 
-    A notice is lost with the session that listens; a worker that only waits for the next one leaves them lying.
+    A notice is lost with the session that listens; a worker that waits for the next one delays these events.
     """
     company = scene.company()
     with scene.transaction() as silent:

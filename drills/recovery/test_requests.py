@@ -85,7 +85,7 @@ def test_replay_session_ended(scene: Scene) -> None:
     company, beside, key = scene.company(items=3), scene.company("beside"), new_key()
     running = scene.in_background(scene.replay_request(company, max=3, idempotency_key=key))
     any_ended, deadline = False, time.monotonic() + HELD_S
-    while time.monotonic() < deadline:  # without a pause: what commits after the run is cut off
+    while time.monotonic() < deadline:  # no sleep: a commit that follows the run must be caught
         if terminate_once_there(scene, SERVICE, company) and not any_ended:
             any_ended, deadline = True, time.monotonic() + AFTER_S
     status = _outcome(running)
@@ -111,7 +111,7 @@ def _answers_again(scene: Scene, company: str, ended: str) -> None:
 def test_service_sessions_ended(scene: Scene) -> None:
     """A service whose idle database sessions are ended, again and again, answers as before.
 
-    Each failover ends them all; a pool that counts the lost ones as lent is empty after a few, until somebody restarts.
+    Each failover ends all sessions; a pool that counts them as lent is soon empty, until somebody restarts the service.
     """
     company, ended = scene.company(), 0
     scene.emit(company, control=True)
@@ -136,7 +136,7 @@ def _idle(scene: Scene) -> int:
 def test_service_killed_in_a_replay(scene: Scene) -> None:
     """A service killed in the middle of a replay leaves all or nothing; the same request, sent again, has one effect.
 
-    Nobody knows after a crash whether the request was done; the key is the only answer.
+    After a crash nobody knows whether the request was done; only its key can tell.
     """
     company, key = scene.company(items=3), new_key()
     scene.budget(company, daily_limit=50)
@@ -163,7 +163,7 @@ def _settled(scene: Scene) -> bool:
 def test_event_session_ended(scene: Scene) -> None:
     """An event whose database session is ended while it waits for either table leaves both rows or neither.
 
-    It is the promise of the outbox, at the only moment at which it can be broken.
+    Half an event is a business row that nobody is told of, or news of one that does not exist.
     """
     for table in ("event_outbox", "events"):
         company, event = scene.company(), new_id("event")

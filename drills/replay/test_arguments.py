@@ -49,10 +49,10 @@ def _eligible(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[str
 
 @check("drill/safety-rails/arguments-together", needs=TENANTS, after=SIGNED, covers=("E08", "E11", "E15", "F02"))
 def test_arguments_together(scene: Scene, tenant: str, other: str) -> None:
-    """Used together, `force`, `error_type`, `max` and `dlq_ids` each mean what they mean alone, in a dry run and in a
+    """Combined, `force`, `error_type`, `max` and `dlq_ids` each have the same meaning as alone, in a dry run and in a
     real one.
 
-    A condition that is lost beside another replays what nobody asked for, when the operator was most careful.
+    If one argument is lost beside another, a carefully limited replay takes items that nobody asked for.
     """
     foreign, unknown = scene.add_items(other, 1)[0], new_id("item")
     some = ITEMS[: current().limit("batch") - 2]  # all are named at once, beside two that are not there
@@ -86,9 +86,9 @@ def _fields(asked: dict[str, Any], named: Sequence[str]) -> tuple[str, dict[str,
 
 @check("drill/budgets/named-items-are-cut-and-charged", needs=SQL, after=SIGNED, covers=("G01", "E11"))
 def test_named_items_are_cut_and_charged(scene: Scene) -> None:
-    """Items that are named are cut to what the budget leaves, and charged by what was moved, like all others.
+    """Named items are cut to what the budget leaves, and charged by the number moved, like all others.
 
-    An operator's list is the one that he counts on: all of it refused, or more charged than moved, is found out late.
+    An operator's list is refused whole, or charged for more items than it moved, and nobody notices soon.
     """
     company = scene.company(items=5)
     scene.budget(company, daily_limit=3)

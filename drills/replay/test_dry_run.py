@@ -34,7 +34,7 @@ SPELLINGS: list[Case] = [
 def test_spelling(case: Case, bench: Bench) -> None:
     """`dry_run` is true or false; anything else is refused with 400.
 
-    A preview is a real replay, or a real replay only a preview, by the luck of a language's truth.
+    A preview becomes a real replay, or a replay a preview, by how a language converts values to true or false.
     """
     bench.opens(bench.signed(bench.body(dry_run=True)))
     bench.refused(bench.signed(bench.body(dry_run=case.value), case.name), 400, "invalid_request")
@@ -44,7 +44,7 @@ def test_spelling(case: Case, bench: Bench) -> None:
 def test_misspelt(bench: Bench) -> None:
     """A misspelt `dry_run` is refused, not ignored.
 
-    Whoever writes `dryrun` means a preview and gets a replay.
+    An operator who writes `dryrun` wants a preview and gets a replay.
     """
     bench.opens(bench.signed(bench.body(dry_run=True)))
     for name in ("dryrun", "dryRun", "dry-run", "DRY_RUN", "dry_run "):
@@ -74,8 +74,8 @@ def test_answer(scene: Scene, tenant: str) -> None:
 
 @drill("drill/dry-run/writes-nothing", covers=("F01",))
 def test_writes_nothing(scene: Scene, tenant: str) -> None:
-    """A dry run changes no row of any table of its tenant, row versions included, and makes none that is missing. Its
-    body decides: what its query or its headers say, which no signature covers, makes it no real run.
+    """A dry run changes no row of any table of its tenant, row versions included, and creates no missing row. Only its
+    body decides: its query and headers, which no signature covers, cannot make it a real run.
 
     A preview changes data.
     """
@@ -120,7 +120,7 @@ def _restless(scene: Scene, tenant: str, tables: set[str]) -> set[str]:
 def test_one_audit_row(scene: Scene, tenant: str) -> None:
     """A dry run leaves exactly one audit row, `dlq_replay_dry_run`, and none that says that something was replayed.
 
-    The trail does not tell a look from a deed.
+    The trail does not distinguish a preview from a replay.
     """
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
@@ -133,7 +133,7 @@ def test_one_audit_row(scene: Scene, tenant: str) -> None:
 def test_one_limited_call(scene: Scene, tenant: str) -> None:
     """A dry run counts as one call of the rate limit.
 
-    Previews are free for whoever wants to load the database.
+    Previews without a limit let anyone load the database.
     """
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
     read = "select coalesce(sum(cardinality(hits)), 0) from public.edge_rate_limits where key like %s"
@@ -146,7 +146,7 @@ def test_one_limited_call(scene: Scene, tenant: str) -> None:
 def test_consumes_nothing(scene: Scene, tenant: str) -> None:
     """A dry run uses no budget and no attempt of an item.
 
-    Whoever looks twice cannot replay any more.
+    An operator who previews twice cannot replay any more.
     """
     scene.add_items(tenant, 3)
     scene.budget(tenant, daily_limit=3)
@@ -211,7 +211,7 @@ def test_same_items(scene: Scene, tenant: str) -> None:
 def test_absent_means_real(scene: Scene, tenant: str) -> None:
     """Without `dry_run` a request is a real run.
 
-    An operator in an incident replays nothing, and is told 200.
+    An operator in an incident replays nothing, although the answer is 200.
     """
     scene.add_items(tenant, 2)
     scene.replay(tenant, label="dry run", control=True, dry_run=True)
@@ -301,7 +301,7 @@ def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
     """A dry run reports ids of other tenants as not found, and the tenant's own ids that it would not replay as
     ineligible.
 
-    The preview tells which ids exist in other tenants, or is silent about what will be left.
+    The preview tells which ids exist in other tenants, or hides which of the tenant's own will be left.
     """
     own, foreign = scene.add_items(tenant, 1), scene.add_of_each_kind(other)
     done = scene.add_items(tenant, 1, status="resolved")
@@ -314,7 +314,7 @@ def test_foreign_ids_hidden(scene: Scene, tenant: str, other: str) -> None:
 def test_run_not_opened(scene: Scene, tenant: str) -> None:
     """A dry run opens no run.
 
-    Runs that never were stay started for ever.
+    Runs that never happened stay `started` for ever.
     """
     scene.add_items(tenant, 1)
     scene.replay(tenant, label="dry run", dry_run=True)

@@ -25,16 +25,15 @@ TOOK_S = "select extract(epoch from completed_at - requested_at)::float8 from pu
 
 @drill("drill/lifecycle/failed-item-is-pending-again", covers=("L06", "L01"))
 def test_failed_item_is_pending_again(scene: Scene) -> None:
-    """An item whose replay fails is the same row, pending again, with retry_count one higher and a later retry_after.
+    """A failed replay leaves its item the same row, pending again, with retry_count one higher and a later retry_after.
 
-    A second row is a second replay; a count that stands still is a replay without end. What was put off until tomorrow
-    and fails by force is put off further; what fails is tried and charged again by the next replay, and has its effect
-    by that which succeeds.
+    A second row is replayed twice; a count that stands still allows replays for ever. A postponed item that was forced
+    and fails is postponed further; the next replay tries and charges it again, and has its effect if it succeeds.
     """
     scene.claims_drill_agent()
     company = scene.company()
     tomorrow = scene.value("select now() + interval '1 day'")
-    # of one it is the last retry, and of one the sixtieth: a wait that doubles each time is longer than any calendar
+    # one item's last retry, and another's sixtieth: a wait that doubles without a cap overflows the calendar
     retries = ((1, 2), (60, 99))
     payload = as_jsonb({**KEPT_PAYLOAD, "drill": {"fail_times": -1}})
     wait = {"payload": payload, "retry_after": tomorrow}
@@ -78,7 +77,7 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
     """Replayed items of one aggregate key are delivered oldest first, whatever their ids are, however many others the
     batch has and however long the oldest takes.
 
-    A replay that cancels before it creates makes of one incident another.
+    A replay that delivers "cancelled" before "created" turns one incident into another.
     """
     company, batch = scene.company(), min(27, current().limit("batch"))
     drawn = sorted((new_id("item") for _ in range(batch)), reverse=True)  # the oldest has the highest id
@@ -103,7 +102,7 @@ def test_items_of_a_key_in_order(scene: Scene) -> None:
 def test_one_attempt(scene: Scene) -> None:
     """A replayed item has one attempt: it is not tried again by the outbox, and leaves nothing open there.
 
-    A replay that retries by itself spends a budget that nobody granted.
+    A replay that retries by itself makes attempts that nobody was charged for.
     """
     scene.claims_drill_agent()
     company, other = scene.company("a"), scene.company("b")
@@ -129,7 +128,7 @@ def test_event_id_is_stable(scene: Scene) -> None:
     """An item without an event id keeps the one that its first replay gave it, however old it is and however often it
     was tried.
 
-    A new id for each replay lets the agent do it twice.
+    With a new id for each replay, the agent does its work twice.
     """
     scene.claims_drill_agent()
     company = scene.company()
@@ -161,7 +160,7 @@ def _events_of_a_replay(scene: Scene, company: str) -> list[str]:
 def test_run_counts_add_up(scene: Scene) -> None:
     """When a run has ended, its successes and failures are its target, and the endpoint says what the row says.
 
-    A silent partial success is a success on paper.
+    Otherwise a partial failure is reported as a success.
     """
     scene.claims_drill_agent()
     company = scene.company(items=9)
@@ -210,7 +209,7 @@ def _numbers(shown: Any) -> set[int]:
 def test_all_of_an_item_together(scene: Scene) -> None:
     """No snapshot shows a replayed item's effect, outbox row, DLQ row and run count at odds; all are its tenant's.
 
-    They commit together or the next crash leaves an item that is both done and to be done.
+    If they do not commit together, a crash leaves an item that is both done and still to do.
     """
     company = scene.company(items=15)
     run = str(scene.run(company, max=15)["replay_run_id"])
@@ -258,11 +257,11 @@ values (%s, %s, 'drill', '', 'started', %s, %s, %s) returning id
 @pytest.mark.rewrites
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
-    """GET of a run that does not exist is answered with 404; of one that exists, with its status and counts, even if
-    it was stopped or is under way, or found nothing to replay.
+    """GET of a run that does not exist is answered with 404; of one that exists, with its status and counts, even if it
+    was stopped or is under way, or found nothing to replay.
 
-    An endpoint that answers with something for every id hides a lost run, one that calls each end completed a failure,
-    and one that counts at the end alone shows nobody that a run fails.
+    An endpoint that finds every id hides a lost run; one that calls every end completed hides a failure; one that
+    counts only at the end shows nobody that a run is failing.
     """
     company = scene.company(items=1)
     run = str(scene.run(company, max=1)["replay_run_id"])
@@ -348,7 +347,7 @@ def _quick_alone(scene: Scene, slow: str) -> None:
 def test_ten_in_flight(scene: Scene) -> None:
     """However many items a run has, at no moment more than ten of them are in flight.
 
-    It bounds what a replay can break before somebody stops it.
+    The limit bounds the harm of a bad replay before somebody stops it.
     """
     scene.claims_drill_agent()
     company = scene.company(items=25, payload=as_jsonb({"drill": {"delay_ms": 200}}))

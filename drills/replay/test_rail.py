@@ -56,10 +56,10 @@ def test_stops_above_twenty_percent(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/lifecycle/stop-leaves-the-rest-untouched", covers=("E10", "L11"))
 def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
-    """When a run is stopped, the items that were not attempted are pending as they were, and not in the outbox, be
-    they ordered or not, due or forced before their time.
+    """When a run is stopped, its unattempted items are pending as before and have no open outbox rows, with or without
+    a key, due or forced before their time.
 
-    A stop that eats the rest of the batch is worse than none.
+    A stop that uses up the rest of the batch does more harm than none.
     """
     row, company, run, found = _stopped_run(scene)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
@@ -87,10 +87,10 @@ def test_stop_leaves_the_rest_untouched(scene: Scene) -> None:
 @pytest.mark.waits(1)
 @drill("drill/lifecycle/stop-refunds-the-rest", covers=("G03", "E10"))
 def test_stop_refunds_the_rest(scene: Scene) -> None:
-    """When a run is stopped, and when the tenant's next one is, the budget is charged for the attempted items alone,
+    """When a run is stopped, and when the tenant's next one is, the budget is charged for the attempted items only,
     once.
 
-    A refund that is missing locks the tenant out; one that comes twice lets it spend what it never had.
+    Without the refund the tenant is locked out; with a second one it can spend more than its budget.
     """
     row, company, *_ = _stopped_run(scene)
     again = str(scene.run(company, max=BATCH)["replay_run_id"])
@@ -110,23 +110,23 @@ def test_stop_refunds_the_rest(scene: Scene) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/stop-after-midnight-refunds-the-month", covers=("G03", "G05", "E10"))
 def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
-    """A run that began yesterday and is stopped today gives back what it took of the month, and nothing that others
-    took of today.
+    """A run that began yesterday and is stopped today refunds the month for its unattempted items, and does not change
+    what others used today.
 
-    Whoever replays around midnight would pay for what was never attempted, until the month ends, or have two budgets.
+    A tenant that replays around midnight pays for unattempted items until the month ends, or gets its budget twice.
     """
     scene.claims_drill_agent()
     company, other = (scene.company(n, items=BATCH, payload=LATE_POISON, max_retries=9) for n in "ab")
     for tenant in (company, other):
         scene.budget(tenant, daily_used=7, monthly_used=7)
     run, ahead = (str(scene.run(tenant, max=BATCH)["replay_run_id"]) for tenant in (company, other))
-    # the ledger is today's, and the run is yesterday's: on the first of a month the run stays as it is
+    # a run of yesterday with a budget row of today; on the first of a month the run is left as it is
     yesterday = "requested_at - interval '1 day'"
     same_month = (
         f"date_trunc('month', ({yesterday}) at time zone 'UTC') = date_trunc('month', now() at time zone 'UTC')"
     )
     scene.rows(f"update public.replay_runs set requested_at = {yesterday} where id = %s and {same_month}", run)
-    # the run is today's, however its day is kept, and the ledger is tomorrow's, with what was used on that day
+    # a run of today with a budget row of tomorrow, which has usage of its own
     tomorrow = "day = (now() at time zone 'UTC')::date + 1"
     scene.rows(f"update public.replay_budgets set {tomorrow}, daily_used = 7 where company_id = %s", other)
     for one in (run, ahead):
@@ -138,7 +138,7 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
     scene.seen.value(used, due, "items")
     assert used == due, f"the ledger says {used} for the month; due: {due}, what was attempted and 7 before"
     kept = f"select daily_used from public.replay_budgets where company_id = %s and {tomorrow}"
-    left = scene.rows(kept, other)  # none where the deployment has begun a day of its own
+    left = scene.rows(kept, other)  # none if the deployment has reset the row to its own day
     assert not left or left[0]["daily_used"] >= 7, (
         f"the ledger says {left[0]['daily_used']} for the day after the run's; 7 were used on that day"
     )
@@ -148,10 +148,10 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
 @pytest.mark.waits(2)
 @drill("drill/lifecycle/stop-refunds-only-what-was-charged", covers=("G03", "E10"))
 def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
-    """A run that is stopped gives back what it was charged: nothing where it began without budget control, and all of
-    the rest where that was switched off later.
+    """A stopped run refunds what it was charged: nothing if it began without budget control, and the whole rest if
+    control was switched off later.
 
-    Whoever fails without a budget would earn one; and whoever is freed of it for an hour would have lost it.
+    A failing run without budget control would earn budget; one that loses control for an hour would lose its refund.
     """
     scene.claims_drill_agent()
     charged = scene.company("charged", items=BATCH, payload=LATE_POISON, max_retries=9)
@@ -273,7 +273,7 @@ def _stopped_run(scene: Scene, of: str = "") -> tuple[dict[str, Any], str, str, 
 def test_twenty_percent_is_allowed(scene: Scene) -> None:
     """A run of which exactly a fifth fails is completed, not stopped.
 
-    A brake that is too tight leaves the operator with half a recovery.
+    A brake that is too strict leaves the operator with half a recovery.
     """
     scene.claims_drill_agent()
     company = scene.company(items=16)
@@ -378,10 +378,10 @@ def test_a_success_stops_it_too(scene: Scene) -> None:
 
 @drill("drill/lifecycle/four-failures-do-not-stop", covers=("E10",))
 def test_four_failures_do_not_stop(scene: Scene) -> None:
-    """A run of four items that all fail is not stopped, whether that is called completed or failed: fewer than five are
+    """A run of four items that all fail is not stopped (completed or failed, both are allowed): fewer than five are
     settled. Nor is the tenant's next one: each run is judged by its own items.
 
-    Small replays, the usual ones, could never be tried, or not tried again.
+    Small replays, the most common ones, could never be tried, or not tried again.
     """
     scene.claims_drill_agent()
     company = scene.company(items=4, payload=POISON, max_retries=9)

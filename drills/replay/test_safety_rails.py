@@ -84,7 +84,7 @@ FIELDS: list[Case] = [
 def test_maximum(case: Case, bench: Bench) -> None:
     """`max` is an integer from 1 to 50; anything else is refused with 400.
 
-    A slip of the hand replays everything, or something else than was asked for.
+    A typing error replays everything, or other items than intended.
     """
     bench.opens(bench.signed(bench.body(max=10)))
     bench.refused(bench.signed(bench.body(max=case.value), case.name), 400, "invalid_request")
@@ -104,7 +104,7 @@ SPELLINGS: list[Case] = [
 def test_maximum_spelling(case: Case, bench: Bench) -> None:
     """`max` in a form that is no JSON integer is refused with 400.
 
-    A lenient parser makes a number of it that nobody meant.
+    A lenient parser reads a number that nobody meant.
     """
     body = bench.body(max=10)
     bench.opens(bench.signed(body))
@@ -152,7 +152,7 @@ def test_oversized_batch(case: Case, bench: Bench) -> None:
 def test_field(case: Case, bench: Bench) -> None:
     """A field of a wrong type, out of its range, or unknown is refused with 400.
 
-    It is ignored or guessed, and the request does what nobody asked for.
+    The field is ignored or guessed, and the request does what nobody asked for.
     """
     bench.opens(bench.signed(bench.body()))
     request = bench.signed(bench.body(**case.value), case.name)
@@ -195,7 +195,7 @@ COMPANIES: list[Case] = [
 def test_company(case: Case, bench: Bench) -> None:
     """The company is one UUID in its 36 characters; anything else is refused with 400.
 
-    A request replays for every tenant, or one tenant has many names.
+    A request replays for every tenant, or one tenant has several names.
     """
     bench.opens(bench.signed(bench.body()))
     fields = json.loads(bench.body(max=10))
@@ -251,9 +251,9 @@ TEXTS: list[Case] = [
 
 @cases("drill/safety-rails", TEXTS, where=Where.READ_ONLY, after=SIGNED)
 def test_text(case: Case, bench: Bench) -> None:
-    """A body that is not one plain JSON object is refused with 400, and is no server error.
+    """A body that is not one plain JSON object is refused with 400, and causes no server error.
 
-    Two readers of one body see two requests, and the one that was checked is not the one carried out.
+    Two parsers read one body differently: the request that was checked is not the one that is carried out.
     """
     body = bench.body()
     bench.opens(bench.signed(body))
@@ -366,7 +366,7 @@ ORDER: list[Case] = [
 def test_order(case: Case, bench: Bench) -> None:
     """The checks of a request come in their documented order.
 
-    A stranger learns from the later check what the earlier one should have kept from him.
+    A later check tells a stranger what an earlier one should have hidden.
     """
     bare, fields, status = case.value
     bench.opens(bench.signed())

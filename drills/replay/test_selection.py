@@ -33,7 +33,7 @@ def took(answer: dict[str, Any]) -> set[str]:
 def test_max_bounds_the_effect(scene: Scene, tenant: str) -> None:
     """A replay takes at most `max` items, forced and by their ids too.
 
-    The limit stands in the request and nowhere else.
+    A limit that is accepted but not applied lets one replay take every item.
     """
     ids = scene.add_items(tenant, 6)
     whole = scene.run(tenant, label="the largest batch, dry", max=current().limit("batch"), dry_run=True)
@@ -68,7 +68,7 @@ def test_default_max(scene: Scene, tenant: str) -> None:
 def test_max_defaults_to_ids(scene: Scene, tenant: str) -> None:
     """Without `max`, all named items are taken, also where they are more than it is by default, or weeks old.
 
-    An operator's list is cut without a word.
+    An operator's list is cut silently.
     """
     count = min(current().limit("batch"), current().limit("default_batch") + 5)
     ids = list[str]()
@@ -89,11 +89,11 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
 
     The oldest events wait for ever behind newer ones.
     """
-    # neither ids nor the order of insertion agree with the ages, whichever end is taken first
+    # neither the order of ids nor that of insertion equals the order by age, forwards or backwards
     drawn = sorted(new_id("item") for _ in range(6))
-    # millionths apart: one moment to whoever cuts them; where the column does, ids decide
+    # microseconds apart: code that truncates times sees one moment; if the column truncates, ids decide
     ages_s = (20.000001, 300.000001, 20.000003, 40 * 86400, 20.000002, 300.000002)
-    # what was tried before keeps its turn: of what is taken nearly all, and of the three that are named the oldest
+    # earlier tries must not change the order: nearly all items were tried, and the oldest of the three named
     tries = (0, 0, 1, 0, 0, 0)
     names = ("id", "age_s", "retry_count")
     rows = [dict(zip(names, row, strict=True)) for row in zip(drawn, ages_s, tries, strict=True)]
@@ -107,7 +107,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
     due = {*order[:taken]}
     assert took(answer) == due, f"other items were taken than the {taken} oldest of {len(ids)}"
     three = [ids[4], ids[0], ids[2]]
-    # one that was left was made as tried before
+    # ids[2] was created with a retry: it only looks touched
     assert touched(scene, tenant) == {*due, ids[2]}, "other items than the answer's were touched"
     named = scene.replay(tenant, label="max 1 of three left", max=1, dlq_ids=three).json()
     assert took(named) == {min(three, key=order.index)}, "of three named items another was taken than the oldest"
@@ -117,7 +117,7 @@ def test_oldest_first(scene: Scene, tenant: str) -> None:
 def test_ties_by_id(scene: Scene, tenant: str) -> None:
     """Items created at the same moment are taken by their ids.
 
-    A dry run and the real run choose differently.
+    A dry run and the real run choose different items.
     """
     drawn = sorted((new_id("item") for _ in range(6)), reverse=True)  # inserted the other way round
     ids = scene.tenants.add_rows(tenant, [{"id": i, "age_s": 3600} for i in drawn])
@@ -148,7 +148,7 @@ INELIGIBLE: list[Case] = [
 def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
     """An item that is not eligible is left alone, by selection, by its id, and by force; a dry run does not show it.
 
-    Events have their effect twice, or go round for ever.
+    Events have their effect twice, or are replayed for ever.
     """
     good = scene.add_items(tenant, 1)
     bad = scene.add_items(tenant, 2, **case.value)
@@ -172,7 +172,7 @@ def test_ineligible(case: Case, scene: Scene, tenant: str) -> None:
 def test_not_due(scene: Scene, tenant: str) -> None:
     """An item whose `retry_after` has not come is left alone, and two hundred of them hide no younger one that is due.
 
-    A failing event is retried at once, again and again; or what waits keeps all others from being replayed.
+    A failing event is retried at once, again and again; or postponed items block all others from being replayed.
     """
     later = scene.add_items(tenant, 200, retry_after="2999-01-01T00:00:00Z")
     due = scene.add_items(tenant, 1, age_s=60)
@@ -222,7 +222,7 @@ FORCED: list[Case] = [
 def test_force_respects(case: Case, scene: Scene, tenant: str) -> None:
     """`force` ignores `retry_after` and nothing else.
 
-    One word in a request switches every rail off.
+    One word in a request switches off every safety rail.
     """
     hinder, status, code = case.value
     scene.add_items(tenant, 3)
@@ -288,7 +288,7 @@ def test_only_named(scene: Scene, tenant: str) -> None:
 def test_ids_and_error_type(scene: Scene, tenant: str) -> None:
     """`dlq_ids` and `error_type` together take what fits both, the type as it is spelt.
 
-    One of two filters is silently dropped.
+    One of two filters is silently ignored.
     """
     wanted = scene.add_items(tenant, 2, error_type="timeout")
     others = [i for kind in ("refused", "Timeout") for i in scene.add_items(tenant, 1, error_type=kind)]
@@ -331,7 +331,7 @@ PATTERNS: list[Case] = [
 def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
     """An error type is matched exactly, never as a pattern.
 
-    One character in a filter replays everything, or opens the database.
+    One character in a filter replays everything, or allows SQL injection.
     """
     wanted, equal, others = case.value
     rows = [{"error_type": text} for text in (*equal, *others) if text]
@@ -346,10 +346,10 @@ def test_pattern(case: Case, scene: Scene, tenant: str) -> None:
 
 @drill("drill/safety-rails/answer-adds-up", severity=Severity.WARN, covers=("L10",))
 def test_answer_adds_up(scene: Scene, tenant: str) -> None:
-    """Each named id is in exactly one of `items`, `not_found` and `ineligible`, lists also where they are empty, and
+    """Each named id is in exactly one of `items`, `not_found` and `ineligible`; these are lists even when empty, and
     `target_count` counts the items.
 
-    What became of an id is not said, and nobody misses it; or who goes through what is null stumbles.
+    An id without an outcome is overlooked; a client fails on null where a list is due.
     """
     unknown = [new_id("item") for _ in range(current().limit("batch"))]
     told = scene.replay(tenant, label="unknown ids", dlq_ids=unknown).json()
@@ -376,7 +376,7 @@ def test_answer_adds_up(scene: Scene, tenant: str) -> None:
 def test_nothing_eligible(scene: Scene, tenant: str) -> None:
     """A run with nothing to replay is completed at once; one with items is started.
 
-    Empty runs stay open for ever, or full ones are taken for done.
+    Empty runs stay open for ever, or runs with items are taken for finished.
     """
     empty = scene.run(tenant, label="nothing eligible")
     assert empty.get("status") == "completed", f"status {empty.get('status')!r}; due: completed"

@@ -36,7 +36,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
 
     Rows in tables of the deployment's own are named, and are no fault: no gate can know what they are for.
 
-    A gate that litters is switched off, or counted as a customer.
+    A gate that leaves rows behind is switched off, or its tenants are counted as customers.
     """
     company = scene.company(items=1)
     if current().real("agent_controls"):
@@ -68,7 +68,7 @@ def test_no_rows_left(request: pytest.FixtureRequest, scene: Scene, born: list[s
 def test_flags_as_found(db: Connection, seen: Observer, found: dict[str, list[str]], target: Target) -> None:
     """After the drill every flag of the contract is as it was found, for everybody and the test company.
 
-    A drill that leaves a switch thrown has released, or rolled back, something by itself.
+    A drill that leaves a flag changed has released, or rolled back, a feature by itself.
     """
     _unchanged(state_of(db, target.test_company_id), seen, found, "flags")
 

@@ -179,7 +179,7 @@ def test_valid_signature(scenario: ShortDrill, seen: Observer) -> None:
 def test_admin_token(scenario: ShortDrill, seen: Observer) -> None:
     """The admin token is accepted with 200, and a token that differs from it is refused with 401.
 
-    The operators are locked out, or everybody is one.
+    The operators are locked out, or anyone is let in as one.
     """
     seen.expect(*scenario.of("signed"), 200, control=True)
     seen.expect(*scenario.of("bad token"), 401)

@@ -64,7 +64,7 @@ def _report(scene: Scene, failure: Counterexample, plan: Plan) -> None:
 def test_random_programs(scene: Scene, plan: Plan) -> None:
     """No program of emits, replays, retries, pauses, budgets, discards and hostile requests breaks the contract.
 
-    The defects that nobody thought of live between two features, each of which was tested alone.
+    Defects often lie between two features that were each tested alone.
     """
     from drills.statemachine.generation import programs  # hypothesis is loaded for this check alone
 
@@ -91,7 +91,7 @@ def test_random_programs(scene: Scene, plan: Plan) -> None:
 def test_kept_programs(scene: Scene, given: list[Path]) -> None:
     """Every program that once failed passes.
 
-    A defect that came back is the cheapest one to find, and the most embarrassing one to miss.
+    A known defect came back.
     """
     found = [(path.stem, load(path)) for path in given] or kept()
     scene.seen.require(found, "no kept programs were found")

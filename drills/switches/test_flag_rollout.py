@@ -101,7 +101,7 @@ def test_bucket_formula(scene: Scene) -> None:
 
 @drill("drill/flags/monotone", covers=("H01",))
 def test_monotone(scene: Scene) -> None:
-    """Who is on at 10 percent is on at 50, and who is on at 50 is on at 100.
+    """A company that is on at 10 percent is on at 50, and one that is on at 50 is on at 100.
 
     A step of the rollout that switches a tenant off again is a rollback for that tenant.
     """
@@ -119,7 +119,7 @@ def test_monotone(scene: Scene) -> None:
 def test_uniform(scene: Scene) -> None:
     """At 10 percent about a tenth of 10,000 companies is on, at 50 about half of 2,000.
 
-    A skewed rollout examines the release with more, or fewer, tenants than the operator meant.
+    A skewed rollout tries the release on more, or fewer, tenants than the operator chose.
     """
     _both_ways(scene)
     for percentage, companies, spread in ((10, companies_of(MANY), 180), (50, companies_of(FEWER), 134)):
@@ -153,7 +153,7 @@ def test_sticky(scene: Scene) -> None:
 def test_same_answer_for_every_caller(scene: Scene) -> None:
     """Every caller that may ask gets the same answer, whoever's claims it carries.
 
-    A function that reads the flags through row-level security answers by the caller, not by the company in question.
+    A function that reads flags through row-level security answers for the caller, not for the company in question.
     """
     key = new_key()
     company, other = scene.company("a"), scene.company("b")
@@ -186,7 +186,7 @@ def test_same_answer_for_every_caller(scene: Scene) -> None:
 def test_missing_row_is_off(scene: Scene) -> None:
     """A flag without a row is off, never null, for a company that exists or not, and asking creates no row.
 
-    Default-on releases a feature by a typing error.
+    If the default is on, a typing error in a key releases a feature.
     """
     _both_ways(scene)
     key = f"drill.missing.{uuid.uuid4()}"
@@ -202,8 +202,8 @@ def test_missing_row_is_off(scene: Scene) -> None:
 def test_missing_budget_control_is_on(scene: Scene) -> None:
     """Without any row of `dlq.replay.budget_control` the budget is controlled.
 
-    The one flag whose safe value is on must not be lost with its row. The row is away in a transaction that is never
-    committed, and locked for that long.
+    This flag's safe value is on: losing the row would lift all budgets. The row is deleted in a transaction that is
+    never committed, and locked for that long.
     """
     company = scene.company()
     with scene.transaction() as connection:
@@ -241,7 +241,7 @@ def test_disabled_is_off_at_any_percentage(scene: Scene) -> None:
 def test_tenant_row_wins(scene: Scene) -> None:
     """A tenant's row wins over the global row, both ways and however old it is, and its own percentage counts.
 
-    An override that does not override leaves no way to spare one customer.
+    Without working overrides, no single customer can be excluded.
     """
     key = new_key()
     company = scene.company()
@@ -273,7 +273,7 @@ def test_tenant_row_wins(scene: Scene) -> None:
 def test_percentage_out_of_range_refused(scene: Scene) -> None:
     """The database refuses a percentage under 0 or over 100.
 
-    110 typed for 10 is a full release.
+    110 typed for 10 releases the feature to everybody.
     """
     key = new_key()
     insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, true, %s)"
@@ -288,7 +288,7 @@ def test_percentage_out_of_range_refused(scene: Scene) -> None:
 
 @drill("drill/flags/one-global-row", covers=("H03",))
 def test_one_global_row(scene: Scene) -> None:
-    """There is one global row a flag: the database refuses a second, although its company is null.
+    """A flag has at most one global row: the database refuses a second, although its company is null.
 
     With two global rows a rollback may switch off the one that nobody reads.
     """
@@ -311,7 +311,7 @@ def test_one_global_row(scene: Scene) -> None:
 def test_version_grows(scene: Scene) -> None:
     """Whatever statement changes a flag, its version grows.
 
-    The gate compares and sets on the version; one that stands still lets it overwrite what a human just did.
+    The gate writes a flag only at the version that it read; if that stands still, it overwrites a human.
     """
     company = scene.company()
     key = "drill.version"

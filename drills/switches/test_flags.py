@@ -85,7 +85,7 @@ def test_replay_switch_is_wired(scene: Scene) -> None:
 def test_outbox_switch_stops_replays(scene: Scene) -> None:
     """With `outbox.enabled` off for a tenant its replays are refused, too; on again, they are admitted.
 
-    A replay into an outbox that is switched off is work that nobody does.
+    Replayed items wait in an outbox that is switched off.
     """
     _stops_replays(scene, OUTBOX_FLAG)
 
@@ -117,10 +117,10 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
 @pytest.mark.waits(0.5)
 @drill("drill/flags/direct-effect-with-its-event", covers=("K03",))
 def test_direct_effect_with_its_event(scene: Scene) -> None:
-    """An event on the direct path is stored together with its effect or not at all, even while the effect must wait,
-    or where a failed attempt left a task of the event.
+    """An event on the direct path is stored together with its effect or not at all, even while the effect must wait, or
+    where a failed attempt left a task of the event.
 
-    Of two transactions the second is lost when the service is killed in between: an event without its effect.
+    With two transactions, a crash in between leaves an event without its effect.
     """
     company = scene.company()
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
@@ -201,7 +201,7 @@ def test_sent_again_on_the_other_path(scene: Scene) -> None:
     """An event that is sent again after its tenant was switched to the other path, or paused, is a duplicate, and done
     once.
 
-    Every step of a rollout meets producers that retry: what is known on one path alone is done on both.
+    Producers retry during every step of a rollout: an event that is known on one path only is done on both.
     """
     company, events = scene.company(), [new_id("event"), new_id("event")]
     for event, is_on in zip(events, (False, True), strict=True):
@@ -224,7 +224,7 @@ def test_sent_again_on_the_other_path(scene: Scene) -> None:
 def test_budget_switch_is_wired(scene: Scene) -> None:
     """With `dlq.replay.budget_control` off a spent budget refuses nothing; on, and on again, it refuses.
 
-    The operator who lifts the budget in an emergency must get what the switch says.
+    An operator who lifts the budget in an emergency cannot replay, or the budget stays lifted.
     """
     company = scene.company(items=2)
     scene.budget(company, daily_limit=1, daily_used=1, monthly_used=1)
@@ -326,7 +326,7 @@ def test_change_seen_by_every_instance(scene: Scene) -> None:
 def test_signing_v2_required(scene: Scene) -> None:
     """With the global flag `security.signing_v2_required` on, v1 signatures are refused and v2 ones accepted.
 
-    Without it there is no way to end the use of signatures that bind no time.
+    Without it, signatures that never expire stay valid for ever.
     """
     company = scene.company(items=1)
     body, event = encode_body(replay_fields(company, dry_run=True)), scene.event_request(company).body
@@ -347,7 +347,7 @@ def test_signing_v2_required(scene: Scene) -> None:
 def test_unreadable_starts_nothing(scene: Scene) -> None:
     """While the flags cannot be read, no replay moves an item.
 
-    A store that cannot be reached must not mean that everything is on.
+    If unreadable flags count as on, replays run that an operator has switched off.
     """
     company = scene.company(items=2)
     with scene.transaction() as held:

@@ -59,14 +59,14 @@ def test_switched_off_is_not_delivered(scene: Scene) -> None:
 def test_delivered_when_on_again(scene: Scene) -> None:
     """When the tenant is switched on again, what was held is delivered once each, in order.
 
-    A roll-forward after a rollback must not need anybody's hands, nor the next event.
+    After a rollback, events stay undelivered until somebody intervenes or the next event comes.
     """
     company, other = scene.company("a"), scene.company("b")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
     events = scene.write_outbox(company, 6, aggregate_key="k")
     scene.passes_by(other, 2)
     scene.seen.require(not scene.effects(events), "the events were not held")
-    time.sleep(ASLEEP_S)  # else the look that the last passing event woke may see the flag
+    time.sleep(ASLEEP_S)  # otherwise the poll that the last event triggered may already see the flag
     scene.set_flag(company, OUTBOX_FLAG, enabled=True)
     scene.delivered(events)
     scene.in_order(events)
@@ -98,7 +98,7 @@ def test_others_do_not_wait(scene: Scene) -> None:
 
 @drill("drill/held/holds-no-other-tenants-key", covers=("K11",))
 def test_holds_no_other_tenants_key(scene: Scene) -> None:
-    """A held event holds up no event of another tenant, were their aggregate keys the same.
+    """A held event holds up no event of another tenant, even if their aggregate keys are equal.
 
     Keys are names that tenants choose: `order-1` is everybody's. One customer's pause must not be another's outage.
     """
@@ -117,7 +117,7 @@ def test_holds_no_other_tenants_key(scene: Scene) -> None:
 def test_does_not_count_as_lag(scene: Scene) -> None:
     """An old held row does not raise the outbox lag that the service shows.
 
-    A paused customer would page somebody every night, and the alert would be switched off.
+    A paused customer would page somebody every night, until the alert is switched off.
     """
     company, other = scene.company("a"), scene.company("b")
     scene.seen.require(_lag(scene) < 3000, "the lag was high before anything was done")
@@ -147,11 +147,11 @@ def _lag(scene: Scene) -> float:
 
 @drill("drill/flags/global-switch-is-wired", after=SIGNED, covers=("H01",), where=Where.DISRUPTIVE, phase="last")
 def test_global_switch_is_wired(scene: Scene) -> None:
-    """The global row of `outbox.enabled`, switched off as a rollback does it, or at 0 %, sends every tenant down the
-    direct path, and holds what is in the outbox, but where a tenant's own row says otherwise. That of
-    `dlq.replay.enabled`, switched off, refuses the replays of a tenant without a row.
+    """The global row of `outbox.enabled`, switched off as by a rollback, or at 0 %, sends every tenant down the direct
+    path and holds the rows in the outbox, except where a tenant's own row says otherwise. The global row of
+    `dlq.replay.enabled`, switched off, refuses the replays of tenants without a row.
 
-    It is the statement that the gate itself runs to roll back. The flag is never on for more tenants than before.
+    The gate itself runs this statement to roll back. The drill never switches the flag on for more tenants than before.
     """
     company, own = scene.company("a"), scene.company("own")
     scene.set_flag(own, OUTBOX_FLAG, enabled=True)

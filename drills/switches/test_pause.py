@@ -89,7 +89,7 @@ def test_dry_run_refused_too(scene: Scene) -> None:
 def test_touches_only_its_tenant(scene: Scene) -> None:
     """One tenant's pause stops no other tenant.
 
-    One customer's incident is everybody's.
+    One customer's incident stops all customers.
     """
     paused, other = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(paused)
@@ -102,7 +102,7 @@ def test_touches_only_its_tenant(scene: Scene) -> None:
 def test_a_row_that_says_no_is_no_pause(scene: Scene) -> None:
     """A tenant with a row that says it is not paused is not paused.
 
-    A check for the row alone keeps a tenant stopped for good after its first pause.
+    A service that checks only for the row keeps a tenant stopped after its first pause.
     """
     company, paused = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(company, on=False)
@@ -174,7 +174,7 @@ def test_switched_off_and_paused_go_to_the_outbox(scene: Scene) -> None:
 def test_held_events_follow_in_order(scene: Scene) -> None:
     """After a pause, the events held are delivered, each once and in order within their key, new ones after them.
 
-    A pause that loses or reorders turns every maintenance into an incident.
+    A pause that loses or reorders events turns every maintenance into an incident.
     """
     company, other = scene.company("a"), scene.company("b")
     scene.pause(company)
@@ -193,7 +193,7 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     """A pause during a replay lets at most the ten items in flight finish and holds the rest; unpaused, even after two
     days, all is done. Meanwhile the run is read as ever.
 
-    A switch that is read only at the start does not stop what does the harm.
+    A pause that is read only at the start does not stop the replay that does harm.
     """
     scene.claims_drill_agent()
     delay_ms = round(150 + 3000 * scene.trip_s)  # of each ten: from afar the pause comes later

@@ -59,10 +59,10 @@ def test_acts_for_the_named_company(scene: Scene, token: Minter) -> None:
 
 @drill("drill/tokens/rules-hold-for-every-caller", covers=("A26", "I01"))
 def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
-    """Requests of a company_admin or a super_admin, those that are signed by v2, and those that are signed beside a
-    token, are cut, charged, recorded, paused, switched off, forced and rate limited like others that are signed.
+    """Requests of a company_admin or a super_admin, those signed with v2, and those signed beside a token are cut,
+    charged, audited, paused, switched off, forced and rate limited like all others.
 
-    Whoever is above the rules spends without limit, replays in the middle of an incident, and nobody sees it.
+    A caller who is exempt spends without limit and replays in the middle of an incident, and nobody sees it.
     """
     signed, own, any_of = scene.company("signed", items=3), scene.company("own", items=3), scene.company("any", items=3)
     _is_bound(scene, signed, "a signed call", partial(scene.signer.post, REPLAY), signs=True)

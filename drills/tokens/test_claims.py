@@ -135,9 +135,9 @@ REQUIRED: list[Case] = [
 
 @drill("drill/tokens/one-refusal", severity=Severity.WARN, covers=("A25",))
 def test_one_refusal(bench: Bench, token: Minter) -> None:
-    """A token that was signed rightly is refused in the words of one that was not, whatever is wrong with it.
+    """A rightly signed token that is refused gets the same answer as a wrongly signed one, whatever is wrong with it.
 
-    A thief learns which of his tokens was once good, and whose.
+    A thief learns which stolen token was once valid, and whose.
     """
     now = bench.clock.now()
     bench.opens(bench.with_token(token(), label="a good token"))
@@ -168,14 +168,14 @@ def test_refused_token(case: Case, bench: Bench, token: Minter) -> None:
 def test_accepted_until_it_expires(bench: Bench, token: Minter) -> None:
     """A token that was accepted is refused as soon as it has expired.
 
-    A service that remembers the tokens it has verified goes on serving those that were let expire.
+    A service that caches verified tokens goes on serving expired ones.
     """
     bench.outlived(LEEWAY_S, lambda at, n: [bench.with_token(token(exp=at, sub=f"drill-{n}"), label="just expired")])
 
 
 @drill("drill/tokens/exp-in-odd-forms", severity=Severity.WARN, covers=("B14",))
 def test_exp_in_odd_forms(bench: Bench, token: Minter) -> None:
-    """A token whose times are fractions, texts or beyond all time is no server error.
+    """A token whose times are fractions, texts or absurdly large causes no server error.
 
     It may be accepted or refused (RFC 7519 allows fractions), but it must not break the service.
     """

@@ -175,7 +175,7 @@ def test_repeated_claims(http: HttpDoor, tenant: str, other: str, token: Minter,
 def test_validation_before_role(http: HttpDoor, tenant: str, token: Minter, seen: Observer) -> None:
     """A token whose role has no rights gets 400 for an invalid body, and 403 for a valid one.
 
-    The steps are not in their order, and what the audit says of refusals is another thing than happened.
+    The steps are out of order, and the audit trail shows another refusal than the one given.
     """
     viewer = token(role="viewer", company_id=tenant)
     valid = dry_run(tenant, viewer, "viewer, a valid body")

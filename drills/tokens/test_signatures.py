@@ -155,7 +155,7 @@ FORGED: list[Case] = [
 def test_forged_token(case: Case, bench: Bench) -> None:
     """A token that the service's secret did not sign is refused with 401, by replays, events and reads alike.
 
-    Anyone makes himself an administrator of every tenant.
+    Anyone can become an administrator of every tenant.
     """
     _, claims, own = parts(bench.admin())
     bench.tells_apart(bench.admin(), case.value(claims, own), case.name)
@@ -180,7 +180,7 @@ SLOWER_MS = 4000
 def test_kid_runs_nothing(bench: Bench) -> None:
     """A token whose `kid` would make a database wait is refused as fast as any other.
 
-    What stands in the header of a token nobody trusts yet is run as a query.
+    The header of an untrusted token is used in a query: SQL injection.
     """
     _, claims, own = parts(bench.admin())
     bench.opens(bench.with_token(bench.admin(), label="admin token"))
@@ -222,7 +222,7 @@ def test_long_token(bench: Bench) -> None:
 def test_hmac_secret_signs_no_token(bench: Bench) -> None:
     """A token signed with the secret of signed requests is refused: the two secrets differ.
 
-    Every system that may sign one body may make itself an administrator.
+    Every system that can sign a request can become an administrator.
     """
     _, claims, _ = parts(bench.admin())
     bench.seen.require(bench.target.hmac_secrets, "TRANSBOT_HMAC_SECRET is not set")

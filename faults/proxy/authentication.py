@@ -27,7 +27,7 @@ def locks_out(_world: World) -> Defect:
 
 @acts
 def tells_that_v1_is_over(world: World, sent: Sent, forward: Forward) -> Reply:
-    """A right signature of the version that is switched off is told so."""
+    """The refusal of a valid v1 signature says that v1 is switched off."""
     reply = forward(sent)
     told = reply.status == 401 and world.is_signed(sent)
     return with_json(reply, detail="version 1 is over") if told else reply

@@ -90,7 +90,7 @@ def labels_by_request(_world: World) -> Defect:
 
 
 def since_the_last_scrape(world: World) -> Defect:
-    """Shows what came since it was asked last, as a counter that every scrape sets back."""
+    """Shows the count since the last scrape: every scrape resets the counter."""
     shown: dict[bytes, float] = {}
 
     def since(line: bytes) -> bytes:

@@ -55,7 +55,7 @@ def instead(wanted: Callable[[World, Sent], bool], reply: Callable[[], Reply]) -
 
 
 def is_locked(world: World, sent: Sent) -> bool:
-    """Whether the row of the tenant does not answer at once."""
+    """Whether the tenant's row is locked."""
     try:
         world.rows("select 1 from edge_rate_limits where key like %s for update nowait", f"replay:{company_of(sent)}:%")
     except psycopg.errors.LockNotAvailable:
@@ -79,7 +79,7 @@ def ages_slowly(world: World, fields: Fields) -> object:
 
 
 def touches_letters(world: World, fields: Fields, reply: Reply) -> None:
-    """What the limit refuses was done before."""
+    """The service does the work before the limit refuses the request."""
     if reply.status == 429:
         touch = "update dead_letter_queue set retry_count = retry_count where company_id = %s"
         world.rows(touch, str(fields["company_id"]).lower())

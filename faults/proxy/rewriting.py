@@ -168,7 +168,7 @@ def excuses(wanted: Callable[[World, Sent], bool]) -> Make:
 
 
 def remembers(key_of: Callable[[Fields], object], stored: Callable[[Reply], bool]) -> Make:
-    """A memory of answers before the service: an answer is stored under a key of the request and given again."""
+    """A cache in front of the service: answers are stored under a key of the request and repeated."""
 
     def make(_world: World) -> Defect:
         memory: dict[object, Reply] = {}

@@ -35,7 +35,7 @@ def uses_attempts(world: World, fields: Fields, _reply: Reply) -> None:
 
 
 def first_ten(_world: World, _fields: Fields, reply: Reply) -> Reply | None:
-    """Of what was not taken the answer has one page."""
+    """`not_found` and `ineligible` list only their first ten ids."""
     pages = {name: ids[:10] for name, ids in json_of(reply).items() if name in {"not_found", "ineligible"}}
     return with_json(reply, **pages) if reply.status == 200 else None
 

@@ -82,7 +82,7 @@ def refusing(change: Callable[[World, Fields], Fields]) -> Make:
 
 
 def on_version(change: Callable[[Fields], Fields]) -> Make:
-    """The service tells something else of itself."""
+    """/version has these members replaced."""
     return answers(
         lambda sent: sent.path == "/version",
         lambda reply: replace(reply, body=json.dumps(change(json_of(reply))).encode()),
@@ -107,7 +107,7 @@ def page_for_browsers(_world: World, sent: Sent, reply: Reply) -> Reply | None:
 
 
 def on_ready(status: int) -> Make:
-    """Whether the service is ready is always said alike."""
+    """/readyz always answers with this status."""
     return answers(lambda sent: sent.path == "/readyz", lambda reply: replace(reply, status=status))
 
 

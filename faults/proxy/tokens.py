@@ -87,7 +87,7 @@ def lacking(found: Fields, name: str) -> Fields:
 
 
 def becomes(wanted: Callable[[Fields], object], **claims: object) -> Callable[[Fields], Fields]:
-    """Tokens of this kind say something else."""
+    """Tokens of this kind count with other claims."""
     return lambda found: {**found, **claims} if wanted(found) else found
 
 
@@ -118,7 +118,7 @@ def locks_out(_world: World) -> Defect:
 
 
 def runs_the_key_id(_world: World, sent: Sent) -> Sent:
-    """What stands in the key id of a token is run by the database."""
+    """The database runs the key id of a token as SQL."""
     if b"pg_sleep(5)" in part_of(sent, 0):
         threading.Event().wait(5)
     return sent

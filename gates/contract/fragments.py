@@ -22,9 +22,7 @@ def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None 
     FragmentError.
     """
     if depth > MAX_DEPTH:
-        raise FragmentError(
-            f"{folders[0]}: fragments include each other more than {MAX_DEPTH} deep; allowed: no circle"
-        )
+        raise FragmentError(f"{folders[0]}: fragments include each other more than {MAX_DEPTH} deep; allowed: no cycle")
 
     def text(match: re.Match[str]) -> str:
         if given and match.group(1) in given:

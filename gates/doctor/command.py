@@ -60,7 +60,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
             "neither BASE_URL nor DATABASE_URL is set; allowed: at least one of them. Set what to look at"
         )
     if options.grants and not target.database_url:
-        raise UsageError("--grants without DATABASE_URL; allowed: with a database, whose names it takes. Set it")
+        raise UsageError("--grants without DATABASE_URL; allowed: with a database, whose names the grants use. Set it")
     now = dt.datetime.now(dt.UTC)
     path = options.policy or Path(config.POLICY_FILE)
     if options.write:

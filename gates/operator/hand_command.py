@@ -171,12 +171,12 @@ class _Note:
         if self.order.dry_run:
             return
         if not self.lock.acquire(timeout=LATEST_S):
-            self.console.warn("the history of the target was not told: its disk does not answer. See to --state")
+            self.console.warn("the target's history was not written: its disk does not answer. See to --state")
             return
         try:
             past_decisions.remember(*self._line(action))
         except Exception as error:  # noqa: BLE001  -- no disk, no memory: the action stands, and its result is shown
-            self.console.warn(f"the history of the target could not be told: {first_line(error)}. See to --state")
+            self.console.warn(f"the target's history could not be written: {first_line(error)}. See to --state")
         finally:
             self.lock.release()
 

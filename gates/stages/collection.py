@@ -76,5 +76,5 @@ def _done(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Comp
             command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=COLLECT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        said = f"the checks were not read within {COLLECT_S} s; allowed: files with an end"
+        said = f"the checks were not read within {COLLECT_S} s; allowed: regular files"
         raise CannotWork(f"{said}. See to the folders of checks in gate.yaml") from None

@@ -282,7 +282,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         try:
             past_decisions.remember(folder, told)
         except OSError as error:
-            watch.warn(f"the history of the target could not be told: {error}. See to --state")
+            watch.warn(f"the target's history could not be written: {error}. See to --state")
 
     note(Action("rollback", result="failed", flag="unknown"))  # in case the watch is killed meanwhile
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
@@ -331,5 +331,5 @@ def _tell(watch: Watch, past: History, made: Round) -> str:
             watch.history, Notified(watch.name, made.number, stamp(watch.now()), "slack" if url else "nobody").line()
         )
     except CannotWork as failed:
-        watch.warn(f"the next round will tell this again: {failed}")
+        watch.warn(f"the next round will announce this again: {failed}")
     return ""

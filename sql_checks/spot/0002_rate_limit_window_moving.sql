@@ -1,5 +1,5 @@
 -- id: sql/spot/rate-limit-window-moving
--- claim: The rate-limit windows move: count and window_start follow the hits, oldest first, none lies in the future (query 2 of the checklist).
+-- claim: The rate-limit windows move: count and window_start match the hits, which are sorted, oldest first, and not in the future (query 2 of the checklist).
 -- cost: A window that stands still locks a tenant out for good, or lets everybody in.
 -- severity: page
 select key as subject,

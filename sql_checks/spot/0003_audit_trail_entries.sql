@@ -1,6 +1,6 @@
 -- id: sql/spot/audit-trail-entries
--- claim: Replays are in the audit trail with counts that can be (query 3 of the checklist).
--- cost: The trail says something else than what happened.
+-- claim: The audit rows of replays have plausible counts (query 3 of the checklist).
+-- cost: The trail shows something other than what happened.
 -- severity: page
 select format('audit row %s', id) as subject,
        format('%s: target %s, success %s, failure %s', action, target_count, success_count, failure_count) as detail,

@@ -1,6 +1,6 @@
 -- id: sql/spot/feature-flags-status
 -- claim: The DLQ features are enabled (query 4 of the checklist), and the view shows every flag as it is.
--- cost: Replays are refused, or run without a budget, and whoever looks there is told otherwise.
+-- cost: Replays are refused, or run without a budget, and the view tells operators otherwise.
 -- severity: warn
 -- covers: H08
 select key as subject,

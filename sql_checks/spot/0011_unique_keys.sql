@@ -1,6 +1,6 @@
 -- id: sql/spot/unique-keys
 -- claim: Every key that the contract calls unique has a valid unique index on exactly its columns, with NULLs not distinct where promised.
--- cost: Two rows for one flag, pause, budget or rate limit: which one counts is chance.
+-- cost: Two rows may exist for one flag, pause, budget or rate limit: which of them counts is chance.
 -- severity: page
 -- reads: catalogue
 -- covers: D15

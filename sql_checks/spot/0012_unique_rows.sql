@@ -1,6 +1,6 @@
 -- id: sql/spot/unique-rows
--- claim: No key that is unique by the contract is there twice.
--- cost: A corrupt or missing index has let duplicates in; what they mean is chance.
+-- claim: No key that the contract calls unique occurs twice.
+-- cost: A corrupt or missing index has let duplicates in: which of them counts is chance.
 -- severity: page
 select 'replay_runs ' || company_id as subject, format('%s runs under one key', count(*)) as detail, idempotency_key as witness
 from (select company_id, idempotency_key from public.replay_runs order by requested_at desc {{at_most}}) recent

@@ -1,6 +1,6 @@
 -- id: sql/spot/server-version
 -- claim: The server is PostgreSQL 15 to 18.
--- cost: What was proved on these versions need not hold on another.
+-- cost: The gate is proved on these versions only.
 -- severity: warn
 -- reads: catalogue
 -- covers: N13

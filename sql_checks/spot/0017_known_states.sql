@@ -1,6 +1,6 @@
 -- id: sql/spot/known-states
 -- claim: Every status is one that the contract knows.
--- cost: A row in an unknown state is looked at by nobody.
+-- cost: No worker, replay or check handles a row in an unknown state.
 -- severity: warn
 -- covers: K17
 select 'replay_runs ' || id as subject, format('status %s', coalesce(status::text, 'NULL')) as detail, company_id::text as witness

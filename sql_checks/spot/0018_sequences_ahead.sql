@@ -1,6 +1,6 @@
 -- id: sql/spot/sequences-ahead
 -- claim: Every sequence that numbers audit rows, outbox rows or tasks is past the numbers in use, and does not start again.
--- cost: A restored table meets a sequence that was left behind: inserts collide, and what they carried is refused.
+-- cost: After a restore a sequence lags behind its table: inserts collide with used ids and fail.
 -- severity: warn
 -- covers: N10
 with used(column_name, highest, lowest) as (
@@ -31,7 +31,7 @@ select column_name as subject,
        format('%s is at %s, and %s is in use already', oid::regclass, coalesce(last_value::text, 'its start, or restarted and not used since'), last_id) as detail,
        format('select setval(%L, %s)', oid::regclass, last_id) as witness
 from fed
--- where this login may not look, nothing is known; PostgreSQL 15 and 16 refuse the question
+-- unknown where this login has no right to look; PostgreSQL 15 and 16 refuse the query
 cross join lateral (select has_sequence_privilege(fed.oid, 'USAGE, SELECT') as may_look) m
 cross join lateral (select case when may_look then pg_sequence_last_value(fed.oid) end as last_value) l
 where may_look and sign(seqincrement) * (coalesce(last_value, seqstart - sign(seqincrement)::bigint) - last_id::bigint) < 0

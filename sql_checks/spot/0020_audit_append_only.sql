@@ -1,6 +1,6 @@
 -- id: sql/spot/audit-append-only
 -- claim: Enabled triggers that can raise refuse UPDATE, DELETE and TRUNCATE on audit_logs, and UPDATE and DELETE on each of its partitions.
--- cost: Whoever did it can remove the proof.
+-- cost: Whoever did harm can remove the proof of it.
 -- severity: page
 -- reads: catalogue
 -- covers: I07 I09

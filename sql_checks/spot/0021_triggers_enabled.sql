@@ -1,7 +1,7 @@
 -- id: sql/spot/triggers-enabled
 -- claim: No trigger on a table of the contract is switched off, emptied or restricted so that it misses writes, none that
 --    keeps the trail makes exceptions by a setting or a role, and no rule does more than the statement says.
--- cost: A rule that the schema promises is not kept, or one that nobody knows of is; nothing says so.
+-- cost: A rule of the schema is silently not enforced, or an unknown one is.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09
@@ -22,10 +22,10 @@ union all
 select parts.name, format('trigger %s %s', t.tgname, t.why), pg_get_triggerdef(t.oid)
 from unfit_triggers t
 join parts on t.tgrelid = parts.oid
--- what guards the trail may do so in silence
+-- a guard of the trail may drop a statement silently
 where t.tgrelid <> to_regclass('public.audit_logs') or t.tgtype::int & 4 <> 0
 union all
--- a setting is anybody's to set, and a role may be taken
+-- any session can change a setting, or take a role
 select 'public.audit_logs', format('trigger %s asks who it is, or what is set, before it refuses', t.tgname), pg_get_triggerdef(t.oid)
 from guards t
 where t.is_conditional and not exists (

@@ -1,5 +1,5 @@
 -- id: sql/spot/budget-trigger
--- claim: Enabled triggers that can raise guard what replay_budgets says is used, of the day and of the month.
+-- claim: Enabled triggers that can raise guard daily_used and monthly_used of replay_budgets.
 -- cost: A replay can spend more than the limit.
 -- severity: page
 -- reads: catalogue

@@ -1,6 +1,6 @@
 -- id: sql/spot/writes-are-kept
 -- claim: What is written to a table of the contract is neither swallowed by a rule, nor refused by a publication, nor gone after a crash.
--- cost: The service is told that an event, a refusal or a flag is written, and it is not there.
+-- cost: A write of an event, a refusal or a flag succeeds, and the row is not there.
 -- severity: page
 -- reads: catalogue
 -- covers: N04 K18
@@ -11,13 +11,13 @@ with {{contract_tables}}, {{contract_parts}}, stored as (
 select format('%s rule %s', name, r.rulename) as subject, 'swallows what is written' as detail, pg_get_ruledef(r.oid) as witness
 from stored s
 join pg_rewrite r on r.ev_class = s.oid and r.ev_enabled in ('O', 'A') and pg_get_ruledef(r.oid) ~ 'DO INSTEAD NOTHING;?$'
--- what is deleted must go where the contract takes rows away; elsewhere such a rule protects, as it does the audit trail
+-- DELETE must work where the contract deletes rows; elsewhere such a rule protects the rows, as in the audit trail
 where r.ev_type = '3' or r.ev_type = '2' and s.oid <> to_regclass('public.audit_logs')
    or r.ev_type = '4' and s.oid in (to_regclass('public.event_outbox'), to_regclass('public.edge_rate_limits'))
 union all
 select s.oid::regclass::text, 'is unlogged: a crash of the server empties it', null
 from stored s
--- counts of five minutes may start anew
+-- the rate limit's counts of five minutes may be lost
 where s.relpersistence <> 'p' and s.oid <> to_regclass('public.edge_rate_limits')
 union all
 select s.oid::regclass::text, format('is published by %s without a replica identity: no row can be changed', string_agg(p.pubname, ', ')), null

@@ -1,7 +1,7 @@
 -- id: sql/spot/service-settings
 -- claim: No setting of a role or of the database switches off triggers, durable commits, writes or row-level security,
 --   makes a session without claims a tenant's, or limits statements to a few milliseconds; and service and worker may log in again.
--- cost: A rule that the schema promises is not kept in these sessions, and in the gate's it is.
+-- cost: A rule of the schema is not enforced in these sessions, although it is in the gate's.
 -- severity: warn
 -- reads: catalogue
 -- covers: I09 J01

@@ -1,5 +1,5 @@
 -- id: sql/spot/names-not-shadowed
--- claim: In sessions of service, worker and operator no schema before the contract's has a table or function of the same name, or takes one from a tenant.
+-- claim: In sessions of service, worker and operator no schema before the contract's has a table or function of the same name, or lets a tenant create one.
 -- cost: The statements of an emergency, and a service that names no schema, write where nobody looks.
 -- severity: warn
 -- reads: catalogue

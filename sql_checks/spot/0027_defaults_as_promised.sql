@@ -2,7 +2,7 @@
 -- claim: What a row has that does not say it is what the contract promises: times of now, ids of its own, its own transaction, budgets of
 --   500 and 10000, letters that wait for a replay; keys and error types of 200 characters fit,
 --   times are kept to the millisecond, and payloads are jsonb.
--- cost: Whoever leaves a column out writes a row that is of another day, that no replay takes, or that is taken for another one.
+-- cost: A producer that leaves a column out writes a row with a wrong day, one that no replay takes, or one taken for another.
 -- severity: warn
 -- reads: catalogue
 -- covers: N04 N10

@@ -1,6 +1,6 @@
 -- id: sql/spot/definer-search-path
 -- claim: Every SECURITY DEFINER function that tenants can call pins its search_path, or has its names bound when it was made, and no such function looks for names where tenants make something.
--- cost: A caller puts an own object in front and runs it with the owner's rights.
+-- cost: A caller shadows a name with an object of its own, which then runs with the owner's rights.
 -- severity: page
 -- reads: catalogue
 -- covers: J17

@@ -30,7 +30,7 @@ where p.prosecdef and p.pronamespace in (select oid from pg_namespace where nspn
   and not exists (select from unnest(p.proconfig) c where c like 'search\_path=%')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
 union all
--- who asks for the caller, itself or by a function that it calls, is believed
+-- a function that reads the caller's claims, itself or through another, counts as checking them
 select name, 'authenticated or anon may call it, and it gives or writes rows, or runs what it is given, for whoever calls', null
 from (
   with recursive {{contract_tables}}, functions as not materialized (

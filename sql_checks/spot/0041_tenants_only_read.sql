@@ -1,6 +1,6 @@
 -- id: sql/spot/tenants-only-read
 -- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
--- cost: One missing WITH CHECK, and a tenant writes into the queue.
+-- cost: Then one missing WITH CHECK lets a tenant write into the queue.
 -- severity: warn
 -- reads: catalogue
 -- covers: J24
@@ -11,7 +11,7 @@ join parts on parts.oid = t.oid
 join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') and not r.rolsuper
 cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']
                                  else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
--- a right on one column is one
+-- a right on a single column counts
 where case when p in ('INSERT', 'UPDATE', 'REFERENCES') then has_any_column_privilege(r.oid, t.oid, p)
            else has_table_privilege(r.oid, t.oid, p) end
 union all

@@ -1,6 +1,6 @@
 -- id: sql/spot/service-roles
 -- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS nor owner of a table of the contract.
--- cost: Row-level security does not bind the program that serves the tenants.
+-- cost: Row-level security does not bind the service: one forgotten condition shows a tenant the rows of all.
 -- severity: page
 -- reads: catalogue
 -- covers: J01

@@ -1,6 +1,6 @@
 -- id: sql/spot/service-sessions
--- claim: What is connected as service and worker is neither superuser nor owner nor BYPASSRLS.
--- cost: The program was started with the wrong login; every policy is decoration.
+-- claim: The sessions of service and worker run as neither superuser nor owner nor BYPASSRLS.
+-- cost: The program was started with the wrong login: no policy binds it.
 -- severity: page
 -- reads: catalogue
 -- covers: J01
@@ -9,7 +9,7 @@ select format('session of %s', rolname) as subject,
        format('%s sessions exempt from row security', count(*)) as detail,
        string_agg(distinct application_name, ', ') as witness
 from sessions s
--- a login that is exempt is the service's where it may act as the service, and is no owner, as an operator's is
+-- an exempt login counts as the service's if it is a member of the service role and no owner, as an operator's is
 where rolbypassrls and is_service and not is_owner
    or is_owner and rolname in ('replay_service', 'replay_worker')
 group by rolname;

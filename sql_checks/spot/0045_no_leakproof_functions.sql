@@ -1,5 +1,5 @@
 -- id: sql/spot/no-leakproof-functions
--- claim: No function of ours is marked LEAKPROOF, and none that tells a policy who asks is marked IMMUTABLE.
+-- claim: No function of the deployment is marked LEAKPROOF, and none that tells a policy who the caller is is marked IMMUTABLE.
 -- cost: The planner runs it before the policy, or once for all who use a plan: one tenant sees the rows of another.
 -- severity: page
 -- reads: catalogue

@@ -1,6 +1,6 @@
 -- id: sql/spot/rls-everywhere
 -- claim: Row-level security is enabled and forced also on tables with tenant data that tenants hold no right on, save partitions that only their owner holds one on, and every view over tenant data in public runs with its caller's rights.
--- cost: One GRANT, and every tenant reads every other tenant's rows.
+-- cost: After a single GRANT every tenant reads every other tenant's rows.
 -- severity: warn
 -- reads: catalogue
 -- covers: J02 J15

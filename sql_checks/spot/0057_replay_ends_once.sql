@@ -1,6 +1,6 @@
 -- id: sql/spot/replay-ends-once
 -- claim: No run has two end rows or two summaries in the trail (where the rows name their run).
--- cost: Somebody reads twice as many replays as there were.
+-- cost: The trail shows more replays than there were.
 -- severity: page
 -- covers: I01
 with ends as (

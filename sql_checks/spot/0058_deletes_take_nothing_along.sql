@@ -1,6 +1,6 @@
 -- id: sql/spot/deletes-take-nothing-along
--- claim: No foreign key makes a deleted row take along events, runs, letters, effects or audit rows, nor turns a tenant's flag or pause into everybody's.
--- cost: Somebody tidies up old runs, and events that wait are gone; or a tenant leaves, and its flag is on for all.
+-- claim: No foreign key deletes events, runs, dead letters, effects or audit rows by cascade, or turns a tenant's flag or pause into a global one (ON DELETE SET NULL).
+-- cost: Deleting old runs deletes waiting events; or a tenant is deleted, and its flag is on for all.
 -- severity: warn
 -- reads: catalogue
 -- covers: K06 H06

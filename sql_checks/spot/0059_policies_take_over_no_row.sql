@@ -1,6 +1,6 @@
 -- id: sql/spot/policies-take-over-no-row
 -- claim: No policy for UPDATE lets a role take over rows that are not its own.
--- cost: A policy that looks at the new row alone lets its role take over anybody's rows.
+-- cost: A policy that checks only the new row (USING is true) lets its role take over any row.
 -- severity: warn
 -- reads: catalogue
 -- covers: J04 J05

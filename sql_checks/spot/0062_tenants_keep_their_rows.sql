@@ -1,6 +1,6 @@
 -- id: sql/spot/tenants-keep-their-rows
 -- claim: The outbox rows, tasks and dead letters of an event belong to its tenant, and the outbox rows of a run to the run's.
--- cost: One tenant sees, replays and pays for what another one sent.
+-- cost: One tenant sees, replays and pays for another tenant's events.
 -- severity: page
 -- covers: J26
 with made as materialized (

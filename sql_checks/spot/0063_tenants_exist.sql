@@ -1,6 +1,6 @@
 -- id: sql/spot/tenants-exist
--- claim: Of the tenants that had events in the last day, some are in companies.
--- cost: Every tenant is unknown: each replay and each event is refused, and the gate's own tenants are not.
+-- claim: At least one tenant with events in the last day is in companies.
+-- cost: The service refuses every replay and event as of an unknown company, except those of the gate's own tenants.
 -- severity: page
 with active as materialized (
   select company_id, max(created_at) as last_at
@@ -21,7 +21,7 @@ select 'companies' as subject,
        min(company_id::text) as witness
 from stayed
 where not exists (select from active known join public.companies c on c.id = known.company_id)
--- a customer who left takes its row along; the last one does not
+-- a customer that has left may be gone from companies, but not all of them
 having count(*) > 1 and bool_or(has_stayed)
     or count(*) > 0 and not exists (select from public.companies c where c.name is null or c.name not like 'drill-%');
 

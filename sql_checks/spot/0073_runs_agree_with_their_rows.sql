@@ -1,6 +1,6 @@
 -- id: sql/spot/runs-agree-with-their-rows
--- claim: What the outbox has of a run agrees with it: its counts, its limits of items and of ten in flight, its end, and the dead letters that wait for it.
--- cost: Items are delivered after their run has ended, or twice, and its counts tell something else.
+-- claim: The outbox rows of a run agree with it: its counts, its limits of items and of ten in flight, its end, and its `replaying` dead letters.
+-- cost: Items are delivered after their run has ended, or twice, and its counts are wrong.
 -- severity: warn
 -- covers: K18
 with waiting as materialized (
@@ -55,7 +55,7 @@ where target_count > {{limit_batch}}
 union all
 select format('run %s', id), format('completed with %s of %s items failed, and was not stopped at 20 %%', failure_count, target_count), company_id::text
 from recent
--- those in flight when it was to stop are let end
+-- items in flight at the stop may finish
 where status = 'completed' and target_count > 15 and failure_count > 0.2 * target_count + 10
 limit 1000;
 

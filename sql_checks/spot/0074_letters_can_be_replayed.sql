@@ -1,7 +1,7 @@
 -- id: sql/spot/letters-can-be-replayed
 -- claim: Every pending dead letter has a tenant, is not from the future, counts its retries from 0, and may be
 --    replayed within a year at the latest.
--- cost: No replay takes it but a forced one, or more take it than may, and nobody is told why.
+-- cost: Only forced replays take it, or more replays than allowed, and nobody is told why.
 -- severity: warn
 -- covers: K18
 select format('dead letter %s', id) as subject,

@@ -1,6 +1,6 @@
 -- id: sql/spot/outbox-one-state
 -- claim: Every outbox row is exactly one of pending, in flight, processed, dead.
--- cost: An event counts twice, or was delivered and given up at once.
+-- cost: An event counts twice, or counts as both delivered and given up.
 -- severity: page
 -- covers: K18
 select format('outbox row %s', id) as subject,

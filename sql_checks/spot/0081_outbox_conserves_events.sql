@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-conserves-events
--- claim: Every event of the last hour that took the outbox has an outbox row written in its own transaction; what went the direct path has none.
+-- claim: Every event of the last hour on the outbox path has an outbox row written in its own transaction; events on the direct path have none.
 -- cost: The customer's request was accepted, and the event is lost.
 -- severity: page
 -- covers: K03 K18

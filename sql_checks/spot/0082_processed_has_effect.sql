@@ -1,6 +1,6 @@
 -- id: sql/spot/processed-has-effect
 -- claim: Every outbox row processed in the last hour has its effect: a completed agent task of its event.
--- cost: The event is ticked off, and what the customer waits for never happened.
+-- cost: The event is marked as done, and what the customer waits for never happened.
 -- severity: page
 -- covers: K18 K19
 with processed as (

@@ -1,5 +1,5 @@
 -- id: sql/spot/claims-within-lease
--- claim: No event stays claimed beyond its lease or waits for minutes after its turn, no lease is longer than a day, and no event is put off for ever.
+-- claim: No event stays claimed beyond its lease or waits for minutes after its turn, no lease is longer than a day, and no event is postponed for ever.
 -- cost: Nobody delivers it: its worker died, or no worker sees it.
 -- severity: page
 -- covers: K04 K05

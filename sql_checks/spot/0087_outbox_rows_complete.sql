@@ -1,6 +1,6 @@
 -- id: sql/spot/outbox-rows-complete
 -- claim: Every recent outbox row has an event id, a tenant, a time of insertion, and an end, if any, between that and now.
--- cost: The event can neither be delivered once nor be traced.
+-- cost: The event cannot be traced, or delivered exactly once.
 -- severity: page
 -- covers: N10
 select format('outbox row %s', id) as subject,
@@ -10,7 +10,7 @@ select format('outbox row %s', id) as subject,
                       when ended_at > now() + interval '90 minutes' then format('ended %s, which is to come', ended_at) end) as detail,
        null::text as witness
 from (select *, coalesce(processed_at, dead_at) as ended_at from public.event_outbox order by id desc {{at_most}}) o
--- a clock that is set back, or an hour that comes twice in autumn, is no loss
+-- a clock that was set back, or the repeated hour in autumn, loses nothing
 where event_id is null or company_id is null or inserted_at is null or ended_at < inserted_at - interval '90 minutes' or ended_at > now() + interval '90 minutes';
 
 -- seen:

@@ -1,5 +1,5 @@
 -- id: sql/spot/outbox-forgets-no-event
--- claim: Every event of the last day has, a minute later, an outbox row, a task or a dead letter, as those before it have their effects.
+-- claim: Every event of the last day has an outbox row, a task or a dead letter within a minute, where earlier events have their effects.
 -- cost: The customer's request was accepted, and the event is lost.
 -- severity: page
 -- covers: K01 K18

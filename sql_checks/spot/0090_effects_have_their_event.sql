@@ -1,5 +1,5 @@
 -- id: sql/spot/effects-have-their-event
--- claim: Every effect of the last hour that bears an event id is that of an event, an outbox row or a dead letter.
+-- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter.
 -- cost: A retry came under a new id: the agent cannot refuse it, and does its work twice.
 -- severity: warn
 -- covers: K06

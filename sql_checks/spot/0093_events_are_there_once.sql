@@ -1,6 +1,6 @@
 -- id: sql/spot/events-are-there-once
--- claim: No event of the last day is there twice for its tenant, none waits in the outbox twice, and none is of a time to come.
--- cost: One order is booked twice; no key of the table stops it.
+-- claim: No event of the last day exists twice for its tenant, none waits in the outbox twice, and none has a time in the future.
+-- cost: One order is booked twice, and no unique key prevents it.
 -- severity: warn
 -- covers: K06
 select format('event %s', id) as subject, format('%s rows in events', count(*)) as detail, company_id::text as witness
@@ -16,7 +16,7 @@ from (
 ) waiting
 group by event_id, company_id having count(*) > 1
 union all
--- a clock in another zone is hours ahead, and the event is of every last day until then
+-- a producer's clock in another zone is hours ahead: until then its event counts as one of the last day
 select format('event %s', id), format('is of %s, and it is %s', created_at, now()), company_id::text
 from public.events where created_at > now() + interval '30 minutes' and {{not_excluded}}
 limit 1000;

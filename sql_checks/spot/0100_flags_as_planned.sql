@@ -1,5 +1,5 @@
 -- id: sql/spot/flags-as-planned
--- claim: The rollout flag stands on a step of the plan, or before the first one, every rollout is between 0 and 100 %, no plan of a query keeps what a flag was, and no answer is NULL.
+-- claim: The rollout flag stands on a step of the plan, or before the first one, every rollout is between 0 and 100 %, no cached query plan keeps an old flag value, and no answer is NULL.
 -- cost: The gate and the service do not agree on who gets the release.
 -- severity: warn
 -- covers: H08

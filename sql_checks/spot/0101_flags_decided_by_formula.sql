@@ -1,6 +1,6 @@
 -- id: sql/spot/flags-decided-by-formula
 -- claim: is_feature_enabled answers by the contract's formula, for companies with and without a row of their own.
--- cost: The wrong tenants get the release, and the gate looks at others than those.
+-- cost: The wrong tenants get the release, and the gate judges other tenants.
 -- severity: page
 -- covers: H01 H02 H06
 with sample as (

@@ -1,6 +1,6 @@
 -- id: sql/spot/fleet-not-paused
 -- claim: Neither everybody nor more than half of the tenants is paused.
--- cost: Nothing is delivered; whatever the gate sees of deliveries is old.
+-- cost: Nothing is delivered: the gate judges old deliveries only.
 -- severity: warn
 select 'everybody' as subject, 'agents are paused' as detail, left(pause_reason, 500) as witness
 from public.agent_controls where company_id is null and agents_paused

@@ -1,6 +1,6 @@
 -- id: sql/spot/lint-policies-evaluated-once
--- claim: Policies read claims and settings once a statement, in a sub-select.
--- cost: Reading a large table takes the time of as many function calls as it has rows.
+-- claim: Policies read claims and settings once per statement, in a sub-select.
+-- cost: Reading a large table calls the function once for every row.
 -- severity: investigate
 -- reads: catalogue
 with policies as (

@@ -1,6 +1,6 @@
 -- id: sql/spot/lint-function-search-path
 -- claim: Every function in public pins its search_path.
--- cost: What it does depends on who calls it.
+-- cost: The caller's search_path decides which objects it uses.
 -- severity: investigate
 -- reads: catalogue
 select p.oid::regprocedure::text as subject, 'no pinned search_path' as detail, null::text as witness

@@ -1,6 +1,6 @@
 -- id: sql/spot/lint-one-permissive-policy
 -- claim: No table has two permissive policies for one role and one command.
--- cost: Policies add up: whoever reads only one of them is wrong.
+-- cost: Permissive policies are combined with OR: a reviewer who reads only one of them is misled.
 -- severity: investigate
 -- reads: catalogue
 select p.polrelid::regclass::text as subject,
