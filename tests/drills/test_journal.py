@@ -1,4 +1,4 @@
-"""The journal of the drills: what it keeps of exchanges, and of whose."""
+"""The journal of the drills: which exchanges it keeps, and for which check."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ COMPANY = "00000000-0000-4000-8000-000000000001"
 
 @pytest.fixture
 def journal() -> Iterator[Journal]:
-    """A journal in which a check is at work."""
+    """A journal while a check runs."""
     made = Journal()
     made.check = "drill/of/nothing"
     yield made
@@ -29,7 +29,7 @@ def _note(journal: Journal, request_id: str, path: str = REPLAY, **asked: object
 
 
 def test_what_it_keeps(journal: Journal) -> None:
-    """An entry has the check, what was asked, and of the answer the members that the contract names."""
+    """An entry has the check, the request and the contract's members of the answer."""
     _note(journal, "one", dry_run=True)
     journal.close()
     (entry,) = journal.entries(REPLAY)
@@ -41,7 +41,7 @@ def test_what_it_keeps(journal: Journal) -> None:
 
 
 def test_of_every_process(journal: Journal) -> None:
-    """What a forked process noted is there, beside what is not written down yet."""
+    """It has the entries of forked processes, and those that are not yet on disk."""
 
     def work() -> None:
         _note(journal, "forked")

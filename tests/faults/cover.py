@@ -10,7 +10,7 @@ COSTS = {"proxy": 1.0, "trigger": 1.0, "sql": 1.0, "service": 1.2, "worker": 4.0
 
 
 def declared(fault: Fault, checks: Collection[str]) -> frozenset[str]:
-    """Those of the checks that the fault declares."""
+    """The checks that the fault declares."""
     return frozenset(i for p in fault.checks for i in ([p] if p in checks else fnmatch.filter(checks, p)))
 
 

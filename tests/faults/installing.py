@@ -28,7 +28,7 @@ DRILLS = {spec.id: spec for spec in catalogue.load() if spec.id.startswith("dril
 
 @contextmanager
 def served(fault: Fault, stack: Stack) -> Iterator[str]:
-    """The base URL of a faulty service in this process, before the database of the stack."""
+    """The base URL of a faulty service in this process, over the stack's database."""
     module, _, name = (fault.parts or "").partition(":")
     released = next(p for p in stack.processes if isinstance(p, Supervised) and p.name.startswith("service"))
     base = urlsplit(stack.info.base_url)

@@ -135,7 +135,7 @@ def test_a_connection_that_was_idle_for_a_second_is_not_used_again() -> None:
 
 
 def test_nothing_listens() -> None:
-    """A refused connection is recorded as no answer."""
+    """A refused connection is no answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         (line,) = ask(f"http://127.0.0.1:{free.getsockname()[1]}")

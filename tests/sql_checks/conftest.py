@@ -1,4 +1,4 @@
-"""One seeded database, written anew when it is old; a test plants violations in a transaction that is rolled back."""
+"""One seeded database, renewed when it is old; tests plant violations in a transaction that is rolled back."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ RULES = {rule.name: rule for rule in read_all_rules()}
 
 @dataclass
 class PlantedSession(SqlSession):
-    """A session whose snapshot is the transaction that a test has open, with what it planted."""
+    """A session whose snapshot is the test's open transaction with the planted rows."""
 
     planted: Connection = field(kw_only=True)
 

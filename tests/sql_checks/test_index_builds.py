@@ -1,4 +1,4 @@
-"""An index that is being built is neither a left-over nor an object that the manifest lacks."""
+"""An index in the making is neither invalid nor missing from the manifest."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CANCEL = "select pg_cancel_backend(pid) from pg_stat_progress_create_index where
 
 @contextmanager
 def held_up(url: str, statement: str) -> Iterator[None]:
-    """The statement runs in a session of its own and waits for a transaction that has written; then it is cancelled."""
+    """The statement in its own session, waiting for a writing transaction; then it is cancelled."""
     with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as builder:
         writer.execute("insert into public.companies (id, name) values (gen_random_uuid(), 'writes')")
 

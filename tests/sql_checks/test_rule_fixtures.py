@@ -1,4 +1,4 @@
-"""Every alert rule says what its fixtures expect, and every mutant of it is noticed by them."""
+"""Every alert rule meets its fixtures, and they notice every mutant of it."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ TESTS = {name: test for name in RULES if (test := read_test(name))}
 
 @pytest.fixture(scope="module")
 def bare(pg_server: PgServer) -> Iterator[Connection]:
-    """A database with the fixtures' bare tables."""
+    """A database with the empty tables that fixtures use."""
     with pg_server.database() as name:
         connection = connect(pg_server.url(name))
         prepare(connection)
