@@ -80,7 +80,7 @@ def _limiter_breaks(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_race_under_a_broken_limiter_says_what_it_could_judge(variables: dict[str, str], tmp_path: Path) -> None:
-    """If the limiter answers 500 to refused calls, the race passes and blames the limiter."""
+    """If the limiter answers 500, its own check blocks the race's, which says what the race kept all the same."""
     with proxy(variables["BASE_URL"], _limiter_breaks) as url:
         found = examine({**variables, "BASE_URL": url}, [*RACES, FOURTH], tmp_path)
     assert found[FOURTH].outcome is Outcome.FAIL

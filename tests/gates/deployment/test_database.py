@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 
 from gates.deployment.sql import database
+from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
@@ -242,36 +245,37 @@ def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> 
     assert dump_line(Evidence("t/x", Outcome.FAIL, witness=row["cell"], samples=1))  # type: ignore[arg-type]
 
 
+@contextmanager
+def encoded(pg_server: PgServer, encoding: str) -> Iterator[Answering]:
+    """A session in a new database of this encoding."""
+    name = f"encoded_{uuid.uuid4().hex}"
+    with session(pg_server.url("postgres")) as connection:
+        connection.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
+    try:
+        with session(pg_server.url(name)) as connection:
+            yield connection
+    finally:
+        pg_server.drop_database(name)
+
+
 @pytest.mark.parametrize(
     ("encoding", "octets", "cell"), [("SQL_ASCII", "61ff62", "a\ufffdb"), ("MULE_INTERNAL", "6162", "ab")]
 )
 def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_server: PgServer) -> None:
     """Bytes that are no UTF-8 become text, and encodings that Python lacks are read."""
-    name = f"ascii_{uuid.uuid4().hex}"
-    with session(pg_server.url("postgres")) as connection:
-        connection.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
-    try:
-        with session(pg_server.url(name)) as connection:
-            text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
-            assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
-    finally:
-        pg_server.drop_database(name)
+    with encoded(pg_server, encoding) as connection:
+        text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
+        assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
 
 
 def test_text_that_the_encoding_has_not_is_an_error_of_sql(pg_server: PgServer) -> None:
     """A bad column name or parameter raises DataError, and the session goes on."""
-    name = f"octets_{uuid.uuid4().hex}"
-    with session(pg_server.url("postgres")) as connection:
-        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
     given: tuple[tuple[bytes, tuple[str, ...]], ...] = ((b'select 1 as "\xff"', ()), (b"select %s::text", ("\ud800",)))
-    try:
-        with session(pg_server.url(name)) as connection:
-            for statement, params in given:
-                with pytest.raises(psycopg.DataError):
-                    connection.execute(statement, params or None)
-                assert value(connection, "select 1") == 1
-    finally:
-        pg_server.drop_database(name)
+    with encoded(pg_server, "SQL_ASCII") as connection:
+        for statement, params in given:
+            with pytest.raises(psycopg.DataError):
+                connection.execute(statement, params or None)
+            assert value(connection, "select 1") == 1
 
 
 def test_a_setting_ends_with_the_transaction_that_made_it(pg_server: PgServer) -> None:

@@ -139,12 +139,8 @@ def test_a_survivor_and_a_fault_that_does_not_come_up_are_told_apart(world: Worl
     """A fault that the gate promotes survived; one that could not be examined is an error of the harness."""
     world.answers = {"gate a/1": "promote", "in a/2": True, "witness a/3": "no answer"}
     cells = world.run(fault("a/1"), fault("a/2"), fault("a/3"), fault("a/4", "drill/unheard-of"))
-    assert {c.fault.id: c.status for c in cells} == {
-        "a/1": Status.SURVIVED,
-        "a/2": Status.HARNESS_ERROR,
-        "a/3": Status.HARNESS_ERROR,
-        "a/4": Status.HARNESS_ERROR,
-    }
+    assert [c.fault.id for c in cells] == ["a/1", "a/2", "a/3", "a/4"]
+    assert [c.status for c in cells] == [Status.SURVIVED, *[Status.HARNESS_ERROR] * 3]
 
 
 def test_a_red_baseline_runs_no_fault(world: World) -> None:

@@ -22,7 +22,7 @@ from gates.deployment.requests import SIGNATURE, claims_of, mint_token, raw_toke
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
-from gates.proof.workbench.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, serve
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
@@ -36,7 +36,7 @@ LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
 GOOD = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), admin_jwt=admin(), jwt_secret=JWT_SECRET, test_company_id="c")
 
 
-def looked(folder: Path, service: Service, target: Target = GOOD) -> dict[str, Evidence]:
+def looked(folder: Path, service: Behaviour, target: Target = GOOD) -> dict[str, Evidence]:
     """The preflight's evidence on the three credentials."""
     with serve(service) as url:
         # one address for the memory, whatever port the small server has
@@ -84,12 +84,8 @@ def test_a_service_that_acts_upon_any_json_is_not_made_to_act(has_get: bool, tmp
                 replayed.append(asked.body)
         return found
 
-    with serve(eager) as url:
-        target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
-        context = Context(target, Settings(), tmp_path, "run", catalogue=preflight.SPECS)
-        preflight.preflight(context)
-    lines = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
-    assert [e.outcome for e in lines] == [Outcome.PASS] * 3, lines
+    found = looked(tmp_path, eager)
+    assert outcomes(found) == ["pass"] * 3, found
     assert replayed == []
 
 
@@ -172,15 +168,10 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path, m
     def half(asked: Asked) -> Reply:
         return Reply(status) if asked.path.endswith("/dlq-replay") else service(asked)
 
-    with serve(half) as url:
-        context = Context(
-            dataclasses.replace(GOOD, base_url=url + "/f/v1"), Settings(), tmp_path, "run", preflight.SPECS
-        )
-        preflight.preflight(context)
-    found = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
-    assert [e.outcome for e in found] == [Outcome.UNKNOWN] * 3
+    found = looked(tmp_path, half)
+    assert outcomes(found) == ["unknown"] * 3
     asked = " to 3 of 3 calls over 0." if status == 503 else ""
-    assert all(f"/dlq-replay answers {status}{asked}" in e.message for e in found)
+    assert all(f"/dlq-replay answers {status}{asked}" in e.message for e in found.values())
 
 
 @pytest.mark.parametrize(
