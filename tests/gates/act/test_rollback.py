@@ -312,7 +312,7 @@ def test_a_function_that_lacks_something_itself_is_no_missing_function(migrated_
 
 
 def test_a_rollback_reads_no_tenant_s_row(migrated_url: str, database: Database) -> None:
-    """It reads the global row, and of the others only the ones that are least on."""
+    """It reads the global row alone; a look at the flag reads overrides up to a limit, the least on first."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
         " select %s, gen_random_uuid(), n <> 1200, 100 from generate_series(1, 1200) n",

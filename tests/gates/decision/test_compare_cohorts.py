@@ -37,7 +37,7 @@ def test_equal_cohorts_pass_and_a_worse_one_fails() -> None:
 
 
 def test_few_events_prove_nothing_though_all_are_good() -> None:
-    """Few good events are not enough for a pass; the message says how many are."""
+    """Few good events are not enough for a pass; `growth` says how many times as many are."""
     found = compare(fleet(events=4), MARGIN, 10)
     assert found.outcome is Outcome.UNKNOWN
     times = growth(found, MARGIN)

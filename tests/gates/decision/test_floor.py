@@ -169,7 +169,7 @@ DEAD = [saw(s.id, Outcome.UNKNOWN) for s in FEW]
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, st.sampled_from(["empty", "dead", "no floor", "floor alone"]), st.sampled_from(TargetKind))
 def test_no_policy_text_promotes_a_dead_target(text: dict[str, Any], seen: str, kind: TargetKind) -> None:
-    """Whatever gate.yaml says, it is refused or does not promote; so are policies made otherwise."""
+    """Whatever gate.yaml says, it is refused or does not promote; nor does a policy made otherwise."""
     floor, rest = ([e for e in FEW_GREEN if on_floor(e.check) is below] for below in (True, False))
     evidence: list[Evidence] = {"empty": [], "dead": DEAD, "no floor": rest, "floor alone": floor}[seen]
     rules = [_rule(pattern, rule) for pattern, rule in text.get("checks", {}).items()]

@@ -65,14 +65,8 @@ def test_a_session_that_the_server_ends_says_so(pg_server: PgServer) -> None:
 def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
     """Statements, locks, idle transactions and lost clients all have a limit."""
     with session(pg_server.url("postgres")) as connection:
-        limits = (
-            "statement_timeout",
-            "lock_timeout",
-            "idle_in_transaction_session_timeout",
-            "tcp_user_timeout",
-            "tcp_keepalives_idle",
-        )
-        for limit in limits:
+        of_sql = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        for limit in (*of_sql, "tcp_user_timeout", "tcp_keepalives_idle"):
             setting = value(connection, "select setting::int from pg_settings where name = %s", limit)
             assert 0 < int(str(setting)) <= 60_000, limit
 

@@ -253,7 +253,7 @@ def test_a_password_that_any_text_may_say_shows_no_leak(password: str, tells: bo
 
 
 def test_json_keeps_its_members_and_their_order(tmp_path: Path) -> None:
-    """JSON keeps its keys and order; text that only looks like JSON is redacted as text."""
+    """A member whose name is the secret keeps it, and the order stays; what only looks like JSON is text."""
     hide = {"outbox": "PGPASSWORD"}
     document = {"outbox": 1, "outcome": "outbox", "said": ["the outbox"], "Outbox outbox": None}
     (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")

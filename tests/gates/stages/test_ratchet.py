@@ -88,13 +88,8 @@ def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path,
         for areas in (("replay",), ("audit", "replay")):
             order = Order(RolloutPlan(), "r1", "replaygate", "why", claims=areas)
             audit(connection, "flag_promoted", order, 1, {"from": 10, "to": 50})
-        audit(
-            connection,
-            "flag_promoted",
-            Order(RolloutPlan(flag="other.flag"), "r1", "x", "y", claims=("budgets",)),
-            1,
-            {},
-        )
+        other = Order(RolloutPlan(flag="other.flag"), "r1", "x", "y", claims=("budgets",))
+        audit(connection, "flag_promoted", other, 1, {})
         audit(connection, "flag_promoted", Order(RolloutPlan(), "r1", "gate:ann", "by hand"), 1, {"from": 10, "to": 50})
     line = look(one)
     assert line.outcome is Outcome.FAIL

@@ -233,12 +233,8 @@ def test_a_database_that_is_another_one_by_now_is_the_one_cause(
     with database.session(migrated_url, read_only=True) as connection:
         here = server_of(connection)
     for judged, shut in ((here, 0), (f"{here}9", 1)):
-        context = Context(
-            Target(TargetKind.STAGING, database_url=migrated_url),
-            request(tmp_path, "", migrated_url).settings,
-            tmp_path / judged.replace("/", "-"),
-            "run",
-        )
+        target, settings = Target(TargetKind.STAGING, database_url=migrated_url), request(tmp_path, "", "").settings
+        context = Context(target, settings, tmp_path / judged.replace("/", "-"), "run")
         context.out.mkdir()
         context.write([Evidence("preflight/database", Outcome.PASS, details={"server": judged})])
         assert [e.message for e in reachability.shut_doors(context)] == [reachability.OTHER] * shut

@@ -16,7 +16,7 @@ from gates.deployment import control
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, TargetKind
 from gates.evidence_file import read_lines
-from gates.proof.workbench.servers import HANG, Asked, Reply, raw, serve
+from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, raw, serve
 from gates.stages import load_process, suite, watchdog
 from gates.stages.context import Context
 from gates.stages.drill import drill
@@ -84,15 +84,12 @@ def frozen(_asked: Asked) -> Reply:
     return HANG
 
 
-def only_healthz(asked: Asked) -> Reply:
-    return FINE if asked.path.endswith("/healthz") else HANG
-
-
-def proxied(_asked: Asked) -> Reply:
-    return Reply(502)
-
-
-DEATHS = {f.__name__: f for f in (gone, frozen, only_healthz, proxied)}
+DEATHS: dict[str, Behaviour] = {
+    "gone": gone,
+    "frozen": frozen,
+    "only_healthz": lambda asked: FINE if asked.path.endswith("/healthz") else HANG,
+    "proxied": lambda _asked: Reply(502),
+}
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_a_signal_in_the_rollback_ends_the_watch_and_is_remembered(
 
 
 def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """A watch only looks, by default."""
+    """Without permission to roll back, a watch only looks."""
     watched, url = flagged
     for _ in range(3):
         look(dataclasses.replace(watched, rollback=False), suites, grave=Outcome.FAIL)
