@@ -55,9 +55,7 @@ def test_of_every_process(journal: Journal) -> None:
 
 
 def test_what_it_leaves_out(journal: Journal) -> None:
-    """Left out are other paths and methods, an id that two answers have, one that is none, a body of many bytes, and
-    what a check noted that changes rows by hand.
-    """
+    """It omits other paths and methods, invalid or repeated ids, large bodies, and checks that change rows by hand."""
     _note(journal, "event", EVENTS)
     for request_id in ("twice", "twice", ""):
         _note(journal, request_id)

@@ -41,8 +41,8 @@ SET = {
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[dict[str, str]]:
-    """The variables of a deployment in the middle of a rotation, which takes v2 signatures only, asks for an audience
-    and an issuer, gives an event up after its second attempt, and writes no task but a completed one, once.
+    """A deployment amid a rotation that requires v2, an audience and an issuer, gives up after two attempts, and
+    writes each task once, when it is completed.
     """
     with reference_stack(StackOptions(history=False, variables=SET), os.environ) as stack:
         with session(stack.info.database_url) as connection:

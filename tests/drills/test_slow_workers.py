@@ -234,9 +234,7 @@ def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> 
     ("age_s", "expected"), [(60.0, Busy), (0.0, AssertionError)], ids=["in its turn", "passed over"]
 )
 def test_replays_that_fail_before_it(age_s: float, expected: type[Exception], scene: Scene) -> None:
-    """Workers that take replayed events one by one, and all others at once, come to ours when older ones have failed;
-    where younger ones had their turn they have forgotten it.
-    """
+    """Slow workers are late while older replayed events fail; if younger ones were served they have forgotten ours."""
     replayed = "update public.event_outbox set replay_run_id = gen_random_uuid() where event_id = any(%s::uuid[])"
     dead = "update public.event_outbox set dead_at = clock_timestamp() where event_id = %s"
     events = write(scene.db, scene.tenants.create(), 1, age_s=30)

@@ -179,9 +179,7 @@ def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
 
 
 def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
-    """Side by side in the main part, what shares in one process; a failure is reported, and who dies takes nobody
-    along.
-    """
+    """The main part runs in parallel, shared state in one process; failures are reported, and a death ends no other."""
     said, _ = (process := start(tmp_path, test_suite=SUITE, test_sharing=SHARING)).communicate(timeout=60)
     ran = (tmp_path / "ran").read_text(encoding="utf-8").split("\n")[:-1]
     assert process.returncode == 1
@@ -205,8 +203,8 @@ def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
 
 
 def test_hands_beside_hold_no_session_and_one_of_the_others_stays(tmp_path: Path) -> None:
-    """Three that ask the database and two that do not run at once, in three sessions. The last check finds the session
-    of its process open, and all others ended.
+    """Three checks with SQL and two without run at once, in three sessions. The last check keeps the session of its
+    process, and the others have ended.
     """
     said, _ = start(tmp_path, "--beside=2", test_apart=APART).communicate(timeout=60)
     assert "6 passed" in said, said

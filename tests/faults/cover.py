@@ -15,8 +15,8 @@ def declared(fault: Fault, checks: Collection[str]) -> frozenset[str]:
 
 
 def fewest(faults: Iterable[Fault], checks: Collection[str]) -> list[Fault]:
-    """Greedily the fault that shows most new checks for its cost, until nothing new is shown; of equals the one that
-    shows more that stays green.
+    """Greedily, the fault that shows most new checks for its cost; of equals, the one that shows more that stays
+    green.
     """
     known = {fault.id: (fault, declared(fault, checks)) for fault in faults}
     left, chosen = set(checks), list[Fault]()

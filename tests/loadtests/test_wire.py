@@ -51,9 +51,7 @@ def dripping(first: bytes) -> AbstractContextManager[str]:
 
 
 def hanging_up(answered: bool) -> AbstractContextManager[str]:
-    """A server that answers the first request of a connection, reads the second one, and hangs up; or hangs up at
-    once.
-    """
+    """A server that hangs up at once, or after it has read the second request of a connection."""
 
     def serve(peer: socket.socket, _number: int, _closing: threading.Event) -> None:
         peer.recv(65536)

@@ -42,9 +42,7 @@ def held_up(url: str, statement: str) -> Iterator[None]:
     ["create index concurrently by_name on public.companies (name)", "reindex table concurrently public.companies"],
 )
 def test_a_build_that_runs_is_no_violation_and_a_left_over_is_one(statement: str, seeded_url: str) -> None:
-    """The gate's own login, which sees no statistics of other sessions, takes no index for invalid while it is built,
-    and each that a cancelled build left.
-    """
+    """An index in the making passes; one that a cancelled build left fails, also for the gate's own login."""
     with psycopg.connect(seeded_url, autocommit=True, row_factory=dict_row) as gate:
         gate.execute("set role replay_gate")
         before = read_kind(gate, "indexes")

@@ -100,9 +100,7 @@ def test_the_login_of_the_gate_was_given_more_since() -> None:
 
 
 def test_a_schema_is_read_without_a_right_on_others(migrated_url: str) -> None:
-    """A login that may not use the schema of `auth.jwt()`, nor `public`, still reads the fingerprint: a deployment that
-    lives in another schema may have taken those rights from everybody.
-    """
+    """The fingerprint needs no right on `public` or the schema of `auth.jwt()`: a deployment may revoke it."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         connection.execute("revoke usage on schema auth from public, replay_gate, authenticated")
         connection.execute("drop table public.schema_migrations")

@@ -30,9 +30,7 @@ def test_every_rule_has_fixtures() -> None:
 
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_fixture_is_met_and_every_mutant_is_killed(name: str, bare: Connection) -> None:
-    """A rule says to a fixture's rows what the fixture expects; operator, limits, predicates, grouping, windows, NULL
-    as 0: no such mistake in a rule goes unnoticed.
-    """
+    """Each rule gives its fixtures' results, and each mutant of the rule gives another result on some fixture."""
     rule, test = RULES[name], TESTS[name]
     said, survivors = [], list(mutants(rule))
     for case in test.cases:

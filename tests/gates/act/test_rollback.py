@@ -55,9 +55,7 @@ AWAY = "select pg_terminate_backend(pid) from pg_stat_activity where application
 
 
 def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
-    """Roll back and watch for a while; somebody runs these in one transaction soon after the flag went off,
-    and, where the server goes away, the gate's sessions end.
-    """
+    """Roll back and watch; meanwhile a person's statements run, and a failover ends our sessions if asked for."""
     asked = order()
 
     def happen() -> None:

@@ -108,8 +108,8 @@ def test_what_lasts_is_told_again_after_the_reminder_and_not_before() -> None:
     ],
 )
 def test_a_rollback_is_due_only_for_harm_seen_in_a_row(readings: tuple[Reading | None, ...], due: bool) -> None:
-    """Two rounds in a row saw it grave, the last of them now; unknown starts the count anew, not looking does not. What
-    is pending by its rule's `for` is none yet.
+    """The last two rounds saw it grave. An unknown restarts the count, a check left out does not; a pending `for`
+    counts as no harm.
     """
     incidents, _, _ = watched(*readings)
     last = {CHECK: readings[-1]} if readings[-1] is not None else {}

@@ -253,9 +253,7 @@ FULL = Target(
 def test_which_drills_a_round_makes(
     target: Target, wanted: Drills, drills: Drills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself the canary's, where a proof has chosen them, or the short drill, where their variables are given; what
-    is asked for is done, unknown if need be.
-    """
+    """By default the proof's canary, else the short drill if its variables are given; drills that are asked for run."""
     monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g",))
     assert drills_for(target, wanted) is drills
     monkeypatch.setattr(looks, "canary", lambda: ())

@@ -164,9 +164,7 @@ def test_a_backlog_without_a_worker_is_named(bench: Bench) -> None:
 
 
 def test_dead_letters_are_named_and_old_ones_fail_no_release(bench: Bench) -> None:
-    """A job that fails for good is noted, with its queue, and is no reason to roll back; many that failed so long ago
-    are not this release's.
-    """
+    """A dead letter is noted with its queue and rolls nothing back; old ones are not the release's."""
     poison = bench.program.library.poison
     with bench.program.working():
         bench.drained("mail", 60)
@@ -218,9 +216,7 @@ def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
 @only("procrastinate")
 @pytest.mark.parametrize("end", ["aborted", "cancelled"])
 def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> None:
-    """A job of a lane ran for minutes and was given up a moment ago: the next one has waited since then, and those
-    behind it are not held up.
-    """
+    """A lane whose job was given up a moment ago does not count as held up."""
     bench.sql(
         "insert into procrastinate_jobs (queue_name, task_name, lock, status) select 'default', 'mail', 'a', 'todo'"
         " from generate_series(1, 30);"
