@@ -62,12 +62,12 @@ NAMES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """Stands before the reference, whose secret it knows."""
+    """A proxy in front of the reference, whose secret it knows."""
 
     secret: str
 
     def __call__(self, sent: Sent, forward: Forward) -> Reply:
-        """As a defect of the proxy is called; it changes words alone."""
+        """It is called like a fault of the proxy, and only translates."""
         path = _path(sent.path)
         if path is None or sent.header("apikey") != KEY:
             return Reply(404, (("Content-Type", "text/plain"),), b"nothing here")
@@ -103,7 +103,7 @@ def _path(path: str) -> str | None:
 
 
 def _renamed(body: bytes) -> bytes:
-    """The members by the contract's names; those names themselves mean nothing here."""
+    """The members under the contract's names; those names themselves are not accepted."""
     names = {f'"{theirs}"': ours for ours, theirs in MEMBERS.items()} | {f'"{ours}"': f"no_{ours}" for ours in MEMBERS}
     pattern = re.compile(b"(?:" + b"|".join(re.escape(n.encode()) for n in names) + rb")(?=\s*:)")
     renamed = pattern.sub(lambda m: f'"{names[m[0].decode()]}"'.encode(), body)

@@ -1,4 +1,4 @@
-"""Runs drills against a target; returns their evidence by check id."""
+"""Runs drills against a target and returns their evidence by check id."""
 
 import contextlib
 import fnmatch
@@ -40,7 +40,7 @@ WAIT_SCALE = 0.3
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the time of the block."""
+    """Set environment variables for the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -58,7 +58,7 @@ ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def run_pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> str:
-    """Run pytest in this process with these variables, without the plugins that a stage leaves out; what it printed."""
+    """Run pytest in this process, with these variables and the plugins of a stage; returns its output."""
     said = io.StringIO()
     with environment({**variables, **ALONE}), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         pytest.main([*PLAIN, *arguments])
@@ -118,7 +118,7 @@ kept = cache(Kept)
 
 @cache
 def places() -> Mapping[str, Path]:
-    """The file of each drill check."""
+    """Each drill check's file."""
     return {spec.id: item.path for item, spec in kept().items if spec}
 
 
@@ -147,13 +147,13 @@ def examine(
 
 
 def not_passed(found: Mapping[str, Evidence]) -> dict[str, str]:
-    """What did not pass, and why."""
+    """The checks that did not pass, and why."""
     return {i: f"{e.outcome}: {e.message}" for i, e in found.items() if e.outcome is not Outcome.PASS}
 
 
 @contextmanager
 def brief_waits() -> Iterator[None]:
-    """Shorten the drills' waits for what will not come."""
+    """Shorten the drills' waits for what will never come."""
     Scene.wait_scale = WAIT_SCALE
     try:
         yield

@@ -1,4 +1,4 @@
-"""Servers that are nothing at all: what answers everything alike passes no check but those of being alive."""
+"""Servers that answer every request alike pass no check but those of liveness."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ PASSES_ON = {
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_degenerate_server_passes_nothing(server: str, variables: dict[str, str], tmp_path: Path) -> None:
-    """A server that gives one answer to everything passes no check but those of being alive."""
+    """A server with one answer for everything passes only the checks of liveness."""
     phases = {spec.id: spec.phase for spec in catalogue.load()}
     early = [i for i in matching(OVER_HTTP) if phases[i] == "main"]
     with brief_waits(), proxy(variables["BASE_URL"], lambda *_: SERVERS[server], is_careless=True) as url:

@@ -1,4 +1,4 @@
-"""What counts as a changed row of a tenant: a row that was written, not a table that has another column."""
+"""A tenant's digest changes when a row is written, not when a table gets another column."""
 
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ MINE = "(select id from public.dead_letter_queue where company_id = '{company}' 
     ],
 )
 def test_digest(statement: str, changed: bool, migrated_url: str) -> None:
-    """A migration at work beside a drill leaves a tenant's digest alone; a row that is written again does not."""
+    """A migration beside a drill leaves the digest as it was; a row that is written again changes it."""
     nothing = cast("Any", None)
     target = Target(TargetKind.STAGING, database_url=migrated_url)
     with connect(migrated_url, autocommit=False) as connection:

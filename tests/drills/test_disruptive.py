@@ -1,4 +1,4 @@
-"""Drills that set a live row: never unasked, never against somebody else, and nothing is left of them when killed."""
+"""Drills that change a live row: only with permission, never over a person's change, restored even after a kill."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ TRIES = 5
 
 @pytest.fixture
 def person(variables: dict[str, str]) -> Iterator[Callable[[str], Any]]:
-    """A person with psql: the first row of a statement, if it has one."""
+    """A person with psql: the first row of a statement, if any."""
     with psycopg.connect(variables["DATABASE_URL"], autocommit=True) as connection:
 
         def say(statement: str) -> Any:
@@ -49,7 +49,7 @@ def person(variables: dict[str, str]) -> Iterator[Callable[[str], Any]]:
 
 @contextmanager
 def drilling(variables: Mapping[str, str], out: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A drill in a process of its own, ended at the latest with the block."""
+    """A drill in its own process, which ends with the block."""
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--evidence={out}", *FILES, *options]
     with subprocess.Popen(words, cwd=ROOT, env={**os.environ, **variables}, stdout=subprocess.DEVNULL) as process:
         try:
@@ -62,7 +62,7 @@ def drilling(variables: Mapping[str, str], out: Path, *options: str) -> Iterator
 def stopped(
     variables: Mapping[str, str], out: Path, check: str, say: Callable[[str], Any]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The drill, stopped while it has a live row set. One that was over before is begun again: the moment is short."""
+    """The drill, stopped while it has changed a live row; if it was over too soon, it is started again."""
     for _ in range(TRIES):
         out.unlink(missing_ok=True)
         with drilling(variables, out, f"--only={check}") as process:
@@ -82,7 +82,7 @@ def only(out: Path, check: str) -> Evidence:
 
 
 def test_on_staging_nobody_is_disturbed_unasked(variables: dict[str, str], tmp_path: Path) -> None:
-    """Without --disruptive these drills do not run there; with it they pass. In production nothing allows them."""
+    """They run there only with --disruptive, and then pass; in production nothing allows them."""
     only_these = [f"--only={check}" for check in DISRUPTIVE]
     for kind, options, seen in (
         ("staging", [], set()),
@@ -115,7 +115,7 @@ def test_on_staging_nobody_is_disturbed_unasked(variables: dict[str, str], tmp_p
 def test_a_persons_change_stays_and_the_check_is_unknown(
     check: str, statement: str, undo: str, variables: dict[str, str], person: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """The same words as the drill's own are the person's: the flag stays off, everybody stays paused."""
+    """A person's write wins, even with the same values as the drill's."""
     before, out = person(STANDING), tmp_path / "evidence"
     try:
         with stopped(variables, out, check, person) as process, ThreadPoolExecutor(1) as pool:
@@ -140,7 +140,7 @@ def test_a_persons_change_stays_and_the_check_is_unknown(
 def test_what_a_killed_drill_left_set_is_given_back(
     check: str, variables: dict[str, str], person: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """While it lives nobody touches it; killed with SIGKILL in its window, whoever comes next gives back, once."""
+    """While the drill lives nobody restores its row; after SIGKILL the next run does, once."""
     before, url = person(STANDING), variables["DATABASE_URL"]
     audited = f"select count(*) filter (where action = '{SET}'), count(*) filter (where action = '{GIVEN_BACK}')"
     with stopped(variables, tmp_path / "evidence", check, person) as process:

@@ -1,4 +1,4 @@
-"""The drills pass on workers that take few events at once: the contract promises no number."""
+"""The drills pass on workers with little concurrency: the contract promises no number."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ IN_FLIGHT = """(SELECT count(*) FROM public.event_outbox f WHERE f.company_id = 
 
 
 def one_of_a_tenant(settings: WorkerSettings) -> WorkerParts:
-    """A worker that takes an event of a tenant only while nothing of it is in flight, whoever has it."""
+    """A worker that takes a tenant's event only while no other of that tenant is claimed."""
     of_events = f"WHERE NOT a.is_item AND 0 = {IN_FLIGHT.format('a.company_id')}"
     of_run = "(SELECT r.company_id FROM public.replay_runs r WHERE r.id = e.replay_run_id)"
     of_items = f"WHERE 0 = {IN_FLIGHT.format(of_run)} AND e.replay_run_id BETWEEN r.id AND r.id"
@@ -37,7 +37,7 @@ def one_of_a_tenant(settings: WorkerSettings) -> WorkerParts:
 
 
 def test_one_event_of_a_tenant_at_once(tmp_path: Path) -> None:
-    """What other relays have claimed may be all that a worker takes of a tenant."""
+    """A worker may wait for events of the tenant that other relays have claimed."""
     own = ("--parts", f"tests.drills.{Path(__file__).stem}:{one_of_a_tenant.__name__}")
     with reference_stack(StackOptions(history=False, work_arguments=own), os.environ) as stack:
         told = {"GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}

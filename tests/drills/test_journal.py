@@ -1,4 +1,4 @@
-"""The journal of the drills: what it keeps of exchanges, and of whose."""
+"""The journal of the drills: which exchanges it keeps, and for which check."""
 
 import json
 import multiprocessing
@@ -15,7 +15,7 @@ COMPANY = "00000000-0000-4000-8000-000000000001"
 
 @pytest.fixture
 def journal() -> Iterator[Journal]:
-    """A journal in which a check is at work."""
+    """A journal while a check runs."""
     made = Journal()
     made.check = "drill/of/nothing"
     yield made
@@ -29,7 +29,7 @@ def _note(journal: Journal, request_id: str, path: str = REPLAY, **asked: object
 
 
 def test_what_it_keeps(journal: Journal) -> None:
-    """An entry has the check, what was asked, and of the answer the members that the contract names."""
+    """An entry has the check, the request and the contract's members of the answer."""
     _note(journal, "one", dry_run=True)
     journal.close()
     (entry,) = journal.entries(REPLAY)
@@ -41,7 +41,7 @@ def test_what_it_keeps(journal: Journal) -> None:
 
 
 def test_of_every_process(journal: Journal) -> None:
-    """What a forked process noted is there, beside what is not written down yet."""
+    """It has the entries of forked processes, and those that are not yet on disk."""
 
     def work() -> None:
         _note(journal, "forked")
@@ -55,9 +55,7 @@ def test_of_every_process(journal: Journal) -> None:
 
 
 def test_what_it_leaves_out(journal: Journal) -> None:
-    """Left out are other paths and methods, an id that two answers have, one that is none, a body of many bytes, and
-    what a check noted that changes rows by hand.
-    """
+    """It omits other paths and methods, invalid or repeated ids, large bodies, and checks that change rows by hand."""
     _note(journal, "event", EVENTS)
     for request_id in ("twice", "twice", ""):
         _note(journal, request_id)

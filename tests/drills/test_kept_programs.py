@@ -1,4 +1,4 @@
-"""The state machine finds faults; what it found is kept, fails on its fault still, and passes on the reference."""
+"""The state machine finds faults; kept programs fail on their fault and pass on the reference."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,21 +30,21 @@ def fault_of(program: str) -> Fault:
 
 @pytest.mark.parametrize("name", [name for name, _ in kept()])
 def test_kept_program_finds_its_fault(name: str, reference: Stack, tmp_path: Path) -> None:
-    """Each kept program fails on the fault that it was found by."""
+    """Each kept program fails on the fault that it once found."""
     with installed(fault_of(name), reference) as variables:
         found = examine(variables, [REPLAYED], tmp_path, "--deep", f"--program={KEPT / name}.json")
     assert found[REPLAYED].outcome is Outcome.FAIL, found[REPLAYED].message
 
 
 def test_kept_programs_pass_on_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
-    """All kept programs agree with the model where nothing is wrong."""
+    """All of them agree with the model on the reference."""
     found = examine(variables, [REPLAYED], tmp_path, "--deep")
     assert found[REPLAYED].outcome is Outcome.PASS, found[REPLAYED].message
     assert len(kept()) >= 8
 
 
 def test_a_failure_is_found_and_written_small(reference: Stack, tmp_path: Path) -> None:
-    """A search by hand finds a defect, leaves a small program in the folder, and says seed and command."""
+    """A search by hand finds a defect, writes a small program, and prints seed and command."""
     folder = tmp_path / "failed"
     options = ("--programs=40", "--seed=7", f"--failed-programs={folder}")
     with installed(fault_of("charges-duplicates"), reference) as variables:
@@ -78,7 +78,7 @@ def plan(folder: Path, limit_s: float = 60.0) -> Plan:
 
 
 def test_shrinking_leaves_what_is_needed(tmp_path: Path) -> None:
-    """Of a long program the two steps are left that make it fail, and a number only where it matters."""
+    """Two steps of a long program are left, and only the number that matters."""
     ran, failure = search(programs(20, 1), Faulty(), plan(tmp_path))
     assert failure is not None
     assert ran == failure.number + 1
@@ -88,7 +88,7 @@ def test_shrinking_leaves_what_is_needed(tmp_path: Path) -> None:
 
 
 def test_shrinking_never_changes_the_failure() -> None:
-    """A smaller program that fails in another rule is another failure, and not taken."""
+    """A smaller program that breaks another rule is not taken."""
 
     def either(program: Program) -> Wrong | None:
         rules = [s.rule for s in program]
@@ -102,7 +102,7 @@ def test_shrinking_never_changes_the_failure() -> None:
 
 
 def test_a_late_search_stops(tmp_path: Path) -> None:
-    """When the time is over no further program is begun, and none is made smaller."""
+    """When the time is up no program is begun, and none is shrunk."""
     ticks = iter(range(1000))
     faulty = Faulty()
     assert search([(Step("emit", 0),)] * 20, faulty, plan(tmp_path, 4.5), lambda: float(next(ticks))) == (4, None)
@@ -113,7 +113,7 @@ def test_a_late_search_stops(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    """A failed program comes back from its file as it was; the same one has one file."""
+    """A program survives its file, and equal programs share one."""
     program = (Step("emit", 3), Step("replay", 0))
     failure = Counterexample(4, program, Wrong(1, "replay", "x"))
     path = write_down(failure, "why", tmp_path / "deep" / "er")
@@ -122,7 +122,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_unknown_rules_are_refused(tmp_path: Path) -> None:
-    """A file with a rule that the machine does not know says so."""
+    """The error names a rule that the machine does not know."""
     path = tmp_path / "x.json"
     path.write_text('{"steps": [{"rule": "explode", "number": 1}]}', encoding="utf-8")
     with pytest.raises(ValueError, match="explode"):
@@ -130,7 +130,7 @@ def test_unknown_rules_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_seed_gives_its_programs_and_each_has_every_rule() -> None:
-    """The same seed gives the same programs, another gives others; no rule depends on luck to be there."""
+    """A seed gives the same programs each time, and every program has every rule."""
     assert programs(5, 3) == programs(5, 3)
     assert programs(5, 3) != programs(5, 4)
     assert all(set(RULES) == {step.rule for step in program} for program in programs(5, 3))

@@ -1,4 +1,4 @@
-"""From afar an act comes late: what is over by then proves nothing. A drill that knows the way makes it last longer."""
+"""Over a slow network an act may come too late; what is over by then proves nothing, so drills allow for it."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +22,7 @@ TRIP_S = 0.2
 def test_a_pause_that_comes_late_is_no_failure(
     variables: dict[str, str], tmp_path: Path, options: tuple[str, ...], outcomes: set[Outcome]
 ) -> None:
-    """A healthy deployment whose replay was over when the pause came is not called one that ignores pauses."""
+    """A replay that ended before the pause arrived does not count as one that ignored it."""
     far = dict(variables)
     with ExitStack() as stack:
         for name in ("BASE_URL", "DATABASE_URL"):

@@ -1,4 +1,4 @@
-"""A service whose rate limit has a row for each call, or a counter for each moment, is drilled like any."""
+"""Drills work for rate limits that keep a row for each call, or a counter for each moment."""
 
 import json
 import os
@@ -79,7 +79,7 @@ UNLOCKABLE = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables of a reference that counts so, and calls an IPv4 address by IPv6; its history has no calls."""
+    """A reference with such a limit, which writes IPv4 addresses as IPv6; it has no earlier calls."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(
         SOURCE_ROOT / "replay_service", source / "replay_service", ignore=shutil.ignore_patterns("__pycache__")
@@ -109,7 +109,7 @@ def test_green(shape: str, place: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("check", BROKEN)
 def test_red(check: str, place: dict[str, str], tmp_path: Path) -> None:
-    """A limit that is broken is told by the drill of what it breaks."""
+    """The drill of the broken part of a limit fails."""
     function = STORE[STORE.index("create function") :].replace("create function", "create or replace function")
     broken = function
     for good, bad in BROKEN[check].items():
@@ -141,7 +141,7 @@ GUESSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("guess", GUESSED)
 def test_a_wrong_guess_never_passes(guess: str, place: dict[str, str], tmp_path: Path) -> None:
-    """It fails or is unknown: nothing is promoted by it."""
+    """With a wrong mapping the check fails or is unknown."""
     names, check = GUESSED[guess]
     tables = {"edge_rate_limits": {"is": "replay_calls", "calls": OF}}
     found = examine({**place, NAMES: json.dumps({"tables": tables, **names})}, [check], tmp_path)

@@ -1,4 +1,4 @@
-"""No line of the promises that these drills answer for is forgotten."""
+"""Every line of the promises that these drills cover is accounted for."""
 
 import yaml
 

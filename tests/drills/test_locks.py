@@ -1,4 +1,4 @@
-"""No check queues for a lock in front of the users of a deployment, and none waits behind somebody who reads."""
+"""No check takes a lock that makes users wait, and a long reader blocks no check."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ GUARDED = "truncate public.audit_logs"
 
 
 def _strong_in(tree: ast.AST) -> Iterator[str]:
-    """The strong statements of a syntax tree, without docstrings and without what runs on the reference alone."""
+    """Statements with strong locks in a syntax tree, without docstrings and code for the reference alone."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef) and any("Where.REFERENCE" in ast.unparse(d) for d in node.decorator_list):
             continue
@@ -43,7 +43,7 @@ def _sql(path: Path) -> str:
 
 
 def test_no_statement_takes_a_strong_lock() -> None:
-    """Of all SQL that runs on somebody's deployment, none locks a table against those who write it."""
+    """No SQL for a user's deployment locks a table against writers."""
     rooms = ("gates", "drills", "sql_checks", "loadtests")
     files = [p for p in below(*rooms) if not relative(p).startswith(ELSEWHERE)]
     found = [f"{relative(p)}: {text}" for p in files for text in _strong_in(ast.parse(text_of(p))) if text != GUARDED]
@@ -56,12 +56,12 @@ def test_no_statement_takes_a_strong_lock() -> None:
 
 
 def truncate(variables: dict[str, str], folder: Path, **others: str) -> Evidence:
-    """What the check of TRUNCATE saw of a target of kind staging."""
+    """The evidence of the TRUNCATE check on a staging target."""
     return examine({**variables, "GATE_TARGET": "staging", **others}, [CHECK], folder)[CHECK]
 
 
 def test_a_reader_keeps_no_check_waiting(variables: dict[str, str], tmp_path: Path) -> None:
-    """A report that holds its snapshot of the trail for minutes does not make the check of TRUNCATE unknown."""
+    """A report with a long snapshot does not make the check unknown."""
     with connect(variables["DATABASE_URL"], autocommit=False) as report:
         execute(report, "select count(*) from public.audit_logs")
         assert truncate(variables, tmp_path).outcome is Outcome.PASS
@@ -69,7 +69,7 @@ def test_a_reader_keeps_no_check_waiting(variables: dict[str, str], tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["staging", "reference"])
 def test_a_guard_that_guards_nothing_does_not_pass(variables: dict[str, str], tmp_path: Path, kind: str) -> None:
-    """A trigger that lets a TRUNCATE through fails on the reference, where it may be tried; elsewhere it is unknown."""
+    """A trigger that allows TRUNCATE fails on the reference, where it is tried, and is unknown elsewhere."""
     function = "pg_get_functiondef('public.audit_logs_append_only'::regproc)"
     with session(variables["DATABASE_URL"]) as connection:
         before = str(execute(connection, f"select {function} as text")[0]["text"])

@@ -1,4 +1,4 @@
-"""The reader of Prometheus text."""
+"""Reading Prometheus text."""
 
 import time
 
@@ -20,7 +20,7 @@ h_count 5
 
 
 def test_samples_and_sums() -> None:
-    """Labels are unescaped, families are summed, lines that are no sample are kept apart."""
+    """Labels are unescaped, families are summed, and invalid lines are kept apart."""
     scrape = parse_metrics(TEXT)
     assert scrape.total("a_total") == 7.5
     assert scrape.total("a") == 7.5
@@ -30,7 +30,7 @@ def test_samples_and_sums() -> None:
 
 
 def test_openmetrics_is_read() -> None:
-    """A sample of OpenMetrics may have a time in seconds, and an exemplar behind it."""
+    """OpenMetrics samples may have a time in seconds and an exemplar."""
     counter = 'a_total{x="1 # 2"} 3 1700000000.125 # {trace_id="7f"} 0.67 1520879607.789'
     scrape = parse_metrics(f'{counter}\nb_bucket{{le="1"}} 4 # {{}} 0.5\n# EOF\n')
     assert ([s.value for s in scrape.samples], scrape.malformed) == ([3, 4], ())
@@ -58,12 +58,12 @@ SCRAPED = {
     ("kind", "whole", "pages"), [(kind, whole, pages) for kind, of in SCRAPED.items() for whole, pages in of.items()]
 )
 def test_a_page_is_read_where_prometheus_reads_it(kind: str, whole: bool, pages: list[bytes]) -> None:
-    """As Prometheus 2.53 was seen to scrape each of them: up, or down for one line."""
+    """A page is valid exactly where Prometheus 2.53 scraped it; one bad line fails the page."""
     assert [parse_metrics(one, kind).malformed == () for one in pages] == [whole] * len(pages)
 
 
 def test_broken_histograms() -> None:
-    """Falling buckets and a count that is not the last bucket are broken."""
+    """Falling buckets, or a count unlike the last bucket, are broken."""
     assert broken_histograms(parse_metrics(TEXT).samples) == []
     falling = 'h_bucket{le="1"} 5\nh_bucket{le="2"} 4\n'
     assert broken_histograms(parse_metrics(falling).samples) == ["h{}"]
@@ -93,7 +93,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_reading_is_linear(text: str) -> None:
-    """Two megabytes of the worst text take about as long as two megabytes of any."""
+    """Two megabytes of the worst text take about as long as any other."""
     began = time.process_time()
     scrape = parse_metrics(text)
     assert time.process_time() - began < 3

@@ -1,4 +1,4 @@
-"""Through `names.http` the drills see of a service that speaks otherwise what they see of the reference."""
+"""With `names.http`, the drills see the same of a service with other words as of the reference."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ FOR_DEEP = {"drill/identity/not-ready-without-database", "drill/identity/not-rea
 
 
 def test_another_dialect_is_as_green(variables: dict[str, str], tmp_path: Path) -> None:
-    """Other paths, members, codes with other statuses, headers and signatures: every check passes."""
+    """Every check passes with other paths, members, codes, headers and signatures."""
     with proxy(variables["BASE_URL"], Dialect(variables["TRANSBOT_HMAC_SECRET"].partition(",")[0])) as url:
         named = {**variables, "BASE_URL": url, VARIABLE: json.dumps(NAMES), "DIALECT_KEY": KEY}
         found = examine(named, CHECKS, tmp_path)
@@ -33,7 +33,7 @@ def test_another_dialect_is_as_green(variables: dict[str, str], tmp_path: Path) 
 
 
 def test_without_the_names_nothing_is_understood(variables: dict[str, str], tmp_path: Path) -> None:
-    """The twin: the same service without its names is no deployment of the contract."""
+    """The control: without its names the same service is not recognised."""
     with proxy(variables["BASE_URL"], Dialect(variables["TRANSBOT_HMAC_SECRET"].partition(",")[0])) as url:
         found = examine({**variables, "BASE_URL": url}, ["drill/authentication/signed-accepted"], tmp_path)
     assert Outcome.PASS not in {e.outcome for e in found.values()}

@@ -1,4 +1,4 @@
-"""A deployment may count its tables for the metrics now and then only: what it shows is of some seconds ago."""
+"""A deployment may refresh its gauges only now and then, so they show the state of some seconds ago."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ GONE = 3
 
 
 def test_a_first_count_of_tasks_that_are_gone_since(variables: dict[str, str], tmp_path: Path) -> None:
-    """Tasks that are deleted after they were counted hide as many new ones, and only once."""
+    """Tasks deleted after the first count hide the same number of new ones, once."""
     emitted: list[str] = []
 
     def old_at_first(sent: Sent, forward: Forward) -> Reply:

@@ -1,4 +1,4 @@
-"""Controls are as narrow as their purpose: a healthy deployment of another dialect is judged, a broken one named."""
+"""Controls test no more than they need: a healthy deployment that differs is judged, a broken one named."""
 
 import dataclasses
 from pathlib import Path
@@ -28,7 +28,7 @@ def _not_found(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_how_an_unknown_company_is_refused_is_for_one_check(variables: dict[str, str], tmp_path: Path) -> None:
-    """A service that answers 404 there fails that check alone; all others know that the credentials were accepted."""
+    """A 404 there fails that check alone; for all others the credentials were accepted."""
     with proxy(variables["BASE_URL"], _not_found) as url:
         found = examine({**variables, "BASE_URL": url}, [*OF_CREDENTIALS, UNKNOWN], tmp_path)
     assert found.pop(UNKNOWN).outcome is Outcome.FAIL
@@ -42,7 +42,7 @@ def _broken(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_service_whose_every_replay_fails_is_told_so_once(variables: dict[str, str], tmp_path: Path) -> None:
-    """Credentials are still judged; the proof drill says that every replay answers 500, and the rest shows the same."""
+    """Credentials are still judged; the proof drill names the 500, and the rest are its consequences."""
     proof, dry = "drill/proof/valid-signature-accepted", "drill/proof/dry-run-changes-nothing"
     with proxy(variables["BASE_URL"], _broken) as url:
         found = examine({**variables, "BASE_URL": url}, [SIGNED, proof, dry], tmp_path)
@@ -65,7 +65,7 @@ def _sends_home(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_version_in_a_header_is_only_noted(variables: dict[str, str], tmp_path: Path) -> None:
-    """It fails with the severity of a note; a redirect of a trailing slash shows nothing, and passes."""
+    """It is a note; a redirect of a trailing slash shows nothing, and passes."""
     with proxy(variables["BASE_URL"], _stock_nginx) as url:
         told = examine({**variables, "BASE_URL": url}, [DEBUG], tmp_path)[DEBUG]
     with proxy(variables["BASE_URL"], _sends_home) as url:
@@ -80,7 +80,7 @@ def _limiter_breaks(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_race_under_a_broken_limiter_says_what_it_could_judge(variables: dict[str, str], tmp_path: Path) -> None:
-    """The limiter answers 500 to every call over the limit: the race kept its own promise, and blames its neighbour."""
+    """If the limiter answers 500, its own check blocks the race's, which says what the race kept all the same."""
     with proxy(variables["BASE_URL"], _limiter_breaks) as url:
         found = examine({**variables, "BASE_URL": url}, [*RACES, FOURTH], tmp_path)
     assert found[FOURTH].outcome is Outcome.FAIL
@@ -96,7 +96,7 @@ def _race_breaks(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_a_race_that_breaks_by_itself_is_a_failure(variables: dict[str, str], tmp_path: Path) -> None:
-    """The limiter refuses as it should: server errors in the race are the race's own."""
+    """If the limiter works, server errors in the race are its own."""
     with proxy(variables["BASE_URL"], _race_breaks) as url:
         found = examine({**variables, "BASE_URL": url}, [RACES[0]], tmp_path)
     assert found[RACES[0]].outcome is Outcome.FAIL

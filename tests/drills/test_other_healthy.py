@@ -1,4 +1,4 @@
-"""The drills pass on a healthy deployment whose numbers, left open by the contract, are not the reference's."""
+"""Drills pass on healthy deployments that choose other values where the contract leaves them open."""
 
 import dataclasses
 import http.client
@@ -41,8 +41,8 @@ SET = {
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[dict[str, str]]:
-    """The variables of a deployment in the middle of a rotation, which takes v2 signatures only, asks for an audience
-    and an issuer, gives an event up after its second attempt, and writes no task but a completed one, once.
+    """A deployment amid a rotation that requires v2, an audience and an issuer, gives up after two attempts, and
+    writes each task once, when it is completed.
     """
     with reference_stack(StackOptions(history=False, variables=SET), os.environ) as stack:
         with session(stack.info.database_url) as connection:
@@ -58,21 +58,21 @@ def strict() -> Iterator[dict[str, str]]:
 
 
 def test_two_attempts_are_enough(strict: dict[str, str], tmp_path: Path) -> None:
-    """How often a failing event is tried is the deployment's business, if it is tried again at all."""
+    """The number of attempts is the deployment's choice, as long as there is a second one."""
     found = examine(strict, OF_ATTEMPTS, tmp_path)
     assert set(found) == set(OF_ATTEMPTS)
     assert not_passed(found) == {}
 
 
 def test_failed_attempts_leave_no_task(strict: dict[str, str], tmp_path: Path) -> None:
-    """A service that writes no task but a completed one need not know what to do with others: nobody writes them."""
+    """If a service writes only completed tasks, the drills write no others."""
     found = examine(strict, AFTER_A_FAILURE, tmp_path)
     assert set(found) == set(AFTER_A_FAILURE)
     assert not_passed(found) == {}
 
 
 def _counts_of_its_own(sent: Sent, forward: Forward) -> Reply:
-    """A service that shows the counts of a run under names of its own."""
+    """A service with its own names for a run's counts."""
     reply = forward(sent)
     shown = json_of(reply)
     if sent.method != "GET" or "target_count" not in shown:
@@ -83,7 +83,7 @@ def _counts_of_its_own(sent: Sent, forward: Forward) -> Reply:
 
 
 def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path: Path) -> None:
-    """The contract promises the counts of a run, not what they are called."""
+    """The contract promises the counts, not their names."""
     check = "drill/lifecycle/run-counts-add-up"
     with proxy(variables["BASE_URL"], _counts_of_its_own) as url:
         found = examine({**variables, "BASE_URL": url}, [check], tmp_path)
@@ -91,7 +91,7 @@ def test_counts_may_have_names_of_their_own(variables: dict[str, str], tmp_path:
 
 
 def _order_of_its_own(sent: Sent, forward: Forward) -> Reply:
-    """A service that lists ids as a set: in its own order, which is not that of the claims."""
+    """A service that lists ids in its own order, not in that of the claims."""
     reply = forward(sent)
     lists = ("items", "not_found", "ineligible")
     shown = {name: sorted(ids) for name in lists if isinstance(ids := json_of(reply).get(name), list)}
@@ -188,7 +188,7 @@ def test_settings_of_the_database(oddly_set: dict[str, str], tmp_path: Path) -> 
 
 
 def test_rotation_where_v1_is_refused(strict: dict[str, str], tmp_path: Path) -> None:
-    """Where v2 is required, the older secret is tried by v2: a deployment that refuses v1 is right."""
+    """If v2 is required the older secret is tried with v2, so refusing v1 is right."""
     check = "drill/authentication/every-secret-of-the-list"
     found = examine(strict, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
@@ -196,7 +196,7 @@ def test_rotation_where_v1_is_refused(strict: dict[str, str], tmp_path: Path) ->
 
 
 def test_older_secret_that_is_refused(strict: dict[str, str], tmp_path: Path) -> None:
-    """A secret of the list that the deployment does not take is a failure under v2, too."""
+    """An older secret that the deployment refuses with v2 is a failure."""
     check = "drill/authentication/every-secret-of-the-list"
     lacking = {**strict, "TRANSBOT_HMAC_SECRET": f"{ROTATED[0]},a-secret-that-nobody-knows-here!"}
     found = examine(lacking, [check], tmp_path)
@@ -215,7 +215,7 @@ TOKEN_CHECKS = (
 
 
 def test_admin_of_one_company(variables: dict[str, str], tmp_path: Path) -> None:
-    """ADMIN_JWT may be of an administrator of TEST_COMPANY_ID, who may not act for the drill's own tenants."""
+    """ADMIN_JWT may be limited to TEST_COMPANY_ID, and not valid for the drill's tenants."""
     claims = {"sub": "ops", "role": "company_admin", "company_id": variables["TEST_COMPANY_ID"]}
     own = mint_token(variables["REPLAY_JWT_SECRET"], {**claims, "exp": int(time.time()) + 3600})
     found = examine({**variables, "ADMIN_JWT": own}, TOKEN_CHECKS, tmp_path)
@@ -240,7 +240,7 @@ LIMITED = (
 
 
 def test_balancer_of_several_addresses(variables: dict[str, str], tmp_path: Path) -> None:
-    """Behind a balancer of several addresses that is not trusted, each address has its three calls: nobody's fault."""
+    """Behind an untrusted balancer each of its addresses has its own limit, which is no fault."""
     turns = itertools.cycle(("127.0.0.5", "127.0.0.6"))
     target = urlsplit(variables["BASE_URL"])
 
@@ -263,7 +263,7 @@ def test_balancer_of_several_addresses(variables: dict[str, str], tmp_path: Path
 
 
 def test_release_under_way(variables: dict[str, str], tmp_path: Path) -> None:
-    """Two releases at once hold where no release is meant (a deployment under way), and are a page where one is."""
+    """Two releases at once hold without RELEASE, and page with it."""
     check, turns = "drill/identity/one-release-on-every-instance", itertools.count()
 
     def rolling(sent: Sent, forward: Forward) -> Reply:
@@ -289,7 +289,7 @@ NO_MORE_THAN_PROMISED = (
 
 
 def test_no_more_than_is_promised(variables: dict[str, str], tmp_path: Path) -> None:
-    """A service may demand a key of every event, and document no route that wants no credentials."""
+    """A service may require a key for every event, and leave public routes undocumented."""
 
     def sparing(sent: Sent, forward: Forward) -> Reply:
         if sent.method == "POST" and sent.path == "/events" and b'"aggregate_key"' not in sent.body:
@@ -309,7 +309,7 @@ PAGE = Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome</html>")
 
 @pytest.mark.parametrize("told", [PAGE, problem(400, "invalid_request")], ids=["page", "malformed"])
 def test_front_end_answers_unknown_paths(variables: dict[str, str], tmp_path: Path, told: Reply) -> None:
-    """A front end that answers paths which it does not know with its page, or as malformed, opens no way around."""
+    """A front end may answer unknown paths with its page or a 400: that bypasses nothing."""
 
     def front_end(sent: Sent, forward: Forward) -> Reply:
         known = sent.path.partition("?")[0] in {"/dlq-replay", "/healthz", "/version", "/openapi.json"}
@@ -319,7 +319,7 @@ def test_front_end_answers_unknown_paths(variables: dict[str, str], tmp_path: Pa
 
 
 def test_wall_keeps_some_clients_out(variables: dict[str, str], tmp_path: Path) -> None:
-    """A wall that keeps robots out by their names, and lets browsers in, is no fault of the service behind it."""
+    """A firewall that blocks robots by name is no fault of the service."""
 
     def wall(sent: Sent, forward: Forward) -> Reply:
         robot = not (sent.header("User-Agent") or "Mozilla").startswith("Mozilla")
@@ -329,7 +329,7 @@ def test_wall_keeps_some_clients_out(variables: dict[str, str], tmp_path: Path) 
 
 
 def assert_green(variables: dict[str, str], before: Defect, checks: tuple[str, ...], tmp_path: Path) -> None:
-    """They pass where this stands before the service."""
+    """The checks pass with this proxy in front of the service."""
     with proxy(variables["BASE_URL"], before) as url:
         found = examine({**variables, "BASE_URL": url}, checks, tmp_path)
     assert set(checks) <= set(found)
@@ -337,7 +337,7 @@ def assert_green(variables: dict[str, str], before: Defect, checks: tuple[str, .
 
 
 def test_login_of_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
-    """The reference's service is bound by row-level security, and is seen to be."""
+    """Row-level security binds the reference's login, and the check sees it."""
     check = "drill/identity/service-login-is-bound"
     found = examine(variables, [check], tmp_path)
     assert found[check].outcome is Outcome.PASS, found[check].message
@@ -352,7 +352,7 @@ def test_a_deployment_without_dry_runs(variables: dict[str, str], tmp_path: Path
 
 
 def test_budget_control_that_is_off(variables: dict[str, str], tmp_path: Path) -> None:
-    """Whether budgets are controlled is the operator's to say."""
+    """Budget control is the operator's choice."""
     with session(variables["DATABASE_URL"]) as connection:
         execute(connection, BUDGETS_FOR.format("false, 100"))
         try:
@@ -364,7 +364,7 @@ def test_budget_control_that_is_off(variables: dict[str, str], tmp_path: Path) -
 
 
 def test_recovery_is_green_on_the_reference(variables: dict[str, str], tmp_path: Path) -> None:
-    """With nothing wrong but what they break themselves, every recovery drill passes."""
+    """Every recovery drill passes if nothing is broken but by itself."""
     found = examine(variables, ["drill/recovery/*"], tmp_path, "--deep")
     assert not_passed(found) == {}
 

@@ -1,4 +1,4 @@
-"""What is left of a tenant is found whatever type its column has, and without reading a large table of others."""
+"""Remains of a tenant are found for any column type, without reading others' large tables."""
 
 from drills.residue.state import rows_left
 from gates.deployment.sql.connection import Answering

@@ -1,4 +1,4 @@
-"""What counts as delivered out of order: times that no beginning of a transaction explains."""
+"""When a delivery counts as out of order: only if no transaction's start explains the times."""
 
 import uuid
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Behind a balancer that spreads the requests of one connection, the drills judge all instances together."""
+"""Behind a balancer that spreads a connection's requests, drills judge all instances together."""
 
 import dataclasses
 import uuid
@@ -41,7 +41,7 @@ class _TwoInstances:
 
 
 class _Sought:
-    """A service that others call all the time, too; its series say where they come from, as OpenTelemetry's do."""
+    """A service that others also call; its series name the instance, as OpenTelemetry's do."""
 
     def __init__(self, times: int = 1) -> None:
         self.others, self.times = 0, times
@@ -63,7 +63,7 @@ class _Sought:
 def test_calls_of_others_are_no_fault_of_the_counter(
     times: int, outcome: Outcome, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """Where others call all the time the count grows by more than the drill's calls, and not by fewer."""
+    """The count may grow by more than the drill's calls, not by fewer."""
     check, labels = "drill/observability/replays-are-counted", "drill/observability/no-tenants-in-labels"
     with proxy(variables["BASE_URL"], _Sought(times)) as url:
         found = examine({**variables, "BASE_URL": url}, [check, labels], tmp_path)
@@ -93,7 +93,7 @@ def test_calls_of_others_are_no_fault_of_the_counter(
 def test_counts_of_several_instances_are_added(
     instances: _TwoInstances, outcomes: dict[str, Outcome], variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """Behind a balancer that takes turns, the counts of all instances together are judged."""
+    """The counts of all instances together are judged."""
     checks = {name: f"drill/observability/{name}-are-counted" for name in outcomes}
     with proxy(variables["BASE_URL"], instances) as url:
         found = examine({**variables, "BASE_URL": url}, list(checks.values()), tmp_path)

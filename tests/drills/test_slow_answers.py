@@ -1,4 +1,4 @@
-"""A deployment that answers too late for a drill to tell keeps its promises: the drill is unknown, never a failure."""
+"""If answers come too late for a drill to tell, it is unknown, not failed."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ WAIT_S = 2.0
 
 
 def test_a_window_that_passed_before_the_answer_is_no_broken_limit(variables: dict[str, str], tmp_path: Path) -> None:
-    """The fourth call of each tenant comes when the first has left the window, and is rightly admitted."""
+    """The fourth call came after the first had left the window, so it was rightly admitted."""
     calls: dict[str, itertools.count[int]] = {}
 
     def late(sent: Sent, forward: Forward) -> Reply:
@@ -36,7 +36,7 @@ def test_a_window_that_passed_before_the_answer_is_no_broken_limit(variables: di
 
 
 def test_a_signature_that_came_of_age_before_the_answer_says_nothing(variables: dict[str, str], tmp_path: Path) -> None:
-    """One of the future is rightly accepted, and one of the past rightly refused, where the request took seconds."""
+    """During a slow request a future signature becomes valid, and an old one expires."""
 
     def late(sent: Sent, forward: Forward) -> Reply:
         signed = SIGNED_AT.search(sent.header("X-Transbot-Signature") or "")

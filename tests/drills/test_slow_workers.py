@@ -1,4 +1,4 @@
-"""Who waits for an effect tells workers that are slow, or busy with others, from workers that forget."""
+"""Waiting for an effect tells slow or busy workers from those that forget."""
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ class Prompt:
 
 
 class Hurried(Scene):
-    """A scene whose waits are short."""
+    """A scene with short waits."""
 
     wait_scale = 0.3
 
@@ -52,7 +52,7 @@ def scene(migrated_url: str) -> Iterator[Scene]:
 
 @contextmanager
 def meanwhile(work: Callable[[Event], None]) -> Iterator[None]:
-    """Something that runs beside the block, until the event is set."""
+    """Runs something beside the block, until the event is set."""
     over = Event()
     thread = Thread(target=work, args=[over])
     thread.start()
@@ -65,13 +65,13 @@ def meanwhile(work: Callable[[Event], None]) -> Iterator[None]:
 
 @contextmanager
 def beside(url: str, work: Callable[[Connection, Event], None]) -> Iterator[None]:
-    """The same, on a connection of its own."""
+    """The same, with its own connection."""
     with connect(url) as connection, meanwhile(partial(work, connection)):
         yield
 
 
 def worker(url: str, events: Sequence[str], every_s: float) -> AbstractContextManager[None]:
-    """Delivers these events, one after the other, in steps of so long."""
+    """Delivers these events in turn, each in this time."""
 
     def work(connection: Connection, over: Event) -> None:
         for event in events:
@@ -83,7 +83,7 @@ def worker(url: str, events: Sequence[str], every_s: float) -> AbstractContextMa
 
 
 def everything_but(scene: Scene, events: Sequence[str]) -> AbstractContextManager[None]:
-    """A tenant's events, one after the other, and a worker that delivers at once whatever waits, save these."""
+    """Writes a tenant's events, and delivers at once whatever waits but these."""
     other = stranger(scene)
     waiting = (
         "select event_id::text from public.event_outbox where processed_at is null and event_id <> all(%s::uuid[])"
@@ -129,7 +129,7 @@ def stranger(scene: Scene) -> str:
 
 
 def test_slow_delivery_is_waited_for(scene: Scene) -> None:
-    """Thirty events, one by one, in nearly twice the patience."""
+    """Thirty events in turn take nearly twice the patience."""
     events = write(scene.db, scene.tenants.create(), 30)
     with worker(scene.target.database_url, events, SLOW_S):
         scene.delivered(events)
@@ -143,7 +143,7 @@ def test_delivery_that_is_far_too_slow_is_unknown(scene: Scene) -> None:
 
 
 def test_what_is_forgotten_fails(scene: Scene) -> None:
-    """Three of four events come at once, and then nothing."""
+    """Three of four events come at once, then none."""
     events = write(scene.db, scene.tenants.create(), 4)
     with (
         worker(scene.target.database_url, events[:3], QUICK_S),
@@ -166,7 +166,7 @@ def _in_turn(older: list[str]) -> list[str]:
 def test_older_events_of_other_drills(
     delivers: Callable[[list[str]], list[str]], expected: type[Exception], scene: Scene
 ) -> None:
-    """Workers that are busy with them come to ours later; workers that do nothing are broken."""
+    """Workers busy with older events are late; workers that do nothing are broken."""
     older = write(scene.db, stranger(scene), 100, age_s=10)
     events = write(scene.db, scene.tenants.create(), 1)
     with worker(scene.target.database_url, delivers(older), BUSY_S), pytest.raises(expected):
@@ -174,7 +174,7 @@ def test_older_events_of_other_drills(
 
 
 def test_what_younger_events_passed_fails(scene: Scene) -> None:
-    """Older events wait, too; but others, written long after ours, were delivered."""
+    """Older events wait as well, but much younger ones were delivered."""
     other = stranger(scene)
     write(scene.db, other, 3, age_s=60)
     events = write(scene.db, scene.tenants.create(), 1, age_s=30)
@@ -184,14 +184,14 @@ def test_what_younger_events_passed_fails(scene: Scene) -> None:
 
 
 def test_what_was_forgotten_while_others_come_at_once_fails(scene: Scene) -> None:
-    """The workers are prompt, and one event is not delivered."""
+    """Prompt workers left out one event."""
     events = write(scene.db, scene.tenants.create(), 1)
     with everything_but(scene, events), pytest.raises(AssertionError, match="Look at the workers"):
         scene.delivered(events)
 
 
 def test_what_no_worker_was_given_is_not_laid_to_them(scene: Scene) -> None:
-    """Nothing of the check's tenants waits in the outbox: whoever should have written what is awaited did not."""
+    """Nothing waits in the outbox, so the service did not write the event."""
     company = scene.tenants.create()
     with everything_but(scene, []), pytest.raises(AssertionError, match="look at what should have written it"):
         scene.until(
@@ -200,7 +200,7 @@ def test_what_no_worker_was_given_is_not_laid_to_them(scene: Scene) -> None:
 
 
 def test_what_a_worker_holds_for_ever_fails(scene: Scene) -> None:
-    """The event is claimed all the time, and other events come at once."""
+    """The event stays claimed, while others come at once."""
     events = write(scene.db, scene.tenants.create(), 1)
     claim = "update public.event_outbox set claimed_until = now() + interval '1 hour' where event_id = %s"
     execute(scene.db, claim, events[0])
@@ -209,7 +209,7 @@ def test_what_a_worker_holds_for_ever_fails(scene: Scene) -> None:
 
 
 def test_what_waits_for_a_slow_event_is_unknown(scene: Scene) -> None:
-    """A worker that delivers one event at a time is at one that another drill wants to be slow."""
+    """A worker that delivers one at a time is at another drill's slow event."""
     events = write(scene.db, scene.tenants.create(), 1)
     slow = write(scene.db, stranger(scene), 1)
     at_work = """update public.event_outbox set claimed_until = now() + interval '15 s',
@@ -220,7 +220,7 @@ def test_what_waits_for_a_slow_event_is_unknown(scene: Scene) -> None:
 
 
 def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> None:
-    """Workers that take few events at once have others before it, and then this one."""
+    """Workers with little concurrency serve others first, and then this event."""
     events = write(scene.db, scene.tenants.create(), 1, age_s=30)
     younger = write(scene.db, stranger(scene), 40)
     with (
@@ -234,9 +234,7 @@ def test_what_comes_when_younger_events_were_served_is_unknown(scene: Scene) -> 
     ("age_s", "expected"), [(60.0, Busy), (0.0, AssertionError)], ids=["in its turn", "passed over"]
 )
 def test_replays_that_fail_before_it(age_s: float, expected: type[Exception], scene: Scene) -> None:
-    """Workers that take replayed events one by one, and all others at once, come to ours when older ones have failed;
-    where younger ones had their turn they have forgotten it.
-    """
+    """Slow workers are late while older replayed events fail; if younger ones were served they have forgotten ours."""
     replayed = "update public.event_outbox set replay_run_id = gen_random_uuid() where event_id = any(%s::uuid[])"
     dead = "update public.event_outbox set dead_at = clock_timestamp() where event_id = %s"
     events = write(scene.db, scene.tenants.create(), 1, age_s=30)
@@ -258,7 +256,7 @@ def test_replays_that_fail_before_it(age_s: float, expected: type[Exception], sc
 
 
 def another_drills(for_s: float = 20.0) -> AbstractContextManager[None]:
-    """Another process of the session is at work for so long, or until the block ends."""
+    """Another process of the session works for this time, or until the block ends."""
     Scene.crowd.note(7, DRILLING)
 
     def work(over: Event) -> None:
@@ -275,7 +273,7 @@ def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("crowd")
 def test_what_comes_late_beside_other_drills_is_busy(scene: Scene) -> None:
-    """Workers that stand still say nothing while other drills are at work: they may be theirs alone."""
+    """Workers may stand still because of other drills at work."""
     events = write(scene.db, scene.tenants.create(), 1)
     with worker(scene.target.database_url, events, 3.0), another_drills(), pytest.raises(Busy, match="served others"):
         scene.delivered(events)
@@ -283,7 +281,7 @@ def test_what_comes_late_beside_other_drills_is_busy(scene: Scene) -> None:
 
 @pytest.mark.usefixtures("crowd")
 def test_what_does_not_come_when_the_others_have_ended_fails(scene: Scene) -> None:
-    """And from then on nobody waits for others."""
+    """From then on nobody waits for others."""
     company = scene.tenants.create()
     events, more = write(scene.db, company, 1), write(scene.db, company, 1)
     with another_drills(for_s=3.0), pytest.raises(AssertionError, match=r"nothing in [3-9]"):
@@ -293,7 +291,7 @@ def test_what_does_not_come_when_the_others_have_ended_fails(scene: Scene) -> No
 
 
 def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It came just after the last look, while another tenant's event was asked for."""
+    """It came after the last look, while another tenant's event was examined."""
     events = write(scene.db, scene.tenants.create(), 1)
 
     def late(*_: object) -> NoReturn:
@@ -305,7 +303,7 @@ def test_what_comes_at_last_was_only_late(scene: Scene, monkeypatch: pytest.Monk
 
 
 def test_what_waits_behind_customers_is_unknown(scene: Scene) -> None:
-    """Other shards are prompt; the one of our event has a customer's backlog."""
+    """Other shards are prompt, but our event's shard has a customer's backlog."""
     customer = str(uuid.uuid4())
     execute(scene.db, "insert into public.companies (id, name) values (%s, 'Customer')", customer)
     backlog = write(scene.db, customer, 5)

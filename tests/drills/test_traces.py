@@ -18,7 +18,7 @@ from drills.workbench.traces import traces_in
     ],
 )
 def test_words_of_the_database_are_found(told: str) -> None:
-    """Where a statement was, and the row it stumbled over, are found in a detail, quoted once more or not."""
+    """The place in a statement and the quoted row are found, also if they are quoted twice."""
     assert traces_in(json.dumps({"detail": told}).encode())
 
 
@@ -32,11 +32,11 @@ def test_words_of_the_database_are_found(told: str) -> None:
     ],
 )
 def test_places_in_sources_are_found(told: str) -> None:
-    """A place in a source file of Perl, Elixir, Lua or Crystal is found in a detail."""
+    """A source file and line of Perl, Elixir, Lua or Crystal are found."""
     assert traces_in(json.dumps({"detail": told}).encode())
 
 
 def test_a_plain_refusal_has_none() -> None:
-    """What a service says of itself is no trace, though it speaks of keys, rows and context."""
+    """Plain words about keys, rows and context are no trace."""
     said = "Key (a) is in use; the row contains (b); context: locking"
     assert not traces_in(json.dumps({"detail": said}).encode())

@@ -1,4 +1,4 @@
-"""The order of checks, and a crew of processes that runs them: by phase, side by side, each once, whoever dies."""
+"""The order of checks, and the processes that run them: by phase, in parallel, each once, even if one dies."""
 
 import os
 import subprocess
@@ -169,7 +169,7 @@ def test_endless():
 
 
 def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
-    """Pytest over these modules."""
+    """Start pytest over these modules."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n", encoding="utf-8")
@@ -179,9 +179,7 @@ def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
 
 
 def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
-    """Side by side in the main part, what shares in one process; a failure is reported, and who dies takes nobody
-    along.
-    """
+    """The main part runs in parallel, shared state in one process; failures are reported, and a death ends no other."""
     said, _ = (process := start(tmp_path, test_suite=SUITE, test_sharing=SHARING)).communicate(timeout=60)
     ran = (tmp_path / "ran").read_text(encoding="utf-8").split("\n")[:-1]
     assert process.returncode == 1
@@ -205,8 +203,8 @@ def test_a_crew_runs_every_check_once_by_phase(tmp_path: Path) -> None:
 
 
 def test_hands_beside_hold_no_session_and_one_of_the_others_stays(tmp_path: Path) -> None:
-    """Three that ask the database and two that do not run at once, in three sessions. The last check finds the session
-    of its process open, and all others ended.
+    """Three checks with SQL and two without run at once, in three sessions. The last check keeps the session of its
+    process, and the others have ended.
     """
     said, _ = start(tmp_path, "--beside=2", test_apart=APART).communicate(timeout=60)
     assert "6 passed" in said, said
@@ -214,7 +212,7 @@ def test_hands_beside_hold_no_session_and_one_of_the_others_stays(tmp_path: Path
 
 
 def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
-    """`-n 2` forks two processes here, and the phases stand: xdist itself would run the last check beside others."""
+    """`-n 2` forks two processes and keeps the phases, which xdist itself would not."""
     process = start(tmp_path, "-v", "-p", "xdist", "-n", "2", conftest=AS_DRILLS, test_suite=SUITE.replace("20", "0"))
     said, _ = process.communicate(timeout=60)
     ran = (tmp_path / "ran").read_text(encoding="utf-8").split()
@@ -223,7 +221,7 @@ def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
 
 
 def test_a_crew_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
-    """Nobody goes on alone when that one is killed."""
+    """Its children end if it is killed."""
     process = start(tmp_path, test_endless=ENDLESS)
     until((tmp_path / "pid").exists)
     pid = int((tmp_path / "pid").read_text())
@@ -256,7 +254,7 @@ def test_what_found_the_workers_busy_is_asked_again_alone(
 
 
 class Item:
-    """What the order sees of a pytest item."""
+    """The part of a pytest item that the order uses."""
 
     def __init__(self, name: str, phase: str = "main", wait_s: float = 0.0) -> None:
         self.name = name
@@ -270,7 +268,7 @@ class Item:
 
 
 def test_those_that_wait_come_first_and_long_ones_apart() -> None:
-    """By phase; two long waits never follow each other: a process takes the next one before this one ends."""
+    """In each phase checks that wait come first, and two long waits are kept apart."""
     work = [Item(f"work-{n}") for n in range(2 * turns.APART + 5)]
     waits = [Item("long-1", wait_s=4), Item("short", wait_s=0.5), Item("long-2", wait_s=4)]
     items = [Item("last", "last"), *work, *waits, Item("first", "first")]

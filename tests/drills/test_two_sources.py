@@ -1,4 +1,4 @@
-"""Whether calls from two addresses can be told apart is seen at the target, not taken from a connection that works."""
+"""Whether the target tells two addresses apart is seen at the target, not by a working connection."""
 
 from urllib.parse import urlsplit
 
@@ -11,13 +11,13 @@ from gates.stack.postgres import connect
 
 
 def at(variables: dict[str, str], base_url: str, kind: TargetKind = TargetKind.STAGING) -> Target:
-    """The target behind this URL."""
+    """The target at this URL."""
     secret = variables["TRANSBOT_HMAC_SECRET"]
     return Target(kind, base_url, hmac_secrets=(secret,), database_url=variables["DATABASE_URL"])
 
 
 def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> None:
-    """Behind a relay every call comes from the relay's address, and nothing is left of the company that showed it."""
+    """Behind a relay all calls have its address; the probe's tenant is removed."""
     direct = variables["BASE_URL"]
     parts = urlsplit(direct)
     made: list[str] = []
@@ -36,7 +36,7 @@ def test_a_port_forward_hides_the_second_source(variables: dict[str, str]) -> No
 
 
 def test_a_company_that_could_not_be_removed_is_removed_by_the_next_gate(variables: dict[str, str]) -> None:
-    """Somebody has a table locked: the look leaves its company. Its run is over, and the next gate may sweep it."""
+    """A locked table keeps the probe's tenant; the next gate removes it."""
     made: list[str] = []
     with connect(variables["DATABASE_URL"]) as somebody:
         somebody.autocommit = False

@@ -10,13 +10,13 @@ COSTS = {"proxy": 1.0, "trigger": 1.0, "sql": 1.0, "service": 1.2, "worker": 4.0
 
 
 def declared(fault: Fault, checks: Collection[str]) -> frozenset[str]:
-    """Those of the checks that the fault declares."""
+    """The checks that the fault declares."""
     return frozenset(i for p in fault.checks for i in ([p] if p in checks else fnmatch.filter(checks, p)))
 
 
 def fewest(faults: Iterable[Fault], checks: Collection[str]) -> list[Fault]:
-    """Greedily the fault that shows most new checks for its cost, until nothing new is shown; of equals the one that
-    shows more that stays green.
+    """Greedily, the fault that shows most new checks for its cost; of equals, the one that shows more that stays
+    green.
     """
     known = {fault.id: (fault, declared(fault, checks)) for fault in faults}
     left, chosen = set(checks), list[Fault]()

@@ -28,7 +28,7 @@ DRILLS = {spec.id: spec for spec in catalogue.load() if spec.id.startswith("dril
 
 @contextmanager
 def served(fault: Fault, stack: Stack) -> Iterator[str]:
-    """The base URL of a faulty service in this process, before the database of the stack."""
+    """The base URL of a faulty service in this process, over the stack's database."""
     module, _, name = (fault.parts or "").partition(":")
     released = next(p for p in stack.processes if isinstance(p, Supervised) and p.name.startswith("service"))
     base = urlsplit(stack.info.base_url)
@@ -46,8 +46,8 @@ def served(fault: Fault, stack: Stack) -> Iterator[str]:
 
 @contextmanager
 def installed(fault: Fault, stack: Stack) -> Iterator[dict[str, str]]:
-    """The fault in the stack for a while; the variables of a gate. A faulty service is served by this process, where
-    its checks need no hand on the processes of the stack.
+    """A gate's variables while the fault is in. This process serves a faulty service, unless its checks control the
+    stack's processes.
     """
     variables = {**stack.info.variables(), "GATE_TARGET": "reference", "GATE_STACK_CONTROL": stack.info.control}
     own_process = any(DRILLS[i].where is Where.REFERENCE for i in declared(fault, DRILLS))

@@ -70,9 +70,7 @@ def test_ids_are_unique() -> None:
 
 
 def test_a_proxy_is_its_own_witness(variables: dict[str, str]) -> None:
-    """While it stands before the deployment the witnesses of its faults see it, and not another's; the deployment alone
-    is none.
-    """
+    """In front of the deployment only its own faults' witnesses see it; without it none does."""
     first, second, third = [f for f in FAULTS if f.kind == "proxy"][:3]
     with behind_proxy(variables, first, second) as told, Probe({**variables, **told}) as probe:
         assert [f.witness(probe) for f in (first, second, third)] == [True, True, False]

@@ -50,14 +50,14 @@ class Behaviour:
             return self.replays
 
     def lag_at(self, committed: dt.datetime) -> dt.timedelta | None:
-        """How long an event of that time waits for its effect."""
+        """How long an event from this time waits for its effect."""
         if self.lag_s is None:
             return None
         begun = min(self.events.values())
         return dt.timedelta(seconds=self.lag_s + self.lag_growth * (committed - begun).total_seconds())
 
     def wait_of_stall(self) -> float:
-        """How long a request that comes now has to wait for the end of the stall."""
+        """How long a request at this time waits for the stall to end."""
         if self.stall_at_s is None:
             return 0.0
         at = time.monotonic() - self.first_at - self.stall_at_s

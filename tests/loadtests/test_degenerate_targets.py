@@ -1,4 +1,4 @@
-"""Servers that answer without doing anything, and such as do one operation badly: none of them passes."""
+"""Servers that answer without acting, or fail at one operation, do not pass."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def at_servers(kinds: Sequence[str], folder: Path, **more: object) -> list[tuple
 
 
 def test_a_server_that_answers_anything_fails_its_checks(tmp_path: Path) -> None:
-    """Its statuses are no failures to k6; what it answers is not what was asked for."""
+    """Its statuses are fine for k6, but its answers do not fit the requests."""
     kinds = ("yes to all", "accepted to all", "echo", "empty", "login page")
     for kind, result in at_servers(kinds, tmp_path, early_abort=False):
         found, said = verdicts(result), (kind, messages(result))
@@ -71,7 +71,7 @@ def test_a_server_that_answers_anything_fails_its_checks(tmp_path: Path) -> None
 
 
 def test_a_server_that_refuses_everything_fails(tmp_path: Path) -> None:
-    """A refusal that the call need not expect is a failure."""
+    """A refusal that the call does not expect is a failure."""
     for kind, result in at_servers(("too many to all", "broken"), tmp_path):
         assert verdicts(result)["load/http_req_failed/rate"] == "fail", (kind, messages(result))
         assert "pass" not in {verdicts(result)[check] for check in (EVENT, REPLAY, PROBE)}, kind
@@ -86,7 +86,7 @@ def test_a_server_without_a_single_answer_is_no_verdict(tmp_path: Path) -> None:
 
 
 def test_a_healthy_server_passes_every_operation(tmp_path: Path) -> None:
-    """The twin of all the others: all that needs neither SQL nor metrics passes."""
+    """The control: everything that needs no SQL or metrics passes."""
     with target(fake_target.Behaviour()) as url:
         result = finish(start(plan(url), tmp_path), tmp_path)
     found = verdicts(result)

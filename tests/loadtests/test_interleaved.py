@@ -37,7 +37,7 @@ RELEASES: dict[str, tuple[Behaviour, Behaviour, dict[str, Collection[str]]]] = {
 
 
 def test_the_difference_is_judged_and_not_the_machine(tmp_path: Path) -> None:
-    """What is worse alone is found; what both have in common is no finding; a baseline that is not there is unknown."""
+    """Only a difference is found, not what both share; without a baseline it is unknown."""
 
     def run(kind: str, folder: Path) -> dict[str, Any]:
         new, old, _ = RELEASES[kind]
@@ -76,7 +76,7 @@ def test_events_are_sent_to_a_baseline_that_shares_the_database_alone(tmp_path: 
 
 
 def test_a_baseline_that_is_the_release_itself_is_unknown(tmp_path: Path) -> None:
-    """By another name it is the same build, which is not slower than itself: that is no comparison."""
+    """The same build at another address is no comparison."""
 
     def run(kind: str, folder: Path) -> str:
         new, old = Behaviour(), Behaviour(release="r0" if kind == "before" else "r1")
@@ -147,7 +147,7 @@ def test_failures_count_against_those_of_the_baseline() -> None:
 
 
 def test_no_call_to_the_baseline_is_no_comparison() -> None:
-    """Neither where there was none, nor where most went wrong."""
+    """Without calls, or if most of them failed, it is unknown."""
     assert "no call was made" in interleaved.lacks(RateSink(), RateSink())
     assert "4 of 10 calls" in interleaved.lacks(RateSink(4, 10), RateSink(1, 9))
     assert interleaved.lacks(RateSink(9, 10), RateSink()) == ""

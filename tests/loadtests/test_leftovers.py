@@ -59,7 +59,7 @@ def test_only_companies_of_dead_runs_are_removed(db: Answering, migrated_url: st
 
 
 def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Answering, migrated_url: str) -> None:
-    """The lock of another gate is respected, and is gone with its connection."""
+    """Another gate's lock is respected, until its connection ends."""
     lease, mark = take_lease(migrated_url, RUN)
     assert lease is not None
     assert mark == HELD
@@ -73,7 +73,7 @@ def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Answering, migrat
 def test_a_lease_ends_by_the_database_s_clock(
     db: Answering, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gate whose clock is hours behind keeps its companies from another gate, and one ahead leaves none for years."""
+    """A wrong clock of a gate neither shortens nor extends its lease."""
     now = time.time()
     for set_s in (-7200.0, 1e8):
         monkeypatch.setattr(leftovers, "time", SimpleNamespace(time=lambda s=set_s: now + s))
@@ -85,7 +85,7 @@ def test_a_lease_ends_by_the_database_s_clock(
 
 
 def test_the_companies_of_a_run_are_named_to_be_found_again(db: Answering, migrated_url: str) -> None:
-    """What `prepare` makes is what `sweep` knows."""
+    """`sweep` recognises what `prepare` makes."""
     plan = LoadPlan("http://127.0.0.1:1", run=RUN, lease=f"{HELD}{FUTURE}", tenants_wanted=3)
     prepared = database.prepare(migrated_url, plan)
     assert len(names_left(db)) == 3
@@ -118,7 +118,7 @@ def test_a_load_whose_gate_was_killed_ends_and_removes_its_companies(
 
 
 def test_drill_tenants_of_a_killed_run(db: Answering, migrated_url: str) -> None:
-    """What a killed drill left is removed, and what another one works with is seen, and let alone."""
+    """Tenants of a killed drill are removed, those of a living one left alone."""
     held, mark = take_lease(migrated_url, "0badcafe", shared=True)
     again, _ = take_lease(migrated_url, "0badcafe", shared=True)
     assert held is not None

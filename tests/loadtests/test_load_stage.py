@@ -1,4 +1,4 @@
-"""The stage around the load process: a result becomes evidence, no result is unknown, options become a plan."""
+"""The load stage: a result becomes evidence, a missing one is unknown, options become a plan."""
 
 import json
 import re
@@ -79,7 +79,7 @@ def test_an_invalid_run_blocks_its_thresholds() -> None:
 
 
 def test_a_switched_off_metric_says_so() -> None:
-    """The message begins with what a reader must not overlook."""
+    """The message begins with the warning."""
     one = judged("load/outbox_lag_ms/avg", "unknown", why="switched off", message="switched off (TEST_OUTBOX=false)")
     found = by_check(load_process.evidence_of(result(judgements=[one]), compat=False, started_at=""))
     assert found["load/outbox_lag_ms/avg"].message.startswith("unknown (switched off)")
@@ -93,14 +93,14 @@ def test_the_checks_of_the_checklist_are_the_catalogue() -> None:
 
 
 def test_no_base_url_is_unknown_everywhere(tmp_path: Path) -> None:
-    """Nothing to load: every check has evidence, none a verdict."""
+    """Without a target every check has evidence, and none a verdict."""
     found = load_process.load(Target(TargetKind.STAGING), options(), tmp_path)
     assert {e.check for e in found} == {spec.id for spec in SPECS}
     assert {e.outcome for e in found} == {Outcome.UNKNOWN}
 
 
 def test_a_load_that_broke_says_at_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last words of its process are the cause that the report names."""
+    """The report quotes the last words of the process."""
     monkeypatch.setattr(load_process, "_run", lambda *_, **__: (1, "Traceback\nOSError: File too large\n"))
     found = load_process.load(Target(TargetKind.STAGING, "http://127.0.0.1:9"), options(), tmp_path)
     assert {e.outcome for e in found} == {Outcome.UNKNOWN}

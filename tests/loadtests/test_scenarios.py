@@ -247,9 +247,7 @@ def test_iterations_not_begun_in_time_are_dropped_and_pass_nothing(tmp_path: Pat
 
 
 def test_rps_and_new_connections_are_kept(tmp_path: Path) -> None:
-    """Ten users and no pause: 40 requests a second are made, each over a connection of its own, and none waits in its
-    own duration.
-    """
+    """Ten users make 40 requests a second, each on its own connection; waiting is no part of a duration."""
     options = "duration: '1s', vus: 10, rps: 40, noConnectionReuse: true"
     with target(Behaviour()) as url:
         plan = LoadPlan(url, "t.js", f"{{{options}, {THRESHOLDS}}}", url_only=True, run_on=False)

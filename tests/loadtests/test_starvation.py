@@ -1,4 +1,4 @@
-"""A gate that gets no CPU blames nobody for what it took itself, and excuses nobody for anything else."""
+"""A gate without CPU time blames nobody for its own delays, and excuses nobody for anything else."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from tests.waiting import until
 
 
 def trend(*parts: tuple[int, float]) -> TrendSink:
-    """So many samples of each value."""
+    """Samples: for each value, the given number of them."""
     return TrendSink(array("d", [value for count, value in parts for _ in range(count)]))
 
 
@@ -84,13 +84,13 @@ def test_a_failing_status_is_never_excused() -> None:
 
 
 def test_an_age_that_the_database_measured_is_not_excused() -> None:
-    """The most overdue event is as old as the database says, however late the gate asks."""
+    """The database's own measure does not depend on when the gate asks."""
     assert excused("outbox_oldest_age_ms", "max<5000", trend((60, 6000.0)), STARVED).verdict is ThresholdOutcome.FAIL
 
 
 @contextmanager
 def starved(process: Load, behaviour: Behaviour, stopped_s: float, running_s: float) -> Iterator[None]:
-    """Let the process run only now and then, from its first request on."""
+    """Lets the process run only now and then, from its first request on."""
     over = threading.Event()
 
     def take_turns() -> None:
@@ -150,7 +150,7 @@ def test_a_gate_that_stood_still_does_not_call_answers_missing(tmp_path: Path) -
 
 
 def test_the_kernel_tells_of_pressure_or_is_left_out(tmp_path: Path) -> None:
-    """Each figure stands alone: a kernel without pressure files, or another cgroup, makes nothing up."""
+    """Each figure stands alone; without the kernel's file it is left out."""
     assert CpuPressure(tmp_path).percent() == {}
     _kernel(tmp_path, "proc/self/cgroup", "0::/a\n")
     _kernel(tmp_path, "sys/fs/cgroup/a/cpu.stat", "usage_usec 5\nthrottled_usec 0\n")
@@ -165,7 +165,7 @@ def test_the_kernel_tells_of_pressure_or_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_cgroup_of_the_first_version_is_read(tmp_path: Path) -> None:
-    """There the counter is called otherwise, and counts nanoseconds."""
+    """Its counter has another name, and counts nanoseconds."""
     _kernel(tmp_path, "proc/self/cgroup", "3:cpuset:/x\n2:cpu,cpuacct:/b\n0::/\n")
     _kernel(tmp_path, "sys/fs/cgroup/cpu/b/cpu.stat", "throttled_time 0\n")
     meter = CpuPressure(tmp_path)

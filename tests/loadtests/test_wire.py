@@ -51,9 +51,7 @@ def dripping(first: bytes) -> AbstractContextManager[str]:
 
 
 def hanging_up(answered: bool) -> AbstractContextManager[str]:
-    """A server that answers the first request of a connection, reads the second one, and hangs up; or hangs up at
-    once.
-    """
+    """A server that hangs up at once, or after it has read the second request of a connection."""
 
     def serve(peer: socket.socket, _number: int, _closing: threading.Event) -> None:
         peer.recv(65536)
@@ -135,7 +133,7 @@ def test_a_connection_that_was_idle_for_a_second_is_not_used_again() -> None:
 
 
 def test_nothing_listens() -> None:
-    """A refused connection is recorded as no answer."""
+    """A refused connection is no answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         (line,) = ask(f"http://127.0.0.1:{free.getsockname()[1]}")

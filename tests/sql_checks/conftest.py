@@ -1,4 +1,4 @@
-"""One seeded database, written anew when it is old; a test plants violations in a transaction that is rolled back."""
+"""One seeded database, renewed when it is old; tests plant violations in a transaction that is rolled back."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ RULES = {rule.name: rule for rule in read_all_rules()}
 
 @dataclass
 class PlantedSession(SqlSession):
-    """A session whose snapshot is the transaction that a test has open, with what it planted."""
+    """A session whose snapshot is the test's open transaction with the planted rows."""
 
     planted: Connection = field(kw_only=True)
 
@@ -108,9 +108,9 @@ def outcome_of(judge: Callable[[Observer], None]) -> tuple[str, str, Observer]:
 def wrong_together(
     connection: Connection, cases: Sequence[C], plant: Callable[[C], None], judge: Callable[[Sequence[C]], W]
 ) -> list[W]:
-    """What a judge says of cases that are planted at once. Where it says something, each half is planted and judged by
-    itself, down to single cases; so are the cases that cannot be planted beside the others. Raise psycopg.Error where a
-    case cannot be planted at all.
+    """A judge's complaints about cases planted at once. On a complaint, halves are judged alone, down to single cases;
+    cases that cannot be planted beside others are a group of their own. Raise psycopg.Error if one cannot be
+    planted at all.
     """
     left, wrong = [list(cases)], []
     while left:

@@ -27,7 +27,7 @@ def with_text(rule: AlertRule, text: str) -> AlertRule:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mutated rule, or a rule whose measurement is mutated before it is judged."""
+    """A mutated rule, or one whose measurement is changed before it is judged."""
 
     name: str
     rule: AlertRule
@@ -66,7 +66,7 @@ def _limit_mutants(rule: AlertRule) -> Iterator[Mutant]:
 
 
 def _predicate_mutants(rule: AlertRule) -> Iterator[Mutant]:
-    """Each line that is a whole predicate, left out."""
+    """Each line that is a whole predicate is removed once."""
     lines = text_of(rule).splitlines()
     for index, line in enumerate(lines):
         match = PREDICATE.match(line)

@@ -1,4 +1,4 @@
-"""The login that evaluates alerts: blind behind row security, or looking at a table that was emptied."""
+"""A login that evaluates alerts: blind through row security, or just looking at an emptied table."""
 
 import pytest
 
@@ -15,7 +15,7 @@ BEGUN = (
 
 @pytest.mark.parametrize(("role", "blind"), [("replay_gate", False), ("stranger", True)])
 def test_an_emptied_table_is_no_blindness(role: str, blind: bool, planted: PlantedSession) -> None:
-    """Statistics that still count deleted rows accuse nobody whom a policy shows every row, and others they do."""
+    """Outdated statistics prove no blindness if a policy shows the login every row."""
     for statement in (*BEGUN, "delete from public.agent_tasks", f"set local role {role}"):
         planted.planted.execute(statement.encode())
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples
@@ -33,7 +33,7 @@ PARTED = (
 
 
 def test_a_partitioned_table_has_the_rows_of_its_partitions(planted: PlantedSession) -> None:
-    """A login that row security hides them from is told so, though the parent's own statistics say nothing."""
+    """Hidden rows are noticed in the partitions, since the parent has no statistics."""
     for statement in (*PARTED, *BEGUN[:-1], "set local role stranger"):
         planted.planted.execute(statement.encode())
     (sample,) = measure(RULES["alert-role-sees-rows"], planted.planted).samples

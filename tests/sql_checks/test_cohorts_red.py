@@ -20,7 +20,7 @@ Judged = Mapping[str, tuple[str, str, Observer]]
 
 @pytest.fixture(scope="module")
 def fleet_url(pg_server: PgServer) -> Iterator[str]:
-    """A database with the fleet, to which nothing was done."""
+    """A database with the fleet, unchanged."""
     with pg_server.database(TEMPLATE) as name:
         seed.write(pg_server.url(name), COMPANY, history=False)
         with connect(pg_server.url(name)) as connection:
@@ -32,7 +32,7 @@ def fleet_url(pg_server: PgServer) -> Iterator[str]:
 
 @pytest.fixture
 def fleet(fleet_url: str) -> Iterator[PlantedSession]:
-    """An open transaction on it; rolled back at the end."""
+    """An open transaction on it, which is rolled back."""
     with connect(fleet_url) as connection:
         execute(connection, "begin transaction isolation level repeatable read")
         yield PlantedSession(fleet_url, planted=connection)
@@ -42,7 +42,7 @@ def fleet(fleet_url: str) -> Iterator[PlantedSession]:
 def judged(
     session: PlantedSession, sql: str = "", limits: CohortLimits | None = None, *, bake_minutes: int = 60
 ) -> Judged:
-    """Check -> its outcome, its message, and what it saw, after these statements."""
+    """After these statements: each check's outcome, message and observation."""
     if sql:
         session.planted.execute("set local search_path = public, pg_catalog")
         script(session.planted, sql)
@@ -60,7 +60,7 @@ def not_passed(found: Judged) -> dict[str, str]:
 
 
 def test_green_on_a_step_that_changes_nothing(fleet: PlantedSession) -> None:
-    """Half an hour after a step to 50 % all is decided, and both sides are shown."""
+    """Half an hour after a step to 50 % everything is decided."""
     found = judged(fleet)
     assert not_passed(found) == {}
     details = found["success"][2].details
@@ -72,7 +72,7 @@ def test_green_on_a_step_that_changes_nothing(fleet: PlantedSession) -> None:
 
 @pytest.mark.parametrize("name", DONE)
 def test_red_on_its_fault_alone(name: str, fleet: PlantedSession) -> None:
-    """Each check fails on the fault that it is for and names tenants; the others stay as they are."""
+    """Each check fails on its fault and names tenants; the others do not change."""
     _, sql, checks = DONE[name]
     found = judged(fleet, sql)
     assert not_passed(found) == dict.fromkeys(checks, "fail"), {name: said for name, (_, said, _) in found.items()}
@@ -82,7 +82,7 @@ def test_red_on_its_fault_alone(name: str, fleet: PlantedSession) -> None:
 
 
 def test_a_look_that_reads_a_part_reads_it_of_every_tenant(fleet: PlantedSession) -> None:
-    """Of each slice it reads what came first, and not the tenants that come first in an index."""
+    """It reads the first rows of each slice, not those of the first tenants."""
     found = judged(fleet, limits=CohortLimits(most_events=8000))["share"]
     assert found[2].samples == 200
     assert found[0] == "pass"
@@ -99,19 +99,19 @@ def test_a_draw_that_stays_holds_nobody_for_good(fleet: PlantedSession) -> None:
 
 
 def test_every_check_has_a_fault() -> None:
-    """No check of cohorts is without a fault that it has been seen to find."""
+    """Each check of cohorts has a fault that it is seen to find."""
     assert {check for _, _, checks in DONE.values() for check in checks} == CHECKS
 
 
 @pytest.mark.parametrize("points", [1, 2, 5])
 def test_some_points_worse_with_the_release(points: int, fleet: PlantedSession) -> None:
-    """A release that loses one, two or five events more in a hundred is found out when its bake ends."""
+    """One, two or five more lost events in a hundred are found by the end of the bake."""
     found = judged(fleet, lost(points / 100), bake_minutes=30)["success"]
     assert found[0] == "fail", found[1]
 
 
 def test_one_large_tenant_decides_nothing_alone(fleet: PlantedSession) -> None:
-    """One tenant with the release loses all it has: its cohort is no failure and no pass, and its name is told."""
+    """If one tenant loses everything, the result is unknown and names it."""
     sql = """delete from agent_tasks t using events e where e.id = t.event_id and e.path = 'outbox'
         and e.company_id::text = (select min(company_id::text) from events where path = 'outbox')"""
     outcome, message, seen = judged(fleet, sql)["success"]
@@ -123,13 +123,13 @@ def test_one_large_tenant_decides_nothing_alone(fleet: PlantedSession) -> None:
 
 
 def test_what_slows_all_alike_is_no_difference(fleet: PlantedSession) -> None:
-    """Everybody waits four seconds since the step: the step did not do it."""
+    """If everybody waits four seconds, the step is not the cause."""
     others = later(1, 4).replace("AND path = 'outbox'", "AND created_at > now() - interval '31 minutes'")
     assert not_passed(judged(fleet, others)) == {}
 
 
 def test_tenants_that_fall_silent_with_and_without_the_release_are_no_difference(fleet: PlantedSession) -> None:
-    """One in eight of all tenants has no event since the step: the step did not do it."""
+    """If one in eight of all tenants is silent, the step is not the cause."""
     _, sql, _ = DONE["tenants-fall-silent"]
     since = "created_at > now() - interval '31 minutes'"
     alike = sql.replace("AND path = 'outbox'", f"AND {since}")
@@ -164,7 +164,7 @@ UNDECIDED = {
 
 @pytest.mark.parametrize("case", UNDECIDED)
 def test_unknown_where_nothing_can_be_compared(case: str, planted: PlantedSession) -> None:
-    """No check passes or fails without tenants on both sides; the reference itself has one tenant."""
+    """Without tenants on both sides nothing is decided, as on the reference with one tenant."""
     sql, said = UNDECIDED[case]
     found = judged(planted, sql)
     assert not_passed(found) == dict.fromkeys(CHECKS, "unknown")

@@ -34,7 +34,7 @@ OTHER = "00000000-0000-4000-8000-0000000000bb"
 
 
 def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
-    """Run the suite with the words and variables of a gate, in this process; the evidence by check."""
+    """Run the suite in this process with a gate's arguments and variables; the evidence by check."""
     target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
     evidence = tmp_path / "evidence.ndjson"
     evidence.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def run(url: str, tmp_path: Path, *options: str) -> dict[str, Evidence]:
 
 
 def run_as_the_gate_does(url: str, tmp_path: Path) -> dict[str, Evidence]:
-    """Run the suite in a process of its own."""
+    """Run the suite in its own process."""
     target = Target(TargetKind.STAGING, database_url=url, test_company_id=COMPANY)
     context = Context(target, Settings(), tmp_path, "run", environ=os.environ)
     suite.run(SuiteRun("sql", "sql_checks", (), 120.0, (), http=False), context)
@@ -54,7 +54,7 @@ def run_as_the_gate_does(url: str, tmp_path: Path) -> dict[str, Evidence]:
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 def test_everything_passes_on_the_reference(role: str | None, pg_server: PgServer, clone: str, tmp_path: Path) -> None:
-    """For the superuser and the least role, every check passes on the seeded reference. Its one tenant is no cohort."""
+    """Every check passes for superuser and least role; cohorts need more tenants."""
     found = run_as_the_gate_does(pg_server.url(clone, role), tmp_path)
     assert len(found) > 100
     assert {c: e.message for c, e in found.items() if e.outcome is not Outcome.PASS and not is_optional(c)} == {}
@@ -77,7 +77,7 @@ def test_a_dropped_in_file_is_a_check(pg_server: PgServer, clone: str, tmp_path:
 
 
 def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
-    """The list leaves out what is on it, and never TEST_COMPANY_ID."""
+    """Listed tenants are left out, but never TEST_COMPANY_ID."""
     url = pg_server.url(clone)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("insert into public.companies (id, name) values (%s, 'drill-x')", (OTHER,))
@@ -95,7 +95,7 @@ def test_exactly_the_listed_companies_are_left_out(pg_server: PgServer, clone: s
 
 @pytest.mark.parametrize("role", ["replay_service_blind", "empty"])
 def test_a_role_that_sees_nothing_judges_nothing(role: str, pg_server: PgServer, clone: str, tmp_path: Path) -> None:
-    """Under a role that row security hides rows from, no check of data passes or fails."""
+    """If row security hides rows, checks of data neither pass nor fail."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute("drop role if exists blind")
         connection.execute("create role blind login password 'blindblind'")

@@ -1,4 +1,4 @@
-"""What the contract lets anybody write is tried: red where a schema refuses it, or takes what it must not."""
+"""Writes that the contract allows are tried: a schema that refuses them, or allows too much, fails."""
 
 import psycopg
 import pytest
@@ -63,7 +63,7 @@ JUDGES = {
 
 
 def failing(url: str, *, may_be_unknown: bool = False) -> set[str]:
-    """The checks that fail; each of the others passes, or is unknown where it may be."""
+    """The checks that fail; all others pass, or are unknown where that is allowed."""
     came = write(url)
     told = {name: outcome_of(lambda seen, judge=judge: judge(came, seen))[:2] for name, judge in JUDGES.items()}  # type: ignore[misc]
     assert may_be_unknown or all(outcome != "unknown" for outcome, _ in told.values()), told
@@ -72,7 +72,7 @@ def failing(url: str, *, may_be_unknown: bool = False) -> set[str]:
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: str) -> None:
-    """All pass for the superuser and for the least role, and nothing stays."""
+    """All pass for superuser and least role, and nothing is left."""
     assert failing(pg_server.url(clone, role)) == set()
     with psycopg.connect(pg_server.url(clone)) as connection:
         left = connection.execute("select count(*) from public.companies where name like 'drill-rls%'").fetchone()
@@ -113,14 +113,14 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
     ],
 )
 def test_red_where_a_promise_is_not_kept(planted: str, due: str, pg_server: PgServer, clone: str) -> None:
-    """Whatever refuses a row, loses a default or folds a key, its check fails and no other."""
+    """A refused row, a lost default or a folded key fails its check alone."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         connection.execute(planted.encode())
     assert failing(pg_server.url(clone)) == {due}
 
 
 def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
-    """Defaults and rows by a trigger, final states, keys of a domain, more columns: no promise is broken."""
+    """Triggers, other states, domains and more columns break no promise."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         for planted in (
             DUE_NOW,
@@ -139,7 +139,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
 
 
 def test_a_refusal_at_the_commit_is_one(pg_server: PgServer, clone: str) -> None:
-    """A cap that a deferred trigger keeps is kept."""
+    """A limit that a deferred trigger enforces counts as enforced."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         connection.execute(AT_THE_COMMIT.encode())
     assert failing(pg_server.url(clone)) == set()
@@ -147,7 +147,7 @@ def test_a_refusal_at_the_commit_is_one(pg_server: PgServer, clone: str) -> None
 
 @pytest.mark.parametrize("rights", ["select", "select, insert"])
 def test_what_a_login_may_not_write_is_unknown(rights: str, pg_server: PgServer, clone: str) -> None:
-    """A login that may only read, or only add rows, blames no release for what it could not write."""
+    """A login without the right to write blames no release."""
     with psycopg.connect(pg_server.url(clone)) as connection:
         connection.execute(sql.SQL("create role reader login bypassrls password {}").format(sql.Literal(PASSWORD)))
         connection.execute(f"grant {rights} on all tables in schema public to reader".encode())

@@ -39,7 +39,7 @@ def large(pg_server: PgServer) -> Iterator[SqlSession]:
 
 
 def scans(node: dict[str, Any], limited: bool = False) -> Iterator[str]:
-    """Growing tables that a plan reads from end to end. Right under a LIMIT a scan stops by itself."""
+    """Growing tables that a plan reads completely; directly under a LIMIT a scan ends early."""
     if node["Node Type"] in {"Seq Scan", "Parallel Seq Scan"} and node["Relation Name"] in GROWING and not limited:
         yield f"{node['Relation Name']} ({node.get('Filter', 'no filter')})"
     for child in node.get("Plans", ()):
@@ -48,7 +48,7 @@ def scans(node: dict[str, Any], limited: bool = False) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["first-run", "from-a-checkpoint"])
 def prepared(request: pytest.FixtureRequest, large: SqlSession) -> Connection:
-    """The connection as a first run has it, and as one that goes on from a checkpoint."""
+    """The connection of a first run, and of one that continues from a checkpoint."""
     with large.snapshot() as connection:
         reached = checkpoint.position(connection, "it")
     assert reached is not None
@@ -58,14 +58,14 @@ def prepared(request: pytest.FixtureRequest, large: SqlSession) -> Connection:
 
 
 def test_no_growing_table_is_scanned(prepared: Connection) -> None:
-    """No query of a check or a rule reads a growing table from end to end."""
+    """No query of a check or rule reads one completely."""
     found = {name: list(scans(plan_of(prepared, query))) for name, query in QUERIES.items()}
     assert len(found) > 100
     assert {name: tables for name, tables in found.items() if tables} == {}
 
 
 def test_a_look_at_cohorts_reads_no_table_from_end_to_end(prepared: Connection) -> None:
-    """Nor does it as it is asked: in one transaction with the statement that readies the session for it."""
+    """The same in its real transaction, after the statement that prepares the session."""
     with prepared.transaction(force_rollback=True):
         execute(prepared, statement("step"))
         assert list(scans(plan_of(prepared, statement("events")))) == []
@@ -82,12 +82,12 @@ PLANTED = {
 
 @pytest.mark.parametrize("query", PLANTED.values(), ids=list(PLANTED))
 def test_a_scan_is_seen_where_there_is_one(query: str, prepared: Connection) -> None:
-    """The control: a query that reads a growing table from end to end is found out."""
+    """The control: a query with a full scan is found."""
     assert list(scans(plan_of(prepared, query)))
 
 
 def plan_of(connection: Connection, query: str, how: str = "analyze false") -> dict[str, Any]:
-    """The plan; unless told otherwise, without running it."""
+    """The plan, by default without running it."""
     found = execute(connection, f"explain ({how}, format json) {query}")[0]["QUERY PLAN"]
     assert isinstance(found, list)
     plan: dict[str, Any] = found[0]["Plan"]
@@ -126,6 +126,6 @@ def test_statistics_of_an_empty_database_multiply_no_rows(pg_server: PgServer) -
 
 
 def most_rows(node: dict[str, Any]) -> float:
-    """The rows of the step of a plan that handled most, with those that a join threw away."""
+    """The largest number of rows in any step of the plan, with those that a join discarded."""
     own: float = (node["Actual Rows"] + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"]
     return max([own, *map(most_rows, node.get("Plans", ()))])

@@ -1,4 +1,4 @@
-"""Every statement of the gate that the reference takes, it takes under other names, too."""
+"""Every statement of the gate that PostgreSQL accepts is also accepted under other names."""
 
 import ast
 import re
@@ -39,7 +39,7 @@ def statements() -> Iterator[tuple[str, str]]:
 
 
 def prepared(connection: psycopg.Connection[object], text: str) -> str:
-    """Why the server does not take a statement; empty where it does. Nothing is run."""
+    """Why the server does not prepare a statement; empty if it does."""
     numbers = count(1)
     text = re.sub(r"%\(\w+\)s|%s|%%", lambda m: "%" if m[0] == "%%" else f"${next(numbers)}", text)
     try:
@@ -65,7 +65,7 @@ def databases(pg_server: PgServer) -> Iterator[tuple[psycopg.Connection[object],
 
 
 def test_every_statement(databases: tuple[psycopg.Connection[object], psycopg.Connection[object]]) -> None:
-    """A statement that PostgreSQL can prepare without a mapping, it can with one."""
+    """What can be prepared without a mapping can be prepared with one."""
     plain, other = databases
     translator = Translator(names_of({k: v for k, v in renamed.names().items() if k != "roles"}))
     seen, wrong = 0, {}

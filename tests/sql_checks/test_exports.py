@@ -1,4 +1,4 @@
-"""What is exported is what the gate evaluates: promtool and psql are asked."""
+"""promtool and psql confirm that the exports judge what the gate judges."""
 
 import dataclasses
 import shutil
@@ -95,7 +95,7 @@ def test_psql_fails_on_a_breach_only(
 
 @pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
 def test_psql_fails_where_nothing_was_seen(migrated_url: str, tmp_path: Path) -> None:
-    """An empty database is no healthy one; -v allow_unknown=1 lets it pass."""
+    """An empty database fails, unless -v allow_unknown=1 is given."""
     file = tmp_path / "alerts.sql"
     file.write_text(alerts_to_psql(read_all_rules()), encoding="utf-8")
     words = ("psql", "-X", "-v", "ON_ERROR_STOP=1", "-f", str(file), migrated_url)
@@ -106,7 +106,7 @@ def test_psql_fails_where_nothing_was_seen(migrated_url: str, tmp_path: Path) ->
 
 @pytest.mark.skipif(PSQL is None, reason="psql is not installed (apt-get install postgresql-client)")
 def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_path: Path) -> None:
-    """`--queue` writes the rules of that queue: plain psql runs them, and they fail on jobs that nobody takes."""
+    """`--queue` exports that queue's rules, which fail on jobs that nobody takes."""
     schema = Path(__file__).parent / "queues" / "schemas" / "river.sql"
     queue = Queue(presets()["river"]).to_json()
     words = (sys.executable, "-m", "sql_checks", "export", "alerts", "psql", "--queue", queue, "--queue-alone")
@@ -139,7 +139,7 @@ def test_what_was_asked_for_alone_is_exported(what: str, only: str) -> None:
 
 @pytest.mark.parametrize("words", [("sql", "psql", "/dev/full"), ("alerts", "prometheus", "/dev/full/folder")])
 def test_a_place_that_takes_no_export_is_no_mistake_of_the_configuration(words: tuple[str, ...]) -> None:
-    """A full disk is for whoever runs the gate: exit code 4, and what to see to."""
+    """A full disk exits with 4, and says what to do."""
     done = run(sys.executable, "-m", "sql_checks", "export", *words[:2], "--output", words[2])
     assert (done.returncode, done.stderr.partition("; allowed: ")[2]) == (
         4,

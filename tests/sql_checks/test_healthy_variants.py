@@ -1,4 +1,4 @@
-"""No spot check rolls back a deployment that keeps the contract in another way than the reference."""
+"""No spot check rolls back a deployment that keeps the contract in another way."""
 
 import re
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ BESIDE_IT = (
 
 
 def test_nothing_is_asked_of_a_schema_that_the_gate_may_not_use(planted: PlantedSession) -> None:
-    """The gate's own login is refused nothing where the catalogue lists what belongs to others."""
+    """Objects of others in the catalogue cause no permission error for the gate's login."""
     for statement in BESIDE_IT:
         planted.planted.execute(statement.encode())
     said = {spot.spec.id: outcome_of(partial(judge_spot, spot, planted))[1] for spot in SPOTS}

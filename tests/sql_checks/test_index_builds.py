@@ -1,4 +1,4 @@
-"""An index that is being built is neither a left-over nor an object that the manifest lacks."""
+"""An index in the making is neither invalid nor missing from the manifest."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ CANCEL = "select pg_cancel_backend(pid) from pg_stat_progress_create_index where
 
 @contextmanager
 def held_up(url: str, statement: str) -> Iterator[None]:
-    """The statement runs in a session of its own and waits for a transaction that has written; then it is cancelled."""
+    """The statement in its own session, waiting for a writing transaction; then it is cancelled."""
     with psycopg.connect(url) as writer, psycopg.connect(url, autocommit=True) as builder:
         writer.execute("insert into public.companies (id, name) values (gen_random_uuid(), 'writes')")
 
@@ -42,9 +42,7 @@ def held_up(url: str, statement: str) -> Iterator[None]:
     ["create index concurrently by_name on public.companies (name)", "reindex table concurrently public.companies"],
 )
 def test_a_build_that_runs_is_no_violation_and_a_left_over_is_one(statement: str, seeded_url: str) -> None:
-    """The gate's own login, which sees no statistics of other sessions, takes no index for invalid while it is built,
-    and each that a cancelled build left.
-    """
+    """An index in the making passes; one that a cancelled build left fails, also for the gate's own login."""
     with psycopg.connect(seeded_url, autocommit=True, row_factory=dict_row) as gate:
         gate.execute("set role replay_gate")
         before = read_kind(gate, "indexes")

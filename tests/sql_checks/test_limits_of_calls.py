@@ -1,4 +1,4 @@
-"""A rate limit with a row for each call, or with a counter for each moment, is judged like any."""
+"""Rate limits with a row for each call, or a counter for each moment, are judged like any."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ RED = {
 
 @pytest.mark.parametrize("name", RED)
 def test_red(name: str, limited: PlantedSession) -> None:
-    """What is wrong of it is seen, and told of the tenant and the address."""
+    """Each defect is found, with its tenant and address."""
     execute(limited.planted, RED[name])
     outcome, said, *_ = outcome_of(lambda seen: judge_spot(SPOTS[name], limited, seen))
     assert outcome == "fail"
@@ -93,7 +93,7 @@ def test_red(name: str, limited: PlantedSession) -> None:
 
 
 def test_what_the_drills_do_to_rows(limited: PlantedSession) -> None:
-    """A limit is filled, back-dated, read and reset by the contract's statements."""
+    """The contract's statements fill, back-date, read and reset the limit."""
     db = limited.planted
     assert db is not None
     key = "replay:8a8a8a8a-0000-4000-8000-00000000000b:2001:db8::1"
@@ -113,7 +113,7 @@ def test_what_the_drills_do_to_rows(limited: PlantedSession) -> None:
 @pytest.mark.parametrize("open_rows", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_probe_of_row_security(shape: str, open_rows: bool, pg_server: PgServer, seeded_db: str) -> None:
-    """A tenant sees its own calls alone; where it sees others', that is told."""
+    """A tenant sees only its own calls; a leak is found."""
     with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name), row_factory=dict_row) as connection:
             connection.execute("set local search_path = public, pg_catalog")

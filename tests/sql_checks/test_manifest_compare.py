@@ -1,4 +1,4 @@
-"""The fingerprint: equal on the reference, red on a weakening, mild on an addition, unknown on another release."""
+"""The fingerprint equals the reference; a weakening pages, an addition warns, another release is unknown."""
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ PAGE, WARN = Severity.PAGE, Severity.WARN
 
 
 def test_the_shipped_manifest_is_the_reference(planted: PlantedSession) -> None:
-    """The manifest in the repository is what the migrations make, on every supported server."""
+    """The repository's manifest is what the migrations make on every supported server."""
     shipped = load_manifest(None)
     assert shipped is not None
     with planted.snapshot() as connection:
@@ -75,7 +75,7 @@ def test_a_difference_is_as_bad_as_what_it_weakens(
 
 
 def test_row_security_that_was_added_is_no_weakening() -> None:
-    """Row-level security that a table has and the manifest has not is at most a warn; what is lost is a page."""
+    """Added row security warns at most; lost row security pages."""
     (added,) = compare("row_security", {"t": "off, not forced"}, {"t": "enabled, forced"})
     (lost,) = compare("row_security", {"t": "enabled, forced"}, {"t": "enabled, not forced"})
     assert (added.severity, lost.severity) == (WARN, PAGE)
@@ -100,9 +100,7 @@ def test_the_login_of_the_gate_was_given_more_since() -> None:
 
 
 def test_a_schema_is_read_without_a_right_on_others(migrated_url: str) -> None:
-    """A login that may not use the schema of `auth.jwt()`, nor `public`, still reads the fingerprint: a deployment that
-    lives in another schema may have taken those rights from everybody.
-    """
+    """The fingerprint needs no right on `public` or the schema of `auth.jwt()`: a deployment may revoke it."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         connection.execute("revoke usage on schema auth from public, replay_gate, authenticated")
         connection.execute("drop table public.schema_migrations")
@@ -114,7 +112,7 @@ def test_a_schema_is_read_without_a_right_on_others(migrated_url: str) -> None:
 
 
 def test_another_release_is_unknown(migrated_url: str) -> None:
-    """Where none of its migrations was applied, or none is recorded, the manifest proves nothing."""
+    """If none of its migrations is recorded as applied, the manifest proves nothing."""
     shipped = load_manifest(None)
     assert shipped is not None
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
@@ -126,7 +124,7 @@ def test_another_release_is_unknown(migrated_url: str) -> None:
 
 
 def test_a_manifest_may_be_of_a_deployment_without_recorded_migrations(migrated_url: str) -> None:
-    """Where neither keeps migrations in schema_migrations, the objects are compared."""
+    """If neither records migrations, the objects are compared."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         connection.execute("drop table public.schema_migrations")
         own = read_schema(connection)

@@ -1,4 +1,4 @@
-"""A manifest of a deployment's own, over its own schemas: what changed is drift, what comes and goes is none."""
+"""A deployment's own manifest: changes are drift, partitions that come and go are not."""
 
 import psycopg
 import pytest

@@ -1,4 +1,4 @@
-"""The lint finds names without a schema, and takes no other name for one."""
+"""The lint finds names without a schema, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A healthy schema of another shape: what is not there fails no check, and what is there is judged."""
+"""A healthy schema of another shape: what is absent fails no check, and what is there is judged."""
 
 from typing import Any
 
@@ -42,12 +42,12 @@ def judged(session: PlantedSession, name: str, names: dict[str, Any], change: st
 
 @pytest.mark.parametrize("name", ["rls-enabled", "rls-forced", "unique-keys"])
 def test_flags_for_everybody_have_no_tenants_to_keep_apart(name: str, planted: PlantedSession) -> None:
-    """A table without a column of the tenant needs no row-level security; a primary key has no NULLs to tell apart."""
+    """A table without a tenant column needs no row security, and a primary key has no NULLs."""
     assert judged(planted, name, FLEET, FLEET_FLAGS) == ("pass", "")
 
 
 def test_a_table_of_tenants_that_is_open_still_fails(planted: PlantedSession) -> None:
-    """The twin: the tenant's column is there, whatever the mapping says of it."""
+    """The control: the tenant column exists, whatever the mapping says."""
     for number, table in enumerate(("events", "feature_flags"), 1):
         change = f"alter table public.{table} disable row level security"
         outcome, message = judged(planted, "rls-enabled", FLEET, change)
@@ -56,7 +56,7 @@ def test_a_table_of_tenants_that_is_open_still_fails(planted: PlantedSession) ->
 
 
 def test_only_flags_of_claimed_areas_are_asked(planted: PlantedSession) -> None:
-    """Who claims no budgets has no flag of theirs; who does is judged by it."""
+    """Flags of budgets are required only if budgets are claimed."""
     off = """delete from public.feature_flags where key = 'dlq.replay.budget_control' or company_id is not null;
       update public.feature_flags set rollout_percentage = 100 where rollout_percentage > 0;
       create or replace function public.is_feature_enabled({}) returns boolean language sql stable as
@@ -75,18 +75,18 @@ FLEET_POLICY = "create policy fleet on public.feature_flags for {} to authentica
 
 @pytest.mark.parametrize(("command", "outcome"), [("select", "pass"), ("update", "fail"), ("all", "fail")])
 def test_rows_of_the_fleet_may_be_read_and_not_written(command: str, outcome: str, planted: PlantedSession) -> None:
-    """A flag without a tenant is everybody's by the contract."""
+    """A flag without a tenant may be read by everybody."""
     assert judged(planted, "policies-not-always-true", {}, FLEET_POLICY.format(command))[0] == outcome
 
 
 def test_a_policy_on_events_without_a_tenant_is_a_leak(planted: PlantedSession) -> None:
-    """The twin: an event is always somebody's."""
+    """The control: an event always belongs to a tenant."""
     change = FLEET_POLICY.format("select").replace("feature_flags", "events")
     assert judged(planted, "policies-not-always-true", {}, change)[0] == "fail"
 
 
 def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seeded_db: str) -> None:
-    """What everybody may read shows nobody's rows, whatever is claimed."""
+    """Rows that everybody may read belong to no tenant, whatever is claimed."""
     with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name)) as connection:
             connection.execute(FLEET_POLICY.format("select").encode())
@@ -94,7 +94,7 @@ def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seed
 
 
 def test_ids_are_of_the_type_of_the_column_that_they_go_into() -> None:
-    """A dead letter's id may be a number where a tenant's is text."""
+    """A dead letter's id may be a number while a tenant's is text."""
     names = names_of({"ids": {"company_id": "text", "dead_letter_queue.id": "bigint"}})
     text, _ = Translator(names).of((FOLDER / "new_items.sql").read_text(encoding="utf-8"), ("x", ["1"], ["a"]))
     assert "unnest(%s::bigint[], %s::text[])" in text
@@ -103,7 +103,7 @@ def test_ids_are_of_the_type_of_the_column_that_they_go_into() -> None:
 
 
 def test_the_gates_own_login_is_no_drift() -> None:
-    """Its policies and rights came after the release; one for anybody else is drift, and so is what the release had."""
+    """Only its own later policies and rights are ignored; other changes are drift."""
     own = {"t.gate_sees_all": "r permissive to gate using (true) check ()"}
     for_all = {"t.p": "r permissive to gate, authenticated using (true) check ()"}
     assert compare("policies", {}, own, "gate") == []
@@ -114,7 +114,7 @@ def test_the_gates_own_login_is_no_drift() -> None:
 
 
 def test_a_value_of_an_enum_is_no_type_of_an_id(planted: PlantedSession) -> None:
-    """The message names what maps it."""
+    """The message names the setting that maps it."""
     planted.planted.execute("create type pg_temp.state as enum ('open')")
     with pytest.raises(psycopg.Error) as raised:
         planted.planted.execute("select 'replaying'::pg_temp.state")
@@ -123,7 +123,7 @@ def test_a_value_of_an_enum_is_no_type_of_an_id(planted: PlantedSession) -> None
 
 @pytest.mark.parametrize(("lag", "outcome"), [("0.6 seconds", "pass"), ("2 seconds", "unknown")])
 def test_a_first_hour_has_nothing_before_it(planted: PlantedSession, lag: str, outcome: str) -> None:
-    """Deliveries that are fast by any measure are no degradation; of slower ones it takes others to tell."""
+    """Fast deliveries are no degradation; slow ones need others for comparison."""
     planted.planted.execute("delete from public.event_outbox where processed_at <= now() - interval '10 minutes'")
     late = "update public.event_outbox set inserted_at = processed_at - %s::interval where processed_at is not null"
     planted.planted.execute(late, [lag])

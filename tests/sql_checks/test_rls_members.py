@@ -1,4 +1,4 @@
-"""The probe of row-level security acts as a member of its tenant, where a table, and no token, says whose a user is."""
+"""The row-security probe acts as a member where a table maps users to tenants."""
 
 from collections.abc import Iterator
 
@@ -45,14 +45,14 @@ def test_a_hole_is_red_and_members_are_not(hole: str, pg_server: PgServer, clone
 
 
 def test_a_login_that_may_make_no_member_proves_nothing(pg_server: PgServer, clone: str) -> None:
-    """Without the right to list a user there is no tenant to look as: unknown, and never a failure."""
+    """Without the right to add a member the probe is unknown, not failed."""
     looked = probe(pg_server.url(clone, "replay_gate"))
     assert set(verdicts(looked).values()) == {"unknown"}
     assert "may make no user a member" in looked.exempt
 
 
 def test_the_tenants_of_a_run_have_a_member_while_they_are_there(pg_server: PgServer, clone: str) -> None:
-    """The drills' tenants are made with a user and a membership, and removed with them."""
+    """Drill tenants get a user and a membership, which are removed with them."""
     with session(pg_server.url(clone)) as connection:
         tenants = Tenants(connection, "t")
         tenants.create()

@@ -27,7 +27,7 @@ WRITES = ("insert", "move", "update", "delete", "upsert")
 
 
 def verdicts(looked: RlsProbe) -> dict[str, str]:
-    """The outcome of every check of the module on one probe."""
+    """The outcomes of all checks that use one probe."""
     judges: dict[str, Callable[[Observer], None]] = {
         "own": lambda seen: checks.test_own_rows_visible(looked, seen),
         "foreign": lambda seen: checks.test_other_tenants_hidden(looked, seen),
@@ -40,7 +40,7 @@ def verdicts(looked: RlsProbe) -> dict[str, str]:
 
 @pytest.mark.parametrize("role", [None, "replay_gate"])
 def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: str) -> None:
-    """All checks pass for the superuser and for the least role, and nothing of the probe stays."""
+    """All checks pass for superuser and least role, and nothing is left."""
     url = pg_server.url(clone, role) if role else pg_server.url(clone)
     assert set(verdicts(probe(url)).values()) == {"pass"}
     with psycopg.connect(pg_server.url(clone)) as connection:
@@ -58,7 +58,7 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
     ],
 )
 def test_strangers_who_have_no_role_by_gate_yaml(opened: str, due: str, pg_server: PgServer, clone: str) -> None:
-    """`anon: null` takes nobody's word for it: what PUBLIC may read, or a role of that name, is no pass."""
+    """`anon: null` alone is no pass: what PUBLIC, or a role of that name, may read is still looked at."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute("revoke all on all tables in schema public from anon, public")
         connection.execute(opened.encode())
@@ -67,7 +67,7 @@ def test_strangers_who_have_no_role_by_gate_yaml(opened: str, due: str, pg_serve
 
 
 def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
-    """A table of the deployment's own may show everybody its rows of no tenant; those of tenants it may not."""
+    """An own table may show rows without a tenant to everybody, but no tenant's rows."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute("create table templates (company_id uuid, body text)")
         connection.execute(
@@ -102,7 +102,7 @@ CALLED = {
 
 @pytest.mark.parametrize("function", CALLED.values(), ids=list(CALLED))
 def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, clone: str) -> None:
-    """Who asks for the caller, counts, writes, needs an id, is slow or ends sessions, gives no rows of another."""
+    """Functions that check the caller, count, write, need an id, are slow or end sessions show no foreign row."""
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         made = "create function given" + function.replace(" language", " security definer language")
         connection.execute(made.encode())
@@ -137,7 +137,7 @@ HOLES = {name: (sql, set(red.split())) for (name, red), sql in cases(Path(__file
 
 @pytest.mark.parametrize("login", ["replay_service", "replay_worker"])
 def test_a_login_that_cannot_imitate_tenants_proves_nothing(login: str, pg_server: PgServer, clone: str) -> None:
-    """Without SET ROLE authenticated every check is unknown."""
+    """Without SET ROLE every check is unknown."""
     assert set(verdicts(probe(pg_server.url(clone, login))).values()) == {"unknown"}
 
 
@@ -159,7 +159,7 @@ def test_policies_that_ask_who_the_user_is_are_healthy(pg_server: PgServer, clon
 def test_an_error_of_ours_is_unknown(
     statement: str, pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A statement that our limit ended, or a connection that was cut, proves nothing about the policy."""
+    """A timeout or a cut connection proves nothing about the policy."""
     monkeypatch.setattr(rls_probe, "connect", partial(database.connect, statement_timeout_ms=100))
     with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
         connection.execute(
@@ -177,7 +177,7 @@ def test_an_error_of_ours_is_unknown(
 
 
 def test_a_limit_ends_only_the_statement_that_it_is_about(migrated_url: str) -> None:
-    """A tenant's statement that takes too long is unclear; those that were sent with it have their own results."""
+    """Other statements of the same batch keep their results."""
     slow, quick = TenantStatement("select pg_sleep(20)"), TenantStatement("select 1")
     with database.connect(migrated_url, autocommit=False) as connection:
         connection.execute("set local statement_timeout = '300ms'")

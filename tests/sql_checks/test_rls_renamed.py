@@ -1,4 +1,4 @@
-"""The probe of row-level security comes to the same under other names, tables and claims."""
+"""The row-security probe gives the same results under other names, tables and claims."""
 
 import psycopg
 import pytest
@@ -40,7 +40,7 @@ def test_a_hole_is_a_hole_under_other_names(hole: str, pg_server: PgServer, clon
 
 
 def test_a_table_that_is_absent_leaves_the_others_judged(pg_server: PgServer, clone: str) -> None:
-    """A statement on a table that the deployment has not ends alone; those beside it have their results."""
+    """Only statements on the absent table fail; the others keep their results."""
     use(names_of({"tables": {"replay_budgets": {"absent": True}}}))
     asked = [TenantStatement(f"select 1 from public.{table}") for table in ("replay_budgets", "agent_tasks")]
     with connect(pg_server.url(clone)) as connection, connection.transaction():

@@ -1,4 +1,4 @@
-"""A mistake in a rule file or in its fixtures is one line with file, line, column and what to do."""
+"""A mistake in a rule or fixture is one line with file, line, column and what to do."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ FIXTURES = (ALERTS / "tests" / f"{FIRST}.yaml").read_text(encoding="utf-8")
     ],
 )
 def test_a_mistake_in_a_rule_is_told_at_its_place(tmp_path: Path, pattern: str, mistake: str, says: str) -> None:
-    """Each planted mistake."""
+    """Each planted mistake has its line and column."""
     text, times = re.subn(pattern, mistake, RULE, count=1)
     assert times == 1
     (tmp_path / "rules.yaml").write_text(text, encoding="utf-8")
@@ -50,7 +50,7 @@ def test_a_mistake_in_a_rule_is_told_at_its_place(tmp_path: Path, pattern: str, 
     ],
 )
 def test_a_mistake_in_a_fixture_is_told_at_its_place(tmp_path: Path, pattern: str, mistake: str, says: str) -> None:
-    """Each planted mistake."""
+    """Each planted mistake has its line and column."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "rules.yaml").write_text(RULE, encoding="utf-8")
     text, times = re.subn(pattern, mistake, FIXTURES, count=1)

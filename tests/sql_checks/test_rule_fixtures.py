@@ -1,4 +1,4 @@
-"""Every alert rule says what its fixtures expect, and every mutant of it is noticed by them."""
+"""Every alert rule meets its fixtures, and they notice every mutant of it."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ TESTS = {name: test for name in RULES if (test := read_test(name))}
 
 @pytest.fixture(scope="module")
 def bare(pg_server: PgServer) -> Iterator[Connection]:
-    """A database with the fixtures' bare tables."""
+    """A database with the empty tables that fixtures use."""
     with pg_server.database() as name:
         connection = connect(pg_server.url(name))
         prepare(connection)
@@ -30,9 +30,7 @@ def test_every_rule_has_fixtures() -> None:
 
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_fixture_is_met_and_every_mutant_is_killed(name: str, bare: Connection) -> None:
-    """A rule says to a fixture's rows what the fixture expects; operator, limits, predicates, grouping, windows, NULL
-    as 0: no such mistake in a rule goes unnoticed.
-    """
+    """Each rule gives its fixtures' results, and each mutant of the rule gives another result on some fixture."""
     rule, test = RULES[name], TESTS[name]
     said, survivors = [], list(mutants(rule))
     for case in test.cases:

@@ -1,4 +1,4 @@
-"""The judgement of a rule: no row, NULL, NaN, too few, stale or impossible values never pass."""
+"""Judging a rule: no row, NULL, NaN, few, stale or impossible values never pass."""
 
 import datetime as dt
 import math
@@ -38,12 +38,12 @@ def fleet(value: float | None, samples: int = 100, age_s: float = 1) -> RuleSamp
     ],
 )
 def test_what_proves_nothing_is_unknown(samples: list[RuleSample]) -> None:
-    """Nothing but an observation passes."""
+    """Only a real observation passes."""
     assert judge(LAG, samples, NOW).outcome is Outcome.UNKNOWN
 
 
 def test_the_worst_breach_decides_and_is_named() -> None:
-    """Among several breaches, the worst severity, then the farthest value, is the witness."""
+    """The gravest breach, and of equals the farthest from its limit, is the witness."""
     rows = [fleet(2.5), RuleSample("a", 3.0, 50, NOW), RuleSample("b", 9.0, 50, NOW), RuleSample("c", 7.0, 50, NOW)]
     found = judge(LAG, rows, NOW)
     assert (found.outcome, found.severity, found.broken) == (Outcome.FAIL, Severity.PAGE, 4)
@@ -51,12 +51,12 @@ def test_the_worst_breach_decides_and_is_named() -> None:
 
 
 def test_a_falling_backlog_holds_and_does_not_page() -> None:
-    """A large backlog that only falls is not rolled back."""
+    """A large backlog that only falls is no rollback."""
     assert judge(LAG, [replace(fleet(60.0), draining=True)], NOW).severity is Severity.WARN
 
 
 def test_a_bad_tenant_counts_though_the_fleet_has_too_few() -> None:
-    """A breach that was seen stays one, whatever else is missing."""
+    """A breach counts even if the fleet has too few samples."""
     rows = [fleet(0.1, samples=1), RuleSample("bad", 60.0, 50, NOW)]
     assert judge(LAG, rows, NOW).outcome is Outcome.FAIL
 
@@ -80,7 +80,7 @@ def test_too_few_samples_are_said_of_the_window_that_they_are_counted_in() -> No
 
 
 def test_what_is_looked_at_now_is_said_so() -> None:
-    """A rule about what is there has no window: "over now" is no English, and "in now" told nobody what was missing."""
+    """A rule without a window has wording of its own, not "over now"."""
     rule = RULES["dlq-size"]
     assert judge(rule, [fleet(298.0)], NOW).message.startswith("dlq-size of all: 298 items observed now, > 9 items")
     assert judge(rule, [fleet(0.0, samples=0)], NOW).message == "0 samples were observed now, at least 1 are needed"

@@ -1,4 +1,4 @@
-"""Spot check files are read strictly: every mistake is named with its place, what is allowed and what to do."""
+"""Spot check files are read strictly: each mistake has its place, what is allowed and what to do."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_a_header_line_may_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
-    """No mistake is passed over."""
+    """Every kind of mistake is found."""
     assert old in GOOD
     with pytest.raises(SpotFileError, match=r"0001_good\.sql|fragments") as caught:
         read_spot(write(tmp_path, GOOD.replace(old, new)))

@@ -1,4 +1,4 @@
-"""Spot checks pass on schemas that keep the contract and are made otherwise than the reference's."""
+"""Spot checks pass on schemas that keep the contract in another way than the reference."""
 
 import pytest
 

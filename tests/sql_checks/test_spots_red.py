@@ -1,4 +1,4 @@
-"""Every spot check is seen red on a planted violation, and green on the reference's own history."""
+"""Every spot check fails on a planted violation and passes on the reference's history."""
 
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ CASES = [(name, index) for name in sorted(VIOLATIONS) for index in range(len(VIO
 
 
 def test_every_spot_check_has_a_violation() -> None:
-    """No spot check is without a violation that it has been seen to find."""
+    """Each spot check has a violation that it is seen to find."""
     assert {name for name, planted in VIOLATIONS.items() if planted} == set(SPOTS)
 
 
@@ -51,7 +51,7 @@ MUST_BE_THERE = {"feature-flags-status", "flags-as-planned"}
 
 
 def test_unknown_on_nothing(migrated_url: str) -> None:
-    """On an empty database no check of rows passes: nothing was seen. Where rows must be there, their lack fails."""
+    """On an empty database no check of rows passes; where rows must exist, their absence fails."""
     found = {}
     with psycopg.connect(migrated_url, row_factory=psycopg.rows.dict_row) as connection:
         session = PlantedSession(migrated_url, planted=connection)

@@ -1,4 +1,4 @@
-"""Through a mapping every spot check comes to the outcome that it has without one: names are translated, not judged."""
+"""Through a mapping every spot check has the same outcome as without one."""
 
 import re
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def test_green_on_the_renamed_reference(planted: PlantedSession) -> None:
 
 
 def test_every_alert_rule_measures_the_same(planted: PlantedSession) -> None:
-    """Subject, value and samples of every rule are those without other names, at one moment of one database."""
+    """Subject, value and samples of every rule are the same under other names."""
     rules = [r for r in RULES.values() if r.name not in OF_THE_SERVER]
     before = {rule.name: measure(rule, planted.planted) for rule in rules}
     renamed_from(planted)
@@ -95,7 +95,7 @@ OURS = re.compile(rf"\bpublic\.({'|'.join(renamed.TABLES)}|is_feature_enabled)\b
 
 
 def test_exports_have_the_names_of_the_deployment() -> None:
-    """A file for psql or an exporter speaks of real objects, and says what it left out for want of them."""
+    """Exports use real names, and say what they leave out."""
     given = renamed.names()
     given["tables"]["audit_heads"] = {"absent": True}
     given["tables"]["agent_tasks"] = {"absent": True}
@@ -109,7 +109,7 @@ def test_exports_have_the_names_of_the_deployment() -> None:
 
 
 def test_a_limit_is_the_deployments_own() -> None:
-    """More calls are admitted where the policy says that more are: three are the contract's."""
+    """The policy may admit more calls than the contract's three."""
     path = SPOT / "0064_rate_limit_exact.sql"
     assert "lead(h.hit, 3)" in read_spot(path).violations
     use(names_of({"limits": {"calls": 30}}))

@@ -1,4 +1,4 @@
-"""What the SQL stage hands to its suite, and where exports go."""
+"""The SQL stage's options for its suite, and where exports go."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gates.stages.suite import SuiteRun
 
 
 def options_of(context: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """The options of the suite that the stage would start."""
+    """The options that the stage would pass to its suite."""
     seen: list[SuiteRun] = []
 
     def run(suite: SuiteRun, _context: Context) -> StageReport:
@@ -35,7 +35,7 @@ def options_of(context: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[str, 
 def test_the_suite_remembers_between_runs(
     kind: TargetKind, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trail's checkpoint lies in the state folder; that of a reference made for one run lies with its results."""
+    """The checkpoint is in the state folder; for a reference of one run, with its results."""
     monkeypatch.chdir(tmp_path)
     settings = Settings(state=Path("memory"), require_checkpoint=kind is TargetKind.PRODUCTION)
     options = options_of(Context(Target(kind), settings, tmp_path / "out", "run"), monkeypatch)
@@ -54,7 +54,7 @@ def test_the_suite_remembers_between_runs(
 def test_files_are_written_where_the_caller_stands(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A relative path is the caller's, wherever the suite runs; - stays stdout."""
+    """Relative paths are the caller's, and - is stdout."""
     monkeypatch.chdir(tmp_path)
     found = run_command.suite_words(cli.parser(words[0]).parse_args(words))
     assert found[-1] == str(tmp_path / "x.sql")

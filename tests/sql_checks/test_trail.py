@@ -1,4 +1,4 @@
-"""The audit trail across runs: what a checkpoint lets a run leave out, and what nobody can remove unnoticed."""
+"""The audit trail across runs: what a checkpoint saves a run, and that nothing can be removed unnoticed."""
 
 import datetime as dt
 import json
@@ -38,7 +38,7 @@ def url(pg_server: PgServer, longer: str) -> Iterator[str]:
 
 
 def append(rows: int, scope: str) -> str:
-    """In several transactions: each row reads the versions of its head that its own transaction has written."""
+    """Append rows in several transactions: a row reads every version of its head from its own transaction."""
     return (
         f"do $$ begin for n in 1..{rows} by 500 loop insert into public.audit_logs (action, actor, scope)"
         f" select 'x', 'x', '{scope}' from generate_series(n, least(n + 499, {rows})); commit; end loop; end $$"
@@ -57,7 +57,7 @@ def change(url: str, *statements: str) -> None:
 
 
 def verify(url: str, state: Path, *, deep: bool = False, required: bool = False) -> dict[str, str]:
-    """One run of the checks of the trail; the outcomes, and under `message` what was said."""
+    """Run the trail's checks once; the outcomes, and `message` with the text."""
     session = SqlSession(url, deep=deep)
     found: dict[str, str] = {}
     messages: list[str] = []
@@ -110,7 +110,7 @@ where scope = '{COMPANY}'"""
     ids=["tail", "tail-grown-again", "scope", "everything", "emptied", "count"],
 )
 def test_what_was_verified_cannot_be_removed(statements: tuple[str, ...], url: str, tmp_path: Path) -> None:
-    """The end of a chain, or all of it, is missed by the next run, heads repaired or not; and by the one after it."""
+    """The next runs miss a removed end, or a removed chain, even with repaired heads."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(url, *statements)
     for _ in range(2):
@@ -118,13 +118,13 @@ def test_what_was_verified_cannot_be_removed(statements: tuple[str, ...], url: s
 
 
 def test_a_cut_with_repaired_heads_is_not_seen_without_a_checkpoint(url: str, tmp_path: Path) -> None:
-    """The control: nothing but the memory of the gate tells that the end of a chain was there."""
+    """The control: only the gate's memory shows that the end is missing."""
     change(url, CUT)
     assert outcomes(verify(url, tmp_path)) == GREEN
 
 
 def test_the_next_run_reads_only_what_is_new(url: str, tmp_path: Path) -> None:
-    """Rows before the checkpoint are not read again, but for a thousand; --deep reads them."""
+    """Of the rows before the checkpoint, a thousand are read again, and all with --deep."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(
         url,
@@ -160,7 +160,7 @@ def test_what_is_new_is_verified(statement: str, check: set[str], url: str, tmp_
 
 
 def test_more_than_a_run_reads_is_read_without_a_gap(url: str, tmp_path: Path) -> None:
-    """Where too much is new, a run reads its first and its last rows, and the next one goes on after the first."""
+    """If too much is new, the first and last rows are read, and the next run continues after the first."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(url, append(13_000, COMPANY))
     change(
@@ -187,7 +187,7 @@ def test_more_than_a_run_reads_is_read_without_a_gap(url: str, tmp_path: Path) -
 def test_a_checkpoint_that_cannot_be_used_is_unknown(
     spoil: Callable[[dict[str, object]], str], said: str, url: str, tmp_path: Path
 ) -> None:
-    """It is neither taken for none, nor overwritten; the other checks judge without it."""
+    """It is neither ignored nor overwritten; other checks work without it."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     path = the_file(tmp_path)
     path.write_text(spoilt := spoil(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_cannot_be_used_is_unknown(
 
 
 def test_a_trail_older_than_its_checkpoint_fails(url: str, tmp_path: Path) -> None:
-    """A checkpoint beyond the end of the trail means that the end is gone."""
+    """If the trail ends before the checkpoint, its end was removed."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     path = the_file(tmp_path)
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -207,7 +207,7 @@ def test_a_trail_older_than_its_checkpoint_fails(url: str, tmp_path: Path) -> No
 
 
 def test_a_server_that_was_started_since_may_be_a_restored_one(url: str, tmp_path: Path) -> None:
-    """What is gone from a server that was started since is unknown, not a fault of the release; it stays so."""
+    """After a restart, missing rows are unknown, and stay so: the server may be a restored backup."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     path = the_file(tmp_path)
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -222,7 +222,7 @@ def test_a_server_that_was_started_since_may_be_a_restored_one(url: str, tmp_pat
 def test_a_checkpoint_of_another_database_never_counts(
     url: str, pg_server: PgServer, seeded_db: str, tmp_path: Path
 ) -> None:
-    """Two databases share a folder and nothing else; one that is made anew under the same name is another one."""
+    """Databases share a folder only; one that is recreated under the same name is another."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     assert outcomes(verify(pg_server.url(seeded_db), tmp_path)) == GREEN
     with pg_server.database(seeded_db) as name:
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_used_is_unknown(url: str, tmp_path: Path) -> No
 
 
 def test_an_earlier_end_does_not_replace_a_later_one(url: str, tmp_path: Path) -> None:
-    """Of two runs at once, the one that came further is remembered."""
+    """Of two parallel runs, the farther checkpoint is kept."""
     assert outcomes(verify(url, tmp_path)) == GREEN
     path = the_file(tmp_path)
     later = path.read_text(encoding="utf-8")
@@ -288,7 +288,7 @@ end $$"""
 
 
 def test_ids_need_not_follow_the_chain(url: str, tmp_path: Path) -> None:
-    """A deployment whose writers take their ids before they lock the head is healthy: the chain is in the hashes."""
+    """Writers may take ids before they lock the head: the hashes are the chain."""
     change(url, swap(0))
     assert outcomes(verify(url, tmp_path)) == GREEN
     change(url, append(3, OTHER))
@@ -310,7 +310,7 @@ def test_two_rows_after_one_are_a_fork(url: str, tmp_path: Path) -> None:
 
 
 def test_ids_may_have_gaps(url: str, tmp_path: Path) -> None:
-    """Ids that are far apart do not hide rows: what is read is counted in rows."""
+    """Gaps hide no rows, since rows are counted."""
     change(url, "alter sequence audit_logs_id_seq increment by 1000000", append(50, OTHER))
     change(
         url,

@@ -1,4 +1,4 @@
-"""A role that may only create tables runs no code with the gate's rights, by a name or by what reading them asks."""
+"""A role that may only create tables cannot run code with the gate's rights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Attacked:
 
     @property
     def leaked(self) -> bool:
-        """Whether the function of `intern` ran with rights that he has not."""
+        """Whether the function of `intern` ran with rights that `intern` lacks."""
         with psycopg.connect(self.superuser) as connection:
             row = connection.execute("select last_value from public.leak").fetchone()
         return row is not None and row[0] > 1000
@@ -80,7 +80,7 @@ def attacked(pg_server: PgServer, seeded_db: str) -> Iterator[Attacked]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("owner", ["intern", "replay_owner"])
 def test_a_name_is_data(name: str, owner: str, attacked: Attacked) -> None:
-    """SQL in a table's name is not run, whoever owns the table, and a table of any name is looked at."""
+    """SQL in a table's name is not run, and the table is checked."""
     table = sql.Identifier("public", name).as_string()
     attacked.plant(f"create table {table} (company_id uuid)", f"grant all on {table} to authenticated, public")
     with psycopg.connect(attacked.superuser, autocommit=True) as connection:
@@ -95,7 +95,7 @@ def test_a_name_is_data(name: str, owner: str, attacked: Attacked) -> None:
 @pytest.mark.parametrize("what", READ)
 @pytest.mark.parametrize("login", ["replay_gate", "a superuser"])
 def test_what_another_owns_is_not_read(what: str, login: str, attacked: Attacked) -> None:
-    """Its owner's function does not run with the gate's rights, the check is unknown, and says whose it is."""
+    """A foreign owner's function does not run with the gate's rights; the check is unknown and names the owner."""
     attacked.plant(*READ[what].split("; "), "grant all on public.harmless to public")
     looked = probe(attacked.gate if login == "replay_gate" else attacked.superuser)
     outcome, message, _ = outcome_of(lambda seen: checks.test_other_tenants_hidden(looked, seen))
@@ -108,7 +108,7 @@ def test_what_another_owns_is_not_read(what: str, login: str, attacked: Attacked
 
 
 def test_what_no_tenant_may_reach_needs_no_look(attacked: Attacked) -> None:
-    """A table of another owner, on which tenants hold no right, leaves every check as it is."""
+    """A foreign table without rights for tenants changes no check."""
     attacked.plant("create table public.harmless (company_id uuid)")
     assert set(verdicts(probe(attacked.gate)).values()) == {"pass"}
 
@@ -135,7 +135,7 @@ def test_a_table_that_is_not_read_is_found_by_the_catalogue(attacked: Attacked) 
     ],
 )
 def test_an_owner_with_such_rights_anyway_is_read(makes_trusted: str, attacked: Attacked) -> None:
-    """Who is superuser, or may act as the gate or as an owner of the contract's tables, gains nothing: he is read."""
+    """Tables of superusers, and of roles with the gate's rights, are read: they gain nothing."""
     attacked.plant(
         "create view public.harmless with (security_invoker) as select company_id from public.events",
         "grant select on public.harmless to public",
@@ -148,6 +148,6 @@ def test_an_owner_with_such_rights_anyway_is_read(makes_trusted: str, attacked: 
 
 
 def test_a_call_is_one_statement(attacked: Attacked) -> None:
-    """Text of two statements is refused by the server on every connection of the gate."""
+    """The server refuses two statements in one text, on every connection."""
     with connect(attacked.gate) as connection, pytest.raises(psycopg.errors.SyntaxError, match="multiple commands"):
         connection.execute("select 1; select 2")

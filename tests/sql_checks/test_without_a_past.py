@@ -1,4 +1,4 @@
-"""Deliveries of a release that is the first: there is nothing to compare them with."""
+"""The first release has no earlier deliveries for comparison."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from generate_series(1, 50)
 
 @pytest.mark.parametrize("times", [(1,), (1, 30)], ids=["no past", "a past"])
 def test_under_one_and_a_half_seconds_nothing_is_slower(times: tuple[int, ...], planted: PlantedSession) -> None:
-    """Without a past the ratio is one at most, so that a policy may set its limit under three."""
+    """Without a past the ratio is at most one, so even a limit under three is kept."""
     planted.planted.execute("delete from public.event_outbox")
     for minutes in times:
         planted.planted.execute(DELIVERED, (COMPANY, minutes, minutes))

@@ -1,4 +1,4 @@
-"""Times without a zone are read in the database's own: a healthy deployment west of UTC is not hours late."""
+"""Times without a zone are in the database's zone: a healthy deployment in the west is not hours late."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ WAITS = "insert into public.event_outbox (company_id, event_type) values ('{}', 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "UTC"])
 def test_what_waits_since_a_moment_ago_is_not_late(zone: str, pg_server: PgServer, seeded_db: str) -> None:
-    """Neither the leases nor the relay's life nor the newest row are hours off."""
+    """Leases, heartbeat and newest row are not hours off."""
     with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name), autocommit=True) as owner:
             own = sql.SQL("alter database {} set timezone = {}").format(sql.Identifier(name), sql.Literal(zone))
@@ -41,7 +41,7 @@ def test_what_waits_since_a_moment_ago_is_not_late(zone: str, pg_server: PgServe
 
 
 def test_a_database_whose_times_have_a_zone_is_asked_in_utc(seeded_url: str) -> None:
-    """Nothing of the gate's own session changes where every time says its zone."""
+    """If every time has a zone, the gate's session keeps UTC."""
     session = SqlSession(seeded_url)
     assert session.connection.info.parameter_status("TimeZone") == "UTC"
     session.close()

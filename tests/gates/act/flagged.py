@@ -1,4 +1,4 @@
-"""A rollback, and reads and writes of the flag, for these tests."""
+"""Helpers: a rollback, and reads and writes of the flag."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def rolled_back(url: str, asked: Order | None = None) -> Action:
 
 
 def switch(database: Database, *, on: bool, percent: int = 10) -> None:
-    """Give the flag its global row alone, with this state."""
+    """Replace the flag's rows by one global row with this state."""
     database.execute("delete from public.feature_flags where key = %s", (FLAG,))
     insert = "insert into public.feature_flags (key, enabled, rollout_percentage) values (%s, %s, %s)"
     database.execute(insert, (FLAG, on, percent))
@@ -59,7 +59,7 @@ def flag(database: Database) -> tuple[bool, int]:
 
 
 def on_change(database: Database, when: str, does: str, each: str = "row") -> None:
-    """A trigger that does this, `before update on public.feature_flags` say. A constraint's waits for the commit."""
+    """Create a trigger with this body, such as `before update on public.feature_flags`; constraints' are deferred."""
     kind = "constraint trigger" if "deferred" in when else "trigger"
     database.execute(
         f"create function public.planted() returns trigger language plpgsql as $$ begin {does} end $$;"

@@ -1,4 +1,4 @@
-"""The sessions of an act: on a primary, on the server that was judged, and under the settings that it relies on."""
+"""The sessions of an act: on a primary, on the server that was judged, with the settings it needs."""
 
 import itertools
 import time
@@ -37,7 +37,7 @@ ORDER = order(patience_s=1)
 
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stood still when the flag was off: alone it is 21, and beside the primary it is not asked."""
+    """A standby may lag, so alone it gives exit code 21, and beside the primary it is not asked."""
     with replica(asked=False) as around:
         first, late = str(around.options["server"]), around.replica
         migrate(first)
@@ -69,7 +69,7 @@ _open = door._open
 
 
 def _any_server(url: str, *, primary: bool, **more: Any) -> Answering:
-    """Takes a standby, whatever is asked for."""
+    """Accepts a standby, whatever the URL asks for."""
     assert primary
     return _open(url, **more)
 
@@ -95,7 +95,7 @@ alter table public.feature_flags enable always trigger see;
 def test_an_act_has_the_settings_that_it_relies_on(
     what: str, given: str, wanted: str, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """Whatever its database says: what it commits is on the disk, triggers fire, and no other limit ends it."""
+    """Whatever the database sets, commits are durable, triggers fire, and no other limit cuts it."""
     database.execute(RECORDING.encode())
     url = pg_server.url(migrated_db)
     others = ["session_replication_role = replica", "default_transaction_read_only = on", "row_security = off"]
@@ -114,7 +114,7 @@ def test_an_act_has_the_settings_that_it_relies_on(
 
 
 def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Database) -> None:
-    """Elsewhere nothing is changed: no step is taken, no flag goes off, and a rollback is never done."""
+    """On another server nothing is changed, and a rollback never counts as done."""
     seen = look_at(migrated_url, FLAG)
     assert seen is not None
     elsewhere = replace(ORDER, seen=replace(seen, server="7/7"))
@@ -133,7 +133,7 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
 
 
 def test_an_old_primary_that_comes_back_is_not_what_was_judged() -> None:
-    """After a failover the old primary still writes: what is done there nobody sees. The new one may be acted upon."""
+    """An old primary still accepts writes that nobody sees; only the new one may be changed."""
     with replica(asked=False) as around:
         old, new = str(around.options["server"]), around.replica
         migrate(old)
@@ -168,9 +168,7 @@ def test_what_a_name_leads_to_may_change_in_an_act(
     pg_server: PgServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A name that leads to another database after so many connections: that one is left as it is, and what it says is
-    not taken for what the first would say.
-    """
+    """If the name leads to another database, that one is left alone, and its answers do not count."""
     opened, open_one, seen = itertools.count(), door._open, look_at(migrated_url, FLAG)
     monkeypatch.setattr(rollout, "SETTLE_S", 0)
     with pg_server.database() as other_db, _migrated(pg_server.url(other_db)) as other:
@@ -186,7 +184,7 @@ def test_what_a_name_leads_to_may_change_in_an_act(
 def test_a_login_that_may_not_read_the_number_of_the_cluster_still_knows_its_database(
     pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """The database stands for it."""
+    """Without the cluster's identifier, the database itself identifies it."""
     database.execute("revoke execute on function pg_catalog.pg_control_system() from public")
     with acting.session(pg_server.url(migrated_db, "replay_gate"), read_only=True) as connection:
         assert server_of(connection).endswith(f"/{migrated_db}")
@@ -210,7 +208,7 @@ def by_command(folder: Path, url: str, *words: str, **environ: str) -> int:
 def test_no_variable_of_libpq_leads_an_act_elsewhere(
     variable: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """The URL names a host: whatever else of the place it leaves out is what the URL alone means."""
+    """If the URL names a host, libpq's variables add nothing to the place."""
     parts = urlsplit(migrated_url)
     wrong = {
         "PGHOSTADDR": "127.0.0.9",
@@ -239,7 +237,7 @@ def test_no_variable_of_libpq_leads_an_act_elsewhere(
 def test_a_connection_string_without_a_place_has_that_of_the_environment(
     in_a_file: bool, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """Also from --env-file, which libpq itself does not read; and what is remembered is of that place."""
+    """Variables from --env-file count as well, and the memory is kept for that place."""
     parts = urlsplit(migrated_url)
     place = {"PGHOST": str(parts.hostname), "PGPORT": str(parts.port)}
     url = f"dbname={parts.path[1:]} user={parts.username} password={parts.password}"
@@ -253,15 +251,13 @@ def test_a_connection_string_without_a_place_has_that_of_the_environment(
 
 
 def test_two_services_are_two_deployments() -> None:
-    """Their places are in a file that is read elsewhere."""
+    """Two names in a service file are two places."""
     made = [identity(Target(TargetKind.PRODUCTION, database_url=f"service={name}")) for name in ("prod", "staging")]
     assert made[0] != made[1]
 
 
 def test_a_gate_that_stood_still_before_its_step_takes_none(migrated_url: str, database: Database) -> None:
-    """A machine that slept, or a stopped process, between verdict and act: nobody knows what runs now. The server's
-    clock tells, and harm is rolled back all the same.
-    """
+    """If the machine slept after the verdict, nobody knows what runs now. A rollback is still done."""
     seen = look_at(migrated_url, FLAG)
     assert seen is not None
     then = str(database.execute("select (now() - interval '61 minutes')::text as at").fetchall()[0]["at"])

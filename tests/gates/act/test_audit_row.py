@@ -1,4 +1,4 @@
-"""The audit row of an act: without it there is no step; and no letter of a note keeps an act from happening."""
+"""Without its audit row a step is not taken; no text in a note prevents an act."""
 
 import json
 import time
@@ -27,7 +27,7 @@ LOSES = (
 
 @pytest.mark.parametrize("body", LOSES)
 def test_no_step_is_taken_whose_audit_row_does_not_stay(body: str, migrated_url: str, database: Database) -> None:
-    """A trigger swallows or alters it: nobody would know of the step, and the next one would not bake."""
+    """A trigger that drops or changes the row prevents the step: the next one could not know of it."""
     _keep_out(database, body)
     step = promote(migrated_url, replace(ORDER, seen=look_at(migrated_url, FLAG)))
     assert (step.kind, step.result, step.holds) == ("none", "failed", True), step
@@ -39,7 +39,7 @@ def test_no_step_is_taken_whose_audit_row_does_not_stay(body: str, migrated_url:
 def test_a_rollback_happens_all_the_same_and_says_that_its_audit_row_is_missing(
     body: str, migrated_url: str, database: Database
 ) -> None:
-    """The flag goes off; what is missing is in the message."""
+    """The flag is off, and the message names the missing row."""
     _keep_out(database, body)
     action = rolled_back(migrated_url, ORDER)
     assert (action.result, action.flag, flag(database)[0]) == ("done", "off", False)
@@ -53,7 +53,7 @@ def _keep_out(database: Database, body: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "WIN1250", "KOI8R", "UTF8", "EUC_TW"])
 def test_no_letter_of_a_note_keeps_an_act_from_happening(encoding: str, pg_server: PgServer) -> None:
-    """What the database cannot encode is written with escapes, in the audit row and in the reason of a pause."""
+    """Characters that the database cannot encode are written as escapes."""
     name = f"test_{uuid.uuid4().hex}"
     create = f"create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
     pg_server.superuser.execute(create.encode())

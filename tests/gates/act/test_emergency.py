@@ -1,4 +1,4 @@
-"""An emergency: each of its parts is tried, whatever became of the others."""
+"""An emergency tries each of its parts, whatever became of the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def in_emergency(url: str) -> tuple[Action, dict[str, str]]:
 
 
 def test_a_missing_row_of_everybody_s_pause_is_made(either_url: str, database: Database) -> None:
-    """An update of no row pauses nobody."""
+    """Without the row an update would pause nobody, so it is inserted."""
     database.execute("delete from public.agent_controls")
     action, results = in_emergency(either_url)
     assert (action.result, results["pause all agents"]) == ("done", "done")
@@ -25,7 +25,7 @@ def test_a_missing_row_of_everybody_s_pause_is_made(either_url: str, database: D
 
 
 def test_a_pause_that_cannot_be_made_is_not_done(gate_url: str, database: Database) -> None:
-    """The row is missing and this login may not insert one; the flag is off all the same."""
+    """If the login may not insert the row, the pause fails, and the flag is off all the same."""
     database.execute("delete from public.agent_controls")
     database.execute("revoke insert on public.agent_controls from replay_gate")
     action, results = in_emergency(gate_url)
@@ -49,7 +49,7 @@ CLEARED = {"clear the replay limits": "done"}
 def test_each_part_of_an_emergency_is_tried_whatever_became_of_the_others(
     migrated_url: str, database: Database, change: str, failed: str
 ) -> None:
-    """Two are done, and the third is said with why and with the SQL for it."""
+    """The failed part is reported with its reason and the SQL to run."""
     database.execute(change.encode())
     action, results = in_emergency(migrated_url)
     assert [name for name, result in results.items() if result != "done"] == [failed]
@@ -59,7 +59,7 @@ def test_each_part_of_an_emergency_is_tried_whatever_became_of_the_others(
 
 
 def test_a_pause_needs_agents_paused_alone_and_limits_need_key_alone(migrated_url: str, database: Database) -> None:
-    """The tables of another make have no more."""
+    """Tables with no other columns are enough."""
     database.execute("drop table public.agent_controls cascade; drop table public.edge_rate_limits cascade")
     database.execute("create table public.agent_controls (agents_paused boolean)")
     database.execute("insert into public.agent_controls values (null)")
@@ -72,7 +72,7 @@ def test_a_pause_needs_agents_paused_alone_and_limits_need_key_alone(migrated_ur
 
 
 def test_limits_that_a_policy_keeps_are_not_cleared(gate_url: str, database: Database) -> None:
-    """A delete that reaches no row reports no error."""
+    """A DELETE that row-level security filters reports no error, and is not called done."""
     database.execute("insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()])")
     database.execute("drop policy replay_gate_deletes on public.edge_rate_limits")
     action, results = in_emergency(gate_url)

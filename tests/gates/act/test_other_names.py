@@ -1,4 +1,4 @@
-"""Acts under other names: the right row is changed and read back; under wrong names nothing is called done."""
+"""Acts under other names change and read back the real row; under wrong names nothing is called done."""
 
 import json
 import time
@@ -49,7 +49,7 @@ def real(url: str, statement: str) -> object:
 
 
 def test_a_step_and_the_way_back(url: str) -> None:
-    """Promoted by compare-and-set and rolled back, with audit rows, in the real tables."""
+    """The real tables show the promotion, the rollback and their audit rows."""
     action = promote(url, Order(PLAN, "r1", "test", "why", seen=look_at(url, PLAN.flag), by_hand=True))
     assert action.result == "done", action
     assert real(url, "select share from app.switches") == 50
@@ -60,7 +60,7 @@ def test_a_step_and_the_way_back(url: str) -> None:
 
 
 def test_an_emergency(url: str) -> None:
-    """The flag off, everybody paused, limits cleared."""
+    """The flag is off, everybody is paused, and limits are cleared."""
     done = emergency(url, ORDER, time.monotonic, print)
     assert [s.result for s in done.steps] == ["done"] * 3, done
     assert real(url, "select is_paused from app.controls where tenant_id is null") is True
@@ -77,7 +77,7 @@ def test_an_emergency(url: str) -> None:
     ],
 )
 def test_a_rollback_under_wrong_names_is_not_done(url: str, wrong: dict[str, object]) -> None:
-    """It says that it could not (exit code 21), and the flag stays as it is."""
+    """It exits with 21, and the flag is unchanged."""
     use(names_of({**GIVEN, "tables": {**GIVEN["tables"], **wrong}}))
     action = roll_back(url, ORDER, time.monotonic, print)
     assert action.result in {"failed", "not_possible"}
@@ -86,7 +86,7 @@ def test_a_rollback_under_wrong_names_is_not_done(url: str, wrong: dict[str, obj
 
 
 def test_drill_tenants_and_loans(url: str) -> None:
-    """What drills write, lend and give back is in the real tables, and is removed."""
+    """Drills write, lend and restore in the real tables, and remove what they wrote."""
     with session(url) as connection:
         tenants = Tenants(connection, "run")
         company = tenants.create()
@@ -102,7 +102,7 @@ def test_drill_tenants_and_loans(url: str) -> None:
 
 
 def test_an_index_serves_a_renamed_column(url: str) -> None:
-    """The sub-query is flattened: a look-up by the contract's column uses the index on the real one."""
+    """A look-up by the contract's column uses the index on the real one."""
     with connect(url) as connection:
         connection.execute("set enable_seqscan = off")
         plan = connection.execute(
@@ -119,7 +119,7 @@ LIVE = "version: 1\nnames:\n  tables:\n    feature_flags: {is: live.feature_flag
 
 @pytest.fixture
 def two_tables(migrated_url: str) -> str:
-    """Users' flags are in `live`; an old table has the contract's name. The flag is on in both."""
+    """Two tables of flags: users have `live`, an old one has the contract's name; the flag is on in both."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute("delete from public.feature_flags")
         connection.execute("insert into public.feature_flags (key, enabled) values (%s, true)", (PLAN.flag,))
@@ -129,7 +129,7 @@ def two_tables(migrated_url: str) -> str:
 
 
 def by_hand(two_tables: str, policy: Path, folder: Path, *words: str) -> tuple[int, dict[str, object], str]:
-    """Exit code, action and stderr of `gate rollback`, or of another command, of the named flag."""
+    """Exit code, action and stderr of a command by hand, by default `gate rollback`."""
     command = words or ("rollback",)
     more = (
         "--flag",
@@ -164,7 +164,7 @@ AS_IT_IS, DRY = ("rollback",), ("rollback", "--dry-run")
 def test_a_policy_that_may_give_names_and_cannot_be_read_is_never_a_rollback_that_is_done(
     text: bytes | None, words: tuple[str, ...], two_tables: str, tmp_path: Path
 ) -> None:
-    """It is tried on the contract's table: 21, with what to check and the SQL, and nothing is proved."""
+    """The contract's table is tried; the exit code is 21 with the SQL, since the names may differ."""
     policy = tmp_path / "policy.yaml"
     if text is not None:
         policy.write_bytes(text)
@@ -189,7 +189,7 @@ def test_a_policy_that_may_give_names_and_cannot_be_read_is_never_a_rollback_tha
 def test_names_that_are_given_and_cannot_be_read_are_acted_on_by_nobody(
     text: str, two_tables: str, tmp_path: Path
 ) -> None:
-    """In any style of YAML: another table is meant, and the one of the contract is left alone."""
+    """The policy means another table, so the contract's is left alone."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(text)
     code, _, said = by_hand(two_tables, policy, tmp_path)
@@ -199,7 +199,7 @@ def test_names_that_are_given_and_cannot_be_read_are_acted_on_by_nobody(
 
 
 def test_a_policy_without_names_that_is_wrong_elsewhere_is_no_doubt(two_tables: str, tmp_path: Path) -> None:
-    """The contract's table is the right one, whatever else the policy says."""
+    """Without `names:` the contract's table is the right one."""
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nrollout: {flag: x, flag: y\n")
     code, action, _ = by_hand(two_tables, policy, tmp_path)
@@ -207,7 +207,7 @@ def test_a_policy_without_names_that_is_wrong_elsewhere_is_no_doubt(two_tables: 
 
 
 def test_a_budget_needs_no_unique_key(url: str) -> None:
-    """A table without a key on the tenant has the row changed that is there, or one made; what is not given stays."""
+    """Without a unique key the existing row is changed or a new one made; other columns stay."""
     with psycopg.connect(url) as connection:
         connection.execute(f"alter table {renamed.TABLES['replay_budgets']} drop constraint replay_budgets_pkey")
     target = Target(TargetKind.STAGING, database_url=url)

@@ -1,4 +1,4 @@
-"""The network fails at each statement of each act: what is said is what is so, and a rollback is done all the same."""
+"""The network fails at each statement of each act: the report is true, and a rollback is done."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BLOWS = (Blow.CUT_BEFORE, Blow.CUT_AFTER, Blow.SILENCE, Blow.ANSWER_LOST)
 
 @dataclass(frozen=True)
 class Ground:
-    """A database of its own, by a connection that no fault touches, and the URL of it."""
+    """A database of its own, with a connection that no fault touches."""
 
     url: str
     database: Database
@@ -44,7 +44,7 @@ class Ground:
 
 @pytest.fixture(scope="module")
 def grounds(pg_server: PgServer) -> Iterator[Queue[Ground]]:
-    """Databases to use at the same time; the gate's own sessions wait a second for an answer."""
+    """Databases for use in parallel; the gate's sessions wait one second for an answer."""
     free = Queue[Ground]()
     with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
         patch.setattr(door, "ANSWER_GRACE_S", -9.0)
@@ -63,7 +63,7 @@ def ground(grounds: Queue[Ground]) -> Ground:
 
 
 def everywhere(grounds: Queue[Ground], places: Iterable[int], show: Callable[[Ground, int], T]) -> list[T]:
-    """What is shown at each place, several at once: most of the time they wait for an answer."""
+    """Runs the case at each place in parallel: most of the time is waiting."""
 
     def at(place: int) -> T:
         ground = grounds.get()
@@ -77,7 +77,7 @@ def everywhere(grounds: Queue[Ground], places: Iterable[int], show: Callable[[Gr
 
 
 def reset(database: Database) -> int:
-    """The flag on at 10 %, nobody paused, a limit; the id of the last audit row."""
+    """The flag on at 10 %, nobody paused, one limit; returns the last audit row's id."""
     switch(database, on=True)
     database.execute("update public.agent_controls set agents_paused = false")
     database.execute(
@@ -98,7 +98,7 @@ def order(url: str, plan: RolloutPlan = PLAN) -> Order:
 
 
 def places(ground: Ground, act: Callable[[str], Action]) -> range:
-    """The number of each statement of the act, which is done on a network that is whole."""
+    """The numbers of the act's statements, counted on an intact network."""
     reset(ground.database)
     unharmed = Strike()
     with through(ground.url, unharmed) as url:
@@ -110,7 +110,7 @@ def places(ground: Ground, act: Callable[[str], Action]) -> range:
 def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
-    """The flag is off, read back, and the audit has one row of it."""
+    """The flag reads back as off, with exactly one audit row."""
     all_places = places(ground, lambda url: roll_back(url, order(ground.url), time.monotonic, print))
     assert len(all_places) > 8
 
@@ -129,7 +129,7 @@ def test_a_rollback_gets_through_whatever_statement_the_network_fails_at(
 def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
-    """The step and its audit row are both there or both not there, and the action says which."""
+    """Step and audit row are both there or both absent, and the action says which."""
     all_places = places(ground, lambda url: promote(url, order(ground.url)))
 
     def show(ground: Ground, at: int) -> int:
@@ -152,7 +152,7 @@ def test_a_promotion_says_what_is_so_whatever_statement_the_network_fails_at(
 def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
     blow: Blow, grounds: Queue[Ground], ground: Ground
 ) -> None:
-    """All three are done and read back."""
+    """All three parts are done and read back."""
     all_places = places(ground, lambda url: emergency(url, order(ground.url), time.monotonic, print))
 
     def show(ground: Ground, at: int) -> None:
@@ -169,7 +169,7 @@ def test_an_emergency_gets_through_whatever_statement_the_network_fails_at(
 
 
 def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Queue[Ground], ground: Ground) -> None:
-    """Its session stays in its transaction on the server, with the row's lock; the rollback ends it."""
+    """Its session still holds the row's lock on the server; the rollback ends that session."""
     all_places = places(ground, lambda url: promote(url, order(ground.url)))
 
     def show(ground: Ground, at: int) -> bool:
@@ -188,7 +188,7 @@ def test_a_promoter_that_the_network_cuts_off_keeps_no_rollback_away(grounds: Qu
 
 
 def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Queue[Ground], ground: Ground) -> None:
-    """A statement may be waited for longer than a rollback is tried for: there is one more try, on a new connection."""
+    """One silent statement may use up the time; one more try on a new connection follows."""
     all_places = places(ground, lambda url: roll_back(url, order(ground.url, HASTY), time.monotonic, print))
 
     def show(ground: Ground, at: int) -> None:
@@ -201,7 +201,7 @@ def test_one_silence_takes_its_own_time_and_not_that_of_the_next_try(grounds: Qu
 
 
 def test_a_server_that_goes_away_for_good_is_not_said_to_have_the_flag_off(ground: Ground) -> None:
-    """It was read back as off, and then the watch of it broke: what comes in its place may lack the change."""
+    """It read back as off, but its replacement may lack the change."""
     last = places(ground, lambda url: roll_back(url, order(ground.url, HASTY), time.monotonic, print))[-1]
     reset(ground.database)
     with through(ground.url, Strike(Blow.CUT_BEFORE, last, stays=True)) as url:

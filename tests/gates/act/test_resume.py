@@ -23,7 +23,7 @@ ORDER = Order(
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
-    """A connection beside the gate's; the flag was on at 50 %, then an emergency came, with a tenant paused before."""
+    """The flag was on at 50 % and one tenant paused, then came an emergency."""
     with flagged(migrated_url, 50) as connection:
         connection.execute("insert into public.companies (id, name) select gen_random_uuid(), 'paused before'")
         connection.execute(
@@ -44,7 +44,7 @@ def paused(database: Database) -> list[str]:
 
 
 def test_the_way_back_ends_the_pause_and_switches_on_the_first_step(migrated_url: str, database: Database) -> None:
-    """Agents work again, the flag is on at 10 % and not at the 50 % of before, and both are on record."""
+    """Agents work again, the flag is on at 10 % instead of 50 %, and both are audited."""
     action = back(migrated_url)
     assert (action.kind, action.result, action.to_percent, action.holds) == ("resume", "done", 10, False)
     assert flag(database) == (True, 10)
@@ -56,7 +56,7 @@ def test_the_way_back_ends_the_pause_and_switches_on_the_first_step(migrated_url
 
 
 def test_a_flag_that_was_resumed_is_explained_and_bakes(migrated_url: str, database: Database) -> None:
-    """The next gate finds an audit row for where the flag is, and takes no step before its time."""
+    """The next gate finds the audit row, and takes no step before the bake time is over."""
     back(migrated_url)
     version = database.execute("select version from public.feature_flags where key = %s", (FLAG,)).fetchone()
     assert version is not None
@@ -65,7 +65,7 @@ def test_a_flag_that_was_resumed_is_explained_and_bakes(migrated_url: str, datab
 
 
 def test_a_pause_of_everybody_for_another_reason_ends_the_way_back(migrated_url: str, database: Database) -> None:
-    """A person paused everybody meanwhile: that stays, and the flag stays off."""
+    """A person's own pause stays, and so the flag stays off."""
     database.execute("update public.agent_controls set pause_reason = 'mine' where company_id is null")
     action = back(migrated_url)
     assert (action.result, action.holds) == ("failed", True)
@@ -75,7 +75,7 @@ def test_a_pause_of_everybody_for_another_reason_ends_the_way_back(migrated_url:
 
 
 def test_without_an_emergency_on_record_nothing_is_undone(migrated_url: str, database: Database) -> None:
-    """No audit row, no way back: whoever paused the agents must say so."""
+    """Without its audit row the way back refuses."""
     database.execute("alter table public.audit_logs disable trigger user")
     database.execute("update public.audit_logs set action = 'other' where action = 'agents_paused'")
     action = back(migrated_url)
@@ -84,7 +84,7 @@ def test_without_an_emergency_on_record_nothing_is_undone(migrated_url: str, dat
 
 
 def test_a_dry_run_of_the_way_back_writes_nothing(migrated_url: str, database: Database) -> None:
-    """It says what would be done."""
+    """It only says what would be done."""
     before = paused(database)
     action = back(migrated_url, dry_run=True)
     assert (action.result, flag(database)[0], paused(database)) == ("dry_run", False, before)
@@ -92,7 +92,7 @@ def test_a_dry_run_of_the_way_back_writes_nothing(migrated_url: str, database: D
 
 @pytest.mark.parametrize("at", [10, 25])
 def test_a_person_switches_a_flag_on(at: int, migrated_url: str, database: Database) -> None:
-    """`gate flags enable`: by compare-and-set, with an audit row in the person's name."""
+    """`gate flags enable` uses compare-and-set, and audits the person's name."""
     words = ("flags", "enable", FLAG, "--at", str(at), "--reason", "try it", "--actor", "bob", "--json")
     done = gate(*words, environ={"DATABASE_URL": migrated_url})
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_a_person_switches_a_flag_on(at: int, migrated_url: str, database: Datab
 
 
 def test_a_flag_that_is_on_is_not_switched_on_again(migrated_url: str, database: Database) -> None:
-    """Where somebody has it on otherwise, it holds, and says so."""
+    """If somebody has it on at another percentage, it holds and says so."""
     database.execute("update public.feature_flags set enabled = true where key = %s", (FLAG,))
     done = gate("flags", "enable", FLAG, "--at", "10", "--reason", "x", environ={"DATABASE_URL": migrated_url})
     assert done.returncode == 10
@@ -112,7 +112,7 @@ def test_a_flag_that_is_on_is_not_switched_on_again(migrated_url: str, database:
 
 
 def test_the_pause_of_every_emergency_since_the_last_way_back_ends(migrated_url: str, database: Database) -> None:
-    """A second emergency for another reason found everybody paused by the first. What a way back ended is over."""
+    """A second emergency found everybody paused by the first; emergencies before the last way back are over."""
     second = replace(ORDER, reason="it burns again")
     assert emergency(migrated_url, second, time.monotonic, print).result == "done"
     assert back(migrated_url).result == "done"
@@ -123,7 +123,7 @@ def test_the_pause_of_every_emergency_since_the_last_way_back_ends(migrated_url:
 
 
 def test_an_older_pause_with_the_same_words_stays(migrated_url: str, database: Database) -> None:
-    """Support paused a tenant for what the emergency says, too: that pause is not the emergency's to end."""
+    """A tenant's earlier pause is not the emergency's, even with the same reason."""
     assert back(migrated_url).result == "done"
     older = "update public.agent_controls set pause_reason = %s where company_id is not null"
     database.execute(older, (ORDER.reason,))

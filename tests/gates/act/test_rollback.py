@@ -1,4 +1,4 @@
-"""A rollback under attack: tables with less than the contract says, logins that see nothing, and how it is told."""
+"""Rollbacks on incomplete tables and with blind logins, and how they are reported."""
 
 import dataclasses
 import threading
@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 def test_a_flag_that_is_switched_on_again_is_not_rolled_back(migrated_url: str, database: Database) -> None:
-    """Half a second later, by whomever: what was read back once is watched until the flag has settled."""
+    """After it reads as off, the flag is watched until it has settled."""
     asked = order()
     asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=5))
     seen = threading.Thread(target=_switch_on_again, args=(migrated_url,))
@@ -55,9 +55,7 @@ AWAY = "select pg_terminate_backend(pid) from pg_stat_activity where application
 
 
 def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
-    """Roll back and watch for a while; somebody runs these in one transaction soon after the flag went off,
-    and, where the server goes away, the gate's sessions end.
-    """
+    """Roll back and watch; meanwhile a person's statements run, and a failover ends our sessions if asked for."""
     asked = order()
 
     def happen() -> None:
@@ -78,7 +76,7 @@ def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
 
 
 def test_a_change_that_a_failover_lost_is_made_again(migrated_url: str, database: Database) -> None:
-    """The server goes away while the flag is watched, and what comes back has the flag on."""
+    """The server goes away during the watch and returns with the flag on; it is switched off again."""
     again = "update public.feature_flags set enabled = true where key = 'outbox.enabled'"
     action = after_the_rollback(migrated_url, "lock public.feature_flags", again, AWAY)
     assert (action.kind, action.result, action.flag) == ("rollback", "done", "off")
@@ -87,7 +85,7 @@ def test_a_change_that_a_failover_lost_is_made_again(migrated_url: str, database
 
 
 def test_a_change_that_is_lost_between_two_looks_is_made_again(migrated_url: str, database: Database) -> None:
-    """No session of ours met the failover: what comes back has the flag as it was, its version, too."""
+    """A failover that no session met is seen by the flag's old state and version."""
     before = look_at_global(database, FLAG)
     assert before is not None
     action = after_the_rollback(
@@ -102,7 +100,7 @@ def test_a_change_that_is_lost_between_two_looks_is_made_again(migrated_url: str
 
 
 def test_a_server_that_restarts_while_the_flag_is_watched_is_asked_again(migrated_url: str, database: Database) -> None:
-    """The control: it comes back with the flag off."""
+    """The control: the server returns with the flag off."""
     action = after_the_rollback(migrated_url)
     assert (action.kind, action.result, action.recovery["proved"]) == ("rollback", "done", True)
 
@@ -122,7 +120,7 @@ def test_a_server_that_restarts_while_the_flag_is_watched_is_asked_again(migrate
     ],
 )
 def test_a_rollback_needs_key_and_enabled_alone(migrated_url: str, database: Database, change: str) -> None:
-    """Whatever else is missing, the flag goes off and is read back off."""
+    """Without the other columns, the flag still goes off and reads back as off."""
     database.execute(change.encode())
     if "updated_at" in change or "version" in change:
         database.execute("drop trigger if exists feature_flags_touch on public.feature_flags")
@@ -140,7 +138,7 @@ def test_a_rollback_needs_key_and_enabled_alone(migrated_url: str, database: Dat
     ],
 )
 def test_an_audit_row_that_is_refused_keeps_no_flag_on(gate_url: str, database: Database, change: str) -> None:
-    """It is said that there is none."""
+    """The flag goes off, and the missing audit row is reported."""
     database.execute(change.encode())
     action = act(ROLLBACK, order(), gate_url)
     assert (action.result, action.flag) == ("done", "off")
@@ -149,7 +147,7 @@ def test_an_audit_row_that_is_refused_keeps_no_flag_on(gate_url: str, database: 
 
 
 def test_a_flag_without_a_value_is_not_off(migrated_url: str, database: Database) -> None:
-    """NULL is nothing that was seen off."""
+    """NULL does not count as off."""
     database.execute("alter table public.feature_flags alter enabled drop not null")
     database.execute("update public.feature_flags set enabled = null where key = %s", (FLAG,))
     assert act(ROLLBACK, order(), migrated_url).flag == "off"
@@ -160,7 +158,7 @@ def test_a_flag_without_a_value_is_not_off(migrated_url: str, database: Database
 
 
 def test_a_mistyped_flag_is_not_off_already(migrated_url: str, database: Database) -> None:
-    """It is said that the key may be wrong, with the nearest ones, and what to run by hand."""
+    """The message suggests similar keys and the SQL to run."""
     action = rolled_back(migrated_url, order(flag="outbox.enabeld"))
     assert (action.kind, action.result, action.flag) == ("none", "failed", "unknown")
     assert action.headline == "THE FLAG MAY STILL BE ON"
@@ -170,7 +168,7 @@ def test_a_mistyped_flag_is_not_off_already(migrated_url: str, database: Databas
 
 
 def test_a_login_that_sees_no_row_proves_nothing(gate_url: str, database: Database) -> None:
-    """Row-level security hides every row from it: that is said, and nothing is called off."""
+    """If row-level security hides every row, that is reported, and nothing is called off."""
     database.execute("drop policy replay_gate_sees_all on public.feature_flags")
     action = rolled_back(gate_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON")
@@ -179,7 +177,7 @@ def test_a_login_that_sees_no_row_proves_nothing(gate_url: str, database: Databa
 
 
 def test_a_login_that_may_see_but_not_change_proves_nothing(gate_url: str, database: Database) -> None:
-    """The update reaches no row, and reports no error: what counts is what is read back."""
+    """The update changes no row without an error; only the value read back counts."""
     database.execute("drop policy replay_gate_updates on public.feature_flags")
     action = rolled_back(gate_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
@@ -188,7 +186,7 @@ def test_a_login_that_may_see_but_not_change_proves_nothing(gate_url: str, datab
 
 
 def test_an_override_that_this_login_does_not_see_is_found_by_the_function(gate_url: str, database: Database) -> None:
-    """All the rows that it sees are off, and the flag is still on for a tenant."""
+    """All visible rows are off, but the function says that a tenant has the flag on."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
     insert = (
@@ -234,7 +232,7 @@ def replace_function(database: Database, body: str) -> None:
 
 
 def test_every_company_is_asked_for(half_blind: str) -> None:
-    """The flag is on for the last of 20,050."""
+    """The function is asked for all of 20,050 tenants: the last one has the flag on."""
     action = rolled_back(half_blind)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
     assert "is_feature_enabled says on for company" in action.message
@@ -251,7 +249,7 @@ def test_every_company_is_asked_for(half_blind: str) -> None:
 def test_a_function_that_does_not_answer_proves_nothing(
     half_blind: str, database: Database, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows may be hidden, and nobody says that the flag is off for their tenants."""
+    """Rows may be hidden, and nothing shows that their tenants have the flag off."""
     monkeypatch.setattr(insist, "connect", partial(door.connect, statement_timeout_ms=800))
     replace_function(database, body)
     action = rolled_back(half_blind)
@@ -270,7 +268,7 @@ def test_a_function_that_does_not_answer_proves_nothing(
 def test_hidden_rows_without_a_word_for_every_company_prove_nothing(
     half_blind: str, database: Database, change: str
 ) -> None:
-    """Neither a function that is not there nor companies that are hidden, too, say that the flag is off."""
+    """A missing function, or hidden tenants, leave open whether the flag is off."""
     database.execute(change.encode())
     action = rolled_back(half_blind)
     assert (action.result, action.headline) == ("failed", "THE FLAG MAY STILL BE ON")
@@ -280,7 +278,7 @@ def test_hidden_rows_without_a_word_for_every_company_prove_nothing(
 def test_a_login_that_sees_every_row_needs_no_word_for_every_company(
     gate_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows are all off. The function is asked for as many companies as time allows."""
+    """All rows are off; the function is asked for as many tenants as time allows."""
     monkeypatch.setattr(rollback, "ASK_S", 1)
     database.execute(
         "insert into public.companies (id, name) select gen_random_uuid(), 'c' from generate_series(1, 1000)"
@@ -291,7 +289,7 @@ def test_a_login_that_sees_every_row_needs_no_word_for_every_company(
 
 
 def test_a_function_that_does_not_follow_the_rows_is_heard(migrated_url: str, database: Database) -> None:
-    """Every row is seen, and off; service and worker ask the function."""
+    """Service and worker ask the function, so it counts even if every row is off."""
     database.execute("insert into public.companies (name) values ('a')")
     replace_function(database, "return true;")
     action = rolled_back(migrated_url)
@@ -300,7 +298,7 @@ def test_a_function_that_does_not_follow_the_rows_is_heard(migrated_url: str, da
 
 
 def test_a_function_that_lacks_something_itself_is_no_missing_function(migrated_url: str, database: Database) -> None:
-    """It names a table without its schema, and the gate pins search_path: it did not answer, and nothing is proved."""
+    """A function that fails under our search_path gave no answer, so nothing is proved."""
     database.execute("insert into public.companies (name) values ('a')")
     database.execute(
         "create or replace function public.is_feature_enabled(key text, company uuid) returns boolean language plpgsql"
@@ -312,7 +310,7 @@ def test_a_function_that_lacks_something_itself_is_no_missing_function(migrated_
 
 
 def test_a_rollback_reads_no_tenant_s_row(migrated_url: str, database: Database) -> None:
-    """However many there are: the global row alone is read, and elsewhere those that are the least on."""
+    """It reads the global row alone; a look at the flag reads overrides up to a limit, the least on first."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
         " select %s, gen_random_uuid(), n <> 1200, 100 from generate_series(1, 1200) n",
@@ -333,7 +331,7 @@ def test_a_rollback_reads_no_tenant_s_row(migrated_url: str, database: Database)
 def test_whatever_ends_a_rollback_it_is_not_done(
     error: Exception, place: str, migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No exception leaves it: the exit code is 21, with what to run by hand."""
+    """Any exception becomes exit code 21 with the SQL to run."""
 
     def broken(*_given: object, **_more: object) -> None:
         raise error
@@ -347,7 +345,7 @@ def test_whatever_ends_a_rollback_it_is_not_done(
 def test_an_emergency_without_a_thread_is_not_done(
     migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All three are to be done by hand."""
+    """All three parts are reported as to be done by hand."""
 
     def none(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -359,7 +357,7 @@ def test_an_emergency_without_a_thread_is_not_done(
 
 
 def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database: Database) -> None:
-    """The statement reports a row changed; the row reads back on."""
+    """The update reports one row, but the flag reads back as on."""
     on_change(database, "before update on public.feature_flags", "new.enabled := true; return new;")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
@@ -369,7 +367,7 @@ def test_a_trigger_that_undoes_the_rollback_is_seen(migrated_url: str, database:
 
 
 def test_a_rollback_that_was_not_carried_out_has_an_exit_code_of_its_own() -> None:
-    """21 with a headline; 20 where it was carried out, where there was nothing to do, and where it was only shown."""
+    """21 and a headline if it failed; 20 if done, not needed or a dry run."""
     for result, flag, code in (
         ("done", "off", 20),
         ("nothing_to_do", "off", 20),
@@ -386,7 +384,7 @@ def test_a_rollback_that_was_not_carried_out_has_an_exit_code_of_its_own() -> No
 
 @pytest.mark.parametrize("key", ["a'b", "a\\' or true --", "é\u202e\x1b\n", "outbox.enabled", ""])
 def test_the_sql_to_run_by_hand_quotes_any_key(key: str, migrated_url: str) -> None:
-    """In printable ASCII, and the server reads the very key."""
+    """It is printable ASCII, and the server reads the same key."""
     literal = quoted(key)
     assert literal.isascii()
     assert literal.isprintable()

@@ -1,4 +1,4 @@
-"""A rollback that something is in the way of: locks that others hold, triggers, a lost look, a signal."""
+"""Rollbacks with obstacles: others' locks, triggers, a failed look, a signal."""
 
 import dataclasses
 import os
@@ -40,7 +40,7 @@ sys.stdin.read()
 
 
 def test_a_promoter_that_was_stopped_is_ended(either_url: str, database: Database) -> None:
-    """It holds the flag's lock, the row and the head of the audit trail; its session goes, and the flag with it."""
+    """Its session holds all locks; it is ended, and the flag goes off."""
     words = [sys.executable, "-c", STOPPED, either_url]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as promoter:
         try:
@@ -57,7 +57,7 @@ def test_a_promoter_that_was_stopped_is_ended(either_url: str, database: Databas
 
 
 def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str) -> None:
-    """By pid, login, application and state; the SQL to run by hand begins with what ends it."""
+    """The message has its pid, login, application and state, and the SQL first ends it."""
     said: list[str] = []
     with psycopg.connect(migrated_url, application_name="ann's psql", row_factory=dict_row) as held:
         held.execute(
@@ -80,7 +80,7 @@ def test_a_foreign_session_in_the_way_is_named_and_left_alone(migrated_url: str)
 
 
 def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database: Database) -> None:
-    """The rollback is tried again for as long as the policy says."""
+    """The rollback is tried for as long as the policy says."""
     with psycopg.connect(migrated_url) as held:
         held.execute("update public.feature_flags set description = 'x' where key = %s", (FLAG,))
 
@@ -92,7 +92,7 @@ def test_a_lock_that_goes_away_in_time_is_waited_for(migrated_url: str, database
 
 
 def test_a_gate_that_is_stopped_in_its_first_try_makes_another(migrated_url: str, database: Database) -> None:
-    """In the time that a suspended machine costs nothing was tried, and who was in the way may be gone by then."""
+    """The time of a suspended machine does not count as tried."""
     database.execute("create sequence public.tries")
     busy = "if nextval('public.tries') = 1 then raise sqlstate '55P03'; end if; return new;"
     on_change(database, "before update on public.feature_flags", busy)
@@ -106,7 +106,7 @@ def test_a_gate_that_is_stopped_in_its_first_try_makes_another(migrated_url: str
 
 
 def test_an_unreachable_database_is_tried_again_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody knows how the flag is: it may still be on."""
+    """The message says that the flag may still be on."""
     action = rolled_back("postgresql://127.0.0.1:1/none", order(1))
     assert (action.kind, action.result, action.headline) == ("none", "failed", "THE FLAG MAY STILL BE ON")
     assert "trying again until 1 s are over" in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_an_unreachable_database_is_tried_again_and_said(capsys: pytest.CaptureF
 
 
 def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url: str, database: Database) -> None:
-    """A deferred trigger raises only when the transaction ends; it takes the audit row with it, and nothing else."""
+    """A deferred trigger that refuses the audit row costs that row alone."""
     on_change(database, "after insert on public.audit_logs deferrable initially deferred", "raise 'no room';")
     action = rolled_back(migrated_url)
     assert (action.result, action.flag) == ("done", "off")
@@ -128,7 +128,7 @@ def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url
 
 
 def test_a_commit_that_the_server_refuses_is_no_lost_connection(migrated_url: str, database: Database) -> None:
-    """The cause is the trigger that raises as the transaction ends; the network did nothing."""
+    """The message blames the trigger, not the network."""
     on_change(database, FLAGS_AT_COMMIT, "raise 'never';")
     action = rolled_back(migrated_url)
     assert (action.result, action.headline) == ("failed", "THE FLAG IS STILL ON")
@@ -138,7 +138,7 @@ def test_a_commit_that_the_server_refuses_is_no_lost_connection(migrated_url: st
 
 
 def test_a_dry_run_without_a_database_is_no_failed_rollback() -> None:
-    """Nothing was to be done: 20, and it says what would be missing."""
+    """The exit code is 20, and the message says what is missing."""
     action = act(ROLLBACK, dataclasses.replace(order(), dry_run=True), "")
     assert settle(ROLLBACK, action, "", "").exit_code == 20
     assert "DATABASE_URL is not set" in action.message
@@ -146,7 +146,7 @@ def test_a_dry_run_without_a_database_is_no_failed_rollback() -> None:
 
 @pytest.mark.parametrize("carry", [roll_back, emergency])
 def test_a_dry_run_that_cannot_tell_ends_as_the_real_one(migrated_url: str, database: Database, carry: Any) -> None:
-    """A database that does not answer, a flag that is not there: 21, and nothing is said to be switched off."""
+    """Without an answer or a flag the exit code is 21, and nothing is called off."""
     for url, flag in (("postgresql://127.0.0.1:1/none", FLAG), (migrated_url, "outbox.enabeld")):
         asked = dataclasses.replace(order(flag=flag), dry_run=True)
         action = carry(url, asked, time.monotonic, print)
@@ -157,7 +157,7 @@ def test_a_dry_run_that_cannot_tell_ends_as_the_real_one(migrated_url: str, data
 
 
 def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system gives none, nobody looks who holds a lock; the flag goes off."""
+    """Without a thread nobody looks for lock holders, and the flag still goes off."""
 
     def none(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -170,7 +170,7 @@ def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monke
 def test_an_audit_row_is_owed_until_it_is_written(
     migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trail is locked while the flag goes off, and the look is lost. The next try finds it off, and writes it."""
+    """If the trail is locked while the flag goes off, the next try writes the row."""
     monkeypatch.setattr(door, "LOCK_TIMEOUT_MS", 300)
     look, looks = insist._read_back, list[object]()
     with psycopg.connect(migrated_url) as somebody:
@@ -206,7 +206,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_signal_ends_a_rollback_with_the_sql_to_run(
     command: str, sent: signal.Signals, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """A job is cancelled while a lock keeps the flag on: 21, and what is not known is said."""
+    """A cancelled job exits with 21, and says that the flag may be on."""
     policy = tmp_path / "gate.yaml"
     policy.write_text("version: 1\nrollout: {rollback_patience_s: 4}\n", encoding="utf-8")
     places = ("--policy", str(policy), "--state", str(tmp_path))
@@ -237,7 +237,7 @@ def test_a_signal_ends_a_rollback_with_the_sql_to_run(
 def test_a_run_beside_it_keeps_no_rollback_from_being_done(
     migrated_url: str, database: Database, is_of_a_run: bool
 ) -> None:
-    """Its drills make companies with rows of the flag again and again. A name as a drill gives it does not suffice."""
+    """Drills of another run make rows of the flag; only proven drill tenants are ignored."""
     stop, made = threading.Event(), threading.Event()
 
     def drills() -> None:

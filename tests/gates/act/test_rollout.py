@@ -1,4 +1,4 @@
-"""The flag's steps: planned purely, and done on a real database, alone and in races."""
+"""The flag's steps: planned without I/O, then done on a real database, alone and in races."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def order(seen: FlagState | None = ON_10, **more: Any) -> Order:
 def test_a_step_is_taken_only_from_what_was_seen_on(
     now: FlagState | None, seen: FlagState | None, kind: str, result: str, to: int | None
 ) -> None:
-    """Every state of the flag has its one answer; all but the last step's end hold."""
+    """Every state of the flag has one answer; all but the last step's lead to a hold."""
     step = next_step(now, order(seen), AuditTrail(str(now.percent if now else "")))
     assert (step.kind, step.result, step.to_percent) == (kind, result, to)
     assert step.holds is (kind == "none" and result != "nothing_to_do")
 
 
 def test_where_our_own_drills_touch_the_flag_only_its_state_counts() -> None:
-    """On staging a drill switches the flag off and on again; the version grows, the state is the same."""
+    """A drill switches the flag off and on, so the version grows and the state stays."""
     step = next_step(FlagState(True, 10, 9), order(same_version=False), AuditTrail())
     assert step.kind == "promote"
 
 
 def test_a_flag_that_is_baking_takes_no_step() -> None:
-    """It is no hold: nothing is wrong, the step was taken already."""
+    """It is no hold: the step was already taken."""
     step = next_step(ON_10, order(), AuditTrail(baking_s=60.0))
     assert (step.kind, step.result, step.holds) == ("none", "baking", False)
     assert next_step(ON_10, order(), AuditTrail(baking_s=-1.0)).kind == "promote"
@@ -90,7 +90,7 @@ def test_a_flag_that_is_baking_takes_no_step() -> None:
 def test_a_flag_is_believed_where_its_last_audit_row_put_it_or_at_its_first_step(
     percent: int, told: str, result: str
 ) -> None:
-    """Anywhere else it was changed past the gate: the promotion holds, and says what was found and what to do."""
+    """Anywhere else somebody bypassed the gate: the promotion holds and says what to do."""
     at = FlagState(True, percent, 5)
     step = next_step(at, order(at), AuditTrail(told))
     assert step.result == result
@@ -101,7 +101,7 @@ def test_a_flag_is_believed_where_its_last_audit_row_put_it_or_at_its_first_step
 
 
 def test_a_person_answers_for_where_the_flag_is() -> None:
-    """By hand the flag steps on from where it is found; at its last step the audit row is all that is written."""
+    """By hand the step starts from the current percentage; at the last step only the audit row is written."""
     for percent, to in ((50, 100), (100, 100)):
         at = FlagState(True, percent, 5)
         step = next_step(at, order(at, by_hand=True), AuditTrail())
@@ -121,7 +121,7 @@ def audited(database: Database, action: str) -> list[dict[str, Any]]:
 def test_a_promotion_is_one_transaction_with_its_audit_row(
     role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """As superuser and as the least role: 10 to 50, audited with the same transaction's id, and no second step."""
+    """From 10 to 50, audited in the same transaction, and no second step, for both logins."""
     url = pg_server.url(migrated_db, role)
     seen = look_at(url, PLAN.flag)
     action = act(PROMOTE, order(seen), url)
@@ -141,7 +141,7 @@ def test_a_promotion_is_one_transaction_with_its_audit_row(
 
 
 def test_a_dry_run_writes_nothing(migrated_url: str, database: Database) -> None:
-    """It says what it would do."""
+    """It only says what it would do."""
     seen = look_at(migrated_url, PLAN.flag)
     step = act(PROMOTE, order(seen, dry_run=True), migrated_url)
     assert (step.kind, step.to_percent, step.result) == ("promote", 50, "dry_run")
@@ -164,9 +164,7 @@ def test_a_dry_run_writes_nothing(migrated_url: str, database: Database) -> None
 def test_a_step_that_its_commit_would_change_is_none(
     then: str, at: int | None, said: str, hides: bool, migrated_url: str, database: Database
 ) -> None:
-    """A trigger that waits for the commit is called before it. If it puts that off again, the report has what users
-    have now.
-    """
+    """Deferred triggers fire before the commit; if one still changes the flag, the report has its real state."""
     once_more = (
         "if current_setting('t.seen', true) is distinct from '1' then perform set_config('t.seen', '1', true);"
         " set constraints all deferred; update public.feature_flags set key = key; return null; end if;"
@@ -199,7 +197,7 @@ def test_a_step_that_its_commit_would_change_is_none(
 def test_a_step_that_takes_other_rows_along_is_none(
     then: str, what: str, migrated_url: str, database: Database
 ) -> None:
-    """Only the flag was judged: where a trigger moves other rows with it, all stays as it was."""
+    """If a trigger changes other rows as well, nothing is committed."""
     database.execute(
         "insert into public.feature_flags (key, enabled) values"
         " ('dlq.replay.budget_control', true), ('dlq.replay.enabled', true) on conflict do nothing"
@@ -215,7 +213,7 @@ def test_a_step_that_takes_other_rows_along_is_none(
 
 
 def test_of_gates_that_race_one_acts(migrated_url: str, database: Database) -> None:
-    """The others hold, as busy or because the flag is no longer what they saw."""
+    """The others hold, because of the lock or because the flag has changed."""
     seen = look_at(migrated_url, PLAN.flag)
     with ThreadPoolExecutor(8) as pool:
         orders = [order(seen, release=f"r{n}") for n in range(8)]
@@ -226,7 +224,7 @@ def test_of_gates_that_race_one_acts(migrated_url: str, database: Database) -> N
 
 
 def test_twenty_gates_with_twenty_releases_take_one_step(migrated_url: str, database: Database) -> None:
-    """Each looks for itself, again and again: the bake time belongs to the flag, not to whoever asks."""
+    """The bake time belongs to the flag, whoever asks."""
 
     def insists(release: str) -> list[str]:
         looks = (look_at(migrated_url, PLAN.flag) for _ in range(3))
@@ -240,7 +238,7 @@ def test_twenty_gates_with_twenty_releases_take_one_step(migrated_url: str, data
 
 
 def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(migrated_url: str, database: Database) -> None:
-    """A bare UPDATE to 100 % is never the gate's own step; what a drill notes of a flag explains nothing."""
+    """A bare UPDATE to 100 % is not the gate's step, and a drill's audit rows do not explain it."""
     database.execute("update feature_flags set rollout_percentage = 100 where key = 'outbox.enabled'")
     database.execute(
         """insert into audit_logs (action, actor, scope, metadata) values
@@ -258,7 +256,7 @@ def test_a_step_past_the_gate_holds_until_a_person_answers_for_it(migrated_url: 
 
 
 def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: Database) -> None:
-    """While somebody has the lock a promotion holds at once and names them; a rollback needs no such lock."""
+    """A promotion holds at once and names who has the lock; a rollback needs no lock."""
     seen = look_at(migrated_url, PLAN.flag)
     lock = "select pg_advisory_xact_lock(hashtextextended('replaygate:outbox.enabled', 0))"
     with database.transaction():
@@ -270,7 +268,7 @@ def test_a_gate_that_meets_another_one_is_busy(migrated_url: str, database: Data
 
 
 def test_a_flag_that_a_human_switched_off_stays_off(migrated_url: str, database: Database) -> None:
-    """The gate saw it on; while it ran somebody switched it off: promote holds, rollback has nothing to do."""
+    """It was switched off during the run: a promote holds, and a rollback has nothing to do."""
     seen = look_at(migrated_url, PLAN.flag)
     database.execute("update public.feature_flags set enabled = false where key = 'outbox.enabled'")
     action = act(PROMOTE, order(seen), migrated_url)
@@ -283,7 +281,7 @@ def test_a_flag_that_a_human_switched_off_stays_off(migrated_url: str, database:
 
 
 def test_a_hold_tells_where_the_flag_is_now(migrated_url: str, database: Database) -> None:
-    """Somebody may have moved it while the gate ran; where that cannot be read it is told as it was seen."""
+    """It shows the current state, or if that cannot be read, the state that was seen."""
     asked = dataclasses.replace(order(), seen=look_at(migrated_url, PLAN.flag))
     database.execute("update public.feature_flags set enabled = false where key = %s", (PLAN.flag,))
     held = act(Verdict(Decision.HOLD, "unknown"), asked, migrated_url)
@@ -292,7 +290,7 @@ def test_a_hold_tells_where_the_flag_is_now(migrated_url: str, database: Databas
 
 
 def test_a_rollback_switches_off_every_row_and_proves_recovery(migrated_url: str, database: Database) -> None:
-    """Overrides too; what is pending is counted as held, nothing is in flight, and both times are measured."""
+    """Overrides go off, pending events count as held, nothing is in flight, and times are measured."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
     database.execute(
@@ -315,7 +313,7 @@ def test_a_rollback_switches_off_every_row_and_proves_recovery(migrated_url: str
 
 
 def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: Database) -> None:
-    """Something stays in flight: the flag is off all the same, and nothing is claimed."""
+    """If something stays in flight, the flag is off but no recovery is claimed."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
     database.execute(
@@ -332,7 +330,7 @@ def test_a_recovery_that_does_not_come_is_said(migrated_url: str, database: Data
 
 
 def test_an_emergency_pauses_everybody_and_clears_the_limits(either_url: str, database: Database) -> None:
-    """Flag off, all agents paused, replay limits gone; each is audited."""
+    """The flag is off, agents are paused, limits are cleared, and each is audited."""
     database.execute(
         "insert into public.edge_rate_limits (key, hits) values ('replay:x:1', array[now()]), ('other', array[now()])"
     )
@@ -347,7 +345,7 @@ def test_an_emergency_pauses_everybody_and_clears_the_limits(either_url: str, da
 
 
 def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
-    """The same where the database does not answer."""
+    """The same if the database does not answer."""
     assert act(PROMOTE, order(), "").result == "not_possible"
     assert act(PROMOTE, order(), "").holds
     broken = act(ROLLBACK, order(), "postgresql://127.0.0.1:1/none")
@@ -356,7 +354,7 @@ def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
 
 
 def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str, database: Database) -> None:
-    """A human's open transaction on the row: the promotion holds within the lock timeout."""
+    """A person's open transaction makes the promotion hold within the lock timeout."""
     seen = look_at(migrated_url, PLAN.flag)
     with database.transaction():
         database.execute("update public.feature_flags set description = 'x' where key = 'outbox.enabled'")
@@ -368,7 +366,7 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str,
 def test_a_step_by_hand_needs_a_login_that_sees_every_override(
     dry_run: bool, gate_url: str, database: Database
 ) -> None:
-    """A tenant has the flag off by a row that this login does not see: no step."""
+    """If the login cannot see a tenant's override, it takes no step."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled) values (%s, gen_random_uuid(), false)",
         (PLAN.flag,),

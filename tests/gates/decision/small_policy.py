@@ -1,4 +1,4 @@
-"""Checks, evidence and policies of a few words."""
+"""Short builders of checks, evidence and policies."""
 
 import datetime as dt
 

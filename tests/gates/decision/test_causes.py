@@ -1,4 +1,4 @@
-"""Findings by harm: what leaves users with nothing is the headline, and what it broke stands behind it."""
+"""The order of findings: the worst harm to users is the headline, and its consequences come after it."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ def failed(check: str, **more: object) -> Evidence:
 
 
 def test_a_service_that_answers_nothing_is_the_headline_and_not_a_missing_trigger() -> None:
-    """Every replay answered 500, and a trigger was missing: users feel the first, and the rest follows from it."""
+    """Users feel that every replay answers 500; the missing trigger comes second, consequences last."""
     replays = [s.id for s in CATALOGUE if s.id.startswith(("drill/safety-rails/", "drill/dry-run/"))]
     verdict = judged(
         failed("sql/spot/budget-trigger"),
@@ -58,7 +58,7 @@ def test_a_service_that_answers_nothing_is_the_headline_and_not_a_missing_trigge
 
 
 def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
-    """Two defects that both answer 500 are two, where a plain replay is answered."""
+    """If a plain replay is answered, two defects that both answer 500 stay two causes."""
     one, other = "drill/safety-rails/answer-adds-up", "drill/budgets/tenants-apart"
     verdict = judged(*(failed(check, details=DEAD, severity="page") for check in (one, other)))
     assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
@@ -89,14 +89,14 @@ def test_a_symptom_without_a_broken_service_joins_nothing() -> None:
     ],
 )
 def test_what_harms_users_more_is_named_first(harm: str, less: str) -> None:
-    """Whatever the stage: leaks before loss, loss before limits, limits before the trail, all before the schema."""
+    """Leaks come before loss, loss before limits, limits before the audit trail, and the schema comes last."""
     for order in itertools.permutations((harm, less)):
         verdict = judged(*(failed(check, severity="page") for check in order))
         assert [f.check for f in verdict.deciding] == [harm, less]
 
 
 def test_of_what_is_unknown_that_comes_first_on_which_most_depends() -> None:
-    """One sentinel that could not judge is the headline, not an alert without samples."""
+    """The headline is the unknown check that blocks most others."""
     behind = [s.id for s in CATALOGUE if SIGNED in s.after]
     verdict = judged(
         saw("alert/agent-success", Outcome.UNKNOWN, message="too few samples"),
@@ -108,7 +108,7 @@ def test_of_what_is_unknown_that_comes_first_on_which_most_depends() -> None:
 
 
 def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
-    """A pause of one tenant stops all: dead letters are of more harm, and refused for that reason alone."""
+    """If one tenant's pause stops all, refused dead letters come after the pause."""
     paused = {"symptom": "POST /dlq-replay answered 409 agents_paused"}
     cause, dead = "drill/pause/touches-only-its-tenant", "drill/dlq/item-without-event-id"
     blind = next(i for i in IDS if i.startswith("drill/dlq/") and i != dead)
@@ -133,7 +133,7 @@ def test_what_a_broken_switch_refuses_stands_behind_it() -> None:
     ],
 )
 def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, answer: str) -> None:
-    """A wrong formula, or a paused fleet, shuts the door to operators, and events without an effect come after both."""
+    """A wrong rollout formula or a paused fleet comes before refused requests and missing effects."""
     off = {"symptom": f"POST /dlq-replay answered {answer}"}
     wired, late = "drill/flags/replay-switch-is-wired", "drill/outbox/crowd-once-each"
     checks = [(PROOF, off), (wired, off), (late, {}), (cause, {}), ("drill/audit/update-refused", {})]
@@ -146,7 +146,7 @@ def test_what_switches_tenants_off_is_named_before_what_is_refused(cause: str, a
 
 
 def test_another_release_than_meant_is_one_cause() -> None:
-    """A wrong RELEASE breaks one promise, whoever asks /version besides: the drill, and the calls of the load."""
+    """A wrong RELEASE is one cause, although a drill and the load also ask /version."""
     asks = ("load/checks{operation:probe}/rate", "drill/identity/one-release-on-every-instance")
     verdict = judged(*(failed(c, severity="page") for c in (*asks, "preflight/release")))
     assert verdict.deciding[0].check == "preflight/release"
@@ -156,7 +156,7 @@ def test_another_release_than_meant_is_one_cause() -> None:
 
 
 def test_a_key_that_stays_in_progress_is_one_cause() -> None:
-    """Who uses a key twice is told that it is in progress, whatever he asks about; the proof asks it most plainly."""
+    """Every check that uses a key twice meets it; the check that proves it leads."""
     stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}
     twice, other = "drill/proof/duplicate-short-circuits", "drill/idempotency/payload-max"
     token = "drill/proof/admin-token-accepted"
@@ -166,14 +166,14 @@ def test_a_key_that_stays_in_progress_is_one_cause() -> None:
 
 
 def test_a_day_of_another_zone_is_named_before_what_is_not_given_back_for_it() -> None:
-    """A refund that looks at the day of the session is a consequence: it is of the budgets, like the default."""
+    """A refund that misses because of the day's time zone comes after the check of the zone."""
     day, refund = "drill/budgets/day-of-utc", "drill/lifecycle/stop-refunds-the-rest"
     verdict = judged(failed(refund, severity="page"), failed(day, severity="page"))
     assert [f.check for f in verdict.deciding] == [day, refund]
 
 
 def test_an_error_of_the_service_is_looked_up_first() -> None:
-    """A remedy of the promise is a guess where the service met an error of its own: its log knows."""
+    """After a server error the remedy is the service's log, not a guess from the promise."""
     check = "drill/authentication/signed-accepted"
     told = remedy_of(check, seen="correctly signed: observed 500 internal; allowed: 403")
     assert told == f"Read the service's log at the X-Request-Id of its 5xx first. {remedy_of(check)}"
@@ -183,7 +183,7 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
 
 
 def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
-    """A wrong charge overflows in the end: the drill that saw the charge says more than one that met its 500."""
+    """The drill that saw a wrong charge leads those that only met the 500 that followed."""
     error = {"symptom": "POST /dlq-replay answered 500"}
     saw_it, met_it = RETRIED, "drill/idempotency/key-generated"
     verdict = judged(failed(met_it, details=error, severity="page"), failed(saw_it, severity="page"))
@@ -191,7 +191,7 @@ def test_who_met_a_server_error_comes_behind_who_saw_the_breach() -> None:
 
 
 def test_a_wrong_charge_is_named_by_a_check_of_budgets() -> None:
-    """Whoever replays sees the charge, and says so of its own promise; where a budget's own check fails, that leads."""
+    """Every replay shows a wrong charge; a failed check of budgets leads the others."""
     seen = {"symptom": CHARGED}
     beside = [failed(c, details=seen, severity="page") for c in ("drill/tokens/rules-hold-for-every-caller", RETRIED)]
     assert judged(*beside).deciding[0].check == beside[0].check
@@ -202,7 +202,7 @@ def test_a_wrong_charge_is_named_by_a_check_of_budgets() -> None:
 
 
 def test_a_load_that_fails_stands_behind_the_drill_that_saw_why() -> None:
-    """It sees that many requests fail. Drills that met no more than server errors saw no more, and stand behind it."""
+    """The load, and drills that met only server errors, come after the drill that saw the reason."""
     load = failed("load/http_req_failed/rate", severity="page"), failed("load/checks{operation:event}/rate")
     met = failed("drill/tokens/two-parts", details={"symptom": "POST /events answered 500"}, severity="page")
     assert [f.check for f in judged(*load, met).deciding][:2] == [load[0].check, met.check]
@@ -211,14 +211,14 @@ def test_a_load_that_fails_stands_behind_the_drill_that_saw_why() -> None:
 
 
 def test_who_waited_in_vain_comes_behind_who_saw_the_breach() -> None:
-    """A lost index keeps effects away: the manifest saw it gone, and drills of runs only saw that nothing came."""
+    """The manifest that saw a lost index leads the drills that only saw no effect come."""
     waited = failed("drill/lifecycle/unknown-run-is-not-found", details={"symptom": WAITED}, severity="page")
     lost = failed("sql/manifest/indexes", severity="page")
     assert [f.check for f in judged(waited, lost).deciding] == [lost.check, waited.check]
 
 
 def test_two_that_see_the_formula_are_one_cause() -> None:
-    """The check over the tenants that are there and the drill over ten thousand ids tell of one function."""
+    """The check of real tenants and the drill of ten thousand ids judge the same function."""
     off = {"symptom": "POST /dlq-replay answered 403 feature_disabled"}
     both = [lacks("flags-decided-by-formula", "outbox.enabled"), failed("drill/flags/bucket-formula", severity="page")]
     verdict = judged(failed(PROOF, details=off, severity="page"), *both)
@@ -228,7 +228,7 @@ def test_two_that_see_the_formula_are_one_cause() -> None:
 
 
 def test_a_prerequisite_that_is_unknown_comes_before_what_failed() -> None:
-    """A token that is refused leaves a hundred checks unknown; two different refusals are what follows from it."""
+    """Refused tokens block a hundred checks; failures that follow from the refusal come after it."""
     token = "preflight/credentials/admin-token"
     verdict = judged(
         failed("drill/authentication/one-refusal", severity="warn"),
@@ -242,7 +242,7 @@ def test_a_prerequisite_that_is_unknown_comes_before_what_failed() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(IDS), min_size=1, max_size=12, unique=True), st.randoms(use_true_random=False))
 def test_the_order_of_findings_hangs_on_what_was_found_alone(checks: list[str], chance: random.Random) -> None:
-    """Any order of the evidence gives the same verdict, byte for byte."""
+    """The verdict does not depend on the order of the evidence."""
     lines = [chance.choice([failed(c), failed(c, details=DEAD), saw(c, Outcome.UNKNOWN, details=DEAD)]) for c in checks]
     once = judged(*lines).dump()
     chance.shuffle(lines)
@@ -250,14 +250,14 @@ def test_the_order_of_findings_hangs_on_what_was_found_alone(checks: list[str], 
 
 
 def test_every_area_has_a_place_and_every_pattern_a_check() -> None:
-    """A new area must say how bad its failure is; a check that was renamed must not fall out of the order."""
+    """Every area is ranked, and every pattern of the ranking matches a check."""
     assert sorted(itertools.chain(*HARM)) == sorted(contract().areas)
     for pattern in FIRST:
         assert pattern == "evidence/*" or any(PolicyRule(pattern).matches(i) for i in IDS), pattern
 
 
 def test_every_check_has_a_remedy_of_one_or_two_lines() -> None:
-    """A cause without something to do is half an answer; a pattern that fits nothing is dead."""
+    """Every check has a short remedy, and every pattern of a remedy matches a check."""
     for check in IDS:
         assert 20 <= len(remedy_of(check)) <= 220, check
     assert remedy_of("sql/ours/of-the-user") == ""
@@ -281,7 +281,7 @@ CONSTRAINT = "replay_runs.replay_runs_idempotency_key_company_id_key: missing: U
 
 
 def test_one_dropped_constraint_is_one_cause() -> None:
-    """Two spot checks and two kinds of the manifest that name one table tell of one thing."""
+    """Spot checks and manifest checks that name the same table are one cause."""
     verdict = judged(
         lacks("idempotency-constraints", "public.replay_runs"),
         lacks("replay-runs-unique", "public.replay_runs"),
@@ -299,7 +299,7 @@ def sees(check: str, *rows: str) -> Evidence:
 
 
 def test_a_table_without_row_security_is_one_cause() -> None:
-    """Whoever sees its rows sees them for that; rows of another table, or a right to all, are a cause of their own."""
+    """Checks that see its rows are consequences; another table, or a right to all, is its own cause."""
     here, there = "public.events: 3 rows seen", "public.replay_runs (0): 2 rows seen"
     off, seen = lacks("rls-enabled", "public.events"), ("no-claims-see-nothing", "stranger-sees-nothing")
     verdict = judged(*(sees(check, here) for check in seen), off, sees("other-tenants-hidden", here, there))
@@ -310,7 +310,7 @@ def test_a_table_without_row_security_is_one_cause() -> None:
 
 
 def test_companies_whose_replays_all_fail_are_the_cause_of_drills_with_such_a_one() -> None:
-    """A drill of tokens whose company is one of them sees a server error, and no token that is refused."""
+    """A token drill with such a tenant met its server error, not a refused token."""
     one, token = "load/companies_failing/count", "drill/tokens/admin-accepted"
     verdict = judged(failed(token, details=DEAD), failed(one))
     assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [[one, token]]
@@ -318,7 +318,7 @@ def test_companies_whose_replays_all_fail_are_the_cause_of_drills_with_such_a_on
 
 @pytest.mark.parametrize("others", [[], [differs("constraints", CONSTRAINT)]], ids=["alone", "manifest"])
 def test_the_replays_that_find_no_key_stand_behind_the_constraint(others: list[Evidence]) -> None:
-    """Without the constraint each replay answers 5xx: the table is to be mended, and the service is not."""
+    """Without the constraint each replay answers 5xx, so the table is to be mended."""
     busy = {"symptom": "POST /dlq-replay answered 503"}
     replays = [s.id for s in CATALOGUE if s.id.startswith("drill/dry-run/")]
     verdict = judged(
@@ -344,20 +344,20 @@ def test_the_replays_that_find_no_key_stand_behind_the_constraint(others: list[E
     ids=["area", "table", "and-another-table", "and-another", "not-all", "other-name"],
 )
 def test_what_names_more_or_another_object_is_a_cause_of_its_own(other: Evidence) -> None:
-    """Two things that broke are told as two."""
+    """Findings about different objects stay separate causes."""
     verdict = judged(lacks("idempotency-constraints", "public.replay_runs"), other)
     assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
     assert not any(f.symptom for f in verdict.findings)
 
 
 def test_two_runs_are_two_causes() -> None:
-    """Rows of a table are no object of the schema: what is wrong with one run tells nothing of another."""
+    """Rows are no schema objects: findings about two runs stay separate."""
     verdict = judged(lacks("runs-not-stuck", "run 1"), lacks("run-counts", "run 2"))
     assert [len(group) for group in grouped(verdict.deciding)] == [1, 1]
 
 
 def test_remedies_speak_of_the_deployments_objects() -> None:
-    """By their real names and with its own limits; a path, a part of a word and plain English stay."""
+    """Remedies use the deployment's names and limits; paths, parts of words and plain English stay."""
     names = names_of(
         {
             "tables": {

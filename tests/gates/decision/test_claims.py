@@ -1,4 +1,4 @@
-"""Claims: what a policy does not claim does not apply and is named; no claims promote what was not looked at."""
+"""Areas that a policy does not claim do not apply and are named; claims never promote what was not seen."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def without(*areas: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("area", [a for a in AREAS if a not in {QUEUE, *SERVICE}])
 def test_what_is_not_claimed_does_not_apply_and_is_named(area: str) -> None:
-    """All its checks failed: the release is promoted, within the others, by what was seen of them."""
+    """Failures in an unclaimed area do not count, and the promote names what it leaves out."""
     lines = [saw(s.id, Outcome.FAIL if s.area == area and not on_floor(s.id) else Outcome.PASS) for s in CATALOGUE]
     verdict = decide(lines, policy(*without(area)), NOW)
     assert verdict.decision is Decision.PROMOTE, verdict.reason
@@ -55,7 +55,7 @@ def test_what_is_not_claimed_does_not_apply_and_is_named(area: str) -> None:
 
 
 def test_what_the_floor_asks_of_an_unclaimed_area_is_told_so() -> None:
-    """A service that has no dry run is held, and its headline says why the narrower claim does not help."""
+    """The floor requires the area all the same: the run holds, and the headline says so."""
     check = "drill/proof/dry-run-changes-nothing"
     lines = [saw(s.id) for s in CATALOGUE if s.id != check]
     verdict = decide(lines, policy(*without("dry-run")), NOW)
@@ -65,7 +65,7 @@ def test_what_the_floor_asks_of_an_unclaimed_area_is_told_so() -> None:
 
 
 def test_the_whole_contract_adds_no_words() -> None:
-    """Without `contract:` in gate.yaml all but a queue is claimed, and the headline is the decision alone."""
+    """If all but a queue is claimed, the headline is the decision alone."""
     file = parse("version: 1\n", "gate.yaml", Path(), NOW.date())
     verdict = decide(GREEN, file.policy(SPECS, TargetKind.STAGING, "", deep=False), NOW)
     assert (verdict.title, verdict.contract.claims, verdict.contract.unclaimed) == ("promote", without(), ())
@@ -73,7 +73,7 @@ def test_the_whole_contract_adds_no_words() -> None:
 
 
 def test_limits_of_the_policys_own_are_told() -> None:
-    """A limit of the policy is in the headline and in the JSON, with the contract's number; an equal one is not."""
+    """A limit that differs from the contract's is in the headline and the JSON; an equal one is not."""
     text = "version: 1\nnames: {limits: {calls: 30, batch: 50}}\n"
     made = parse(text, "gate.yaml", Path(), NOW.date()).policy(SPECS, TargetKind.STAGING, "", deep=False)
     verdict = decide(GREEN, made, NOW)
@@ -86,7 +86,7 @@ def test_limits_of_the_policys_own_are_told() -> None:
 
 
 def test_a_check_of_the_users_own_applies_within_any_claims() -> None:
-    """It has no area: a failure of it counts whatever is claimed."""
+    """A user's check has no area, so its failure always counts."""
     own = spec("sql/spot/budget-of-ours")
     few = policy(*SERVICE, catalogue=(*CATALOGUE, own))
     green = [saw(s.id) for s in CATALOGUE]
@@ -95,7 +95,7 @@ def test_a_check_of_the_users_own_applies_within_any_claims() -> None:
 
 
 def test_a_check_that_needs_another_area_applies_where_both_are_claimed() -> None:
-    """It is not green and does not block: it does not apply, and says which area it lacks."""
+    """Otherwise it does not apply, and says which area is missing."""
     one = spec("drill/x/y", area="replay", also=("audit",))
     lines = [saw(s.id) for s in CATALOGUE] + [saw(one.id, Outcome.FAIL)]
     verdict = decide(lines, policy(*without("audit"), catalogue=(*CATALOGUE, one)), NOW)
@@ -105,7 +105,7 @@ def test_a_check_that_needs_another_area_applies_where_both_are_claimed() -> Non
 
 
 def test_the_claims_are_part_of_the_policy() -> None:
-    """Another claim is another digest, and run.json gives the same policy again."""
+    """Other claims give another digest, and run.json restores the same policy."""
     one, other = policy(*without("audit")), policy(*without("budgets"))
     assert one.digest != other.digest
     assert one.proof_digest != other.proof_digest
@@ -114,7 +114,7 @@ def test_the_claims_are_part_of_the_policy() -> None:
 
 
 def test_a_queue_stands_on_a_floor_of_its_own() -> None:
-    """A deployment that is a queue alone needs no HTTP service; with one, it needs both floors."""
+    """A queue alone needs no HTTP service; a queue with a service needs both floors."""
     alone = policy(QUEUE, catalogue=SPECS)
     seen = [e for e in GREEN if e.check.startswith(("queue/", "preflight/", "sql/spot/", "alert/"))]
     verdict = decide(seen, alone, NOW)
@@ -148,7 +148,7 @@ WORSE = st.dictionaries(
 
 
 def seen_of(verdict: Verdict, lines: list[Evidence]) -> set[str]:
-    """The checks that applied and of which nothing but passes was seen."""
+    """The applicable checks for which only passes were seen."""
     bad = {e.check for e in lines if e.outcome is not Outcome.PASS} | {e.check for e in verdict.not_applicable}
     return {e.check for e in lines} - bad
 
@@ -158,7 +158,7 @@ def seen_of(verdict: Verdict, lines: list[Evidence]) -> set[str]:
 def test_under_no_claims_does_less_or_worse_evidence_give_a_better_verdict(
     scope: Scope, rules: tuple[PolicyRule, ...], lost: set[str], worse: dict[str, Outcome]
 ) -> None:
-    """Whatever is claimed: removing evidence never promotes, and worsening it never improves the verdict."""
+    """Whatever is claimed, removed evidence never promotes, and worse evidence never helps."""
     one = Policy(SPECS, TargetKind.STAGING, rules=rules, scope=scope)
     before = decide(GREEN, one, NOW).decision
     less = [e for e in GREEN if e.check not in lost]
@@ -172,7 +172,7 @@ def test_under_no_claims_does_less_or_worse_evidence_give_a_better_verdict(
 def test_a_promote_has_seen_the_floor_and_a_pass_in_every_claimed_area(
     scope: Scope, rules: tuple[PolicyRule, ...], lost: set[str], blind: set[str]
 ) -> None:
-    """Whatever is claimed and spared: each pattern of the floor passed whole, and each claimed area at least once."""
+    """A promote needs every check of the floor and at least one pass in each claimed area."""
     one = Policy(SPECS, TargetKind.STAGING, rules=rules, scope=scope)
     areas = {s.id: s.area for s in SPECS}
     lines = [e for e in GREEN if e.check not in lost and areas[e.check] not in blind]
@@ -188,7 +188,7 @@ def test_a_promote_has_seen_the_floor_and_a_pass_in_every_claimed_area(
 
 
 def test_only_a_queue_leaves_the_floor_of_a_service() -> None:
-    """Every other claim, also none and one that no policy can make, stands on the whole of it."""
+    """Under any other claims the whole floor of a service is required."""
     trail = set(WITHIN)
     assert floor_of(Scope()) == floor_of(Scope(("audit",))) == FLOOR
     for claim in (*SERVICE, OWN, "no such area"):
@@ -199,7 +199,7 @@ def test_only_a_queue_leaves_the_floor_of_a_service() -> None:
 
 
 def test_gate_yaml_says_claims_preset_and_what_was_let_go() -> None:
-    """In the order of the contract; a queue's preset claims the queue; what was let go stands in every report."""
+    """Claims are in the contract's order; a queue preset claims the queue; every report lists what was dropped."""
     dropped = "{area: audit, reason: moved, owner: ann, expires: 2026-02-01}"
     text = f"version: 1\ncontract: {{preset: supabase, claims: [tenancy, replay], dropped: [{dropped}]}}\n"
     file = parse(text, "gate.yaml", Path(), NOW.date())

@@ -1,4 +1,4 @@
-"""A clock that was set during the run: what is judged by times proves nothing, what goes by none stands."""
+"""If a clock was set during the run, what depends on times proves nothing; everything else stands."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ TIMELESS = {RELEASE: "", "sql/rls/other-tenants-hidden": "tenancy", "sql/spot/rl
 
 @pytest.mark.parametrize("check", TIMED)
 def test_a_failure_by_times_holds_where_a_clock_was_set(check: str) -> None:
-    """The verdict names the clock, and the failure stands behind it; with a steady clock it is a rollback."""
+    """The verdict names the clock as the cause; with a steady clock the same failure rolls back."""
     rules, late = policy(CLOCKS, spec(check)), replace(LATE, check=check)
     assert decide([STEADY, late], rules, NOW).decision is Decision.ROLLBACK
     held = decide([STEADY, STEPPED, late], rules, NOW)
@@ -34,7 +34,7 @@ def test_a_failure_by_times_holds_where_a_clock_was_set(check: str) -> None:
 
 @pytest.mark.parametrize("check", TIMELESS)
 def test_a_failure_that_goes_by_no_time_rolls_back_whatever_the_clock_did(check: str) -> None:
-    """Row-level security that is off, or another release, is no matter of time."""
+    """Missing row-level security and a wrong release do not depend on time."""
     rules = policy(CLOCKS, spec(check, area=TIMELESS[check]), spec("alert/outbox-lag"))
     verdict = decide([STEPPED, saw(check, Outcome.FAIL), LATE], rules, NOW)
     assert verdict.decision is Decision.ROLLBACK
@@ -43,14 +43,14 @@ def test_a_failure_that_goes_by_no_time_rolls_back_whatever_the_clock_did(check:
 
 @pytest.mark.parametrize(("check", "expected"), [("drill/tokens/x", Decision.HOLD), ("sql/own", Decision.ROLLBACK)])
 def test_the_clock_of_the_service_dates_no_row(check: str, expected: Decision) -> None:
-    """What is seen through the service is in doubt where its clock alone was set; rows have the database's times."""
+    """If only the service's clock was set, checks of rows stand: the database dates them."""
     alone = replace(STEPPED, details={STEPPED_S: 600.0, SERVICE_ALONE: True})
     rules = policy(CLOCKS, spec(check))
     assert decide([STEADY, alone, saw(check, Outcome.FAIL)], rules, NOW).decision is expected
 
 
 def test_a_limit_of_the_policy_is_no_verdict_by_such_times_either() -> None:
-    """A pass that the policy's own limit makes a failure was measured by the same clock."""
+    """A failure by the policy's own limit is in doubt, too: the same clock measured it."""
     rules = policy(CLOCKS, spec("alert/age"), rules=(PolicyRule("alert/*", below=5.0),))
     passed = saw("alert/age", observed=600.0)
     assert decide([STEADY, passed], rules, NOW).decision is Decision.ROLLBACK
@@ -58,7 +58,7 @@ def test_a_limit_of_the_policy_is_no_verdict_by_such_times_either() -> None:
 
 
 def test_a_clock_that_was_set_never_promotes_and_makes_no_note_graver() -> None:
-    """All else may have passed; what would only be noted is no cause of the hold."""
+    """The run holds even if all else passed; a finding that is only noted stays noted."""
     rules = policy(CLOCKS, spec("a"), spec("b", Severity.INVESTIGATE))
     held = decide([STEPPED, saw("a"), saw("b", Outcome.FAIL)], rules, NOW)
     assert held.decision is Decision.HOLD

@@ -1,4 +1,4 @@
-"""Cohorts: what two of them prove, what they leave open, and what cannot make them decide."""
+"""What a comparison of two cohorts proves, what it leaves open, and what cannot decide it."""
 
 import math
 from dataclasses import replace
@@ -22,13 +22,13 @@ MARGIN = 0.005
 
 
 def fleet(on: int = 50, off: int = 50, events: int = 100, bad_on: int = 0, bad_off: int = 0) -> list[TenantCounts]:
-    """Tenants that are all alike on either side, with a past without a bad event."""
+    """Equal tenants on both sides, without bad events in the past."""
     sides = [(f"on{i}", True, bad_on) for i in range(on)] + [(f"off{i}", False, bad_off) for i in range(off)]
     return [TenantCounts(name, is_on, bad, events, 0, events) for name, is_on, bad in sides]
 
 
 def test_equal_cohorts_pass_and_a_worse_one_fails() -> None:
-    """Without a bad event it passes; with five in a hundred more it fails, and says by how much at least."""
+    """No bad event passes; five more in a hundred fail, with the least difference that is proved."""
     assert compare(fleet(), MARGIN, 10).outcome is Outcome.PASS
     found = compare(fleet(bad_on=5), MARGIN, 10)
     assert found.outcome is Outcome.FAIL
@@ -37,7 +37,7 @@ def test_equal_cohorts_pass_and_a_worse_one_fails() -> None:
 
 
 def test_few_events_prove_nothing_though_all_are_good() -> None:
-    """A cohort in which nothing failed yet is not known to be good; it says how much more would tell."""
+    """Few good events are not enough for a pass; `growth` says how many times as many are."""
     found = compare(fleet(events=4), MARGIN, 10)
     assert found.outcome is Outcome.UNKNOWN
     times = growth(found, MARGIN)
@@ -47,7 +47,7 @@ def test_few_events_prove_nothing_though_all_are_good() -> None:
 
 
 def test_what_came_in_the_bake_is_looked_at_once_besides() -> None:
-    """The one look decides what a look at any time leaves open, whatever came since; a failure at any time stands."""
+    """One look at the bake's events may decide what later looks leave open; a failure at any time stands."""
     pattern = [1 + 7 * i % 4 - i % 2 for i in range(20)] + [int(i % 3 == 0) for i in range(20)]
     worse = [replace(t, bad=bad) for t, bad in zip(fleet(on=20, off=20), pattern, strict=True)]
     assert compare(worse, MARGIN, 10).outcome is Outcome.UNKNOWN
@@ -58,14 +58,14 @@ def test_what_came_in_the_bake_is_looked_at_once_besides() -> None:
 
 
 def test_events_are_not_tenants() -> None:
-    """Nine tenants decide nothing, however many events they have and however bad they are."""
+    """Nine tenants decide nothing, however many bad events they have."""
     for on, off in ((9, 100), (100, 9), (0, 100), (100, 0), (1, 1)):
         assert compare(fleet(on, off, 100_000, bad_on=90_000), MARGIN, 10).outcome is Outcome.UNKNOWN
     assert compare([], MARGIN, 10).outcome is Outcome.UNKNOWN
 
 
 def test_a_few_large_tenants_count_as_a_few() -> None:
-    """Two tenants with a million events among fifty that are small are two of fifty: no failure, and no pass."""
+    """Two huge tenants among fifty neither fail nor pass the comparison."""
     large = [TenantCounts(f"large{i}", True, 300_000, 1_000_000, 0, 1_000_000) for i in range(2)]
     found = compare([*fleet(on=48), *large], MARGIN, 10)
     assert found.outcome is Outcome.UNKNOWN
@@ -75,7 +75,7 @@ def test_a_few_large_tenants_count_as_a_few() -> None:
 
 
 def test_traffic_after_the_step_moves_no_weight() -> None:
-    """A tenant that sends a hundred times as much since the step weighs what it weighed before."""
+    """A tenant's weight is from before the step, however much it sends afterwards."""
     tenants = fleet(bad_on=1)
     loud = [replace(tenants[0], bad=5000, events=10_000), *tenants[1:]]
     quiet = [replace(tenants[0], bad=50, events=100), *tenants[1:]]
@@ -83,7 +83,7 @@ def test_traffic_after_the_step_moves_no_weight() -> None:
 
 
 def test_what_was_so_before_the_step_is_not_its_doing() -> None:
-    """Tenants who always had many bad events are held against that; a change for all alike is none."""
+    """A tenant is compared with its own past, and a change for all alike does not count."""
     poor = [
         replace(t, bad=b, bad_before=b)
         for i, t in enumerate(fleet())
@@ -96,14 +96,14 @@ def test_what_was_so_before_the_step_is_not_its_doing() -> None:
 
 
 def test_the_bound_is_the_published_one() -> None:
-    """With many degrees of freedom it is the confidence sequence of GrowthBook's tests: 0.0960 at 1,000 of 1,000."""
+    """With many degrees of freedom it is GrowthBook's published confidence sequence: 0.0960 at 1,000 of 1,000."""
     assert half_width(0.001, 10**6, 1000.0**-0.5, 0.025) == pytest.approx(0.0960, abs=5e-5)
     assert half_width(0.001, 9, 0.1, 0.025) > 1.1 * half_width(0.001, 10**6, 0.1, 0.025)
 
 
 @pytest.mark.parametrize(("tenants", "low", "high"), [(20, 0, 7), (50, 0, 13), (200, 8, 35)])
 def test_shares_that_may_be_chance(tenants: int, low: int, high: int) -> None:
-    """Exact, at one in a thousand, where 10 % are planned."""
+    """The test is exact, at one in a thousand, where 10 % are planned."""
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 10)] == list(range(low, high + 1))
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 0)] == [0]
     assert [on for on in range(tenants + 1) if is_as_planned(on, tenants, 100)] == [tenants]
@@ -123,7 +123,7 @@ def test_shares_that_may_be_chance(tenants: int, low: int, high: int) -> None:
     ],
 )
 def test_silence_that_may_be_chance(on: tuple[int, int], off: tuple[int, int], chance: bool) -> None:
-    """Of two sides the one that is on must be silent more often than one draw in a thousand would have it."""
+    """Silence fails only if chance would explain it less often than once in a thousand."""
     assert silent_by_chance(on, off) is chance
 
 
@@ -133,7 +133,7 @@ def test_silence_that_may_be_chance(on: tuple[int, int], off: tuple[int, int], c
     ids=["at the margin", "equal"],
 )
 def test_rates_are_kept_over_all_looks(fleet_of: rates.Fleet, wrong: str) -> None:
-    """With another seed than the page's, what is wrong comes hardly more often than its risk."""
+    """With another seed than the page's, errors stay about within the stated risk."""
     found = rates.many(fleet_of, 60, "again")
     assert sum(one.failed is not None for one in found) <= 60 * FAIL_RISK + 3
     if wrong == "both":

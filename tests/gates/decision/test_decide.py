@@ -1,4 +1,4 @@
-"""weigh(): the lattice enumerated, and properties over generated evidence."""
+"""weigh(): every combination of outcomes, and properties over generated evidence."""
 
 import datetime as dt
 import itertools
@@ -22,7 +22,7 @@ EXPECTED_BY_STATE = {("a", "fail"): Decision.ROLLBACK, ("b", "fail"): Decision.H
 
 @pytest.mark.parametrize("states", list(itertools.product(("pass", "fail", "unknown", "missing"), repeat=3)))
 def test_every_combination_of_three_severities_decides_as_the_rules_say(states: tuple[str, ...]) -> None:
-    """Worst wins: a page failure rolls back, a warning or anything unseen holds, the rest promotes."""
+    """A failure of severity page rolls back, a warning or an unknown holds, the rest promotes."""
     evidence = [saw(c, Outcome(s)) for c, s in zip("abc", states, strict=True) if s != "missing"]
     expected = Decision.PROMOTE
     for check, state in zip("abc", states, strict=True):
@@ -50,14 +50,14 @@ def test_every_combination_of_three_severities_decides_as_the_rules_say(states: 
     ],
 )
 def test_a_pass_that_cannot_be_trusted_is_unknown(line: Evidence, why: str) -> None:
-    """No samples, not a number, no time, stale, from the future, seen only before the load: none of them passes."""
+    """A pass without samples, number or valid time, or only from before the load, does not count."""
     verdict = weigh([line], policy(A), NOW)
     assert verdict.decision is Decision.HOLD
     assert why in verdict.findings[0].message
 
 
 def test_evidence_of_another_release_neither_promotes_nor_rolls_back() -> None:
-    """What was seen of another release says nothing about this one."""
+    """Evidence of another release does not count."""
     for outcome in Outcome:
         verdict = weigh([saw("a", outcome, release="r1")], policy(A, release="r2"), NOW)
         assert verdict.decision is Decision.HOLD
@@ -65,14 +65,14 @@ def test_evidence_of_another_release_neither_promotes_nor_rolls_back() -> None:
 
 
 def test_nothing_required_holds() -> None:
-    """An empty catalogue, or one of which nothing applies, proves nothing."""
+    """An empty catalogue, or one without an applicable check, holds."""
     assert weigh([], policy(), NOW).decision is Decision.HOLD
     staging_only = policy(spec("a", where=Where.STAGING))
     assert weigh([saw("a")], staging_only, NOW).decision is Decision.HOLD
 
 
 def test_two_different_lines_of_one_check_count_as_the_worse() -> None:
-    """Worst wins, whichever came last."""
+    """The worst line counts, in any order."""
     for one, other in itertools.permutations(Outcome, 2):
         verdict = weigh([saw("a", one), saw("a", other)], policy(A), NOW)
         worst = Decision.ROLLBACK if Outcome.FAIL in {one, other} else Decision.HOLD
@@ -93,13 +93,13 @@ def test_two_different_lines_of_one_check_count_as_the_worse() -> None:
 def test_what_was_unknown_before_the_load_may_be_seen_after_it(
     before: str, after: str | None, expected: Decision
 ) -> None:
-    """A quiet deployment has its samples only after the load; a failure before it stays one."""
+    """The load may supply the samples that were missing; a failure before it stands."""
     lines = [saw("a", Outcome(before), round="before")] + ([saw("a", Outcome(after))] if after else [])
     assert weigh(lines, policy(A), NOW).decision is expected
 
 
 def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
-    """Only if the preflight saw that it lacks it: without that evidence, or with two answers, it is required."""
+    """The preflight must have seen that it is lacking; otherwise the check is required."""
     agent = policy(A, spec("drill/agent", needs=("drill-agent",)))
     capability = "preflight/capability/drill-agent"
     verdict = weigh([saw("a"), saw(capability, observed=False)], agent, NOW)
@@ -117,7 +117,7 @@ def test_a_check_that_needs_what_the_target_lacks_is_not_applicable() -> None:
 
 
 def test_the_target_kind_decides_what_applies() -> None:
-    """A production target requires no staging check; a reference requires all."""
+    """Production requires no staging check; a reference requires all."""
     checks = (
         *(spec("a"), spec("b", where=Where.STAGING), spec("c", where=Where.REFERENCE), spec("d", deep=True)),
         *(spec("e", where=Where.DISRUPTIVE),),
@@ -128,7 +128,7 @@ def test_the_target_kind_decides_what_applies() -> None:
 
 
 def test_what_disturbs_everybody_is_required_on_staging_only_where_a_person_allowed_it() -> None:
-    """The allowance is part of the policy and its digest; evidence that came without it adds no check to the set."""
+    """The permission is part of the policy's digest; without it, such evidence adds no required check."""
     checks = (spec("a"), spec("b", where=Where.DISRUPTIVE))
     unasked = policy(*checks, target=TargetKind.STAGING)
     asked = policy(*checks, target=TargetKind.STAGING, disruptive=True)
@@ -147,7 +147,7 @@ def test_what_disturbs_everybody_is_required_on_staging_only_where_a_person_allo
 
 
 def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() -> None:
-    """Later rules win; a number on the wrong side of the policy's own limit fails, and no number is unknown."""
+    """Later rules win; a number beyond the policy's limit fails, and a missing number is unknown."""
     fail = [saw("a", Outcome.FAIL)]
     assert weigh(fail, policy(A, rules=(PolicyRule("a", severity=Severity.WARN),)), NOW).decision is Decision.HOLD
     assert weigh(fail, policy(A, rules=(PolicyRule("*", decides=Effect.HOLD),)), NOW).decision is Decision.HOLD
@@ -163,14 +163,14 @@ def test_a_rule_of_the_policy_changes_severity_effect_requirement_and_limit() ->
 
 
 def test_evidence_may_say_which_of_several_limits_was_broken() -> None:
-    """An alert over its warning holds, over its paging limit it rolls back; the policy has the last word."""
+    """An alert over its warning limit holds, over its paging limit it rolls back; the policy can change that."""
     over = [saw("a", Outcome.FAIL, severity="warn")]
     assert weigh(over, policy(A), NOW).decision is Decision.HOLD
     assert weigh(over, policy(A, rules=(PolicyRule("a", severity=Severity.PAGE),)), NOW).decision is Decision.ROLLBACK
 
 
 def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> None:
-    """It turns one finding into a noted one; it does not count as a pass of anything."""
+    """A waived finding is only noted, and does not count as a pass."""
     today = NOW.date()
     for day, expected in ((today, Decision.PROMOTE), (today - dt.timedelta(days=1), Decision.ROLLBACK)):
         waived = policy(A, B, waivers=(Waiver("a", "known", "ann", day),))
@@ -180,7 +180,7 @@ def test_a_waiver_counts_until_its_day_and_never_for_what_cannot_be_waived() -> 
 
 
 def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
-    """Where most checks are unknown for want of one, the sentence names all; where not, it does not blame them."""
+    """It names them if they block most checks, and otherwise does not."""
     unset: list[JsonValue] = ["REPLAY_JWT_SECRET", "DATABASE_URL"]
     message = "REPLAY_JWT_SECRET, DATABASE_URL not set: see it"
     missing = saw("preflight/variables", Outcome.UNKNOWN, message=message, details={"not_set": unset})
@@ -196,7 +196,7 @@ def test_the_reason_of_a_hold_names_every_variable_that_is_missing() -> None:
 
 
 def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> None:
-    """Among failures alike in gravity the SQL check that names the thing is cited, in whatever order they came."""
+    """Of equally grave failures, the SQL check that names the object is cited."""
     spots = ("sql/spot/idempotency-constraints", "sql/spot/replay-runs-unique")
     names = ("drill/x/y", "alert/z", "sql/manifest/y", *spots)
     for order in itertools.permutations(names):
@@ -205,7 +205,7 @@ def test_a_missing_constraint_is_the_cause_and_not_the_drill_that_it_broke() -> 
 
 
 def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
-    """Blocked findings stand behind their cause."""
+    """Blocked findings come after their cause."""
     lines = [
         saw("a", Outcome.UNKNOWN, message="blocked by z", blocked_by="z"),
         saw("z", Outcome.UNKNOWN, message="the target gave no answer"),
@@ -217,7 +217,7 @@ def test_the_reason_cites_the_cause_and_not_what_it_blocks() -> None:
 
 
 def test_a_failure_of_an_unlisted_check_holds() -> None:
-    """Harm that no rule weighs is not ignored, and does not roll back."""
+    """A failure that no rule weighs is not ignored, and does not roll back."""
     verdict = weigh([saw("a"), saw("x", Outcome.FAIL, severity="page")], policy(A), NOW)
     assert verdict.decision is Decision.HOLD
     assert weigh([saw("a"), saw("x"), saw("y", Outcome.UNKNOWN)], policy(A), NOW).decision is Decision.PROMOTE
@@ -235,7 +235,7 @@ def test_a_failure_of_an_unlisted_check_holds() -> None:
     ],
 )
 def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Decision) -> None:
-    """A mean lag over its limit rolls back, unless the backlog fell through the whole observation."""
+    """A mean lag over its limit rolls back, unless the backlog fell during the whole observation."""
     lines = [saw("load/outbox_lag_ms/avg", Outcome.FAIL, observed=2400, limit=2000)]
     lines += [saw(BACKLOG, details={"samples": backlog})] if backlog else []
     verdict = weigh(lines, policy(LAG), NOW)
@@ -256,13 +256,13 @@ def test_a_lag_with_a_falling_backlog_holds(backlog: list[object], expected: Dec
     ],
 )
 def test_a_lag_of_before_the_run_holds_if_the_backlog_is_seen_gone(after: Evidence, expected: Decision) -> None:
-    """A large backlog that a healthy release drains while the gate looks never rolls it back."""
+    """A large backlog that a healthy release works off during the run does not roll it back."""
     before = saw("alert/outbox-lag", Outcome.FAIL, severity="page", round="before")
     assert weigh([before, after], policy(spec("alert/outbox-lag")), NOW).decision is expected
 
 
 def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
-    """Ratios near one are measured by what may be missing."""
+    """Shares close to one are measured by what may be missing."""
     checks = [spec("load/lag/p95"), spec("load/agents/rate"), spec("drill/x")]
     lines = [
         saw("load/lag/p95", observed=4100, limit=5000, unit="ms"),
@@ -275,7 +275,7 @@ def test_the_margin_is_the_nearest_limit_in_relative_terms() -> None:
 
 
 def test_what_a_stage_came_to_is_said_once() -> None:
-    """The title says it; the reason says why, and that a stage is no gate."""
+    """The title has the result; the reason says why, and that a stage is not the gate."""
     one = Policy((spec("sql/a"), B), release="r1").of_stage("sql")
     passed = decide([saw("sql/a", release="r1")], one, NOW)
     assert (passed.title, passed.reason) == (
@@ -286,21 +286,21 @@ def test_what_a_stage_came_to_is_said_once() -> None:
 
 @pytest.mark.parametrize(("stage", "told"), [("sql", True), ("alerts", False)])
 def test_a_stage_without_the_checks_of_a_queue_says_where_they_are(stage: str, *, told: bool) -> None:
-    """Else its pass is taken for one of the queue."""
+    """Otherwise its pass would look like one of the queue."""
     checks = (spec("sql/a"), spec("queue/lag", area=QUEUE))
     one = Policy(checks, scope=Scope((QUEUE,), queue="{}")).of_stage(stage)
     assert ("`gate alerts`" in decide([saw("sql/a"), saw("queue/lag")], one, NOW).reason) is told
 
 
 def test_what_decided_less_is_told_after_what_was_seen() -> None:
-    """A waived finding without a message still has its numbers."""
+    """A waived finding without a message shows its numbers."""
     waived = policy(A, B, waivers=(Waiver("a", "known", "ann", NOW.date()),))
     (found,) = weigh([saw("a", Outcome.FAIL, observed=7, limit=5, unit="ms"), saw("b")], waived, NOW).findings
     assert found.message == f"observed 7 ms, allowed 5 ms; waived until {NOW.date()} by ann: known"
 
 
 def test_every_blocked_check_counts_for_its_first_cause() -> None:
-    """Through a chain too; a circle ends."""
+    """Chains are followed to the first cause, and circles end."""
     blocks = {"a": "", "b": "a", "c": "b", "d": "c", "x": "y", "y": "x"}
     found = [Finding(check, "unknown", "page", Effect.HOLD, blocked_by=by) for check, by in blocks.items()]
     counts = blocked_by_cause(found)
@@ -308,7 +308,7 @@ def test_every_blocked_check_counts_for_its_first_cause() -> None:
 
 
 def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:
-    """The action's outcome is part of the verdict; a rollback stays one whatever came of it."""
+    """A failed step makes the verdict a hold; a rollback stays one whatever its outcome."""
     promote = Verdict(Decision.PROMOTE, "all passed")
     held = settle(promote, Action("none", 10, 10, "busy", "another gate is acting on the flag", holds=True), "s", "f")
     assert held.decision is Decision.HOLD
@@ -318,7 +318,7 @@ def test_a_promotion_that_cannot_be_carried_out_is_a_hold() -> None:
 
 
 def test_what_a_dry_run_would_have_done_is_told_by_its_own_decision_alone() -> None:
-    """Evidence that was changed since decides otherwise: that verdict does not say that the flag would be switched."""
+    """If changed evidence decides otherwise, the verdict does not repeat the dry run's action."""
     would = Action("rollback", 50, 0, "dry_run", "outbox.enabled would be switched off")
     assert settle(Verdict(Decision.ROLLBACK, "harm"), would, "s", "f").action == would
     held = settle(Verdict(Decision.HOLD, "it was cut"), would, "s", "f")
@@ -328,7 +328,7 @@ def test_what_a_dry_run_would_have_done_is_told_by_its_own_decision_alone() -> N
 @pytest.mark.parametrize("kind", list(TargetKind))
 @pytest.mark.parametrize("excess", ["", "is a superuser", "may become a superuser through ops"])
 def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(kind: TargetKind, excess: str) -> None:
-    """Outside of the reference a superuser's login is a remark of the verdict, whatever was decided."""
+    """Outside the reference, a superuser login is a remark in every verdict."""
     line = saw("preflight/database", details={"login": {"name": "postgres", "excess": excess}})
     for evidence in ([line], [line, saw("a")], [line, saw("a", Outcome.FAIL)]):
         verdict = decide(evidence, policy(A, target=kind), NOW)
@@ -341,9 +341,7 @@ def test_a_login_that_may_do_more_than_a_gate_needs_is_named_in_every_verdict(ki
 @pytest.mark.parametrize("kind", list(TargetKind))
 @pytest.mark.parametrize("what", ["unverified", "nobody"])
 def test_what_the_database_says_besides_is_named_in_every_verdict(what: str, kind: TargetKind) -> None:
-    """A server that is not verified, or a TEST_COMPANY_ID of nobody: outside of the reference it is a remark, and
-    decides nothing.
-    """
+    """An unverified server or an unknown TEST_COMPANY_ID is a remark, and decides nothing."""
     details: dict[str, JsonValue] = {"login": {"name": "g", "excess": ""}, what: "to be said"}
     told, untold = saw("preflight/database", details=details), saw("preflight/database")
     verdict, without = (decide([one, saw("a")], policy(A, target=kind), NOW) for one in (told, untold))
@@ -352,16 +350,14 @@ def test_what_the_database_says_besides_is_named_in_every_verdict(what: str, kin
 
 
 def test_a_login_that_cannot_be_read_is_no_crash() -> None:
-    """Details of any form give no warning and no error."""
+    """Malformed details give neither a warning nor an error."""
     logins: list[object] = [None, "postgres", [], {"name": 3}, {"excess": None}]
     for login in logins:
         assert own_warnings([saw("preflight/database", details={"login": login})], policy(A)) == ""
 
 
 def test_margins_wider_than_the_defaults_are_said_in_the_reason_of_a_promote() -> None:
-    """A policy that lets half of the calls fail is not the one of its reader's memory; a narrower one is no news, but
-    another policy.
-    """
+    """A promote names looser limits, so that nobody takes them for the defaults; tighter ones are not named."""
 
     def made(text: str) -> Policy:
         file = policy_file.parse(f"version: 1\n{text}", "gate.yaml", Path(), NOW.date())

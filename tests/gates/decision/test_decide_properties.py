@@ -1,4 +1,4 @@
-"""Properties of the decision, over any evidence and policy."""
+"""Properties of the decision over any evidence and policy."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ policies = st.builds(
 
 @given(lines_of, policies, st.randoms())
 def test_order_and_repetition_make_no_difference(lines: list[Evidence], rules: Policy, random: object) -> None:
-    """Same input, same bytes out, in whatever order and however often."""
+    """The same evidence, in any order and repeated, gives the same bytes."""
     shuffled = [*lines, *lines[: len(lines) // 2]]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert weigh(shuffled, rules, NOW).dump() == weigh(lines, rules, NOW).dump()
@@ -81,7 +81,7 @@ def test_worse_evidence_never_gives_a_better_verdict(lines: list[Evidence], rule
 
 @given(lines_of, policies, st.sampled_from(CHECKS))
 def test_removing_a_check_never_promotes(lines: list[Evidence], rules: Policy, removed: str) -> None:
-    """Evidence that goes missing can end a rollback, but never give a promotion that was not there."""
+    """Removed evidence may end a rollback, and never gives a new promote."""
     before = weigh(lines, rules, NOW).decision
     left = [line for line in lines if line.check != removed]
     if (
@@ -96,7 +96,7 @@ def test_removing_a_check_never_promotes(lines: list[Evidence], rules: Policy, r
 
 @given(lines_of, policies)
 def test_unknown_alone_never_rolls_back_and_never_promotes(lines: list[Evidence], rules: Policy) -> None:
-    """Without a failure there is no rollback; with nothing but unknowns there is no promotion."""
+    """Without a failure nothing rolls back, and unknowns alone never promote."""
     assume(all(rule.below is None for rule in rules.rules))  # a limit of the policy turns what was seen into a failure
     unfailed = [dataclasses.replace(e, outcome=Outcome.UNKNOWN) if e.outcome is Outcome.FAIL else e for e in lines]
     assert weigh(unfailed, rules, NOW).decision is not Decision.ROLLBACK
@@ -107,7 +107,7 @@ def test_unknown_alone_never_rolls_back_and_never_promotes(lines: list[Evidence]
 @settings(max_examples=50)
 @given(lines_of, policies)
 def test_evidence_and_policy_survive_the_disk(lines: list[Evidence], rules: Policy) -> None:
-    """What is read back gives the same verdict, byte for byte; a torn last line holds."""
+    """The stored run gives the same verdict, byte for byte; a torn last line holds."""
     text = chained(e.to_json() for e in lines)
     read = read_bytes(text).evidence
     again = Policy.from_json(json.loads(json.dumps(rules.to_json())))

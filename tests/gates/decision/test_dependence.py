@@ -1,4 +1,4 @@
-"""How many independent samples a run is worth: stalls, slow waves, and samples that are independent."""
+"""How many independent samples a run is worth, with stalls, slow waves and independent samples."""
 
 import random
 import statistics
@@ -10,12 +10,12 @@ from gates.decision.intervals import exact_test, share_bounds
 
 
 def slots_of(bad: list[bool], each: int) -> list[tuple[float, int]]:
-    """Samples in order of time, so many in a slot."""
+    """Samples in order of time, with the same number in each slot."""
     return [(sum(bad[at : at + each]), len(bad[at : at + each])) for at in range(0, len(bad), each)]
 
 
 def test_the_correction_is_that_of_korn_and_graubard() -> None:
-    """6,000 samples, 1 % bad, a design effect of ten known from 30 blocks."""
+    """The published case: 6,000 samples, 1 % bad, a design effect of ten from 30 blocks."""
     bad, worth = Dependence(10.0, 30).effective(60, 6000, 0.95)
     assert worth == pytest.approx(562.5, abs=0.5)
     assert share_bounds(bad, worth, exact_test(0.05))[1] == pytest.approx(0.0201, abs=1e-4)
@@ -23,7 +23,7 @@ def test_the_correction_is_that_of_korn_and_graubard() -> None:
 
 @pytest.mark.parametrize(("share", "each"), [(0.01, 3), (0.05, 1), (0.05, 5), (0.3, 2), (0.9, 4)])
 def test_independent_samples_keep_most_of_their_worth(share: float, each: int) -> None:
-    """Whatever their share, four in five count on average."""
+    """On average four in five still count, whatever the share of bad ones."""
     rng = random.Random(8)
     worth = []
     for _ in range(60):
@@ -34,7 +34,7 @@ def test_independent_samples_keep_most_of_their_worth(share: float, each: int) -
 
 @pytest.mark.parametrize(("stalls", "length"), [(1, 30), (3, 20), (8, 4)])
 def test_a_stall_is_one_sample(stalls: int, length: int) -> None:
-    """However many requests met it: of three stalls, three bad samples are left."""
+    """Three stalls leave three bad samples, however many requests met them."""
     slots = [(0.0, 5)] * 400
     for number in range(stalls):
         at = 20 + number * 45
@@ -46,7 +46,7 @@ def test_a_stall_is_one_sample(stalls: int, length: int) -> None:
 
 
 def test_failures_that_come_and_go_are_seen_without_a_single_bad_slot() -> None:
-    """One in five fails in half of the time, and none in the other."""
+    """Failures of one in five, in half of the time, count as dependent."""
     rng = random.Random(2)
     bad = [rng.random() < (0.2 if (at // 400) % 2 else 0.0) for at in range(4000)]
     found = dependence(slots_of(bad, 10), 0.05)
@@ -55,7 +55,7 @@ def test_failures_that_come_and_go_are_seen_without_a_single_bad_slot() -> None:
 
 
 def test_nothing_bad_and_nothing_good_say_nothing_of_dependence() -> None:
-    """They count in full: what that leaves open is said with the pass."""
+    """They count in full, and the pass says what that leaves open."""
     for bad in (0.0, 4.0):
         found = dependence([(bad, 4)] * 200, 0.05)
         assert found.effective(bad * 200, 800, 0.96) == (bad * 200, 800)
@@ -64,13 +64,13 @@ def test_nothing_bad_and_nothing_good_say_nothing_of_dependence() -> None:
 
 
 def test_empty_slots_neither_end_a_stall_nor_make_it_longer() -> None:
-    """In the closed model few requests are sent while the target stands still."""
+    """A closed load model sends few requests while the target stands still."""
     slots = [(0.0, 3)] * 100 + [(3.0, 3), (0.0, 0), (0.0, 0), (3.0, 3), (3.0, 3)] + [(0.0, 3)] * 100
     assert dependence(slots, 1.0).stalls == (3.0,)
 
 
 def test_a_mean_has_the_design_effect_of_its_values() -> None:
-    """Values that wander are worth fewer than values that jump about."""
+    """Values that drift are worth fewer than values that are independent."""
     rng = random.Random(4)
     jumping = [rng.gauss(100, 10) for _ in range(400)]
     wandering = [100 + 10 * (-1) ** (at // 50) for at in range(400)]

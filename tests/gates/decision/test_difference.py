@@ -1,4 +1,4 @@
-"""A check that never passed on a deployment that was not built from the contract holds, and rolls nothing back."""
+"""On a deployment not built from the contract, a check that never passed holds and does not roll back."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ BY_THE_CONTRACT = Policy(CHECKS, TargetKind.STAGING)
 
 
 def failing(check: str, *before: str) -> list[Evidence]:
-    """Evidence of a run in which one check fails; those of `before` are remembered as passed."""
+    """Evidence in which one check fails; the checks in `before` are remembered as passed."""
     known = dataclasses.replace(saw(PASSED_HERE), details={"checks": [*before]})
     lines = [saw(s.id, Outcome.FAIL if s.id == check else Outcome.PASS, observed=1.0, limit=2.0) for s in CHECKS]
     return [*lines, *([known] if before else [])]
@@ -33,7 +33,7 @@ def failing(check: str, *before: str) -> list[Evidence]:
 
 @pytest.mark.parametrize("policy", [OWN_WORDS, A_PART], ids=["names", "claims"])
 def test_what_never_passed_here_holds_and_says_so(policy: Policy) -> None:
-    """A healthy deployment that differs is not rolled back on the first day; nor is it promoted."""
+    """A healthy deployment that differs is neither rolled back on its first day nor promoted."""
     verdict = decide(failing(DRILL), policy, NOW)
     assert verdict.decision is Decision.HOLD
     (finding,) = [f for f in verdict.findings if f.check == DRILL]
@@ -44,31 +44,31 @@ def test_what_never_passed_here_holds_and_says_so(policy: Policy) -> None:
 
 @pytest.mark.parametrize("policy", [OWN_WORDS, A_PART], ids=["names", "claims"])
 def test_what_passed_here_once_rolls_back(policy: Policy) -> None:
-    """Then it is the release that differs."""
+    """If the check passed before, the release made the difference."""
     assert decide(failing(DRILL, DRILL), policy, NOW).decision is Decision.ROLLBACK
 
 
 def test_a_deployment_of_the_contract_needs_no_memory() -> None:
-    """Where nothing is called otherwise and all is claimed, the contract is what every release must keep."""
+    """Without own names and with all claimed, every release must keep the contract."""
     assert decide(failing(DRILL), BY_THE_CONTRACT, NOW).decision is Decision.ROLLBACK
 
 
 def test_the_users_own_checks_queues_and_rules_roll_back_from_the_first_run_on() -> None:
-    """They are about this deployment, and nothing else."""
+    """They are written for this deployment."""
     assert decide(failing("sql/ours/one"), OWN_WORDS, NOW).decision is Decision.ROLLBACK
     ruled = dataclasses.replace(OWN_WORDS, rules=(PolicyRule("drill/tokens/*", decides=Effect.ROLLBACK),))
     assert decide(failing(DRILL), ruled, NOW).decision is Decision.ROLLBACK
 
 
 def test_a_memory_that_cannot_be_trusted_is_none() -> None:
-    """One of another release, or without a time, proves no difference between releases."""
+    """A remembered pass without a time shows no difference between releases."""
     lines = failing(DRILL, DRILL)
     lines[-1] = dataclasses.replace(lines[-1], started_at="")
     assert decide(lines, OWN_WORDS, NOW).decision is Decision.HOLD
 
 
 def test_what_passed_is_kept_for_these_names_and_claims_alone(tmp_path: Path) -> None:
-    """With another mapping, a failure may come from the mapping."""
+    """Under another mapping, the mapping may be the cause of a failure."""
     verdict = decide(failing(DRILL), OWN_WORDS, NOW)
     passed.remember(tmp_path, OWN_WORDS, [f.check for f in verdict.findings])
     kept = passed.read(tmp_path, OWN_WORDS)
@@ -81,19 +81,19 @@ def test_what_passed_is_kept_for_these_names_and_claims_alone(tmp_path: Path) ->
 
 
 def test_of_a_deployment_of_the_contract_nothing_is_kept(tmp_path: Path) -> None:
-    """Nobody reads it."""
+    """It needs no memory, so none is written."""
     passed.remember(tmp_path, BY_THE_CONTRACT, [])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"dialect": 1}', "[" * 5000, '{"dialect": null, "checks": 3}'])
 def test_a_broken_memory_is_empty(tmp_path: Path, text: str) -> None:
-    """It holds where it could have rolled back, and is written anew."""
+    """A failure then holds instead of rolling back, and the memory is written anew."""
     (tmp_path / passed.FILE).write_text(text)
     assert passed.read(tmp_path, OWN_WORDS) == []
 
 
 def test_a_memory_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    """A pipe in its place would hang the run."""
+    """A named pipe in its place does not hang the run."""
     os.mkfifo(tmp_path / passed.FILE)
     assert passed.read(tmp_path, OWN_WORDS) == []

@@ -1,4 +1,4 @@
-"""The floor: no policy, written as gate.yaml or made otherwise, promotes what stands below it."""
+"""The floor: no policy, from gate.yaml or made otherwise, can promote a release below it."""
 
 import dataclasses
 import datetime as dt
@@ -41,7 +41,7 @@ def read(text: str) -> Policy:
 
 
 def test_the_floor_stands_on_checks_that_exist_and_apply_everywhere() -> None:
-    """Each pattern matches checks that a production target runs, too, without --deep and without a capability."""
+    """Each pattern matches checks that run in production, without --deep and without a capability."""
     for pattern in FLOOR:
         found = [s for s in CATALOGUE if PolicyRule(pattern).matches(s.id)]
         assert found, pattern
@@ -52,14 +52,14 @@ def test_the_floor_stands_on_checks_that_exist_and_apply_everywhere() -> None:
 @pytest.mark.parametrize("rule", TALKED_INTO, ids=str)
 @pytest.mark.parametrize("pattern", ["*", "*/*", "preflight/*", "drill/proof/fourth-call-refused"])
 def test_a_rule_below_the_floor_is_refused_where_it_stands(pattern: str, rule: dict[str, object]) -> None:
-    """File, line and column of the member, the check of the floor that it touches, and what to do."""
+    """The error has file, line and column, the check of the floor and what to do."""
     body = "".join(f"    {name}: {json.dumps(value)}\n" for name, value in rule.items() if not isinstance(value, float))
     with pytest.raises(ConfigError, match=r"gate\.yaml:\d+:\d+: \w+: .* matches .*floor as it is.*narrower pattern"):
         read(f'version: 1\nchecks:\n  "{pattern}":\n{body}')
 
 
 def test_a_rule_that_leaves_the_floor_as_it_is_counts() -> None:
-    """Sparing checks above it, and making any check graver, is a matter of policy; a promote says what it spares."""
+    """Checks above the floor may be spared, any check may be made graver, and a promote names what was spared."""
     rules = 'checks:\n  "drill/http-surface/*": {required: false}\n  "preflight/*": {severity: page}\n'
     waiver = "{check: drill/tokens/expired, reason: r, owner: o, expires: 2026-01-02}"
     text = f"version: 1\n{rules}waivers: [{waiver}]\n"
@@ -74,7 +74,7 @@ def test_a_rule_that_leaves_the_floor_as_it_is_counts() -> None:
 
 @pytest.mark.parametrize("check", sorted({s.id for s in CATALOGUE if on_floor(s.id)}))
 def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
-    """Unknown, absent or failed, whatever the policy says of it."""
+    """Whatever the policy says, an unknown, absent or failed one prevents a promote."""
     rules = (PolicyRule("*", Severity.INVESTIGATE, Effect.NOTE, required=False),)
     waived = policy(rules=rules, waivers=(Waiver(check, "r", "o", NOW.date()),))
     for line in ([], [saw(check, Outcome.UNKNOWN)], [saw(check, Outcome.FAIL, severity="investigate")]):
@@ -86,7 +86,7 @@ def test_no_waiver_and_no_rule_spares_a_check_of_the_floor(check: str) -> None:
 
 
 def test_a_falling_backlog_softens_no_check_of_the_floor() -> None:
-    """A leak between tenants is harm, whatever drains; a policy that says otherwise is refused where it stands."""
+    """A leak is harm while a backlog drains, too; a policy that says otherwise is refused."""
     for pattern in ("*", "sql/rls/*", "preflight/*"):
         with pytest.raises(ConfigError, match=r"gate\.yaml:2:14: .* matches .*floor as it is"):
             read(f"version: 1\nlag_checks: ['{pattern}']\n")
@@ -100,7 +100,7 @@ def test_a_falling_backlog_softens_no_check_of_the_floor() -> None:
 
 @pytest.mark.parametrize(("watched", "decision"), [("queue", Decision.HOLD), ("outbox", Decision.ROLLBACK)])
 def test_a_queues_lag_is_softened_by_the_queues_own_backlog(watched: str, decision: Decision) -> None:
-    """A burst that is worked off holds; that some other backlog falls says nothing of this one."""
+    """Only the queue's own falling backlog turns its lag into a hold."""
     falling: dict[str, JsonValue] = {"samples": [[n * 1.0, 80 - 10 * n] for n in range(8)]}
     backlog = dataclasses.replace(saw(f"watch/{watched}-backlog"), details=falling, samples=8)
     lag = spec("queue/lag", area="queue")
@@ -109,7 +109,7 @@ def test_a_queues_lag_is_softened_by_the_queues_own_backlog(watched: str, decisi
 
 
 def test_a_policy_without_the_checks_of_the_floor_holds() -> None:
-    """A catalogue that lacks them, or keeps them from applying here, proves nothing about the release."""
+    """A catalogue that lacks them, or exempts them here, proves nothing."""
     for pattern, stands_for in FLOOR.items():
         left = tuple(s for s in CATALOGUE if not PolicyRule(pattern).matches(s.id))
         verdict = decide(GREEN, dataclasses.replace(policy(), catalogue=left), NOW)
@@ -124,7 +124,7 @@ PARTS = {part: s for s in CATALOGUE if not s.deep for part in parts_of(s)}
 
 @pytest.mark.parametrize("part", sorted(PARTS))
 def test_every_area_and_every_group_of_drills_needs_a_pass_that_was_seen(part: str) -> None:
-    """All checks of a part spared, or waived, and none seen: it holds and names the part."""
+    """If all checks of one are spared or waived, the run holds and names it."""
     own = {s.id for s in CATALOGUE if part in parts_of(s)}
     rules = tuple(PolicyRule(check, required=False) for check in own)
     verdict = decide([e for e in GREEN if e.check not in own], policy(rules=rules), NOW)
@@ -169,7 +169,7 @@ DEAD = [saw(s.id, Outcome.UNKNOWN) for s in FEW]
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, st.sampled_from(["empty", "dead", "no floor", "floor alone"]), st.sampled_from(TargetKind))
 def test_no_policy_text_promotes_a_dead_target(text: dict[str, Any], seen: str, kind: TargetKind) -> None:
-    """Whatever gate.yaml says: refused, or no promote; and the same rules in a policy made by other means."""
+    """Whatever gate.yaml says, it is refused or does not promote; nor does a policy made otherwise."""
     floor, rest = ([e for e in FEW_GREEN if on_floor(e.check) is below] for below in (True, False))
     evidence: list[Evidence] = {"empty": [], "dead": DEAD, "no floor": rest, "floor alone": floor}[seen]
     rules = [_rule(pattern, rule) for pattern, rule in text.get("checks", {}).items()]
@@ -200,7 +200,7 @@ LINES = st.lists(
 def test_the_floor_takes_promotes_away_and_changes_nothing_else(
     lines: list[Evidence], rules: list[PolicyRule], green: bool
 ) -> None:
-    """A rollback is one with and without it, and no decision is better with it: what holds of weigh holds of decide."""
+    """It never improves a decision, and rollbacks stay, so properties of weigh hold for decide."""
     one = Policy(FEW, TargetKind.STAGING, rules=tuple(rules))
     evidence = [*(FEW_GREEN if green else []), *lines]
     with_floor, without = decide(evidence, one, NOW).decision, weigh(evidence, one, NOW).decision
@@ -209,7 +209,7 @@ def test_the_floor_takes_promotes_away_and_changes_nothing_else(
 
 
 def test_cohorts_may_be_unknown_unless_the_policy_requires_them() -> None:
-    """Right after a step nothing is known of them: that is counted and holds nothing. A harm that is seen counts."""
+    """Unknown cohorts hold nothing, since nothing is known right after a step; a seen harm counts."""
     cohorts = [s.id for s in CATALOGUE if is_optional(s.id)]
     others = [e for e in GREEN if e.check not in cohorts]
     unknown = [saw(check, Outcome.UNKNOWN) for check in cohorts]

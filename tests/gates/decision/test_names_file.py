@@ -1,4 +1,4 @@
-"""`names:` of gate.yaml: what cannot be meant is refused with its place, what is meant becomes names."""
+"""`names:` of gate.yaml: mistakes are refused with their place, and the rest becomes names."""
 
 import datetime as dt
 import time
@@ -16,7 +16,7 @@ TODAY = dt.date(2026, 1, 1)
 
 
 def test_names_are_read_and_survive_the_way_to_a_suite() -> None:
-    """What the policy says is what a process is told that looks at the target."""
+    """A child process gets the same names as the policy has."""
     text = """version: 1
 names:
   schema: app
@@ -75,7 +75,7 @@ names:
     ],
 )
 def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
-    """File, line and column, what was observed and what is allowed."""
+    """The error has file, line and column, what was found and what is allowed."""
     with pytest.raises(NamesError) as error:
         names_of_text(f"version: 1\nnames:\n{lines}\n", "gate.yaml")
     assert str(error.value).startswith(f"gate.yaml:{place}: ")
@@ -83,7 +83,7 @@ def test_a_mistake_has_its_place(lines: str, place: str, said: str) -> None:
 
 
 def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:
-    """A rollback goes on without a policy, but never without the names of what it is to change."""
+    """A rollback needs no valid policy, but the names of what it changes."""
     assert names_of_text("version: 1\nwrong: 1\nnames: {schema: app}\n", "f").real("events") == "app.events"
     assert not names_of_text("version: [", "f")
     with pytest.raises(NamesError):
@@ -91,7 +91,7 @@ def test_names_are_known_although_something_else_in_the_file_is_wrong() -> None:
 
 
 def test_a_verdict_under_other_names_is_one_of_another_policy() -> None:
-    """Who changes the names after a verdict was given changes the policy, and it survives its way to disk."""
+    """Changed names change the digest, and the names are stored with the policy."""
     texts = ("version: 1\n", "version: 1\nnames: {schema: app}\n")
     plain, named = (parse(t, "f", Path(), TODAY).policy((), TargetKind.STAGING, "r", deep=False) for t in texts)
     assert plain.digest != named.digest
@@ -100,7 +100,7 @@ def test_a_verdict_under_other_names_is_one_of_another_policy() -> None:
 
 
 def test_no_file_takes_long_to_be_asked_for_names() -> None:
-    """Of what is no YAML, too: a rollback waits for it."""
+    """A rollback waits for the names, so they are read fast from any text."""
     began = time.process_time()
     assert not names_of_text("\n" * 100_000 + "- [", "gate.yaml").given
     with pytest.raises(NamesError):

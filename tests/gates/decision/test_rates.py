@@ -1,4 +1,4 @@
-"""The page of truth: a part of it is simulated again, and what it says is what its template and the code say."""
+"""The page of error rates: parts of it are simulated again, and its text agrees with template and code."""
 
 import random
 import re
@@ -17,7 +17,7 @@ RUNS = 100
 
 
 def rows_of(head: str) -> list[list[str]]:
-    """The cells of all tables of the page with this head."""
+    """The cells of all tables with this head."""
     found: list[list[str]] = []
     lines = iter(PAGE.splitlines())
     for line in lines:
@@ -32,24 +32,24 @@ def rows_of(head: str) -> list[list[str]]:
 
 
 def most(cell: str) -> float:
-    """The bound in brackets."""
+    """The upper bound, which is in brackets."""
     return float(cell.partition("(")[2].rstrip(")"))
 
 
 def test_the_page_has_a_place_for_each_table() -> None:
-    """A table made anew takes the place of the old one, by its name; the words around it stay."""
+    """A new table replaces the old one of its name; the text around it stays."""
     assert set(re.findall(r"<!-- (\w+) -->\n\|", PAGE)) == set(rates.TABLES)
     assert rates.page(rates.RUNS, []) == PAGE
     assert f"{rates.RUNS:,} seeded" in PAGE
 
 
 def test_the_risk_is_split_and_not_doubled() -> None:
-    """The two tests together keep what is stated."""
+    """Both tests together keep the stated risk."""
     assert pytest.approx(RISK) == FIXED_RISK + ANYTIME_RISK == 0.05
 
 
 def test_each_stated_rate_is_kept() -> None:
-    """At the limit neither verdict is over 5 %, nor is one with stalls in a run that is long enough for them."""
+    """At the limit no wrong verdict is over 5 %, also with stalls in a run that is long enough."""
     seen = 0
     for name, share, passed, failed, *_ in rows_of(rates.VERDICTS):
         at_limit = share == "5 %" or (share == "2 %" and name == "one by one")
@@ -68,7 +68,7 @@ def test_each_stated_rate_is_kept() -> None:
 
 
 def test_means_and_comparisons_keep_their_rates() -> None:
-    """At the limit of a mean and at the margin of a comparison wrong verdicts are rare; equal releases never fail."""
+    """At the limit wrong verdicts are rare, and equal releases never fail."""
     at_limit = [row for row in rows_of(rates.MEANS) if row[1] == "100 % of the limit"]
     assert len(at_limit) == 3
     assert all(most(row[2]) <= 6.0 and most(row[3]) <= 5.0 for row in at_limit)
@@ -118,7 +118,7 @@ def _limit_of(row: list[str]) -> float:
 
 @pytest.mark.parametrize(("tenants", "n", "share"), [(20, 50, 0.01), (1, 200, 0.05), (200, 200, 0.001)])
 def test_an_alert_decides_as_the_page_says(tenants: int, n: int, share: float) -> None:
-    """The same of fleets."""
+    """With another seed and few runs, each rate of the alerts is within chance."""
     rng = random.Random(f"again {tenants} {n} {share}")
     found = Counter(rates.fleet_verdict(rng, tenants, n, share) for _ in range(RUNS))
     wanted = [f"{tenants}", f"{n}", f"{100 - 100 * share:g} %"]
@@ -141,7 +141,7 @@ def test_the_whole_gate_promotes_nothing_bad_and_rolls_back_nothing_healthy() ->
 
 
 def test_cohorts_decide_within_their_risk() -> None:
-    """At the margin a rollback stays under 1 % and a pass under 5 %; equal cohorts are not rolled back."""
+    """At the margin rollbacks stay under 1 % and passes under 5 %; equal cohorts are not rolled back."""
     seen = rows_of(rates.COHORTS)
     assert len(seen) == len(cohort_rates.FLEETS)
     for *_, did, failed, _, passed, _ in seen:

@@ -1,4 +1,4 @@
-"""The tests that may be looked at at any time: the published numbers, and how often they decide wrongly."""
+"""Sequential tests, which allow a look at any time: their published numbers and error rates."""
 
 import itertools
 import math
@@ -15,12 +15,12 @@ from gates.decision.sequential import anytime_test, log_evidence, mean_proved, p
     [(0, 300, True, 4.63465), (5, 500, True, 0.81301), (10, 100, False, 6.33834)],
 )
 def test_the_evidence_is_that_of_the_published_mixture(bad: int, samples: int, under: bool, expected: float) -> None:
-    """Computed apart with scipy, for a limit of 2 % and the prior that is best at 300 samples."""
+    """It equals scipy's result for a limit of 2 % and the prior best at 300 samples."""
     assert log_evidence(bad, samples, 0.02, 0.05, under=under) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_evidence_is_the_integral_of_the_bets() -> None:
-    """The mean over the prior's shares of the likelihood ratio, by adding it up."""
+    """It is the likelihood ratio averaged over the prior."""
     weight = 300.0 / 6.328944 - 1.0
     a, b, limit, bad, samples = 0.02 * weight, 0.98 * weight, 0.02, 2, 400
     steps = [limit * (step + 0.5) / 20_000 for step in range(20_000)]
@@ -31,7 +31,7 @@ def test_the_evidence_is_the_integral_of_the_bets() -> None:
 
 
 def test_clear_cases_are_decided_by_few_samples() -> None:
-    """Without a bad sample, and with bad ones only; extremes stay numbers."""
+    """All good or all bad is decided soon, and extremes stay finite."""
     fewest = {
         limit: next(n for n in itertools.count(1) if proves(0, n, limit, 0.05, under=True)) for limit in (0.02, 0.05)
     }
@@ -44,7 +44,7 @@ def test_clear_cases_are_decided_by_few_samples() -> None:
 
 @pytest.mark.parametrize("limit", [0.02, 0.05, 0.5])
 def test_looking_after_each_sample_keeps_the_risk(limit: float) -> None:
-    """At the limit itself, with a look at every sample, either side is decided in under 5 % of the runs."""
+    """At the limit, with a look after every sample, each wrong decision stays under 5 %."""
     rng, runs, wrong = random.Random(5), 400, {True: 0, False: 0}
     for _ in range(runs):
         bad, decided = 0, {True: False, False: False}
@@ -59,7 +59,7 @@ def test_looking_after_each_sample_keeps_the_risk(limit: float) -> None:
 
 
 def test_bounds_of_a_sequence_are_wider_than_those_of_one_look() -> None:
-    """Looking often has its price, which is small; the estimate lies between the bounds."""
+    """They are only a little wider, and contain the estimate."""
     for bad, n in ((0, 200), (3, 400), (400, 400), (37, 90)):
         once, often = share_bounds(bad, n, exact_test(0.05)), share_bounds(bad, n, anytime_test(0.05))
         assert often[0] <= once[0] <= bad / n <= once[1] <= often[1]
@@ -73,7 +73,7 @@ def test_bounds_of_a_sequence_are_wider_than_those_of_one_look() -> None:
 
 @pytest.mark.parametrize(("true", "under", "most"), [(0.2, True, 0.05), (0.2, False, 0.05), (0.05, True, 1.0)])
 def test_bets_on_a_mean_keep_the_risk(true: float, under: bool, most: float) -> None:
-    """Skewed values with a mean at the limit are decided in under 5 % of the runs; a clear case is."""
+    """Skewed values at the limit are decided in under 5 % of the runs; clear cases are decided."""
     rng, runs = random.Random(3), 300
     decided = 0
     for _ in range(runs):

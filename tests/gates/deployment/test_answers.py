@@ -1,4 +1,4 @@
-"""What of an answer is the service's word, and what is every request's or the connection's own."""
+"""What of an answer the service says, and what only belongs to the request or the connection."""
 
 import json
 
@@ -16,7 +16,7 @@ def answer(*headers: tuple[str, str], **members: str) -> Answer:
 
 
 def test_what_is_every_requests_own_is_not_said() -> None:
-    """Ids, traces and times of requests differ by nature, in every framework's spelling; all else tells something."""
+    """Request ids, traces and times are left out, in every framework's spelling; all else counts."""
     one = answer(("x-request-id", "r1"), detail="no (r1)", traceId="00-1", timestamp="12:00", request_id="r1")
     two = answer(("x-request-id", "r2"), detail="no (r2)", traceId="00-2", timestamp="12:01", request_id="r2")
     assert one.said() == two.said() == {"detail": "no (<id>)"}
@@ -25,7 +25,7 @@ def test_what_is_every_requests_own_is_not_said() -> None:
 
 
 def test_what_a_request_asked_for_is_not_said() -> None:
-    """An answer may repeat the id that was asked for, in its links too; whatever else differs tells something."""
+    """An answer may repeat the id that was asked for, also in links; any other difference counts."""
 
     def missing(asked: str, **more: object) -> Answer:
         links = {"self": {"href": f"/dlq-replay/{asked}"}, "instance": asked}
@@ -36,7 +36,7 @@ def test_what_a_request_asked_for_is_not_said() -> None:
 
 
 def test_a_word_is_shown_however_its_letters_are_spelled() -> None:
-    """JSON may escape any letter; a body that is no JSON is read as it is."""
+    """JSON may escape any letter; other bodies are read as they are."""
     escaped = b'{"detail": "' + "".join(f"\\u{ord(c):04x}" for c in "outbox.enabled is off").encode() + b'"}'
     for body in (escaped, b"<p>outbox.enabled</p>"):
         assert Answer(403, (), body, 1.0).says("outbox.enabled")
@@ -44,7 +44,7 @@ def test_a_word_is_shown_however_its_letters_are_spelled() -> None:
 
 
 def test_headers_of_the_connection_are_not_the_services() -> None:
-    """A server ends a kept connection now and then, and says so; whatever else is sent shows."""
+    """Headers of the connection are left out; all others count."""
     kept = answer(("content-type", "x"), ("content-length", "3"))
     last = answer(("content-type", "x"), ("connection", "close"), ("transfer-encoding", "chunked"))
     assert kept.header_names == last.header_names == ["content-type"]
@@ -53,7 +53,7 @@ def test_headers_of_the_connection_are_not_the_services() -> None:
 
 @pytest.mark.parametrize(("ids", "items"), [({}, [ID.lower(), "A"]), ({"item": "text"}, [ID, "A"])])
 def test_a_uuid_is_the_same_in_any_case_and_a_key_is_not(ids: dict[str, str], items: list[str]) -> None:
-    """The contract promises ids and no spelling of them; a text, and what the caller gave, counts by its letters."""
+    """UUIDs are compared without case; ids that are text, and keys that the caller gave, letter by letter."""
     before = current()
     use(Names(ids=ids))
     try:

@@ -1,4 +1,4 @@
-"""Credentials are made by the target's clock, whatever becomes of the gate's own."""
+"""Credentials are made by the target's clock, whatever the gate's clock shows."""
 
 import time
 from email.utils import formatdate
@@ -14,7 +14,7 @@ NOW = 1_800_000_000.0
 
 
 class World(HttpDoor):
-    """A target, the gate's clock, and time itself, in seconds."""
+    """A target, the gate's clock and real time, in seconds."""
 
     def __init__(self, *, dated: bool = True) -> None:
         super().__init__("http://unset.invalid")
@@ -34,7 +34,7 @@ class World(HttpDoor):
 
 @pytest.mark.parametrize("set_s", [0.0, 3600.0, -3600.0])
 def test_a_clock_that_is_wrong_from_the_start_is_seen(set_s: float) -> None:
-    """By hours, either way; the Date header has whole seconds."""
+    """The target's Date header corrects it to a second, whichever way it is wrong."""
     world = World()
     world.set_s = set_s
     clock = world.clock()
@@ -45,7 +45,7 @@ def test_a_clock_that_is_wrong_from_the_start_is_seen(set_s: float) -> None:
 
 @pytest.mark.parametrize("set_s", [3600.0, -7200.0, 31.0])
 def test_a_clock_that_is_set_during_the_run_is_seen(set_s: float) -> None:
-    """What was signed by it would be refused by a healthy target, and look like harm."""
+    """Otherwise a healthy target would refuse the signature, which would look like harm."""
     world = World()
     clock = world.clock()
     world.passed_s, world.set_s = 50.0, set_s
@@ -54,7 +54,7 @@ def test_a_clock_that_is_set_during_the_run_is_seen(set_s: float) -> None:
 
 
 def test_a_machine_that_slept_keeps_its_clock() -> None:
-    """The steady clock may stand still meanwhile: the target's own word counts."""
+    """The monotonic clock may stop during sleep, so the target's time counts."""
     world = World()
     clock = world.clock()
     clock.steady = lambda: 0.0
@@ -64,7 +64,7 @@ def test_a_machine_that_slept_keeps_its_clock() -> None:
 
 @pytest.mark.parametrize("why", ["undated", "down"])
 def test_a_target_that_does_not_say_its_time_has_ours(why: str) -> None:
-    """It is asked once, and not before each signature."""
+    """Such a target is asked once, not before each signature."""
     world = World(dated=why != "undated")
     world.down, world.set_s = why == "down", 5.0
     clock = world.clock()
@@ -73,7 +73,7 @@ def test_a_target_that_does_not_say_its_time_has_ours(why: str) -> None:
 
 
 def test_a_form_that_always_has_a_time_has_the_target_s() -> None:
-    """A deployment may know no signature without one; a gate whose clock is wrong is not locked out."""
+    """Where every signature has a time, it is the target's, so a wrong clock locks no gate out."""
     form = SignatureForm({"v2": "t={t},v1={hex}"})
     world = World()
     world.set_s = 3600.0

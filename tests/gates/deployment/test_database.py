@@ -1,15 +1,18 @@
-"""The SQL door reads what a server says, whatever it is set up to say."""
+"""The SQL door reads what a server answers, however the server is configured."""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 
 from gates.deployment.sql import database
+from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
 from gates.proof.hostile.partitions import through
@@ -21,7 +24,7 @@ SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_ou
 
 
 def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
-    """A database whose dates, intervals and bytes are written in another style is read all the same."""
+    """Dates, intervals and bytes are read whatever output style the database has."""
     with pg_server.database() as name:
         with session(pg_server.url("postgres")) as connection:
             for setting in SETTINGS:
@@ -33,7 +36,7 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
 
 
 def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver keeps its text eight times once it is whole; so it is not read to its end."""
+    """The driver copies an error's text eight times, so an endless one is not read to its end."""
     monkeypatch.setattr("gates.deployment.sql.connection.MOST_ANSWER", 16_000_000)
     long = b"do $$ begin raise exception using message = pg_catalog.repeat('x', 32 << 20); end $$"
     with session(pg_server.url("postgres")) as connection, pytest.raises(psycopg.OperationalError, match="at most"):
@@ -41,7 +44,7 @@ def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatc
 
 
 def test_notices_are_no_part_of_an_answer(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function that says something at each call, of a database that shows all of it, is answered like any other."""
+    """Many notices do not count towards the size of an answer."""
     monkeypatch.setattr("gates.deployment.sql.connection.MOST_ANSWER", 1_000_000)
     says = b"do $$ begin for i in 1..2000 loop raise warning '%', pg_catalog.repeat('x', 1000); end loop; end $$"
     with pg_server.database() as name:
@@ -53,29 +56,23 @@ def test_notices_are_no_part_of_an_answer(pg_server: PgServer, monkeypatch: pyte
 
 
 def test_a_session_that_the_server_ends_says_so(pg_server: PgServer) -> None:
-    """The server's last words are told, not that its connection is gone."""
+    """The server's reason is reported, not just a lost connection."""
     end = b"select pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
     with session(pg_server.url("postgres")) as connection, pytest.raises(psycopg.errors.AdminShutdown):
         connection.execute(end)
 
 
 def test_every_session_has_limits_on_the_server(pg_server: PgServer) -> None:
-    """Statement, lock, idle transaction, and a client that the network cut off: none of them lasts for ever."""
+    """Statements, locks, idle transactions and lost clients all have a limit."""
     with session(pg_server.url("postgres")) as connection:
-        limits = (
-            "statement_timeout",
-            "lock_timeout",
-            "idle_in_transaction_session_timeout",
-            "tcp_user_timeout",
-            "tcp_keepalives_idle",
-        )
-        for limit in limits:
+        of_sql = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        for limit in (*of_sql, "tcp_user_timeout", "tcp_keepalives_idle"):
             setting = value(connection, "select setting::int from pg_settings where name = %s", limit)
             assert 0 < int(str(setting)) <= 60_000, limit
 
 
 def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgServer) -> None:
-    """Whoever set default_transaction_read_only for a login or a database does not keep a rollback away."""
+    """default_transaction_read_only of a login or database does not prevent a rollback."""
     with pg_server.database() as name:
         with session(pg_server.url("postgres")) as connection:
             connection.execute(f'alter database "{name}" set default_transaction_read_only = on'.encode())
@@ -85,7 +82,7 @@ def test_a_database_that_is_read_only_by_habit_can_be_written_to(pg_server: PgSe
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_url_that_asks_for_the_server_that_is_written_to_is_obeyed(read_only: bool, pg_server: PgServer) -> None:
-    """Of several hosts libpq takes one whose sessions may write: that ours only read says nothing of a server."""
+    """A session of ours that only reads must not make libpq take the writable server for a read-only one."""
     url = f"{pg_server.url('postgres')}?target_session_attrs=read-write"
     with session(url, read_only=read_only) as connection:
         assert value(connection, "show default_transaction_read_only") == ("on" if read_only else "off")
@@ -95,7 +92,7 @@ def test_a_url_that_asks_for_the_server_that_is_written_to_is_obeyed(read_only: 
 def test_no_limit_of_the_database_cuts_a_transaction_of_ours(
     pooled: bool, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A drill that holds a row would let go of it, and find fault with who took it."""
+    """transaction_timeout is off: a drill that lost its row lock would blame whoever took the row."""
     with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
         if owner.info.server_version < database.SINCE:
             pytest.skip("PostgreSQL 17 has the setting")
@@ -106,7 +103,7 @@ def test_no_limit_of_the_database_cuts_a_transaction_of_ours(
 
 
 def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgServer) -> None:
-    """Else what a trigger of the deployment refuses, or writes, is neither refused nor written in our sessions."""
+    """Otherwise the deployment's triggers would not act on what the gate writes."""
     with pg_server.database() as name, session(pg_server.url("postgres")) as owner:
         owner.execute(f'alter database "{name}" set session_replication_role = replica'.encode())
         with connect(pg_server.url(name), autocommit=False) as connection:
@@ -115,7 +112,7 @@ def test_triggers_fire_for_a_login_that_is_set_to_be_a_replicas(pg_server: PgSer
 
 
 def test_a_login_that_may_not_have_triggers_fire_is_let_in(pg_server: PgServer, migrated_db: str) -> None:
-    """Set for the whole database, it is so for the deployment, too: the gate sees what its users see."""
+    """A setting of the whole database holds for the deployment, too: the gate sees what users see."""
     with session(pg_server.url("postgres")) as owner:
         owner.execute(f'alter database "{migrated_db}" set session_replication_role = replica'.encode())
     with connect(pg_server.url(migrated_db, "replay_gate")) as connection:
@@ -123,7 +120,7 @@ def test_a_login_that_may_not_have_triggers_fire_is_let_in(pg_server: PgServer, 
 
 
 def test_a_login_for_which_alone_no_trigger_fires_judges_nothing(pg_server: PgServer, migrated_db: str) -> None:
-    """A healthy deployment would be rolled back for what its triggers do for everybody else. It acts, all the same."""
+    """The gate would see other behaviour than users, so it refuses to judge; it can still act."""
     url = pg_server.url(migrated_db, "replay_gate")
     with session(pg_server.url("postgres")) as owner:
         owner.execute(
@@ -149,7 +146,7 @@ def test_a_login_for_which_alone_no_trigger_fires_judges_nothing(pg_server: PgSe
 def test_what_a_trigger_at_the_login_sets_does_not_count(
     pg_server: PgServer, setting: str, ours: str, theirs: str
 ) -> None:
-    """It comes after the settings that a session begins with; each transaction then has ours."""
+    """A login trigger runs after our settings, so each transaction sets them again."""
     body = f"begin perform pg_catalog.set_config('{setting}', '{theirs}', false); end"
     with pg_server.database() as name, psycopg.connect(pg_server.url(name), autocommit=True) as owner:
         if owner.info.server_version < 170_000:
@@ -162,14 +159,14 @@ def test_what_a_trigger_at_the_login_sets_does_not_count(
 
 @pytest.mark.parametrize("limit_ms", [0, 1, 250, 1_000, 2_500, 60_000, 90_000, 120_000, 3_600_000, 86_400_000])
 def test_a_limit_is_known_as_a_server_shows_it(pg_server: PgServer, limit_ms: int) -> None:
-    """Else each session would be taken for a pooler's."""
+    """The gate writes a limit as the server does: a difference is taken for a pooler."""
     with session(pg_server.url("postgres")) as connection:
         connection.execute("select set_config('lock_timeout', %s, false)", (str(limit_ms),))
         assert value(connection, "select current_setting('lock_timeout')") == in_units(str(limit_ms))
 
 
 def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> None:
-    """TCP is alive behind a proxy that no longer forwards: the client's own limit ends the wait."""
+    """A proxy may keep TCP alive and forward nothing: the client's own limit ends the wait."""
     lost = Strike(Blow.ANSWER_LOST, at=1)
     with through(pg_server.url("postgres"), lost) as url, session(url) as connection:
         connection.answer_limit_s = 0.5
@@ -181,7 +178,7 @@ def test_a_server_that_falls_silent_ends_the_statement(pg_server: PgServer) -> N
 
 
 def test_a_session_whose_client_falls_silent_in_a_transaction_is_ended_by_the_server(pg_server: PgServer) -> None:
-    """Its locks must not outlive it."""
+    """Its locks end with it."""
     lost = connect(pg_server.url("postgres"), autocommit=False, idle_in_transaction_ms=300)
     pid = value(lost, "select pg_backend_pid()")
     with session(pg_server.url("postgres")) as looking:
@@ -232,7 +229,7 @@ CELLS = (
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> None:
-    """No cell spoils its row, and each can stand in evidence."""
+    """No value prevents its row from being read, and each can be written to evidence."""
     with session(pg_server.url("postgres")) as connection:
         try:
             (row,) = execute(connection, f"select {cell} as cell, 1 as other")
@@ -242,42 +239,41 @@ def test_every_cell_is_read_and_written_down(pg_server: PgServer, cell: str) -> 
     assert dump_line(Evidence("t/x", Outcome.FAIL, witness=row["cell"], samples=1))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("encoding", "octets", "cell"), [("SQL_ASCII", "61ff62", "a\ufffdb"), ("MULE_INTERNAL", "6162", "ab")]
-)
-def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_server: PgServer) -> None:
-    """A database of SQL_ASCII holds any bytes: they are text, too, and never `bytes`; one of an encoding that Python
-    does not know is read all the same.
-    """
-    name = f"ascii_{uuid.uuid4().hex}"
+@contextmanager
+def encoded(pg_server: PgServer, encoding: str) -> Iterator[Answering]:
+    """A session in a new database of this encoding."""
+    name = f"encoded_{uuid.uuid4().hex}"
     with session(pg_server.url("postgres")) as connection:
         connection.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
     try:
         with session(pg_server.url(name)) as connection:
-            text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
-            assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
+            yield connection
     finally:
         pg_server.drop_database(name)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "octets", "cell"), [("SQL_ASCII", "61ff62", "a\ufffdb"), ("MULE_INTERNAL", "6162", "ab")]
+)
+def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_server: PgServer) -> None:
+    """Bytes that are no UTF-8 become text, and encodings that Python lacks are read."""
+    with encoded(pg_server, encoding) as connection:
+        text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
+        assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
 
 
 def test_text_that_the_encoding_has_not_is_an_error_of_sql(pg_server: PgServer) -> None:
-    """The name of a column in a database of any bytes, or half a character in a parameter, ends no command."""
-    name = f"octets_{uuid.uuid4().hex}"
-    with session(pg_server.url("postgres")) as connection:
-        connection.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0".encode())
+    """A bad column name or parameter raises DataError, and the session goes on."""
     given: tuple[tuple[bytes, tuple[str, ...]], ...] = ((b'select 1 as "\xff"', ()), (b"select %s::text", ("\ud800",)))
-    try:
-        with session(pg_server.url(name)) as connection:
-            for statement, params in given:
-                with pytest.raises(psycopg.DataError):
-                    connection.execute(statement, params or None)
-                assert value(connection, "select 1") == 1
-    finally:
-        pg_server.drop_database(name)
+    with encoded(pg_server, "SQL_ASCII") as connection:
+        for statement, params in given:
+            with pytest.raises(psycopg.DataError):
+                connection.execute(statement, params or None)
+            assert value(connection, "select 1") == 1
 
 
 def test_a_setting_ends_with_the_transaction_that_made_it(pg_server: PgServer) -> None:
-    """A check of somebody's own may set what later ones go by, for the session: no later one sees it."""
+    """A user's check may change settings of its session; later checks do not see the change."""
     sets = "select set_config('search_path', 'evil', false), set_config('replaygate.excluded', '{x}', false)"
     look = "select current_setting('search_path') as path, current_setting('replaygate.excluded') as excluded"
     with session(pg_server.url("postgres"), read_only=True) as connection:

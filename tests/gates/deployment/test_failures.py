@@ -1,4 +1,4 @@
-"""Errors of the database reach people in words: absent, differs, or failed inside a function of theirs."""
+"""Errors of the database become plain words: absent, differs, or failed inside a function of the deployment."""
 
 import time
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ SAID = {
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Connection]:
-    """A deployment with functions and triggers of its own that fail."""
+    """A deployment with functions and a trigger that fail."""
     with psycopg.connect(migrated_url) as owner:
         owner.execute(BROKEN)
     with session(migrated_url, statement_timeout_ms=2_000) as connection:
@@ -65,7 +65,7 @@ def database(migrated_url: str) -> Iterator[Connection]:
 def test_an_error_says_what_is_absent_what_differs_or_which_function_failed(
     database: Connection, statement: str, words: str
 ) -> None:
-    """It names the object and how the policy maps it; a check that meets it is unknown, and nothing raw is in it."""
+    """The message names the object and how to map it, holds no raw error text, and makes the check unknown."""
     with pytest.raises(psycopg.Error) as error:
         database.execute(statement.encode())
     outcome, message = judge(error.value, None)
@@ -76,7 +76,7 @@ def test_an_error_says_what_is_absent_what_differs_or_which_function_failed(
 
 
 def test_of_an_error_of_any_size_the_beginning_is_told(database: Connection) -> None:
-    """A trigger may raise megabytes; each is searched for secrets, and a rollback waits for it."""
+    """A long error is cut, since a rollback waits until it was searched for secrets."""
     with pytest.raises(psycopg.Error) as error:
         database.execute("do $$ begin raise exception '%', repeat('x', 5000000); end $$")
     for said in (in_words(error.value), in_words(ValueError("x" * 5_000_000)), told_in_words("x" * 5_000_000, "", "")):
@@ -86,7 +86,7 @@ def test_of_an_error_of_any_size_the_beginning_is_told(database: Connection) -> 
 
 @pytest.mark.parametrize("unit", ["a", "a$", "PL/a", "PL/a ", "a.", "a(", '"'])
 def test_no_error_takes_long_to_be_told(unit: str) -> None:
-    """Neither in its words nor in the statements that its context quotes: no signal comes through meanwhile."""
+    """Reading an error takes little time whatever its text: no signal is handled meanwhile."""
     began, text = time.process_time(), "PL/" + unit * (40_000 // len(unit))
     for state in ("42883", "42P01", "22012"):
         said = told_in_words(text, state, f'SQL statement "{text}"\nPL/pgSQL function public.f() line 1 at EXECUTE')
@@ -96,7 +96,7 @@ def test_no_error_takes_long_to_be_told(unit: str) -> None:
 
 
 def test_an_error_without_a_diagnosis_is_its_first_line() -> None:
-    """A connection that was refused has words of its own; another error has its text or its class."""
+    """Connection errors have words of their own; others show their first line or their class."""
     with pytest.raises(psycopg.OperationalError) as error:
         connect("postgresql://127.0.0.1:1/x")
     assert in_words(error.value).startswith("connection ")
@@ -106,7 +106,7 @@ def test_an_error_without_a_diagnosis_is_its_first_line() -> None:
 
 
 def test_a_session_that_is_cut() -> None:
-    """A restart in the middle of a statement is told as one, however the driver says it; a refused login is not."""
+    """A restart during a statement has one message, however the driver puts it; a refused login has another."""
     for said in ("consuming input failed: server closed the connection unexpectedly", "Connection reset by peer"):
         assert in_words(psycopg.OperationalError(said)) == CUT_OFF
     assert told_in_words("terminating connection due to administrator command", "57P01", "") == CUT_OFF
@@ -119,6 +119,6 @@ def test_a_session_that_is_cut() -> None:
     ['too many connections for role "gate"', "sorry, too many clients already", "no more connections allowed (pool)"],
 )
 def test_a_login_without_room_is_told_how_much_is_enough(why: str) -> None:
-    """Where server, login or pooler refuse one more session, the message says how many a run needs."""
+    """If one more session is refused, the message says how many a run needs."""
     refused = f'connection failed: connection to server at "db", port 1 failed: FATAL:  {why}'
     assert in_words(psycopg.OperationalError(refused)) == f"{refused}: a login with 20 connections of its own is enough"

@@ -1,4 +1,4 @@
-"""Members that travel elsewhere than on the top of a body, and signatures that cover them."""
+"""Members that the deployment expects in the path, the query, a header or another member, and their signatures."""
 
 import base64
 import hashlib
@@ -56,7 +56,7 @@ PLACED = names_of(
 def test_a_member_travels_where_the_deployment_has_it(
     ours: bytes, path: str, headers: dict[str, str], body: bytes
 ) -> None:
-    """In the path, the query or a header; what is left of the body keeps its form."""
+    """It goes to the path, the query or a header; the rest of the body keeps its form."""
     use(PLACED)
     sent = on_the_wire(Request("POST", "/dlq-replay", (), ours))
     assert (sent.path, dict(sent.headers), sent.body) == (path, headers, body)
@@ -80,14 +80,14 @@ def test_a_member_travels_where_the_deployment_has_it(
     ],
 )
 def test_what_cannot_be_said_in_a_place_is_never_sent_as_another_request(said: bytes) -> None:
-    """A string of "true" in a query is a true: the check is unknown, and a healthy service is not blamed."""
+    """In a query "true" is true, so a wrong type cannot be sent: the check is unknown."""
     use(PLACED)
     with pytest.raises(AbsentMember):
         on_the_wire(Request("POST", "/dlq-replay", (), said))
 
 
 def test_a_request_that_names_nobody_is_for_nobody() -> None:
-    """A probe that is no JSON goes to a tenant that does not exist, never to one that does."""
+    """A body that is no JSON goes to a tenant that does not exist."""
     use(PLACED)
     sent = on_the_wire(Request("POST", "/dlq-replay", (), b"{"))
     number = sent.path.removeprefix("/v1/accounts/").removesuffix("/redrives")
@@ -96,7 +96,7 @@ def test_a_request_that_names_nobody_is_for_nobody() -> None:
 
 
 def test_a_signature_covers_the_place_too() -> None:
-    """Method, path with its query, and body, as they are sent; of a GET with no body."""
+    """It covers method, path with query, and body as sent; for a GET the body is empty."""
     use(PLACED)
     sent = on_the_wire(signed_post("/dlq-replay", {"company_id": "12", "dry_run": True, "max": 1}, SECRET))
     time_of = dict(sent.headers)["X-Transbot-Signature"].partition(",")[0].removeprefix("t=")
@@ -111,14 +111,14 @@ def test_a_signature_covers_the_place_too() -> None:
 
 
 def test_what_travels_elsewhere_lacks_the_rest_of_json() -> None:
-    """So that checks of types and doubled members are not asked where there are none."""
+    """Checks of types and doubled members do not apply to members outside the body."""
     elsewhere = {"event_id", "json of company_id", "json of dry_run", "json of idempotency_key"}
     assert set(PLACED.lacking) == elsewhere | {"signature without a time"}
 
 
 @pytest.mark.parametrize(("method", "wanted"), [("POST", (403, "forbidden")), ("GET", (404, "not_found"))])
 def test_one_code_is_read_as_the_endpoint_refuses(method: str, wanted: tuple[int, str]) -> None:
-    """An unknown tenant and an unknown run have one code here; the contract has two, at two endpoints."""
+    """One code stands for two of the contract's; the endpoint tells which."""
     use(PLACED)
     answer = Answer(404, (), b'{"error":{"code":"NO_ACCOUNT"}}', 1.0)
     found = understood(answer, method, "/dlq-replay/9" if method == "GET" else "/dlq-replay")
@@ -157,13 +157,13 @@ INSIDE = names_of(
     ],
 )  # fmt: skip
 def test_a_member_may_stand_inside_of_another(ours: bytes, theirs: bytes) -> None:
-    """What a drill sends goes where the path says, doubled members and odd numbers as they are."""
+    """Nested members keep doubled names and odd numbers as they were."""
     use(INSIDE)
     assert on_the_wire(Request("POST", "/dlq-replay", body=ours)).body == theirs
 
 
 def test_what_stands_inside_of_an_answer_is_read_once() -> None:
-    """A null is there; what was read is not there a second time; an error names its member by whatever word."""
+    """A null counts as present, a member that was read is removed, and errors name the contract's member."""
     use(INSIDE)
     said = {"done": {"id": None, "repeated": True, "preview": True, "merchant": {"ref": "c"}, "extra": 1}}
     found = understood(Answer(201, (), json.dumps(said).encode(), 1.0), "POST", "/dlq-replay").json()
@@ -176,7 +176,7 @@ def test_what_stands_inside_of_an_answer_is_read_once() -> None:
 
 
 def test_a_claim_in_a_namespace_is_one_name() -> None:
-    """Its dots are those of a host."""
+    """The dots of a URL do not nest the claim."""
     use(INSIDE)
     token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "c"})
     said = json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))

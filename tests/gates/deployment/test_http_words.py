@@ -1,4 +1,4 @@
-"""The HTTP of a deployment with words of its own: what is sent, what is signed, and what is understood."""
+"""HTTP with a deployment's own names: what is sent, what is signed, and how answers are read."""
 
 import base64
 import hashlib
@@ -65,14 +65,12 @@ def _named() -> None:
     ],
 )
 def test_a_body_keeps_its_form(ours: bytes, theirs: bytes) -> None:
-    """Members and ids have the target's form; whatever else a drill does to a body reaches the target."""
+    """Only members and ids are translated; whatever else a drill did to the body stays."""
     assert on_the_wire(Request("POST", "/dlq-replay", (), ours)).body == theirs
 
 
 def test_ids_that_are_numbers_may_travel_as_text() -> None:
-    """With `ids: text`, an id is text in bodies and claims, a made-up one is the text of a number, and a number that a
-    drill sends in the place of a text stays one.
-    """
+    """With `ids: text`, ids and made-up ids are text; a number that a drill sends on purpose stays one."""
     named = {"ids": {"company_id": "bigint"}, "http": {"ids": "text", "fields": {"company_id": "orgId"}}}
     use(names_of(named))
     bodies = (b'{"company_id":"12"}', b'{"company_id":12}', b'{"company_id":"6f1c2c0e-0000-4000-8000-0123456789ab"}')
@@ -84,7 +82,7 @@ def test_ids_that_are_numbers_may_travel_as_text() -> None:
 
 
 def test_an_id_that_nobody_has_stays_one() -> None:
-    """A UUID that a drill made up becomes a number that no deployment has counted to, the same each time."""
+    """A made-up UUID becomes the same number each time, higher than any real id."""
     body = b'{"company_id":"6f1c2c0e-0000-4000-8000-0123456789ab"}'
     sent = [json.loads(on_the_wire(Request("POST", "/events", (), body)).body)["orgId"] for _ in range(2)]
     assert sent[0] == sent[1]
@@ -92,7 +90,7 @@ def test_an_id_that_nobody_has_stays_one() -> None:
 
 
 def test_what_is_signed_is_what_is_sent() -> None:
-    """The signature covers the real bytes, in the target's form, under its header; the path and the key go along."""
+    """The signature covers the translated bytes and has its own header; path and key are translated."""
     sent = on_the_wire(signed_post("/dlq-replay", {"company_id": "12"}, SECRET))
     headers = dict(sent.headers)
     assert sent.path == "/functions/v1/replay"
@@ -105,7 +103,7 @@ def test_what_is_signed_is_what_is_sent() -> None:
 
 
 def test_a_head_that_is_written_by_hand_has_the_words_too() -> None:
-    """Raw requests have the real path, headers and key."""
+    """Raw requests get the deployment's path, headers and key."""
     assert real_head("POST {path}/dlq-replay HTTP/1.1\nX-Transbot-Signature: x") == (
         f"POST {{path}}/functions/v1/replay HTTP/1.1\nx-hub: x\napikey: {KEY}"
     )
@@ -123,7 +121,7 @@ def test_a_head_that_is_written_by_hand_has_the_words_too() -> None:
     ],
 )  # fmt: skip
 def test_an_answer_is_understood(status: int, theirs: object, wanted: int, ours: dict[str, object]) -> None:
-    """Members, states, ids, codes and their statuses; a code with another status than its own is not that code."""
+    """Members, states, ids and codes are translated; a code counts only with its own status."""
     raw = Answer(status, (("sb-request-id", "r"),), json.dumps(theirs).encode(), 1.0)
     found = understood(raw, "POST", "/dlq-replay")
     assert found.status == wanted
@@ -143,29 +141,29 @@ def test_an_answer_is_understood(status: int, theirs: object, wanted: int, ours:
     ],
 )
 def test_a_documented_path_has_its_name_in_the_contract(documented: str, ours: str) -> None:
-    """A path that only begins like that of an endpoint is no endpoint."""
+    """Only whole path segments match an endpoint."""
     assert contract_path(documented) == ours
 
 
 def test_a_member_has_its_real_name() -> None:
-    """What a drill misspells must not be what the target calls it."""
+    """A drill that misspells a member starts from the deployment's name."""
     assert [real_member(name) for name in ("company_id", "dry_run")] == ["orgId", "dry_run"]
 
 
 def test_what_is_no_json_is_left_alone() -> None:
-    """A page of a proxy is shown as it came."""
+    """A body that is no JSON is kept as it came."""
     assert understood(Answer(502, (), b"<html>", 1.0), "GET", "/healthz").body == b"<html>"
 
 
 def test_a_token_has_the_tenant_where_the_target_looks() -> None:
-    """Claims of one tenant, as a number, nested; and read again as the contract's."""
+    """The tenant is a nested number in the token, and is read back as the contract's claim."""
     token = mint_token(SECRET, {"sub": "s", "role": "company_admin", "company_id": "12"})
     assert claims_of(token)["app_metadata"] == {"org": 12}
     assert claims_of(token)["company_id"] == "12"
 
 
 def test_a_member_is_a_user_and_no_claim() -> None:
-    """Where a table says whose a user is, a token has the user of its tenant, and the tenant only if that is named."""
+    """With a membership table, a token names the tenant's user, and the tenant only if a claim is mapped."""
     members = {"is": "members", "company": "org", "user": "person"}
     claims = {"sub": "x", "role": "authenticated", "company_id": "12"}
     use(names_of({"members": members}))
@@ -180,7 +178,7 @@ def test_a_member_is_a_user_and_no_claim() -> None:
 
 
 def test_the_key_of_every_request_is_a_secret() -> None:
-    """It is in no evidence and in no command to repeat a request."""
+    """It is redacted in evidence and in the command that repeats a request."""
     target = Target(TargetKind.STAGING, base_url="http://h")
     hide = hidden(target)
     assert redact_text(f"apikey: {KEY}", hide) == "apikey: $ANON_KEY"
@@ -237,9 +235,7 @@ OWN = names_of(
 def test_an_endpoint_has_its_own_success_and_members(
     method: str, path: str, theirs: object, status: int, ours: tuple[int, dict[str, object]]
 ) -> None:
-    """A status of success, a member that several endpoints call otherwise, one name for two members, times as numbers,
-    entries of errors in other words.
-    """
+    """Statuses, members, times and error entries are translated for each endpoint."""
     use(OWN)
     found = understood(Answer(status, (), json.dumps(theirs).encode(), 1.0), method, path)
     assert found.status == ours[0]
@@ -247,7 +243,7 @@ def test_an_endpoint_has_its_own_success_and_members(
 
 
 def test_a_role_stands_where_the_target_looks() -> None:
-    """In a list, by its real name; and read again as the contract's. What is no name of a role is none in the list."""
+    """The role is a translated entry of a list, and is read back; other values stay as they are."""
     use(OWN)
     token = mint_token(SECRET, {"sub": "s", "role": "super_admin"})
     assert json_object(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["realm"] == {"roles": ["root"]}
@@ -257,7 +253,7 @@ def test_a_role_stands_where_the_target_looks() -> None:
 
 
 def test_a_tenant_may_be_known_by_a_plain_setting() -> None:
-    """The setting holds the id alone; without one, all claims of the contract."""
+    """The mapped setting holds the id; by default a setting holds all claims."""
     use(OWN)
     assert tenant_session({"company_id": "c", "sub": "s"}) == ("app.tenant", "c")
     assert tenant_session({"sub": "s"}) == ("app.tenant", "")
@@ -266,14 +262,14 @@ def test_a_tenant_may_be_known_by_a_plain_setting() -> None:
 
 
 def test_a_series_and_a_code_have_their_real_names() -> None:
-    """What is asked for by the contract's name is found under the target's."""
+    """Metrics and codes are looked up by the deployment's names."""
     use(OWN)
     assert parse_metrics("hub_parked 3\nother 1\n").total("dlq_items") == 3
     assert (real_code("agents_paused"), real_code("forbidden")) == ("HELD", "forbidden")
 
 
 def test_an_id_may_have_a_form() -> None:
-    """New ids have it; so has a UUID that a drill made up, in a body and in a token; an id that has it stays."""
+    """New and made-up ids get the form, in bodies and tokens; an id that has it stays."""
     use(names_of({"ids": {"company_id": "acc_{hex}", "event_id": "text"}}))
     made = new_id("company")
     assert re.fullmatch("acc_[0-9a-f]{32}", made)

@@ -1,4 +1,4 @@
-"""Connections that are kept for the next who asks: which are, for how long, and what a pooler's ways say to it."""
+"""Connections that are kept for the next user: which, for how long, and what changes behind a pooler."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def pid(url: str, *, autocommit: bool = True) -> int:
 
 
 def test_one_serves_all_who_come_after_each_other(migrated_url: str) -> None:
-    """Within the block alone; who comes meanwhile, or wants another kind, gets another one; all are closed then."""
+    """Users in turn share a connection within the block; at the end all are closed."""
     assert pid(migrated_url) != pid(migrated_url)
     with keeping():
         first = pid(migrated_url)
@@ -35,7 +35,7 @@ def test_one_serves_all_who_come_after_each_other(migrated_url: str) -> None:
 
 
 def test_what_is_not_committed_is_rolled_back(migrated_url: str) -> None:
-    """Also where the block ends with an error; the connection serves on."""
+    """An error rolls back, and the connection is lent again."""
     with keeping():
         with pytest.raises(psycopg.errors.DivisionByZero), borrowed(migrated_url, autocommit=False) as one:
             one.execute("create table public.left_behind (a int)")
@@ -46,7 +46,7 @@ def test_what_is_not_committed_is_rolled_back(migrated_url: str) -> None:
 
 
 def test_what_ended_or_was_changed_is_not_lent_again(migrated_url: str) -> None:
-    """A session that the server ended, settings for longer than a transaction, a thread that will commit later."""
+    """A session that ended, or whose settings were changed, is not lent again."""
     with keeping():
         first = pid(migrated_url)
         with connect(migrated_url) as other:
@@ -63,9 +63,7 @@ def test_what_ended_or_was_changed_is_not_lent_again(migrated_url: str) -> None:
 def test_how_a_pooler_lends_is_seen_and_told(
     migrated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, lent: str
 ) -> None:
-    """Where an idle client keeps a session the process of a suite keeps none, and that of a run the one used last; a
-    suite is told, and looks not again.
-    """
+    """A child learns the mode from its environment; where idle clients hold sessions, at most one is kept."""
     with pgbouncer(tmp_path, migrated_url, mode, size=3) as url:
         assert lending(url) == ""
         see_lending(url)
@@ -89,7 +87,7 @@ def test_how_a_pooler_lends_is_seen_and_told(
 
 
 def test_without_a_pooler_none_is_told_of(migrated_url: str) -> None:
-    """Nothing is remembered of it, and a child's environment has no word of it."""
+    """Without a pooler a child's environment names no mode."""
     see_lending(migrated_url)
     assert lending(migrated_url) == ""
     environ = environment_of(Target(TargetKind.STAGING, database_url=migrated_url), {database.LENDING: TRANSACTION})

@@ -1,4 +1,4 @@
-"""Loans of live rows: whoever changes the row meanwhile has the last word, and a killed run leaves nothing set."""
+"""Rows that a drill borrows: any other writer has the last word, and a killed run leaves nothing set."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ Database = psycopg.Connection[dict[str, Any]]
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
-    """A person's connection; the flag is on at 10 %, nobody is paused."""
+    """An operator's connection; the flag is on at 10 %, and nobody is paused."""
     with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("delete from feature_flags")
         connection.execute(
@@ -77,7 +77,7 @@ def ended(url: str, loan: Loan) -> Ending:
 def test_a_row_that_is_lent_comes_back_as_it_was(
     switch: LiveRow, values: Values, role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """As superuser and as the least role; each write has its audit row, the record goes with the second, once."""
+    """Both writes are audited, the row is restored once, and nothing looks like a rollout step."""
     url, before = pg_server.url(migrated_db, role), standing(database)
     loan = lent(url, switch, values)
     assert standing(database) != before
@@ -109,7 +109,7 @@ PERSONS = [
 def test_what_a_person_does_meanwhile_stays(
     switch: LiveRow, values: Values, statement: str, triggers: str, migrated_url: str, database: Database
 ) -> None:
-    """Also where the same values are written again, and where nothing counts versions: the row was written again."""
+    """Any write by a person wins, even with equal values or without a version counter."""
     if triggers == "replica":
         database.execute("alter table feature_flags disable trigger feature_flags_touch")
         database.execute("alter table agent_controls disable trigger all")
@@ -127,7 +127,7 @@ def test_what_a_person_does_meanwhile_stays(
 def test_a_persons_change_in_the_moment_of_a_write_stays(
     switch: LiveRow, values: Values, migrated_url: str, database: Database
 ) -> None:
-    """The person is in the middle of it: the gate waits, and then neither sets the row nor puts it back."""
+    """The gate waits for a person's open transaction, then neither sets nor restores the row."""
     touch = f"update {switch.table.as_string()} set updated_at = now() where company_id is null"
     with ThreadPoolExecutor(1) as pool:
         with database.transaction():
@@ -164,7 +164,7 @@ def _waited_for(database: Database, done: Callable[[], bool]) -> None:
 def test_the_next_run_gives_back_for_one_that_was_killed(
     switch: LiveRow, values: Values, migrated_url: str, database: Database
 ) -> None:
-    """Of twenty that come at once, one does it; a living run's row is left alone, whoever asks."""
+    """Exactly one of twenty runs restores the row; the row of a living run is left alone."""
     before, run = standing(database), "ab12"
     lease, mark = take_lease(migrated_url, run, shared=True)
     assert isinstance(lease, Lease)
@@ -182,7 +182,7 @@ def test_the_next_run_gives_back_for_one_that_was_killed(
 
 
 def test_where_no_lock_can_be_had_the_lease_alone_decides(migrated_url: str, database: Database) -> None:
-    """Behind a pooler a run may live though nobody holds its lock: until its time is over."""
+    """Behind a pooler nothing shows that a run lives, so its row stays until the lease ends."""
     before = standing(database)
     lent(migrated_url, FLAG, OFF, lease=f"{TIMED}{int(time.time()) + 60}")
     assert give_back_for_the_dead(migrated_url) == []
@@ -195,7 +195,7 @@ def test_where_no_lock_can_be_had_the_lease_alone_decides(migrated_url: str, dat
 
 
 def test_a_row_is_lent_once_at_a_time(migrated_url: str, database: Database) -> None:
-    """A second drill would find what the first one wrote, and put that back."""
+    """A second drill would take the first one's value for the original."""
     loan = lent(migrated_url, FLAG, OFF)
     with pytest.raises(Changed, match="another drill"):
         lent(migrated_url, FLAG, {"rollout_percentage": 100})
@@ -204,7 +204,7 @@ def test_a_row_is_lent_once_at_a_time(migrated_url: str, database: Database) -> 
 
 
 def test_a_flag_without_a_row_has_none_afterwards(migrated_url: str, database: Database) -> None:
-    """Unless somebody took the row that the drill made, or made one in the same moment."""
+    """The drill's new row is deleted, unless somebody changed it meanwhile."""
     switch, values = LiveRow("security.signing_v2_required"), {"enabled": True, "rollout_percentage": 100}
     before = standing(database)
     assert ended(migrated_url, lent(migrated_url, switch, values)) is Ending.GIVEN_BACK
@@ -216,7 +216,7 @@ def test_a_flag_without_a_row_has_none_afterwards(migrated_url: str, database: D
 
 
 def test_the_zone_of_a_session_makes_no_difference(migrated_url: str, database: Database) -> None:
-    """The run that is killed and the one that comes next may be set up differently."""
+    """The run that restores a row may have another time zone than the one that borrowed it."""
     with connect(migrated_url) as connection:
         connection.execute("set timezone to 'Asia/Kathmandu'")
         loan = lend(connection, FLAG, OFF, run="ab12", lease=DEAD)
@@ -225,7 +225,7 @@ def test_the_zone_of_a_session_makes_no_difference(migrated_url: str, database: 
 
 @pytest.mark.parametrize("record", [None, "", "{}", "[]", "null", '{"id": 1}', "\x00bad".replace("\x00", "")])
 def test_a_record_that_is_none_of_ours_is_left_alone(record: str | None, migrated_url: str, database: Database) -> None:
-    """Nothing is made of it, and nothing crashes."""
+    """A malformed record changes nothing and raises no error."""
     database.execute("insert into feature_flags (key, description) values ('drill.loan.x', %s)", (record,))
     before = standing(database)
     assert give_back_for_the_dead(migrated_url) == []
@@ -233,7 +233,7 @@ def test_a_record_that_is_none_of_ours_is_left_alone(record: str | None, migrate
 
 
 def test_a_rollback_that_comes_meanwhile_is_not_undone(either_url: str, database: Database) -> None:
-    """The flag is off already and everybody paused, by a drill: from now on by the operator."""
+    """The drill does not restore what an operator's emergency stop left."""
     off, paused = lent(either_url, FLAG, OFF), lent(either_url, FLEET, PAUSED)
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
     action = emergency(either_url, order, time.monotonic, lambda _text: None)
@@ -249,7 +249,7 @@ def test_a_rollback_that_comes_meanwhile_is_not_undone(either_url: str, database
 def test_a_rollback_in_the_moment_in_which_a_drill_sets_the_flag_is_not_undone(
     migrated_url: str, database: Database
 ) -> None:
-    """The drill's transaction is open while the rollback comes: whoever of the two is first, the flag stays off."""
+    """The rollback waits for the drill's open transaction, and the flag stays off."""
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
     with ThreadPoolExecutor(1) as pool, connect(migrated_url) as drill:
         with drill.transaction():

@@ -1,4 +1,4 @@
-"""Whatever answers in the place of PostgreSQL, the SQL door raises an error of the database, and keeps little of it."""
+"""Whatever a false server answers, the SQL door raises a database error and keeps little in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def message(kind: bytes, body: bytes = b"") -> bytes:
 
 
 def table(columns: dict[bytes, int], *cells: bytes) -> bytes:
-    """A description of a row, and one row."""
+    """A row description and one row."""
     names = b"".join(n + b"\0" + struct.pack("!ihihih", 0, 0, oid, -1, -1, 0) for n, oid in columns.items())
     row = b"".join(struct.pack("!i", len(cell)) + cell for cell in cells)
     count = struct.pack("!h", len(cells))
@@ -55,7 +55,7 @@ def endless(first: bytes, again: bytes) -> Lie:
 
 
 def read(client: socket.socket, until: bytes = b"S") -> bytes:
-    """The body of the first message of that kind, after all before it."""
+    """The body of the next message of this kind; earlier ones are skipped."""
     while True:
         kind = client.recv(1)
         (length,) = struct.unpack("!i", client.recv(4, socket.MSG_WAITALL))
@@ -66,7 +66,7 @@ def read(client: socket.socket, until: bytes = b"S") -> bytes:
 
 @contextlib.contextmanager
 def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterator[str]:
-    """A server that is right until its second statement; its URL. hard: it asks for a proof that takes an hour."""
+    """A server that lies from its second statement on. hard: its login asks for a proof that takes an hour."""
 
     def serve(client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, struct.error):
@@ -117,7 +117,7 @@ def server(lie: Lie, encoding: bytes = b"UTF8", *, hard: bool = False) -> Iterat
     ],
 )
 def test_a_lie_is_an_error_of_the_database(lie: Lie, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of Python's, which no command takes for an observation; and what has no end fills no memory."""
+    """A false answer raises psycopg.Error, and an endless one does not fill memory."""
     monkeypatch.setattr(connection, "MOST_ANSWER", 32 * 1024 * 1024)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with server(lie) as url, session(url) as opened, pytest.raises(psycopg.Error, match=said):
@@ -126,7 +126,7 @@ def test_a_lie_is_an_error_of_the_database(lie: Lie, said: str, monkeypatch: pyt
 
 
 def test_an_encoding_whose_name_is_no_text_is_an_error_of_the_database() -> None:
-    """The driver asks Python for it."""
+    """An unreadable encoding name raises psycopg.Error."""
     with server(sends(b""), encoding=b"\xff\xfe") as url, pytest.raises(psycopg.Error), session(url):
         pass
 
@@ -144,7 +144,7 @@ sys.exit(left(10))
 
 
 def test_a_proof_that_takes_an_hour_changes_no_exit_code() -> None:
-    """The thread that makes it stays in libpq, and a usual end would tear that down under it: now and then a crash."""
+    """A thread that hangs in libpq does not crash the exit of the process."""
     with server(sends(b""), hard=True) as url:
         for _ in range(3):
             run = [sys.executable, "-c", LEAVES, url]

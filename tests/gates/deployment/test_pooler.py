@@ -1,4 +1,4 @@
-"""Behind a pooler the gate needs nothing that belongs to a session, and never works without its settings."""
+"""Behind a pooler the gate needs no session state, and no statement runs without its settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ KNOWN = {"sql_checks/rules/cases.py": "works on a database of its own"}
 
 @pytest.fixture
 def unhelpful(pg_server: PgServer, migrated_db: str) -> str:
-    """The URL of a database whose own settings are of no use to us."""
+    """A database whose own settings differ from the gate's."""
     with session(pg_server.url("postgres")) as connection:
         for setting in UNHELPFUL:
             connection.execute(f'alter database "{migrated_db}" set {setting}'.encode())
@@ -70,7 +70,7 @@ def in_force(connection: Answering) -> object:
 
 @pytest.mark.parametrize(("mode", "ignored"), POOLERS)
 def test_every_statement_has_its_settings(unhelpful: str, tmp_path: Path, mode: str, ignored: str) -> None:
-    """On its own, in a transaction, and on a connection without autocommit; also when only reading is allowed."""
+    """Single statements and transactions have them, with and without autocommit."""
     with pgbouncer(tmp_path, unhelpful, mode, ignore=ignored) as url:
         for autocommit in (True, False):
             with connect(url, autocommit=autocommit, read_only=True) as connection:
@@ -91,7 +91,7 @@ def test_every_statement_has_its_settings(unhelpful: str, tmp_path: Path, mode: 
 
 
 def test_no_statement_leaves_anything_in_a_session() -> None:
-    """Of all SQL that runs on somebody's database, none takes a session's lock or sets what lasts for a session."""
+    """No SQL for a target's database takes a session lock or changes a session setting."""
     own = ("gates/stack/", "gates/proof/", "gates/rehearsal/")
     files = [p for p in below("gates", "drills", "sql_checks", "loadtests") if not relative(p).startswith(own)]
     texts = [(relative(p), n.value) for p in files for n in nodes_of(p) if isinstance(n, ast.Constant)]
@@ -102,14 +102,14 @@ def test_no_statement_leaves_anything_in_a_session() -> None:
 
 
 def test_a_session_of_our_own_is_known_as_one(unhelpful: str) -> None:
-    """Without a pooler the settings are given once, at the start."""
+    """Without a pooler the settings are given once, at the start of the session."""
     with session(unhelpful) as connection:
         assert not connection.is_pooled
         assert in_force(connection) == ASKED
 
 
 def test_nothing_of_ours_is_left_in_what_a_pooler_lends(pooled: str, unhelpful: str) -> None:
-    """No setting, no lock, no prepared statement: the next borrower is somebody's service."""
+    """The next client of a lent session finds no setting, lock or prepared statement."""
     with session(pooled) as connection:
         connection.give({"timezone": "Asia/Kolkata"})
         for _ in range(10):
@@ -127,7 +127,7 @@ def test_nothing_of_ours_is_left_in_what_a_pooler_lends(pooled: str, unhelpful: 
 
 @pytest.mark.parametrize("through", ["unhelpful", "pooled"])
 def test_what_is_asked_ahead_is_answered_each_by_itself(through: str, request: pytest.FixtureRequest) -> None:
-    """Several at once, in one round trip: an error in one is that one's alone, and so is a lost connection."""
+    """Of queries sent in one round trip, each has its own answer or error."""
     asks = {f"select {n} as n": n for n in range(20)}
     broken, cut = "select 1 / 0", "select pg_terminate_backend(pg_backend_pid())"
     asked = [(one,) for one in (*list(asks)[:9], broken, *list(asks)[9:], cut)]
@@ -142,7 +142,7 @@ def test_what_is_asked_ahead_is_answered_each_by_itself(through: str, request: p
 
 
 def test_checks_and_rules_are_run_through_a_pooler(pooled: str, pg_server: PgServer) -> None:
-    """Every query of the checks and the rules, with its settings, while others take the sessions in between."""
+    """Every query has its settings, and other clients of the pooler do not see them."""
     checks = SqlSession(pooled, excluded=["6b3e0b7e-0000-4000-8000-000000000000"], settings={"steps": "10,50"})
     with session(pooled) as other:
         for query in [q for s in read_folder() for q in (s.violations, s.seen)] + [r.query for r in read_all_rules()]:
@@ -155,7 +155,7 @@ def test_checks_and_rules_are_run_through_a_pooler(pooled: str, pg_server: PgSer
 
 
 def test_tenants_are_made_and_removed_through_a_pooler(pooled: str) -> None:
-    """Pipelines within a transaction work."""
+    """Pipelines in a transaction work behind a pooler."""
     with session(pooled) as connection:
         tenants = Tenants(connection, "a1")
         tenants.add_items(tenants.create(), 3)
@@ -164,7 +164,7 @@ def test_tenants_are_made_and_removed_through_a_pooler(pooled: str) -> None:
 
 
 def test_an_error_leaves_no_transaction_behind(pooled: str) -> None:
-    """Whether the statement fails or its commit: it is raised, undone, and the next one works."""
+    """A failed statement or commit is raised and undone, and the next statement works."""
     with session(pooled) as connection:
         connection.execute("create table public.p (a int primary key)")
         connection.execute("create table public.c (a int references public.p deferrable initially deferred)")
@@ -177,9 +177,7 @@ def test_an_error_leaves_no_transaction_behind(pooled: str) -> None:
 
 
 def test_no_pipeline_begins_outside_a_transaction(pooled: str) -> None:
-    """Its first statement would run without the settings, so it is refused; where it begins a transaction, that begins
-    with them.
-    """
+    """It would run without the settings, so it is refused; a transaction that it begins has them."""
     with session(pooled) as connection, pytest.raises(psycopg.InterfaceError), connection.pipeline():
         connection.execute("select 1")
     with connect(pooled, autocommit=False) as connection:
@@ -191,12 +189,12 @@ def test_no_pipeline_begins_outside_a_transaction(pooled: str) -> None:
 
 
 def test_what_the_contract_lets_anybody_write_is_tried_through_a_pooler(pooled: str, unhelpful: str) -> None:
-    """It comes to the same as without one."""
+    """The results are the same as without a pooler."""
     assert [(w.what, a.state) for w, a in write(pooled)] == [(w.what, a.state) for w, a in write(unhelpful)]
 
 
 def test_the_preflight_says_what_cannot_be_had(pooled: str, unhelpful: str) -> None:
-    """Behind a pooler the evidence says so, and nothing is unknown for it."""
+    """The preflight passes behind a pooler, and its evidence names it."""
     for url, said in ((pooled, POOLED), (unhelpful, None)):
         lines = database_lines(Target(TargetKind.STAGING, database_url=url))
         assert lines[0].outcome is Outcome.PASS
@@ -204,7 +202,7 @@ def test_the_preflight_says_what_cannot_be_had(pooled: str, unhelpful: str) -> N
 
 
 def test_a_pooler_that_lends_by_statement_is_no_database(unhelpful: str, tmp_path: Path) -> None:
-    """The settings do not last for a transaction there: nothing is asked, and the message says what to change."""
+    """Settings cannot last for a transaction there, so the gate refuses it and says what to change."""
     with (
         pgbouncer(tmp_path, unhelpful, "statement") as url,
         pytest.raises(psycopg.OperationalError, match="lend by transaction or by session"),
@@ -213,7 +211,7 @@ def test_a_pooler_that_lends_by_statement_is_no_database(unhelpful: str, tmp_pat
 
 
 def test_several_transactions_go_in_one_round_trip(pooled: str, unhelpful: str) -> None:
-    """Each is committed by itself, with its settings; what fails leaves those before it, and no transaction open."""
+    """Each commits by itself with its settings; an error leaves the earlier ones committed."""
     insert = "insert into public.companies (id, name) values (%s, current_setting('search_path'))"
     names = [f"6b3e0b7e-0000-4000-8000-00000000000{n}" for n in range(3)]
     for url in (pooled, unhelpful):

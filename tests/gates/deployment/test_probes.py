@@ -1,4 +1,4 @@
-"""No request that the gate makes outside of its own drill tenants can have an effect."""
+"""Outside its own drill tenants the gate sends no request that could have an effect."""
 
 import json
 import re
@@ -23,7 +23,7 @@ MAKERS = {
 
 
 def test_no_probe_is_a_request_to_anybody() -> None:
-    """Not to a service that takes the tenant from the token, and every limit from a default."""
+    """A probe's body is no JSON, so that a service with a default for everything cannot act."""
     asked = [probes.bare(), probes.bare_get(), *probes.signed(SECRET, 1), *probes.with_token("a.b.c")]
     for request in asked:
         assert request.method == "GET" or request.body == probes.IMPOSSIBLE
@@ -32,7 +32,7 @@ def test_no_probe_is_a_request_to_anybody() -> None:
 
 
 def test_a_whole_body_is_a_dry_run_or_none() -> None:
-    """Where a deployment claims no dry runs, it could carry it out."""
+    """A valid body is sent only where the deployment claims dry runs."""
     assert json.loads(probes.for_nobody("c", max=3)) == {"company_id": "c", "max": 3, "dry_run": True}
     for given in ({"unclaimed": ["dry-run"]}, {"http": {"fields": {"dry_run": None}}}):
         use(names_of(given))
@@ -40,7 +40,7 @@ def test_a_whole_body_is_a_dry_run_or_none() -> None:
 
 
 def test_only_one_place_shows_credentials_outside_of_own_tenants() -> None:
-    """Who builds a request with credentials elsewhere acts for tenants of its own, or for a person."""
+    """Only the listed modules build requests with credentials."""
     makes = re.compile(r"\b(signed_post|signed_post_v2|token_post|signed_get|token_get)\(")
     found = {
         str(path.relative_to(ROOT))
@@ -53,7 +53,7 @@ def test_only_one_place_shows_credentials_outside_of_own_tenants() -> None:
 
 @pytest.mark.parametrize("role", ["company_admin", "super_admin"])
 def test_a_token_that_names_a_tenant_is_of_no_other(role: str) -> None:
-    """A service may take the tenant from the token, whatever the body says: it would act for somebody real."""
+    """A token for another tenant is not used: the service may act for the token's tenant."""
     token = mint_token(SECRET, {"role": role, "company_id": "somebody"})
     assert is_of_another_company(token, "a-drill-tenant")
     assert not is_of_another_company(token, "somebody")

@@ -1,4 +1,4 @@
-"""Redaction: a planted secret is found in no spelling, wherever a target may say it again."""
+"""A planted secret is redacted in every spelling, wherever a target may repeat it."""
 
 import base64
 import dataclasses
@@ -76,7 +76,7 @@ CASES = [(s, how) for s in SECRETS for how in spellings(s)]
 
 @pytest.mark.parametrize(("secret", "how"), CASES, ids=[f"{SECRETS.index(s)} {how}" for s, how in CASES])
 def test_a_secret_is_hidden_in_every_spelling(secret: str, how: str, tmp_path: Path) -> None:
-    """In a text, in a file, and in the witness, names and numbers of an evidence line."""
+    """It is hidden in text, in files, and in every part of an evidence line."""
     hide = {secret: "TRANSBOT_HMAC_SECRET"}
     said = spellings(secret)[how]
     text = redact_text(f"before {said} after", hide)
@@ -121,7 +121,7 @@ PASSWORDS: tuple[tuple[str, Mapping[str, str]], ...] = (
 def test_the_secret_of_every_variable_and_form_is_known(
     secret: str, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """Connection strings as URI and keywords, what libpq reads beside them, user info, the webhook's path, tokens."""
+    """Secrets are found in URLs, libpq settings and files, user info, webhook paths and tokens."""
     (tmp_path / "pass").write_text("# no:t:h:i:s-line\n*:*:*:u:planted\\:pw-a\n", encoding="utf-8")
     (tmp_path / ".pgpass").write_text("h:5432:d:u:planted\\:pw-c\n", encoding="utf-8")
     (tmp_path / "service").write_text("[mine]\nhost=h\npassword=planted-pw-b\n", encoding="utf-8")
@@ -150,7 +150,7 @@ def test_the_secret_of_every_variable_and_form_is_known(
     ],
 )
 def test_credentials_that_nobody_told_us_are_hidden_by_their_place(text: str) -> None:
-    """A password in a connection string or URL, the signature of a token; and again changes nothing more."""
+    """Unknown passwords and token signatures are found by their place; a second pass changes nothing."""
     once = redact_text(text, {})
     assert "known" not in once
     assert TOKEN.rpartition(".")[2] not in once
@@ -158,7 +158,7 @@ def test_credentials_that_nobody_told_us_are_hidden_by_their_place(text: str) ->
 
 
 def test_ordinary_text_stays_as_it_is() -> None:
-    """Addresses with ports, checks, versions and short words are not garbled."""
+    """Addresses, versions and short words are not changed."""
     hide = hidden(Target(TargetKind.STAGING, database_url="postgresql://u:pw@h/d", hmac_secrets=SECRETS))
     for text in ("http://127.0.0.1:8080/x?a=b", "pw", "a.b.c 1.2.3", "eyJ", "100 % of u@h", "::1", "x" * 100):
         assert redact_text(text, hide) == text
@@ -180,7 +180,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_redaction_is_linear(name: str) -> None:
-    """Twice the text takes about twice the time, whatever it repeats; a megabyte a few seconds on a busy machine."""
+    """The time grows with the length of the text, not faster, whatever the text repeats."""
     hide = hidden(Target(TargetKind.STAGING, hmac_secrets=SECRETS, jwt_secret="j" * 40, admin_jwt=TOKEN))
     redact_text("warm", hide)
 
@@ -211,7 +211,7 @@ WORDS = (
 
 @pytest.mark.parametrize("password", WORDS)
 def test_a_password_that_is_a_word_of_ours_changes_no_decision(password: str, tmp_path: Path) -> None:
-    """Ids, outcomes, members, the release and times stay; free text loses the word, and harm still rolls back."""
+    """Only free text is redacted, so a failure still rolls back."""
     now = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
     spec = CheckSpec("drill/outbox/effects", "c", "c", Severity.PAGE, Where.READ_ONLY)
     said = f"it said {password}"
@@ -245,7 +245,7 @@ def test_a_password_that_is_a_word_of_ours_changes_no_decision(password: str, tm
     ],
 )
 def test_a_password_that_any_text_may_say_shows_no_leak(password: str, tells: bool) -> None:
-    """It is hidden like every other one, and where an answer says it, that proves nothing."""
+    """It is redacted, but an answer that contains it proves no leak."""
     target = Target(TargetKind.STAGING, database_url=f"postgresql://u:{password}@h/d")
     assert password in hidden(target)
     assert (password in telling(target)) is tells
@@ -253,7 +253,7 @@ def test_a_password_that_any_text_may_say_shows_no_leak(password: str, tells: bo
 
 
 def test_json_keeps_its_members_and_their_order(tmp_path: Path) -> None:
-    """What reads load/result.json finds what it looks for; what only looks like JSON is a text."""
+    """A member whose name is the secret keeps it, and the order stays; what only looks like JSON is text."""
     hide = {"outbox": "PGPASSWORD"}
     document = {"outbox": 1, "outcome": "outbox", "said": ["the outbox"], "Outbox outbox": None}
     (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
@@ -267,7 +267,7 @@ def test_json_keeps_its_members_and_their_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("secret", ["q7RkZ2mVx9LpT4wB", "Sup3rSecretPassw0rd", SECRETS[0]])
 def test_no_part_of_a_secret_is_left_by_a_cut(secret: str) -> None:
-    """A text goes through the redaction before it is cut; what others cut is known by its beginning."""
+    """Text is redacted before it is cut; a secret that others cut is known by its beginning."""
     hide = {secret: "TRANSBOT_HMAC_SECRET"}
     hide_where_cut(hide)
     try:
@@ -285,7 +285,7 @@ def test_no_part_of_a_secret_is_left_by_a_cut(secret: str) -> None:
 
 @pytest.mark.parametrize("url", ["https://sk_live_4f9aQ2c81b@h/x", "https://sk_live_4f9aQ2c81b:x@h/x"])
 def test_a_login_in_an_address_is_hidden_with_its_user(url: str) -> None:
-    """Some services take a token as the user. An address that nobody told us loses its login, too."""
+    """The user may be a token, so it is hidden with the password."""
     token = "sk_live_4f9aQ2c81b"
     for variable in ("BASE_URL", "BASELINE_URL"):
         hide = hidden(load_target({variable: url}))
@@ -298,7 +298,7 @@ def test_a_login_in_an_address_is_hidden_with_its_user(url: str) -> None:
 
 
 def test_a_file_without_end_keeps_no_decision_waiting(tmp_path: Path) -> None:
-    """What nobody can search for secrets is not kept; the files beside it are searched."""
+    """A file too large to search is deleted; the others are searched."""
     hide = {"planted-secret": "$SECRET"}
     huge, beside = tmp_path / "a.log", tmp_path / "b.log"
     with huge.open("wb") as out:

@@ -1,4 +1,4 @@
-"""Code that an owner of the target planted in `public` never runs in place of PostgreSQL's own."""
+"""Functions that somebody planted in `public` never run in place of PostgreSQL's own."""
 
 import ast
 import re
@@ -51,7 +51,7 @@ ROOMS = ("gates", "drills", "loadtests", "sql_checks")
     params=["directly", pytest.param("through a pooler", marks=pytest.mark.skipif(bool(lacking()), reason=lacking()))]
 )
 def trapped(migrated_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database whose `public` holds traps: each writes a row that says which it was, and with whose rights it ran."""
+    """A database with traps in `public`, each of which records that it ran and with whose rights."""
     _plant(migrated_url)
     if request.param == "directly":
         yield migrated_url
@@ -87,7 +87,7 @@ def sprung(url: str) -> list[tuple[object, ...]]:
 
 
 def test_the_traps_work(trapped: str) -> None:
-    """In a session as a login has it by default the trap is sprung: the test can fail."""
+    """The control: a session with the default search path runs a trap."""
     with psycopg.connect(trapped, autocommit=True, prepare_threshold=None) as plain:
         plain.execute("select hashtextextended('x', 0)")
     assert sprung(trapped)
@@ -95,7 +95,7 @@ def test_the_traps_work(trapped: str) -> None:
 
 @pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.ROLLBACK])
 def test_no_act_runs_planted_code(trapped: str, decision: Decision) -> None:
-    """A promotion and a rollback by a superuser run none of it, and are done."""
+    """A promotion and a rollback by a superuser run no trap."""
     seen = look_at(trapped, "outbox.enabled")
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=2), "r1", "test", "why", seen)
     assert act(Verdict(decision, "why"), order, trapped).result == "done"
@@ -103,7 +103,7 @@ def test_no_act_runs_planted_code(trapped: str, decision: Decision) -> None:
 
 
 def test_no_check_and_no_lease_runs_planted_code(trapped: str) -> None:
-    """Neither the spot checks, the alert rules, nor the lease of a load run any of it."""
+    """Spot checks, alert rules and leases run no trap."""
     session = SqlSession(trapped)
     for query in [q for s in read_folder() for q in (s.violations, s.seen)] + [r.query for r in read_all_rules()]:
         with session.snapshot() as connection:
@@ -116,14 +116,14 @@ def test_no_check_and_no_lease_runs_planted_code(trapped: str) -> None:
 
 
 def test_every_session_is_pinned(migrated_url: str) -> None:
-    """Sessions of the gate look names up in pg_catalog; so do those of the psql export."""
+    """The gate's sessions and the psql export look up names in pg_catalog."""
     with connect(migrated_url) as connection:
         assert value(connection, "show search_path") == "pg_catalog,pg_temp"
     assert "set local search_path = pg_catalog, pg_temp;" in spots_to_psql(read_folder())
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """The SQL of a file: a .sql file without its comments, or the strings of a Python file that are no docstrings."""
+    """The SQL of a file: a .sql file without comments, or the strings of a Python file without docstrings."""
     if path.suffix == ".sql":
         lines = path.read_text(encoding="utf-8").splitlines()
         yield "\n".join(line for line in lines if not line.startswith("--"))
@@ -142,7 +142,7 @@ SQL_FILES = [
 
 
 def test_every_table_is_named_with_its_schema() -> None:
-    """No statement of the gate, the drills, the load or the checks leaves it to the session what a name means."""
+    """No statement leaves the schema of a table to the search path."""
     files = [*SQL_FILES, *below(*ROOMS)]
     assert [f"{relative(p)}: {found}" for p in files for text in _texts(p) for found in BARE.findall(text)] == []
     assert BARE.findall("select * from feature_flags")

@@ -1,4 +1,4 @@
-"""A gate that stood still does not call its own time the target's."""
+"""Time in which the gate itself stood still is not held against the target."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def clock() -> Clock:
 
 
 def test_what_was_late_was_lost(clock: Clock) -> None:
-    """A wake-up that comes 0.5 s late is half a second lost; those in time are nothing."""
+    """Only the lateness of a wake-up counts as lost."""
     meter = Standstill(clock)
     for step_s in (EVERY_S, EVERY_S, EVERY_S + 0.5, EVERY_S):
         clock.now += step_s
@@ -34,7 +34,7 @@ def test_what_was_late_was_lost(clock: Clock) -> None:
 
 
 def test_a_standstill_that_lasts_counts_and_one_that_began_before_counts_in_part(clock: Clock) -> None:
-    """The thread that notes it stands still as well; and what was lost before the question is not counted."""
+    """A standstill that has not ended counts; of one that began earlier, only the part since the question."""
     meter = Standstill(clock)
     clock.now += 3.0
     assert meter.lost_s(100.0) == pytest.approx(3.0 - EVERY_S)
@@ -55,7 +55,7 @@ def test_a_standstill_that_lasts_counts_and_one_that_began_before_counts_in_part
 def test_a_time_fails_only_beyond_what_was_lost(
     taken_ms: list[float], lost_s: float, outcome: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is 2 s: a pass stands, a failure must be longer than the gate stood still."""
+    """A time fails only if it exceeds the limit by more than the gate stood still."""
     meter = Standstill(clock)
     clock.now += EVERY_S + lost_s
     meter.wake()

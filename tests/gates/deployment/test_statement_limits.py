@@ -1,4 +1,4 @@
-"""A limit with a row for each call is read as the contract's one row a key."""
+"""A rate limit that keeps a row for each call is read as the contract's one row per key."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("rewritten.sql")
 
 @pytest.mark.parametrize(("group", "said"), [("one each", ONE_EACH), ("counted", COUNTED)])
 def test_a_limit_with_a_row_for_each_call_is_one_row_of_the_contract(group: str, said: Any) -> None:
-    """Its rows of one key are read as a group; what changes the hits of a key changes each of its rows."""
+    """Reads group the rows of a key, and writes change each of them."""
     translator = Translator(names_of({"tables": {"edge_rate_limits": said}}))
     statements = rewritten(FILE, group)
     assert [translator.of(ours, given) for ours, given, _, _ in statements] == [(t, sent) for *_, t, sent in statements]
@@ -29,7 +29,7 @@ def test_a_limit_with_a_row_for_each_call_is_one_row_of_the_contract(group: str,
     ("name", "kinds"), [("events_lost", ["bigint"]), ("runs_lost", ["text"]), ("new_items", ["text", "integer"])]
 )
 def test_what_the_load_looks_for_has_the_type_of_its_kind(name: str, kinds: list[str]) -> None:
-    """Where each kind of id has a type of its own, no cast is to another one's."""
+    """Each kind of id is cast to its own type."""
     ids = {"company_id": "integer", "event_id": "bigint", "replay_run_id": "bigint", "dead_letter_queue.id": "text"}
     text = (ROOT / "loadtests" / "engine" / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     assert re.findall(r"%s::(\w+)\[\]", Translator(names_of({"ids": ids})).of(text, None)[0]) == kinds

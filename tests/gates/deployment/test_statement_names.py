@@ -1,4 +1,4 @@
-"""A statement of the contract under other names: what is written otherwise, and that all else stays byte for byte."""
+"""Statements of the contract translated to other names; everything else stays byte for byte."""
 
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ RENAMED = "-- by (k)s, 100 \nselect 1 from (select id from app.companies) as com
 
 @pytest.mark.parametrize(PARAMETERS, [*rewritten(FILE, "names"), (COMMENT, None, COMMENT, None)])
 def test_a_statement_has_the_names_of_the_deployment(ours: str, given: None, theirs: str, sent: None) -> None:
-    """What stands for an object of the contract is written, and nothing else is."""
+    """Only names of contract objects are replaced."""
     assert TRANSLATOR.of(ours, given) == (theirs, sent)
 
 
 @pytest.mark.parametrize(PARAMETERS, [*rewritten(FILE, "parameters"), (NAMED, {"k": 3}, RENAMED, [3])])
 def test_parameters_follow_their_places(ours: str, given: Any, theirs: str, sent: list[Any]) -> None:
-    """A parameter that is moved, left out or translated is sent so."""
+    """Parameters that are moved, dropped or translated are sent that way."""
     assert TRANSLATOR.of(ours, given) == (theirs, sent)
 
 
@@ -68,7 +68,7 @@ def test_parameters_follow_their_places(ours: str, given: Any, theirs: str, sent
     ],
 )
 def test_what_is_absent_and_needed_is_said(statement: str) -> None:
-    """Never a guess: a statement that needs what the deployment lacks is not sent, and says what is missing."""
+    """A statement that needs what the deployment lacks is not sent, and the error names it."""
     with pytest.raises((AbsentColumn, AbsentTable), match="absent"):
         TRANSLATOR.of(statement, None)
 
@@ -77,9 +77,7 @@ HASHED = "select encode(sha256(convert_to(prev_hash || action, 'UTF8')), 'hex') 
 
 
 def test_a_hash_covers_what_is_stored() -> None:
-    """The hash of an audit row is over the deployment's own words, which are read as they are there; a column that is
-    an expression without a real one behind it has no stored value, and nothing is computed.
-    """
+    """A hash is computed over stored values; a column that is only an expression has none."""
     tables = {"audit_logs": {"is": "trail", "columns": {"hash": "digest"}, "values": {"action": {"dlq_replay": "r"}}}}
     source = "(select action, prev_hash, digest as hash from public.trail) as audit_logs"
     assert Translator(names_of({"tables": tables})).of(HASHED, None)[0].endswith(f"from {source}")
@@ -117,26 +115,24 @@ FLAGGED = Translator(
 
 @pytest.mark.parametrize(PARAMETERS, rewritten(FILE, "keys"))
 def test_keys_of_flags_and_of_limits_are_the_deployments(ours: str, given: Any, theirs: str, sent: Any) -> None:
-    """Its function is asked for its own flag, a bucket is of its own key, a key that is an expression is written, and a
-    moment is written as one.
-    """
+    """Flags, limit keys, written expressions and times are translated."""
     assert FLAGGED.of(ours, given) == (theirs, sent)
 
 
 def test_what_is_no_sql_is_the_databases_error() -> None:
-    """Whoever handles errors of the database handles it: no act ends in the middle."""
+    """Broken SQL raises a database error, which every caller handles."""
     with pytest.raises(psycopg.errors.SyntaxError):
         TRANSLATOR.of("select 'never ends from public.companies", None)
 
 
 @pytest.mark.parametrize("text", [r"select E'it\'s', 'x' from public.companies", "select $q$ public.events ' $q$ x"])
 def test_strings_of_every_kind_are_read(text: str) -> None:
-    """A quote in a string ends nothing, and what is in a string is no table."""
+    """A quote inside a string does not end it, and a string names no table."""
     assert TRANSLATOR.of(text, None)[0].count("app.") == text.count("companies")
 
 
 def test_what_is_absent_and_unclaimed_is_empty_beside_others() -> None:
-    """A deployment without pauses holds nobody back; what would write one is refused all the same."""
+    """A table that is absent and not claimed is read as empty; writes to it are refused."""
     names = names_of({"ids": {"company_id": "bigint"}, "tables": {"agent_controls": {"absent": True}}})
     translator = Translator(names.within(["pause"]))
     assert translator.of("select 1 from public.agent_controls a where a.company_id is null", None)[0] == (
@@ -149,14 +145,14 @@ def test_what_is_absent_and_unclaimed_is_empty_beside_others() -> None:
 
 
 def test_checks_are_told_whose_formula_draws_tenants() -> None:
-    """By the contract's a check may compute who is in a rollout; by another only the function knows."""
+    """A check may compute who is in a rollout only if the formula is the contract's."""
     asked = "select 'public.is_feature_enabled.bucket' = 'own'"
     own = Translator(names_of({"functions": {"is_feature_enabled": {"bucket": "own"}}}))
     assert (own.of(asked, None)[0], TRANSLATOR.of(asked, None)[0]) == ("select 'own' = 'own'", asked)
 
 
 def test_a_new_id_of_an_event_has_the_deployments_type() -> None:
-    """A number where it counts; a UUID is as good as any text."""
+    """It is a number where ids are numbers; elsewhere a UUID."""
     asked = "update public.events set id = gen_random_uuid()"
     made = {kind: Translator(names_of({"ids": {"event_id": kind}})).of(asked, None)[0] for kind in ("bigint", "text")}
     assert made["bigint"].endswith("floor(random() * 2251799813685248))::bigint")
@@ -164,7 +160,7 @@ def test_a_new_id_of_an_event_has_the_deployments_type() -> None:
 
 
 def test_what_is_called_is_no_column() -> None:
-    """`count(*)` needs no column of that name, which the rate limit has."""
+    """`count(*)` is a function, although the contract has a column `count`."""
     names = names_of({"tables": {"edge_rate_limits": {"is": "calls", "absent": ["count", "hits"]}}})
     text, _ = Translator(names).of("select count(*) from public.edge_rate_limits where key = 'k'", None)
     assert text == "select count(*) from (select key from public.calls) as edge_rate_limits where key = 'k'"
@@ -177,6 +173,6 @@ KEPT = names_of({"tables": {"feature_flags": {"is": "app.toggles", "rows": "gone
 
 @pytest.mark.parametrize(PARAMETERS, rewritten(FILE, "rows"))
 def test_rows_that_do_not_count_are_neither_read_nor_changed(ours: str, given: None, theirs: str, sent: None) -> None:
-    """A row that is deleted softly is none."""
+    """Rows that are softly deleted are neither read nor changed."""
     text, parameters = Translator(KEPT).of(ours, given)
     assert (text.split(), parameters) == (theirs.split(), sent)

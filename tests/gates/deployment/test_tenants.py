@@ -1,4 +1,4 @@
-"""Drill tenants are removed whole, whatever the deployment is doing with them."""
+"""Drill tenants are removed completely, whatever the deployment does meanwhile."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ ROW = "insert into public.event_outbox (company_id, event_type, payload, replay_
 
 
 def test_tables_that_the_contract_does_not_know_are_cleaned_where_they_are_named(migrated_url: str) -> None:
-    """Otherwise a tenant that a foreign table refers to stays, and the message names the table and the remedy."""
+    """Otherwise the tenant stays, and the message names the table and what to write in gate.yaml."""
     with session(migrated_url) as connection:
         connection.execute("create table public.allowance (merchant uuid references public.companies (id), n int)")
         tenants = Tenants(connection, "t")
@@ -40,7 +40,7 @@ def test_tables_that_the_contract_does_not_know_are_cleaned_where_they_are_named
 
 
 def test_no_candidate_is_drawn_after_one_that_will_do(migrated_url: str) -> None:
-    """Each costs two digests, and a run makes hundreds of tenants; the database asks nobody where it has no formula."""
+    """The search for a tenant in a rollout ends at the first match: each try costs two digests."""
     names = ((f"drill-{n}", id_of(f"drill-{n}")) for n in range(100_000))
     with session(migrated_url) as connection:
         name, company = in_rollouts(names, {OUTBOX_FLAG: 10}, connection)
@@ -55,7 +55,7 @@ def _until_waiting(url: str, count: int) -> None:
 
 
 def _settle(url: str, company: str, done: threading.Event) -> None:
-    """Settled items, one after another, as a worker does it that takes the run's row before the row of the outbox."""
+    """Locks the run's row and then the outbox rows, again and again, like a worker."""
     with psycopg.connect(url) as connection:
         while not done.is_set():
             with suppress(psycopg.errors.DeadlockDetected), connection.transaction():
@@ -64,7 +64,7 @@ def _settle(url: str, company: str, done: threading.Event) -> None:
 
 
 def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) -> None:
-    """Deliveries that lock the run, then the outbox, are waited for at the run, not deadlocked with for ever."""
+    """The removal waits for workers that lock the run first, and does not deadlock for ever."""
     done = threading.Event()
     with session(migrated_url) as connection:
         tenants = Tenants(connection, "t")
@@ -84,7 +84,7 @@ def test_a_worker_that_takes_the_run_first_does_not_hinder(migrated_url: str) ->
 
 
 def test_a_batch_that_is_delivered_meanwhile_is_waited_for(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that writes one row after the other for the tenant does not end its removal: each pause is longer."""
+    """A worker that still writes rows does not end the removal: it tries again after longer pauses."""
     with session(migrated_url) as connection:
         tenants = Tenants(connection, "t")
         company = tenants.create()

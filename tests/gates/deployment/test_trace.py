@@ -1,4 +1,4 @@
-"""The trace that each request begins, as a real server hears it, and as a finding cites it."""
+"""Each request begins a trace that the server receives and a finding cites."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ for _ in range(2):
 
 
 class Heard:
-    """A server that keeps what it was asked."""
+    """A server that keeps the requests."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -42,7 +42,7 @@ class Heard:
 
     @property
     def parents(self) -> list[str]:
-        """What each request had as its one traceparent."""
+        """The one traceparent of each request."""
         found = [[v for k, v in asked.headers if k.lower() == "traceparent"] for asked in self.asked]
         assert all(len(values) == 1 for values in found)
         return [values[0] for values in found]
@@ -59,7 +59,7 @@ def by_wire(url: str, request: Request) -> Answer:
 
 @pytest.mark.parametrize("send", [by_client, by_wire])
 def test_each_request_begins_a_trace_that_its_answer_knows(send: Callable[[str, Request], Answer]) -> None:
-    """In the form of W3C, sampled, once, and never the same twice."""
+    """Each has its own sampled W3C trace, which its answer knows."""
     heard = Heard()
     with serve(heard) as url:
         answers = [send(url, Request("GET", "/version")), send(url, post("/events", b"{}"))]
@@ -70,7 +70,7 @@ def test_each_request_begins_a_trace_that_its_answer_knows(send: Callable[[str, 
 
 
 def test_a_trace_that_a_request_is_part_of_is_left_alone() -> None:
-    """One header, as it was given."""
+    """A given traceparent is sent unchanged, and only once."""
     heard, given = Heard(), f"00-{'a' * 32}-{'b' * 16}-01"
     with serve(heard) as url:
         answer = by_client(url, Request("GET", "/version", (("Traceparent", given),)))
@@ -78,7 +78,7 @@ def test_a_trace_that_a_request_is_part_of_is_left_alone() -> None:
 
 
 def test_what_is_no_deployment_is_told_no_trace() -> None:
-    """A webhook of somebody else's."""
+    """Other services, such as a webhook, get no traceparent."""
     heard = Heard()
     with serve(heard) as url, HttpDoor(url, as_it_is=True) as door:
         door.send(post("/hook", b"{}"))
@@ -86,7 +86,7 @@ def test_what_is_no_deployment_is_told_no_trace() -> None:
 
 
 def test_a_finding_cites_the_trace_of_the_request_that_failed_and_of_its_twin() -> None:
-    """And the command that repeats it does not: its trace is its own."""
+    """The command to repeat it has none: it begins its own trace."""
     heard, seen = Heard(), Observer(Target(TargetKind.STAGING, base_url="http://x.example"))
     request = Request("GET", "/version")
     with serve(heard) as url, HttpDoor(url) as door:
@@ -101,7 +101,7 @@ def test_a_finding_cites_the_trace_of_the_request_that_failed_and_of_its_twin() 
 
 
 def test_an_unknown_cites_the_trace_of_the_control_that_did_not_hold() -> None:
-    """A service that is broken where it must answer is what its traces are looked up for."""
+    """A failed control has the trace that a person looks up."""
     heard, seen = Heard(), Observer(Target(TargetKind.STAGING, base_url="http://x.example"))
     with serve(heard) as url, HttpDoor(url) as door, pytest.raises(Unmet):
         seen.expect(Request("GET", "/version"), door.send(Request("GET", "/version")), 202, control=True)
@@ -110,7 +110,7 @@ def test_an_unknown_cites_the_trace_of_the_control_that_did_not_hold() -> None:
 
 
 def test_the_load_asks_the_service_to_keep_one_trace_of_a_hundred() -> None:
-    """Every request begins a trace; a load must not fill the store that they are kept in."""
+    """Every request begins a trace, and one of a hundred is sampled."""
     heard = Heard()
     with serve(heard) as url:
         subprocess.run([sys.executable, "-c", LOAD, url], cwd=ROOT, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Databases for the doctor's tests: one of each schema in schemas/, or of any SQL, read and dropped again."""
+"""Databases for the doctor's tests, made from schemas/ or from any SQL."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +20,7 @@ TRUTH: dict[str, dict[str, Any]] = data_of(SCHEMAS / "truth.yaml")
 
 @contextmanager
 def database(server: PgServer, sql: str = "", template: str = "template0") -> Iterator[str]:
-    """The superuser's URL of a new database in which the SQL was run."""
+    """The superuser's URL of a new database with this SQL."""
     with server.database(template) as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             connection.execute(sql.encode())

@@ -1,4 +1,4 @@
-"""Which column the doctor takes for which: keys, types and neighbours weigh more than a name that is alike."""
+"""How the doctor matches columns: keys, types and neighbours weigh more than similar names."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def runs(
     relkind: str = "r",
     **more: str,
 ) -> SchemaTable:
-    """The table of runs, its key called otherwise, with further columns and these unique keys beside its number."""
+    """A table of runs with a renamed key, these further columns, and these unique keys."""
     columns = {(key if n == KEY else n): t for n, t in REPLAY_RUNS.items()} | more
     keys = [UniqueKey("p", ("id",), is_primary=True), *(UniqueKey(f"u{n}", k) for n, k in enumerate(unique))]
     made = {n: SchemaColumn(n, SPELLED.get(t, t), has_default=n == "id") for n, t in columns.items()}
@@ -29,12 +29,12 @@ def runs(
 
 
 def key_of(table: SchemaTable) -> ColumnMatch | None:
-    """What is taken for the key of a run."""
+    """The column that is taken for the key of a run."""
     return match(Schema((table,)), contract())["replay_runs"].columns.get(KEY)
 
 
 def told(table: SchemaTable) -> list[Defect]:
-    """The defects of that table alone."""
+    """The defects of this table."""
     schema = Schema((table,))
     found = compare(schema, contract())
     return [d for d in defects(schema, found, contract(), NOT_SEEN, None, "") if "unique" in d.seen]
@@ -42,7 +42,7 @@ def told(table: SchemaTable) -> list[Defect]:
 
 @pytest.mark.parametrize("key", ["Schlüssel", "clé", "ключ", "k1"])
 def test_a_unique_key_weighs_more_than_a_name_alike(key: str) -> None:
-    """The column of the key with the tenant is taken, in whichever language, and the key is no defect."""
+    """The column that is unique with the tenant is the key, in any language, and no defect."""
     one = key_of(runs(key, unique=((key, "company_id"),), request_id="text"))
     assert one is not None
     assert one.column.name == key
@@ -53,7 +53,7 @@ def test_a_unique_key_weighs_more_than_a_name_alike(key: str) -> None:
 
 @pytest.mark.parametrize("tenant", ["firma_id", "mandant", "t"])
 def test_the_place_in_a_key_tells_where_the_tenant_is_called_otherwise_too(tenant: str) -> None:
-    """What is found of the one column of a key says which the other is."""
+    """One known column of a key identifies the other."""
     table = runs("dedupe_key", unique=(("dedupe_key", tenant),), **{tenant: "uuid"})
     columns = {n: c for n, c in table.columns.items() if n != "company_id"}
     made = SchemaTable("public", "replay_runs", "r", columns, table.keys)
@@ -63,14 +63,14 @@ def test_the_place_in_a_key_tells_where_the_tenant_is_called_otherwise_too(tenan
 
 
 def test_a_name_alone_is_never_sure() -> None:
-    """A word that many use is likely; with the key it is sure; the very name of the contract needs nothing."""
+    """A common word is likely, with a key it is sure; the contract's own name is enough."""
     alone, keyed = key_of(runs("dedupe_key")), key_of(runs("dedupe_key", unique=(("dedupe_key", "company_id"),)))
     own = key_of(runs(KEY))
     assert [m.confidence for m in (alone, keyed, own) if m] == [Confidence.LIKELY, Confidence.SURE, Confidence.SURE]
 
 
 def test_two_columns_with_as_much_evidence_are_both_said() -> None:
-    """Neither is sure, and each names the other."""
+    """Neither is sure, and each is named as the other's alternative."""
     one = key_of(runs("a1", unique=(("a1", "company_id"), ("b2", "company_id")), b2="text"))
     assert one is not None
     assert one.confidence is Confidence.PERHAPS
@@ -78,7 +78,7 @@ def test_two_columns_with_as_much_evidence_are_both_said() -> None:
 
 
 def test_a_key_of_another_type_is_another_key() -> None:
-    """A number that is unique within the tenant is no key of a request; a key of the whole weighs more than a part."""
+    """A unique number is no request key; a key of the whole table weighs more than a partial one."""
     one = key_of(runs("request_key", unique=(("nummer", "company_id"),), nummer="integer"))
     assert one is not None
     assert (one.column.name, one.alternatives) == ("request_key", ())
@@ -88,7 +88,7 @@ def test_a_key_of_another_type_is_another_key() -> None:
 
 
 def test_the_key_of_a_partitioned_table_has_the_time_as_well() -> None:
-    """The column by which it is divided is no candidate and hides none."""
+    """The partition column is no candidate, and hides none."""
     unique = (("Schlüssel", "company_id", "requested_at"),)
     one = key_of(runs(unique=unique, relkind="p", request_id="text"))
     assert one is not None
@@ -97,7 +97,7 @@ def test_the_key_of_a_partitioned_table_has_the_time_as_well() -> None:
 
 
 def test_a_defect_that_stands_on_a_guess_says_so_and_ranks_behind_all_others() -> None:
-    """What must be so for it to be one is told, with how sure that is; a smaller harm that is certain comes first."""
+    """It names the guess and how sure it is; certain defects come first."""
     table = runs("request_id")
     flags = SchemaTable(
         "public",

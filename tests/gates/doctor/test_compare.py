@@ -1,4 +1,4 @@
-"""The comparison of a schema with the contract: all of the reference is present, and each thing taken away is named."""
+"""A schema compared with the contract: the reference is complete, and each removed object is named."""
 
 import uuid
 from pathlib import Path
@@ -24,14 +24,14 @@ FLAGS = RowsSeen(dict.fromkeys(contract().flags, (True, 100)), has_pause_row=Tru
 
 
 def reference_after(server: PgServer, sql: str) -> tuple[Schema, Comparison]:
-    """The reference's schema after some SQL, compared."""
+    """The reference's schema after this SQL, compared."""
     with database(server, sql, TEMPLATE) as url:
         schema = schema_of(url)
     return schema, compare(schema, contract(), rows=FLAGS)
 
 
 def test_all_of_the_reference_is_present(pg_server: PgServer) -> None:
-    """Every object that a schema shows is present by its own name; states that nothing lists are unknown."""
+    """Every object is present by its own name; states that no constraint lists are unknown."""
     schema, found = reference_after(pg_server, "")
     other = {(o.kind, o.name, o.presence) for o in found.objects if o.presence is not Presence.PRESENT}
     unlisted = {("values", "audit_logs.action", Presence.UNKNOWN), ("values", "events.path", Presence.UNKNOWN)}
@@ -83,7 +83,7 @@ def test_all_of_the_reference_is_present(pg_server: PgServer) -> None:
     ],
 )
 def test_what_is_taken_away_is_named(pg_server: PgServer, sql: str, kind: str, name: str, said: str) -> None:
-    """One change of the reference changes the state of its object and says how."""
+    """Each change of the reference changes the state of its object and says how."""
     sql = f"delete from agent_controls; {sql}" if "agent_controls" in sql else sql
     _, found = reference_after(pg_server, sql)
     one = found.of(kind, name)
@@ -110,9 +110,7 @@ def test_what_is_taken_away_is_named(pg_server: PgServer, sql: str, kind: str, n
     ],
 )
 def test_other_ways_to_the_same_key(pg_server: PgServer, key: str, old: str, new: str) -> None:
-    """An index over coalesce, or one more over the global rows alone, does what NULLS NOT DISTINCT does; an index of
-    the rows that have the column does what one of all rows does.
-    """
+    """An index over coalesce, or a second one for global rows, is as good as NULLS NOT DISTINCT."""
     _, found = reference_after(pg_server, f"{old}; {new}")
     one = found.of("key", key)
     assert one is not None
@@ -120,7 +118,7 @@ def test_other_ways_to_the_same_key(pg_server: PgServer, key: str, old: str, new
 
 
 def test_defects_come_by_harm(pg_server: PgServer) -> None:
-    """Open tenants stand before runs that repeat, and those before a rollout that cannot be stepped."""
+    """Open tenants come before repeated runs, and those before a rollout without steps."""
     schema, found = reference_after(
         pg_server,
         f"{NO_RUN_KEY};"
@@ -133,7 +131,7 @@ def test_defects_come_by_harm(pg_server: PgServer) -> None:
 
 
 def test_a_claim_that_users_edit_is_a_defect() -> None:
-    """It is told, and drafted only where no other claim says whose a caller is."""
+    """It is reported, and drafted only without another claim of the tenant."""
     both = "select coalesce(auth.jwt() #>> '{user_metadata,org_id}', auth.jwt() #>> '{app_metadata,org_id}')"
     schema = Schema(claim_readers={"org": both})
     found = defects(schema, compare(schema, contract()), contract(), NOT_SEEN, None, "outbox.enabled")
@@ -143,7 +141,7 @@ def test_a_claim_that_users_edit_is_a_defect() -> None:
 
 
 def test_states_that_rows_hold_are_not_all_there_are(pg_server: PgServer) -> None:
-    """Where nothing lists the states, those that no row holds at the moment are not missing."""
+    """If nothing lists the states, one that no row has at the moment is not missing."""
     with database(pg_server, "", TEMPLATE) as url:
         schema = schema_of(url)
     rows = RowsSeen(FLAGS.flags, has_pause_row=True, values={("public.events", "path"): ("outbox",)})
@@ -153,14 +151,14 @@ def test_states_that_rows_hold_are_not_all_there_are(pg_server: PgServer) -> Non
 
 
 def test_what_could_not_be_read_is_unknown_and_not_absent() -> None:
-    """Where the catalogue gave no answer, nothing is said to be missing."""
+    """Without an answer of the catalogue nothing is called missing."""
     found = compare(Schema(unread={"tables": "not read: the lock"}), contract())
     assert {o.presence for o in found.objects if o.kind in {"table", "column"}} == {Presence.UNKNOWN}
 
 
 @pytest.mark.parametrize("part", ["keys", "references", "enums", "checks", "policies", "triggers"])
 def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """A catalogue that is slow, or far, shows no key and no trigger: they are unknown, and all the rest is as it is."""
+    """If the catalogue is slow, keys and triggers are unknown; the rest is as usual."""
 
     def slow(path: Path) -> str:
         return "select pg_sleep(%(oids)s::text::int)" if path.stem == part else sql(path)
@@ -185,5 +183,5 @@ def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch:
     ],
 )
 def test_an_administrators_token_shows_its_role(claims: dict[str, object], found: tuple[str, str]) -> None:
-    """Where it stands, and what it is; of several roles nobody knows which counts."""
+    """It shows the place of the role and its name; of several roles it is unclear which counts."""
     assert role_in(claims) == found

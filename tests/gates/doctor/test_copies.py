@@ -1,4 +1,4 @@
-"""Tables that are in several schemas alike: one schema is looked at, the others are named, none is another table."""
+"""The same tables in several schemas: one schema is compared, and the others are named."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ end loop; end $$;
 
 
 def table(schema: str, name: str, called: str = "", less: tuple[str, ...] = (), kind: str = "r") -> SchemaTable:
-    """A table of the contract in a schema, maybe under another name and without some columns."""
+    """A table of the contract in a schema, with another name or fewer columns if given."""
     columns = {
         n: SchemaColumn(n, SPELLED.get(t, t)) for n, t in contract().relations[name].columns.items() if n not in less
     }
@@ -40,17 +40,17 @@ def table(schema: str, name: str, called: str = "", less: tuple[str, ...] = (), 
 
 
 def copies(*schemas: str) -> tuple[SchemaTable, ...]:
-    """Three tables of the contract in each of the schemas."""
+    """Three tables of the contract in each schema."""
     return tuple(table(s, name) for s in schemas for name in THREE)
 
 
 def placed(found: dict[str, TableMatch]) -> dict[str, str]:
-    """What was found, by name."""
+    """The real table of each object, by name."""
     return {n: m.table.qualified for n, m in found.items()}
 
 
 def test_copies_are_one_table_and_no_other_one() -> None:
-    """Each is found once, all in one schema; which of them it is, a person says; the others are named."""
+    """Each table is found once, in one schema; the others are named, and a person must choose."""
     found = match(Schema(copies("one", "two", "three")), contract())
     assert placed(found) == {n: f"one.{n}" for n in THREE}
     assert {m.confidence for m in found.values()} == {Confidence.PERHAPS}
@@ -60,7 +60,7 @@ def test_copies_are_one_table_and_no_other_one() -> None:
 
 
 def test_what_gate_yaml_says_of_the_schema_decides() -> None:
-    """`names: schema` is followed, and so are tables that it names; neither is a guess."""
+    """`names: schema` and mapped tables are followed, and are no guess."""
     schema = Schema(copies("one", "two", "three"))
     found = match(schema, contract(), home="three")
     assert placed(found) == {n: f"three.{n}" for n in THREE}
@@ -73,14 +73,14 @@ def test_what_gate_yaml_says_of_the_schema_decides() -> None:
 
 
 def test_a_schema_that_is_not_there_decides_nothing() -> None:
-    """Where gate.yaml says one without these tables, which of the others it is remains open."""
+    """If the named schema lacks the tables, the choice stays open."""
     found = match(Schema(copies("one", "two")), contract(), home="elsewhere")
     assert {m.confidence for m in found.values()} == {Confidence.PERHAPS}
     assert found["event_outbox"].alternatives == ("two.event_outbox",)
 
 
 def test_the_schema_that_fits_best_is_taken() -> None:
-    """It has more of the contract than the others: that is likely, and the others are named all the same."""
+    """The schema with more of the contract is likely; the others are still named."""
     found = match(Schema((*copies("one", "two"), table("two", "replay_runs"))), contract())
     assert placed(found) == {n: f"two.{n}" for n in (*THREE, "replay_runs")}
     assert found["event_outbox"].confidence is Confidence.LIKELY
@@ -89,7 +89,7 @@ def test_the_schema_that_fits_best_is_taken() -> None:
 
 
 def test_the_contracts_own_schema_comes_first() -> None:
-    """With the same in `public` nothing is open; an archive beside it is named and changes nothing."""
+    """`public` is taken; an archive with the same tables is only named."""
     found = match(Schema(copies("archive", "public")), contract())
     assert placed(found) == {n: f"public.{n}" for n in THREE}
     assert all(m.confidence is not Confidence.PERHAPS for m in found.values())
@@ -97,14 +97,14 @@ def test_the_contracts_own_schema_comes_first() -> None:
 
 
 def test_copies_that_differ_a_little_are_copies() -> None:
-    """A tenant whose schema is behind by a migration is no reason to take its table for another."""
+    """A tenant's schema that lacks one migration is still a copy."""
     behind = table("two", "event_outbox", less=("txid", "replay_run_id", "dead_at"))
     found = match(Schema((table("one", "event_outbox"), behind)), contract())
     assert placed(found) == {"event_outbox": "one.event_outbox"}
 
 
 def test_tables_of_one_name_and_another_meaning_are_no_copies() -> None:
-    """Each is judged by itself: `events` of a calendar hides no outbox, and is none."""
+    """A calendar's `events` is not an outbox, and does not hide one."""
     calendar = {n: SchemaColumn(n, t) for n, t in {"id": "bigint", "title": "text", "venue": "text"}.items()}
     other = SchemaTable("public", "event_outbox", "r", calendar)
     found = match(Schema((*copies("app"), other)), contract())
@@ -116,13 +116,13 @@ def test_tables_of_one_name_and_another_meaning_are_no_copies() -> None:
     "called", ["event_outbox_archive", "event_outbox_old", "event_outbox_2024", "old_event_outbox"]
 )
 def test_a_table_kept_beside_its_successor_is_no_other_table(called: str) -> None:
-    """An archive in the same schema stands for nothing else of the contract."""
+    """An archive table stands for no other table of the contract."""
     found = match(Schema((*copies("public"), table("public", "event_outbox", called))), contract())
     assert placed(found) == {n: f"public.{n}" for n in THREE}
 
 
 def test_a_view_is_no_copy_of_a_table() -> None:
-    """A schema of views over the tables, as an API has it, makes nothing open."""
+    """An API schema of views over the tables leaves no choice open."""
     views = tuple(table("api", n, kind="v") for n in THREE)
     found = match(Schema((*views, *copies("app"))), contract())
     assert placed(found) == {n: f"app.{n}" for n in THREE}
@@ -130,7 +130,7 @@ def test_a_view_is_no_copy_of_a_table() -> None:
 
 
 def test_a_view_in_the_place_of_a_table_is_told_and_taken_where_it_is_named() -> None:
-    """It is no guess; named in gate.yaml it is there, and keys and row-level security are its tables' own."""
+    """It is not guessed; if gate.yaml names it, keys and row security are those of its tables."""
     schema = Schema((table("public", "event_outbox", kind="v"),))
     guessed = compare(schema, contract()).of("table", "event_outbox")
     assert guessed is not None
@@ -145,7 +145,7 @@ def test_a_view_in_the_place_of_a_table_is_told_and_taken_where_it_is_named() ->
 
 
 def test_the_function_beside_the_flags_is_the_one() -> None:
-    """Of functions of one name that in the schema of the flags is taken, or in that which gate.yaml says."""
+    """Of equal functions, the one in the flags' schema counts, or the one that gate.yaml names."""
     functions = tuple(
         SchemaFunction(s, "is_feature_enabled", ("text", "uuid"), ("k", "c"), "boolean") for s in ("a", "b", "c")
     )
@@ -156,13 +156,13 @@ def test_the_function_beside_the_flags_is_the_one() -> None:
 
 
 def test_many_schemas_cost_little() -> None:
-    """A schema for each of five hundred tenants is looked at once."""
+    """Five hundred tenant schemas take little time."""
     found = match(Schema(copies(*(f"t{n:03}" for n in range(500)))), contract())
     assert placed(found) == {n: f"t000.{n}" for n in THREE}
 
 
 def test_the_draft_names_all_candidates(pg_server: PgServer, tmp_path: Path) -> None:
-    """The draft is written; it leaves the tables out and names them, and with the schema said it is whole."""
+    """The draft leaves the tables out and names the schemas; once one is named, it is complete."""
     with database(pg_server, SQL) as url:
         environ = {"DATABASE_URL": url}
         done = gate("doctor", "--write", cwd=tmp_path, environ=environ)

@@ -1,4 +1,4 @@
-"""`gate doctor` as people run it: what it says of any database, its exit code, and that it is inert and read-only."""
+"""`gate doctor` as people run it: output, exit code, and that it is inert and read-only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_reference_needs_nothing(pg_server: PgServer, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["", "shop", "blog"])
 def test_what_is_nothing_like_it_is_said_to_be(pg_server: PgServer, tmp_path: Path, name: str) -> None:
-    """An empty database and those of other applications: one sentence, exit code 10, no guess, and no draft."""
+    """An empty or foreign database gives one sentence, exit code 10 and no draft."""
     with database(pg_server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8") if name else "") as url:
         done = gate("doctor", "--write", cwd=tmp_path, environ={"DATABASE_URL": url})
     assert done.returncode == 10
@@ -59,7 +59,7 @@ def test_what_is_nothing_like_it_is_said_to_be(pg_server: PgServer, tmp_path: Pa
 
 
 def test_without_a_door_or_an_answer_the_exit_code_says_so(tmp_path: Path) -> None:
-    """Neither variable: configuration. Nobody answers: could not work. Neither is a traceback or shows a password."""
+    """No variable is 3, no answer is 4, without a traceback or password."""
     assert gate("doctor", cwd=tmp_path).returncode == 3
     away = {"DATABASE_URL": "postgresql://u:planted-pw-123@127.0.0.1:9/x", "BASE_URL": "http://127.0.0.1:9"}
     done = gate("doctor", cwd=tmp_path, environ=away)
@@ -100,7 +100,7 @@ def test_a_hostile_schema_is_inert_and_changes_nothing(pg_server: PgServer, tmp_
 
 
 def test_a_locked_table_and_a_blind_login_are_said(pg_server: PgServer, tmp_path: Path) -> None:
-    """A lock on a table takes a part of the picture at most; a login that sees no rows is a defect by name."""
+    """A locked table costs a part of the picture at most; a login that sees no rows is a defect."""
     with database(pg_server, FLAGS, TEMPLATE) as url, psycopg.connect(url) as other:
         other.execute("drop role if exists doctor_blind")
         other.execute("create role doctor_blind login password 'blind-pw'")

@@ -1,4 +1,4 @@
-"""The doctor's guesses on schemas that were not made for the contract, against what a person says of them."""
+"""The doctor's guesses on foreign schemas, compared with a person's answers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ LEAST_COLUMNS = {"terse": 0.5}
 
 
 def columns_of(name: str, found: Comparison) -> Iterator[tuple[str, str | None, str | None, Confidence | None]]:
-    """Every column of the tables that are there: its name, what a person says it is, what was guessed, how surely."""
+    """Every existing column: its real name, a person's answer, the guess, and how sure it is."""
     for table, said in TRUTH[name].items():
         match = found.tables.get(table)
         right = match if match and match.table.qualified == said["is"] else None
@@ -51,12 +51,12 @@ def test_tables_and_columns_are_found_under_foreign_names(pg_server: PgServer, n
 
 @pytest.mark.parametrize("name", ["shop", "blog", "pgboss"])
 def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> None:
-    """An application without a queue, and a queue of a known library, have no table of the contract."""
+    """An application without a queue, or with a known queue library, has no table of the contract."""
     assert compare(schema_named(pg_server, name), contract()).tables == {}
 
 
 def test_a_function_is_a_flags_only_beside_flags(pg_server: PgServer) -> None:
-    """Any application has a function that says yes or no to a word and an id."""
+    """Many applications have a boolean function of a word and an id."""
     with database(pg_server, "create function may_see(text, int) returns boolean language sql as 'select true'") as url:
         assert compare(schema_of(url), contract()).functions == {}
 
@@ -69,7 +69,7 @@ def test_a_known_queue_is_recognised(pg_server: PgServer) -> None:
 
 
 def test_two_candidates_are_said(pg_server: PgServer) -> None:
-    """Where two tables fit as well, the guess is `perhaps` at most and names the other."""
+    """If two tables fit equally, the guess is `perhaps` and names the other."""
     letters = (
         "(id uuid primary key, tenant_id uuid, type text, payload jsonb, error_type text, error_message text,"
         " attempts int, max_attempts int, retry_at timestamptz, status text, created_at timestamptz);"
@@ -82,7 +82,7 @@ def test_two_candidates_are_said(pg_server: PgServer) -> None:
 
 
 def test_the_reference_under_other_names_is_found(pg_server: PgServer) -> None:
-    """Renamed by somebody who had not the guesses in mind: all tables, all but a few columns, nothing wrong."""
+    """All tables and nearly all columns are found, and nothing wrong."""
     with pg_server.database(TEMPLATE) as name, connect(pg_server.url(name), autocommit=False) as connection:
         rename(connection)
         found = compare(read_schema(connection, contract()), contract())
@@ -97,7 +97,7 @@ def test_the_reference_under_other_names_is_found(pg_server: PgServer) -> None:
 
 
 def test_a_huge_schema_hides_nothing(pg_server: PgServer) -> None:
-    """Among five thousand other tables with a tenant and a state each, the right ones are found."""
+    """The right tables are found among five thousand similar ones."""
     small = schema_named(pg_server, "django")
     kinds = ("uuid", "text", "timestamp with time zone", "integer", "jsonb", "boolean")
     common = {"id": "bigint", "account_id": "uuid", "status": "text", "date_created": "timestamp with time zone"}
@@ -118,7 +118,7 @@ def test_a_huge_schema_hides_nothing(pg_server: PgServer) -> None:
 
 
 def test_a_table_is_used_once(pg_server: PgServer) -> None:
-    """One real table stands for one of the contract, however well it would fit a second."""
+    """One real table stands for one of the contract's, however well it would fit another."""
     columns = "id uuid primary key, company_id uuid, event_type text, payload jsonb, created_at timestamptz"
     sql = f"create table outbox_events ({columns})"
     with database(pg_server, sql) as url:

@@ -1,4 +1,4 @@
-"""What deployments do that the contract does not know is drafted with what told it, and only as surely as that."""
+"""Common habits of deployments are drafted, with their evidence and how sure it is."""
 
 import datetime as dt
 import re
@@ -73,12 +73,12 @@ def drafted(pg_server: PgServer) -> str:
 
 @pytest.mark.parametrize("habit", DRAFTED)
 def test_drafted(habit: str, drafted: str) -> None:
-    """Each with how sure it is, and by what; as a comment where nothing tells."""
+    """Each habit shows its evidence and how sure it is; without evidence it is a comment."""
     assert re.search(DRAFTED[habit], drafted), drafted
 
 
 def test_a_table_of_which_nothing_is_sure_is_a_comment_whole(pg_server: PgServer, tmp_path: Path) -> None:
-    """Letters that are perhaps deleted softly, all else under the contract's names: the draft is read as it stands."""
+    """A table with only unsure lines is commented out, so that the draft is valid YAML."""
     sql = "alter table dead_letter_queue add column deleted_at timestamptz"
     with database(pg_server, sql, TEMPLATE) as url:
         found = judge(view_database(url, contract(), Names()), None, contract(), Names(), "outbox.enabled")
@@ -97,7 +97,7 @@ UNLIKE: Mapping[str, str] = {
 
 @pytest.mark.parametrize("what", UNLIKE)
 def test_what_is_no_rate_limit(what: str, pg_server: PgServer) -> None:
-    """A log of visits is none, nor are calls of which nobody knows whose or when they were."""
+    """A log of visits is none, nor is a table of calls without a caller or a time."""
     sql = re.sub(r"create table hub\.replay_calls \([^;]*;", UNLIKE[what].format("hub"), SCHEMA)
     with database(pg_server, sql) as url:
         found = judge(view_database(url, contract(), Names()), None, contract(), Names(), "outbox.enabled")

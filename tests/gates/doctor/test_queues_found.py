@@ -31,7 +31,7 @@ def found_in(server: PgServer, sql: str) -> Diagnosis:
 
 
 def test_a_queue_is_recognised_under_each_of_its_names(pg_server: PgServer) -> None:
-    """The draft has the first and names the others; what has no preset is said, and is no table of the contract."""
+    """The draft has the first name and mentions the others; one without a preset is reported."""
     found = found_in(pg_server, LIBRARIES)
     assert {(p.name, p.prefix) for p in found.presets} == {("debezium", "outbox"), ("pgmq", "bulk"), ("pgmq", "mail")}
     assert "dead_letter_queue" not in found.comparison.tables
@@ -66,14 +66,14 @@ UNJUDGED = {
 
 @pytest.mark.parametrize("library", UNJUDGED)
 def test_a_library_without_a_preset_is_named_with_the_way_out(library: str, pg_server: PgServer) -> None:
-    """Its tables as the library itself makes them: none is taken for the contract's, and none is judged in silence."""
+    """Its tables are taken for none of the contract's, and it is not judged silently."""
     found = found_in(pg_server, UNJUDGED[library])
     assert [p.title for p in found.presets if p.is_judged] == []
     assert any(said.startswith(f"{library} is here") and "through a view" in said for said in found.unjudged)
 
 
 def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) -> None:
-    """It ends with its commit: a script without one leaves nothing behind."""
+    """The script ends with its COMMIT."""
     found = found_in(pg_server, LIBRARIES)
     script = grants(found.schema, found.comparison, "reader", queues=queues_of(found.presets))
     assert 'grant select on "pgmq"."q_mail", "pgmq"."a_mail" to "reader";' in script
@@ -83,13 +83,13 @@ def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) 
 
 @pytest.mark.parametrize("option", ["tenant", "max_run_time_s", "leave_out", "limits", "probe"])
 def test_the_draft_asks_what_only_a_person_knows(option: str, pg_server: PgServer) -> None:
-    """As a comment, in the words of docs/presets.md."""
+    """It asks in comments, in the words of docs/presets.md."""
     found = found_in(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"))
     assert f"  #   {option}: " in draft(found, contract())
 
 
 def test_a_primary_key_refers_to_no_other_table(pg_server: PgServer) -> None:
-    """An outbox whose own id is a UUID has no replay run in it: that was taken for one."""
+    """An outbox's own UUID key is not taken for a replay run's id."""
     found = found_in(
         pg_server,
         "create table event_outbox (id uuid primary key, event_id uuid unique, company_id uuid, event_type text,"

@@ -1,4 +1,4 @@
-"""What a login may not see is neither counted as judged, nor called absent, nor a defect of the deployment."""
+"""What a login may not see is not judged, not called absent, and no defect of the deployment."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ SEES_NO_ROW = "grant usage on schema public to {0}; grant select on all tables i
 
 @contextmanager
 def login(server: PgServer, rights: str) -> Iterator[tuple[str, str]]:
-    """The URL of a superuser, and of a login that has these rights alone, on the reference with its flags."""
+    """The URLs of a superuser and of a login with only these rights, on the reference with its flags."""
     name = "doctor_sees_little"
     with database(server, FLAGS, TEMPLATE) as url, psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"create role {name} login password 'little-pw'".encode())
@@ -39,7 +39,7 @@ def login(server: PgServer, rights: str) -> Iterator[tuple[str, str]]:
 
 
 def told(url: str, folder: Path) -> dict[str, Any]:
-    """What the doctor says, as data."""
+    """The doctor's output as data."""
     done = gate("doctor", "--json", cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode in {0, 10}, done.stderr
     data: dict[str, Any] = json.loads(done.stdout)
@@ -48,7 +48,7 @@ def told(url: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rights", [NOTHING, SEES_NO_ROW, "grant select on all tables in schema public to {0}"])
 def test_checks_that_a_login_cannot_judge_are_not_counted(pg_server: PgServer, tmp_path: Path, rights: str) -> None:
-    """Neither where it has no right, nor where row-level security hides every row, nor where the schema is closed."""
+    """It lacks a right, sees no row, or may not use the schema."""
     closed_schema = NOTHING if "usage" not in rights else "select 1"
     with login(pg_server, f"{rights}; {closed_schema}") as (url, little):
         all_of_it, found = told(url, tmp_path), told(little, tmp_path)
@@ -64,7 +64,7 @@ def test_checks_that_a_login_cannot_judge_are_not_counted(pg_server: PgServer, t
 
 
 def test_what_cannot_be_seen_is_not_called_absent(pg_server: PgServer, tmp_path: Path) -> None:
-    """Its draft claims what the owner's does but for the manifest, and lacks no function, table or flag."""
+    """The draft claims what the owner's does, without the manifest, and lists nothing as absent."""
     with login(pg_server, f"revoke execute on all functions in schema public from public; {NOTHING}") as (_, little):
         done = gate("doctor", "--write", cwd=tmp_path, environ={"DATABASE_URL": little})
         found = told(little, tmp_path)
@@ -78,7 +78,7 @@ def test_what_cannot_be_seen_is_not_called_absent(pg_server: PgServer, tmp_path:
 
 
 def test_rows_that_are_hidden_are_no_defect_of_the_deployment(pg_server: PgServer, tmp_path: Path) -> None:
-    """That a login sees no flag and no row of the pause is its own fault, and the only one told."""
+    """Only the login's own blindness is reported."""
     with login(pg_server, SEES_NO_ROW) as (_, little):
         found = told(little, tmp_path)
     assert {o["presence"] for o in found["objects"] if o["kind"] == "flag"} == {"unknown"}
@@ -87,7 +87,7 @@ def test_rows_that_are_hidden_are_no_defect_of_the_deployment(pg_server: PgServe
 
 @pytest.mark.parametrize("part", ["tables", "further tables"])
 def test_tables_that_were_not_read_are_not_drafted_as_absent(part: str) -> None:
-    """A catalogue that gave no answer, or not all of it, says of no table that it is not there."""
+    """A missing or partial answer of the catalogue makes no table absent."""
     schema = Schema(unread={part: "not read: the lock"})
     assert {o.presence for o in compare(schema, contract()).objects if o.kind == "table"} == {Presence.UNKNOWN}
     found = judge(DatabaseView(schema), None, contract(), Names(), "")

@@ -1,4 +1,4 @@
-"""What a gate.yaml says goes before every guess, and no advice stands on a part of it."""
+"""What gate.yaml says comes before every guess, and advice uses all of it."""
 
 import re
 from typing import Any
@@ -27,7 +27,7 @@ from tests.postgres_fixture import PgServer
     ],
 )
 def test_names_over_http_are_shown_as_they_are_said(kind: str, part: dict[str, object], said: str, shown: str) -> None:
-    """A list of a member holds its names, and a list of a code holds its status."""
+    """A member's list shows its names, a code's list its status."""
     one = ComparedObject(kind, f"POST /dlq-replay {said}", "replay", Presence.ABSENT)
     (found,) = settled([one], names_of({"http": part}), Schema())
     assert (found.presence, found.real, found.said) == (Presence.RENAMED, shown, True)
@@ -76,7 +76,7 @@ PARTS = {"agent_tasks(event_id)", "edge_rate_limits(key)"}
 
 @pytest.mark.parametrize("said", [{}, SAID], ids=["guessed", "said"])
 def test_no_advice_harms_a_healthy_schema(pg_server: PgServer, said: dict[str, Any]) -> None:
-    """A key that is a part of a real one, or a column that stands for two, needs no other."""
+    """A key within a real key, or a column that stands for two, needs no new key."""
     with database(pg_server, SHOP) as url:
         view = view_database(url, contract(), names_of(said))
     found = judge(view, None, contract(), names_of(said), "outbox.enabled")
@@ -91,7 +91,7 @@ def test_no_advice_harms_a_healthy_schema(pg_server: PgServer, said: dict[str, A
 
 @pytest.mark.parametrize("said", [{}, SAID], ids=["guessed", "said"])
 def test_rows_for_everybody_need_no_policy(pg_server: PgServer, said: dict[str, Any]) -> None:
-    """Flags and a pause without a tenant are no tenant's rows."""
+    """Flags and pauses without a tenant belong to no tenant."""
     with database(pg_server, SHOP) as url:
         view = view_database(url, contract(), names_of(said))
     found = judge(view, None, contract(), names_of(said), "outbox.enabled")
@@ -101,9 +101,7 @@ def test_rows_for_everybody_need_no_policy(pg_server: PgServer, said: dict[str, 
 
 
 def test_flags_have_the_keys_that_are_said(pg_server: PgServer) -> None:
-    """A key of the service's own is looked for by that, and a flag of what is not claimed by none. One whose missing
-    row means what the contract asks for is no defect.
-    """
+    """Mapped keys are looked for, those of unclaimed areas are not. A row that may be missing is no defect."""
     names = names_of(SAID).within(["budgets"])
     with database(pg_server, SHOP) as url:
         view = view_database(url, contract(), names)
@@ -116,7 +114,7 @@ def test_flags_have_the_keys_that_are_said(pg_server: PgServer) -> None:
 
 @pytest.mark.parametrize(("said", "asks"), [({"authenticated": "shop_api"}, "postgres"), ({}, "release_gate")])
 def test_a_login_of_the_gate_is_no_tenants_role(said: dict[str, str], asks: str) -> None:
-    """Its policies are the most there are; whoever asks, and what gate.yaml says, decide against it."""
+    """Most policies are for it; the current login and gate.yaml outweigh that."""
     mine = [RowPolicy(f"release_gate_{p}", "*", True, ("release_gate",), "mine()") for p in ("inserts", "deletes")]
     all_rows = RowPolicy("release_gate_sees_all", "r", True, ("release_gate",), "true")
     theirs = RowPolicy("own", "*", True, ("shop_api",), "company_id = me()")

@@ -1,4 +1,4 @@
-"""What the doctor asks over HTTP harms nobody, and what it makes of the answers."""
+"""What the doctor asks over HTTP has no effect; and how it reads the answers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ FOREIGN = Path(__file__).with_name("schemas") / "foreign_openapi.json"
 
 @contextmanager
 def serving(answers: Callable[[str, str], tuple[int, Any]]) -> Iterator[tuple[str, Asked]]:
-    """A target that answers each method and path as told; its address, and what it was asked."""
+    """A target with these answers by method and path; its address, and the requests."""
     asked: Asked = []
 
     def answer(one: servers.Asked) -> servers.Reply:
@@ -53,7 +53,7 @@ def target(url: str) -> Target:
 
 @pytest.mark.parametrize("status", [200, 401, 404, 405, 500])
 def test_only_what_harms_nobody_is_asked(status: int) -> None:
-    """Whatever a target answers: GET and OPTIONS without credentials, and POST of a brace that is no JSON."""
+    """It sends only GET and OPTIONS without credentials, and POST of a brace, which is no JSON."""
     with serving(lambda _method, _path: (status, {})) as (url, asked):
         look_at(target(url), contract())
     assert asked
@@ -132,7 +132,7 @@ def test_what_a_document_leaves_out_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("status", "harm"), [(202, 99), (500, 55), (400, 57), (401, 0)])
 def test_an_answer_without_credentials_is_a_defect(status: int, harm: int) -> None:
-    """What is accepted from anybody is nearly the worst; a refusal for another reason is said, too."""
+    """Accepting anybody is nearly the worst defect; a refusal for another reason is reported."""
 
     def answers(method: str, path: str) -> tuple[int, Any]:
         if path == NOWHERE:
@@ -147,7 +147,7 @@ def test_an_answer_without_credentials_is_a_defect(status: int, harm: int) -> No
 
 
 def test_functions_are_looked_for_where_the_gateway_has_them() -> None:
-    """Behind a gateway that answers preflights of every function, the one that differs from nothing is the endpoint."""
+    """If a gateway answers preflights for every path, the one that differs is the endpoint."""
 
     def answers(method: str, path: str) -> tuple[int, Any]:
         if not path.startswith("/functions/v1/"):
@@ -165,7 +165,7 @@ def test_functions_are_looked_for_where_the_gateway_has_them() -> None:
 
 
 def test_one_answer_for_every_path_proves_nothing() -> None:
-    """A gateway that answers alike wherever it is asked has no endpoint that was seen, and none that is missing."""
+    """If all paths answer alike, no endpoint is present and none is missing."""
     with serving(lambda _method, _path: (403, {"message": "no"})) as (url, _):
         found = compare_http(look_at(target(url), contract()), contract())
     assert {o.presence for o in found.objects if o.name in {"POST /dlq-replay", "GET /healthz", "GET /metrics"}} == {
@@ -174,7 +174,7 @@ def test_one_answer_for_every_path_proves_nothing() -> None:
 
 
 def test_a_key_of_a_gateway_may_come_from_the_file_of_variables(tmp_path: Path) -> None:
-    """Every command sends it, whether the environment has it or --env-file."""
+    """The key is sent, from the environment or from --env-file."""
     policy = "version: 1\nnames:\n  http:\n    extra_headers: {apikey: $GATEWAY_KEY}\n"
     (tmp_path / "gate.yaml").write_text(policy, encoding="utf-8")
     with serving(lambda _method, _path: (200, {"status": "ok"})) as (url, asked):
@@ -188,7 +188,7 @@ def test_a_key_of_a_gateway_may_come_from_the_file_of_variables(tmp_path: Path) 
 
 
 def test_a_path_that_gate_yaml_says_is_not_there_is_no_endpoint() -> None:
-    """The longest path that is said counts."""
+    """The longest path in gate.yaml counts."""
     surface = Surface({("GET", "/healthz"): Answer(200, (), b"", 1.0)})
     paths = {"/openapi.json": None, "/events": "/v1/notices", "/events/{event_id}": None}
     found = compare_http(surface, contract(), paths).endpoints
@@ -197,7 +197,7 @@ def test_a_path_that_gate_yaml_says_is_not_there_is_no_endpoint() -> None:
 
 
 def test_where_nothing_answers_everything_is_unknown() -> None:
-    """A refused connection is said once, and no object is called absent."""
+    """A refused connection is reported once, and nothing is called absent."""
     surface = look_at(target("http://127.0.0.1:9"), contract())
     assert "refused" in surface.unreached
     assert {o.presence for o in compare_http(surface, contract()).objects} == {Presence.UNKNOWN}
@@ -216,7 +216,7 @@ ANY_JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(_KEYS), ANY_JSON))
 def test_no_document_is_an_error(document: dict[str, Any]) -> None:
-    """Whatever a deployment publishes as its OpenAPI document, reading and comparing it raises nothing."""
+    """No OpenAPI document, whatever is in it, raises an error."""
     made = read_document("/openapi.json", {"openapi": "3.1.0", "paths": {}, **document})
     surface = Surface({("GET", "/healthz"): Answer(200, (), b"{}", 1.0)}, made)
     assert compare_http(surface, contract()).objects
@@ -224,9 +224,7 @@ def test_no_document_is_an_error(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("width", [1, 5, 1000])
 def test_a_document_that_refers_to_itself_ends(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A circle of references is followed a stated number of steps, however many times a schema names itself; a status
-    that no number holds is none.
-    """
+    """Circular references end after a fixed number of steps; an impossible status is none."""
     steps, followed = iter(range(10 * openapi.MOST_STEPS)), openapi._Reader.followed
     monkeypatch.setattr(openapi._Reader, "followed", lambda *given: (next(steps), followed(*given))[1])
     circle = {"$ref": "#/components/schemas/A"}

@@ -1,4 +1,4 @@
-"""What a document says in words is told as `names:` says it; what no form is sure of tells nothing."""
+"""Prose of an OpenAPI document becomes `names:`, but only where its meaning is certain."""
 
 import pytest
 
@@ -27,12 +27,12 @@ SIGNATURES = {
 
 @pytest.mark.parametrize("said", SIGNATURES)
 def test_signatures(said: str) -> None:
-    """By a description, a pattern or an example."""
+    """The form is read from a description, a pattern or an example."""
     assert signature_form(said) == SIGNATURES[said]
 
 
 def test_the_contracts_own_form_is_no_news() -> None:
-    """The reference describes its own header, and needs no line."""
+    """The reference's own header needs no line."""
     assert differing(signature_form(REFERENCE)) == {}
     assert differing({"form": "{hex}"}) == {}
     assert differing({"v2": "t={t},v1={hex}", "signed": "{t}.{body}"}) == {"v2": "t={t},v1={hex}"}
@@ -49,18 +49,18 @@ def test_the_contracts_own_form_is_no_news() -> None:
     ],
 )
 def test_calls(said: str, due: dict[str, int]) -> None:
-    """What says two things says nothing."""
+    """An ambiguous text gives nothing."""
     assert call_limits(said) == due
 
 
 @pytest.mark.parametrize(("said", "due"), [("not older than 120 s", 120), ("5 minutes tolerance", 300), ("t=17", 0)])
 def test_ages(said: str, due: int) -> None:
-    """For how long a signature is good."""
+    """The time for which a signature is valid."""
     assert age_s(said) == due
 
 
 def test_limits_of_functions() -> None:
-    """A number that all functions share tells; two that differ do not."""
+    """A number that all functions share counts; differing numbers do not."""
     source = "select count(*) from hits where at > now() - interval '60 seconds'; if n >= 5 then insert"
     assert limits_in({"app.count": source}) == {"calls": (5, "app.count"), "window_s": (60, "app.count")}
     assert limits_in({"app.count": source, "app.login": source.replace("5", "9")}) == {"window_s": (60, "app.login")}

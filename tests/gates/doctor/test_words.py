@@ -1,4 +1,4 @@
-"""Names are alike by their words; the assignment of all at once is the best there is."""
+"""Names are compared by their words, and the assignment is optimal over all columns at once."""
 
 import itertools
 
@@ -35,7 +35,7 @@ SCORES = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), max_size=4)
     ],
 )
 def test_a_name_is_taken_apart_in_any_convention(name: str, found: tuple[str, ...]) -> None:
-    """Snake, camel, capitals and plurals give the same words; what is no word gives none."""
+    """Snake case, camel case, capitals and plurals give the same words."""
     assert words(name) == found
 
 
@@ -50,21 +50,21 @@ def test_a_name_is_taken_apart_in_any_convention(name: str, found: tuple[str, ..
     ],
 )
 def test_what_people_call_a_thing_is_more_alike_than_another(kind: str, name: str, better: str, worse: str) -> None:
-    """A synonym, a slip and an abbreviation are nearer than a name with a word in common by chance."""
+    """Synonyms, typing errors and abbreviations are closer than a word in common by chance."""
     spelled = synonyms().spellings(kind, name)
     assert best_likeness(spelled, words(better)) > best_likeness(spelled, words(worse))
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_a_likeness_is_a_number_from_0_to_1_for_any_name(one: str, other: str) -> None:
-    """Whatever a schema calls its objects, the same name is alike and no name is an error."""
+    """Equal names are 1, and no name is an error."""
     assert 0 <= likeness(words(one), words(other)) <= 1
     assert likeness(words(one), words(one)) == 1
 
 
 @given(st.sampled_from(["attempts", "tenantId", "x", "created_at", "nxt", "org"]))
 def test_looking_up_is_as_good_as_comparing_with_every_spelling(name: str) -> None:
-    """The index leaves no spelling out that has anything in common with the name, but for words that say little."""
+    """The index finds every spelling that shares a telling word with the name."""
     columns = [(c, r.name) for r in contract().relations.values() for c in r.columns]
     found = Likenesses("columns", columns).of(words(name))
     for column, table in columns:
@@ -74,7 +74,7 @@ def test_looking_up_is_as_good_as_comparing_with_every_spelling(name: str) -> No
 
 @given(SCORES, st.floats(0, 0.9))
 def test_the_assignment_is_the_best_there_is(scores: list[list[float]], least: float) -> None:
-    """No other assignment is worth more, no column is used twice, and nothing at or below the least is assigned."""
+    """No assignment is worth more, no column is used twice, and low values are not assigned."""
     found = assign(scores, least)
 
     def worth(places: tuple[int, ...]) -> float:
@@ -94,7 +94,7 @@ def test_the_assignment_is_the_best_there_is(scores: list[list[float]], least: f
 
 
 def test_values_are_told_by_what_they_do_not_share() -> None:
-    """`redrive.begin` and `redrive.finish` are told by their second word; `login` is nothing of it."""
+    """`redrive.begin` and `redrive.finish` differ in their second word; `login` is neither."""
     actions = contract().relations["audit_logs"].values["action"]
     real = ("redrive.begin", "redrive.finish", "redrive.halt", "redrive.denied", "login")
     assert match_values(actions, real, synonyms()) == {
@@ -117,12 +117,12 @@ def test_values_are_told_by_what_they_do_not_share() -> None:
     ],
 )
 def test_the_form_of_a_limits_key_is_read_off_a_row(key: str, form: tuple[str, str] | None) -> None:
-    """What it begins with, and what stands before the address at its end."""
+    """The form has the key's prefix, and the text before the address at its end."""
     assert form_of(key) == form
 
 
 def test_a_limits_key_is_read_and_written_by_its_form() -> None:
-    """Each way as SQL; a quote in what a key begins with stays within its string."""
+    """Both directions are SQL; a quote in the prefix is escaped."""
     assert expressions(("o'k|", "|"), "b") == (
         "'replay:' || regexp_replace(substr(b, 5), '[|]', ':')",
         "'o''k|' || regexp_replace(substr({}, 8), ':', '|')",

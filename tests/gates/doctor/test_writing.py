@@ -1,4 +1,4 @@
-"""What `gate doctor` writes: a draft that the policy's reader takes, an old file without loss, a login that works."""
+"""What `gate doctor` writes: a valid draft, a preserved old file, and a working login."""
 
 import datetime as dt
 import json
@@ -41,7 +41,7 @@ PROVED = {"safety-rails", "authentication", "tokens", "dry-run", "idempotency", 
 
 
 def drafted(server: PgServer, sql: str, folder: Path, template: str = "template0", *words: str) -> dict[str, Any]:
-    """gate.yaml as the doctor writes it for a database."""
+    """The gate.yaml that the doctor writes for a database."""
     with database(server, sql, template) as url:
         done = gate("doctor", "--write", *words, cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode in {0, 10}, done.stderr
@@ -53,7 +53,7 @@ def drafted(server: PgServer, sql: str, folder: Path, template: str = "template0
 
 @pytest.mark.parametrize("name", TRUTH)
 def test_the_draft_says_what_a_person_would(pg_server: PgServer, tmp_path: Path, name: str) -> None:
-    """Every table that is mapped is the right one, and each line of a guess has a comment."""
+    """Every mapped table is right, and each guess has a comment."""
     data = drafted(pg_server, (SCHEMAS / f"{name}.sql").read_text(encoding="utf-8"), tmp_path)
     names = data["names"]
     home = names.get("schema", "public")
@@ -73,7 +73,7 @@ def test_the_draft_says_what_a_person_would(pg_server: PgServer, tmp_path: Path,
 
 
 def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> None:
-    """All of the contract is claimed, nothing is mapped, and its manifest lies beside the policy."""
+    """All is claimed, nothing is mapped, and the manifest is beside the policy."""
     data = drafted(pg_server, "", tmp_path, TEMPLATE)
     assert set(data["contract"]["claims"]) == set(contract().areas) - {"gate", "queue"}
     assert "names" not in data
@@ -83,7 +83,7 @@ def test_the_reference_needs_no_names(pg_server: PgServer, tmp_path: Path) -> No
 
 
 def test_members_are_drafted_where_policies_look_the_caller_up(pg_server: PgServer, tmp_path: Path) -> None:
-    """The table, its columns, the users it refers to and what an administrator's row has; lint takes all of it."""
+    """The membership table with its columns is drafted, and lint accepts it."""
     sql = (SCHEMAS / "members.sql").read_text(encoding="utf-8")
     data = drafted(pg_server, sql, tmp_path)
     assert data["names"]["members"] == {
@@ -132,7 +132,7 @@ def test_the_roles_of_supabase_are_the_platforms(pg_server: PgServer) -> None:
 
 
 def test_an_outbox_alone_claims_no_more_than_it_has(pg_server: PgServer, tmp_path: Path) -> None:
-    """Dead letters are found under a model's name; no claim stands on runs that are not there, and lint agrees."""
+    """Dead letters are found under another name; nothing that needs runs is claimed, and lint agrees."""
     sql = (SCHEMAS / "outbox_app.sql").read_text(encoding="utf-8")
     data = drafted(pg_server, sql, tmp_path)
     tables = data["names"]["tables"]
@@ -149,7 +149,7 @@ def test_an_outbox_alone_claims_no_more_than_it_has(pg_server: PgServer, tmp_pat
 
 
 def test_each_absent_column_says_what_comes_of_it(pg_server: PgServer, tmp_path: Path) -> None:
-    """Read as null where the contract lets it be, as every statement does; else what needs it is unknown."""
+    """It is read as null if the contract allows that; otherwise what needs it is unknown."""
     drafted(pg_server, (SCHEMAS / "outbox_app.sql").read_text(encoding="utf-8"), tmp_path)
     names = parse((tmp_path / "gate.yaml").read_text(encoding="utf-8"), "gate.yaml", tmp_path, TODAY).names
     said: dict[str, set[str]] = {}
@@ -175,7 +175,7 @@ alter table dead_letters alter status drop default, alter status type integer us
 
 
 def test_states_that_are_kept_as_numbers_are_asked_for(pg_server: PgServer, tmp_path: Path) -> None:
-    """No word says which number is which state: the draft has the lines to fill in, which are good when filled in."""
+    """The draft has lines to fill in, which are valid once filled in."""
     drafted(pg_server, NUMBERED, tmp_path, TEMPLATE)
     file = tmp_path / "gate.yaml"
     text = file.read_text(encoding="utf-8")
@@ -218,7 +218,7 @@ def test_a_file_that_is_there_is_not_overwritten(pg_server: PgServer, tmp_path: 
 
 
 def test_what_a_person_said_survives_a_new_draft(pg_server: PgServer, tmp_path: Path) -> None:
-    """Expressions, tables of its own and words of HTTP stand in the next draft as they stood in the last."""
+    """Expressions, own tables and HTTP words are kept in the next draft."""
     said = {
         "tables": {"dead_letter_queue": {"columns": {"status": {"is": "state", "sql": STATES, "write": WRITES}}}},
         "own_tables": {"calls": "company_id"},
@@ -237,7 +237,7 @@ def test_what_a_person_said_survives_a_new_draft(pg_server: PgServer, tmp_path: 
     "sql", ["sql: {require_checkpoint: true}\n", "sql:\n  require_checkpoint: true\n", "", "sql: {}\n"]
 )
 def test_the_manifest_joins_what_is_said_of_sql(sql: str) -> None:
-    """The other settings of `sql` stay, in whichever style they are written; a manifest of a person's own wins."""
+    """Other `sql` settings stay in any style, and an existing manifest entry wins."""
     text = merged(f"version: 1\n{sql}", "contract:\n  claims: [replay, tenancy]\n", "m.json")
     data = yaml.safe_load(text)
     assert data["sql"]["manifest"] == "m.json"
@@ -247,7 +247,7 @@ def test_the_manifest_joins_what_is_said_of_sql(sql: str) -> None:
 
 
 def test_what_a_person_has_said_is_no_guess(pg_server: PgServer, tmp_path: Path) -> None:
-    """With the draft in place the same tables are said; one that is not there is named with its place."""
+    """Mapped tables are certain; one that does not exist is named with its place."""
     sql = (SCHEMAS / "django.sql").read_text(encoding="utf-8")
     with database(pg_server, sql) as url:
         environ = {"DATABASE_URL": url}
@@ -271,7 +271,7 @@ def test_what_a_person_has_said_is_no_guess(pg_server: PgServer, tmp_path: Path)
 
 @given(st.text(max_size=80))
 def test_any_name_is_one_value_and_any_comment_ends_with_its_line(text: str) -> None:
-    """Whatever a schema calls its objects, YAML reads that very name, and no comment becomes a member."""
+    """YAML reads every name back unchanged, and no comment becomes a member."""
     name = text.encode("utf-8", "replace").decode()
     line = f"a: {scalar(name)}{comment(name, name)}"
     assert len(line.splitlines()) == 1
@@ -280,7 +280,7 @@ def test_any_name_is_one_value_and_any_comment_ends_with_its_line(text: str) -> 
 
 @contextmanager
 def granted(server: PgServer, url: str, folder: Path) -> Iterator[str]:
-    """A login that the script of --grants made, run twice as after a migration, and its URL."""
+    """A login made by the --grants script, which ran twice, and its URL."""
     done = gate("doctor", "--grants", "doctor_gate", cwd=folder, environ={"DATABASE_URL": url})
     assert done.returncode == 0, done.stderr
     told: list[str] = []
@@ -334,7 +334,7 @@ def test_the_commented_lines_of_the_script_let_deep_drills_end_sessions_and_hold
 
 
 def test_no_name_adds_a_statement_to_the_script_of_a_login(pg_server: PgServer, tmp_path: Path) -> None:
-    """Each line is a statement or a comment of ours, whatever a table is called; its rights are on that very table."""
+    """Each line is our statement or comment for that very table, whatever it is called."""
     name = 'audit_heads\ncreate role doctor_evil superuser; -- \u202e"\\'
     quoted = psycopg.sql.Identifier(name).as_string()
     with database(pg_server, f"alter table public.audit_heads rename to {quoted}", TEMPLATE) as url:

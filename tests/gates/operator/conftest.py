@@ -1,4 +1,4 @@
-"""A server of the last verdicts."""
+"""A server of the last verdicts, for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,6 @@ from tests.gates.operator.served import served
 
 @pytest.fixture(params=[""], ids=["open"])
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
-    """A server over the state folder tmp_path, at a port of its own; the parameter is its token."""
+    """A server over the state folder tmp_path; the parameter is its token."""
     with served(tmp_path, request.param) as number:
         yield number

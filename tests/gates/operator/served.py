@@ -1,4 +1,4 @@
-"""Decisions that were remembered, and how the server is asked for them."""
+"""A history of decisions, and requests to the server that reads it."""
 
 import datetime as dt
 import json

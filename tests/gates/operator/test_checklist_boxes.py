@@ -18,5 +18,5 @@ def test_all_boxes_of_the_checklist_are_there_in_their_groups() -> None:
 
 @pytest.mark.parametrize("box", BOXES, ids=lambda box: f"{box.group}-{box.name}")
 def test_no_pattern_of_a_box_is_stale(box: Box) -> None:
-    """Each pattern stands for a check of the catalogue: a box that nothing could fail would be ticked by the rest."""
+    """Each pattern matches a check of the catalogue; otherwise the box would be ticked by the others."""
     assert [p for p in box.patterns if not any(fnmatchcase(check, p) for check in CHECKS)] == []

@@ -1,4 +1,4 @@
-"""The table of commands: what they share, what is imported for them, and the small ones."""
+"""The table of commands: common options, lazy imports, and the small commands."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ ODD = {"A": 'it\'s "so" $HOME `id` \\ #1', "B": "", "C": "postgresql://u:p@h/d?x
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_options_and_something_to_carry_out(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its help has what all share, and its module has what the table says."""
+    """Its help has the common options, and its module has the function that the table names."""
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])
     assert ended.value.code == 0
@@ -46,7 +46,7 @@ def test_every_command_has_options_and_something_to_carry_out(name: str, capsys:
     ],
 )
 def test_no_policy_keeps_a_rollback_of_a_named_flag_from_being_tried(text: str, tmp_path: Path) -> None:
-    """It is tried, on a port where nobody listens: 21. Without a flag it is a mistake of the policy, with its line."""
+    """With a flag, a broken policy does not prevent the attempt (21); without one it is an error."""
     path = tmp_path / "gate.yaml"
     path.write_text(f"version: 1\n{text}\n", encoding="utf-8")
     words = ("rollback", "--reason", "harm", "--policy", str(path), "--dry-run")
@@ -60,7 +60,7 @@ def test_no_policy_keeps_a_rollback_of_a_named_flag_from_being_tried(text: str, 
 
 @pytest.mark.parametrize("command", ["rollback", "emergency"])
 def test_what_lacks_a_database_is_no_rollback_of_the_past(command: str, tmp_path: Path) -> None:
-    """A mistake of the configuration ordered nothing: no history tells of it, and no promote ends."""
+    """Such a call rolls nothing back, so it is not in the history and cancels no promote."""
     done = gate(command, "--reason", "harm", "--state", str(tmp_path), environ={"BASE_URL": "http://127.0.0.1:9"})
     assert done.returncode == 3, done
     assert not [*tmp_path.rglob("*")]
@@ -68,7 +68,7 @@ def test_what_lacks_a_database_is_no_rollback_of_the_past(command: str, tmp_path
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_word_below_a_command_takes_what_all_share(before: bool) -> None:
-    """On either side of the word; it takes nothing back that stands before it."""
+    """Common options may stand on either side of the subcommand, which resets none of them."""
     shared, word = ["--quiet", "--env-file", "f"], ["enable", "k", "--at", "10", "--reason", "r"]
     words = ["flags", *shared, *word] if before else ["flags", *word, *shared]
     options = cli.parser("flags").parse_args(words)
@@ -89,7 +89,7 @@ def test_help_imports_no_command() -> None:
     ("words", "hint"), [(("rum",), "'run'"), (("prove", "--suite", "hostil"), "'hostile'"), (("alert",), "'alerts'")]
 )
 def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(words: tuple[str, ...], hint: str) -> None:
-    """A usage error says what was meant."""
+    """A usage error suggests the nearest right word."""
     done = gate(*words)
     assert done.returncode == 2
     assert f"Did you mean {hint}?" in done.stderr
@@ -111,7 +111,7 @@ def test_the_completion_knows_commands_and_options(shell: str) -> None:
 
 
 def test_a_quiet_command_says_results_and_errors_alone(tmp_path: Path) -> None:
-    """Chatter goes away, a complaint does not."""
+    """Progress is suppressed, errors are not."""
     environ = {"TRANSBOT_HMAC_SECRET": "a-secret-of-the-test-0123", "TEST_COMPANY_ID": str(uuid.UUID(int=4, version=4))}
     loud, quiet = gate("sign", "-v", environ=environ), gate("sign", "-v", "--quiet", environ=environ)
     assert "signature: " in loud.stderr
@@ -122,7 +122,7 @@ def test_a_quiet_command_says_results_and_errors_alone(tmp_path: Path) -> None:
 
 
 def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> None:
-    """What the environment sets stands; a secret of the file is hidden as one of the environment's."""
+    """The environment overrides the file, and secrets from the file are redacted as well."""
     file = tmp_path / "vars"
     file.write_text("# ours\nexport TRANSBOT_HMAC_SECRET='a-secret-of-the-file-0123'\nTEST_COMPANY_ID=no\n")
     file.chmod(0o600)
@@ -149,7 +149,7 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
 def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(
     text: str, mode: int, told: str, tmp_path: Path
 ) -> None:
-    """File, line and what to do; nothing of the value."""
+    """The error has file, line and what to do, and not the value."""
     file = tmp_path / "vars"
     file.write_text(text)
     file.chmod(mode)
@@ -160,7 +160,7 @@ def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(
 
 
 def test_a_file_that_others_may_read_is_told_of(tmp_path: Path) -> None:
-    """It may hold secrets; CI writes such files, so it is a warning."""
+    """It is only a warning, since CI writes such files."""
     file = tmp_path / "vars"
     file.write_text("A=1\n")
     file.chmod(0o644)
@@ -191,7 +191,7 @@ def test_a_check_is_run_alone_by_its_id(migrated_url: str, tmp_path: Path) -> No
 
 
 def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
-    """One line a result; what was not seen is unknown, and a failure says why."""
+    """Each result is one line; what was not seen is unknown, and failures have a reason."""
     seen = [
         Evidence("drill/proof/invalid-signature-refused", Outcome.PASS, samples=1),
         Evidence("drill/proof/valid-signature-accepted", Outcome.FAIL, "observed 500", samples=1),
@@ -204,7 +204,7 @@ def test_the_short_drill_speaks_the_words_of_the_checklist() -> None:
 
 
 def test_every_finding_is_repeated_by_a_command_of_the_gate() -> None:
-    """Its words are options of the command, and its pattern names the one check of that stage."""
+    """The command's options exist, and its pattern matches only that check."""
     policy = Policy(catalogue.load(), TargetKind.STAGING, deep=True, disruptive=True)
     parsers = {command: cli.parser(command) for command in ("run", *STAGES)}
     for spec in policy.catalogue:

@@ -1,4 +1,4 @@
-"""How a command ends: no limit of the machine is an error in the program."""
+"""How a command ends: a limit of the machine is not an internal error."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ sys.exit(execute(carry_out, argparse.Namespace(command="run", quiet=False, env_f
     ],
 )
 def test_what_the_machine_does_not_give_is_no_internal_error(error: str, code: int, said: str) -> None:
-    """Without memory or threads the gate cannot work, and says which limits to raise, without a traceback."""
+    """Without memory or threads the message names the limits to raise, without a traceback."""
     words = [sys.executable, "-c", PROGRAM.format(error=error)]
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
@@ -54,7 +54,7 @@ sys.exit(main(["rollback", "--reason", "why"]))
 
 
 def test_a_signal_after_a_rollback_that_failed_is_no_excuse() -> None:
-    """Exit code 21 and the statement, although it came while the history was told."""
+    """A signal while the history is written changes neither exit code 21 nor the SQL to run."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://u:p@127.0.0.1:9/x"}
     words = [sys.executable, "-c", CANCELLED]
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
@@ -86,7 +86,7 @@ sys.exit(execution.execute(carry_out, argparse.Namespace(command="emergency", qu
 
 
 def test_a_second_signal_is_no_excuse_for_a_rollback_that_was_broken_off() -> None:
-    """Exit code 21 and the statement, although a job that is cancelled sends another one while what runs is ended."""
+    """A second signal changes neither exit code 21 nor the SQL to run."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", BROKEN_OFF]
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)

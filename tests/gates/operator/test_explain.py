@@ -1,4 +1,4 @@
-"""`gate explain`: what every check is, and that no promise is lost."""
+"""`gate explain` explains every check, and no promise is without one."""
 
 import json
 
@@ -16,7 +16,7 @@ FAULT = ListedFault("f/one", "It breaks.", Kind.SQL, Decision.ROLLBACK, checks=(
 
 
 def test_every_promise_has_a_check_or_a_reason() -> None:
-    """No line is lost, and nothing cites a line that does not exist."""
+    """Each promise has a check or a reason, and every citation exists."""
     specs = catalogue.load()
     assert explain.unaccounted(specs, explain.promised_lines(), explain.left_out_lines()) == []
     rows = explain.promises(specs)
@@ -53,7 +53,7 @@ def test_a_check_is_explained_with_what_turns_it_red() -> None:
     ],
 )
 def test_how_a_check_looks_is_shown(check: str, place: str, text: str) -> None:
-    """The query, the rule's query, the requests; of what is a line in a table, its place."""
+    """It shows the query or the requests; for a check from a table, the line of the table."""
     (one,) = explain.explain(catalogue.load(), [check], [FAULT])
     assert one.how.place.startswith(place)
     assert text in one.how.text
@@ -61,18 +61,18 @@ def test_how_a_check_looks_is_shown(check: str, place: str, text: str) -> None:
 
 
 def test_every_check_has_a_place() -> None:
-    """Nothing of the catalogue is judged where nobody can look it up (a tenth of them, in turn)."""
+    """Every check can be found in a file (each run looks at a tenth of them)."""
     assert [s.id for s in catalogue.load()[::10] if not how_checked(s.id).place] == []
 
 
 def test_a_pattern_that_names_no_check_is_a_usage_error() -> None:
-    """And says what is near."""
+    """The error suggests near names."""
     with pytest.raises(UsageError, match="Did you mean 'alert/outbox-lag'"):
         explain.explain(catalogue.load(), ["alert/outbox-lagg"], [])
 
 
 def test_gate_explain_prints_a_check() -> None:
-    """As people and as programs read it."""
+    """It prints text for people and JSON for programs."""
     done = gate("explain", "alert/outbox-lag")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "alert/outbox-lag")
     (member,) = json.loads(gate("explain", "alert/outbox-lag", "--json").stdout)

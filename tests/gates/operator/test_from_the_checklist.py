@@ -21,12 +21,12 @@ def said(language: str) -> list[str]:
 
 
 def test_every_thing_that_the_checklist_prints_has_a_counterpart() -> None:
-    """One at least for each."""
+    """Everything in the checklist has at least one."""
     assert len(said("sh")) >= len(said("text"))
 
 
 def test_the_queries_of_the_checklist_are_answered(variables: Mapping[str, str]) -> None:
-    """The contract has the tables, columns and views that they name."""
+    """The contract has every table, column and view in them."""
     assert len(said("sql")) == 5
     with psycopg.connect(variables["DATABASE_URL"], autocommit=True) as connection:
         for query in said("sql"):
@@ -34,7 +34,7 @@ def test_the_queries_of_the_checklist_are_answered(variables: Mapping[str, str])
 
 
 def test_the_thresholds_of_the_checklist_are_read_as_they_stand() -> None:
-    """The block itself: five thresholds of four metrics, and nothing to remark."""
+    """Its block gives five thresholds of four metrics, without a remark."""
     (script,) = said("js")
     read = parse_thresholds(script, "smoke-enhanced.js", TYPES)
     assert sorted(len(listed) for listed in read.thresholds.by_metric.values()) == [1, 1, 1, 2]

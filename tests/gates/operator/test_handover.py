@@ -1,4 +1,4 @@
-"""A verdict handed from one job to another: the one step it is good for, and all after which it is good for none."""
+"""A verdict handed from one job to another: the one step it allows, and everything that makes it unfit."""
 
 import base64
 import dataclasses
@@ -41,7 +41,7 @@ NOW = dt.datetime.now(dt.UTC)
 
 @pytest.fixture
 def running() -> list[str]:
-    """The release that answers at /version."""
+    """The release that /version states."""
     return ["r1"]
 
 
@@ -54,7 +54,7 @@ def service(running: list[str]) -> Iterator[str]:
 
 @pytest.fixture
 def environ(migrated_url: str, database: object, service: str) -> dict[str, str]:
-    """What both jobs are given, but for the key that signs."""
+    """The variables of both jobs, without the signing key."""
     return {
         "BASE_URL": service,
         "DATABASE_URL": migrated_url,
@@ -65,7 +65,7 @@ def environ(migrated_url: str, database: object, service: str) -> dict[str, str]
 
 
 def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.PASS, **facts: Any) -> Path:
-    """What a dry run of all checks leaves, signed; facts: members of run.json that are otherwise."""
+    """A signed dry run of all checks; `facts` overrides members of run.json."""
     target: Target = config.load_target(environ)
     at = stamp(facts.pop("at", NOW))
     stage = facts.pop("stage", "")
@@ -88,7 +88,7 @@ def judged(folder: Path, environ: Mapping[str, str], outcome: Outcome = Outcome.
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """What a command came to."""
+    """The result of a command."""
 
     returncode: int
     stdout: str
@@ -104,7 +104,7 @@ def promote(folder: Path, environ: Mapping[str, str], *words: str) -> Done:
 
 
 def test_a_dry_run_s_verdict_is_good_for_one_step(tmp_path: Path, environ: dict[str, str], database: Database) -> None:
-    """By the public key alone; the audit row names the run. The second use of it holds, also where the flag is back."""
+    """The public key is enough, the audit row names the run, and a second use holds even if the flag is back."""
     folder = judged(tmp_path, environ)
     public = KEY.public_key().public_bytes(*PUBLIC).decode()
     mine = {k: v for k, v in environ.items() if k not in {"GATE_SIGNING_KEY", "RELEASE"}} | {"GATE_VERIFY_KEY": public}
@@ -126,7 +126,7 @@ def test_a_dry_run_s_verdict_is_good_for_one_step(tmp_path: Path, environ: dict[
 def test_a_rollback_that_is_remembered_ends_a_verdict(
     release: str, tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """Another run, or a person, rolled back after it, and the flag is at its step again. Another release's does not."""
+    """A later rollback of this release ends it, even if the flag is at its step again; another release's does not."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
     place = state / identity(config.load_target(environ))
     later = PastDecision.by_hand(Action("rollback", 10, 0, "done"), "harm", "staging", dt.datetime.now(dt.UTC))
@@ -142,7 +142,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
 def test_a_clock_that_was_set_back_hides_no_rollback(
     tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """The run was judged by a clock that was ahead: what stands after it in the history came after it."""
+    """The order of the history counts, not its times."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
     place = state / identity(config.load_target(environ))
     recorded = record.read(folder)
@@ -159,9 +159,7 @@ def test_a_clock_that_was_set_back_hides_no_rollback(
 def test_a_rollback_in_the_audit_trail_ends_a_verdict(
     ahead_s: int, tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """Somebody rolled back after it, from anywhere, and the flag was put back to its step; also where the clock of the
-    gate that judged is ahead of the database's.
-    """
+    """A later rollback from anywhere ends it, even if the flag is back or the gate's clock was ahead."""
     folder = judged(tmp_path, environ, at=NOW + dt.timedelta(seconds=ahead_s))
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
@@ -174,7 +172,7 @@ def test_a_rollback_in_the_audit_trail_ends_a_verdict(
 def test_a_rollback_before_it_was_judged_ends_no_verdict(
     tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """The clock of the gate that judged is behind the database's: an earlier rollback does not come after it."""
+    """An earlier rollback does not count as later because the gate's clock was behind."""
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
     database.execute("update public.feature_flags set enabled = true where key = 'outbox.enabled'")
@@ -216,7 +214,7 @@ _MEMBERS: dict[str, object] = {
 
 
 def test_no_member_of_the_statement_says_anything_else(tmp_path: Path, environ: dict[str, str]) -> None:
-    """Each one changed under the old signature, and each one signed again by the same key: not verified, or unfit."""
+    """A changed member is not verified; changed and signed again, it is unfit."""
     folder = judged(tmp_path, environ)
     before = (folder / attestation.FILE).read_text(encoding="utf-8")
     statement = json.loads(base64.b64decode(json.loads(before)["payload"]))
@@ -259,7 +257,7 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
     environ: dict[str, str],
     database: Database,
 ) -> None:
-    """Exit 10, the part that does not fit, and nothing written."""
+    """It exits with 10, names what does not fit, and writes nothing."""
     folder = judged(tmp_path / "out", environ, **facts)
     other = tmp_path / "gate.yaml"
     other.write_text("version: 1\nevidence: {max_age_minutes: 59}\n", encoding="utf-8")
@@ -283,7 +281,7 @@ def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(
 def test_a_folder_that_is_not_verified_is_refused(
     change: Callable[[Path], object], tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """Also an empty one: exit 10, as JSON too."""
+    """It exits with 10, also for an empty folder and as JSON."""
     change(judged(tmp_path, environ))
     done = promote(tmp_path, environ, "--json")
     action = json.loads(done.stdout)
@@ -294,7 +292,7 @@ def test_a_folder_that_is_not_verified_is_refused(
 def test_a_flag_that_was_changed_meanwhile_takes_no_step(
     tmp_path: Path, environ: dict[str, str], database: Database
 ) -> None:
-    """Off, another percentage, or back to the same one: what the run saw is no more."""
+    """The flag is off, at another percentage, or was moved and moved back."""
     folder = judged(tmp_path, environ)
     for change in ("enabled = false", "enabled = true, rollout_percentage = 20", "rollout_percentage = 10"):
         database.execute(f"update public.feature_flags set {change}, version = version + 1".encode())
@@ -316,7 +314,7 @@ def test_a_release_that_came_meanwhile_takes_no_step_by_the_verdict_of_another(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An old record was good for whatever had been deployed since, whether the job names a release or not."""
+    """The release that runs now must be the judged one, whether the job names a release or not."""
     monkeypatch.setattr(preflight, "PATIENCE_S", 0.0)
     folder = judged(tmp_path, environ)
     running[0] = now
@@ -325,7 +323,7 @@ def test_a_release_that_came_meanwhile_takes_no_step_by_the_verdict_of_another(
 
 
 def test_without_a_key_or_a_database_nothing_is_looked_at(tmp_path: Path, environ: dict[str, str]) -> None:
-    """Exit 3, and the variable by its name."""
+    """It exits with 3 and names the variable."""
     for missing, named in (("GATE_SIGNING_KEY", "GATE_VERIFY_KEY"), ("DATABASE_URL", "DATABASE_URL")):
         given = {k: v for k, v in environ.items() if k != missing}
         done = gate("promote", "--from", str(tmp_path), "--reason", "approved", environ=given)

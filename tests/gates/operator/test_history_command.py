@@ -1,4 +1,4 @@
-"""`gate history`: past decisions in a terminal, as JSON and as a page; nothing in them acts."""
+"""`gate history`: past decisions as text, JSON and a page, all of them inert."""
 
 import datetime as dt
 import json
@@ -43,7 +43,7 @@ def runs(count: int = 4) -> list[PastDecision]:
 
 
 def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
-    """Table, JSON and page say the same; without a target every one that is remembered is shown."""
+    """Table, JSON and page agree; without a target all are shown."""
     state = tmp_path / "state"
     assert "nothing is remembered" in gate("history", "--state", str(state), cwd=tmp_path).stdout
     for one in runs():
@@ -63,7 +63,7 @@ def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
 
 
 def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, database: Database, tmp_path: Path) -> None:
-    """A rollback by hand is no run of the gate, and is in the history all the same: who, when, why."""
+    """A rollback by hand is in the history, too, with who, when and why."""
     environ = {"DATABASE_URL": migrated_url}
     done = gate("rollback", "--reason", "too slow", "--actor", "ann", cwd=tmp_path, environ=environ)
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, data
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
 def test_what_a_target_said_is_inert_there_too(text: str) -> None:
-    """A reason, a release, an actor: no element, no command."""
+    """A reason, release or actor is shown as text."""
     plain = text.encode("utf-8", "replace").decode()
     past = [
         PastDecision(text, plain, one.decision, plain, one.started_at, one.finished_at, result=plain, action=plain)
@@ -105,7 +105,7 @@ def test_what_a_target_said_is_inert_there_too(text: str) -> None:
 def test_after_a_rollback_by_hand_no_older_promote_is_told(
     command: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """`gate serve` reads the same folder: the release is rolled back, and nobody is promoted until the next run."""
+    """`gate serve` reads the same history, so nobody is promoted before the next run."""
     database.execute("delete from public.feature_flags where key = 'other.enabled'")
     database.execute("insert into public.feature_flags (key, enabled) values ('other.enabled', true)")
     at = dt.datetime.now(dt.UTC)

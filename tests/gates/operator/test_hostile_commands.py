@@ -1,4 +1,4 @@
-"""`gate flags`, `budget`, `status`, `replay` on a database and a server that put hostile text wherever they may."""
+"""`gate flags`, `budget`, `status` and `replay` against a database and a server full of hostile text."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ ROWS = (
 
 @pytest.fixture(scope="module")
 def hostile(pg_server: PgServer) -> Iterator[dict[str, str]]:
-    """The variables of a target whose every text is hostile."""
+    """The variables of a target with hostile text everywhere."""
 
     def behave(asked: Asked) -> Reply:
         body = EVERYTHING if "replay" in asked.path else json.dumps({"release": EVERYTHING, EVERYTHING: EVERYTHING})
@@ -65,7 +65,7 @@ def hostile(pg_server: PgServer) -> Iterator[dict[str, str]]:
     ids=" ".join,
 )
 def test_what_a_command_shows_of_a_hostile_target_is_inert(hostile: dict[str, str], words: tuple[str, ...]) -> None:
-    """No line of either stream commands a terminal or a pipeline, none poses as a verdict; JSON is one document."""
+    """No line controls a terminal or pipeline or looks like a verdict; JSON is one document."""
     done = gate(*words, environ=hostile)
     assert "Traceback" not in done.stderr
     assert done.returncode in {0, 10}, done.stderr

@@ -1,4 +1,4 @@
-"""`gate lint --target`: names that the database has not are found, each with its place in gate.yaml."""
+"""`gate lint --target` finds names that the database lacks, each with its place in gate.yaml."""
 
 import datetime as dt
 from pathlib import Path
@@ -34,7 +34,7 @@ def policy(names: object) -> PolicyFile:
 
 
 def test_names_that_are_right_and_names_that_are_wrong(renamed_url: str) -> None:
-    """Nothing is found of the former; of the latter a table, columns, a type, a function, a role, an expression."""
+    """Right names give no finding; every kind of wrong name does."""
     assert against_target(policy(GIVEN), renamed_url) == []
     text = """version: 1
 names:
@@ -77,7 +77,7 @@ alter table letters alter status type integer using 0;
 
 @pytest.mark.parametrize(("pending", "said"), [("0", ""), ("waiting", "'waiting' is no value of integer")])
 def test_states_that_are_kept_as_numbers(pg_server: PgServer, tmp_path: Path, pending: str, said: str) -> None:
-    """An enumeration that is kept as numbers is mapped by `values`; one that is not mapped is told how to be."""
+    """Numbers that `values` maps are fine; for others the message shows how to map them."""
     values = f"{{pending: '{pending}', replaying: '1', resolved: '2', discarded: '3'}}"
     text = "version: 1\nnames: {tables: {dead_letter_queue: {is: letters%s}}}\n"
     with database(pg_server, NUMBERED, TEMPLATE) as url:
@@ -93,7 +93,7 @@ NO_NAMES = "version: 1\ncontract: {claims: [replay, tenancy, outbox]}\n"
 
 
 def test_without_names_the_contracts_own_are_held_against_the_database(pg_server: PgServer, tmp_path: Path) -> None:
-    """Nothing is wrong on the reference; an empty database has none of what is claimed, which is one mistake."""
+    """The reference has them all; an empty database is reported as one mistake."""
     file = parse(NO_NAMES, "gate.yaml", tmp_path, TODAY)
     with database(pg_server, template=TEMPLATE) as url:
         assert against_target(file, url) == []
@@ -108,7 +108,7 @@ def test_without_names_the_contracts_own_are_held_against_the_database(pg_server
 
 
 def test_a_column_of_the_contracts_own_that_is_not_there_is_named(pg_server: PgServer, tmp_path: Path) -> None:
-    """A table that is there without a column is a mistake with or without `names:`."""
+    """A missing column is a mistake with and without `names:`."""
     with database(pg_server, "alter table event_outbox drop column txid", TEMPLATE) as url:
         (problem,) = against_target(parse(NO_NAMES, "gate.yaml", tmp_path, TODAY), url)
     assert "public.event_outbox has no column 'txid'" in problem
@@ -118,7 +118,7 @@ def test_a_column_of_the_contracts_own_that_is_not_there_is_named(pg_server: PgS
     "text", ["version: 1\n", "version: 1\nnames: {schema: app}\n", "version: 1\ncontract: {preset: river}\n"]
 )
 def test_a_database_that_does_not_answer_was_not_looked_at(tmp_path: Path, text: str) -> None:
-    """Whatever the policy says: exit code 4, and a sentence that says what was not looked at; no password is shown."""
+    """It exits with 4 and says so, without a password."""
     (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
     away = {"DATABASE_URL": "postgresql://u:planted-pw-123@127.0.0.1:9/x"}
     done = gate("lint", "--target", cwd=tmp_path, environ=away)
@@ -131,7 +131,7 @@ def test_a_database_that_does_not_answer_was_not_looked_at(tmp_path: Path, text:
 
 
 def test_the_tables_of_a_queue_are_held_against_the_database(pg_server: PgServer, tmp_path: Path) -> None:
-    """A queue's library that is not there is a mistake of the policy; where it is, nothing is."""
+    """A claimed queue library must be in the database."""
     text = "version: 1\ncontract: {preset: pg-boss}\n"
     with database(pg_server) as url:
         (problem,) = against_target(parse(text, "gate.yaml", tmp_path, TODAY), url)

@@ -1,4 +1,4 @@
-"""The own folders of a user: a file that cannot be read is named by lint and by a run, and costs no other check."""
+"""A user's own check files: lint and a run name one that cannot be read, and the other checks still run."""
 
 import datetime as dt
 import re
@@ -26,7 +26,7 @@ TODAY = dt.date(2026, 1, 2)
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
-    """A gate.yaml with a folder of a good file, a file without a header, one that is no text, and a broken rule."""
+    """A gate.yaml with a good file, one without a header, one that is no text, and a broken rule."""
     spots, alerts = tmp_path / "spots", tmp_path / "alerts"
     spots.mkdir()
     alerts.mkdir()
@@ -40,7 +40,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def test_lint_reads_the_folders_of_the_policy(policy: Path) -> None:
-    """Each file that cannot be used is one line with file, line and column; the good one is none."""
+    """Each unusable file is one line with file, line and column."""
     problems = lint._sql_problems(process_environment(), load_policy(policy, TODAY))
     own = [p for p in problems if str(policy.parent) in p]
     assert {Path(p.split(":", 1)[0]).name for p in own} == {"9002_own_bad.sql", "9003_own_binary.sql", "own_rule.yaml"}
@@ -49,7 +49,7 @@ def test_lint_reads_the_folders_of_the_policy(policy: Path) -> None:
 
 @pytest.mark.parametrize("member", ["spot_folders", "alert_folders"])
 def test_a_folder_that_is_not_there_is_a_mistake_in_the_policy(member: str, tmp_path: Path) -> None:
-    """Lint and run say so alike, exit 3, with file, line and column; a rollback by hand does not need the folder."""
+    """Lint and run report it alike (exit 3); a rollback by hand does not need the folder."""
     path = tmp_path / "gate.yaml"
     path.write_text(f"version: 1\nsql:\n  {member}: [., nowhere]\n", encoding="utf-8")
     said = rf"gate.yaml:3:\d+: {tmp_path}/nowhere, which is no folder"
@@ -62,13 +62,13 @@ def test_a_folder_that_is_not_there_is_a_mistake_in_the_policy(member: str, tmp_
 
 
 def test_a_file_that_cannot_be_read_is_a_check_of_its_own(policy: Path) -> None:
-    """The catalogue of a run has it by the file's name, so that it is unknown and the stage goes on."""
+    """It becomes an unknown check with the file's name, and the stage goes on."""
     specs = collection.with_own_checks(load_policy(policy, TODAY), process_environment())
     assert {"sql/spot/own-good", "sql/spot/own-bad", "sql/spot/own-binary", "alert/own-rule"} <= {s.id for s in specs}
 
 
 def test_an_attestation_of_no_box_is_a_problem(tmp_path: Path) -> None:
-    """It would tick nothing, and nobody would know."""
+    """An attestation for no box would go unnoticed."""
     path = tmp_path / "gate.yaml"
     said = "version: 1\nattestations:\n  - {box: Team trained, by: me, date: 2025-01-01}\n"
     path.write_text(said + "  - {box: success METRICS defined, by: me, date: 2025-01-01}\n")

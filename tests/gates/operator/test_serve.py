@@ -1,4 +1,4 @@
-"""`gate serve`: what Argo's web metric and Flagger's webhooks are answered, by a real server over real connections."""
+"""`gate serve`: its answers to Argo's web metric and Flagger's webhooks, over real connections."""
 
 import contextlib
 import datetime as dt
@@ -29,7 +29,7 @@ CONFIRM = "/v1/flagger/confirm-promotion"
 
 
 def test_argo_reads_the_last_verdict_of_the_release_that_it_asks_about(port: int, tmp_path: Path) -> None:
-    """One small object; of another release, of none, or of an unknown one it is a hold, with status 200."""
+    """Without a verdict of that release the answer is hold, with status 200."""
     assert verdict(port)["decision"] == "hold"
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     assert verdict(port) == {
@@ -46,7 +46,7 @@ def test_argo_reads_the_last_verdict_of_the_release_that_it_asks_about(port: int
 
 @pytest.mark.parametrize("minutes", [61, -6])
 def test_a_promote_grows_old_and_a_rollback_does_not(port: int, tmp_path: Path, minutes: float) -> None:
-    """Yesterday's promote says nothing about now, nor does one of tomorrow; harm stays harm."""
+    """A promote expires, and one from the future does not count; a rollback stays."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE, minutes=minutes))
     assert verdict(port)["decision"] == "hold"
     remember(tmp_path / "t1", decided(Decision.ROLLBACK, minutes=minutes, run_id="a2"))
@@ -54,7 +54,7 @@ def test_a_promote_grows_old_and_a_rollback_does_not(port: int, tmp_path: Path, 
 
 
 def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, tmp_path: Path) -> None:
-    """A release that one target rolled back is not promoted because of another."""
+    """A rollback on one target outweighs a promote on another."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     remember(tmp_path / "t2", decided(Decision.PROMOTE))
     assert verdict(port)["decision"] == "promote"
@@ -65,7 +65,7 @@ def test_the_worst_of_several_targets_counts_and_a_broken_file_holds(port: int, 
 
 
 def test_a_history_that_was_put_in_the_place_of_another_is_read_anew(port: int, tmp_path: Path) -> None:
-    """Nothing is told from memory, not even where the new file has the size and the time of the old one."""
+    """A replaced file is read again, even if its size and time are the same."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     file = tmp_path / "t1" / past_decisions.FILE
     was, text = file.stat(), file.read_text()
@@ -77,7 +77,7 @@ def test_a_history_that_was_put_in_the_place_of_another_is_read_anew(port: int, 
 
 
 def test_what_staging_promoted_is_promoted_to_nobody_who_asks_for_production(port: int, tmp_path: Path) -> None:
-    """The answer names the kind of target. Where there are several, only who names one is told a promote of it."""
+    """With several targets, a promote is told only to callers that name its target."""
     for kind in ("staging", "production"):
         one = replace(decided(Decision.PROMOTE), target=kind)
         remember(tmp_path / kind, one if kind == "staging" else replace(one, release="r-0"))
@@ -105,7 +105,7 @@ def test_what_staging_promoted_is_promoted_to_nobody_who_asks_for_production(por
 
 
 def test_a_promote_of_an_older_gate_names_no_target(port: int, tmp_path: Path) -> None:
-    """Its line has no kind: whoever asks for one is not told a promote."""
+    """Without a kind of target it is told to no caller that asks for one."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     assert verdict(port)["decision"] == "promote"
     asked = verdict(port, "r-1&target=production")
@@ -122,7 +122,7 @@ def test_a_promote_of_an_older_gate_names_no_target(port: int, tmp_path: Path) -
 def test_flagger_is_answered_by_the_status(
     port: int, tmp_path: Path, decision: Decision, confirm: int, rollback: int
 ) -> None:
-    """Yes is 200, no is 403 with the reason; its rollback hook hears yes for a rollback of this release alone."""
+    """Yes is 200, no is 403 with a reason; the rollback hook gets yes only for a rollback of this release."""
     remember(tmp_path / "t1", decided(decision))
     remember(tmp_path / "t2", decided(decision, "1.1"))
     canary = {"name": "replay", "phase": "Progressing", "checksum": "abc", "metadata": {"release": "r-1"}}
@@ -148,7 +148,7 @@ def test_flagger_is_answered_by_the_status(
 
 @pytest.mark.parametrize("port", [TOKEN], ids=["token"], indirect=True)
 def test_a_token_is_asked_for_where_one_is_set(port: int, tmp_path: Path) -> None:
-    """Argo sends a header, Flagger has its metadata alone; without it nothing is told, and nothing is confirmed."""
+    """Argo sends a header, Flagger metadata; without the token nothing is told or confirmed."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     metadata = {"release": "r-1"}
     assert ask(port, "/v1/verdict?release=r-1")[0] == 401
@@ -181,9 +181,7 @@ def test_prometheus_reads_the_last_decision(port: int, tmp_path: Path) -> None:
 
 
 def test_hostile_requests_are_answered_and_do_no_harm(port: int, tmp_path: Path) -> None:
-    """Bytes that are no request, bodies that are too long, other methods and paths; the server goes on. HEAD, which
-    probes of health send, is answered like GET, without the body.
-    """
+    """Garbage, long bodies and wrong methods are refused, and the server goes on; HEAD works like GET."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     for raw in (
         b"\x00\xff\r\n\r\n",
@@ -222,7 +220,7 @@ SMALL: dict[str, Any] = {"at_once": 2, "within_s": 0.5}
     ids=["line", "header", "body"],
 )
 def test_a_client_that_drips_is_left_at_the_deadline(tmp_path: Path, begun: bytes) -> None:
-    """A byte now and then does not make it later."""
+    """A byte now and then does not extend the deadline."""
     with served(tmp_path, **SMALL) as port, socket.create_connection(("127.0.0.1", port)) as client:
         started, dripped = time.monotonic(), 0
         client.sendall(begun)
@@ -240,7 +238,7 @@ def test_a_client_that_drips_is_left_at_the_deadline(tmp_path: Path, begun: byte
 
 
 def test_clients_that_drip_keep_nobody_out(tmp_path: Path) -> None:
-    """Where every place is taken, the slowest reader makes room: whoever asks is answered, and at once."""
+    """If all places are taken, the slowest client is dropped and a new one is answered at once."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE))
     with served(tmp_path, **SMALL) as port, contextlib.ExitStack() as crowd:
         started = time.monotonic()
@@ -253,7 +251,7 @@ def test_clients_that_drip_keep_nobody_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
 def test_a_hostile_reason_stays_a_text(text: str, tmp_path: Path) -> None:
-    """What a target said is JSON in the one answer, and one line in the other."""
+    """It is a JSON string for Argo, and one line for Flagger."""
     one = decided(Decision.HOLD)
     remember(
         tmp_path / "t1", PastDecision.from_json({**one.to_json(), "reason": text.encode("utf-8", "replace").decode()})
@@ -269,7 +267,7 @@ def test_a_hostile_reason_stays_a_text(text: str, tmp_path: Path) -> None:
 
 
 def test_nobody_listens_beyond_loopback_without_a_token(tmp_path: Path) -> None:
-    """The command says which variable to set."""
+    """The command names the variable to set."""
     done = gate("serve", "--host", "0.0.0.0", "--state", str(tmp_path), cwd=tmp_path)  # noqa: S104  -- what is refused
     assert done.returncode == 2
     assert "GATE_SERVE_TOKEN" in done.stderr
@@ -291,7 +289,7 @@ def test_the_command_answers_until_a_signal(tmp_path: Path) -> None:
 
 
 def test_the_promote_of_a_dry_run_is_told_to_nobody(port: int, tmp_path: Path) -> None:
-    """It changed nothing: Argo is told hold, Flagger no. A rollback that a dry run would have made is one."""
+    """A dry run changed nothing, so its promote is a hold; its rollback counts."""
     remember(tmp_path / "a", replace(decided(Decision.PROMOTE), dry_run=True))
     told = json.loads(ask(port, "/v1/verdict?release=r-1")[1])
     assert (told["decision"], "dry run" in told["reason"]) == ("hold", True)
@@ -308,7 +306,7 @@ def test_the_promote_of_a_dry_run_is_told_to_nobody(port: int, tmp_path: Path) -
     ],
 )
 def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: int) -> None:
-    """A name of somebody else's may lead to loopback, and a browser takes what it finds there for that site's."""
+    """A foreign host name may resolve to loopback, and a browser would hand the answer to that site."""
     assert ask(port, "/v1/verdict?release=r-1", host=host)[0] == 421
     assert ask(port, CONFIRM, {}, host=host)[0] == 421
     for own in ("localhost", "localhost:80", "127.0.0.1:8600", "127.1.2.3", "[::1]:8600", "LOCALHOST"):
@@ -317,12 +315,12 @@ def test_a_page_of_another_name_gets_no_answer_without_a_token(host: str, port: 
 
 @pytest.mark.parametrize("port", [TOKEN], indirect=True)
 def test_with_a_token_any_name_is_answered_for(port: int) -> None:
-    """A service of a cluster has one of its own."""
+    """A service in a cluster has its own host name."""
     assert ask(port, "/healthz", host="gate.prod.svc")[0] == 200
 
 
 def test_an_address_that_cannot_be_read_is_answered(port: int, tmp_path: Path) -> None:
-    """No answer at all would be an error of the network to a controller."""
+    """Without an answer a controller would see a network error."""
     assert ask(port, "/v1/verdict?" + "&".join(f"a{n}=1" for n in range(30)))[0] == 400
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
     assert (desk.get("http://[", "").status, desk.post("http://[", b"{}", "").status) == (400, 404)

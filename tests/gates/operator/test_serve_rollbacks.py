@@ -1,4 +1,4 @@
-"""No promote that was served outlives a rollback, by whomever and however it ended."""
+"""After a rollback no older promote is served, whoever rolled back and however it ended."""
 
 import dataclasses
 import datetime as dt
@@ -37,7 +37,7 @@ __all__ = ["database"]
 def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
     asked: str, release: str, told: str, tmp_path: Path
 ) -> None:
-    """It may be any target. A promote that comes after it has looked at its own. Harm is told of its release alone."""
+    """It may have been any target; later promotes count. Harm is told of its release alone."""
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
     for kind in filter(None, [asked] if asked else ["staging"]):
         remember(tmp_path / kind, dataclasses.replace(decided(Decision.PROMOTE, minutes=30), target=kind))
@@ -50,7 +50,7 @@ def test_no_promote_outlives_a_rollback_of_a_target_whose_kind_nobody_named(
 
 
 def test_a_clock_that_is_set_back_hides_no_rollback(tmp_path: Path) -> None:
-    """A promote from a clock that was ahead is no younger than the rollback that stands after it in its history."""
+    """The order in the history counts, not the times."""
     promoted = decided(Decision.PROMOTE, "r-1", minutes=10)
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: NOW)
     remember(tmp_path / "t1", promoted)
@@ -61,9 +61,7 @@ def test_a_clock_that_is_set_back_hides_no_rollback(tmp_path: Path) -> None:
 
 
 def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_path: Path) -> None:
-    """Argo and Flagger roll back whatever release is said to be harmful: others wait for a run, and hear why. What was
-    promoted before is not: the flag is off for all of them.
-    """
+    """Controllers roll back only that release; others hold until a new run, since the flag is off for all."""
     remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-0", minutes=30))
     remember(tmp_path / "t1", decided(Decision.PROMOTE, "r-1", minutes=20, run_id="a2"))
     off = Action("rollback", 50, 0, "done")
@@ -83,7 +81,7 @@ def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_p
 def test_a_rollback_that_is_killed_leaves_no_older_promote(
     migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """The flag is off, and whether it stays so was still watched."""
+    """It was killed while it still watched the flag."""
     words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
     environ = {**os.environ, "DATABASE_URL": migrated_url}
     with subprocess.Popen([sys.executable, "-m", "gates", *words], cwd=ROOT, env=environ) as killed:
@@ -101,7 +99,7 @@ BACK = {"rollback": ("flags", "enable", "outbox.enabled", "--at", "10"), "emerge
 def test_after_the_way_back_a_rollback_is_a_hold(
     down: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """The flag is on again by a person's hand: a controller that still hears of a rollback would undo that."""
+    """A person switched the flag on again; a controller that hears of a rollback would undo that."""
     environ, words = {"DATABASE_URL": migrated_url, "RELEASE": "r-7"}, ("--reason", "INC-7", "--state", str(tmp_path))
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))
     assert gate(down, *words, environ=environ).returncode == 0
@@ -122,7 +120,7 @@ def test_after_the_way_back_a_rollback_is_a_hold(
 def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
     kind: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """The database alone says nothing of the kind of target."""
+    """The database alone does not tell the kind of target."""
     environ = {"DATABASE_URL": migrated_url, **({"GATE_TARGET": kind} if kind else {})}
     words = ("rollback", "--reason", "harm", "--state", str(tmp_path))
     done = [gate(*words, "--release", "r-7", environ=environ), gate(*words, environ=environ)]
@@ -134,7 +132,7 @@ def test_a_rollback_by_hand_is_remembered_with_the_kind_that_was_named(
 
 
 def test_a_rollback_that_a_signal_ends_is_remembered(migrated_url: str, tmp_path: Path) -> None:
-    """It was ordered, and may be done: no older promote is told from then on."""
+    """It may have been done, so no older promote is served."""
     with psycopg.connect(migrated_url) as holder:
         holder.execute("lock table public.feature_flags")
         environ = {**os.environ, "DATABASE_URL": migrated_url, "PYTHONPATH": str(ROOT)}

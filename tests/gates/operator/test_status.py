@@ -1,4 +1,4 @@
-"""What `gate status` shows, and that what it cannot see is unknown and never a traceback."""
+"""`gate status`: what it shows; what it cannot see is unknown, and never a traceback."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seen(target: Target, folder: Path) -> dict[str, Section]:
 
 
 def test_every_query_is_shown_with_a_title(pg_server: PgServer, database: str, tmp_path: Path) -> None:
-    """On a healthy database nothing over SQL is unknown."""
+    """On a healthy database no SQL section is unknown."""
     found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(database)), tmp_path)
     names = {name for name, _, _ in queries()}
     assert names == {p.stem for p in status.QUERIES.glob("*.sql")}
@@ -51,7 +51,7 @@ def test_every_query_is_shown_with_a_title(pg_server: PgServer, database: str, t
 def test_pauses_limits_and_operations_are_what_the_tables_hold(
     pg_server: PgServer, database: str, tmp_path: Path
 ) -> None:
-    """A used-up limit says when there is room; a step says who took it and why."""
+    """A used-up limit says when it is free again; a step has its person and reason."""
     url = pg_server.url(database)
     key = f"replay:{COMPANY}:192.0.2.77"
     with psycopg.connect(url, autocommit=True) as connection:
@@ -77,7 +77,7 @@ def test_pauses_limits_and_operations_are_what_the_tables_hold(
 
 
 def test_a_login_that_sees_no_rows_says_so(pg_server: PgServer, database: str, tmp_path: Path) -> None:
-    """Empty tables must not look like an empty queue."""
+    """Hidden rows must not look like an empty queue."""
     with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
         connection.execute("drop role if exists blinded")
         connection.execute("create role blinded login password 'blinded-pw'")
@@ -104,7 +104,7 @@ def test_a_missing_table_is_unknown_and_the_rest_is_shown(pg_server: PgServer, t
 def test_looking_writes_nothing(
     pg_server: PgServer, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A query that would write is refused by the session."""
+    """The session refuses queries that write."""
     monkeypatch.setattr(status, "queries", lambda: [("bad", "Writes.", "delete from public.companies returning id")])
     found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(database)), tmp_path)
     assert "read-only" in found["bad"].unknown
@@ -156,7 +156,7 @@ def test_a_table_cannot_command_the_terminal() -> None:
 
 
 def test_the_command_exits_by_what_it_could_see(pg_server: PgServer, database: str, tmp_path: Path) -> None:
-    """Nothing to look at is a configuration error; a part that is unknown is 10; stdout is one JSON object."""
+    """Nothing to look at is 3, an unknown part is 10; stdout has one JSON object."""
     assert gate("status", cwd=tmp_path).returncode == 3
     done = gate("status", "--json", cwd=tmp_path, environ={"DATABASE_URL": pg_server.url(database)})
     assert done.returncode == 10

@@ -21,6 +21,6 @@ def faults() -> dict[str, ListedFault]:
 
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[ProofBench]:
-    """Healthy before and after each test. Not the session's: tests of other modules end every program of the proof."""
+    """A healthy deployment for one module; other modules end all programs of the proof, so it is not the session's."""
     with bench(StackOptions(history=False), os.environ, TargetKind.STAGING) as made:
         yield made

@@ -34,7 +34,7 @@ def test_the_catalogue_is_read_and_has_a_noop(faults: dict[str, ListedFault]) ->
     ids=["service", "proxy", "trigger", "none"],
 )
 def test_a_fault_is_seen_on_and_off_again(name: str, deployment: ProofBench, faults: dict[str, ListedFault]) -> None:
-    """The no-op is never seen on."""
+    """The witness sees a fault only while it is in; the no-op's witness sees nothing."""
     fault = faults[name]
     assert deployment.witness(fault) is False
     deployment.put_in(fault)
@@ -44,7 +44,7 @@ def test_a_fault_is_seen_on_and_off_again(name: str, deployment: ProofBench, fau
 
 
 def test_statements_and_events_go_in_and_out(deployment: ProofBench) -> None:
-    """Several statements at once; a frozen worker is started anew."""
+    """SQL of several statements is applied and undone; a frozen worker is replaced by a new process."""
     sql = ListedFault(
         "x/sql", "x", Kind.SQL, Decision.HOLD, sql="create table p (a int); create table q (a int)",
         undo_sql="drop table p; drop table q",
@@ -62,7 +62,7 @@ def test_statements_and_events_go_in_and_out(deployment: ProofBench) -> None:
 
 
 def test_mutants_of_the_schema_and_of_the_service_are_what_runs(deployment: ProofBench) -> None:
-    """Roles and database are made anew by the changed migrations, logins open as before, and the release comes back."""
+    """The mutant takes effect; the next rebuild restores the schema, the roles and the service."""
     found = mutants()
     index = next(m for m in found if ":delete-" in m.id and m.said.startswith("CREATE INDEX event_outbox_lag_idx"))
     forced = next(m for m in found if "/replay.py:" in m.id and ":delete-" in m.id and "raise forbidden()" in m.said)
@@ -103,7 +103,7 @@ FEW = (
 
 
 def test_a_mutant_is_shown_on_a_lane_to_checks_that_see_it_or_not(deployment: ProofBench, tmp_path: Path) -> None:
-    """Killed by what failed twice and passes without the mutant; promoted where no check of these can see it."""
+    """A mutant that a check sees is rolled back; one that no check of these can see is promoted."""
     policy = Policy(tuple(s for s in catalogue.load() if s.id in FEW), TargetKind.STAGING)
     found: list[Trial] = []
 

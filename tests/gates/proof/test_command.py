@@ -15,7 +15,7 @@ from gates.proof.trial import ProofPart, Trial
 
 
 def test_it_lists_what_it_would_examine(capsys: pytest.CaptureFixture[str]) -> None:
-    """Faults and trials with the decisions that are right; nothing is started."""
+    """`--list` shows the chosen faults and trials, and starts nothing."""
     assert cli.main(["prove", "--list", "--only", "noop/*", "--only", "healthy/ipv6", "--only", "self/stale"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["id", "noop/nothing", "healthy/ipv6", "self/stale"]
@@ -23,13 +23,13 @@ def test_it_lists_what_it_would_examine(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("words", [["--only", "x"], ["--suite", "self", "--only", "x"], ["--sample", "3"], ["--short"]])
 def test_only_whole_suites_are_kept(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Later runs would cite a part as if it were all."""
+    """`--keep` refuses a part of a suite: later runs would cite it as the whole."""
     assert cli.main(["prove", "--keep", *words]) == 2
     assert "--keep" in capsys.readouterr().err
 
 
 def test_what_is_called_nothing_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pattern that matches nothing would prove everything."""
+    """`--only` with a pattern that matches nothing is a usage error: otherwise it would count as proved."""
     assert cli.main(["prove", "--only", "no/such/fault", "--output", str(tmp_path)]) == 2
     assert "no/such/fault" in capsys.readouterr().err
 
@@ -43,7 +43,7 @@ def test_the_result_is_printed_and_kept_where_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As a table, or as JSON; the exit code is the proof's."""
+    """The result is printed as a table or as JSON; `--keep` stores it; the exit code is the proof's."""
 
     def run(prover: Prover) -> Proof:
         request: ProofRequest = prover._request

@@ -29,7 +29,7 @@ ROW: dict[str, Any] = {
 
 
 def test_a_fault_is_read_and_declares_its_checks() -> None:
-    """Ids, prefixes that end in a slash, and globs declare a check; others do not."""
+    """A fault declares checks by id, by a prefix that ends in a slash, or by a glob."""
     (fault,) = read_list(json.dumps([ROW]))
     assert fault.kind is Kind.SQL
     assert fault.declares("sql/rls/events/forced")
@@ -57,14 +57,14 @@ def test_a_fault_is_read_and_declares_its_checks() -> None:
     ],
 )
 def test_a_fault_that_cannot_be_judged_is_refused(change: dict[str, Any]) -> None:
-    """A fault without a way in, without checks or names, or with unknown members proves nothing."""
+    """A fault with a missing, wrong or unknown member is refused."""
     with pytest.raises(CannotWork):
         read_list(json.dumps([{**ROW, **change}]))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", json.dumps([ROW, ROW])])
 def test_what_is_no_list_of_faults_is_refused(text: str) -> None:
-    """Neither rubbish nor the same id twice is a catalogue."""
+    """Text that is no list of faults is refused, and so is a list with the same id twice."""
     with pytest.raises(CannotWork):
         read_list(text)
 
@@ -86,7 +86,7 @@ def spec(check: str, where: Where, *, deep: bool = False, needs: tuple[str, ...]
     ],
 )
 def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckSpec], way: RunScope) -> None:
-    """Deep runs and process-level drills only where nothing less would look at the fault."""
+    """The run is deep, or against the reference, only if no declared check needs less."""
     fault = ListedFault("x/y", "x", Kind.SQL, Decision.ROLLBACK, sql="select 1", checks=("a/*",), names=("x",))
     assert scope_of(fault, specs, TargetKind.STAGING) == way
 
@@ -102,7 +102,7 @@ def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckS
 def test_the_severities_of_the_checks_say_the_decision(
     severity: Severity, decision: Decision | None, due: Decision
 ) -> None:
-    """A check that pages rolls back, others hold; what a fault says itself stands."""
+    """A declared check of severity page makes rollback due, others hold; a decision that the fault names wins."""
     fault = ListedFault("x/y", "x", Kind.SQL, decision, sql="select 1", checks=("a/*",), names=("x",))
     specs = [dataclasses.replace(spec("a/b", Where.READ_ONLY), severity=severity), spec("c/d", Where.READ_ONLY)]
     assert decided(fault, specs).decision is due

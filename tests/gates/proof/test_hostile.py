@@ -31,11 +31,12 @@ AT_FIRST = HandState(True, "10", 1, 0, 6, 0, 0, 0, 0)
 STEPPED = replace(AT_FIRST, percent="50", promoted=1)
 OFF = replace(AT_FIRST, enabled=False, rows_on=0, rolled_back=1)
 STOPPED = replace(OFF, paused=1, limits=0, audited_pauses=1, audited_clears=1)
-DONE = '{"result": "done"}'
+UNCLEARED = replace(STOPPED, limits=6, audited_clears=0)
+DONE, FAILED = '{"result": "done"}', '{"result": "failed"}'
 
 
 def test_the_table_is_as_large_as_it_is_said_to_be_and_every_name_is_used_once() -> None:
-    """At least a hundred servers; --only goes by names."""
+    """There are at least a hundred servers, and `--only` can tell all names apart."""
     found = [name for name, _, _ in names()]
     assert len(impostors()) >= 100
     assert [name for name, count in Counter(found).items() if count > 1] == []
@@ -43,7 +44,7 @@ def test_the_table_is_as_large_as_it_is_said_to_be_and_every_name_is_used_once()
 
 
 def test_a_sample_is_spread_over_all_parts() -> None:
-    """The first and the last parts of the table are in it, and 0 is everything."""
+    """A sample takes names at equal distances; a size of 0 takes all."""
     wanted = [f"n{i}" for i in range(100)]
     assert len(spread(wanted, 0)) == 100
     assert len(spread(wanted, 200)) == 100
@@ -71,16 +72,9 @@ def test_a_sample_is_spread_over_all_parts() -> None:
         (EMERGENCY, STOPPED, 0, DONE, False, ""),
         (EMERGENCY, OFF, 0, DONE, False, "agents paused: 0"),
         (EMERGENCY, replace(STOPPED, limits=6), 0, DONE, True, "limits left: 6"),
-        (EMERGENCY, replace(STOPPED, limits=6, audited_clears=0), 4, '{"result": "failed"}', True, ""),
-        (
-            EMERGENCY,
-            replace(STOPPED, limits=6, audited_clears=0),
-            4,
-            '{"result": "failed"}',
-            False,
-            "allowed: 0, or 21",
-        ),
-        (EMERGENCY, OFF, 4, '{"result": "failed"}', True, "allowed: 0, or 21"),
+        (EMERGENCY, UNCLEARED, 4, FAILED, True, ""),
+        (EMERGENCY, UNCLEARED, 4, FAILED, False, "allowed: 0, or 21"),
+        (EMERGENCY, OFF, 4, FAILED, True, "allowed: 0, or 21"),
         (ROLLBACK, replace(OFF, rolled_back=0), 21, "", True, "0 audit rows"),
         (ROLLBACK, replace(OFF, rolled_back=0), 21, "no audit row (flag_rolled_back) could be written", True, ""),
     ],
@@ -88,13 +82,13 @@ def test_a_sample_is_spread_over_all_parts() -> None:
 def test_what_an_act_says_must_be_what_it_did(
     act: Act, after: HandState, code: int | None, out: str, dark: bool, wrong: str
 ) -> None:
-    """Never done what is not, never not done what is, never a change without its audit row."""
+    """An act must report exactly what the database shows, and each change must have its audit row."""
     found = acts.complaints(act, AT_FIRST, after, FinishedProgram(code, out, ""), in_the_dark=dark)
     assert (wrong in " ".join(found)) if wrong else found == []
 
 
 def test_a_server_is_withstood_only_with_a_right_decision_and_nothing_else_wrong() -> None:
-    """A leak under the right decision is no success, and no verdict is none either."""
+    """The right decision with a leak does not count, nor does a run without a verdict; a promote is harm."""
     one = Impostor("x", "said", liars.counted(lambda _n: True, Reply(500)))
     held = GateRun(Verdict(Decision.HOLD, "why"))
     assert judged(one, HostileRun(held, ())).ok
@@ -105,7 +99,7 @@ def test_a_server_is_withstood_only_with_a_right_decision_and_nothing_else_wrong
 
 
 def test_a_leak_is_found_in_every_spelling(tmp_path: Path) -> None:
-    """In files and in what was printed."""
+    """A secret is found in files and in printed text, in every encoding but its reversal."""
     secret = "s3cret/with+signs"
     for number, form in enumerate(liars.forms(secret)):
         (tmp_path / f"f{number}").write_text(f"x {form} y", encoding="utf-8")
@@ -115,13 +109,13 @@ def test_a_leak_is_found_in_every_spelling(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a\x1b[2J", "\u202ePWNED", "::error::PWNED", "x ##[error]PWNED"])
 def test_live_text_on_the_terminal_is_found(tmp_path: Path, text: str) -> None:
-    """What is inert is not."""
+    """Control sequences and pipeline commands are found; plain text is not reported."""
     assert live(tmp_path, [text])
     assert not live(tmp_path, ["plain ✓ text\nwith lines"])
 
 
 def test_a_liar_stands_before_a_real_server() -> None:
-    """Only the chosen requests are lied to."""
+    """Only the chosen requests get a false answer; the others reach the real server."""
     with serve(lambda asked: Reply(200, (), asked.path.encode())) as there:
         answer = liars.LIARS["only-health"][1](there, "r1")
         assert answer(Asked("GET", "/healthz")).status == 200
@@ -129,7 +123,7 @@ def test_a_liar_stands_before_a_real_server() -> None:
 
 
 def test_kills_are_the_same_for_a_seed() -> None:
-    """A failure can be repeated."""
+    """The same seed gives the same kills, so that a failure can be repeated."""
     assert kills.kills(1, 5) == kills.kills(1, 5) != kills.kills(2, 5)
 
 
@@ -138,9 +132,7 @@ def test_kills_are_the_same_for_a_seed() -> None:
 
 @pytest.fixture(scope="module")
 def hand() -> Iterator[Hand]:
-    """The operator's hand, and copies of a database. The network breaks at some statements, in a proof at all. A gate
-    that is not killed is forked.
-    """
+    """Acts on copies of a database, cut at every eighth statement (a proof cuts all). Unkilled gates are forked."""
 
     def run(self: Act, environ: Mapping[str, str], database_url: str, _timeout_s: float = 0.0) -> FinishedProgram:
         done = gate(*self.words[3:], environ={**environ, "DATABASE_URL": database_url})
@@ -151,31 +143,26 @@ def hand() -> Iterator[Hand]:
 
 
 SAMPLE = (
-    *("partition-promote-cut-after", "partition-rollback-cut-before"),
-    *(
-        "database-change-undone",
-        "database-other-percentage-late",
-        "database-no-version",
-        "person-flag-off-in-promote",
-        "database-audit-ends-the-session",
-    ),
+    *("partition-promote-cut-after", "partition-rollback-cut-before", "database-change-undone"),
+    *("database-other-percentage-late", "database-no-version", "person-flag-off-in-promote"),
+    "database-audit-ends-the-session",
 )
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_an_act_is_true_to_its_word(hand: Hand, name: str) -> None:
-    """On a network that breaks at each statement, on a database that is not what it expects, beside a person."""
+    """An act reports what it did though the network breaks, the database differs or a person interferes."""
     one = next(attack for attack in on_the_hand() if attack.name == name)
     assert one.attack(hand) == []
 
 
 @pytest.mark.parametrize("act", acts.ACTS, ids=lambda act: act.name)
 def test_a_killed_act_leaves_one_of_two_states(hand: Hand, act: Act) -> None:
-    """And nobody is blocked by it."""
+    """A killed act was either done or not, and leaves no lock that blocks others."""
     assert kills.kill_act(hand, act, 7, 3) == []
 
 
 def test_every_gate_kind_has_a_control() -> None:
-    """A gate that never promotes would withstand every server."""
+    """For each kind of gate one server must be promoted: a gate that never promotes would withstand all."""
     controls = {one.gate for one in impostors() if one.allowed == (Decision.PROMOTE,)}
     assert controls == set(Gate)

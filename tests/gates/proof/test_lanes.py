@@ -23,7 +23,7 @@ FAR_S = 60.0
 
 @pytest.mark.parametrize("words", [WAITS, DEAF], ids=["it obeys", "it is deaf"])
 def test_an_interrupt_ends_what_the_lanes_run(words: tuple[str, ...]) -> None:
-    """At once, and none of them begins anything more or takes the end of its program for a result."""
+    """All lanes end at once, start nothing more, and take no killed program's end for a result."""
     running, seen = threading.Barrier(3), list[str]()
 
     def lane(number: int) -> None:
@@ -56,7 +56,7 @@ def test_an_interrupt_ends_what_the_lanes_run(words: tuple[str, ...]) -> None:
 
 
 def test_an_error_of_one_lane_leaves_the_others_their_programs() -> None:
-    """What one lane could not do says nothing of the others."""
+    """An error in one lane does not end the programs of the others."""
     words = (sys.executable, "-c", "print(1)")
 
     def fail() -> None:
@@ -69,7 +69,7 @@ def test_an_error_of_one_lane_leaves_the_others_their_programs() -> None:
 
 
 def test_lanes_within_a_lane_start_nothing_once_the_outer_ones_were_interrupted() -> None:
-    """The inner block ends first, and its end is not the end of the interrupt."""
+    """The inner lanes end first; the interrupt stays in force until the outer ones have ended."""
     running, over = threading.Barrier(2), threading.Event()
     started: list[bool] = []
 

@@ -28,7 +28,7 @@ def cell(fault: ListedFault, status: Status = Status.KILLED, *, short: bool = Tr
     ("key", "resume", "left"), [(KEY, True, 19), (KEY, False, 20), ({**KEY, "source": "other"}, True, 20)]
 )
 def test_a_proof_goes_on_where_it_was_ended(key: dict[str, str], resume: bool, left: int, tmp_path: Path) -> None:
-    """With the same code and policy alone: what others proved is none of this proof."""
+    """Cells are taken over only with `resume`, and only if code and policy are the same."""
     Matrix(tmp_path, FAULTS, KEY, resume=False).add(cell(FAULTS[0]))
     again = Matrix(tmp_path, FAULTS, key, resume=resume)
     assert len(again.pending) == len(again.unseen(CATALOGUE)) == left
@@ -36,7 +36,7 @@ def test_a_proof_goes_on_where_it_was_ended(key: dict[str, str], resume: bool, l
 
 
 def test_a_cell_that_a_kill_cut_is_proved_again(tmp_path: Path) -> None:
-    """What stands before it counts, and what comes after it is read the next time."""
+    """The cells before a line that was cut count; the one that was cut is proved again and kept."""
     matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
     for one in FAULTS[:3]:
         matrix.add(cell(one))
@@ -49,7 +49,7 @@ def test_a_cell_that_a_kill_cut_is_proved_again(tmp_path: Path) -> None:
 
 
 def test_the_whole_gate_has_the_last_word(tmp_path: Path) -> None:
-    """A kill that it does not see is none; where both looked, both are told."""
+    """Where the short way and the whole gate both looked, the whole gate's cell counts; the pair is reported."""
     short, whole = cell(FAULTS[0]), cell(FAULTS[0], Status.MASKED, short=False)
     matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
     for one in (whole, short, cell(FAULTS[1])):
@@ -59,7 +59,7 @@ def test_the_whole_gate_has_the_last_word(tmp_path: Path) -> None:
 
 
 def test_the_gate_is_shown_a_drawn_share_and_all_that_was_not_killed(tmp_path: Path) -> None:
-    """Another seed draws others; survivors and what the short way cannot show are never left out."""
+    """The whole gate gets a share drawn by the seed, every survivor, and every fault without a cell."""
     matrix = Matrix(tmp_path, FAULTS, KEY, resume=False)
     drawn = {f.id for f in draw(FAULTS, 2, "s")}
     survivor, unseen = [f for f in FAULTS if f.id not in drawn][:2]
@@ -77,7 +77,7 @@ def test_the_gate_is_shown_a_drawn_share_and_all_that_was_not_killed(tmp_path: P
     [('{"source": "1", "seconds": 90.5}', 90.5), ('{"source": "2", "seconds": 90.5}', 0), ("{}", 0), ("[", 0), ("", 0)],
 )
 def test_the_time_of_a_proof_that_goes_on_is_that_of_all_its_parts(text: str, seconds: float, tmp_path: Path) -> None:
-    """What an earlier part took is added, where it was of this code; a file that cannot be read took no time."""
+    """The seconds of an earlier part count if its code was the same; an unreadable file counts as zero."""
     path = tmp_path / "proof.json"
     assert seconds_of(path, "1") == 0.0
     path.write_text(text, encoding="utf-8")

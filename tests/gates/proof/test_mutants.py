@@ -54,7 +54,7 @@ MUTANT = Mutant("budget.py:7:boundary-1", "budget.py:boundary-1", "<  => <=", "b
 
 
 def made(text: str, changes: object) -> dict[str, list[str]]:
-    """What becomes of the changed stretch, by operator."""
+    """The changed stretches, old and new, by operator."""
     found: dict[str, list[str]] = {}
     for one in changes:  # type: ignore[attr-defined]
         found.setdefault(one.operator, []).append(f"{text[one.start : one.end]} => {one.new}".strip())
@@ -62,7 +62,7 @@ def made(text: str, changes: object) -> dict[str, list[str]]:
 
 
 def test_statements_comparisons_and_conditions_of_python_are_changed_one_at_a_time() -> None:
-    """Each operator is seen at work, and what it makes is Python."""
+    """Each operator changes what it should, and every result is valid Python."""
     found = made(MODULE, statements.changes(MODULE))
     assert found["boundary"] == ["used < most => (used <= most)"]
     assert found["compare"] == ["parts.left == 0 => (parts.left != 0)"]
@@ -89,7 +89,7 @@ def see(parts: Parts, used: int) -> None:
 
 
 def test_no_two_operators_make_the_same_of_a_statement() -> None:
-    """A comparison turned round is its opposite, a call that is all of a function is deleted; logs are nobody's."""
+    """No change is made twice under two names, and log statements are not changed."""
     found = made(TWICE, statements.changes(TWICE))
     assert found.pop("compare") == ["used == 0 => (used != 0)"]
     assert found.pop("delete") == ["parts.note(1) => pass", "used -= 1 => pass"]
@@ -99,7 +99,7 @@ def test_no_two_operators_make_the_same_of_a_statement() -> None:
 
 
 def test_clauses_of_a_query_are_dropped_and_its_comparisons_changed() -> None:
-    """A lock, an order, a limit, a join's condition and each condition of WHERE; comments are none."""
+    """Locks, orders, limits and conditions are dropped one at a time; comments are left alone."""
     found = made(QUERY, clauses.changes(QUERY, is_schema=False))
     assert set(found["lock"]) == {"FOR UPDATE SKIP LOCKED =>", "SKIP LOCKED =>"}
     assert found["order"] == ["ORDER BY a.id =>"]
@@ -112,7 +112,7 @@ def test_clauses_of_a_query_are_dropped_and_its_comparisons_changed() -> None:
 
 
 def test_constraints_and_statements_of_a_schema_are_left_out() -> None:
-    """What other statements do not need may be missing."""
+    """Constraints are dropped, and so are statements that no other statement needs."""
     found = made(SCHEMA, clauses.changes(SCHEMA, is_schema=True))
     assert {"NOT NULL =>", "PRIMARY KEY =>"} <= set(found["constraint"])
     assert any("CONSTRAINT a_used CHECK (used >= 0)" in one for one in found["constraint"])
@@ -120,7 +120,7 @@ def test_constraints_and_statements_of_a_schema_are_left_out() -> None:
 
 
 def test_every_mutant_has_a_name_and_is_one_change_of_a_file() -> None:
-    """Names go into reports, and a draw by a seed is the same tomorrow and begins with a shorter one."""
+    """Ids are unique; a seed draws the same mutants each time, and a shorter draw begins a longer one."""
     found = mutants()
     assert len(found) > 2000
     assert len({m.id for m in found}) == len(found)
@@ -136,7 +136,7 @@ def test_every_mutant_has_a_name_and_is_one_change_of_a_file() -> None:
 
 
 def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
-    """The deployment runs the mutant and nothing else that is new."""
+    """The planted package has the mutant's file; the others are as before."""
     one = drawn(mutants(), 1, "seed")[0]
     with planted(one) as folder:
         for path, text in one.texts.items():
@@ -147,13 +147,13 @@ def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
 
 
 def of_the_budget(name: str, old: str, new: str) -> Mutant:
-    """A mutant of one statement."""
+    """A mutant of charge_budget.sql."""
     path = "replay_service/sql/charge_budget.sql"
     return Mutant(name, name, name, "", {path: Path(path).read_text(encoding="utf-8").replace(old, new)})
 
 
 def test_mutants_are_put_together_where_they_change_other_places() -> None:
-    """A company has all of its changes; two of one place are not in one, nor is a schema's with others."""
+    """A company combines mutants of different places; mutants of one place, or of the schema, stay apart."""
     free, never, late = (
         of_the_budget("free", "+ %(items)s,\n  monthly", ",\n  monthly"),
         of_the_budget("never", "company_id = %(company_id)s::uuid", "false"),
@@ -180,7 +180,7 @@ WRITTEN = """
 
 
 def file_of(tmp_path: Path, text: str) -> tuple[Path, Path]:
-    """A file of mutants, and sources for them."""
+    """A file of written mutants, and the sources that they change."""
     for name, old in (("sql/charge_budget.sql", "UPDATE a SET b = c"), ("migrations/202601010000_a.sql", "BEGIN; a")):
         path = tmp_path / "replay_service" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def file_of(tmp_path: Path, text: str) -> tuple[Path, Path]:
 
 
 def test_a_mutant_may_be_written_by_hand_and_change_several_files(tmp_path: Path) -> None:
-    """What somebody else thinks of is shown to the same checks, in the order of the file."""
+    """A written mutant has its own id, text and patches, in the order of the file."""
     (one,) = written(*file_of(tmp_path, WRITTEN))
     assert (one.id, one.said, one.is_schema) == ("budget-for-free", "A replay costs nothing.", True)
     assert [*one.texts.values()] == ["update a SET b = c", "; a"]
@@ -211,14 +211,14 @@ def test_a_mutant_may_be_written_by_hand_and_change_several_files(tmp_path: Path
     ],
 )
 def test_a_wrong_file_of_mutants_is_told_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
-    """File, line, column, and what to do."""
+    """The error names file, line and column, and what is wrong."""
     with pytest.raises(ConfigError) as caught:
         written(*file_of(tmp_path, WRITTEN.replace(old, new)))
     assert said in str(caught.value)
 
 
 def test_each_equivalent_is_a_mutant_that_there_is() -> None:
-    """A reason without its mutant is stale: the line was changed. None excuses two: each mutant has its own key."""
+    """Each mutant has its own key, and each listed equivalent is the key of a mutant that exists."""
     keys = {m.key for m in mutants()}
     assert len(keys) == len(mutants())
     stale = set(equivalents()) - keys
@@ -227,7 +227,7 @@ def test_each_equivalent_is_a_mutant_that_there_is() -> None:
 
 
 def test_an_equivalent_is_named_once() -> None:
-    """Two reasons for one mutant are one too many."""
+    """The same mutant under two reasons is an error."""
     with pytest.raises(ValueError, match="twice"):
         equivalents("a reason that says why: [a, b]\nanother one that says why: [b]\n")
 
@@ -237,7 +237,7 @@ def spec(name: str, claim: str) -> CheckSpec:
 
 
 def test_the_nearest_checks_speak_of_what_the_mutant_speaks_of() -> None:
-    """Most mutants are seen by few checks; who asks those first saves the rest."""
+    """The nearest check is the one whose words are those of the mutant."""
     specs = [spec("drill/audit/a", "The chain holds."), spec("drill/budget/b", "What is used is at most the limit.")]
     assert nearest(MUTANT, specs, 1) == [specs[1]]
 
@@ -254,7 +254,7 @@ def campaign(tmp_path: Path, why: str = "") -> MutantCampaign:
 def test_what_the_nearest_left_is_shown_to_all_as_soon_as_it_makes_a_company(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proof that is ended early has shown to everything nearly all that it has begun with."""
+    """Survivors of the nearest checks are shown to all checks as soon as they fill a company, not at the end."""
     shown: list[str] = []
 
     def each(_lane: object, some: list[Mutant], _looks: object) -> list[Mutant]:
@@ -271,7 +271,7 @@ def test_what_the_nearest_left_is_shown_to_all_as_soon_as_it_makes_a_company(
 
 
 def test_who_switches_checks_off_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A company in which checks are not applicable that are so elsewhere proves nothing: it is shown in two halves."""
+    """If a company makes checks not applicable, it is halved until the mutant that does so stands alone."""
     some = drawn([m for m in mutants() if not m.is_schema], 4, "seed")
     shown: list[int] = []
     done: list[Trial] = []
@@ -313,7 +313,7 @@ def saw(decision: Decision | None, *killers: str, **more: object) -> Seen:
     ],
 )
 def test_a_mutant_is_killed_equivalent_or_a_hole(tmp_path: Path, seen: Seen, why: str, ok: bool, reason: str) -> None:
-    """One that does not start is killed by a verdict alone; an error of the harness is no result."""
+    """Only a verdict decides; an error of the harness is no result."""
     one = campaign(tmp_path, why).judged(MUTANT, seen, 1.0)
     assert (one.ok, one.harmful) == (ok, False)
     assert one.reason.startswith(reason)
@@ -326,7 +326,7 @@ def result(name: str, decision: str, reason: str, *killers: str) -> Trial:
 
 
 def test_the_tally_counts_no_mutant_as_killed_that_is_none() -> None:
-    """What could not be judged and what is equivalent are in no rate."""
+    """Equivalent mutants, and those that could not be judged, are in no rate."""
     found = tally(
         [
             result("a", "rollback", "drill/a", "drill/a"),
@@ -343,7 +343,7 @@ def test_the_tally_counts_no_mutant_as_killed_that_is_none() -> None:
 
 
 def test_trials_go_on_where_a_proof_was_ended(tmp_path: Path) -> None:
-    """Those of other code do not count, nor one that could not be carried out, nor a line that was cut."""
+    """Kept trials count if they have a decision and are of the same code; a line that was cut is ignored."""
     key, first = {"source": "a"}, result("a", "rollback", "drill/a", "drill/a")
     kept = KeptTrials(tmp_path, key, resume=False)
     kept.add(first)

@@ -1,4 +1,4 @@
-"""The property of the eyes: no byte of any answer or cell crashes the gate, or makes its decision better."""
+"""No byte of any answer or cell crashes the gate or improves its decision."""
 
 import datetime as dt
 
@@ -18,7 +18,7 @@ VALUES = (
 
 
 def test_the_property_over_many_mutations() -> None:
-    """A mutated answer or cell is read, judged and written down, and promotes only where it still says what is good."""
+    """Mutated answers and cells never crash the gate, and promote only if they still say what is good."""
     report = mutations(seed=20_261_125, count=400)
     assert report.holds, "\n".join((*report.crashes, *report.better))
     assert report.decisions[Decision.PROMOTE] > 40
@@ -26,7 +26,7 @@ def test_the_property_over_many_mutations() -> None:
 
 
 def test_what_is_mutated_can_promote_and_can_fail() -> None:
-    """The healthy recording promotes, and none with a broken promise does: the property is about something."""
+    """The control: the healthy recording promotes, and a recording with a broken promise does not."""
     assert decided(GOOD) is Decision.PROMOTE
     assert is_good(GOOD, GOOD)
     for name, bad in broken(GOOD).items():
@@ -36,7 +36,7 @@ def test_what_is_mutated_can_promote_and_can_fail() -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_no_hostile_value_promotes(value: bytes) -> None:
-    """A release, a code or a flag of an answer that is no such thing never promotes, and never crashes."""
+    """A nonsensical release, code, flag or status in an answer never promotes and never crashes the gate."""
     for name, member in (("version", b"release"), ("fourth", b"code"), ("token", b"duplicate"), ("signed", b"status")):
         head, _, _ = GOOD.answers[name].partition(b"\r\nContent-Length")
         body = b'{"%s":%s}' % (member, value)
@@ -46,7 +46,7 @@ def test_no_hostile_value_promotes(value: bytes) -> None:
 
 
 def test_a_failure_beside_a_hostile_answer_stays_a_rollback() -> None:
-    """A rollback is not lost because another member of the same answer cannot be written down."""
+    """A failure rolls back even if the same answer holds text that cannot be encoded."""
     body = {"code": "bad\ud800", "detail": "x\x00" * 10_000}
     assert decided(GOOD.with_answer("fourth", answer(200, body))) is Decision.ROLLBACK
     assert decided(GOOD.with_answer("forged", answer(200, body))) is Decision.ROLLBACK
@@ -57,7 +57,7 @@ def test_a_failure_beside_a_hostile_answer_stays_a_rollback() -> None:
     [b"NaN", b"Infinity", b"-1", b"1e400", b"", None, b"x", b"infinity", b"0044-03-15 BC", b"\xff", b"9" * 200_000],
 )
 def test_no_hostile_cell_promotes(cell: bytes | None) -> None:
-    """A value, a count or a time that is none never passes a rule or a spot check."""
+    """A nonsensical value, count or time in a cell never passes a rule or a spot check."""
     for column in (0, 1, 2):
         assert decided(GOOD.with_cell("lag", 0, column, cell)) is not Decision.PROMOTE
     assert decided(GOOD.with_cell("seen", 0, 0, cell)) is not Decision.PROMOTE

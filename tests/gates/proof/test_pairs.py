@@ -29,7 +29,7 @@ from gates.verdict import Decision, Effect, Finding, Verdict
 
 
 def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, ListedFault]) -> None:
-    """The same seed draws the same; no pair has the no-op or a process."""
+    """The draw depends on the seed alone; half of the pairs share an area; none has a no-op or process fault."""
     known, specs = tuple(faults.values())[::4], catalogue.load()
     drawn = pairs(known, specs, TargetKind.STAGING, 40, "a")
     assert [p.id for p in drawn] == [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
@@ -54,7 +54,7 @@ def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, 
 def test_both_faults_of_a_pair_are_in(
     names: tuple[str, str], deployment: ProofBench, faults: dict[str, ListedFault]
 ) -> None:
-    """Each by its own witness; and both are out again. The second is built on the first."""
+    """The witness of each fault sees it while the pair is in, and neither does afterwards."""
     both = together(*(faults[n] for n in names))
     deployment.put_in(both)
     assert [deployment.witness(one) for one in both.members] == [True, True]
@@ -73,7 +73,7 @@ def test_both_faults_of_a_pair_are_in(
     ],
 )
 def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *, ok: bool) -> None:
-    """A hold is as good as a rollback, since either may hide the other; an alarm for another reason is none."""
+    """A hold or a rollback counts if it names one of the two faults; a failure for another reason does not."""
     one, two = (
         ListedFault(n, "x", Kind.SQL, Decision.ROLLBACK, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
         for n in "ab"
@@ -89,7 +89,7 @@ def test_a_pair_is_seen_where_either_is_named(decision: Decision, failed: str, *
 
 
 def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(faults: dict[str, ListedFault]) -> None:
-    """One of two areas by one of two areas, one of one area by one of one; all others stay."""
+    """Each is replaced by a pair of its own kind (of one area, or of two); all others stay."""
     known, specs = tuple(faults.values())[::4], catalogue.load()
     before = [p.id for p in pairs(known, specs, TargetKind.STAGING, 40, "a")]
     left = {before[3], before[30]}
@@ -99,7 +99,7 @@ def test_pairs_that_cannot_be_in_together_are_replaced_by_the_next_of_the_draw(f
 
 
 def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, ListedFault]) -> None:
-    """Each that hides not all others, once, in a run that sees it."""
+    """Faults that do not hide each other share a run that can see them, and each is shown once."""
     every, specs = tuple(f for f in faults.values() if not f.is_noop)[::5], catalogue.load()
     made = at_once(every, specs, TargetKind.STAGING)
     left = {f.id for f in every} - {one.id for several in made for one in several.each}
@@ -114,7 +114,7 @@ def test_the_whole_gate_is_shown_several_at_once(faults: dict[str, ListedFault])
 
 
 def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
-    """By its own checks and names; the decision that is due is the gravest one. Who is not seen has none yet."""
+    """Each fault is judged by its own checks and names; the gravest decision of them is due."""
     made = [
         ListedFault(n, "x", Kind.SQL, due, sql="select", checks=(f"drill/{n}/",), names=(f"name of {n}",))
         for n, due in (("a", Decision.HOLD), ("b", Decision.ROLLBACK), ("c", Decision.HOLD))
@@ -134,7 +134,7 @@ def test_of_several_at_once_each_has_a_cell_of_its_own() -> None:
 
 
 def test_what_the_database_does_not_take_was_not_in(deployment: ProofBench, faults: dict[str, ListedFault]) -> None:
-    """The plant of one stands in the way of the other's: nobody knows what the gate would have said."""
+    """If the SQL of one fault prevents that of the other, the pair counts as not installed."""
     both = together(faults["data/key-lost-on-the-way"], faults["data/sequence-left-behind"])
     green = GateRun(Verdict(Decision.PROMOTE, "all passed"))
     deployment.renew()
@@ -147,7 +147,7 @@ def test_what_the_database_does_not_take_was_not_in(deployment: ProofBench, faul
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """Shows pairs to nobody: of some it says that they were not in, of the others that they were seen."""
+    """Shows no pair to a gate: `refused` ones count as not installed, the others as killed."""
 
     refused: Callable[[int], bool]
     shown: list[str]
@@ -162,7 +162,7 @@ class Way:
 
 
 class Drawing(Prover):
-    """A proof of pairs without deployments."""
+    """A proof of pairs that starts no deployment."""
 
     def __init__(self, request: ProofRequest, refused: Callable[[int], bool]) -> None:
         super().__init__(request)
@@ -194,9 +194,7 @@ def test_as_many_pairs_as_were_asked_for_are_shown(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Others are drawn for those that were not in, and the proof says which; what somebody named is not replaced, and
-    the draws have an end.
-    """
+    """Drawn pairs that cannot be in are replaced, up to a limit, and listed; named ones are not replaced."""
     monkeypatch.setattr(programs, "list_faults", lambda _environ: tuple(faults.values())[::8])
     policy = Policy(catalogue=catalogue.load(), target=TargetKind.STAGING)
     asked = ProofRequest(tmp_path, policy, suites=(ProofPart.PAIRS,), only=only, sample=4, environ=os.environ)
@@ -211,7 +209,7 @@ def test_as_many_pairs_as_were_asked_for_are_shown(
 
 
 class Late(Prover):
-    """A proof whose minutes are over before anything is begun."""
+    """A proof whose time is up before it begins."""
 
     def _is_over(self) -> bool:
         return True
@@ -222,7 +220,7 @@ class Late(Prover):
     [(ProofPart.PAIRS, 3), (ProofPart.MUTANTS, 3), (ProofPart.HEALTHY, sum(not v.lacking() for v in VARIANTS))],
 )
 def test_what_was_never_begun_is_not_proved(suite: ProofPart, count: int, tmp_path: Path) -> None:
-    """Trials that the minutes were not enough for are told, and no part of them is a whole."""
+    """Trials for which there was no time are listed as pending, and the proof does not succeed."""
     policy = Policy(catalogue=catalogue.load(), target=TargetKind.STAGING)
     proof = Late(ProofRequest(tmp_path, policy, suites=(suite,), sample=3, minutes=1, environ=os.environ)).run()
     assert len(proof.pending) == count

@@ -1,4 +1,4 @@
-"""Programs of a proof end at their limits, and their word counts only where it agrees with what they left."""
+"""Programs of a proof end at their limits; a verdict counts only if it agrees with the exit code and the files."""
 
 import json
 import sys
@@ -42,7 +42,7 @@ FINISHED: dict[str, JsonValue] = {
 def test_a_verdict_counts_only_with_the_same_exit_code(
     finished: bool, code: int | None, error: str, tmp_path: Path
 ) -> None:
-    """A gate that says one thing to a pipeline and another to a reader has no verdict."""
+    """A verdict that differs from the exit code is no verdict."""
     begun = record.begin(tmp_path, FACTS)
     if finished:
         record.write_run(tmp_path, {**begun, **FINISHED})
@@ -52,12 +52,12 @@ def test_a_verdict_counts_only_with_the_same_exit_code(
 
 
 def test_a_folder_without_a_run_is_no_verdict(tmp_path: Path) -> None:
-    """The gate died before it began."""
+    """A gate that died before it wrote a record has no verdict."""
     assert read_run(tmp_path, FinishedProgram(1, "", "")).verdict is None
 
 
 def test_a_printed_verdict_is_read_back() -> None:
-    """What a stage prints is all that it leaves."""
+    """A verdict survives its JSON form."""
     one = Finding("drill/a", "fail", "page", Effect.ROLLBACK, "observed 2", 2, 1, witness={"row": 1})
     verdict = Verdict(Decision.ROLLBACK, "drill/a failed", findings=(one,), policy_digest="sha256:1")
     again = read_verdict(json.loads(verdict.dump()))
@@ -65,7 +65,7 @@ def test_a_printed_verdict_is_read_back() -> None:
 
 
 def test_a_program_is_ended_at_its_limit() -> None:
-    """What it wrote until then is kept."""
+    """The program is ended, and its output so far is kept."""
     stubborn = (
         "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_DFL); print('up', flush=True); time.sleep(60)"
     )
@@ -76,7 +76,7 @@ def test_a_program_is_ended_at_its_limit() -> None:
 
 
 def test_no_other_target_reaches_a_program() -> None:
-    """A proof never touches what the user's variables name."""
+    """The variables that name the user's own target are removed."""
     told = clean(
         {"DATABASE_URL": "x", "BASE_URL": "y", "PGHOST": "z", "GITHUB_OUTPUT": "f", "PATH": "/bin"}, {"RELEASE": "r"}
     )
@@ -84,7 +84,7 @@ def test_no_other_target_reaches_a_program() -> None:
 
 
 def test_a_running_gate_is_followed_killed_and_leaves_nothing(tmp_path: Path) -> None:
-    """Its phases are read as they end; what it started is found by its mark, and gone."""
+    """The end of a phase is seen as it is printed; after a kill no marked process is left."""
     script = "import sys,time; print('✓ preflight    7 passed', file=sys.stderr, flush=True); time.sleep(60)"
     words = (sys.executable, "-c", script)
     process = start(words, (all_of_it := Marked()).marked({"PYTHONIOENCODING": "utf-8"}))
@@ -107,7 +107,7 @@ def test_a_running_gate_is_followed_killed_and_leaves_nothing(tmp_path: Path) ->
 def test_how_a_program_ended_is_a_finding_and_no_crash_of_the_proof(
     program: str, limit_s: float, expected: list[str]
 ) -> None:
-    """One that does not end, when it was told to, is ended, and that is said."""
+    """A traceback is reported; a program that does not end is ended, and that is reported."""
     process = start((sys.executable, "-c", program), {})
     _, wrong = last_words(process, limit_s)
     assert process.poll() is not None

@@ -83,12 +83,12 @@ def with_trial(suite: ProofPart, decision: str) -> Proof:
     ],
 )
 def test_the_exit_code_says_how_bad_it_is(proof: Proof, code: int) -> None:
-    """0 only if everything is as declared; 20 for harm, or for a matrix that means nothing."""
+    """0 if all is as declared; 20 for harm or an invalid matrix; otherwise 10."""
     assert proof.exit_code == code
 
 
 def test_a_proof_counts_and_lists_what_is_weak() -> None:
-    """Faults without the no-op; checks that killed nothing; faults with a single killer; the bound of healthy runs."""
+    """It lists idle checks, faults with a single killer, and the bound that the healthy runs give."""
     assert (len(PROOF.faults), PROOF.killed) == (2, 2)
     assert PROOF.idle == ("drill/idle",)
     assert PROOF.single == (SINGLE,)
@@ -117,7 +117,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
 def test_the_smallest_set_is_smallest_and_cheapest(
     killers: dict[str, tuple[str, ...]], checks: tuple[str, ...]
 ) -> None:
-    """Greedy alone would take one check too many, or a dear one."""
+    """The set is the cheapest of the smallest; a greedy choice alone would miss it."""
     costs = {"a": Cost(1), "b": Cost(2), "c": Cost(1.5), "x": Cost(9), "y": Cost(9)}
     found = smallest_set(killers, costs)
     assert (found.checks, found.exact) == (checks, True)
@@ -128,7 +128,7 @@ def request(**more: Any) -> ProofRequest:
 
 
 def test_the_noop_comes_along_with_any_fault() -> None:
-    """A matrix without its control would be invalid; in production only what can occur there is examined."""
+    """The no-op is chosen with any fault; in production only faults that can occur there are."""
     faults = (KEY, RLS, NOOP)
     assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
     assert chosen(faults, request(only=("healthy/*",))) == ()
@@ -153,7 +153,7 @@ def matrix() -> dict[str, Any]:
 
 
 def test_the_matrix_maps_cells_to_mutants() -> None:
-    """Killed with its killers, the rest as survived, the no-op ignored, what was not examined pending."""
+    """Killed cells name their killers, others survived, the no-op is ignored, what was not examined is pending."""
     mutants = {m["id"]: m for f in matrix()["files"].values() for m in f["mutants"]}
     assert {k: m["status"] for k, m in mutants.items()} == {
         "noop/nothing": "Ignored",
@@ -187,7 +187,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_matrix_is_valid_by_the_published_schema(schema: dict[str, Any]) -> None:
-    """Stryker's viewer opens it."""
+    """The report is valid by the schema of Stryker's viewer."""
     validator = pytest.importorskip("jsonschema_rs").validator_for(schema)
     assert validator.is_valid(matrix())
     broken = matrix()
@@ -196,7 +196,7 @@ def test_the_matrix_is_valid_by_the_published_schema(schema: dict[str, Any]) -> 
 
 
 def test_the_reports_show_every_cell_and_obey_nothing() -> None:
-    """Text of a catalogue or a target stays text."""
+    """Every report names every fault; markup in a catalogue is shown as text."""
     markdown, document, terminal = summary.markdown(PROOF), page(PROOF), summary.terminal(PROOF)
     for cell in PROOF.cells:
         assert all(cell.fault.id in text for text in (markdown, document, terminal))
@@ -207,7 +207,7 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
 
 
 def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> None:
-    """Another policy, no file, rubbish or an invalid proof: never proved."""
+    """Without a valid proof of the same policy, a run says "never proved"."""
     file, policy = tmp_path / "proof.json", Policy()
     mine = dataclasses.replace(PROOF, digest=policy.proof_digest, policy=policy.proof_parts)
     assert cited(file, policy, "code")["proved"] is False
@@ -230,7 +230,7 @@ def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> No
 
 
 def test_a_proof_of_another_policy_says_what_was_another(tmp_path: Path) -> None:
-    """Checks that it had not, had, or had otherwise, and other rules."""
+    """The sentence names checks that are new, gone or changed, and counts other rules."""
     a, b, c = (CheckSpec(f"drill/{n}", "", "", Severity.PAGE, Where.READ_ONLY) for n in "abc")
     proved, file = Policy((a, b), max_age_minutes=5), tmp_path / "proof.json"
     file.write_text(dataclasses.replace(PROOF, digest=proved.proof_digest, policy=proved.proof_parts).dump())
@@ -241,7 +241,7 @@ def test_a_proof_of_another_policy_says_what_was_another(tmp_path: Path) -> None
 
 
 def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules() -> None:
-    """The digest that ties a proof to a policy leaves out what a run chooses."""
+    """The proof's digest leaves out release, target and depth, and covers every rule."""
     policy = Policy()
     same = dataclasses.replace(policy, release="r2", target=TargetKind.STAGING, deep=True)
     assert policy.proof_digest == same.proof_digest
@@ -250,7 +250,7 @@ def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules
 
 
 def test_the_digest_of_the_source_sees_every_change_of_code(tmp_path: Path) -> None:
-    """A line, a name or a new file; never the proof that is kept."""
+    """A changed line, name or file changes the digest; the kept proof does not."""
     (tmp_path / "gates" / "proof").mkdir(parents=True)
     (tmp_path / "gates" / "a.py").write_text("1")
     seen = [source_digest(tmp_path)]
@@ -268,9 +268,7 @@ def checks(*ids: str, where: Where = Where.SELF_CLEANING, after: tuple[str, ...]
 
 
 def test_the_canary_is_what_kills_most_in_its_seconds() -> None:
-    """The most faults a second, within the seconds; faults that reading sees need no drill; what only staging allows
-    is no canary's, nor is the load; a drill comes with what it comes after; what is given up is listed.
-    """
+    """Most kills per second, without load or staging-only drills; what SQL sees needs no drill; the rest is listed."""
     specs = [
         *checks("drill/many", "drill/few", "drill/slow", "drill/first"),
         *checks("sql/reads", where=Where.READ_ONLY),
@@ -292,7 +290,7 @@ def test_the_canary_is_what_kills_most_in_its_seconds() -> None:
 
 
 def test_what_a_check_is_worth() -> None:
-    """The faults that it killed, and those that nothing else did; one that killed none is listed with its cost."""
+    """A check is worth the faults it killed, and those it alone killed; idle ones are listed with their cost."""
     found = worth([["a", "b"], ["b"], ["c", "b", "a"]], {"idle": Cost(3.0, 2), "a": Cost(1.0, 9)})
     assert found == (
         Worth("b", 3, 1, Cost()),
@@ -303,7 +301,7 @@ def test_what_a_check_is_worth() -> None:
 
 
 def test_the_page_gets_the_last_proof_between_its_marks(tmp_path: Path) -> None:
-    """The page in docs/ has the marks; what stood there before is gone, the rest stays."""
+    """Only the text between the marks is replaced; a page without marks is an error."""
     page, shipped = tmp_path / "proof.md", tmp_path / "last.json"
     text = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
     page.write_text(text, encoding="utf-8")
@@ -321,9 +319,7 @@ def test_the_page_gets_the_last_proof_between_its_marks(tmp_path: Path) -> None:
 
 
 def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: Path) -> None:
-    """A later proof of another suite leaves the faults, and one of the faults leaves the suites; a hold keeps its
-    cause.
-    """
+    """A proof of one suite leaves the others' results; each is cited with the code that it was made of."""
     page, shipped, policy = tmp_path / "proof.md", tmp_path / "last.json", Policy()
     page.write_text("\n".join((*last.FAULTS, *last.SUITES)), encoding="utf-8")
     faults = dataclasses.replace(
@@ -348,15 +344,13 @@ def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: P
 
 
 def healthy_proof(source: str, runs: int, **changes: Any) -> Proof:
-    """A proof of so many healthy runs, which are all alike."""
+    """A proof of `runs` equal healthy runs."""
     trials = tuple(dataclasses.replace(GOOD, name=f"slow@{n}", **changes) for n in range(runs))
     return dataclasses.replace(PROOF, cells=(), trials=trials, source=source, finished_at=f"2025-02-01, {source}")
 
 
 def test_healthy_runs_of_earlier_code_fill_up_what_says_one_in_a_hundred(tmp_path: Path) -> None:
-    """They are counted beside those of now, and told; not twice, not more than are needed, and none from before a
-    rollback.
-    """
+    """Earlier runs count as far as a bound of 1 % needs them, once each, and none from before a rollback."""
     page, shipped = tmp_path / "proof.md", tmp_path / "last.json"
     page.write_text("\n".join((*last.FAULTS, *last.SUITES)), encoding="utf-8")
 

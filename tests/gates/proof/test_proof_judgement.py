@@ -1,4 +1,4 @@
-"""What a cell comes to: the whole table, and that a kill has one way only."""
+"""How the facts of a fault's run become a cell; a kill needs all of them."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("facts", "status"), TABLE)
 def test_each_set_of_facts_comes_to_its_cell(facts: FaultFacts, status: Status) -> None:
-    """The cells are as defined; only the first row, where everything is right, is a kill."""
+    """Every combination has its defined status, and only the first row is a kill."""
     cell = judge(FAULT, facts)
     assert cell.status is status
     assert cell.as_declared is (status is Status.KILLED)
@@ -70,7 +70,7 @@ def test_each_set_of_facts_comes_to_its_cell(facts: FaultFacts, status: Status) 
 
 
 def test_a_kill_may_be_named_late() -> None:
-    """What the verdict names first is noted: another check that stands before the killer is what a reader acts upon."""
+    """The first finding of the verdict is noted, also if it is another check than the killer."""
     killer, other = CAUGHT.verdict.findings[0], finding("drill/audit/chain", "a gap")  # type: ignore[union-attr]
     cells = [
         judge(FAULT, dataclasses.replace(GOOD, run=run(Decision.ROLLBACK, *found)))
@@ -81,14 +81,14 @@ def test_a_kill_may_be_named_late() -> None:
 
 @pytest.mark.parametrize("run_of_it", [CAUGHT, WEAKER, COLLATERAL, BLIND])
 def test_a_noop_that_does_not_survive_is_not_as_declared(run_of_it: GateRun) -> None:
-    """Where nothing is wrong, anything but a promotion is wrong."""
+    """For the no-op, any decision but promote is wrong."""
     facts = FaultFacts(GREEN, False, False, run_of_it, False, False, GREEN)
     assert not judge(NOOP, facts).as_declared
     assert judge(NOOP, dataclasses.replace(facts, run=GREEN)).as_declared
 
 
 def test_the_id_of_a_check_names_nothing() -> None:
-    """It is the same whatever was seen; message, numbers and witness are what was seen."""
+    """Names are sought in message, numbers and witness, not in the check's id, which never changes."""
     seen = finding("drill/idempotency/duplicate", "observed 500")
     assert not names_it(seen, FAULT.names)
     assert names_it(dataclasses.replace(seen, witness={"row": "DUPLICATE"}), FAULT.names)
@@ -98,7 +98,7 @@ def test_the_id_of_a_check_names_nothing() -> None:
 
 @pytest.mark.parametrize(("check", "status"), [("drill/proof/a", Status.KILLED), ("drill/b", Status.KILLED_COLLATERAL)])
 def test_what_a_declared_check_waits_for_may_see_the_fault_first(check: str, status: Status) -> None:
-    """Without it the declared check proves nothing: the gate names it, and what waits behind it."""
+    """A prerequisite may kill the fault if the declared check is blocked by it."""
     blocked = dataclasses.replace(
         finding("drill/idempotency/same-key", "blocked by drill/proof/a", "unknown"), blocked_by="drill/proof/a"
     )
@@ -107,7 +107,7 @@ def test_what_a_declared_check_waits_for_may_see_the_fault_first(check: str, sta
 
 
 def test_a_hold_may_name_what_was_not_to_be_seen() -> None:
-    """Tokens that are refused look like a gate with a wrong secret: the right answer is a hold that says so."""
+    """Where a hold is due, refused credentials that block the declared check may name the fault."""
     cause = finding("preflight/credentials/admin-token", "ADMIN_JWT is refused: a duplicate", "unknown")
     blocked = dataclasses.replace(finding("drill/idempotency/same-key", "", "unknown"), blocked_by=cause.check)
     facts = dataclasses.replace(GOOD, run=run(Decision.HOLD, finding("drill/b", "2 bodies"), cause, blocked))

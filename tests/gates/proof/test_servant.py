@@ -1,4 +1,4 @@
-"""A program that answers lines: its start is paid once, and what it does not answer is an error that says why."""
+"""A program that answers line by line: it starts once, and a missing answer is an error with its cause."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ for line in sys.stdin:
 
 
 def test_a_program_is_started_once_and_anew_after_it_failed() -> None:
-    """Its last words are in the error; one that is too late is ended."""
+    """It is restarted after a crash or a timeout; the error quotes its last words or the limit."""
     servant = Servant((sys.executable, "-c", ECHO), os.environ)
     try:
         first = servant.ask({}, 20)

@@ -1,4 +1,4 @@
-"""The degenerate servers and the relay do to bytes what they say, and no more."""
+"""The degenerate servers and the relay change only the bytes that they should."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ def ask(base: str, path: str = "/dlq-replay", method: str = "POST", timeout_s: f
 
 
 def told(asked: Asked) -> Reply:
-    """Says what it was asked."""
+    """Answers with the request itself."""
     shown = {"method": asked.method, "path": asked.path, "body": asked.body.decode(), "headers": asked.headers}
     return Reply(201, (("Content-Type", "application/json"), ("X-A", "1"), ("X-A", "2")), json.dumps(shown).encode())
 
@@ -46,7 +46,7 @@ def named(name: str) -> DegenerateServer:
     ],
 )
 def test_a_degenerate_server_answers_everything_alike(name: str, status: int, body: bytes) -> None:
-    """Whatever the method and the path."""
+    """The answer does not depend on method or path."""
     with serve(named(name).make("http://127.0.0.1:9", "r1")) as base:
         for method, path in (("POST", "/functions/v1/dlq-replay"), ("GET", "/functions/v1/version"), ("BREW", "/")):
             reply = ask(base, path, method)
@@ -55,13 +55,13 @@ def test_a_degenerate_server_answers_everything_alike(name: str, status: int, bo
 
 @pytest.mark.parametrize(("name", "code"), [("no", "unauthenticated"), ("limit-429", "rate_limited")])
 def test_a_refusing_server_keeps_the_form_of_the_contract(name: str, code: str) -> None:
-    """Problem details with a code: only the content is senseless."""
+    """It answers with problem details and a code of the contract."""
     with serve(named(name).make("http://127.0.0.1:9", "r1")) as base:
         assert json.loads(ask(base).body)["code"] == code
 
 
 def test_polite_yes_claims_the_release_and_success() -> None:
-    """It looks like a deployment in every answer's form."""
+    """Its answers have the contract's form, the release and a state of success."""
     with serve(named("polite-yes").make("http://127.0.0.1:9", "r1")) as base:
         assert json.loads(ask(base, "/version", "GET").body)["release"] == "r1"
         assert json.loads(ask(base).body)["status"] == "completed"
@@ -69,7 +69,7 @@ def test_polite_yes_claims_the_release_and_success() -> None:
 
 
 def test_garbage_is_no_http_and_hanging_answers_nothing() -> None:
-    """Neither gives an answer; hanging servers end with their block."""
+    """Neither gives an answer, and a hanging server stops with its block."""
     with serve(named("garbage").make("", "")) as base, pytest.raises(http.client.HTTPException):
         ask(base)
     started = time.monotonic()
@@ -79,7 +79,7 @@ def test_garbage_is_no_http_and_hanging_answers_nothing() -> None:
 
 
 def test_the_previous_build_says_another_release_and_forwards_the_rest() -> None:
-    """Only /version and v2 signatures differ."""
+    """/version names another release; other requests are forwarded."""
 
     def real(asked: Asked) -> Reply:
         return Reply(200, (), b'{"release": "r2", "drill_agent": true}') if "version" in asked.path else told(asked)
@@ -92,7 +92,7 @@ def test_the_previous_build_says_another_release_and_forwards_the_rest() -> None
 
 
 def test_half_a_build_has_its_pages_and_not_its_functions() -> None:
-    """A health page alone says nothing about the functions."""
+    """Pages are forwarded and functions are absent; "every-other" fails every second request."""
     with serve(told) as there, serve(named("half-a-build").make(there, "r")) as base:
         assert ask(base, "/x/healthz", "GET").status == 201
         assert ask(base, "/x/dlq-replay").status == 404
@@ -101,7 +101,7 @@ def test_half_a_build_has_its_pages_and_not_its_functions() -> None:
 
 
 def test_a_request_is_forwarded_with_repeated_headers_and_a_chunked_body() -> None:
-    """What a drill sends twice must arrive twice, and what comes back twice, too."""
+    """Repeated headers stay repeated in both directions."""
     with serve(told) as there, serve(lambda asked: forward(there, asked)) as base:
         parts = urlsplit(base)
         with socket.create_connection((str(parts.hostname), parts.port), timeout=5) as sock:
@@ -128,7 +128,7 @@ def test_a_request_is_forwarded_with_repeated_headers_and_a_chunked_body() -> No
     ],
 )
 def test_a_request_of_doubtful_length_is_refused_once(head: bytes) -> None:
-    """A proxy that reads one request as two would be no healthy deployment."""
+    """A request of ambiguous length gets one 400: nothing in it is read as a second request."""
     with serve(told) as base:
         parts = urlsplit(base)
         with socket.create_connection((str(parts.hostname), parts.port), timeout=5) as sock:
@@ -145,13 +145,13 @@ def test_a_request_of_doubtful_length_is_refused_once(head: bytes) -> None:
 
 
 def test_nobody_behind_is_a_bad_gateway() -> None:
-    """The proxy itself never hangs on a server that is gone."""
+    """The proxy answers 502 at once if the server behind it is gone."""
     assert forward("http://127.0.0.1:9", Asked("GET", "/")).status == 502
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1])
 def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
-    """The slow variant is slow by its delay, and is otherwise the deployment itself."""
+    """The relay passes answers on, after its delay."""
     with serve(told) as there, relay(there, RelayOptions(delay_s=delay_s)) as base:
         started = time.monotonic()
         assert ask(base).status == 201
@@ -159,7 +159,7 @@ def test_a_relay_changes_no_byte_and_holds_back_answers(delay_s: float) -> None:
 
 
 def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
-    """Cases of header names, unknown headers, unknown members; never the API's description."""
+    """They change the case of headers and add members, but not to the API description."""
     reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1}')
     assert other_case(reply).headers[0] == ("cONTENT-tYPE", "application/json")
     assert json.loads(with_a_member(reply).body) == {"a": 1, "served_by": "edge-7"}
@@ -168,13 +168,13 @@ def test_the_healthy_proxies_change_only_what_clients_must_ignore() -> None:
 
 
 def test_a_check_that_passes_on_every_degenerate_server_is_named() -> None:
-    """Only checks over HTTP must be seen not to pass."""
+    """Only checks over HTTP are asked not to pass; SQL and load checks are not."""
     checks = ("drill/a", "drill/b", "sql/c", "load/d")
     assert never_unpassed(checks, [["drill/a"], ["load/d", "drill/a"]]) == ("drill/b",)
 
 
 def test_other_spellings_of_an_answer_say_the_same() -> None:
-    """Members in another order, and a body in chunks whose length nobody tells."""
+    """The members are reordered and the body is chunked; its meaning is the same."""
     reply = Reply(200, (("Content-Type", "application/json"),), b'{"a": 1, "b": "\xc3\xa9"}' + b" " * 99)
     spelled = spelled_otherwise(reply)
     assert json.loads(spelled.body) == json.loads(reply.body)

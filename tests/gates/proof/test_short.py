@@ -1,4 +1,4 @@
-"""The short way: what a fault is shown to, what groups share, what is shown again; and that a real look sees."""
+"""The short way: which checks a fault is shown to, what groups share, what is shown again, and a real look."""
 
 from __future__ import annotations
 
@@ -73,35 +73,33 @@ def fault(name: str, *checks: str, **more: Any) -> ListedFault:
     ],
 )
 def test_the_short_way_leaves_to_the_whole_gate_what_only_a_run_sees(one: ListedFault, due: bool) -> None:
-    """The preflight is seen by a run, so are rows and alerts that only traffic makes wrong, and decisions that others
-    than the declared checks come to; a fault without a check is nobody's.
-    """
+    """It skips faults that need a preflight, traffic or another decision, and those without a check."""
     assert is_short(one, CATALOGUE) is due
 
 
 def test_a_decision_of_other_checks_is_tried_by_the_short_way() -> None:
-    """Where it does not come to it, the whole gate has the word; nothing surely comes of it by itself."""
+    """A fault whose due decision comes from other checks is tried, but the whole gate has the last word."""
     other = fault("0", decision=Decision.HOLD)
     assert is_shown(other, CATALOGUE)
     assert not is_short(other, CATALOGUE)
 
 
 def test_a_fault_is_shown_to_its_checks_and_what_they_come_after() -> None:
-    """A prerequisite that the fault breaks blocks the check as it does in a whole run; no look has dozens of checks."""
+    """A look has the declared checks and their prerequisites, up to a limit."""
     shown = looks_of(fault("x", "drill/late/a"), CATALOGUE, STAGING)
     assert [s.id for s in shown] == ["drill/0/a", "drill/first/a", "drill/late/a"]
     assert len(looks_of(fault("x", "drill/*/a"), CATALOGUE[:30], STAGING)) == MOST_CHECKS
 
 
 def test_a_look_has_a_check_that_is_required() -> None:
-    """Checks that may all be unknown come to no verdict: tenancy in the database stands beside them."""
+    """Optional checks alone give no verdict, so a required SQL check is added to them."""
     shown = looks_of(fault("x", "cohort/share"), CATALOGUE, STAGING)
     assert [s.id for s in shown] == ["cohort/share", "sql/rls/tenants"]
     assert [s.id for s in looks_of(fault("x", "sql/counts"), CATALOGUE, STAGING)] == ["sql/counts"]
 
 
 def test_a_group_has_one_way_and_the_noop_stands_in_the_first() -> None:
-    """The no-op is shown all that the faults beside it are shown to."""
+    """The no-op is shown to all checks of the faults in its group."""
     made = groups([NOOP, *(fault(str(n)) for n in range(20))], CATALOGUE, TargetKind.STAGING)
     assert [len(g.members) for g in made] == [9, 8, 4]
     noop = made[0].members[0]
@@ -110,7 +108,7 @@ def test_a_group_has_one_way_and_the_noop_stands_in_the_first() -> None:
 
 
 class FakeDeployment(ProofBench):
-    """A deployment that knows which fault is on, and what the faults before it have spoilt."""
+    """A deployment that knows which fault is in, and which checks earlier faults have spoilt."""
 
     def __init__(self, world: World) -> None:
         self.world, self.on, self.spoilt = world, "", set[str]()
@@ -136,7 +134,7 @@ class FakeDeployment(ProofBench):
 
 
 class World:
-    """Deployments whose faults fail the check of their name; those `hidden` fail none."""
+    """Deployments in which each fault fails the check of its name, unless it is `hidden`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.hidden, self.spoiling, self.broken = set[str](), set[str](), set[str]()
@@ -184,7 +182,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
 
 def test_a_group_shares_a_copy_and_two_clean_looks(world: World) -> None:
-    """Three faults and the no-op: two looks at all their checks, and one at its own for each."""
+    """A group needs two clean looks at all its checks, and one look for each fault at its own."""
     world.hidden = {"2"}
     cells = world.run(NOOP, fault("0"), fault("1"), fault("2"))
     assert {k: c.status for k, c in cells.items()} == {
@@ -195,12 +193,12 @@ def test_a_group_shares_a_copy_and_two_clean_looks(world: World) -> None:
 
 
 def test_a_fault_of_a_daring_check_is_judged_as_such_a_run_does(world: World) -> None:
-    """What is no part of a staging run is required in one of the reference."""
+    """A check for the reference alone is required where its fault is shown."""
     assert world.run(fault("daring"))["daring"].status is Status.KILLED
 
 
 def test_what_a_fault_has_spoilt_is_held_against_no_other_and_it_is_shown_again_alone(world: World) -> None:
-    """Its marks stay in the data for ever, so the clean look after it is on a copy of its own."""
+    """A fault that leaves damage in the data is shown again, between clean looks at fresh copies."""
     world.spoiling = {"0"}
     cells = world.run(fault("0"), fault("1"))
     assert {k: c.status for k, c in cells.items()} == {"0": Status.KILLED, "1": Status.KILLED}
@@ -208,14 +206,14 @@ def test_what_a_fault_has_spoilt_is_held_against_no_other_and_it_is_shown_again_
 
 
 def test_a_check_that_is_red_without_the_fault_proves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red before it was put in, on every copy: no kill."""
+    """A check that fails on every copy before the fault is in makes the baseline invalid."""
     monkeypatch.setattr(FakeDeployment, "renew", lambda self: self.spoilt.add("drill/0/a"))
     cells = world.run(fault("0"), fault("1"))
     assert {k: c.status for k, c in cells.items()} == {"0": Status.INVALID_BASELINE, "1": Status.KILLED}
 
 
 def test_a_deployment_that_a_fault_broke_is_replaced(world: World) -> None:
-    """The next group gets another; what could not be shown is the harness's."""
+    """The fault is an error of the harness, and the next group gets a new deployment."""
     world.broken = {"0"}
     cells = world.run(*(fault(str(n)) for n in range(10)))
     assert [k for k, c in cells.items() if c.status is not Status.KILLED] == ["0"]
@@ -224,14 +222,14 @@ def test_a_deployment_that_a_fault_broke_is_replaced(world: World) -> None:
 
 
 def test_a_look_that_pytest_could_not_carry_out_is_no_verdict() -> None:
-    """Nor is one that left out a check."""
+    """An error of pytest gives no verdict, and a look that lacks a check is not green."""
     assert Looked(error="pytest ended with 4").weighed(CATALOGUE[:1], Policy()).verdict is None
     (other,) = (seen("drill/0/a", is_bad=False),)
     assert not Looked((other,)).weighed(CATALOGUE[:2], Policy()).is_green
 
 
 def test_a_real_look_runs_these_checks_alone(reference: Stack, tmp_path: Path) -> None:
-    """Drills and SQL checks in one look; one that cannot start is an error and ends nothing."""
+    """One look runs drills and SQL checks; a look that cannot start is an error, and the next one works."""
     wanted = {"drill/http-surface/open-routes", "sql/spot/rls-enabled"}
     specs = [s for s in catalogue.load() if s.id in wanted]
     bench = ProofBench(reference, os.environ)
@@ -250,7 +248,7 @@ def test_a_real_look_runs_these_checks_alone(reference: Stack, tmp_path: Path) -
 def test_the_load_is_its_stage_and_is_made_once_more_where_it_was_no_measurement(
     valid: tuple[bool, ...], made: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told what a gate is told; what it saw is weighed as all other evidence is."""
+    """The load runs as the gate's stage; an invalid measurement is repeated once, then its evidence is weighed."""
     runs = list[tuple[str, Path]]()
 
     def stage_run(stage: str, environ: Mapping[str, str], out: Path, *_options: str) -> GateRun:

@@ -1,4 +1,4 @@
-"""Whatever is done to the evidence of a green run, it is no promote any more."""
+"""A green run whose evidence was tampered with is never promoted."""
 
 import copy
 import datetime as dt
@@ -42,14 +42,14 @@ def decision(folder: Path, text: bytes | None, run: dict[str, JsonValue]) -> Dec
 
 
 def test_the_run_is_green_before(tmp_path: Path) -> None:
-    """The control: without tampering the same evidence promotes."""
+    """The control: the same evidence promotes without tampering."""
     nothing = Tampering("nothing", "nothing is changed", lambda lines, _run: lines)
     assert decision(tmp_path, *tamper(nothing, LINES, RUN)) is Decision.PROMOTE
 
 
 @pytest.mark.parametrize("one", TAMPERINGS, ids=lambda t: t.name)
 def test_a_spoilt_run_is_never_promoted(one: Tampering, tmp_path: Path) -> None:
-    """Missing, old, foreign, skipped, empty, torn or no number: a hold; a failure stays one in whatever order."""
+    """Each kind of tampering leads to one of its allowed decisions, never to a promote."""
     before = copy.deepcopy(LINES)
     assert decision(tmp_path, *tamper(one, LINES, RUN)) in one.allowed
     assert before == LINES, "the green run itself stays as it was"

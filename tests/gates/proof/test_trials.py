@@ -1,4 +1,4 @@
-"""Trials: which decisions are right, what counts as harm, and that no trouble of the harness looks like a result."""
+"""Trials: which decisions are right, what counts as harm, and that an error of the harness is no result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,20 +37,20 @@ from gates.verdict import Decision, Effect, Exempt, Finding, Verdict
 def test_a_trial_is_right_only_with_a_decision_that_is_allowed(
     suite: ProofPart, allowed: tuple[Decision, ...], decision: Decision | None, ok: bool, harmful: bool
 ) -> None:
-    """No verdict at all is never right; harm is a healthy one rolled back or nothing promoted."""
+    """No verdict is never right; harm is a healthy target rolled back, or a wrong promote."""
     one = trial(suite, "x", "said", allowed, GateRun(Verdict(decision, "why") if decision else None))
     assert (one.ok, one.harmful) == (ok, harmful)
 
 
 def test_what_did_not_pass_includes_what_was_not_applicable() -> None:
-    """Only a pass on nothing is suspicious."""
+    """A check that is not applicable has not passed on the degenerate server."""
     found = Finding("drill/a", "unknown", "page", Effect.HOLD)
     verdict = Verdict(Decision.HOLD, "why", findings=(found,), not_applicable=(Exempt("drill/b", "no agent"),))
     assert trial(ProofPart.DEGENERATE, "x", "", NOT_PROMOTED, GateRun(verdict)).unpassed == ("drill/a", "drill/b")
 
 
 def test_every_trial_has_a_name_of_its_own() -> None:
-    """--only and the folders of the output go by it."""
+    """Names are unique and fit for `--only` and for folders."""
     for names in (
         [v.name for v in VARIANTS],
         [*(s.name for s in degenerate.SERVERS), *(t.name for t in degenerate.TWINS)],
@@ -61,7 +61,7 @@ def test_every_trial_has_a_name_of_its_own() -> None:
 
 
 def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each trial says why it could not be carried out, and none is left out."""
+    """Every trial is reported with the error, and none counts as right or harmful."""
 
     @contextmanager
     def broken(kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:
@@ -84,7 +84,7 @@ def test_a_stack_that_does_not_come_up_is_no_result(tmp_path: Path, monkeypatch:
 
 
 def test_healthy_runs_are_of_the_kinds_asked_for(tmp_path: Path) -> None:
-    """Five runs on two kinds: the second of a kind is told from its first."""
+    """Five runs take the two kinds in turn, and repeated runs are numbered."""
 
     @contextmanager
     def broken(kind: TargetKind, **_options: Any) -> Iterator[ProofBench]:

@@ -1,4 +1,4 @@
-"""Healthy variants: what they do to a database fits the schema, and what stands around them comes up and goes again."""
+"""Healthy variants: their SQL fits the schema, and what they start comes up and is removed."""
 
 import re
 
@@ -16,14 +16,14 @@ THOUSANDS = re.compile(r"generate_series\(1, \d{4,}(?=\))")
 
 
 def test_there_are_at_least_thirty_kinds_that_need_no_more_than_the_reference() -> None:
-    """Others need pgbouncer or another PostgreSQL, which a machine may lack."""
+    """At least thirty variants need neither pgbouncer nor another PostgreSQL."""
     everywhere = [v for v in VARIANTS if v.name not in {"pooled-by-transaction", "pooled-by-session"}]
     assert len([v for v in everywhere if not v.name.startswith("postgresql-")]) >= 30
 
 
 @pytest.mark.parametrize("name", OF_SQL)
 def test_the_statements_of_a_variant_fit_the_schema(name: str, migrated_url: str) -> None:
-    """Each runs on the migrated database, over few rows of many; what belongs to the whole server is for the proof."""
+    """Its statements, with fewer rows, run on the migrated database; settings of the server are left out."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         for statement in OF_SQL[name][1]:
             if not statement.startswith("alter system"):
@@ -32,7 +32,7 @@ def test_the_statements_of_a_variant_fit_the_schema(name: str, migrated_url: str
 
 
 def test_a_renamed_reference_says_none_of_the_old_names() -> None:
-    """Its sources are whole, and the mapping is all that tells a gate of them."""
+    """Its sources have the new names alone, and are removed at the end."""
     with _renamed() as around:
         folder = around.options["source"]
         texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.*") if path.is_file()]
@@ -43,7 +43,7 @@ def test_a_renamed_reference_says_none_of_the_old_names() -> None:
 
 
 def test_a_partitioned_reference_has_two_tables_in_halves() -> None:
-    """Its migrations make them so, and refuse changes of the trail row by row."""
+    """Its migrations split two tables in two, and refuse changes of the audit trail for each row."""
     with _partitioned() as around:
         texts = [path.read_text(encoding="utf-8") for path in around.options["source"].rglob("*.sql")]
     made = "".join(texts)
@@ -53,7 +53,7 @@ def test_a_partitioned_reference_has_two_tables_in_halves() -> None:
 
 
 def test_a_replica_follows_late() -> None:
-    """What is written on the one is not there on the other for some seconds, and the replica only reads."""
+    """A write on the primary is not yet on the replica, which is in recovery."""
     with servers.replica(asked=True) as around:
         url = str(around.options["server"])
         with connect(url) as first:

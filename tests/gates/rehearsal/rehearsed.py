@@ -1,4 +1,4 @@
-"""The app that is rehearsed, and the mark that stands before a planted mistake."""
+"""The rehearsed app, and the mark in front of each planted mistake."""
 
 from pathlib import Path
 

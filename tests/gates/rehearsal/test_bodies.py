@@ -1,4 +1,4 @@
-"""`gate rehearse` and the bodies of PL/pgSQL: what it finds in them, what it leaves alone, what it cannot read."""
+"""`gate rehearse` and PL/pgSQL bodies: what it finds, what it leaves alone, what it cannot read."""
 
 from __future__ import annotations
 
@@ -119,14 +119,14 @@ def rehearsed(tmp_path: Path, text: str) -> RehearsalResult:
 
 
 def marks(text: str) -> list[tuple[int, int]]:
-    """The places of the marks, each without those before it in its line."""
+    """The places of the marks, not counting earlier marks in the line."""
     lines = enumerate(text.split("\n"), 1)
     return [(n, line.replace(MARK, "", i).index(MARK) + 1) for n, line in lines for i in range(line.count(MARK))]
 
 
 @pytest.mark.parametrize("form", ["function", "do"])
 def test_what_a_body_names_is_looked_at_whatever_its_variables_are(form: str, tmp_path: Path) -> None:
-    """Rows, composites, types of other schemas and records; in functions, and in parts of blocks that do not run."""
+    """Rows, composites, records and foreign types are checked, also in code that does not run."""
     text = SCHEMA
     for number, body in enumerate(BROKEN.values()):
         if form == "do":
@@ -141,7 +141,7 @@ def test_what_a_body_names_is_looked_at_whatever_its_variables_are(form: str, tm
 
 
 def test_a_trigger_is_looked_at_with_the_columns_of_its_table(tmp_path: Path) -> None:
-    """A field that is written, one that is read, and a table that stands beside them."""
+    """Fields that are read or written, and other tables, are checked."""
     text = (
         f"{SCHEMA}create function t() returns trigger language plpgsql as $$\nbegin\n  ‸new.statuz := 'x';\n"
         "  if ‸new.user_idd is null then return null; end if;\n  insert into ‸nope values (new.id);\n  return new;\n"
@@ -152,13 +152,13 @@ def test_a_trigger_is_looked_at_with_the_columns_of_its_table(tmp_path: Path) ->
 
 
 def test_healthy_bodies_are_left_alone(tmp_path: Path) -> None:
-    """Records, labels, temporary tables, triggers without a table, blocks that look before they touch."""
+    """Records, labels, temporary tables, unattached triggers and guarded blocks give no finding."""
     result = rehearsed(tmp_path, SCHEMA + HEALTHY)
     assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
 
 
 def test_names_are_looked_for_where_the_callers_of_a_function_may_look(tmp_path: Path) -> None:
-    """With the search path of the migration, too; one that a body sets itself is not known."""
+    """The migration's search path counts; one that a body sets is not known."""
     body = "as $$\nbegin\n  {}delete from {} where id = 1;\nend $$;\n"
     head = "create procedure {}() language plpgsql "
     made = (
@@ -181,7 +181,7 @@ def test_names_are_looked_for_where_the_callers_of_a_function_may_look(tmp_path:
 
 
 def test_a_body_that_cannot_be_read_is_no_success(tmp_path: Path) -> None:
-    """It is said that nothing is known of it, at its place."""
+    """It is reported as unknown, with its place."""
     result = rehearsed(
         tmp_path, "create function f() returns text language plpgsql as 'begin return (select ''x'' from nope); end';"
     )

@@ -1,4 +1,4 @@
-"""What is rehearsed is foreign: it gets nothing but its own database, and neither ends nor hangs the rehearsal."""
+"""Rehearsed SQL is foreign: it can reach nothing but its own database, and cannot end or hang the rehearsal."""
 
 import os
 import secrets
@@ -59,7 +59,7 @@ create index on public.made ((at::text));
 
 
 def test_no_superuser_runs_what_the_migrations_planted_for_him(tmp_path: Path) -> None:
-    """An operator and an aggregate that fit better than the server's, in the path of every session, get no program."""
+    """A planted operator or aggregate on every search path cannot start a program."""
     witness = Path(tempfile.gettempdir()) / f"planted-{secrets.token_hex(8)}"  # where the server's account may write
     path = tmp_path / "planted.sql"
     path.write_text(PLANTED.replace("WITNESS", str(witness)), encoding="utf-8")
@@ -89,9 +89,7 @@ create trigger asks before insert on public.last for each row execute function p
 def test_no_setting_of_the_migrations_ends_or_hangs_the_rehearsal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sessions that end at once, names as bytes and an endless operator in the look at the catalogue: it is judged all
-    the same, within the limits of a statement.
-    """
+    """Sessions that end, names as bytes and an endless operator neither stop the rehearsal nor exceed its limits."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
     monkeypatch.setattr("gates.rehearsal.postgres.server.STATEMENT_LIMIT_S", 2)
     path = tmp_path / "hindrances.sql"

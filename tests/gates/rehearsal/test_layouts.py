@@ -1,4 +1,4 @@
-"""`gate rehearse` and the layouts of migration tools: which files are run, in which order, in which transactions."""
+"""Layouts of migration tools: which files run, in which order, in which transactions."""
 
 import os
 from pathlib import Path
@@ -87,7 +87,7 @@ def rehearsed(folder: Path, files: dict[str, str]) -> RehearsalResult:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_that_a_tool_runs_in_one_transaction_is_one(name: str, tmp_path: Path) -> None:
-    """By the layout of the folder, or by the marks in its files."""
+    """The folder's layout or marks in the files tell the tool."""
     migrations = read_migrations(written(tmp_path, REFUSED[name]))
     layout, last = layout_of(migrations), migrations.sources[-1]
     assert layout is not None
@@ -96,7 +96,7 @@ def test_a_file_that_a_tool_runs_in_one_transaction_is_one(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", SPLIT)
 def test_a_file_that_opts_out_is_run_statement_by_statement(name: str, tmp_path: Path) -> None:
-    """With the words of its tool, by a single statement, or by a BEGIN of its own."""
+    """It opts out by its tool's words, as a single statement, or with its own BEGIN."""
     migrations = read_migrations(written(tmp_path, SPLIT[name]))
     layout, last = layout_of(migrations), migrations.sources[-1]
     assert layout is not None
@@ -105,7 +105,7 @@ def test_a_file_that_opts_out_is_run_statement_by_statement(name: str, tmp_path:
 
 @pytest.mark.parametrize(("name", "code"), [("Flyway", "55P04"), ("goose", "25001")])
 def test_what_the_transaction_of_a_tool_refuses_is_a_cause(name: str, code: str, tmp_path: Path) -> None:
-    """A new value of an enum that is used at once, and an index that is made concurrently; the tool is named."""
+    """A new enum value in use and a concurrent index fail there, and the tool is named."""
     result = rehearsed(tmp_path, REFUSED[name])
     assert [(o.kind, o.code) for o in result.obstacles] == [("cause", code)]
     assert any(f"as {name} runs it" in note for note in result.notes)
@@ -113,19 +113,19 @@ def test_what_the_transaction_of_a_tool_refuses_is_a_cause(name: str, code: str,
 
 @pytest.mark.parametrize("name", RUNS)
 def test_what_a_tool_runs_is_run_in_its_order(name: str, tmp_path: Path) -> None:
-    """Without what undoes a migration, wherever that stands."""
+    """Down migrations are left out, wherever they are."""
     result = rehearsed(tmp_path, RUNS[name])
     assert (result.obstacles, result.exit_code) == ((), 0)
 
 
 def test_where_no_tool_is_known_the_statement_that_depends_on_it_is_named(tmp_path: Path) -> None:
-    """A note, as each statement was its own transaction."""
+    """A note says that each statement was its own transaction."""
     result = rehearsed(tmp_path, {"1.sql": TABLE, "2.sql": ALONE})
     assert any("2.sql:1:1" in note and "one transaction" in note for note in result.notes)
 
 
 def test_a_transaction_that_nothing_ends_is_a_cause(tmp_path: Path) -> None:
-    """Its place is BEGIN; what needs its tables says that they were undone, and so does what a ROLLBACK undid."""
+    """It is reported at its BEGIN, and what needs its tables says that they were rolled back."""
     files = {"1.sql": "begin;\ncreate table a (id int);\n", "2.sql": "select * from a;\n"}
     files["3.sql"] = "begin;\ncreate table b (id int);\nrollback;\nselect * from b;\n"
     result = rehearsed(tmp_path, files)
@@ -138,7 +138,7 @@ def test_a_transaction_that_nothing_ends_is_a_cause(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["-- nothing\n", "-- +goose Up\n-- +goose Down\ndrop table a;\n"])
 def test_nothing_to_rehearse_is_no_success(text: str, tmp_path: Path) -> None:
-    """A folder without any statement, or with only what undoes one."""
+    """A folder has no statement, or only down migrations."""
     result = rehearsed(tmp_path, {"1.sql": text})
     assert [o.kind for o in result.obstacles] == ["not judged"]
     assert result.exit_code == 10
@@ -146,7 +146,7 @@ def test_nothing_to_rehearse_is_no_success(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["a link", "a link to a folder", "a plan"])
 def test_a_file_of_another_place_is_not_read(tmp_path: Path, way: str) -> None:
-    """A server quotes what is no SQL, and the log of a pipeline would have the key that a link leads to."""
+    """PostgreSQL quotes what is no SQL, so a linked key would end up in a log."""
     secrets, folder = tmp_path / "secrets", tmp_path / "migrations"
     secrets.mkdir()
     (secrets / "key.sql").write_text("abc123def456\n")

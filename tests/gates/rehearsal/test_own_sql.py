@@ -1,4 +1,4 @@
-"""`gate rehearse DIR --sql FILE...`: a user's own checks against the schema, and whether a breach fails them."""
+"""`gate rehearse DIR --sql FILE...`: a user's checks against the schema, and whether a breach makes them fail."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OwnFile]:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_name_that_is_not_there_is_found_at_its_place(name: str, found: dict[str, OwnFile]) -> None:
-    """Exactly one obstacle, at its line and column, whatever the file's form and whatever psql would put into it."""
+    """There is exactly one finding, at its line and column, in any form of file."""
     text, do = WRONG[name]
     (one,) = found[name].obstacles
     before = text.partition(MARK)[0]
@@ -157,14 +157,14 @@ def test_a_name_that_is_not_there_is_found_at_its_place(name: str, found: dict[s
 
 @pytest.mark.parametrize("name", SEEN)
 def test_a_breach_that_nothing_shows_is_said(name: str, found: dict[str, OwnFile]) -> None:
-    """Rows, warnings and a quit end psql with 0; an error shows only where psql stops at it."""
+    r"""Psql exits with 0 after rows, warnings and \quit; errors count only with ON_ERROR_STOP."""
     one = found[name]
     assert (one.breach.seen, one.obstacles) == (SEEN[name][1], ())
     assert one.breach.seen is not False or one.breach.remedy
 
 
 def test_what_a_file_brings_in_is_not_judged(tmp_path: Path) -> None:
-    """Other files, queries that are run as SQL, COPY of psql: each is named, and the exit code is 10."""
+    r"""Included files, \gexec and \copy are named, and the exit code is 10."""
     path, schema = tmp_path / "a.sql", tmp_path / "schema.sql"
     schema.write_text("create table t (id int);\n", encoding="utf-8")
     text = STOP + "\\i checks.sql\n\\copy (select nope from t) to 'x.csv'\nselect 'select 1' \\gexec\n"
@@ -177,7 +177,7 @@ def test_what_a_file_brings_in_is_not_judged(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Rehearsed]:
-    """A server with the reference's schema and one event, so that the checks above are broken."""
+    """A server with the reference's schema and one event that breaks the checks above."""
     with throw_away(os.environ, None) as made:
         perform(made, [split(s) for s in read_migrations(MIGRATIONS).sources], database="rehearsal")
         with made.session() as connection:
@@ -194,7 +194,7 @@ def server() -> Iterator[Rehearsed]:
 @pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed")
 @pytest.mark.parametrize("name", [n for n, (_, seen) in SEEN.items() if seen is not None])
 def test_psql_itself_ends_as_was_said(name: str, server: Rehearsed, tmp_path: Path) -> None:
-    """The differential: on a broken database the real psql fails exactly where a breach is said to be seen."""
+    """On a broken database the real psql fails exactly where a breach was said to show."""
     path = tmp_path / name
     path.write_text(SEEN[name][0], encoding="utf-8")
     words = ["psql", server.owner(), "-X", "-q", "-f", str(path)]
@@ -214,7 +214,7 @@ def test_the_projects_own_checks_are_prepared_without_a_complaint() -> None:
 
 @pytest.mark.skipif(not CHECKLIST.exists(), reason="the checklist is not beside this repository")
 def test_the_checklist_as_its_reader_would_rehearse_it() -> None:
-    """Its statements fit the reference but for the placeholder; nothing in it makes a breach fail."""
+    """All but the placeholder fits the reference, and no breach makes it fail."""
     result = rehearsal(read_migrations(MIGRATIONS), os.environ, own=[CHECKLIST])
     (one,) = result.own
     assert [(o.place.line, o.code) for o in one.obstacles] == [(160, "22P02")]
@@ -228,7 +228,7 @@ def test_the_checklist_as_its_reader_would_rehearse_it() -> None:
     [("a.yaml", "groups:\n  - rules: [\n", ":3:1: "), ("b.yaml", "groups: []\n", ":1:1: no query")],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_place(name: str, text: str, says: str, tmp_path: Path) -> None:
-    """YAML that is none, and YAML without a query."""
+    """Broken YAML, and YAML without a query."""
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as raised:
@@ -257,7 +257,7 @@ def test_a_file_that_cannot_be_read_is_named_with_its_place(name: str, text: str
     ],
 )  # fmt: skip
 def test_statements_end_where_the_server_ends_them(text: str, wanted: list[str] | None) -> None:
-    """Quotes, comments, dollar quotes, bodies, rules, rows of COPY; each statement stands where the file has it."""
+    """Strings, comments, bodies, rules and COPY rows do not end one, and each has its place."""
     found = split(SqlSource("f.sql", text))
     statements = [s for s in found if not s.meta]
     if wanted is not None:

@@ -1,4 +1,4 @@
-"""Planted mistakes are found in one rehearsal, each at its place and for its reason."""
+"""One rehearsal finds every planted mistake, at its place and for its reason."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.gates.rehearsal.rehearsed import APP, MARK
 
 @dataclass(frozen=True)
 class Planted:
-    """A migration with a mistake behind the mark; what its obstacle must say."""
+    """A migration with a mistake behind the mark, and what its finding must say."""
 
     sql: str
     name: str
@@ -32,7 +32,7 @@ PLANTED = [Planted(sql, *said) for said, sql in cases(Path(__file__).with_name("
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[RehearsalResult, Path]:
-    """One rehearsal of the healthy app with every mistake in a file of its own."""
+    """One rehearsal of the healthy app with each mistake in its own file."""
     root = tmp_path_factory.mktemp("planted")
     shutil.copytree(APP, root, dirs_exist_ok=True)
     folder = root / "supabase" / "migrations"
@@ -65,7 +65,7 @@ def test_a_mistake_is_found_at_its_place_for_its_reason(one: Planted, planted: t
 
 
 def test_what_follows_from_a_mistake_names_its_cause(planted: tuple[RehearsalResult, Path]) -> None:
-    """A view on a view that could not be made, and a grant on that: both follow from the first, which is the cause."""
+    """A view on a failed view, and a grant on that, name the first failure."""
     first, second, third = obstacles_of(planted, "_last.sql")
     assert first.kind == "cause"
     assert [second.kind, third.kind] == ["follows", "follows"]
@@ -73,7 +73,7 @@ def test_what_follows_from_a_mistake_names_its_cause(planted: tuple[RehearsalRes
 
 
 def test_the_healthy_parts_stay_healthy_beside_the_mistakes(planted: tuple[RehearsalResult, Path]) -> None:
-    """No statement of the app itself is blamed, and each mistake costs one file alone."""
+    """No statement of the app is blamed, and each mistake affects one file."""
     files = {Path(o.place.file).name for o in planted[0].obstacles}
     assert len(files) == len(PLANTED) + 1
     assert planted[0].exit_code == 10

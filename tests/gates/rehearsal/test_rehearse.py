@@ -30,7 +30,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A temporary directory that the user of PostgreSQL can pass through; at the end it must be empty."""
+    """A temporary directory that PostgreSQL's user can enter; it must be empty at the end."""
     with tempfile.TemporaryDirectory(prefix="replaygate-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -38,7 +38,7 @@ def place() -> Iterator[Path]:
 
 
 def rehearsed(path: Path, text: str = "", **options: Any) -> RehearsalResult:
-    """What comes of the migrations there, or of this text, which is written there first."""
+    """The rehearsal of the migrations there; a given text is written there first."""
     if text:
         path.write_text(text, encoding="utf-8")
     return rehearsal(read_migrations(path), os.environ, **options)
@@ -64,7 +64,7 @@ BODIES = (
 
 
 def test_mistakes_in_function_bodies_are_found_without_a_call(tmp_path: Path) -> None:
-    """Every one at its line and column, a trigger's NEW as well; what cannot be known is not blamed."""
+    """Each has its line and column, in triggers too; what cannot be known is not reported."""
     shutil.copytree(APP, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "supabase" / "migrations" / "20240601000000_bodies.sql"
     lines = [
@@ -94,7 +94,7 @@ def test_mistakes_in_function_bodies_are_found_without_a_call(tmp_path: Path) ->
 
 
 def test_what_many_statements_miss_is_one_cause(tmp_path: Path) -> None:
-    """One role that nobody makes, named in three statements: one cause, and two that follow."""
+    """A role that three statements miss is one cause with two consequences."""
     path = tmp_path / "grants.sql"
     grants = "grant select on t to reporting;\n" * 3
     path.write_text(f"create table t (id int);\n{grants}", encoding="utf-8")
@@ -104,7 +104,7 @@ def test_what_many_statements_miss_is_one_cause(tmp_path: Path) -> None:
 
 
 def test_defects_by_the_contract_are_named_before_the_deploy(tmp_path: Path) -> None:
-    """A table of the contract without row-level security: named as the doctor names it, and exit code 10."""
+    """A table without row-level security is named as by the doctor, with exit code 10."""
     for source in (ROOT / "replay_service" / "migrations").glob("*.sql"):
         text = source.read_text(encoding="utf-8")
         text += "\nreset role;\nalter table public.events disable row level security;\n" * ("20241202" in source.name)
@@ -128,7 +128,7 @@ def test_a_healthy_app_runs_whole() -> None:
 
 
 def test_what_extensions_and_platforms_have_is_there(tmp_path: Path) -> None:
-    """The functions and tables that migrations of queues, jobs, requests and logins name."""
+    """Functions and tables of queue, job, request and login extensions exist."""
     result = rehearsed(
         tmp_path / "calls.sql",
         "create extension pgmq; create extension pg_cron; create extension http; create extension pgjwt cascade;\n"
@@ -147,7 +147,7 @@ def test_what_extensions_and_platforms_have_is_there(tmp_path: Path) -> None:
 
 
 def test_the_reference_runs_whole_without_a_preset() -> None:
-    """It makes the platform's roles and schema itself, so none is put before it."""
+    """It makes the platform's roles and schema itself."""
     result = rehearsed(ROOT / "replay_service" / "migrations")
     assert result.obstacles == ()
     assert (result.preset, result.exit_code) == ("none", 0)
@@ -167,7 +167,7 @@ def test_the_reference_runs_whole_without_a_preset() -> None:
 def test_what_cannot_be_read_is_named_with_its_place(
     name: str, content: bytes, place: str, says: str, tmp_path: Path
 ) -> None:
-    """The file, the line and the column; no server is started for it."""
+    """File, line and column are named, and no server is started."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ConfigError) as raised:
@@ -186,7 +186,7 @@ def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None
 
 
 def test_a_foreign_app_runs_whole() -> None:
-    """The example in the manner of an edge function, with the roles that its platform makes."""
+    """The edge-function example runs with its platform's roles."""
     roles = ["edge_api", "edge_owner", "edge_relay"]
     result = rehearsed(ROOT / "examples" / "edge-function", roles=roles)
     assert (result.obstacles, result.bodies, result.exit_code) == ((), (), 0)
@@ -195,7 +195,7 @@ def test_a_foreign_app_runs_whole() -> None:
 
 
 def test_the_tables_of_any_application_are_not_asked_for_what_the_contract_asks(tmp_path: Path) -> None:
-    """Events, flags and a rate limit make no replay service: of a chat, row-level security is not demanded."""
+    """A chat with events, flags and a rate limit is no replay service, so it needs no row security."""
     script = tmp_path / "chat.sql"
     script.write_text(
         "create table users (user_id text primary key, name text not null);"
@@ -305,7 +305,7 @@ def test_migrations_that_lock_themselves_out_are_rehearsed_to_the_end(tmp_path: 
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:
-    """SQL of another file is not judged, and so no success; files in subfolders are named."""
+    """Included SQL is not judged, so it is no success; files in subfolders are named."""
     (tmp_path / "1.sql").write_text("\\set x 1\nselect 1;\n\\i other.sql\nselect 'x' \\gexec\n", encoding="utf-8")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "2.sql").write_text("select 2;\n", encoding="utf-8")
@@ -344,7 +344,7 @@ def test_the_command_prints_its_findings_and_leaves_nothing(tmp_path: Path, plac
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, place: Path) -> None:
-    """Ctrl-C in the middle of a statement: exit code 130, no process, no folder."""
+    """Ctrl-C during a statement exits with 130, and leaves no process and no folder."""
     path = tmp_path / "slow.sql"
     path.write_text("select pg_sleep(25);\n", encoding="utf-8")
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Pages of the runs that people meet, over the whole catalogue: what the browser is shown."""
+"""Report pages of typical runs over the whole catalogue, for the tests in a browser."""
 
 import dataclasses
 import datetime as dt
@@ -73,7 +73,7 @@ def evidence() -> dict[str, Evidence]:
 
 
 def cohort(name: str, outcome: Outcome = Outcome.PASS, *, more: float = 0.0, **rest: object) -> Evidence:
-    """A comparison of tenants, in which those with the flag on have `more` of bad events."""
+    """A comparison in which tenants with the flag on have `more` bad events."""
     sides: dict[str, JsonValue] = {
         side: {
             "tenants": tenants,
@@ -105,7 +105,7 @@ def behind(cause: str, message: str) -> dict[str, Evidence]:
 
 
 def pages() -> dict[str, str]:
-    """Name -> report.html."""
+    """The report.html of each run, by name."""
     stays = Action("none", 10, 10, "nothing_to_do")
     off = Action("rollback", 50, 0, "done", "outbox.enabled was switched off in 0.02 s", flag="off")
     off = dataclasses.replace(
@@ -184,7 +184,7 @@ def pages() -> dict[str, str]:
 
 
 def large(count: int, kind: str = "html") -> str:
-    """A report of so many findings, each with a cause of its own."""
+    """A report with this number of findings, each with its own cause."""
     findings = tuple(
         Finding(f"sql/own/check-{n}", "fail" if n % 2 else "unknown", "warn", Effect.HOLD, f"row {n} is wrong")
         for n in range(count)

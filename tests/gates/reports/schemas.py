@@ -1,4 +1,4 @@
-"""The published schemas, as tests hold the outputs against them."""
+"""The published schemas, for tests of the outputs."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,6 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def broken_rules(name: str, document: object) -> list[str]:
-    """What the schema has against a document; each with its place."""
+    """The schema's errors in a document, each with its place."""
     validator = jsonschema_rs.validator_for(schema(name))
     return [f"{list(e.instance_path)}: {e.message}"[:300] for e in validator.iter_errors(document)]

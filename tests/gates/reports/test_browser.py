@@ -63,13 +63,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser) -> Page:
-    """One tab for all tests: each starts a page anew, and a tab costs as much as a page."""
+    """One tab for all tests, each of which loads its page anew: opening a tab is slow."""
     return browser.new_context().new_page()
 
 
 @pytest.fixture
 def page(tab: Page) -> Iterator[Page]:
-    """A tab that fails the test over any request but for the file itself, and over any error of the script."""
+    """A tab that fails the test on any request but for the file, and on any script error."""
     asked: list[str] = []
     errors: list[str] = []
     listeners: dict[str, Callable[[Any], None]] = {
@@ -95,7 +95,7 @@ def opened(page: Page, folder: Path, name: str, anchor: str = "") -> Page:
 
 
 def broken_rules(page: Page, **options: object) -> list[tuple[str, str]]:
-    """What axe-core finds, by the rule's name and its first place; some rule has to have been kept."""
+    """The axe-core rules that are broken, each with its first place; at least one rule must have been checked."""
     response = Axe().run(page, options=options).response
     assert response["passes"]
     return [(v["id"], v["nodes"][0]["html"][:200]) for v in response["violations"]]
@@ -152,7 +152,7 @@ def test_the_other_pages_break_no_rule_either(page: Page, tmp_path: Path, render
 
 @pytest.mark.parametrize("name", ["rollback", "unreachable"])
 def test_a_print_has_the_verdict_its_colours_and_a_few_pages(page: Page, folder: Path, name: str) -> None:
-    """Printed, the checks are a line a group; buttons and filter are left out; bars keep their colours."""
+    """In print each group of checks is one line, buttons are hidden, and bars keep their colours."""
     printed = opened(page, folder, name).pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert 1 <= len(re.findall(rb"/Type ?/Page\b", printed)) <= MOST_PRINTED
@@ -162,7 +162,7 @@ def test_a_print_has_the_verdict_its_colours_and_a_few_pages(page: Page, folder:
 
 
 def test_outcomes_are_words_with_a_glyph(page: Page, folder: Path) -> None:
-    """Nobody needs to see a colour to tell a failure from a pass."""
+    """A failure and a pass differ in words, not in colour alone."""
     opened(page, folder, "rollback")
     glyph = "e => getComputedStyle(e, '::before').content"
     shown = {word: page.locator(f".outcome.{word}").first.evaluate(glyph) for word in ("pass", "fail", "unknown")}
@@ -185,7 +185,7 @@ def test_the_filter_understands_words_outcomes_and_causes_by_keyboard(page: Page
 
 
 def test_what_a_cause_blocks_is_one_line_and_a_button_away(page: Page, folder: Path) -> None:
-    """The card of a cause is short; its button filters the checks behind it."""
+    """A cause's card is short, and its button filters the checks that it blocks."""
     card = opened(page, folder, "unreachable").locator("article").first
     assert "preflight/target-reachable" in card.inner_text()
     assert len(card.inner_text()) < 1500
@@ -248,7 +248,7 @@ def test_every_picture_says_in_words_what_it_shows(page: Page, folder: Path) -> 
 
 
 def test_ten_thousand_findings_are_filtered_while_one_types(page: Page, tmp_path: Path) -> None:
-    """Each with a cause of its own: the page answers, and finds the one."""
+    """The page stays responsive, and finds the one."""
     (tmp_path / "large.html").write_text(large(10_000), encoding="utf-8")
     opened(page, tmp_path, "large").locator("input[type=search]").fill("check-9999")
     page.wait_for_function("document.getElementById('found').textContent === '1 shown'")
@@ -264,7 +264,7 @@ def test_the_report_is_printed_to_a_file(browser: Browser, folder: Path, tmp_pat
 
 
 def test_without_a_browser_nothing_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names what to install, and no older file is left to be taken for it."""
+    """The message names what to install, and an older PDF is removed."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CannotWork, match="no Chromium in PATH; allowed: one of chromium,"):
         write_pdf(tmp_path / "report.html", tmp_path / "report.pdf")

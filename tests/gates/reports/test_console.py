@@ -1,4 +1,4 @@
-"""The console: nothing that it prints commands a terminal or a pipeline, and nobody has to read along."""
+"""Printed text never controls a terminal or a pipeline, and a reader who stops does not block the gate."""
 
 import contextlib
 import fcntl
@@ -69,7 +69,7 @@ def hostile_verdict(text: str, decision: Decision = Decision.ROLLBACK) -> Verdic
 
 @pytest.mark.parametrize("text", [*ALL, "password=a\nb", "postgres://u:p@h/x", "::error::x", "##vso[x]"])
 def test_a_verdict_is_printed_as_its_file_has_it(text: str, tmp_path: Path) -> None:
-    """Byte for byte, whatever is in it; it is inert in both places, and JSON means what the verdict says."""
+    """Screen and file have the same bytes, which are inert, and whose JSON means the same."""
     verdict, out = hostile_verdict(text), io.StringIO()
     write(tmp_path / "verdict.json", verdict.dump())
     Console(out, io.StringIO(), {}).verdict(verdict)
@@ -102,7 +102,7 @@ def test_nothing_printed_commands_a_terminal_or_a_pipeline(text: str) -> None:
 
 
 def filled_pipe() -> tuple[int, int]:
-    """A pipe that has no room."""
+    """A pipe whose buffer is full."""
     unread, full = os.pipe()
     os.set_blocking(full, False)
     with contextlib.suppress(BlockingIOError):
@@ -113,7 +113,7 @@ def filled_pipe() -> tuple[int, int]:
 
 
 def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal at Ctrl-S, a log that hangs: a rollback goes on, and tells its result."""
+    """If progress output blocks, a rollback goes on and reports its result."""
     monkeypatch.setattr(stream, "CHATTER_S", 0.01)
     unread, full = filled_pipe()
     out = io.StringIO()
@@ -126,7 +126,7 @@ def test_whoever_stops_reading_chatter_keeps_nothing_waiting(monkeypatch: pytest
 
 
 def test_whoever_never_reads_a_result_does_not_keep_the_gate_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that is held open: the gate ends with its exit code, and what comes after the result is told."""
+    """If nobody reads the result, the gate still ends with its exit code."""
     monkeypatch.setattr(stream, "RESULT_S", 0.01)
     unread, full = filled_pipe()
     err = io.StringIO()
@@ -138,7 +138,7 @@ def test_whoever_never_reads_a_result_does_not_keep_the_gate_for_ever(monkeypatc
 
 
 def test_a_part_is_never_more_than_a_pipe_with_room_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where each character is an escape: a pipe with room for 4096 bytes, and a reader who takes none."""
+    """Each write is at most 4096 bytes, even if every character is escaped."""
     escape = b"\\U0001f600"
     assert stream.PART * len(escape) <= select.PIPE_BUF  # else the write below would wait for ever
     monkeypatch.setattr(stream, "CHATTER_S", 0.01)
@@ -151,7 +151,7 @@ def test_a_part_is_never_more_than_a_pipe_with_room_takes(monkeypatch: pytest.Mo
 
 
 def test_all_chatter_reaches_a_reader_who_is_slow() -> None:
-    """More than a pipe holds at once."""
+    """A slow reader gets everything, though it is more than a pipe holds."""
     unread, written = os.pipe()
     with os.fdopen(unread, encoding="utf-8") as reader, ThreadPoolExecutor(1) as beside:
         found = beside.submit(reader.read)
@@ -161,7 +161,7 @@ def test_all_chatter_reaches_a_reader_who_is_slow() -> None:
 
 
 def test_colour_is_ours_alone() -> None:
-    """A foreign text in a coloured line has no sequence of its own, and its escapes can be read."""
+    """Escape sequences in foreign text are shown as text, also in a coloured line."""
     shown = verdict_text(hostile_verdict("\x1b[31m"), colour=True)
     assert set(re.findall(r"\x1b\[[0-9]*m", shown)) == {f"\x1b[{n}m" for n in (0, 1, 2, 31)}
     assert r"\u001b[31m" in shown
@@ -170,7 +170,7 @@ def test_colour_is_ours_alone() -> None:
 
 
 def test_a_narrow_terminal_shows_one_live_line_and_no_wider_results() -> None:
-    """Progress is cut at the edge, so that it can be written over; a verdict is wrapped at the columns there are."""
+    """Progress is cut at the edge, so that it can be overwritten; verdicts are wrapped."""
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     with os.fdopen(leader, "rb", 0) as read, os.fdopen(follower, "w", encoding="utf-8") as screen:
@@ -185,7 +185,7 @@ def test_a_narrow_terminal_shows_one_live_line_and_no_wider_results() -> None:
 
 
 def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
-    """Only where GitHub Actions reads along; title and text cannot end it, add a property or begin another."""
+    """Annotations are for GitHub Actions alone, and no text in one can end it or start another."""
     for text in ALL:
         err = io.StringIO()
         Console(io.StringIO(), err, {"GITHUB_ACTIONS": "true"}).annotate(text, text)
@@ -214,7 +214,7 @@ def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
 def test_whoever_stops_reading_changes_nothing(
     tmp_path: Path, away: str, words: tuple[str, ...], outcome: Outcome, code: int
 ) -> None:
-    """The exit code is the verdict's, the files are written; no traceback where somebody still reads."""
+    """A closed stdout changes neither the exit code nor the files, and prints no traceback."""
     folder = saved(tmp_path / "run", outcome)
     (folder / "verdict.json").unlink()
     reader, gone = os.pipe()

@@ -1,4 +1,4 @@
-"""Hostile text in every field of every report: read by a real parser of the medium, nothing of it acts."""
+"""Hostile text in every field of every report stays inert when a real parser reads it."""
 
 import base64
 import hashlib
@@ -84,7 +84,7 @@ class Page(html.parser.HTMLParser):
 
 
 def seen(text: str) -> bool:
-    """Whether people see every character of it."""
+    """Whether people can see every character of it."""
     return all(c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
 
 
@@ -110,7 +110,7 @@ def rendered(text: str) -> dict[str, str]:
 
 
 def pictured(text: str) -> list[Evidence]:
-    """What the pictures are drawn from, hostile wherever a text can be, and among the numbers."""
+    """The data of the charts, hostile in every text and among the numbers."""
     trend: dict[str, JsonValue] = {
         "steps": [1.0, text, 2.0, 3.0],
         "p50": text,
@@ -136,7 +136,7 @@ def pictured(text: str) -> list[Evidence]:
 
 
 def watched(text: str) -> dict[str, str]:
-    """The reports of a watch whose every text is hostile."""
+    """The reports of a watch with hostile text everywhere."""
     at = NOW.isoformat()
     readings = {
         n: Reading(n, Outcome.FAIL, "rollback", message=text, value=v, limits=((text, 5.0),), unit=text)
@@ -213,7 +213,7 @@ def test_xml_is_well_formed_and_has_our_elements_alone(text: str) -> None:
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))
 def test_slack_mentions_nobody_and_links_nothing(text: str) -> None:
-    """No angle bracket or bare ampersand is left, texts are code, and addresses are not looked for."""
+    """No raw angle bracket or ampersand is left, texts are code, and URLs are not turned into links."""
     for render in (rendered, watched):
         _examine_slack(json.loads(render(text)["slack"]))
 
@@ -255,7 +255,7 @@ def test_allure_and_github_get_inert_values(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", [stream.shown, *(kind.escape for kind in (Html, Markdown, Slack, Terminal))])
 @pytest.mark.parametrize("unit", ["\n", " ", "\t:", "#A", "`", "a_", "(a ", "\u202e"])
 def test_no_text_takes_long_to_be_made_inert(unit: str, write: Callable[[Any], object]) -> None:
-    """The time grows as the length does: a log of empty lines keeps no act from being told."""
+    """The time grows linearly with the length of the text."""
     began = time.process_time()
     write(Terminal(unit * 40_000) if write is stream.shown else unit * 40_000)
     assert time.process_time() - began < 2.0

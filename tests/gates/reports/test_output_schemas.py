@@ -1,4 +1,4 @@
-"""The published schemas of the outputs: what the gate writes is valid, what it never writes is not."""
+"""The published schemas accept what the gate writes, and refuse what it never writes."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ WRONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_schema_is_one(name: str) -> None:
-    """By the draft that it names, with a version in its id, and a title."""
+    """It is valid by its draft, and has a version in its id and a title."""
     found = schema(name)
     jsonschema_rs.meta.validate(found)
     assert found["$id"] == f"urn:replaygate:{name}:v1"
@@ -38,7 +38,7 @@ def test_a_schema_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("verdict", [*VERDICTS.values(), SEEN, STAGE])
 def test_a_verdict_is_valid_and_all_its_members_are_described(verdict: Any) -> None:
-    """A member that nobody described is one that pipelines cannot rely on."""
+    """Pipelines cannot rely on a member without a description."""
     told = json.loads(verdict.dump())
     assert broken_rules("verdict", told) == []
     described = schema("verdict")["properties"]
@@ -50,7 +50,7 @@ def test_a_verdict_is_valid_and_all_its_members_are_described(verdict: Any) -> N
 
 
 def test_the_lines_of_evidence_are_valid_as_they_are_written(tmp_path: Path) -> None:
-    """Every kind of line, with its chain; a pass of nothing is not."""
+    """Every kind of line is valid; a pass without samples is not."""
     path = tmp_path / "evidence.ndjson"
     path.touch()
     write_lines(path, [*evidence().values(), unknown("drill/x/y", EVERYTHING, "preflight/database")])

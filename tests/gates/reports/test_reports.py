@@ -113,14 +113,14 @@ KINDS = {"html": "html", "markdown": "md", "junit": "xml", "slack": "json"}
 
 
 def by_name(text: str) -> str:
-    """The document with the names of its style and script in their places; what they say is in its digests."""
+    """The HTML with names in place of its style and script, whose content the digests pin."""
     for path in (STYLE, SCRIPT):
         text = text.replace(path.read_text(encoding="utf-8"), path.name)
     return text
 
 
 def rendered() -> dict[str, str]:
-    """Every golden file by name."""
+    """Every golden file, by name."""
     texts = {
         f"{name}.{ending}": by_name(reports.render(kind, verdict, EVIDENCE, CATALOGUE, RUN))
         for name, verdict in VERDICTS.items()
@@ -133,7 +133,7 @@ def rendered() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(rendered()))
 def test_a_report_looks_as_agreed(name: str) -> None:
-    """The golden file; look at the difference before renewing it."""
+    """The report equals its golden file; read the difference before you renew it."""
     assert rendered()[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
 
@@ -205,7 +205,7 @@ def allure_results(folder: Path, verdict: Verdict, evidence: Sequence[Evidence])
 
 
 def test_allure_has_every_check_of_the_catalogue_once(tmp_path: Path) -> None:
-    """What nobody saw is broken, not absent; a second report takes the place of the first."""
+    """A check without evidence is broken, not absent; a second report replaces the first."""
     allure_results(tmp_path, VERDICTS["promote"], EVIDENCE)
     results = allure_results(tmp_path, VERDICTS["rollback"], EVIDENCE)
     assert {name: r["status"] for name, r in results.items()} == {
@@ -229,7 +229,7 @@ def test_allure_has_every_check_of_the_catalogue_once(tmp_path: Path) -> None:
 
 
 def test_allure_has_the_environment_and_categories(tmp_path: Path) -> None:
-    """What a release was judged, where; an unknown is no failure, and what is behind a cause is apart."""
+    """It shows release and target; unknown checks are no failures, and blocked ones are a group of their own."""
     odd = dataclasses.replace(VERDICTS["rollback"], release="r\\1 é\n=x: \U0001f600")
     allure_results(tmp_path, odd, EVIDENCE)
     text = (tmp_path / "allure-results" / "environment.properties").read_text(encoding="ascii")
@@ -242,7 +242,7 @@ def test_allure_has_the_environment_and_categories(tmp_path: Path) -> None:
 
 
 def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
-    """The identity is the check's, whatever it saw; the times are those of the evidence."""
+    """A result's identity depends on the check alone; its times are those of the evidence."""
     at = "2026-01-02T12:00:00.250+00:00"
     one, other = (
         result_of(Row("load/x", "pass", severity="page", samples=n, started_at=at, duration_ms=n)) for n in (1, 2)
@@ -257,7 +257,7 @@ def test_allure_knows_a_check_again_in_the_next_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("effect", ["note", "waived"])
 @pytest.mark.parametrize("outcome", ["fail", "unknown"])
 def test_what_did_not_pass_and_decides_nothing_is_neither_red_nor_green(outcome: str, effect: str) -> None:
-    """JUnit and Allure: skipped, with what it is and what was seen; never passed."""
+    """JUnit and Allure show a finding that is only noted as skipped, with its message."""
     row = Row("load/x", outcome, effect, "page", message="seen")
     (case,) = junit_cases([row])
     assert case.attrib == {"message": f"{outcome} ({effect}): seen"}
@@ -274,7 +274,7 @@ def test_what_did_not_pass_and_decides_nothing_is_neither_red_nor_green(outcome:
     [(0.09, 0.02, "450 %"), (0.9, 0.98, "500 %"), (3000.0, 2500.0, "120 %"), (1.0, 4.0, "175 %")],
 )
 def test_a_broken_limit_is_shown_as_far_as_it_was_broken(observed: float, limit: float, used: str) -> None:
-    """A most against what was seen; of a least share, what is missing against what may be."""
+    """The bar compares the value with its upper limit, or what is missing with what may be missing."""
     row = Row("load/x/rate", "fail", observed=observed, limit=limit)
     assert f"<td>{used}</td>" in charts.limits(ReportSource(VERDICTS["promote"], [row], RUN))
 
@@ -288,7 +288,7 @@ def junit_cases(rows: Sequence[Row]) -> list[ET.Element]:
 @pytest.mark.parametrize("severity", list(Severity))
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_allure_takes_every_severity_and_outcome(severity: Severity, outcome: str) -> None:
-    """Nothing that a check can be is without a word there."""
+    """Every severity and outcome has a word of Allure's."""
     result = result_of(Row("load/x", outcome, severity=severity.value))
     assert result.status
     assert [label.value for label in result.labels if label.name == "severity"]
@@ -308,7 +308,7 @@ def test_github_gets_the_summary_and_the_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", ["GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"])
 @pytest.mark.parametrize("kind", ["a pipe", "a full disk", "a folder", "no folder"])
 def test_what_github_does_not_take_is_a_warning(tmp_path: Path, broken: str, kind: str) -> None:
-    """A container has the variables of its host, and not the files: a step that was taken is no error for that."""
+    """A container may have the variables without the files, which must not turn a step into an error."""
     pipe, full, missing = tmp_path / "pipe", Path("/dev/full"), tmp_path / "missing" / "file"
     os.mkfifo(pipe)
     place = {"a pipe": pipe, "a full disk": full, "a folder": tmp_path, "no folder": missing}[kind]
@@ -360,7 +360,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("name", sorted(VERDICTS))
 def test_every_headline_says_within_which_contract_it_was_given(name: str) -> None:
-    """A promote of a part of the contract must not be read as one of all of it, in whichever medium it is read."""
+    """In every medium, a promote of a part of the contract says that it is a part."""
     scope = contract().scope(["replay", "tenancy", "outbox"])
     verdict = dataclasses.replace(VERDICTS[name], contract=scope)
     said = "within replay, outbox, tenancy; not claimed: safety-rails, authentication, tokens, dry-run, idempotency, "

@@ -105,7 +105,7 @@ def test_every_medium_tells_the_same_sentences() -> None:
 
 
 def test_a_rollback_says_nothing_beside_the_point() -> None:
-    """No nearest limit beside a broken one, one violation in the singular, and no state as True or False."""
+    """It has no nearest limit beside a broken one, correct singulars, and no raw True or False."""
     recovery: dict[str, JsonValue] = {"on_somewhere": False, "proved": True, "held": 3}
     counted = dataclasses.replace(BROKEN, message="", observed=1, limit=0, unit="violations", samples=16)
     verdict = dataclasses.replace(
@@ -122,7 +122,7 @@ def test_a_rollback_says_nothing_beside_the_point() -> None:
 
 
 def test_what_is_unknown_is_explained_beside_a_failure() -> None:
-    """A rollback does not hide what nobody saw: every cause is named, with what stands behind it."""
+    """A rollback also names every cause of unknown checks, and what it blocks."""
     unknown = [dataclasses.replace(UNREACHED, check=f"sql/spot/x{n}", message=f"why {n % 3}") for n in range(30)]
     verdict = made(Decision.ROLLBACK, OFF, BROKEN, *unknown)
     assert [len(group) for group in verdict.beside("unknown")] == [10, 10, 10]
@@ -135,7 +135,7 @@ def test_what_is_unknown_is_explained_beside_a_failure() -> None:
 
 @pytest.mark.parametrize("decision", [PROMOTE, HOLD, ROLLBACK])
 def test_what_failed_and_decided_nothing_is_named(decision: Decision) -> None:
-    """The policy lets it pass, or worse decided: its name and what it said stand after the causes all the same."""
+    """A failure that the policy lets pass is named after the causes, with its message."""
     kept = Finding("sql/lint/one-policy", "fail", "info", Effect.NOTE, "two permissive policies on one table")
     causes = {Decision.ROLLBACK: (BROKEN,), Decision.HOLD: (UNREACHED,)}.get(decision, ())
     verdict = made(decision, NOTHING, *causes, kept)

@@ -1,4 +1,4 @@
-"""Spans and metrics of a run, as a real OTLP/HTTP receiver on loopback gets them. Skipped without the extra `otel`."""
+"""Spans and metrics of a run as a local OTLP/HTTP receiver gets them. Skipped without the extra `otel`."""
 
 import dataclasses
 import socket
@@ -117,7 +117,7 @@ def test_a_collector_gets_the_outcome_as_metrics(receiver: Receiver) -> None:
 
 
 def test_no_more_of_an_answer_is_read_than_it_may_have() -> None:
-    """A collector that answers without an end fills no memory, and holds up nobody."""
+    """An endless answer of the collector neither fills memory nor delays the run."""
     sent = [0]
 
     def flood(peer: socket.socket, _number: int, closing: threading.Event) -> None:
@@ -134,13 +134,13 @@ def test_no_more_of_an_answer_is_read_than_it_may_have() -> None:
 
 @pytest.mark.parametrize("receiver", [400, 401, 307], indirect=True)
 def test_what_a_collector_refuses_is_said(receiver: Receiver) -> None:
-    """In one line, without the header that holds the secret."""
+    """One line reports it, without the secret header."""
     told = telemetry.send(*broken(), RUN, receiver.environ)
     assert told["error"] == "the collector did not take the traces; the collector did not take the metrics"
 
 
 def test_a_collector_that_never_answers_holds_up_nobody() -> None:
-    """The limit is for everything together."""
+    """One time limit covers all requests together."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         told = telemetry.send(*broken(), RUN, environ, limit_s=0.3)
@@ -151,12 +151,12 @@ def test_a_collector_that_never_answers_holds_up_nobody() -> None:
     "environ", [{}, {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}]
 )
 def test_nothing_is_sent_unasked(environ: dict[str, str]) -> None:
-    """Without an address, or switched off."""
+    """Nothing is sent without an endpoint, or if it is switched off."""
     assert telemetry.send(*broken(), RUN, environ) == {}
 
 
 def test_one_signal_can_have_its_own_address(receiver: Receiver) -> None:
-    """As OpenTelemetry's variables have it; the other is not sent."""
+    """An endpoint variable for one signal sends only that signal."""
     address = receiver.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
     telemetry.send(*broken(), RUN, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{address}/own"})
     assert list(receiver.bodies) == ["/own"]

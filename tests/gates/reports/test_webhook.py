@@ -26,7 +26,7 @@ def webhook(status: int = 200, *, hangs: bool = False) -> Iterator[tuple[str, li
 
 
 def test_the_body_is_posted_once() -> None:
-    """A webhook that takes it leaves nothing to say, however its scheme is written: the variable takes that, too."""
+    """A webhook that accepts it gives no message; the URL's scheme may have any case."""
     for spelled in (str.lower, str.upper):
         with webhook() as (url, seen):
             assert post(spelled(url), '{"text": "promote"}') == ""
@@ -42,7 +42,7 @@ def test_a_refusal_is_named_without_the_url(status: int, said: str) -> None:
 
 
 def test_a_webhook_that_hangs_is_given_up() -> None:
-    """The limit counts for everything together."""
+    """One time limit covers the whole exchange."""
     with webhook(hangs=True) as (url, _seen):
         started = time.monotonic()
         assert post(url, "{}", 0.2)
@@ -53,7 +53,7 @@ def test_a_webhook_that_hangs_is_given_up() -> None:
     "url", ["http://127.0.0.1:9/planted", "nonsense-planted", "file:///planted", "http://[planted"]
 )
 def test_an_address_of_no_use_is_no_crash(url: str) -> None:
-    """It is said what is wrong, and never where."""
+    """The message says what is wrong, and does not show the URL."""
     error = post(url, "{}")
     assert error
     assert "planted" not in error

@@ -1,4 +1,4 @@
-"""Fixtures of the stack's tests: a run folder, an embedded server, a foreign server to be a guest on."""
+"""Fixtures: a run folder, an embedded server, and a foreign server."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ DEBIAN_SERVER = Path("/usr/lib/postgresql/15/bin")
 
 @pytest.fixture
 def run_folder(account: Account) -> Iterator[rundir.RunFolder]:
-    """A run folder in the real temporary directory: pytest's own is closed to PostgreSQL's user."""
+    """A run folder in the system's temporary directory: PostgreSQL's user cannot enter pytest's own."""
     run = rundir.create(rundir.places(os.environ, account), account)
     yield run
     run.remove()
@@ -49,7 +49,7 @@ def foreign_server(
     spawner: Spawner,
     initialised: Callable[[Postgres], None],
 ) -> Iterator[Postgres]:
-    """A server that belongs to somebody else, of the newest and of the oldest version."""
+    """Somebody else's server, of the newest and of the oldest version."""
     if request.param == "debian-15" and not DEBIAN_SERVER.is_dir():
         pytest.skip("no PostgreSQL 15 on this machine")
     programs = DEBIAN_SERVER if request.param == "debian-15" else None

@@ -1,4 +1,4 @@
-"""Replays and events, each sent again under the same key until it is answered."""
+"""Replays and events, each sent under the same key until it is answered."""
 
 import itertools
 import uuid
@@ -43,7 +43,7 @@ class Replayed:
 
 @dataclass
 class Traffic:
-    """A steady stream from several threads, from `with` to its end. `replayed` and `accepted` are what was answered."""
+    """A steady stream from several threads for the length of the block; `replayed` and `accepted` were answered."""
 
     info: StackInfo
     companies: Sequence[str]

@@ -1,4 +1,4 @@
-"""The control door: lists, signals, restarts; every mistake is an answer, and the door stays open."""
+"""The control door lists, signals and restarts processes; every mistake gets an answer, and the door stays open."""
 
 import signal
 import socket
@@ -109,7 +109,7 @@ def test_restart_gives_a_new_process(control: Control) -> None:
     ],
 )
 def test_nonsense_is_an_error_answer(stack: FakeStack, line: bytes) -> None:
-    """Whatever comes in, the answer says what was wrong, and no process is touched."""
+    """The answer says what was wrong, and no process is touched."""
     pids = [p.pid for p in stack.processes]
     reply = answer(stack, line)
     assert reply["ok"] is False
@@ -118,7 +118,7 @@ def test_nonsense_is_an_error_answer(stack: FakeStack, line: bytes) -> None:
 
 
 def test_a_silent_client_does_not_keep_the_door(stack: FakeStack, tmp_path: Path) -> None:
-    """A client that hangs up without a word is forgotten; the next one is served."""
+    """After a client that hangs up the next one is served."""
     door = Door(tmp_path, stack)
     with open_socket(tmp_path) as (sock, place):
         sock.connect(f"{place}/{door.path.name}")
@@ -135,7 +135,7 @@ def test_only_the_owner_may_open_the_door(stack: FakeStack, tmp_path: Path) -> N
 
 
 def test_without_a_stack_the_client_says_so(tmp_path: Path) -> None:
-    """A door that is not there is a ControlError, not an OSError."""
+    """A missing socket raises ControlError, not OSError."""
     with pytest.raises(ControlError, match="did not answer 'list'"):
         Control(str(tmp_path / "control.sock")).processes()
 
@@ -150,7 +150,7 @@ def test_stop_of_a_frozen_process_ends_it(stack: FakeStack) -> None:
 
 
 def test_a_process_is_started_with_more_and_is_what_it_was_again(tmp_path: Path, spawner: Spawner) -> None:
-    """Other arguments and variables hold through later restarts, until none are given."""
+    """New arguments and variables last through restarts, until a restart gives none."""
     shown = tmp_path / "shown"
     script = 'printf "%s\\n" "$FAULT:$*" >> "$0"; exec sleep 60'
     command = ("/bin/sh", "-c", script, str(shown), "own")
@@ -195,7 +195,7 @@ def test_a_wrong_clock_lasts_until_it_is_mended(tmp_path: Path, spawner: Spawner
 
 
 def test_the_databases_clock_cannot_be_wrong(postgres: Postgres) -> None:
-    """PostgreSQL's clock is what the others are judged by: a skew of it is refused, and it goes on."""
+    """The other clocks are compared with PostgreSQL's, so a skew of it is refused."""
     with pytest.raises(StackError, match="the machine's clock"):
         postgres.restart(600)
     assert (postgres.clock_s, postgres.pid is not None) == (0, True)

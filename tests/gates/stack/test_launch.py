@@ -1,4 +1,4 @@
-"""The program that becomes another one."""
+"""The launcher, which replaces itself with another program."""
 
 import signal
 import subprocess
@@ -10,7 +10,7 @@ ASKED = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_
 
 
 def test_an_interrupt_is_not_ignored_by_what_is_started_in_the_background() -> None:
-    """A parent that ignores interrupts, as a shell lets its background jobs, does not hand that on."""
+    """SIGINT works again, even if the parent ignores it, as for a shell's background jobs."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         words = launched(sys.executable, "-c", ASKED)

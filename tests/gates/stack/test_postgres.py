@@ -1,4 +1,4 @@
-"""The embedded server: what it allows, what it leaves, what a SIGKILL does to it."""
+"""The embedded server: what it allows, what it leaves behind, and what a SIGKILL does."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def test_a_wrong_or_missing_password_is_refused(postgres: Postgres) -> None:
 
 
 def test_a_user_without_a_name_is_told_what_to_do(tmp_path: Path) -> None:
-    """As in a container that runs under any number: one sentence with the number, and nothing is begun."""
+    """A user id without a name, as in a container, gets one sentence, and nothing is started."""
     nobody = Account(54_321, 54_321, other=False)
     run = rundir.RunFolder(tmp_path, lock_fd=-1)
     with pytest.raises(StackError, match=r"user 54321 has no name on this machine.*echo \"gate:x:54321:54321:"):
@@ -88,7 +88,7 @@ def test_a_stop_leaves_no_process_and_no_shared_memory(postgres: Postgres, run_f
 
 
 def test_a_kill_of_the_owner_ends_the_server() -> None:
-    """After a SIGKILL of the process that started it the server ends by itself; the next sweep removes the folder."""
+    """If its starter is killed the server ends, and the next sweep removes the folder."""
     owner = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -162,7 +162,7 @@ def test_binaries_in_a_closed_home_are_copied_and_its_modes_stay(
 def test_as_root_the_server_is_nobody_and_its_data_is_closed(
     postgres: Postgres, run_folder: rundir.RunFolder, account: Account
 ) -> None:
-    """The server runs as `nobody`, without root's groups; nobody else can read its data."""
+    """It runs as `nobody` without root's groups, and nobody else can read its data."""
     status = Path(f"/proc/{postgres.pid}/status").read_text()
     ids = {
         line.split(":")[0]: line.split()[1:]

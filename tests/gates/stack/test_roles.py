@@ -1,4 +1,4 @@
-"""A guest on somebody else's server: touches no other database, changes no role that it finds, leaves nothing."""
+"""A guest on another server touches no other database, changes no existing role and leaves nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ alter table public.mine owner to replay_owner;
 
 
 def be_guest(url: str, run: str) -> tuple[roles.Guest, dict[str, roles.Login]]:
-    """What a stack does on a foreign server, with a small migration in place of the real ones."""
+    """What a stack does on a foreign server, with one small migration."""
     with roles.examine(url) as connection, roles.exclusively(connection):
         missing = tuple(sorted(set(roles.ROLES) - roles.existing(connection)))
         guest = roles.Guest(url, f"replaygate_{run}", run, missing)
@@ -61,7 +61,7 @@ def test_a_guest_leaves_the_server_as_it_was(foreign_server: Postgres) -> None:
 
 
 def test_a_server_without_an_encoding_is_as_good_a_host(foreign_server: Postgres) -> None:
-    """Its databases are SQL_ASCII, from which names come as bytes unless they are asked for as text."""
+    """Names from SQL_ASCII databases are bytes unless they are cast to text."""
     url = foreign_server.server.url("postgres")
     with connect(url) as connection:
         connection.execute("create database plain template template0 encoding 'SQL_ASCII'")
@@ -79,7 +79,7 @@ def test_a_server_without_an_encoding_is_as_good_a_host(foreign_server: Postgres
 
 
 def test_two_guests_share_the_roles_and_the_last_drops_them(foreign_server: Postgres) -> None:
-    """The second stack logs in with the same derived passwords; whichever ends last takes the roles away."""
+    """Both use the same derived passwords, and the last one to end drops the roles."""
     url = foreign_server.server.url("postgres")
     before = snapshot(url)
     first, logins = be_guest(url, "aa")
@@ -93,7 +93,7 @@ def test_two_guests_share_the_roles_and_the_last_drops_them(foreign_server: Post
 
 
 def test_roles_of_another_deployment_keep_their_passwords(foreign_server: Postgres) -> None:
-    """Beside somebody else's replay_service the stack logs in as a member of it, and leaves it as it was."""
+    """The stack logs in as a member of an existing replay_service, which stays as it was."""
     url = foreign_server.server.url("postgres")
     with connect(url) as connection:
         connection.execute("create role replay_service login password 'theirs'; create role replay_worker nologin")
@@ -108,7 +108,7 @@ def test_roles_of_another_deployment_keep_their_passwords(foreign_server: Postgr
 
 
 def test_a_role_that_somebody_began_to_use_is_left(foreign_server: Postgres) -> None:
-    """A role that we made stays where another database depends on it by then."""
+    """A role of ours stays if another database depends on it."""
     url = foreign_server.server.url("postgres")
     guest, _ = be_guest(url, "aa")
     with connect(url) as connection:
@@ -119,7 +119,7 @@ def test_a_role_that_somebody_began_to_use_is_left(foreign_server: Postgres) -> 
 
 
 def test_a_database_with_users_in_it_is_dropped(foreign_server: Postgres) -> None:
-    """A client that is still connected does not keep the database."""
+    """A connected client does not prevent it."""
     url = foreign_server.server.url("postgres")
     guest, logins = be_guest(url, "aa")
     with connect(logins["replay_service"].url(roles.database_url(url, guest.database))) as client:
@@ -139,7 +139,7 @@ def test_a_login_that_is_no_superuser_is_refused(postgres: Postgres) -> None:
 
 @pytest.mark.parametrize("url", ["mysql://x@127.0.0.1/db", "postgresql://u:topsecret@127.0.0.1:1/postgres"])
 def test_an_unusable_server_is_an_option_error_without_secrets(url: str) -> None:
-    """Wrong scheme, nobody there: an error of the option, and the password is not in it."""
+    """A wrong scheme or no answer is an error of the option, without the password."""
     with pytest.raises(StackOptionError, match="allowed") as caught:
         roles.examine(url)
     assert "topsecret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Run folders: orphans are cleared up, the living are left alone."""
+"""Run folders: orphans are removed, those of living owners are left."""
 
 import json
 import os
@@ -25,14 +25,14 @@ sys.stdin.read()
 
 
 def sleeper(folder: Path, recorded_in: Path | None = None) -> subprocess.Popen[bytes]:
-    """A process that works in `folder` and is recorded there, or in another one."""
+    """A process that works in `folder`, and is recorded there or elsewhere."""
     process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], cwd=folder)
     rundir.RunFolder(recorded_in or folder, -1).record([("sleeper", process.pid)])
     return process
 
 
 def owner(place: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Another process that owns a run folder in `place`."""
+    """A process that owns a run folder in `place`."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(place)],
         stdin=subprocess.PIPE,
@@ -54,7 +54,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def test_folder_of_a_living_owner_is_left(tmp_path: Path) -> None:
-    """A sweep does not touch the folder of a stack that runs."""
+    """A sweep does not touch it."""
     process, folder = owner(tmp_path)
     assert rundir.sweep([tmp_path]) == []
     assert folder.is_dir()
@@ -62,7 +62,7 @@ def test_folder_of_a_living_owner_is_left(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) -> None:
-    """After a SIGKILL of the owner the next sweep ends what it had started and deletes the folder."""
+    """The next sweep ends what the owner had started, and deletes the folder."""
     process, folder = owner(tmp_path)
     left = sleeper(folder)
     end(process)
@@ -72,7 +72,7 @@ def test_folder_of_a_killed_owner_is_cleared_with_its_processes(tmp_path: Path) 
 
 
 def test_a_file_that_comes_while_it_is_removed_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that is about to end may write once more."""
+    """A dying process may still write a file."""
     removed, late = shutil.rmtree, iter(range(3))
 
     def removes(folder: Path, ignore_errors: bool) -> None:
@@ -87,7 +87,7 @@ def test_a_file_that_comes_while_it_is_removed_is_removed_too(tmp_path: Path, mo
 
 
 def test_a_process_number_used_again_is_not_killed(tmp_path: Path) -> None:
-    """A recorded number that now belongs to another process (other start time) is left alone."""
+    """A pid with another start time belongs to somebody else."""
     process, folder = owner(tmp_path)
     innocent = sleeper(folder)
     end(process)
@@ -102,7 +102,7 @@ def test_a_process_number_used_again_is_not_killed(tmp_path: Path) -> None:
 
 
 def test_a_process_elsewhere_is_not_killed(tmp_path: Path) -> None:
-    """A record that names a process which does not work in the folder (a wrong record) kills nobody."""
+    """A recorded process that does not work in the folder is left alone."""
     process, folder = owner(tmp_path)
     innocent = sleeper(tmp_path, recorded_in=folder)
     end(process)
@@ -124,7 +124,7 @@ def test_a_link_and_a_foreign_name_are_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("age_s", "swept"), [(0.0, False), (rundir.UNFINISHED_AGE_S + 60, True)])
 def test_a_folder_without_its_lock_is_left_while_it_is_young(tmp_path: Path, age_s: float, swept: bool) -> None:
-    """A folder that is just being made is no orphan; one that never got finished is."""
+    """It may be in the making; an old one is an orphan."""
     fresh = tmp_path / f"{rundir.UNFINISHED_PREFIX}abc"
     fresh.mkdir()
     then = time.time() - age_s
@@ -133,7 +133,7 @@ def test_a_folder_without_its_lock_is_left_while_it_is_young(tmp_path: Path, age
 
 
 def test_no_place_is_an_error_that_says_what_to_do(account: Account) -> None:
-    """Without a usable temporary directory the message names TMPDIR."""
+    """Without a temporary directory the message names TMPDIR."""
     with pytest.raises(StackError, match="Set TMPDIR"):
         rundir.create([], account)
 

@@ -1,4 +1,4 @@
-"""The seeded history keeps the contract: every effect has its event, every ledger its rows."""
+"""The seeded history keeps the contract: every effect has its event, and the ledgers agree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Seeded = psycopg.Connection[tuple[object, ...]]
 
 @pytest.fixture(scope="module", params=["embedded", "debian-15"])
 def seeded(request: pytest.FixtureRequest) -> Iterator[Seeded]:
-    """A seeded database, read by all tests of this module and changed by none."""
+    """A seeded database that the tests of this module only read."""
     if request.param == "debian-15" and not DEBIAN_SERVER.is_dir():
         pytest.skip("no PostgreSQL 15 on this machine")
     account = postgres_account()
@@ -120,7 +120,7 @@ def test_the_history_keeps_every_ledger(seeded: Seeded) -> None:
 
 
 def test_every_alert_has_samples_and_is_quiet(seeded: Seeded) -> None:
-    """Enough of everything in the windows of the alerts, and all of it healthy, still so four minutes later."""
+    """Each window has enough healthy samples, also four minutes later."""
     row = seeded.execute(
         """
         with late as (select now() + interval '4 minutes' as now)
@@ -184,7 +184,7 @@ def test_the_audit_chain_verifies(seeded: Seeded) -> None:
 
 
 def test_two_seeds_differ_only_by_their_moment(seeded: Seeded) -> None:
-    """The ids are the same in every stack: the digest of all event ids is a constant."""
+    """Ids are the same in every stack, so their digest is a constant."""
     row = seeded.execute("select string_agg(event_id::text, ',' order by id) from public.event_outbox").fetchone()
     assert row is not None
     assert hashlib.sha256(str(row[0]).encode()).hexdigest()[:16] == "453828057d322956"

@@ -1,4 +1,4 @@
-"""A process whose wall clock is wrong: every way to ask for the time is shifted, and nothing else is."""
+"""A process with a wrong wall clock: every way to read it is shifted, and nothing else."""
 
 import datetime as dt
 import json
@@ -40,7 +40,7 @@ CLOCKS = ("time", "time_ns", "realtime", "gmtime", "localtime", "now", "utcnow",
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m gates.stack.skewed` in a folder; compiled modules must not complain of the types they get."""
+    """Run `python -m gates.stack.skewed`; extension modules must accept its types."""
     (folder / "shown.py").write_text(SHOWN, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-m", "gates.stack.skewed", *arguments],
@@ -55,7 +55,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("seconds", [600.0, -600.0, 86_400.0])
 def test_every_clock_is_shifted_and_monotonic_is_not(seconds: float, tmp_path: Path) -> None:
-    """Each of Python's wall clocks is wrong by as much as was asked for; the module runs as if by itself."""
+    """All wall clocks are shifted equally, and the module runs as usual."""
     before, steady = time.time(), time.monotonic()
     ended = run(tmp_path, str(seconds), "shown", "a", "-b")
     after, later = time.time(), time.monotonic()
@@ -69,7 +69,7 @@ def test_every_clock_is_shifted_and_monotonic_is_not(seconds: float, tmp_path: P
 
 
 def test_dates_are_what_they_were(tmp_path: Path) -> None:
-    """Old and new dates and times are instances of both kinds, and a database driver knows them."""
+    """Shifted dates and times are instances of the original types, also for a database driver."""
     shown = json.loads(run(tmp_path, "60", "shown").stdout)
     assert shown["instances"] == [True, False, True, True]
     assert shown["sql"] == 1184  # timestamptz
@@ -77,7 +77,7 @@ def test_dates_are_what_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("600",), ("soon", "shown"), ("nan", "shown"), ("inf", "shown")])
 def test_wrong_arguments_end_with_the_usage(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """What is no number of seconds and a module's name runs nothing."""
+    """Without a number of seconds and a module nothing runs."""
     ended = run(tmp_path, *arguments)
     assert ended.returncode == 1
     assert ended.stderr.startswith("usage: ")

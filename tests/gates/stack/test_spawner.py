@@ -1,4 +1,4 @@
-"""Children die with their parent, whichever thread asked for them, and a Ctrl-C at the terminal passes them by."""
+"""Child processes die with their parent, outlive the thread that asked for them, and ignore the terminal's Ctrl-C."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def program(tmp_path: Path, *command: str) -> Program:
 
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path, spawner: Spawner) -> None:
-    """A short-lived thread may ask for a program: the spawner's own thread starts it."""
+    """The spawner's own thread starts it."""
     started: list[subprocess.Popen[bytes]] = []
     asking = threading.Thread(target=lambda: started.append(spawner.start(program(tmp_path))))
     asking.start()
@@ -28,7 +28,7 @@ def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path, spawner: 
 
 
 def test_a_child_dies_when_the_spawner_closes(tmp_path: Path) -> None:
-    """What was forgotten ends with the spawner's thread."""
+    """A child that was not ended dies with the spawner's thread."""
     spawner = Spawner()
     child = spawner.start(program(tmp_path))
     assert procfs.wait_until(lambda: "sleep" in command_line(child.pid), 5)
@@ -38,21 +38,21 @@ def test_a_child_dies_when_the_spawner_closes(tmp_path: Path) -> None:
 
 
 def test_a_child_has_a_session_of_its_own(tmp_path: Path, spawner: Spawner) -> None:
-    """A terminal's Ctrl-C goes to our process group only."""
+    """Ctrl-C reaches our process group only."""
     child = spawner.start(program(tmp_path))
     assert os.getsid(child.pid) == child.pid
     stop(child, ())
 
 
 def test_a_program_that_cannot_be_executed_says_so_in_its_log(tmp_path: Path, spawner: Spawner) -> None:
-    """The launcher ends with 126 and one line that names the program."""
+    """The launcher exits with 126, and one line names the program."""
     child = spawner.start(program(tmp_path, "/does/not/exist"))
     assert child.wait(timeout=10) == 126
     assert "cannot execute /does/not/exist" in tail(tmp_path / "log")
 
 
 def test_a_launcher_whose_parent_is_gone_starts_nothing(tmp_path: Path) -> None:
-    """If the parent died before the launcher asked for its signal, the program never starts."""
+    """If the parent died first, the program never starts."""
     mark = tmp_path / "mark"
     other = "1" if os.getpid() != 1 else "2"
     command = [sys.executable, "-I", "-S", str(LAUNCHER), other, "9", "-1", "-1", "/usr/bin/touch", str(mark)]
@@ -61,5 +61,5 @@ def test_a_launcher_whose_parent_is_gone_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_the_tail_of_a_missing_log_is_no_error(tmp_path: Path) -> None:
-    """An error message can always be made."""
+    """An error message can be made without a log."""
     assert "no log" in tail(tmp_path / "none")

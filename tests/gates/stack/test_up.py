@@ -1,4 +1,4 @@
-"""`gate up` as its users run it: one line of JSON, a deployment that works, and nothing left, however it ends."""
+"""`gate up` as users run it: a line of JSON, a working deployment, and nothing left at any end."""
 
 import http.client
 import json
@@ -42,7 +42,7 @@ NAMES = {
 
 @dataclass
 class Up:
-    """A running `gate up` and what it printed."""
+    """A running `gate up`, and its output."""
 
     process: subprocess.Popen[str]
     variables: dict[str, str]
@@ -50,7 +50,7 @@ class Up:
 
     @property
     def folder(self) -> Path:
-        """Its run folder, from its message on stderr."""
+        """Its run folder, as its stderr names it."""
         assert procfs.wait_until(lambda: "logs in " in self.errors.read_text(), 5)
         return Path(self.errors.read_text().partition("logs in ")[2].partition("/log;")[0])
 
@@ -112,7 +112,7 @@ def get(base_url: str, path: str) -> tuple[int, dict[str, object]]:
 
 
 def left_over(folder: Path) -> list[int]:
-    """Processes of the stack: by PostgreSQL's data folder, and by their record or working directory."""
+    """Processes of the stack, found by data folder, record or working directory."""
     names = ("postgres", "python", Path(sys.executable).resolve().name, "python3")
     return [pid for name in names for pid in procfs.processes_within(folder, name)]
 
@@ -165,7 +165,7 @@ def test_no_secret_is_in_a_log_or_an_argument(shared: Up) -> None:
 
 
 def ends_whole(up: Up, number: int) -> None:
-    """No process, no port, no file is left after the signal."""
+    """After the signal no process, port or file is left."""
     folder = up.folder
     assert len(left_over(folder)) >= 3
     assert up.end(number) == 128 + number
@@ -180,14 +180,14 @@ def test_a_closed_terminal_ends_it_and_leaves_nothing(up: Up) -> None:
 
 
 def test_a_kill_leaves_nothing_either(up: Up) -> None:
-    """After SIGKILL the processes die with their parent and the janitor removes the folder."""
+    """After SIGKILL the processes die with it, and the janitor removes the folder."""
     folder = up.folder
     up.end(signal.SIGKILL)
     assert procfs.wait_until(lambda: nothing_left(folder), 15)
 
 
 def test_a_kill_of_the_janitor_too_is_mended_by_the_next_start(up: Up, tmp_path: Path) -> None:
-    """With nobody left to clear up, the next stack does; Ctrl-C ends it, and leaves nothing."""
+    """The next stack cleans up; Ctrl-C ends that one without a trace."""
     folder = up.folder
     children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
     janitors = [int(c) for c in children if "janitor" in command_line(c)]
@@ -200,7 +200,7 @@ def test_a_kill_of_the_janitor_too_is_mended_by_the_next_start(up: Up, tmp_path:
 
 
 def test_a_database_url_in_the_environment_is_not_read(shared: Up) -> None:
-    """Nobody else's database, secret or PostgreSQL setting gets into the stack."""
+    """No foreign database, secret or PostgreSQL setting enters the stack."""
     assert {name for name, value in FOREIGN.items() if shared.variables.get(name) == value} == set()
     assert get(shared.variables["BASE_URL"], "/readyz")[0] == 200
 
@@ -231,7 +231,7 @@ def test_a_guest_leaves_the_server_as_it_was(tmp_path: Path, foreign_server: Pos
     ],
 )
 def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(options: tuple[str, ...], code: int, words: str) -> None:
-    """Nothing is started, stdout stays empty, the message holds no password."""
+    """Nothing starts, stdout is empty, and the message has no password."""
     done = gate("up", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
@@ -239,7 +239,7 @@ def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(options: tuple[str, .
 
 
 def test_a_service_that_cannot_start_says_so_with_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stack says which process ended and shows the end of its log; nothing is left running."""
+    """The error names the process and the end of its log, and nothing stays running."""
     made: list[rundir.RunFolder] = []
     create = rundir.create
 

@@ -21,7 +21,7 @@ A_DAY_S = 86_400
 
 @dataclass
 class Service:
-    """A small service that authenticates as the contract has it. `broken`: paths and forms that a release broke."""
+    """It authenticates as the contract says. `broken`: paths and forms of credentials that the release refuses."""
 
     secrets: tuple[str, ...] = (SECRET, OLDER)
     jwt_secret: str = JWT_SECRET

@@ -1,4 +1,4 @@
-"""A clock that is set during a run is told, however it moves and however long its answers take; a steady one is not."""
+"""A clock that is set during a run is reported, in any direction and over slow answers; a steady one is not."""
 
 import datetime as dt
 import time
@@ -34,7 +34,7 @@ STEPS: dict[str, tuple[list[float], float]] = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_measured_and_slewing_is_none(name: str) -> None:
-    """The farthest counts, also where the clock was set right again before the end."""
+    """The largest step counts, even if it was undone before the end; gradual correction is no step."""
     offsets, expected = STEPS[name]
     moved = Moved()
     for number, offset in enumerate(offsets):
@@ -43,7 +43,7 @@ def test_a_step_is_measured_and_slewing_is_none(name: str) -> None:
 
 
 def test_an_answer_that_came_late_is_no_step() -> None:
-    """Whatever the time of the way was, it may explain the difference: here 40 s, of which 30 are on one way."""
+    """A difference that the answer's delay can explain is no step, even if all of it was on one way."""
     moved = Moved()
     moved.see(1e9, -0.01, 0.01)
     moved.see(1e9 + 30, 0, 40)
@@ -62,7 +62,7 @@ def test_an_answer_that_came_late_is_no_step() -> None:
     ],
 )
 def test_a_step_of_the_service_is_one_that_stays(offsets: list[float], expected: float) -> None:
-    """Who answers may be a cache, or another instance: two looks in a row must agree."""
+    """Answers may come from a cache or another instance, so two looks in a row must agree."""
     moved = Moved(looks=2)
     for number, offset in enumerate(offsets):
         moved.see(1e9 + 6.0 * number + offset, 6.0 * number - 1.01, 6.0 * number + 0.01)
@@ -96,7 +96,7 @@ def watched(
 
 
 def test_a_clock_that_was_set_is_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, unknown, that says whose clock stepped and by how much, and what ends the hold."""
+    """One line is unknown, and says whose clock stepped and by how much."""
     [line] = watched(tmp_path, monkeypatch, (0.0 if n < 2 else -600.0 for n in range(10_000)))
     assert (line.check, line.outcome, line.unit) == (SKEW, Outcome.UNKNOWN, "s")
     assert line.details[STEPPED_S] == pytest.approx(-600, abs=0.5)
@@ -104,12 +104,12 @@ def test_a_clock_that_was_set_is_evidence(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_steady_clock_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is wrong, for that is another check."""
+    """A steady clock is not reported, even if it is wrong: another check judges that."""
     assert not watched(tmp_path, monkeypatch, (90.0 for _ in range(10_000)))
 
 
 def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run that a person makes right after the step meets rows from the future, too."""
+    """Statistics from the near future show that the clock was set back shortly before the run."""
     [line] = watched(tmp_path, monkeypatch, (0.0 for _ in range(10_000)), 540.0)
     assert line.message.startswith("the database's clock stepped by -540.0 s a short time before the run")
     assert not watched(tmp_path / "steady", monkeypatch, (0.0 for _ in range(10_000)), 0.5)
@@ -117,7 +117,7 @@ def test_a_clock_that_was_set_back_before_the_run_is_told(tmp_path: Path, monkey
 
 
 def test_a_database_that_is_gone_is_asked_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not as fast as it refuses."""
+    """A database that refuses connections is asked at the usual interval, not at once again."""
     asked: list[float] = []
 
     def refused(*_url: object, **_more: object) -> None:
@@ -138,7 +138,7 @@ def test_a_database_that_is_gone_is_asked_now_and_then(tmp_path: Path, monkeypat
 def test_the_clock_of_the_service_is_its_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, *, cached: bool, told: bool
 ) -> None:
-    """It tells whole seconds, several instances have several clocks, and what is in a cache is of another time."""
+    """The Date header shows the service's clock, to a few seconds; cached answers do not count."""
     asked: list[Request] = []
 
     class Door:
@@ -159,6 +159,6 @@ def test_the_clock_of_the_service_is_its_date(
 
 
 def test_a_server_says_when_its_notes_are_of(migrated_url: str) -> None:
-    """What a database just read is of now by its own clock."""
+    """The statistics of a database in use are not ahead of its own clock."""
     with connect(migrated_url, read_only=True) as connection:
         assert float(str(value(connection, clock.AHEAD_S))) < 1

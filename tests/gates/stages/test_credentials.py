@@ -1,4 +1,4 @@
-"""A wrong credential of the gate is no harm; a refusal of one that was accepted before is."""
+"""A wrong credential of the gate is no harm; the refusal of one that was accepted before is."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from gates.deployment.requests import SIGNATURE, claims_of, mint_token, raw_toke
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
-from gates.proof.workbench.servers import Asked, Reply, serve
+from gates.proof.workbench.servers import Asked, Behaviour, Reply, serve
 from gates.stages import preflight
 from gates.stages.context import Context
 from gates.stages.load import load
@@ -36,8 +36,8 @@ LOADED = CheckSpec("load/small", "c", "c", Severity.PAGE, Where.READ_ONLY)
 GOOD = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), admin_jwt=admin(), jwt_secret=JWT_SECRET, test_company_id="c")
 
 
-def looked(folder: Path, service: Service, target: Target = GOOD) -> dict[str, Evidence]:
-    """What the preflight says of the three credentials."""
+def looked(folder: Path, service: Behaviour, target: Target = GOOD) -> dict[str, Evidence]:
+    """The preflight's evidence on the three credentials."""
     with serve(service) as url:
         # one address for the memory, whatever port the small server has
         context = Context(dataclasses.replace(target, base_url=f"{url}/functions/v1"), Settings(), folder, "run")
@@ -55,14 +55,14 @@ def outcomes(found: dict[str, Evidence]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The memory of one target, whatever port its small server has."""
+    """A memory that takes every port of the small server for the same target."""
     path = tmp_path / "state" / "credentials.json"
     monkeypatch.setattr(preflight, "_memory", lambda _context: Memory(path, "the-target"))
     return path
 
 
 def test_good_credentials_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
-    """All three are accepted, by a GET, and by a body that is no request to anybody."""
+    """All three are accepted, by GET or by a body that no endpoint can act on."""
     service = Service()
     found = looked(tmp_path, service)
     assert outcomes(found) == ["pass"] * 3, found
@@ -71,7 +71,7 @@ def test_good_credentials_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_get", [True, False])
 def test_a_service_that_acts_upon_any_json_is_not_made_to_act(has_get: bool, tmp_path: Path) -> None:
-    """Where the tenant stands in the token and limits have defaults, `{}` would replay everything."""
+    """The probe's body is no JSON object: where everything has a default, `{}` would replay all."""
     service, replayed = Service(), list[bytes]()
 
     def eager(asked: Asked) -> Reply:
@@ -84,17 +84,13 @@ def test_a_service_that_acts_upon_any_json_is_not_made_to_act(has_get: bool, tmp
                 replayed.append(asked.body)
         return found
 
-    with serve(eager) as url:
-        target = dataclasses.replace(GOOD, base_url=f"{url}/functions/v1")
-        context = Context(target, Settings(), tmp_path, "run", catalogue=preflight.SPECS)
-        preflight.preflight(context)
-    lines = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
-    assert [e.outcome for e in lines] == [Outcome.PASS] * 3, lines
+    found = looked(tmp_path, eager)
+    assert outcomes(found) == ["pass"] * 3, found
     assert replayed == []
 
 
 def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Path) -> None:
-    """What is judged is the status that came, not the word that the mapping has for it."""
+    """The status that came is judged, not the contract's code to which the policy maps it."""
     read = names_of({"http": {"codes": {"forbidden": ["not_found", 404]}}})
     body = b'{"code": "not_found"}'
     use(read)
@@ -133,7 +129,7 @@ def test_a_404_that_the_deployment_calls_forbidden_is_no_acceptance(tmp_path: Pa
     ],
 )
 def test_a_wrong_credential_of_ours_is_unknown(target: Target, expected: list[str], words: str, tmp_path: Path) -> None:
-    """Each by itself, and it says which, what is wrong with it, and never what it is."""
+    """The message says which credential is wrong and why, and never shows its value."""
     found = looked(tmp_path, Service(), target)
     assert outcomes(found) == expected, found
     assert words in "".join(e.message for e in found.values())
@@ -153,36 +149,29 @@ def test_a_wrong_credential_of_ours_is_unknown(target: Target, expected: list[st
     ],
 )
 def test_one_accepted_signature_shows_that_the_secret_is_right(service: Service, tmp_path: Path) -> None:
-    """What the release broke of the rest is for the drills to judge: nothing is blocked."""
+    """One accepted form proves the secret; what else the release broke is for the drills to judge."""
     assert looked(tmp_path, service)["signing-secret"].outcome is Outcome.PASS
 
 
 def test_a_service_that_validates_before_it_authenticates_does_not_hide_a_wrong_secret(tmp_path: Path) -> None:
-    """A 400 for everybody is no acceptance."""
+    """A 400 that everybody gets is no acceptance."""
     target = dataclasses.replace(GOOD, hmac_secrets=(WRONG,))
     assert looked(tmp_path, Service(validates_first=True), target)["signing-secret"].outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize("status", [404, 405, 501, 503])
 def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a build is one cause: credentials can be shown nowhere. One that is busy is asked again, and its message
-    says how often, and for how long.
-    """
+    """No credential can be proved there. A busy one (503) is asked again, and the message counts the calls."""
     monkeypatch.setattr(credentials, "AGAIN_S", 0.01)
     service = Service()
 
     def half(asked: Asked) -> Reply:
         return Reply(status) if asked.path.endswith("/dlq-replay") else service(asked)
 
-    with serve(half) as url:
-        context = Context(
-            dataclasses.replace(GOOD, base_url=url + "/f/v1"), Settings(), tmp_path, "run", preflight.SPECS
-        )
-        preflight.preflight(context)
-    found = [e for e in read_lines(context.evidence) if e.check.startswith("preflight/credentials/")]
-    assert [e.outcome for e in found] == [Outcome.UNKNOWN] * 3
+    found = looked(tmp_path, half)
+    assert outcomes(found) == ["unknown"] * 3
     asked = " to 3 of 3 calls over 0." if status == 503 else ""
-    assert all(f"/dlq-replay answers {status}{asked}" in e.message for e in found)
+    assert all(f"/dlq-replay answers {status}{asked}" in e.message for e in found.values())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +181,7 @@ def test_an_endpoint_that_is_not_there_is_unknown(status: int, tmp_path: Path, m
 def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
     before: int, after: int, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overload is seen as harm; a refusal, before the load or after it, may be the gate's own fault."""
+    """Overload fails; a 401 before or after the load may be the gate's own fault, so it is unknown."""
     monkeypatch.setattr(endpoints, "READY_PATIENCE_S", 0.3)  # it never is ready
     monkeypatch.setattr(credentials, "AGAIN_S", 0.01)
     status = before
@@ -217,7 +206,7 @@ def test_a_target_that_is_too_busy_to_take_a_credential_is_loaded(
 
 
 def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_path: Path) -> None:
-    """An unknown place that fails all is not judged; a release that fails all, where the service was, is."""
+    """A target that answers 500 to all is unreachable, unless the gate knows it as the service."""
 
     def doors(folder: Path) -> list[object]:
         with serve(lambda _asked: Reply(500)) as url:
@@ -232,7 +221,7 @@ def test_a_target_that_was_the_service_before_is_judged_whatever_it_answers(tmp_
 
 
 def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: Path, memory: Path) -> None:
-    """By the gate's own memory of this very credential and another release; another credential is unknown again."""
+    """An earlier release took this very credential. Others, and expired ones, stay unknown."""
     assert outcomes(looked(tmp_path, Service(release="r0"))) == ["pass"] * 3
     broken = Service(broken=("/dlq-replay", "/events", f"/dlq-replay/{0}"), secrets=(), jwt_secret="other")
     found = looked(tmp_path, broken)
@@ -246,7 +235,7 @@ def test_a_credential_that_was_accepted_before_and_is_refused_is_harm(tmp_path: 
 
 
 def test_a_rotation_of_secrets_that_the_gate_has_not_heard_of_is_no_harm(tmp_path: Path) -> None:
-    """Where the same release took the old ones, or the target took others since; nor is another audience a rotation."""
+    """The same release took the old secret, or the target took a newer one since. A new audience is no rotation."""
     assert outcomes(looked(tmp_path, Service())) == ["pass"] * 3
     rotated = Service(secrets=(WRONG,), jwt_secret="y" * 32)
     found = looked(tmp_path, rotated)
@@ -265,7 +254,7 @@ def test_a_rotation_of_secrets_that_the_gate_has_not_heard_of_is_no_harm(tmp_pat
 
 
 def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(tmp_path: Path, memory: Path) -> None:
-    """The fingerprint is keyed by the credential and says nothing to another target."""
+    """Fingerprints are keyed by credential, target and mapping; a damaged file counts as empty."""
     looked(tmp_path, Service())
     text = memory.read_text(encoding="utf-8")
     for secret in (SECRET, JWT_SECRET, GOOD.admin_jwt):
@@ -287,25 +276,25 @@ def test_the_memory_holds_no_secret_and_no_plain_digest_and_damage_is_no_memory(
 
 
 def test_an_unguarded_target_leaves_no_memory(tmp_path: Path, memory: Path) -> None:
-    """A target that accepts anything has not accepted this credential."""
+    """A target that accepts anybody has not proved the credential."""
     looked(tmp_path, Service(guarded=False))
     assert not memory.exists()
 
 
 def test_a_reference_that_refuses_what_the_gate_gave_it_does_harm(tmp_path: Path) -> None:
-    """The gate started the service with this secret: no history is needed."""
+    """The gate started the service with this secret, so no memory is needed."""
     target = dataclasses.replace(GOOD, kind=TargetKind.REFERENCE, control="/run/control.sock")
     assert looked(tmp_path, Service(secrets=()), target)["signing-secret"].outcome is Outcome.FAIL
 
 
 def test_what_is_not_given_is_blocked_by_the_variables(tmp_path: Path) -> None:
-    """No second cause beside the one that names it."""
+    """Missing credentials add no cause to the one that names the variables."""
     found = looked(tmp_path, Service(), Target(TargetKind.STAGING))
     assert {(e.outcome, e.blocked_by) for e in found.values()} == {(Outcome.UNKNOWN, "preflight/variables")}
 
 
 def test_a_drill_cannot_use_a_refused_credential(tmp_path: Path) -> None:
-    """Reading it raises what blocks the check; the others, and what is hidden in the evidence, are as they were."""
+    """Reading it blocks the check; other credentials work, and evidence stays redacted."""
     target = CheckedTarget.of(GOOD, {"hmac_secrets": Blocked("preflight/credentials/signing-secret")})
     for read in (lambda: target.hmac_secret, lambda: target.hmac_secrets):
         with pytest.raises(Blocked, match="signing-secret"):
@@ -328,14 +317,14 @@ def test_a_drill_cannot_use_a_refused_credential(tmp_path: Path) -> None:
     ],
 )
 def test_a_token_says_itself_why_it_is_unfit(token: str, words: str) -> None:
-    """By its claims, as far as the gate may know them; what it does not say is asked of the target."""
+    """Claims that make a token unfit are named; for others the target is asked."""
     why = unfit(dataclasses.replace(GOOD, admin_jwt=token), time.time())
     assert bool(why) is bool(words)
     assert words in why
 
 
 def test_a_minted_token_has_the_audience_and_issuer_that_are_told() -> None:
-    """Where none is told, none is said."""
+    """It has them if they are configured, and otherwise has neither claim."""
     assert {"aud", "iss"} & set(good_claims(GOOD, 0)) == set()
     told = dataclasses.replace(GOOD, jwt_audience="a", jwt_issuer="i")
     claims = claims_of(mint_token("s", good_claims(told, 0)))

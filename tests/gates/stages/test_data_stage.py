@@ -1,4 +1,4 @@
-"""The looks at the data of a whole run: another gate's companies are not taken for the release's."""
+"""The SQL checks of a run do not hold another gate's tenants, or those of a starved load, against the release."""
 
 import datetime as dt
 from pathlib import Path
@@ -29,7 +29,7 @@ CHECK, OTHER, UNTIL = "alert/dlq-size", "0badcafe", 9_999_999_999
 
 
 def look(url: str, out: Path, *, before: bool = False, check: str = CHECK) -> list[Evidence]:
-    """What a look at the data leaves, of one check."""
+    """The evidence that one check leaves."""
     specs = tuple(s for s in load() if s.id == check)
     context = Context(Target(TargetKind.STAGING, database_url=url), Settings(state=out / "state"), out, "run", specs)
     seen = len(read_lines(context.evidence))
@@ -39,7 +39,7 @@ def look(url: str, out: Path, *, before: bool = False, check: str = CHECK) -> li
 
 
 def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> None:
-    """While it works they are nobody's fault and nobody's health; once it is dead they are removed; its own count."""
+    """Before the load they are ignored, after it unknown while that gate lives; a customer's fail."""
     with connect(migrated_url) as connection:
         customer = Tenants(connection, "customer").create()
         execute(
@@ -63,10 +63,7 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
 
 
 def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: Path) -> None:
-    """What is late of its companies is no lateness of the release, and no proof that nothing is late: unknown. Before
-    the load nothing of it is known yet. Customers whose events are late count; those whose events are not show nothing
-    of the load's.
-    """
+    """After such a load its tenants' lateness, and its absence, are unknown; a customer's lateness fails."""
     lag, out = "alert/outbox-lag", tmp_path / FOLDER
     with connect(migrated_url) as connection:
         companies = [Tenants(connection, name).create() for name in ("of the load", "customer")]
@@ -90,7 +87,7 @@ def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: P
 
 
 def test_a_round_of_the_watch_beside_another_gate(migrated_url: str, tmp_path: Path) -> None:
-    """The dead letters of its drills are no page: the round does not know, and the next one looks again."""
+    """Dead letters of another gate's drills make the round doubtful, not a page."""
     with connect(migrated_url) as connection:
         lease, mark = take_lease(migrated_url, OTHER, shared=True)
         assert lease is not None
@@ -106,7 +103,7 @@ def test_a_round_of_the_watch_beside_another_gate(migrated_url: str, tmp_path: P
 
 
 def test_a_login_that_may_remove_nothing_sees_the_other_gate(migrated_url: str, tmp_path: Path) -> None:
-    """What a dead gate left and this login may not delete hides no living one."""
+    """Leftovers of a dead gate that the login may not delete do not hide a living gate."""
     with connect(migrated_url) as connection:
         execute(connection, "drop role if exists data_stage_reader")
         execute(connection, "create role data_stage_reader login bypassrls password 'r'")

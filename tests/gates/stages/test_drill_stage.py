@@ -21,7 +21,7 @@ USUAL = Settings()
 
 
 def answering(answer_ms: float, folder: Path, settings: Settings = USUAL, url: str = "") -> Context:
-    """A run whose target was seen to answer in so long."""
+    """A run whose target answered the preflight in `answer_ms`."""
     context = Context(Target(TargetKind.STAGING, database_url=url), settings, folder, "run")
     context.write([Evidence(REACHABLE.id, Outcome.PASS, samples=1, duration_ms=answer_ms)])
     return context
@@ -32,7 +32,7 @@ def answering(answer_ms: float, folder: Path, settings: Settings = USUAL, url: s
     [(2, 3.0, 2), (2, 19.0, 2), (2, 120.0, 8), (2, 4000.0, MOST_WORKERS), (16, 120.0, 16)],
 )
 def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float, workers: int, tmp_path: Path) -> None:
-    """What mostly waits is spread wider, up to a limit, and never narrower than the policy says."""
+    """The slower the answers, the more workers, up to a limit and never fewer than the policy says."""
     assert workers_for(answering(answer_ms, tmp_path, Settings(drill_workers=policy))) == workers
 
 
@@ -40,7 +40,7 @@ def test_a_slow_target_is_drilled_by_more_at_once(policy: int, answer_ms: float,
 def test_a_far_target_is_given_more_requests_and_no_more_sessions(
     answer_ms: float, beside: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What asks the database nothing is spread wider than the sessions of the database reach."""
+    """Drills without SQL get extra workers, beyond the limit that database sessions set."""
     monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": SESSION})
     context = answering(answer_ms, tmp_path, url="postgresql://pooler")
     assert beside_for(context) == beside
@@ -49,7 +49,7 @@ def test_a_far_target_is_given_more_requests_and_no_more_sessions(
 
 @pytest.mark.parametrize(("answer_ms", "limit_s"), [(3.0, 182), (250.0, 360), (5200.0, 180)])
 def test_a_slow_target_gets_no_more_time(answer_ms: float, limit_s: int, tmp_path: Path) -> None:
-    """A far one does. What takes seconds to answer is slow, and its users wait for the verdict, too."""
+    """A distant target gets more time; one that takes seconds to answer is slow and does not."""
     assert stretched(answering(answer_ms, tmp_path), 180.0) == limit_s
 
 
@@ -57,27 +57,27 @@ def test_a_slow_target_gets_no_more_time(answer_ms: float, limit_s: int, tmp_pat
 def test_a_pooler_that_lends_by_transaction_has_room_for_more(
     lent: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There a drill that waits holds no session."""
+    """A waiting drill holds no session there, so more drills run at once."""
     monkeypatch.setattr(database, "_POOLED", {"postgresql://pooler": lent})
     assert workers_for(answering(4000.0, tmp_path, url="postgresql://pooler")) == workers
 
 
 @pytest.mark.parametrize(("sessions", "workers"), [(0, MOST_WORKERS), (20, 7), (15, 4), (8, 1), (400, MOST_WORKERS)])
 def test_a_login_with_few_sessions_is_drilled_by_fewer(sessions: int, workers: int, tmp_path: Path) -> None:
-    """Behind a pooler nothing shows how many it lends: the policy says so, and from afar, too, no more are held."""
+    """`drill_sessions` limits the workers, since a pooler does not show its limit."""
     assert workers_for(answering(400.0, tmp_path, Settings(drill_sessions=sessions))) == workers
 
 
 @pytest.mark.parametrize(("room", "workers"), [(100, 8), (30, 8), (20, 4), (9, 1), (0, 1), (None, 8)])
 def test_a_server_with_few_connections_is_drilled_by_fewer(room: int | None, workers: int, tmp_path: Path) -> None:
-    """Each drill may need two sessions and keep a third, and the gate some more; the rest is for the users."""
+    """Each drill may need three sessions and the gate some more; the rest is left to users."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=8), tmp_path, "run")
     context.write([Evidence(DATABASE.id, Outcome.PASS, samples=1, details={ROOM: room})])
     assert workers_for(context) == workers
 
 
 def test_a_limit_of_the_login_is_seen_as_room(pg_server: PgServer, migrated_db: str) -> None:
-    """The least of what the server, the database and the login have left."""
+    """The room is the least of what server, database and login have left."""
     target = Target(TargetKind.STAGING, database_url=pg_server.url(migrated_db, "replay_gate"))
     with session(pg_server.url(migrated_db)) as owner:
         free = database_lines(target)[0].details[ROOM]
@@ -88,13 +88,13 @@ def test_a_limit_of_the_login_is_seen_as_room(pg_server: PgServer, migrated_db: 
 
 
 def test_without_a_first_answer_the_policy_decides(tmp_path: Path) -> None:
-    """Nothing is known of a target that was not asked yet."""
+    """Without a measured answer the number of workers is the policy's."""
     context = Context(Target(TargetKind.STAGING), Settings(drill_workers=3), tmp_path, "run")
     assert workers_for(context) == 3
 
 
 def test_what_an_ended_drill_left_is_removed_with_its_rows(migrated_url: str, tmp_path: Path) -> None:
-    """A stage whose process was ended leaves no tenant of its own, and touches no other."""
+    """The stage removes tenants that a killed drill left, and no others."""
     context = Context(Target(TargetKind.STAGING, database_url=migrated_url), Settings(), tmp_path, "run")
     with session(migrated_url) as connection:
         tenants = Tenants(connection, "gone")

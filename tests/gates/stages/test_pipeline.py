@@ -1,4 +1,4 @@
-"""The known checks that every run puts through its own pipeline."""
+"""Each run puts checks of known outcome through its own pipeline."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ def context(folder: Path, environ: dict[str, str]) -> Context:
 
 
 def test_the_known_checks_come_out_as_they_must(tmp_path: Path) -> None:
-    """Through the real pytest, recorder and evidence file; the run's own evidence gets one line."""
+    """They go through the real pytest, recorder and evidence file, and leave one line in the run."""
     (report,) = pipeline(context(tmp_path, dict(os.environ)))
     (line,) = read_lines(tmp_path / "evidence.ndjson")
     assert (line.check, line.outcome, line.samples, line.release) == (SPEC.id, Outcome.PASS, len(DUE), "r1")
@@ -35,7 +35,7 @@ def test_the_known_checks_come_out_as_they_must(tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_away_is_no_fault_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also on a machine that is so slow that the watchdog has time to bark."""
+    """The check passes without a target, even if the watchdog has time to fire."""
     for name, seconds in (("PATIENCE_S", 0.1), ("EVERY_S", 0.05), ("LOOK_S", 0.1)):
         monkeypatch.setattr(watchdog, name, seconds)
     nowhere = "http://127.0.0.1:9", "postgresql://u@127.0.0.1:9/x"
@@ -46,7 +46,7 @@ def test_a_target_that_is_away_is_no_fault_of_the_pipeline(tmp_path: Path, monke
 
 
 def test_a_pipeline_that_loses_failures_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plugin that turns every failure into a pass is caught: the run holds."""
+    """A plugin that turns every failure into a pass fails the check."""
     plugin = tmp_path / "lenient.py"
     plugin.write_text(
         "import gates.checks.recorder as r\nassert r.judge\nr.judge = lambda *seen: (r.Outcome.PASS, '')\n"
@@ -60,7 +60,7 @@ def test_a_pipeline_that_loses_failures_is_seen(tmp_path: Path, monkeypatch: pyt
 
 
 def test_no_variable_of_the_caller_takes_asserts_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suites are started without it; where it came through, the recorder refuses, and the pipeline is unknown."""
+    """PYTHONOPTIMIZE is removed; if it came through, the recorder refuses and the check is unknown."""
     optimized = {**os.environ, "PYTHONOPTIMIZE": "1"}
     pipeline(context(tmp_path / "plain", optimized))
     monkeypatch.setattr(config, "CHANGES_PYTHON", ())
@@ -72,7 +72,7 @@ def test_no_variable_of_the_caller_takes_asserts_away(tmp_path: Path, monkeypatc
 
 
 def test_the_known_failure_is_lost_with_the_asserts() -> None:
-    """The control of the check: without asserts its helper holds whatever it is given, and so the check would pass."""
+    """The control: compiled without asserts, the failing helper passes."""
     for optimize, lost in ((0, False), (1, True)):
         module: dict[str, Any] = {}
         source = Path(assertion.__file__).read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_the_known_failure_is_lost_with_the_asserts() -> None:
     ],
 )
 def test_only_the_due_outcomes_pass(lines: list[Evidence], outcome: Outcome) -> None:
-    """A missing one, one more or a doubled one is no pass; nothing at all is unknown."""
+    """A missing, extra or repeated outcome fails; none at all is unknown."""
     assert judge(lines, "").outcome is outcome
 
 
@@ -101,12 +101,12 @@ def test_only_the_due_outcomes_pass(lines: list[Evidence], outcome: Outcome) -> 
     [(RIGHT[1:], Outcome.UNKNOWN), ([*RIGHT[:-1], Evidence(RIGHT[-1].check, Outcome.PASS, samples=1)], Outcome.FAIL)],
 )
 def test_a_process_that_was_ended_shows_what_it_wrote(lines: list[Evidence], outcome: Outcome) -> None:
-    """The rest is not known: a kill is no outcome that is wrong. A wrong one that it wrote is."""
+    """What a killed process did not write is unknown; a wrong outcome that it wrote fails."""
     found = judge(lines, "pytest was ended by signal 9")
     assert found.outcome is outcome
     assert ("signal 9" in found.message) is (outcome is Outcome.UNKNOWN)
 
 
 def test_a_catalogue_without_the_check_runs_nothing(tmp_path: Path) -> None:
-    """Its evidence would be of no check."""
+    """Nothing is run, since the evidence would belong to no check."""
     assert pipeline(Context(Target(TargetKind.PRODUCTION), Settings(), tmp_path, "1")) == []

@@ -1,4 +1,4 @@
-"""The preflight against small targets and real databases: only a wrong release is harm, blindness is unknown."""
+"""The preflight against small targets and real databases: a wrong release fails, what cannot be seen is unknown."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def paths(**by_path: tuple[int, Any]) -> Answers:
 
 
 def rolling() -> Answers:
-    """Every other answer is of the release before."""
+    """/version names the previous release every other time."""
     turn = iter(range(10_000))
     return lambda path: (200, {**FINE, "release": f"r{next(turn) % 2}"} if path == "/version" else FINE)
 
@@ -77,14 +77,14 @@ def rolling() -> Answers:
 def test_what_the_target_says_over_http(
     tmp_path: Path, release: str, answers: Answers, check: str, outcome: str, words: str
 ) -> None:
-    """A release that is not the one meant fails; a release that is not said, or not agreed on, is unknown."""
+    """A wrong or mixed release fails; one that is not stated is unknown."""
     with serving(answers) as url:
         found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, url, release=release))
     assert (found[check].outcome, words in found[check].message) == (outcome, True), found[check]
 
 
 def test_a_release_that_is_not_named_is_the_one_that_all_instances_say(tmp_path: Path) -> None:
-    """All evidence of the preflight is of it, and the stages after it are told."""
+    """Without RELEASE, the release that all instances state is the one of the run."""
     with serving(paths()) as url:
         found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
     assert target.release == "r1"
@@ -104,9 +104,7 @@ class Placed(BaseHTTPRequestHandler):
 
 
 def test_every_address_of_a_name_is_asked_for_its_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients take each of them: what runs behind the second one is a part of the deployment, too. One where nobody
-    listens, as where there is no IPv6, is no news.
-    """
+    """Clients use any address of a name, so each is asked; one where nobody listens is ignored."""
     places = ["127.0.0.1", "127.0.0.9"]
     real = addresses._addresses
     monkeypatch.setattr(addresses, "_addresses", lambda host, *more: places if host == "twin" else real(host, *more))
@@ -122,7 +120,7 @@ def test_every_address_of_a_name_is_asked_for_its_release(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("said", ["r\x1b[2J", "r\n::error::x", " r1", "r" * 201, "r\r"])
 def test_a_release_that_no_variable_could_hold_is_none(said: str, tmp_path: Path) -> None:
-    """The stages after the preflight are given it as RELEASE: they would refuse it, and see nothing."""
+    """Later stages get the release as a variable, so text that no variable may hold is no release."""
     with serving(paths(version=(200, {**FINE, "release": said}))) as url:
         found, target = looked(tmp_path, Target(TargetKind.PRODUCTION, url))
     assert target.release == ""
@@ -132,7 +130,7 @@ def test_a_release_that_no_variable_could_hold_is_none(said: str, tmp_path: Path
 
 
 def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -> None:
-    """Nothing fails; each says by what it is blocked; the missing variables are named."""
+    """Nothing fails; later checks name what blocks them, and missing variables are listed."""
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, "http://127.0.0.1:9"))
     assert {e.outcome for e in found.values()} == {Outcome.UNKNOWN}
     assert found["release"].blocked_by == found["ready"].blocked_by == "preflight/target-reachable"
@@ -142,7 +140,7 @@ def test_a_target_that_does_not_answer_blocks_what_comes_after(tmp_path: Path) -
 
 
 def test_a_queue_alone_is_asked_for_no_service(tmp_path: Path) -> None:
-    """No line says that BASE_URL or a secret is missing where the policy claims what needs none."""
+    """A policy that claims only a queue is not asked for BASE_URL or secrets."""
     told: list[Progress] = []
     target, scope = Target(TargetKind.PRODUCTION), Scope((QUEUE,))
     context = Context(target, Settings(), tmp_path, "run", load(), scope=scope, progress=told.append)
@@ -155,7 +153,7 @@ def test_a_queue_alone_is_asked_for_no_service(tmp_path: Path) -> None:
 
 
 def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
-    """`drill_agent` counts only where it is true; two sources only where the second one got an answer."""
+    """`drill_agent` must be exactly true; two sources need an answer from the second one."""
     for said, claimed in (({"drill_agent": True}, True), ({"drill_agent": "true"}, False), ({}, False)):
         folder = tmp_path / str(len(said)) / str(claimed)
         folder.mkdir(parents=True)
@@ -170,7 +168,7 @@ def test_capabilities_are_asked_of_the_target(tmp_path: Path) -> None:
 def test_two_sources_are_seen_only_where_their_calls_are_answered_well(
     monkeypatch: pytest.MonkeyPatch, status: int, seen: bool | None
 ) -> None:
-    """Who admits calls and counts none is examined; who refuses them has shown nothing."""
+    """A target that admits calls and counts none is still examined; one that refuses them has shown nothing."""
     monkeypatch.setattr(capabilities, "execute", lambda *_: [])
     monkeypatch.setattr(HttpDoor, "send", lambda *_: Answer(status, (), b"{}", 1.0))
     target = Target(TargetKind.STAGING, "http://127.0.0.1:9", hmac_secrets=("0123456789abcdef",))
@@ -182,7 +180,7 @@ def test_two_sources_are_seen_only_where_their_calls_are_answered_well(
     [(200, b"process_resident_memory_bytes 1e6\n", True), (200, b"outbox_pending 1\n", False), (500, b"", None)],
 )
 def test_a_target_that_shows_its_memory_is_examined_for_leaks(status: int, text: bytes, claimed: bool | None) -> None:
-    """Only metrics that were read and do not have it make the check not applicable."""
+    """The check is not applicable only if the metrics were read and lack the memory."""
     with serving(paths(metrics=(status, text))) as url:
         assert claims(Target(TargetKind.PRODUCTION, url))["memory-metric"] is claimed
 
@@ -205,7 +203,7 @@ grant select on public.replay_runs to replay_gate
 def test_a_login_that_sees_all_rows_passes(
     tmp_path: Path, pg_server: PgServer, migrated_db: str, role: str | None
 ) -> None:
-    """The superuser and the least role that a gate needs."""
+    """It passes for the superuser and for the least role that a gate needs."""
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db, role)))
     for check in ("database", "database-role-sees-rows", "clock-skew"):
         assert found[check].outcome is Outcome.PASS, found[check]
@@ -213,7 +211,7 @@ def test_a_login_that_sees_all_rows_passes(
 
 @pytest.mark.parametrize("company", ["", "00000000-0000-4000-8000-0000000000aa", "acme"])
 def test_a_company_that_is_none_is_told(tmp_path: Path, pg_server: PgServer, migrated_db: str, company: str) -> None:
-    """The check of the database says so of a TEST_COMPANY_ID without a row, and passes all the same."""
+    """The database check passes, and notes that TEST_COMPANY_ID has no row."""
     target = Target(TargetKind.PRODUCTION, database_url=pg_server.url(migrated_db), test_company_id=company)
     found, _ = looked(tmp_path, target)
     said = str(found["database"].details["nobody"])
@@ -225,7 +223,7 @@ def test_a_company_that_is_none_is_told(tmp_path: Path, pg_server: PgServer, mig
 def test_a_user_without_a_home_looks_at_the_database(
     tmp_path: Path, gate_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's user has no line in /etc/passwd, and maybe no HOME."""
+    """A container's user may have no home directory."""
     monkeypatch.setattr(Path, "home", lambda: pytest.fail("a home is looked for"))
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=gate_url))
     assert found["database"].outcome is Outcome.PASS
@@ -235,7 +233,7 @@ def test_a_user_without_a_home_looks_at_the_database(
 def test_a_database_whose_clock_is_another_is_unknown(
     pg_server: PgServer, migrated_db: str, seconds: int, way: str
 ) -> None:
-    """It says which of the two clocks is before the other."""
+    """The message says which clock is ahead."""
     with psycopg.connect(pg_server.url(migrated_db), row_factory=dict_row) as connection:
         connection.execute(
             "create schema wrong; create function wrong.clock_timestamp() returns timestamptz return "
@@ -250,7 +248,7 @@ def test_a_database_whose_clock_is_another_is_unknown(
 def test_a_login_that_row_level_security_blinds_is_unknown(
     tmp_path: Path, pg_server: PgServer, migrated_db: str
 ) -> None:
-    """It may read every table, and sees nothing in any: nothing bad either."""
+    """The login may read every table and sees no rows, so it sees no violations either."""
     name = f"blind_{uuid.uuid4().hex}"
     with psycopg.connect(pg_server.url(migrated_db), autocommit=True) as connection:
         connection.execute(f"create role {name} login password '{PASSWORD}'".encode())
@@ -297,7 +295,7 @@ def test_a_login_that_row_level_security_blinds_is_unknown(
 def test_a_login_that_lost_its_sight_of_one_table_is_unknown(
     tmp_path: Path, gate_url: str, migrated_url: str, statement: str, words: str
 ) -> None:
-    """The table is named, also where the login sees the test company, and all rows but one."""
+    """The table is named, even if the login sees the test company or all rows but one."""
     company = "00000000-0000-4000-8000-0000000000aa"
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute(
@@ -310,7 +308,7 @@ def test_a_login_that_lost_its_sight_of_one_table_is_unknown(
 
 
 def test_a_database_that_does_not_answer_is_unknown_and_its_password_is_not_shown(tmp_path: Path) -> None:
-    """The message helps; it holds no secret."""
+    """The evidence does not contain the password."""
     url = "postgresql://gate:planted-password@127.0.0.1:9/none"
     found, _ = looked(tmp_path, Target(TargetKind.PRODUCTION, database_url=url))
     assert found["database"].outcome is Outcome.UNKNOWN
@@ -318,7 +316,7 @@ def test_a_database_that_does_not_answer_is_unknown_and_its_password_is_not_show
 
 
 def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str) -> None:
-    """Waiting events count, held ones do not; without a database there is no line, and nothing breaks."""
+    """It counts waiting events, not those of a paused tenant; without a database it writes nothing."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         connection.execute("delete from public.feature_flags where key = 'outbox.enabled'")
         connection.execute("insert into public.feature_flags (key, enabled) values ('outbox.enabled', true)")
@@ -349,7 +347,7 @@ def test_the_backlog_is_watched_through_a_run(tmp_path: Path, migrated_url: str)
 
 
 def test_the_login_says_what_it_may_become(gate_url: str, migrated_url: str, tmp_path: Path) -> None:
-    """A superuser, a member of a superuser's role, and the least role of a gate are told apart."""
+    """A superuser, a member of a superuser role and the gate's least role are told apart."""
     with psycopg.connect(migrated_url, autocommit=True) as owner:
         owner.execute("create role grows login password 'grows-password'")
         owner.execute("grant postgres, pg_write_server_files to grows")
@@ -388,6 +386,6 @@ def test_the_login_says_what_it_may_become(gate_url: str, migrated_url: str, tmp
     ],
 )
 def test_a_server_elsewhere_that_is_not_verified_is_named(address: str, mode: str, said: bool) -> None:
-    """Whoever answers there is sent the password; nobody else answers on this machine."""
+    """A remote server that is not verified could be anybody, and is sent the password."""
     told = unverified(address, mode)
     assert (bool(told), mode in told if told else True) == (said, True)

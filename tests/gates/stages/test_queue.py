@@ -1,4 +1,4 @@
-"""The queue stage: what counts as growth, as worked off, as a load that was kept up with."""
+"""The queue stage: what counts as a growing backlog, as done, and as a load that was handled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,19 +37,19 @@ def points(*jobs: int) -> list[tuple[float, int]]:
     ],
 )
 def test_a_backlog_grows_where_it_only_grows(jobs: Sequence[int], outcome: Outcome) -> None:
-    """A burst, a saw tooth, a few jobs and a drain are none; few samples tell nothing."""
+    """Steady growth fails; bursts, saw teeth, drains and few jobs pass; few samples are unknown."""
     assert grown(points(*jobs)).outcome is outcome
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=6, max_size=40))
 def test_no_growth_is_seen_where_the_last_is_near_the_first(jobs: list[int]) -> None:
-    """Whatever happened in between."""
+    """It passes whatever happened between the first and the last sample."""
     if jobs[-1] - jobs[0] <= LEAST_GROWTH:
         assert grown(points(*jobs)).outcome is Outcome.PASS
 
 
 class FakeQueueDoor:
-    """A queue that makes of the jobs what it is told: state, seconds, effects of each, in turn."""
+    """A queue whose jobs become, in turn, what `become` says: state, seconds, effects."""
 
     def __init__(self, *become: tuple[str, float | None, int], within_s: float = 0.3) -> None:
         self.queue = Queue(presets()["pgqueuer"], QueueOptions(probe=ProbeOptions("probe", within_s=within_s, rate=9)))
@@ -73,7 +73,7 @@ def probed(door: FakeQueueDoor, count: int) -> Probing:
 
 
 def test_a_slow_database_is_watched_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each look takes long the backlog is still seen as often as a judgement needs."""
+    """If each look is slow, the watch lasts until it has enough samples."""
 
     class SlowDoor:
         queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail"))
@@ -104,7 +104,7 @@ def test_a_slow_database_is_watched_for_longer(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_one_job_is_the_proof(become: tuple[str, float | None, int], outcome: Outcome) -> None:
-    """Done in time passes; failed, waiting or lost by then fails, and says which. What nobody claimed is taken back."""
+    """A job done in time passes; others fail with their state, and unclaimed jobs are removed."""
     door = FakeQueueDoor(become)
     line = probed(door, 1).proof()
     assert line.outcome is outcome
@@ -113,7 +113,7 @@ def test_one_job_is_the_proof(become: tuple[str, float | None, int], outcome: Ou
 
 
 def test_a_load_is_judged_by_all_its_jobs() -> None:
-    """One in four not done fails both; twenty done at once pass; one that succeeded twice is named."""
+    """A quarter not done fails two checks; a job done twice fails the third; five jobs prove nothing."""
     good, late, twice = ("done", 0.1, 1), ("waiting", None, 0), ("done", 0.1, 2)
     by = [e.outcome for e in probed(FakeQueueDoor(good), 20).load()]
     assert by == [Outcome.PASS, Outcome.PASS, Outcome.PASS]
@@ -125,7 +125,7 @@ def test_a_load_is_judged_by_all_its_jobs() -> None:
 
 
 def test_the_door_enqueues_looks_and_takes_back(pg_server: PgServer) -> None:
-    """On pgmq's tables: a job waits, is done when it is archived, and is taken back while nobody has read it."""
+    """On pgmq, a job waits, is done when archived, and can be removed while unread."""
     with pg_server.database() as name, psycopg.connect(pg_server.url(name), autocommit=True) as admin:
         admin.execute((SCHEMAS / "pgmq.sql").read_bytes())
         queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail", probe=ProbeOptions("mail", payload={"a": 1})))

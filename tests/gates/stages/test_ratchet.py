@@ -1,4 +1,4 @@
-"""The ratchet: what a target was seen to keep is not unclaimed silently, from one release to the next."""
+"""What a target was once seen to keep cannot be dropped from the claims silently."""
 
 import datetime as dt
 import json
@@ -40,14 +40,14 @@ def keep(one: Context, areas: dict[str, str]) -> None:
 
 
 def test_the_first_run_passes_and_is_remembered(tmp_path: Path) -> None:
-    """Nothing was claimed before. What was claimed and seen now is kept, with the day and the release."""
+    """Areas that are claimed and seen are remembered with the date and the release."""
     line = look(context(tmp_path))
     assert line.outcome is Outcome.PASS
     assert claims.kept([line], LESS, ("replay",), promoted=False, when="on 2026-01-02") == {"replay": "on 2026-01-02"}
 
 
 def test_an_area_that_is_dropped_silently_is_a_failure_that_says_how_to_accept_it(tmp_path: Path) -> None:
-    """It names the area, when it was seen, and the lines of gate.yaml that let it go."""
+    """The message names the area, when it was seen, and the lines of gate.yaml that accept the drop."""
     one = context(tmp_path)
     keep(one, {"audit": "on 2026-01-02 (release r1)", "replay": "on 2026-01-02 (release r1)"})
     line = look(one)
@@ -59,7 +59,7 @@ def test_an_area_that_is_dropped_silently_is_a_failure_that_says_how_to_accept_i
 
 
 def test_a_person_lets_an_area_go_until_a_promotion_forgets_it() -> None:
-    """Accepted it is no finding; a hold keeps it in memory, a promotion makes the new claims the ones that hold."""
+    """An accepted drop passes; a hold keeps the area in memory, a promotion removes it."""
     seen = {"audit": "on 2026-01-02", "replay": "on 2026-01-02"}
     line = claims.judge(seen, ACCEPTED)
     assert line.outcome is Outcome.PASS
@@ -71,7 +71,7 @@ def test_a_person_lets_an_area_go_until_a_promotion_forgets_it() -> None:
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"let_go": 3}', '{"a": ' * 5000, "3"])
 def test_a_memory_that_cannot_be_read_is_unknown_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
-    """It may say that more was claimed; writing over it would forget that."""
+    """It may hold more claims, so it is neither trusted nor overwritten."""
     one = context(tmp_path)
     keep(one, {})
     (one.state / claims.FILE).write_text(text, encoding="utf-8")
@@ -82,19 +82,14 @@ def test_a_memory_that_cannot_be_read_is_unknown_and_stays_as_it_is(tmp_path: Pa
 
 
 def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path, migrated_url: str) -> None:
-    """In CI nothing else outlives a run: the last change of the flag by a gate says within which claims it was made."""
+    """Without a state folder, the gate's last audited change of the flag tells the claims of then."""
     one = context(tmp_path, migrated_url)
     with connect(migrated_url) as connection:
         for areas in (("replay",), ("audit", "replay")):
             order = Order(RolloutPlan(), "r1", "replaygate", "why", claims=areas)
             audit(connection, "flag_promoted", order, 1, {"from": 10, "to": 50})
-        audit(
-            connection,
-            "flag_promoted",
-            Order(RolloutPlan(flag="other.flag"), "r1", "x", "y", claims=("budgets",)),
-            1,
-            {},
-        )
+        other = Order(RolloutPlan(flag="other.flag"), "r1", "x", "y", claims=("budgets",))
+        audit(connection, "flag_promoted", other, 1, {})
         audit(connection, "flag_promoted", Order(RolloutPlan(), "r1", "gate:ann", "by hand"), 1, {"from": 10, "to": 50})
     line = look(one)
     assert line.outcome is Outcome.FAIL
@@ -108,7 +103,7 @@ def test_where_the_state_folder_is_new_the_audit_trail_remembers(tmp_path: Path,
 
 
 def test_what_a_promotion_let_go_no_older_row_of_the_trail_brings_back(tmp_path: Path, migrated_url: str) -> None:
-    """A flag at its last step takes none, and so has no row of the narrower claims. What is claimed again is kept."""
+    """At the last step a promotion writes no row; its narrower claims hold all the same."""
     one = context(tmp_path, migrated_url)
     with connect(migrated_url) as connection:
         order = Order(RolloutPlan(), "r1", "replaygate", "why", claims=("audit", "replay"))
@@ -133,7 +128,7 @@ def test_what_a_promotion_let_go_no_older_row_of_the_trail_brings_back(tmp_path:
 def test_a_trail_that_is_there_and_cannot_be_read_is_unknown(
     tmp_path: Path, gate_url: str, migrated_url: str, statement: str, expected: Outcome
 ) -> None:
-    """Where there is no trail, nothing was ever claimed in it; where it may not be read, nobody knows."""
+    """Without a trail nothing was claimed in it; a trail that may not be read is unknown."""
     with connect(migrated_url) as connection:
         connection.execute(statement.encode())
     assert look(context(tmp_path, gate_url)).outcome is expected
@@ -143,7 +138,7 @@ def test_a_trail_that_is_there_and_cannot_be_read_is_unknown(
     "told", ["[1, {}, null]", '["audit", 1]', '"audit"', '{"audit": 1}', "null", '["\\n::error::x"]']
 )
 def test_claims_in_the_trail_that_nobody_wrote_so_are_no_crash(tmp_path: Path, migrated_url: str, told: str) -> None:
-    """The row is foreign: whatever it holds is text, and a failure or nothing."""
+    """Malformed claims in a row pass or fail, and never crash."""
     with connect(migrated_url) as connection:
         connection.execute(
             "insert into public.audit_logs (action, actor, scope, metadata) values ('flag_promoted', 'x', 'all', %s)",

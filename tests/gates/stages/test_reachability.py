@@ -1,4 +1,4 @@
-"""A target that cannot be reached ends the run in seconds, with that one cause, whatever stands in its place."""
+"""A target that cannot be reached ends the run in seconds, with that as the only cause."""
 
 import dataclasses
 import datetime as dt
@@ -45,7 +45,7 @@ CATALOGUE = (*preflight.SPECS, *STAGED)
 
 
 def request(folder: Path, base_url: str, database_url: str) -> RunRequest:
-    """A run with every variable given; its suites are not there, so that a stage that begins raises."""
+    """A run with every variable and no suites: a stage that begins raises an error."""
     target = Target(
         TargetKind.STAGING,
         base_url,
@@ -80,7 +80,7 @@ def _nobody() -> Iterator[str]:
 
 @contextmanager
 def silence() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield int(server.getsockname()[1])
 
@@ -94,7 +94,7 @@ def _silent() -> Iterator[str]:
 def answering(
     reply: Reply, scheme: str = "http", page: Reply | None = None
 ) -> Callable[[], AbstractContextManager[str]]:
-    """A server that gives the same answer to everything, but to /healthz where that has a page of its own."""
+    """A server with one answer to everything; `page` is for /healthz."""
 
     @contextmanager
     def server() -> Iterator[str]:
@@ -134,7 +134,7 @@ ABSENT: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
 
 
 def ended(verdict: Verdict, cause: str, words: str) -> None:
-    """The run held for one cause, and everything else is blocked by it."""
+    """The run holds for one cause, and everything else is blocked by it."""
     assert verdict.decision is Decision.HOLD
     causes = [f for f in verdict.findings if not f.blocked_by]
     assert [f.check for f in causes] == [cause], [(f.check, f.message) for f in causes]
@@ -148,7 +148,7 @@ def ended(verdict: Verdict, cause: str, words: str) -> None:
 def test_a_base_url_where_no_target_answers_ends_the_run(
     name: str, tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No stage begins, nothing fails, and the reason is the one cause."""
+    """No stage begins, nothing fails, and the one cause is the reason."""
     if name == "silent":
         monkeypatch.setattr(preflight, "TIMEOUT_S", 1.0)
     door, words = ABSENT[name]
@@ -163,7 +163,7 @@ def test_a_base_url_where_no_target_answers_ends_the_run(
 def test_a_database_that_does_not_answer_ends_the_run(
     name: str, tmp_path: Path, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same for SQL; the message names the place and no password."""
+    """The same for SQL; the message names the server and not the password."""
     monkeypatch.setattr(looks, "LOOK_S", 3.0)
     if name == "silent":
         monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", 2)
@@ -185,12 +185,12 @@ def test_a_database_that_does_not_answer_ends_the_run(
 
 
 def fine(_asked: object) -> Reply:
-    """A target in good order."""
+    """A healthy target."""
     return Reply(200, (("Content-Type", "application/json"),), b'{"release": "r1"}')
 
 
 def test_a_stage_of_its_own_needs_only_what_it_looks_at(tmp_path: Path, migrated_url: str) -> None:
-    """`gate drill` without a target ends at once; `gate sql` looks at the database all the same."""
+    """Without a target, `gate drill` ends at once, and `gate sql` still looks at the database."""
     with _nobody() as url:
         verdict = run_stage(request(tmp_path, url, migrated_url), "drill")
         assert verdict.decision is Decision.HOLD
@@ -203,7 +203,7 @@ def test_a_stage_of_its_own_needs_only_what_it_looks_at(tmp_path: Path, migrated
 def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
     tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stages after it are blocked by the target that is gone; looked at once, not once a stage."""
+    """Later stages are blocked by the dead target, which is looked at once, not once per stage."""
     monkeypatch.setattr(reachability, "PATIENCE_S", 0.2)
     asked = request(tmp_path, "", migrated_url)
     stages: list[str] = []
@@ -228,24 +228,20 @@ def test_a_target_that_dies_during_a_run_ends_it_before_the_next_stage(
 def test_a_database_that_is_another_one_by_now_is_the_one_cause(
     tmp_path: Path, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pooler that leads elsewhere in the middle of a run: what is absent there is absent nowhere else."""
+    """If a pooler leads to another server during the run, that is the cause, not what is missing there."""
     monkeypatch.setattr(reachability, "PATIENCE_S", 0.1)
     with database.session(migrated_url, read_only=True) as connection:
         here = server_of(connection)
     for judged, shut in ((here, 0), (f"{here}9", 1)):
-        context = Context(
-            Target(TargetKind.STAGING, database_url=migrated_url),
-            request(tmp_path, "", migrated_url).settings,
-            tmp_path / judged.replace("/", "-"),
-            "run",
-        )
+        target, settings = Target(TargetKind.STAGING, database_url=migrated_url), request(tmp_path, "", "").settings
+        context = Context(target, settings, tmp_path / judged.replace("/", "-"), "run")
         context.out.mkdir()
         context.write([Evidence("preflight/database", Outcome.PASS, details={"server": judged})])
         assert [e.message for e in reachability.shut_doors(context)] == [reachability.OTHER] * shut
 
 
 def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few refused looks are a restart, not an end."""
+    """A few refused looks are a restart, not the end of the run."""
     monkeypatch.setattr(reachability, "POLL_S", 0.01)
     turn = iter(range(1000))
     with serve(lambda one: Reply(503) if next(turn) < 5 else fine(one)) as url:
@@ -256,7 +252,7 @@ def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, m
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status: int) -> None:
-    """The checks after it judge what it does: a broken release is not a target that cannot be reached."""
+    """A broken release is reachable: the checks judge it."""
     behaviour: Behaviour = lambda one: Reply(401 if one.method == "POST" else status)  # noqa: E731
     with serve(behaviour) as url, HttpDoor(url) as door:
         seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
@@ -267,7 +263,7 @@ def test_a_target_that_lacks_the_page_or_is_broken_is_there_all_the_same(status:
     ("status", "body"), [(401, b""), (429, b""), (400, b'{"error": "no JSON"}'), (403, b'{"code": "forbidden"}')]
 )
 def test_an_api_that_refuses_a_replay_is_the_service(status: int, body: bytes) -> None:
-    """Though it has no /version, and its words are not the contract's."""
+    """It counts even without /version and with codes that are not the contract's."""
     behaviour: Behaviour = lambda one: Reply(status, (), body) if one.method == "POST" else Reply(404)  # noqa: E731
     with serve(behaviour) as url, HttpDoor(url) as door:
         seen = endpoints.recognised(Target(TargetKind.STAGING, url), door, [])
@@ -287,9 +283,7 @@ def test_a_database_of_another_service_is_not_judged(
     migrated_db: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the gate writes there the service does not see: nothing is judged by it, and nothing is left in it. Where a
-    refusal is audited there, the release is to blame.
-    """
+    """If the service does not see the gate's rows, the run holds; an audit row there shows that it is its database."""
     monkeypatch.setattr(pairing, "SEEN_S", 0.0)
     drill = dataclasses.replace(STAGED[0], where=Where.SELF_CLEANING)
     answered = [(status, code)]
@@ -338,7 +332,7 @@ def test_a_database_of_another_service_is_not_judged(
 def test_any_credential_asks_whether_a_database_is_that_of_the_service(
     given: dict[str, Any], apart: bool | None, pg_server: PgServer, migrated_db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a secret that signs, a super_admin's token is refused there for a company of another database, too."""
+    """A super_admin token can ask, too: the service refuses it for a tenant of another database."""
     monkeypatch.setattr(pairing, "SEEN_S", 0.0)
 
     def answer(asked: Asked) -> Reply:

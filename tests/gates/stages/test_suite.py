@@ -1,4 +1,4 @@
-"""The process of a suite: what of its surroundings it takes, and what is left of it when a signal ends the run."""
+"""The process of a suite: what it takes from its environment, and what is left of it after a signal."""
 
 import os
 import select
@@ -27,9 +27,7 @@ def test_it():
 
 
 def test_a_log_keeps_no_secret_when_a_signal_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a check printed of the target's answer is redacted and made inert on every way out, and its process is
-    gone.
-    """
+    """Logs are redacted and made inert on every way out, and the process has ended."""
     (tmp_path / "drills").mkdir()
     (tmp_path / "drills" / "test_it.py").write_text(TEST, encoding="utf-8")
     log, processes = tmp_path / "out" / "logs" / "drill.log", list[subprocess.Popen[bytes]]()
@@ -76,7 +74,7 @@ def test_fails(seen):
 
 
 def test_no_conftest_above_a_suite_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gate that is installed within a project, whose conftest.py would answer for every check, sees what it sees."""
+    """The conftest.py of a surrounding project cannot change an outcome."""
     suites, out = tmp_path / "project" / "packages", tmp_path / "out"
     (suites / "drills").mkdir(parents=True)
     (suites / "drills" / "test_fails.py").write_text(FAILS, encoding="utf-8")
@@ -91,7 +89,7 @@ def test_no_conftest_above_a_suite_takes_part(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_suite_that_was_begun_looks_when_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is collected meanwhile. Until then nothing is asked, and where nobody tells it, nothing is."""
+    """A suite is collected in advance, and runs no check until it is told to."""
     collected = tmp_path / "collected"
     (tmp_path / "drills").mkdir()
     noting = f"from pathlib import Path\nPath({str(collected)!r}).touch()\n{FAILS}"
@@ -113,7 +111,7 @@ def test_a_suite_that_was_begun_looks_when_it_is_told(tmp_path: Path, monkeypatc
 
 
 def test_nothing_goes_on_behind_a_suite_that_was_killed() -> None:
-    """As the kernel does it where memory is short: a drill's process would judge what is cleaned up behind it."""
+    """Ending a killed suite also ends its children: they would meet data that is being cleaned up."""
     with subprocess.Popen(
         ["/bin/sh", "-c", "sleep 60 & kill -KILL $$"], stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -125,6 +123,6 @@ def test_nothing_goes_on_behind_a_suite_that_was_killed() -> None:
 
 
 def test_who_was_killed_is_said_to_be() -> None:
-    """With where to look, and no number of a signal."""
+    """The message says "Killed" and where to look, not the number of the signal."""
     said = suite._error(-9, SuiteRun("drill", "drills", (), 60.0), "")
     assert said == "the drill stage was ended by Killed; see this machine's memory and its log"

@@ -1,4 +1,4 @@
-"""Two runs of the gate never examine one deployment at once: whoever comes second looks at nothing, and holds."""
+"""Two runs never examine one deployment at once: the second one looks at nothing, and holds."""
 
 import dataclasses
 import datetime as dt
@@ -42,7 +42,7 @@ def seen(one: Context) -> list[Evidence]:
 
 
 def test_the_second_of_two_runs_holds_and_cites_the_first(context: Context) -> None:
-    """Its checks are blocked, so that the verdict names the cause alone; afterwards there is room again."""
+    """Its checks are blocked by that one cause; after both a new run gets its turn."""
     second = other(context)
     with Turn(context) as mine, Turn(second) as theirs:
         assert (mine.busy, theirs.busy) == (False, True)
@@ -63,7 +63,7 @@ def test_the_second_of_two_runs_holds_and_cites_the_first(context: Context) -> N
 
 
 def test_the_turn_is_kept_while_no_transaction_lasts(context: Context, migrated_url: str) -> None:
-    """The transaction is another one all the time, and nobody gets in between."""
+    """The lock outlives each renewed transaction, and no other run gets in between."""
     started = "select xact_start::text from pg_stat_activity where state like 'idle in%'"
     with connect(migrated_url) as looking, Turn(context, renew_s=HASTE_S):
         first = value(looking, started)
@@ -74,7 +74,7 @@ def test_the_turn_is_kept_while_no_transaction_lasts(context: Context, migrated_
 
 
 def test_a_restarted_database_does_not_cost_the_turn(context: Context, migrated_url: str) -> None:
-    """A drill may break every connection: the lock is taken again, and nothing is said."""
+    """After its connection was broken, the lock is taken again without a finding."""
     with connect(migrated_url) as looking, Turn(context, renew_s=HASTE_S):
         execute(looking, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
         until(lambda: value(looking, LOCKS) == 1, what="the lock")
@@ -82,7 +82,7 @@ def test_a_restarted_database_does_not_cost_the_turn(context: Context, migrated_
 
 
 def test_a_turn_that_was_lost_is_unknown(context: Context, migrated_url: str) -> None:
-    """If another run came in while the connection was broken, what this one saw promotes nothing."""
+    """If another run took the lock meanwhile, this run cannot promote."""
     with connect(migrated_url) as thief, Turn(context, renew_s=HASTE_S) as mine:
         execute(thief, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
         execute(thief, "select pg_advisory_lock(hashtextextended('replaygate run', 0))")
@@ -91,7 +91,7 @@ def test_a_turn_that_was_lost_is_unknown(context: Context, migrated_url: str) ->
 
 
 def test_without_a_database_it_is_unknown(context: Context) -> None:
-    """Nobody is kept away then, and nothing is promoted."""
+    """Without a lock nobody is kept out, so the check is unknown."""
     for url, words in (("", "blocked by preflight/database"), ("postgresql://x@127.0.0.1:1/x", "cannot be told")):
         one = dataclasses.replace(other(context), target=dataclasses.replace(context.target, database_url=url))
         with Turn(one) as turn:

@@ -1,4 +1,4 @@
-"""A target that dies in the middle of a stage ends it, with that one cause; nothing more is held against it."""
+"""A target that dies in the middle of a stage ends the stage; later failures are not held against it."""
 
 import datetime as dt
 import time
@@ -16,7 +16,7 @@ from gates.deployment import control
 from gates.deployment.target import Target
 from gates.evidence import Evidence, JsonValue, Outcome, TargetKind
 from gates.evidence_file import read_lines
-from gates.proof.workbench.servers import HANG, Asked, Reply, raw, serve
+from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, raw, serve
 from gates.stages import load_process, suite, watchdog
 from gates.stages.context import Context
 from gates.stages.drill import drill
@@ -57,7 +57,7 @@ def test_it(seen):
 
 @dataclass
 class Service:
-    """A target that can be told how to behave from now on."""
+    """A target whose behaviour can be changed at any time."""
 
     url: str = ""
     behaviour: Callable[[Asked], Reply] = lambda _asked: FINE
@@ -84,20 +84,17 @@ def frozen(_asked: Asked) -> Reply:
     return HANG
 
 
-def only_healthz(asked: Asked) -> Reply:
-    return FINE if asked.path.endswith("/healthz") else HANG
-
-
-def proxied(_asked: Asked) -> Reply:
-    return Reply(502)
-
-
-DEATHS = {f.__name__: f for f in (gone, frozen, only_healthz, proxied)}
+DEATHS: dict[str, Behaviour] = {
+    "gone": gone,
+    "frozen": frozen,
+    "only_healthz": lambda asked: FINE if asked.path.endswith("/healthz") else HANG,
+    "proxied": lambda _asked: Reply(502),
+}
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A target in good order, and a watchdog that is quick."""
+    """A healthy target, and a watchdog with short limits."""
     for name, seconds in (("PATIENCE_S", 1.0), ("EVERY_S", 0.1), ("LOOK_S", 0.5)):
         monkeypatch.setattr(watchdog, name, seconds)
     monkeypatch.setattr(watchdog, "MOST_STANDSTILL_S", 60.0)  # of this test, whose machine may be full
@@ -109,7 +106,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 @pytest.mark.parametrize("death", list(DEATHS))
 def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
-    """Gone, frozen, replaced by a proxy's page or alive at /healthz alone: the cause says when, and into what."""
+    """The watchdog reports every kind of death, with its time and the stage."""
     with Watchdog(service.target, "drill") as dog:
         until(lambda: len(service.asked) > 4, MOST_S)
         assert not dog.fired
@@ -123,7 +120,7 @@ def test_a_service_that_dies_is_barked_at(death: str, service: Service) -> None:
 
 
 def test_a_service_that_answers_again_when_the_stage_is_over_is_told_so(service: Service) -> None:
-    """It did not die, and may be too small for what the stage sent."""
+    """The message says that it did not die: it may be too small for the stage's load."""
     with Watchdog(service.target, "the load") as dog:
         service.behaviour = frozen
         until(lambda: dog.fired, MOST_S)
@@ -134,7 +131,7 @@ def test_a_service_that_answers_again_when_the_stage_is_over_is_told_so(service:
 
 
 def test_a_restart_is_no_death(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A door that opens again within the patience is held against nobody; a stage that ends meanwhile waits for it."""
+    """A target that answers again within the patience is not reported; a stage that ends meanwhile waits."""
     monkeypatch.setattr(watchdog, "PATIENCE_S", 600.0)
     with Watchdog(service.target, "drill") as dog:
         service.behaviour = gone
@@ -144,7 +141,7 @@ def test_a_restart_is_no_death(service: Service, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_stage_that_ends_while_the_target_is_dead_says_so(service: Service) -> None:
-    """Drills that all fail within seconds of the death end before the patience does: the cause is seen all the same."""
+    """The death is reported even if the drills end before the patience does."""
     with Watchdog(service.target, "drill") as dog:
         service.behaviour = gone
         seen = len(service.asked)
@@ -155,7 +152,7 @@ def test_a_stage_that_ends_while_the_target_is_dead_says_so(service: Service) ->
 def test_what_a_drill_stops_on_purpose_does_not_count(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a drill holds the stack's processes, no door is shut; from then on it is."""
+    """While a drill controls the stack's processes, the watchdog does not fire; afterwards it does."""
     monkeypatch.setattr(control.Control, "mend", lambda _self: None)
     place = str(tmp_path / "control.sock")
     target = Target(TargetKind.REFERENCE, service.url, control=place)
@@ -171,7 +168,7 @@ def test_what_a_drill_stops_on_purpose_does_not_count(
 
 
 def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that were late through the gate's own fault count neither for nor against the target."""
+    """Looks that were late because the gate itself stood still do not count."""
     monkeypatch.setattr(watchdog, "MOST_STANDSTILL_S", -1.0)
     with Watchdog(service.target, "drill") as dog:
         service.behaviour = gone
@@ -181,7 +178,7 @@ def test_a_gate_that_stood_still_blames_nobody(service: Service, monkeypatch: py
 
 
 def test_a_gate_without_a_thread_to_look_blames_nobody(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the number of processes is limited, a look that cannot be made says nothing of the target."""
+    """A look for which no thread can be started says nothing about the target."""
     looks = list[float]()
 
     def refused(look: object, _limit_s: float) -> None:
@@ -196,7 +193,7 @@ def test_a_gate_without_a_thread_to_look_blames_nobody(service: Service, monkeyp
 
 
 def test_a_database_that_dies_is_barked_at(service: Service) -> None:
-    """The same for SQL; the first door that is shut is the cause, the other one is blocked by it."""
+    """The same for SQL; if the service is dead as well, the database is blocked by it."""
     target = Target(TargetKind.STAGING, service.url, database_url="postgresql://gate:planted-pw@127.0.0.1:9/x")
     service.behaviour = gone
     with Watchdog(target, "data before", http=False) as dog:
@@ -213,7 +210,7 @@ def test_a_database_that_dies_is_barked_at(service: Service) -> None:
 
 @pytest.fixture
 def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Drills of which the first two would take minutes."""
+    """Three drills, of which the second would take two minutes."""
     folder = tmp_path / "drills"
     folder.mkdir()
     options = [f"    parser.addoption('--{name}')\n" for name in ("companies", "trip-ms", "at-once", "beside", "lease")]
@@ -227,7 +224,7 @@ def suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_death_in_a_drill_ends_it_and_all_that_follow(service: Service, suites: Path) -> None:
-    """What was seen before stands; the drill is cut, those after it do not begin, all is blocked by the cause."""
+    """Earlier evidence stands; the drill is cut, later ones do not begin, and all are blocked by the death."""
     context = service.context(suites)
 
     def dies(asked: Asked) -> Reply:
@@ -249,7 +246,7 @@ def test_a_death_in_a_drill_ends_it_and_all_that_follow(service: Service, suites
 
 
 def test_the_load_ends_when_its_target_dies(service: Service, tmp_path: Path) -> None:
-    """A load on a dead target is cut, and its thresholds are not judged."""
+    """The load is cut, and its thresholds are not judged."""
     service.behaviour = gone
     started = time.monotonic()
     (found,) = load_process.load(service.target, OF_A_RUN, tmp_path)
@@ -259,7 +256,7 @@ def test_the_load_ends_when_its_target_dies(service: Service, tmp_path: Path) ->
 
 
 def test_a_suite_of_a_dead_target_does_not_begin(service: Service, suites: Path) -> None:
-    """What the run already knows is not found out again; what looks at the database alone goes on."""
+    """A death that the run knows of blocks the suite at once; checks of the database go on."""
     context = service.context(suites)
     context.write([shut_at(AT)])
     report = run(SuiteRun("drill", "drills", [spec("drill/small/main")], 600.0), context)
@@ -276,7 +273,7 @@ def policy() -> Policy:
 
 
 def shut_at(at: dt.datetime, until_then: JsonValue = "") -> Evidence:
-    """A service that answered for the last time then."""
+    """A service that last answered at this time."""
     details: dict[str, JsonValue] = {"unreachable": True, unreachable.ANSWERED_UNTIL: until_then or at.isoformat()}
     said = "the target stopped answering at 12:00:10, 10 s into drill: refused"
     return Evidence(REACHABLE.id, Outcome.UNKNOWN, said, started_at=at.isoformat(), release="r1", details=details)
@@ -290,7 +287,7 @@ def failure(check: str, ended: dt.datetime) -> Evidence:
 
 
 def test_harm_that_was_seen_before_the_death_stands() -> None:
-    """A release that failed and then died is rolled back for the failure."""
+    """A failure before the death still rolls back."""
     verdict = decide([failure("drill/small/main", AT), shut_at(AT + dt.timedelta(seconds=5))], policy(), AT)
     assert verdict.decision is Decision.ROLLBACK
     assert verdict.reason == "drill/small/main failed: it failed"
@@ -298,7 +295,7 @@ def test_harm_that_was_seen_before_the_death_stands() -> None:
 
 @pytest.mark.parametrize("check", ["drill/small/main", "load/small"])
 def test_a_failure_after_the_death_is_unknown(check: str) -> None:
-    """What failed while nobody answered was not seen to be the release's: one cause, a hold."""
+    """A failure after the death is blocked by it, and the run holds for that one cause."""
     verdict = decide([failure(check, AT + dt.timedelta(seconds=9)), shut_at(AT)], policy(), AT)
     assert verdict.decision is Decision.HOLD
     assert verdict.counts.failed == 0
@@ -307,14 +304,14 @@ def test_a_failure_after_the_death_is_unknown(check: str) -> None:
 
 
 def test_what_is_seen_in_the_database_stands_when_the_service_dies() -> None:
-    """Bad rows are not excused by a service that no longer answers."""
+    """A dead service does not excuse bad rows."""
     lines = unreachable.excused([failure("sql/small", AT + dt.timedelta(seconds=9)), shut_at(AT)])
     assert lines[0].outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize("until_then", ["yesterday", "2026-01-01T12:00:00", 7, ["x"]])
 def test_a_death_without_a_time_excuses_nothing(until_then: JsonValue) -> None:
-    """Evidence that does not say until when the target answered takes no failure away."""
+    """Without a valid time of the last answer, no failure is excused."""
     shut = shut_at(AT, until_then)
     lines = unreachable.excused([failure("drill/small/main", AT + dt.timedelta(seconds=9)), shut])
     assert lines[0].outcome is Outcome.FAIL

@@ -23,7 +23,7 @@ def suites(monkeypatch: pytest.MonkeyPatch) -> Suites:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Watch:
-    """A watch over two checks, with a fake in place of the suites. Without a database, preflight can block neither."""
+    """A watch over two checks with fake suites; without a database, the preflight can block neither."""
     target = Target(TargetKind.STAGING, hmac_secrets=(SECRET,), release="r1")
     file = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1))
     return Watch(target, file, CATALOGUE, tmp_path / "state" / "history.ndjson", drills=Drills.NONE)

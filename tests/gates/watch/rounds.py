@@ -22,7 +22,7 @@ CATALOGUE = (GRAVE, MILD)
 
 
 class Suites:
-    """Fakes the subprocesses of a round: gives each check its outcome, and notes what the round asked for."""
+    """Fake suites: each check gets its outcome, and what the round asked for is noted."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -48,7 +48,7 @@ class Suites:
 
 
 def look(watched: Watch, suites: Suites, **outcomes: Outcome) -> FinishedRound:
-    """A round in which these checks (by the last part of their ids) have these outcomes, and all others pass."""
+    """A round in which these checks (named by the last part of their ids) have these outcomes; all others pass."""
     suites.outcomes = {f"sql/spot/{name}": outcome for name, outcome in outcomes.items()}
     done = one_round(watched)
     assert done is not None

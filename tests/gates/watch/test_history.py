@@ -1,4 +1,4 @@
-"""The file of the watch: what is written is read again, whatever happened to it in between."""
+"""The history file of the watch: what was written is read again, whatever happened to the file."""
 
 import datetime as dt
 import fcntl
@@ -61,12 +61,12 @@ def test_a_round_is_read_as_it_was_written(
 
 
 def test_a_file_that_is_not_there_is_an_empty_history(tmp_path: Path) -> None:
-    """The first round of a target finds nothing, which is no error."""
+    """The first round of a target has no file, which is no error."""
     assert history.read(tmp_path / "none", TARGET) == history.History()
 
 
 def test_a_line_that_was_cut_is_survived_and_said(tmp_path: Path) -> None:
-    """A writer was killed in the middle of a line: the rounds before it count, the next one stands on its own line."""
+    """After a writer was killed, earlier rounds count, and the next one starts a new line."""
     path = written(tmp_path / "h", made(1), made(2))
     path.write_bytes(path.read_bytes()[:-40])
     found = history.read(path, TARGET)
@@ -79,7 +79,7 @@ def test_a_line_that_was_cut_is_survived_and_said(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2000), st.binary(max_size=8))
 def test_no_damage_makes_the_history_unreadable(where: int, damage: bytes) -> None:
-    """Bytes written over any place lose at most the lines they touch, and never raise."""
+    """Overwritten bytes cost only the lines they touch, and raise nothing."""
     lines = [made(n, n).line().encode() for n in range(1, 6)]
     whole = b"".join(lines)
     at = where % len(whole)
@@ -122,7 +122,7 @@ ODD = [
 
 @pytest.mark.parametrize(("was", "put"), ODD)
 def test_a_line_that_no_gate_wrote_is_left_out(was: str, put: str, tmp_path: Path) -> None:
-    """A value of another type, and a number or a time beyond all, end no watch: reading, cutting and the next round."""
+    """Wrong types and infinite numbers or times do not break reading, trimming or the next round."""
     line = made(1).line()
     assert was in line
     odd = line.replace(was, put)
@@ -137,7 +137,7 @@ def test_a_line_that_no_gate_wrote_is_left_out(was: str, put: str, tmp_path: Pat
 
 
 def test_what_is_no_history_is_not_read_to_its_end(tmp_path: Path) -> None:
-    """A file without an end, or of gigabytes, is an error of the gate and takes no memory."""
+    """An endless or huge file is an error of the gate, and does not fill memory."""
     path = tmp_path / "h"
     with path.open("wb") as huge:
         huge.truncate(disk.MOST_BYTES + 1)
@@ -146,7 +146,7 @@ def test_what_is_no_history_is_not_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_watcher_that_is_stopped_keeps_no_other_one_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock of a writer that does not go on has a limit: the round is told to be unkept, and the watch goes on."""
+    """The wait for a stopped writer's lock has a limit: the round is reported as not kept, and the watch goes on."""
     monkeypatch.setattr(disk, "LOCK_S", 0.1)
     path = tmp_path / "h"
     with (tmp_path / ".h.write").open("a") as held:
@@ -157,7 +157,7 @@ def test_a_watcher_that_is_stopped_keeps_no_other_one_waiting(tmp_path: Path, mo
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Several processes append to the same file and cut it; every round is there whole, or counted as removed."""
+    """Each round of several processes is in the file, or counted as removed."""
     path = tmp_path / "h"
     program = (
         "import sys, datetime as dt; from pathlib import Path; from gates.watch import history\n"
@@ -176,7 +176,7 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_one_watcher_at_a_time_makes_a_round_and_a_killed_one_blocks_nobody(tmp_path: Path) -> None:
-    """The turn is taken by one process; it ends with that process, however that ends."""
+    """One process has the turn, until it ends in any way."""
     path = tmp_path / "h"
     program = (
         "import sys; from pathlib import Path; from gates.watch import history\n"
@@ -198,14 +198,14 @@ def test_one_watcher_at_a_time_makes_a_round_and_a_killed_one_blocks_nobody(tmp_
 
 
 def test_an_error_within_a_turn_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
-    """What a round raises goes up as it is."""
+    """An error of the round is raised unchanged."""
     with pytest.raises(BlockingIOError), history.turn(tmp_path / "h") as mine:
         assert mine
         raise BlockingIOError
 
 
 def test_a_history_of_a_newer_gate_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """What is not understood must not be continued."""
+    """A newer format is neither read nor continued."""
     path = tmp_path / "h"
     path.write_text('{"v":2,"kind":"round"}\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"h:1:1: format 2; allowed: up to 1\. Use the gate that wrote it"):
@@ -219,7 +219,7 @@ def test_rounds_of_another_target_are_left_out_and_counted(tmp_path: Path) -> No
 
 
 def test_what_is_older_than_asked_for_is_summed_up(tmp_path: Path) -> None:
-    """Since when a check is what it is, and when it was good last, outlive the window; so do the last rounds."""
+    """A check's last change, last pass and last rounds are kept beyond the window."""
     path = written(tmp_path / "h", made(1, 0), made(2, 5, saw=False), made(3, 10, saw=False))
     found = history.read(path, TARGET, START + dt.timedelta(hours=1))
     assert found.rounds == ()
@@ -230,7 +230,7 @@ def test_what_is_older_than_asked_for_is_summed_up(tmp_path: Path) -> None:
 
 
 def test_what_nobody_was_told_is_told_later(tmp_path: Path) -> None:
-    """Until a line says that people were told, a change waits."""
+    """A change stays due until a line records that people were told."""
     path = written(tmp_path / "h", made(1, told=True), made(2, told=True))
     assert [c.check for c in history.read(path, TARGET, START + dt.timedelta(days=9)).untold] == ["a/b/1", "a/b/2"]
     history.append(path, Notified("other", 2, START.isoformat(), "slack").line())
@@ -240,7 +240,7 @@ def test_what_nobody_was_told_is_told_later(tmp_path: Path) -> None:
 
 
 def test_old_rounds_are_removed_and_counted(tmp_path: Path) -> None:
-    """Beyond the time that is kept; the last one stays however old it is, and numbers go on."""
+    """The last round stays however old it is, and numbers go on."""
     path = written(tmp_path / "h", made(1, 0), made(2, 60), made(3, 120))
     keep = dt.timedelta(minutes=90)
     assert history.tidy(path, START + dt.timedelta(minutes=125), keep, least=1) == 1
@@ -251,7 +251,7 @@ def test_old_rounds_are_removed_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps_by_years_does_not_wipe_the_history_out(tmp_path: Path) -> None:
-    """The newest rounds stay whatever their age."""
+    """The newest rounds stay, whatever their age seems to be."""
     path = written(tmp_path / "h", *(made(n, n) for n in range(1, 6)))
     later = START + dt.timedelta(days=3650)
     assert history.tidy(path, later) == 0
@@ -260,7 +260,7 @@ def test_a_clock_that_jumps_by_years_does_not_wipe_the_history_out(tmp_path: Pat
 
 
 def test_a_file_that_grew_too_large_is_halved(tmp_path: Path) -> None:
-    """The newest half of the allowed size stays; a damaged line goes with its time."""
+    """The newest half stays; a damaged line is removed with its neighbours in time."""
     path = written(tmp_path / "h", *(made(n, n) for n in range(1, 41)))
     path.write_bytes(b'{"v":1,"kind":"rou\n' + path.read_bytes())
     size = path.stat().st_size
@@ -273,7 +273,7 @@ def test_a_file_that_grew_too_large_is_halved(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_of_the_gate(tmp_path: Path) -> None:
-    """Where a round cannot be kept, the message says what to do."""
+    """If a round cannot be kept, the message says what to do."""
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(CannotWork, match=r"Make room, or correct --history"):
         history.append(tmp_path / "full", made(1).line())

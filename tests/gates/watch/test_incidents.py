@@ -1,4 +1,4 @@
-"""What is open, what people are told, when a rollback is due, when the watcher was down: tables and properties."""
+"""Open incidents, notices, due rollbacks and missed rounds: tables and properties."""
 
 import dataclasses
 import datetime as dt
@@ -28,7 +28,7 @@ SLOW = dataclasses.replace(PAGE, for_s=600.0)
 def watched(
     *readings: Reading | None, minutes: float = 5.0, patience: Patience | None = None
 ) -> tuple[tuple[Incident, ...], list[list[str]], list[Change]]:
-    """Fold readings of one check, one a round; what is open at the end, the changes of each round, all that is told."""
+    """Fold one reading of a check per round: what is open at the end, the changes of each round, and all notices."""
     incidents: tuple[Incident, ...] = ()
     earlier: dict[str, Reading] = {}
     kinds: list[list[str]] = []
@@ -71,19 +71,19 @@ def watched(
 def test_what_changes_and_what_stays_open(
     readings: tuple[Reading | None, ...], kinds: list[list[str]], still_open: bool
 ) -> None:
-    """People are told of transitions once; only what was seen good is good again; too few samples are quiet."""
+    """Each change is told once; only a pass closes an incident; too few samples are not told."""
     incidents, seen, _ = watched(*readings)
     assert seen == kinds
     assert bool(incidents) == still_open
 
 
 def test_what_is_only_noted_is_told_to_nobody() -> None:
-    """A check that the policy or a waiver only notes changes the report, not a channel."""
+    """A finding that is only noted is in the report, not in the channel."""
     assert watched(NOTE, NOTE, GOOD)[2] == []
 
 
 def test_what_lasts_is_told_again_after_the_reminder_and_not_before() -> None:
-    """A reminder comes at its interval, also while the check cannot be seen, and then says so."""
+    """The reminder also comes while the check cannot be seen, and then says so."""
     patience = Patience(remind_s=900.0)
     _, kinds, told = watched(PAGE, PAGE, PAGE, BLIND, PAGE, PAGE, BLIND, patience=patience)
     assert kinds == [["failing"], [], [], ["still failing"], [], [], ["still failing"]]
@@ -108,8 +108,8 @@ def test_what_lasts_is_told_again_after_the_reminder_and_not_before() -> None:
     ],
 )
 def test_a_rollback_is_due_only_for_harm_seen_in_a_row(readings: tuple[Reading | None, ...], due: bool) -> None:
-    """Two rounds in a row saw it grave, the last of them now; unknown starts the count anew, not looking does not. What
-    is pending by its rule's `for` is none yet.
+    """The last two rounds saw it grave. An unknown restarts the count, a check left out does not; a pending `for`
+    counts as no harm.
     """
     incidents, _, _ = watched(*readings)
     last = {CHECK: readings[-1]} if readings[-1] is not None else {}
@@ -118,7 +118,7 @@ def test_a_rollback_is_due_only_for_harm_seen_in_a_row(readings: tuple[Reading |
 
 @pytest.mark.parametrize("check", ["preflight/release", "sql/manifest/columns"])
 def test_what_only_differs_from_what_was_written_down_is_never_rolled_back(check: str) -> None:
-    """A watch that was set up for another release must not roll a healthy one back."""
+    """A watch set up for another release does not roll back a healthy one."""
     reading = dataclasses.replace(PAGE, check=check)
     incident = Incident(check, "failing", "page", START.isoformat(), START.isoformat(), 9, 9, True)
     assert harmful([incident], {check: reading}, 2) == []
@@ -126,7 +126,7 @@ def test_what_only_differs_from_what_was_written_down_is_never_rolled_back(check
 
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.UNKNOWN])
 def test_a_gate_that_does_not_work_itself_rolls_nothing_back(outcome: Outcome) -> None:
-    """Where its own known checks come out wrong, what it saw of the target counts for nothing."""
+    """If its own known checks fail, its other findings do not count."""
     incidents, _, _ = watched(PAGE, PAGE)
     itself = Reading("preflight/pipeline", outcome, "hold")
     assert harmful(incidents, {CHECK: PAGE, itself.check: itself}, 2) == []
@@ -134,7 +134,7 @@ def test_a_gate_that_does_not_work_itself_rolls_nothing_back(outcome: Outcome) -
 
 
 def test_one_rollback_an_incident() -> None:
-    """Who switches on again while it lasts has decided so; a new incident after a recovery is another one."""
+    """A person may switch the flag on again during an incident; a new incident may be rolled back."""
     incidents, _, _ = watched(PAGE, PAGE)
     incidents = acted(incidents, {CHECK})
     later = START + dt.timedelta(minutes=20)
@@ -148,7 +148,7 @@ def test_one_rollback_an_incident() -> None:
 
 
 def test_rounds_that_are_missing_in_between_start_the_count_anew() -> None:
-    """Harm seen before the watcher was down and after it was not seen in a row."""
+    """Harm before and after a gap was not seen in a row."""
     incidents, _, _ = watched(PAGE)
     after = fold(incidents, {}, {CHECK: PAGE}, START + dt.timedelta(hours=5), Patience(), in_a_row=False)
     assert after.incidents[0].harm == 1
@@ -156,7 +156,7 @@ def test_rounds_that_are_missing_in_between_start_the_count_anew() -> None:
 
 
 def test_a_clock_that_goes_back_neither_hides_nor_hurries_an_alert() -> None:
-    """`for` counts from the moment that is now, so that an alert from the future still fires after its time."""
+    """If an alert's start is in the future, `for` counts from now."""
     incidents, _, _ = watched(SLOW)
     back = START - dt.timedelta(hours=3)
     first = fold(incidents, {}, {CHECK: SLOW}, back, Patience())
@@ -166,7 +166,7 @@ def test_a_clock_that_goes_back_neither_hides_nor_hurries_an_alert() -> None:
 
 
 def test_an_incident_of_a_check_that_is_gone_is_closed_aloud() -> None:
-    """It was not seen good; that its check is no longer there is said."""
+    """The notice says that the check is gone, not that it passed."""
     incidents, _, _ = watched(PAGE)
     gone = fold(incidents, {}, {}, START, Patience(), known=["sql/spot/other"])
     assert [c.kind for c in gone.changes] == ["no longer checked"]
@@ -178,7 +178,7 @@ READINGS = st.lists(st.sampled_from([GOOD, PAGE, WARN, BLIND, LACKING, BLOCKED, 
 
 @given(READINGS)
 def test_nothing_recovers_without_a_good_observation(readings: list[Reading | None]) -> None:
-    """After any sequence: a failure since the last pass is open, and a recovery is told in a round that saw a pass."""
+    """A failure stays open until a pass, and a recovery is told only in a round with a pass."""
     incidents, kinds, _ = watched(*readings)
     for reading, changes in zip(readings, kinds, strict=True):
         assert not ({"recovered", "seen again"} & set(changes)) or reading is GOOD
@@ -189,7 +189,7 @@ def test_nothing_recovers_without_a_good_observation(readings: list[Reading | No
 
 @given(READINGS)
 def test_unknown_alone_never_makes_a_rollback_due(readings: list[Reading | None]) -> None:
-    """Whatever was before: in a round that saw nothing bad of the check, none is due."""
+    """A round that sees no failure of the check makes no rollback due."""
     for end in range(1, len(readings) + 1):
         last = readings[end - 1]
         incidents, _, _ = watched(*readings[:end])
@@ -221,7 +221,7 @@ def made(minutes: float, *, number: int = 1, saw: bool = True) -> Round:
 def test_the_dead_mans_switch(
     last_min: float, good_min: float, now_min: float, down: bool, blind: bool, said: str
 ) -> None:
-    """Older than its interval and half of it: the watcher was down; alive and seeing nothing is said apart."""
+    """The watcher counts as down after one and a half intervals; a living one that sees nothing is told apart."""
     last = made(last_min, number=2 if last_min != good_min else 1, saw=last_min == good_min)
     seen = health_of(last, made(good_min), START + dt.timedelta(minutes=now_min))
     assert (bool(seen.down_s), bool(seen.blind_s)) == (down, blind)
@@ -230,12 +230,12 @@ def test_the_dead_mans_switch(
 
 
 def test_a_first_round_has_nothing_to_miss() -> None:
-    """Without a history nobody was down."""
+    """Without a history no watcher was down."""
     assert health_of(None, None, START).said == ""
 
 
 def test_a_clock_that_jumped_in_between_is_said() -> None:
-    """The wall clock against a monotonic one."""
+    """The wall clock is compared with a monotonic one."""
     assert "jumped by +3600 s" in health_of(made(0), made(0), START + dt.timedelta(minutes=5), 3600.0).said
 
 
@@ -243,5 +243,5 @@ def test_a_clock_that_jumped_in_between_is_said() -> None:
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (300, "5 min"), (9000, "2.5 h"), (259200, "3 d")]
 )
 def test_a_length_of_time_is_said_as_people_say_it(seconds: float, text: str) -> None:
-    """Three digits and the unit that fits."""
+    """At most three digits and a fitting unit."""
     assert span(seconds) == text

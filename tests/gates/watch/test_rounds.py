@@ -1,4 +1,4 @@
-"""The rounds of the watch: what is kept, what is told, when the flag goes off, and how rounds follow each other."""
+"""The rounds of the watch: what is kept and told, and when the next one comes."""
 
 import dataclasses
 import datetime as dt
@@ -35,14 +35,14 @@ COMPANY = "00000000-0000-4000-8000-000000000004"
     ],
 )
 def test_the_state_of_a_round(watched: Watch, suites: Suites, outcomes: dict[str, Outcome], state: str) -> None:
-    """good: everything passed; failing: harm was seen; all else is doubtful."""
+    """All passes are good, any harm is failing, everything else is doubtful."""
     done = look(watched, suites, **outcomes)
     assert done.round.state == state
     assert history.read(watched.history, watched.name).last == done.round
 
 
 def test_a_fault_is_told_once_and_recovers_only_when_it_is_seen_good(watched: Watch, suites: Suites) -> None:
-    """Between a failure and a good observation nothing is told, whatever is missing in between."""
+    """Between a failure and the next pass nothing more is told."""
     with webhook() as (url, posts):
         target = dataclasses.replace(watched.target, slack_webhook_url=url)
         watched = dataclasses.replace(watched, target=target)
@@ -60,7 +60,7 @@ def test_a_fault_is_told_once_and_recovers_only_when_it_is_seen_good(watched: Wa
 
 
 def test_what_slack_did_not_take_is_told_with_the_next_round(watched: Watch, suites: Suites) -> None:
-    """A webhook that failed loses nothing, and what was told is not told again."""
+    """A failed webhook loses nothing, and nothing is told twice."""
     with webhook(500) as (url, posts):
         target = dataclasses.replace(watched.target, slack_webhook_url=url)
         done = look(dataclasses.replace(watched, target=target), suites, grave=Outcome.FAIL)
@@ -76,14 +76,14 @@ def test_what_slack_did_not_take_is_told_with_the_next_round(watched: Watch, sui
 
 
 def test_a_watch_without_a_webhook_owes_nobody(watched: Watch, suites: Suites) -> None:
-    """A webhook that is set later is not flooded with what is long over."""
+    """A webhook that is set later gets no old news."""
     look(watched, suites, grave=Outcome.FAIL)
     look(watched, suites)
     assert history.read(watched.history, watched.name).untold == ()
 
 
 def test_no_secret_reaches_the_history(watched: Watch, suites: Suites) -> None:
-    """Neither the target's secrets nor its database URL, in any file beside it."""
+    """No file has a secret of the target or its database URL."""
     look(watched, suites, grave=Outcome.FAIL)
     files = [p for p in watched.history.parent.rglob("*") if p.is_file()]
     assert len(files) > 2
@@ -91,7 +91,7 @@ def test_no_secret_reaches_the_history(watched: Watch, suites: Suites) -> None:
 
 
 def test_a_second_watcher_looks_at_nothing_while_the_first_one_does(watched: Watch, suites: Suites) -> None:
-    """None, and no line in the history."""
+    """It returns None, and writes no line."""
     with history.turn(watched.history) as mine:
         assert mine
         assert one_round(watched) is None
@@ -100,7 +100,7 @@ def test_a_second_watcher_looks_at_nothing_while_the_first_one_does(watched: Wat
 
 
 def test_a_history_that_was_cut_is_continued_and_said(watched: Watch, suites: Suites) -> None:
-    """The state of the last whole round is gone on from."""
+    """The watch goes on from the last whole round."""
     look(watched, suites, grave=Outcome.FAIL)
     look(watched, suites, grave=Outcome.FAIL)
     watched.history.write_bytes(watched.history.read_bytes()[:-30])
@@ -110,7 +110,7 @@ def test_a_history_that_was_cut_is_continued_and_said(watched: Watch, suites: Su
 
 
 def test_a_watcher_that_was_down_says_so(watched: Watch, suites: Suites) -> None:
-    """The first round after a gap tells of it; a failure before and after the gap is not one in a row."""
+    """The first round after a gap says so, and failures before and after it are not in a row."""
     look(watched, suites, grave=Outcome.FAIL)
     later = dataclasses.replace(watched, now=lambda: dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30))
     done = look(later, suites, grave=Outcome.FAIL)
@@ -120,7 +120,7 @@ def test_a_watcher_that_was_down_says_so(watched: Watch, suites: Suites) -> None
 
 
 def test_a_clock_that_went_back_is_said_and_the_watch_goes_on(watched: Watch, suites: Suites) -> None:
-    """Rounds keep their order by their number."""
+    """Rounds are ordered by number, not by time."""
     look(watched, suites)
     back = dataclasses.replace(watched, now=lambda: dt.datetime.now(dt.UTC) - dt.timedelta(minutes=3))
     done = look(back, suites)
@@ -130,7 +130,7 @@ def test_a_clock_that_went_back_is_said_and_the_watch_goes_on(watched: Watch, su
 
 
 def test_what_was_seen_failing_and_not_looked_at_since_is_not_good(watched: Watch, suites: Suites) -> None:
-    """A check that is left out of a round does not turn green."""
+    """A failed check that a round leaves out stays failed."""
     suites.outcomes = {"sql/spot/grave": Outcome.FAIL}
     one_round(watched)
     suites.outcomes = {}
@@ -143,7 +143,7 @@ def test_what_was_seen_failing_and_not_looked_at_since_is_not_good(watched: Watc
 
 
 def test_the_companies_of_earlier_rounds_are_left_out_for_a_day(watched: Watch, suites: Suites) -> None:
-    """What an earlier round left in the trail does not fire an alert of this one."""
+    """Audit rows of an earlier round's tenants fire no alert."""
     suites.born = ["11111111-1111-4111-8111-111111111111"]
     look(watched, suites)
     suites.born = ["22222222-2222-4222-8222-222222222222"]
@@ -159,7 +159,7 @@ def test_the_companies_of_earlier_rounds_are_left_out_for_a_day(watched: Watch, 
 def test_nothing_is_written_or_removed_through_a_link_beside_the_history(
     watched: Watch, suites: Suites, tmp_path: Path
 ) -> None:
-    """Whoever may write in the state folder gets no file of others changed, nor an old list of theirs removed."""
+    """A symbolic link in the state folder cannot make the watch change somebody's file."""
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     for name in ("companies.txt", "evidence.ndjson", "old.txt"):
@@ -178,7 +178,7 @@ def test_nothing_is_written_or_removed_through_a_link_beside_the_history(
 
 
 def test_companies_that_cannot_be_read_are_an_error_of_the_watch(watched: Watch, suites: Suites) -> None:
-    """What an earlier round left would count as the target's: nothing is looked at, and the file is named."""
+    """Without the list, old drill tenants would count: nothing is looked at, and the file is named."""
     watched.beside("companies").mkdir(parents=True)
     (watched.beside("companies") / "1.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(CannotWork, match=r"no UTF-8.*1\.txt"):
@@ -189,7 +189,7 @@ def test_companies_that_cannot_be_read_are_an_error_of_the_watch(watched: Watch,
 def test_a_round_that_cannot_be_kept_is_an_error_after_people_were_told(
     watched: Watch, suites: Suites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk must not swallow a page."""
+    """People are told before the full disk is reported."""
 
     def full(*_: Any) -> None:
         raise CannotWork("no space left; allowed: some. Make room")
@@ -207,7 +207,7 @@ def test_a_round_that_cannot_be_kept_is_an_error_after_people_were_told(
 def test_rounds_follow_each_other_at_their_interval(
     watched: Watch, suites: Suites, monkeypatch: pytest.MonkeyPatch, interval_s: float
 ) -> None:
-    """A round that could not be made is said, and the next one comes all the same."""
+    """A round that fails is reported, and the next one comes on time."""
     slept: list[float] = []
     said: list[str] = []
     seen: list[FinishedRound | None] = []
@@ -253,9 +253,7 @@ FULL = Target(
 def test_which_drills_a_round_makes(
     target: Target, wanted: Drills, drills: Drills, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By itself the canary's, where a proof has chosen them, or the short drill, where their variables are given; what
-    is asked for is done, unknown if need be.
-    """
+    """By default the proof's canary, else the short drill if its variables are given; drills that are asked for run."""
     monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g",))
     assert drills_for(target, wanted) is drills
     monkeypatch.setattr(looks, "canary", lambda: ())
@@ -263,7 +261,7 @@ def test_which_drills_a_round_makes(
 
 
 def test_the_canary_is_read_from_the_last_proof(tmp_path: Path) -> None:
-    """A proof that is absent, broken, or knows of no canary has chosen nothing."""
+    """A proof that is missing, broken or without a canary selects no drill."""
     proof = tmp_path / "proof.json"
     assert looks.canary(proof) == ()
     proof.write_text('{"canary": {"checks": ["drill/a", "drill/b"]}}')

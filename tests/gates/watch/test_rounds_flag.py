@@ -27,7 +27,7 @@ from tests.postgres_fixture import TEMPLATE, PgServer
 
 @pytest.fixture
 def flagged(watched: Watch, pg_server: PgServer) -> Iterator[tuple[Watch, str]]:
-    """The watch over a migrated database, allowed to roll back, and the database's URL; the flag is on at 50 %."""
+    """A watch that may roll back over a migrated database, and the database's URL; the flag is on at 50 %."""
     with pg_server.database(TEMPLATE) as name:
         url = pg_server.url(name)
         put(url, True)
@@ -134,7 +134,7 @@ def test_a_signal_in_the_rollback_ends_the_watch_and_is_remembered(
 
 
 def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """A watch looks; that is all."""
+    """Without permission to roll back, a watch only looks."""
     watched, url = flagged
     for _ in range(3):
         look(dataclasses.replace(watched, rollback=False), suites, grave=Outcome.FAIL)
@@ -142,7 +142,7 @@ def test_without_being_asked_the_flag_is_never_touched(flagged: tuple[Watch, str
 
 
 def test_a_flag_that_a_human_switched_off_stays_as_it_is(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """Nothing is written, and a recovery switches nothing on."""
+    """Nothing is written, and a recovery does not switch it on."""
     watched, url = flagged
     look(watched, suites, grave=Outcome.FAIL)
     put(url, False)
@@ -153,7 +153,7 @@ def test_a_flag_that_a_human_switched_off_stays_as_it_is(flagged: tuple[Watch, s
 
 
 def test_a_human_who_switches_on_again_is_not_overruled(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """One rollback an incident; the next incident may be rolled back again."""
+    """There is one rollback for each incident."""
     watched, url = flagged
     for _ in range(2):
         look(watched, suites, grave=Outcome.FAIL)
@@ -168,7 +168,7 @@ def test_a_human_who_switches_on_again_is_not_overruled(flagged: tuple[Watch, st
 
 
 def test_a_mild_failure_never_rolls_back_and_patience_can_be_longer(flagged: tuple[Watch, str], suites: Suites) -> None:
-    """Only what the policy lets roll back counts, and --confirm says how often."""
+    """Only failures that the policy lets roll back count; --confirm sets how many rounds."""
     watched, url = flagged
     for _ in range(3):
         look(watched, suites, mild=Outcome.FAIL)

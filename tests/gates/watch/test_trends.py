@@ -1,4 +1,4 @@
-"""Slopes, limits ahead, flapping, and what is unknown about them."""
+"""Slopes, limits ahead, flapping, and when they are unknown."""
 
 import datetime as dt
 import random
@@ -38,7 +38,7 @@ BLIND = Reading(CHECK, Outcome.UNKNOWN, "hold")
 
 
 def test_a_value_that_rises_says_when_it_meets_its_next_limit() -> None:
-    """From the last value on, at the slope; the milder limit comes first."""
+    """It is extrapolated from the last value; the milder limit comes first."""
     trend = trends(rounds(*(value(0.1 * i) for i in range(13))), NOW)[CHECK]
     assert [trend.low, trend.middle, trend.high] == pytest.approx([0.0, 0.6, 1.2])
     assert trend.slope is not None
@@ -51,7 +51,7 @@ def test_a_value_that_rises_says_when_it_meets_its_next_limit() -> None:
 
 
 def test_beyond_the_milder_limit_the_graver_one_is_ahead() -> None:
-    """What is reached already is not announced; beyond the last limit it is now."""
+    """A limit that is passed is not announced; beyond the last one it is now."""
     rise = trends(rounds(*(value(2.0 + 0.1 * i) for i in range(1, 13))), NOW)[CHECK]
     assert rise.forecast is not None
     assert rise.forecast.severity == "page"
@@ -62,7 +62,7 @@ def test_beyond_the_milder_limit_the_graver_one_is_ahead() -> None:
 
 
 def test_a_rate_that_must_not_fall_is_met_from_above() -> None:
-    """With one limit, good values on one side of it show which side is good."""
+    """With one limit, the side of the good values is the good side."""
     limit = (("page", 0.98),)
     trend = trends(rounds(*(value(1.0 - 0.001 * i, limit) for i in range(11))), NOW)[CHECK]
     assert trend.forecast is not None
@@ -70,7 +70,7 @@ def test_a_rate_that_must_not_fall_is_met_from_above() -> None:
 
 
 def test_a_value_that_moves_away_from_its_limit_never_meets_it() -> None:
-    """Falling lag reaches nothing."""
+    """A falling lag announces no limit."""
     trend = trends(rounds(*(value(1.9 - 0.1 * i) for i in range(12))), NOW)[CHECK]
     assert trend.forecast is None
     assert forecast_text(trend) == "no"
@@ -85,7 +85,7 @@ def test_a_value_that_moves_away_from_its_limit_never_meets_it() -> None:
     ],
 )
 def test_too_few_values_have_no_slope_and_meet_no_limit(readings: list[Reading], doubt: str) -> None:
-    """That is unknown, not steady and not zero."""
+    """The slope is unknown, not zero."""
     trend = trends(rounds(*readings), NOW)[CHECK]
     assert trend.forecast is None
     assert trend.doubt == doubt
@@ -95,14 +95,14 @@ def test_too_few_values_have_no_slope_and_meet_no_limit(readings: list[Reading],
 
 
 def test_many_values_within_a_moment_have_no_slope() -> None:
-    """Ten rounds in a minute show no trend of a day."""
+    """Ten rounds in one minute show no trend."""
     slope, doubt = slope_of([(float(i), float(i)) for i in range(10)])
     assert slope is None
     assert doubt == "under 10 min of values"
 
 
 def test_noise_is_steady() -> None:
-    """A slope whose interval has zero in it announces nothing."""
+    """A slope whose interval contains zero announces nothing."""
     dice = random.Random(4)
     trend = trends(rounds(*(value(1 + dice.random() * 0.5) for _ in range(60))), NOW)[CHECK]
     assert trend.slope is not None
@@ -112,7 +112,7 @@ def test_noise_is_steady() -> None:
 
 
 def test_one_wild_value_does_not_bend_the_slope() -> None:
-    """The median of all pairs stays where the others are."""
+    """The slope is the median over all pairs."""
     values = [0.01 * i for i in range(40)]
     values[20] = 1e6
     slope, _ = slope_of([(STEP_S * i, v) for i, v in enumerate(values)])
@@ -127,7 +127,7 @@ POINTS = st.lists(
 
 @given(POINTS, st.integers(-50, 50), st.integers(-50, 50))
 def test_the_slope_follows_what_is_added(points: list[tuple[int, int]], lift: int, tilt: int) -> None:
-    """Adding a line adds its slope; turning the values upside down turns the slope; the interval holds the slope."""
+    """An added line adds its slope, negated values negate it, and the interval contains it."""
     spread = [(float(x) + 1000 * (i == len(points) - 1), float(y)) for i, (x, y) in enumerate(sorted(points))]
     base, _ = slope_of(spread)
     moved, _ = slope_of([(x, y + lift + tilt * x) for x, y in spread])
@@ -148,14 +148,14 @@ def test_many_points_are_thinned_without_losing_their_ends() -> None:
 
 
 def test_flapping_is_many_changes_between_seen_good_and_seen_failing() -> None:
-    """Unknown in between is no change of its own."""
+    """An unknown in between is no change."""
     assert trends(rounds(GOOD, BAD, GOOD, BAD, GOOD), NOW)[CHECK].flapping
     assert not trends(rounds(GOOD, BLIND, GOOD, BLIND, GOOD, BLIND), NOW)[CHECK].flapping
     assert trends(rounds(GOOD, BLIND, BAD, BLIND, GOOD), NOW)[CHECK].changes == 2
 
 
 def test_since_when_and_when_it_was_good_last() -> None:
-    """Also from before the rounds that are looked at; never is said as never."""
+    """Rounds before the window count, too; never is reported as never."""
     seen = rounds(GOOD, BAD, BAD)
     trend = trends(seen, NOW)[CHECK]
     assert (trend.since, trend.last_good) == (seen[1].at, seen[0].at)
@@ -167,7 +167,7 @@ def test_since_when_and_when_it_was_good_last() -> None:
 
 
 def test_rounds_from_the_future_are_left_out_and_counted() -> None:
-    """A clock that jumped must not bend what is seen now."""
+    """A clock that jumped does not change the trend."""
     ahead = rounds(*[value(100.0)] * 3, end=NOW + dt.timedelta(days=2))
     trend = trends([*ahead, *rounds(*(value(0.1) for _ in range(10)))], NOW)[CHECK]
     assert trend.high == 0.1
@@ -181,7 +181,7 @@ def test_rounds_out_of_order_are_put_in_order() -> None:
 
 
 def test_a_check_that_was_not_looked_at_in_a_day_has_no_trend() -> None:
-    """It stands with its incident, if it has one."""
+    """It appears only with an open incident."""
     assert trends(rounds(GOOD, end=NOW - dt.timedelta(hours=25)), NOW) == {}
 
 
@@ -198,12 +198,12 @@ def test_a_check_that_was_not_looked_at_in_a_day_has_no_trend() -> None:
     ],
 )
 def test_which_side_of_a_limit_is_bad(readings: list[Reading], way: bool | None) -> None:
-    """Two limits say it by their order, one by where good values lie; what is not shown is unknown."""
+    """Two limits show it by their order, one by the good values; otherwise it is unknown."""
     assert rising([(0.0, r) for r in readings]) is way
 
 
 def test_without_knowing_the_side_no_limit_is_announced() -> None:
-    """And the reason is said."""
+    """The reason is given."""
     assert (
         forecast_of([(0.0, 1.0)], LIMITS, None, rising=None)[1]
         == "no good value shows on which side of the limit it is"

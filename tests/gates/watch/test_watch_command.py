@@ -57,7 +57,7 @@ def remembered(folder: Path, minutes_ago: float, outcome: Outcome = Outcome.PASS
 def test_what_cannot_be_watched_is_said(
     tmp_path: Path, words: tuple[str, ...], environ: dict[str, str], code: int, said: str
 ) -> None:
-    """Usage is 2, configuration 3, a history that cannot be kept 4; never a traceback, never a secret."""
+    """Usage exits with 2, configuration with 3, an unwritable history with 4, without a traceback or secret."""
     done = gate("watch", *words, cwd=tmp_path, environ=environ)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
@@ -88,7 +88,7 @@ def test_the_history_can_be_asked_from_elsewhere(
 
 
 def test_a_history_that_is_not_there_is_doubtful(tmp_path: Path) -> None:
-    """No watcher at all must not look good."""
+    """Without a watcher the report must not look good."""
     done = gate("watch", "--report", "--json", "--output", "out", cwd=tmp_path, environ=NOWHERE)
     assert done.returncode == 10
     assert json.loads(done.stdout)["state"] == "doubtful"
@@ -97,7 +97,7 @@ def test_a_history_that_is_not_there_is_doubtful(tmp_path: Path) -> None:
 
 
 def test_a_damaged_history_is_survived_and_said(tmp_path: Path) -> None:
-    """The line that was cut is named on stderr and in the object."""
+    """Stderr and the object name the damaged line."""
     path = remembered(tmp_path, 1)
     with path.open("ab") as out:
         out.write(b'{"v":1,"kind":"rou')
@@ -107,7 +107,7 @@ def test_a_damaged_history_is_survived_and_said(tmp_path: Path) -> None:
 
 
 def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:
-    """Everything is unknown: doubtful, kept in the target's own folder, one object on stdout, no secret on disk."""
+    """Everything is unknown, so it is doubtful; it is kept in the target's folder, without a secret."""
     done = gate("watch", "--once", "--json", "--drills", "none", "--output", "out", cwd=tmp_path, environ=NOWHERE)
     assert done.returncode == 10, done.stderr
     data = json.loads(done.stdout)
@@ -119,7 +119,7 @@ def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:
 
 
 def test_a_round_stands_where_its_pages_find_no_place(tmp_path: Path) -> None:
-    """It is shown, and its exit code is that of what was seen, not of the disk."""
+    """A full disk changes neither its output nor its exit code."""
     (tmp_path / "out" / "history.html").mkdir(parents=True)
     words = ("watch", "--once", "--history", str(tmp_path / "h.ndjson"), "--output", str(tmp_path / "out"))
     done = gate(*words, cwd=tmp_path, environ=NOWHERE)
@@ -128,7 +128,7 @@ def test_a_round_stands_where_its_pages_find_no_place(tmp_path: Path) -> None:
 
 
 def test_the_long_running_watch_ends_on_a_signal(tmp_path: Path) -> None:
-    """SIGTERM ends it with 143 and leaves a history of whole lines and no subprocess."""
+    """SIGTERM exits with 143, and leaves whole lines and no subprocess."""
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), **NOWHERE}
     words = ("watch", "--every", "1s", "--drills", "none", "--json", "--history", "h.ndjson")
     running = subprocess.Popen(
@@ -153,19 +153,19 @@ def test_the_long_running_watch_ends_on_a_signal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("30s", 30), ("5m", 300), ("1h", 3600), ("1d", 86_400)])
 def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
-    """A number with s, m, h or d; without, seconds."""
+    """A number with s, m, h or d; without a unit, seconds."""
     assert duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-5m", "1.5h", "5x", "367d", "m", "1h30m", "٣m"])
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
-    """With the words that are allowed."""
+    """The error shows what is allowed."""
     with pytest.raises(argparse.ArgumentTypeError, match="allowed: 1s to 366d"):
         duration(text)
 
 
 def test_a_target_keeps_its_name_when_its_secrets_change() -> None:
-    """Login and password are not part of it; host, port, database and BASE_URL are."""
+    """The name comes from host, port, database and BASE_URL, not from login and password."""
     one = Target(TargetKind.STAGING, "http://u:p@Host:8080/x?y=z", database_url="postgresql://a:secret-1@db/replay")
     other = dataclasses.replace(
         one, base_url="http://host:8080/x", database_url="host=db dbname=replay user=b password=s2"
@@ -179,9 +179,7 @@ def test_a_target_keeps_its_name_when_its_secrets_change() -> None:
 
 
 def test_the_canary_profile_of_a_run_is_one_round(tmp_path: Path) -> None:
-    """It ends as `gate watch --once` does, leaves its history and no verdict that could move a flag; what a whole run
-    alone has is refused.
-    """
+    """It works like `gate watch --once`, and refuses options that only a whole run has."""
     watched = gate("watch", "--once", "--json", "--state", "a", cwd=tmp_path, environ=NOWHERE)
     run = gate("run", "--profile", "canary", "--json", "--state", "b", cwd=tmp_path, environ=NOWHERE)
     assert run.returncode == watched.returncode == 10

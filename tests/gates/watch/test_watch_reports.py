@@ -1,4 +1,4 @@
-"""The reports of the watch: complete, escaped, small, and the same for the same history."""
+"""The reports of the watch are complete, escaped, small and deterministic."""
 
 import datetime as dt
 import json
@@ -21,7 +21,7 @@ FLAPS = (Reading("sql/spot/flaps", Outcome.PASS), Reading("sql/spot/flaps", Outc
 
 
 def history(number: int = 40) -> list[Round]:
-    """A lag that rises, a check that fails at the end with odd text, one that flaps."""
+    """A rising lag, a check that fails at the end with odd text, and one that flaps."""
     made = []
     for i in range(number):
         at = (NOW - dt.timedelta(minutes=5 * (number - i))).isoformat(timespec="milliseconds")
@@ -58,7 +58,7 @@ def view(rounds: list[Round] | None = None, health: WatcherHealth | None = None)
 
 
 class Balanced(HTMLParser):
-    """Knows whether every element is closed in its order."""
+    """Checks that every element is closed in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,14 +72,14 @@ class Balanced(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element without content is whole by itself."""
+        """An empty element needs no end tag."""
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_escaped() -> None:
-    """Everything that comes from the target is text; nothing is loaded from anywhere."""
+    """Text of the target stays text, and nothing is loaded."""
     page = html(view())
     reader = Balanced()
     reader.feed(page)
@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_escaped() -> None:
 
 
 def test_the_same_history_gives_the_same_page() -> None:
-    """Nothing but the history and the moment counts."""
+    """The page depends on the history and the time alone."""
     assert html(view()) == html(view())
     assert markdown(view()) == markdown(view())
 
@@ -108,7 +108,7 @@ def test_a_history_without_a_round_is_doubtful_in_every_report() -> None:
 
 
 def test_a_good_history_of_a_dead_watcher_is_doubtful() -> None:
-    """The last word of a watcher that is down is no longer true; a failure stays one."""
+    """The last good round no longer counts; a failure stays one."""
     good = view(history()[:30], WatcherHealth(down_s=7200.0, said="the watcher was down"))
     assert (good.state, "the watcher was down" in good.reason) == ("doubtful", True)
     bad = view(health=WatcherHealth(down_s=7200.0, said="the watcher was down"))
@@ -116,7 +116,7 @@ def test_a_good_history_of_a_dead_watcher_is_doubtful() -> None:
 
 
 def test_markdown_keeps_its_tables_whatever_a_message_holds() -> None:
-    """Text of the target breaks out of no cell."""
+    """Text of the target cannot break a table cell."""
     text = markdown(view())
     assert "<script>" not in text
     rows = [row for row in text.splitlines() if row.startswith("| <code>sql/spot/odd<")]
@@ -138,7 +138,7 @@ def test_machines_get_one_object_on_one_line() -> None:
 
 
 def test_a_round_for_a_terminal_says_what_changed_and_what_is_open() -> None:
-    """Few lines, the sentence first."""
+    """It has few lines, and the sentence comes first."""
     made = history()
     text = round_text(made[-3], WatcherHealth())
     assert text.startswith("FAILING: ")
@@ -147,7 +147,7 @@ def test_a_round_for_a_terminal_says_what_changed_and_what_is_open() -> None:
 
 
 def test_what_misses_one_thing_is_one_line() -> None:
-    """A hundred checks that a lost connection blinds are told as one."""
+    """A hundred checks with one missing prerequisite are one line."""
     at = NOW.isoformat()
     changes = [Change("blind", f"sql/spot/{i}", "blind", "no connection", at) for i in range(100)]
     text = json.loads(slack(history()[-1], changes))["blocks"][0]["text"]["text"]
@@ -156,7 +156,7 @@ def test_what_misses_one_thing_is_one_line() -> None:
 
 
 def test_a_slack_message_stays_within_what_slack_takes() -> None:
-    """However much changed, and mentions nobody."""
+    """It fits however much changed, and mentions nobody."""
     at = NOW.isoformat()
     changes = [Change("failing", f"sql/spot/{i}", "page", "<!channel> " + "x" * 500, at) for i in range(200)]
     body = json.loads(slack(history()[-1], changes))
@@ -166,7 +166,7 @@ def test_a_slack_message_stays_within_what_slack_takes() -> None:
 
 
 def test_a_line_has_a_gap_where_nothing_was_seen() -> None:
-    """A pause three times as long as the usual one cuts it; one value alone is a dot."""
+    """A pause three times as long as usual breaks the line; a single value is a dot."""
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, 1.0), (60.0, 1.0)]
     assert [len(p) for p in pieces(points)] == [3, 1]
     assert line(points, 0, 60).count("<polyline") == 1
@@ -176,7 +176,7 @@ def test_a_line_has_a_gap_where_nothing_was_seen() -> None:
 
 
 def test_a_strip_shows_one_bad_round_among_many_good_ones() -> None:
-    """Neighbours are one bar; what failed is drawn over what passed, wide enough to see."""
+    """Equal neighbours are one bar; failures are drawn on top, wide enough to see."""
     marks = [(float(i), "fail" if i == 500 else "pass") for i in range(1000)]
     drawn = strip(marks, 0, 1000)
     assert drawn.count("<rect") < 10
@@ -188,7 +188,7 @@ def test_a_strip_shows_one_bad_round_among_many_good_ones() -> None:
 
 
 def test_a_strip_shows_the_last_round_as_wide_as_the_others() -> None:
-    """Also where the time ends with it: what was decided last is what people look for."""
+    """The last round has full width at the end of the time axis."""
     drawn = strip([(0.0, "pass"), (1.0, "pass"), (2.0, "fail")], 0, 2)
     found = re.search(r'class="fail" x="([\d.]+)" width="([\d.]+)"', drawn)
     assert found is not None

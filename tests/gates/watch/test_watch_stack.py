@@ -1,4 +1,4 @@
-"""The watch on a whole deployment: the reference, its short drill, and faults planted between two rounds."""
+"""The watch on the whole reference, with its short drill and faults planted between rounds."""
 
 import dataclasses
 import datetime as dt
@@ -46,7 +46,7 @@ def run(watch: Watch, statement: str = "select 1") -> FinishedRound:
 
 
 def test_a_fault_between_rounds_is_seen_told_once_rolled_back_and_recovers_on_sight(deployed: Watch) -> None:
-    """A table loses its row security: failing, told once, the flag off in the next round; repaired: good again."""
+    """Lost row security fails, is told once and rolls back next round; repaired, it is good again."""
     with webhook() as (url, posts):
         target = dataclasses.replace(deployed.target, slack_webhook_url=url)
         watch = dataclasses.replace(deployed, target=target, rollback=True, drills=Drills.SHORT)
@@ -78,7 +78,7 @@ ROLLED_BACK = "select count(*) from public.audit_logs where action = 'flag_rolle
 
 
 def cohort_watch(deployed: Watch, policy: str = "version: 1\n") -> Watch:
-    """A watch of the same deployment that judges its cohorts alone, under another policy, with a history of its own."""
+    """A watch of cohorts alone, with its own policy and history."""
     return dataclasses.replace(
         deployed,
         catalogue=tuple(s for s in catalogue.load() if s.id.startswith(("preflight/", "cohort/"))),
@@ -97,7 +97,7 @@ def value(watch: Watch, query: str) -> object:
 
 @pytest.fixture
 def fleet(deployed: Watch) -> Iterator[None]:
-    """200 tenants half an hour after a step to 50 %; gone at the end."""
+    """200 tenants half an hour after a step to 50 %; removed at the end."""
     run_sql(deployed, f"{FLEET}; analyze")
     yield
     run_sql(deployed, UNDO)
@@ -110,7 +110,7 @@ def run_sql(watch: Watch, statements: str) -> None:
 
 @pytest.mark.usefixtures("fleet")
 def test_a_watch_decides_by_cohorts_through_the_bake(deployed: Watch) -> None:
-    """Equal cohorts are good; those with the release lose events: failing, and in the next round the flag goes off."""
+    """Equal cohorts are good; lost events of the new release fail, and the next round switches the flag off."""
     watch = cohort_watch(deployed)
     before = value(watch, ROLLED_BACK)
     first = run(watch).round
@@ -132,7 +132,7 @@ MILD = "version: 1\nchecks:\n  cohort/*: {severity: warn}\n"
 
 @pytest.mark.usefixtures("fleet")
 def test_a_policy_that_warns_of_cohorts_rolls_nothing_back(deployed: Watch) -> None:
-    """Where the policy says that a worse cohort is a warning, rounds are doubtful, and the flag stays."""
+    """If a worse cohort is only a warning, rounds are doubtful, and the flag stays."""
     watch = cohort_watch(deployed, MILD)
     run_sql(watch, lost(0.05))
     for _ in range(2):

@@ -17,7 +17,7 @@ REPORT = {
 
 
 def begun(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: bool = False, more: str = "") -> Conductor:
-    """A run of 60 s, `at_s` seconds after its start, having seen so many requests of 5 ms, spread evenly."""
+    """A run of 60 s after `at_s` seconds, with this many requests of 5 ms, evenly spread."""
     text = f"{{http_req_duration: ['p(95)<1e9'], {threshold}, abortOnFail: true{more}}}]}}"
     plan = LoadPlan("http://a.test", duration_s=60.0, compat_k6=compat, early_abort=False)
     conductor = Conductor(plan, parse_thresholds(text, "t.js", TYPES).thresholds, {}, has_database=False)
@@ -28,7 +28,7 @@ def begun(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: boo
 
 
 def took(conductor: Conductor, requests: list[tuple[float, bool]], at_s: float, sequence: int = 0) -> None:
-    """A report of requests, each by its start and whether it failed."""
+    """A report of requests, given by start and failure."""
     samples = Samples()
     for start_s, failed in requests:
         group = samples.group({"name": "a", "method": "GET", "status": "500" if failed else "200"}, failed=failed)
@@ -40,7 +40,7 @@ def took(conductor: Conductor, requests: list[tuple[float, bool]], at_s: float, 
 
 
 def reason(threshold: str, good: int, bad: int, *, at_s: float = 2.1, compat: bool = False, more: str = "") -> str:
-    """Why that run ends."""
+    """Why the run ends."""
     return begun(threshold, good, bad, at_s=at_s, compat=compat, more=more).stop_reason()
 
 
@@ -48,7 +48,7 @@ RATE = "http_req_failed: [{threshold: 'rate<0.1'"
 
 
 def test_a_bad_start_that_k6_aborts_is_no_proof() -> None:
-    """4 of 26 requests failed: above the limit of 10 % by luck in every fourth run."""
+    """4 failures in 26 requests exceed 10 % by chance in every fourth run."""
     assert "abortOnFail" in reason(RATE, 22, 4, compat=True)
     assert reason(RATE, 22, 4) == ""
 
@@ -60,7 +60,7 @@ def test_a_failure_beyond_doubt_aborts_either_way() -> None:
 
 
 def test_what_ended_the_run_has_failed_whatever_comes_until_all_is_answered() -> None:
-    """The failures of the end come together, and make what was proved look like a stall. The proof was for any time."""
+    """A proof that ended the run stands, whatever the last answers add."""
     kept, doubted = begun(RATE, 160, 40), begun(RATE, 160, 40)
     assert "abortOnFail" in kept.stop_reason()
     for one in (kept, doubted):
@@ -78,7 +78,7 @@ def test_a_delay_is_waited_for(*, compat: bool) -> None:
 
 
 def test_k6_looks_every_two_seconds() -> None:
-    """Between two looks of k6 nothing is aborted."""
+    """Like k6, it aborts only at a look."""
     assert reason(RATE, 0, 200, at_s=1.9, compat=True) == ""
 
 
@@ -95,7 +95,7 @@ def test_k6_looks_every_two_seconds() -> None:
     ],
 )
 def test_what_more_samples_could_undo_does_not_abort(threshold: str, *, aborts: bool) -> None:
-    """A counter below its target at the start is no failure yet; a maximum above its limit stays there."""
+    """A counter below its target may still rise; a maximum above its limit stays."""
     name, _, rest = threshold.partition(": ")
     assert bool(reason(f"'{name}': {rest}", 100, 100)) is aborts
     assert "abortOnFail" in reason(f"'{name}': {rest}", 100, 100, compat=True)

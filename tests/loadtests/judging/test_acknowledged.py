@@ -1,4 +1,4 @@
-"""What a load had acknowledged is looked for in the database, and what this login cannot see is not lost."""
+"""What the service acknowledged is looked up in the database; what the login cannot see is not lost."""
 
 import uuid
 from typing import Any
@@ -36,7 +36,7 @@ def test_a_pool_that_falls_idle_or_a_new_one_is_no_leak(kind: str) -> None:
 
 
 def looked_for(url: str, *acknowledged: Acknowledgement) -> tuple[database.BacklogPoller, Samples]:
-    """A load that ended, to which this was acknowledged."""
+    """A finished load with these acknowledged ids."""
     watch, found = database.BacklogPoller(url, PLAN, samples := Samples()), Acknowledged()
     found.take(list(acknowledged))
     watch.poll()
@@ -46,7 +46,7 @@ def looked_for(url: str, *acknowledged: Acknowledgement) -> tuple[database.Backl
 
 @pytest.mark.parametrize("kind", LOST)
 def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated_url: str) -> None:
-    """One that is there is not lost, however often it was acknowledged; one that is not is named."""
+    """Missing ids are named; repeated acknowledgements count once."""
     company, kept, lost = a_company(db), str(uuid.uuid4()), str(uuid.uuid4())
     written = {
         EVENT: "insert into public.events (company_id, id, event_type, aggregate_key, payload, path)"
@@ -68,7 +68,7 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
 def test_what_has_not_come_to_a_standby_is_not_lost(
     db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica that is behind lacks rows that are there."""
+    """A replica that lags may lack rows that exist."""
     monkeypatch.setattr(database, "sql", lambda path: sql(path).replace("pg_is_in_recovery()", "true"))
     execute(db, "insert into public.replay_runs (company_id, idempotency_key) values (%s, 'came')", a_company(db))
     watch, samples = looked_for(migrated_url, Acknowledgement(RUN, "came"), Acknowledgement(RUN, "late"))
@@ -79,7 +79,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
 def test_what_this_login_may_not_read_is_not_lost(
     db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A query that is refused leaves its own metric unmeasured, and no other."""
+    """A refused query leaves only its own metric unmeasured."""
     real = execute
 
     def refused(connection: Connection, text: Any, *values: Any) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def test_what_this_login_may_not_read_is_not_lost(
 
 @pytest.mark.parametrize("kind", LOST)
 def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url: str) -> None:
-    """Row-level security may hide what was written: without one row that is seen nothing is said."""
+    """If the login sees no row at all, row security may hide them."""
     watch, samples = looked_for(
         migrated_url, Acknowledgement(kind, str(uuid.uuid4())), Acknowledgement(kind, str(uuid.uuid4()))
     )
@@ -107,7 +107,7 @@ def test_a_login_that_sees_no_row_takes_nothing_for_lost(kind: str, migrated_url
 
 
 def test_a_database_that_is_gone_leaves_the_metrics_unmeasured(migrated_url: str) -> None:
-    """No connection is an error that is said, not an empty dead-letter queue."""
+    """No connection is an error, not an empty dead-letter queue."""
     nowhere = psycopg.conninfo.make_conninfo(migrated_url, port=1)
     watch = database.BacklogPoller(nowhere, PLAN, samples := Samples())
     for _ in range(database.MOST_REFUSED):

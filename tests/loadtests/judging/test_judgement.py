@@ -278,9 +278,7 @@ def test_a_failure_far_away_or_on_an_idle_machine_counts(other: dict[str, object
 def test_a_time_over_its_limit_is_nobodys_on_a_crowded_machine(
     late_ms: float, other: dict[str, object], outcome: ThresholdOutcome
 ) -> None:
-    """A service of several processes is starved long before the load that one process makes. Passes stand, and so does
-    what no lack of time explains.
-    """
+    """There the service itself lacks time. Passes stand, and so do failures that a lack of time cannot explain."""
     times = ("http_req_duration", "outbox_lag_ms")
     failed = [dataclasses.replace(said("p(95)<100", trend(*([500.0] * 200))), metric=m) for m in times]
     passed, wrong = said("rate<0.02", RateSink(0, 200)), said("rate<0.02", RateSink(100, 200))

@@ -28,7 +28,7 @@ def group(starts: Sequence[float], durations: Sequence[float], *, failed: bool =
 
 
 def tally_of(*parts: RequestGroup, **sources: str) -> Tally:
-    """The counts of thresholds on metrics over requests that came in one report each."""
+    """Threshold counts over requests that came in one report each."""
     keys = {MetricKey(name): (Threshold(parse_expression(source)),) for name, source in sources.items()}
     tally = Tally(ThresholdSet(keys), PLANNED_S)
     for part in parts:
@@ -46,13 +46,13 @@ def looks_of(tally: Tally, key: MetricKey, source: str, *, ran_on: bool = False,
 
 
 def stalled(stall_s: float, *starts_s: float, until_s: float = PLANNED_S) -> tuple[list[float], list[float]]:
-    """Fifty requests a second; those of a stall take ten seconds."""
+    """Fifty requests a second, which take ten seconds during a stall."""
     times = [(number + 0.5) / 50.0 for number in range(int(until_s * 50))]
     return times, [10_000.0 if any(s <= t < s + stall_s for s in starts_s) else 20.0 for t in times]
 
 
 def test_one_stall_of_a_healthy_service_is_no_failure() -> None:
-    """1.5 s of 10 s were over the limit, which is three times what a p95 allows, once: undecided, and said."""
+    """One stall of 1.5 s in 10 s is undecided, though a p95 allows a third of that."""
     times, values = stalled(1.5, 4.0)
     source = "p(95)<2500"
     sink = TrendSink(array("d", values))
@@ -65,7 +65,7 @@ def test_one_stall_of_a_healthy_service_is_no_failure() -> None:
 
 
 def test_stalls_again_and_again_are_a_failure() -> None:
-    """Eight stalls of half a second each: that is no chance."""
+    """Eight stalls of half a second are no chance."""
     times, values = stalled(0.5, 0.5, 1.6, 3.1, 4.2, 5.3, 6.8, 7.9, 9.1)
     source = "p(95)<2500"
     tally = tally_of(group(times, values), http_req_duration=source)
@@ -74,7 +74,7 @@ def test_stalls_again_and_again_are_a_failure() -> None:
 
 
 def test_a_target_that_only_fails_is_broken() -> None:
-    """Without one good answer nothing is known of dependence, and nothing needs to be."""
+    """Without one good answer no correction for dependence is needed."""
     times = [number / 50.0 for number in range(500)]
     tally = tally_of(group(times, [5.0] * 500, failed=True), http_req_failed="rate<0.02")
     found = said(FAILED, "rate<0.02", RateSink(500, 500), looks_of(tally, FAILED, "rate<0.02"))
@@ -84,7 +84,7 @@ def test_a_target_that_only_fails_is_broken() -> None:
 
 
 def test_a_pass_says_which_stalls_it_excludes() -> None:
-    """Ten seconds without a stall: those of 0.17 s and less cannot have made up 5 % of the time."""
+    """Ten seconds without a stall exclude stalls over 0.17 s in 5 % of the time."""
     times, values = stalled(0.0)
     source = "p(95)<2500"
     tally = tally_of(group(times, values), http_req_duration=source)

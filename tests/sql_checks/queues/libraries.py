@@ -145,7 +145,7 @@ class Program:
         return {**os.environ, "QUEUE_MODULES": str(self.folder / "node_modules")}
 
     def do(self, *words: str) -> None:
-        """Set up, or send jobs."""
+        """Set up the library, or send jobs."""
         done = subprocess.run(
             self._words(*words), env=self._environ, capture_output=True, text=True, timeout=DO_S, check=False
         )
@@ -153,7 +153,7 @@ class Program:
 
     @contextmanager
     def working(self) -> Iterator[subprocess.Popen[str]]:
-        """A worker that is ready; killed at the end."""
+        """A ready worker, which is killed at the end."""
         with subprocess.Popen(
             self._words("work"), env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:

@@ -40,7 +40,7 @@ BROKEN = {
 
 
 def failed(connection: Connection, given: str) -> set[str]:
-    """The checks that fail with these rows, or are unknown, without those that are noted."""
+    """The checks that fail or are unknown with these rows, without mere notes."""
     queue = Queue(presets()["river"], OPTIONS)
     with connection.transaction(force_rollback=True):
         script(connection, given)
@@ -57,7 +57,7 @@ def failed(connection: Connection, given: str) -> set[str]:
 
 @pytest.mark.parametrize("given", BROKEN)
 def test_a_queue_of_ones_own_is_judged_through_a_view(given: str, pg_server: PgServer) -> None:
-    """Healthy rows fail nothing, and each defect is named as for a library's queue."""
+    """Healthy rows fail nothing, and each defect is named as for a library."""
     with pg_server.database() as name, connect(pg_server.url(name), autocommit=False) as connection:
         script(connection, TABLE + ";" + (FOLDER / "own_queue.sql").read_text(encoding="utf-8"))
         assert failed(connection, given) == BROKEN[given]

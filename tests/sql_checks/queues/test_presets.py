@@ -1,4 +1,4 @@
-"""Presets of queues are complete data: a notion is written or absent with a reason, a check can be written out."""
+"""Presets of queues are complete: each notion is given or absent with a reason, and every check can be generated."""
 
 import datetime as dt
 from pathlib import Path
@@ -45,7 +45,7 @@ def policy_text(preset: str, options: str = "{}") -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_notion_is_written_or_absent_with_a_reason(name: str) -> None:
-    """Never both, never neither: what a system does not have is not applicable, and the report says why."""
+    """Exactly one of both; what is absent is not applicable, and the report says why."""
     preset = presets()[name]
     written, absent = {*preset.notions, *(n for n in preset.either if n in NOTIONS)}, set(Queue(preset).absent())
     assert written | absent | {*VIEWS, "indexes"} == set(NOTIONS)
@@ -77,7 +77,7 @@ def test_a_queue_comes_through_a_command_line_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_queue_does_not_have_is_not_applicable(name: str) -> None:
-    """The required set follows from the policy: the checks of absent notions are left out, with the reason."""
+    """Checks of absent notions are not required, and the reason is given."""
     specs = catalogue.load()
     policy = parse(policy_text(name), "gate.yaml", Path(), TODAY).policy(specs, TargetKind.PRODUCTION, "", deep=False)
     assert policy.scope.claims == (QUEUE,)
@@ -89,19 +89,19 @@ def test_what_a_queue_does_not_have_is_not_applicable(name: str) -> None:
 
 
 def test_every_preset_can_be_named_in_a_policy() -> None:
-    """The contract's list of presets and the files of the presets agree."""
+    """The contract lists exactly the presets that have a file."""
     assert {n for n, claims in contract().presets.items() if claims == (QUEUE,)} == set(NAMES)
 
 
 def test_every_check_of_queues_is_in_the_catalogue_with_its_needs() -> None:
-    """So a policy knows before a run which of them do not apply."""
+    """The policy shows before a run which ones apply."""
     listed = {s.id: s for s in catalogue.load()}
     for rule in read_queue_rules():
         assert set(listed[rule.spec.id].needs) == {"database", *(f"{NEED}{n}" for n in notions_of(rule))}
 
 
 def test_the_policys_limits_replace_the_presets_and_the_rules() -> None:
-    """The policy's own first, then the preset's, then the rule's; the count of bad samples follows the paging limit."""
+    """The policy's limit wins, then the preset's, then the rule's."""
     lag = next(r for r in read_queue_rules() if r.name == "lag")
     preset = presets()["pg-boss"]
     assert [n for _, n in bound(lag, Queue(preset)).limits] == [5.0, 4.0]
@@ -123,7 +123,7 @@ def test_the_policys_limits_replace_the_presets_and_the_rules() -> None:
     ],
 )
 def test_a_wrong_option_is_an_error_with_its_place(preset: str, options: str, said: str) -> None:
-    """File, line and column, what was observed, what is allowed, what to do."""
+    """File, line and column, what was found, what is allowed, what to do."""
     with pytest.raises(ConfigError, match=said):
         parse(policy_text(preset, options), "gate.yaml", Path(), TODAY).policy(
             catalogue.load(), TargetKind.PRODUCTION, "", deep=False
@@ -131,7 +131,7 @@ def test_a_wrong_option_is_an_error_with_its_place(preset: str, options: str, sa
 
 
 def test_a_claim_of_a_queue_names_its_preset() -> None:
-    """Without it nobody knows which tables to look at."""
+    """Without it the tables are unknown."""
     text = "version: 1\ncontract:\n  claims: [queue]\n"
     with pytest.raises(ConfigError, match=r"gate\.yaml:3:3: .*without a preset.*pg-boss"):
         parse(text, "gate.yaml", Path(), TODAY)
@@ -145,7 +145,7 @@ def test_the_page_of_presets_is_generated() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_load_applies_where_the_policy_gives_a_job_and_a_rate(name: str) -> None:
-    """Without them the gate only reads, and `once` is asked of systems alone that count successes."""
+    """Otherwise the gate only reads; `once` needs a system that counts successes."""
     specs = {s.id: s for s in catalogue.load()}
     scope = parse(policy_text(name), "gate.yaml", Path(), TODAY).scope
     load = ("queue/load/worked-off", "queue/load/p95", "queue/load/once")

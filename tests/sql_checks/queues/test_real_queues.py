@@ -1,4 +1,4 @@
-"""Queues installed from their registries: healthy ones pass every check, and each of six defects is named."""
+"""Queue libraries from their registries: healthy ones pass, and each of six defects is named."""
 
 import os
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Bench:
             connection.execute(statement.encode())
 
     def judged(self, options: QueueOptions | None = None, check: str = "") -> dict[str, RuleResult]:
-        """What each check says, or one of them."""
+        """The outcome of each check, or of one."""
         queue = Queue(presets()[self.program.library.preset], options or QueueOptions())
         with connect(self.reader, read_only=True) as connection:
             look = look_at(queue, connection)
@@ -51,19 +51,19 @@ class Bench:
             return found
 
     def until(self, check: str, outcome: Outcome, options: QueueOptions | None = None) -> dict[str, RuleResult]:
-        """The judgements once a check has come to an outcome."""
+        """The judgements once a check has this outcome."""
         until(lambda: self.judged(options, check)[check].outcome is outcome, PATIENCE_S, check, POLL_S)
         return self.judged(options)
 
     def waits(self) -> bool:
-        """Whether a job is due or claimed."""
+        """Whether any job is due or claimed."""
         queue = Queue(presets()[self.program.library.preset])
         either = "select count(*) from (select queue from {{waiting}} w union all select queue from {{running}} r) jobs"
         with connect(self.reader, read_only=True) as connection:
             return value(connection, queue.written(either, look_at(queue, connection).schema)) != 0
 
     def drained(self, task: str, count: int) -> None:
-        """Send jobs to a worker, and wait until none waits."""
+        """Send jobs to a worker, and wait until none is left."""
         self.program.do("send", task, str(count))
         until(lambda: not self.waits(), PATIENCE_S, "all jobs done", POLL_S)
 
@@ -80,7 +80,7 @@ def library(request: pytest.FixtureRequest) -> Library:
 
 @pytest.fixture(scope="module")
 def folder(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where it is installed: once for all workers of a test run."""
+    """The library's folder, installed once for all workers of the test run."""
     base = tmp_path_factory.getbasetemp()
     return installed(library, base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base)
 
@@ -108,16 +108,14 @@ def template(library: Library, folder: Path, pg_server: PgServer) -> Iterator[st
 
 @pytest.fixture
 def bench(library: Library, folder: Path, template: str, pg_server: PgServer) -> Iterator[Bench]:
-    """A fresh copy of it."""
+    """A fresh copy of the template."""
     with pg_server.database(template) as name:
         admin = pg_server.url(name)
         yield Bench(Program(library, folder, admin), admin, pg_server.url(name, ROLE))
 
 
 def test_a_healthy_queue_passes_every_check(bench: Bench) -> None:
-    """100 jobs worked off: nothing fails, what this library keeps is known, and the gate's own job is done. Then a time
-    that lies an hour in the future is named.
-    """
+    """After 100 jobs nothing fails; a time one hour ahead is then named."""
     options = QueueOptions(
         probe=ProbeOptions("mail", queue="mail", payload={"company_id": "probe"}, within_s=PATIENCE_S)
     )
@@ -135,7 +133,7 @@ def test_a_healthy_queue_passes_every_check(bench: Bench) -> None:
 
 
 def test_an_empty_queue_is_no_failure(bench: Bench) -> None:
-    """Where nothing was ever enqueued nothing fails; what rests on jobs is unknown."""
+    """Nothing fails, and what needs jobs is unknown."""
     found = bench.judged()
     assert failed(found) == set()
     assert found["oldest-age"].outcome is Outcome.UNKNOWN
@@ -143,7 +141,7 @@ def test_an_empty_queue_is_no_failure(bench: Bench) -> None:
 
 
 def test_claims_of_a_killed_worker_are_named(bench: Bench) -> None:
-    """The worker is killed in the middle of a job: the claim outlives the time that a job may run."""
+    """A claim outlives its killed worker beyond the time that a job may run."""
     with bench.program.working() as worker:
         bench.program.do("send", "slow", "1")
         options = QueueOptions(max_run_time_s=0.5)
@@ -155,7 +153,7 @@ def test_claims_of_a_killed_worker_are_named(bench: Bench) -> None:
 
 
 def test_a_backlog_without_a_worker_is_named(bench: Bench) -> None:
-    """Nobody works, and the jobs have waited for minutes."""
+    """Jobs have waited for minutes without a worker."""
     bench.program.do("send", "mail", "30")
     assert failed(bench.judged()) <= {"lag"}
     bench.sql(bench.program.library.aged)
@@ -166,9 +164,7 @@ def test_a_backlog_without_a_worker_is_named(bench: Bench) -> None:
 
 
 def test_dead_letters_are_named_and_old_ones_fail_no_release(bench: Bench) -> None:
-    """A job that fails for good is noted, with its queue, and is no reason to roll back; many that failed so long ago
-    are not this release's.
-    """
+    """A dead letter is noted with its queue and rolls nothing back; old ones are not the release's."""
     poison = bench.program.library.poison
     with bench.program.working():
         bench.drained("mail", 60)
@@ -189,7 +185,7 @@ def test_dead_letters_are_named_and_old_ones_fail_no_release(bench: Bench) -> No
 
 
 def only(preset: str) -> pytest.MarkDecorator:
-    """For a test of one library."""
+    """Marks a test of one library."""
     return pytest.mark.parametrize(
         "library", [one for one in LIBRARIES if one.preset == preset], indirect=True, ids=[preset]
     )
@@ -197,7 +193,7 @@ def only(preset: str) -> pytest.MarkDecorator:
 
 @only("pg-boss")
 def test_a_queue_whose_table_was_taken_out_is_named(bench: Bench) -> None:
-    """A detached partition: its jobs are read and written there, and seen in no list of all jobs."""
+    """A detached partition still has jobs that no list of all jobs shows."""
     bench.sql(
         "do $$ begin execute (select format('alter table pgboss.job detach partition pgboss.%I', partition_name)"
         " from pgboss.queue where name = 'mail'); end $$"
@@ -209,7 +205,7 @@ def test_a_queue_whose_table_was_taken_out_is_named(bench: Bench) -> None:
 
 @only("graphile-worker")
 def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
-    """A program gives jobs up before their last try: they failed for good now, whenever they were due."""
+    """Jobs given up early count as failed now, whenever they were due."""
     bench.program.do("send", "mail", "20")
     bench.sql("select graphile_worker.permanently_fail_jobs(array(select id from graphile_worker.jobs))")
     found = bench.judged()
@@ -220,9 +216,7 @@ def test_jobs_that_are_given_up_are_dead_letters(bench: Bench) -> None:
 @only("procrastinate")
 @pytest.mark.parametrize("end", ["aborted", "cancelled"])
 def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> None:
-    """A job of a lane ran for minutes and was given up a moment ago: the next one has waited since then, and those
-    behind it are not held up.
-    """
+    """A lane whose job was given up a moment ago does not count as held up."""
     bench.sql(
         "insert into procrastinate_jobs (queue_name, task_name, lock, status) select 'default', 'mail', 'a', 'todo'"
         " from generate_series(1, 30);"
@@ -241,7 +235,7 @@ def test_a_lane_is_free_when_its_job_was_given_up(bench: Bench, end: str) -> Non
 @only("graphile-worker")
 @pytest.mark.parametrize(("age_s", "held"), [(2, set()), (400, {"held-up"})], ids=["moves", "stands"])
 def test_a_lane_that_moves_is_not_held_up(bench: Bench, age_s: int, held: set[str]) -> None:
-    """Jobs of one lane wait for an hour: they are held up where the one at work has been so for minutes."""
+    """A lane counts as held up only if its running job has run for minutes."""
     bench.sql(
         "select graphile_worker.add_job('mail', queue_name := 'lane', run_at := now() - interval '1 hour')"
         " from generate_series(1, 30);"

@@ -1,4 +1,4 @@
-"""Queues known by their schemas: healthy rows fail nothing, broken rows fail what names them, and nothing else."""
+"""Queues by their schemas: healthy rows fail nothing, and broken rows fail exactly the check that names them."""
 
 import dataclasses
 from collections.abc import Collection, Iterator
@@ -30,7 +30,7 @@ PREFIXES = {"pgmq": "mail"}
 
 @dataclass(frozen=True)
 class RowCase:
-    """Rows for one preset, and what must come of them."""
+    """Rows for one preset, and the expected outcomes."""
 
     preset: str
     number: int
@@ -60,7 +60,7 @@ def read_cases() -> list[RowCase]:
 
 @pytest.fixture(scope="module", params=sorted(p.stem for p in SCHEMAS.glob("*.sql")))
 def bare(request: pytest.FixtureRequest, pg_server: PgServer) -> Iterator[tuple[str, Connection]]:
-    """A preset, and a connection to a database with its bare tables."""
+    """A preset, and a connection to a database with its empty tables."""
     with pg_server.database() as name:
         with psycopg.connect(pg_server.url(name)) as connection:
             connection.execute((SCHEMAS / f"{request.param}.sql").read_bytes())
@@ -75,7 +75,7 @@ def outcomes(
     options: QueueOptions | None = None,
     only: Collection[str] = (),
 ) -> dict[str, tuple[Outcome, str]]:
-    """What each check, or only some, says of the rows, within a transaction that is rolled back."""
+    """The outcomes of all or some checks for the rows, in a transaction that is rolled back."""
     queue = Queue(presets()[preset], options or QueueOptions(prefix=PREFIXES.get(preset, "")))
     with connection.transaction(force_rollback=True):
         connection.execute("set local search_path = public")
@@ -94,13 +94,13 @@ def outcomes(
 
 
 def test_an_empty_queue_fails_nothing(bare: tuple[str, Connection]) -> None:
-    """Empty tables are healthy; what rests on jobs is unknown."""
+    """Empty tables are healthy, and what needs jobs is unknown."""
     found = outcomes(*bare)
     assert {name: said for name, (outcome, said) in found.items() if outcome is Outcome.FAIL} == {}
 
 
 def test_rows_fail_what_names_them_and_nothing_else(bare: tuple[str, Connection]) -> None:
-    """Every case of the preset in cases.yaml, one after the other."""
+    """Every case of the preset in cases.yaml, in turn."""
     preset, connection = bare
     cases = [case for case in read_cases() if case.preset == preset]
     assert cases
@@ -208,7 +208,7 @@ BY_THE_CATALOGUE = {*ALIKE.values()} - {""}
 
 
 def test_the_catalogue_is_judged_alike_for_every_queue(bare: tuple[str, Connection]) -> None:
-    """Rules, triggers, rights and numbers: by the catalogue, so no preset has to say a word of them."""
+    """Rules, triggers, rights and sequences are read from the catalogue, not from presets."""
     preset, connection = bare
     queue = Queue(presets()[preset], QueueOptions(prefix=PREFIXES.get(preset, "")))
     table, columns = next(iter(queue.tables().items()))
@@ -226,7 +226,7 @@ insert into "OutboxState" ("Created") select timezone('UTC', now()) from generat
 
 
 def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServer) -> None:
-    """As .NET writes them; a table `events` that keeps the time of its place does not change that."""
+    """.NET libraries write them so; a table `events` in local time does not change that."""
     with pg_server.database() as name:
         url = pg_server.url(name)
         bare = (SCHEMAS / "masstransit.sql").read_text().replace("timestamptz", "timestamp")
@@ -243,7 +243,7 @@ def test_times_without_a_zone_are_utc_wherever_the_database_is(pg_server: PgServ
 def test_what_waits_is_there_at_each_look(
     taken: bool, outcome: str, pg_server: PgServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two jobs of a lane all later ones seem to wait: what is taken after a look is no harm, what stays is."""
+    """A job that is taken after a look is no harm; one that stays is."""
     with pg_server.database() as name:
         url = pg_server.url(name)
         session, queue = SqlSession(url), QueueSession(Queue(presets()["pgmq"], QueueOptions(prefix="mail")))
@@ -278,7 +278,7 @@ SLOT = "(values ('dbz', 'logical', 'pgoutput', current_database(), true, 'reserv
 
 @pytest.mark.parametrize("given", PUBLISHED)
 def test_a_slot_sends_what_is_published(given: str, pg_server: PgServer) -> None:
-    """An active slot whose publications lack the outbox is no living worker: it confirms all and sends none."""
+    """An active slot without the outbox in its publication delivers nothing."""
     with pg_server.database() as name:
         queue = Queue(presets()["debezium"])
         rule = next(r for r in rules_of(queue) if r.name == "workers")
@@ -296,7 +296,7 @@ def test_a_slot_sends_what_is_published(given: str, pg_server: PgServer) -> None
 
 
 def test_rows_that_their_producer_deletes_prove_no_delivery(pg_server: PgServer) -> None:
-    """Of Debezium's outbox: nothing has gone out, since no slot has a consumer. By the count of rows alone it had."""
+    """For Debezium's outbox, deleted rows prove nothing without a consumer of the slot."""
     whole = presets()["debezium"]
     with pg_server.database() as name:
         url = pg_server.url(name)
