@@ -157,6 +157,8 @@ class HttpDoor:
 
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:
         """Send one request. Raise NoAnswer if there was no answer; milliseconds are from send to the last byte."""
+        if not self.base_url:
+            raise NoAnswer(f"{request.method} {request.path}: BASE_URL is not set")
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             if self._as_it_is:

@@ -134,11 +134,11 @@ def release_now(target: Target) -> Evidence:
 def _service_lines(target: Target, *, is_known: bool) -> tuple[list[Evidence], list[dict[str, JsonValue]]]:
     """What the service says of itself, and its instances at /version. is_known: it was the service before."""
     versions: list[dict[str, JsonValue]] = []
-    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
+    with HttpDoor(target.base_url, timeout_s=TIMEOUT_S) as door:
         reached = timed(REACHABLE, target, lambda: reachable(target, door), 3 * TIMEOUT_S)
         if reached.outcome is Outcome.PASS:
             versions = versions_of(door)
-        if not is_known and not reached.details.get("unreachable"):
+        if target.base_url and not is_known and not reached.details.get("unreachable"):
             seen = timed(REACHABLE, target, lambda: recognised(target, door, versions), 3 * TIMEOUT_S)
             reached = seen if seen.outcome is Outcome.UNKNOWN else reached
         lines = [reached]

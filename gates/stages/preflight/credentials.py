@@ -168,7 +168,7 @@ def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
         ADMIN: (target.admin_jwt, admin),
         MINTED: (target.jwt_secret, minted),
     }
-    with HttpDoor(target.base_url or "http://unset.invalid", timeout_s=TIMEOUT_S) as door:
+    with HttpDoor(target.base_url, timeout_s=TIMEOUT_S) as door:
         return [
             timed(check, target, lambda c=check, s=secret, f=show: _look(target, door, memory, c, s, f), MOST_S)  # type: ignore[misc]
             if secret

@@ -342,3 +342,15 @@ def test_any_credential_asks_whether_a_database_is_that_of_the_service(
     with serve(answer) as url:
         target = Target(TargetKind.STAGING, url, database_url=pg_server.url(migrated_db), **given)
         assert pairing.is_apart(target, lambda _company: None) is apart
+
+
+def test_without_base_url_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name is looked up, not even one that cannot exist: a resolver may answer it, or let the gate wait."""
+    names: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda name, *_rest, **_more: names.append(name) or [])
+    target = request(tmp_path, "", "").target
+    context = Context(target, Settings(), tmp_path, "run", catalogue=preflight.SPECS)
+    preflight.preflight(context)
+    assert names == []
+    (line,) = [e for e in read_lines(context.evidence) if e.check == endpoints.REACHABLE.id]
+    assert (line.outcome, line.message) == (Outcome.UNKNOWN, "BASE_URL is not set. Set it to where the functions live")
