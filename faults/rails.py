@@ -42,17 +42,6 @@ def small_runs_are_not_stopped(settings: WorkerSettings) -> WorkerParts:
 
 
 @worker(
-    "A run whose last item reaches the stop limit ends as completed: no items are left to give back.",
-    lambda p: _ends_completed(p, 5),
-    (f"{LIFE}/stops-above-twenty-percent",),
-    names=("five items",),
-)
-def stopped_at_its_end_is_completed(settings: WorkerSettings) -> WorkerParts:
-    over = "CASE WHEN r.success_count + r.failure_count = r.target_count THEN 'completed' ELSE %(status)s END,"
-    return altered_worker(settings, ("finish_run", "SET status = %(status)s,", f"SET status = {over}"))
-
-
-@worker(
     "A run that a token started is never stopped.",
     lambda p: _ends_completed(p, token=True),
     (f"{LIFE}/stops-soon-above-a-fifth",),
