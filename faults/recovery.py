@@ -39,7 +39,7 @@ class _ByOwnClock(dict[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         text = super().__getitem__(name)
-        if self._which and name not in self._which:
+        if name == "beat" or (self._which and name not in self._which):  # a beat of the future outlives the fault
             return text
         now = self._now.format(f"to_timestamp({time.time():.6f})").encode()
         return text.replace(b"clock_timestamp()", b"now()").replace(b"now()", now)
