@@ -347,7 +347,12 @@ def test_any_credential_asks_whether_a_database_is_that_of_the_service(
 def test_without_base_url_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No name is looked up, not even one that cannot exist: a resolver may answer it, or let the gate wait."""
     names: list[object] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda name, *_rest, **_more: names.append(name) or [])
+
+    def look_up(name: object, *_rest: object, **_more: object) -> list[object]:
+        names.append(name)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     target = request(tmp_path, "", "").target
     context = Context(target, Settings(), tmp_path, "run", catalogue=preflight.SPECS)
     preflight.preflight(context)
