@@ -10,6 +10,7 @@ from gates.contract.contract import contract
 from gates.deployment.dialect.current import current
 from gates.evidence import CheckSpec, Severity, Where
 from gates.text.quantity import with_unit
+from sql_checks.attempts.functions import ALL_S
 from sql_checks.attempts.row_level_security import SEEDS, RlsProbe, Sight, has_strangers
 from sql_checks.attempts.statements import UNFIT, Attempt
 from sql_checks.collector import PROBE
@@ -142,7 +143,7 @@ def test_own_rows_visible(looked: RlsProbe, seen: Observer) -> None:
 @pytest.mark.check(
     spec(
         "other-tenants-hidden",
-        "A tenant sees no row of another tenant, in any table or view, nor by a function that is told of the other.",
+        "A tenant sees no row of another tenant, in any table or view, nor by a function called with its id.",
         "Customers read each other's data.",
         "J07",
         "J15",
@@ -157,11 +158,15 @@ def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
     _judge(
         seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
     )
-    if given := [
-        f"{name} gave {done.rows} rows of another tenant" for name, done in looked.functions.items() if done.rows
-    ]:
+    if given := [f"{name} gave {rows} rows of another tenant" for name, rows in looked.leaks.items()]:
         seen.witness = list(given)
         raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")
+    if looked.uncalled:
+        seen.unmet(
+            f"{len(looked.uncalled)} functions that tenants may call did not end within {ALL_S:g} s in all:"
+            f" {', '.join(looked.uncalled[:5])}. They run with their owner's rights. Let each refuse other tenants'"
+            " callers before it reads, or revoke EXECUTE from authenticated"
+        )
     if unread := sorted({f"{t.shown} of {t.untrusted_owner}" for t in looked.unread}):
         seen.unmet(
             f"{len(unread)} relations that tenants may reach were not read: {', '.join(unread[:5])}. To read one runs"

@@ -82,6 +82,7 @@ def test_refusal_feature_disabled(scene: Scene) -> None:
     scene.reset_limit(company)
     crowd = [scene.replay_request(company, "at once", max=1) for _ in range(current().limit("calls"))]
     refusals = sum(answer.code == "feature_disabled" for answer in scene.burst(crowd))
+    scene.seen.require(refusals >= min(2, len(crowd)), f"the flag refused {refusals} of {len(crowd)} calls at once")
     _one_row(scene, company, "feature_disabled", 2 + refusals)
 
 

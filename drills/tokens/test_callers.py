@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from drills.workbench.bench import let_in
 from drills.workbench.checks import TOKEN
 from drills.workbench.credentials import REPLAY, Minter
 from drills.workbench.scene import Scene
@@ -72,7 +71,8 @@ def test_rules_hold_for_every_caller(scene: Scene, token: Minter) -> None:
         ("a call signed by v2", partial(scene.signer.v2, REPLAY)),
         ("a signed call with a token", partial(_signed_beside, scene, token())),
     ):
-        if let_in(scene.http.send(asks(encode_body(replay_fields(new_id("company"), max=1)), f"{who}, of nobody"))):
+        asked = asks(encode_body(replay_fields(new_id("company"), max=1)), f"{who}, of nobody")
+        if scene.http.send(asked).status != 401:  # a deployment may lack this way to sign
             _is_bound(scene, scene.company("other", items=3), who, asks)
 
 

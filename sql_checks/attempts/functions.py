@@ -1,4 +1,4 @@
-"""Calls, as one tenant, the functions that give rows with their owner's rights, with what another tenant is called."""
+"""Calls, as one tenant and with another tenant's id, the functions that run with their owner's rights."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ import psycopg
 
 from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import Connection, execute, sql
-from sql_checks.attempts.statements import Attempt, TenantStatement, attempt
+from sql_checks.attempts.statements import TenantStatement, attempt
 
 FUNCTIONS = Path(__file__).with_name("functions.sql")
 NAMES = ("uuid", "text", "character varying")
-"""The types that the name of a tenant is given as."""
+"""The types of arguments that get the other tenant's id."""
 REST = {
     **dict.fromkeys(("smallint", "integer", "bigint", "numeric", "real", "double precision"), "50"),
     "boolean": "true",
     "interval": "100 years",
 }
-"""What is given else, so that much is shown; NULL where a type is not here, nor a time."""
-CALL_MS, ALL_S = 1000, 15.0
-"""The limits of the calls of one function, and of all."""
+"""Type -> the value of other arguments, chosen so that a function shows much. Times are old, all others NULL."""
+FIRST_S, ALL_S = 1.0, 15.0
+"""The limit of a function's calls together, then of each alone, and that of all functions."""
+OUT_OF_TIME, ASSERTED = "57014", "P0004"
+"""SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -40,7 +42,7 @@ class Function:
 
 
 def ids_in(connection: Connection, relation: str, tenant: str, whose: Sequence[str]) -> dict[str, set[str]]:
-    """The ids in the rows of each of these tenants: what tells a row from all others."""
+    """Tenant -> the ids in its rows, which tell its rows from all others."""
     query = f"select {tenant} as tenant, to_jsonb(t)::text as row from {relation} t where {tenant} = any(%s) limit 200"
     found: dict[str, set[str]] = {company: set() for company in whose}
     try:
@@ -55,24 +57,34 @@ def ids_in(connection: Connection, relation: str, tenant: str, whose: Sequence[s
     return found
 
 
-def called(connection: Connection, claims: str, other: str, marks: Sequence[str]) -> dict[str, Attempt]:
-    """What the calls of each function came to; `rows` are those with a mark of the other tenant's. Slow ones are cut
-    short: the last that a transaction does.
+def called(connection: Connection, claims: str, other: str, marks: Sequence[str]) -> tuple[dict[str, int], list[str]]:
+    """Function -> how many rows with a mark of the other tenant it gave, and the functions that were not called to an
+    end. A slow one is called again, one call at a time, at last for all the time that is left. The last act of a
+    transaction: it changes the statement timeout.
     """
-    if not marks:
-        return {}
-    connection.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (str(CALL_MS),))
-    end = time.monotonic() + ALL_S
-    found: dict[str, Attempt] = {}
-    for row in execute(connection, with_trust(sql(FUNCTIONS))):
-        if time.monotonic() > end:
-            break
-        function = Function(**row)  # type: ignore[arg-type]
-        calls = [_asked(call, claims, marks) for call in _calls(function, other)]
-        done = [one for one in attempt(connection, calls) if one.entered]
-        if done:
-            found[function.shown] = max(done, key=lambda one: one.rows)
-    return found
+    waiting = [Function(**row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]  # type: ignore[arg-type]
+    gave, end = dict[str, int](), time.monotonic() + ALL_S
+    for is_alone, most_s in ((False, FIRST_S), (True, FIRST_S), (True, ALL_S)) if marks else ():
+        slow: list[Function] = []
+        for function in waiting:
+            calls = [_asked(call, claims, marks) for call in _calls(function, other)]
+            batches = [[call] for call in calls] if is_alone else [calls]
+            rows = [_rows(connection, some, min(most_s, end - time.monotonic())) for some in batches]
+            gave[function.shown] = max((n for n in rows if n is not None), default=0)
+            if None in rows and not gave[function.shown]:
+                slow.append(function)
+        waiting = slow
+    return {name: rows for name, rows in gave.items() if rows}, [function.shown for function in waiting]
+
+
+def _rows(connection: Connection, calls: Sequence[TenantStatement], limit_s: float) -> int | None:
+    """The most rows that one of these calls gave; None if they did not all end within the limit."""
+    if limit_s <= 0:
+        return None
+    connection.execute("select pg_catalog.set_config('statement_timeout', %s, true)", (str(int(limit_s * 1000) + 1),))
+    done = attempt(connection, calls, whole=True)
+    cut_short = {OUT_OF_TIME} if len(calls) == 1 else {OUT_OF_TIME, ASSERTED}
+    return None if any(not one.entered or one.state in cut_short for one in done) else max(one.rows for one in done)
 
 
 def _asked(call: str, claims: str, marks: Sequence[str]) -> TenantStatement:
@@ -82,7 +94,7 @@ def _asked(call: str, claims: str, marks: Sequence[str]) -> TenantStatement:
 
 
 def _calls(function: Function, other: str) -> Iterator[str]:
-    """With all that it takes or only what it must have; the tenant as its ids, its texts or both, or NULL."""
+    """Calls with and without arguments that have defaults; the tenant as its ids, as its texts, as both, or NULL."""
     several = {
         tuple(_given(kind, other, named) for kind in function.types[:count])
         for count in {len(function.types), len(function.types) - function.defaults}

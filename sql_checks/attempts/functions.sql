@@ -1,6 +1,6 @@
--- Functions with their owner's rights that tenants may call and that change nothing, as they say, or as is written there: each
--- with the types of what it takes, and how many of these have a default. Their owner has the rights of an owner of the
--- contract's tables; to call one is what a tenant may do at any time.
+-- SECURITY DEFINER functions that tenants may call and that change nothing, by what they declare or by their text: each with
+-- the types of its arguments, and how many of these have defaults. Their owner has the rights of an owner of the contract's
+-- tables.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        p.pronargdefaults as defaults,
        (select coalesce(array_agg(format_type(given.type, null) order by given.place), '{}')
@@ -12,7 +12,7 @@ cross join lateral (select p.proowner as relowner) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
 where p.prosecdef and p.prokind = 'f' and p.provariadic = 0 and l.lanname in ('sql', 'plpgsql')
   and (p.provolatile <> 'v' or code.body !~* '\m(insert|update|delete|merge|truncate|execute|call|copy|lock|notify|listen)\M')
-  -- whatever it calls itself: one that ends sessions or sends requests does so here, too
+  -- whatever it declares: one that ends sessions or sends requests would do so here, too
   and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)
                   join pg_proc f on f.proname = lower(words[1]) and f.provolatile = 'v'
                     and f.proname not in ('set_config', 'clock_timestamp', 'random', 'gen_random_uuid'))
@@ -22,5 +22,4 @@ where p.prosecdef and p.prokind = 'f' and p.provariadic = 0 and l.lanname in ('s
   and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
   and {{trusted_owner}}
-order by 2
-limit 50;
+order by 2;

@@ -136,13 +136,15 @@ class Sight:
 @dataclass
 class RlsProbe:
     """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
-    not read. functions: those with their owner's rights, and the rows of another tenant that each gave.
+    not read. leaks: function with its owner's rights -> rows of another tenant that it gave. uncalled: those that were
+    not called to an end.
     """
 
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
     unread: list[TenantTable] = field(default_factory=list)
-    functions: dict[str, Attempt] = field(default_factory=dict)
+    leaks: dict[str, int] = field(default_factory=dict)
+    uncalled: list[str] = field(default_factory=list)
 
 
 def probe(url: str) -> RlsProbe:
@@ -175,7 +177,7 @@ def _look(connection: Connection) -> RlsProbe:
         some = found.sights[start : start + AT_ONCE]
         _try(connection, [(sight, name, one) for sight in some for name, one in _tries(sight, mine, bystander)])
     marks = _marks(connection, found.sights, mine, other)
-    found.functions = functions.called(connection, _claims(mine), other, marks)
+    found.leaks, found.uncalled = functions.called(connection, _claims(mine), other, marks)
     return found
 
 

@@ -69,11 +69,11 @@ class Attempt:
         return bool(self.error) and not self.refused and not self.raised
 
 
-def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
+def attempt(connection: Connection, asked: Sequence[TenantStatement], *, whole: bool = False) -> list[Attempt]:
     """Run each statement within the open transaction; the results in the same order.
 
     If an error ends the batch (a limit of ours, a name that the deployment does not have), the halves are run again,
-    until only the statement that caused it has the error.
+    until only the statement that caused it has the error. whole: they are not run again, and all have the error.
     """
     if not asked:
         return []
@@ -83,8 +83,8 @@ def attempt(connection: Connection, asked: Sequence[TenantStatement]) -> list[At
         if connection.closed:
             raise
         connection.execute("rollback to savepoint attempts")
-        if len(asked) == 1:
-            return [Attempt(state=error.sqlstate or "", error=in_words(error))]
+        if whole or len(asked) == 1:
+            return [Attempt(state=error.sqlstate or "", error=in_words(error))] * len(asked)
     half = len(asked) // 2
     return attempt(connection, asked[:half]) + attempt(connection, asked[half:])
 
