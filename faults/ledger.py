@@ -201,7 +201,7 @@ def _past_a_pause(probe: Probe) -> int:
 @service(
     "A replay with `dlq_ids` and `error_type` is not charged to the budget.",
     lambda p: _charged(p) == 0,
-    (f"{LEDGER}/runs-as-answered",),
+    (f"{LEDGER}/charged-however-asked",),
     names=("charged",),
 )
 @around("charge", of=remembering)

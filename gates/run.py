@@ -221,7 +221,7 @@ def in_turn(context: Context, request: RunRequest) -> list[StageReport]:
     """Check the gate itself and what an earlier run claimed or left set, then run the stages unless another run is
     active.
     """
-    with data(context, before=True) as look:
+    with data(context, "before") as look:
         with ThreadPoolExecutor(2, "before") as beside:  # the first does not ask the target; the second may be slow
             own, claimed = beside.submit(pipeline, context), beside.submit(claims.claims, context)
             switches(context)
@@ -244,7 +244,7 @@ def examine(context: Context, request: RunRequest, look: Callable[[], list[Stage
     with ClockWatch(context), BacklogWatch(context), ExitStack() as ahead:
         with drills(context) as drill:
             stages += look()
-            again = ahead.enter_context(data(context))
+            again = ahead.enter_context(data(context, "after"))
             ahead.enter_context(request.begin_load(context.target, context.out))
             stages += if_reached(context, "drill", ("drill/",), drill)
         stages += if_reached(context, "queue", QUEUE_STAGE, lambda: queue(context))

@@ -1,8 +1,9 @@
-"""The round of replays that the checks of the ledger share."""
+"""The round of replays that some checks of the ledger share, and all find in the journal."""
 
 import pytest
 
 from drills.ledger.sweep import Swept, replays
+from drills.workbench.credentials import REPLAY
 from drills.workbench.journal import Journal
 from drills.workbench.rate_limit import Limit
 
@@ -19,3 +20,10 @@ def swept(limit: Limit, journal: Journal, rounds: list[Swept]) -> Swept:
     if not rounds:
         rounds.append(replays(limit, journal))
     return rounds[0]
+
+
+@pytest.fixture
+def round_on_record(request: pytest.FixtureRequest, journal: Journal) -> None:
+    """The journal has a round of replays: that of the checks that judge it, whichever process ran them, or one now."""
+    if not any(e.check.endswith("-however-asked") for e in journal.entries(REPLAY)):
+        request.getfixturevalue("swept")

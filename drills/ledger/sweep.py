@@ -35,6 +35,7 @@ NOTHING: Fields = {"max": current().limit("batch"), "error_type": "ledger-none"}
 BOTH = ((True, False), (False, True))
 """Dry run or not, forced or not."""
 TWICE = 2
+MOST_TOLD = 3
 AT_ONCE = 6
 COUNTED = ("feature_disabled", "idempotency_key_reused", "agents_paused", "budget_exhausted")
 """Codes of steps after the rate limit, in their order."""
@@ -164,7 +165,8 @@ def replays(limit: Limit, journal: Journal) -> Swept:
         answer = made.send(fields)
         if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
             swept.moved += len(answer.json().get("items") or ())
-    swept.used = limit.used(company) if limit.claims("budgets") else (swept.moved, swept.moved)
+    if limit.claims("budgets"):
+        swept.used = limit.used(company)
     _refused_by_who_asks(made, keys[0])
     _refused_by_the_state(made)
     journal.look(limit.db, [company])

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from drills.ledger.sweep import Swept, events
+from drills.ledger.sweep import MOST_TOLD, events
 from drills.workbench.audit_chain import REFUSED, says
 from drills.workbench.checks import SIGNED, SQL
 from drills.workbench.credentials import REPLAY
@@ -26,12 +26,11 @@ STARTED, DRY_RUN = "dlq_replay_started", "dlq_replay_dry_run"
 ON_RECORD = {"feature_disabled": 403, "agents_paused": 409, "budget_exhausted": 429, "idempotency_key_reused": 422}
 """Refusals that each have an audit row, by their code. Others share one of their minute."""
 UNHEARD = (400, 401, 405, 413, 415)
-MOST_TOLD = 3
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/replays-on-record", after=("drill/audit/start-of-a-run",), covers=("I01",))
 def test_replays_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has one dlq_replay_started row, under its tenant, with the request id and the
@@ -43,7 +42,7 @@ def test_replays_on_record(scene: Scene, journal: Journal) -> None:
     _on_record(scene, started, lambda rows, e: _one(rows, STARTED, e))
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/dry-runs-on-record", after=("drill/audit/dry-run",), covers=("I01",))
 def test_dry_runs_on_record(scene: Scene, journal: Journal) -> None:
     """Each dry run of any drill has one audit row, dlq_replay_dry_run, with the request id of its answer, and no other.
@@ -54,7 +53,7 @@ def test_dry_runs_on_record(scene: Scene, journal: Journal) -> None:
     _on_record(scene, dry, lambda rows, e: _one(rows, DRY_RUN, e) or _only(rows, DRY_RUN))
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/refusals-on-record", after=("drill/audit/refusal-agents-paused",), covers=("I02",))
 def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay of any drill that a flag, a pause, the budget or a reused key refused has one dlq_replay_refused row
@@ -71,46 +70,7 @@ def test_refusals_on_record(scene: Scene, journal: Journal) -> None:
     _on_record(scene, refused, wrong)
 
 
-@drill(
-    "drill/ledger/refused-however-asked",
-    after=(
-        *("drill/authentication/random-signature", "drill/tokens/foreign-company", "drill/rate-limit/fourth-refused"),
-        *(f"drill/safety-rails/{name}" for name in ("max-over-50", "force-respects-pause", "force-respects-flags")),
-    ),
-    severity=Severity.PAGE,
-    covers=("E08", "G01"),
-)
-def test_refused_however_asked(scene: Scene, swept: Swept) -> None:
-    """A forged signature, a token of another company, a batch that is too large, a limit that is used up, a spent
-    budget, a pause and a flag that is off refuse each replay and dry run, whichever items it asks for, and no other.
-
-    In an incident, an operator stops everything, and some kind of request still gets through.
-    """
-    admitted, late = swept.admitted, swept.late
-    scene.seen.witness = list((*admitted, *late)[:MOST_TOLD])
-    assert not admitted, f"{len(admitted)} replays were admitted: {admitted[0]}"
-    assert not late, f"{len(late)} replays were refused without a reason: {late[0]}"
-    scene.seen.require(not swept.odd, f"{len(swept.odd)} replays were neither: {swept.odd[:1]}")
-    scene.seen.require(swept.refused, "nothing was refused")
-    scene.seen.control(f"{swept.refused} replays were refused")
-    scene.seen.count(swept.refused)
-
-
-@drill("drill/ledger/counted-however-asked", after=("drill/rate-limit/row-as-documented",), covers=("C01",))
-def test_counted_however_asked(scene: Scene, swept: Swept) -> None:
-    """Each replay and dry run that the rate limit admits counts once, whichever items it asks for, whoever signs it,
-    and whatever refuses it later; a request that is refused earlier does not count.
-
-    A kind of request that is free may be sent without end; one that counts twice locks its tenant out.
-    """
-    scene.seen.witness = list(swept.miscounted[:MOST_TOLD])
-    assert not swept.miscounted, f"{len(swept.miscounted)} of {swept.counted}: {swept.miscounted[0]}"
-    scene.seen.require(swept.counted, "no replay was looked up in the rate limit")
-    scene.seen.control(f"{swept.counted} replays were looked up")
-    scene.seen.count(swept.counted)
-
-
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/nothing-else-on-record", after=("drill/audit/duplicate-leaves-no-row",), covers=("I02", "D01"))
 def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     """No duplicate, and no request of any drill that was invalid or not authenticated, has a row in the trail; no
@@ -127,10 +87,11 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
     )
 
 
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
-def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
+def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
-    more outbox rows and settled items than that. The budget is charged for the items, whichever were asked for.
+    more outbox rows and settled items than that.
 
     The caller is told something other than what was done.
     """
@@ -149,12 +110,9 @@ def test_runs_as_answered(scene: Scene, journal: Journal, swept: Swept) -> None:
         return f"it has {rows} outbox rows for {most} items" if rows > most else ""
 
     _judge(scene, started, wrong)
-    scene.seen.require(swept.moved, "the ledger's own replays moved no item: nothing shows what is charged")
-    day, month = swept.used
-    assert day == month == swept.moved, f"{swept.moved} items were moved, {day} charged for the day, {month} the month"
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/answers-add-up", after=("drill/safety-rails/answer-adds-up",), covers=("E01",))
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
@@ -211,7 +169,7 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
     _judge(scene, accepted, wrong)
 
 
-@pytest.mark.usefixtures("swept")
+@pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/no-answer-shows-insides", after=SIGNED, covers=("O08", "O12"))
 def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
     """No answer to a POST of any drill shows a stack trace, a connection string or a text of the database.

@@ -190,7 +190,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
         scene.rows("update public.dead_letter_queue set aggregate_key = 'k' where company_id = %s", company)
     runs = [str(scene.run(company, max=2)["replay_run_id"]) for company in companies]
     # a worker that takes one item at a time would be done with both before the other run begins
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour'"
+    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
     scene.rows(f"{put_off} where replay_run_id::text = any(%s) and claimed_until is null", runs)
     try:
         stopped, *_ = _stopped_run(scene, companies[0])

@@ -34,9 +34,8 @@ WAITS, TOGETHER = "waits", "together"
 """Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
 them did, so that one process runs them all.
 """
-LONG_CHECK_S = 2.0
-APART = 20
-"""How many other checks come between two long waits, so that waits and work overlap."""
+BESIDE_WAITS = 0.6
+"""Which share of the checks that do not wait come between those that do. The rest come last: no wait begins late."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
 
@@ -62,14 +61,14 @@ def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Checks with short waits, then each one with a long wait and other checks after it, then the rest."""
+    """The checks that wait, longest first, each followed by its share of the others, so that waits and work overlap."""
+    waiting = sorted(filter(wait_s, items), key=wait_s, reverse=True)
     working = [item for item in items if not wait_s(item)]
-    spread = [item for item in items if 0 < wait_s(item) < LONG_CHECK_S]
-    for item in items:
-        if wait_s(item) >= LONG_CHECK_S:
-            spread += [item, *working[:APART]]
-            del working[:APART]
-    return spread + working
+    share = len(working) * BESIDE_WAITS / max(1, len(waiting))
+    spread: list[pytest.Item] = []
+    for number, item in enumerate(waiting):
+        spread += [item, *working[int(number * share) : int((number + 1) * share)]]
+    return spread + working[int(len(waiting) * share) :]
 
 
 def in_units(items: Sequence[pytest.Item]) -> list[Unit]:

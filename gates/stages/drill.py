@@ -29,22 +29,20 @@ MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0
 """Additional workers for drills without a database session."""
 
 
-def drill(context: Context, selection: Sequence[str] = ()) -> list[StageReport]:
-    """Run the drills of this target, or those that the options of `selection` leave. One process imports and collects
-    them all, and runs phase after phase.
-    """
-    with drills(context, selection) as look:
+def drill(context: Context) -> list[StageReport]:
+    """Run the drills of this target. One process imports and collects them all, and runs phase after phase."""
+    with drills(context) as look:
         return look()
 
 
 @contextlib.contextmanager
-def drills(context: Context, selection: Sequence[str] = ()) -> Iterator[Callable[[], list[StageReport]]]:
+def drills(context: Context) -> Iterator[Callable[[], list[StageReport]]]:
     """The stage as a callable; its process is started now, beside what the block does first."""
     lease, term = _lease(context)
     try:
         expected = context.applicable(PREFIX)
         if expected:
-            with begun(_suite(context, expected, (*term, *selection)), context) as one:
+            with begun(_suite(context, expected, term), context) as one:
                 yield lambda: [looked(one, context)]
         else:
             yield list
@@ -55,11 +53,11 @@ def drills(context: Context, selection: Sequence[str] = ()) -> Iterator[Callable
         _remove_left(context)
 
 
-def _suite(context: Context, expected: Sequence[CheckSpec], selection: Sequence[str]) -> SuiteRun:
+def _suite(context: Context, expected: Sequence[CheckSpec], term: Sequence[str]) -> SuiteRun:
     given = (f"--companies={context.companies}", f"--trip-ms={trip_ms(context):.0f}")
     only = [f"--only={pattern}" for pattern in context.only]
     crew = (f"--at-once={workers_for(context)}", f"--beside={beside_for(context)}")
-    options = (*given, *crew, *only, *selection)
+    options = (*given, *crew, *only, *term)
     return SuiteRun("drill", "drills", expected, stretched(context, context.settings.drill_timeout_s), options)
 
 

@@ -11,7 +11,7 @@ import psycopg
 from gates import disk
 from gates.decision.rules import QUEUE_STAGE
 from gates.deployment.tenants.leftovers import at_work
-from gates.evidence import CheckSpec, TargetKind
+from gates.evidence import TargetKind
 from gates.stages.context import Context, Progress, StageReport
 from gates.stages.distance import stretched
 from gates.stages.load_process import COMPANIES, CROWDED, FOLDER
@@ -26,32 +26,31 @@ def sql(context: Context, prefixes: Sequence[str] = DATA, *, name: str = "sql") 
     return [run(_suite(context, prefixes, name), context)]
 
 
-def _suite(context: Context, prefixes: Sequence[str], name: str, *more: str) -> SuiteRun:
-    patterns = context.only or tuple(f"{prefix}*" for prefix in prefixes)
-    expected = [s for s in context.applicable(prefixes) if not s.id.startswith(QUEUE_STAGE)]
-    return suite(context, name, expected, (*(f"--only={pattern}" for pattern in patterns), *more))
-
-
 def alerts(context: Context) -> list[StageReport]:
     """Run only the alert rules."""
     return sql(context, ALERTS, name="alerts")
 
 
 @contextlib.contextmanager
-def data(context: Context, *, before: bool = False) -> Iterator[Callable[[], list[StageReport]]]:
-    """The SQL checks and alert rules of a whole run, as a callable; its process is started now, beside the block.
+def data(context: Context, when: str = "") -> Iterator[Callable[[], list[StageReport]]]:
+    """The SQL checks and alert rules as a callable; its process is started now, beside the block. Not while another
+    gate runs: its dead letters and deliveries would be blamed on the release.
 
-    before: they must be seen again after the load. Not while another gate runs: its dead letters and deliveries would
-    be blamed on the release. The look after the load is then unknown.
+    when: "before" or "after" the load of a whole run; empty for the one look of another. What is seen before must be
+    seen again after it: a look that did not happen is then unknown.
     """
-    name = f"data {'before' if before else 'after'}"
-    option = "--round=before" if before else f"--crowded-companies={context.out / FOLDER / CROWDED}"
-    with begun(_suite(context, (*DATA, *ALERTS), name, option), context) as one:
-        yield lambda: [beside_others(one.suite, context, before=before) or looked(one, context)]
+    crowded = f"--crowded-companies={context.out / FOLDER / CROWDED}"
+    more = {"before": ("--round=before",), "after": (crowded,)}.get(when, ())
+    asked = _suite(context, (*DATA, *ALERTS), f"data {when}".rstrip(), *more)
+    if not asked.expected:
+        yield list
+        return
+    with begun(asked, context) as one:
+        yield lambda: [_beside_others(asked, context, again=when == "before") or looked(one, context)]
 
 
-def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) -> StageReport | None:
-    """A skipped look at the data because another gate runs; None if none does. before: see `data`."""
+def _beside_others(asked: SuiteRun, context: Context, *, again: bool) -> StageReport | None:
+    """A skipped look at the data because another gate runs; None if none does. again: it is seen again later."""
     others = _others(context)
     if not others:
         return None
@@ -59,7 +58,7 @@ def beside_others(asked: SuiteRun, context: Context, *, before: bool = False) ->
         f"another gate is at work here: it has {len(others)} companies, such as {others[0]}. Run again when it ended"
     )
     name, expected = asked.name, asked.expected
-    if not before:
+    if not again:
         context.account_for(expected, reason, already=len(context.lines()))
     context.progress(Progress(name, unknown=len(expected), expected=len(expected), done=True, error=reason))
     return StageReport(name, 0.0, 0, reason)
@@ -77,11 +76,13 @@ def _others(context: Context) -> list[str]:
     return []
 
 
-def suite(context: Context, name: str, expected: Sequence[CheckSpec], options: Sequence[str]) -> SuiteRun:
-    """The subprocess that runs what `options` select, with the folders, manifest and memory of gate.yaml."""
+def _suite(context: Context, prefixes: Sequence[str], name: str, *more: str) -> SuiteRun:
+    """The subprocess that runs these checks, with the folders, manifest and memory of gate.yaml."""
+    patterns = context.only or tuple(f"{prefix}*" for prefix in prefixes)
+    expected = [s for s in context.applicable(prefixes) if not s.id.startswith(QUEUE_STAGE)]
     settings = context.settings
     context.companies.touch()
-    options = [*options, f"--exclude-companies={context.companies}"]
+    options = [*(f"--only={pattern}" for pattern in patterns), *more, f"--exclude-companies={context.companies}"]
     options += [f"--spot-folder={path}" for path in settings.spot_folders]
     options += [f"--alert-folder={path}" for path in settings.alert_folders]
     plan = settings.rollout

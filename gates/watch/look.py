@@ -6,7 +6,8 @@ import dataclasses
 import enum
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,12 @@ from gates.reports.citation import SHIPPED
 from gates.stages.claims import SPEC as CLAIMS
 from gates.stages.clock import ClockWatch
 from gates.stages.context import Context, StageReport
-from gates.stages.drill import drill
+from gates.stages.drill import drills
 from gates.stages.load import LOAD
 from gates.stages.pipeline import pipeline
 from gates.stages.preflight import VARIABLES, preflight
 from gates.stages.preflight.database import DATABASE
-from gates.stages.sql import ALERTS, DATA, beside_others, suite
-from gates.stages.suite import run
+from gates.stages.sql import ALERTS, DATA, data
 from gates.stages.switches import SPEC as SWITCHES
 from gates.stages.turn import SPEC as ALONE
 
@@ -106,7 +106,8 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
 
 def look(context: Context, plan: RoundPlan) -> RoundResult:
-    """Run preflight, the gate's own checks, SQL and alerts, then drills; the results are in `context.evidence`.
+    """Run preflight, the gate's own checks, SQL and alerts, then drills; the results are in `context.evidence`. All
+    processes start at once.
 
     context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round are
     added.
@@ -114,33 +115,23 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
     guarded = dataclasses.replace(context.target, kind=TargetKind.PRODUCTION, control="")
     context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
     first = preflight(context)
-    context = dataclasses.replace(context, target=first.target)
-    stages = [first.report, *pipeline(context)]
+    context = dataclasses.replace(context, target=first.target, only=tuple(s.id for s in plan.checks))
+    stages, looks = [first.report], []
     shut = {e.check: e for e in first.unreachable}
-    with ClockWatch(context) if not shut else nullcontext():
+    with ExitStack() as ahead, ThreadPoolExecutor(1, "pipeline") as beside:
+        own = beside.submit(pipeline, context)
+        if not shut:
+            ahead.enter_context(ClockWatch(context))
+        if DATABASE.id not in shut:
+            looks.append(ahead.enter_context(data(context)))
+        if not shut:
+            looks.append(ahead.enter_context(drills(context)))
+        stages += own.result()
+        for one in looks:
+            stages += one()
         if DATABASE.id in shut:
             context.block(context.applicable(SQL), shut[DATABASE.id])
-        else:
-            stages += _sql(context)
-        if first.unreachable:
+        if shut:
             context.block(context.applicable(("preflight/", "drill/")), first.unreachable[0])
-        else:
-            stages += _drills(context)
     scrub(context.out, hidden(context.target))
     return RoundResult(first.target, tuple(stages))
-
-
-def _sql(context: Context) -> list[StageReport]:
-    """Not while another gate runs: its drills leave dead letters for a while, which would cause a false page."""
-    expected = context.applicable(SQL)
-    if not expected:
-        return []
-    asked = suite(context, "data", expected, [f"--only={s.id}" for s in expected])
-    return [beside_others(asked, context) or run(asked, context)]
-
-
-def _drills(context: Context) -> list[StageReport]:
-    expected = context.applicable(("drill/",))
-    if not expected:
-        return []
-    return drill(context, [f"--only={s.id}" for s in expected])

@@ -7,7 +7,7 @@ Its catalogue has no other checks, so it promotes the healthy reference. Only th
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -29,27 +29,28 @@ CHECKS = (
 """Patterns of its checks: the floor, and a few that read more of what a target says."""
 ON_LIVE_ROWS = ("preflight/*", "drill/pause/*", "drill/flags/*")
 """The drills that write rows that everybody uses: a kill must not leave those changed."""
+Stage = AbstractContextManager[Callable[[], list[StageReport]]]
 
 
 def main(words: Sequence[str]) -> int:
     """`drill` first: `gate drill`, with only the drills on live rows. The rest are options of the command."""
     drills_alone = words[:1] == ["drill"]
     patterns = ON_LIVE_ROWS if drills_alone else CHECKS
-    selection = tuple(f"--only={pattern}" for pattern in patterns if pattern.startswith("drill/"))
     all_checks: Callable[[PolicyFile, Mapping[str, str]], tuple[CheckSpec, ...]] = collection.with_own_checks
 
     def chosen(*given: Any) -> tuple[CheckSpec, ...]:
         return tuple(s for s in all_checks(*given) if matches(s.id, patterns))
 
-    def after_alone(
-        context: Context, *, before: bool = False
-    ) -> AbstractContextManager[Callable[[], list[StageReport]]]:
-        return nullcontext(list) if before else data(context)
+    def drills_of(context: Context) -> Stage:
+        return drills(replace(context, only=patterns))
+
+    def after_alone(context: Context, when: str) -> Stage:
+        return nullcontext(list) if when == "before" else data(context, when)
 
     with ExitStack() as patches:
         for module, name, value in (
             (collection, "with_own_checks", chosen),
-            (run, "drills", partial(drills, selection=selection)),
+            (run, "drills", drills_of),
             (run, "data", after_alone),
         ):
             patches.enter_context(mock.patch.object(module, name, value))

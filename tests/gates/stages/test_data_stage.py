@@ -28,12 +28,12 @@ select %s, 'x', '{}', now() - make_interval(secs => %s), now() from generate_ser
 CHECK, OTHER, UNTIL = "alert/dlq-size", "0badcafe", 9_999_999_999
 
 
-def look(url: str, out: Path, *, before: bool = False, check: str = CHECK) -> list[Evidence]:
+def look(url: str, out: Path, when: str = "after", check: str = CHECK) -> list[Evidence]:
     """The evidence that one check leaves."""
     specs = tuple(s for s in load() if s.id == check)
     context = Context(Target(TargetKind.STAGING, database_url=url), Settings(state=out / "state"), out, "run", specs)
     seen = len(read_lines(context.evidence))
-    with data(context, before=before) as looks:
+    with data(context, when) as looks:
         looks()
     return [e for e in read_lines(context.evidence)[seen:] if e.check == check]
 
@@ -53,7 +53,7 @@ def test_the_dead_letters_of_another_gate(migrated_url: str, tmp_path: Path) -> 
         Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").add_items(
             Tenants(connection, OTHER, lease=f"{mark}{UNTIL}").create(), 12
         )
-        assert look(migrated_url, tmp_path, before=True) == []
+        assert look(migrated_url, tmp_path, "before") == []
         (after,) = look(migrated_url, tmp_path)
         assert (after.outcome, "another gate" in after.message) == (Outcome.UNKNOWN, True)
         lease.release()
@@ -69,16 +69,16 @@ def test_a_load_for_which_the_machine_had_no_time(migrated_url: str, tmp_path: P
         companies = [Tenants(connection, name).create() for name in ("of the load", "customer")]
         out.mkdir()
 
-        def seen(company: str, before: bool = False, late_s: int = 9) -> list[tuple[Outcome, bool]]:
+        def seen(company: str, when: str = "after", late_s: int = 9) -> list[tuple[Outcome, bool]]:
             execute(connection, "delete from public.event_outbox")
             execute(connection, LATE, company, late_s)
-            found = look(migrated_url, tmp_path, before=before, check=lag)
+            found = look(migrated_url, tmp_path, when, lag)
             return [(e.outcome, "too busy for them" in e.message) for e in found]
 
         assert seen(companies[0]) == [(Outcome.FAIL, False)]
         (out / CROWDED).write_text(companies[0])
         assert seen(companies[0]) == [(Outcome.UNKNOWN, True)]
-        assert seen(companies[0], before=True) == [(Outcome.FAIL, False)]
+        assert seen(companies[0], "before") == [(Outcome.FAIL, False)]
         assert seen(companies[1]) == [(Outcome.FAIL, False)]
         assert seen(companies[1], late_s=0) == [(Outcome.UNKNOWN, True)]
         for company in companies:

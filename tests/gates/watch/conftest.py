@@ -17,7 +17,7 @@ from tests.gates.watch.rounds import CATALOGUE, SECRET, Suites
 @pytest.fixture
 def suites(monkeypatch: pytest.MonkeyPatch) -> Suites:
     made = Suites()
-    monkeypatch.setattr(looks, "run", made.run)
+    monkeypatch.setattr(looks, "data", made.data)
     return made
 
 
