@@ -1,8 +1,8 @@
 -- SECURITY DEFINER functions that tenants may call and that change nothing, by what they declare or by their text: each with
--- the types of its arguments, and how many of these have defaults. Their owner has the rights of an owner of the contract's
+-- its text, the types of its arguments, and how many of these have defaults. Their owner has the rights of an owner of the contract's
 -- tables.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
-       p.pronargdefaults as defaults,
+       code.body, p.pronargdefaults as defaults,
        (select coalesce(array_agg(format_type(given.type, null) order by given.place), '{}')
         from unnest(p.proargtypes::oid[]) with ordinality given(type, place)) as types
 from pg_proc p

@@ -176,19 +176,16 @@ def _look(connection: Connection) -> RlsProbe:
     for start in range(0, len(found.sights), AT_ONCE):
         some = found.sights[start : start + AT_ONCE]
         _try(connection, [(sight, name, one) for sight in some for name, one in _tries(sight, mine, bystander)])
-    marks = _marks(connection, found.sights, mine, other)
-    found.leaks, found.uncalled = functions.called(connection, _claims(mine), other, marks)
+    texts = {
+        s.table.shown.rpartition(".")[2].strip('"'): tuple(
+            functions.rows_of(connection, s.table.reference, s.table.tenant, company) for company in (mine, other)
+        )
+        for s in found.sights
+        if s.table.promised and s.mine == mine and s.owner_other
+    }
+    tenants = functions.told_apart(mine, _claims(mine), other, texts)
+    found.leaks, found.uncalled = functions.called(connection, tenants)
     return found
-
-
-def _marks(connection: Connection, sights: Sequence[Sight], mine: str, other: str) -> list[str]:
-    """The ids that are in the probe's rows of the other tenant, and in none of its own."""
-    own, others = {mine, other}, set[str]()
-    for table in (s.table for s in sights if s.table.promised and s.mine == mine and s.owner_other):
-        found = functions.ids_in(connection, table.reference, table.tenant, (mine, other))
-        own |= found[mine]
-        others |= found[other]
-    return sorted(others - own)
 
 
 def _tries(sight: Sight, mine: str, bystander: str) -> Iterator[tuple[str, TenantStatement]]:

@@ -78,6 +78,12 @@ gen_random_uuid() from generate_series(1, 2)
 create function letters_of(company uuid, most int default 5) returns setof dead_letter_queue language sql stable security
 definer begin atomic select * from dead_letter_queue d where d.company_id = company and auth.jwt() is not null limit most;
 end
+--! a function gives the row that it is asked for to whoever is logged in | foreign
+create function letter(company uuid, which uuid) returns jsonb language sql stable security definer begin atomic select
+payload from dead_letter_queue d where d.id = which and company is not null and auth.jwt() is not null; end
+--! a function gives what is behind a number | foreign
+create function sent(which bigint) returns jsonb language sql stable security definer begin atomic select payload from
+event_outbox o where o.id = which and auth.jwt() is not null; end
 --! a function that gives payloads, of everybody by default | foreign
 create function payloads(companies text[] default null) returns jsonb language sql security definer begin atomic select
 jsonb_agg(payload) from events where company_id::text = any(companies) or companies is null; end
