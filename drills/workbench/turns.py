@@ -34,8 +34,6 @@ WAITS, TOGETHER = "waits", "together"
 """Marks a check that waits for half a second or longer: `waits(seconds)`; and a module whose checks share what one of
 them did, so that one process runs them all.
 """
-BESIDE_WAITS = 0.6
-"""Which share of the checks that do not wait come between those that do. The rest come last: no wait begins late."""
 POLL_S, END_S = 1.0, 10.0
 _FORK = multiprocessing.get_context("fork")
 
@@ -53,22 +51,8 @@ def rank(item: pytest.Item) -> int:
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items by rank. In each, checks that wait come first, so that other checks run beside them."""
-    ranks: dict[int, list[pytest.Item]] = {}
-    for item in items:
-        ranks.setdefault(rank(item), []).append(item)
-    return [item for number in sorted(ranks) for item in _spread(ranks[number])]
-
-
-def _spread(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The checks that wait, longest first, each followed by its share of the others, so that waits and work overlap."""
-    waiting = sorted(filter(wait_s, items), key=wait_s, reverse=True)
-    working = [item for item in items if not wait_s(item)]
-    share = len(working) * BESIDE_WAITS / max(1, len(waiting))
-    spread: list[pytest.Item] = []
-    for number, item in enumerate(waiting):
-        spread += [item, *working[int(number * share) : int((number + 1) * share)]]
-    return spread + working[int(len(waiting) * share) :]
+    """The items by rank; in each, those that wait first, the longest before all."""
+    return sorted(items, key=lambda item: (rank(item), -wait_s(item)))
 
 
 def in_units(items: Sequence[pytest.Item]) -> list[Unit]:
@@ -148,13 +132,14 @@ class _Seen:
 @dataclass(eq=False, slots=True)
 class _Child:
     """A process that runs checks, also of later ranks, so that its connections are reused. asks: it may be given units
-    that ask the database.
+    that ask the database; waits: it was given one that waits.
     """
 
     pipe: Connection
     process: BaseProcess
     asks: bool
     place: int
+    waits: bool = False
 
 
 def _resized(children: Sequence[_Child], session: pytest.Session, asking: int, others: int) -> list[_Child]:
@@ -182,18 +167,24 @@ def _forked(session: pytest.Session, *, asks: bool) -> _Child:
 
 
 def _run(session: pytest.Session, units: Sequence[Unit], children: Sequence[_Child], *, again: bool = False) -> _Seen:
-    """Run these units on these children and pass their reports on. With `again`, checks that found the workers busy are
-    returned, and not reported yet.
+    """Run these units on these children and pass their reports on. Those that wait come first, but on half of the
+    children, so that the others work meanwhile. With `again`, checks that found the workers busy are returned, and not
+    reported yet.
     """
     config, hook = session.config, session.config.hook
     places = {item: place for place, item in enumerate(session.items)}
     items = {item.nodeid: item for item in session.items}
-    asking, others = (deque(u for u in units if asks_database(u) is asks) for asks in (True, False))
+    waits, work, others = deque[Unit](), deque[Unit](), deque[Unit]()
+    for unit in units:
+        (others if not asks_database(unit) else waits if wait_s(unit[0]) else work).append(unit)
     idle, at_work, seen = [*children], dict[object, _Child](), _Seen()
     while True:
         for child in [*idle]:
-            due = asking if child.asks and asking else others
+            is_room = 2 * sum(one.waits for one in at_work.values()) < len(children)
+            own = waits if waits and (is_room or not work) else work
+            due = own if child.asks and own else others
             if due and not session.shouldfail:
+                child.waits = due is waits
                 Scene.crowd.note(child.place, DRILLING)
                 with suppress(BrokenPipeError):  # it has died: its answer is an end, and the check unknown
                     child.pipe.send((again, [places[item] for item in due.popleft()]))
