@@ -108,6 +108,25 @@ def test_last(sql_door):
     assert f"{os.getpid()} open" in said
     assert sum(one.endswith("closed") for one in said) == 2
 """
+WAITING = """
+import pathlib, time
+import pytest
+from gates.checks.recorder import check
+
+@pytest.fixture
+def sql_door(): pass
+
+@pytest.mark.waits(1)
+@pytest.mark.parametrize("number", range(4))
+@check("drill/x/waits")
+def test_waits(number, sql_door):
+    deadline = time.monotonic() + 20
+    while not pathlib.Path("worked").exists():
+        assert time.monotonic() < deadline
+
+@check("drill/x/works")
+def test_works(sql_door): pathlib.Path("worked").touch()
+"""
 SHARING = """
 import pytest
 from gates.checks.recorder import check
@@ -172,7 +191,7 @@ def start(folder: Path, *options: str, **modules: str) -> subprocess.Popen[str]:
     """Start pytest over these modules."""
     for name, text in {"conftest": CONFTEST, **modules}.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n", encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = check\n    together\n    waits\n", encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
     return subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True)
@@ -209,6 +228,12 @@ def test_hands_beside_hold_no_session_and_one_of_the_others_stays(tmp_path: Path
     said, _ = start(tmp_path, "--beside=2", test_apart=APART).communicate(timeout=60)
     assert "6 passed" in said, said
     assert (tmp_path / "sessions").read_text(encoding="utf-8").count("open") == 3
+
+
+def test_waits_leave_a_process_to_the_others(tmp_path: Path) -> None:
+    """However many checks wait, one that does not is run meanwhile."""
+    said, _ = start(tmp_path, test_waiting=WAITING).communicate(timeout=60)
+    assert "5 passed" in said, said
 
 
 def test_the_option_of_xdist_asks_for_a_crew(tmp_path: Path) -> None:
