@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -112,7 +112,7 @@ class Journal:
     def close(self) -> None:
         """Write down the exchanges of the check that has ended."""
         for entry in self._noted:
-            line = json.dumps(asdict(entry), default=str).encode() + b"\n"
+            line = json.dumps(vars(entry), default=str).encode() + b"\n"
             if len(line) <= MOST_BYTES:
                 os.write(self._file.fileno(), line)
         self._noted = []

@@ -263,7 +263,8 @@ class Names:
     def formed(self, kind: str, made: uuid.UUID) -> str:
         """A UUID as an id of a kind, if such ids are texts with a form."""
         form = self.id_forms.get(kind, "{uuid}")
-        return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", _ulid(made))
+        ulid = _ulid(made) if "{ulid}" in form else ""
+        return form.replace("{hex}", made.hex).replace("{uuid}", str(made)).replace("{ulid}", ulid)
 
     def within(self, unclaimed: Collection[str]) -> Names:
         """The names for a deployment that does not claim these areas."""
