@@ -68,6 +68,7 @@ LEFT_OUT = {
     "replay_runs": (NOW.format("coalesce(requested_at, now())"), OURS),
     "audit_logs": (NOW.format("coalesce(created_at, now())"), OURS),
     "agent_tasks": (NOW.format("coalesce(created_at, now())"),),
+    "edge_rate_limits": ("count = cardinality(hits) and window_start = hits[1]",),
     "replay_budgets": (
         "daily_limit = 500 and monthly_limit = 10000",
         "day <= (now() at time zone 'UTC')::date and month <= (now() at time zone 'UTC')::date",
@@ -75,6 +76,8 @@ LEFT_OUT = {
 }
 """Table -> the values of the columns that its seed leaves out. A period that is past is one of which nothing is used;
 a time need not be given, but for a letter's, by which letters are taken."""
+OF = {"audit_logs": "scope = %(id)s", "edge_rate_limits": "key = 'replay:' || %(id)s || ':192.0.2.1'"}
+"""Table -> the rows of a company, where no column names it."""
 CHANGES = {
     "event_outbox": (
         "claimed_until = now() + interval '30 s'",
@@ -241,7 +244,7 @@ def _writes() -> Iterator[Write]:
         insert = f"insert into public.{table} {row}"
         yield Write(Expected.TAKEN, table, "a row with a payload of 55 KB", insert.format(LARGE))
     for table, filled in LEFT_OUT.items():
-        of = "scope = %(id)s" if table == "audit_logs" else "company_id = %(id)s"
+        of = OF.get(table, "company_id = %(id)s")
         for held in filled:
             yield Write(Expected.FILLED, table, held, f"select from public.{table} where {of} and ({held}) is not true")
     for table, changes in CHANGES.items():

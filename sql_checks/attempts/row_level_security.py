@@ -335,7 +335,7 @@ def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iter
     for name, role, claims in tries:
         if role == "anon" and not has_strangers():
             continue
-        is_all = sight.table.is_of_tenants or role == "anon" and sight.table.promised
+        is_all = sight.table.is_of_tenants or (role == "anon" and sight.table.promised)
         of_tenants = "" if is_all else f" where {sight.table.tenant} is not null"
         asked = f"select from {sight.table.reference}{of_tenants} limit 1000"
         yield name, TenantStatement(asked, (), role, claims, every_row=True)
