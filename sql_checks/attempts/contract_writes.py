@@ -63,14 +63,20 @@ LEFT_OUT = {
         "status = 'pending' and retry_after <= clock_timestamp() and retry_count < max_retries",
         NOW.format("created_at"),
     ),
-    "event_outbox": ("event_id is not null", NOW.format("coalesce(inserted_at, now())"), OURS),
+    "event_outbox": (
+        "event_id is not null",
+        "(processed_at, dead_at) is null and claimed_until > now() is not true",
+        "coalesce(next_attempt_at, now()) <= now() + interval '1 minute'",
+        NOW.format("coalesce(inserted_at, now())"),
+        OURS,
+    ),
     "events": (NOW.format("coalesce(created_at, now())"), OURS),
     "replay_runs": (NOW.format("coalesce(requested_at, now())"), OURS),
     "audit_logs": (NOW.format("coalesce(created_at, now())"), OURS),
     "agent_tasks": (NOW.format("coalesce(created_at, now())"),),
     "edge_rate_limits": ("count = cardinality(hits) and window_start = hits[1]",),
     "replay_budgets": (
-        "daily_limit = 500 and monthly_limit = 10000",
+        "daily_limit = 500 and monthly_limit = 10000 and daily_used = 0 and monthly_used = 0",
         "day <= (now() at time zone 'UTC')::date and month <= (now() at time zone 'UTC')::date",
     ),
 }
