@@ -108,7 +108,7 @@ class TenantTable:
     @property
     def is_of_tenants(self) -> bool:
         """Whether every row belongs to a tenant. Rows for everybody (of flags, pauses, or in a table of the
-        deployment's own) may be read by everybody.
+        deployment's own) may be read by every tenant.
         """
         return self.promised and "company_id" not in contract().relations[self.name].nulls
 
@@ -328,11 +328,12 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _claimed(sight: Sight, tries: Iterable[tuple[str, str, str | None]]) -> Iterator[tuple[str, TenantStatement]]:
-    """Ask for everything under claims that show nothing."""
-    of_tenants = "" if sight.table.is_of_tenants else f" where {sight.table.tenant} is not null"
+    """Ask for everything under claims that show nothing. Of the contract's tables strangers see no row at all."""
     for name, role, claims in tries:
         if role == "anon" and not has_strangers():
             continue
+        is_all = sight.table.is_of_tenants or (role == "anon" and sight.table.promised)
+        of_tenants = "" if is_all else f" where {sight.table.tenant} is not null"
         asked = f"select from {sight.table.reference}{of_tenants} limit 1000"
         yield name, TenantStatement(asked, (), role, claims, every_row=True)
 

@@ -10,6 +10,7 @@ from pg_class t
 join parts on parts.oid = t.oid
 join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated') and not r.rolsuper
 cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']
+                                   || case when current_setting('server_version_num')::int >= 170000 then array['MAINTAIN'] end
                                  else array['TRUNCATE', 'REFERENCES', 'TRIGGER'] end) p
 -- a right on a single column counts
 where case when p in ('INSERT', 'UPDATE', 'REFERENCES') then has_any_column_privilege(r.oid, t.oid, p)

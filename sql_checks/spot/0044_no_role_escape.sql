@@ -25,7 +25,13 @@ where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 
       -- what a member has without SET ROLE, the probe of row security sees for itself
       or not pg_has_role(r.oid, o.oid, 'USAGE') and exists (
         select from pg_policy p join contract on p.polrelid = to_regclass(contract.name)
-        where p.polpermissive and o.oid = any(p.polroles))));
+        where p.polpermissive and o.oid = any(p.polroles))))
+union all
+select r.rolname::text, case when r.rolcreaterole then 'may give itself any role (CREATEROLE)' else 'may read every change (REPLICATION)' end, null
+from pg_roles r
+where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper
+  and (r.rolcreaterole and current_setting('server_version_num')::int < 160000 -- later it may give what it has itself
+    or r.rolreplication and r.rolname in ('authenticated', 'anon'));
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate');
