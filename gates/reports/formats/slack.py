@@ -37,7 +37,7 @@ def slack(source: ReportSource) -> str:
     deciding: list[Slack] = []
     for groups, before in ((grouped(verdict.deciding), ""), (verdict.beside("fail"), "Also failed:")):
         deciding += [Slack("{}").format(before)] * bool(before and groups)
-        deciding += [_cause(group, verdict) for group in groups[:MOST_FINDINGS]]
+        deciding += [_cause(group, verdict, told.now) for group in groups[:MOST_FINDINGS]]
         more = sum(map(len, groups[MOST_FINDINGS:]))
         deciding += [Slack("… and {} more").format(more)] * (more > 0)
     unknown = verdict.beside("unknown")
@@ -53,12 +53,13 @@ def slack(source: ReportSource) -> str:
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 
-def _cause(group: Sequence[Finding], verdict: Verdict) -> Slack:
-    """One cause: what was seen, how much stands behind it, what to do."""
+def _cause(group: Sequence[Finding], verdict: Verdict, now: Slack) -> Slack:
+    """One cause: what was seen, how much stands behind it, what to do; now: what has been said of that before."""
     first, behind = group[0], verdict.behind(group)
     names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
     remedy = Slack.prose(remedy_of(first.check, first.outcome, verdict.contract, seen=first.message))
-    told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", remedy))
+    do = "" if remedy in now else remedy
+    told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", do))
     return Slack("• {} {}: {}").format(names, first.outcome, Slack(". ").join(told))
 
 
