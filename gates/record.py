@@ -218,6 +218,8 @@ def read(folder: Path, decided: Verdict | None = None) -> Recorded:
         wrong, text = path, f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
             wrong, text = Path(error.filename or path), of_file(error)
+        elif isinstance(error, ValueError | TypeError):
+            text = str(error)
         raise CannotWork(f"{wrong}: {text}; allowed: the {wrong.name} of a gate run. Name the folder of one") from error
     verdict = settle(decide(evidence, policy, decided_at), action, started_at, finished_at)
     if decided is not None and verdict != decided:

@@ -119,7 +119,7 @@ def remember(request: RunRequest, folder: Path, areas: Mapping[str, str], policy
         others = [f.check for f in verdict.findings] + [e.check for e in verdict.not_applicable]
         passed.remember(folder, policy, others)
     except OSError as error:
-        request.warn(f"what this target was seen to keep could not be stored: {error}. See to --state")
+        request.warn(f"what this target was seen to keep could not be stored: {error}. Make --state writable")
 
 
 def note(request: RunRequest, folder: Path, one: PastDecision) -> None:
@@ -127,7 +127,7 @@ def note(request: RunRequest, folder: Path, one: PastDecision) -> None:
     try:
         past_decisions.remember(folder, one)
     except OSError as error:
-        request.warn(f"the decision could not be added to the history of the target: {error}. See to --state")
+        request.warn(f"the decision could not be added to the history of the target: {error}. Make --state writable")
 
 
 def intend(request: RunRequest, run: dict[str, JsonValue], verdict: Verdict, order: Order) -> CannotWork | None:

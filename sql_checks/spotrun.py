@@ -34,8 +34,8 @@ def judge_spot(spot: SpotCheck, session: SqlSession, observer: Observer) -> None
         )
     if seen < spot.minimum:
         observer.details["samples_needed"] = spot.minimum - seen
-        observer.unmet(f"{seen} rows were seen, at least {spot.minimum} are needed to judge: {spot.spec.claim}")
-    observer.control(f"{seen} rows seen")
+        observer.unmet(f"{with_unit(seen, 'rows')} seen, at least {spot.minimum} needed to judge: {spot.spec.claim}")
+    observer.control(f"{with_unit(seen, 'rows')} seen")
 
 
 def _violations(spot: SpotCheck, found: Found, observer: Observer) -> list[dict[str, object]]:

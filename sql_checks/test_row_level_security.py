@@ -156,9 +156,12 @@ def test_other_tenants_hidden(looked: RlsProbe, seen: Observer) -> None:
         if sight.owner_other and _is_shown(sight) and not sight.seen["own"].rows:
             seen.unmet(f"{sight.table.shown}: the tenant does not even see its own row; see {CONTROL}")
     _judge(
-        seen, sights, "foreign", lambda s, a: f"{a.rows} rows of others seen, such as of {s.other}" if a.rows else ""
+        seen,
+        sights,
+        "foreign",
+        lambda s, a: f"{with_unit(a.rows, 'rows')} of others seen, such as of {s.other}" if a.rows else "",
     )
-    if given := [f"{name} gave {rows} rows of another tenant" for name, rows in looked.leaks.items()]:
+    if given := [f"{name} gave {with_unit(rows, 'rows')} of another tenant" for name, rows in looked.leaks.items()]:
         seen.witness = list(given)
         raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")
     if looked.uncalled:
@@ -184,7 +187,7 @@ def test_stranger_sees_nothing(looked: RlsProbe, seen: Observer) -> None:
         seen,
         [s for s in _sights(looked, seen) if not _has_global_rows(s)],
         "stranger",
-        lambda _s, a: f"{a.rows} rows seen by a company that has none" if a.rows else "",
+        lambda _s, a: f"{with_unit(a.rows, 'rows')} seen by a company that has none" if a.rows else "",
     )
 
 
@@ -270,7 +273,13 @@ def test_sees_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
         return
     told = {"garbage": Errors.REFUSE, "row_security_off": Errors.REFUSE}
     errors = told.get(name, Errors.ARE_FAILURES)
-    _judge(seen, _sights(looked, seen), name, lambda _s, a: f"{a.rows} rows seen" if a.rows else "", errors=errors)
+    _judge(
+        seen,
+        _sights(looked, seen),
+        name,
+        lambda _s, a: f"{with_unit(a.rows, 'rows')} seen" if a.rows else "",
+        errors=errors,
+    )
 
 
 @pytest.mark.parametrize(
@@ -322,6 +331,6 @@ def test_writes_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
         seen,
         _sights(looked, seen),
         name,
-        lambda _s, a: f"{a.rows} rows written" if a.rows else "",
+        lambda _s, a: f"{with_unit(a.rows, 'rows')} written" if a.rows else "",
         errors=Errors.PROVE_NOTHING,
     )

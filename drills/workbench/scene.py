@@ -135,8 +135,9 @@ class Scene(Waiting):
         given = [a for a in answers if isinstance(a, Answer)]
         silent = len(answers) - len(given)
         self.seen.require(not silent, f"{silent} of {len(answers)} concurrent requests got no answer")
-        broken = [a.status for a in given if a.status in BY_A_PROXY]
-        self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {set(broken)}")
+        broken = [str(a.status) for a in given if a.status in BY_A_PROXY]
+        told = ", ".join(sorted({*broken}))
+        self.seen.require(not broken, f"{len(broken)} of {len(given)} concurrent requests were answered {told}")
         return given
 
     def blame_the_limiter(self, answers: Sequence[Answer], kept: str) -> None:

@@ -74,6 +74,7 @@ SPOT, MANIFEST, LEDGER, SIGHT = "sql/spot/", "sql/manifest/", "drill/ledger/", "
 OPENS = ("sql/spot/rls-", "sql/spot/policies-")
 """A table named by these checks is open: that is why wrong logins see its rows."""
 EXPLAINS = {
+    "preflight/ready": "GET /readyz answered 503",
     "preflight/release": r"drill/identity/one-release-on-every-instance|load/checks\{operation:probe\}/rate",
     NAMES_THE_CONSTRAINT: "POST /dlq-replay answered 5..",  # INSERT ... ON CONFLICT finds no key to conflict with
     "load/companies_failing/count": "POST /dlq-replay answered 5..",  # drills whose company is such a one

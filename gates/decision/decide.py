@@ -361,6 +361,8 @@ def _reason(
     for told in (f for f in causes if f.check == VARIABLES):
         if usual.startswith(not_set):
             return f"{len(causes)} checks are unknown: {told.message}"
+    if often == 1:
+        return f"{len(causes)} checks are unknown; the first is {first.check}: {first.said}"
     share = f"most of them ({often})" if 2 * often > len(causes) else f"{often} of them"
     return f"{len(causes)} checks are unknown, {share} because: {usual}; the first is {first.check}"
 

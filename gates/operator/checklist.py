@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gates.decision.policy_file import Attestation
+from gates.evidence import UNREADABLE
 from gates.reports.formats.rows import Row
 from gates.text.patterns import matches
+from gates.text.quantity import with_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +76,25 @@ class Ticked:
 
 
 def tick(rows: Sequence[Row], attestations: Sequence[Attestation]) -> list[Ticked]:
-    """Every box. Evidence ticks a box if at least one of its checks passed and no required one did not."""
-    return [_by_evidence(box, rows) if box.patterns else _by_people(box, attestations) for box in BOXES]
+    """Every box. Evidence ticks a box if at least one of its checks passed, no required one did not, and none of its
+    lines was changed or lost.
+    """
+    broken = [row for row in rows if row.check.startswith(UNREADABLE)]
+    return [_by_evidence(box, rows, broken) if box.patterns else _by_people(box, attestations) for box in BOXES]
 
 
-def _by_evidence(box: Box, rows: Sequence[Row]) -> Ticked:
+def _by_evidence(box: Box, rows: Sequence[Row], broken: Sequence[Row]) -> Ticked:
     own = [r for r in rows if matches(r.check, box.patterns) and r.outcome != "not applicable"]
     missing = [r for r in own if r.outcome != "pass"]
-    why = f"{len(own)} checks passed"
-    if not own:
+    why = f"{with_unit(len(own), 'checks')} passed"
+    if broken:
+        why = broken[0].message
+    elif not own:
         why = "no check of it has been run here; some run with --deep alone, some not in production"
     elif missing:
         first = missing[0]
         why = f"{len(missing)} of {len(own)} did not pass; the first: {first.check} ({first.outcome})"
-    return Ticked(box.group, box.name, bool(own) and not missing, why)
+    return Ticked(box.group, box.name, bool(own) and not missing and not broken, why)
 
 
 def _by_people(box: Box, attestations: Sequence[Attestation]) -> Ticked:

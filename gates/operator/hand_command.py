@@ -139,7 +139,7 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
     try:
         past = past_decisions.read(file.settings.state_of(identity(target)))
     except OSError as error:
-        raise CannotWork(f"{error}; allowed: a history that can be read; in the state folder. See to --state") from None
+        raise CannotWork(f"{error}; allowed: a history in the state folder that can be read. Correct --state") from None
 
     def digest(judged: Policy, release: str) -> str:
         specs = collection.with_own_checks(file, console.environ)
@@ -171,12 +171,12 @@ class _Note:
         if self.order.dry_run:
             return
         if not self.lock.acquire(timeout=LATEST_S):
-            self.console.warn("the target's history was not written: its disk does not answer. See to --state")
+            self.console.warn("the target's history was not written: its disk does not answer. Name another --state")
             return
         try:
             past_decisions.remember(*self._line(action))
         except Exception as error:  # noqa: BLE001  -- no disk, no memory: the action stands, and its result is shown
-            self.console.warn(f"the target's history could not be written: {first_line(error)}. See to --state")
+            self.console.warn(f"the target's history could not be written: {first_line(error)}. Make --state writable")
         finally:
             self.lock.release()
 

@@ -45,7 +45,7 @@ def carry_out(options: argparse.Namespace, console: Console) -> int:
     try:
         past = {name: past_decisions.read(state / name) for name in names}
     except OSError as error:
-        raise CannotWork(f"{error}; allowed: a state folder that can be read. See to --state") from error
+        raise CannotWork(f"{error}; allowed: a state folder that can be read. Correct --state") from error
     steps, unseen = _steps(target, file.settings.rollout.flag)
     found = [TargetHistory(name, runs, steps, unseen) for name, runs in past.items()]
     if options.html:

@@ -60,7 +60,7 @@ def _problems(connection: Connection, file: PolicyFile) -> Iterator[ConfigError]
     unclaimed = set(file.scope.unclaimed)
     if file.queue is not None and (trouble := look_at(file.queue, connection).trouble):
         place = file.root.place_of("contract", "preset")
-        yield place.error(trouble, f"the tables of {file.queue.preset.title}", "See to it")
+        yield place.error(trouble, f"the tables of {file.queue.preset.title}", "Correct the entry, or the database")
     yield from _of_relations(connection, names, node, unclaimed)
     for name, function in names.functions.items():
         here = node.member("functions")

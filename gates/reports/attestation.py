@@ -122,7 +122,8 @@ def verify(folder: Path, key: Any) -> Attested:
             target = str(signed["predicate"]["target"]["identity"])
             doubts = tuple(_doubts(copied, recorded, signed, _statement_of(copied, recorded, target)))
         except OSError as error:
-            return Attested((f"a file cannot be read: {error}",))
+            unsigned = f"there is no {folder / FILE}: the run was not signed (GATE_SIGNING_KEY), or left it elsewhere"
+            return Attested((f"a file cannot be read: {error}" if (folder / FILE).exists() else unsigned,))
         except CannotWork as error:
             return Attested((str(error).replace(f"{copied}/", ""),))
         except (ValueError, TypeError, KeyError) as error:

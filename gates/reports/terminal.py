@@ -60,7 +60,7 @@ def verdict_text(
     lines += _wrapped(Terminal("now: {}").format(told.now), width)
     for index, group in enumerate((groups := grouped(verdict.deciding))[:MOST_FINDINGS]):
         promise = promises.get(group[0].check, "") if index else ""  # the first one's is in the headline
-        lines += _findings(group, promise, verdict, colour=colour, width=width)
+        lines += _findings(group, promise, verdict, told.now, colour=colour, width=width)
     if len(groups) > MOST_FINDINGS:
         lines.append(f"  … and {sum(map(len, groups[MOST_FINDINGS:]))} more")
     for outcome in BESIDE:
@@ -115,7 +115,9 @@ def _act(action: Action) -> list[str]:
     return [*lines, *["  run this by hand:"] * bool(action.by_hand), *(f"    {s}" for s in action.by_hand.splitlines())]
 
 
-def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colour: bool, width: int) -> list[str]:
+def _findings(
+    group: Sequence[Finding], promise: str, verdict: Verdict, now: str, *, colour: bool, width: int
+) -> list[str]:
     finding, behind = group[0], verdict.behind(group)
     names = finding.check + (f" and {len(group) - 1} more for the same reason" if len(group) > 1 else "")
     tint = "red" if finding.outcome == "fail" else "yellow"
@@ -123,6 +125,7 @@ def _findings(group: Sequence[Finding], promise: str, verdict: Verdict, *, colou
     broke = f"promise: {promise}" if promise and finding.outcome == "fail" else ""
     remedy = remedy_of(finding.check, finding.outcome, verdict.contract, seen=finding.message)
     do = f"do: {remedy} More: gate explain {finding.check}" if remedy else ""
+    do = f"more: gate explain {finding.check}" if remedy and Terminal.prose(remedy) in now else do
     return [
         Terminal("  {} {}").format(paint(finding.outcome, tint, on=colour), names),
         *said[:3],

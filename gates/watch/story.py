@@ -282,7 +282,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
         try:
             past_decisions.remember(folder, told)
         except OSError as error:
-            watch.warn(f"the target's history could not be written: {error}. See to --state")
+            watch.warn(f"the target's history could not be written: {error}. Make --state writable")
 
     note(Action("rollback", result="failed", flag="unknown"))  # in case the watch is killed meanwhile
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)

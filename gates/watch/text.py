@@ -82,7 +82,7 @@ def round_text(made: Round, alive: WatcherHealth, found: Sequence[Trend] = ()) -
         lines.append(f"  open since {shown_time(one.since)}: {one.check}{more} ({one.level}): {one.message}"[:240])
     lines += [f"  … and {len(left) - MOST_LINES} more open"] * (len(left) > MOST_LINES)
     lines += [f"  nears its limit: {t.check}: {forecast_text(t)} at {slope_text(t)}" for t in found[:5]]
-    lines += [f"  not due in this round: {len(made.not_due)} checks"] * bool(made.not_due)
+    lines += [f"  not due in this round: {with_unit(len(made.not_due), 'checks')}"] * bool(made.not_due)
     return Terminal.of_lines(lines)
 
 
@@ -92,10 +92,10 @@ def markdown(view: WatchView) -> Markdown:
     title = Markdown("## {} watch: {}").format(SIGNS[view.state], view.state)
     lines = [title, EMPTY, Markdown.escape(view.reason), EMPTY]
     if last is not None:
-        told = Markdown("Last round {} ({}), release {}: {}. {} rounds in 24 h.")
+        told = Markdown("Last round {} ({}), release {}: {}. {} in 24 h.")
         counts = counts_text(last.counts)
         when = (shown_time(last.at), ago(last.at, view.now))
-        lines.append(told.format(*when, last.release or "not said", counts, len(view.recent)))
+        lines.append(told.format(*when, last.release or "not said", counts, with_unit(len(view.recent), "rounds")))
     lines += [EMPTY, Markdown.escape(view.odd)] if view.odd else []
     lines += _open(view.open)
     found = view.trends()

@@ -232,11 +232,11 @@ def _undecided(
     if worth < fewest:
         observer.details["samples_needed"] = fewest - int(worth)
         observer.details["ends_when"] = f"{fewest} tenants with events have {look.flag} on, and {fewest} have it off"
-        on = f"{with_unit(found.on.tenants, 'tenants')} that it gave {look.flag} had events"
+        on = f"{with_unit(found.on.tenants, 'tenants')} with {look.flag} on had events"
         weight = f" (worth {worth:.1f} of equal weight)" if worth else ""
         return (
-            f"{span(step.age_s)} after the step to {step.percent} %, {on}, and {found.off.tenants} without it{weight};"
-            f" at least {fewest} are needed on either side"
+            f"{span(step.age_s)} after the step to {step.percent} %, {on}, and {found.off.tenants} with it off{weight};"
+            f" at least {fewest} are needed of each"
         )
     told = f"{bad}: {_sides(found)}; the difference is between {_points(found.low)} and {_points(found.high)}"
     times = growth(found, margin, _until_planned(look, step))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from gates.decision.dependence import spread, together
 from gates.evidence import Outcome, Severity
+from gates.text.quantity import with_unit
 from sql_checks.rules.file import AlertRule, within
 from sql_checks.rules.proof import FLEET, Count, floor_of, is_chance, is_sound, needed, needed_for_sound, proved
 
@@ -128,7 +129,7 @@ def _doubt(rule: AlertRule, sample: RuleSample, now: dt.datetime) -> str:
     needed = rule.min_samples if sample.subject == FLEET else rule.min_samples_tenant
     if sample.samples < needed:
         window = rule.samples_window or rule.window
-        return f"{sample.samples} samples were observed {within('in', window)}, at least {needed} are needed"
+        return f"{with_unit(sample.samples, 'samples')} observed {within('in', window)}, at least {needed} needed"
     if sample.value is None or math.isnan(sample.value):
         return "the query gave no number"
     if not rule.low <= sample.value <= rule.high:
@@ -167,7 +168,8 @@ def _firing(rule: AlertRule, breaches: Sequence[Breach]) -> RuleResult:
     sign = ">" if rule.above else "<"
     message = (
         f"{rule.name} of {sample.subject}: {_short(sample.value)} {rule.unit} observed {within('over', rule.window)},"
-        f" {sign} {limit:g} {rule.unit} is {severity}; {sample.samples} samples; {sample.witness}. See {rule.runbook}"
+        f" {sign} {limit:g} {rule.unit} is {severity}; {with_unit(sample.samples, 'samples')};"
+        f" {sample.witness}. See {rule.runbook}"
     )
     if sample.draining and severity is Severity.PAGE:
         # a large backlog that only falls is a working system: neither promote nor roll back

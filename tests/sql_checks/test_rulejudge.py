@@ -76,11 +76,11 @@ def test_too_few_samples_are_said_of_the_window_that_they_are_counted_in() -> No
     """The burn rate judges an hour, and counts the tasks of its last five minutes."""
     rule = RULES["agent-success-burn-fast"]
     found = judge(rule, [fleet(0.0, samples=3)], NOW)
-    assert found.message == "3 samples were observed in 5 minutes, at least 20 are needed"
+    assert found.message == "3 samples observed in 5 minutes, at least 20 needed"
 
 
 def test_what_is_looked_at_now_is_said_so() -> None:
     """A rule without a window has wording of its own, not "over now"."""
     rule = RULES["dlq-size"]
     assert judge(rule, [fleet(298.0)], NOW).message.startswith("dlq-size of all: 298 items observed now, > 9 items")
-    assert judge(rule, [fleet(0.0, samples=0)], NOW).message == "0 samples were observed now, at least 1 are needed"
+    assert judge(rule, [fleet(0.0, samples=0)], NOW).message == "0 samples observed now, at least 1 needed"

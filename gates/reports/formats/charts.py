@@ -134,7 +134,8 @@ def _timeline(load: Mapping[str, Any]) -> Iterator[Html]:
         if points:
             values = [v for _, v in points]
             failed = sum(int(number(s.get("failed")) or 0) for s in seconds)
-            said = f"From {with_unit(min(values), unit)} to {with_unit(max(values), unit)}; {failed} requests failed."
+            between = f"From {with_unit(min(values), unit)} to {with_unit(max(values), unit)}"
+            said = f"{between}; {with_unit(failed, 'requests')} failed."
             ends = (f"{points[0][0]:g} s", f"{points[-1][0]:g} s")
             yield figure(title, chart(points, said, unit=unit, ends=ends), said)
 

@@ -82,19 +82,13 @@ def _beside(verdict: Verdict, outcome: str) -> list[Markdown]:
     groups = verdict.beside(outcome)
     if not groups:
         return []
-    lines = [EMPTY, *head(BESIDE[outcome], "checks", "why", "what to do")]
+    titles, rows = (BESIDE[outcome], "checks", "why", "what to do"), list[tuple[str, int, str, Markdown]]()
     for group in groups[:MOST_ROWS]:
         first, count = group[0], len(group) + verdict.behind(group)
-        lines.append(
-            Markdown.row(
-                (
-                    first.check,
-                    count,
-                    first.said[:MOST_SAID],
-                    Markdown.prose(remedy_of(first.check, outcome, verdict.contract)),
-                )
-            )
-        )
+        remedy = Markdown.prose(remedy_of(first.check, outcome, verdict.contract))
+        rows.append((first.check, count, first.said[:MOST_SAID], remedy))
+    columns = len(titles) if any(row[-1] for row in rows) else len(titles) - 1
+    lines = [EMPTY, *head(*titles[:columns]), *(Markdown.row(row[:columns]) for row in rows)]
     left = sum(map(len, groups[MOST_ROWS:]))
     return [*lines, *[EMPTY, Markdown("… and {} more.").format(left)] * bool(left)]
 

@@ -35,15 +35,15 @@ def slack(source: ReportSource) -> str:
     by_hand = verdict.action.by_hand
     blocks += [section(Slack("Run this by hand:\n{}").format(Slack.block(by_hand)))] * bool(by_hand)
     deciding: list[Slack] = []
-    for groups, before in ((grouped(verdict.deciding), ""), (verdict.beside("fail"), "Also failed:")):
-        deciding += [Slack("{}").format(before)] * bool(before and groups)
-        deciding += [_cause(group, verdict) for group in groups[:MOST_FINDINGS]]
+    for groups, before in ((grouped(verdict.deciding), Slack("")), (verdict.beside("fail"), Slack("Also failed:"))):
+        deciding += [before] * bool(before and groups)
+        deciding += [_cause(group, verdict, told.now) for group in groups[:MOST_FINDINGS]]
         more = sum(map(len, groups[MOST_FINDINGS:]))
         deciding += [Slack("… and {} more").format(more)] * (more > 0)
     unknown = verdict.beside("unknown")
     unseen = sum(len(group) + verdict.behind(group) for group in unknown)
-    also = f"Also unknown: {with_unit(unseen, 'checks')} of {with_unit(len(unknown), 'causes')}"
-    deciding += [Slack("{}").format(also)] * (unseen > 0)
+    also = Slack("Also unknown: {} of {}").format(with_unit(unseen, "checks"), with_unit(len(unknown), "causes"))
+    deciding += [also] * (unseen > 0)
     blocks += [section(Slack("\n").join(deciding))] * bool(deciding)
     required = len(source.rows) - counts.not_applicable
     foot = Slack("{} of {} passed, {} failed, {} unknown. {}").format(
@@ -53,13 +53,14 @@ def slack(source: ReportSource) -> str:
     return message(Slack(": ").join(said), [*blocks, context(foot.strip())])
 
 
-def _cause(group: Sequence[Finding], verdict: Verdict) -> Slack:
-    """One cause: what was seen, how much stands behind it, what to do."""
+def _cause(group: Sequence[Finding], verdict: Verdict, now: Slack) -> Slack:
+    """One cause: what was seen, how much stands behind it, what to do; now: what has been said of that before."""
     first, behind = group[0], verdict.behind(group)
-    names = first.check[:MOST_PART] + (f" and {len(group) - 1} more" if len(group) > 1 else "")
+    more = Slack(" and {} more").format(len(group) - 1) if len(group) > 1 else Slack("")
     remedy = Slack.prose(remedy_of(first.check, first.outcome, verdict.contract, seen=first.message))
-    told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", remedy))
-    return Slack("• {} {}: {}").format(names, first.outcome, Slack(". ").join(told))
+    do = "" if remedy in now else remedy
+    told = filter(None, (first.said[:200], behind_text(behind).capitalize() if behind else "", do))
+    return Slack("• {}{} {}: {}").format(first.check[:MOST_PART], more, first.outcome, Slack(". ").join(told))
 
 
 def message(text: Slack, blocks: Sequence[JsonValue]) -> str:

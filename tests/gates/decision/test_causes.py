@@ -155,6 +155,13 @@ def test_another_release_than_meant_is_one_cause() -> None:
     assert len(grouped(alone.deciding)) == 2, "without the cause each is one"
 
 
+def test_a_target_that_is_not_ready_is_one_cause() -> None:
+    """The drills that ask /readyz, too, stand behind the preflight that asked it first."""
+    ready, drill = "preflight/ready", "drill/http-surface/ready"
+    verdict = judged(failed(drill, details={"symptom": "GET /readyz answered 503"}), failed(ready))
+    assert [[f.check for f in group] for group in grouped(verdict.deciding)] == [[ready, drill]]
+
+
 def test_a_key_that_stays_in_progress_is_one_cause() -> None:
     """Every check that uses a key twice meets it; the check that proves it leads."""
     stuck = {"symptom": "POST /dlq-replay answered 409 in_progress"}

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 import pytest
 
 from gates import catalogue
-from gates.operator.checklist import BOXES, Box
+from gates.operator.checklist import BOXES, Box, tick
+from gates.reports.formats.rows import Row
 
 CHECKS = [spec.id for spec in catalogue.load()]
 
@@ -20,3 +21,10 @@ def test_all_boxes_of_the_checklist_are_there_in_their_groups() -> None:
 def test_no_pattern_of_a_box_is_stale(box: Box) -> None:
     """Each pattern matches a check of the catalogue; otherwise the box would be ticked by the others."""
     assert [p for p in box.patterns if not any(fnmatchcase(check, p) for check in CHECKS)] == []
+
+
+def test_evidence_that_was_changed_ticks_no_box() -> None:
+    """A line that does not follow the one before it may stand for any check that is gone."""
+    rows = [Row(check, "pass") for check in CHECKS]
+    assert sum(one.ticked for one in tick(rows, ())) == sum(bool(box.patterns) for box in BOXES)
+    assert not any(one.ticked for one in tick([*rows, Row("evidence/line-5", "unknown")], ()))

@@ -38,7 +38,8 @@ RUN: dict[str, JsonValue] = {
     ],
     "policy": {"rollout": {"flag": "outbox.enabled", "steps": [10, 50, 100], "bake_minutes": 60}},
     "stages": [
-        {"stage": name, "seconds": s, "error": ""} for name, s in (("drill", 61.5), ("load", 34.2), ("sql", 2.1))
+        {"stage": "drill", "seconds": 61.5, "error": ""},
+        {"stage": "load", "seconds": 34.2, "error": "no answer at http://staging.example:8080/functions/v1/dlq-replay"},
     ],
 }
 
