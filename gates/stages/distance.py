@@ -4,8 +4,9 @@ distant target is not worse, but could not be examined completely within the lim
 
 from gates.evidence import Outcome
 from gates.stages.context import Context
-from gates.stages.preflight.database import DATABASE, ROOM, SKEW, TRIP_MS
+from gates.stages.preflight.database import DATABASE, ROOM, SKEW
 from gates.stages.preflight.endpoints import REACHABLE
+from gates.stages.preflight.looks import TRIP_MS
 
 LONGER_BY_MS = 125.0
 """A round trip of this length doubles the limit of a stage."""
@@ -21,9 +22,8 @@ def trip_ms(context: Context) -> float:
 def _trips_ms(context: Context) -> list[float]:
     """The round trips that were seen, at most one each of HTTP and database."""
     lines = [e for e in context.lines() if e.outcome is Outcome.PASS]
-    answers_ms = [e.duration_ms / 2 for e in lines if e.check == REACHABLE.id][-1:]
-    trips_ms = [float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check == SKEW.id][-1:]
-    return answers_ms + trips_ms
+    last = {e.check: float(str(e.details.get(TRIP_MS, 0))) for e in lines if e.check in {REACHABLE.id, SKEW.id}}
+    return [*last.values()]
 
 
 def free_connections(context: Context) -> int | None:

@@ -3,6 +3,7 @@ limited as a whole, in time and bytes (limits.py), whatever a target does with i
 """
 
 import base64
+import select
 import ssl
 import string
 import time
@@ -27,6 +28,11 @@ from gates.deployment.requests import Answer, Headers, Request
 REQUEST_TIMEOUT_S = 10.0
 
 A_FEW = 8
+
+SETTLED_S = 0.003
+"""How long after its last byte a connection is used again. A server that recycles connections ends one right after an
+answer; a request that met its end would be lost.
+"""
 
 WRITTEN_AT_ONCE = 16_384
 """The piece size of sent data: limits are checked between pieces, since a target may read slowly."""
@@ -65,12 +71,14 @@ class _LimitedStream(httpcore.NetworkStream):
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
         self._last: Allowance | None = None
+        self._read_at = 0.0
         self.has_more = False
         """Whether bytes followed the last answer: they would be read as the beginning of the next one."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002  -- the allowance is stricter
         allowance = _ALLOWANCE.get()
         data = self._inner.read(max_bytes, allowance.left_s())
+        self._read_at = time.monotonic()
         allowance.take(len(data))
         allowance.kept &= bool(data)  # return nothing if the connection has ended
         return data
@@ -96,6 +104,10 @@ class _LimitedStream(httpcore.NetworkStream):
         return _LimitedStream(self._inner.start_tls(ssl_context, server_hostname, _ALLOWANCE.get().left_s()))
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and (left_s := self._read_at + SETTLED_S - time.monotonic()) > 0:
+            ends = select.poll()
+            ends.register(self._inner.get_extra_info("socket"), select.POLLIN)
+            ends.poll(left_s * 1000)
         return self._inner.get_extra_info(info)
 
 
@@ -189,10 +201,10 @@ class HttpDoor:
                     tuple((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in response.headers)
                 )
                 body = response.read()
+                elapsed_ms = (time.perf_counter() - started) * 1000
                 response.extensions["network_stream"].has_more = bool(_behind(response))
             finally:
                 response.close()
-        elapsed_ms = (time.perf_counter() - started) * 1000
         return Answer(response.status, headers, unpacked(body, packing(headers)), elapsed_ms)
 
     def several(self, requests: Sequence[Request]) -> list[Answer]:

@@ -36,8 +36,10 @@ class Clock:
         """Compare the Date header of one answer with our clock; no header, or a small difference, is no offset."""
         self.offset_s, self._apart_s = 0.0, self.ours() - self.steady()
         try:
-            shown = parsedate_to_datetime(self.http.send(Request("GET", "/healthz")).header("date") or "")
-            offset_s = shown.timestamp() + 0.5 - self.ours()
+            answer = self.http.send(Request("GET", "/healthz"))
+            shown = parsedate_to_datetime(answer.header("date") or "")
+            in_cache_s = int(answer.header("age") or 0)
+            offset_s = shown.timestamp() + in_cache_s + 0.5 - self.ours()
         except (NoAnswer, ValueError, TypeError, OverflowError):
             return
         self.offset_s = offset_s if abs(offset_s) > SKEW_LIMIT_S else 0.0

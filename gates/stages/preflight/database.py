@@ -21,15 +21,13 @@ from gates.deployment.sql.failures import in_words
 from gates.deployment.sql.sight import sights
 from gates.deployment.target import Target
 from gates.evidence import VARIABLES, Evidence, JsonValue, Outcome, Severity, stamp
-from gates.stages.preflight.looks import LOOK_S, LookResult, after, spec, timed
+from gates.stages.preflight.looks import LOOK_S, TRIP_MS, LookResult, after, spec, timed
 from gates.text.foreign import text, whole
 
 QUERIES = Path(__file__).parent.with_name("queries")
 MOST_SKEW_S = 2.0
 VERIFYING = ("verify-full", "verify-ca")
 """TLS modes in which the client verifies the server."""
-TRIP_MS = "round_trip_ms"
-"""Detail of the clock check: the round trip to the database."""
 SERVER = "server"
 """Detail of the database check: which database of which server was looked at."""
 ROOM = "free_connections"

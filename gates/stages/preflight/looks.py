@@ -13,6 +13,8 @@ from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity, Wh
 
 LOOK_S = 10.0
 """The longest that one look may take: a name lookup has no limit of its own, and an answer may drip for ever."""
+TRIP_MS = "round_trip_ms"
+"""Detail of the checks of reachability and clocks: the round trip to the service, and to the database."""
 
 
 def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, after: tuple[str, ...] = ()) -> CheckSpec:

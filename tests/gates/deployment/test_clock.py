@@ -19,14 +19,15 @@ class World(HttpDoor):
     def __init__(self, *, dated: bool = True) -> None:
         super().__init__("http://unset.invalid")
         self.passed_s = self.set_s = 0.0
-        self.dated, self.down, self.asked = dated, False, 0
+        self.dated, self.down, self.asked, self.cached_s = dated, False, 0, 0
 
     def send(self, request: Request, *, timeout_s: float | None = None) -> Answer:  # noqa: ARG002
         self.asked += 1
         if self.down:
             raise NoAnswer("it is down")
-        date = formatdate(NOW + self.passed_s, usegmt=True)
-        return Answer(200, (("date", date),) if self.dated else (), b"", 1.0)
+        date = formatdate(NOW + self.passed_s - self.cached_s, usegmt=True)
+        age = (("age", str(self.cached_s)),) if self.cached_s else ()
+        return Answer(200, (("date", date), *age) if self.dated else (), b"", 1.0)
 
     def clock(self) -> Clock:
         return Clock(self, lambda: NOW + self.passed_s + self.set_s, lambda: self.passed_s)
@@ -51,6 +52,13 @@ def test_a_clock_that_is_set_during_the_run_is_seen(set_s: float) -> None:
     world.passed_s, world.set_s = 50.0, set_s
     assert abs(clock.now() - (NOW + 50)) <= 1
     assert world.asked == 2
+
+
+def test_an_answer_of_a_cache_is_as_old_as_it_says() -> None:
+    """A cache in front of a healthy target keeps its Date header; credentials of that time would be stale."""
+    world = World()
+    world.cached_s = 290
+    assert abs(world.clock().now() - NOW) <= 1
 
 
 def test_a_machine_that_slept_keeps_its_clock() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gates.deployment.http import addresses
+from gates.deployment.http import addresses, client
 from gates.deployment.http.client import HttpDoor, NoAnswer
 from gates.deployment.http.wire import RawAnswer, WireDoor
 from gates.deployment.requests import Answer, Request
@@ -190,6 +190,19 @@ def test_a_connection_that_ends_as_it_is_used_again_has_nothing_behind_it() -> N
         assert door.send(HEALTH).body == b"0"
         with pytest.raises(NoAnswer, match="disconnected without"):
             door.send(HEALTH)
+
+
+def test_a_connection_that_ends_behind_its_answer_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server ends each connection right after an answer, unannounced. The next request opens another."""
+    monkeypatch.setattr(client, "SETTLED_S", LIMIT_S)
+
+    def recycling(peer: socket.socket, _number: int, _closing: threading.Event) -> None:
+        peer.recv(65_536)
+        peer.sendall(LENGTH % 1 + b"0")
+        pause(LIMIT_S / 50)
+
+    with accepting(recycling) as url, HttpDoor(url) as door:
+        assert [door.send(HEALTH).body for _ in range(3)] == [b"0"] * 3
 
 
 def test_what_goes_out_is_what_was_asked() -> None:

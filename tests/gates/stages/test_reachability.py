@@ -22,6 +22,7 @@ from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, Outcome, Severity, TargetKind, Where
 from gates.evidence_file import read_lines
 from gates.operator.one_stage import run_stage
+from gates.proof.workbench.relay import RelayOptions, relay
 from gates.proof.workbench.servers import Asked, Behaviour, Reply, raw, serve
 from gates.request import RunRequest
 from gates.run import run_gate
@@ -34,6 +35,7 @@ from tests.postgres_fixture import PASSWORD, PgServer
 COMPANY = "00000000-0000-4000-8000-000000000004"
 PATH = "/functions/v1"
 MOST_S = 20.0
+FAR_S = 0.3
 
 
 def spec(check: str) -> CheckSpec:
@@ -248,6 +250,14 @@ def test_a_target_that_is_restarted_during_a_run_is_waited_for(tmp_path: Path, m
         settings = parse("version: 1\n", "gate.yaml", tmp_path, dt.date(2026, 1, 1)).settings
         context = Context(Target(TargetKind.STAGING, url), settings, tmp_path, "run")
         assert reachability.shut_doors(context) == []
+
+
+def test_a_distant_target_is_as_far_as_one_round_trip() -> None:
+    """Opening connections is no part of it. A target 300 ms away is distant, and gets more time; it is not slow."""
+    answers = serve(lambda one: Reply(401 if one.method == "POST" else 200))
+    with answers as near, relay(near, RelayOptions(delay_s=FAR_S)) as url, HttpDoor(url) as door:
+        seen = endpoints.reachable(Target(TargetKind.STAGING, url), door)
+    assert FAR_S <= float(str(seen.details[looks.TRIP_MS])) / 1000 < 2 * FAR_S
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
