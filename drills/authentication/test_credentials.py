@@ -267,14 +267,16 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
     "drill/authentication/removed-company-is-unknown", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("A25",)
 )
 def test_removed_company_is_unknown(scene: Scene) -> None:
-    """A company that was served is refused like any unknown one once its row is gone.
+    """A company that was served is refused like any unknown one once its row is gone, and so are its events.
 
     A service that remembers whom it knows works on for a customer that has left until it is restarted.
     """
     company = scene.company()
     scene.everywhere(company, label="while there is the company", control=True, dry_run=True)
+    scene.emit(company)
     scene.tenants.remove([company])
     scene.everywhere(company, 403, "forbidden", label="after the company was removed", dry_run=True)
+    scene.expect(scene.event_request(company), 403, "forbidden")
 
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))

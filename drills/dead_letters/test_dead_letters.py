@@ -307,7 +307,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
     """An item that has used up its retries, or was given none, or fewer than it has used, is not replayed, not even by
-    force; one retry below, it is, and so is one that was given many, of which it has used a dozen.
+    force; one retry below, it is, and so is one that was given many, of which it has used a hundred.
 
     Otherwise an item that always fails is replayed for ever.
     """
@@ -322,10 +322,10 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     told = f"{len(answer['ineligible'])} of {len(none) + 1} items without retries left are ineligible"
     assert sorted(answer["ineligible"]) == sorted([used_up, *none]), f"{told}; the first is listed in {found}"
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
-    (patient,) = scene.add_items(company, 1, retry_count=12, max_retries=20)
+    (patient,) = scene.add_items(company, 1, retry_count=132, max_retries=140)
     again = scene.replay(company, force=True).json()["items"]
     assert used_up in again, "an item with one retry left was not taken"
-    assert patient in again, "an item with 8 of 20 retries left was not taken"
+    assert patient in again, "an item with 8 of 140 retries left was not taken"
     assert set(again) == {used_up, patient}, "an item without retries left was taken, unless it was named"
 
 
