@@ -3,6 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
+import pytest
+
 from drills.workbench.bench import Bench, read_paths
 from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
@@ -263,6 +265,7 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
     scene.everywhere(company, label="as soon as there is the company", dry_run=True)
 
 
+@pytest.mark.rewrites
 @check(
     "drill/authentication/removed-company-is-unknown", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("A25",)
 )
