@@ -163,7 +163,7 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
         held.execute(f"{more} where company_id = %s".encode(), (charged,))
         scene.set_flag(charged, BUDGET_FLAG, enabled=False)
         run = str(scene.run(company, max=BATCH)["replay_run_id"])
-        scene.somebody_waits(held, within_s=8)
+        scene.somebody_waits(held, within_s=20)
         held.commit()
     row = scene.ended(run, within_s=10)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
