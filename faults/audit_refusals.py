@@ -12,7 +12,7 @@ from faults.catalogue import service
 from faults.probe import Probe
 from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
 from replay_service.composition import build_parts
-from replay_service.database import Connection
+from replay_service.database import Connection, run
 from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
 from replay_service.settings import Settings
@@ -249,3 +249,37 @@ def _rows_of_a_crowd(probe: Probe) -> int:
         probe.switch_off(company, "dlq.replay.enabled")
         list(pool.map(lambda _: probe.replay(company), range(CROWD)))
         return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company))
+
+
+@service(
+    "The first refusals of a minute leave a row each where they come at once: each looks for one before it writes.",
+    lambda p: _limited_at_once(p) > 1,
+    (f"{AUDIT}/rate-limited-once-a-minute",),
+    names=("audit rows",),
+)
+def first_refusals_at_once(settings: Settings) -> Parts:
+    release = build_parts(settings)
+    find = b"""SELECT count(*) FROM public.audit_logs WHERE scope = %(scope)s AND metadata ->> 'code' = %(code)s
+        AND created_at >= date_trunc('minute', now())"""
+
+    class Looking(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            if note.code not in ONCE_A_MINUTE:
+                await super().note(conn, note)
+                return
+            (found,) = await (await conn.execute(find, {"scope": note.scope, "code": note.code})).fetchone() or (0,)
+            await asyncio.sleep(0.02)
+            if not found:
+                told = json.dumps({**note.metadata, "count": 1})
+                said = {"scope": note.scope, "code": note.code, "actor": note.actor, "request_id": note.request_id}
+                await run(conn, "record_refusal", **said, refused=1, metadata=told, once_a_minute=False)
+
+    return dataclasses.replace(release, refusals=Looking(release.database))
+
+
+def _limited_at_once(probe: Probe) -> int:
+    with probe.tenant() as company, ThreadPoolExecutor(8) as crowd:
+        for _ in range(3):
+            probe.replay(company, dry_run=True)
+        [*crowd.map(lambda _: probe.replay(company, dry_run=True), range(8))]
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action LIKE '%%refused'", company))

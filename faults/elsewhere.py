@@ -350,3 +350,22 @@ def _state_for_super_admins(probe: Probe) -> int:
     with probe.tenant() as company:
         event = probe.event(company).json()["event_id"]
         return probe.get(f"/events/{event}", **probe.as_token(probe.token({}))).status_code
+
+
+@service(
+    "`committed_at` of an event becomes the time at which it was replayed.",
+    lambda p: _is_committed_with_its_replay(p),
+    ("drill/dlq/replayed-item-is-resolved",),
+    names=("committed_at",),
+)
+def committed_with_its_replay(settings: Settings) -> Parts:
+    last = "(SELECT max(x.inserted_at) FROM public.event_outbox x WHERE x.event_id = e.id)"
+    return altered(settings, "read_event", ("e.created_at AS", f"coalesce({last}, e.created_at) AS"))
+
+
+def _is_committed_with_its_replay(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        event = str(probe.event(company).json()["event_id"])
+        before = probe.read(f"/events/{event}").json()["committed_at"]
+        probe.rows("UPDATE event_outbox SET inserted_at = now() + interval '1 s' WHERE event_id = %s", event)
+        return bool(probe.read(f"/events/{event}").json()["committed_at"] != before)

@@ -96,7 +96,7 @@ def _takes(probe: Probe, **columns: Any) -> bool:
     "No item has more than ten retries, whatever its `max_retries`.",
     lambda p: not _takes(p, retry_count=12, max_retries=20),
     ("drill/dlq/max-retries-is-the-end",),
-    names=("8 of 20",),
+    names=("8 of 140",),
 )
 def ten_retries_are_the_most(settings: Settings) -> Parts:
     return altered(settings, "pick_items", ("retry_count < max_retries", "retry_count < least(max_retries, 10)"))

@@ -11,7 +11,9 @@ from faults.outbox import LATER, is_done, put
 from faults.probe import Probe
 from faults.requests import REQUEST, remembering
 from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
 from replay_service.parts import Parts
+from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest
 from replay_service.worker.parts import WorkerParts
@@ -149,3 +151,29 @@ def _is_in_the_outbox(probe: Probe) -> bool:
         probe.pause(company)
         probe.event(company, event_id=event)
         return bool(probe.rows("SELECT 1 FROM event_outbox WHERE event_id = %s", event))
+
+
+@service(
+    "The refusal by a pause tells why, and tells every paused tenant the reasons of all others, too.",
+    lambda p: _told_of_others(p),
+    ("drill/pause/touches-only-its-tenant",),
+    names=("tells of another",),
+)
+@around("replay")
+async def reasons_of_all(release: Parts, parts: Parts, call: Call) -> Reply:
+    try:
+        return await release.replay(parts, call)
+    except Refusal as refusal:
+        if refusal.code == "agents_paused":
+            async with parts.database.connection() as conn:
+                found = await conn.execute(b"SELECT pause_reason FROM public.agent_controls WHERE agents_paused")
+                refusal.members["reasons"] = [reason for (reason,) in await found.fetchall()]
+        raise
+
+
+def _told_of_others(probe: Probe) -> bool:
+    with probe.tenant() as one, probe.tenant() as other:
+        for company in (one, other):
+            probe.pause(company)
+            probe.rows("UPDATE agent_controls SET pause_reason = company_id::text WHERE company_id = %s", company)
+        return one in probe.replay(other).text

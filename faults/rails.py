@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+import psycopg
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import FAILS, LIFE
@@ -82,3 +85,48 @@ def _after_a_stop(probe: Probe, ask: str) -> Any:
         body = json.dumps({"company_id": company, "max": RUN_ITEMS}).encode()
         probe.settled(probe.send(body, probe.as_token(probe.token({}))).json()["replay_run_id"])
         return probe.value(ask, company)
+
+
+@worker(
+    "The end of a run whose items all fail is audited as `dlq_replay_failed`: no alert counts that.",
+    lambda p: _ends_as_failed(p),
+    (f"{LIFE}/four-failures-do-not-stop",),
+    names=("the ends of two runs",),
+)
+def failed_runs_end_by_another_name(settings: WorkerSettings) -> WorkerParts:
+    named = "'dlq_replay_' || %(status)s"
+    other = f"CASE WHEN r.success_count = 0 THEN 'dlq_replay_failed' ELSE {named} END"
+    return altered_worker(settings, ("finish_run", f"public.append_audit({named}", f"public.append_audit({other}"))
+
+
+def _ends_as_failed(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.letters(company, 2, **FAILS)
+        probe.settled(probe.replay(company).json()["replay_run_id"])
+        return bool(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s AND action LIKE '%%failed'", company))
+
+
+@worker(
+    "A refund reads what was used, and writes later: what another replay was charged meanwhile is forgotten.",
+    lambda p: _forgets_a_charge(p),
+    (f"{LIFE}/stop-refunds-only-what-was-charged",),
+    names=("ledger",),
+)
+def refunds_forget_charges(settings: WorkerSettings) -> WorkerParts:
+    read = "(SELECT x.{0} FROM public.replay_budgets x WHERE x.company_id = b.company_id)"
+    used = [(f"greatest(b.{name} - f.items", name) for name in ("daily_used", "monthly_used")]
+    changes = [("return_unattempted", old, f"greatest({read.format(name)} - f.items") for old, name in used]
+    return altered_worker(settings, *changes)
+
+
+def _forgets_a_charge(probe: Probe) -> bool:
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = any(pg_blocking_pids(pid))"
+    with probe.tenant() as company, psycopg.connect(probe.environ["DATABASE_URL"]) as beside:
+        probe.letters(company, RUN_ITEMS, **{**FAILS, "payload": Jsonb({"drill": {"fail_times": -1, "delay_ms": 900}})})
+        run = probe.replay(company, max_items=RUN_ITEMS).json()["replay_run_id"]
+        beside.execute("UPDATE replay_budgets SET daily_used = daily_used + 3 WHERE company_id = %s", (company,))
+        probe.within(4, lambda: bool(probe.value(blocked, beside.info.backend_pid)))
+        beside.commit()
+        probe.settled(run)
+        attempted = probe.value("SELECT success_count + failure_count FROM replay_runs WHERE id = %s", run)
+        return bool(probe.value("SELECT daily_used FROM replay_budgets WHERE company_id = %s", company) == attempted)

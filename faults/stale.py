@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import time
 from collections.abc import Callable
 
@@ -12,11 +13,11 @@ from faults.authentication import answers, dry_body, is_let_in
 from faults.catalogue import service, worker
 from faults.outbox import BOTH, is_done, put
 from faults.probe import Probe, ProbeError
-from replay_service.authentication import TOKEN_HEADER, authenticate
+from replay_service.authentication import SIGNATURE_HEADER, TOKEN_HEADER, authenticate
 from replay_service.composition import build_parts
 from replay_service.database import Connection
 from replay_service.events import emit
-from replay_service.exchange import Caller, RawHeaders, header_values
+from replay_service.exchange import Call, Caller, RawHeaders, Reply, header_values
 from replay_service.parts import Parts
 from replay_service.settings import Settings, TokenRules
 from replay_service.signatures import Signature, check_signature
@@ -270,3 +271,61 @@ def _sent_again_after_a_day(probe: Probe) -> bool:
         event = probe.event(company).json()["event_id"]
         probe.rows("UPDATE events SET created_at = created_at - interval '25 h' WHERE id = %s", event)
         return bool(probe.event(company, event_id=event).json()["duplicate"])
+
+
+@service(
+    "A dry run that is signed by v2 and sent again gets the first answer: it shows what was due then.",
+    lambda p: _shows_what_was_due(p),
+    ("drill/idempotency/dry-run-looks-up-no-key",),
+    names=("a dry run shows",),
+)
+def dry_runs_are_remembered(settings: Settings) -> Parts:
+    release, known = build_parts(settings), dict[bytes, Reply]()
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        reply = await release.replay(parts, call)
+        timed = [one for one in header_values(call.headers, SIGNATURE_HEADER) if one.startswith(b"t=")]
+        return known.setdefault(timed[0], reply) if timed and reply.body.get("dry_run") else reply
+
+    return dataclasses.replace(release, replay=twin)
+
+
+def _shows_what_was_due(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        body = json.dumps({"company_id": company, "dry_run": True}).encode()
+        signed = {"X-Transbot-Signature": probe.sign_v2(body, int(time.time()))}
+        before = probe.send(body, signed).json()["target_count"]
+        probe.letters(company, 1)
+        return bool(probe.send(body, signed).json()["target_count"] == before)
+
+
+@service(
+    "A company that sent an event is taken to exist when it sends others, until the service is restarted.",
+    lambda p: _takes_an_event_of_a_removed_company(p),
+    ("drill/authentication/removed-company-is-unknown",),
+    names=("an event",),
+)
+def senders_stay_known(settings: Settings) -> Parts:
+    release, known = build_parts(settings), set[str]()
+
+    async def is_known(conn: Connection, caller: Caller, company_id: str) -> bool:
+        is_served = caller.may_act_for(company_id) and company_id in known
+        if is_served or await release.is_authorised(conn, caller, company_id):
+            known.add(company_id)
+            return True
+        return False
+
+    async def twin(parts: Parts, call: Call) -> Reply:
+        return await release.accept_event(dataclasses.replace(parts, is_authorised=is_known), call)
+
+    return dataclasses.replace(release, accept_event=twin)
+
+
+def _takes_an_event_of_a_removed_company(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.event(company)
+    try:
+        return probe.event(company).status_code == 202
+    finally:
+        for table in ("event_outbox", "events", "agent_tasks"):
+            probe.rows(f"DELETE FROM {table} WHERE company_id = %s", company)

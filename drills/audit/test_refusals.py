@@ -182,23 +182,25 @@ def _first_rows_come_at_once(scene: Scene) -> bool:
 
 @drill("drill/audit/rate-limited-once-a-minute", covers=("I02",))
 def test_rate_limited_once_a_minute(scene: Scene) -> None:
-    """However many replays are rate limited within a minute, the trail gets at most one row of them.
+    """However many replays are rate limited within a minute, at once or in turn, the trail gets one row at most.
 
     A trail that grows with every refused request is a way to fill the disk.
     """
     company = scene.company()
     for _ in range(current().limit("calls")):
         scene.run(company, dry_run=True)
-    minutes = scene.minutes()
-    for _ in range(6):
-        scene.replay(company, 429, "rate_limited", dry_run=True)
+    minutes, request = scene.minutes(), scene.replay_request(company, dry_run=True)
+    for answer in scene.http.burst([request] * 6):
+        if isinstance(answer, Answer):
+            scene.seen.expect(request, answer, 429, "rate_limited")
+    scene.replay(company, 429, "rate_limited", dry_run=True)
     rows = _refusals(scene, company, "rate_limited")
     allowed = minutes()
     scene.seen.value(len(rows), allowed, "rows")
-    assert len(rows) <= allowed, f"6 refusals within a minute left {len(rows)} audit rows; allowed: {allowed}"
+    assert len(rows) <= allowed, f"7 refusals within a minute left {len(rows)} audit rows; allowed: {allowed}"
     counted = [r for r in rows if isinstance(r["metadata"], dict) and "count" in r["metadata"]]
     assert len(counted) == len(rows), "a row of rate-limited refusals has no metadata.count"
-    scene.seen.count(6)
+    scene.seen.count(7)
 
 
 @pytest.mark.waits(65)

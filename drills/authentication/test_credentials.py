@@ -3,6 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
+import pytest
+
 from drills.workbench.bench import Bench, read_paths
 from drills.workbench.checks import SIGNED, SQL, Case, cases
 from drills.workbench.credentials import REPLAY, Minter
@@ -263,18 +265,21 @@ def test_new_company_is_known_at_once(scene: Scene) -> None:
     scene.everywhere(company, label="as soon as there is the company", dry_run=True)
 
 
+@pytest.mark.rewrites
 @check(
     "drill/authentication/removed-company-is-unknown", severity=Severity.WARN, needs=SQL, after=SIGNED, covers=("A25",)
 )
 def test_removed_company_is_unknown(scene: Scene) -> None:
-    """A company that was served is refused like any unknown one once its row is gone.
+    """A company that was served is refused like any unknown one once its row is gone, and so are its events.
 
     A service that remembers whom it knows works on for a customer that has left until it is restarted.
     """
     company = scene.company()
     scene.everywhere(company, label="while there is the company", control=True, dry_run=True)
+    scene.emit(company)
     scene.tenants.remove([company])
     scene.everywhere(company, 403, "forbidden", label="after the company was removed", dry_run=True)
+    scene.expect(scene.event_request(company), 403, "forbidden")
 
 
 @drill("drill/authentication/one-refusal", severity=Severity.WARN, covers=("A25",))

@@ -36,7 +36,7 @@ select event_id, company_id, event_type, aggregate_key, payload, 'outbox' from p
 def test_replayed_item_is_resolved(scene: Scene) -> None:
     """A replayed item has its effect once, under its own event id, and its row is resolved; also at its last retry, and
     where its event has a key and is dead in the outbox after its last attempt. The state of that event shows the
-    effect.
+    effect, and the time at which the event was first written.
 
     An item that stays open after its replay is replayed again by the next operator.
     """
@@ -46,6 +46,8 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     (dead,) = scene.write_outbox(company, 1, aggregate_key="k", dead_at=scene.value("select now()"))
     scene.rows(OF_A_DEAD_EVENT, dead)
     scene.tenants.add_items(company, 1, event_id=dead, aggregate_key="k")
+    has_states = "/events/{event_id}" not in current().lacking
+    committed = has_states and scene.event_status(dead, company).get("committed_at")
     run = str(scene.run(company, max=2)["replay_run_id"])
     scene.delivered([event, dead])
     scene.ended(run)
@@ -54,9 +56,11 @@ def test_replayed_item_is_resolved(scene: Scene) -> None:
     assert states == ["resolved"] * 2, f"the replayed items are {states}"
     kept = [str(item["event_id"]) for item in items]
     assert kept == [event, dead], f"the items' event ids changed to {kept}"
-    if "/events/{event_id}" not in current().lacking:
-        shown = scene.event_status(dead, company).get("effect_at")
+    if has_states:
+        state = scene.event_status(dead, company)
+        shown, now = state.get("effect_at"), state.get("committed_at")
         assert shown, f"effect_at of an event that was dead, and has its effect by a replay, is {shown!r}"
+        assert now == committed, f"committed_at of an event was {committed!r} before its replay; now it is {now!r}"
     scene.in_one_state(company)
 
 
@@ -303,7 +307,7 @@ def test_every_id_is_accounted_for(scene: Scene) -> None:
 @drill("drill/dlq/max-retries-is-the-end", covers=("E05", "L06"))
 def test_max_retries_is_the_end(scene: Scene) -> None:
     """An item that has used up its retries, or was given none, or fewer than it has used, is not replayed, not even by
-    force; one retry below, it is, and so is one that was given many, of which it has used a dozen.
+    force; one retry below, it is, and so is one that was given many, of which it has used a hundred.
 
     Otherwise an item that always fails is replayed for ever.
     """
@@ -318,10 +322,10 @@ def test_max_retries_is_the_end(scene: Scene) -> None:
     told = f"{len(answer['ineligible'])} of {len(none) + 1} items without retries left are ineligible"
     assert sorted(answer["ineligible"]) == sorted([used_up, *none]), f"{told}; the first is listed in {found}"
     scene.rows("update public.dead_letter_queue set retry_count = 4 where id = %s", used_up)
-    (patient,) = scene.add_items(company, 1, retry_count=12, max_retries=20)
+    (patient,) = scene.add_items(company, 1, retry_count=132, max_retries=140)
     again = scene.replay(company, force=True).json()["items"]
     assert used_up in again, "an item with one retry left was not taken"
-    assert patient in again, "an item with 8 of 20 retries left was not taken"
+    assert patient in again, "an item with 8 of 140 retries left was not taken"
     assert set(again) == {used_up, patient}, "an item without retries left was taken, unless it was named"
 
 

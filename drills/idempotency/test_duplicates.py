@@ -248,16 +248,22 @@ def test_dry_run_stores_no_key(scene: Scene, tenant: str) -> None:
 
 @drill("drill/idempotency/dry-run-looks-up-no-key", severity=Severity.WARN, covers=("D13",))
 def test_dry_run_looks_up_no_key(scene: Scene, tenant: str) -> None:
-    """A dry run with a used key is a dry run, with the present state, not the stored answer.
+    """A dry run with a used key, or one without a key that is sent again, is a dry run: it shows the present state, not
+    an earlier answer.
 
     The preview shows an old answer instead of what a replay would do now.
     """
     key = new_key()
     scene.add_items(tenant, 2)
+    timed = scene.signer.v2(REPLAY, encode_body(replay_fields(tenant, max=2, dry_run=True)), "dry run without a key")
+    scene.expect(timed, 200, control=True)
     scene.replay(tenant, label="real run", control=True, idempotency_key=key, max=1)
     dry = scene.replay(tenant, label="dry run, same key", idempotency_key=key, max=2, dry_run=True).json()
-    assert dry.get("status") == "dry_run", f"status {dry.get('status')!r}; due: dry_run"
-    assert dry.get("duplicate") is False, "a dry run is answered as a duplicate"
+    scene.reset_limit(tenant)
+    for one in (dry, scene.expect(timed.labelled("the dry run without a key, sent again"), 200).json()):
+        assert one.get("status") == "dry_run", f"status {one.get('status')!r}; due: dry_run"
+        assert one.get("duplicate") is False, "a dry run is answered as a duplicate"
+        assert one.get("target_count") == 1, f"a dry run shows {one.get('target_count')} items; 1 is left"
 
 
 @drill("drill/idempotency/duplicate-while-refused", covers=("D02", "D10"))

@@ -11,7 +11,7 @@ from drills.workbench.journal import Journal
 from drills.workbench.rate_limit import Limit, admitted, client_addresses
 from drills.workbench.scene import Scene, new_key
 from gates.deployment.dialect.current import current
-from gates.deployment.ids import new_id
+from gates.deployment.ids import ids_have_spellings, new_id
 from gates.deployment.requests import (
     SIGNATURE,
     Answer,
@@ -70,12 +70,15 @@ class SweptTenant:
     swept: Swept
 
     def send(self, fields: Fields, sign: Sign | None = None, *, resets: bool = True) -> Answer:
-        """One replay, whatever is answered, and whether it counts against the rate limit as it should."""
+        """One replay, whatever is answered, and whether it counts against the rate limit as it should. A forced one
+        spells its company in capitals.
+        """
         limit, known = self.limit, self.limit.known(**fields)
+        company = self.company.upper() if fields.get("force") and ids_have_spellings() else self.company
         if resets:
             limit.reset_limit(self.company)
         answer = limit.http.send(
-            sign(replay_fields(self.company, **known)) if sign else limit.replay_request(self.company, **known)
+            sign(replay_fields(company, **known)) if sign else limit.replay_request(company, **known)
         )
         uncounted = answer.status in {400, 401} or answer.code == "forbidden"
         due = 1 if answer.status == 200 or answer.code in COUNTED else 0 if uncounted else None

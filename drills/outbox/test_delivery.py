@@ -200,6 +200,8 @@ def test_refused_leaves_nothing(scene: Scene) -> None:
     bodies = {f"{change}": encode_body({**good, **change}) for change in odd}
     plain = encode_body(good)
     bodies["two types"] = plain.replace(b"{", b'{"event_type":"a",', 1)
+    bodies["its key in capitals"] = plain.replace(b'"aggregate_key"', b'"AGGREGATE_KEY"')
+    bodies |= {"a text after it": plain + b"{}", "a comma too many": plain[:-1] + b",}"}
     bodies |= {f"payload {one}": plain.replace(b"{}", one.encode()) for one in ODD_PAYLOADS}
     for label, body in bodies.items():
         scene.expect(scene.signer.post("/events", body, f"an event with {label}"), 400, "invalid_request")
@@ -268,7 +270,8 @@ def test_event_as_sent(scene: Scene) -> None:
     """
     company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä A\u0308 \uff10\u2167 0007"
     sent = {scene.emit(company, event_type=kind, key=key, control=True)["event_id"]: (kind, key)}
-    for names in ((kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} "), ("Заказ.Bezahlt/é", key)):
+    odd_names = (kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} "), ("Заказ.Bezahlt/é", key)
+    for names in (*odd_names, (kind, "\U0001f69a 7")):
         odd = scene.expect(scene.event_request(company, event_type=names[0], key=names[1]), (202, 400))
         if odd.status == 202:
             sent[odd.json()["event_id"]] = names

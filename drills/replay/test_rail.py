@@ -147,19 +147,24 @@ def test_stop_after_midnight_refunds_the_month(scene: Scene) -> None:
 @drill("drill/lifecycle/stop-refunds-only-what-was-charged", covers=("G03", "E10"))
 def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     """A stopped run refunds what it was charged: nothing if it began without budget control, and the whole rest if
-    control was switched off later.
+    control was switched off later, or another replay was charged at the same moment.
 
     A failing run without budget control would earn budget; one that loses control for an hour would lose its refund.
     """
     scene.claims_drill_agent()
     charged = scene.company("charged", items=BATCH, payload=LATE_POISON, max_retries=9)
     scene.budget(charged, daily_used=7, monthly_used=7)
-    later = str(scene.run(charged, max=BATCH)["replay_run_id"])
-    scene.set_flag(charged, BUDGET_FLAG, enabled=False)
     company = scene.company(items=BATCH, payload=POISON, max_retries=9)
     scene.budget(company, daily_used=60, monthly_used=60)
     scene.set_flag(company, BUDGET_FLAG, enabled=False)
-    run = str(scene.run(company, max=BATCH)["replay_run_id"])
+    later = str(scene.run(charged, max=BATCH)["replay_run_id"])
+    with scene.locked("replay_budgets", charged) as held:
+        more = "update public.replay_budgets set daily_used = daily_used + 3, monthly_used = monthly_used + 3"
+        held.execute(f"{more} where company_id = %s".encode(), (charged,))
+        scene.set_flag(charged, BUDGET_FLAG, enabled=False)
+        run = str(scene.run(company, max=BATCH)["replay_run_id"])
+        scene.somebody_waits(held, within_s=20)
+        held.commit()
     row = scene.ended(run, within_s=10)
     scene.seen.require(row["status"] == "stopped", f"the run is {row['status']!r}")
     scene.until(lambda: scene.unfinished(run) == 0, "the end of the run's open deliveries")
@@ -170,9 +175,8 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
     scene.until(lambda: scene.unfinished(later) == 0, "the end of the run's open deliveries")
     row, used = scene.one(query("run"), later), scene.used(charged)
     scene.seen.require(row["status"] == "stopped", f"the run that was charged is {row['status']!r}")
-    due = row["success_count"] + row["failure_count"] + 7
-    told = f"the ledger says {used} after a run that was charged, and budget control switched off; due: {due} and {due}"
-    assert used == (due, due), told
+    due = row["success_count"] + row["failure_count"] + 10
+    assert used == (due, due), f"the ledger says {used} after a run that was charged; due: {due} and {due}"
     scene.seen.count(4)
 
 
@@ -377,7 +381,7 @@ def test_a_success_stops_it_too(scene: Scene) -> None:
 @drill("drill/lifecycle/four-failures-do-not-stop", covers=("E10",))
 def test_four_failures_do_not_stop(scene: Scene) -> None:
     """A run of four items that all fail is not stopped (completed or failed, both are allowed): fewer than five are
-    settled. Nor is the tenant's next one: each run is judged by its own items.
+    settled. Nor is the tenant's next one: each run is judged by its own items. The end of each is audited.
 
     Small replays, the most common ones, could never be tried, or not tried again.
     """
@@ -389,4 +393,8 @@ def test_four_failures_do_not_stop(scene: Scene) -> None:
         counts = (row["status"], row["success_count"], row["failure_count"])
         assert counts in {("completed", 0, 4), ("failed", 0, 4)}, f"the {which} run of four failing items is {counts}"
         scene.add_last(company, POISON, 4)
+    if scene.claims("audit"):
+        rows = scene.audit(company, "dlq_replay_completed", "dlq_replay_stopped", "dlq_replay")
+        ends = sorted((r["action"] == "dlq_replay", r["failure_count"]) for r in rows)
+        assert ends == [(False, 4)] * 2 + [(True, 4)] * 2, f"the ends of two runs are {len(rows)} audit rows: {rows}"
     scene.seen.count(8)

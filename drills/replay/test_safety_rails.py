@@ -96,6 +96,7 @@ SPELLINGS: list[Case] = [
     Case("max-not-a-number", "`max` NaN is refused.", b"NaN", ("E02",)),
     Case("max-infinite", "`max` Infinity is refused.", b"Infinity", ("E02",)),
     Case("max-minus-zero", "`max` -0 is refused.", b"-0", ("E02",), Severity.WARN),
+    Case("max-leading-zero", "`max` 010 is refused: it is no number in JSON.", b"010", ("E02",)),
     Case("max-unquoted", "`max` as a bare word is refused.", b"all", ("E02",)),
 ]
 

@@ -87,15 +87,19 @@ def test_dry_run_refused_too(scene: Scene) -> None:
 
 @drill("drill/pause/touches-only-its-tenant", after=SIGNED, covers=("E03",))
 def test_touches_only_its_tenant(scene: Scene) -> None:
-    """One tenant's pause stops no other tenant.
+    """One tenant's pause stops no other tenant, and is not told to one that is paused, too.
 
-    One customer's incident stops all customers.
+    One customer's incident stops all customers, or is known to them.
     """
     paused, other = scene.company("a", items=1), scene.company("b", items=1)
     scene.pause(paused)
+    scene.rows("update public.agent_controls set pause_reason = company_id::text where company_id = %s", paused)
     scene.replay(paused, 409, "agents_paused", max=1)
     scene.seen.control("the pause is in force for its own tenant")
     scene.replay(other, max=1).json()
+    scene.pause(other)
+    told = scene.replay(other, 409, "agents_paused", max=1).body
+    assert paused.encode() not in told.lower(), f"the refusal of a paused tenant tells of another: {told[:400]!r}"
 
 
 @drill("drill/pause/a-row-that-says-no-is-no-pause", after=SIGNED, covers=("E03",))

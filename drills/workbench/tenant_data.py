@@ -68,9 +68,11 @@ PAYLOAD: dict[str, Any] = {
 """What is lost on a careless way, as any request may have it: no null (a service may refuse it), no integer beyond 2^53
 (RFC 7493 warns of those).
 """
-KEPT_PAYLOAD = {**PAYLOAD, "none": None, "deep": [None, {"none": None}], "dotted.name": 1, "$ref": "#", "": ""}
+_ODD_NAMES = {"dotted.name": 1, "$ref": "#", "": "", "__proto__": {"a": 1}, "constructor": 1}
+KEPT_PAYLOAD = {**PAYLOAD, **_ODD_NAMES, "none": None, "deep": [None, {"none": None}]}
 """The same, as a row may have it."""
-KEPT_TYPE, KEPT_KEY = "drill.Letter/v2".ljust(190, "x"), "Kunde Ä A\u0308 \uff10\u2167 0007".ljust(190, "x")
+KEPT_TYPE = "drill.Letter/v2 \U0001f69a".ljust(190, "x")
+KEPT_KEY = "Kunde Ä A\u0308 \uff10\u2167 \U0001f69a 0007".ljust(190, "x")
 """Type and key of an event that a careless way cuts, folds or normalises."""
 
 

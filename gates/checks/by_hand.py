@@ -1,5 +1,6 @@
-"""Switches that somebody sets for everybody during a run: a service that then refuses or waits is right."""
+"""What changes for everybody during a run: switches, and the day, with which budgets begin anew."""
 
+import datetime as dt
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,24 +18,29 @@ _FLAG = f"""
 select case when f.enabled then f.rollout_percentage else 0 end as percent, {_LENT} as lent
 from public.feature_flags f where f.key = %s and f.company_id is null
 """
-_PAUSE = f"select c.agents_paused as paused, {_LENT} as lent from public.agent_controls c where c.company_id is null"
+_PAUSE = f"""
+select c.agents_paused as paused, {_LENT} as lent, (now() at time zone 'UTC')::date as day
+from public.agent_controls c where c.company_id is null
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The rows for everybody: percentages of flags, 0 for off, and whether all are paused. Rows set by a drill are left
-    out.
+    """The rows for everybody: percentages of flags, 0 for off, and whether all are paused; and the day (UTC). Rows set
+    by a drill are left out.
     """
 
     percents: tuple[tuple[str, int], ...] = ()
     paused: bool | None = None
+    day: dt.date | None = None
 
     def lowered_since(self, before: "Standing") -> str:
-        """What was switched off or lowered since; empty if nothing was."""
+        """What was switched off or lowered since, and whether a day began; empty if nothing did."""
         was = dict(before.percents)
         less = [f"switched {key} off, or to less" for key, percent in self.percents if percent < was.get(key, 0)]
         paused = ["paused everybody's agents"] if self.paused and before.paused is False else []
-        return " and ".join(less + paused)
+        begun = ["a day began (UTC), with whole budgets,"] if self.day and before.day and self.day > before.day else []
+        return " and ".join([*(f"somebody {one}" for one in less + paused), *begun])
 
 
 def standing(url: str) -> Standing:
@@ -46,7 +52,10 @@ def standing(url: str) -> Standing:
     except psycopg.Error:
         return Standing()
     percents = tuple((key, int(str(row["percent"]))) for key, row in flags if not row["lent"])
-    return Standing(percents, next((row["paused"] is True for row in pauses if not row["lent"]), None))
+    days = (row["day"] for row in pauses if isinstance(row["day"], dt.date))
+    return Standing(
+        percents, next((row["paused"] is True for row in pauses if not row["lent"]), None), next(days, None)
+    )
 
 
 @lru_cache(maxsize=1)
@@ -56,8 +65,10 @@ def found(url: str) -> Standing:
 
 
 def excused(outcome: Outcome, message: str, spec: CheckSpec, url: str) -> tuple[Outcome, str]:
-    """Make a failed drill unknown if somebody switched off what it needs: it shows nothing of the service."""
+    """Make a failed drill unknown if what it needs was switched off, or ended with the day: it shows nothing of the
+    service.
+    """
     if outcome is not Outcome.FAIL or not url or not spec.id.startswith("drill/"):
         return outcome, message
     less = standing(url).lowered_since(found(url))
-    return (Outcome.UNKNOWN, f"somebody {less} while the gate looked: {message}") if less else (outcome, message)
+    return (Outcome.UNKNOWN, f"{less} while the gate looked: {message}") if less else (outcome, message)

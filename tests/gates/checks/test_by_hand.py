@@ -1,9 +1,13 @@
-"""What somebody switched off while a run went on excuses a drill that fails, and nothing else does."""
+"""What somebody switched off while a run went on, and midnight, excuses a drill that fails, and nothing else does."""
+
+import dataclasses
+import datetime as dt
 
 import psycopg
 import pytest
 
-from gates.checks.by_hand import excused, found
+from gates.checks import by_hand
+from gates.checks.by_hand import excused, found, standing
 from gates.evidence import CheckSpec, Outcome, Severity, Where
 
 OFF = "update public.feature_flags set enabled = false where key = 'outbox.enabled' and company_id is null"
@@ -52,3 +56,14 @@ def test_a_drill_that_fails_after_somebody_switched_it_off_is_unknown(
     assert got is outcome
     assert said == "seen" if outcome is Outcome.FAIL else said.startswith("somebody ")
     assert excused(Outcome.PASS, "", spec(check), migrated_url) == (Outcome.PASS, "")
+
+
+def test_a_drill_that_fails_after_midnight_is_unknown(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget that a drill spent before midnight UTC is whole after it: a service that admits its replay is right."""
+    now = standing(migrated_url)
+    assert now.day is not None, "the day was not read"
+    yesterday = dataclasses.replace(now, day=now.day - dt.timedelta(days=1))
+    monkeypatch.setattr(by_hand, "found", lambda _url: yesterday)
+    got, said = excused(Outcome.FAIL, "seen", spec("drill/a/b"), migrated_url)
+    assert got is Outcome.UNKNOWN, f"the failure stands: {said}"
+    assert said == "a day began (UTC), with whole budgets, while the gate looked: seen"

@@ -1,0 +1,155 @@
+"""Faults that come with another language's libraries: lenient readers, prototypes, halves of letters, ids as texts."""
+
+import dataclasses
+import json
+import re
+
+from faults.altered import altered, around, instead_of
+from faults.catalogue import service
+from faults.probe import Probe
+from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
+from replay_service.database import Connection
+from replay_service.exchange import Call, Reply
+from replay_service.parts import Parts
+from replay_service.settings import Settings
+from replay_service.strict_json import JsonRefused, parse
+from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+
+REFUSED = ("drill/outbox/refused-leaves-nothing",)
+_HALVES = r"'[\U00010000-\U0010FFFF]', '??', 'g'"
+_SENT = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored"
+
+
+@service(
+    "The names of an event's members are read in any case: of `TYPE` and `type` nobody knows which one counts.",
+    lambda p: _event(p, '"EVENT_TYPE":"a","payload":{}') == 202,
+    REFUSED,
+    names=("capitals",),
+)
+@instead_of("read_event")
+def names_in_any_case(raw: bytes) -> EventRequest:
+    try:
+        found = parse(raw)
+    except JsonRefused:
+        return read_event(raw)
+    is_plain = isinstance(found, dict) and len({name.lower() for name in found}) == len(found)
+    return read_event(json.dumps({n.lower(): v for n, v in found.items()}).encode() if is_plain else raw)
+
+
+@service(
+    "Only the first value in the body of an event is read: what follows it is ignored.",
+    lambda p: _event(p, '"event_type":"a","payload":{}', "{}") == 202,
+    REFUSED,
+    names=("text after it",),
+)
+@instead_of("read_event")
+def what_follows_is_not_read(raw: bytes) -> EventRequest:
+    try:
+        text = raw.decode()
+        return read_event(text[: json.JSONDecoder().raw_decode(text)[1]].encode())
+    except ValueError:
+        return read_event(raw)
+
+
+@service(
+    "A comma too many in an event is ignored: bodies are read as JSON5.",
+    lambda p: _event(p, '"event_type":"a","payload":{},') == 202,
+    REFUSED,
+    names=("comma",),
+)
+@instead_of("read_event")
+def a_comma_too_many(raw: bytes) -> EventRequest:
+    return read_event(re.sub(rb",\s*}$", b"}", raw))
+
+
+def _event(probe: Probe, members: str, after: str = "") -> int:
+    with probe.tenant() as company:
+        return probe.send(f'{{"company_id":"{company}",{members}}}{after}'.encode(), path="/events").status_code
+
+
+@service(
+    "A number with a leading zero is read: `010` is 10 for one reader and 8 for another.",
+    lambda p: _zero(p) == 200,
+    ("drill/safety-rails/max-leading-zero",),
+    names=("max-leading-zero",),
+)
+@instead_of("read_replay")
+def zeros_in_front(raw: bytes) -> ReplayRequest:
+    return read_replay(re.sub(rb'("max":\s*)0+(\d)', rb"\1\2", raw))
+
+
+def _zero(probe: Probe) -> int:
+    with probe.tenant() as company:
+        return probe.send(f'{{"company_id":"{company}","max":010,"dry_run":true}}'.encode()).status_code
+
+
+@service(
+    "The member `__proto__` of an event's payload is dropped: a copy of an object does not have it.",
+    lambda p: _stored(p, '"payload":{"__proto__":1}', "payload") == {},
+    ("drill/outbox/payload-unchanged",),
+    names=("payload",),
+)
+def prototypes_are_dropped(settings: Settings) -> Parts:
+    sent = "(%(body)s::jsonb) -> 'payload'"
+    return altered(settings, "emit_event", (sent, f"({sent}) - '__proto__'"))
+
+
+@service(
+    "A letter beyond 16 bits in the key of an event becomes two question marks: keys that differ there are one.",
+    lambda p: _stored(p, '"aggregate_key":"\U0001f69a","payload":{}', "aggregate_key") == "??",
+    ("drill/outbox/event-as-sent",),
+    names=("aggregate_key",),
+)
+def letters_of_keys_are_halved(settings: Settings) -> Parts:
+    halved = _SENT.replace("aggregate_key", f"regexp_replace(aggregate_key, {_HALVES})")
+    return altered(settings, "emit_event", (_SENT, halved))
+
+
+def _stored(probe: Probe, members: str, column: str) -> object:
+    with probe.tenant() as company:
+        body = f'{{"company_id":"{company}","event_type":"witness.done",{members}}}'
+        event = probe.send(body.encode(), path="/events").json()["event_id"]
+        return probe.value(f"SELECT {column} FROM event_outbox WHERE event_id = %s", event)
+
+
+@service(
+    "A letter beyond 16 bits in the type of a replayed item becomes two question marks.",
+    lambda p: _type_of_a_replay(p) == "witness.??",
+    ("drill/dlq/letter-is-kept",),
+    names=("event_type",),
+)
+def letters_of_types_are_halved(settings: Settings) -> Parts:
+    kept = "SELECT event_id, company_id, event_type,"
+    return altered(settings, "move_items", (kept, kept.replace("event_type", f"regexp_replace(event_type, {_HALVES})")))
+
+
+def _type_of_a_replay(probe: Probe) -> object:
+    with probe.tenant() as company:
+        probe.letters(company, 1, event_type="witness.\U0001f69a")
+        probe.replay(company)
+        return probe.value("SELECT event_type FROM event_outbox WHERE company_id = %s", company)
+
+
+@service(
+    "A refusal is audited under its company as the request spells it: the tenant does not see the row.",
+    lambda p: _refusals_under_capitals(p) == 1,
+    ("drill/ledger/refusals-on-record",),
+    names=("refusals by",),
+)
+@around("replay")
+async def refusals_as_spelt(release: Parts, parts: Parts, call: Call) -> Reply:
+    class Quoting(RefusalLog):
+        async def note(self, conn: Connection, note: RefusalNote) -> None:
+            if note.code in ONCE_A_MINUTE:
+                await release.refusals.note(conn, note)
+            else:
+                await super().note(conn, dataclasses.replace(note, scope=json.loads(call.body)["company_id"]))
+
+    return await release.replay(dataclasses.replace(parts, refusals=Quoting(release.database)), call)
+
+
+def _refusals_under_capitals(probe: Probe) -> int:
+    with probe.tenant() as company:
+        probe.pause(company)
+        probe.send(json.dumps({"company_id": company.upper()}).encode())
+        return int(probe.value("SELECT count(*) FROM audit_logs WHERE scope = %s", company.upper()))
