@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,26 +94,35 @@ def pytest_configure(config: pytest.Config) -> None:
             " PYTHONOPTIMIZE out"
         )
     config.addinivalue_line("markers", "check(spec): the test is a check of the catalogue")
-    current_target.cache_clear()
     learn(gates_config.process_environment())  # before the checks are imported: they draw ids then
     told(gates_config.process_environment())
 
 
-@cache
 def current_target() -> Target:
-    """The deployment under test, for hooks, which have no fixtures. Kept for the session: each check asks often."""
+    """The deployment under test, for hooks, which have no fixtures."""
+    return _target()
+
+
+def _target() -> Target:
     try:
-        found = gates_config.load_target(gates_config.process_environment())
+        environ = gates_config.process_environment()
+        return _target_of(tuple((n, text) for n, text in environ.items() if not n.startswith("PYTEST_")))
     except ConfigError as error:
         raise pytest.UsageError(str(error)) from None
-    hide_where_cut(hidden(found))
-    return found
+
+
+@lru_cache(maxsize=1)
+def _target_of(environ: tuple[tuple[str, str], ...]) -> Target:
+    """Cached: each check asks several times, and the environment does not change."""
+    target = gates_config.load_target(dict(environ))
+    hide_where_cut(hidden(target))
+    return target
 
 
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
     """The deployment under test, from the environment. A check that needs a refused credential is blocked."""
-    found = current_target()
+    found = _target()
     why = unfit(found, time.time()) if found.admin_jwt else ""
     refused: dict[str, Exception] = (
         {"admin_jwt": Unmet(f"ADMIN_JWT {why}. Set it to a valid admin token")} if why else {}
@@ -133,7 +142,7 @@ def run_id(request: pytest.FixtureRequest) -> str:
 def seen(request: pytest.FixtureRequest) -> Observer:
     """What this check sees."""
     own_standstill()  # watches from here on
-    observer = Observer(current_target())
+    observer = Observer(_target())
     request.node.stash[OBSERVER] = observer
     return observer
 
@@ -183,7 +192,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     listing = config.getoption("--catalogue")
     if listing:
         _write_catalogue(Path(listing), [s for s in map(spec_of, items) if s is not None])
-    kind = current_target().kind
+    kind = _target().kind
     file = config.getoption("--left-out")
     left_out = set(Path(file).read_text(encoding="utf-8").split()) if file else set()
     kept: list[pytest.Item] = []
@@ -234,8 +243,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for prerequisite in spec.after:
             if progress.failed(prerequisite):
                 raise Blocked(prerequisite)
-    found(current_target().database_url)
-    if missing := _missing(spec, current_target()):
+    found(_target().database_url)
+    if missing := _missing(spec, _target()):
         raise missing
     for capability in CAPABILITIES:
         claimed = capability not in spec.needs or _claimed(item.config, progress, capability)
@@ -260,7 +269,7 @@ def _claimed(config: pytest.Config, progress: EvidenceFile | None, capability: s
     if seen is not None:
         return seen
     if CLAIMS not in config.stash:
-        config.stash[CLAIMS] = claims(current_target())
+        config.stash[CLAIMS] = claims(_target())
     return config.stash[CLAIMS].get(capability, True)
 
 
@@ -292,7 +301,7 @@ def pytest_runtest_makereport(
     elif call.when == "call":
         if isinstance(error, Breach) and observer is not None:
             observer.details["symptom"] = error.symptom
-        judged = excused(*judge(error, observer), spec, current_target().database_url)
+        judged = excused(*judge(error, observer), spec, _target().database_url)
         item.stash[RESULT] = Result(*judged, *_when(call), by, isinstance(error, Busy))
         if item.stash[RESULT].outcome is Outcome.UNKNOWN and report.passed:
             report.outcome = "failed"
@@ -346,7 +355,7 @@ def _write(item: pytest.Item, spec: CheckSpec, observer: Observer | None) -> Non
     if not path or result.message.startswith("skipped: not applicable"):
         return
     if observer is None:
-        observer = Observer(current_target())
+        observer = Observer(_target())
     one = observer.evidence_of(
         spec, result.outcome, result.message, result.started_at, result.duration_ms, blocked_by=result.blocked_by
     )
