@@ -11,6 +11,8 @@ from gates.verdict import EFFECT_ORDER, Finding, blocked_by_cause
 
 NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
 
+EVERY = "drill/proof/valid-signature-accepted"
+"""It fails where every replay is a server error: the load sees only that many of its requests fail."""
 PREREQUISITES = "preflight/*"
 """If one of these is unknown and blocks others, it is listed as if it had failed: mend it first."""
 
@@ -18,7 +20,7 @@ FIRST = (
     UNREADABLE + "*",
     PREREQUISITES,
     NAMES_THE_CONSTRAINT,  # without it every replay may fail: the checklist's query only sees that it is missing
-    "drill/proof/valid-signature-accepted",
+    EVERY,
     "drill/authentication/signed-accepted",
     "drill/tokens/admin-accepted",
     "drill/outbox/delivered-once",
@@ -171,8 +173,10 @@ def _of_one_object(findings: Sequence[Finding], areas: Mapping[str, str]) -> tup
         harm = [f for f in findings if re.fullmatch(explained, f.symptom or f.check)]
         gravest = min((EFFECT_ORDER.index(f.effect) for f in harm if f.outcome == "fail"), default=len(EFFECT_ORDER))
         if harm and EFFECT_ORDER.index(one.effect) <= gravest:
-            led = (shown[what] for f in harm if (what := f.symptom or f.check) in shown)
-            first = next(led, lead.get(one.check, one.check))
+            led = [shown[what] for f in harm if (what := f.symptom or f.check) in shown]
+            if one.check.startswith(FAILED):
+                led += [f.check for f in harm if f.check == EVERY and f.outcome == "fail"]
+            first = next(iter(led), lead.get(one.check, one.check))
             lead[one.check] = first
             shown |= {f.symptom or f.check: first for f in harm}
     joined = {by for check, by in lead.items() if check != by} | set(shown.values())

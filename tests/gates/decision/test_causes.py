@@ -217,6 +217,15 @@ def test_a_load_that_fails_stands_behind_the_drill_that_saw_why() -> None:
     assert judged(*load, saw).deciding[0].check == saw.check
 
 
+def test_a_call_that_always_fails_is_named_by_its_drill() -> None:
+    """The plainest replay fails, too: the load that fails is its consequence, as are the other drills that met it."""
+    load = failed("load/http_req_failed/rate", severity="page")
+    seen = {"details": {"symptom": "POST /dlq-replay answered 500"}, "severity": "page"}
+    proof, other = failed("drill/proof/valid-signature-accepted", **seen), failed("drill/budgets/tenants-apart", **seen)
+    groups = [[f.check for f in group] for group in grouped(judged(load, other, proof).deciding)]
+    assert groups == [[proof.check, other.check, load.check]]
+
+
 def test_who_waited_in_vain_comes_behind_who_saw_the_breach() -> None:
     """The manifest that saw a lost index leads the drills that only saw no effect come."""
     waited = failed("drill/lifecycle/unknown-run-is-not-found", details={"symptom": WAITED}, severity="page")
