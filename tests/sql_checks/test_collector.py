@@ -134,7 +134,7 @@ def test_a_trail_that_was_replaced_is_noticed(pg_server: PgServer, clone: str, t
 
 
 def test_a_service_that_logs_in_as_superuser_is_seen(pg_server: PgServer, clone: str, tmp_path: Path) -> None:
-    """A superuser's session while none of the service's roles is connected is no page: it may be a monitor's."""
+    """While no role of the service is connected it fails `service-sessions-bound` alone, since it may be a monitor."""
     words = ("--only", "sql/spot/service-sessions*")
     bound, exempt = "sql/spot/service-sessions-bound", "sql/spot/service-sessions"
     with psycopg.connect(pg_server.url(clone), application_name="service"):

@@ -127,7 +127,7 @@ def test_the_rules_of_a_queue_are_exported_for_psql(pg_server: PgServer, tmp_pat
 
 @pytest.mark.parametrize(("what", "only"), [("alerts", "alert/dlq-growth"), ("sql", "sql/spot/tenants-*")])
 def test_what_was_asked_for_alone_is_exported(what: str, only: str) -> None:
-    """An export of one check that holds all of them pages for what nobody asked; a name of none is a mistake."""
+    """`--only` exports the checks that it names and no others; a name of none exits with 2."""
     words = (sys.executable, "-m", "sql_checks", "export", what, "psql")
     done = run(*words, "--only", only)
     assert done.returncode == 0, done.stderr

@@ -85,7 +85,7 @@ RED = {
 
 @pytest.mark.parametrize("name", RED)
 def test_red(name: str, limited: PlantedSession) -> None:
-    """Each defect is found, with its tenant and address."""
+    """Each defect is found, and its message has the caller's address or the real table."""
     execute(limited.planted, RED[name])
     outcome, said, *_ = outcome_of(lambda seen: judge_spot(SPOTS[name], limited, seen))
     assert outcome == "fail"

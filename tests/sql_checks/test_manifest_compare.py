@@ -13,7 +13,7 @@ PAGE, WARN = Severity.PAGE, Severity.WARN
 
 
 def test_the_shipped_manifest_is_the_reference(planted: PlantedSession) -> None:
-    """The repository's manifest is what the migrations make on every supported server."""
+    """The repository's manifest is what the migrations make."""
     shipped = load_manifest(None)
     assert shipped is not None
     with planted.snapshot() as connection:

@@ -86,7 +86,7 @@ def test_a_policy_on_events_without_a_tenant_is_a_leak(planted: PlantedSession) 
 
 
 def test_the_probe_takes_rows_of_the_fleet_for_no_leak(pg_server: PgServer, seeded_db: str) -> None:
-    """Rows that everybody may read belong to no tenant, whatever is claimed."""
+    """A policy that shows the flags of everybody leaves every check of the probe green."""
     with pg_server.database(seeded_db) as name:
         with psycopg.connect(pg_server.url(name)) as connection:
             connection.execute(FLEET_POLICY.format("select").encode())

@@ -205,9 +205,7 @@ def passes_alone(n: int, true: float) -> float:
 
 @pytest.mark.parametrize("n", [50, 61, 100, 200, 400])
 def test_a_bad_fleet_does_not_pass_by_few_samples(n: int) -> None:
-    """At 95 % against 98 % it passes in under one window of twenty, at 90 % in under one of a hundred; by the bare
-    number it passed in 28 of 100 windows of 50 tasks.
-    """
+    """At 95 % against 98 % it passes in at most one window of twenty, at 90 % in at most one of a hundred."""
     assert passes_alone(n, 0.05) <= 0.05
     assert passes_alone(n, 0.10) <= 0.01
 
@@ -216,7 +214,7 @@ def test_a_bad_fleet_does_not_pass_by_few_samples(n: int) -> None:
     ("n", "true", "least"), [(61, 0.001, 0.93), (100, 0.001, 0.99), (200, 0.01, 0.93), (400, 0.01, 0.97)]
 )
 def test_a_healthy_small_fleet_does_not_hold_for_ever(n: int, true: float, least: float) -> None:
-    """At 99.9 % it passes with 61 tasks, at 99 % with two hundred."""
+    """At 99.9 % it passes with 61 tasks, at 99 % with two hundred, in 93 of 100 windows."""
     assert passes_alone(n, true) >= least
 
 
@@ -239,7 +237,7 @@ def test_tenants_that_differ_do_not_pass_a_bad_fleet() -> None:
 
 
 def test_the_clustering_is_the_variance_of_a_ratio() -> None:
-    """Twenty tenants of 50 with one failure in eight of them, and in all alike."""
+    """Many failures in two of twenty tenants are clustered; one failure each in eight of them is not."""
     assert spread([(1, 50)] * 8 + [(0, 50)] * 12) == 1.0
     assert spread([(10, 50)] * 2 + [(0, 50)] * 18) == pytest.approx(9.67, abs=0.1)
     assert spread([(0, 50)] * 20) == spread([(3, 50)]) == 1.0

@@ -148,6 +148,6 @@ def test_an_owner_with_such_rights_anyway_is_read(makes_trusted: str, attacked: 
 
 
 def test_a_call_is_one_statement(attacked: Attacked) -> None:
-    """The server refuses two statements in one text, on every connection."""
+    """The server refuses two statements in one text."""
     with connect(attacked.gate) as connection, pytest.raises(psycopg.errors.SyntaxError, match="multiple commands"):
         connection.execute("select 1; select 2")

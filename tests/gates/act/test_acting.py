@@ -37,7 +37,7 @@ ORDER = order(patience_s=1)
 
 
 def test_a_standby_proves_no_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A standby may lag, so alone it gives exit code 21, and beside the primary it is not asked."""
+    """On a standby alone a rollback and an emergency fail and print the SQL; beside the primary it is not asked."""
     with replica(asked=False) as around:
         first, late = str(around.options["server"]), around.replica
         migrate(first)
@@ -95,7 +95,7 @@ alter table public.feature_flags enable always trigger see;
 def test_an_act_has_the_settings_that_it_relies_on(
     what: str, given: str, wanted: str, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """Whatever the database sets, commits are durable, triggers fire, and no other limit cuts it."""
+    """Whatever the database sets, commits are durable, triggers fire, it may write, and no other limit cuts it."""
     database.execute(RECORDING.encode())
     url = pg_server.url(migrated_db)
     others = ["session_replication_role = replica", "default_transaction_read_only = on", "row_security = off"]

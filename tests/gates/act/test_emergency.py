@@ -49,7 +49,7 @@ CLEARED = {"clear the replay limits": "done"}
 def test_each_part_of_an_emergency_is_tried_whatever_became_of_the_others(
     migrated_url: str, database: Database, change: str, failed: str
 ) -> None:
-    """The failed part is reported with its reason and the SQL to run."""
+    """The other two parts are done, and the SQL to run by hand is that of the failed part alone."""
     database.execute(change.encode())
     action, results = in_emergency(migrated_url)
     assert [name for name, result in results.items() if result != "done"] == [failed]

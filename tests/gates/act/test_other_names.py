@@ -60,7 +60,7 @@ def test_a_step_and_the_way_back(url: str) -> None:
 
 
 def test_an_emergency(url: str) -> None:
-    """The flag is off, everybody is paused, and limits are cleared."""
+    """All three parts are done, and the real row of everybody's pause is set."""
     done = emergency(url, ORDER, time.monotonic, print)
     assert [s.result for s in done.steps] == ["done"] * 3, done
     assert real(url, "select is_paused from app.controls where tenant_id is null") is True
@@ -77,7 +77,7 @@ def test_an_emergency(url: str) -> None:
     ],
 )
 def test_a_rollback_under_wrong_names_is_not_done(url: str, wrong: dict[str, object]) -> None:
-    """It exits with 21, and the flag is unchanged."""
+    """It fails or is not possible, never calls the flag off, and leaves the real one unchanged."""
     use(names_of({**GIVEN, "tables": {**GIVEN["tables"], **wrong}}))
     action = roll_back(url, ORDER, time.monotonic, print)
     assert action.result in {"failed", "not_possible"}

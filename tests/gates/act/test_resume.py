@@ -92,7 +92,7 @@ def test_a_dry_run_of_the_way_back_writes_nothing(migrated_url: str, database: D
 
 @pytest.mark.parametrize("at", [10, 25])
 def test_a_person_switches_a_flag_on(at: int, migrated_url: str, database: Database) -> None:
-    """`gate flags enable` uses compare-and-set, and audits the person's name."""
+    """`gate flags enable` sets the percentage that was asked for, and audits the person's name."""
     words = ("flags", "enable", FLAG, "--at", str(at), "--reason", "try it", "--actor", "bob", "--json")
     done = gate(*words, environ={"DATABASE_URL": migrated_url})
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 def test_a_flag_that_is_switched_on_again_is_not_rolled_back(migrated_url: str, database: Database) -> None:
-    """After it reads as off, the flag is watched until it has settled."""
+    """If somebody switches it on while it settles, the rollback has failed, and prints the SQL to run."""
     asked = order()
     asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=5))
     seen = threading.Thread(target=_switch_on_again, args=(migrated_url,))
@@ -43,7 +43,7 @@ def _switch_on_again(url: str) -> None:
 
 
 def test_a_flag_that_stays_off_is_watched_for_as_long_as_the_plan_says(migrated_url: str, database: Database) -> None:
-    """The control."""
+    """The control: after the second that the plan asks for, the flag is off and its recovery is proved."""
     asked = order()
     action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
     assert (action.result, action.flag, action.recovery["proved"]) == ("done", "off", True)
@@ -147,7 +147,7 @@ def test_an_audit_row_that_is_refused_keeps_no_flag_on(gate_url: str, database: 
 
 
 def test_a_flag_without_a_value_is_not_off(migrated_url: str, database: Database) -> None:
-    """NULL does not count as off."""
+    """NULL does not count as off: the rollback writes false."""
     database.execute("alter table public.feature_flags alter enabled drop not null")
     database.execute("update public.feature_flags set enabled = null where key = %s", (FLAG,))
     assert act(ROLLBACK, order(), migrated_url).flag == "off"
@@ -158,7 +158,7 @@ def test_a_flag_without_a_value_is_not_off(migrated_url: str, database: Database
 
 
 def test_a_mistyped_flag_is_not_off_already(migrated_url: str, database: Database) -> None:
-    """The message suggests similar keys and the SQL to run."""
+    """The rollback fails, and the message suggests the key that there is."""
     action = rolled_back(migrated_url, order(flag="outbox.enabeld"))
     assert (action.kind, action.result, action.flag) == ("none", "failed", "unknown")
     assert action.headline == "THE FLAG MAY STILL BE ON"

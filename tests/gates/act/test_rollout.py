@@ -49,7 +49,7 @@ def order(seen: FlagState | None = ON_10, **more: Any) -> Order:
 def test_a_step_is_taken_only_from_what_was_seen_on(
     now: FlagState | None, seen: FlagState | None, kind: str, result: str, to: int | None
 ) -> None:
-    """Every state of the flag has one answer; all but the last step's lead to a hold."""
+    """Every state of the flag has one answer: a step, a hold, or at the last step nothing to do."""
     step = next_step(now, order(seen), AuditTrail(str(now.percent if now else "")))
     assert (step.kind, step.result, step.to_percent) == (kind, result, to)
     assert step.holds is (kind == "none" and result != "nothing_to_do")
@@ -101,7 +101,7 @@ def test_a_flag_is_believed_where_its_last_audit_row_put_it_or_at_its_first_step
 
 
 def test_a_person_answers_for_where_the_flag_is() -> None:
-    """By hand the step starts from the current percentage; at the last step only the audit row is written."""
+    """By hand the step starts from the current percentage; the last one is taken again if no audit row has it."""
     for percent, to in ((50, 100), (100, 100)):
         at = FlagState(True, percent, 5)
         step = next_step(at, order(at, by_hand=True), AuditTrail())
@@ -121,7 +121,7 @@ def audited(database: Database, action: str) -> list[dict[str, Any]]:
 def test_a_promotion_is_one_transaction_with_its_audit_row(
     role: str | None, pg_server: PgServer, migrated_db: str, database: Database
 ) -> None:
-    """From 10 to 50, audited in the same transaction, and no second step, for both logins."""
+    """From 10 to 50 with one audit row, for both logins. The next step waits for the bake, and at 100 none is left."""
     url = pg_server.url(migrated_db, role)
     seen = look_at(url, PLAN.flag)
     action = act(PROMOTE, order(seen), url)
@@ -345,7 +345,7 @@ def test_an_emergency_pauses_everybody_and_clears_the_limits(either_url: str, da
 
 
 def test_without_a_database_nothing_is_possible_and_a_promotion_holds() -> None:
-    """The same if the database does not answer."""
+    """If the database does not answer, a rollback has failed and holds, and the flag is not known."""
     assert act(PROMOTE, order(), "").result == "not_possible"
     assert act(PROMOTE, order(), "").holds
     broken = act(ROLLBACK, order(), "postgresql://127.0.0.1:1/none")

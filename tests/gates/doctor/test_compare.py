@@ -158,7 +158,7 @@ def test_what_could_not_be_read_is_unknown_and_not_absent() -> None:
 
 @pytest.mark.parametrize("part", ["keys", "references", "enums", "checks", "policies", "triggers"])
 def test_a_part_that_was_not_read_is_no_defect(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """If the catalogue is slow, keys and triggers are unknown; the rest is as usual."""
+    """If one part of the catalogue is slow, keys or row security may be unknown, and nothing differs or is absent."""
 
     def slow(path: Path) -> str:
         return "select pg_sleep(%(oids)s::text::int)" if path.stem == part else sql(path)

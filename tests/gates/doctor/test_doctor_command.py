@@ -87,7 +87,7 @@ def test_a_foreign_schema_is_shown_with_its_names(pg_server: PgServer, tmp_path:
 
 
 def test_a_hostile_schema_is_inert_and_changes_nothing(pg_server: PgServer, tmp_path: Path) -> None:
-    """Names, states, policies and comments cannot command the terminal or the pipeline; nothing is written."""
+    """Names, states, policies and comments cannot command the terminal or the pipeline, nor flood them."""
     with database(pg_server, HOSTILE) as url:
         for words in (("doctor", "--all"), ("doctor", "--json")):
             done = gate(*words, cwd=tmp_path, environ={"DATABASE_URL": url})

@@ -56,7 +56,7 @@ def test_nothing_is_claimed_where_nothing_is(pg_server: PgServer, name: str) -> 
 
 
 def test_a_function_is_a_flags_only_beside_flags(pg_server: PgServer) -> None:
-    """Many applications have a boolean function of a word and an id."""
+    """A boolean function of a word and an id is not taken where there are no flags: many applications have one."""
     with database(pg_server, "create function may_see(text, int) returns boolean language sql as 'select true'") as url:
         assert compare(schema_of(url), contract()).functions == {}
 

@@ -97,7 +97,7 @@ UNLIKE: Mapping[str, str] = {
 
 @pytest.mark.parametrize("what", UNLIKE)
 def test_what_is_no_rate_limit(what: str, pg_server: PgServer) -> None:
-    """A log of visits is none, nor is a table of calls without a caller or a time."""
+    """A log of visits is none, nor is a table of calls without a caller or with two times."""
     sql = re.sub(r"create table hub\.replay_calls \([^;]*;", UNLIKE[what].format("hub"), SCHEMA)
     with database(pg_server, sql) as url:
         found = judge(view_database(url, contract(), Names()), None, contract(), Names(), "outbox.enabled")

@@ -66,14 +66,14 @@ UNJUDGED = {
 
 @pytest.mark.parametrize("library", UNJUDGED)
 def test_a_library_without_a_preset_is_named_with_the_way_out(library: str, pg_server: PgServer) -> None:
-    """Its tables are taken for none of the contract's, and it is not judged silently."""
+    """It is named as not judged, with a view as the way out, and no preset is taken for it."""
     found = found_in(pg_server, UNJUDGED[library])
     assert [p.title for p in found.presets if p.is_judged] == []
     assert any(said.startswith(f"{library} is here") and "through a view" in said for said in found.unjudged)
 
 
 def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) -> None:
-    """The script ends with its COMMIT."""
+    """The login may read each table of a queue, and the script ends with its COMMIT."""
     found = found_in(pg_server, LIBRARIES)
     script = grants(found.schema, found.comparison, "reader", queues=queues_of(found.presets))
     assert 'grant select on "pgmq"."q_mail", "pgmq"."a_mail" to "reader";' in script
@@ -83,7 +83,7 @@ def test_the_script_of_the_login_grants_what_a_queue_needs(pg_server: PgServer) 
 
 @pytest.mark.parametrize("option", ["tenant", "max_run_time_s", "leave_out", "limits", "probe"])
 def test_the_draft_asks_what_only_a_person_knows(option: str, pg_server: PgServer) -> None:
-    """It asks in comments, in the words of docs/presets.md."""
+    """Each option that no schema tells stands in the draft as a comment."""
     found = found_in(pg_server, (SCHEMAS / "pgboss.sql").read_text(encoding="utf-8"))
     assert f"  #   {option}: " in draft(found, contract())
 

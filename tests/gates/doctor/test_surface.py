@@ -174,7 +174,7 @@ def test_one_answer_for_every_path_proves_nothing() -> None:
 
 
 def test_a_key_of_a_gateway_may_come_from_the_file_of_variables(tmp_path: Path) -> None:
-    """The key is sent, from the environment or from --env-file."""
+    """The doctor and the status send it with every request."""
     policy = "version: 1\nnames:\n  http:\n    extra_headers: {apikey: $GATEWAY_KEY}\n"
     (tmp_path / "gate.yaml").write_text(policy, encoding="utf-8")
     with serving(lambda _method, _path: (200, {"status": "ok"})) as (url, asked):

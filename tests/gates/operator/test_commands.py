@@ -76,7 +76,7 @@ def test_a_word_below_a_command_takes_what_all_share(before: bool) -> None:
 
 
 def test_help_imports_no_command() -> None:
-    """`gate --help` starts neither the database driver nor a reader of YAML."""
+    """`gate --help` imports no database driver, no reader of YAML, no HTTP client and no Locust."""
     asked = (
         "import sys, gates.cli\ntry: gates.cli.main(['--help'])\nfinally: print([m for m in BAD if m in sys.modules])"
     )
@@ -96,7 +96,7 @@ def test_a_word_that_is_nearly_right_is_answered_with_the_right_one(words: tuple
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    """`gate --version` on stdout."""
+    """`gate --version` prints `gate` and a version of the 0 series on stdout."""
     done = gate("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("gate 0.")
@@ -104,7 +104,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_the_completion_knows_commands_and_options(shell: str) -> None:
-    """A script that names every command and the options of a run."""
+    """The script names every command, and an option of a run."""
     done = gate("completion", shell)
     assert done.returncode == 0
     assert all(word in done.stdout for word in (*cli.COMMANDS, "--disruptive"))
@@ -149,7 +149,7 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
 def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(
     text: str, mode: int, told: str, tmp_path: Path
 ) -> None:
-    """The error has file, line and what to do, and not the value."""
+    """The error names the file and what is wrong, for a wrong line with its place."""
     file = tmp_path / "vars"
     file.write_text(text)
     file.chmod(mode)

@@ -28,7 +28,7 @@ sys.exit(execute(carry_out, argparse.Namespace(command="run", quiet=False, env_f
     ],
 )
 def test_what_the_machine_does_not_give_is_no_internal_error(error: str, code: int, said: str) -> None:
-    """Without memory or threads the message names the limits to raise, without a traceback."""
+    """Without memory, threads or disk space it exits with 4 and no traceback; any other error is an internal one."""
     words = [sys.executable, "-c", PROGRAM.format(error=error)]
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)

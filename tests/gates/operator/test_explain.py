@@ -25,7 +25,7 @@ def test_every_promise_has_a_check_or_a_reason() -> None:
 
 
 def test_a_check_is_explained_with_what_turns_it_red() -> None:
-    """Claim, cost, effect, place, promises, faults; a drill without a fault says where to add one."""
+    """Claim, effect, promises and faults; a drill without a fault says where to add one."""
     specs = catalogue.load()
     (one,) = explain.explain(specs, ["alert/agent-success-burn-fast"], [FAULT])
     text = "\n".join(one.lines())
@@ -61,7 +61,7 @@ def test_how_a_check_looks_is_shown(check: str, place: str, text: str) -> None:
 
 
 def test_every_check_has_a_place() -> None:
-    """Every check can be found in a file (each run looks at a tenth of them)."""
+    """Of the catalogue every tenth check is looked for, and each is found in a file."""
     assert [s.id for s in catalogue.load()[::10] if not how_checked(s.id).place] == []
 
 

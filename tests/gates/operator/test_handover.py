@@ -214,7 +214,7 @@ _MEMBERS: dict[str, object] = {
 
 
 def test_no_member_of_the_statement_says_anything_else(tmp_path: Path, environ: dict[str, str]) -> None:
-    """A changed member is not verified; changed and signed again, it is unfit."""
+    """A changed member is not verified, whichever key signed it; another target is another deployment."""
     folder = judged(tmp_path, environ)
     before = (folder / attestation.FILE).read_text(encoding="utf-8")
     statement = json.loads(base64.b64decode(json.loads(before)["payload"]))

@@ -63,7 +63,7 @@ def test_the_command_shows_what_was_decided(tmp_path: Path) -> None:
 
 
 def test_the_audit_trail_says_what_hands_did_to_the_flag(migrated_url: str, database: Database, tmp_path: Path) -> None:
-    """A rollback by hand is in the history, too, with who, when and why."""
+    """A rollback by hand is there with who, from where to where, and why. Without the database the command says so."""
     environ = {"DATABASE_URL": migrated_url}
     done = gate("rollback", "--reason", "too slow", "--actor", "ann", cwd=tmp_path, environ=environ)
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def test_what_a_target_said_is_inert_there_too(text: str) -> None:
 def test_after_a_rollback_by_hand_no_older_promote_is_told(
     command: str, migrated_url: str, database: Database, tmp_path: Path
 ) -> None:
-    """`gate serve` reads the same history, so nobody is promoted before the next run."""
+    """`gate serve` tells the rollback of the last release. A dry run, or one of another flag, leaves the promote."""
     database.execute("delete from public.feature_flags where key = 'other.enabled'")
     database.execute("insert into public.feature_flags (key, enabled) values ('other.enabled', true)")
     at = dt.datetime.now(dt.UTC)

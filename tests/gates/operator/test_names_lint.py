@@ -108,7 +108,7 @@ def test_without_names_the_contracts_own_are_held_against_the_database(pg_server
 
 
 def test_a_column_of_the_contracts_own_that_is_not_there_is_named(pg_server: PgServer, tmp_path: Path) -> None:
-    """A missing column is a mistake with and without `names:`."""
+    """Without `names:` a missing column of the contract is a mistake."""
     with database(pg_server, "alter table event_outbox drop column txid", TEMPLATE) as url:
         (problem,) = against_target(parse(NO_NAMES, "gate.yaml", tmp_path, TODAY), url)
     assert "public.event_outbox has no column 'txid'" in problem

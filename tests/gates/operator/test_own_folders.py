@@ -62,13 +62,13 @@ def test_a_folder_that_is_not_there_is_a_mistake_in_the_policy(member: str, tmp_
 
 
 def test_a_file_that_cannot_be_read_is_a_check_of_its_own(policy: Path) -> None:
-    """It becomes an unknown check with the file's name, and the stage goes on."""
+    """Each unusable file is a check that is named after it, beside the good one."""
     specs = collection.with_own_checks(load_policy(policy, TODAY), process_environment())
     assert {"sql/spot/own-good", "sql/spot/own-bad", "sql/spot/own-binary", "alert/own-rule"} <= {s.id for s in specs}
 
 
 def test_an_attestation_of_no_box_is_a_problem(tmp_path: Path) -> None:
-    """An attestation for no box would go unnoticed."""
+    """It is named with its place and the nearest box; capitals do not matter."""
     path = tmp_path / "gate.yaml"
     said = "version: 1\nattestations:\n  - {box: Team trained, by: me, date: 2025-01-01}\n"
     path.write_text(said + "  - {box: success METRICS defined, by: me, date: 2025-01-01}\n")

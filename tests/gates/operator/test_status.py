@@ -111,7 +111,7 @@ def test_looking_writes_nothing(
 
 
 def test_without_a_target_everything_is_unknown_with_its_reason(tmp_path: Path) -> None:
-    """Nobody answers: each section says what to do, and no secret is in any of them."""
+    """Without a target, or an answer, each section is unknown, the reason is shown, and no secret is."""
     away = Target(
         TargetKind.STAGING, "http://127.0.0.1:9", (SECRET,), database_url=f"postgresql://u:{SECRET}@127.0.0.1:9/x"
     )

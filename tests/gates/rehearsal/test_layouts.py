@@ -113,7 +113,7 @@ def test_what_the_transaction_of_a_tool_refuses_is_a_cause(name: str, code: str,
 
 @pytest.mark.parametrize("name", RUNS)
 def test_what_a_tool_runs_is_run_in_its_order(name: str, tmp_path: Path) -> None:
-    """Down migrations are left out, wherever they are."""
+    """Every statement runs in the tool's order and parts; down migrations are left out, wherever they are."""
     result = rehearsed(tmp_path, RUNS[name])
     assert (result.obstacles, result.exit_code) == ((), 0)
 

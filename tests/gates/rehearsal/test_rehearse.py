@@ -177,7 +177,7 @@ def test_what_cannot_be_read_is_named_with_its_place(
 
 
 def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None:
-    """The error names the nearest folder that has SQL."""
+    """A folder without SQL and a path that is not there are errors of their own."""
     (tmp_path / "db" / "sql").mkdir(parents=True)
     with pytest.raises(UsageError, match="no migration was found"):
         read_migrations(tmp_path)
@@ -217,7 +217,7 @@ def test_an_unknown_version_names_those_that_are_there() -> None:
 
 @pytest.mark.skipif(not versions(), reason="no PostgreSQL is installed beside the embedded one")
 def test_another_version_of_the_server_has_the_same_platform() -> None:
-    """The healthy app runs on each installed version; there, too, no role can be given the right to run programs."""
+    """The healthy app runs on the oldest PostgreSQL that is installed."""
     version = min(versions())
     result = rehearsed(APP, version=version)
     assert (result.obstacles, result.server_version) == ((), version)
@@ -344,7 +344,7 @@ def test_the_command_prints_its_findings_and_leaves_nothing(tmp_path: Path, plac
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, place: Path) -> None:
-    """Ctrl-C during a statement exits with 130, and leaves no process and no folder."""
+    """Ctrl-C while its server is up exits with 130, and leaves no folder."""
     path = tmp_path / "slow.sql"
     path.write_text("select pg_sleep(25);\n", encoding="utf-8")
     process = subprocess.Popen(

@@ -86,7 +86,7 @@ def test_a_frozen_process_goes_on_after_mend(control: Control, stack: FakeStack)
 
 
 def test_restart_gives_a_new_process(control: Control) -> None:
-    """Restart kills what runs and starts it again with the same arguments."""
+    """After a restart the process has another number."""
     before = control.processes()[1].pid
     control.restart("worker-0")
     assert control.processes()[1].pid not in {None, before}

@@ -37,7 +37,7 @@ def gate(python: Path, cwd: Path, *words: str, **environ: str) -> subprocess.Com
 
 
 def test_here_nothing_is_lacking() -> None:
-    """The README's first command installs the extra."""
+    """The environment of the tests has the whole extra."""
     assert extra.lacking() == ()
 
 

@@ -69,7 +69,7 @@ def test_every_check_is_written_out_with_schemas(name: str, options: QueueOption
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_queue_comes_through_a_command_line_unchanged(name: str) -> None:
-    """The suite in its own process judges the same queue with the same options."""
+    """A queue with its options is the same after its way through JSON."""
     for options in (QueueOptions(), FULL):
         queue = Queue(presets()[name], options)
         assert queue_of(queue.to_json()) == queue
@@ -94,7 +94,7 @@ def test_every_preset_can_be_named_in_a_policy() -> None:
 
 
 def test_every_check_of_queues_is_in_the_catalogue_with_its_needs() -> None:
-    """The policy shows before a run which ones apply."""
+    """Each needs the database and the notions that its query uses, and nothing else."""
     listed = {s.id: s for s in catalogue.load()}
     for rule in read_queue_rules():
         assert set(listed[rule.spec.id].needs) == {"database", *(f"{NEED}{n}" for n in notions_of(rule))}
@@ -131,7 +131,7 @@ def test_a_wrong_option_is_an_error_with_its_place(preset: str, options: str, sa
 
 
 def test_a_claim_of_a_queue_names_its_preset() -> None:
-    """Without it the tables are unknown."""
+    """A claim without a preset is an error with its place, which names the presets."""
     text = "version: 1\ncontract:\n  claims: [queue]\n"
     with pytest.raises(ConfigError, match=r"gate\.yaml:3:3: .*without a preset.*pg-boss"):
         parse(text, "gate.yaml", Path(), TODAY)

@@ -153,7 +153,7 @@ def test_claims_of_a_killed_worker_are_named(bench: Bench) -> None:
 
 
 def test_a_backlog_without_a_worker_is_named(bench: Bench) -> None:
-    """Jobs have waited for minutes without a worker."""
+    """Jobs that wait for minutes without a worker are a page by their age."""
     bench.program.do("send", "mail", "30")
     assert failed(bench.judged()) <= {"lag"}
     bench.sql(bench.program.library.aged)
@@ -255,7 +255,7 @@ def test_a_lost_index_is_named(bench: Bench, how: str) -> None:
 
 
 def test_a_failing_handler_is_named(bench: Bench) -> None:
-    """Every job of one task fails."""
+    """Where every job of one task fails, the check of failures names that task."""
     with bench.program.working():
         bench.drained("mail", 30)
         bench.program.do("send", "bad", "30")

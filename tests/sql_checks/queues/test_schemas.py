@@ -94,7 +94,7 @@ def outcomes(
 
 
 def test_an_empty_queue_fails_nothing(bare: tuple[str, Connection]) -> None:
-    """Empty tables are healthy, and what needs jobs is unknown."""
+    """On empty tables no check fails."""
     found = outcomes(*bare)
     assert {name: said for name, (outcome, said) in found.items() if outcome is Outcome.FAIL} == {}
 
@@ -118,7 +118,7 @@ insert into pgmq.a_mail (msg_id, vt, message, archived_at) values (1, now(), '{}
 
 
 def test_where_success_deletes_the_rows_the_failures_are_no_share_of_the_jobs(pg_server: PgServer) -> None:
-    """What succeeded is not judged, and its deletion is the proof; one success that is kept tells that it would be."""
+    """There a deleted job is done, and standstill and due times are not judged, until a success is kept."""
     queue = Queue(presets()["pgmq"], QueueOptions(prefix="mail"))
     with pg_server.database() as name, connect(pg_server.url(name), autocommit=True) as connection:
         script(connection, (SCHEMAS / "pgmq.sql").read_text(encoding="utf-8"))
