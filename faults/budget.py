@@ -169,6 +169,7 @@ def dry_run_counts_yesterday(settings: Settings) -> Parts:
     lambda p: used_by(p, 4, {"monthly_used": 100, "day": "2020-01-01"}) == (4, 4),
     (f"{BUDGETS}/new-day-starts-at-zero",),
     names=("month",),
+    from_day=2,
 )
 def new_day_resets_month(settings: Settings) -> Parts:
     rolled = "WHEN month = date_trunc('month', now() AT TIME ZONE 'UTC')::date THEN monthly_used"

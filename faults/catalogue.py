@@ -1,5 +1,6 @@
 """What a fault is, and how the modules of this package declare theirs. Every module of the package is read."""
 
+import datetime as dt
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ class Fault:
     `checks` are ids or globs of the checks that catch it, each of them; those of `green` stay green. One of `names`, if
     there are any, must appear in the finding. `decision` is what the gate must decide; None: what the severities of
     the checks say, a rollback for one that pages, else a hold. `production`: whether it can occur in production, where
-    only production-safe checks run.
+    only production-safe checks run. `from_day`: the day of a month (UTC) from which it has an effect.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Fault:
     checks: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     green: tuple[str, ...] = ()
+    from_day: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """The fault as `python -m faults list` prints it."""
@@ -59,7 +61,7 @@ class Fault:
         return shown | {"env": dict(self.env), "checks": list(self.checks), "names": list(self.names)}
 
 
-UNTOLD = {"witness", "rewrite", "told", "green"}
+UNTOLD = {"witness", "rewrite", "told", "green", "from_day"}
 """Members that the harness does not need."""
 
 _DECLARED: dict[str, Fault] = {}
@@ -115,12 +117,15 @@ def _of_parts(
     return add
 
 
-def catalogue() -> Mapping[str, Fault]:
-    """Every fault by its id, in the order of the modules and of their lines."""
+def catalogue(day: int | None = None) -> Mapping[str, Fault]:
+    """Every fault that has an effect on a day of a month (None: today, UTC) by its id, in the order of the modules and
+    of their lines.
+    """
     for found in pkgutil.walk_packages(faults.__path__, "faults."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
-    return dict(_DECLARED)
+    day = day or dt.datetime.now(dt.UTC).day
+    return {name: fault for name, fault in _DECLARED.items() if day >= fault.from_day}
 
 
 @contextmanager

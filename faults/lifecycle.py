@@ -145,6 +145,7 @@ def _put_off_after_force(probe: Probe) -> float:
     lambda p: _after_a_late_stop(p, "monthly_used", RUN_OF_YESTERDAY) == 50,
     (f"{LIFE}/stop-after-midnight-refunds-the-month",),
     names=("ledger",),
+    from_day=2,
 )
 def month_kept_after_midnight(settings: WorkerSettings) -> WorkerParts:
     return altered_worker(

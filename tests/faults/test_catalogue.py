@@ -19,7 +19,7 @@ from replay_service.settings import Settings, TokenRules
 from replay_service.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTS = list(catalogue().values())
+FAULTS = list(catalogue(day=31).values())
 CHECKS = [spec["id"] for spec in json.loads((ROOT / "gates" / "catalogue.json").read_text(encoding="utf-8"))]
 SETTINGS = Settings("postgresql://x/y", (b"h" * 16,), TokenRules(b"j" * 32, "", ""))
 WORKER = WorkerSettings("postgresql://x/y")
@@ -46,6 +46,14 @@ def test_a_fault_is_whole() -> None:
         assert (fault.decision == "promote") == (fault.kind == "none"), fault.id
         assert bool(fault.checks) == (fault.kind != "none"), fault.id
         assert bool(fault.names) or fault.kind in {"none", "proxy", "trigger"}, fault.id
+
+
+def test_a_fault_without_effect_on_the_first_of_a_month_is_left_out_then() -> None:
+    """On that day, and on no other."""
+    late = {fault.id for fault in FAULTS if fault.from_day == 2}
+    assert late
+    assert catalogue(day=31).keys() - catalogue(day=1).keys() == late
+    assert catalogue(day=2).keys() == catalogue(day=31).keys()
 
 
 def test_the_declared_checks_exist() -> None:
