@@ -85,7 +85,7 @@ def prefix_is_enough(header: bytes, message: bytes, secrets: tuple[bytes, ...], 
 @service(
     "Hex digits in upper case are accepted: one request has two spellings.",
     lambda p: is_let_in(answers(p, p.sign(dry_body(p)).upper())),
-    (f"{SCOPE}/upper-case-hex",),
+    (f"{SCOPE}/upper-case-hex", f"{SCOPE}/v2-upper-case-hex"),
     names=("upper",),
 )
 def case_folded(settings: Settings) -> Parts:
