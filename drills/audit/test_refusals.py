@@ -190,9 +190,8 @@ def test_rate_limited_once_a_minute(scene: Scene) -> None:
     for _ in range(current().limit("calls")):
         scene.run(company, dry_run=True)
     minutes, request = scene.minutes(), scene.replay_request(company, dry_run=True)
-    for answer in scene.http.burst([request] * 6):
-        if isinstance(answer, Answer):
-            scene.seen.expect(request, answer, 429, "rate_limited")
+    for answer in scene.burst([request] * 6):
+        scene.seen.expect(request, answer, 429, "rate_limited")
     scene.replay(company, 429, "rate_limited", dry_run=True)
     rows = _refusals(scene, company, "rate_limited")
     allowed = minutes()

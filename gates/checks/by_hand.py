@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import psycopg
 
+from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import execute
 from gates.deployment.sql.kept import borrowed
 from gates.deployment.tenants.loans import LiveRow
@@ -18,10 +19,8 @@ _FLAG = f"""
 select case when f.enabled then f.rollout_percentage else 0 end as percent, {_LENT} as lent
 from public.feature_flags f where f.key = %s and f.company_id is null
 """
-_PAUSE = f"""
-select c.agents_paused as paused, {_LENT} as lent, (now() at time zone 'UTC')::date as day
-from public.agent_controls c where c.company_id is null
-"""
+_PAUSE = f"select c.agents_paused as paused, {_LENT} as lent from public.agent_controls c where c.company_id is null"
+_DAY = "select (now() at time zone 'UTC')::date as day"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +43,26 @@ class Standing:
 
 
 def standing(url: str) -> Standing:
-    """The switches now. A row that cannot be read is left out: it excuses nothing."""
+    """The switches and the day now. What cannot be read is left out: it excuses nothing."""
     try:
         with borrowed(url, read_only=True) as connection:
-            flags = [(key, row) for key in KEYS for row in execute(connection, _FLAG, LiveRow(key).record, key)]
-            pauses = execute(connection, _PAUSE, LiveRow().record)
+            flags = [(key, row) for key in KEYS for row in _read(connection, _FLAG, LiveRow(key).record, key)]
+            pauses, days = _read(connection, _PAUSE, LiveRow().record), _read(connection, _DAY)
     except psycopg.Error:
         return Standing()
-    percents = tuple((key, int(str(row["percent"]))) for key, row in flags if not row["lent"])
-    days = (row["day"] for row in pauses if isinstance(row["day"], dt.date))
     return Standing(
-        percents, next((row["paused"] is True for row in pauses if not row["lent"]), None), next(days, None)
+        tuple((key, int(str(row["percent"]))) for key, row in flags if not row["lent"]),
+        next((row["paused"] is True for row in pauses if not row["lent"]), None),
+        next((row["day"] for row in days if isinstance(row["day"], dt.date)), None),
     )
+
+
+def _read(connection: Answering, query: str, *values: str) -> list[dict[str, object]]:
+    """The rows; none where the deployment lacks the table."""
+    try:
+        return execute(connection, query, *values)
+    except psycopg.Error:
+        return []
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ NAMES_THE_CONSTRAINT = "sql/spot/replay-runs-unique"
 
 EVERY = "drill/proof/valid-signature-accepted"
 """It fails where every replay is a server error: the load sees only that many of its requests fail."""
+
 PREREQUISITES = "preflight/*"
 """If one of these is unknown and blocks others, it is listed as if it had failed: mend it first."""
 

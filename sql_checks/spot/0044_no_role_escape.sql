@@ -27,11 +27,13 @@ where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 
         select from pg_policy p join contract on p.polrelid = to_regclass(contract.name)
         where p.polpermissive and o.oid = any(p.polroles))))
 union all
-select r.rolname::text, case when r.rolcreaterole then 'may give itself any role (CREATEROLE)' else 'may read every change (REPLICATION)' end, null
+select r.rolname::text, escape.how, null
 from pg_roles r
-where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper
-  and (r.rolcreaterole and current_setting('server_version_num')::int < 160000 -- later it may give what it has itself
-    or r.rolreplication and r.rolname in ('authenticated', 'anon'));
+cross join lateral (values
+  -- later it may give what it has itself
+  ('may give itself any role (CREATEROLE)', r.rolcreaterole and current_setting('server_version_num')::int < 160000),
+  ('may read every change (REPLICATION)', r.rolreplication and r.rolname in ('authenticated', 'anon'))) escape (how, is_so)
+where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper and escape.is_so;
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate');

@@ -30,8 +30,8 @@ REQUEST_TIMEOUT_S = 10.0
 A_FEW = 8
 
 SETTLED_S = 0.001
-"""How long after its last byte a connection is used again. A server that recycles connections ends one right after an
-answer; a request that met its end would be lost.
+"""A connection is used again this long after its last byte at the earliest. A server that recycles connections ends one
+right after an answer; a request that met the end would be lost.
 """
 
 WRITTEN_AT_ONCE = 16_384

@@ -58,8 +58,15 @@ def test_a_drill_that_fails_after_somebody_switched_it_off_is_unknown(
     assert excused(Outcome.PASS, "", spec(check), migrated_url) == (Outcome.PASS, "")
 
 
-def test_a_drill_that_fails_after_midnight_is_unknown(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A budget that a drill spent before midnight UTC is whole after it: a service that admits its replay is right."""
+@pytest.mark.parametrize("lacks", ["", "delete from agent_controls", "drop table agent_controls cascade"])
+def test_a_drill_that_fails_after_midnight_is_unknown(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    """A budget that a drill spent before midnight UTC is whole after it: a service that admits its replay is right,
+    also where nobody can be paused.
+    """
+    with psycopg.connect(migrated_url, autocommit=True) as somebody:
+        somebody.execute(lacks.encode() or b"select 1")
     now = standing(migrated_url)
     assert now.day is not None, "the day was not read"
     yesterday = dataclasses.replace(now, day=now.day - dt.timedelta(days=1))
