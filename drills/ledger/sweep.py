@@ -1,8 +1,12 @@
-"""One round of replays and events in many combinations, so that the journal has some whatever else was drilled."""
+"""One round of replays and events in many combinations, so that the journal has some whatever else was drilled.
+
+Three tenants take part side by side: one is served, one refused for who asks and what for, one for its own state.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +26,7 @@ from gates.deployment.requests import (
     replay_fields,
     token_post,
 )
+from gates.deployment.sql.kept import borrowed
 from gates.deployment.tenants.tenants import OUTBOX_FLAG, REPLAY_FLAG
 from gates.text.foreign import json_object
 
@@ -52,7 +57,7 @@ class Swept:
     """
 
     moved: int = 0
-    used: tuple[int, int] = (0, 0)
+    used: tuple[int, ...] = ()
     refused: int = 0
     odd: list[str] = field(default_factory=list)
     admitted: list[str] = field(default_factory=list)
@@ -60,14 +65,18 @@ class Swept:
     counted: int = 0
     miscounted: list[str] = field(default_factory=list)
 
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(*(ours + theirs for ours, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+
 
 @dataclass(frozen=True)
 class SweptTenant:
-    """A round of replays of one tenant."""
+    """A round of replays of one tenant. chosen: each way to choose items."""
 
     limit: Limit
     company: str
-    swept: Swept
+    chosen: tuple[Fields, ...]
+    swept: Swept = field(default_factory=Swept)
 
     def send(self, fields: Fields, sign: Sign | None = None, *, resets: bool = True) -> Answer:
         """One replay, whatever is answered, and whether it counts against the rate limit as it should. A forced one
@@ -143,42 +152,55 @@ class SweptTenant:
             if not number % 2 and answer.code == "forbidden":
                 self.swept.late.append(f"{fields} was forbidden to its own company beside another's call")
 
-    @cached_property
-    def chosen(self) -> tuple[Fields, ...]:
-        """Each way to choose items."""
-        items = {error: self.limit.add_items(self.company, 8, error_type=error) for error in ERRORS}
-        return (
+
+def replays(limit: Limit, journal: Journal) -> Swept:
+    """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
+    parts = (_admitted, _refused_by_who_asks, _refused_by_the_state)
+    made = [_tenant(limit) for _ in parts]
+    with ExitStack() as opened, ThreadPoolExecutor(len(parts)) as pool:
+        doors = [limit.db, *(opened.enter_context(borrowed(limit.target.database_url)) for _ in parts[1:])]
+        own = [replace(one, limit=replace(limit, db=db)) for one, db in zip(made, doors, strict=True)]
+        for done in [pool.submit(part, one) for part, one in zip(parts, own, strict=True)]:
+            done.result()
+    journal.look(limit.db, [one.company for one in made])
+    return sum((one.swept for one in made), Swept())
+
+
+def _tenant(limit: Limit) -> SweptTenant:
+    company = limit.company("ledger")
+    items = {error: limit.add_items(company, 8, error_type=error) for error in ERRORS}
+    return SweptTenant(
+        limit,
+        company,
+        (
             {"max": 1},
             {"dlq_ids": items["ledger-a"][-1:]},
             {"max": 2, "error_type": "ledger-b"},
             {"dlq_ids": [*items["ledger-b"][-1:], new_id("item")], "error_type": "ledger-b"},
             NOTHING,
-        )
+        ),
+    )
 
 
-def replays(limit: Limit, journal: Journal) -> Swept:
-    """Replays and dry runs of each choice of items, repeated, under a reused key, and refused."""
-    made = SweptTenant(limit, limit.company("ledger"), Swept())
-    company, swept = made.company, made.swept
+def _admitted(made: SweptTenant) -> None:
+    """Replays of each kind, some under a key that is used again."""
+    swept = made.swept
     first = [{**choice, "dry_run": d, "force": f} for choice, d, f in product(made.chosen, *BOTH)]
-    keys = [new_key() for _ in made.chosen]
-    for choice, key in zip(made.chosen, keys, strict=True):
+    for choice in made.chosen:
+        key = new_key()
         first += [{**choice, "idempotency_key": key, **changed} for changed in ({}, {}, {"force": True})]
     for fields in first:
         answer = made.send(fields)
         if answer.status == 200 and not fields.get("dry_run") and not answer.json().get("duplicate"):
             swept.moved += len(answer.json().get("items") or ())
-    if limit.claims("budgets"):
-        swept.used = limit.used(company)
-    _refused_by_who_asks(made, keys[0])
-    _refused_by_the_state(made)
-    journal.look(limit.db, [company])
-    return swept
+    if made.limit.claims("budgets"):
+        swept.used = made.limit.used(made.company)
 
 
-def _refused_by_who_asks(made: SweptTenant, key: str) -> None:
-    """Forged, another company's, too large, or over the limit; `key` has a stored answer."""
-    limit = made.limit
+def _refused_by_who_asks(made: SweptTenant) -> None:
+    """Forged, another company's, too large, or over the limit, also under a key that has a stored answer."""
+    limit, key = made.limit, new_key()
+    made.send({"max": 1, "idempotency_key": key})
     made.refused("unauthenticated", key, _forged())
     for sign in _signed(limit, made.company):
         for dry in (True, False):
