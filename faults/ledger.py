@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from faults.altered import altered, around, instead_of
 from faults.audit import PAUSED, Notes
 from faults.catalogue import service
@@ -318,6 +320,25 @@ def _closed_by_a_stranger(probe: Probe) -> int:
     with probe.tenant() as company:
         _send_as(probe, str(uuid.uuid4()), "/dlq-replay", company_id=company, dry_run=True)
         return _send_as(probe, company, "/dlq-replay", company_id=company, dry_run=True)
+
+
+@service(
+    "The items of a batch all get the payload of its first.",
+    lambda p: _payloads_of_two(p) == 1,
+    (f"{LEDGER}/runs-as-answered",),
+    names=("payload",),
+)
+def payload_of_the_first(settings: Settings) -> Parts:
+    first = "aggregate_key, first_value(payload) OVER (ORDER BY moved.created_at, moved.id), %(run_id)s"
+    return altered(settings, "move_items", ("aggregate_key, payload, %(run_id)s", first))
+
+
+def _payloads_of_two(probe: Probe) -> int:
+    with probe.tenant() as company:
+        for number in (1, 2):
+            probe.letters(company, 1, payload=Jsonb({"n": number}))
+        probe.replay(company)
+        return int(probe.value("SELECT count(DISTINCT payload) FROM event_outbox WHERE company_id = %s", company))
 
 
 @service(

@@ -90,8 +90,8 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
 @pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
 def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
-    """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, and no
-    more outbox rows and settled items than that.
+    """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, no
+    more outbox rows and settled items than that, and no outbox row with another type or payload than its dead letter.
 
     The caller is told something other than what was done.
     """
@@ -107,6 +107,8 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
         most, settled, rows = row["target_count"], row["settled"], row["outbox_rows"]
         if settled > most or (row["status"] == "completed" and settled < most):
             return f"{settled} of {most} items are settled, and it is {row['status']}"
+        if row["altered"]:
+            return f"{row['altered']} of its {rows} outbox rows have another type or payload than their dead letters"
         return f"it has {rows} outbox rows for {most} items" if rows > most else ""
 
     _judge(scene, started, wrong)

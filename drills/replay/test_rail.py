@@ -17,11 +17,12 @@ from gates.deployment.requests import replay_fields, token_post
 drill = partial(check, needs=AGENT, after=DELIVERS)
 
 LATE_POISON = as_jsonb({"drill": {"fail_times": -1, "delay_ms": 1000}})
-BATCH = 50
+BATCH, STOPS = 50, "drill/lifecycle/stops-above-twenty-percent"
+PUT_OFF = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
 
 
 @pytest.mark.waits(1)
-@drill("drill/lifecycle/stops-above-twenty-percent", covers=("E10", "L10"))
+@drill(STOPS, covers=("E10", "L10"))
 def test_stops_above_twenty_percent(scene: Scene) -> None:
     """A run whose items all fail is stopped after at least five and at most fourteen attempts.
 
@@ -181,6 +182,7 @@ def test_stop_refunds_only_what_was_charged(scene: Scene) -> None:
 
 
 @pytest.mark.waits(4)
+@pytest.mark.rewrites
 @drill("drill/lifecycle/stop-is-of-one-run", covers=("E10",))
 def test_stop_is_of_one_run(scene: Scene) -> None:
     """A run whose items succeed is completed, also where another run, of another tenant or of its own, was stopped
@@ -194,13 +196,11 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
         scene.rows("update public.dead_letter_queue set aggregate_key = 'k' where company_id = %s", company)
     runs = [str(scene.run(company, max=2)["replay_run_id"]) for company in companies]
     # a worker that takes one item at a time would be done with both before the other run begins
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
-    scene.rows(f"{put_off} where replay_run_id::text = any(%s) and claimed_until is null", runs)
+    scene.rows(f"{PUT_OFF} where replay_run_id::text = any(%s) and claimed_until is null", runs)
     try:
         stopped, *_ = _stopped_run(scene, companies[0])
     except AssertionError as error:
-        said = f"a tenant's next run does not end beside one that waits: {error}"
-        scene.seen.unmet(said, by="drill/lifecycle/stops-above-twenty-percent")
+        scene.seen.unmet(f"a tenant's next run does not end beside one that waits: {error}", by=STOPS)
     scene.seen.require(stopped["status"] == "stopped", f"the run that fails is {stopped['status']!r}")
     for company, run in zip(companies, runs, strict=True):
         row = scene.one(query("run"), run)
@@ -216,6 +216,7 @@ def test_stop_is_of_one_run(scene: Scene) -> None:
 
 
 @pytest.mark.waits(2)
+@pytest.mark.rewrites
 @drill("drill/lifecycle/item-waits-until-it-is-due", covers=("E10", "K14"))
 def test_item_waits_until_it_is_due(scene: Scene) -> None:
     """A postponed item of a run waits until it is due, while the run's other items are delivered; expired claims are
@@ -229,8 +230,7 @@ def test_item_waits_until_it_is_due(scene: Scene) -> None:
     run = str(scene.run(company, max=24)["replay_run_id"])
     # twelve behind the ten that are in flight, and before two that are due
     behind = "id in (select id from public.event_outbox where replay_run_id = %s order by id offset 10 limit 12)"
-    put_off = "update public.event_outbox set next_attempt_at = now() + interval '1 hour', payload = '{}'"
-    kept = scene.rows(f"{put_off} where {behind} and claimed_until is null returning event_id::text as event", run)
+    kept = scene.rows(f"{PUT_OFF} where {behind} and claimed_until is null returning event_id::text as event", run)
     scene.seen.require(len(kept) == 12, f"{12 - len(kept)} of the items 11 to 22 were taken at once: more than ten")
     done = "select count(processed_at) from public.event_outbox where replay_run_id = %s"
     scene.until(lambda: scene.number(done, run) >= 12, "all items that are due", within_s=8)

@@ -3,6 +3,7 @@
 The ids created are the only ones that the second pass of alerts and data checks leaves out.
 """
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,14 +109,17 @@ class Tenants:
     def add_rows(self, company: str, rows: Sequence[Mapping[str, object]]) -> list[str]:
         """Add DLQ items of one tenant, one per mapping of columns, oldest first unless `created_at` says otherwise.
 
-        All mappings have the same names. `age_s` (seconds) gives created_at as an age; a missing `id` is generated.
-        Returns their ids in order.
+        All mappings have the same names. `age_s` (seconds) gives created_at as an age; a missing `id` is generated, and
+        a missing payload names it. Returns their ids in order.
         """
         if not rows:
             return []
         ids = [str(row.get("id") or new_id("item")) for row in rows]
-        defaults = {"event_type": "drill.item", "payload": "{}", "error_type": "drill"}
-        filled = [{**defaults, "age_s": 3600 - index, **row} for index, row in enumerate(rows)]
+        defaults = {"event_type": "drill.item", "error_type": "drill"}
+        filled = [
+            {**defaults, "payload": json.dumps({"item": one}), "age_s": 3600 - index, **row}
+            for index, (one, row) in enumerate(zip(ids, rows, strict=True))
+        ]
         names = [n for n in filled[0] if n not in {"age_s", "id"}]
         marks = ", ".join(["%s"] * len(names))
         values = ", ".join(f"(%s, %s, now() - make_interval(secs => %s), {marks})" for _ in filled)
