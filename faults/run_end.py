@@ -382,3 +382,13 @@ def the_end_says_that_nothing_failed(settings: WorkerSettings) -> WorkerParts:
 
 
 _FAILED = "SELECT min(failure_count) FROM audit_logs WHERE scope = %s AND action = 'dlq_replay_stopped'"
+
+
+@worker(
+    "The end of a run of one item is not audited.",
+    lambda p: after_run(p, 1, 0, "SELECT count(*) FROM audit_logs WHERE scope = %s")[0] == 1,
+    ("drill/ledger/replays-on-record",),
+    names=("no row",),
+)
+def ends_of_one_item_unwritten(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, ("finish_run", "FROM run r", "FROM run r WHERE r.target_count > 1"))

@@ -1,6 +1,6 @@
 """Every exchange of the drills has left in the database what the contract says, and nothing else."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +23,9 @@ from gates.evidence import Severity, Where
 drill = partial(check, needs=SQL, severity=Severity.WARN, phase="last")
 
 STARTED, DRY_RUN = "dlq_replay_started", "dlq_replay_dry_run"
+ENDS = ("dlq_replay_completed", "dlq_replay")
+COUNTS = ("target_count", "success_count", "failure_count")
+ENDED = f"select scope, action, {', '.join(COUNTS)} from public.audit_logs where scope = any(%s) and action = any(%s)"
 ON_RECORD = {"feature_disabled": 403, "agents_paused": 409, "budget_exhausted": 429, "idempotency_key_reused": 422}
 """Refusals that each have an audit row, by their code. Others share one of their minute."""
 UNHEARD = (400, 401, 405, 413, 415)
@@ -34,12 +37,21 @@ Rows = dict[str, list[dict[str, Any]]]
 @drill("drill/ledger/replays-on-record", after=("drill/audit/start-of-a-run",), covers=("I01",))
 def test_replays_on_record(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has one dlq_replay_started row, under its tenant, with the request id and the
-    target count of its answer.
+    target count of its answer; each that was seen completed has a dlq_replay_completed row and a summary with its
+    counts.
 
-    Nobody can find out who started a replay that is missing in the trail.
+    Nobody can find out who started a replay that is missing in the trail, and the alerts count its end.
     """
     started = [e for e in journal.entries(REPLAY) if e.is_first and not e.is_dry]
-    _on_record(scene, started, lambda rows, e: _one(rows, STARTED, e))
+    due = Counter((e.company, action, *_counts(e.row)) for e in started if _is_completed(e) for action in ENDS)
+    told = Counter(tuple(r.values()) for r in scene.rows(ENDED, sorted({company for company, *_ in due}), [*ENDS]))
+    missing = due - told
+
+    def wrong(rows: Sequence[dict[str, Any]], entry: Entry) -> str:
+        lost = [a for a in ENDS if _is_completed(entry) and (entry.company, a, *_counts(entry.row)) in missing]
+        return f"it is completed, and has no row {lost[0]} with its counts" if lost else _one(rows, STARTED, entry)
+
+    _on_record(scene, started, wrong)
 
 
 @pytest.mark.usefixtures("round_on_record")
@@ -263,6 +275,15 @@ def _unlike(told: dict[str, Any], row: dict[str, Any]) -> str:
     if not row:
         return "it has no row"
     return "; ".join(f"{k} is {row.get(k)!r}; due: {v!r}" for k, v in told.items() if row.get(k) != v)
+
+
+def _is_completed(entry: Entry) -> bool:
+    """Whether its run was completed when its check ended."""
+    return (entry.row or {}).get("status") == "completed"
+
+
+def _counts(row: dict[str, Any] | None) -> tuple[Any, ...]:
+    return tuple((row or {}).get(name) for name in COUNTS)
 
 
 def _key(entry: Entry) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 -- Runs as their rows say, each with its outbox rows, and how many of those are like no letter of their event.
 select r.id::text as id, r.company_id::text as company, r.idempotency_key as key, r.status, r.target_count,
-  r.success_count + r.failure_count as settled,
+  r.success_count, r.failure_count, r.success_count + r.failure_count as settled,
   (select count(*) from public.event_outbox o where o.replay_run_id = r.id) as outbox_rows,
   (
     select count(*) from public.event_outbox o
