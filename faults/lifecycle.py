@@ -384,7 +384,7 @@ def failed_item_resolved(settings: WorkerSettings) -> WorkerParts:
 @worker(
     "A delivered item goes back to `pending`: it is replayed for ever.",
     lambda p: after_run(p, 1, 0, _LETTER)[0] == "pending",
-    ("drill/dlq/replayed-item-is-resolved", f"{LIFE}/all-of-an-item-together"),
+    ("drill/dlq/replayed-item-is-resolved", "drill/ledger/runs-as-answered", f"{LIFE}/all-of-an-item-together"),
     names=("resolved",),
 )
 def delivered_item_pending(settings: WorkerSettings) -> WorkerParts:

@@ -103,7 +103,8 @@ def test_nothing_else_on_record(scene: Scene, journal: Journal) -> None:
 @drill("drill/ledger/runs-as-answered", after=SIGNED, covers=("E01", "D01"))
 def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
     """Each replay that any drill started has a run with the tenant, the key and the target count of its answer, no
-    more outbox rows and settled items than that, and no outbox row with another type or payload than its dead letter.
+    more outbox rows and settled items than that, and no outbox row with another type or payload than its dead letter;
+    as many are delivered as it counts, each with an effect and a resolved letter.
 
     The caller is told something other than what was done.
     """
@@ -116,11 +117,16 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
         key = {"key": answer["idempotency_key"]} if "idempotency_key" in answer else {}
         if unlike := _unlike({"company": entry.company, "target_count": _count(entry), **key}, row):
             return unlike
-        most, settled, rows = row["target_count"], row["settled"], row["outbox_rows"]
+        most, settled, rows = row["target_count"], row["success_count"] + row["failure_count"], row["outbox_rows"]
         if settled > most or (row["status"] == "completed" and settled < most):
             return f"{settled} of {most} items are settled, and it is {row['status']}"
-        if row["altered"]:
+        if row.get("altered"):
             return f"{row['altered']} of its {rows} outbox rows have another type or payload than their dead letters"
+        if row.get("delivered") != row.get("counted"):
+            return f"it counts {row['counted']} successes, and {row['delivered']} outbox rows are processed"
+        if row.get("unresolved") or row.get("without_effect"):
+            lacking = {"no resolved letter": row["unresolved"], "no effect": row["without_effect"]}
+            return f"of {row['delivered']} processed outbox rows so many have: {lacking}"
         return f"it has {rows} outbox rows for {most} items" if rows > most else ""
 
     _judge(scene, started, wrong)

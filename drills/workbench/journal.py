@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from drills.workbench.credentials import REPLAY
 from drills.workbench.database import query
 from drills.workbench.scene import LISTS
 from drills.workbench.traces import traces_in
+from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.requests import Answer, Request
 from gates.deployment.sql.connection import Answering
 from gates.text.foreign import json_object
@@ -33,8 +35,10 @@ MEMBERS = {
     ),
     EVENTS: ("event_id", "path", "duplicate"),
 }
-ROWS = {REPLAY: ("replay_run_id", "runs_by_id"), EVENTS: ("event_id", "events_by_id")}
-"""Path -> the member of an answer that names a row, and the statement that reads such rows."""
+ROWS = {REPLAY: ("replay_run_id", ("runs_by_id", "items_by_run")), EVENTS: ("event_id", ("events_by_id",))}
+"""Path -> the member of an answer that names a row, and the statements that read such rows. A later one may need what a
+deployment lacks: then the members of the first are all.
+"""
 
 
 @dataclass
@@ -99,15 +103,15 @@ class Journal:
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
         """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""
-        for path, (member, statement) in ROWS.items():
+        for path, (member, statements) in ROWS.items():
             own = [e for e in self._noted if e.path == path and e.is_first and e.company in companies]
             named = {str(e.answer[member]): e for e in own if e.answer.get(member)}
-            if named:
-                ids = f"{{{','.join(json.dumps(name) for name in named)}}}"  # whatever the column's type
-                found = db.execute(query(statement).encode(), (ids,)).fetchall()
-                rows = {str(row["id"]): row for row in found}
-                for name, entry in named.items():
-                    entry.row = rows.get(name, {})
+            ids = f"{{{','.join(json.dumps(name) for name in named)}}}"  # whatever the column's type
+            with suppress(AbsentColumn, AbsentTable):
+                for statement in statements if named else ():
+                    rows = {str(row["id"]): row for row in db.execute(query(statement).encode(), (ids,)).fetchall()}
+                    for name, entry in named.items():
+                        entry.row = (entry.row or {}) | rows.get(name, {})
 
     def close(self) -> None:
         """Write down the exchanges of the check that has ended."""
