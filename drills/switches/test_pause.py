@@ -209,8 +209,9 @@ def test_stops_a_running_replay(scene: Scene) -> None:
     run = str(scene.run(company, max=30)["replay_run_id"])
     done = "select count(*) as items from public.event_outbox where replay_run_id = %s and processed_at is not null"
     scene.until(lambda: scene.number(done, run) >= 1, "the first item of the run")
-    with scene.db.at_once():
+    with scene.db.at_once() as commit:
         scene.pause(company)
+        commit()  # which may wait for a standby: until it is done nobody can know of the pause
         counted = scene.db.execute(done.encode(), (run,))
     at_pause = int(str((counted.fetchone() or {}).get("items", 30)))
     scene.seen.require(at_pause < 20, f"{at_pause} of 30 items were done when the pause came: none was left to hold")

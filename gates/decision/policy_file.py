@@ -70,7 +70,7 @@ ATTESTATION = Fields(
     {
         "box": (Text(), "The line of the production-ready checklist that a person answers for."),
         "by": (Text(), "Who says so."),
-        "date": (Day(), "When."),
+        "date": (Day(), "When; no day to come."),
     },
     needed=("box", "by", "date"),
 )
@@ -311,7 +311,8 @@ def parse(text: str, file: str, folder: Path, today: dt.date) -> PolicyFile:
     parts: list[Callable[[], Any]] = [partial(names_in, root)]
     if contract is not None:
         parts.append(partial(check_contract, contract, values["contract"], today))
-    names, *_ = all_of(parts, chain(_steps_wrong(root, values), _waivers_wrong(root, values, today)))
+    wrong = chain(_steps_wrong(root, values), *(of(root, values, today) for of in (_waivers_wrong, _ticks_wrong)))
+    names, *_ = all_of(parts, wrong)
     made = PolicyFile(root, values, folder, _settings(values, folder), names)
     return replace(made, names=made.names.within(made.scope.unclaimed))
 
@@ -328,6 +329,13 @@ def _waivers_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) ->
         if by := [p for p in unwaivable if matches(waiver["check"], (p,))]:
             never = f"checks that may be waived, and {by[0]} may not"
             yield node.place.error(f"a waiver of {waiver['check']}", never, "Remove the waiver")
+
+
+def _ticks_wrong(root: YamlNode, values: Mapping[str, Any], today: dt.date) -> Iterator[ConfigError]:
+    """Boxes that are ticked by a day to come. `today` is of UTC: elsewhere it may be tomorrow."""
+    for node, said in zip(_items(root, "attestations"), values.get("attestations", ()), strict=True):
+        if said["date"] > today + dt.timedelta(days=1):
+            yield node.place_of("date").error(f"{said['date']}", f"{today} or earlier", "Say when it was ticked")
 
 
 def _steps_wrong(root: YamlNode, values: Mapping[str, Any]) -> Iterator[ConfigError]:

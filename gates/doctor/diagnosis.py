@@ -63,7 +63,7 @@ class Diagnosis:
     remarks: tuple[str, ...]
     reached: bool
     is_whole: bool = True
-    """Whether each given address answered."""
+    """Whether each given address answered, and all that was asked over HTTP in time."""
     key: str = ""
     """The variable with the key of Supabase's gateway that was used."""
     admin_role: tuple[str, str] = ("", "")
@@ -101,8 +101,8 @@ class Diagnosis:
         )
 
     def is_complete(self, claims: Collection[str]) -> bool:
-        """Whether every given address showed something, all visible objects of the claimed areas are there, by their
-        own name or as gate.yaml says, and no defect is worth mending.
+        """Whether every given address answered all that it was asked, all visible objects of the claimed areas are
+        there, by their own name or as gate.yaml says, and no defect is worth mending.
         """
         seen = [o for o in self.objects if o.presence is not Presence.UNKNOWN and o.area in claims]
         mended = all(d.harm < WORTH_MENDING for d in self.defects)
@@ -164,7 +164,7 @@ def judge(
         http,
         (*_remarks(view, surface), *_copies(comparison)),
         any(door is not None and not door.unreached for door in (view, surface)),
-        all(door is None or not door.unreached for door in (view, surface)),
+        all(door is None or not door.unreached for door in (view, surface)) and not (surface and surface.late),
         unjudged=tuple(_unjudged(libraries)),
     )
 

@@ -26,6 +26,8 @@ from gates.verdict import Decision
 
 MOST_ITEMS = 50
 """Limits of one replay (contract, section 2)."""
+OF_A_REPLAY = frozenset({"status", "replay_run_id", "target_count", "items"})
+"""Members of a success, of which a deployment has at least one. A login page answers 200, too."""
 DO = {
     "step": "one step up, as `gate promote --flag KEY`",
     "enable": "a flag that is off, on for a share of the tenants",
@@ -111,6 +113,12 @@ def _replay(options: argparse.Namespace, target: Target, console: Console) -> in
         console.say(f"status {answer.status} in {answer.elapsed_ms:.1f} ms, request {answer.header('x-request-id')}")
     body = answer.body.decode("utf-8", "backslashreplace")
     console.result(body if json_value(body) is None else Terminal.document(body))  # a body that is no JSON is one line
+    if answer.status == 200 and not OF_A_REPLAY & answer.json().keys():
+        console.warn(
+            "status 200, and no answer of a replay: nobody knows whether anything was replayed; allowed: JSON with"
+            f" {', '.join(sorted(OF_A_REPLAY))}. See what answers at BASE_URL"
+        )
+        return Decision.HOLD.exit_code
     return 0 if answer.status == 200 else Decision.HOLD.exit_code
 
 

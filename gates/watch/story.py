@@ -17,6 +17,7 @@ from gates.act.rollout import act
 from gates.decision.decide import weigh
 from gates.decision.policy_file import PolicyFile
 from gates.decision.rules import Policy
+from gates.decision.unreachable import cause
 from gates.deployment.identity import identity
 from gates.deployment.redaction import hidden, redact_text, scrubbing
 from gates.deployment.target import Target
@@ -216,7 +217,7 @@ def _judged(
     policy: Policy,
     started: dt.datetime,
 ) -> Round:
-    verdict = weigh(evidence, policy, watch.now())  # a round is no gate, and never promotes
+    verdict = weigh(evidence, policy, watch.now(), shut=cause(evidence))  # a round is no gate, and never promotes
     exempt = {e.check for e in verdict.not_applicable}
     checks = [s.id for s in plan.checks if s.id not in exempt]
     readings = readings_of(checks, verdict.findings, evidence)

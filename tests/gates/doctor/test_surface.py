@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gates.contract.contract import contract
+from gates.contract.names import Names
 from gates.deployment.http.probes import IMPOSSIBLE
 from gates.deployment.requests import Answer
 from gates.deployment.target import Target
 from gates.doctor.comparison.compare import NOT_SEEN, Presence, compare
 from gates.doctor.comparison.http import compare_http
 from gates.doctor.defects import defects
+from gates.doctor.diagnosis import judge
 from gates.doctor.reading import openapi
 from gates.doctor.reading.openapi import read_document
 from gates.doctor.reading.schema import Schema
@@ -267,3 +269,10 @@ def test_what_travels_beside_the_body_is_found() -> None:
     assert found["rate_limited"] == "SLOW_DOWN"
     assert found["X-Transbot-Signature"] == "X-Relay-Signature"
     assert made.operations[0].bounds["header:Idempotency-Key"] == {"maxLength": 80}
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_has_no_answer_in_time_is_not_complete(late: bool) -> None:
+    """A question that was not answered leaves something to do, whatever else is there."""
+    seen = Surface({("GET", "/healthz"): Answer(200, (), b"{}", 1.0)}, late=late)
+    assert judge(None, seen, contract(), Names(), "outbox.enabled").is_whole is not late

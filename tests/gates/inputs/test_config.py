@@ -94,6 +94,7 @@ WAIVER = "waivers:\n- {check: sql/spot/x, reason: known, owner: ann, expires: 20
         (f"version: 1\n{LET_GO.format('2026-02-01')}".replace("y]", "y, audit]"), "2:56", "which is claimed"),
         (f"version: 1\n{LET_GO.format('2026-01-01')}", "2:49", "which ended on 2026-01-01"),
         ("version: 1\ncontract: {options: 3}\n", "2:21", "a mapping"),
+        ("version: 1\nattestations: [{box: b, by: ann, date: 2026-03-01}]\n", "2:40", "or earlier"),
     ],
 )
 def test_a_mistake_is_an_error_with_file_line_and_column(text: str, place: str, words: str) -> None:

@@ -75,3 +75,23 @@ def test_what_a_command_shows_of_a_hostile_target_is_inert(hostile: dict[str, st
         assert not [line for line in stream.splitlines() if line.startswith(("PROMOTE", "decision="))]
     if "--json" in words:
         assert ALL[0][4:8] in json.dumps(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"status": "dry_run", "replay_run_id": null, "target_count": 0, "items": []}', 0),
+        (b"<title>Sign in</title>", 10),
+        (b"{}", 10),
+        (b'{"message": "Welcome"}', 10),
+        (b'[{"status": "started"}]', 10),
+        (b"", 10),
+    ],
+)
+def test_a_replay_is_done_if_its_answer_says_so(body: bytes, code: int) -> None:
+    """A login page or a proxy that answers 200 to everything is no success of a replay."""
+    with serve(lambda _asked: Reply(200, (("Content-Type", "application/json"),), body)) as base:
+        done = gate(
+            "replay", "-d", environ={"BASE_URL": base, "TRANSBOT_HMAC_SECRET": SECRET, "TEST_COMPANY_ID": COMPANY}
+        )
+    assert (done.returncode, "no answer of a replay" in done.stderr) == (code, code != 0), done.stderr

@@ -107,11 +107,12 @@ def test_a_damaged_history_is_survived_and_said(tmp_path: Path) -> None:
 
 
 def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:
-    """Everything is unknown, so it is doubtful; it is kept in the target's folder, without a secret."""
+    """Everything is unknown, so it is doubtful and says why; it is kept in the target's folder, without a secret."""
     done = gate("watch", "--once", "--json", "--drills", "none", "--output", "out", cwd=tmp_path, environ=NOWHERE)
     assert done.returncode == 10, done.stderr
     data = json.loads(done.stdout)
     assert (data["state"], data["counts"]["fail"], data["round"]) == ("doubtful", 0, 1)
+    assert data["reason"].startswith("preflight/database is unknown: ")
     assert (tmp_path / "gate-state" / identity(TARGET) / "history.ndjson").exists()
     assert (tmp_path / "out" / "history.html").exists()
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
