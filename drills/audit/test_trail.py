@@ -239,7 +239,7 @@ def test_plain_insert_is_chained(scene: Scene) -> None:
             "insert into public.audit_logs (action, actor, scope, metadata) values"
             " ('rate_limits_cleared', 'drill', %s, %s)",
             company,
-            '{"ö": [1.50, null, "\\u2028"], "b": {"a": 1}}',
+            '{"ö": [1.50, null, "\u2028"], "b": {"a": 1}}',
         )
         count, wrong = broken_links(connection, company)
         head = head_of(connection, company)

@@ -15,7 +15,7 @@ from gates.checks.recorder import Observer, check
 from gates.deployment.dialect.exchange import can_be_said, real_body
 from gates.deployment.http.client import HttpDoor
 from gates.deployment.http.wire import WireDoor
-from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body
+from gates.deployment.requests import BUSY, SIGNATURE, Request, encode_body, is_a_firewalls
 from gates.evidence import Severity, Where
 from gates.text import foreign
 
@@ -94,6 +94,8 @@ def test_chunked_body(bench: Bench, wire: WireDoor) -> None:
     bench.seen.require(
         answer.statuses[0] not in BUSY, f"a chunked body was answered {answer.statuses[0]}: a busy target"
     )
+    is_filtered = is_a_firewalls(answer.statuses[0], answer.text.partition(b"\r\n\r\n")[2])
+    bench.seen.require(not is_filtered, f"a chunked body was answered {answer.statuses[0]} by a firewall in front")
     bench.seen.count()
     bench.seen.value(answer.statuses[0], 413, "status")
     assert answer.statuses[0] in {413, 411}, f"a chunked body of 68 KiB: observed {answer.statuses[0]}; allowed: 413"

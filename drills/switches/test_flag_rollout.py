@@ -83,7 +83,7 @@ def test_bucket_formula(scene: Scene) -> None:
 
     Another formula moves tenants in and out of the canary when the service that computes it is replaced.
     """
-    key = f"Drill.Rollout.MIXED-{uuid.uuid4()}"
+    key = f"Drill.Rollout.CASED-{uuid.uuid4()}"  # without a capital I, whose lower case is another in Turkish
     for percentage in (1, 10, 50, 99):
         companies = companies_of(MANY if percentage == 10 else FEWER)
         with _rollout(scene, key, percentage) as connection:

@@ -23,6 +23,7 @@ from gates.checks.observation import Breach, Busy
 from gates.deployment.dialect.current import written
 from gates.deployment.http.client import NoAnswer
 from gates.deployment.requests import Request
+from gates.deployment.sql.cells import with_values
 from gates.deployment.sql.database import Connection, backend_of, execute, value
 from gates.evidence import WAITED
 
@@ -160,7 +161,7 @@ class Waiting(TenantData):
             patience_s = self.patience_s(within_s)
             limit_s = len(acts) * patience_s + 10 * STALL_S
             settings = {
-                "replaygate.look": psycopg.ClientCursor(watching).mogrify(statement.encode(), given),
+                "replaygate.look": with_values(watching, statement, given),
                 "replaygate.look_steps": str(len(acts)),
                 "replaygate.look_s": str(patience_s),
                 "statement_timeout": f"{limit_s:.0f}s",

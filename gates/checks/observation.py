@@ -123,17 +123,20 @@ class Observer:
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
         right = answer.status in wanted and (code is None or answer.code == code)
+        filtered = ", and no JSON: a firewall in front may have answered. Let the gate through it"
+        is_filtered = is_a_firewalls(answer.status, answer.body)
         if control and not right:
             self.failing = exchange
-            raise Unmet(f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due", by)
+            due = f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due"
+            raise Unmet(f"{due}{filtered * is_filtered}", by)
         if not right:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
             if answer.status in BUSY and answer.status not in wanted and not busy:
                 raise Unmet(f"{due}: the target was busy or limited us")
-            if answer.status not in wanted and is_a_firewalls(answer.status, answer.body):
-                raise Unmet(f"{due}, and no JSON: a firewall in front may have answered. Let the gate through it")
+            if is_filtered and (answer.status not in wanted or self._refused_its_twin(answer.status)):
+                raise Unmet(f"{due}{filtered}")
             if answer.is_elsewhere and not any(300 <= one < 400 for one in wanted):
                 raise Unmet(f"{due}: a redirect. Set BASE_URL to where the service itself answers")
             if answer.code in OPERATOR_CODES and not self.target.database_url:
@@ -145,6 +148,10 @@ class Observer:
             self.control(request.label or f"{request.method} {request.path} -> {answer.status}")
             self.twin = exchange
         return answer
+
+    def _refused_its_twin(self, status: int) -> bool:
+        """Whether the service itself, with a code, answered the last control so: it sends no page."""
+        return self.twin is not None and self.twin.answer.status == status and bool(self.twin.answer.code)
 
     def _has_answered(self, request: Request) -> bool:
         """Whether the path exists: the last control was answered there."""

@@ -77,7 +77,8 @@ LEFT_OUT = {
     "edge_rate_limits": ("count = cardinality(hits) and window_start = hits[1]",),
     "replay_budgets": (
         "daily_limit = 500 and monthly_limit = 10000 and daily_used = 0 and monthly_used = 0",
-        "day <= (now() at time zone 'UTC')::date and month <= (now() at time zone 'UTC')::date",
+        "day <= (now() at time zone 'UTC')::date",
+        "left(to_jsonb(month) #>> '{}', 7) <= to_char(now() at time zone 'UTC', 'YYYY-MM')",
     ),
 }
 """Table -> the values of the columns that its seed leaves out. A period that is past is one of which nothing is used;
@@ -161,7 +162,9 @@ RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 
 NEXT_PERIODS = (
     "day = day + 1, daily_used = daily_limit + 1",
     "month = (month + interval '1 month')::date, monthly_used = monthly_limit + 1",
+    "month = '2999-12', monthly_used = monthly_limit + 1",
 )
+"""The last is for a month that is a text; a date refuses that form."""
 BUDGET = "update public.replay_budgets set {} where company_id = %(id)s"
 ABOVE = f"""with raised as ({BUDGET} returning daily_used > daily_limit or monthly_used > monthly_limit as is_above)
 select from raised where is_above"""

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 
 from gates.deployment.dialect.current import current, named, tenant_session, written
+from gates.deployment.sql.cells import with_values
 from gates.deployment.sql.database import Connection, sql
 from gates.deployment.sql.failures import RIGHTS, in_words, told_in_words
 
@@ -92,7 +93,8 @@ def attempt(connection: Connection, asked: Sequence[TenantStatement], *, whole: 
 def _together(connection: Connection, asked: Sequence[TenantStatement]) -> list[Attempt]:
     with connection.pipeline():
         connection.execute("savepoint attempts")
-        text = json.dumps([_told(connection, one) for one in asked])  # may find a table absent: after the savepoint
+        told = [_told(connection, one) for one in asked]  # may find a table absent: after the savepoint
+        text = json.dumps(told, ensure_ascii=False)  # a database in SQL_ASCII reads no escaped letter
         connection.execute("select pg_catalog.set_config('replaygate.attempts', %s, true)", (text,))
         connection.execute(sql(RUN).encode())
         done = connection.execute("select pg_catalog.current_setting('replaygate.attempted') as done")
@@ -115,7 +117,7 @@ def _said(one: TenantStatement, said: str, state: str, place: str) -> str:
 def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
     statement, values = written(one.statement, one.values, every_row=one.every_row)
     return {
-        "statement": psycopg.ClientCursor(connection).mogrify(statement.encode(), values),
+        "statement": with_values(connection, statement, values),
         "enter": named(f"set local role {one.role}") if one.role else None,
         "claims": one.claims,
         "setting": tenant_session({})[0],

@@ -30,7 +30,8 @@ where coalesce(b.daily_used, 0) < m.items
 union all
 select company_id::text, format('%s charged today, and %s in the whole month', daily_used, monthly_used), null
 from public.replay_budgets
-where day = (now() at time zone 'UTC')::date and month = date_trunc('month', now() at time zone 'UTC')::date
+where day = (now() at time zone 'UTC')::date
+  and left(to_jsonb(month) #>> '{}', 7) = to_char(now() at time zone 'UTC', 'YYYY-MM')
   and monthly_used < daily_used and {{not_excluded}};
 
 -- seen:

@@ -44,6 +44,9 @@ when (new.monthly_used > new.monthly_limit and new.monthly_used > old.monthly_us
 SAME_MONTH = released(
     "replay_budgets_cap", ("IF NEW.monthly_used >", "IF NEW.month = OLD.month AND NEW.monthly_used >")
 )
+TEXT_MONTH = """drop view replay_budgets_status; alter table replay_budgets alter month drop default,
+alter month type text using to_char(month, 'YYYY-MM'),
+alter month set default to_char(now() at time zone 'UTC', 'YYYY-MM')"""
 ANEW = """create function anew() returns trigger language plpgsql set search_path = '' as $$ begin
 if new.month > old.month then new.monthly_used := 0; end if; return new; end $$;
 create trigger anew before update on replay_budgets for each row execute function anew()"""
@@ -115,6 +118,8 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (DROPPED, TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
+        (f"{TEXT_MONTH}; {SAME_MONTH}", BUDGET),
+        (f"{TEXT_MONTH}; alter table replay_budgets alter month set default '2999-01'", TAKEN),
         ("alter table replay_runs alter idempotency_key type char(200)", KEYS),
         ("create extension citext; alter table dead_letter_queue alter error_type type citext", KEYS),
         (LOWERED, KEYS),
@@ -134,6 +139,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             DUE_NOW,
             FINAL,
             TWO_TRIGGERS,
+            TEXT_MONTH,
             ANEW,
             RECENT_PARTITIONS,
             GIVEN,

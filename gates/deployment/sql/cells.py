@@ -4,10 +4,11 @@ Such a cell (a year beyond 9999, an infinite time, a document of 10^400, bytes t
 which no check mistakes for an expected value.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from psycopg import postgres
+from psycopg import postgres, sql
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
@@ -20,13 +21,31 @@ DOCUMENTS = frozenset({"json", "jsonb"})
 ANY_OTHER_TYPE = 0
 
 
+def _encoding(connection: psycopg.BaseConnection[Any]) -> str:
+    """That of texts: a database with the encoding SQL_ASCII may hold any bytes, and psycopg writes UTF-8 there."""
+    encoding = connection.info.encoding
+    return "utf-8" if encoding == "ascii" else encoding
+
+
+def with_values(
+    connection: psycopg.Connection[Any], statement: str, values: Sequence[object] | Mapping[str, object]
+) -> str:
+    """The statement with its values in place of its placeholders."""
+
+    def literal(given: object) -> str:
+        return sql.Literal(given).as_bytes(connection).decode(_encoding(connection))
+
+    if isinstance(values, Mapping):
+        return statement % {name: literal(given) for name, given in values.items()}
+    return statement % tuple(map(literal, values))
+
+
 class _TextLoader(Loader):
-    """Text of any bytes: a database with the encoding SQL_ASCII may hold any."""
+    """Text of any bytes."""
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
-        encoding = self.connection.info.encoding if self.connection else "utf-8"
-        self._encoding = "utf-8" if encoding == "ascii" else encoding
+        self._encoding = _encoding(self.connection) if self.connection else "utf-8"
 
     def load(self, data: Buffer) -> JsonValue:
         return bytes(data).decode(self._encoding, "replace")

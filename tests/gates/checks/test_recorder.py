@@ -98,6 +98,18 @@ def test_walled(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 400)
 
+@check("t/walled-alike")
+def test_walled_alike(seen):
+    """Something in front refuses as the service does, with a page."""
+    seen.expect(ASKED, answer(403, b'{"code": "forbidden"}'), 403, control=True)
+    seen.expect(ASKED, answer(403, b"<html>blocked</html>"), 403, "forbidden")
+
+@check("t/page")
+def test_page(seen):
+    """The service itself may send a page, and owes a code."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(403, b"<html>no</html>"), 403, "forbidden")
+
 @check("t/elsewhere")
 def test_elsewhere(seen):
     """Something in front wants another address."""
@@ -183,6 +195,8 @@ EXPECTED = {
     "t/ended": ("unknown", "busy or limited us"),
     "t/again": ("unknown", "busy or limited us"),
     "t/walled": ("unknown", "a firewall in front may have answered"),
+    "t/walled-alike": ("unknown", "a firewall in front may have answered"),
+    "t/page": ("fail", "403 forbidden"),
     "t/elsewhere": ("unknown", "a redirect. Set BASE_URL"),
     "t/bad-control": ("unknown", "the control did not hold"),
     "t/dirty": ("unknown", "clean-up failed"),

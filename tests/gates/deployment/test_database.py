@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psycopg
 import pytest
 
 from gates.deployment.sql import database
+from gates.deployment.sql.cells import with_values
 from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import connect, execute, in_units, session, value
 from gates.evidence import Evidence, Outcome, dump_line
@@ -260,6 +261,19 @@ def test_text_that_is_no_utf8_is_read(encoding: str, octets: str, cell: str, pg_
     with encoded(pg_server, encoding) as connection:
         text = f"convert_from('\\x{octets}'::bytea, '{encoding}')"
         assert execute(connection, f"select {text} as cell, 'x'::text as good") == [{"cell": cell, "good": "x"}]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+def test_values_in_a_statement_keep_their_letters(encoding: str, pg_server: PgServer) -> None:
+    """A statement that the server runs later has its values whole, whatever the database's encoding."""
+    given: tuple[tuple[str, Sequence[object] | Mapping[str, object]], ...] = (
+        ("select %s || '%%' as cell", ["\u00e9'"]),
+        ("select %(x)s || '%%' as cell", {"x": "\u00e9'"}),
+    )
+    with encoded(pg_server, encoding) as connection:
+        for statement, values in given:
+            written = with_values(connection, statement, values)
+            assert written.replace(" ", "") == "select'\u00e9'''||'%'ascell"
 
 
 def test_text_that_the_encoding_has_not_is_an_error_of_sql(pg_server: PgServer) -> None:

@@ -1,5 +1,5 @@
--- Tables and views of the deployment, the contract's names first, with their columns. Partitions, system schemas, and what
--- an extension owns are left out. %(names)s: names of the contract; %(most)s: how many relations to read at most.
+-- Tables and views of the deployment, the contract's names first, with their columns, a domain's by its base
+-- type. Partitions, system schemas, and what an extension owns are left out. %(names)s: names of the contract; %(most)s: how many relations to read at most.
 with chosen as (
   select c.oid, n.oid as place, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.relacl
   from pg_catalog.pg_class c
@@ -15,10 +15,11 @@ with chosen as (
 ), parts as (
   select a.attrelid,
          json_agg(json_build_array(
-           a.attname, format_type(a.atttypid, null), a.attnotnull,
+           a.attname, format_type(case t.typtype when 'd' then t.typbasetype else t.oid end, null), a.attnotnull,
            a.atthasdef or a.attidentity <> '', substr(d.description, 1, 120)
          ) order by a.attnum) as columns
   from pg_catalog.pg_attribute a
+  join pg_catalog.pg_type t on t.oid = a.atttypid
   left join pg_catalog.pg_description d
     on d.objoid = a.attrelid and d.objsubid = a.attnum and d.classoid = 'pg_catalog.pg_class'::regclass
   where a.attrelid in (select oid from chosen) and a.attnum between 1 and 300 and not a.attisdropped

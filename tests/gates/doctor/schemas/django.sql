@@ -3,9 +3,10 @@ create table core_account (id uuid primary key default gen_random_uuid(), displa
 create table auth_user (id serial primary key, username varchar(150) not null, password varchar(128) not null);
 create table django_migrations (id serial primary key, app varchar(255), name varchar(255), applied timestamptz);
 create table django_session (session_key varchar(40) primary key, session_data text, expire_date timestamptz);
+create domain failure_code as varchar(100);
 create table delivery_deadletter (
   id uuid primary key default gen_random_uuid(), account_id uuid not null references core_account, source_event_id uuid,
-  kind varchar(100) not null, ordering_key varchar(200), body jsonb not null, failure_code varchar(100) not null, last_error text,
+  kind varchar(100) not null, ordering_key varchar(200), body jsonb not null, failure_code failure_code not null, last_error text,
   tries integer not null default 0 check (tries >= 0), retry_limit integer not null default 5, not_before timestamptz not null default now(),
   status varchar(20) not null check (status in ('new', 'retrying', 'recovered', 'ignored')), date_created timestamptz not null default now()
 );
