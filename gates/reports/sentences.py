@@ -220,9 +220,9 @@ class _Teller(Generic[Medium]):
         if do:
             return medium("{} Then run the gate again.").format(do)
         if not v.ends_when:
-            return medium("See to that, and run the gate again.")
+            return medium("See to the cause, and run the gate again.")
         ends, more = v.ends_when[0], len(v.ends_when) - 1
-        said = medium("See to that, and run the gate again. The hold ends when {}").format(ends)
+        said = medium("See to the cause, and run the gate again. The hold ends when {}").format(ends)
         others = "one more condition is" if more == 1 else f"{more} more conditions are"
         return medium("{} and {} met.").format(said, others) if more else medium("{}.").format(said)
 

@@ -178,9 +178,10 @@ def test_what_cannot_be_read_is_named_with_its_place(
 
 
 def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None:
-    """The folder below that has SQL is named. A path that is not there is an error of its own."""
+    """If the platform's folder is empty, the one that has SQL is named. A path that is not there is another error."""
     folder = tmp_path / "db" / "sql"
     folder.mkdir(parents=True)
+    (tmp_path / "supabase" / "migrations").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"no migration was found; .* fences\. Name the folder"):
         read_migrations(tmp_path)
     (folder / "1.sql").write_text("select 1;", encoding="utf-8")
