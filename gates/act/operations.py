@@ -83,7 +83,7 @@ def replay(target: Target, body: Body, unix_seconds: int | None = None) -> Answe
             return door.send(_request(target, body, unix_seconds))
     except NoAnswer as error:
         raise CannotWork(
-            f"{error}; allowed: an answer within 10 s; at {http_place(target)}. See that it runs"
+            f"{error}; allowed: an answer within 10 s; at {http_place(target)}. Check that it runs"
         ) from error
 
 

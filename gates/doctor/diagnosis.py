@@ -202,7 +202,7 @@ def _remarks(view: DatabaseView | None, surface: Surface | None) -> list[str]:
             "DATABASE_URL is not set: tables, functions, roles and flags are unknown. Set it, to any login at all"
         )
     elif view.unreached:
-        said.append(f"the database cannot be reached: {view.unreached}. See that it runs, and DATABASE_URL")
+        said.append(f"the database cannot be reached: {view.unreached}. Check that it runs and DATABASE_URL is right")
     else:
         said += [f"{part}: {why}" for part, why in view.schema.unread.items()]
     if surface is None:
@@ -210,7 +210,7 @@ def _remarks(view: DatabaseView | None, surface: Surface | None) -> list[str]:
             "BASE_URL is not set: endpoints, headers and answers are unknown. Set it to where the functions live"
         )
     elif surface.unreached:
-        said.append(f"nothing answers at BASE_URL: {surface.unreached}. See that it runs, and BASE_URL")
+        said.append(f"nothing answers at BASE_URL: {surface.unreached}. Check that it runs and BASE_URL is right")
     elif surface.late:
         said.append("some questions over HTTP had no answer within the time; what hangs on them is unknown")
     if surface and not surface.unreached and surface.document is None:

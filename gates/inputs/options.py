@@ -16,38 +16,41 @@ LIMIT = option(values.whole(0))
 def general(made: argparse.ArgumentParser, *, nested: bool = False) -> None:
     """The options of every command. nested: for a subcommand, which then sets no defaults."""
     unset: dict[str, Any] = {"default": argparse.SUPPRESS} if nested else {}
-    made.add_argument("--quiet", action="store_true", help="only results and errors", **unset)
-    made.add_argument("--env-file", metavar="FILE", help="variables that the environment does not set", **unset)
+    made.add_argument("--quiet", action="store_true", help="print only results and errors", **unset)
+    made.add_argument("--env-file", metavar="FILE", help="variables for what the environment does not set", **unset)
 
 
 def policy(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--policy", type=Path, metavar="FILE", help="the release policy (gate.yaml)")
+    made.add_argument("--policy", type=Path, metavar="FILE", help="the release policy (default: gate.yaml)")
 
 
 def as_json(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    made.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def state(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--state", type=FOLDER, metavar="DIR", help="what must outlive a run (the policy's; gate-state)")
+    said = "where to keep what later runs need (default: the policy's state, else gate-state)"
+    made.add_argument("--state", type=FOLDER, metavar="DIR", help=said)
 
 
 def dry_run(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--dry-run", action="store_true", help="decide, and show what would be done to the flag")
+    made.add_argument("--dry-run", action="store_true", help="change no flag; show what would be done to it")
 
 
 def exit_zero(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--exit-zero-on", choices=("hold",), help="for systems that know only pass or fail")
+    made.add_argument("--exit-zero-on", choices=("hold",), help="exit code 0 for a hold, too")
 
 
 def folder(made: argparse.ArgumentParser) -> None:
-    made.add_argument("folder", type=Path, nargs="?", default=Path("gate-out"), metavar="DIR", help="output of a run")
+    said = "the output of a run (default: gate-out)"
+    made.add_argument("folder", type=Path, nargs="?", default=Path("gate-out"), metavar="DIR", help=said)
 
 
 def output(made: argparse.ArgumentParser, default: str = "gate-out") -> None:
-    made.add_argument("--output", type=FOLDER, default=Path(default), metavar="DIR", help=f"where to write ({default})")
+    said = f"where to write (default: {default})"
+    made.add_argument("--output", type=FOLDER, default=Path(default), metavar="DIR", help=said)
 
 
 def actor(made: argparse.ArgumentParser) -> None:
-    said = "for audit rows (the CI's actor; the login)"
+    said = "who acts, for audit rows (default: who started the CI job, else the login)"
     made.add_argument("--actor", type=option(values.actor), metavar="WHO", help=said)

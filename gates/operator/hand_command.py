@@ -55,9 +55,9 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     if name in {"promote", *ALONE, *BACK}:
         shared.state(made)
     if name not in {"step", "enable"}:
-        made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="another flag than the policy's")
+        made.add_argument("--flag", type=shared.FLAG, metavar="KEY", help="the flag (default: the policy's)")
     made.add_argument(
-        "--release", type=shared.RELEASE, default="", metavar="R", help="the release that takes the step (RELEASE)"
+        "--release", type=shared.RELEASE, default="", metavar="R", help="the release it is about (default: RELEASE)"
     )
     if name == "promote":
         made.add_argument(

@@ -49,7 +49,7 @@ def against_target(file: PolicyFile, url: str) -> list[str]:
             return [str(e) for e in _problems(connection, file)]
     except psycopg.Error as error:
         said = f"the names were not looked at: DATABASE_URL: {first_line(error)}; allowed: a database that answers"
-        raise CannotWork(f"{said}. See that it runs") from None
+        raise CannotWork(f"{said}. Check that it runs") from None
     finally:
         use(file.names)
 

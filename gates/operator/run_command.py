@@ -61,7 +61,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
     shared.policy(made)
     shared.as_json(made)
     shared.output(made)
-    made.add_argument("--deep", action="store_true", help="also what is slow: recovery, state machine, whole tables")
+    made.add_argument("--deep", action="store_true", help="also the slow checks: recovery, state machine, whole tables")
     if name in {"run", "drill"}:
         made.add_argument(
             "--disruptive",
@@ -74,7 +74,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
         shared.dry_run(made)
         shared.actor(made)
         made.add_argument(
-            "--proof", type=Path, metavar="FILE", help="the proof.json to cite (that of the last whole proof)"
+            "--proof", type=Path, metavar="FILE", help="the proof.json to cite (default: that of the last whole proof)"
         )
         made.add_argument(
             "--profile",
@@ -88,7 +88,7 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
             "--write-manifest", type=Path, metavar="FILE", help="write the release's manifest from this target"
         )
     if name in {"drill", *EXPORTS}:
-        said = "a check, or a glob; may be repeated"
+        said = "only these checks: an id, or a glob like 'drill/pause/*'; may be repeated"
         made.add_argument("--only", action="append", default=[], metavar="ID", help=said)
     if name == "drill":
         made.add_argument("--short", action="store_true", help="the checklist's ten-minute proof drill, in seconds")

@@ -20,7 +20,8 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     shared.policy(made)
     shared.state(made)
     made.add_argument("--host", default="127.0.0.1", help="the address to listen on; beyond loopback a token is needed")
-    made.add_argument("--port", type=option(values.whole(0, 65_535)), default=8600, help="(8600; 0: any that is free)")
+    said = "the port (default: 8600; 0: any that is free)"
+    made.add_argument("--port", type=option(values.whole(0, 65_535)), default=8600, help=said)
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:

@@ -82,7 +82,7 @@ def _over_http(target: Target) -> Section:
             alive, ready = (door.send(Request("GET", path)).status for path in ("/healthz", "/readyz"))
             said = _versions(door)
     except NoAnswer as error:
-        return Section("instances", title, unknown=f"{error}. See that it runs, and BASE_URL")
+        return Section("instances", title, unknown=f"{error}. Check that it runs and BASE_URL is right")
     rows = [{**dict(one), "answers": said.count(one), "healthz": alive, "readyz": ready} for one in dict.fromkeys(said)]
     return Section("instances", title, tuple(rows))
 

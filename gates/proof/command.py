@@ -30,19 +30,19 @@ def add_arguments(made: argparse.ArgumentParser, _name: str) -> None:
     shared.output(made, "proof-out")
     suites = [*(s.value for s in ProofPart), "all"]
     add = made.add_argument
-    add("--suite", action="append", choices=suites, default=[], help="a part of the proof (all)")
+    add("--suite", action="append", choices=suites, default=[], help="a part of the proof (default: all)")
     add("--only", action="append", default=[], metavar="GLOB", help="ids of faults or trials")
     add("--quick", action="store_true", help="faults by their declared checks alone; a tenth by the whole gate, too")
     add("--short", action="store_true", help="faults by their declared checks alone, and none by the whole gate")
     add("--sample", type=shared.LIMIT, default=0, metavar="N", help="only N faults, spread over the catalogue")
-    add("--healthy", type=shared.LIMIT, default=0, metavar="N", help="N runs on healthy variants (one on each)")
+    add("--healthy", type=shared.LIMIT, default=0, metavar="N", help="N runs on healthy variants (else one on each)")
     add("--mutants", type=Path, metavar="FILE", help="show the mutants of this file (docs/proof.md), no drawn ones")
     add("--seed", default="", metavar="TEXT", help="the seed of the sample, and of the faults for the whole gate")
     add(
-        "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate, too (10)"
+        "--share", type=shared.LIMIT, default=10, metavar="N", help="with --quick, one in N by the whole gate (else 10)"
     )
     add("--minutes", type=shared.LIMIT, default=0, metavar="N", help="begin nothing after N minutes")
-    add("--lanes", type=shared.LIMIT, default=LANES, metavar="N", help=f"deployments in parallel ({LANES})")
+    add("--lanes", type=shared.LIMIT, default=LANES, metavar="N", help=f"deployments in parallel (default: {LANES})")
     add("--resume", action="store_true", help="continue the proof in --output")
     add("--target", choices=[k.value for k in TargetKind], default="staging", help="what the gate may do")
     add("--list", action="store_true", help="only list what would be examined")

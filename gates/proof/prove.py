@@ -92,7 +92,8 @@ class Prover:
             proof = self.keep()
         if not faults and not self._kept.all and not self._due:
             alone = ". Leave --short out: some are for the whole gate alone" if request.short else ""
-            raise UsageError(f"nothing is called {', '.join(request.only)}; allowed: ids of `gate prove --list`{alone}")
+            found = f"--only {', '.join(request.only)} matches nothing"
+            raise UsageError(f"{found}; allowed: ids of `gate prove --list`{alone}")
         return proof
 
     def _run_faults(self, matrix: Matrix) -> None:

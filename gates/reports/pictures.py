@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gates.text.inert import Html
+from gates.text.quantity import with_unit
 
 WIDTH, HEIGHT, PAD = 180.0, 34.0, 3.0
 STRIP_WIDTH, STRIP_HEIGHT = 180.0, 12.0
@@ -131,13 +132,8 @@ def chart(
         return floor - (floor - TOP) * min(1.0, max(0.0, value / most))
 
     parts = [Html('<line class="axis" x1="{:g}" x2="{:g}" y1="{:g}" y2="{:g}"/>').format(LEFT, x(end), floor, floor)]
-    for name, limit in drawn:
-        parts.append(
-            Html('<line class="limit" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                LEFT, x(end), y(limit), y(limit)
-            )
-        )
-        parts.append(_label(x(end), y(limit) - 3, f"{name} {limit:g} {unit}".rstrip(), "end"))
+    line = Html('<line class="limit" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>')
+    parts += [line.format(LEFT, x(end), y(limit), y(limit)) for _, limit in drawn]
     parts += [
         Html('<polyline points="{}"/>').format(" ".join(f"{x(at):.1f},{y(v):.1f}" for at, v in run))
         for run in pieces(points)
@@ -148,9 +144,10 @@ def chart(
                 x(at), x(at), y(low), y(high)
             )
         )
+    parts += [_label(x(end), y(limit) - 3, f"{name} {limit:g} {unit}".rstrip(), "end") for name, limit in drawn]
     highest = max(v for _, v in points)
     if highest:  # zero is the axis
-        parts.append(_label(LEFT, max(y(highest) - 3, 10.0), f"{highest:.4g} {unit}".rstrip(), "start"))
+        parts.append(_label(LEFT, max(y(highest) - 3, 10.0), with_unit(highest, unit), "start"))
     parts += [_label(LEFT, CHART_HEIGHT - 3, ends[0], "start"), _label(x(end), CHART_HEIGHT - 3, ends[1], "end")]
     return _svg("chart", CHART_WIDTH, CHART_HEIGHT, Html("").join(parts), said)
 

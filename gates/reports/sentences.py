@@ -11,7 +11,7 @@ from gates.decision.assessment import DISTRUSTED
 from gates.decision.floor import is_optional
 from gates.decision.rules import RolloutPlan
 from gates.evidence import VARIABLES, JsonValue
-from gates.text.inert import Inert
+from gates.text.inert import Inert, Terminal
 from gates.text.quantity import shown
 from gates.verdict import Decision, Finding, Verdict, grouped
 
@@ -220,10 +220,11 @@ class _Teller(Generic[Medium]):
         if do:
             return medium("{} Then run the gate again.").format(do)
         if not v.ends_when:
-            return medium("See to that, and run the gate again.")
+            return medium("See to the cause, and run the gate again.")
         ends, more = v.ends_when[0], len(v.ends_when) - 1
-        said = medium("See to that, and run the gate again. The hold ends when {}").format(ends)
-        return medium("{} and {} more conditions are met.").format(said, more) if more else medium("{}.").format(said)
+        said = medium("See to the cause, and run the gate again. The hold ends when {}").format(ends)
+        others = "one more condition is" if more == 1 else f"{more} more conditions are"
+        return medium("{} and {} met.").format(said, others) if more else medium("{}.").format(said)
 
     def _next_step(self) -> Medium:
         medium, action, plan = self.medium, self.verdict.action, self.plan
@@ -247,11 +248,14 @@ class _Teller(Generic[Medium]):
         return above[0] if above else max(plan.steps)
 
 
-def beside_causes(verdict: Verdict) -> tuple[str, ...]:
-    """The reason, unless a cause says it better, and what the remarks add to it."""
+def beside_causes(verdict: Verdict, plan: RolloutPlan) -> tuple[str, ...]:
+    """What the brief and the causes do not say yet: of the reason, and the remarks."""
     if verdict.deciding:
         return verdict.remarks
-    return (f"reason: {verdict.reason}", *(r for r in verdict.remarks if r not in verdict.reason))
+    told = brief(Terminal, verdict, {}, plan)
+    news = [part for part in verdict.reason.split("; ") if part not in told.happened and part not in told.done]
+    reason = (f"reason: {'; '.join(news)}",) if news else ()
+    return (*reason, *(r for r in verdict.remarks if r not in verdict.reason))
 
 
 def _areas(checks: Iterable[str]) -> str:

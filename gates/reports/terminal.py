@@ -49,8 +49,8 @@ def verdict_text(
     """What happened, was done and is to do; the deciding causes, the unknown ones, the counts. promises: check -> what
     it promises and what a failure means for the users.
     """
-    promises = promises or {}
-    told = brief(Terminal, verdict, promises, plan or RolloutPlan())
+    promises, plan = promises or {}, plan or RolloutPlan()
+    told = brief(Terminal, verdict, promises, plan)
     head = paint(verdict.outcome.upper(), DECISION_COLOURS[verdict.shown_as], on=colour)
     within = f", {verdict.contract.text}" if verdict.contract.text else ""
     lines: list[str] = ["", *_alarm(verdict.headline, colour=colour)]
@@ -70,7 +70,7 @@ def verdict_text(
     counts = verdict.counts
     said = f"{counts.passed} passed, {counts.failed} failed, {counts.unknown} unknown"
     lines.append(paint(f"  {said}, {counts.not_applicable} not applicable", "dim", on=colour))
-    lines += [paint(f"  {remark}", "dim", on=colour) for remark in beside_causes(verdict)]
+    lines += [paint(f"  {remark}", "dim", on=colour) for remark in beside_causes(verdict, plan)]
     if folder:
         lines.append(paint(f"  evidence and report: {folder}", "dim", on=colour))
     return Terminal.of_lines(lines)

@@ -42,9 +42,6 @@ class StackOptions:
 
     def check(self) -> None:
         """Raise StackOptionError that names the wrong option."""
-        for name, count in (("--instances", self.instances), ("--workers", self.workers)):
-            if not 1 <= count <= MOST_PROCESSES:
-                raise _wrong(name, count, f"1 to {MOST_PROCESSES}")
         if bucket(CANARY_FLAG, self.company_id) >= CANARY_PERCENT:
             allowed = f"a UUID whose bucket for {CANARY_FLAG} is under {CANARY_PERCENT}"
             raise _wrong("--company-id", self.company_id, allowed)

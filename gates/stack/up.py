@@ -17,9 +17,9 @@ import psycopg
 from gates import gate_version
 from gates.deployment.tenants.loans import Changed, give_back_for_the_dead
 from gates.errors import ENDING_SIGNALS
-from gates.inputs.values import company, option
+from gates.inputs.values import company, option, whole
 from gates.stack.errors import StackError, StackOptionError
-from gates.stack.plan import DEFAULT_COMPANY_ID, StackOptions
+from gates.stack.plan import DEFAULT_COMPANY_ID, MOST_PROCESSES, StackOptions
 from gates.stack.stack import Cancelled, Stack
 
 EXIT_CONFIGURATION, EXIT_GATE_CANNOT_WORK = 3, 4
@@ -32,8 +32,9 @@ GIVE_BACK_EVERY = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", default="", metavar="URL", help="create a database on this server")
-    parser.add_argument("--instances", type=int, default=1, metavar="N", help="service processes (default 1)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="outbox workers (default 1)")
+    count = option(whole(1, MOST_PROCESSES))
+    parser.add_argument("--instances", type=count, default=1, metavar="N", help="service processes (default: 1)")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="outbox workers (default: 1)")
     parser.add_argument("--release", default=default_release(), metavar="R", help="what /version says")
     parser.add_argument(
         "--company-id",

@@ -172,7 +172,7 @@ def _looked(look: Look) -> LookResult:
     except (RuntimeError, MemoryError) as error:  # this machine has no thread or memory for a look
         return LookResult(Outcome.UNKNOWN, in_words(error))
     except Exception as error:  # noqa: BLE001  -- no answer of a target may end the gate
-        return LookResult(Outcome.UNKNOWN, f"{in_words(error)}. See that it runs", unreachable=True)
+        return LookResult(Outcome.UNKNOWN, f"{in_words(error)}. Check that it runs", unreachable=True)
 
 
 class _Http:
@@ -189,7 +189,7 @@ class _Http:
             try:
                 door.send(Request("GET", "/dlq-replay"))
             except NoAnswer as error:
-                message = f"/healthz answers, and nothing behind it: {in_words(error)}. See that it runs"
+                message = f"/healthz answers, and nothing behind it: {in_words(error)}. Check that it runs"
                 return LookResult(Outcome.UNKNOWN, message, unreachable=True)
         return seen
 
@@ -209,7 +209,7 @@ class _Database:
         try:
             self._kept = within(lambda: self._asked(kept), LOOK_S)
         except (psycopg.Error, OSError) as error:
-            message = f"the database does not answer: {in_words(error)}. See that it runs"
+            message = f"the database does not answer: {in_words(error)}. Check that it runs"
             return LookResult(Outcome.UNKNOWN, message, unreachable=True)
         return LookResult(Outcome.PASS, samples=1)
 

@@ -322,7 +322,7 @@ class Conductor:
         begun = time.perf_counter()
         is_open, has_failed = self._open()
         if is_open and has_failed:
-            return "as planned, with a failure that more samples would not undo"
+            return "as planned; more samples could not mend what failed"
         if not is_open:
             return "as planned" if self.looks == 1 else "decided after running on"
         if done or not self.plan.run_on or elapsed >= self._most_s():

@@ -50,9 +50,8 @@ def of_faults(proof: Proof) -> list[str]:
         small = proof.minimal
         which = "smallest set" if small.exact else "a small set (no smaller one was found)"
         cost = f"{small.seconds:.1f} s, {small.observed} observations"
-        said += [
-            f"{which} that kills all {small.faults} production faults: {with_unit(len(small.checks), 'checks')}, {cost}"
-        ] * bool(small.checks)
+        killed = "the one production fault" if small.faults == 1 else f"all {small.faults} production faults"
+        said += [f"{which} that kills {killed}: {with_unit(len(small.checks), 'checks')}, {cost}"] * bool(small.checks)
         few = proof.canary
         drills = f"the canary's {len(few.checks)} drills ({few.seconds:.1f} s one after another) and what only reads"
         gives_up = f"{few.kills} of {few.of} production faults, and give up {len(few.given_up)}"

@@ -44,7 +44,7 @@ def markdown(source: ReportSource) -> Markdown:
             counts.not_applicable,
         ),
     ]
-    for remark in beside_causes(verdict):
+    for remark in beside_causes(verdict, source.plan):
         lines += [EMPTY, Markdown.escape(remark)]
     lines += _findings(verdict, {row.check: row.cost for row in rows})
     lines += _action(verdict)

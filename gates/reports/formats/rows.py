@@ -70,7 +70,7 @@ class Row:
         is_limit = self.check.startswith((*LIMITED, "cohort/")) and self.check != PLANNED
         if self.limit is None or (self.limit == self.observed and not is_limit):
             return seen
-        word = "limit" if is_limit else "expected"
+        word = "limit" if is_limit and not isinstance(self.limit, str) else "expected"
         return f"{seen}, {word} {shown(self.limit)}"
 
 

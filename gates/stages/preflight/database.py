@@ -74,7 +74,7 @@ def database_lines(target: Target, scope: Scope = WHOLE) -> list[Evidence]:
         connection = within(lambda: connected(target.database_url), LOOK_S)
     except (psycopg.Error, OSError) as error:
         place = database_place(target) or "DATABASE_URL"
-        message = f"no connection to {place}: {in_words(error)}. See that it runs, and DATABASE_URL"
+        message = f"no connection to {place}: {in_words(error)}. Check that it runs and DATABASE_URL is right"
         return _shut(target, LookResult(Outcome.UNKNOWN, message, unreachable=True))
     with contextlib.closing(connection):
         first = timed(DATABASE, target, lambda: database(connection))

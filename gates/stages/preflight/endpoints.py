@@ -124,7 +124,7 @@ def _redirect(asked: str, answer: Answer) -> str:
 
 
 def _not_there(target: Target, why: str, status: int | None = None) -> LookResult:
-    message = f"the target at {http_place(target)} cannot be reached: {why}. See that it runs, and BASE_URL"
+    message = f"the target at {http_place(target)} cannot be reached: {why}. Check that it runs and BASE_URL is right"
     return LookResult(Outcome.UNKNOWN, message, status, 200, unreachable=True)
 
 

@@ -127,6 +127,8 @@ def test_a_promotion_is_one_transaction_with_its_audit_row(
     action = act(PROMOTE, order(seen), url)
     assert (action.kind, action.from_percent, action.to_percent, action.result) == ("promote", 10, 50, "done")
     (row,) = audited(database, "flag_promoted")
+    both = "select 1 from public.feature_flags f join public.audit_logs a on a.xmin = f.xmin where a.id = %s"
+    assert database.execute(both, (row["id"],)).fetchone(), "the step and its audit row have one transaction id"
     assert row["metadata"] == {"key": "outbox.enabled", "release": "r1", "reason": "why", "from": 10, "to": 50}
     assert row["scope"] == "all"
     again = act(PROMOTE, order(look_at(url, PLAN.flag)), url)

@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from gates.act.emergency import emergency
 from gates.act.flag import Order
@@ -28,6 +26,7 @@ from gates.deployment.tenants.loans import (
     give_back_for_the_dead,
     lend,
 )
+from tests.gates.act.flagged import Database, flagged
 from tests.postgres_fixture import PgServer
 from tests.waiting import until
 
@@ -38,17 +37,11 @@ BOTH = [(FLAG, OFF), (FLEET, PAUSED)]
 DEAD = f"{HELD}9999999999"
 """The lease of a run that held its lock; nobody holds it now."""
 
-Database = psycopg.Connection[dict[str, Any]]
-
 
 @pytest.fixture
 def database(migrated_url: str) -> Iterator[Database]:
     """An operator's connection; the flag is on at 10 %, and nobody is paused."""
-    with psycopg.connect(migrated_url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("delete from feature_flags")
-        connection.execute(
-            "insert into feature_flags (key, enabled, rollout_percentage) values ('outbox.enabled', true, 10)"
-        )
+    with flagged(migrated_url) as connection:
         connection.execute("update agent_controls set agents_paused = false, pause_reason = 'none'")
         yield connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,9 +178,14 @@ def test_what_cannot_be_read_is_named_with_its_place(
 
 
 def test_a_folder_without_migrations_says_where_some_are(tmp_path: Path) -> None:
-    """A folder without SQL and a path that is not there are errors of their own."""
-    (tmp_path / "db" / "sql").mkdir(parents=True)
-    with pytest.raises(UsageError, match="no migration was found"):
+    """If the platform's folder is empty, the one that has SQL is named. A path that is not there is another error."""
+    folder = tmp_path / "db" / "sql"
+    folder.mkdir(parents=True)
+    (tmp_path / "supabase" / "migrations").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"no migration was found; .* fences\. Name the folder"):
+        read_migrations(tmp_path)
+    (folder / "1.sql").write_text("select 1;", encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(f"fences ({folder} has some). Name the folder")):
         read_migrations(tmp_path)
     with pytest.raises(UsageError, match="there is no such file or folder"):
         read_migrations(tmp_path / "nowhere")

@@ -29,7 +29,7 @@ wrong-secret | hold | refuses what TRANSBOT_HMAC_SECRET signs: 401 | stays at 10
 unknowns | hold | The first of 300 causes | stays at 10 % | and 299 more conditions
 cohort | rollback | to the 10 % of tenants that had it | went from 10 % to off | log of the
 baseline | hold | Users wait longer than before | stays at 10 % | run the gate
-interrupted | hold | could not be judged | No flag was changed | See to that, and run the gate again
+interrupted | hold | could not be judged | No flag was changed | See to the cause, and run the gate again
 alert | hold | broke one promise (the transactional outbox) | outbox.enabled stays at 10 % | Follow the alert's runbook
 still-on | rollback | THE FLAG IS STILL ON | The rollback was not carried out | Run the SQL below by hand
 """

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import html.parser
 import json
 import os
 import re
@@ -30,7 +29,6 @@ from gates.stages.context import Progress
 from gates.verdict import Action, Counts, Decision, Effect, Exempt, Finding, Margin, Verdict
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "reports"
-HOSTILE = '<script>alert(1)</script> | `x` "quoted" & \x00\x1b[31m ]]> @channel\n::set-output name=decision::promote'
 
 
 def spec(check: str, severity: Severity = Severity.PAGE) -> CheckSpec:
@@ -137,52 +135,12 @@ def test_a_report_looks_as_agreed(name: str) -> None:
     assert rendered()[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
 
-class Tags(html.parser.HTMLParser):
-    """The tags of a document, and every address in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [v or "" for k, v in attrs if k in {"src", "href", "action"}]
-
-
-def hostile() -> Verdict:
-    finding = Finding(
-        HOSTILE, "fail", "page", Effect.ROLLBACK, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, {"x": HOSTILE}, HOSTILE
-    )
-    return Verdict(Decision.ROLLBACK, HOSTILE, release=HOSTILE, findings=(finding,), counts=Counts(0, 1, 0, 0))
-
-
 def test_a_run_that_did_not_finish_knows_nothing_and_opens_nothing() -> None:
     """Every check is counted as unknown, and the one reason is said once."""
     page = reports.render("html", Verdict(Decision.HOLD, "the run did not finish"), [], CATALOGUE, RUN)
     assert f"<span>unknown <b>{len(CATALOGUE)}</b></span>" in page
     assert '<details class="group" open>' not in page
     assert '<details class="group">' in page
-
-
-def test_hostile_text_stays_text() -> None:
-    """What a target answers cannot become markup, a mention, an output of the workflow, or broken XML."""
-    verdict = hostile()
-    page = reports.render("html", verdict, [], CATALOGUE, RUN)
-    tags = Tags()
-    tags.feed(page)
-    assert tags.tags.count("script") == 1
-    assert all(address.startswith("#") for address in tags.addresses)
-    ET.fromstring(reports.render("junit", verdict, [], CATALOGUE, RUN))  # noqa: S314  -- our own text
-    before, _, fenced = reports.render("markdown", verdict, [], CATALOGUE, RUN).partition("\n```\n")
-    code, _, after = fenced.partition("\n```\n")
-    assert "<script" not in before + after
-    assert "```" not in code
-    message = json.loads(reports.render("slack", verdict, [], CATALOGUE, RUN))
-    assert "<script" not in json.dumps(message)
-    assert "\x1b" not in verdict_text(verdict, colour=False)
-    assert outputs(verdict).count("\n") == 5
-    assert outputs(verdict).startswith("decision=rollback\n")
 
 
 def test_reports_say_each_outcome_in_the_tool_s_own_word() -> None:

@@ -226,11 +226,11 @@ def test_a_guest_leaves_the_server_as_it_was(tmp_path: Path, foreign_server: Pos
     [
         (("--server", "mysql://h/d"), 3, "postgresql://"),
         (("--server", "postgresql://u:hidden-word@127.0.0.1:1/d"), 3, "cannot be reached"),
-        (("--instances", "0"), 3, "1 to 32"),
+        (("--instances", "0"), 2, "1 to 32"),
         (("--company-id", "00000000-0000-4000-8000-000000000001"), 3, "bucket"),
     ],
 )
-def test_a_wrong_option_is_exit_3_and_says_what_is_allowed(options: tuple[str, ...], code: int, words: str) -> None:
+def test_a_wrong_option_says_what_is_allowed(options: tuple[str, ...], code: int, words: str) -> None:
     """Nothing starts, stdout is empty, and the message has no password."""
     done = gate("up", *options)
     assert (done.returncode, done.stdout) == (code, "")

@@ -14,7 +14,7 @@ import pytest
 
 from gates.stack.postgres import free_port
 from tests.postgres_fixture import TEMPLATE, PgServer
-from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service
+from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service, rolled_out
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,8 @@ def _spawn(port: int, environment: dict[str, str], log: Path, extra: tuple[str, 
 @pytest.fixture(scope="module")
 def service(start_service: Callable[..., Service]) -> Service:
     """The module's service, with the flags of a fully rolled-out deployment."""
-    found = start_service()
+    found = rolled_out(start_service())
     with psycopg.connect(found.database_url, autocommit=True) as conn:
-        for key in ("outbox.enabled", "dlq.replay.enabled", "dlq.replay.budget_control"):
-            conn.execute("INSERT INTO feature_flags (key, enabled) VALUES (%s, true)", [key])
         conn.execute("INSERT INTO worker_heartbeats (worker_id) VALUES ('test')")
     return found
 

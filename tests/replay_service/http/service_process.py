@@ -114,6 +114,14 @@ def value(db: Db, query: str, *parameters: Any) -> Any:
     return None if row is None else row[0]
 
 
+def rolled_out(service: Service) -> Service:
+    """The service, with the flags of a fully rolled-out deployment."""
+    with psycopg.connect(service.database_url, autocommit=True) as conn:
+        for key in ("outbox.enabled", "dlq.replay.enabled", "dlq.replay.budget_control"):
+            conn.execute("INSERT INTO feature_flags (key, enabled) VALUES (%s, true)", [key])
+    return service
+
+
 async def _admit_all(_conn: Connection, _company_id: str, _client: str) -> None:
     return
 

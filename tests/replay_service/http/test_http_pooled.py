@@ -13,7 +13,7 @@ from gates.proof.workbench.pooler import lacking, pgbouncer
 from replay_service.migrate import MIGRATIONS, expected_version, migrate
 from replay_service.session import Session
 from tests.postgres_fixture import TEMPLATE, PgServer
-from tests.replay_service.http.service_process import Db, Service, add_items, post, value
+from tests.replay_service.http.service_process import Db, Service, add_items, post, rolled_out, value
 from tests.replay_service.worker.harness import Bench, Workers
 from tests.waiting import until
 
@@ -49,11 +49,7 @@ def pooled(pg_server: PgServer, database: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def service(start_service: Callable[..., Service], pooled: str) -> Service:
-    found = start_service(DATABASE_URL=pooled)
-    with psycopg.connect(found.database_url, autocommit=True) as conn:
-        for key in ("outbox.enabled", "dlq.replay.enabled", "dlq.replay.budget_control"):
-            conn.execute("INSERT INTO feature_flags (key, enabled) VALUES (%s, true)", [key])
-    return found
+    return rolled_out(start_service(DATABASE_URL=pooled))
 
 
 @pytest.mark.parametrize(("mode", "ignored"), POOLERS)
