@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 from faults.altered import altered, around, instead_of
 from faults.catalogue import service
@@ -16,6 +18,7 @@ from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
 
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
+CHANGED = ("drill/outbox/payload-unchanged",)
 _HALVES = r"'[\U00010000-\U0010FFFF]', '??', 'g'"
 _SENT = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored"
 
@@ -65,6 +68,78 @@ def a_comma_too_many(raw: bytes) -> EventRequest:
 def _event(probe: Probe, members: str, after: str = "") -> int:
     with probe.tenant() as company:
         return probe.send(f'{{"company_id":"{company}",{members}}}{after}'.encode(), path="/events").status_code
+
+
+def _rewriting(pattern: str, put: str) -> Callable[[Settings], Parts]:
+    """The service that rewrites the texts of an event's payload."""
+
+    @instead_of("read_event")
+    def read(raw: bytes) -> EventRequest:
+        request = read_event(raw)
+        return dataclasses.replace(request, body=json.dumps({"payload": _with(request.payload)}, ensure_ascii=False))
+
+    def _with(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: _with(inner) for name, inner in value.items()}
+        return [_with(inner) for inner in value] if isinstance(value, list) else rewrite(value)
+
+    def rewrite(value: Any) -> Any:
+        return re.sub(pattern, put, value) if isinstance(value, str) else value
+
+    return read
+
+
+def _text(probe: Probe, text: str) -> Any:
+    """What is stored of a text in an event's payload."""
+    with probe.tenant() as company:
+        probe.event(company, payload={"text": text})
+        return probe.value("SELECT payload ->> 'text' FROM events WHERE company_id = %s", company)
+
+
+@service(
+    "The line ends of an event's texts become those of the server's system.",
+    lambda p: _text(p, "a\r\nb") == "a\nb",
+    CHANGED,
+    names=("payload",),
+)
+def line_ends_are_of_the_system(settings: Settings) -> Parts:
+    return _rewriting(r"\r\n?", "\n")(settings)
+
+
+@service(
+    "Letters that nobody sees are dropped from an event's texts, as a sanitiser does: joiners, marks, controls.",
+    lambda p: _text(p, "a\u200bb") == "ab",
+    CHANGED,
+    names=("payload",),
+)
+def unseen_letters_are_dropped(settings: Settings) -> Parts:
+    return _rewriting("[\x0e-\x1f\x7f\xad\u200b\ufeff]", "")(settings)
+
+
+@service(
+    "What lies deeper than twenty levels in an event's payload is null: the serialiser has a limit.",
+    lambda p: _depth_kept(p) == "null",
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def what_lies_deep_is_null(raw: bytes) -> EventRequest:
+    def cut(value: Any, level: int = 0) -> Any:
+        if isinstance(value, dict):
+            return {name: cut(inner, level + 1) for name, inner in value.items()} if level < 20 else None
+        return [cut(inner, level + 1) for inner in value] if isinstance(value, list) else value
+
+    request = read_event(raw)
+    body = json.dumps({"payload": cut(request.payload)}, ensure_ascii=False)
+    return dataclasses.replace(request, body=body)
+
+
+def _depth_kept(probe: Probe) -> Any:
+    """What is stored thirty levels down in an event's payload."""
+    path = "{" + ",".join("a" * 20) + "}"
+    with probe.tenant() as company:
+        probe.event(company, payload=json.loads('{"a":' * 30 + "1" + "}" * 30))
+        return probe.value(f"SELECT (payload #> '{path}')::text FROM events WHERE company_id = %s", company)
 
 
 @service(

@@ -55,12 +55,13 @@ SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 
 PAYLOAD: dict[str, Any] = {
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}, e\u0301 and \u00e9',
+    "lines": "\ufeffone\r\ntwo\nthree\r\x0cfour, zero\u200bwidth, soft\u00adhyphen, no\u00a0break, \x1b[1m, \x7f",
     "markup": "1 < 2 & 3 > 2, it's &amp; &lt;b&gt;, a+b%20c",
     "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
     "empty": [{}, [], "", False],
     "no text": "",
     " spaces ": [" before", "after ", "  "],
-    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
+    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}, "deep": json.loads('[{"in": ' * 24 + "1" + "}]" * 24)},
     "Ключ": True,
     "camelCase": {"PascalCase": 1, "snake_case": 2, "kebab-case": 3, "UPPER": 4},
     "looks like": ["007", "1.10", "1e3", "true", "null", "2026-01-01", "2026-01-01T00:00:00+02:00"],
