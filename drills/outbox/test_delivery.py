@@ -291,12 +291,14 @@ def test_event_as_sent(scene: Scene) -> None:
 
 @drill("drill/outbox/written-by-hand", covers=("K20", "K10"), severity=Severity.WARN)
 def test_written_by_hand(scene: Scene) -> None:
-    """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.
+    """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once,
+    also if its clock is ahead of the database's.
 
     A relay that relies on notices alone misses rows of other producers, and lost notices.
     """
     company = scene.company()
-    events = scene.write_outbox(company, 3)
+    ahead = scene.value("select now() + interval '10 minutes'")
+    events = scene.write_outbox(company, 3) + scene.write_outbox(company, 1, inserted_at=ahead)
     scene.delivered(events)
     scene.passes_by(company, 1)
 
