@@ -272,7 +272,7 @@ def test_event_as_sent(scene: Scene) -> None:
     first = scene.emit(company, event_type=kind, key=key, payload=OF_ITS_OWN, control=True)
     sent = {first["event_id"]: (kind, key)}
     odd_names = (kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} "), ("Заказ.Bezahlt/é", key)
-    for names in (*odd_names, (kind, "\U0001f69a 7")):
+    for names in (*odd_names, (kind, "\U0001f69a 7"), (kind, "0"), ("0", "007")):
         odd = scene.expect(scene.event_request(company, event_type=names[0], key=names[1]), (202, 400))
         if odd.status == 202:
             sent[odd.json()["event_id"]] = names
