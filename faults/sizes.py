@@ -292,7 +292,7 @@ def keys_of_digits_are_numbers(settings: Settings) -> Parts:
     "An `error_type` of `0` counts as none, as the text does in some languages: items of every type are taken.",
     lambda p: _digits(p)[1],
     ("drill/safety-rails/pattern-number",),
-    names=("pattern-number",),
+    names=("other types",),
 )
 def zero_is_no_error_type(settings: Settings) -> Parts:
     return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.error_type == "0" else r)
