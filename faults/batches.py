@@ -208,13 +208,26 @@ def claimed_is_no_lag(settings: Settings) -> Parts:
     return altered(settings, "count_outbox", (waits, f"{waits} AND coalesce(claimed_until <= now(), true)"))
 
 
-def lag_of_a_minute(probe: Probe, **columns: object) -> float:
+def lag_of_a_minute(probe: Probe, is_off: bool = False, **columns: object) -> float:
     with probe.tenant() as company:
+        if is_off:
+            probe.switch_off(company)
         old, later = probe.rows("SELECT now() - interval '1 minute', now() + interval '1 hour'")[0]
         put(probe, company, inserted_at=old, next_attempt_at=later, **columns)
         probe.within(1, lambda: False)
         lines = probe.get("/metrics").text.splitlines()
         return float(next(line.split()[-1] for line in lines if line.startswith("outbox_lag_seconds")))
+
+
+@service(
+    "The lag counts what is held for tenants that are switched off: after each rollback somebody is paged.",
+    lambda p: lag_of_a_minute(p, is_off=True) > 30,
+    ("drill/held/does-not-count-as-lag",),
+    names=("held",),
+)
+def switched_off_is_lag(settings: Settings) -> Parts:
+    off = "OR NOT public.is_feature_enabled('outbox.enabled', p.company_id)"
+    return altered(settings, "count_outbox", (off, ""))
 
 
 @service(

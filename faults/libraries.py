@@ -3,9 +3,14 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
+from typing import Any
 
-from faults.altered import altered, around, instead_of
-from faults.catalogue import service
+from psycopg.types.json import Jsonb
+
+from faults.altered import altered, altered_worker, around, instead_of
+from faults.catalogue import service, worker
+from faults.outbox import state_of
 from faults.probe import Probe
 from replay_service.audit import ONCE_A_MINUTE, RefusalLog, RefusalNote
 from replay_service.database import Connection
@@ -14,8 +19,12 @@ from replay_service.parts import Parts
 from replay_service.settings import Settings
 from replay_service.strict_json import JsonRefused, parse
 from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
+from replay_service.worker.parts import WorkerParts
+from replay_service.worker.settings import WorkerSettings
 
 REFUSED = ("drill/outbox/refused-leaves-nothing",)
+CHANGED = ("drill/outbox/payload-unchanged",)
+_DYING = {"event_type": "drill.dies", "payload": '{"drill": {"fail_times": -1}, "aggregate_key": "b"}', "attempts": 4}
 _HALVES = r"'[\U00010000-\U0010FFFF]', '??', 'g'"
 _SENT = "SELECT id, company_id, event_type, aggregate_key, payload FROM stored"
 
@@ -65,6 +74,164 @@ def a_comma_too_many(raw: bytes) -> EventRequest:
 def _event(probe: Probe, members: str, after: str = "") -> int:
     with probe.tenant() as company:
         return probe.send(f'{{"company_id":"{company}",{members}}}{after}'.encode(), path="/events").status_code
+
+
+def _packed(raw: bytes, remake: Callable[[Any], Any]) -> EventRequest:
+    """The event with its payload made anew."""
+    request = read_event(raw)
+    return dataclasses.replace(request, body=json.dumps({"payload": remake(request.payload)}, ensure_ascii=False))
+
+
+def _each(value: Any, remake: Callable[[Any], Any]) -> Any:
+    """The value, with each value in it made anew, the inner ones first."""
+    if isinstance(value, dict):
+        return remake({name: _each(inner, remake) for name, inner in value.items()})
+    return remake([_each(inner, remake) for inner in value] if isinstance(value, list) else value)
+
+
+def _kept(probe: Probe, value: object) -> Any:
+    """What is stored of a value in an event's payload."""
+    with probe.tenant() as company:
+        probe.event(company, payload={"a": value})
+        return probe.value("SELECT payload -> 'a' FROM events WHERE company_id = %s", company)
+
+
+@service(
+    "The line ends of an event's texts become those of the server's system.",
+    lambda p: _kept(p, "a\r\nb") == "a\nb",
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def line_ends_are_of_the_system(raw: bytes) -> EventRequest:
+    return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(r"\r\n?", "\n", v) if isinstance(v, str) else v))
+
+
+@service(
+    "Letters that nobody sees are dropped from an event's texts, as a sanitiser does: joiners, marks, controls.",
+    lambda p: _kept(p, "a\u200bb") == "ab",
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def unseen_letters_are_dropped(raw: bytes) -> EventRequest:
+    unseen = "[\x0e-\x1f\x7f\xad\u200b\ufeff]"
+    return _packed(raw, lambda whole: _each(whole, lambda v: re.sub(unseen, "", v) if isinstance(v, str) else v))
+
+
+@service(
+    "What lies deeper than twenty levels in an event's payload is null: the serialiser has a limit.",
+    lambda p: "null" in json.dumps(_kept(p, json.loads('{"a":' * 30 + "1" + "}" * 30))),
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def what_lies_deep_is_null(raw: bytes) -> EventRequest:
+    def cut(value: Any, level: int = 0) -> Any:
+        if isinstance(value, dict):
+            return {name: cut(inner, level + 1) for name, inner in value.items()} if level < 20 else None
+        return [cut(inner, level + 1) for inner in value] if isinstance(value, list) else value
+
+    return _packed(raw, cut)
+
+
+@service(
+    "Members of an event's payload that sound secret are masked, as in the log: the filter works on the event itself.",
+    lambda p: _kept(p, {"token": "t"}) == {"token": "***"},
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def secrets_are_masked(raw: bytes) -> EventRequest:
+    secret = re.compile("password|token|secret|authorization", re.IGNORECASE)
+
+    def mask(value: Any) -> Any:
+        return {n: "***" if secret.search(n) else v for n, v in value.items()} if isinstance(value, dict) else value
+
+    return _packed(raw, lambda whole: _each(whole, mask))
+
+
+@service(
+    "A list of one value in an event's payload becomes that value, as where XML is between.",
+    lambda p: _kept(p, ["one"]) == "one",
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def lists_of_one_are_no_lists(raw: bytes) -> EventRequest:
+    return _packed(raw, lambda whole: _each(whole, lambda v: v[0] if isinstance(v, list) and len(v) == 1 else v))
+
+
+@service(
+    "An object whose names are 0, 1 and so on becomes a list, as the arrays of some languages are.",
+    lambda p: _kept(p, {"0": "a"}) == ["a"],
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def numbered_members_are_a_list(raw: bytes) -> EventRequest:
+    def counted(value: Any) -> Any:
+        is_list = isinstance(value, dict) and value and [*value] == [str(n) for n in range(len(value))]
+        return [*value.values()] if is_list else value
+
+    return _packed(raw, lambda whole: _each(whole, counted))
+
+
+@service(
+    "A backslash and an n in an event's texts become a line end: the payload is unescaped twice.",
+    lambda p: _kept(p, "a\\nb") == "a\nb",
+    CHANGED,
+    names=("payload",),
+)
+@instead_of("read_event")
+def texts_are_unescaped_twice(raw: bytes) -> EventRequest:
+    return _packed(raw, lambda whole: _each(whole, lambda v: v.replace("\\n", "\n") if isinstance(v, str) else v))
+
+
+@service(
+    "The payload of an event is spread over its row: the type is the payload's, where that has one.",
+    lambda p: _spread(p, "SELECT event_type FROM events WHERE company_id = %s") == "b",
+    ("drill/outbox/event-as-sent",),
+    names=("event_type",),
+)
+def payload_over_the_event(settings: Settings) -> Parts:
+    named, row = "(%(body)s::jsonb) -> 'payload'", "%(event_type)s, %(aggregate_key)s"
+    return altered(
+        settings, "emit_event", (row, f"coalesce({named} ->> 'event_type', %(event_type)s), %(aggregate_key)s")
+    )
+
+
+@service(
+    "The payload of an item is spread over its row: a replay has the payload's key, where that has one.",
+    lambda p: _spread(p, "SELECT aggregate_key FROM event_outbox WHERE company_id = %s AND dlq_id IS NOT NULL") == "b",
+    ("drill/dlq/letter-is-kept",),
+    names=("aggregate_key",),
+)
+def payload_over_the_item(settings: Settings) -> Parts:
+    row = "SELECT event_id, company_id, event_type, aggregate_key"
+    spread = "SELECT event_id, company_id, event_type, coalesce(payload ->> 'aggregate_key', aggregate_key)"
+    return altered(settings, "move_items", (row, spread))
+
+
+def _spread(probe: Probe, ask: str) -> Any:
+    """What `ask` finds of a tenant with an event and a replayed letter whose payloads have names of columns."""
+    payload = {"event_type": "b", "aggregate_key": "b"}
+    with probe.tenant() as company:
+        probe.event(company, payload=payload)
+        probe.letters(company, 1, payload=Jsonb(payload))
+        probe.replay(company)
+        return probe.value(ask, company)
+
+
+@worker(
+    "The payload of a dead event is spread over its letter: the key is the payload's, where that has one.",
+    lambda p: "b" in state_of(p, "SELECT aggregate_key FROM dead_letter_queue WHERE company_id = %s", 4, **_DYING),
+    ("drill/outbox/dead-letter-is-the-event",),
+    names=("aggregate_key",),
+)
+def payload_over_the_letter(settings: WorkerSettings) -> WorkerParts:
+    spread = "coalesce(h.payload ->> 'aggregate_key', h.aggregate_key), h.payload, %(error_type)s"
+    return altered_worker(settings, ("settle_failed", "h.aggregate_key, h.payload, %(error_type)s", spread))
 
 
 @service(

@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any
 
 from psycopg.pq import PGconn
+from starlette.types import Receive
 
 from faults.catalogue import service
 from faults.probe import Probe
 from faults.requests import App, wrapped
 from replay_service.composition import build_parts
 from replay_service.database import Connection
+from replay_service.exchange import Call, RawHeaders, Reply
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
@@ -185,6 +187,48 @@ def dry_runs_keep_a_connection(settings: Settings) -> Parts:
         return await sound.preview_budget(conn, company_id)
 
     return dataclasses.replace(sound, preview_budget=preview_budget)
+
+
+@service(
+    "Every look at a run that is there leaks a database connection outside the pool.",
+    lambda p: _left(p, partial(_looks, p)) > 9,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("GET /dlq-replay",),
+)
+def reads_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+    sound = build_parts(settings)
+
+    async def read_run(parts: Parts, call: Call, signed_path: bytes, run_id: str) -> Reply:
+        reply = await sound.read_run(parts, call, signed_path, run_id)
+        kept.append(PGconn.connect(settings.database_url.encode()))
+        return reply
+
+    return dataclasses.replace(sound, read_run=read_run)
+
+
+def _looks(probe: Probe, company: str) -> None:
+    probe.read(f"/dlq-replay/{probe.replay(company).json()['replay_run_id']}")
+
+
+@service(
+    "Every request whose body is refused unread leaks a database connection outside the pool.",
+    lambda p: _left(p, lambda _company: p.send(b" " * 65_537)) > 9,
+    ("drill/observability/requests-keep-no-connection",),
+    names=("too large",),
+)
+def large_bodies_keep_a_connection(settings: Settings) -> Parts:
+    kept: list[Any] = []
+    sound = build_parts(settings)
+
+    async def read_body(headers: RawHeaders, receive: Receive, timeout_s: float) -> bytes:
+        try:
+            return await sound.read_body(headers, receive, timeout_s)
+        except Refusal:
+            kept.append(PGconn.connect(settings.database_url.encode()))
+            raise
+
+    return dataclasses.replace(sound, read_body=read_body)
 
 
 def _left(probe: Probe, ask: Callable[[str], object], requests: int = 12, first: Callable[[str], object] = str) -> int:

@@ -5,7 +5,7 @@ import psycopg
 from faults.altered import altered_worker
 from faults.catalogue import worker
 from faults.lifecycle import FAILS
-from faults.outbox import is_done, put
+from faults.outbox import BOTH, is_done, put
 from faults.probe import Probe
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
@@ -99,6 +99,47 @@ def _stalls_behind_rows_that_are_over(probe: Probe) -> bool:
     with probe.tenant() as company:
         probe.rows(over, company)
         return not all(is_done(probe, put(probe, company), 2) for _ in range(4))
+
+
+_SWEPT = "AND (e.lane, e.id) > (%(lane)s::smallint, %(after)s::bigint) AND e.lane <= %(lane)s::smallint"
+
+
+@worker(
+    "A batch is filled without a look at `outbox.enabled`: behind a rollback's many held rows nothing is delivered.",
+    lambda p: _stalls_behind_rows_of_nobody(p),
+    ("drill/held/others-do-not-wait",),
+    names=("effects",),
+)
+def switched_off_rows_fill_the_batch(settings: WorkerSettings) -> WorkerParts:
+    batch = """AND e.id IN (
+        SELECT x.id FROM public.event_outbox x
+        WHERE x.processed_at IS NULL AND x.dead_at IS NULL AND NOT public.is_company_paused(x.company_id)
+        ORDER BY x.id LIMIT 500
+      )"""
+    return altered_worker(settings, *((name, _SWEPT, f"{batch} {_SWEPT}") for name in BOTH))
+
+
+def _stalls_behind_rows_of_nobody(probe: Probe) -> bool:
+    held = "INSERT INTO event_outbox (company_id, event_type) SELECT %s, 'witness.done' FROM generate_series(1, 600)"
+    with probe.tenant() as off, probe.tenant() as company:
+        probe.switch_off(off)
+        probe.rows(held, off)
+        return not is_done(probe, put(probe, company))
+
+
+@worker(
+    "Rows of a producer whose clock is ahead wait until the database's clock comes to their `inserted_at`.",
+    lambda p: _row_of_tomorrow_waits(p),
+    ("drill/outbox/written-by-hand",),
+    names=("effects",),
+)
+def rows_of_tomorrow_wait(settings: WorkerSettings) -> WorkerParts:
+    return altered_worker(settings, *((name, _SWEPT, f"AND e.inserted_at <= now() {_SWEPT}") for name in BOTH))
+
+
+def _row_of_tomorrow_waits(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        return not is_done(probe, put(probe, company, inserted_at=probe.value("SELECT now() + interval '1 day'")))
 
 
 @worker(

@@ -16,7 +16,7 @@ from replay_service.database import Connection
 from replay_service.parts import Parts
 from replay_service.problems import Refusal
 from replay_service.settings import Settings
-from replay_service.validation import EventRequest, ReplayRequest, read_replay
+from replay_service.validation import EventRequest, ReplayRequest, read_event, read_replay
 from replay_service.worker.parts import WorkerParts
 from replay_service.worker.settings import WorkerSettings
 
@@ -272,3 +272,54 @@ def blank_keys_are_none(settings: Settings) -> Parts:
 def _blank_keys_run_twice(probe: Probe) -> bool:
     with probe.tenant() as company:
         return not [probe.replay(company, idempotency_key=" ").json()["duplicate"] for _ in range(2)][1]
+
+
+@service(
+    "A key that reads as a number is one: `007` and `7` are the same.",
+    lambda p: _digits(p)[0],
+    ("drill/idempotency/keys-differ-in-case",),
+    names=("duplicate", "run of another key"),
+)
+def keys_of_digits_are_numbers(settings: Settings) -> Parts:
+    def change(request: ReplayRequest) -> ReplayRequest:
+        key = request.idempotency_key
+        return dataclasses.replace(request, idempotency_key=str(int(key))) if key and key.isdigit() else request
+
+    return requesting(settings, change)
+
+
+@service(
+    "An `error_type` of `0` counts as none, as the text does in some languages: items of every type are taken.",
+    lambda p: _digits(p)[1],
+    ("drill/safety-rails/pattern-number",),
+    names=("other types",),
+)
+def zero_is_no_error_type(settings: Settings) -> Parts:
+    return requesting(settings, lambda r: dataclasses.replace(r, error_type=None) if r.error_type == "0" else r)
+
+
+def _digits(probe: Probe) -> tuple[bool, bool]:
+    """Whether the key `7` is known after `007`, and whether an item of another type is shown for the type `0`."""
+    with probe.tenant() as company:
+        probe.replay(company, idempotency_key="007")
+        again = probe.replay(company, idempotency_key="7").json()["duplicate"]
+        probe.letters(company, 1)
+        return bool(again), bool(probe.replay(company, dry_run=True, error_type="0").json()["items"])
+
+
+@service(
+    "An aggregate key of `0` counts as none: the events of that key have no order.",
+    lambda p: _zero_is_no_key(p),
+    ("drill/outbox/event-as-sent",),
+    names=("aggregate_key",),
+)
+@instead_of("read_event")
+def zero_is_no_aggregate_key(raw: bytes) -> EventRequest:
+    request = read_event(raw)
+    return dataclasses.replace(request, aggregate_key=None) if request.aggregate_key == "0" else request
+
+
+def _zero_is_no_key(probe: Probe) -> bool:
+    with probe.tenant() as company:
+        probe.event(company, aggregate_key="0")
+        return probe.value("SELECT aggregate_key FROM events WHERE company_id = %s", company) is None

@@ -14,7 +14,11 @@ KEY_LENGTH = current().limit("key_length")
 PARTED = ":/|#?&,;=@"
 """What some would part a key at."""
 NEAR_KEYS: list[Case] = [
-    Case("keys-differ-in-case", "Two keys that differ in case only are two keys.", lambda key: (key, key.upper())),
+    Case(
+        "keys-differ-in-case",
+        "Two keys that differ in case only are two keys, and so are `007`, `7` and `0`: a key is a text.",
+        lambda key: (key, key.upper(), "007", "7", "0"),
+    ),
     Case(
         "keys-differ-in-spaces",
         "A key with a space before it is another key, and a space alone is one.",
@@ -42,11 +46,12 @@ def test_near_keys(case: Case, scene: Scene, tenant: str) -> None:
     A replay is answered as already done, and never happens.
     """
     key, *others = case.value(new_key())
-    scene.add_items(tenant, 3)
+    scene.add_items(tenant, len(others) + 1)
     runs = [scene.run(tenant, label="first", idempotency_key=key, max=1).get("replay_run_id")]
     label = f"a key that nearly looks alike: {case.name}"
     # a target may refuse a key with a space as not printable: then it mixes up no keys
     for near in others:
+        scene.reset_limit(tenant)
         answer = scene.replay(tenant, (200, 400) if " " in near else 200, label=label, idempotency_key=near, max=1)
         if answer.status == 400:
             return

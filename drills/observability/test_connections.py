@@ -92,18 +92,23 @@ def test_requests_keep_no_connection(scene: Scene) -> None:
     shows nothing.
     """
     company = scene.company()
-    scene.replay(company)
+    run, event = scene.run(company)["replay_run_id"], new_id("event")
     scene.seen.require(scene.number(SESSIONS) > 0, "pg_stat_database shows no connection, not even ours")
     scene.seen.control("our own connection is counted")
+    paths = (
+        *(f"{REPLAY}/{one}" for one in (run, new_id("run"))),
+        *(f"/events/{one}" for one in (event, new_id("event"))),
+    )
     kinds = [
-        scene.event_request(company, event_id=new_id("event")).labelled("an event that is sent again"),
+        scene.event_request(company, event_id=event).labelled("an event that is sent again"),
+        scene.signer.post(REPLAY, b" " * 70_000, "a replay that is too large"),
         scene.signer.post(REPLAY, encode_body({"company_id": 7}), "an invalid replay"),
         scene.replay_request(new_id("company"), "a replay of nobody"),
         scene.signer.post("/events", encode_body({"company_id": company}), "an invalid event"),
         post(REPLAY, encode_body({"company_id": company})).labelled("a replay without credentials"),
         *(
             signed_get(path_of(path, company), scene.target.hmac_secret, scene.signer.clock.now(), f"GET {path}")
-            for path in (f"{REPLAY}/{new_id('run')}", f"/events/{new_id('event')}")
+            for path in paths
         ),
         *(Request("GET", path, label=f"GET {path}") for path in ("/healthz", "/readyz", "/version", "/metrics")),
     ]

@@ -10,7 +10,7 @@ import psycopg
 
 from drills.workbench.checks import DELIVERS, SIGNED, SQL
 from drills.workbench.scene import Scene, best_of
-from drills.workbench.tenant_data import KEPT_PAYLOAD, PAYLOAD, PLAIN_TYPE, as_jsonb, large_payload
+from drills.workbench.tenant_data import KEPT_PAYLOAD, OF_ITS_OWN, PAYLOAD, PLAIN_TYPE, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
@@ -263,15 +263,16 @@ def test_any_text_is_delivered(scene: Scene) -> None:
 
 @drill("drill/outbox/event-as-sent", after=SIGNED, covers=("K12",))
 def test_event_as_sent(scene: Scene) -> None:
-    """Business row and outbox row hold the event's type and key exactly as sent; one that is too long, has spaces
-    around it or letters beyond ASCII may be refused but is not cut or garbled.
+    """Business row and outbox row hold the event's type and key exactly as sent, whatever its payload has of those
+    names; one that is too long, has spaces around it or letters beyond ASCII may be refused but is not cut or garbled.
 
     A consumer that waits for `Order.Paid` never sees `order.paid`, and a key that was changed has an order of its own.
     """
     company, kind, key = scene.company(), "Order.Paid/v2", "Kunde Ä A\u0308 \uff10\u2167 0007"
-    sent = {scene.emit(company, event_type=kind, key=key, control=True)["event_id"]: (kind, key)}
+    first = scene.emit(company, event_type=kind, key=key, payload=OF_ITS_OWN, control=True)
+    sent = {first["event_id"]: (kind, key)}
     odd_names = (kind.ljust(190, "x"), key.ljust(190, "x")), (kind, f" {key} "), ("Заказ.Bezahlt/é", key)
-    for names in (*odd_names, (kind, "\U0001f69a 7")):
+    for names in (*odd_names, (kind, "\U0001f69a 7"), (kind, "0"), ("0", "007")):
         odd = scene.expect(scene.event_request(company, event_type=names[0], key=names[1]), (202, 400))
         if odd.status == 202:
             sent[odd.json()["event_id"]] = names
@@ -291,12 +292,14 @@ def test_event_as_sent(scene: Scene) -> None:
 
 @drill("drill/outbox/written-by-hand", covers=("K20", "K10"), severity=Severity.WARN)
 def test_written_by_hand(scene: Scene) -> None:
-    """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once.
+    """Rows that another producer inserts, with the contract's columns alone and without any notice, are delivered once,
+    also if its clock is ahead of the database's.
 
     A relay that relies on notices alone misses rows of other producers, and lost notices.
     """
     company = scene.company()
-    events = scene.write_outbox(company, 3)
+    ahead = scene.value("select now() + interval '10 minutes'")
+    events = scene.write_outbox(company, 3) + scene.write_outbox(company, 1, inserted_at=ahead)
     scene.delivered(events)
     scene.passes_by(company, 1)
 

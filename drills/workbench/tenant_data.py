@@ -53,14 +53,30 @@ POISON = as_jsonb(ALWAYS_FAILS)
 SCRIPTED = as_jsonb({"drill": {"delay_ms": 1}})
 """A payload that asks the drill agent for something, and has its effect at once."""
 
+OF_ITS_OWN: dict[str, Any] = {
+    **dict.fromkeys(("id", "event_id", "replay_run_id"), "00000000-0000-4000-8000-00000000f0f0"),
+    **dict.fromkeys(("event_type", "aggregate_key", "error_type", "status"), "of the payload"),
+    "max_retries": 0,
+}
+"""Members of a payload that are called like columns of its row, and mean nothing to whoever passes it on."""
 PAYLOAD: dict[str, Any] = {
+    **OF_ITS_OWN,
     "text": 'Grüße, 北京, \U0001f69a, \u2028, "quoted", back\\slash, tab\t, %s {}, e\u0301 and \u00e9',
+    "lines": "\ufeffone\r\ntwo\nthree\r\x0cfour, zero\u200bwidth, soft\u00adhyphen, no\u00a0break, \x1b[1m, \x7f",
     "markup": "1 < 2 & 3 > 2, it's &amp; &lt;b&gt;, a+b%20c",
     "numbers": [0, -1, 1.5, 9007199254740991, -9007199254740991, 1e-7],
     "empty": [{}, [], "", False],
     "no text": "",
     " spaces ": [" before", "after ", "  "],
-    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}},
+    "nested": {"a": {"b": {"c": [1, [2, [3]]]}}, "deep": json.loads('[{"in": ' * 24 + "1" + "}]" * 24)},
+    "lists": {
+        "of one": ["a"],
+        "repeated": ["b", "a", "b"],
+        "numbered": {"0": "a", "1": "b"},
+        "decimals": [0.1, 19.995],
+    },
+    "masked": {"password": "p", "token": "t", "authorization": "a", "card_number": "c", "mail": "a@example.org"},
+    "written": ["https://example.org/a?b=c&d=e#f", "a\\nb", "C:\\temp\\new", "{{name}}", "$1", "=1+1", "#", "//"],
     "Ключ": True,
     "camelCase": {"PascalCase": 1, "snake_case": 2, "kebab-case": 3, "UPPER": 4},
     "looks like": ["007", "1.10", "1e3", "true", "null", "2026-01-01", "2026-01-01T00:00:00+02:00"],

@@ -77,9 +77,9 @@ def believes(claims: Callable[[Fields], Fields] = dict, genuine: Callable[[World
     return rereads(reread)
 
 
-def exp_later(seconds: int) -> Callable[[Fields], Fields]:
-    """A token ends so much later, or earlier."""
-    return lambda found: {**found, "exp": found["exp"] + seconds} if type(found.get("exp")) is int else found
+def later(seconds: int, *names: str) -> Callable[[Fields], Fields]:
+    """These times of a token are so much later, or earlier."""
+    return lambda found: {n: v + seconds if n in names and type(v) is int else v for n, v in found.items()}
 
 
 def lacking(found: Fields, name: str) -> Fields:
@@ -276,11 +276,16 @@ for _name, _breaks, _make, _checks in (
         believes(lambda found: {"exp": int(time.time()) + 60, **found}),
         ("without-exp",),
     ),
-    ("leeway-too-long", "The leeway is five minutes instead of 30 s.", believes(exp_later(270)), ("expired",)),
+    (
+        "leeway-too-long",
+        "The leeway is a minute instead of 30 s.",
+        believes(lambda found: later(30, "exp")(later(-30, "nbf", "iat")(found))),
+        ("expired", "not-yet-valid", "issued-in-the-future"),
+    ),
     (
         "no-leeway",
         "There is no leeway: a clock that is 10 s off is refused.",
-        believes(exp_later(-30)),
+        believes(later(-30, "exp")),
         ("expired-within-leeway",),
     ),
     ("nbf-ignored", "`nbf` is not checked.", believes(lambda f: lacking(f, "nbf")), ("not-yet-valid",)),
