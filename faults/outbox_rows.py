@@ -128,21 +128,6 @@ def _stalls_behind_rows_of_nobody(probe: Probe) -> bool:
 
 
 @worker(
-    "Rows of a producer whose clock is ahead wait until the database's clock comes to their `inserted_at`.",
-    lambda p: _row_of_tomorrow_waits(p),
-    ("drill/outbox/written-by-hand",),
-    names=("effects",),
-)
-def rows_of_tomorrow_wait(settings: WorkerSettings) -> WorkerParts:
-    return altered_worker(settings, *((name, _SWEPT, f"AND e.inserted_at <= now() {_SWEPT}") for name in BOTH))
-
-
-def _row_of_tomorrow_waits(probe: Probe) -> bool:
-    with probe.tenant() as company:
-        return not is_done(probe, put(probe, company, inserted_at=probe.value("SELECT now() + interval '1 day'")))
-
-
-@worker(
     "A failed attempt takes an effect back that was there, where the outbox has an event twice.",
     lambda p: _effect_is_taken_back(p),
     ("drill/dlq/effect-outlives-a-failure",),

@@ -108,14 +108,14 @@ TIMES: list[Case] = [
     ),
     Case(
         "not-yet-valid",
-        "A token whose `nbf` lies 45 s in the future is refused.",
-        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 15.5 + LEEWAY_S), m(nbf=now + 15 + LEEWAY_S, iat=now - 60)],
+        "A token whose `nbf` lies 55 s in the future is refused.",
+        lambda m, now: [m(nbf=now + 3600), m(nbf=now + 25.5 + LEEWAY_S), m(nbf=now + 25 + LEEWAY_S, iat=now - 60)],
         ("B15",),
     ),
     Case(
         "issued-in-the-future",
-        "A token whose `iat` lies 45 s in the future is refused.",
-        lambda m, now: [m(iat=now + 3600), m(iat=now + 15.5 + LEEWAY_S), m(iat=now + 15 + LEEWAY_S, nbf=now - 60)],
+        "A token whose `iat` lies 55 s in the future is refused.",
+        lambda m, now: [m(iat=now + 3600), m(iat=now + 25.5 + LEEWAY_S), m(iat=now + 25 + LEEWAY_S, nbf=now - 60)],
         ("B16",),
         Severity.WARN,
     ),
