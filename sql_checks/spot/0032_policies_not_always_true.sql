@@ -72,7 +72,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
   group by text
 ), by_value as (
   -- an operand that looks at the row, and neither at its tenant nor at who asks: rows of all tenants with that value are shown
-  select distinct e.name, e.polname, e.text, b.part
+  select distinct on (e.name, e.polname) e.name, e.polname, e.text, b.part
   from expressions e
   join bare b on b.text = e.text
   cross join lateral (
@@ -85,6 +85,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
                       and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
     and case when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
              else exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
+  order by e.name, e.polname, length(b.part)
 )
 select format('%s policy %s', e.name, e.polname) as subject, format('%s is always true, or true without a tenant', e.kind) as detail,
        e.text as witness
