@@ -20,7 +20,7 @@ from gates.contract.queues import queue_of
 from gates.decision.cohorts import CohortLimits
 from gates.deployment.sql.failures import in_words
 from gates.errors import ConfigError
-from gates.evidence import CheckSpec, Severity, Where
+from gates.evidence import CheckSpec, Severity, TargetKind, Where
 from sql_checks import checkpoint
 from sql_checks.attempts.contract_writes import Written, write
 from sql_checks.attempts.row_level_security import RlsProbe, probe
@@ -94,7 +94,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Start all queries, and the probe of row security beside them. The queries of the audit trail depend on what an
     earlier run verified.
     """
-    url = load_target(process_environment()).database_url
+    target = load_target(process_environment())
+    url = target.database_url
     if not url or session.config.option.collectonly:
         return
     checks = {spec.id for item in session.items if (spec := spec_of(item))}
@@ -102,7 +103,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(check.startswith(WROTE) for check in checks):
         session.config.stash[WRITES] = pool.submit(write, url)
     if any(check.startswith(RLS) for check in checks):
-        session.config.stash[PROBE] = pool.submit(probe, url)
+        session.config.stash[PROBE] = pool.submit(probe, url, may_write=target.kind is not TargetKind.PRODUCTION)
     session.config.add_cleanup(pool.shutdown)  # both end with the session
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]

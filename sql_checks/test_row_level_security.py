@@ -304,7 +304,7 @@ def test_sees_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
             (
                 "update",
                 "update-of-another-touches-nothing",
-                "A tenant cannot change another tenant's row.",
+                "A tenant cannot change another tenant's row, nor by a function called with its id.",
                 "Customers change each other's data.",
                 ("J12",),
             ),
@@ -334,3 +334,7 @@ def test_writes_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
         lambda _s, a: f"{with_unit(a.rows, 'rows')} written" if a.rows else "",
         errors=Errors.PROVE_NOTHING,
     )
+    if name == "update" and looked.writers:
+        given = [f"{f} changed rows of another tenant in {with_unit(n, 'tables')}" for f, n in looked.writers.items()]
+        seen.witness = list(given)
+        raise AssertionError(f"{len(given)} observed, 0 allowed: {'; '.join(given[:5])}")

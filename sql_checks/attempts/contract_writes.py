@@ -49,6 +49,7 @@ ODD = {
         "(company_id, event_type, payload) values (%(id)s, 'Drill äß', '{}')",
         "(company_id, event_type, payload) values (%(id)s, 'drill.rls', '[null, \"a\"]')",
     ),
+    "events": ("(company_id, event_type, path, payload) values (%(id)s, 'Drill äß', 'outbox', '[null, \"a\"]')",),
     "replay_runs": (
         f"{RUN_COLUMNS} values ('~ !', %(id)s, '', '', 'started', null), ('!~', %(id)s, '', '', 'started', null)",
     ),
@@ -106,6 +107,16 @@ CHANGES = {
     ),
 }
 """Table -> what service, worker or operators do to its rows; the first of them stays."""
+SWITCHES = ("feature_flags", "agent_controls", "replay_budgets")
+"""Tables whose rows must hold what the first of these changes says."""
+OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
+values ('agents_paused', 'drill', %(id)s, now() - interval '400 days')"""
+TRAIL_CHANGES = (
+    "update public.audit_logs set metadata = '{\"drill\": 1}' where scope = %(id)s",
+    "update public.audit_logs set success_count = 7 where scope = %(id)s",
+    "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '300 days'",
+    "delete from public.audit_logs where scope = %(id)s",
+)
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
 OLD_ROW = """insert into public.{0} (company_id, event_type, aggregate_key, payload, {1}) values
 (%(id)s, 'drill.old', 'Rls ä', '{{"a": null, "b": [null, {{}}]}}',
@@ -177,6 +188,8 @@ class Expected(StrEnum):
     TAKEN = "taken"
     FILLED = "finds no row that was not filled in"
     REFUSED = "refused"
+    FIXED = "changes no row of the trail"
+    TRIED = "taken or not"
     APART = "taken beside another key"
     UNLIKE = "finds no column that folds case"
 
@@ -260,6 +273,13 @@ def _writes() -> Iterator[Write]:
         for change in changes:
             statement = f"update public.{table} set {change} where company_id = %(id)s"
             yield Write(Expected.TAKEN, table, change, statement, stays=change is changes[0])
+            if table in SWITCHES and change is changes[0]:
+                held = change.replace(", ", " and ")
+                look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
+                yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
+    yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL, stays=True)
+    for change in TRAIL_CHANGES:
+        yield Write(Expected.FIXED, "audit_logs", change.partition(" where")[0], change)
     for table, (columns, values, held, life) in LIVES.items():
         for rows, what in enumerate(("an old row", "another one like it"), 1):
             yield from _life(table, what, OLD_ROW.format(table, columns, values), held, rows)
@@ -294,7 +314,8 @@ def wrong(one: Write, came: Attempt) -> str:
         return f"{one.what} was refused: {came.error.splitlines()[0]}" if refused else ""
     told = {
         Expected.REFUSED: f"{one.what} was taken",
+        Expected.FIXED: f"{one.what} changed a row of the trail",
         Expected.FILLED: f"a row has not {one.what}",
         Expected.UNLIKE: f"{one.what} is of a type that folds case: 'Timeout' finds 'timeout'",
     }
-    return told[one.expected] if came.rows else ""
+    return told.get(one.expected, "") if came.rows else ""

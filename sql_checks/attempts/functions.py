@@ -1,4 +1,9 @@
-"""Calls, as one tenant, the functions with their owner's rights: with the ids of another tenant and of its rows."""
+"""Calls, as one tenant, the functions with their owner's rights: with the ids of another tenant and of its rows, and
+with the words of these.
+
+One that may write is called on no production, only with those ids, and undone: whatever it is, its locks last for a
+moment, and are of rows that nobody else has.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import Connection, execute, sql
-from sql_checks.attempts.statements import TenantStatement, attempt
+from sql_checks.attempts.statements import Look, TenantStatement, attempt
 
 FUNCTIONS = Path(__file__).with_name("functions.sql")
 NAMES = ("uuid", "text", "character varying")
 """The types of arguments that get the other tenant's id, or the id of one of its rows."""
 NUMBERS = ("smallint", "integer", "bigint", "numeric")
 REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean": "true", "interval": "100 years"}
-"""Type -> the value of other arguments, chosen so that a function shows much. Times are old, all others NULL."""
+"""Type -> the value of other arguments, chosen so that a function shows much. All others but times are NULL."""
+PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
@@ -29,24 +36,31 @@ OUT_OF_TIME, ASSERTED = "57014", "P0004"
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NOTHING = "x^"
 """Matches no text."""
+WORD = re.compile(r'": "([^"\\:]{1,40})"')
+"""A value of a row that is neither an object nor a time."""
 ROW_ID = re.compile(rf'"id": (?:"({ID.pattern})"|([0-9]{{1,9}})\b)')
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the target: how it is called and shown, its text, the types it takes; how many have defaults."""
+    """A function of the target: how it is called and shown, its text, the types it takes; how many have defaults;
+    whether it may change rows.
+    """
 
     name: str
     shown: str
     body: str
     defaults: int
-    types: Sequence[str]
+    is_procedure: bool
+    is_variadic: bool
+    writes: bool
+    types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TwoTenants:
     """Who asks, with which claims, and whose rows must stay hidden. marks: ids in these rows alone; rows: their
-    ids by table.
+    ids by table, words: their other texts. digests: table -> a query of the digest of these rows.
     """
 
     mine: str
@@ -54,14 +68,19 @@ class TwoTenants:
     other: str
     marks: Sequence[str]
     rows: Mapping[str, Sequence[str]]
+    words: Mapping[str, Sequence[str]]
+    digests: Mapping[str, str]
 
 
-def told_apart(mine: str, claims: str, other: str, texts: Mapping[str, Sequence[str]]) -> TwoTenants:
+def told_apart(
+    mine: str, claims: str, other: str, texts: Mapping[str, Sequence[str]], digests: Mapping[str, str]
+) -> TwoTenants:
     """The two, by the texts of both's rows in each table."""
     own, others = (" ".join(both[i] for both in texts.values()) for i in (0, 1))
     marks = {*ID.findall(others)} - {*ID.findall(own), mine, other}
     rows = {table: [a or b for a, b in ROW_ID.findall(both[1])] for table, both in texts.items()}
-    return TwoTenants(mine, claims, other, sorted(marks), rows)
+    words = {table: sorted({w for w in WORD.findall(both[1]) if not ID.match(w)}) for table, both in texts.items()}
+    return TwoTenants(mine, claims, other, sorted(marks), rows, words, digests)
 
 
 def rows_of(connection: Connection, relation: str, tenant: str, company: str) -> str:
@@ -76,24 +95,52 @@ def rows_of(connection: Connection, relation: str, tenant: str, company: str) ->
         return ""
 
 
-def called(connection: Connection, tenants: TwoTenants) -> tuple[dict[str, int], list[str]]:
-    """Function -> how many rows with a mark of the other tenant it gave, and the functions that were not called to an
-    end. A slow one is called again, one call at a time, at last for all the time that is left. The last act of a
-    transaction: it changes the statement timeout.
+def digest_of(relation: str, tenant: str) -> str:
+    """A query of the digest of a tenant's rows."""
+    rows = f"select to_jsonb(t)::text as row from {relation} t where {tenant} = %s"
+    return f"select md5(coalesce(string_agg(row, '' order by row), '')) as digest from ({rows}) rows"
+
+
+def called(
+    connection: Connection, tenants: TwoTenants, *, may_write: bool
+) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """Function -> how many rows with a mark of the other tenant it gave; function -> in how many tables it changed rows
+    of the other tenant; and those that were not called to an end. may_write: whether those that may write are called.
+    The last act of a transaction: it changes the statement timeout.
     """
-    waiting = [Function(**row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]  # type: ignore[arg-type]
-    gave, end = dict[str, int](), time.monotonic() + ALL_S
-    for is_alone, most_s in ((False, FIRST_S), (True, FIRST_S), (True, ALL_S)) if tenants.marks else ():
+    found = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
+    if not tenants.marks:
+        return {}, {}, []
+    end = time.monotonic() + ALL_S
+    reading = {one: [*_calls(one, tenants)] for one in found if not one.writes and not one.is_procedure}
+    writing = {one: [*_written(connection, one, tenants)] for one in found if one.writes and may_write}
+    writing = {one: calls for one, calls in writing.items() if calls}
+    gave, slow = _tried(connection, reading, end)
+    wrote, too_slow = _tried(connection, writing, end)
+    return gave, wrote, sorted({*slow, *too_slow} - {*wrote, *gave})
+
+
+def _tried(
+    connection: Connection, calls: Mapping[Function, Sequence[TenantStatement]], end: float
+) -> tuple[dict[str, int], list[str]]:
+    """The rows of each function, and what did not end. A slow one is called again, one call at a time, at last for all
+    the time that is left.
+    """
+    waiting, gave = [*calls], dict[str, int]()
+    for is_alone, most_s in ((False, FIRST_S), (True, FIRST_S), (True, ALL_S)):
         slow: list[Function] = []
         for function in waiting:
-            calls = [*_calls(function, tenants)]
-            batches = [[call] for call in calls] if is_alone else [calls]
+            batches = [[call] for call in calls[function]] if is_alone else [calls[function]]
             rows = [_rows(connection, some, min(most_s, end - time.monotonic())) for some in batches]
             gave[function.shown] = max((n for n in rows if n is not None), default=0)
             if None in rows and not gave[function.shown]:
                 slow.append(function)
         waiting = slow
     return {name: rows for name, rows in gave.items() if rows}, [function.shown for function in waiting]
+
+
+def _function(row: Mapping[str, Any]) -> Function:
+    return Function(**{**row, "types": tuple(row["types"])})
 
 
 def _rows(connection: Connection, calls: Sequence[TenantStatement], limit_s: float) -> int | None:
@@ -107,40 +154,86 @@ def _rows(connection: Connection, calls: Sequence[TenantStatement], limit_s: flo
 
 
 def _calls(function: Function, tenants: TwoTenants) -> Iterator[TenantStatement]:
-    """Calls with and without arguments that have defaults; the other tenant as its ids, as its texts, as both, or NULL.
-    Then calls for one of its rows, otherwise as for one's own.
+    for given, asked in _arguments(function, tenants):
+        marks = [mark for mark in tenants.marks if mark != asked]  # beside the one that was asked for
+        yield _call(function, given, tenants.claims, marks)
+
+
+def _written(connection: Connection, function: Function, tenants: TwoTenants) -> Iterator[TenantStatement]:
+    """Calls, each with a look at the other tenant's rows in the tables that the function names, or in all."""
+    named = [digest for table, digest in tenants.digests.items() if table in function.body]
+    looks, values = list[str](), list[object]()
+    for digest in named or tenants.digests.values():
+        (before,) = execute(connection, digest, tenants.other)
+        looks.append(f"select from ({digest}) now where digest <> %s")
+        values += [tenants.other, before["digest"]]
+    look = (" union all ".join(looks), values)
+    for given, _ in _arguments(function, tenants):
+        if function.is_procedure:
+            called_so = f"call {function.name}({_listed(function, given)})"
+            yield TenantStatement(called_so, (), "authenticated", tenants.claims, look=look)
+        else:
+            yield _call(function, given, tenants.claims, look=look)
+
+
+def _arguments(function: Function, tenants: TwoTenants) -> Iterator[tuple[Sequence[str], str]]:
+    """Arguments with and without those that have defaults; the other tenant as its ids, as its texts, as both, or NULL.
+    Then each of its rows, and each of its words, otherwise as for one's own; with the row or word that they ask for.
+    A function that may write gets none that could mean the rows of others: no NULL for all of them, and no word.
     """
     types = function.types
     several = {
-        tuple(_given(kind, tenants.other, named) for kind in types[:count])
+        tuple(_given(kind, tenants.other, named, since) for kind, since in zip(types[:count], times, strict=False))
         for count in {len(types), len(types) - function.defaults}
         for named in (NAMES, NAMES[:1], NAMES[1:], ())
+        for times in _times(types)
     }
     for given in sorted(several):
-        yield _call(function, given, tenants)
-    own = [_given(kind, tenants.mine, NAMES) for kind in types]
-    read = [row for table, rows in tenants.rows.items() if table in function.body for row in rows]
-    for (place, kind), row in product(enumerate(types), read):
-        if kind.removesuffix("[]") in (NUMBERS if row.isdigit() else NAMES):
-            yield _call(function, [*own[:place], _literal(kind, row), *own[place + 1 :]], tenants, row)
+        if not function.writes or any(tenants.other in one for one in given):
+            yield given, ""
+    read = [table for table in tenants.rows if table in function.body]
+    asked = {row for table in read for row in tenants.rows[table]}
+    words = {word for table in read for word in tenants.words[table] if not function.writes}
+    for tenant, values in ((tenants.mine, asked), (tenants.other, words)):
+        other = [_given(kind, tenant, NAMES, since) for kind, since in zip(types, _times(types)[0], strict=True)]
+        for (place, kind), value in product(enumerate(types), sorted(values)):
+            if kind.removesuffix("[]") in (NUMBERS if value.isdigit() else NAMES if ID.match(value) else NAMES[1:]):
+                yield [*other[:place], _literal(kind, value), *other[place + 1 :]], value
 
 
-def _call(function: Function, given: Sequence[str], tenants: TwoTenants, asked: str = "") -> TenantStatement:
-    """Which rows of its answer have a mark, beside the one that was asked for."""
-    rows = f"select to_jsonb(f)::text as said from {function.name}({', '.join(given)}) f limit 1000"
-    marks = "|".join(mark for mark in tenants.marks if mark != asked) or NOTHING
-    query = f"select from ({rows}) given where said ~ %s"
-    return TenantStatement(query, (marks,), "authenticated", tenants.claims, read_only=True)
+def _times(types: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The times to give, place by place: from the past on to the future, and up to the future."""
+    first = next((place for place, kind in enumerate(types) if _is_time(kind)), None)
+    return [PAST if place == first else FUTURE for place in range(len(types))], [FUTURE] * len(types)
 
 
-def _given(kind: str, tenant: str, named: Sequence[str]) -> str:
+def _is_time(kind: str) -> bool:
+    return kind == "date" or kind.startswith("timestamp")
+
+
+def _call(
+    function: Function, given: Sequence[str], claims: str, marks: Sequence[str] = (), look: Look | None = None
+) -> TenantStatement:
+    """Which rows of its answer have a mark."""
+    rows = f"select f::text as said from {function.name}({_listed(function, given)}) f"
+    query = f"select from ({rows}) given where said ~ %s limit 1000"
+    text = "|".join(marks) or NOTHING
+    return TenantStatement(query, (text,), "authenticated", claims, read_only=not function.writes, look=look)
+
+
+def _listed(function: Function, given: Sequence[str]) -> str:
+    is_list = function.is_variadic and len(given) == len(function.types)
+    return ", ".join([*given[:-1], f"variadic {given[-1]}"] if is_list else given)
+
+
+def _given(kind: str, tenant: str, named: Sequence[str], since: str) -> str:
     """The literal for one argument."""
     if kind.startswith("json") and named:
         said: str | None = json.dumps(dict.fromkeys(("company_id", "tenant_id", "company", "tenant"), tenant))
     elif kind.removesuffix("[]") in named:
         return _literal(kind, tenant)
-    elif kind == "date" or kind.startswith("timestamp"):
-        said = "2000-01-01"
+    elif _is_time(kind):
+        said = since
     else:
         said = REST.get(kind)
     return f"null::{kind}" if said is None else f"'{said}'::{kind}"
@@ -148,4 +241,5 @@ def _given(kind: str, tenant: str, named: Sequence[str]) -> str:
 
 def _literal(kind: str, value: str) -> str:
     """A value as an argument, or as the only one of a list."""
-    return f"'{{{value}}}'::{kind}" if kind.endswith("[]") else f"'{value}'::{kind}"
+    quoted = value.replace("'", "''")
+    return f"'{{{quoted}}}'::{kind}" if kind.endswith("[]") else f"'{quoted}'::{kind}"

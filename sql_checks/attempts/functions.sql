@@ -1,25 +1,28 @@
--- SECURITY DEFINER functions that tenants may call and that change nothing, by what they declare or by their text: each with
--- its text, the types of its arguments, and how many of these have defaults. Their owner has the rights of an owner of the contract's
--- tables.
+-- SECURITY DEFINER functions and procedures that tenants may call: each with its text, the types of its arguments, how many of
+-- these have defaults, and whether it may change rows, by what it declares and by its text. Their owner has the rights of an owner
+-- of the contract's tables. One whose acts a rollback does not undo is none of them.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
-       code.body, p.pronargdefaults as defaults,
-       (select coalesce(array_agg(format_type(given.type, null) order by given.place), '{}')
-        from unnest(p.proargtypes::oid[]) with ordinality given(type, place)) as types
+       code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
+       p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,
+       (select coalesce(array_agg(case when t.typtype <> 'p' then format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null)
+                                       when t.typname ~ 'array$' then 'uuid[]' else 'uuid' end order by given.place), '{}')
+        from unnest(p.proargtypes::oid[]) with ordinality given(type, place) join pg_type t on t.oid = given.type) as types
 from pg_proc p
 join pg_namespace n on n.oid = p.pronamespace and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 join pg_language l on l.oid = p.prolang
 cross join lateral (select p.proowner as relowner) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
-where p.prosecdef and p.prokind = 'f' and p.provariadic = 0 and l.lanname in ('sql', 'plpgsql')
-  and (p.provolatile <> 'v' or code.body !~* '\m(insert|update|delete|merge|truncate|execute|call|copy|lock|notify|listen)\M')
+where p.prosecdef and p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
+  and (p.provolatile <> 'v' or code.body !~* '\m(truncate|execute|call|copy|lock|notify|listen)\M')
   -- whatever it declares: one that ends sessions or sends requests would do so here, too
   and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)
                   join pg_proc f on f.proname = lower(words[1]) and f.provolatile = 'v'
-                    and f.proname not in ('set_config', 'clock_timestamp', 'random', 'gen_random_uuid'))
-  and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype, 'void'::regtype)
+                    and f.proname not in ('set_config', 'clock_timestamp', 'random', 'gen_random_uuid', 'pg_notify', 'nextval'))
+  and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
   and exists (select from pg_roles r where r.rolname = 'authenticated' and has_schema_privilege(r.oid, n.oid, 'USAGE')
               and has_function_privilege(r.oid, p.oid, 'EXECUTE'))
-  and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p')
+  and not exists (select from pg_type t where t.oid = any(p.proargtypes::oid[]) and t.typtype = 'p'
+                  and t.typname !~ '^any(compatible|element|nonarray|array|compatiblenonarray|compatiblearray)$')
   and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')
   and {{trusted_owner}}
 order by 2;

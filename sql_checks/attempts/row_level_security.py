@@ -136,29 +136,32 @@ class Sight:
 @dataclass
 class RlsProbe:
     """All that one probe saw. `exempt`: why it proves nothing, or ''. unread: what tenants may reach, and the gate must
-    not read. leaks: function with its owner's rights -> rows of another tenant that it gave. uncalled: those that were
-    not called to an end.
+    not read. leaks: function with its owner's rights -> rows of another tenant that it gave. writers: such a function
+    -> tables in which it changed rows of another tenant. uncalled: those that were not called to an end.
     """
 
     exempt: str = ""
     sights: list[Sight] = field(default_factory=list)
     unread: list[TenantTable] = field(default_factory=list)
     leaks: dict[str, int] = field(default_factory=dict)
+    writers: dict[str, int] = field(default_factory=dict)
     uncalled: list[str] = field(default_factory=list)
 
 
-def probe(url: str) -> RlsProbe:
-    """Look at every tenant table as a tenant. Raise psycopg.Error where there is no database."""
+def probe(url: str, *, may_write: bool = True) -> RlsProbe:
+    """Look at every tenant table as a tenant. may_write: whether functions that may write are called, too. Raise
+    psycopg.Error where there is no database.
+    """
     connection = connect(url, autocommit=False)
     try:
-        return _look(connection)
+        return _look(connection, may_write=may_write)
     finally:
         if not connection.closed:
             connection.rollback()
         connection.close()
 
 
-def _look(connection: Connection) -> RlsProbe:
+def _look(connection: Connection, *, may_write: bool) -> RlsProbe:
     found = RlsProbe(exempt=_exemption(connection))
     if found.exempt:
         return found
@@ -176,15 +179,18 @@ def _look(connection: Connection) -> RlsProbe:
     for start in range(0, len(found.sights), AT_ONCE):
         some = found.sights[start : start + AT_ONCE]
         _try(connection, [(sight, name, one) for sight in some for name, one in _tries(sight, mine, bystander)])
-    texts = {
-        s.table.shown.rpartition(".")[2].strip('"'): tuple(
-            functions.rows_of(connection, s.table.reference, s.table.tenant, company) for company in (mine, other)
-        )
+    both = {
+        s.table.shown.rpartition(".")[2].strip('"'): (s.table.reference, s.table.tenant)
         for s in found.sights
         if s.table.promised and s.mine == mine and s.owner_other
     }
-    tenants = functions.told_apart(mine, _claims(mine), other, texts)
-    found.leaks, found.uncalled = functions.called(connection, tenants)
+    texts = {
+        name: [functions.rows_of(connection, *rows, company) for company in (mine, other)]
+        for name, rows in both.items()
+    }
+    digests = {name: functions.digest_of(*rows) for name, rows in both.items()}
+    tenants = functions.told_apart(mine, _claims(mine), other, texts, digests)
+    found.leaks, found.writers, found.uncalled = functions.called(connection, tenants, may_write=may_write)
     return found
 
 

@@ -25,11 +25,16 @@ TENANTS_PATH = '"$user", public, extensions'
 """The search_path of a function of the target that sets none, when a tenant calls it."""
 
 
+Look = tuple[str, Sequence[object]]
+"""A query and its values."""
+
+
 @dataclass(frozen=True, slots=True)
 class TenantStatement:
     """A statement, the values for its placeholders, and who runs it: a tenant's role with these claims (None: unset),
     or the login itself. exempt: with row security off, as an owner has it. keep: it is not undone.
-    read_only: it may change nothing even while it runs.
+    read_only: it may change nothing even while it runs. look: a query of the login afterwards, before it is undone,
+    and its values; the rows that it finds count, too.
     """
 
     statement: str
@@ -40,6 +45,7 @@ class TenantStatement:
     keep: bool = False
     every_row: bool = False
     read_only: bool = False
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +121,9 @@ def _said(one: TenantStatement, said: str, state: str, place: str) -> str:
 
 
 def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
-    statement, values = written(one.statement, one.values, every_row=one.every_row)
     return {
-        "statement": with_values(connection, statement, values),
+        "statement": _filled(connection, one.statement, one.values, every_row=one.every_row),
+        "look": _filled(connection, *one.look, every_row=True) if one.look else None,
         "enter": named(f"set local role {one.role}") if one.role else None,
         "claims": one.claims,
         "setting": tenant_session({})[0],
@@ -126,3 +132,8 @@ def _told(connection: Connection, one: TenantStatement) -> dict[str, object]:
         "keep": one.keep,
         "read_only": one.read_only,
     }
+
+
+def _filled(connection: Connection, query: str, given: Sequence[object] | dict[str, object], *, every_row: bool) -> str:
+    statement, values = written(query, given, every_row=every_row)
+    return with_values(connection, statement, values)

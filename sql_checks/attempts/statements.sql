@@ -1,5 +1,5 @@
 -- Runs the statements of `replaygate.attempts` one by one and writes their results into `replaygate.attempted`.
--- Each is undone unless it says `keep`. Whatever is computed under a tenant's role or path, is computed before it is set.
+-- Each is undone unless it says `keep`; `look` counts what the login sees before that. Whatever is computed under a tenant's role or path, is computed before it is set.
 do $attempts$
 declare
   asked jsonb;
@@ -8,11 +8,14 @@ declare
   enter text;
   claims text;
   path text;
+  look text;
+  login text;
   exempt boolean;
   keep boolean;
   entered boolean;
   through boolean;
   touched bigint;
+  looked bigint;
   state text;
   said text;
   place text;
@@ -22,6 +25,8 @@ begin
     enter := asked ->> 'enter';
     claims := asked ->> 'claims';
     path := asked ->> 'path';
+    look := asked ->> 'look';
+    login := pg_catalog.current_setting('role');
     exempt := (asked ->> 'exempt')::boolean;
     keep := (asked ->> 'keep')::boolean;
     entered := false;
@@ -47,6 +52,12 @@ begin
       end if;
       execute statement;
       get diagnostics touched = row_count;
+      if look is not null then
+        perform pg_catalog.set_config('role', login, true), pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        execute look;
+        get diagnostics looked = row_count;
+        touched := touched + looked;
+      end if;
       if not keep then
         through := true;
         raise exception using errcode = 'RG001';

@@ -1,6 +1,6 @@
 -- id: sql/spot/triggers-enabled
 -- claim: No trigger on a table of the contract is switched off, emptied or restricted so that it misses writes, none that
---    keeps the trail makes exceptions by a setting or a role, and no rule does more than the statement says.
+--    keeps the trail or the budgets makes exceptions by a setting or a role, and no rule does more than the statement says.
 -- cost: A rule of the schema is silently not enforced, or an unknown one is.
 -- severity: warn
 -- reads: catalogue
@@ -9,8 +9,9 @@ with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}, guards as (
   select t.*, t.body ~ '\m(if|elsif|elseif|when)\M((?!\mthen\M)[^;])*\m(current_setting|current_user|session_user|pg_has_role)\M'
            as is_conditional
   from trigger_bodies t
-  where t.tgrelid = to_regclass('public.audit_logs') and t.tgenabled in ('O', 'A') and t.tgtype::int & 4 = 0
-    and t.body ~ '\mraise\M'
+  where t.tgenabled in ('O', 'A') and t.body ~ '\mraise\M'
+    and (t.tgrelid = to_regclass('public.audit_logs') and t.tgtype::int & 4 = 0
+      or t.tgrelid = to_regclass('public.replay_budgets') and t.tgtype::int & 16 <> 0)
 )
 select parts.name as subject,
        format('trigger %s is %s', t.tgname, case t.tgenabled when 'D' then 'disabled' else 'enabled on replicas only' end) as detail,
@@ -26,10 +27,10 @@ join parts on t.tgrelid = parts.oid
 where t.tgrelid <> to_regclass('public.audit_logs') or t.tgtype::int & 4 <> 0
 union all
 -- any session can change a setting, or take a role
-select 'public.audit_logs', format('trigger %s asks who it is, or what is set, before it refuses', t.tgname), pg_get_triggerdef(t.oid)
+select t.tgrelid::regclass::text, format('trigger %s asks who it is, or what is set, before it refuses', t.tgname), pg_get_triggerdef(t.oid)
 from guards t
 where t.is_conditional and not exists (
-  select from guards other where not other.is_conditional and other.tgtype::int & t.tgtype::int & 56 = t.tgtype::int & 56
+  select from guards other where not other.is_conditional and other.tgrelid = t.tgrelid and other.tgtype::int & t.tgtype::int & 56 = t.tgtype::int & 56
 )
 union all
 select parts.name, format('rule %s does more than is written', r.rulename), pg_get_ruledef(r.oid)

@@ -1,5 +1,5 @@
 -- id: sql/spot/audit-privileges
--- claim: Service, worker and tenants hold no right to change audit rows.
+-- claim: Service, worker and tenants hold no right to change audit rows, and may call no function that switches off what guards them.
 -- cost: One trigger is all that stands between a bug and the trail.
 -- severity: warn
 -- reads: catalogue
@@ -19,7 +19,15 @@ cross join unnest(array['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon')
   and not r.rolsuper
   -- a right on one column is one
-  and case when p = 'UPDATE' then has_any_column_privilege(r.oid, trail.oid, p) else has_table_privilege(r.oid, trail.oid, p) end;
+  and case when p = 'UPDATE' then has_any_column_privilege(r.oid, trail.oid, p) else has_table_privilege(r.oid, trail.oid, p) end
+union all
+select f.oid::regprocedure::text, format('%s may call it: it switches off what guards the trail', r.rolname), f.prosrc
+from pg_proc f
+join pg_class t on t.oid = to_regclass('public.audit_logs') and f.proowner = t.relowner
+join pg_roles r on r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon') and not r.rolsuper
+where f.prosecdef and has_function_privilege(r.oid, f.oid, 'EXECUTE') and has_schema_privilege(r.oid, f.pronamespace, 'USAGE')
+  and f.prosrc ~ ('\m' || regexp_replace(t.relname, '\W', '.', 'g') || '\M')
+  and f.prosrc ~* '\m(disable|drop)\s+trigger\M|\msession_replication_role\M';
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

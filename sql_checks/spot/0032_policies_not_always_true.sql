@@ -1,5 +1,6 @@
 -- id: sql/spot/policies-not-always-true
--- claim: No permissive policy for public, anon or authenticated is true for every row or for rows without a tenant.
+-- claim: No permissive policy for public, anon or authenticated is true for every row, for rows without a tenant, or for whichever
+--   have a certain value.
 -- cost: The policy looks like protection and protects nothing.
 -- severity: page
 -- reads: catalogue
@@ -7,7 +8,8 @@
 with recursive {{tenant_tables}}, expressions as materialized (
   select t.name, p.polname, e.kind, e.text,
          -- a row of these without a tenant is everybody's by the contract: a tenant may read it, and not write it
-         p.polcmd = 'r' and p.polrelid in (to_regclass('public.feature_flags'), to_regclass('public.agent_controls')) as has_fleet_rows
+         p.polcmd = 'r' and p.polrelid in (to_regclass('public.feature_flags'), to_regclass('public.agent_controls')) as has_fleet_rows,
+         t.promised and p.polcmd in ('r', '*') and e.kind = 'USING' as shows, p.polrelid
   from pg_policy p
   join tenant_tables t on t.oid = p.polrelid
   cross join lateral (
@@ -68,12 +70,30 @@ with recursive {{tenant_tables}}, expressions as materialized (
        ) levelled
        where n between 9 and length(part) - 1 and level = 0)
   group by text
+), by_value as (
+  -- an operand that looks at the row, and neither at its tenant nor at who asks: rows of all tenants with that value are shown
+  select distinct on (e.name, e.polname) e.name, e.polname, e.text, b.part
+  from expressions e
+  join bare b on b.text = e.text
+  cross join lateral (
+    select regexp_replace(b.part, '''[^'']*''|::[a-z ]+', '', 'g') as code,
+           (select (parse_ident(c.tenant))[3] from contract c where to_regclass(c.name) = e.polrelid) as tenant) x
+  where e.shows and not e.has_fleet_rows and x.tenant is not null
+    and x.code !~* '\m(select|jwt|auth|user|role|current_\w+|session_user|pg_has_role|case)\M'
+    and not exists (select from regexp_matches(x.code, '(\w+)\(', 'g') called(names)
+                    where lower(names[1]) <> 'coalesce'
+                      and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
+    and case when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
+             else exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
+  order by e.name, e.polname, length(b.part)
 )
 select format('%s policy %s', e.name, e.polname) as subject, format('%s is always true, or true without a tenant', e.kind) as detail,
        e.text as witness
 from expressions e
 join always a on a.text = e.text
-where not (e.has_fleet_rows and a.is_of_the_fleet);
+where not (e.has_fleet_rows and a.is_of_the_fleet)
+union all
+select format('%s policy %s', name, polname), format('shows the rows of all tenants where %s', part), text from by_value;
 
 -- seen:
 with {{tenant_tables}}

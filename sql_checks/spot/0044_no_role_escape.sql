@@ -1,6 +1,6 @@
 -- id: sql/spot/no-role-escape
--- claim: Service, worker, tenants and gate cannot become an owner or a superuser, nor tenants and gate the service, nor tenants a role with policies or
---   with rights over everybody's objects.
+-- claim: Service, worker, tenants and gate cannot become an owner or a superuser, nor switch off all triggers, nor tenants and gate
+--   become the service, nor tenants a role with policies or with rights over everybody's objects.
 -- cost: One SET ROLE undoes all separation.
 -- severity: page
 -- reads: catalogue
@@ -32,6 +32,7 @@ from pg_roles r
 cross join lateral (values
   -- later it may give what it has itself
   ('may give itself any role (CREATEROLE)', r.rolcreaterole and current_setting('server_version_num')::int < 160000),
+  ('may switch off all triggers (SET session_replication_role)', has_parameter_privilege(r.oid, 'session_replication_role', 'SET, ALTER SYSTEM')),
   ('may read every change (REPLICATION)', r.rolreplication and r.rolname in ('authenticated', 'anon'))) escape (how, is_so)
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper and escape.is_so;
 

@@ -7,13 +7,14 @@
 select format('dead letter %s', id) as subject,
        case when company_id is null then 'pending, and of no tenant'
             when created_at > now() + interval '30 minutes' then format('is of %s, and it is %s', created_at, now())
-            when least(retry_count, max_retries) < 0 then format('%s of %s retries', retry_count, max_retries)
+            when least(retry_count, max_retries) < 0 or num_nulls(retry_count, max_retries) > 0
+            then format('%s of %s retries', coalesce(retry_count::text, 'an unknown number'), coalesce(max_retries::text, 'an unknown number'))
             else format('pending, to be replayed from %s on', coalesce(retry_after::text, 'no time')) end as detail,
        company_id::text as witness
 from public.dead_letter_queue
 where status = 'pending'
   and (company_id is null or (retry_after is null or retry_after > now() + interval '1 year' or created_at > now() + interval '30 minutes'
-                             or least(retry_count, max_retries) < 0) and {{not_excluded}})
+                             or least(retry_count, max_retries) < 0 or num_nulls(retry_count, max_retries) > 0) and {{not_excluded}})
 limit 1000;
 
 -- seen:

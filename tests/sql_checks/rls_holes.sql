@@ -89,3 +89,18 @@ event_outbox o where o.id = which and auth.jwt() is not null; end
 --! a function that gives payloads, of everybody by default | foreign
 create function payloads(companies text[] default null) returns jsonb language sql security definer begin atomic select
 jsonb_agg(payload) from events where company_id::text = any(companies) or companies is null; end
+--! a function discards the letter that it is told of | update
+create function discard(which uuid) returns void language sql security definer begin atomic update dead_letter_queue set
+status = 'discarded' where id = which and auth.jwt() is not null; end
+--! a procedure that removes what waits of whoever is named | update
+create procedure empty_queue(company uuid) language sql security definer begin atomic delete from event_outbox where
+company_id = company and auth.jwt() is not null; end
+--! a function gives the letters of a kind, whoever has them | foreign
+create function of_type(kind text) returns setof jsonb language sql stable security definer begin atomic select payload
+from dead_letter_queue d where d.event_type = kind and auth.jwt() is not null; end
+--! a function that takes any number of companies | foreign
+create function letters_of_all(variadic companies uuid[]) returns setof dead_letter_queue language sql stable security
+definer begin atomic select * from dead_letter_queue d where d.company_id = any(companies) and auth.jwt() is not null; end
+--! a function gives rows between two times | foreign
+create function sent_between(since timestamptz, until timestamptz) returns setof jsonb language sql stable security
+definer begin atomic select payload from events where created_at between since and until and auth.jwt() is not null; end

@@ -54,6 +54,20 @@ GIVEN = """create function given() returns trigger language plpgsql set search_p
 insert into replay_budgets (company_id) values (new.id); insert into agent_controls (company_id) values (new.id);
 return null; end $$;
 create trigger given after insert on companies for each row execute function given()"""
+GUARD = """create function guard() returns trigger language plpgsql set search_path = '' as $$ begin
+if {} then return coalesce(new, old); end if; raise exception 'append-only'; end $$;
+drop trigger audit_logs_append_only on audit_logs;
+create trigger guard before update or delete on audit_logs for each row execute function guard()"""
+"""Refuses but where it returns the row."""
+SILENT = """create function silent() returns trigger language plpgsql set search_path = '' as 'begin return null; end';
+drop trigger audit_logs_append_only on audit_logs;
+create trigger silent before update or delete on audit_logs for each row execute function silent()"""
+UNPAUSED = """create function unpaused() returns trigger language plpgsql set search_path = '' as $$ begin
+new.agents_paused := new.agents_paused and new.company_id is null; return new; end $$;
+create trigger unpaused before update on agent_controls for each row execute function unpaused()"""
+CAUGHT = """create or replace function audit_logs_append_only() returns trigger language plpgsql set search_path = ''
+as $$ begin begin raise 'append-only'; exception
+when others then raise warning 'tried'; end; return null; end $$"""
 AT_THE_COMMIT = """drop trigger replay_budgets_cap on replay_budgets;
 create constraint trigger cap after update on replay_budgets deferrable initially deferred
 for each row execute function replay_budgets_cap()"""
@@ -116,6 +130,11 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (DISCARDED.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (DISCARDED.format("new.retry_count >= 5"), TAKEN),
         (DROPPED, TAKEN),
+        ("alter table events add check (event_type = lower(event_type)) not valid", TAKEN),
+        (UNPAUSED, TAKEN),
+        (CAUGHT, TAKEN),
+        (GUARD.format("old.created_at < now() - interval '30 days'"), TAKEN),
+        (GUARD.format("tg_op = 'UPDATE' and new.actor = old.actor and new.hash = old.hash"), TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
         (f"{TEXT_MONTH}; {SAME_MONTH}", BUDGET),
@@ -141,6 +160,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             TWO_TRIGGERS,
             TEXT_MONTH,
             ANEW,
+            SILENT,
             RECENT_PARTITIONS,
             GIVEN,
             "alter table agent_tasks alter created_at drop default, alter created_at drop not null",

@@ -93,7 +93,11 @@ CALLED = {
     "counts": "(c uuid) returns json language sql as"
     " $$ select json_build_object('company', c, 'letters', count(*)) from dead_letter_queue where company_id = c $$",
     "writes": "(c uuid) returns setof events language plpgsql as"
-    f" $$ begin delete from events where company_id = c; return query {ROWS}; end $$",
+    f" $$ begin delete from events where company_id = c and {ASKS}; return query {ROWS} and {ASKS}; end $$",
+    "writes its caller's rows alone": "(which uuid, c uuid) returns void language sql as"
+    " $$ update dead_letter_queue set status = 'discarded' where id = which and company_id ="
+    " (auth.jwt() ->> 'company_id')::uuid; update replay_budgets set daily_limit = 1 where company_id <> c"
+    " and company_id = (auth.jwt() ->> 'company_id')::uuid $$",
     "whether": "(event uuid) returns uuid language sql stable as 'select id from events where id = event'",
     "slow": "(c uuid) returns bigint language sql stable as 'select count(*) from generate_series(1, 10000000)'",
     "asserts": "(c uuid) returns bigint language plpgsql stable as"
@@ -111,6 +115,19 @@ def test_functions_that_keep_tenants_apart(function: str, pg_server: PgServer, c
         connection.execute(made.encode())
         before = connection.execute("select count(*) from events").fetchone()
         assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+        assert connection.execute("select count(*) from events").fetchone() == before
+
+
+def test_what_a_function_changes_is_seen_and_undone(pg_server: PgServer, clone: str) -> None:
+    """One that deletes the rows of whom it is told fails, and has deleted none."""
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        body = f"$$ begin delete from events where company_id = c; return query {ROWS}; end $$"
+        connection.execute(
+            f"create function given(c uuid) returns setof events security definer language plpgsql as {body}".encode()
+        )
+        before = connection.execute("select count(*) from events").fetchone()
+        found = verdicts(probe(pg_server.url(clone)))
+        assert {name for name, outcome in found.items() if outcome != "pass"} == {"update"}
         assert connection.execute("select count(*) from events").fetchone() == before
 
 
