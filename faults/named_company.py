@@ -242,7 +242,7 @@ def _starts_of_a_token(probe: Probe) -> int:
     "The caller is a global variable: a concurrent request gets the rights of another one.",
     runs("faults.named_company:rights_of_the_last_caller"),
     ("drill/ledger/refused-however-asked",),
-    names=("beside",),
+    names=("beside", "forbidden was due"),
 )
 def rights_of_the_last_caller(settings: Settings) -> Parts:
     release = build_parts(settings)
