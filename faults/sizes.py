@@ -277,7 +277,7 @@ def _blank_keys_run_twice(probe: Probe) -> bool:
 @service(
     "A key that reads as a number is one: `007` and `7` are the same.",
     lambda p: _digits(p)[0],
-    ("drill/idempotency/keys-differ-in-case",),
+    ("drill/idempotency/keys-of-digits",),
     names=("duplicate", "run of another key"),
 )
 def keys_of_digits_are_numbers(settings: Settings) -> Parts:

@@ -304,7 +304,7 @@ def test_sees_nothing(name: str, looked: RlsProbe, seen: Observer) -> None:
             (
                 "update",
                 "update-of-another-touches-nothing",
-                "A tenant cannot change another tenant's row, nor by a function called with its id.",
+                "A tenant cannot change another tenant's row, nor by a function given its id (not on production).",
                 "Customers change each other's data.",
                 ("J12",),
             ),

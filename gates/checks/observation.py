@@ -123,12 +123,14 @@ class Observer:
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
         right = answer.status in wanted and (code is None or answer.code == code)
-        filtered = ", and no JSON: a firewall in front may have answered. Let the gate through it"
         is_filtered = is_a_firewalls(answer.status, answer.body)
+        filtered = (
+            ", and no JSON: a firewall in front may have answered. Let the gate through it" if is_filtered else ""
+        )
         if control and not right:
             self.failing = exchange
             due = f"the control did not hold: {_short(exchange)} where {_wanted(wanted, code)} was due"
-            raise Unmet(f"{due}{filtered * is_filtered}", by)
+            raise Unmet(f"{due}{filtered}", by)
         if not right:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")

@@ -1,6 +1,7 @@
 -- SECURITY DEFINER functions and procedures that tenants may call: each with its text, the types of its arguments, how many of
 -- these have defaults, and whether it may change rows, by what it declares and by its text. Their owner has the rights of an owner
--- of the contract's tables. One whose acts a rollback does not undo is none of them.
+-- of the contract's tables. Left out: what truncates, locks a table, runs text as SQL, or calls what may act outside of the
+-- transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
        p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,

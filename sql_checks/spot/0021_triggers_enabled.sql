@@ -6,12 +6,12 @@
 -- reads: catalogue
 -- covers: I09
 with {{contract_tables}}, {{contract_parts}}, {{unfit_triggers}}, guards as (
-  select t.*, asks and (t.tgrelid = to_regclass('public.audit_logs')
-                        -- one more reason to refuse a budget is no exception
-                        or t.body ~ '\m(current_setting|current_user|session_user|pg_has_role)\M((?!\mthen\M)[^;])*\mthen\s+return\M'
-                        or t.body ~ 'used((?!\mthen\M)[^;])*\m(current_setting|current_user|session_user|pg_has_role)\M') as is_conditional
+  select t.*, t.body ~ ('\m(if|elsif|elseif|when)\M' || inner_part || asked)
+              -- one more reason to refuse a budget is no exception
+              and (t.tgrelid = to_regclass('public.audit_logs')
+                or t.body ~ (asked || inner_part || '\mthen\s+return\M') or t.body ~ ('used' || inner_part || asked)) as is_conditional
   from trigger_bodies t
-  cross join lateral (select t.body ~ '\m(if|elsif|elseif|when)\M((?!\mthen\M)[^;])*\m(current_setting|current_user|session_user|pg_has_role)\M') c(asks)
+  cross join (values ('\m(current_setting|current_user|session_user|pg_has_role)\M', '((?!\mthen\M)[^;])*')) patterns(asked, inner_part)
   where t.tgenabled in ('O', 'A') and t.body ~ '\mraise\M'
     and (t.tgrelid = to_regclass('public.audit_logs') and t.tgtype::int & 4 = 0
       or t.tgrelid = to_regclass('public.replay_budgets') and t.tgtype::int & 16 <> 0)

@@ -131,6 +131,31 @@ def test_what_a_function_changes_is_seen_and_undone(pg_server: PgServer, clone: 
         assert connection.execute("select count(*) from events").fetchone() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "may_write", "is_called"),
+    [
+        ("which uuid", True, True),
+        ("which uuid", False, False),
+        ("before timestamptz", True, False),
+        ("kind text default null, most int default 50", True, True),
+        ("most int", True, False),
+        ("", True, False),
+    ],
+)
+def test_a_function_that_writes_is_called_with_ids_of_the_gate_alone(
+    arguments: str, may_write: bool, is_called: bool, pg_server: PgServer, clone: str
+) -> None:
+    """What it is given can mean no row of others; on a production it is not called at all."""
+    body = "$$ begin perform nextval('calls'); delete from events where id = null; end $$"
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        connection.execute("create sequence calls")  # a rollback takes no number back
+        connection.execute(
+            f"create function given({arguments}) returns void security definer language plpgsql as {body}".encode()
+        )
+        probe(pg_server.url(clone), may_write=may_write)
+        assert connection.execute("select is_called from calls").fetchone() == (is_called,)
+
+
 def test_a_function_that_does_not_end_is_unknown(
     pg_server: PgServer, clone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
--- What became of the items of runs: how many outbox rows are like no letter of their event, how many are delivered as
--- the run counts them or not, and how many of those have no resolved letter, or no effect.
+-- What became of the items of runs. counted: successes, by the run; delivered: outbox rows that are processed;
+-- altered: those like no letter of their event; unresolved, without_effect: processed ones that lack a resolved letter,
+-- or an effect.
 with run as materialized (
   select id, company_id, success_count from public.replay_runs where id = any(%s)
 ), item as materialized (

@@ -1,5 +1,6 @@
--- Tables and views of the deployment, the contract's names first, with their columns, a domain's by its base
--- type. Partitions, system schemas, and what an extension owns are left out. %(names)s: names of the contract; %(most)s: how many relations to read at most.
+-- Tables and views of the deployment, the contract's names first, with their columns; a column of a domain has its base type.
+-- Partitions, system schemas, and what an extension owns are left out. %(names)s: names of the contract; %(most)s: how many
+-- relations to read at most.
 with chosen as (
   select c.oid, n.oid as place, n.nspname, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.reloptions, c.relacl
   from pg_catalog.pg_class c
