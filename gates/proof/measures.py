@@ -100,7 +100,7 @@ def worth(killers: Iterable[Sequence[str]], costs: Mapping[str, Cost]) -> tuple[
     return tuple(sorted(every, key=lambda w: (-w.alone, -w.kills, w.cost.seconds, w.check)))
 
 
-CANARY_S = 6.0
+CANARY_S = 5.0
 """Seconds of drills in a round of the watch, one after another; in parallel it is a third of that."""
 
 
