@@ -147,11 +147,34 @@ def test_a_packed_answer_is_read(encoding: str) -> None:
         assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
 
 
-def test_a_packed_answer_that_was_cut_is_not_taken_for_whole() -> None:
-    """A truncated compressed body is not decompressed: its beginning could look complete."""
-    body = zlib.compress(b"outbox_pending 0\n" * 9)[:-6]
-    with saying(OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as url:
-        assert got(url).body == body
+@pytest.mark.parametrize(
+    ("encoding", "body", "said"),
+    [
+        ("deflate", zlib.compress(b"outbox_pending 0\n" * 9)[:-6], "was cut off"),
+        ("gzip", b'{"release":"r1"}', "cannot be unpacked"),
+        ("br", b'{"release":"r1"}', "allowed: none"),
+        ("gzip, br", b'{"release":"r1"}', "allowed: none"),
+        ("gzip," * 9, zlib.compress(b"{}"), "allowed: none"),
+    ],
+)
+def test_an_answer_that_no_client_can_unpack_is_none(encoding: str, body: bytes, said: str) -> None:
+    """Its bytes are not read all the same: a client that obeys the header has an error instead."""
+    answer = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (encoding.encode(), len(body)) + body
+    with saying(answer) as url:
+        for door in (HttpDoor(url), WireDoor(url)):
+            with pytest.raises(NoAnswer, match=said):
+                door.send(Request("GET", "/version"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [("utf-8", b"{}"), ("identity", b"{}"), ("gzip", b""), ("gzip, deflate", zlib.compress(zlib.compress(b"{}")))],
+)
+def test_an_encoding_that_hides_nothing_is_no_matter(encoding: str, body: bytes) -> None:
+    """Clients ignore encodings that nobody knows, and those of an empty body."""
+    answer = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (encoding.encode(), len(body)) + body
+    with saying(answer) as url:
+        assert got(url).body == (b"{}" if body else b"")
 
 
 @pytest.mark.parametrize(
