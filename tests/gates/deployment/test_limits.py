@@ -138,45 +138,6 @@ def test_what_comes_before_a_final_answer_is_none() -> None:
             assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == expected
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "X-GZIP"])
-def test_a_packed_answer_is_read(encoding: str) -> None:
-    """A compressed answer is read, although the gate asks for none."""
-    body = zlib.compress(b'{"release":"r1"}')
-    head = OK + f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with saying(head + body) as url, HttpDoor(url) as door:
-        assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
-
-
-@pytest.mark.parametrize(
-    ("encoding", "body", "said"),
-    [
-        ("deflate", zlib.compress(b"outbox_pending 0\n" * 9)[:-6], "was cut off"),
-        ("gzip", b'{"release":"r1"}', "cannot be unpacked"),
-        ("br", b'{"release":"r1"}', "allowed: none"),
-        ("gzip, br", b'{"release":"r1"}', "allowed: none"),
-        ("gzip," * 9, zlib.compress(b"{}"), "allowed: none"),
-    ],
-)
-def test_an_answer_that_no_client_can_unpack_is_none(encoding: str, body: bytes, said: str) -> None:
-    """Its bytes are not read all the same: a client that obeys the header has an error instead."""
-    answer = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (encoding.encode(), len(body)) + body
-    with saying(answer) as url:
-        for door in (HttpDoor(url), WireDoor(url)):
-            with pytest.raises(NoAnswer, match=said):
-                door.send(Request("GET", "/version"))
-
-
-@pytest.mark.parametrize(
-    ("encoding", "body"),
-    [("utf-8", b"{}"), ("identity", b"{}"), ("gzip", b""), ("gzip, deflate", zlib.compress(zlib.compress(b"{}")))],
-)
-def test_an_encoding_that_hides_nothing_is_no_matter(encoding: str, body: bytes) -> None:
-    """Clients ignore encodings that nobody knows, and those of an empty body."""
-    answer = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (encoding.encode(), len(body)) + body
-    with saying(answer) as url:
-        assert got(url).body == (b"{}" if body else b"")
-
-
 @pytest.mark.parametrize(
     "behind",
     [
