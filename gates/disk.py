@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -131,6 +132,20 @@ def folder(path: Path) -> Path:
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def emptied(path: Path, mark: str) -> None:
+    """Make a folder, and remove what an earlier use of it left, save the file `mark`: it shows that the folder is ours.
+    Raise OSError for a folder that has other things and no such file: it belongs to somebody else.
+    """
+    left = [one for one in folder(path).iterdir() if one.name != mark]
+    if left and not (path / mark).is_file():
+        raise OSError(errno.ENOTEMPTY, f"it is no folder of a gate, and has {left[0].name}", str(path))
+    for one in left:
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
 
 
 def clear(place: Path, names: tuple[str, ...]) -> None:

@@ -227,14 +227,17 @@ def _wanted(statuses: tuple[int, ...], code: str | None) -> str:
 def _short(exchange: Exchange) -> str:
     what = exchange.request.label or f"{exchange.request.method} {exchange.request.path}"
     answer, came = exchange.answer, exchange.answer.received
-    said = f"{what}: observed {answer.status} {answer.code}".rstrip() + _of_fields(answer) + _of_a_cache(answer)
+    said = f"{what}: observed {answer.status} {answer.code}".rstrip() + _of_body(answer) + _of_a_cache(answer)
     if came is None or came.status == answer.status:
         return said
     return f"{said} (it answered {came.status}; names: http in gate.yaml reads it so)"
 
 
-def _of_fields(answer: Answer) -> str:
-    """The refused field: ` (aggregate_key: is required)`. Empty if the answer does not say."""
+def _of_body(answer: Answer) -> str:
+    """That the body cannot be read, or the refused field: ` (aggregate_key: is required)`. Else empty."""
+    marks = b"".join(answer.body.split())
+    if marks.startswith(b"{") and marks != b"{}" and not answer.json():
+        return " (its body cannot be read as JSON: it is cut off, or names a member twice)"
     errors = answer.json().get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if not isinstance(first, dict) or not first.get("field"):

@@ -7,6 +7,7 @@ import json
 from contextlib import suppress
 
 from gates import config, disk, record, reports
+from gates.errors import UsageError
 from gates.inputs import options as shared
 from gates.operator import checklist
 from gates.operator.outcome import exit_code
@@ -34,9 +35,12 @@ def add_arguments(made: argparse.ArgumentParser, name: str) -> None:
 
 
 def carry_out(options: argparse.Namespace, console: Console) -> int:
-    return {"decide": _decide, "verify": _verify, "report": _report, "checklist": _checklist}[options.command](
-        options, console
-    )
+    if options.command == "verify":
+        return _verify(options, console)
+    if not (options.folder / record.RUN).exists():
+        lost = f"there is no {options.folder / record.RUN}; allowed: the folder of a gate run"
+        raise UsageError(f"{lost}. Run the gate, or name the folder of a run as DIR")
+    return {"decide": _decide, "report": _report, "checklist": _checklist}[options.command](options, console)
 
 
 def _decide(options: argparse.Namespace, console: Console) -> int:

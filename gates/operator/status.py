@@ -39,12 +39,15 @@ VERSION_REQUESTS = 12
 MOST_DIGITS = 20
 """The most digits of a whole number: longer ones get an exponent, and Python refuses to print the longest."""
 
+UNKNOWN = "unknown"
+NO_RELEASE = "an answer of /version names no release. See that BASE_URL is right, and that /version says what runs"
+
 Row = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table: its name, title and rows. `unknown`: why it could not be read."""
+    """One table: its name, title and rows. `unknown`: why it, or a part of it, could not be read."""
 
     name: str
     title: str
@@ -52,8 +55,8 @@ class Section:
     unknown: str = ""
 
     def to_json(self) -> dict[str, JsonValue]:
-        seen: dict[str, JsonValue] = {"rows": [dict(r) for r in self.rows]}
-        return {"title": self.title, **(seen if not self.unknown else {"unknown": self.unknown})}
+        seen: dict[str, JsonValue] = {"rows": [dict(r) for r in self.rows]} if self.rows or not self.unknown else {}
+        return {"title": self.title, **seen, **({"unknown": self.unknown} if self.unknown else {})}
 
 
 def look(target: Target, out: Path, history_file: Path, name: str) -> list[Section]:
@@ -84,7 +87,8 @@ def _over_http(target: Target) -> Section:
     except NoAnswer as error:
         return Section("instances", title, unknown=f"{error}. Check that it runs and BASE_URL is right")
     rows = [{**dict(one), "answers": said.count(one), "healthz": alive, "readyz": ready} for one in dict.fromkeys(said)]
-    return Section("instances", title, tuple(rows))
+    silent = "" if all(dict(one)["release"] != UNKNOWN for one in said) else NO_RELEASE
+    return Section("instances", title, tuple(rows), silent)
 
 
 def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
@@ -96,9 +100,13 @@ def _versions(door: HttpDoor) -> list[tuple[tuple[str, JsonValue], ...]]:
             break
         answer = door.send(Request("GET", "/version", (("Connection", "close"),)))
         told = answer.json() if answer.status == 200 else {}
-        pairs = [(n, str(told.get(n, "unknown"))) for n in ("release", "commit", "schema_version")]
+        pairs = [(n, _named(told.get(n))) for n in ("release", "commit", "schema_version")]
         found.append((*pairs, *((("instance", str(told["instance"])),) if "instance" in told else ())))
     return found
+
+
+def _named(value: object) -> str:
+    return UNKNOWN if value is None or value == "" else str(value)
 
 
 # --- what the gate itself left -----------------------------------------------------------------------------------

@@ -65,12 +65,13 @@ def as_tables(sections: Sequence[Section]) -> Terminal:
 
 
 def _as_table(section: Section) -> Terminal:
-    if section.unknown:
-        return Terminal.of_lines((section.title, f"  unknown: {section.unknown}"))
+    unknown = [f"  unknown: {section.unknown}"] * bool(section.unknown)
+    if not section.rows and unknown:
+        return Terminal.of_lines((section.title, *unknown))
     if not section.rows:
         return Terminal.of_lines((section.title, "  none"))
     titles = list(dict.fromkeys(name for row in section.rows for name in row))
     cells = [[cell(row.get(name)) for name in titles] for row in section.rows[:MOST_ROWS]]
     more = len(section.rows) - MOST_ROWS
     lines = [*table(cells, titles).splitlines(), *[f"… and {more} more (--json has all)"] * (more > 0)]
-    return Terminal.of_lines((section.title, *(f"  {line}" for line in lines)))
+    return Terminal.of_lines((section.title, *(f"  {line}" for line in lines), *unknown))

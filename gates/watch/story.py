@@ -5,7 +5,6 @@ decides, acts only if asked to, records itself, and then notifies.
 import dataclasses
 import datetime as dt
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +42,8 @@ STATE_OF = {Decision.PROMOTE: "good", Decision.HOLD: "doubtful", Decision.ROLLBA
 COMPANIES_KEPT = dt.timedelta(hours=25)
 """A little longer than the longest window of an alert rule, in which rows of earlier rounds must not count."""
 MOST_COMPANIES = 5000
+COMPANIES = "companies.txt"
+"""The first file of a round, and the last one that goes: it says that a folder beside the history is the watch's."""
 
 
 def utc_now() -> dt.datetime:
@@ -170,12 +171,11 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
     """The evidence of a round; it stays beside the history until the next one."""
     out = watch.beside("last")
     try:
-        shutil.rmtree(out, ignore_errors=True)
-        disk.folder(out)
+        disk.emptied(out, mark=COMPANIES)
         earlier = _companies(watch, now)
-        disk.write(out / "companies.txt", "".join(f"{c}\n" for c in earlier))
+        disk.write(out / COMPANIES, "".join(f"{c}\n" for c in earlier))
     except OSError as error:
-        raise CannotWork(f"{error}; allowed: files to read and to write. Remove it, or correct --history") from error
+        raise CannotWork(f"{error}; allowed: files to read and to write. Move it away, or correct --history") from error
     context = Context(
         target=watch.target,
         settings=watch.policy_file.settings,
@@ -197,7 +197,7 @@ def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> 
 def _companies(watch: Watch, now: dt.datetime) -> list[str]:
     """Companies of earlier rounds whose traces may still be in a window; older lists are removed."""
     found: list[str] = []
-    for path in sorted(disk.folder(watch.beside("companies")).glob("*.txt"), key=lambda p: p.stat().st_mtime):
+    for path in sorted(disk.folder(watch.beside("companies")).glob("[0-9]*.txt"), key=lambda p: p.stat().st_mtime):
         if dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) < now - COMPANIES_KEPT:
             path.unlink(missing_ok=True)
         else:

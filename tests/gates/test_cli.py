@@ -118,7 +118,9 @@ ERRORS = """
 2 | sign | TRANSBOT_HMAC_SECRET=SECRET | TEST_COMPANY_ID
 3 | replay -c COMPANY | TRANSBOT_HMAC_SECRET=SECRET | BASE_URL is not set
 4 | replay -c COMPANY | TRANSBOT_HMAC_SECRET=SECRET BASE_URL=http://127.0.0.1:9 | allowed: an answer
-4 | decide nowhere |  | run.json
+2 | decide nowhere |  | name the folder of a run as DIR
+2 | report nowhere |  | run.json
+2 | checklist nowhere |  | run.json
 2 | budget --daily -1 |  | 0 or more
 2 | budget --daily 5 | DATABASE_URL=postgresql://127.0.0.1:9/x | Give -c
 """

@@ -22,7 +22,10 @@ KEEPALIVE_S = 1.0
 """How long an idle connection is reused. Well below what servers allow (gunicorn 2 s), so that no request meets a
 closing connection.
 """
-PACKED = ("gzip", "x-gzip", "deflate")
+PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+"""Encodings that clients know, and we do not unpack. What nobody knows, such as `utf-8`, clients ignore."""
+MOST_ENCODINGS = 3
 _ANY_HEADER_OF_ZLIB = 47
 T = TypeVar("T")
 
@@ -70,19 +73,32 @@ def checked_headers(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, st
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without its content encoding, or as it is if that is unknown or broken. We ask for no encoding; some
-    servers encode all the same. Raise BeyondLimit if the unpacked body is too large.
+    """The body without its content encodings. We ask for none; some servers encode all the same. Raise BeyondLimit if
+    the unpacked body is too large, or if no client can read it: it is not what its encodings say.
     """
-    if encoding.strip().lower() not in PACKED:
-        return body
+    known = [one for word in reversed(encoding.split(",")) if (one := word.strip().lower()) in PACKED | UNREAD]
+    for one in known if body else ():
+        if one in UNREAD or len(known) > MOST_ENCODINGS:
+            raise BeyondLimit(f"{_SAID.format(encoding)} was sent; {_DUE}")
+        body = _unpacked(body, encoding)
+    return body
+
+
+_SAID = "a body with Content-Encoding {!a:.80}"
+_DUE = "allowed: none, as Accept-Encoding asks, or gzip or deflate that ends. See to what encodes: service or proxy"
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
     wrapped = zlib.decompressobj(_ANY_HEADER_OF_ZLIB)
     try:
         found = wrapped.decompress(body, MOST_BODY + 1)
-    except zlib.error:
-        return body
+    except zlib.error as error:
+        raise BeyondLimit(f"{_SAID.format(encoding)} cannot be unpacked ({error}); {_DUE}") from None
     if len(found) > MOST_BODY:
         raise BeyondLimit(f"{len(body)} packed bytes hold more than {MOST_BODY}; allowed: a body of {MOST_BODY}")
-    return found if wrapped.eof else body
+    if not wrapped.eof:
+        raise BeyondLimit(f"{_SAID.format(encoding)} was cut off; {_DUE}")
+    return found
 
 
 def within(look: Callable[[], T], limit_s: float) -> T:

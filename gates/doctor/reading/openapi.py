@@ -19,6 +19,7 @@ MOST_STEPS = 5_000
 """The most steps for all schemas of one operation. A schema that refers to itself twice doubles the work at each step;
 large documents take 500 steps.
 """
+MOST_STEPS_OF_ALL = MOST_OPERATIONS * 500
 CODES = frozenset({"code", "error", "error_code", "errorCode", "type", "reason", "kind"})
 """Members that hold the code of an error."""
 LISTS_OF_ERRORS = frozenset(
@@ -97,7 +98,7 @@ class _Reader:
     """Resolves references within one document, to a limited depth."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.document, self.left = document, MOST_STEPS
+        self.document, self.left, self.left_of_all = document, MOST_STEPS, MOST_STEPS_OF_ALL
 
     def prefix(self) -> str:
         """The path of the first server."""
@@ -112,7 +113,8 @@ class _Reader:
         return str(self.document.get("basePath") or path).rstrip("/")
 
     def operation(self, method: str, path: str, given: Mapping[str, Any], item: Mapping[str, Any]) -> ApiOperation:
-        self.left = MOST_STEPS
+        self.left_of_all -= MOST_STEPS - max(self.left, 0)
+        self.left = min(MOST_STEPS, self.left_of_all)
         parameters = [self.followed(p) for p in (*_listed(item.get("parameters")), *_listed(given.get("parameters")))]
         body = self.inside(self.content(self.followed(given.get("requestBody"))))
         for one in parameters:

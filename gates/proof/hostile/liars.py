@@ -11,6 +11,7 @@ from dataclasses import replace
 from urllib.parse import quote, urlsplit
 
 from gates.proof.degenerate import problem
+from gates.proof.hostile.contents import header
 from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, forward, raw
 
 Make = Callable[[str, str], Behaviour]
@@ -283,6 +284,10 @@ LIARS: Mapping[str, tuple[str, Make]] = {
     "drops-tokens": ("a proxy drops the token", _without_header("authorization")),
     "always-dry": ("says of every replay that it was dry", rewritten(_dry)),
     "bit-flips": ("every tenth answer has a bit flipped", _flips),
+    "says-gzip": (
+        "says gzip of answers that are none",
+        rewritten(lambda _asked, reply: header("Content-Encoding", "gzip")(reply)),
+    ),
     "no-request-ids": ("answers without a request id", rewritten(_no_request_id)),
 }
 

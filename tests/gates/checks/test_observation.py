@@ -86,6 +86,19 @@ def test_a_refused_field_is_named() -> None:
         Observer(Target(TargetKind.STAGING)).expect(Request("POST", "/events"), Answer(400, (), body, 1.0), 202)
 
 
+@pytest.mark.parametrize(
+    ("body", "is_told"),
+    [(b'{"code": "rate_limited"', True), (b'{"code": "a", "code": "rate_limited"}', True), (b"{ }", False)],
+)
+def test_a_body_that_cannot_be_read_is_told_as_such(body: bytes, is_told: bool) -> None:
+    """Without that word, `observed 429; allowed: 429 rate_limited` sends people to the wrong place."""
+    with pytest.raises(AssertionError) as failed:
+        Observer(Target(TargetKind.STAGING)).expect(
+            Request("POST", "/dlq-replay"), Answer(429, (), body, 1.0), 429, "rate_limited"
+        )
+    assert ("names a member twice" in str(failed.value)) == is_told
+
+
 @pytest.mark.parametrize(("age", "is_told"), [("12", True), ("0", False), ("soon", False)])
 def test_an_answer_from_a_cache_is_told_as_such(age: str, is_told: bool) -> None:
     """Whoever reads of a forged request that was answered learns that the service never saw it."""

@@ -138,22 +138,6 @@ def test_what_comes_before_a_final_answer_is_none() -> None:
             assert WireDoor(url, timeout_s=LIMIT_S).raw("GET {path}/ HTTP/1.1", b"").statuses == expected
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "X-GZIP"])
-def test_a_packed_answer_is_read(encoding: str) -> None:
-    """A compressed answer is read, although the gate asks for none."""
-    body = zlib.compress(b'{"release":"r1"}')
-    head = OK + f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with saying(head + body) as url, HttpDoor(url) as door:
-        assert door.send(Request("GET", "/version")).json() == {"release": "r1"}
-
-
-def test_a_packed_answer_that_was_cut_is_not_taken_for_whole() -> None:
-    """A truncated compressed body is not decompressed: its beginning could look complete."""
-    body = zlib.compress(b"outbox_pending 0\n" * 9)[:-6]
-    with saying(OK + b"Content-Encoding: deflate\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as url:
-        assert got(url).body == body
-
-
 @pytest.mark.parametrize(
     "behind",
     [

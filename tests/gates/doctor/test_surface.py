@@ -226,14 +226,18 @@ def test_no_document_is_an_error(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("width", [1, 5, 1000])
 def test_a_document_that_refers_to_itself_ends(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Circular references end after a fixed number of steps; an impossible status is none."""
+    """Circular references end after a fixed number of steps, of each operation and of all; an impossible status is
+    none.
+    """
+    monkeypatch.setattr(openapi, "MOST_STEPS_OF_ALL", 2 * openapi.MOST_STEPS)
     steps, followed = iter(range(10 * openapi.MOST_STEPS)), openapi._Reader.followed
     monkeypatch.setattr(openapi._Reader, "followed", lambda *given: (next(steps), followed(*given))[1])
     circle = {"$ref": "#/components/schemas/A"}
     schema = {"properties": {f"a{n}": circle for n in range(width)}, "allOf": [circle] * width}
     responses = {"200": circle, "2" * 5000: circle, "²": circle}
     post = {"requestBody": {"content": {"application/json": {"schema": circle}}}, "responses": responses}
-    document = {"openapi": "3.0.0", "paths": {"/dlq-replay": {"post": post}}, "components": {"schemas": {"A": schema}}}
+    paths = {"/dlq-replay": {"post": post}, **{f"/{n}": {"post": post} for n in range(9)}}
+    document = {"openapi": "3.0.0", "paths": paths, "components": {"schemas": {"A": schema}}}
     made = read_document("/openapi.json", document)
     assert made is not None
     assert made.operations[0].path == "/dlq-replay"

@@ -16,6 +16,7 @@ from gates.evidence import TargetKind
 from gates.operator import status
 from gates.operator.status import Section, look, plain, queries
 from gates.operator.status_command import as_json, as_tables
+from gates.proof.workbench.servers import Reply, serve
 from gates.stack import seed
 from tests.gates.gate_process import gate
 from tests.postgres_fixture import TEMPLATE, PgServer
@@ -120,6 +121,21 @@ def test_without_a_target_everything_is_unknown_with_its_reason(tmp_path: Path) 
         assert all(s.unknown for s in found.values())
         assert said in found["rollout"].unknown
         assert SECRET not in as_json(list(found.values())) + as_tables(list(found.values()))
+
+
+@pytest.mark.parametrize(
+    ("told", "unknown"),
+    [(b'{"release":"r1","commit":"c"}', False), (b"{}", True), (b'{"release":null}', True), (b"<p>Sign in</p>", True)],
+)
+def test_a_version_that_names_no_release_is_unknown(told: bytes, unknown: bool) -> None:
+    """What the pages answered is shown all the same, and the exit code is not that of a target that was seen."""
+    with serve(lambda asked: Reply(200, (), told if asked.path == "/version" else b"")) as base:
+        done = gate("status", "--json", environ={"BASE_URL": base, "GATE_TARGET": "staging"})
+        shown = gate("status", environ={"BASE_URL": base, "GATE_TARGET": "staging"})
+    found = json.loads(done.stdout)["instances"]
+    assert (bool(found["rows"]), "unknown" in found) == (True, unknown)
+    assert ("/version names no release" in shown.stdout) == unknown
+    assert done.returncode == 10
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,24 @@ def test_one_round_of_a_database_that_is_away(tmp_path: Path) -> None:
     assert not [p for p in files if b"planted-pw" in p.read_bytes()]
 
 
+def test_a_round_removes_nothing_that_is_not_the_watch_s(tmp_path: Path) -> None:
+    """A folder that has the name of one of the watch's stays as it is, and the error says which it is."""
+    others = [tmp_path / "h-last" / "notes.txt", tmp_path / "h-companies" / "notes.txt"]
+    for other in others:
+        other.parent.mkdir()
+        other.write_text("mine", encoding="utf-8")
+        os.utime(other, (0, 0))
+    words = ("watch", "--once", "--drills", "none", "--history", "h.ndjson")
+    done = gate(*words, cwd=tmp_path, environ=NOWHERE)
+    assert (done.returncode, "h-last" in done.stderr, "correct --history" in done.stderr) == (4, True, True)
+    others.pop(0).rename(tmp_path / "notes.txt")
+    assert gate(*words, cwd=tmp_path, environ=NOWHERE).returncode == 10
+    stale = tmp_path / "h-last" / "stale"
+    stale.mkdir()
+    assert gate(*words, cwd=tmp_path, environ=NOWHERE).returncode == 10
+    assert (others[0].read_text(encoding="utf-8"), stale.exists()) == ("mine", False)
+
+
 def test_a_round_stands_where_its_pages_find_no_place(tmp_path: Path) -> None:
     """A full disk changes neither its output nor its exit code."""
     (tmp_path / "out" / "history.html").mkdir(parents=True)
