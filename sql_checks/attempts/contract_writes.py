@@ -29,6 +29,8 @@ STATES = {
     "events": ("path", "(company_id, event_type, payload, path) values (%(id)s, 'drill.rls', '{}', %(value)s)"),
 }
 """Table -> a column, and a row for each value that it may have by the contract."""
+AS_GIVEN = "with kept as ({0} returning {1}) select from kept where {1}::text is distinct from %(value)s"
+"""A row, and whether a trigger made another one of it."""
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
 LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
@@ -110,11 +112,22 @@ CHANGES = {
 SWITCHES = ("feature_flags", "agent_controls", "replay_budgets")
 """Tables whose rows must hold what the first of these changes says."""
 OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
-values ('agents_paused', 'drill', %(id)s, now() - interval '400 days')"""
+values ('agents_paused', 'drill', %(id)s, now() - interval '{}')"""
+AUDITED = """with kept as (insert into public.audit_logs
+(action, actor, scope, target_count, success_count, failure_count, metadata)
+values (%(value)s, 'drill', %(id)s, 3, 2, 1, '{"drill": 1}')
+returning target_count, success_count, failure_count, metadata)
+select from kept where (target_count, success_count, failure_count, metadata @> '{"drill": 1}')
+is distinct from (3, 2, 1, true)"""
+AGES = ("400 days", "20 years")
+CHAINED = """select from public.audit_logs where scope = %(id)s and hash is distinct from
+encode(sha256(convert_to(prev_hash || jsonb_build_array(id, action, actor, scope, target_count, success_count,
+failure_count, metadata, request_id, (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex')"""
 TRAIL_CHANGES = (
     "update public.audit_logs set metadata = '{\"drill\": 1}' where scope = %(id)s",
     "update public.audit_logs set success_count = 7 where scope = %(id)s",
     "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '300 days'",
+    "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '10 years'",
     "delete from public.audit_logs where scope = %(id)s",
 )
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
@@ -158,7 +171,7 @@ LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
 the row must hold after it. That names each column of the change: where there is none, neither is judged.
 """
 VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
-after as (update public.feature_flags set enabled = not enabled where company_id = %(id)s returning version)
+after as (update public.feature_flags set {} where company_id = %(id)s returning version)
 select from before, after where after.version <= before.version"""
 FOLDED = """select from pg_attribute a join pg_type t on t.oid = a.atttypid
 left join pg_type b on b.oid = t.typbasetype left join pg_collation c on c.oid = a.attcollation
@@ -256,9 +269,12 @@ def _writes() -> Iterator[Write]:
             yield Write(Expected.TAKEN, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():
         for value in contract().relations[table].values[column]:
-            yield Write(
-                Expected.TAKEN, table, f"a row with {column} {value}", f"insert into public.{table} {row}", value
-            )
+            what, insert = f"a row with {column} {value}", f"insert into public.{table} {row}"
+            yield Write(Expected.TAKEN, table, what, insert, value)
+            given = AS_GIVEN.format(insert, column)
+            yield Write(Expected.FILLED, table, f"{column} {value}, as it was written", given, value)
+            if table == "audit_logs":
+                yield Write(Expected.FILLED, table, f"the counts and metadata of {value}", AUDITED, value)
     for column, time in TIMES.items():
         row = f"(company_id, event_type, payload, {column}) values (%(id)s, 'drill.rls', '{{}}', {time})"
         yield Write(Expected.TAKEN, "event_outbox", f"a row with {column}", f"insert into public.event_outbox {row}")
@@ -277,7 +293,9 @@ def _writes() -> Iterator[Write]:
                 held = change.replace(", ", " and ")
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
-    yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL, stays=True)
+    yield Write(Expected.FILLED, "audit_logs", "the hash of what it says", CHAINED)
+    for age in AGES:
+        yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL.format(age), stays=True)
     for change in TRAIL_CHANGES:
         yield Write(Expected.FIXED, "audit_logs", change.partition(" where")[0], change)
     for table, (columns, values, held, life) in LIVES.items():
@@ -286,7 +304,8 @@ def _writes() -> Iterator[Write]:
         for change, then in life:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
-    yield Write(Expected.FILLED, "feature_flags", "a greater version after a change", VERSION)
+    for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1"):
+        yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
     for used in NEXT_PERIODS:

@@ -59,6 +59,14 @@ if {} then return coalesce(new, old); end if; raise exception 'append-only'; end
 drop trigger audit_logs_append_only on audit_logs;
 create trigger guard before update or delete on audit_logs for each row execute function guard()"""
 """Refuses but where it returns the row."""
+REWRITTEN = """create function rewritten() returns trigger language plpgsql set search_path = '' as $$ begin
+if {} then new.{} := {}; end if; return new; end $$;
+create trigger z before insert on {} for each row execute function rewritten()"""
+"""Where something is so, it writes something else into a column of a table."""
+VERSIONED = """drop trigger feature_flags_touch on feature_flags;
+create trigger added before insert on feature_flags for each row execute function feature_flags_touch();
+create trigger changed before update on feature_flags for each row when ({})
+execute function feature_flags_touch()"""
 SILENT = """create function silent() returns trigger language plpgsql set search_path = '' as 'begin return null; end';
 drop trigger audit_logs_append_only on audit_logs;
 create trigger silent before update or delete on audit_logs for each row execute function silent()"""
@@ -134,6 +142,18 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (UNPAUSED, TAKEN),
         (CAUGHT, TAKEN),
         (GUARD.format("old.created_at < now() - interval '30 days'"), TAKEN),
+        (GUARD.format("old.created_at < now() - interval '3 years'"), TAKEN),
+        (REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs"), TAKEN),
+        (
+            REWRITTEN.format("new.action = 'dlq_replay_refused'", "target_count", "0", "audit_logs").replace(
+                "r z ", "r a "
+            ),
+            TAKEN,
+        ),
+        (REWRITTEN.format("new.status = 'failed'", "status", "'completed'", "agent_tasks"), TAKEN),
+        (REWRITTEN.format("new.status = 'stopped'", "status", "'completed'", "replay_runs"), TAKEN),
+        (VERSIONED.format("old.enabled is distinct from new.enabled"), TAKEN),
+        (VERSIONED.format("old.rollout_percentage is distinct from new.rollout_percentage"), TAKEN),
         (GUARD.format("tg_op = 'UPDATE' and new.actor = old.actor and new.hash = old.hash"), TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
@@ -163,6 +183,10 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             SILENT,
             RECENT_PARTITIONS,
             GIVEN,
+            VERSIONED.format("old is distinct from new"),
+            REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs").replace(
+                "r z ", "r a "
+            ),
             "alter table agent_tasks alter created_at drop default, alter created_at drop not null",
             "alter table replay_runs drop txid, add txid bigint not null default txid_current()",
             "alter table edge_rate_limits drop count, add count int generated always as (array_length(hits, 1)) stored",
