@@ -100,6 +100,7 @@ CHANGES = {
         "status = 'resolved'",
         "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
     ),
+    "agent_tasks": ("status = 'running'", "status = 'completed'"),
     "feature_flags": ("enabled = true, rollout_percentage = 37",),
     "agent_controls": ("agents_paused = true, pause_reason = 'drill'", "agents_paused = false, pause_reason = null"),
     "replay_budgets": (
@@ -183,6 +184,9 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
+ENDED = """update public.replay_runs set status = 'completed', completed_at = now(), success_count = 0
+where company_id = %(id)s and idempotency_key = 'drill-ends'"""
 NEXT_PERIODS = (
     "day = day + 1, daily_used = daily_limit + 1",
     "month = (month + interval '1 month')::date, monthly_used = monthly_limit + 1",
@@ -304,6 +308,8 @@ def _writes() -> Iterator[Write]:
         for change, then in life:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
+    yield Write(Expected.TAKEN, "replay_runs", "a run that starts", STARTED, stays=True)
+    yield Write(Expected.TAKEN, "replay_runs", "its end", ENDED)
     for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1"):
         yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
