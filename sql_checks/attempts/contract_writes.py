@@ -184,6 +184,18 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
+EVERYBODYS = {
+    "agent_controls": ("company_id is null", "agents_paused = true", "agents_paused"),
+    "feature_flags": (
+        "company_id is null and key = 'outbox.enabled'",
+        "enabled = false, rollout_percentage = 7",
+        "enabled = false and rollout_percentage = 7",
+    ),
+}
+"""Table -> rows on which everybody depends, what an operator does to them, and what they must hold then. Last, so that
+they are locked for a moment.
+"""
 STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
 ENDED = """update public.replay_runs set status = 'completed', completed_at = now(), success_count = 0
 where company_id = %(id)s and idempotency_key = 'drill-ends'"""
@@ -214,7 +226,8 @@ class Expected(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Write:
     """A statement, its description and its expected result. stays: its row is kept for the statements that follow.
-    other: for a second tenant, beside the first one's rows.
+    other: for a second tenant, beside the first one's rows. role: who runs it, if not the login. live: on a row on
+    which everybody depends.
     """
 
     expected: Expected
@@ -224,18 +237,24 @@ class Write:
     value: str = ""
     stays: bool = False
     other: bool = False
+    role: str | None = None
+    live: bool = False
 
 
 Written = list[tuple[Write, Attempt]]
 
 
-def write(url: str) -> Written:
-    """The result of each statement. Raise psycopg.Error where there is no database."""
+def write(url: str, *, may_touch_live: bool = True) -> Written:
+    """The result of each statement. may_touch_live: whether rows on which everybody depends are changed for a moment,
+    too. Raise psycopg.Error where there is no database.
+    """
     asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
+    asked = [one for one in asked if may_touch_live or not one.live]
     company = {False: new_id("company"), True: new_id("company")}
     at_once = TenantStatement("set constraints all immediate", keep=True)
     statements = [
-        TenantStatement(one.statement, {"id": company[one.other], "value": one.value}, keep=one.stays) for one in asked
+        TenantStatement(one.statement, {"id": company[one.other], "value": one.value}, one.role, keep=one.stays)
+        for one in asked
     ]
     connection = connect(url, autocommit=False)
     try:
@@ -316,6 +335,7 @@ def _writes() -> Iterator[Write]:
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
     for used in NEXT_PERIODS:
         yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
+    yield from _decisions()
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
     for used in ("daily", "monthly"):
@@ -324,6 +344,25 @@ def _writes() -> Iterator[Write]:
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+    for table, (whose, change, held) in EVERYBODYS.items():
+        what = f"{change}, of everybody's row"
+        statement = f"update public.{table} set {change} where {whose}"
+        look = f"select from public.{table} where {whose} and ({held}) is not true"
+        yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
+        yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
+
+
+def _decisions() -> Iterator[Write]:
+    """What is_feature_enabled says of a tenant's row: alike for every caller, and off where there is none."""
+    for change, answer in (("enabled = true, rollout_percentage = 100", "true"), ("enabled = false", "false")):
+        statement = f"update public.feature_flags set {change} where company_id = %(id)s"
+        yield Write(Expected.TAKEN, "feature_flags", change, statement, stays=True)
+        for role in (None, *(one for one in ("authenticated", "anon") if current().roles.get(one, one))):
+            asked = DECIDED.format("drill.rls", answer)
+            what = f"the answer {answer} for {role or 'the gate'} (after {change})"
+            yield Write(Expected.FILLED, "feature_flags", what, asked, role=role)
+    without = DECIDED.format("drill.none", "false")
+    yield Write(Expected.FILLED, "feature_flags", "the answer false for a flag without a row", without)
 
 
 def _life(table: str, what: str, statement: str, held: str, rows: int) -> Iterator[Write]:

@@ -84,7 +84,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
                     where lower(names[1]) <> 'coalesce'
                       and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
     and case when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
-             else x.code ~* '\m(now|\w+_timestamp|inet_\w+)\(|^\(*localtime'
+             else x.code ~* '\m(now|\w+_timestamp|inet_\w+)\(|\m(current_(date|time|timestamp)|localtime\w*)\M'
                or exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
   order by e.name, e.polname, length(b.part)
 )

@@ -63,6 +63,16 @@ REWRITTEN = """create function rewritten() returns trigger language plpgsql set 
 if {} then new.{} := {}; end if; return new; end $$;
 create trigger z before insert on {} for each row execute function rewritten()"""
 """Where something is so, it writes something else into a column of a table."""
+EVERYBODYS = """create function unlike() returns trigger language plpgsql set search_path = '' as $$ begin
+update public.{} set {} = {} where company_id is null; return null; end $$;
+create trigger unlike after update on {} for each row when (new.company_id is null and pg_trigger_depth() = 0)
+execute function unlike()"""
+"""What an operator does to everybody's row is undone at once."""
+DECIDED = """create or replace function is_feature_enabled(key text, company uuid) returns boolean {1} as $$
+select coalesce((select enabled and public.feature_bucket($1, $2) < rollout_percentage from public.feature_flags f
+where f.key = $1 and {0}), $1 = 'dlq.replay.budget_control') $$"""
+"""Knows the rows of everybody alone, or those that its caller may see."""
+DEFINER = "language sql stable security definer"
 VERSIONED = """drop trigger feature_flags_touch on feature_flags;
 create trigger added before insert on feature_flags for each row execute function feature_flags_touch();
 create trigger changed before update on feature_flags for each row when ({})
@@ -143,6 +153,12 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (CAUGHT, TAKEN),
         (GUARD.format("old.created_at < now() - interval '30 days'"), TAKEN),
         (GUARD.format("old.created_at < now() - interval '3 years'"), TAKEN),
+        (EVERYBODYS.format("agent_controls", "agents_paused", "false", "agent_controls"), TAKEN),
+        (EVERYBODYS.format("feature_flags", "rollout_percentage", "50", "feature_flags"), TAKEN),
+        (DECIDED.format("company_id is null", DEFINER), TAKEN),
+        (DECIDED.format("company_id = $2", "language sql stable"), TAKEN),
+        ("create publication done for table agent_tasks where (status = 'completed')", TAKEN),
+        ("create publication ended for table replay_runs (status)", TAKEN),
         (REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs"), TAKEN),
         (
             REWRITTEN.format("new.action = 'dlq_replay_refused'", "target_count", "0", "audit_logs").replace(
@@ -187,6 +203,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs").replace(
                 "r z ", "r a "
             ),
+            "create publication some for table agent_tasks (id, status), replay_runs where (id is not null)",
             "alter table agent_tasks alter created_at drop default, alter created_at drop not null",
             "alter table replay_runs drop txid, add txid bigint not null default txid_current()",
             "alter table edge_rate_limits drop count, add count int generated always as (array_length(hits, 1)) stored",
