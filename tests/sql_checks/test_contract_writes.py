@@ -203,7 +203,7 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs").replace(
                 "r z ", "r a "
             ),
-            "create publication some for table agent_tasks (id, status), replay_runs where (id is not null)",
+            "create publication updates for table agent_tasks (id, status), replay_runs where (id is not null)",
             "alter table agent_tasks alter created_at drop default, alter created_at drop not null",
             "alter table replay_runs drop txid, add txid bigint not null default txid_current()",
             "alter table edge_rate_limits drop count, add count int generated always as (array_length(hits, 1)) stored",
