@@ -273,7 +273,7 @@ def _object(kind: str, values: Mapping[tuple[str, ...], str]) -> str:
     for *outer, last in sorted(values, key=len):
         at = whole
         for key in outer:
-            at = at[key] = {} if isinstance(at.get(key), str) else at.get(key, {})
+            at[key] = at = {} if isinstance(at.get(key), str) else at.get(key, {})
         at[last] = values[*outer, last]
     text = json.dumps(whole).replace("'", "''")
     row = kind.removeprefix("row:")
