@@ -100,10 +100,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     checks = {spec.id for item in session.items if (spec := spec_of(item))}
     pool = ThreadPoolExecutor(1, "row-security")  # one after the other, so that neither waits for the other's locks
+    may_write = target.kind is not TargetKind.PRODUCTION
     if any(check.startswith(WROTE) for check in checks):
-        session.config.stash[WRITES] = pool.submit(write, url)
+        session.config.stash[WRITES] = pool.submit(write, url, may_touch_live=may_write)
     if any(check.startswith(RLS) for check in checks):
-        session.config.stash[PROBE] = pool.submit(probe, url, may_write=target.kind is not TargetKind.PRODUCTION)
+        session.config.stash[PROBE] = pool.submit(probe, url, may_write=may_write)
     session.config.add_cleanup(pool.shutdown)  # both end with the session
     items = [item for item in session.items if isinstance(item, SpotItem | RuleItem)]
     asked: list[tuple[str, ...]] = [item.asked for item in items if item.spec.id not in checkpoint.TRAIL]

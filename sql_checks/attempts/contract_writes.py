@@ -29,6 +29,8 @@ STATES = {
     "events": ("path", "(company_id, event_type, payload, path) values (%(id)s, 'drill.rls', '{}', %(value)s)"),
 }
 """Table -> a column, and a row for each value that it may have by the contract."""
+AS_GIVEN = "with kept as ({0} returning {1}) select from kept where {1}::text is distinct from %(value)s"
+"""A row, and whether a trigger made another one of it."""
 TIMES = {"claimed_until": "now() + interval '1 minute'", "processed_at": "now()", "dead_at": "now()"}
 """Columns of the outbox, by which a row is in flight, processed or dead."""
 LARGE = "(select to_jsonb(x) from (select array_agg(gen_random_uuid()) as ids from generate_series(1, 1400)) x)"
@@ -98,6 +100,7 @@ CHANGES = {
         "status = 'resolved'",
         "status = 'pending', retry_count = retry_count + 1, retry_after = now() + interval '1 hour'",
     ),
+    "agent_tasks": ("status = 'running'", "status = 'completed'"),
     "feature_flags": ("enabled = true, rollout_percentage = 37",),
     "agent_controls": ("agents_paused = true, pause_reason = 'drill'", "agents_paused = false, pause_reason = null"),
     "replay_budgets": (
@@ -110,11 +113,22 @@ CHANGES = {
 SWITCHES = ("feature_flags", "agent_controls", "replay_budgets")
 """Tables whose rows must hold what the first of these changes says."""
 OLD_TRAIL = """insert into public.audit_logs (action, actor, scope, created_at)
-values ('agents_paused', 'drill', %(id)s, now() - interval '400 days')"""
+values ('agents_paused', 'drill', %(id)s, now() - interval '{}')"""
+AUDITED = """with kept as (insert into public.audit_logs
+(action, actor, scope, target_count, success_count, failure_count, metadata)
+values (%(value)s, 'drill', %(id)s, 3, 2, 1, '{"drill": 1}')
+returning target_count, success_count, failure_count, metadata)
+select from kept where (target_count, success_count, failure_count, metadata @> '{"drill": 1}')
+is distinct from (3, 2, 1, true)"""
+AGES = ("400 days", "20 years")
+CHAINED = """select from public.audit_logs where scope = %(id)s and hash is distinct from
+encode(sha256(convert_to(prev_hash || jsonb_build_array(id, action, actor, scope, target_count, success_count,
+failure_count, metadata, request_id, (extract(epoch from created_at) * 1000000)::bigint)::text, 'UTF8')), 'hex')"""
 TRAIL_CHANGES = (
     "update public.audit_logs set metadata = '{\"drill\": 1}' where scope = %(id)s",
     "update public.audit_logs set success_count = 7 where scope = %(id)s",
     "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '300 days'",
+    "delete from public.audit_logs where scope = %(id)s and created_at < now() - interval '10 years'",
     "delete from public.audit_logs where scope = %(id)s",
 )
 OLD = "company_id = %(id)s and event_type = 'drill.old'"
@@ -158,7 +172,7 @@ LIVES: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
 the row must hold after it. That names each column of the change: where there is none, neither is judged.
 """
 VERSION = """with before as (select version from public.feature_flags where company_id = %(id)s),
-after as (update public.feature_flags set enabled = not enabled where company_id = %(id)s returning version)
+after as (update public.feature_flags set {} where company_id = %(id)s returning version)
 select from before, after where after.version <= before.version"""
 FOLDED = """select from pg_attribute a join pg_type t on t.oid = a.atttypid
 left join pg_type b on b.oid = t.typbasetype left join pg_collation c on c.oid = a.attcollation
@@ -170,6 +184,21 @@ KEY, LIKE_IT = "drill-rls", ("DRILL-RLS", "Drill-rls", "drill-rls ")
 DUPLICATE = "23505"
 """unique_violation"""
 RUN = f"insert into public.replay_runs {RUN_COLUMNS} values (%(value)s, %(id)s, 'drill', '', 'completed', now())"
+DECIDED = "select where public.is_feature_enabled('{}', %(id)s) is distinct from {}"
+EVERYBODYS = {
+    "agent_controls": ("company_id is null", "agents_paused = true", "agents_paused"),
+    "feature_flags": (
+        "company_id is null and key = 'outbox.enabled'",
+        "enabled = false, rollout_percentage = 7",
+        "enabled = false and rollout_percentage = 7",
+    ),
+}
+"""Table -> rows on which everybody depends, what an operator does to them, and what they must hold then. Last, so that
+they are locked for a moment.
+"""
+STARTED = f"insert into public.replay_runs {RUN_COLUMNS} values ('drill-ends', %(id)s, 'drill', '', 'started', null)"
+ENDED = """update public.replay_runs set status = 'completed', completed_at = now(), success_count = 0
+where company_id = %(id)s and idempotency_key = 'drill-ends'"""
 NEXT_PERIODS = (
     "day = day + 1, daily_used = daily_limit + 1",
     "month = (month + interval '1 month')::date, monthly_used = monthly_limit + 1",
@@ -197,7 +226,8 @@ class Expected(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Write:
     """A statement, its description and its expected result. stays: its row is kept for the statements that follow.
-    other: for a second tenant, beside the first one's rows.
+    other: for a second tenant, beside the first one's rows. role: who runs it, if not the login. live: on a row on
+    which everybody depends.
     """
 
     expected: Expected
@@ -207,18 +237,24 @@ class Write:
     value: str = ""
     stays: bool = False
     other: bool = False
+    role: str | None = None
+    live: bool = False
 
 
 Written = list[tuple[Write, Attempt]]
 
 
-def write(url: str) -> Written:
-    """The result of each statement. Raise psycopg.Error where there is no database."""
+def write(url: str, *, may_touch_live: bool = True) -> Written:
+    """The result of each statement. may_touch_live: whether rows on which everybody depends are changed for a moment,
+    too. Raise psycopg.Error where there is no database.
+    """
     asked = [one for one in _writes() if current().real(one.table) and current().claims(_area(one.table))]
+    asked = [one for one in asked if may_touch_live or not one.live]
     company = {False: new_id("company"), True: new_id("company")}
     at_once = TenantStatement("set constraints all immediate", keep=True)
     statements = [
-        TenantStatement(one.statement, {"id": company[one.other], "value": one.value}, keep=one.stays) for one in asked
+        TenantStatement(one.statement, {"id": company[one.other], "value": one.value}, one.role, keep=one.stays)
+        for one in asked
     ]
     connection = connect(url, autocommit=False)
     try:
@@ -256,9 +292,12 @@ def _writes() -> Iterator[Write]:
             yield Write(Expected.TAKEN, table, f"a row {row}", f"insert into public.{table} {row}")
     for table, (column, row) in STATES.items():
         for value in contract().relations[table].values[column]:
-            yield Write(
-                Expected.TAKEN, table, f"a row with {column} {value}", f"insert into public.{table} {row}", value
-            )
+            what, insert = f"a row with {column} {value}", f"insert into public.{table} {row}"
+            yield Write(Expected.TAKEN, table, what, insert, value)
+            given = AS_GIVEN.format(insert, column)
+            yield Write(Expected.FILLED, table, f"{column} {value}, as it was written", given, value)
+            if table == "audit_logs":
+                yield Write(Expected.FILLED, table, f"the counts and metadata of {value}", AUDITED, value)
     for column, time in TIMES.items():
         row = f"(company_id, event_type, payload, {column}) values (%(id)s, 'drill.rls', '{{}}', {time})"
         yield Write(Expected.TAKEN, "event_outbox", f"a row with {column}", f"insert into public.event_outbox {row}")
@@ -277,7 +316,9 @@ def _writes() -> Iterator[Write]:
                 held = change.replace(", ", " and ")
                 look = f"select from public.{table} where company_id = %(id)s and ({held}) is not true"
                 yield Write(Expected.FILLED, table, f"{held} (after that change)", look)
-    yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL, stays=True)
+    yield Write(Expected.FILLED, "audit_logs", "the hash of what it says", CHAINED)
+    for age in AGES:
+        yield Write(Expected.TRIED, "audit_logs", "a row of long ago", OLD_TRAIL.format(age), stays=True)
     for change in TRAIL_CHANGES:
         yield Write(Expected.FIXED, "audit_logs", change.partition(" where")[0], change)
     for table, (columns, values, held, life) in LIVES.items():
@@ -286,11 +327,15 @@ def _writes() -> Iterator[Write]:
         for change, then in life:
             statement = f"update public.{table} set {change} where {OLD}"
             yield from _life(table, f"{change}, of an old row", statement, then, rows)
-    yield Write(Expected.FILLED, "feature_flags", "a greater version after a change", VERSION)
+    yield Write(Expected.TAKEN, "replay_runs", "a run that starts", STARTED, stays=True)
+    yield Write(Expected.TAKEN, "replay_runs", "its end", ENDED)
+    for change in ("enabled = not enabled", "rollout_percentage = rollout_percentage + 1"):
+        yield Write(Expected.FILLED, "feature_flags", f"a greater version after {change}", VERSION.format(change))
     for used in ("daily_used = daily_limit + 1", "monthly_used = monthly_limit + 1"):
         yield Write(Expected.REFUSED, "replay_budgets", used, BUDGET.format(used))
     for used in NEXT_PERIODS:
         yield Write(Expected.REFUSED, "replay_budgets", used, ABOVE.format(used))
+    yield from _decisions()
     for below in ("daily_used = 3, monthly_used = 3", "daily_limit = 1", "monthly_limit = 1"):
         yield Write(Expected.TAKEN, "replay_budgets", below, BUDGET.format(below), stays=True)
     for used in ("daily", "monthly"):
@@ -299,6 +344,25 @@ def _writes() -> Iterator[Write]:
     for key in LIKE_IT:
         yield Write(Expected.APART, "replay_runs", f"a run under {key!r} beside {KEY!r}", RUN, key)
     yield Write(Expected.UNLIKE, "dead_letter_queue", "error_type", FOLDED)
+    for table, (whose, change, held) in EVERYBODYS.items():
+        what = f"{change}, of everybody's row"
+        statement = f"update public.{table} set {change} where {whose}"
+        look = f"select from public.{table} where {whose} and ({held}) is not true"
+        yield Write(Expected.TAKEN, table, what, statement, stays=True, live=True)
+        yield Write(Expected.FILLED, table, f"{held} (after {what})", look, live=True)
+
+
+def _decisions() -> Iterator[Write]:
+    """What is_feature_enabled says of a tenant's row: alike for every caller, and off where there is none."""
+    for change, answer in (("enabled = true, rollout_percentage = 100", "true"), ("enabled = false", "false")):
+        statement = f"update public.feature_flags set {change} where company_id = %(id)s"
+        yield Write(Expected.TAKEN, "feature_flags", change, statement, stays=True)
+        for role in (None, *(one for one in ("authenticated", "anon") if current().roles.get(one, one))):
+            asked = DECIDED.format("drill.rls", answer)
+            what = f"the answer {answer} for {role or 'the gate'} (after {change})"
+            yield Write(Expected.FILLED, "feature_flags", what, asked, role=role)
+    without = DECIDED.format("drill.none", "false")
+    yield Write(Expected.FILLED, "feature_flags", "the answer false for a flag without a row", without)
 
 
 def _life(table: str, what: str, statement: str, held: str, rows: int) -> Iterator[Write]:

@@ -1,5 +1,5 @@
-"""Calls, as one tenant, the functions with their owner's rights: with the ids of another tenant and of its rows, and
-with the words of these.
+"""Calls, as one tenant, the functions with their owner's rights, or that say who asks: with the ids of another tenant
+and of its rows, and with the words of these. Reads what else a tenant may read, too: tables and views of no tenant.
 
 One that may write is called on no production, only with those ids, and undone: whatever it is, its locks last for a
 moment, and are of rows that nobody else has.
@@ -22,8 +22,8 @@ from gates.deployment.sql.catalogue import with_trust
 from gates.deployment.sql.database import Connection, execute, sql
 from sql_checks.attempts.statements import Look, TenantStatement, attempt
 
-FUNCTIONS = Path(__file__).with_name("functions.sql")
-NAMES = ("uuid", "text", "character varying")
+FUNCTIONS, RELATIONS = (Path(__file__).with_name(name) for name in ("functions.sql", "relations.sql"))
+NAMES = ("uuid", "text", "character varying", "bpchar", "name")
 """The types of arguments that get the other tenant's id, or the id of one of its rows."""
 NUMBERS = ("smallint", "integer", "bigint", "numeric")
 REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean": "true", "interval": "100 years"}
@@ -31,6 +31,11 @@ REST = {**dict.fromkeys((*NUMBERS, "real", "double precision"), "50"), "boolean"
 PAST, FUTURE = "2000-01-01", "2100-01-01"
 FIRST_S, ALL_S = 1.0, 15.0
 """The limit of a function's calls together, then of each alone, and that of all functions."""
+TENANT_KEYS = (("company_id",), ("tenant_id",), ("company",), ("tenant",))
+ROW_KEYS = (("id",), ("event_id",))
+"""What objects and rows that a function is given call the tenant, and the row that they ask for."""
+KEYS, KEY = re.compile(r"(?:->>?\s*'[^']+'(?:::text)?\)*\s*)+"), re.compile(r"'([^']+)'")
+"""A path into an object, in the text of a function, and a step of it."""
 OUT_OF_TIME, ASSERTED = "57014", "P0004"
 """SQLSTATEs that no handler of PL/pgSQL catches: they end all calls that were sent together."""
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -55,6 +60,12 @@ class Function:
     is_variadic: bool
     writes: bool
     types: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[tuple[str, ...]]:
+        """The paths of the values that it looks for in an object, or in a row (`row:` and its type)."""
+        found = {tuple(KEY.findall(path)) for path in KEYS.findall(self.body)}
+        return sorted(found | {*TENANT_KEYS, *ROW_KEYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +115,9 @@ def digest_of(relation: str, tenant: str) -> str:
 def called(
     connection: Connection, tenants: TwoTenants, *, may_write: bool
 ) -> tuple[dict[str, int], dict[str, int], list[str]]:
-    """Function -> how many rows with a mark of the other tenant it gave; function -> in how many tables it changed rows
-    of the other tenant; and those that were not called to an end. may_write: whether those that may write are called.
-    The last act of a transaction: it changes the statement timeout.
+    """Function, table or view -> how many rows with a mark of another tenant it gave; function -> in how many tables it
+    changed rows of the other tenant; and those that were not called to an end. may_write: whether those that may write
+    are called. The last act of a transaction: it changes the statement timeout.
     """
     found = [_function(row) for row in execute(connection, with_trust(sql(FUNCTIONS)))]
     if not tenants.marks:
@@ -117,7 +128,24 @@ def called(
     writing = {one: calls for one, calls in writing.items() if calls}
     gave, slow = _tried(connection, reading, end)
     wrote, too_slow = _tried(connection, writing, end)
+    gave |= _read(connection, tenants, end)
     return gave, wrote, sorted({*slow, *too_slow} - {*wrote, *gave})
+
+
+def _read(connection: Connection, tenants: TwoTenants, end: float) -> dict[str, int]:
+    """The rows of tables and views without a column of the tenant in which another company's id, or a mark, stands.
+    What is slow to read tells nothing.
+    """
+    query = "select id::text as id from public.companies limit 100"
+    others = {str(row["id"]) for row in execute(connection, query)} - {tenants.mine}
+    marks = "|".join({*tenants.marks, *others, tenants.other})
+    found = dict[str, int]()
+    for row in execute(connection, with_trust(sql(RELATIONS))):
+        rows = f"select r::text as said from {row['name']} r limit 1000"
+        given = f"select from ({rows}) given where said ~ %s"
+        one = TenantStatement(given, (marks,), "authenticated", tenants.claims, read_only=True)
+        found[str(row["name"])] = _rows(connection, [one], min(FIRST_S, end - time.monotonic())) or 0
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _tried(
@@ -183,7 +211,10 @@ def _arguments(function: Function, tenants: TwoTenants) -> Iterator[tuple[Sequen
     """
     types = function.types
     several = {
-        tuple(_given(kind, tenants.other, named, since) for kind, since in zip(types[:count], times, strict=False))
+        tuple(
+            _given(function, kind, tenants.other, named, since)
+            for kind, since in zip(types[:count], times, strict=False)
+        )
         for count in {len(types), len(types) - function.defaults}
         for named in (NAMES, NAMES[:1], NAMES[1:], ())
         for times in _times(types)
@@ -195,10 +226,16 @@ def _arguments(function: Function, tenants: TwoTenants) -> Iterator[tuple[Sequen
     asked = {row for table in read for row in tenants.rows[table]}
     words = {word for table in read for word in tenants.words[table] if not function.writes}
     for tenant, values in ((tenants.mine, asked), (tenants.other, words)):
-        other = [_given(kind, tenant, NAMES, since) for kind, since in zip(types, _times(types)[0], strict=True)]
+        other = [
+            _given(function, kind, tenant, NAMES, since) for kind, since in zip(types, _times(types)[0], strict=True)
+        ]
         for (place, kind), value in product(enumerate(types), sorted(values)):
-            if kind.removesuffix("[]") in (NUMBERS if value.isdigit() else NAMES if ID.match(value) else NAMES[1:]):
-                yield [*other[:place], _literal(kind, value), *other[place + 1 :]], value
+            fitting = NUMBERS if value.isdigit() else NAMES if ID.match(value) else NAMES[1:]
+            asking = [_literal(kind, value)] if kind.removesuffix("[]") in fitting else []
+            if _has_keys(kind):
+                asking = [_object(kind, {**dict.fromkeys(TENANT_KEYS, tenant), path: value}) for path in function.paths]
+            for one in asking:
+                yield [*other[:place], one, *other[place + 1 :]], value
 
 
 def _times(types: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -226,16 +263,31 @@ def _listed(function: Function, given: Sequence[str]) -> str:
     return ", ".join([*given[:-1], f"variadic {given[-1]}"] if is_list else given)
 
 
-def _given(kind: str, tenant: str, named: Sequence[str], since: str) -> str:
+def _has_keys(kind: str) -> bool:
+    return kind.startswith(("json", "row:"))
+
+
+def _object(kind: str, values: Mapping[tuple[str, ...], str]) -> str:
+    """An object, or a row of a type, with a value at the end of each path."""
+    whole: dict[str, Any] = {}
+    for *outer, last in sorted(values, key=len):
+        at = whole
+        for key in outer:
+            at[key] = at = {} if isinstance(at.get(key), str) else at.get(key, {})
+        at[last] = values[*outer, last]
+    text = json.dumps(whole).replace("'", "''")
+    row = kind.removeprefix("row:")
+    return f"'{text}'::{kind}" if row == kind else f"jsonb_populate_record(null::{row}, '{text}')"
+
+
+def _given(function: Function, kind: str, tenant: str, named: Sequence[str], since: str) -> str:
     """The literal for one argument."""
-    if kind.startswith("json") and named:
-        said: str | None = json.dumps(dict.fromkeys(("company_id", "tenant_id", "company", "tenant"), tenant))
-    elif kind.removesuffix("[]") in named:
+    if _has_keys(kind):
+        paths = [*TENANT_KEYS, *function.paths] if kind.startswith("json") else TENANT_KEYS
+        return _object(kind, dict.fromkeys(paths, tenant)) if named else f"null::{kind.removeprefix('row:')}"
+    if kind.removesuffix("[]") in named:
         return _literal(kind, tenant)
-    elif _is_time(kind):
-        said = since
-    else:
-        said = REST.get(kind)
+    said = since if _is_time(kind) else REST.get(kind)
     return f"null::{kind}" if said is None else f"'{said}'::{kind}"
 
 

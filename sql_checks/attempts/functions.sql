@@ -1,11 +1,13 @@
--- SECURITY DEFINER functions and procedures that tenants may call: each with its text, the types of its arguments, how many of
--- these have defaults, and whether it may change rows, by what it declares and by its text. Their owner has the rights of an owner
--- of the contract's tables. Left out: what truncates, locks a table, runs text as SQL, or calls what may act outside of the
--- transaction.
+-- Functions and procedures that tenants may call, SECURITY DEFINER or such as set what a policy asks: each with its text, the types
+-- of its arguments (`row:` before a type with columns), how many of these have defaults, and whether it may change rows, by what it
+-- declares and by its text. Their owner has the rights of an owner of the contract's tables. Left out: what truncates, locks a table,
+-- runs text as SQL, or calls what may act outside of the transaction.
 select quote_ident(n.nspname) || '.' || quote_ident(p.proname) as name, p.oid::regprocedure::text as shown,
        code.body, p.pronargdefaults as defaults, p.prokind = 'p' as is_procedure, p.provariadic <> 0 as is_variadic,
        p.provolatile = 'v' and code.body ~* '\m(insert|update|delete|merge)\M' as writes,
-       (select coalesce(array_agg(case when t.typtype <> 'p' then format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null)
+       (select coalesce(array_agg(case when t.oid = 'bpchar'::regtype then 'bpchar'
+                                       when t.typtype <> 'p' then case t.typtype when 'c' then 'row:' else '' end
+                                                                  || format_type(coalesce(nullif(t.typbasetype, 0), t.oid), null)
                                        when t.typname ~ 'array$' then 'uuid[]' else 'uuid' end order by given.place), '{}')
         from unnest(p.proargtypes::oid[]) with ordinality given(type, place) join pg_type t on t.oid = given.type) as types
 from pg_proc p
@@ -13,7 +15,9 @@ join pg_namespace n on n.oid = p.pronamespace and n.nspname !~ '^pg_' and n.nspn
 join pg_language l on l.oid = p.prolang
 cross join lateral (select p.proowner as relowner) c
 cross join lateral (select coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) as body) code
-where p.prosecdef and p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
+where p.prokind in ('f', 'p') and l.lanname in ('sql', 'plpgsql')
+  and (p.prosecdef or code.body ~* '\mset_config\s*\(|\mset\s+(local\s+)?\w+\.'
+    or exists (select from unnest(p.proconfig) set_to(text) where text ~ '^\w+\.'))
   and (p.provolatile <> 'v' or code.body !~* '\m(truncate|execute|call|copy|lock|notify|listen)\M')
   -- whatever it declares: one that ends sessions or sends requests would do so here, too
   and not exists (select from regexp_matches(code.body, '(\w+)"?\s*\(', 'g') used(words)

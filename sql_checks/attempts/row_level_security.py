@@ -327,7 +327,7 @@ def _claims_to_try(mine: str) -> Iterator[tuple[str, str, str]]:
         subject = _user(role)
         yield f"{without}:subject", role, _said(subject)
         yield f"{without}:user_metadata", role, _said({**subject, "user_metadata": wished})
-    for number, company in enumerate((None, "", "%", "null", [mine], {"id": mine}, True)):
+    for number, company in enumerate((None, "", "%", "' or ''='", "null", [mine], {"id": mine}, True)):
         yield f"garbage:{number}", "authenticated", _said({**_user("authenticated"), "company_id": company})
     for number, text in enumerate(("not json", "[]", "null", '"x"', "0", json.dumps([{"company_id": mine}]))):
         yield f"garbage:text-{number}", "authenticated", text

@@ -25,15 +25,19 @@ where name = 'session_replication_role' and value <> 'origin'
       and (name = 'synchronous_commit' and value in ('off', 'false', 'no', '0')
         or name = 'default_transaction_read_only' and value in ('on', 'true', 'yes', '1')
         -- whoever waits for no lock may say so
-        or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout')
+        or name in ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'lock_timeout')
            and value ~ case name when 'lock_timeout' then '^[1-9]( *ms)?$' else '^[1-9]\d?( *ms)?$' end)
 union all
 select format('sessions of %s', rolname),
-       case when rolconnlimit = 0 then 'it may have no connection (CONNECTION LIMIT 0)'
+       case when 0 in (rolconnlimit, datconnlimit) then 'it may have no connection (CONNECTION LIMIT 0)'
+            when not may_connect then format('it may not connect to database %s', datname)
             else format('its password was valid until %s', rolvaliduntil) end,
        'a session that is open stays; after the next restart there is none'
 from pg_roles
-where rolname in ('replay_service', 'replay_worker') and rolcanlogin and (rolconnlimit = 0 or rolvaliduntil < now());
+join pg_database on datname = current_database()
+cross join lateral (select has_database_privilege(pg_roles.oid, pg_database.oid, 'CONNECT') as may_connect) m
+where rolname in ('replay_service', 'replay_worker') and rolcanlogin and not rolsuper
+  and (0 in (rolconnlimit, datconnlimit) or rolvaliduntil < now() or not may_connect);
 
 -- seen:
 select count(*) as seen from pg_roles where rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon');

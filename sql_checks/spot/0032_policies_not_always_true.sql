@@ -1,6 +1,6 @@
 -- id: sql/spot/policies-not-always-true
--- claim: No permissive policy for public, anon or authenticated is true for every row, for rows without a tenant, or for whichever
---   have a certain value.
+-- claim: No permissive policy for public, anon or authenticated is true for every row, for rows without a tenant, for whichever
+--   have a certain value, at a certain time or place, or for whoever says so in a header.
 -- cost: The policy looks like protection and protects nothing.
 -- severity: page
 -- reads: catalogue
@@ -9,7 +9,7 @@ with recursive {{tenant_tables}}, expressions as materialized (
   select t.name, p.polname, e.kind, e.text,
          -- a row of these without a tenant is everybody's by the contract: a tenant may read it, and not write it
          p.polcmd = 'r' and p.polrelid in (to_regclass('public.feature_flags'), to_regclass('public.agent_controls')) as has_fleet_rows,
-         t.promised and p.polcmd in ('r', '*') and e.kind = 'USING' as shows, p.polrelid
+         t.promised and p.polcmd in ('r', '*') and e.kind = 'USING' as shows, p.polrelid, p.oid
   from pg_policy p
   join tenant_tables t on t.oid = p.polrelid
   cross join lateral (
@@ -79,12 +79,13 @@ with recursive {{tenant_tables}}, expressions as materialized (
     select regexp_replace(b.part, '''[^'']*''|::[a-z ]+', '', 'g') as code,
            (select (parse_ident(c.tenant))[3] from contract c where to_regclass(c.name) = e.polrelid) as tenant) x
   where e.shows and not e.has_fleet_rows and x.tenant is not null
-    and x.code !~* '\m(select|jwt|auth|user|role|current_\w+|session_user|pg_has_role|case)\M'
+    and x.code !~* '\m(select|jwt|auth|user|role|current_(?!timestamp|date|time)\w+|session_user|pg_has_role|case)\M'
     and not exists (select from regexp_matches(x.code, '(\w+)\(', 'g') called(names)
                     where lower(names[1]) <> 'coalesce'
                       and not exists (select from pg_proc f where f.proname = lower(names[1]) and f.pronamespace = 'pg_catalog'::regnamespace))
     and case when x.code ~ format('\m%s\M', x.tenant) then b.bare ~ format('^%s=''[^'']*''$', x.tenant)
-             else exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
+             else x.code ~* '\m(now|\w+_timestamp|inet_\w+)\(|\m(current_(date|time|timestamp)|localtime\w*)\M'
+               or exists (select from pg_attribute a where a.attrelid = e.polrelid and a.attnum > 0 and x.code ~ format('\m%s\M', a.attname)) end
   order by e.name, e.polname, length(b.part)
 )
 select format('%s policy %s', e.name, e.polname) as subject, format('%s is always true, or true without a tenant', e.kind) as detail,
@@ -93,7 +94,19 @@ from expressions e
 join always a on a.text = e.text
 where not (e.has_fleet_rows and a.is_of_the_fleet)
 union all
-select format('%s policy %s', name, polname), format('shows the rows of all tenants where %s', part), text from by_value;
+select format('%s policy %s', name, polname), format('shows the rows of all tenants where %s', part), text from by_value
+union all
+-- an operand that believes what a client writes itself, and asks for no claim beside it
+select distinct format('%s policy %s', e.name, e.polname), format('believes what the client says: %s', b.part), e.text
+from expressions e
+join bare b on b.text = e.text and b.part !~ ' OR '
+cross join lateral (
+  select concat_ws(' ', b.part, (
+    select string_agg(coalesce(pg_get_function_sqlbody(f.oid), f.prosrc), ' ')
+    from pg_depend d
+    join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
+    where d.classid = 'pg_policy'::regclass and d.objid = e.oid and b.part ~ ('\m' || regexp_replace(f.proname, '\W', '.', 'g') || '\('))) as asked) x
+where x.asked ~ '''(request\.(headers?\M|cookies?\M|path|method)[^'']*|application_name)''' and x.asked !~ 'request\.jwt|jwt\(|auth\.uid';
 
 -- seen:
 with {{tenant_tables}}

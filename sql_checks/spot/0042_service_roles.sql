@@ -1,16 +1,22 @@
 -- id: sql/spot/service-roles
 -- claim: The service's and the worker's roles are neither superuser nor BYPASSRLS nor owner of a table of the contract,
---   of its schema, or of a function that its policies ask or that guards the trail or the budgets.
+--   of its schema, or of a function that its policies ask, of its schema, or of one that guards the trail or the budgets.
 -- cost: Row-level security does not bind the service: one forgotten condition shows a tenant the rows of all.
 -- severity: page
 -- reads: catalogue
 -- covers: J01
-with {{tenant_tables}}, owned as (
+with {{tenant_tables}}, asked as (
+  select distinct f.oid, f.pronamespace
+  from pg_policy p
+  join tenant_tables t on t.oid = p.polrelid and t.promised
+  join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_proc'::regclass
+  join pg_proc f on f.oid = d.refobjid
+), owned as (
   select name, relowner as owner from tenant_tables where promised
   union all
   -- the owner of a schema may drop what is in it
   select format('schema %s', nspname), nspowner from pg_namespace
-  where nspname = any('{public}') and nspowner <> to_regrole('pg_database_owner')
+  where (nspname = any('{public}') or oid in (select pronamespace from asked)) and nspowner <> to_regrole('pg_database_owner')
   union all
   -- the owner of a function may replace it
   select f.oid::regprocedure::text, f.proowner
@@ -19,10 +25,7 @@ with {{tenant_tables}}, owned as (
     select tgfoid from pg_trigger
     where tgrelid in (to_regclass('public.audit_logs'), to_regclass('public.replay_budgets')) and not tgisinternal
     union
-    select d.refobjid
-    from pg_policy p
-    join tenant_tables t on t.oid = p.polrelid and t.promised
-    join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_proc'::regclass)
+    select oid from asked)
 )
 select r.rolname::text as subject,
        concat_ws(', ', case when r.rolsuper then 'superuser' end, case when r.rolbypassrls then 'BYPASSRLS' end) as detail,

@@ -33,6 +33,9 @@ cross join lateral (values
   -- later it may give what it has itself
   ('may give itself any role (CREATEROLE)', r.rolcreaterole and current_setting('server_version_num')::int < 160000),
   ('may switch off all triggers (SET session_replication_role)', has_parameter_privilege(r.oid, 'session_replication_role', 'SET, ALTER SYSTEM')),
+  ('may read passwords, or values of everybody''s rows, in the catalogue', r.rolname in ('authenticated', 'anon') and exists (
+    select from unnest('{pg_authid,pg_statistic,pg_statistic_ext_data,pg_user_mapping,pg_largeobject}'::text[]) c
+    where has_any_column_privilege(r.oid, 'pg_catalog.' || c, 'SELECT'))),
   ('may read every change (REPLICATION)', r.rolreplication and r.rolname in ('authenticated', 'anon'))) escape (how, is_so)
 where r.rolname in ('replay_service', 'replay_worker', 'authenticated', 'anon', 'replay_gate') and not r.rolsuper and escape.is_so;
 

@@ -28,11 +28,11 @@ where coalesce(b.daily_used, 0) < m.items
     where f.key = 'dlq.replay.budget_control' and (f.company_id is null or f.company_id = m.company_id)
       and f.updated_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC')
 union all
-select company_id::text, format('%s charged today, and %s in the whole month', daily_used, monthly_used), null
+select company_id::text, format('%s charged today, and %s in the month %s', daily_used, monthly_used, left(to_jsonb(month) #>> '{}', 7)), null
 from public.replay_budgets
 where day = (now() at time zone 'UTC')::date
-  and left(to_jsonb(month) #>> '{}', 7) = to_char(now() at time zone 'UTC', 'YYYY-MM')
-  and monthly_used < daily_used and {{not_excluded}};
+  and case left(to_jsonb(month) #>> '{}', 7) when to_char(now() at time zone 'UTC', 'YYYY-MM') then monthly_used else 0 end < daily_used
+  and {{not_excluded}};
 
 -- seen:
 select (select count(*) from (select from public.replay_runs limit 100) r)

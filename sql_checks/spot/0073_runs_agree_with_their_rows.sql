@@ -1,5 +1,5 @@
 -- id: sql/spot/runs-agree-with-their-rows
--- claim: The outbox rows of a run agree with it: its counts, its limits of items and of ten in flight, its end, and its `replaying` dead letters.
+-- claim: The outbox rows of a run agree with it: its counts, its limits of items and of ten in flight, its end, and its dead letters.
 -- cost: Items are delivered after their run has ended, or twice, and its counts are wrong.
 -- severity: warn
 -- covers: K18
@@ -34,6 +34,13 @@ where d.status <> 'replaying'
   -- of several letters of one event, one is replayed
   and not exists (
     select from public.dead_letter_queue other where other.event_id = d.event_id and other.company_id = d.company_id and other.status = 'replaying')
+union all
+select format('dead letter %s', d.id), 'pending, and its replay has delivered it', format('event %s of %s', d.event_id, d.company_id)
+from recent r
+join public.event_outbox o on o.replay_run_id = r.id and o.company_id = r.company_id and o.processed_at is not null
+join public.dead_letter_queue d on d.event_id = o.event_id and d.company_id = o.company_id and d.status = 'pending' and d.created_at < o.inserted_at
+where not exists (
+  select from public.dead_letter_queue other where other.event_id = d.event_id and other.company_id = d.company_id and other.status <> 'pending')
 union all
 select format('run %s', replay_run_id), format('%s items in flight at once; allowed: 10', count(*)), company_id::text
 from waiting

@@ -1,5 +1,5 @@
 -- id: sql/spot/effects-have-their-event
--- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter.
+-- claim: Every effect of the last hour with an event id belongs to an event, an outbox row or a dead letter, and no task has a time in the future.
 -- cost: A retry came under a new id: the agent cannot refuse it, and does its work twice.
 -- severity: warn
 -- covers: K06
@@ -22,6 +22,9 @@ where not has_event
   -- a job that clears away what was delivered leaves no row of the outbox that is as old
   and coalesce((select min(processed_at) from (
                   select processed_at from public.event_outbox where processed_at is not null order by id limit 1000) oldest) <= created_at, true)
+union all
+select format('task %s', id), format('is of %s, and it is %s', created_at, now()), company_id::text
+from public.agent_tasks where created_at > now() + interval '30 minutes' and {{not_excluded}}
 limit 1000;
 
 -- seen:

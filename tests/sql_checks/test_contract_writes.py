@@ -59,6 +59,24 @@ if {} then return coalesce(new, old); end if; raise exception 'append-only'; end
 drop trigger audit_logs_append_only on audit_logs;
 create trigger guard before update or delete on audit_logs for each row execute function guard()"""
 """Refuses but where it returns the row."""
+REWRITTEN = """create function rewritten() returns trigger language plpgsql set search_path = '' as $$ begin
+if {} then new.{} := {}; end if; return new; end $$;
+create trigger z before insert on {} for each row execute function rewritten()"""
+"""Where something is so, it writes something else into a column of a table."""
+EVERYBODYS = """create function unlike() returns trigger language plpgsql set search_path = '' as $$ begin
+update public.{} set {} = {} where company_id is null; return null; end $$;
+create trigger unlike after update on {} for each row when (new.company_id is null and pg_trigger_depth() = 0)
+execute function unlike()"""
+"""What an operator does to everybody's row is undone at once."""
+DECIDED = """create or replace function is_feature_enabled(key text, company uuid) returns boolean {1} as $$
+select coalesce((select enabled and public.feature_bucket($1, $2) < rollout_percentage from public.feature_flags f
+where f.key = $1 and {0}), $1 = 'dlq.replay.budget_control') $$"""
+"""Knows the rows of everybody alone, or those that its caller may see."""
+DEFINER = "language sql stable security definer"
+VERSIONED = """drop trigger feature_flags_touch on feature_flags;
+create trigger added before insert on feature_flags for each row execute function feature_flags_touch();
+create trigger changed before update on feature_flags for each row when ({})
+execute function feature_flags_touch()"""
 SILENT = """create function silent() returns trigger language plpgsql set search_path = '' as 'begin return null; end';
 drop trigger audit_logs_append_only on audit_logs;
 create trigger silent before update or delete on audit_logs for each row execute function silent()"""
@@ -134,6 +152,24 @@ def test_green_on_the_reference(role: str | None, pg_server: PgServer, clone: st
         (UNPAUSED, TAKEN),
         (CAUGHT, TAKEN),
         (GUARD.format("old.created_at < now() - interval '30 days'"), TAKEN),
+        (GUARD.format("old.created_at < now() - interval '3 years'"), TAKEN),
+        (EVERYBODYS.format("agent_controls", "agents_paused", "false", "agent_controls"), TAKEN),
+        (EVERYBODYS.format("feature_flags", "rollout_percentage", "50", "feature_flags"), TAKEN),
+        (DECIDED.format("company_id is null", DEFINER), TAKEN),
+        (DECIDED.format("company_id = $2", "language sql stable"), TAKEN),
+        ("create publication done for table agent_tasks where (status = 'completed')", TAKEN),
+        ("create publication ended for table replay_runs (status)", TAKEN),
+        (REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs"), TAKEN),
+        (
+            REWRITTEN.format("new.action = 'dlq_replay_refused'", "target_count", "0", "audit_logs").replace(
+                "r z ", "r a "
+            ),
+            TAKEN,
+        ),
+        (REWRITTEN.format("new.status = 'failed'", "status", "'completed'", "agent_tasks"), TAKEN),
+        (REWRITTEN.format("new.status = 'stopped'", "status", "'completed'", "replay_runs"), TAKEN),
+        (VERSIONED.format("old.enabled is distinct from new.enabled"), TAKEN),
+        (VERSIONED.format("old.rollout_percentage is distinct from new.rollout_percentage"), TAKEN),
         (GUARD.format("tg_op = 'UPDATE' and new.actor = old.actor and new.hash = old.hash"), TAKEN),
         ("drop trigger replay_budgets_cap on replay_budgets", BUDGET),
         (SAME_MONTH, BUDGET),
@@ -163,6 +199,11 @@ def test_green_on_another_make(pg_server: PgServer, clone: str) -> None:
             SILENT,
             RECENT_PARTITIONS,
             GIVEN,
+            VERSIONED.format("old is distinct from new"),
+            REWRITTEN.format("true", "metadata", """new.metadata || '{"host": "a"}'""", "audit_logs").replace(
+                "r z ", "r a "
+            ),
+            "create publication updates for table agent_tasks (id, status), replay_runs where (id is not null)",
             "alter table agent_tasks alter created_at drop default, alter created_at drop not null",
             "alter table replay_runs drop txid, add txid bigint not null default txid_current()",
             "alter table edge_rate_limits drop count, add count int generated always as (array_length(hits, 1)) stored",

@@ -84,6 +84,34 @@ def test_shared_rows_of_an_own_table(pg_server: PgServer, clone: str) -> None:
         assert verdicts(probe(pg_server.url(clone)))["anon"] == "fail"
 
 
+SEEN_AS = """create or replace function seen_as(company uuid) returns setof events language plpgsql as $$ begin
+perform set_config('request.jwt.claims', json_build_object('company_id', {})::text, true);
+return query select * from events; end $$"""
+
+
+def test_what_tenants_may_read_without_a_company(pg_server: PgServer, clone: str) -> None:
+    """Lists and sums without a company, a user's own rows, and a tenant that says who it is show nobody's; one that
+    says it is another does.
+    """
+    with psycopg.connect(pg_server.url(clone), autocommit=True) as connection:
+        for planted in (
+            "create table plans (id uuid default gen_random_uuid(), name text)",
+            "insert into plans (name) values ('small'), ('large')",
+            "create materialized view days as select created_at::date as day, count(*) as sum from events group by 1",
+            "create view kinds with (security_invoker) as select distinct event_type, payload from events",
+            "create table drafts (owner text, company uuid)",
+            "insert into drafts select 'somebody', id from companies",
+            "alter table drafts enable row level security",
+            "create policy own on drafts for select to authenticated using (owner = (select auth.jwt() ->> 'sub'))",
+            "grant select on plans, days, kinds, drafts to authenticated",
+        ):
+            connection.execute(planted.encode())
+        connection.execute(SEEN_AS.format("auth.jwt() ->> 'company_id'").encode())
+        assert set(verdicts(probe(pg_server.url(clone))).values()) == {"pass"}
+        connection.execute(SEEN_AS.format("company::text").encode())
+        assert verdicts(probe(pg_server.url(clone)))["foreign"] == "fail"
+
+
 ASKS = "c = (auth.jwt() ->> 'company_id')::uuid"
 ROWS = "select * from events where company_id = c"
 CALLED = {
@@ -98,6 +126,10 @@ CALLED = {
     " $$ update dead_letter_queue set status = 'discarded' where id = which and company_id ="
     " (auth.jwt() ->> 'company_id')::uuid; update replay_budgets set daily_limit = 1 where company_id <> c"
     " and company_id = (auth.jwt() ->> 'company_id')::uuid $$",
+    "asks for a row": "(e events) returns setof events language sql stable as $$ select * from events where id = e.id"
+    " and company_id = (auth.jwt() ->> 'company_id')::uuid $$",
+    "asks for an object": "(asked json) returns setof events language sql stable as $$ select * from events where"
+    " company_id = (auth.jwt() ->> 'company_id')::uuid and event_type = asked -> 'filter' ->> 'type' $$",
     "whether": "(event uuid) returns uuid language sql stable as 'select id from events where id = event'",
     "slow": "(c uuid) returns bigint language sql stable as 'select count(*) from generate_series(1, 10000000)'",
     "asserts": "(c uuid) returns bigint language plpgsql stable as"
