@@ -303,10 +303,11 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     answer = scene.replay(company, control=True, max=1, idempotency_key=key).json()
     assert answer["duplicate"] is False, "the refused request's key is taken: its retry was a duplicate"
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
-    if is_paused := scene.claims("pause"):
+    what = "a key that was used"
+    if scene.claims("pause"):
         scene.pause(company)
-    again = scene.replay(company, (200, 403, 409), label="a key that was used", max=1, idempotency_key=key)
-    what = f"a key that was used{' of a paused tenant' * is_paused}"
+        what += ", of a paused tenant"
+    again = scene.replay(company, (200, 403, 409), label=what, max=1, idempotency_key=key)
     assert again.status == 403, f"with the flag off, {what} is answered {again.status} {again.code}; due: 403"
 
 
