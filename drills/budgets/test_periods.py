@@ -45,26 +45,31 @@ def _month_before(scene: Scene, month: object, months: int) -> object:
 
 @drill("drill/budgets/new-day-starts-at-zero", covers=("G05",))
 def test_new_day_starts_at_zero(scene: Scene) -> None:
-    """What was spent on an earlier UTC day does not count today: the full daily budget is available again.
+    """What was spent on an earlier UTC day does not count today: the full daily budget is available again, and of the
+    month what is left. The limits stay as they are.
 
     A tenant that once spent its day is locked out for good.
     """
     company, day = scene.company(items=3), scene.today()
-    scene.budget(company, daily_limit=2, daily_used=2, monthly_used=2)
+    scene.budget(company, daily_limit=3, daily_used=3, monthly_limit=5, monthly_used=3)
     same_month = day.day > 1
     _roll_back(scene, company, "day" if same_month else "month")
     shown = scene.replay(company, label="a dry run", max=3, dry_run=True).json()
     answer = scene.replay(company, max=3).json()
     scene.seen.require(scene.today() == day, "the UTC day changed meanwhile; run again")
-    assert answer["target_count"] == 2, f"{answer['target_count']} items taken where the new day leaves 2"
-    assert shown["target_count"] == 2, f"a dry run shows {shown['target_count']} items where the new day leaves 2"
+    left = 2 if same_month else 3
+    where = f"where the new day leaves 3, and the month {left}"
+    assert answer["target_count"] == left, f"{answer['target_count']} items taken {where}"
+    assert shown["target_count"] == left, f"a dry run shows {shown['target_count']} items {where}"
     row = scene.one(BUDGET_ROW, company)
-    assert row["daily_used"] == 2, f"daily_used is {row['daily_used']} after 2 items on the new day"
+    assert row["daily_used"] == left, f"daily_used is {row['daily_used']} after {left} items on the new day"
     assert row["day"] == day, f"the row's day is {row['day']}; today in UTC is {day}"
-    due = 4 if same_month else 2
+    due = 5 if same_month else 3
     assert row["monthly_used"] == due, (
-        f"monthly_used is {row['monthly_used']}; due: {due}, with yesterday's 2 in its month"
+        f"monthly_used is {row['monthly_used']}; due: {due}, with yesterday's 3 in its month"
     )
+    limits = (row["daily_limit"], row["monthly_limit"])
+    assert limits == (3, 5), f"the first replay of a new day left the limits {limits}; due: 3 and 5, as they were"
     scene.seen.control("the same row with today's day is refused: drill/budgets/exhausted-refused")
 
 

@@ -202,7 +202,8 @@ def test_in_progress(scene: Scene, http: HttpDoor, tenant: str) -> None:
 
 @drill("drill/idempotency/crash-leaves-no-key", where=Where.REFERENCE, covers=("D10", "D11"))
 def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
-    """A request whose transaction is cut off leaves neither effect nor key: its retry has the effect, once.
+    """A request whose transaction is cut off leaves neither effect nor key, and is not answered with 200: its retry has
+    the effect, once. Nothing is lost where the service itself repeats it, and then answers.
 
     A crash between effect and key loses or doubles the events, or an error is stored as the answer.
     """
@@ -218,8 +219,9 @@ def test_crash_leaves_no_key(scene: Scene, http: HttpDoor, tenant: str) -> None:
         except psycopg.errors.InsufficientPrivilege:
             scene.seen.unmet("the login of DATABASE_URL may not end other sessions")
         first = running.result(timeout=20)
-    scene.seen.require(first.status >= 500, f"the request that was cut off was answered {first.status}")
-    assert scene.replayed(tenant) == 0, f"{scene.replayed(tenant)} outbox rows of a request that was cut off"
+    moved, due = scene.replayed(tenant), 2 if first.status == 200 else 0  # a service may repeat what was cut off
+    assert moved == due, f"{moved} outbox rows of a request that was cut off and answered {first.status}; due: {due}"
+    scene.seen.require(due or first.status >= 500, f"the request that was cut off was answered {first.status}")
     retry = request.labelled("the retry")
     answer = http.send(retry)
     for _ in range(2):

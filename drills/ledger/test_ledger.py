@@ -192,12 +192,25 @@ def test_events_as_sent(scene: Scene, journal: Journal) -> None:
 @pytest.mark.usefixtures("round_on_record")
 @drill("drill/ledger/no-answer-shows-insides", after=SIGNED, covers=("O08", "O12"))
 def test_no_answer_shows_insides(scene: Scene, journal: Journal) -> None:
-    """No answer to a POST of any drill shows a stack trace, a connection string or a text of the database.
+    """No answer to a POST of any drill shows a stack trace, a connection string or a text of the database, and no
+    refusal names a tenant that is not the caller's.
 
-    Database messages name objects and quote rows: they help the next attack.
+    Database messages name objects and quote rows: they help the next attack. Who shares a deployment is nobody's
+    business.
     """
     asked = [*journal.entries(REPLAY), *journal.entries(EVENTS)]
-    _judge(scene, asked, lambda entry: entry.shows and f"it shows {entry.shows!r}")
+    told = {one for entry in asked for one in entry.strangers}
+    names = {one for one in told if one.startswith("drill-")}
+    ids = f"{{{','.join(told - names)}}}"  # whatever the column's type
+    kept = scene.rows("select id::text as id from public.companies where id = any(%s)", ids) if told - names else []
+    tenants = {*names, *(entry.company for entry in asked), *(str(row["id"]) for row in kept)}
+
+    def wrong(entry: Entry) -> str:
+        if named := tenants.intersection(entry.strangers):
+            return f"it names {len(named)} other tenants"
+        return f"it shows {entry.shows!r}" if entry.shows else ""
+
+    _judge(scene, asked, wrong)
 
 
 @drill("drill/ledger/no-error-shows-insides", after=SIGNED, where=Where.REFERENCE, covers=("O08", "O12"))

@@ -227,9 +227,10 @@ def test_uncounted(case: Case, limit: Limit, bench: Bench, tenant: str) -> None:
 
 @drill("drill/rate-limit/forbidden-do-not-count", needs=("tenants", "mint"), covers=("C08",))
 def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Minter) -> None:
-    """Requests of a foreign tenant's token do not use up the limit of the tenant they name.
+    """Requests of a foreign tenant's token do not use up the limit of the tenant they name, and are forbidden, not
+    limited, when that is used up.
 
-    One tenant locks another out.
+    One tenant locks another out, or learns that it is there.
     """
     foreign = token_post(REPLAY, {"company_id": tenant, "max": 1}, token.for_company(other), "foreign token")
     for _ in range(5):
@@ -237,6 +238,7 @@ def test_forbidden_do_not_count(limit: Limit, tenant: str, other: str, token: Mi
     for number in range(1, ADMITTED + 1):
         request = limit.request(tenant, f"call {number} after five forbidden ones")
         limit.passes(request)
+    limit.passes(foreign.labelled("foreign token, the limit used up"), 403)
 
 
 @drill("drill/rate-limit/reads-not-limited", severity=Severity.WARN, covers=("C17",))

@@ -9,7 +9,7 @@ import pytest
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
 from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene
-from drills.workbench.tenant_data import BUDGET_FLAG
+from drills.workbench.tenant_data import BUDGET_FLAG, as_jsonb, large_payload
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
 from gates.deployment.http.client import HttpDoor
@@ -92,8 +92,8 @@ def test_outbox_switch_stops_replays(scene: Scene) -> None:
 
 @drill("drill/flags/outbox-off-takes-direct-path", covers=("H01",))
 def test_outbox_off_takes_direct_path(scene: Scene) -> None:
-    """With `outbox.enabled` off, an event takes the direct path: its effect is there with the answer. Sent again, it is
-    a duplicate.
+    """With `outbox.enabled` off, an event takes the direct path, be it of sixty kilobytes: its effect is there with the
+    answer. Sent again, it is a duplicate.
 
     A rollback that leaves events in a switched-off outbox loses them.
     """
@@ -101,11 +101,13 @@ def test_outbox_off_takes_direct_path(scene: Scene) -> None:
     on = scene.emit(company, control=True)
     scene.seen.require(on["path"] == "outbox", "with the flag on, the event did not take the outbox")
     scene.set_flag(company, OUTBOX_FLAG, enabled=False)
-    off = scene.emit(company, event_id=new_id("event"))
-    event = str(off["event_id"])
+    event, payload = new_id("event"), large_payload()
+    off = scene.emit(company, event_id=event, payload=payload)
     assert off["path"] == "direct", f"the event took the path {off['path']!r} with the outbox switched off"
-    again = scene.emit(company, event_id=event)["duplicate"]
+    again = scene.emit(company, event_id=event, payload=payload)["duplicate"]
     assert again is True, f"a direct event that is sent again: duplicate is {again!r}"
+    kept = "select count(*) from public.events where id = %s and payload = %s::jsonb"
+    assert scene.number(kept, event, as_jsonb(payload)), "the payload of a large direct event is not what was sent"
     assert scene.effects([event]) == {event: 1}, "the direct event had no effect when its answer was there"
     queued = scene.number("select count(*) from public.event_outbox where event_id = %s", event)
     assert queued == 0, f"the direct event has {queued} outbox rows"
@@ -285,7 +287,8 @@ def test_override_touches_only_its_tenant(scene: Scene) -> None:
 
 @drill("drill/flags/refused-before-anything-else", covers=("H01",))
 def test_refused_before_anything_else(scene: Scene) -> None:
-    """A replay refused by a flag stores no key, starts no run and charges nothing.
+    """A replay refused by a flag stores no key, starts no run and charges nothing. The flag comes first: neither a used
+    key nor a pause has another answer.
 
     A key is burnt, and the retry after switching on does nothing.
     """
@@ -300,8 +303,12 @@ def test_refused_before_anything_else(scene: Scene) -> None:
     answer = scene.replay(company, control=True, max=1, idempotency_key=key).json()
     assert answer["duplicate"] is False, "the refused request's key is taken: its retry was a duplicate"
     scene.set_flag(company, REPLAY_FLAG, enabled=False)
-    again = scene.replay(company, (200, 403), label="a key that was used", max=1, idempotency_key=key)
-    assert again.status == 403, f"with the flag off, a key that was used is answered {again.status}; due: 403"
+    what = "a key that was used"
+    if scene.claims("pause"):
+        scene.pause(company)
+        what += ", of a paused tenant"
+    again = scene.replay(company, (200, 403, 409), label=what, max=1, idempotency_key=key)
+    assert again.status == 403, f"with the flag off, {what} is answered {again.status} {again.code}; due: 403"
 
 
 @drill("drill/flags/change-seen-by-every-instance", covers=("H05",), severity=Severity.WARN)

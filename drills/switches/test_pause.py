@@ -179,19 +179,22 @@ def test_switched_off_and_paused_go_to_the_outbox(scene: Scene) -> None:
 
 @drill("drill/pause/held-events-follow-in-order", after=DELIVERS, covers=("E03", "K11"))
 def test_held_events_follow_in_order(scene: Scene) -> None:
-    """After a pause, the events held are delivered, each once and in order within their key, new ones after them.
+    """After a pause, the events held are delivered, each once and in order within their key, new ones after them, and
+    none before it is due.
 
     A pause that loses or reorders events turns every maintenance into an incident.
     """
     company, other = scene.company("a"), scene.company("b")
     scene.pause(company)
     events = [str(scene.emit(company, key="k", payload={"n": n})["event_id"]) for n in range(6)]
+    put_off = scene.write_outbox(company, next_attempt_at=scene.value("select now() + interval '1 hour'"))
     scene.passes_by(other, 2)
     scene.seen.require(not scene.effects(events), "the events were not held: drill/pause/events-go-to-the-outbox")
     scene.pause(company, on=False)
     events.append(str(scene.emit(company, key="k", payload={"n": 6})["event_id"]))
     scene.delivered(events)
     scene.in_order(events)
+    assert not scene.effects(put_off), "after the pause an event was delivered an hour before it is due"
 
 
 @pytest.mark.waits(1)

@@ -7,6 +7,7 @@ deployment that keeps a promise only in the request of the drill that tests it.
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from drills.workbench.database import query
 from drills.workbench.scene import LISTS
 from drills.workbench.traces import traces_in
 from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
-from gates.deployment.requests import Answer, Request
+from gates.deployment.ids import id_of
+from gates.deployment.requests import Answer, Request, claims_of
 from gates.deployment.sql.connection import Answering
 from gates.text.foreign import json_object
 
@@ -40,11 +42,15 @@ ROWS = {REPLAY: ("replay_run_id", ("runs_by_id", "items_by_run")), EVENTS: ("eve
 deployment lacks: then the members of the first are all.
 """
 
+_TENANT = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|drill-[\w-]+")
+"""What may be a tenant's id, and the name of a drill's."""
+
 
 @dataclass
 class Entry:
     """One exchange. check: whose it was; asked: the body; answer: the members of the answer that the contract names;
-    shows: the first sign of the service's insides in it; row: what the database had of it when the check ended: None
+    shows: the first sign of the service's insides in it; strangers: what may be ids and names of tenants in a refusal,
+    and was neither sent nor is the caller's; row: what the database had of it when the check ended: None
     where nobody looked, empty where there was none.
     """
 
@@ -57,6 +63,7 @@ class Entry:
     request_id: str
     answer: dict[str, Any]
     shows: str = ""
+    strangers: list[str] = field(default_factory=list)
     row: dict[str, Any] | None = field(default=None)
 
     @property
@@ -99,7 +106,8 @@ class Journal:
             request_id = answer.header("x-request-id") or ""
             asked = json_object(request.body)
             what = (self.check, request.path, request.label, asked, answer.status, answer.code, request_id, members)
-            self._noted.append(Entry(*what, shows="".join(traces_in(answer.body)[:1])))
+            strangers = _strangers(request, answer) if answer.status >= 400 else []
+            self._noted.append(Entry(*what, "".join(traces_in(answer.body)[:1]), strangers))
 
     def look(self, db: Answering, companies: Sequence[str]) -> None:
         """Read what these tenants have of what was accepted, before they are removed. Raise psycopg.Error."""
@@ -139,6 +147,15 @@ class Journal:
         found = [*self._read, *self._noted]
         times = Counter(e.request_id for e in found)
         return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
+
+
+def _strangers(request: Request, answer: Answer) -> list[str]:
+    """What an answer names as tenants are named, and its caller did not send."""
+    claims = (json.dumps(claims_of(value)) for name, value in request.headers if name.lower() == "authorization")
+    sent = [request.body.decode(errors="replace"), *(value for _, value in request.headers), *claims]
+    known = {*_TENANT.findall(" ".join(sent).lower())}
+    found = {*_TENANT.findall(answer.body.decode(errors="replace").lower())} - known
+    return sorted(one for one in found if not any(one.endswith(own[:8]) or id_of(one) == own for own in known))
 
 
 JOURNAL = pytest.StashKey[Journal]()

@@ -222,6 +222,15 @@ trigger(
     (f"{PAUSE}/stops-a-running-replay", f"{PAUSE}/refuses-replay"),
 )
 trigger(
+    "pause/what-is-put-off-is-due-after-a-pause",
+    "agent_controls",
+    "update",
+    "if old.agents_paused and not new.agents_paused then update event_outbox set next_attempt_at = now()"
+    " where company_id = new.company_id and processed_at is null and dead_at is null; end if;",
+    (f"{PAUSE}/held-events-follow-in-order",),
+    "The end of a pause makes all events of its tenant due, whatever their next attempt is.",
+)
+trigger(
     "pause/a-pause-shuffles",
     "event_outbox",
     "update",

@@ -8,7 +8,7 @@ import pytest
 
 from drills.workbench.credentials import REPLAY
 from drills.workbench.journal import EVENTS, MOST_BYTES, Journal
-from gates.deployment.requests import Answer, Request
+from gates.deployment.requests import Answer, Request, mint_token, token_post
 
 COMPANY = "00000000-0000-4000-8000-000000000001"
 
@@ -66,3 +66,13 @@ def test_what_it_leaves_out(journal: Journal) -> None:
     journal.close()
     assert not journal.entries(REPLAY)
     assert [e.request_id for e in journal.entries(EVENTS)] == ["event"]
+
+
+def test_strangers_in_a_refusal(journal: Journal) -> None:
+    """The strangers of a refusal are the tenants' ids and names in it that its caller neither sent nor has."""
+    own, other = "0" * 8 + COMPANY[8:-1] + "2", "f" * 8 + COMPANY[8:]
+    request = token_post(REPLAY, {"company_id": COMPANY}, mint_token("s" * 32, {"company_id": own}), "by a token")
+    said = json.dumps({"detail": f"{COMPANY.upper()} {own} drill-a-b-{own[:8]} drill-a-b-{other[:8]} {other}"}).encode()
+    for status in (200, 403):
+        journal.note(request, Answer(status, (("x-request-id", str(status)),), said, 1.0))
+    assert [entry.strangers for entry in journal.entries(REPLAY)] == [[], [f"drill-a-b-{other[:8]}", other]]
