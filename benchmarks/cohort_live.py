@@ -59,7 +59,6 @@ def looked(url: str, age: int, harm: str) -> dict[str, str]:
 
 
 def outcome(judge: partial[None]) -> str:
-    """pass, fail or unknown."""
     try:
         judge(Observer(Target(TargetKind.REFERENCE)))
     except Unmet:

@@ -11,19 +11,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from gates.decision.cohorts import (
-    BAKE_SHARE,
-    BEFORE_SHARE,
-    DRAW_RISK,
-    SHARE_RISK,
-    CohortLimits,
-    TenantCounts,
-    compare,
-    is_as_planned,
-)
+from gates.decision import cohorts
 from gates.evidence import Outcome
 
-LIMITS = CohortLimits()
+LIMITS = cohorts.CohortLimits()
 MARGIN = LIMITS.margin_points / 100.0
 LOOK_MINUTES, MINUTES = 10, 60
 BASE, ALIKE = 0.01, 0.01
@@ -86,7 +77,7 @@ def read(rng: random.Random, counts: Sequence[tuple[int, int]], most: float) -> 
     return [(min(n, bad_of(rng, bad, share)), n) for bad, n in some]
 
 
-def looks(rng: random.Random, fleet: Fleet) -> Iterable[list[TenantCounts]]:
+def looks(rng: random.Random, fleet: Fleet) -> Iterable[list[cohorts.TenantCounts]]:
     """What each look sees: of what came since the step, and of the hour before it."""
     per_look = sizes(rng, fleet)
     own = [rng.betavariate(BASE * (1 - ALIKE) / ALIKE, (1 - BASE) * (1 - ALIKE) / ALIKE) for _ in per_look]
@@ -96,12 +87,14 @@ def looks(rng: random.Random, fleet: Fleet) -> Iterable[list[TenantCounts]]:
     after = [min(1.0, p + fleet.all_alike + fleet.harm * hit) for p, hit in zip(own, harmed, strict=True)]
     hour = [n * MINUTES // LOOK_MINUTES for n in per_look]
     drawn = [(bad_of(rng, n, p), n) for n, p in zip(hour, own, strict=True)]
-    before, bad = read(rng, drawn, LIMITS.most_events * BEFORE_SHARE), [0] * fleet.tenants
+    before, bad = read(rng, drawn, LIMITS.most_events * cohorts.BEFORE_SHARE), [0] * fleet.tenants
     for look in range(1, MINUTES // LOOK_MINUTES + 1):
         for place, n in enumerate(per_look):
             bad[place] += bad_of(rng, n, after[place])
-        since = read(rng, [(b, look * n) for b, n in zip(bad, per_look, strict=True)], LIMITS.most_events * BAKE_SHARE)
-        yield [TenantCounts(str(i), is_on[i], *since[i], *before[i]) for i in range(fleet.tenants)]
+        since = read(
+            rng, [(b, look * n) for b, n in zip(bad, per_look, strict=True)], LIMITS.most_events * cohorts.BAKE_SHARE
+        )
+        yield [cohorts.TenantCounts(str(i), is_on[i], *since[i], *before[i]) for i in range(fleet.tenants)]
 
 
 def decided(rng: random.Random, fleet: Fleet) -> Decided:
@@ -110,7 +103,7 @@ def decided(rng: random.Random, fleet: Fleet) -> Decided:
     for number, tenants in enumerate(looks(rng, fleet), 1):
         at = number * LOOK_MINUTES
         planned = tenants if at == MINUTES else None
-        first.setdefault(compare(tenants, MARGIN, LIMITS.fewest_tenants, planned).outcome, at)
+        first.setdefault(cohorts.compare(tenants, MARGIN, LIMITS.fewest_tenants, planned).outcome, at)
     return Decided(first.get(Outcome.FAIL), first.get(Outcome.PASS))
 
 
@@ -155,8 +148,8 @@ def share_rows(runs: int, rate: Callable[[int, int], str]) -> list[list[str]]:
     for tenants, percent, share in SHARES:
         rng = random.Random(f"share {tenants} {percent} {share}")
         drawn = (sum(rng.random() < share for _ in range(tenants)) for _ in range(runs))
-        risk = DRAW_RISK if round(100 * share) == percent else SHARE_RISK
-        failed = sum(not is_as_planned(on, tenants, percent, risk) for on in drawn)
+        risk = cohorts.DRAW_RISK if round(100 * share) == percent else cohorts.SHARE_RISK
+        failed = sum(not cohorts.is_as_planned(on, tenants, percent, risk) for on in drawn)
         found.append([f"{tenants:,}", f"{percent} %", f"{100 * share:g} %", rate(failed, runs), "none"])
     return found
 

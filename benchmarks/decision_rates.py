@@ -125,7 +125,6 @@ def rate(count: int, runs: int) -> str:
 
 
 def table(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
     columns = head.count("|") + 1
     lines = [f"| {head} |", "|" + "---|" * columns, *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)

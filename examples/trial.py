@@ -60,7 +60,6 @@ def examine(example: str, defect: Defect, output: Path, *more: str) -> TrialResu
 
 
 def result_of(defect: Defect, verdict: Mapping[str, Any], took_s: float) -> TrialResult:
-    """The result of a trial, from its verdict."""
     first: dict[str, Any] = next(iter(verdict.get("findings", [])), {})
     said = " ".join(str(first.get("message", verdict.get("reason", ""))).split())
     check, decision = str(first.get("check", "")), str(verdict.get("decision"))

@@ -26,13 +26,8 @@ class Command:
     module: str
 
 
-JUDGE, LOOK, ACT, AUTHOR, PROVE = (
-    "judge a release",
-    "look",
-    "act by hand",
-    "write checks and policies",
-    "prove the gate",
-)
+JUDGE, LOOK, ACT = "judge a release", "look", "act by hand"
+AUTHOR, PROVE = "write checks and policies", "prove the gate"
 RUN, RECORD = "gates.operator.run_command", "gates.operator.record_command"
 HAND, TOOL = "gates.operator.hand_command", "gates.operator.tool_command"
 AUTHORING = "gates.operator.author_command"

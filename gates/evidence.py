@@ -1,5 +1,4 @@
-"""What a check promises and what it saw: the vocabulary of all other modules. Imports only the reader of foreign
-values.
+"""What a check promises and what it saw: the vocabulary of all modules. Imports only the reader of foreign values.
 
 All of it is frozen and converts to one JSON object and back without loss. No value that a target sends can prevent an
 evidence line from being written.
@@ -7,12 +6,11 @@ evidence line from being written.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from gates.text import foreign
@@ -148,9 +146,7 @@ class Evidence:
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """A pass that observed nothing, or no number, becomes unknown. Values are normalised to what is written to
-        disk.
-        """
+        """A pass that observed nothing, or no number, becomes unknown. Values are normalised as they are written."""
         samples = foreign.whole(self.samples) or 0
         odd = samples < 1 or _not_a_number(self.observed) or _not_a_number(self.limit)
         if self.outcome is Outcome.PASS and odd:
@@ -203,12 +199,12 @@ _TYPED: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": int | f
 
 def members_of(one: object) -> dict[str, Any]:
     """The fields of a dataclass, in their order."""
-    return {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}  # type: ignore[arg-type]  # of dataclasses alone
+    return {f.name: getattr(one, f.name) for f in fields(one)}  # type: ignore[arg-type]  # of dataclasses alone
 
 
 def typed(one: D) -> D:
     """Return the object. Raise TypeError if a text, a number or a tuple of them does not have its field's type."""
-    for member in dataclasses.fields(one):  # type: ignore[arg-type]  # of dataclasses alone
+    for member in fields(one):  # type: ignore[arg-type]  # of dataclasses alone
         value, kind = getattr(one, member.name), str(member.type).removesuffix(" | None")
         inner = kind.removeprefix("tuple[").removesuffix(", ...]")
         wanted = _TYPED.get(inner)

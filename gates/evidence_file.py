@@ -41,9 +41,7 @@ class Unwritten(CannotWork):
 
 @dataclass(frozen=True, slots=True)
 class ChainEnd:
-    """The end of evidence.ndjson when the run decided: number of lines, sha256 of the last one, and run id (empty:
-    any).
-    """
+    """The end of evidence.ndjson at the decision: number of lines, sha256 of the last one, and run id (empty: any)."""
 
     lines: int = 0
     digest: str = NOTHING

@@ -4,14 +4,13 @@ ends; one line per rollback by a person or a watch, and per recovery from it.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ class PastDecision:
         then. release: what was running, empty if unknown. run_id: of the line that this one replaces.
         """
         at, verdict = stamp(now), Verdict(decision, reason, release, kind, action=action)
-        settled = dataclasses.replace(verdict, started_at=at, finished_at=at)
+        settled = replace(verdict, started_at=at, finished_at=at)
         return cls.of({"run_id": run_id or secrets.token_hex(4)}, settled)
 
     @property
@@ -116,7 +115,7 @@ class PastDecision:
             return None
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {**dataclasses.asdict(self), "decision": self.decision.value}
+        return {**asdict(self), "decision": self.decision.value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PastDecision:
@@ -155,9 +154,7 @@ def _add(path: Path, one: PastDecision) -> None:
 
 
 def read(folder: Path) -> list[PastDecision]:
-    """All runs of a target, in order; an unreadable line is a hold. Raise OSError, also for a dangling link: that is no
-    empty history.
-    """
+    """All runs of a target, in order; an unreadable line is a hold. Raise OSError, also for a dangling link."""
     path = folder / FILE
     if not os.path.lexists(path):
         return []

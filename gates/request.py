@@ -24,8 +24,7 @@ class RunRequest:
     if there is none. begin_load: starts its process early, beside the stages before it. after_load: removes what the
     load left once the data was looked at again; returns why if it could not. only: patterns of the checks of a stage,
     none for all. actor: on whose behalf, for audit rows. url_only: load one URL, and look at no target. proof: the
-    proof.json that reports cite, else the shipped one. let_go: called before the reports, when the target is no longer
-    needed.
+    proof.json that reports cite, else the shipped one. let_go: called before the reports: the target is not needed.
     """
 
     target: Target

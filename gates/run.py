@@ -1,12 +1,11 @@
 """The sequence of a run: collect -> decide -> act -> report."""
 
-import dataclasses
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,7 +74,7 @@ def run_gate(request: RunRequest) -> Verdict:
 
     action = act(verdict, order, looked.target.database_url, tell=request.warn)
     request.let_go()
-    action = dataclasses.replace(action, message=redact_text(action.message, hidden(looked.target)))
+    action = replace(action, message=redact_text(action.message, hidden(looked.target)))
     done = record.Decided(policy, decided_at, looked.log.end, action, stamp(request.now()))
     final = settle(verdict, action, str(run["started_at"]), done.finished_at)
     told: dict[str, dict[str, JsonValue]] = {}
@@ -188,7 +187,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
             looks = beside.submit(look_at, request.target.database_url, request.policy.rollout.flag)
             first = preflight(context, whole_run=True)
         flag = looks.result()
-        context = dataclasses.replace(context, target=first.target)
+        context = replace(context, target=first.target)
         stages = [first.report]
         try:
             if first.unreachable:
@@ -208,7 +207,7 @@ def collect(context: Context, request: RunRequest) -> Collected:
             with suppress(OSError):
                 scrub(request.out, hidden(context.target), OWN)
             more = error.evidence if isinstance(error, Unwritten) else ()
-            log = dataclasses.replace(log, evidence=(*log.evidence, *more))
+            log = replace(log, evidence=(*log.evidence, *more))
             return Collected(first.target, flag, tuple(stages), log, error)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gates.contract.scope import WHOLE, Scope
-from gates.evidence import JsonValue, typed
+from gates.evidence import JsonValue, members_of, typed
 from gates.text import characters
 from gates.text.quantity import shown, with_unit
 
@@ -70,7 +69,7 @@ class Finding:
         return f"observed {with_unit(self.observed, self.unit)}, allowed {with_unit(self.limit, self.unit)}"
 
     def to_json(self) -> dict[str, JsonValue]:
-        return dataclasses.asdict(self)
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Finding:
@@ -140,12 +139,7 @@ class Counts:
     not_applicable: int = 0
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {
-            "pass": self.passed,
-            "fail": self.failed,
-            "unknown": self.unknown,
-            "not_applicable": self.not_applicable,
-        }
+        return {{"passed": "pass", "failed": "fail"}.get(k, k): v for k, v in members_of(self).items()}
 
 
 SETTLED = ("done", "dry_run", "nothing_to_do", "pending")
@@ -199,18 +193,8 @@ class Action:
         return FLAG_STANDS.get(self.flag) or PAUSE_STANDS.get(paused, "")
 
     def to_json(self) -> dict[str, JsonValue]:
-        return {
-            "kind": self.kind,
-            "from": self.from_percent,
-            "to": self.to_percent,
-            "result": self.result,
-            "message": self.message,
-            "holds": self.holds,
-            "recovery": self.recovery,
-            "flag": self.flag,
-            "by_hand": self.by_hand,
-            "steps": [dataclasses.asdict(s) for s in self.steps],
-        }
+        members = {**members_of(self), "steps": [asdict(s) for s in self.steps]}
+        return {name.removesuffix("_percent"): value for name, value in members.items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Action:
@@ -318,7 +302,7 @@ class Verdict:
         blocked = blocked_by_cause(self.findings)
         margin: dict[str, JsonValue] | None = None
         if self.margin is not None:
-            margin = {**dataclasses.asdict(self.margin), "sentence": self.margin.sentence}
+            margin = {**asdict(self.margin), "sentence": self.margin.sentence}
         return {
             "decision": self.decision.value,
             "reason": self.reason,
@@ -329,14 +313,14 @@ class Verdict:
             "policy_digest": self.policy_digest,
             "counts": self.counts.to_json(),
             "findings": [{**f.to_json(), "behind": blocked[f.check]} for f in self.findings],
-            "not_applicable": [dataclasses.asdict(n) for n in self.not_applicable],
+            "not_applicable": [asdict(n) for n in self.not_applicable],
             "action": self.action.to_json(),
             "margin": margin,
             "ends_when": list(self.ends_when),
-            "not_required": [dataclasses.asdict(s) for s in self.not_required],
+            "not_required": [asdict(s) for s in self.not_required],
             "login": self.login,
             "contract": {**self.contract.to_json(), "seen": list(self.areas_seen)},
-            **({} if self.stage is None else {"stage": dataclasses.asdict(self.stage)}),
+            **({} if self.stage is None else {"stage": asdict(self.stage)}),
         }
 
     def dump(self) -> str:
@@ -386,7 +370,7 @@ def settle(verdict: Verdict, action: Action, started_at: str, finished_at: str) 
         ends = (*ends, action.message)
     elif action.message:
         reason = f"{reason}; {action.message}"
-    return dataclasses.replace(
+    return replace(
         verdict,
         decision=decision,
         reason=reason,

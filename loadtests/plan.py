@@ -3,10 +3,9 @@
 Secrets come from each process's own environment; a plan may be shown, kept and sent.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loadtests.engine.metrics import untaggable
@@ -136,7 +135,7 @@ def no_sample(plan: LoadPlan, key: MetricKey) -> str:
 
 
 def dump_plan(plan: LoadPlan) -> str:
-    return json.dumps(dataclasses.asdict(plan))
+    return json.dumps(asdict(plan))
 
 
 def load_plan(text: str) -> LoadPlan:

@@ -110,6 +110,13 @@ def pg_server(account: Account) -> Iterator[PgServer]:
         run.remove()
 
 
+def sql_at(url: str, *statements: str) -> None:
+    """Run the statements beside a test, each committed by itself."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
 def _make_template(server: PgServer) -> None:
     server.superuser.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     migrate(server.url(TEMPLATE))
@@ -120,7 +127,6 @@ def _make_template(server: PgServer) -> None:
 
 @pytest.fixture
 def migrated_db(pg_server: PgServer) -> Iterator[str]:
-    """The name of a fresh migrated database."""
     with pg_server.database(TEMPLATE) as name:
         yield name
 

@@ -78,7 +78,6 @@ def names(**other: Any) -> dict[str, Any]:
 
 
 def columns_of(table: str) -> dict[str, str]:
-    """The renamed columns of a table."""
     return {c: COLUMNS[c] for c in contract().relations[table].columns if c in COLUMNS}
 
 

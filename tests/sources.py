@@ -14,7 +14,6 @@ def relative(path: Path) -> str:
 
 
 def below(*folders: str) -> list[Path]:
-    """The files in these folders of the top."""
     return [path for path in FILES if relative(path).startswith(tuple(f"{folder}/" for folder in folders))]
 
 

@@ -3,6 +3,7 @@
 Also what a test asks of processes that may end while it asks.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,3 +32,12 @@ def command_line(pid: int | str) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the machine gives this process no thread."""
+
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)

@@ -14,9 +14,7 @@ from gates.deployment.sql.database import execute, sql
 
 SQL = Path(__file__).with_name("sql")
 WANTED = {"synchronous_commit": ("on", "remote_apply"), "session_replication_role": ("origin",)}
-"""A commit is on disk, on a standby too if the server says so; triggers fire. A session with none of the allowed values
-gets the first.
-"""
+"""A commit is on disk, and on a standby if the server says so; triggers fire. The first value is the default."""
 STANDBY = (
     "the server is a standby (in recovery): what it shows may be old, and nothing can be changed there."
     " Have DATABASE_URL lead to the primary"

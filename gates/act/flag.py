@@ -21,9 +21,7 @@ from gates.evidence import JsonValue
 
 SQL = Path(__file__).with_name("sql")
 UNREADABLE = (psycopg.Error, ValueError, TypeError, LookupError, MemoryError)
-"""What reading a row can raise: a refusal of the server, or a value that the contract does not allow or that is too
-large.
-"""
+"""What reading a row can raise: a refusal of the server, or a value that the contract does not allow, or too large."""
 MOST_OVERRIDES = 1000
 """The most tenants' rows that flag_state.sql reads."""
 ENCODINGS = {"SQL_ASCII": "utf-8", **{f"WIN{number}": f"cp{number}" for number in (866, 874, *range(1250, 1259))}}

@@ -16,9 +16,7 @@ BEGIN_AFTER_S = 0.3
 POLL_S = 0.25
 JOIN_S = 2.0
 DEAD_AFTER_S = 1.0
-"""Our sessions run their statements without a pause. One that is idle in a transaction for so long was stopped, killed
-or cut off.
-"""
+"""Our sessions never pause. One that is idle in a transaction for so long was stopped, killed or cut off."""
 OURS = "replaygate"
 WAITING = ("idle in transaction", "waiting for its client")
 """States in which the server waits for the client; in the second one, for the rest of a message."""

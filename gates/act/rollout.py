@@ -32,8 +32,7 @@ class AuditTrail:
     """What the audit rows say about a flag.
 
     The percentage of its last step as written there (empty: none); the seconds until its next step is allowed,
-    whichever release takes it; whether it was rolled back since the release was judged; and whether that judgement is
-    too old.
+    whichever release takes it; whether it was rolled back since the release was judged; whether that is too old.
     """
 
     told: str = ""
@@ -68,9 +67,7 @@ def act(
 
 
 def next_step(now: FlagState | None, order: Order, trail: AuditTrail) -> Action:
-    """What a promotion does to the flag as it is now. Pure. kind `promote` is a step to take; any other kind says why
-    there is none.
-    """
+    """What a promotion does to the flag as it is. Pure. kind `promote` is a step; any other says why there is none."""
     plan, seen = order.plan, order.seen
 
     def stop(result: str, message: str, *, holds: bool = True) -> Action:

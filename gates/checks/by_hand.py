@@ -72,9 +72,7 @@ def found(url: str) -> Standing:
 
 
 def excused(outcome: Outcome, message: str, spec: CheckSpec, url: str) -> tuple[Outcome, str]:
-    """Make a failed drill unknown if what it needs was switched off, or ended with the day: it shows nothing of the
-    service.
-    """
+    """Make a failed drill unknown if what it needs was switched off, or ended with the day: it says nothing then."""
     if outcome is not Outcome.FAIL or not url or not spec.id.startswith("drill/"):
         return outcome, message
     less = standing(url).lowered_since(found(url))

@@ -168,11 +168,8 @@ class Observer:
         witness: JsonValue = self.witness
         reproduce = self.reproduce
         if outcome is Outcome.FAIL and self.failing is not None:
-            witness = {
-                "request": _shown(self.failing),
-                "twin": _shown(self.twin) if self.twin else None,
-                "row": witness,
-            }
+            twin = _shown(self.twin) if self.twin else None
+            witness = {"request": _shown(self.failing), "twin": twin, "row": witness}
             reproduce = reproduce or curl(on_the_wire(self.failing.request), self.target.base_url, hide)
         details: dict[str, JsonValue] = {"controls": list[JsonValue](self.controls), **self.details}
         if outcome is not Outcome.PASS and self.failing is not None and (symptom := _symptom(self.failing)):

@@ -29,7 +29,6 @@ class EvidenceFile:
             self._lines.setdefault(check_in(line), []).append(line)
 
     def failed(self, check: str) -> bool:
-        """Whether one of its outcomes is not a pass."""
         return any(one.outcome is not Outcome.PASS for one in self._seen(check))
 
     def capability(self, check: str) -> bool | None:

@@ -182,7 +182,6 @@ class Result:
 
 
 def spec_of(item: pytest.Item) -> CheckSpec | None:
-    """The check of a test item, if it has one."""
     marker = item.get_closest_marker("check")
     return marker.args[0] if marker else None
 

@@ -18,9 +18,7 @@ class FragmentError(ValueError):
 
 
 def expand(query: str, folders: Sequence[Path], given: Mapping[str, str] | None = None, depth: int = 0) -> str:
-    """The query with its fragments: those in `given`, else from the first folder that has the name. Raise
-    FragmentError.
-    """
+    """The query with its fragments: those in `given`, else of the first folder that has them. Raise FragmentError."""
     if depth > MAX_DEPTH:
         raise FragmentError(f"{folders[0]}: fragments include each other more than {MAX_DEPTH} deep; allowed: no cycle")
 

@@ -1,7 +1,5 @@
 """A rate limit with a row for each call, or for several: `calls` of `names:`, as data. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -171,8 +171,7 @@ class Names:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What the deployment says that it lacks: paths, members of bodies, tables and columns, by the contract's
-        names.
+        """What the deployment says it lacks: paths, members of bodies, tables and columns, by the contract's names.
 
         A member outside the body is a text, and occurs once: it lacks `json of NAME`, the type and the rest of JSON.
         """

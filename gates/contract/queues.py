@@ -4,13 +4,10 @@ A notion (waiting, running, finished, ...) is a subquery that every preset write
 queues use only notions. What a system lacks is `absent`, with the reason.
 """
 
-from __future__ import annotations
-
-import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +175,6 @@ class QueueSchema:
     forgets: bool = False
 
     def has(self, wanted: Sequence[str]) -> bool:
-        """Whether all columns, as table.column, are there."""
         return all(column in self.columns.get(table, ()) for table, _, column in (w.rpartition(".") for w in wanted))
 
 
@@ -238,7 +234,7 @@ class Queue:
         if way is None or not way.counts:
             absent[f"{NEED}counted"] = f"{self.preset.title} does not show how often a job succeeded"
         may_lack = tuple(f"{NEED}{notion}" for notion in self.may_lack)
-        return dataclasses.replace(scope, queue=self.to_json(), absent=tuple(sorted(absent.items())), may_lack=may_lack)
+        return replace(scope, queue=self.to_json(), absent=tuple(sorted(absent.items())), may_lack=may_lack)
 
     def fragments(self, schema: QueueSchema | None = None) -> dict[str, str]:
         """The pieces of SQL by name; without a schema those of the newest version."""
@@ -308,7 +304,7 @@ class Queue:
 
     def to_json(self) -> str:
         """One line that `queue_of` reads again."""
-        return json.dumps({"preset": self.preset.name, "options": dataclasses.asdict(self.options)}, ensure_ascii=False)
+        return json.dumps({"preset": self.preset.name, "options": asdict(self.options)}, ensure_ascii=False)
 
 
 def queue_of(text: str) -> Queue:

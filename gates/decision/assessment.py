@@ -44,8 +44,6 @@ class Assessed:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A judged line."""
-
     outcome: Outcome
     message: str
     line: Evidence

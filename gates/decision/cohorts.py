@@ -31,9 +31,7 @@ PASS_RISK = 0.05
 SHARE_RISK = 0.001
 """Risk of wrongly saying that another share of tenants than planned has the release. Each look is a new test."""
 DRAW_RISK = 1e-6
-"""The same risk if the flag's function picks the tenants. All looks see the same draw, so an unlucky one would hold for
-good.
-"""
+"""The same risk if the flag's function picks the tenants: all looks see one draw, an unlucky one would always hold."""
 TO_FAIL, TO_PASS = 1.5, 3.0
 """The bounds are tightest if the margin is so many standard errors."""
 LEAST_BAKE_MINUTES = 10

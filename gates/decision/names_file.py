@@ -229,9 +229,7 @@ NAMES = Fields(
 
 
 def names_of_text(text: str, file: str) -> Names:
-    """Read only the names of a policy. Raise NamesError if they are wrong, NamesUnread if the text is unreadable and
-    may have some.
-    """
+    """Read only a policy's names. Raise NamesError if they are wrong, NamesUnread if unreadable text may have some."""
     try:
         return names_in(read(text, file))
     except NamesError:

@@ -1,8 +1,7 @@
 """What still counts of a target that stopped answering: what was seen before. Pure; standard library only.
 
 "Door" means BASE_URL or DATABASE_URL. The evidence of a shut door says until when it was open. A failure that ended
-later may only show that the door had shut: it is unknown, and blocked by that door. What was seen through the other
-door stands.
+later may only show that the door had shut: unknown, blocked by it. What was seen through the other door stands.
 """
 
 import datetime as dt

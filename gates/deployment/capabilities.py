@@ -64,7 +64,6 @@ def _memory_metric(target: Target) -> bool | None:
 
 
 def _asked(target: Target, request: Request) -> Answer | None:
-    """The answer, if it is a 200."""
     if not target.base_url:
         return None
     try:

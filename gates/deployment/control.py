@@ -84,9 +84,7 @@ class Control:
         self._ask({"do": "wait", "timeout_s": timeout_s}, timeout_s + CONNECT_TIMEOUT_S)
 
     def mend(self) -> None:
-        """Resume frozen processes, start missing ones, reset clocks, wait until all is ready: the end of every recovery
-        drill.
-        """
+        """Resume frozen processes, start missing ones, reset clocks, wait until ready: the end of a recovery drill."""
         self._ask({"do": "mend", "timeout_s": MEND_TIMEOUT_S}, MEND_TIMEOUT_S + ANSWER_TIMEOUT_S)
 
     def _ask(self, words: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:

@@ -27,9 +27,7 @@ def new_id(kind: str, version: int = 4) -> str:
 
 
 def alike_ids(kind: str) -> tuple[str, str]:
-    """Two new ids of a kind that differ in the last digit (numbers: by one). Code that compares only prefixes confuses
-    them.
-    """
+    """Two new ids of a kind that differ in the last digit (numbers: by one), for code that compares only prefixes."""
     raw = secrets.token_bytes(16)
     return _of_bytes(kind, raw), _of_bytes(kind, bytes([*raw[:-1], raw[-1] ^ 1]))
 

@@ -273,9 +273,7 @@ def _spellings(secret: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=256)
 def _spelled(secret: str) -> re.Pattern[str]:
-    """A pattern for each character in any spelling. It starts with one of a few characters and has only bounded
-    repetitions.
-    """
+    """A pattern for each character in any spelling. It starts with one of a few characters; repetitions are bounded."""
     return re.compile("".join(map(_written, secret)))
 
 

@@ -94,7 +94,6 @@ class Answer:
     """The id of the trace that the request began."""
 
     def header(self, name: str) -> str | None:
-        """The first header of that name, or None."""
         return next((v for k, v in self.headers if k == name.lower()), None)
 
     def json(self) -> dict[str, Any]:
@@ -120,9 +119,7 @@ class Answer:
         )
 
     def said(self, *asked: str) -> JsonValue | bytes:
-        """The body without what differs in each request: its id, trace and time, and the ids asked for; bytes if it is
-        no JSON object.
-        """
+        """The body without what differs in each request: ids, trace and time; bytes if it is no JSON object."""
         words = [word for word in (self.header("x-request-id"), *asked) if word]
         members, own = self.json(), [*words, *map(str.lower, words)]
         if members:
@@ -147,8 +144,6 @@ def _without(one: JsonValue, own: Sequence[str]) -> JsonValue:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request with its answer."""
-
     request: Request
     answer: Answer
 

@@ -82,9 +82,7 @@ def _own(area: str, by_name: Mapping[str, ComparedObject]) -> list[str]:
 
 
 def _foundation(needs: Sequence[Mapping[str, bool]], by_name: Mapping[str, ComparedObject]) -> list[str]:
-    """What an area without objects of its own needs, if none of its SQL checks has all that it needs: the least of what
-    they lack.
-    """
+    """What an area without objects of its own needs, if none of its SQL checks has all of it: the least lacking."""
     missing = [[n for n in needed if not by_name[n].usable and by_name[n].kind in NEEDED_KINDS] for needed in needs]
     least = min(map(len, missing), default=0)
     return [*dict.fromkeys(n for lacking in missing if len(lacking) == least for n in lacking)]

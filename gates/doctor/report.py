@@ -15,13 +15,7 @@ from gates.reports.terminal import WIDTH, cell, paint, table
 from gates.text.foreign import plain
 from gates.text.inert import Terminal
 
-MARKS = {
-    Presence.PRESENT: "✓",
-    Presence.RENAMED: "~",
-    Presence.DIFFERS: "!",
-    Presence.ABSENT: "✗",
-    Presence.UNKNOWN: "?",
-}
+MARKS = dict(zip(Presence, "✓~!✗?", strict=True))
 FOLDED = {"column", "key", "row security", "values", "body member", "answer member", "refusal"}
 """Kinds of which only missing or different ones are listed; the rest is counted."""
 _SPLIT = re.compile(r"[.(]")
@@ -72,7 +66,6 @@ def as_text(found: Diagnosis, contract: Contract, *, colour: bool, whole: bool) 
 
 
 def _next(found: Diagnosis) -> list[str]:
-    """What to do next."""
     guessed = sum(o.usable and not o.is_settled for o in found.objects)
     if not found.is_any_of_it or not (guessed or found.presets):
         return []

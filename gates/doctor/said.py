@@ -13,13 +13,8 @@ from gates.inputs.strict_yaml import YamlNode
 SAID = "gate.yaml says so"
 EITHER = " or "
 """The separator of the names that one member may have, in output."""
-MEMBERS = {
-    "header": "headers",
-    "body member": "fields",
-    "answer member": "fields",
-    "refusal": "codes",
-    "metric": "metrics",
-}
+OF_BODIES = dict.fromkeys(("body member", "answer member"), "fields")
+MEMBERS = {**OF_BODIES, "header": "headers", "refusal": "codes", "metric": "metrics"}
 """Kinds of objects that cannot be verified by a schema or over HTTP -> their place in `names: http:`."""
 
 

@@ -21,9 +21,7 @@ _REAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+\Z")
 MOST_DEPTH = 32
 MOST_DIGITS = 40
 MOST_VALUES = 20_000
-"""The most nodes: each takes time, and a rollback waits for them. A policy with a rule and a waiver for every check has
-fewer.
-"""
+"""The most nodes: each takes time, and a rollback waits for them. A rule and a waiver for every check are fewer."""
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 """A character that no file name, variable or UTF-8 file can hold."""
 _WORDS: dict[str, Scalar] = {"true": True, "false": False, "null": None, "": None}
@@ -65,7 +63,6 @@ class YamlNode:
         return node.place
 
     def items(self) -> list[YamlNode]:
-        """The items, if this is a list."""
         return self.value if isinstance(self.value, list) else []
 
     def as_value(self) -> Any:

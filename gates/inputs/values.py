@@ -106,9 +106,7 @@ def actor(text: str) -> str:
 
 
 def http_url(text: str) -> str:
-    """An absolute http or https URL without query, fragment and trailing slash. Host and path are converted to ASCII,
-    as they are sent.
-    """
+    """An absolute http or https URL without query, fragment and trailing slash, in ASCII as it is sent."""
     allowed = "http://HOST[:PORT][/PATH] or https://..., PORT 1 to 65535, without spaces, query and fragment"
     try:
         parts = urlsplit(text)

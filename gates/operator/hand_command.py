@@ -154,9 +154,7 @@ def _handed_over(options: argparse.Namespace, target: Target, order: Order, cons
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """The history line: from then on no older promote, or no older rollback, counts. Errors in it never stop the
-    command.
-    """
+    """The history line: from then on no older promote or rollback counts. Errors in it never stop the command."""
 
     run_id: str
     what: str

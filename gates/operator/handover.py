@@ -1,9 +1,8 @@
 """A verdict handed from one job to another: whether `gate promote --from DIR` may act on it here and now."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gates.act.flag import FlagState, Order
 from gates.decision.decide import decide
@@ -86,7 +85,7 @@ def _misfits(recorded: Recorded, signed_for: str, here: HandoverContext) -> Iter
     if again.decision is not Decision.PROMOTE:
         yield f"it comes too late, or a clock is wrong: judged now, {again.reason}"
     if any(e.check == RELEASE.id and e.outcome is Outcome.PASS for e in recorded.evidence):
-        answers = here.runs(dataclasses.replace(target, release=verdict.release))
+        answers = here.runs(replace(target, release=verdict.release))
         if answers.outcome is not Outcome.PASS:
             yield f"its release is not seen to be the one that answers now: {answers.message}"
 

@@ -40,9 +40,7 @@ NAMES_A_ROW = {"agent_tasks.id"}
 
 
 def against_target(file: PolicyFile, url: str) -> list[str]:
-    """Where the names (without `names:`, the contract's own) differ from the database. Raise CannotWork if it cannot be
-    asked.
-    """
+    """Where the names (or the contract's own) differ from the database. Raise CannotWork if it cannot be asked."""
     use(Names())  # real names are asked for
     try:
         with session(url, read_only=True) as connection:

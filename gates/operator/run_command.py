@@ -276,15 +276,8 @@ def _chosen(policy: Policy, stage: str, only: tuple[str, ...]) -> tuple[CheckSpe
 
 def _with_wishes_of(given: Target, reference: Target) -> Target:
     """The reference, with those settings of the environment that are about the run and not a deployment."""
-    return dataclasses.replace(
-        reference,
-        other_passwords=given.other_passwords,
-        slack_webhook_url=given.slack_webhook_url,
-        test_outbox=given.test_outbox,
-        test_dlq=given.test_dlq,
-        test_agents=given.test_agents,
-        signing_key=given.signing_key,
-    )
+    wishes = ("other_passwords", "slack_webhook_url", "test_outbox", "test_dlq", "test_agents", "signing_key")
+    return dataclasses.replace(reference, **{name: getattr(given, name) for name in wishes})
 
 
 def _show(verdict: Verdict, plan: RolloutPlan, options: argparse.Namespace, console: Console) -> int:

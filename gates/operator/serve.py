@@ -5,7 +5,6 @@ hold. Flagger reads the status alone: yes is 200, no is 403, and its rollback ho
 """
 
 import contextlib
-import dataclasses
 import datetime as dt
 import hmac
 import io
@@ -16,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -94,21 +93,12 @@ class Desk:
         if one.decision is Decision.ROLLBACK and one.release != release:
             what = f"release {one.release}" if one.release else "a release that nobody named"
             return _hold(release, f"{what} was rolled back ({one.finished_at}: {one.reason}): run the gate again", kind)
-        told = {
-            "decision": one.decision.value,
-            "release": release,
-            "target": one.target,
-            "finished_at": one.finished_at,
-        }
+        told = {"decision": one.decision, "release": release, "target": one.target, "finished_at": one.finished_at}
         if one.decision is Decision.PROMOTE and one.dry_run:
             return {**told, "decision": "hold", "reason": "that was a dry run, which changed nothing: run the gate"}
         if one.decision is Decision.PROMOTE and not dt.timedelta(minutes=-5) <= now - at <= self.max_age:
-            minutes = (now - at).total_seconds() / 60
-            return {
-                **told,
-                "decision": "hold",
-                "reason": f"the promote is {minutes:.0f} minutes old: run the gate again",
-            }
+            old = f"{(now - at).total_seconds() / 60:.0f} minutes old"
+            return {**told, "decision": "hold", "reason": f"the promote is {old}: run the gate again"}
         return {**told, "reason": one.reason[:MOST_REASON]}
 
     def _pasts(self) -> list[list[PastDecision]]:
@@ -160,9 +150,8 @@ class Desk:
         told = self.verdict_of(foreign.text(release, 200), foreign.text(metadata.get("target") or "", 200))
         wanted = Decision.ROLLBACK if hook == "rollback" else Decision.PROMOTE
         status = 200 if told["decision"] == wanted.value else 403
-        return DeskAnswer(
-            status, f"{told['decision']}: {characters.line(told['reason'])}\n", "text/plain; charset=utf-8"
-        )
+        said = f"{told['decision']}: {characters.line(told['reason'])}\n"
+        return DeskAnswer(status, said, "text/plain; charset=utf-8")
 
     def _admits(self, credential: str) -> bool:
         return not self.token or hmac.compare_digest(
@@ -210,7 +199,7 @@ def _undone(one: PastDecision, past: Sequence[PastDecision], anywhere: Sequence[
 def _with_kinds(past: Sequence[PastDecision]) -> list[PastDecision]:
     """The lines of one target; those without a kind get that of the last one that has it."""
     kind = next((one.target for one in reversed(past) if one.target), "")
-    return [one if one.target else dataclasses.replace(one, target=kind) for one in past]
+    return [one if one.target else replace(one, target=kind) for one in past]
 
 
 def _hold(release: str, reason: str, kind: str) -> dict[str, Any]:
@@ -316,9 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + self.server.within_s))
 
     def parse_request(self) -> bool:
-        """Whether to read the request on. Without a token, only this machine is served: another Host may be a rebound
-        web page.
-        """
+        """Whether to read the request on. Without a token only this machine is served: another Host may be rebound."""
         if not super().parse_request():
             return False
         if self.server.desk.token or _is_loopback(self.headers.get("Host", "localhost")):

@@ -5,7 +5,7 @@ checks can tell; the SQL twins stand behind a healthy service.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from gates.text.foreign import json_object
 
 JSON = ("Content-Type", "application/json")
 PROBLEM = ("Content-Type", "application/problem+json")
+SOME_ID = "00000000-0000-4000-8000-000000000004"
 PAGES = ("/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 HTTP_CHECKS = ("drill/", "load/")
 """Prefixes of the HTTP checks: each must not pass on at least one of these servers."""
@@ -66,29 +67,24 @@ def _pages(release: str, path: str) -> Reply | None:
     return None
 
 
+def completed(wanted: Mapping[str, object]) -> dict[str, object]:
+    """The answer to a replay with these members: it is done, and there was nothing to do."""
+    asked_for = {"idempotency_key": "key", "company_id": SOME_ID, "dry_run": False}
+    lists: dict[str, list[str]] = {"items": [], "not_found": [], "ineligible": []}
+    given = {name: wanted.get(name, usual) for name, usual in asked_for.items()}
+    return {"status": "completed", "replay_run_id": SOME_ID, **given, "duplicate": False, "target_count": 0, **lists}
+
+
 def _polite_yes(_real: str, release: str) -> Behaviour:
     """Success in the contract's form to every request."""
 
     def answer(asked: Asked) -> Reply:
         if page := _pages(release, asked.path):
             return page
-        company = "00000000-0000-4000-8000-000000000004"
         body: dict[str, object] = {"status": "processed", "committed_at": None, "effect_at": None}
         if asked.method == "POST":
-            asked_for = json_object(asked.body)
-            lists: dict[str, list[str]] = {"items": [], "not_found": [], "ineligible": []}
-            body = {
-                "status": "completed",
-                "replay_run_id": company,
-                "idempotency_key": asked_for.get("idempotency_key", "key"),
-                "company_id": asked_for.get("company_id", company),
-                "dry_run": asked_for.get("dry_run", False),
-                "duplicate": False,
-                "target_count": 0,
-                "event_id": asked_for.get("event_id", company),
-                "path": "outbox",
-                **lists,
-            }
+            wanted = json_object(asked.body)
+            body = {**completed(wanted), "event_id": wanted.get("event_id", SOME_ID), "path": "outbox"}
         status = 202 if asked.path.endswith("/events") else 200
         return Reply(status, (JSON, ("X-Request-Id", "1")), json.dumps(body).encode())
 

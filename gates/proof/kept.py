@@ -39,9 +39,7 @@ class KeptTrials:
 
 
 def taken_up(path: Path, key: Mapping[str, str], *, resume: bool) -> list[Any]:
-    """The rows of a file whose first line is this key, to continue an earlier proof; else start the file anew, without
-    rows.
-    """
+    """The rows of a file whose first line is this key, to continue an earlier proof; else start the file anew."""
     lines = path.read_bytes().splitlines(keepends=True) if resume and path.exists() else []
     whole = [json.loads(line) for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
     if whole and whole[0] == dict(key):

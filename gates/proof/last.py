@@ -37,9 +37,7 @@ def merged(before: Mapping[str, Any], proof: Proof) -> dict[str, Any]:
 
 
 def _still_counted(now: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Healthy runs of earlier code that still count: the newest first, until there are enough, and none from before a
-    wrong one.
-    """
+    """Healthy runs of earlier code that still count: the newest, until they are enough, none before a wrong one."""
     kept: list[dict[str, Any]] = []
     for one in before:
         if one["wrong"] or now["run"] + sum(k["run"] for k in kept) >= ENOUGH:

@@ -1,6 +1,4 @@
-"""Measures the checks by the matrix: the smallest set that kills every fault, and the best kills for a few seconds.
-Pure.
-"""
+"""Measures the checks by the matrix: the smallest set that kills every fault, the best one for a few seconds. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +98,7 @@ def worth(killers: Iterable[Sequence[str]], costs: Mapping[str, Cost]) -> tuple[
     return tuple(sorted(every, key=lambda w: (-w.alone, -w.kills, w.cost.seconds, w.check)))
 
 
-CANARY_S = 5.0
+CANARY_S = 6.0
 """Seconds of drills in a round of the watch, one after another; in parallel it is a third of that."""
 
 

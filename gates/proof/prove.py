@@ -125,9 +125,7 @@ class Prover:
         campaign.run(due)
 
     def _run_pairs(self) -> None:
-        """As many pairs as were asked for: others replace those that cannot be in together. Pairs that somebody named
-        are not replaced.
-        """
+        """As many pairs as were asked for: others replace those that cannot be in together, unless they were named."""
         for left in reversed(range(DRAWS)):
             asked = {f.id: f for f in chosen_pairs(self._request, self._apart)}
             apart = self._show_pairs(self._not_right(ProofPart.PAIRS, asked))

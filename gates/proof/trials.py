@@ -25,8 +25,7 @@ class Trials:
     """What the trials need.
 
     open_bench: a fresh stack with these options. wants: whether a trial is to be made. done: called with each trial.
-    healthy_runs: so many runs on healthy variants (0: one on each), on so many lanes. over: whether to begin nothing
-    more.
+    healthy_runs: runs on healthy variants (0: one on each), on so many lanes. over: whether to begin nothing more.
     """
 
     open_bench: OpenBench

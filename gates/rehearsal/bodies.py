@@ -151,9 +151,7 @@ def _without_records(text: str, unknown: frozenset[str]) -> Rewritten:
 
 @dataclass(frozen=True)
 class _Look:
-    """One body, for one table of its trigger (`row`). paths: search paths of which one must work for each query; '' is
-    the session's.
-    """
+    """One body, for one table of its trigger (`row`). paths: search paths to try for each query; '' the session's."""
 
     statement: SqlStatement
     number: int

@@ -31,20 +31,8 @@ MOST_SECONDS = 600.0
 READS = {"select", "with", "values", "table", "show", "explain", "fetch", "("}
 CONTROLS = {"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare"}
 KEEPS_SCHEMA = {
-    *(
-        "insert",
-        "update",
-        "delete",
-        "merge",
-        "copy",
-        "set",
-        "reset",
-        "begin",
-        "start",
-        "savepoint",
-        "release",
-        "comment",
-    ),
+    *("insert", "update", "delete", "merge", "copy", "set", "reset", "begin", "start", "savepoint", "release"),
+    "comment",
     *("grant", "revoke", "show", "values", "table", "explain", "analyze", "truncate", "lock", "fetch", "declare"),
 }
 SAVEPOINT = "rehearsal_statement"
@@ -277,9 +265,7 @@ def _drop_rows(cursor: psycopg.Cursor[Any], text: bytes, limit: StatementLimit) 
 
 
 def may_own(connection: psycopg.Connection[object], statement: SqlStatement, failure: Failure) -> sql.Composed | None:
-    """Let the new owner create objects in the schema; returns the statement that revokes this. None if that is not the
-    problem.
-    """
+    """Let the new owner create objects in the schema; returns the statement that revokes this, None if not needed."""
     schema = re.fullmatch(r"permission denied for schema (.+)", failure.message)
     if failure.code != "42501" or schema is None or statement.plain[-3:-1] != ("owner", "to"):
         return None

@@ -15,12 +15,8 @@ from gates.reports.terminal import WIDTH, paint
 from gates.text.inert import Terminal
 
 MOST_FOLLOWING, MOST_HAZARDS = 5, 8
-TINTS = {
-    ObstacleKind.CAUSE: "red",
-    ObstacleKind.REFUSED: "red",
-    ObstacleKind.FOLLOWS: "dim",
-    ObstacleKind.NOT_JUDGED: "yellow",
-}
+RED = dict.fromkeys((ObstacleKind.CAUSE, ObstacleKind.REFUSED), "red")
+TINTS = {**RED, ObstacleKind.FOLLOWS: "dim", ObstacleKind.NOT_JUDGED: "yellow"}
 WORDS = {
     ObstacleKind.CAUSE: "cannot run",
     ObstacleKind.FOLLOWS: "follows",

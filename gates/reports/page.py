@@ -1,6 +1,4 @@
-"""The frame of every page: one self-contained file without network access, which runs only its own style and script.
-Pure.
-"""
+"""The frame of every page: one self-contained file without network access, with its own style and script only. Pure."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,7 +38,6 @@ def outcome(name: str) -> Html:
 
 
 def copied(text: str, what: str) -> Html:
-    """Text with a button that copies it."""
     button = Html('<button type="button" class="copy" aria-label="copy {}">copy</button>').format(what)
     return Html('<div class="copied">{}<pre tabindex="0">{}</pre></div>').format(button, text) if text else NOTHING
 

@@ -19,7 +19,6 @@ WIDEST_CELL = 60
 
 
 def paint(text: str, colour: str, *, on: bool) -> Terminal:
-    """The text in a colour, or plain."""
     return Terminal("\x1b[{}m{}\x1b[0m").format(COLOURS[colour], text) if on else Terminal.escape(text)
 
 

@@ -67,9 +67,7 @@ SETTINGS: Mapping[str, str] = {
 }
 SETTINGS_SINCE: Mapping[int, Mapping[str, str]] = {18: {"io_method": "sync"}}  # three processes less
 SET_BY_INITDB = "--set=scram_iterations=1"
-"""Iterations for the superuser's password: many slow down guessing a short password, and every connection. Ours are 256
-random bits.
-"""
+"""Iterations for the superuser's password. More slow down guessing, and every connection; ours are 256 random bits."""
 
 HBA = "# TYPE DATABASE USER ADDRESS METHOD\nhost all all 127.0.0.1/32 scram-sha-256\n"
 

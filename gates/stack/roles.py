@@ -82,7 +82,6 @@ def examine(server_url: str) -> psycopg.Connection[tuple[object, ...]]:
 
 
 def existing(connection: psycopg.Connection[tuple[object, ...]], names: Sequence[str] = ROLES) -> set[str]:
-    """Which of the roles exist on the server."""
     rows = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(names),))
     return {str(row[0]) for row in rows}
 

@@ -131,9 +131,7 @@ class Supervised(OwnProcess):
 
 
 def skewed(program: Program, clock_s: float) -> Program:
-    """The program with its wall clock shifted by so many seconds (`skewed.py`). Raise StackError for an impossible
-    time.
-    """
+    """The program with its clock shifted by so many seconds (`skewed.py`). Raise StackError for an impossible time."""
     if clock_s == 0:
         return program
     python, option, *rest = program.command

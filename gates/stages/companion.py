@@ -14,7 +14,6 @@ class Companion:
         self._thread = threading.Thread(target=work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the work."""
         self._thread.start()
 
     def end(self) -> None:

@@ -113,7 +113,6 @@ class Context:
         ]
 
     def has(self, spec: CheckSpec) -> bool:
-        """Whether the check is in the catalogue of this run."""
         return spec.id in {s.id for s in self.catalogue}
 
     @property

@@ -20,9 +20,7 @@ MOST_WORKERS, MOST_LENT = 12, 18
 More are possible if it lends them per transaction.
 """
 SESSIONS_EACH, SESSIONS_KEPT, OTHER_SESSIONS = 2, 1, 6
-"""Sessions of one running drill; those that it keeps for the next one if no pooler lends them; those of the gate
-besides the drills.
-"""
+"""Sessions of a running drill; those that it keeps for the next one without a pooler; those of the gate beside them."""
 WORTH_A_WORKER_MS = 10.0
 """Round-trip time that is worth one more worker."""
 MOST_BESIDE, WORTH_ONE_BESIDE_MS = 4, 50.0

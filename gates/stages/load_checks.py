@@ -5,13 +5,10 @@ from gates.evidence import CheckSpec, Severity, Where
 RUN_VALID = "load/run-valid"
 COVERED = {
     "run-valid": ("P01", "P04", "P09"),
-    "http_req_failed/rate": ("P03",),
     "outbox_drained/rate": ("P05",),
-    "events_lost/count": ("P06",),
-    "runs_lost/count": ("P06",),
-    **dict.fromkeys(("answers_mixed/count", "companies_failing/count"), ("P03",)),
-    "db_connections_growth/count": ("P08",),
-    "memory_growth_mb/count": ("P08",),
+    **dict.fromkeys(("http_req_failed/rate", "answers_mixed/count", "companies_failing/count"), ("P03",)),
+    **dict.fromkeys(("events_lost/count", "runs_lost/count"), ("P06",)),
+    **dict.fromkeys(("db_connections_growth/count", "memory_growth_mb/count"), ("P08",)),
 }
 """Lines of the list of checks; these checks are also P03, every other threshold is P02."""
 OPERATIONS = {

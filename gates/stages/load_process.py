@@ -149,7 +149,12 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         text, name = _read(options.thresholds), str(options.thresholds)
     duration_s = options.duration or QUICK_S
     requests_name, requests_text = _requests(options)
+    as_given = ("profile", "vus", "workers", "expect_workers", "master_host", "keep_tenants")
+    of_the_policy = ("slower_percent", "failed_percent")
+    of_the_target = ("release", "test_outbox", "test_dlq", "test_agents", "test_company_id")
     return {
+        **{name: getattr(options, name) for name in (*as_given, *of_the_policy)},
+        **{name: getattr(target, name) for name in of_the_target},
         "base_url": without_login(options.url or target.base_url),
         "url_only": bool(options.url),
         "requests_name": requests_name,
@@ -157,29 +162,16 @@ def plan_of(target: Target, options: LoadOptions) -> dict[str, Any]:
         "thresholds_name": name,
         "thresholds_text": text,
         "run": secrets.token_hex(4),
-        "profile": options.profile,
         "rate_per_s": options.rate,
-        "vus": options.vus,
         "duration_s": duration_s,
         "most_s": max(duration_s, options.most or QUICK_MOST_S),
-        "workers": options.workers,
-        "expect_workers": options.expect_workers,
-        "master_host": options.master_host,
         "master_port": options.master_port or (5557 if options.expect_workers else 0),
         "baseline_url": without_login(target.baseline_url),
-        "release": target.release,
-        "slower_percent": options.slower_percent,
-        "failed_percent": options.failed_percent,
-        "test_outbox": target.test_outbox,
-        "test_dlq": target.test_dlq,
-        "test_agents": target.test_agents,
-        "test_company_id": target.test_company_id,
         "test_company_replays": not options.spare_test_company,
         "early_abort": not options.no_early_abort,
         "run_on": not options.no_run_on,
         "compat_k6": options.compat == "k6",
         "most_exact": options.most_exact or MOST_EXACT,
-        "keep_tenants": options.keep_tenants,
         "parent": os.getpid(),
         "lease": term_of(KEPT if options.keep_tenants else TIMED),
     }

@@ -37,9 +37,7 @@ TEMPORARY = ".gate-tmp"
 """A name that nobody else uses: the folder is removed with its contents."""
 PLUGINS = ("gates.checks.recorder",)
 LEFT_OUT = ("-p", "no:cacheprovider", "-p", "no:unraisableexception")
-"""pytest's own plugins to switch off: one writes into the repository, the other collects garbage five times per
-process.
-"""
+"""pytest's own plugins to switch off: one writes into the repository, the other collects garbage in each process."""
 
 SAID_BY_PYTEST = {2: "it was interrupted", 3: "it had an internal error", 4: "it could not be started that way"}
 """pytest's exit codes; 0 and 1 are results, 5 means that nothing was collected."""

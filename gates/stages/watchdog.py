@@ -148,8 +148,6 @@ class _Watched(threading.Thread):
 
 
 class Look(Protocol):
-    """One look at an address."""
-
     def __call__(self) -> LookResult: ...
     def close(self) -> None: ...
 

@@ -1,8 +1,7 @@
 """Output text, with one type for each medium. A value is escaped when it is put into such text.
 
 `Html("<p>{}</p>").format(answer)` escapes the answer: anything that is not text of the medium is foreign, whoever wrote
-it. Only literals may be given to the constructors; a test reads the syntax trees for it. Writers accept only these
-types.
+it. Only literals may be given to the constructors; a test reads the syntax trees. Writers accept only these types.
 """
 
 import base64

@@ -19,9 +19,7 @@ PART = 400
 
 
 def put(stream: TextIO, text: str) -> None:
-    """Write and flush. If that fails, or nobody reads a part for RESULT_S, drop the rest of this text and all later
-    text.
-    """
+    """Write and flush. If that fails, or nobody reads a part for RESULT_S, drop the rest and all later text."""
     _written(stream, text, RESULT_S)
 
 

@@ -229,9 +229,7 @@ def health_of(last: Round | None, good: Round | None, now: dt.datetime, jump_s: 
 
 
 def allowed_s(last: Round) -> float:
-    """The age of the last round beyond which the watcher counts as down: its interval, half of it, and its own
-    duration.
-    """
+    """The age of the last round beyond which the watcher counts as down: one and a half intervals, and its duration."""
     took = max((dt.datetime.fromisoformat(last.finished_at) - last.started).total_seconds(), 0.0)
     return last.interval_s + max(last.interval_s / 2, LEAST_PATIENCE_S) + took
 

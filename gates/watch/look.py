@@ -2,13 +2,12 @@
 load, and nothing that may run only on staging: a watch treats every target as production.
 """
 
-import dataclasses
 import enum
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gates.deployment.redaction import hidden, scrub
@@ -34,8 +33,6 @@ SQL = (*DATA, *ALERTS)
 
 
 class Drills(enum.StrEnum):
-    """The drills of a round."""
-
     AUTO = "auto"
     NONE = "none"
     CANARY = "canary"
@@ -86,8 +83,7 @@ def plan(catalogue: Sequence[CheckSpec], target: Target, drills: Drills, since_d
 
     Without a database the short drill uses TEST_COMPANY_ID, whose rate limit it must respect: it then runs at most once
     in five minutes. Left out: `preflight/variables`, since each check names what it misses; `preflight/alone`, since a
-    round waits for nobody; `preflight/switches-given-back`, which changes something; `preflight/claims`, which is about
-    promotions.
+    round waits for nobody; `preflight/switches-given-back`, which changes something; `preflight/claims`, of promotions.
     """
     left_out = {VARIABLES.id, ALONE.id, SWITCHES.id, CLAIMS.id}
     seen = [s for s in catalogue if s.id.startswith("preflight/") and s.id not in left_out]
@@ -109,13 +105,12 @@ def look(context: Context, plan: RoundPlan) -> RoundResult:
     """Run preflight, the gate's own checks, SQL and alerts, then drills; the results are in `context.evidence`. All
     processes start at once.
 
-    context.companies holds the companies of earlier rounds, which the SQL checks leave out; those of this round are
-    added.
+    context.companies has those of earlier rounds, which the SQL checks leave out; those of this round are added.
     """
-    guarded = dataclasses.replace(context.target, kind=TargetKind.PRODUCTION, control="")
-    context = dataclasses.replace(context, target=guarded, catalogue=plan.checks, deep=False)
+    guarded = replace(context.target, kind=TargetKind.PRODUCTION, control="")
+    context = replace(context, target=guarded, catalogue=plan.checks, deep=False)
     first = preflight(context)
-    context = dataclasses.replace(context, target=first.target, only=tuple(s.id for s in plan.checks))
+    context = replace(context, target=first.target, only=tuple(s.id for s in plan.checks))
     stages, looks = [first.report], []
     shut = {e.check: e for e in first.unreachable}
     with ExitStack() as ahead, ThreadPoolExecutor(1, "pipeline") as beside:

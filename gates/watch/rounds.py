@@ -119,7 +119,6 @@ class Incident:
 
     @property
     def times(self) -> tuple[str, ...]:
-        """The times that are set."""
         return self.since, self.seen_at, *filter(None, (self.told_at, self.unseen_since))
 
 

@@ -2,12 +2,11 @@
 decides, acts only if asked to, records itself, and then notifies.
 """
 
-import dataclasses
 import datetime as dt
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gates import disk, past_decisions, record
@@ -164,7 +163,7 @@ def _plan(watch: Watch, past: History, now: dt.datetime) -> look.RoundPlan:
 def _policy(watch: Watch, plan: look.RoundPlan, release: str) -> Policy:
     kind = TargetKind.PRODUCTION
     policy = watch.policy_file.policy(watch.catalogue, kind, watch.target.release or release, deep=False)
-    return dataclasses.replace(policy, catalogue=tuple(sorted(plan.checks, key=lambda s: s.id)))
+    return replace(policy, catalogue=tuple(sorted(plan.checks, key=lambda s: s.id)))
 
 
 def _look(watch: Watch, plan: look.RoundPlan, number: int, now: dt.datetime) -> tuple[Context, look.RoundResult]:
@@ -287,7 +286,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
 
     note(Action("rollback", result="failed", flag="unknown"))  # in case the watch is killed meanwhile
     action: Action = act(Verdict(Decision.ROLLBACK, reason), order, watch.target.database_url, tell=watch.warn)
-    action = dataclasses.replace(action, message=redact_text(action.message, hidden(watch.target)))
+    action = replace(action, message=redact_text(action.message, hidden(watch.target)))
     note(action)
     settled = action.result in SETTLED
     if not settled:  # at once: the round itself may not find room on disk
@@ -296,7 +295,7 @@ def _rolled_back(watch: Watch, past: History, made: Round, policy: Policy, seen:
     again = past.last is not None and past.last.action.get("result") == action.result  # already recorded
     message = "; ".join(filter(None, (action.headline, action.message or action.result, reason, action.by_hand)))
     change = Change(kind, first.check, "note" if again else "page", message, made.at)
-    return dataclasses.replace(
+    return replace(
         made,
         incidents=acted(made.incidents, {i.check for i in due}) if settled else made.incidents,
         changes=(*made.changes, change),

@@ -55,8 +55,7 @@ class Trend:
 
     reading: the last one. since: the first round since which its outcome is the same. last_good: when it was last seen
     good, empty for never in this history. points: (seconds after the epoch, value). marks: (seconds after the epoch,
-    outcome) of every round. changes: between seen good and seen failing. slope, forecast: None if unknown, and `doubt`
-    says why.
+    outcome) of every round. changes: between good and failing. slope, forecast: None if unknown, and `doubt` says why.
     """
 
     check: str

@@ -51,7 +51,6 @@ class WatchView:
 
     @property
     def recent(self) -> list[Round]:
-        """The rounds of the window."""
         return [r for r in self.rounds if r.started >= self.now - WINDOW]
 
     @property

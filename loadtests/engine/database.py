@@ -3,10 +3,9 @@
 Locust must be imported before this module: psycopg picks its waiting function when it is imported.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def prepare(url: str, plan: LoadPlan, note: Callable[[str], None] | None = None)
             return Prepared(absent={"outbox_lag_ms": why, "agent_success": why})
         made = _companies(connection, plan, below, _whole(state["replay_percentage"]), note or (lambda _: None))
         flags = {str(row["id"]): row for row in execute(connection, sql(FOLDER / "flags_of.sql"), [t.id for t in made])}
-        usable = [dataclasses.replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
+        usable = [replace(t, replays=bool(flags[t.id]["replays"])) for t in made if flags[t.id]["outbox"]]
         absent = {} if usable else {"outbox_lag_ms": "outbox.enabled is off for every company of this run"}
         return Prepared(tuple(usable), tuple(t.id for t in made), absent)
     finally:

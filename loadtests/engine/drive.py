@@ -32,8 +32,6 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True, slots=True)
 class BaselineCall:
-    """The same call for the baseline."""
-
     data: bytes
     expectation: Expectation
 
@@ -259,7 +257,6 @@ class Drive:
                     connection.expire()
 
     def close(self) -> None:
-        """Close all connections."""
         self._sweeper.kill()
         for connection in self._all:
             connection.close()

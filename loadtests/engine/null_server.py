@@ -1,8 +1,7 @@
 """A server that does nothing: 204 to every request of one connection, and an end with it.
 
 `python null_server.py FD`: FD is a listening socket. It is a process of its own: in the process that
-sends, it would share the event loop and the interpreter lock that it measures. Standard library only; started with
--I -S.
+sends, it would share the event loop and the lock that it measures. Standard library only; started with -I -S.
 """
 
 import contextlib

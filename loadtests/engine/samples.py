@@ -214,32 +214,22 @@ class Samples:
                     left -= sink.fold(left)
 
 
+_PLAIN = ("failed", "refused", "check", "passed", "sent", "received")
+"""The members of a group that a report has as they are."""
+
+
 def _pack_group(group: RequestGroup) -> dict[str, Any]:
-    timings = {name: values.tobytes() for name, values in group.timings.items() if values}
     return {
+        **{name: getattr(group, name) for name in _PLAIN},
         "tags": [list(pair) for pair in group.tags],
-        "failed": group.failed,
-        "refused": group.refused,
-        "check": group.check,
-        "passed": group.passed,
-        "sent": group.sent,
-        "received": group.received,
-        "timings": timings,
+        "timings": {name: values.tobytes() for name, values in group.timings.items() if values},
         "starts": group.starts.tobytes(),
         "folded": {name: histogram.pack() for name, histogram in group.folded.items()},
     }
 
 
 def _unpack_group(packed: Mapping[str, Any]) -> RequestGroup:
-    group = RequestGroup(
-        _tags(packed["tags"]),
-        packed["failed"],
-        packed["refused"],
-        packed.get("check", ""),
-        packed.get("passed", True),
-        packed["sent"],
-        packed["received"],
-    )
+    group = RequestGroup(_tags(packed["tags"]), **{name: packed[name] for name in _PLAIN})
     for name, data in packed["timings"].items():
         group.timings[name].frombytes(data)
     group.starts.frombytes(packed["starts"])

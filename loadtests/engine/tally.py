@@ -95,7 +95,6 @@ class Tally:
                 timeline.summed += len(values)
 
     def _means(self) -> dict[MetricKey, list[Timeline]]:
-        """The timelines of means, by their keys."""
         found = {key: [one for e, one in some.items() if e.method == "avg"] for key, some in self._by_key.items()}
         return {key: some for key, some in found.items() if some}
 

@@ -2,8 +2,7 @@
 
 Locust's own clients spend most of their time building requests and parsing responses into objects; here a request is
 bytes that were made once. Times are time.perf_counter() seconds. Nothing is retried except a request that found its
-kept-alive connection closed before it was sent, or that may be repeated and got not a byte back (as browsers and k6
-do).
+kept-alive connection closed before it was sent, or that may be repeated and got no byte (as browsers and k6 do).
 """
 
 import _socket

@@ -6,39 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from gates.deployment import requests
 from gates.deployment.dialect.current import current
 from gates.deployment.dialect.exchange import on_the_wire, path_of
 from gates.deployment.http.probes import has_dry_runs
 from gates.deployment.ids import new_id
-from gates.deployment.requests import (
-    Request,
-    encode_body,
-    is_of_another_company,
-    replay_fields,
-    signed_get,
-    signed_post_v2,
-    token_get,
-    token_post,
-)
 from loadtests.engine.drive import BaselineCall, Call
 from loadtests.engine.wire import Address, parse_address, request_bytes
 from loadtests.engine.written import EVENT, RUN, Acknowledgement
 from loadtests.plan import REPLAYS_EACH, Credentials, LoadPlan, Tenant, UrlRequest
-from loadtests.thresholds.expectations import (
-    ALIVE,
-    EVENT_STATUS,
-    REFUSED,
-    SUCCEEDS,
-    Expectation,
-    accepted_event,
-    replayed,
-    status_is,
-    version_of,
-)
+from loadtests.thresholds import expectations
 from loadtests.thresholds.requests import VARIABLE
 
 AGENT = "replaygate-load"
-PROBES = {"/healthz": ALIVE, "/version": version_of()}
+PROBES = {"/healthz": expectations.ALIVE, "/version": expectations.version_of()}
 MIX = ("event", "probe", "event", "probe", "replay")
 """What a user, or a scenario that names no operation, does by turns."""
 EVENT_TENANTS = 10
@@ -95,9 +76,9 @@ class Workload:
                 path = next(self._probes, "")
                 if not path:
                     return None
-                request, expectation = Request("GET", path), PROBES[path]
+                request, expectation = requests.Request("GET", path), PROBES[path]
                 twin = self._twin(request, expectation)  # of another release
-                expectation = version_of(self.plan.release) if path == "/version" else expectation
+                expectation = expectations.version_of(self.plan.release) if path == "/version" else expectation
                 return self._call(f"GET {path}", request, "probe", "probe", expectation, twin=twin)
             case "replay":
                 return next(self._replays, None)
@@ -108,8 +89,8 @@ class Workload:
             return VARIABLE.sub(lambda found: self.credentials.variables[found[1]], text)
 
         headers = tuple((name, with_variables(value)) for name, value in one.headers)
-        request = Request(one.method, one.path, headers, with_variables(one.body).encode())
-        expectation = status_is(one.expect) if one.expect else SUCCEEDS
+        request = requests.Request(one.method, one.path, headers, with_variables(one.body).encode())
+        expectation = expectations.status_is(one.expect) if one.expect else expectations.SUCCEEDS
         twin = BaselineCall(_plain_bytes(self._baseline, request), expectation) if self._baseline else None
         path = self.address.prefix + one.path or "/"
         data = _plain_bytes(self.address, request)
@@ -130,8 +111,8 @@ class Workload:
         # the baseline's event has another id: both releases may share a database
         ids = [""] * 2 if "event_id" in current().lacking else [event_id, new_id("event")]
         sent = [self._post("/events", {**fields, **({"event_id": one} if one else {})}) for one in ids]
-        twin = self._twin(sent[1], accepted_event(ids[1]))
-        expectation, writes = accepted_event(ids[0]), Acknowledgement(EVENT, ids[0])
+        twin = self._twin(sent[1], expectations.accepted_event(ids[1]))
+        expectation, writes = expectations.accepted_event(ids[0]), Acknowledgement(EVENT, ids[0])
         call = self._call("POST /events", sent[0], "event", "event", expectation, twin=twin, writes=writes)
         return call, company
 
@@ -144,33 +125,35 @@ class Workload:
         """The question what became of a company's event."""
         path = path_of(f"/events/{event_id}", company)
         if self.credentials.hmac_secret:
-            request = signed_get(path, self.credentials.hmac_secret, self._now())
+            request = requests.signed_get(path, self.credentials.hmac_secret, self._now())
         else:
-            request = token_get(path, self.credentials.admin_jwt)
-        twin = self._twin(request, EVENT_STATUS)
-        return self._call("GET /events/{id}", request, "canary", "status", EVENT_STATUS, url="/events/{id}", twin=twin)
+            request = requests.token_get(path, self.credentials.admin_jwt)
+        twin = self._twin(request, expectations.EVENT_STATUS)
+        return self._call(
+            "GET /events/{id}", request, "canary", "status", expectations.EVENT_STATUS, url="/events/{id}", twin=twin
+        )
 
     def _may_act_for(self, company: str) -> bool:
         """Whether what is sent for the company can be for no other: a service may take the tenant from the token."""
         token = "" if self.credentials.hmac_secret else self.credentials.admin_jwt
-        return not token or not is_of_another_company(token, company)
+        return not token or not requests.is_of_another_company(token, company)
 
     def _now(self) -> int:
         """Unix seconds by the target's clock."""
         return int(time.time() + self.plan.clock_offset_s)
 
-    def _post(self, path: str, fields: Mapping[str, object]) -> Request:
+    def _post(self, path: str, fields: Mapping[str, object]) -> requests.Request:
         if self.credentials.hmac_secret:
-            return signed_post_v2(path, fields, self.credentials.hmac_secret, self._now())
-        return token_post(path, encode_body(fields), self.credentials.admin_jwt)
+            return requests.signed_post_v2(path, fields, self.credentials.hmac_secret, self._now())
+        return requests.token_post(path, requests.encode_body(fields), self.credentials.admin_jwt)
 
     def _call(
         self,
         name: str,
-        request: Request,
+        request: requests.Request,
         scenario: str,
         operation: str,
-        expectation: Expectation,
+        expectation: expectations.Expectation,
         *,
         url: str = "",
         expected: frozenset[int] = frozenset(),
@@ -181,7 +164,7 @@ class Workload:
         where = url or request.path
         return Call(name, request.method, where, data, expected, scenario, operation, expectation, twin, writes)
 
-    def _twin(self, request: Request, expectation: Expectation) -> BaselineCall | None:
+    def _twin(self, request: requests.Request, expectation: expectations.Expectation) -> BaselineCall | None:
         """The call for the baseline; none where there is no baseline. Replay calls are limited, and have none."""
         return BaselineCall(_bytes(self._baseline, request), expectation) if self._baseline else None
 
@@ -217,19 +200,19 @@ class Workload:
     def _replay(self, tenant: Tenant, key: str, refusals: frozenset[str], what: str) -> Call:
         company = tenant.id
         more: dict[str, object] = {"idempotency_key": key} if key else {"dry_run": True}
-        request = self._post("/dlq-replay", replay_fields(company, max=1, **more))
-        expectation = replayed(company, key, refusals=refusals, waiting=tenant.items)
+        request = self._post("/dlq-replay", requests.replay_fields(company, max=1, **more))
+        expectation = expectations.replayed(company, key, refusals=refusals, waiting=tenant.items)
         writes = Acknowledgement(RUN, key) if key else None
-        expected = frozenset(REFUSED[code] for code in refusals)
+        expected = frozenset(expectations.REFUSED[code] for code in refusals)
         name = f"POST /dlq-replay ({what})"
         call = self._call(name, request, "replay", "replay", expectation, expected=expected, writes=writes)
         return replace(call, company=company)
 
 
-def _bytes(address: Address, request: Request) -> bytes:
+def _bytes(address: Address, request: requests.Request) -> bytes:
     """A request of the contract in the deployment's words."""
     return _plain_bytes(address, on_the_wire(request))
 
 
-def _plain_bytes(address: Address, sent: Request) -> bytes:
+def _plain_bytes(address: Address, sent: requests.Request) -> bytes:
     return request_bytes(address, sent.method, sent.path, [*sent.headers, ("User-Agent", AGENT)], sent.body)

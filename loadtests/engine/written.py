@@ -36,7 +36,6 @@ class Acknowledged:
     _known: set[Acknowledgement] = field(default_factory=set)
 
     def take(self, came: Iterable[Iterable[str]]) -> None:
-        """Add those of a report."""
         for kind, one in came:
             if (kind, one) not in self._known and len(self.ids[kind]) < MOST:
                 self._known.add(Acknowledgement(kind, one))

@@ -1,7 +1,6 @@
 """Thresholds as limits on a share of bad samples: a rate is one, and so is a percentile. Pure.
 
-`p(95)<2500` says that fewer than 5 % of the samples take 2500 ms or more; `rate>0.98` that fewer than 2 % are no
-success.
+`p(95)<2500` says that fewer than 5 % of the samples take that long; `rate>0.98` that fewer than 2 % are no success.
 """
 
 import bisect

@@ -1,7 +1,6 @@
 """Whether a run measured the target at all, and whether a pass of it can be trusted. Pure.
 
-A run that measured nothing proves nothing, even if its numbers look good. A run in doubt passes no threshold, but its
-failures count.
+A run that measured nothing proves nothing. A run in doubt passes no threshold, but its failures count.
 """
 
 from collections.abc import Mapping, Sequence

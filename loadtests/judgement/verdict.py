@@ -18,21 +18,11 @@ from gates.decision.sequential import mean_proved
 from gates.text.quantity import shown
 from loadtests.engine.hdr import EXACT, widened
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
+from loadtests.judgement import shares
 from loadtests.judgement.looks import Looks
-from loadtests.judgement.shares import (
-    ANYTIME,
-    ANYTIME_RISK,
-    FIXED,
-    FIXED_RISK,
-    RISK,
-    UPPER,
-    allowed_bad,
-    bad_of,
-    proofs,
-)
 from loadtests.thresholds.language import Expression, MetricKey, MetricType, Threshold, aggregate, k6_verdict
 
-CONFIDENCE = 1.0 - RISK
+CONFIDENCE = 1.0 - shares.RISK
 ONE_LOOK = Looks()
 MEAN_MINIMUM = 30
 """Fewest samples for Student's t on latencies, which are skewed."""
@@ -76,13 +66,13 @@ class ThresholdResult:
     why: Why
     k6_passes: bool
     observed: float | None
-    low: float | None
-    high: float | None
-    method: str
-    samples: int
-    needed: int
-    margin: float | None
-    message: str
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    samples: int = 0
+    needed: int = 1
+    margin: float | None = None
+    message: str = ""
     recorder: str = EXACT
     independent: float | None = None
     stalls: tuple[float, ...] = ()
@@ -129,13 +119,7 @@ def judge(
         why=Why.NO_DATA,
         k6_passes=passes,
         observed=None if sink.is_empty or math.isnan(value) else value,
-        low=None,
-        high=None,
-        method="",
         samples=sink.samples,
-        needed=1,
-        margin=None,
-        message="",
         recorder=sink.recorder if isinstance(sink, TrendSink) else EXACT,
     )
     if absent:
@@ -165,8 +149,8 @@ def judge(
 def _excluded_s(e: Expression, sink: Sink, looks: Looks) -> float | None:
     """The longest stall that a run without one excludes: were more of its time bad than allowed, it had seen one."""
     kind = MetricType.RATE if isinstance(sink, RateSink) else MetricType.TREND
-    allowed = allowed_bad(e, kind) if isinstance(sink, RateSink | TrendSink) else None
-    return None if allowed is None or not looks.seconds else looks.seconds * allowed / -math.log(RISK)
+    allowed = shares.allowed_bad(e, kind) if isinstance(sink, RateSink | TrendSink) else None
+    return None if allowed is None or not looks.seconds else looks.seconds * allowed / -math.log(shares.RISK)
 
 
 def _decide(judged: ThresholdResult, e: Expression, sink: Sink, estimate: _Estimate, looks: Looks) -> ThresholdResult:
@@ -216,10 +200,10 @@ def _estimate(sink: Sink, e: Expression, value: float, looks: Looks) -> _Estimat
         case CounterSink() | GaugeSink():
             return _Estimate(value, value, "exact: a statement about the run itself", 1)
         case RateSink():
-            allowed = allowed_bad(e, MetricType.RATE)
+            allowed = shares.allowed_bad(e, MetricType.RATE)
             if allowed is None:
                 return _Estimate(value, value, "exact: a limit at the edge of what a rate can be", EXACT_MINIMUM)
-            minimum = rate_minimum(allowed, 1.0 - FIXED_RISK, upper=True)
+            minimum = rate_minimum(allowed, 1.0 - shares.FIXED_RISK, upper=True)
             found = _by_share(sink, e, allowed, looks, minimum)
             test, worth = _shown(looks), found.independent or sink.total
             low, high = share_bounds(sink.trues / sink.total * worth, worth, test)
@@ -231,16 +215,18 @@ def _estimate(sink: Sink, e: Expression, value: float, looks: Looks) -> _Estimat
 
 
 def _shown(looks: Looks) -> ShareTest:
-    return FIXED if looks.is_one else ANYTIME
+    return shares.FIXED if looks.is_one else shares.ANYTIME
 
 
 def _by_share(sink: RateSink | TrendSink, e: Expression, allowed: float, looks: Looks, minimum: int) -> _Estimate:
     """What the two tests say of a share of bad samples; the interval is still to come."""
-    n, (least, most) = sink.samples, bad_of(e, sink)
-    passes, fails = proofs(least, most, n, allowed, looks)
+    n, (least, most) = sink.samples, shares.bad_of(e, sink)
+    passes, fails = shares.proofs(least, most, n, allowed, looks)
     name = "binomial" if isinstance(sink, RateSink) else "order statistics"
-    method = f"{name}, exact at {FIXED_RISK:g}" if looks.is_one else f"{name}, at any time at {ANYTIME_RISK:g}"
-    _, worth = looks.dependence.effective(most, n, 1.0 - (FIXED_RISK if looks.is_one else ANYTIME_RISK))
+    method = (
+        f"{name}, exact at {shares.FIXED_RISK:g}" if looks.is_one else f"{name}, at any time at {shares.ANYTIME_RISK:g}"
+    )
+    _, worth = looks.dependence.effective(most, n, 1.0 - (shares.FIXED_RISK if looks.is_one else shares.ANYTIME_RISK))
     return _Estimate(
         -math.inf, math.inf, f"{method} on each side", minimum, proved=_outcome(passes, fails), independent=worth
     )
@@ -255,7 +241,7 @@ def _outcome(passes: bool, fails: bool) -> ThresholdOutcome:
 def _fitted(found: _Estimate, e: Expression) -> _Estimate:
     """The interval with what the other of the two tests adds or leaves open at the limit."""
     low, high = found.low, found.high
-    below = found.proved is (ThresholdOutcome.PASS if e.operator in UPPER else ThresholdOutcome.FAIL)
+    below = found.proved is (ThresholdOutcome.PASS if e.operator in shares.UPPER else ThresholdOutcome.FAIL)
     if found.proved is ThresholdOutcome.UNKNOWN:
         return replace(found, low=min(low, e.limit), high=max(high, e.limit))
     if below:
@@ -276,8 +262,8 @@ def _estimate_trend(sink: TrendSink, e: Expression, value: float, looks: Looks) 
         return _Estimate(low, high, f"a statement about the run itself{blur}", EXACT_MINIMUM, is_rounded=rounded)
     if e.method == "avg":
         return _estimate_mean(sink, e, value, looks, blur)
-    allowed = allowed_bad(e, MetricType.TREND) or 0.5
-    minimum = rate_minimum(allowed, 1.0 - FIXED_RISK, upper=True)
+    allowed = shares.allowed_bad(e, MetricType.TREND) or 0.5
+    minimum = rate_minimum(allowed, 1.0 - shares.FIXED_RISK, upper=True)
     found = _by_share(sink, e, allowed, looks, minimum)
     low, high = quantile_bounds(sink.in_order(), percent, _shown(looks), found.independent)
     low, high = widened(low, high, sink.error)
@@ -288,7 +274,7 @@ def _estimate_mean(sink: TrendSink, e: Expression, value: float, looks: Looks, b
     """Student's t for the look that was planned, bets on blocks of time for all others."""
     n, effective = sink.samples, looks.dependence.effective
     variance = sink.variance(value)
-    skewness, sure = sink.skewness(value, variance), 1.0 - FIXED_RISK
+    skewness, sure = sink.skewness(value, variance), 1.0 - shares.FIXED_RISK
     spans = [(value, *mean_bounds_of(effective(0, n, sure)[1], variance, value, sure, skewness))]
     if looks.first and looks.first[1]:
         mean = looks.first[0] / looks.first[1]
@@ -297,11 +283,11 @@ def _estimate_mean(sink: TrendSink, e: Expression, value: float, looks: Looks, b
     low, high = widened(spans[-1][1], spans[-1][2], sink.error)
     passes = looks.reached and e.holds(low) and e.holds(high)
     fails = looks.reached and not (e.holds(low) or e.holds(high))
-    under = e.operator in UPPER
-    passes = passes or mean_proved(looks.blocks, e.limit, looks.most, ANYTIME_RISK, under=under)
-    fails = fails or mean_proved(looks.blocks, e.limit, looks.most, ANYTIME_RISK, under=not under)
+    under = e.operator in shares.UPPER
+    passes = passes or mean_proved(looks.blocks, e.limit, looks.most, shares.ANYTIME_RISK, under=under)
+    fails = fails or mean_proved(looks.blocks, e.limit, looks.most, shares.ANYTIME_RISK, under=not under)
     shown = widened(spans[0][1], spans[0][2], sink.error)
-    method = f"Student's t at {FIXED_RISK:g}, bets at {ANYTIME_RISK:g} on each side{blur}"
+    method = f"Student's t at {shares.FIXED_RISK:g}, bets at {shares.ANYTIME_RISK:g} on each side{blur}"
     found = _Estimate(*shown, method, MEAN_MINIMUM, sink.folded is not None, _outcome(passes, fails))
     return _fitted(replace(found, independent=effective(0, n, sure)[1]), e)
 
@@ -322,13 +308,15 @@ def margin(e: Expression, low: float, high: float) -> float | None:
 def _more(judged: ThresholdResult, e: Expression, sink: Sink, looks: Looks) -> int:
     """About how many samples would decide at the present estimate: intervals shrink with the root of n."""
     kind = MetricType.RATE if isinstance(sink, RateSink) else MetricType.TREND
-    allowed = allowed_bad(e, kind)
+    allowed = shares.allowed_bad(e, kind)
     if isinstance(sink, RateSink | TrendSink) and allowed is not None:
-        bad, n = looks.dependence.effective(bad_of(e, sink)[1], sink.samples, 1.0 - ANYTIME_RISK)
+        bad, n = looks.dependence.effective(shares.bad_of(e, sink)[1], sink.samples, 1.0 - shares.ANYTIME_RISK)
         times = 1.0
         for _ in range(12):
             times *= 1.5
-            if ANYTIME.under(times * bad, times * n, allowed) or ANYTIME.over(times * bad, times * n, allowed):
+            if shares.ANYTIME.under(times * bad, times * n, allowed) or shares.ANYTIME.over(
+                times * bad, times * n, allowed
+            ):
                 break
         return math.ceil(times * sink.samples)
     if judged.low is None or judged.high is None or not math.isfinite(judged.high - judged.low):

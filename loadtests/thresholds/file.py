@@ -8,17 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtests.scenario import Scenario
-from loadtests.thresholds.language import (
-    Expression,
-    MetricKey,
-    MetricType,
-    Threshold,
-    ThresholdError,
-    ThresholdSet,
-    lint,
-    parse_expression,
-    parse_metric_key,
-)
+from loadtests.thresholds import language
 from loadtests.thresholds.literal import LiteralNode
 from loadtests.thresholds.reading import Reader, ThresholdsFileError, nearest, read_nodes
 from loadtests.thresholds.scenarios import SHORTCUTS, ScenarioReader
@@ -58,7 +48,7 @@ class ThresholdsFile:
     users: those of `vus` alone, which says nothing of a time. rps, setup_s: 0 where they are not given.
     """
 
-    thresholds: ThresholdSet
+    thresholds: language.ThresholdSet
     scenarios: tuple[Scenario, ...] = ()
     users: int = 0
     rps: int = 0
@@ -68,13 +58,13 @@ class ThresholdsFile:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_thresholds(path: Path, types: Mapping[str, MetricType]) -> ThresholdsFile:
+def read_thresholds(path: Path, types: Mapping[str, language.MetricType]) -> ThresholdsFile:
     """Read a file; `.yaml` and `.yml` are YAML, all else JavaScript or JSON. Raise ThresholdsFileError or OSError."""
     return parse_thresholds(path.read_text(encoding="utf-8"), path.name, types)
 
 
 def parse_thresholds(
-    text: str, name: str, types: Mapping[str, MetricType], operations: Collection[str] = ()
+    text: str, name: str, types: Mapping[str, language.MetricType], operations: Collection[str] = ()
 ) -> ThresholdsFile:
     """Read the text of a thresholds file called `name`; `operations` are what a scenario may `exec`.
 
@@ -86,7 +76,7 @@ def parse_thresholds(
 class _OptionsReader(Reader):
     """Reads options, or a thresholds block alone."""
 
-    def __init__(self, name: str, types: Mapping[str, MetricType], operations: Collection[str]) -> None:
+    def __init__(self, name: str, types: Mapping[str, language.MetricType], operations: Collection[str]) -> None:
         super().__init__(name)
         self.types = types
         self.operations = operations
@@ -117,8 +107,8 @@ class _OptionsReader(Reader):
             notes=(*self.notes, *scenarios.notes),
         )
 
-    def thresholds(self, node: LiteralNode) -> ThresholdSet:
-        found: dict[MetricKey, tuple[Threshold, ...]] = {}
+    def thresholds(self, node: LiteralNode) -> language.ThresholdSet:
+        found: dict[language.MetricKey, tuple[language.Threshold, ...]] = {}
         for source, (at, value) in self.members(node, "thresholds").items():
             key = self.metric(at, source)
             if value.value is None:
@@ -131,20 +121,20 @@ class _OptionsReader(Reader):
             )
         if not any(found.values()):
             raise self.error(node, "there is no threshold; without one nothing can be judged")
-        return ThresholdSet(found)
+        return language.ThresholdSet(found)
 
-    def metric(self, at: LiteralNode, source: str) -> MetricKey:
+    def metric(self, at: LiteralNode, source: str) -> language.MetricKey:
         try:
-            key = parse_metric_key(source)
-        except ThresholdError as error:
+            key = language.parse_metric_key(source)
+        except language.ThresholdError as error:
             raise self.error(at, str(error)) from error
         if key.name not in self.types:
             raise self.error(at, f"metric {key.name!r} does not exist; {nearest(key.name, self.types)}")
         return key
 
-    def threshold(self, key: MetricKey, node: LiteralNode) -> Threshold:
+    def threshold(self, key: language.MetricKey, node: LiteralNode) -> language.Threshold:
         if isinstance(node.value, str):
-            return self.checked(key, Threshold(self.expression(key, node)), node)
+            return self.checked(key, language.Threshold(self.expression(key, node)), node)
         members = self.members(node, "a threshold (if it is not a string)")
         by_name = {name.lower(): pair for name, pair in members.items()}
         for name, (at, _) in members.items():
@@ -155,7 +145,7 @@ class _OptionsReader(Reader):
         abort, delay = by_name.get("abortonfail"), by_name.get("delayaborteval")
         return self.checked(
             key,
-            Threshold(
+            language.Threshold(
                 self.expression(key, by_name["threshold"][1]),
                 abort_on_fail=abort is not None and abort[1].value is not None and self.boolean(abort[1]),
                 delay_abort_ns=self.duration_ns(delay[1]) if delay and delay[1].value is not None else None,
@@ -163,18 +153,18 @@ class _OptionsReader(Reader):
             node,
         )
 
-    def checked(self, key: MetricKey, threshold: Threshold, node: LiteralNode) -> Threshold:
+    def checked(self, key: language.MetricKey, threshold: language.Threshold, node: LiteralNode) -> language.Threshold:
         try:
-            ThresholdSet({key: (threshold,)}).validate(self.types)
-        except ThresholdError as error:
+            language.ThresholdSet({key: (threshold,)}).validate(self.types)
+        except language.ThresholdError as error:
             raise self.error(node, str(error)) from error
-        self.notes += [f"{self.name}:{node.line}:{node.column}: {note}" for note in lint(key, threshold)]
+        self.notes += [f"{self.name}:{node.line}:{node.column}: {note}" for note in language.lint(key, threshold)]
         return threshold
 
-    def expression(self, key: MetricKey, node: LiteralNode) -> Expression:
+    def expression(self, key: language.MetricKey, node: LiteralNode) -> language.Expression:
         if not isinstance(node.value, str):
             raise self.error(node, f"a threshold of {key} must be a string, as in 'p(95)<2500'")
         try:
-            return parse_expression(node.value)
-        except ThresholdError as error:
+            return language.parse_expression(node.value)
+        except language.ThresholdError as error:
             raise self.error(node, str(error)) from error

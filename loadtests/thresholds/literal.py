@@ -243,7 +243,6 @@ def _text(tree: Tree) -> str:
 
 
 def _parts(tree: Tree) -> list[Tree]:
-    """The named children but comments."""
     return [one for one in tree.named_children if one.type not in {"comment", "hash_bang_line"}]
 
 

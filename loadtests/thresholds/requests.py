@@ -1,7 +1,6 @@
 """Reads the requests of `--url`: a list of {name, method, path, headers, body, expect}, made by turns.
 
-`${NAME}` in a header or a body stands for a variable of the process that sends it: the plan of a run is stored, and
-holds no secret.
+`${NAME}` in a header or a body is a variable of the sender: the plan of a run is stored, and holds no secret.
 """
 
 import json

@@ -116,7 +116,6 @@ def victim(tmp_path: Path) -> Path:
 
 
 def untouched(victim: Path) -> bool:
-    """Whether the victim is as it was."""
     found = {p.name: p.read_text() for p in victim.iterdir()}
     return found == dict.fromkeys(("precious", "x-result.json", "companies.txt", "result.json"), "precious")
 

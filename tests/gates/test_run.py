@@ -93,9 +93,7 @@ def test_no_secret_is_in_any_file_of_a_run(asked: RunRequest, processes: set[str
         ("time.sleep(60)", "ran out of time before this was seen (limit "),
     ],
 )
-def test_a_stage_that_breaks_is_unknown_and_says_why(
-    asked: RunRequest, processes: set[str], main: str, words: str
-) -> None:
+def test_a_broken_stage_is_unknown_and_says_why(asked: RunRequest, processes: set[str], main: str, words: str) -> None:
     """A crash, an overrun: the check is unknown, the rest of the run goes on, the run holds."""
     processes.add("drill")
     change(asked, main)

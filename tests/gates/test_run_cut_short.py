@@ -108,9 +108,7 @@ def test_a_rollback_that_cannot_be_written_down_is_made(
     assert (acted, told.value.exit_code) == ([Decision.ROLLBACK], 4)
 
 
-def test_a_rollback_that_fails_on_a_full_disk_is_exit_code_21(
-    asked: RunRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rollback_that_fails_on_a_full_disk_is_exit_code_21(asked: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no database: the headline and the SQL are in the error, in place of every report."""
     change(asked, HARM)
 
@@ -329,9 +327,7 @@ def test_files_that_are_swapped_while_people_are_told_are_not_signed(
 
 
 @pytest.mark.parametrize("late", ["keep", "tell", "attest"])
-def test_a_signal_after_a_failed_rollback_is_no_excuse(
-    asked: RunRequest, late: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_signal_excuses_a_failed_rollback(asked: RunRequest, late: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 21, the headline and the SQL, also where a job is cancelled in the report."""
     change(asked, HARM)
 

@@ -13,12 +13,7 @@ from pathlib import Path
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.thresholds.language import AGGREGATIONS, MetricType
 
-JS_NAMES = {
-    MetricType.COUNTER: "Counter",
-    MetricType.GAUGE: "Gauge",
-    MetricType.RATE: "Rate",
-    MetricType.TREND: "Trend",
-}
+JS_NAMES = {kind: kind.capitalize() for kind in MetricType}
 SINKS: dict[MetricType, type[Sink]] = {
     MetricType.COUNTER: CounterSink,
     MetricType.GAUGE: GaugeSink,

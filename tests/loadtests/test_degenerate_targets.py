@@ -51,7 +51,6 @@ def plan(url: str, **more: object) -> LoadPlan:
 
 
 def at_servers(kinds: Sequence[str], folder: Path, **more: object) -> list[tuple[str, dict[str, Any]]]:
-    """The results of the plan on each of these servers."""
 
     def run(kind: str, own: Path) -> dict[str, Any]:
         with serve(DEGENERATE[kind]) as url:

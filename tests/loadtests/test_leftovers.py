@@ -70,9 +70,7 @@ def test_a_living_run_keeps_its_companies_until_it_lets_go(db: Answering, migrat
     assert take_lease(migrated_url.replace("/", "/no-such-host-", 1), RUN) == (None, TIMED)
 
 
-def test_a_lease_ends_by_the_database_s_clock(
-    db: Answering, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lease_ends_by_the_database_s_clock(db: Answering, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong clock of a gate neither shortens nor extends its lease."""
     now = time.time()
     for set_s in (-7200.0, 1e8):

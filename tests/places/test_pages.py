@@ -18,7 +18,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
-import psycopg
 import pytest
 import yaml
 from dotenv import dotenv_values
@@ -30,6 +29,7 @@ from gates.stages.load_options import QUICK_S
 from tests.gates.gate_process import gate
 from tests.launched import launched
 from tests.places.command_lines import printed, refused
+from tests.postgres_fixture import sql_at
 from tests.sources import ROOT
 from tests.waiting import until
 
@@ -180,9 +180,7 @@ def reader(request: pytest.FixtureRequest, told: Path, tmp_path: Path) -> Reader
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "replay_service" / "migrations", folder / "migrations")
     variables = {name: value or "" for name, value in dotenv_values(told).items()}
-    with psycopg.connect(variables["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(FIRST_STEP)
-        connection.execute("delete from public.edge_rate_limits")
+    sql_at(variables["DATABASE_URL"], FIRST_STEP, "delete from public.edge_rate_limits")
     for file in ("gate.env", ".env"):
         shutil.copy(told, folder / file)
     if page == "docs/adopt.md":  # which drafts its own policy, and has its variables in its file

@@ -121,5 +121,5 @@ create schema hidden; create function hidden.letters() returns setof jsonb langu
 atomic select payload from dead_letter_queue; end; create view bodies with (security_invoker = true) as select * from
 hidden.letters() body; grant select on bodies to authenticated
 --! a copy under other names | foreign
-create table found (doc text); grant select on found to authenticated; insert into found select company_id || ' ' ||
-event_type from events
+create table found (doc text); grant select on found to authenticated; insert into found select id || ' ' ||
+event_type from dead_letter_queue

@@ -82,13 +82,11 @@ def contract_path(path: str) -> str:
 
 
 def real_member(name: str) -> str:
-    """The real name of a member of a body."""
     words = http_words()
     return name if words is None else words.member(name)
 
 
 def real_code(code: str) -> str:
-    """The real code of one of the contract."""
     words = http_words()
     return code if words is None else words.code(code)
 
@@ -106,6 +104,5 @@ def path_of(path: str, company: str) -> str:
 
 
 def real_path(path: str) -> str:
-    """The real path for one of the contract."""
     words = http_words()
     return path if words is None else words.path(path)

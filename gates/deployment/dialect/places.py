@@ -65,7 +65,6 @@ class MemberPlaces:
         return BLANK.sub(value, real)
 
     def asked(self, path: str, values: Mapping[str, str]) -> str:
-        """The path with the members of its query."""
         told = [f"{quote(name, safe='')}={quote(values[m], safe='')}" for m, name in self.query.items() if m in values]
         return path + ("&" if "?" in path else "?") * bool(told) + "&".join(told)
 

@@ -91,13 +91,11 @@ def read(names: RelationNames, ids: Names, column: str, qualifier: str = "") -> 
 
 
 def translated(expression: str, values: Mapping[str, str]) -> str:
-    """The expression with each of these values mapped to another."""
     whens = " ".join(f"when {literal(k)} then {literal(v)}" for k, v in values.items())
     return f"(case {expression} {whens} else {expression} end)"
 
 
 def column_type(names: RelationNames, ids: Names, column: str) -> str:
-    """The type that a column of the contract has in this deployment."""
     kind = kind_of(names.contract.name, column)
     return ids.id_type(kind) if kind else names.contract.columns[column]
 

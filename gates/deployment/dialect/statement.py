@@ -1,8 +1,7 @@
 """Translates a statement of the contract: relations, columns, values, functions, roles, types.
 
 The gate names every object of the contract as `public.name` in a query, and as `'public.name'` or
-`'public.table.column'` in a string; `'{public}'` are the schemas of the deployment. A quoted name is a real one and
-stays.
+`'public.table.column'` in a string; `'{public}'` are the schemas of the deployment. A quoted name is real and stays.
 """
 
 from __future__ import annotations

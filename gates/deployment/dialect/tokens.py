@@ -97,7 +97,6 @@ class Statement:
         return self._text(at).startswith('"')
 
     def is_name(self, at: int) -> bool:
-        """Whether a name stands there."""
         if not 0 <= at < len(self):
             return False
         one = self.tokens[at]

@@ -14,18 +14,8 @@ from typing import Any
 from gates.contract.contract import contract
 from gates.contract.names import Names, user_of
 from gates.contract.places import BODY, places_of
+from gates.deployment.dialect import places
 from gates.deployment.dialect.members import found_at, last_of, put, without
-from gates.deployment.dialect.places import (
-    OF_A_PATH,
-    TOKEN,
-    AbsentMember,
-    MemberPlaces,
-    as_text,
-    folded,
-    parted,
-    pattern_of,
-    text_of,
-)
 from gates.deployment.dialect.signature import SignatureForm
 
 COUNTED = ("bigint", "integer")
@@ -69,7 +59,7 @@ class HttpWords:
         paths = {ours: theirs for ours, theirs in given.get("paths", {}).items() if theirs is not None}
         self._paths = sorted(paths.items(), key=lambda item: -len(item[0]))
         fields: Mapping[str, Any] = given.get("fields", {})
-        self._places = MemberPlaces.of(fields)
+        self._places = places.MemberPlaces.of(fields)
         absent = {m for m, theirs in fields.items() if theirs is None}
         self._absent_members = frozenset(absent | self._places.answer.keys())
         spelled = places_of(fields)
@@ -124,12 +114,12 @@ class HttpWords:
 
     def sent(self, path: str, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
         """The real path, the headers that are members, and the real body of a request. Raise AbsentMember."""
-        path, _, said = path.partition(OF_A_PATH)
+        path, _, said = path.partition(places.OF_A_PATH)
         real, rest = self._template(path)
-        body, found = parted(body, self._places.outside(real))
+        body, found = places.parted(body, self._places.outside(real))
         if said:
             found["company_id"] = json.dumps(said).encode()
-        values = {m: as_text(m, token, self._sent_id(m, token)) for m, token in found.items()}
+        values = {m: places.as_text(m, token, self._sent_id(m, token)) for m, token in found.items()}
         filled = self._places.filled(real, values, self._nobody) + rest
         return self._places.asked(filled, values), self._places.headers(values), self.body(body)
 
@@ -144,17 +134,16 @@ class HttpWords:
     def _nobody(self, member: str) -> str:
         """An id that nobody has, as it stands in a path."""
         said = json.dumps(NOBODY).encode()
-        return as_text(member, said, self._sent_id(member, said))
+        return places.as_text(member, said, self._sent_id(member, said))
 
     def contract_path(self, path: str) -> str:
         """The contract's path for a real one; a path that is no endpoint of the contract stays."""
         for ours, theirs in self._paths:
-            if found := re.search(pattern_of(theirs) + r"(?=/|$)", path):
+            if found := re.search(places.pattern_of(theirs) + r"(?=/|$)", path):
                 return str(ours) + path[found.end() :]
         return path
 
     def code(self, code: str) -> str:
-        """The real code for one of the contract."""
         real = self._real_codes.get(code, code)
         return str(real[0] if isinstance(real, list) else real)
 
@@ -166,7 +155,7 @@ class HttpWords:
         """The body with the target's member names and ids, otherwise byte for byte. Raise AbsentMember if the target
         lacks a member: leaving it out would make another request.
         """
-        tokens = TOKEN.findall(body)
+        tokens = places.TOKEN.findall(body)
         out, depth, member = [], 0, ""
         for at, token in enumerate(tokens):
             if token in {b"{", b"["}:
@@ -174,9 +163,11 @@ class HttpWords:
             elif token in {b"}", b"]"}:
                 depth -= 1
             elif depth == 1 and token[:1] == b'"' and _next(tokens, at) == b":":
-                member = text_of(token)
+                member = places.text_of(token)
                 if member in self._absent_members:
-                    raise AbsentMember(f"names: in gate.yaml says that no body has {member}; this check sends it")
+                    raise places.AbsentMember(
+                        f"names: in gate.yaml says that no body has {member}; this check sends it"
+                    )
                 real = self._sent_members.get(member, member)
                 out.append(token if real == member else json.dumps(real).encode())
                 continue
@@ -184,13 +175,13 @@ class HttpWords:
                 out.append(self._sent_id(member, token))
                 continue
             out.append(token)
-        return folded(b"".join(out), self._inner)
+        return places.folded(b"".join(out), self._inner)
 
     def _sent_id(self, member: str, token: bytes) -> bytes:
         """An id in a body: our string becomes their number. What is no id keeps its form, mirrored. If ids travel as
         text (`ids: text`), nothing is mirrored.
         """
-        kind, text = KIND_OF_MEMBER.get(member, ""), text_of(token) if token[:1] == b'"' else ""
+        kind, text = KIND_OF_MEMBER.get(member, ""), places.text_of(token) if token[:1] == b'"' else ""
         if kind in self._names.id_forms:
             return json.dumps(self._names.formed(kind, uuid.UUID(text))).encode() if _UUID.fullmatch(text) else token
         if not kind or self._names.id_type(kind) not in COUNTED:
@@ -205,9 +196,7 @@ class HttpWords:
         return text.encode() if re.fullmatch(r"[1-9][0-9]{0,18}", text) else token
 
     def sign(self, secret: str, message: bytes, unix_seconds: int | None = None, path: str = "/dlq-replay") -> str:
-        """The value of the signature's header over the real bytes of a message: the body of a POST to this path, or a
-        GET's path.
-        """
+        """The signature header's value over the real bytes of a message: the body of a POST, or the path of a GET."""
         if message[:1] == b"/":
             return self._signature.value(secret, "GET", self.path(message.decode("latin-1")), b"", unix_seconds)
         real, _, body = self.sent(path, message)

@@ -1,7 +1,5 @@
 """Translates statements that write a relation of the contract: renames its columns in place, translates its values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -155,7 +153,6 @@ class _Writer:
         self._s.write(at, at, f"(select whole from (select {', '.join(columns)}) whole)")
 
     def _rename(self, first: int, last: int) -> None:
-        """Rename the columns of a list."""
         for at in range(first, last + 1):
             column = self._s.word(at)
             if column in self._names.contract.columns:

@@ -305,5 +305,4 @@ def headers_of(request: Request, parts: SplitResult) -> list[tuple[str, str]]:
 
 
 def packing(headers: Headers) -> str:
-    """The content encodings of an answer."""
     return ",".join(v for k, v in headers if k.lower() == "content-encoding")

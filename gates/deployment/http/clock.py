@@ -33,9 +33,7 @@ class Clock:
         return int(self.ours() + self.offset_s)
 
     def _measure(self) -> None:
-        """Compare the Date header of one answer, and its Age in a cache, with our clock. No header, or a small
-        difference, is no offset.
-        """
+        """Compare the Date header of an answer, and its Age in a cache, with our clock. A small difference is none."""
         self.offset_s, self._apart_s = 0.0, self.ours() - self.steady()
         try:
             answer = self.http.send(Request("GET", "/healthz"))

@@ -19,9 +19,7 @@ MOST_HEADERS = 200
 MOST_BODY = 4 * 1024 * 1024
 """Bytes of a body, packed and unpacked: the largest /metrics and /openapi.json in use have 1 or 2 MB."""
 KEEPALIVE_S = 1.0
-"""How long an idle connection is reused. Well below what servers allow (gunicorn 2 s), so that no request meets a
-closing connection.
-"""
+"""How long an idle connection is reused: less than servers allow (gunicorn 2 s), so that none closes meanwhile."""
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 UNREAD = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 """Encodings that clients know, and we do not unpack. What nobody knows, such as `utf-8`, clients ignore."""

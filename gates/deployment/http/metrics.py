@@ -139,9 +139,7 @@ def _real(text: str) -> float | None:
 
 
 def broken_histograms(samples: Iterable[MetricSample]) -> list[str]:
-    """Names (with labels) of histograms whose cumulative buckets decrease, or whose +Inf bucket differs from their
-    count.
-    """
+    """Names (with labels) of histograms whose cumulative buckets decrease, or whose +Inf bucket is not their count."""
     broken: list[str] = []
     buckets: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
     counts: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}

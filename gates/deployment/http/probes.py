@@ -10,19 +10,9 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from gates.deployment import requests
 from gates.deployment.dialect.current import current
 from gates.deployment.ids import new_id
-from gates.deployment.requests import (
-    Request,
-    encode_body,
-    post,
-    replay_fields,
-    signed_get,
-    signed_post,
-    signed_post_v2,
-    token_get,
-    token_post,
-)
 
 REPLAY, EVENTS = "/dlq-replay", "/events"
 IMPOSSIBLE = b"{"
@@ -33,28 +23,28 @@ def absent_run() -> str:
     return f"{REPLAY}/{new_id('run')}"
 
 
-def bare(path: str = REPLAY) -> Request:
+def bare(path: str = REPLAY) -> requests.Request:
     """A POST without credentials."""
-    return post(path, IMPOSSIBLE)
+    return requests.post(path, IMPOSSIBLE)
 
 
-def bare_get() -> Request:
+def bare_get() -> requests.Request:
     """A GET without credentials."""
-    return Request("GET", absent_run())
+    return requests.Request("GET", absent_run())
 
 
-def signed(secret: str, unix_seconds: int) -> Iterator[Request]:
+def signed(secret: str, unix_seconds: int) -> Iterator[requests.Request]:
     """The requests in every form in which a secret signs; the GET first."""
-    yield signed_get(absent_run(), secret, unix_seconds)
+    yield requests.signed_get(absent_run(), secret, unix_seconds)
     for path in (REPLAY, EVENTS):
-        yield signed_post(path, IMPOSSIBLE, secret)
-        yield signed_post_v2(path, IMPOSSIBLE, secret, unix_seconds)
+        yield requests.signed_post(path, IMPOSSIBLE, secret)
+        yield requests.signed_post_v2(path, IMPOSSIBLE, secret, unix_seconds)
 
 
-def with_token(token: str) -> Iterator[Request]:
+def with_token(token: str) -> Iterator[requests.Request]:
     """The requests with a bearer token; the GET first."""
-    yield token_get(absent_run(), token)
-    yield token_post(REPLAY, IMPOSSIBLE, token)
+    yield requests.token_get(absent_run(), token)
+    yield requests.token_post(REPLAY, IMPOSSIBLE, token)
 
 
 def has_dry_runs() -> bool:
@@ -66,4 +56,4 @@ def for_nobody(company: str = "", **fields: Any) -> bytes:
     """The body of a replay of a tenant that does not exist."""
     if not has_dry_runs():
         return IMPOSSIBLE
-    return encode_body(replay_fields(company or str(uuid.uuid4()), **{"dry_run": True, **fields}))
+    return requests.encode_body(requests.replay_fields(company or str(uuid.uuid4()), **{"dry_run": True, **fields}))

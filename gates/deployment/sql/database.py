@@ -4,8 +4,6 @@ Every wait has a limit on both sides. The server ends a session of ours that is 
 client that the network cut off; the client closes a connection whose server no longer answers.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -135,9 +133,7 @@ def connect(
 
 
 def lending(url: str) -> str:
-    """How long a pooler at this URL lends a session; empty if none was seen. SESSION is assumed until a pooler was seen
-    to do better.
-    """
+    """How long a pooler at this URL lends a session; empty if none was seen. SESSION until one did better."""
     return _POOLED.get(url, "")
 
 

@@ -28,9 +28,7 @@ FILES = {
     PASSWORDS: ("PGPASSFILE", ".pgpass"),
     SERVICES: ("PGSERVICEFILE", ".pg_service.conf"),
 }
-"""Parameter -> its variable, and its file below HOME. libpq waits for any kind of file, but accepts only regular
-private keys.
-"""
+"""Parameter -> its variable, and its file below HOME. libpq waits for any kind of file but private keys."""
 NEEDED = (*PLACES.values(), *(variable for variable, _ in FILES.values()), "HOME", "PGSYSCONFDIR", "PGPASSWORD")
 """Variables that say where the database is, and which files are read to find it."""
 OF_OPENSSL = ("SSL_CERT_FILE", "SSLKEYLOGFILE")

@@ -39,9 +39,7 @@ class Changed(Exception):  # noqa: N818  -- an outcome, not an error
 
 
 class Ending(enum.StrEnum):
-    """How a loan ended: the row was restored; somebody changed it, and it is left alone; or another run had ended the
-    loan.
-    """
+    """How a loan ended: the row was restored; somebody changed it, so it is left alone; or another run had ended it."""
 
     GIVEN_BACK = "given back"
     KEPT = "kept"

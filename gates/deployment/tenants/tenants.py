@@ -76,8 +76,7 @@ class Tenants:
     def create(self, *, below: int | None = None, label: str = "t") -> str:
         """A new company whose buckets lie within `rollouts` (or, for outbox.enabled, under `below`). Returns its id.
 
-        Events that a trigger of the deployment adds for a new company are removed in the same transaction, so nobody
-        sees them.
+        Events that a trigger of the deployment adds for a new company are removed with it, so nobody sees them.
         """
         wanted = {OUTBOX_FLAG: below or 100, **(self.rollouts if below is None else {})}
         name, company = in_rollouts(self._candidates(label), wanted, self.connection)
@@ -93,7 +92,6 @@ class Tenants:
         return company
 
     def _candidates(self, label: str) -> Iterator[tuple[str, str]]:
-        """Names and ids for a new company."""
         while True:
             if self.lease:
                 name = f"drill-{self.run}-{label}-{self.lease}-{secrets.token_hex(6)}"

@@ -113,8 +113,7 @@ def compare(
     """Compare.
 
     pins: what a person has said of some tables. rows: what was read of a few rows, if anything. guessed: the result of
-    `guessed_tables` for the same schema, if known. home: as of `match`. names: what gate.yaml says of roles and keys of
-    flags.
+    `guessed_tables` for the same schema, if known. home: as of `match`. names: what gate.yaml says of roles and flags.
     """
     tables = _with_values(guessed_tables(schema, contract, pins, home) if guessed is None else guessed, rows)
     roles = match_roles(schema, contract, tables, names.roles if names else None)

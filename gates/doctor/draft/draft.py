@@ -188,7 +188,6 @@ def _own_tables(found: Diagnosis) -> Lines:
 
 
 def home_of(tables: Iterable[TableMatch]) -> str:
-    """The schema with most of the tables."""
     schemas = Counter(m.table.schema for m in tables)
     return schemas.most_common(1)[0][0] if schemas else "public"
 

@@ -14,9 +14,7 @@ OPEN = {
     "oldest": "  limits: {{standstill: {{page: 180}}}}, and those of lag, where workers look once a minute as cron's",
     "probe": "  probe: {{name: NAME}}, a {names} whose job does nothing, for the gate to enqueue; else it waits",
 }
-"""What only a person can know: a notion of the presets, and its line in the draft. Presets without the notion get no
-line.
-"""
+"""What only a person can know: a notion of the presets, and its line in the draft, if the preset has the notion."""
 
 
 def queue_lines(found: Sequence[FoundPreset]) -> Lines:

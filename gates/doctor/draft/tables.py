@@ -20,18 +20,12 @@ DERIVED = {
 FILLED = {
     "uuid": "gen_random_uuid()",
     "boolean": "false",
-    "timestamp with time zone": "now()",
-    "timestamp without time zone": "now()",
     "date": "current_date",
-    "jsonb": "'{}'",
-    "json": "'{}'",
-    "smallint": "0",
-    "integer": "0",
-    "bigint": "0",
-    "numeric": "0",
-    "text": "'gate'",
-    "character varying": "'gate'",
     "character": "''",
+    **dict.fromkeys(("timestamp with time zone", "timestamp without time zone"), "now()"),
+    **dict.fromkeys(("jsonb", "json"), "'{}'"),
+    **dict.fromkeys(("smallint", "integer", "bigint", "numeric"), "0"),
+    **dict.fromkeys(("text", "character varying"), "'gate'"),
 }
 """Type -> a value for a column unknown to the contract that has no default."""
 KINDS_OF_CALLS = frozenset(words("route endpoint path kind action scope limiter operation purpose"))

@@ -100,9 +100,7 @@ def match_functions(
 
 
 def _function_score(wanted: SqlFunction, one: SchemaFunction, flags: TableMatch | None) -> tuple[float, bool]:
-    """The score, and whether the two arguments (a key and the tenant) are swapped. flags: the table that it should
-    read.
-    """
+    """The score, and whether the two arguments (key and tenant) are swapped. flags: the table that it should read."""
     if len(one.arguments) != len(wanted.arguments):
         return 0.0, False
     alike = best_likeness(synonyms().spellings("functions", wanted.name), words(one.name))
@@ -181,9 +179,7 @@ def _role_score(name: str, role: SchemaRole, most_policed: str, known: set[str])
 
 
 def role_in(claims: Mapping[str, Any]) -> tuple[str, str]:
-    """The place of the role in the claims of an administrator's token (`[]`: in a list), and the role; empty if there
-    is none.
-    """
+    """The place of the role in an administrator's claims (`[]`: in a list), and the role; empty if there is none."""
     for place in ROLE_PLACES:
         found: Any = claims
         for name in place.split("."):

@@ -206,9 +206,7 @@ class _Pairs:
             yield COMMENTED, "its comment names it"
 
     def is_evident(self, name: str, column: SchemaColumn) -> bool:
-        """Whether more than a similar name supports a pair: a reference or its number, or weaker evidence together with
-        the name.
-        """
+        """Whether more than a similar name supports a pair: a reference or its number, or weaker evidence as well."""
         is_key = name == "id" and self._is_primary(column)
         supported = any(worth for worth, _ in self._support(name, column))
         return is_key or self._refers(name, column) or (supported and self._alike(name, column) >= ALIKE)

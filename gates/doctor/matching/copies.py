@@ -49,9 +49,7 @@ class TableCopies:
         return sorted(((s, worth[s]) for s in copied), key=lambda s: (-s[1], s[0] != PUBLIC, s[0]))
 
     def one_of_each(self, tables: Sequence[SchemaTable], first: str) -> tuple[SchemaTable, ...]:
-        """The tables without copies: of each set the one that a person names, else that of the first schema that has
-        it.
-        """
+        """The tables without copies: of each set the one that a person names, else that of the first schema with it."""
         sizes = Counter(t.schema for t in tables if t.qualified in self.sets)
 
         def rank(table: SchemaTable) -> tuple[bool, bool, int, str]:

@@ -77,9 +77,7 @@ def _is_address(column: SchemaColumn) -> bool:
 
 
 def limits_in(sources: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-    """`calls` and `window_s` in the functions that count calls, each with its function; contradictory values are left
-    out.
-    """
+    """`calls` and `window_s` in the functions that count calls, each with its function; contradictions are left out."""
     said: dict[str, dict[int, str]] = {"calls": {}, "window_s": {}}
     for name, source in sources.items():
         for value in (int(n) for n in _CALLS.findall(source)):

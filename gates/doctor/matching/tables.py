@@ -249,9 +249,7 @@ class _Matcher:
         return TableMatch(relation, table, score, confidence, ", ".join(reasons), columns, home=self.home, calls=calls)
 
     def corroborated(self, found: dict[str, TableMatch]) -> dict[str, TableMatch]:
-        """Remove the tables that any application has, unless a likely table of the contract, or several possible ones,
-        are there.
-        """
+        """Remove the tables that any application has, unless one of the contract, or several possible ones, exist."""
         certain = any(m.score >= LIKELY_TABLE for n, m in found.items() if n not in GENERIC and not m.relation.is_view)
         own = {n: m for n, m in found.items() if m.has_own_name and m.confidence > Confidence.PERHAPS}
         maybe = {n: m for n, m in found.items() if n not in GENERIC}

@@ -15,15 +15,7 @@ import psycopg
 from gates.contract.contract import Contract
 from gates.deployment.sql.connection import Answering
 from gates.deployment.sql.database import sql
-from gates.doctor.reading.schema import (
-    RowPolicy,
-    Schema,
-    SchemaColumn,
-    SchemaFunction,
-    SchemaRole,
-    SchemaTable,
-    UniqueKey,
-)
+from gates.doctor.reading import schema
 from gates.errors import first_line
 from gates.text.foreign import text
 
@@ -83,7 +75,7 @@ class _Session:
         return {part: cursor.fetchall() for part, cursor in asked.items()}
 
 
-def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> Schema:
+def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_S) -> schema.Schema:
     """The schema of the connected database. Raise psycopg.Error if the connection is lost. The connection is read-only
     and in autocommit mode.
     """
@@ -103,11 +95,11 @@ def read_schema(connection: Answering, contract: Contract, most_s: float = MOST_
         session.unread["further tables"] = f"not read: there are more than {MOST_TABLES} tables"
     server = next(iter(parts["server"]), {})
     tables = _detailed(session, raw, _wanted(raw, contract))
-    return Schema(
+    return schema.Schema(
         tables=tuple(tables),
         functions=tuple(_function(f) for f in functions),
         roles=tuple(
-            SchemaRole(r["name"], r["login"], r["superuser"], r["bypasses"], (*r["member_of"],)) for r in roles
+            schema.SchemaRole(r["name"], r["login"], r["superuser"], r["bypasses"], (*r["member_of"],)) for r in roles
         ),
         login=str(server.get("login", "")),
         database=str(server.get("database", "")),
@@ -129,7 +121,7 @@ def _wanted(raw: Rows, contract: Contract) -> list[int]:
     return [r["oid"] for r in ranked[:MOST_DETAILED]]
 
 
-def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaTable]:
+def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[schema.SchemaTable]:
     names = {r["oid"]: f"{r['schema']}.{r['name']}" for r in raw}
     details = ("keys", "references", "enums", "checks", "policies", "triggers")
     parts = {p: _by_oid(rows) for p, rows in session.rows_of({d: {"oids": oids} for d in details}).items()}
@@ -144,13 +136,13 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
         for one in mine["enums"]:
             _change(columns, one["column"], values=(*one["labels"],))
         found.append(
-            SchemaTable(
+            schema.SchemaTable(
                 row["schema"],
                 row["name"],
                 row["kind"],
                 columns,
                 tuple(
-                    UniqueKey(
+                    schema.UniqueKey(
                         k["name"],
                         (*k["columns"],),
                         k["is_primary"],
@@ -162,7 +154,7 @@ def _detailed(session: _Session, raw: Rows, oids: Sequence[int]) -> list[SchemaT
                     for k in mine["keys"]
                 ),
                 tuple(
-                    RowPolicy(p["name"], p["command"], p["permissive"], (*p["roles"],), p["rows"] or "")
+                    schema.RowPolicy(p["name"], p["command"], p["permissive"], (*p["roles"],), p["rows"] or "")
                     for p in mine["policies"]
                 ),
                 tuple(t["fires"] for t in mine["triggers"] if t["enabled"]),
@@ -182,12 +174,12 @@ def _by_oid(rows: Rows) -> dict[int, Rows]:
     return found
 
 
-def _column(given: Sequence[Any]) -> SchemaColumn:
+def _column(given: Sequence[Any]) -> schema.SchemaColumn:
     name, kind, not_null, has_default, comment = given
-    return SchemaColumn(name, kind, not_null, has_default, comment or "")
+    return schema.SchemaColumn(name, kind, not_null, has_default, comment or "")
 
 
-def _change(columns: dict[str, SchemaColumn], name: str, **parts: Any) -> None:
+def _change(columns: dict[str, schema.SchemaColumn], name: str, **parts: Any) -> None:
     if name in columns and any(parts.values()):
         columns[name] = replace(columns[name], **parts)
 
@@ -199,8 +191,8 @@ def _listed(definition: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((a or b).replace("''", "'") for a, b in _LITERAL.findall(definition)))
 
 
-def _function(row: Mapping[str, Any]) -> SchemaFunction:
-    return SchemaFunction(
+def _function(row: Mapping[str, Any]) -> schema.SchemaFunction:
+    return schema.SchemaFunction(
         row["schema"],
         row["name"],
         (*row["arguments"],),

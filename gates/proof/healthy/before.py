@@ -155,12 +155,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 def in_chunks(reply: Reply) -> Reply:
     """The answer in chunks of a few bytes without a length, after a `100 Continue`."""
-    head = [
-        "HTTP/1.1 100 Continue",
-        "",
-        f"HTTP/1.1 {reply.status} X",
-        *(f"{name}: {value}" for name, value in reply.headers),
-    ]
+    head = ["HTTP/1.1 100 Continue", "", f"HTTP/1.1 {reply.status} X", *(f"{k}: {v}" for k, v in reply.headers)]
     lines = [*head, "Transfer-Encoding: chunked", "Connection: close", "", ""]
     pieces = [reply.body[i : i + 61] for i in range(0, len(reply.body), 61)]
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

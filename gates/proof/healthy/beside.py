@@ -121,9 +121,7 @@ def vacuum(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def housekeeping(stack: Stack) -> Iterator[None]:
-    """Old rows are deleted and the outbox is reindexed; people step a flag of other software, and pause and resume a
-    tenant.
-    """
+    """Old rows are deleted, the outbox is reindexed; people step another flag, and pause and resume a tenant."""
     company = tenant(stack.info)
     with connect(stack.info.database_url) as connection:
         connection.execute("set statement_timeout = 0")  # an interrupted rebuild leaves an invalid index

@@ -61,9 +61,7 @@ def version(number: int) -> Iterator[Around]:
 
 @contextmanager
 def replica(*, asked: bool) -> Iterator[Around]:
-    """A server with a replica that lags by seconds. asked: the gate uses the replica. Else it gets both, and must take
-    the primary.
-    """
+    """A server with a replica that lags by seconds. asked: the gate uses it. Else it gets both; the primary counts."""
     with _room() as made:
         first, second = made(None), made(None)
         first.create()

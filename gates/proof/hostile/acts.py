@@ -147,7 +147,6 @@ def complaints(
 
 
 def crashes(done: FinishedProgram) -> list[str]:
-    """Whether a program hung or crashed."""
     if done.code is None:
         return [f"it did not end within {done.seconds:.0f} s"]
     if "Traceback" in done.err or done.code == 1 or done.code < 0:

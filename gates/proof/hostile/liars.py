@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import quote, urlsplit
 
-from gates.proof.degenerate import problem
+from gates.proof.degenerate import completed, problem
 from gates.proof.hostile.contents import header
 from gates.proof.workbench.servers import HANG, Asked, Behaviour, Reply, forward, raw
+from gates.text.foreign import json_object
 
 Make = Callable[[str, str], Behaviour]
 GONE = raw(reset=True)
@@ -114,40 +115,16 @@ def _two_for_one(_asked: Asked, reply: Reply) -> Reply:
 
 
 def _bytes_of(reply: Reply) -> bytes:
-    head = [
-        f"HTTP/1.1 {reply.status} X",
-        *(f"{k}: {v}" for k, v in reply.headers),
-        f"Content-Length: {len(reply.body)}",
-    ]
-    return "\r\n".join(head).encode("latin-1", "replace") + b"\r\n\r\n" + reply.body
+    headers = (f"{k}: {v}" for k, v in (*reply.headers, ("Content-Length", len(reply.body))))
+    return "\r\n".join((f"HTTP/1.1 {reply.status} X", *headers)).encode("latin-1", "replace") + b"\r\n\r\n" + reply.body
 
 
 def _accepts_all(asked: Asked, reply: Reply) -> Reply:
     """A refusal is reported as success."""
     if not is_call(asked) or reply.status < 400:
         return reply
-    wanted = json.loads(asked.body) if asked.body[:1] == b"{" and _is_json(asked.body) else {}
-    done = {
-        "status": "completed",
-        "replay_run_id": "00000000-0000-4000-8000-00000000000a",
-        "idempotency_key": wanted.get("idempotency_key", "k"),
-        "company_id": wanted.get("company_id"),
-        "dry_run": wanted.get("dry_run", False),
-        "duplicate": False,
-        "target_count": 0,
-        "items": [],
-        "not_found": [],
-        "ineligible": [],
-    }
-    return Reply(200, (("Content-Type", "application/json"), ("X-Request-Id", "1")), json.dumps(done).encode())
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    done = json.dumps(completed(json_object(asked.body)))
+    return Reply(200, (("Content-Type", "application/json"), ("X-Request-Id", "1")), done.encode())
 
 
 def _swallows(real: str, _release: str) -> Behaviour:

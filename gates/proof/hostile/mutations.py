@@ -60,19 +60,8 @@ MOST_LINE = 600_000
 MOST_SHOWN = 20
 
 SPLICES = (
-    *(
-        b"NaN",
-        b"Infinity",
-        b"-0",
-        b"1e400",
-        b"9" * 5000,
-        b"null",
-        b"true",
-        b'"true"',
-        b"12.5",
-        b"[" * 2000,
-        b'"\\ud800"',
-    ),
+    *(b"NaN", b"Infinity", b"-0", b"1e400", b"9" * 5000, b"null", b"true", b'"true"', b"12.5", b"[" * 2000),
+    b'"\\ud800"',
     *(b"\x00", b"\xff\xfe", b"\r\n", b"\r\n\r\n", b'"', b"\\", b"{", b"}", b"{}", b'"code":1,', b"x" * 100_000, b""),
     *(b"infinity", b"-infinity", b"0044-03-15 BC", b"20000-01-01 00:00:00+00", b"gzip", b"chunked", b"-1", b"1_0"),
 )

@@ -104,14 +104,8 @@ def healthy(now: dt.datetime) -> Recording:
         "replay": answer(200, _run("completed")),
     }
     newest, clock = (str(at).encode() for at in (now - dt.timedelta(seconds=5), now))
-    lag = (
-        ("subject", TEXT),
-        ("value", NUMERIC),
-        ("samples", INT8),
-        ("newest", TIMESTAMPTZ),
-        ("witness", TEXT),
-        ("bad", INT8),
-    )
+    numbers = (("value", NUMERIC), ("samples", INT8), ("newest", TIMESTAMPTZ))
+    lag = (("subject", TEXT), *numbers, ("witness", TEXT), ("bad", INT8))
     tables = {
         "clock": RecordedTable((("now", TIMESTAMPTZ),), ((clock,),)),
         "lag": RecordedTable(lag, ((b"all", b"0.8125", b"512", newest, b"the slowest of 512", b"0"),)),

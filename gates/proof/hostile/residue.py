@@ -1,6 +1,4 @@
-"""What a gate must not leave behind: processes, temporary files, secrets in its output; and how much memory it may
-take.
-"""
+"""What a gate must not leave behind: processes, temporary files, secrets in its output; and its limit of memory."""
 
 import base64
 import json
@@ -29,7 +27,6 @@ class Residue:
         self.peak_mb = 0.0
 
     def marked(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment for the gate, with the mark."""
         return {**self._gate.marked(environ), "TMPDIR": self._folder.name}
 
     def left(self) -> list[str]:

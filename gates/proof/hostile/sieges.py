@@ -1,8 +1,4 @@
-"""Databases that are hostile to the whole gate, behind a healthy service: planted code, strange cells, ended sessions,
-long locks.
-"""
-
-from __future__ import annotations
+"""Databases hostile to the whole gate, behind a healthy service: planted code, odd cells, ended sessions, locks."""
 
 import json
 import threading

@@ -4,11 +4,10 @@ A fault may leave its marks in the data for ever (a broken audit chain), so the 
 deployment, an identical one, where it is also the clean run before the next fault.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -74,7 +73,7 @@ class RunScope:
     def policy(self, policy: Policy) -> Policy:
         """The policy of such a run."""
         daring = self.kind is TargetKind.STAGING
-        return dataclasses.replace(policy, target=self.kind, deep=self.deep, disruptive=daring)
+        return replace(policy, target=self.kind, deep=self.deep, disruptive=daring)
 
     def sees(self, spec: CheckSpec) -> bool:
         """Whether such a run includes the check."""
@@ -107,8 +106,8 @@ def examined(bench: ProofBench, fault: ListedFault, before: GateRun | None, look
     try:
         facts = _steps(bench, fault, facts, look)
     except TROUBLES as error:
-        facts = dataclasses.replace(facts, error=f"{type(error).__name__}: {error}")
-    return dataclasses.replace(facts, seconds=round(time.monotonic() - started, 1))
+        facts = replace(facts, error=f"{type(error).__name__}: {error}")
+    return replace(facts, seconds=round(time.monotonic() - started, 1))
 
 
 def _steps(bench: ProofBench, fault: ListedFault, facts: FaultFacts, look: Callable[[], GateRun]) -> FaultFacts:
@@ -143,7 +142,7 @@ def _steps(bench: ProofBench, fault: ListedFault, facts: FaultFacts, look: Calla
         or step(lambda: bench.take_out(fault))
         or ask("witness_after")
     )
-    return dataclasses.replace(facts, error=error, **seen)  # type: ignore[arg-type]
+    return replace(facts, error=error, **seen)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,7 @@ class Campaign:
         ways = self._ways(faults)
 
         def lane(number: int, mine: Iterator[Sequence[ListedFault]], over: IsOver) -> list[Cell]:
-            own = dataclasses.replace(self, clean=f"clean-{number}")
+            own = replace(self, clean=f"clean-{number}")
             return own._lane(takewhile(lambda _fault: not over(), chain.from_iterable(mine)), ways)  # noqa: SLF001
 
         found = share_out(self.lanes, self._batches(faults, ways), self.over, lane, "campaign")
@@ -221,7 +220,7 @@ class Campaign:
 
     def _close(self, waiting: list[tuple[ListedFault, FaultFacts]], after: GateRun) -> list[Cell]:
         """Judge what waited for this clean run."""
-        cells = [c for fault, facts in waiting for c in self.judged(fault, dataclasses.replace(facts, after=after))]
+        cells = [c for fault, facts in waiting for c in self.judged(fault, replace(facts, after=after))]
         waiting.clear()
         for cell in cells:
             self.done(cell)

@@ -18,9 +18,7 @@ CELLS = "cells.ndjson"
 
 
 class Matrix:
-    """The cells of these faults; lanes may add to it. `key` identifies the proved code and policy: cells of others do
-    not count.
-    """
+    """The cells of these faults; lanes may add to it. `key`: of the code and policy; cells of others do not count."""
 
     def __init__(self, folder: Path, faults: Sequence[ListedFault], key: Mapping[str, str], *, resume: bool) -> None:
         self.faults = tuple(faults)
@@ -32,7 +30,6 @@ class Matrix:
                 self._note(_cell(known[row["fault"]], row))
 
     def add(self, cell: Cell) -> None:
-        """Add a cell, on disk."""
         with self._lock:
             self._note(cell)
             with self._path.open("a", encoding="utf-8") as out:

@@ -73,7 +73,6 @@ def each(several: ListedFault, facts: FaultFacts) -> list[Cell]:
 
 
 def as_trial(cell: Cell) -> Trial:
-    """The result of a pair."""
     fault, allowed = cell.fault, tuple(d.value for d in NOT_PROMOTED)
     return Trial(
         ProofPart.PAIRS, fault.id, fault.breaks, allowed, cell.decision, cell.as_declared, cell.reason, cell.seconds

@@ -8,7 +8,6 @@ on lanes side by side, each with a deployment of its own: most of a fault's time
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import shutil
 import sys
@@ -16,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -162,7 +161,6 @@ class Looked:
     error: str = ""
 
     def then(self, later: Looked) -> Looked:
-        """Both looks as one."""
         return Looked((*self.evidence, *later.evidence), self.seconds + later.seconds, self.error or later.error)
 
     def weighed(self, specs: Sequence[CheckSpec], policy: Policy) -> GateRun:
@@ -171,7 +169,7 @@ class Looked:
             return GateRun(None, self.seconds, self.error)
         ids = {s.id for s in specs}
         own = [e for e in self.evidence if e.check in ids]
-        verdict = weigh(own, dataclasses.replace(policy, catalogue=tuple(specs)), dt.datetime.now(dt.UTC))
+        verdict = weigh(own, replace(policy, catalogue=tuple(specs)), dt.datetime.now(dt.UTC))
         return GateRun(verdict, self.seconds, "", tuple((e.check, e.duration_ms / 1000, e.samples) for e in own))
 
 
@@ -299,8 +297,8 @@ class ShortWay:
             facts = list(self._facts(bench, looker, group, apart=apart))
         except TROUBLES as error:
             said = f"{type(error).__name__}: {error}"
-            facts = [dataclasses.replace(f, error=said) for f in facts]
-        return [dataclasses.replace(judge(s.fault, f), short=True) for s, f in zip(group.members, facts, strict=True)]
+            facts = [replace(f, error=said) for f in facts]
+        return [replace(judge(s.fault, f), short=True) for s, f in zip(group.members, facts, strict=True)]
 
     def _facts(self, bench: ProofBench, looker: Looker, group: Group, *, apart: bool) -> list[FaultFacts]:
         every, way = _union(group.members), group.way
@@ -320,8 +318,7 @@ class ShortWay:
         after = look(every)
         self.clean_done(after.weighed(every, policy))
         return [
-            dataclasses.replace(facts, after=after.weighed(s.checks, policy))
-            for facts, s in zip(found, group.members, strict=True)
+            replace(facts, after=after.weighed(s.checks, policy)) for facts, s in zip(found, group.members, strict=True)
         ]
 
     def _shown(self, bench: ProofBench, look: Look, one: Shown, before: Looked, policy: Policy) -> FaultFacts:

@@ -19,17 +19,8 @@ from gates.stages.suite import LEFT_OUT, ROOT
 
 SUITES = ("drills", "sql_checks")
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-WORDS = (
-    f"--rootdir={ROOT}",
-    f"--confcutdir={ROOT}",
-    "-q",
-    "--no-header",
-    "--tb=native",
-    "--color=no",
-    "-p",
-    "gates.checks.recorder",
-    *LEFT_OUT,
-)
+PLACES = (f"--rootdir={ROOT}", f"--confcutdir={ROOT}")
+WORDS = (*PLACES, "-q", "--no-header", "--tb=native", "--color=no", "-pgates.checks.recorder", *LEFT_OUT)
 
 
 class Places:

@@ -176,9 +176,7 @@ class _Lane:
     def _each(
         self, mutants: Sequence[Mutant], looks: Callable[[Mutant], Sequence[Sequence[CheckSpec]]]
     ) -> list[Mutant]:
-        """The survivors. Each is shown alone, then its killers to a clean deployment; it is repeated if they fail
-        there.
-        """
+        """The survivors. Each is shown alone, then its killers to a clean deployment, once more if they fail there."""
 
         def alone(mutant: Mutant, source: Path) -> Seen:
             return self._alone(mutant, source, looks(mutant))
@@ -279,9 +277,7 @@ class _Lane:
         return [s for s in self.campaign.policy.catalogue if self.campaign.way.sees(s)]
 
     def _asked(self, specs: Sequence[CheckSpec]) -> Seen:
-        """The results of the checks. The first that fails is repeated; if it then passes, those that it blocked are
-        run.
-        """
+        """The results of the checks. The first failure is repeated; if it then passes, what it blocked is run."""
         left = list(specs)
         while True:
             run = self._look(left, "-x")

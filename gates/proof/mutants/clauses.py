@@ -170,16 +170,8 @@ def _without(operator: str, token: Token, rest: Sequence[Token]) -> Edit:
 
 def _values(tokens: Sequence[Token]) -> Iterator[Edit]:
     """Numbers plus one, true and false swapped, min and max swapped."""
-    swapped = {
-        "TRUE": "false",
-        "FALSE": "true",
-        "LEAST": "greatest",
-        "GREATEST": "least",
-        "MAX": "min",
-        "MIN": "max",
-        "BOOL_OR": "bool_and",
-        "BOOL_AND": "bool_or",
-    }
+    pairs = (("true", "false"), ("least", "greatest"), ("max", "min"), ("bool_or", "bool_and"))
+    swapped = {one.upper(): other for pair in pairs for one, other in (pair, pair[::-1])}
     for before, token in zip([None, *tokens], tokens, strict=False):
         if token.word in swapped:
             yield Edit("constant", token.start, token.end, swapped[token.word])

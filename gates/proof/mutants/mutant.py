@@ -28,8 +28,7 @@ class Mutant:
     """The sources with a change.
 
     id: its name. key: the same without the line, which changes with edits above it, and with a number from the second
-    of its kind on. said: what was changed, on one line. about: words around the change. texts: new text of a file, by
-    path.
+    of its kind on. said: the change, on one line. about: words around the change. texts: new text of a file, by path.
     """
 
     id: str

@@ -40,7 +40,6 @@ class MutantTally:
 
 
 def tally(trials: Sequence[Trial]) -> MutantTally:
-    """The numbers of these trials on mutants."""
     killed = [t for t in trials if t.decision and t.decision != Decision.PROMOTE.value]
     promoted = [t for t in trials if t.decision == Decision.PROMOTE.value]
     holes = tuple(t.name for t in promoted if not t.reason.startswith(EQUIVALENT))

@@ -15,12 +15,8 @@ from gates.proof.trial import Trial
 
 STATUSES = {
     Status.KILLED: "Killed",
-    Status.KILLED_COLLATERAL: "Survived",
-    Status.MASKED: "Survived",
-    Status.SURVIVED: "Survived",
-    Status.NOT_INSTALLED: "NoCoverage",
-    Status.INVALID_BASELINE: "NoCoverage",
-    Status.HARNESS_ERROR: "NoCoverage",
+    **dict.fromkeys((Status.KILLED_COLLATERAL, Status.MASKED, Status.SURVIVED), "Survived"),
+    **dict.fromkeys((Status.NOT_INSTALLED, Status.INVALID_BASELINE, Status.HARNESS_ERROR), "NoCoverage"),
 }
 LANGUAGES = {"py": "python", "sql": "sql"}
 ReadSource = Callable[[str], str]

@@ -22,7 +22,6 @@ def lines(proof: Proof) -> list[str]:
 
 
 def of_faults(proof: Proof) -> list[str]:
-    """The results of the faults."""
     said = [f"INVALID: {proof.invalid}"] if proof.invalid else []
     if proof.cells:
         per = sum(c.seconds for c in proof.cells) / len(proof.cells)

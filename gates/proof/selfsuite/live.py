@@ -46,7 +46,6 @@ class Flag:
 
 
 def look_at_flag(bench: ProofBench) -> Flag:
-    """The flag now."""
     with connect(bench.stack.info.database_url) as connection:
         row = connection.execute(
             "select f.enabled, f.rollout_percentage, "

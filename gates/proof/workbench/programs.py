@@ -109,9 +109,7 @@ def run(words: Sequence[str], environ: Mapping[str, str], timeout_s: float, cwd:
 
 
 def start(words: Sequence[str], environ: Mapping[str, str], cwd: Path = ROOT, **pipes: Any) -> subprocess.Popen[str]:
-    """Start a program in a session of its own, with pipes; the kernel kills it when we end. Raise Cancelled if programs
-    were called off.
-    """
+    """Start a program in a session of its own, with pipes; it dies with us. Raise Cancelled if called off."""
     me = (str(os.getpid()), str(int(signal.SIGTERM)), "-1", "-1")
     with _STARTING:
         insist()
@@ -184,9 +182,7 @@ def gate(words: Sequence[str], environ: Mapping[str, str] | None = None) -> tupl
 def gate_run(
     environ: Mapping[str, str], out: Path, *options: str, timeout_s: float = RUN_TIMEOUT_S, under: Sequence[str] = ()
 ) -> GateRun:
-    """Run the whole gate as a user does, its command after the words `under`. Its verdict counts only if the exit code
-    agrees.
-    """
+    """Run the whole gate as a user does, after the words `under`. Its verdict counts only if the exit code agrees."""
     before = (shutil.which(under[0]) or under[0], *under[1:]) if under else ()
     output, state = _places(out)
     done = run((*before, *gate(("run", *output, *state, *options), environ)), environ, timeout_s)

@@ -102,7 +102,6 @@ class SchemaHistory:
         return sorted({e.name for e in self.present.values() if e.kind == kind})
 
     def columns(self, relation: str) -> list[str]:
-        """The columns of a relation, in their order."""
         found = [(key[2], e.name) for key, e in self.present.items() if e.kind == "column" and e.of == relation]
         return [name for _, name in sorted(found)]
 

@@ -34,9 +34,7 @@ _MISSING: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class MissingName:
-    """A name that the server did not find: its kind, name and schema, the relation of a column, and the server's word
-    for its kind.
-    """
+    """A name that the server did not find: kind, name, schema, a column's relation, the server's word for the kind."""
 
     kind: str
     name: str

@@ -35,7 +35,6 @@ def major(programs: Path) -> int:
 
 
 def stubs() -> dict[str, str]:
-    """The extensions with stubs, and the SQL of each."""
     files = (f for f in (DATA / "extensions").iterdir() if f.name.endswith(".sql"))
     return {f.name.removesuffix(".sql"): f.read_text(encoding="utf-8") for f in files}
 

@@ -46,7 +46,6 @@ def statements_of(preset: str) -> str:
 
 
 def roles_of(preset: str) -> frozenset[str]:
-    """The roles that the preset makes."""
     return frozenset(re.findall(r"^create role (\w+)", statements_of(preset), re.MULTILINE))
 
 

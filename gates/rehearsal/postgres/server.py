@@ -135,9 +135,7 @@ def _programs(version: int | None, account: Account, run: RunFolder) -> Path:
 
 
 def _make_roles(server: Server, password: str, roles: Sequence[str]) -> int:
-    """Create the roles and the database; returns the major version. A role without superuser rights gets the name of
-    the initial one.
-    """
+    """Create roles and database; returns the major version. A plain role gets the name of the initial superuser."""
     with connect(server.url("postgres")) as root:
         root.execute(f"create role {ADMIN} superuser login password '{password}'")
     with connect(server.url("postgres", ADMIN)) as admin:

@@ -118,9 +118,7 @@ def is_outside(statement: SqlStatement) -> bool:
 
 
 def depends_on_transaction(statements: Sequence[SqlStatement]) -> SqlStatement | None:
-    """The first statement that would fail if a tool ran the whole file in one transaction, unless the file has its own
-    transactions.
-    """
+    """The first statement that would fail in one transaction for the whole file, unless the file has its own."""
     if any(s.verb in {"begin", "start"} for s in statements):
         return None
     for index, one in enumerate(statements):

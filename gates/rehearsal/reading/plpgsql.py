@@ -77,9 +77,7 @@ def body_span(statement: SqlStatement) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class ReadableBody:
-    """A statement with the same body, line by line, that the parser can read; the types of its variables, and its
-    aliases.
-    """
+    """A statement with the same body, line by line, that the parser can read; its variables' types, and its aliases."""
 
     text: str
     types: dict[str, str]

@@ -65,9 +65,7 @@ def variable_of(meta: SqlStatement) -> tuple[str, str] | None:
 
 
 def with_values(statement: SqlStatement, values: Mapping[str, str], unknown: Unknown) -> Rewritten:
-    """Replace psql's `:name`, `:'name'` and `:"name"`, and drivers' `%s` and `%(name)s`, by values, or by `unknown`
-    without a value.
-    """
+    """Replace psql's `:name`, `:'name'`, `:"name"`, and drivers' `%s`, `%(name)s`, by values, or by `unknown`."""
     parts, names = [], []
     for start, end, raw, before in _variables(statement.text, statement.words, statement.start):
         name, quote = raw.strip("'\""), raw[:1] if raw[:1] in "'\"" else ""

@@ -28,7 +28,6 @@ class Script:
 
     @property
     def runs(self) -> bool:
-        """Whether the current branch is run."""
         return all(one.runs for one in self._branches)
 
     def take(self, meta: SqlStatement) -> None:

@@ -48,9 +48,7 @@ class Migrations:
 
 
 def read_migrations(where: Path) -> Migrations:
-    """The migrations at a path.
-    Raise UsageError if there are none, ConfigError if a file cannot be read or is outside.
-    """
+    """The migrations at a path. Raise UsageError if there are none, ConfigError if a file is unreadable or outside."""
     if where.is_file():
         notes: list[str] = []
         return Migrations((read_source(where, str(where), notes),), notes=tuple(notes))

@@ -1,8 +1,7 @@
 """Splits a file into statements, psql commands and rows of COPY, each with its place.
 
 The words are those of PostgreSQL's own scanner (libpg_query), so quotes, dollar quotes and nested comments mean what
-they mean to the server. What only psql understands is blanked first: lines that begin with a backslash, and rows of
-COPY.
+they mean to the server. What only psql understands is blanked first: backslash commands, and rows of COPY.
 """
 
 import re

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote
 
 from gates.decision.margin import LIMITED
-from gates.evidence import CheckSpec, Evidence, JsonValue
+from gates.evidence import CheckSpec, Evidence, JsonValue, members_of
 from gates.text.quantity import shown, with_unit
 from gates.verdict import Finding, Verdict
 
@@ -42,12 +43,10 @@ class Row:
 
     @property
     def anchor(self) -> str:
-        """Its anchor in a page."""
         return quote(self.check, errors="backslashreplace")
 
     @property
     def promise(self) -> str:
-        """What it promises, and what a failure costs."""
         return " ".join(filter(None, (self.claim, f"What it costs: {self.cost}" if self.cost else "")))
 
     @property
@@ -97,45 +96,19 @@ def rows_of(verdict: Verdict, evidence: Sequence[Evidence], catalogue: Sequence[
 
 
 def _found(finding: Finding, spec: CheckSpec | None, line: Evidence | None) -> Row:
-    return Row(
-        finding.check,
-        finding.outcome,
-        finding.effect.value,
-        finding.severity,
-        spec.claim if spec else "",
-        spec.cost if spec else "",
-        finding.message,
-        finding.observed,
-        finding.limit,
-        finding.unit,
-        finding.samples,
-        line.duration_ms if line else 0.0,
-        finding.witness,
-        finding.reproduce,
-        finding.blocked_by,
-        line.started_at if line else "",
-        line.details if line else {},
-        request=line.reproduce if line else "",
-    )
+    found = {name: value for name, value in members_of(finding).items() if name not in {"ends_when", "symptom"}}
+    promised = {"claim": spec.claim, "cost": spec.cost} if spec else {}
+    seen = {**_when_and_what(line), "request": line.reproduce} if line else {}
+    return Row(**{**found, "effect": finding.effect.value, **promised, **seen})
 
 
 def _passed(spec: CheckSpec, line: Evidence) -> Row:
-    return Row(
-        spec.id,
-        "pass",
-        "",
-        spec.severity.value,
-        spec.claim,
-        spec.cost,
-        "",
-        line.observed,
-        line.limit,
-        line.unit,
-        line.samples,
-        line.duration_ms,
-        started_at=line.started_at,
-        details=line.details,
-    )
+    measured = {name: getattr(line, name) for name in ("observed", "limit", "unit", "samples")}
+    return Row(spec.id, "pass", "", spec.severity.value, spec.claim, spec.cost, **measured, **_when_and_what(line))
+
+
+def _when_and_what(line: Evidence) -> dict[str, Any]:
+    return {"duration_ms": line.duration_ms, "started_at": line.started_at, "details": line.details}
 
 
 def proof_of(run: Mapping[str, JsonValue]) -> str:

@@ -5,11 +5,10 @@ is unknown. Only a wrong release is harm, and the refusal of a credential that t
 """
 
 import contextlib
-import dataclasses
 import datetime as dt
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +81,7 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
         hide = hidden(target)
         lines = [timed(VARIABLES, target, lambda: variables(target)), *service, *data.result()]
         if not target.release and len(agreed) == 1 and agreed == {redact_text(r, hide) for r in agreed}:
-            target = dataclasses.replace(target, release=agreed.pop())  # a release that echoes a secret counts as none
+            target = replace(target, release=agreed.pop())  # a release that echoes a secret counts as none
         if not any(e.details.get("unreachable") for e in lines):
             claimed = beside.submit(_capabilities, target, context.companies)
             lent = beside.submit(_lending, target)
@@ -96,12 +95,10 @@ def preflight(context: Context, *, whole_run: bool = False, reads: bool = False)
             lent.result()
     left_out = set(context.left_out)
     judged = [e for e in lines if e.check not in left_out]
-    clean = [redact_evidence(dataclasses.replace(e, release=target.release), hide) for e in judged]
+    clean = [redact_evidence(replace(e, release=target.release), hide) for e in judged]
     shut = tuple(e for e in clean if e.details.get("unreachable"))
     again = {RELEASE.id} if whole_run and not shut else set()
-    seen = [
-        dataclasses.replace(e, round="before") if e.check in again and e.outcome is Outcome.PASS else e for e in clean
-    ]
+    seen = [replace(e, round="before") if e.check in again and e.outcome is Outcome.PASS else e for e in clean]
     context.write(seen)
     seconds = time.monotonic() - started
     checks = [e for e in clean if not e.check.startswith("preflight/capability/")]
@@ -116,7 +113,7 @@ def release_again(context: Context) -> list[StageReport]:
         return []
     line = release_now(target)
     message = f"at the end of the run, {line.message}" if line.message else ""
-    context.write([dataclasses.replace(line, message=message)])
+    context.write([replace(line, message=message)])
     return [StageReport("release", time.monotonic() - started)]
 
 

@@ -9,14 +9,13 @@ accepted no other since. If this very release accepted it before, its secret was
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -179,7 +178,7 @@ def credential_lines(target: Target, memory: Memory) -> list[Evidence]:
 
 def _not_given(check: CheckSpec, target: Target) -> Evidence:
     seen = LookResult(Outcome.UNKNOWN, f"{NAMES[check.id]} is not set")
-    return dataclasses.replace(timed(check, target, lambda: seen), blocked_by=VARIABLES)
+    return replace(timed(check, target, lambda: seen), blocked_by=VARIABLES)
 
 
 def _look(

@@ -129,9 +129,7 @@ def _not_there(target: Target, why: str, status: int | None = None) -> LookResul
 
 
 def versions_of(door: HttpDoor) -> list[dict[str, JsonValue]]:
-    """Release and instance from /version over new connections, to each address of the target's name; empty mappings for
-    other answers.
-    """
+    """Release and instance from /version over new connections, to each address of the name; empty for other answers."""
     asked = [Request("GET", "/version", (("Connection", "close"),))] * VERSION_REQUESTS
     answers = door.burst(asked, spread=True)
     told = (a.json() if isinstance(a, Answer) and a.status == 200 else {} for a in answers)

@@ -1,10 +1,9 @@
 """One look of the preflight, and its evidence. Every look ends within its limit."""
 
-import dataclasses
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from gates.deployment.http.limits import within
 from gates.deployment.sql.failures import in_words
@@ -23,9 +22,7 @@ def spec(name: str, claim: str, cost: str, severity: Severity, *covers: str, aft
 
 @dataclass(frozen=True, slots=True)
 class LookResult:
-    """The result of one preflight check. `unreachable`: nothing answers at the address, so nothing behind it can be
-    seen.
-    """
+    """The result of one preflight check. `unreachable`: nothing answers at the address, so nothing behind it shows."""
 
     outcome: Outcome
     message: str = ""
@@ -33,7 +30,7 @@ class LookResult:
     limit: JsonValue = None
     unit: str = ""
     samples: int = 0
-    details: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+    details: dict[str, JsonValue] = field(default_factory=dict)
     unreachable: bool = False
 
 
@@ -67,4 +64,4 @@ def after(
     if not failed:
         return timed(check, target, look, limit_s)
     blocked = timed(check, target, lambda: LookResult(Outcome.UNKNOWN, f"blocked by {failed[0]}"))
-    return dataclasses.replace(blocked, blocked_by=failed[0])
+    return replace(blocked, blocked_by=failed[0])

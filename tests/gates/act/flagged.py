@@ -19,8 +19,8 @@ ROLLBACK = Verdict(Decision.ROLLBACK, "harm")
 Database = psycopg.Connection[dict[str, Any]]
 
 
-def order(patience_s: int = 2, flag: str = FLAG) -> Order:
-    plan = RolloutPlan(flag, settle_s=0, drain_timeout_s=2, rollback_patience_s=patience_s)
+def order(patience_s: int = 2, flag: str = FLAG, settle_s: int = 0) -> Order:
+    plan = RolloutPlan(flag, settle_s=settle_s, drain_timeout_s=2, rollback_patience_s=patience_s)
     return Order(plan, "r1", "test", "why")
 
 

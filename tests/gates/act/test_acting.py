@@ -124,12 +124,8 @@ def test_an_act_is_on_the_server_that_was_judged(migrated_url: str, database: Da
     assert (back.result, back.flag, "another one than was judged" in back.message) == ("failed", "unknown", True)
     assert look_at(migrated_url, FLAG) == seen
     switch(database, on=True)
-    assert (
-        act(
-            Verdict(Decision.PROMOTE, "passed"), replace(ORDER, seen=look_at(migrated_url, FLAG)), migrated_url
-        ).to_percent
-        == 50
-    )
+    here = replace(ORDER, seen=look_at(migrated_url, FLAG))
+    assert act(Verdict(Decision.PROMOTE, "passed"), here, migrated_url).to_percent == 50
 
 
 def test_an_old_primary_that_comes_back_is_not_what_was_judged() -> None:

@@ -1,7 +1,5 @@
 """An emergency tries each of its parts, whatever became of the others."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

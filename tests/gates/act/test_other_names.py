@@ -131,17 +131,7 @@ def two_tables(migrated_url: str) -> str:
 def by_hand(two_tables: str, policy: Path, folder: Path, *words: str) -> tuple[int, dict[str, object], str]:
     """Exit code, action and stderr of a command by hand, by default `gate rollback`."""
     command = words or ("rollback",)
-    more = (
-        "--flag",
-        PLAN.flag,
-        "--reason",
-        "harm",
-        "--json",
-        "--policy",
-        str(policy),
-        "--state",
-        str(folder / "state"),
-    )
+    more = (f"--flag={PLAN.flag}", "--reason=harm", "--json", f"--policy={policy}", f"--state={folder / 'state'}")
     done = gate(*command, *more, cwd=folder, environ={"DATABASE_URL": two_tables})
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}, done.stderr
 
@@ -186,9 +176,7 @@ def test_a_policy_that_may_give_names_and_cannot_be_read_is_never_a_rollback_tha
         LIVE + "rollout: {flag: x, flag: y\n",
     ],
 )
-def test_names_that_are_given_and_cannot_be_read_are_acted_on_by_nobody(
-    text: str, two_tables: str, tmp_path: Path
-) -> None:
+def test_names_given_that_cannot_be_read_are_acted_on_by_nobody(text: str, two_tables: str, tmp_path: Path) -> None:
     """The policy means another table, so the contract's is left alone."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(text)

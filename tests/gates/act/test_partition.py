@@ -1,7 +1,5 @@
 """The network fails at each statement of each act: the report is true, and a rollback is done."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,6 +1,5 @@
 """Rollbacks on incomplete tables and with blind logins, and how they are reported."""
 
-import dataclasses
 import threading
 import time
 from functools import partial
@@ -18,16 +17,14 @@ from gates.deployment.sql import database as door
 from gates.verdict import NOT_ROLLED_BACK, Action, settle
 from tests.gates.act.flagged import FLAG, ROLLBACK, Database, is_on, on_change, order, rolled_back
 from tests.postgres_fixture import PASSWORD
-from tests.waiting import until
+from tests.waiting import until, without_threads
 
 
 def test_a_flag_that_is_switched_on_again_is_not_rolled_back(migrated_url: str, database: Database) -> None:
     """If somebody switches it on while it settles, the rollback has failed, and prints the SQL to run."""
-    asked = order()
-    asked = dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=5))
     seen = threading.Thread(target=_switch_on_again, args=(migrated_url,))
     seen.start()
-    action = rolled_back(migrated_url, asked)
+    action = rolled_back(migrated_url, order(settle_s=5))
     seen.join()
     assert (action.result, action.flag) == ("failed", "on")
     assert "switched off and is on again" in action.message
@@ -44,8 +41,7 @@ def _switch_on_again(url: str) -> None:
 
 def test_a_flag_that_stays_off_is_watched_for_as_long_as_the_plan_says(migrated_url: str, database: Database) -> None:
     """The control: after the second that the plan asks for, the flag is off and its recovery is proved."""
-    asked = order()
-    action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
+    action = rolled_back(migrated_url, order(settle_s=1))
     assert (action.result, action.flag, action.recovery["proved"]) == ("done", "off", True)
     assert 1.0 <= float(str(action.recovery["watched_s"])) < 10.0
     assert not is_on(database)
@@ -56,7 +52,6 @@ AWAY = "select pg_terminate_backend(pid) from pg_stat_activity where application
 
 def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
     """Roll back and watch; meanwhile a person's statements run, and a failover ends our sessions if asked for."""
-    asked = order()
 
     def happen() -> None:
         with psycopg.connect(url, autocommit=True, row_factory=dict_row) as somebody:
@@ -70,7 +65,7 @@ def after_the_rollback(url: str, *statements: str, away: bool = True) -> Action:
 
     seen = threading.Thread(target=happen)
     seen.start()
-    action = rolled_back(url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=3)))
+    action = rolled_back(url, order(settle_s=3))
     seen.join()
     return action
 
@@ -189,10 +184,8 @@ def test_an_override_that_this_login_does_not_see_is_found_by_the_function(gate_
     """All visible rows are off, but the function says that a tenant has the flag on."""
     company = database.execute("insert into public.companies (name) values ('a') returning id").fetchone()
     assert company
-    insert = (
-        "insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)"
-    )
-    database.execute(insert, (FLAG, company["id"]))
+    insert = "insert into public.feature_flags (key, company_id, enabled, rollout_percentage)"
+    database.execute(f"{insert} values (%s, %s, true, 100)", (FLAG, company["id"]))
     database.execute("drop policy replay_gate_sees_all on public.feature_flags")
     database.execute(
         "create policy globals on public.feature_flags for select to replay_gate using (company_id is null)"
@@ -265,9 +258,7 @@ def test_a_function_that_does_not_answer_proves_nothing(
         "drop policy replay_gate_sees_all on public.companies",
     ],
 )
-def test_hidden_rows_without_a_word_for_every_company_prove_nothing(
-    half_blind: str, database: Database, change: str
-) -> None:
+def test_hidden_rows_without_a_word_for_all_prove_nothing(half_blind: str, database: Database, change: str) -> None:
     """A missing function, or hidden tenants, leave open whether the flag is off."""
     database.execute(change.encode())
     action = rolled_back(half_blind)
@@ -346,11 +337,7 @@ def test_an_emergency_without_a_thread_is_not_done(
     migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All three parts are reported as to be done by hand."""
-
-    def none(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", none)
+    without_threads(monkeypatch)
     action = emergency(migrated_url, order(), time.monotonic, print)
     assert (action.kind, settle(ROLLBACK, action, "", "").exit_code) == ("emergency", NOT_ROLLED_BACK)
     assert action.by_hand.count(";") == 3

@@ -24,7 +24,7 @@ from gates.deployment.sql import database as door
 from gates.errors import ENDING_SIGNALS
 from gates.verdict import NOT_ROLLED_BACK, settle
 from tests.gates.act.flagged import FLAG, FLAGS_AT_COMMIT, ROLLBACK, Database, is_on, on_change, order, rolled_back
-from tests.waiting import until
+from tests.waiting import until, without_threads
 
 # --- locks -------------------------------------------------------------------------------------------------------
 
@@ -120,10 +120,8 @@ def test_an_audit_table_that_refuses_at_the_commit_keeps_no_flag_on(migrated_url
     on_change(database, "after insert on public.audit_logs deferrable initially deferred", "raise 'no room';")
     action = rolled_back(migrated_url)
     assert (action.result, action.flag) == ("done", "off")
-    assert (
-        "no audit row (flag_rolled_back) could be written: failed inside your function public.planted(): no room"
-        in action.message
-    )
+    unwritten = "no audit row (flag_rolled_back) could be written: failed inside your function public.planted(): "
+    assert f"{unwritten}no room" in action.message
     assert not is_on(database)
 
 
@@ -158,11 +156,7 @@ def test_a_dry_run_that_cannot_tell_ends_as_the_real_one(migrated_url: str, data
 
 def test_a_rollback_needs_no_thread(migrated_url: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a thread nobody looks for lock holders, and the flag still goes off."""
-
-    def none(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", none)
+    without_threads(monkeypatch)
     assert rolled_back(migrated_url).flag == "off"
     assert not is_on(database)
 
@@ -234,9 +228,7 @@ def test_a_signal_ends_a_rollback_with_the_sql_to_run(
 
 
 @pytest.mark.parametrize("is_of_a_run", [True, False], ids=["of-a-run", "of-a-name-alone"])
-def test_a_run_beside_it_keeps_no_rollback_from_being_done(
-    migrated_url: str, database: Database, is_of_a_run: bool
-) -> None:
+def test_a_run_beside_it_prevents_no_rollback(migrated_url: str, database: Database, is_of_a_run: bool) -> None:
     """Drills of another run make rows of the flag; only proven drill tenants are ignored."""
     stop, made = threading.Event(), threading.Event()
 
@@ -253,8 +245,7 @@ def test_a_run_beside_it_keeps_no_rollback_from_being_done(
     run = threading.Thread(target=drills)
     run.start()
     is_made = made.wait(10)
-    asked = order()
-    action = rolled_back(migrated_url, dataclasses.replace(asked, plan=dataclasses.replace(asked.plan, settle_s=1)))
+    action = rolled_back(migrated_url, order(settle_s=1))
     stop.set()
     run.join()
     assert is_made

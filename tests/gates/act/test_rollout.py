@@ -1,7 +1,5 @@
 """The flag's steps: planned without I/O, then done on a real database, alone and in races."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -196,9 +194,7 @@ def test_a_step_that_its_commit_would_change_is_none(
         ),
     ],
 )
-def test_a_step_that_takes_other_rows_along_is_none(
-    then: str, what: str, migrated_url: str, database: Database
-) -> None:
+def test_step_that_takes_other_rows_along_is_none(then: str, what: str, migrated_url: str, database: Database) -> None:
     """If a trigger changes other rows as well, nothing is committed."""
     database.execute(
         "insert into public.feature_flags (key, enabled) values"
@@ -365,9 +361,7 @@ def test_a_flag_row_that_is_locked_is_not_waited_for_for_ever(migrated_url: str,
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_step_by_hand_needs_a_login_that_sees_every_override(
-    dry_run: bool, gate_url: str, database: Database
-) -> None:
+def test_step_by_hand_needs_a_login_that_sees_every_override(dry_run: bool, gate_url: str, database: Database) -> None:
     """If the login cannot see a tenant's override, it takes no step."""
     database.execute(
         "insert into public.feature_flags (key, company_id, enabled) values (%s, gen_random_uuid(), false)",

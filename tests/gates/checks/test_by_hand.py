@@ -59,9 +59,7 @@ def test_a_drill_that_fails_after_somebody_switched_it_off_is_unknown(
 
 
 @pytest.mark.parametrize("lacks", ["", "delete from agent_controls", "drop table agent_controls cascade"])
-def test_a_drill_that_fails_after_midnight_is_unknown(
-    migrated_url: str, monkeypatch: pytest.MonkeyPatch, lacks: str
-) -> None:
+def test_a_failure_after_midnight_is_unknown(migrated_url: str, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
     """A budget that a drill spent before midnight UTC is whole after it: a service that admits its replay is right,
     also where nobody can be paused.
     """

@@ -90,9 +90,7 @@ def test_two_different_lines_of_one_check_count_as_the_worse() -> None:
         ("pass", None, Decision.HOLD),
     ],
 )
-def test_what_was_unknown_before_the_load_may_be_seen_after_it(
-    before: str, after: str | None, expected: Decision
-) -> None:
+def test_what_was_unknown_before_load_may_be_seen_after_it(before: str, after: str | None, expected: Decision) -> None:
     """The load may supply the samples that were missing; a failure before it stands."""
     lines = [saw("a", Outcome(before), round="before")] + ([saw("a", Outcome(after))] if after else [])
     assert weigh(lines, policy(A), NOW).decision is expected

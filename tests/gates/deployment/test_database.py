@@ -1,7 +1,5 @@
 """The SQL door reads what a server answers, however the server is configured."""
 
-from __future__ import annotations
-
 import datetime as dt
 import time
 import uuid
@@ -144,9 +142,7 @@ def test_a_login_for_which_alone_no_trigger_fires_judges_nothing(pg_server: PgSe
         ("search_path", "pg_catalog,pg_temp", "public"),
     ],
 )
-def test_what_a_trigger_at_the_login_sets_does_not_count(
-    pg_server: PgServer, setting: str, ours: str, theirs: str
-) -> None:
+def test_what_a_trigger_at_login_sets_does_not_count(pg_server: PgServer, setting: str, ours: str, theirs: str) -> None:
     """A login trigger runs after our settings, so each transaction sets them again."""
     body = f"begin perform pg_catalog.set_config('{setting}', '{theirs}', false); end"
     with pg_server.database() as name, psycopg.connect(pg_server.url(name), autocommit=True) as owner:

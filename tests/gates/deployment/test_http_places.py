@@ -53,9 +53,7 @@ PLACED = names_of(
         (b'{"max":{"company_id":1},"company_id":"7"}', "/v1/accounts/7/redrives", {}, b'{"limit":{"company_id":1}}'),
     ],
 )  # fmt: skip
-def test_a_member_travels_where_the_deployment_has_it(
-    ours: bytes, path: str, headers: dict[str, str], body: bytes
-) -> None:
+def test_a_member_travels_where_the_target_has_it(ours: bytes, path: str, headers: dict[str, str], body: bytes) -> None:
     """It goes to the path, the query or a header; the rest of the body keeps its form."""
     use(PLACED)
     sent = on_the_wire(Request("POST", "/dlq-replay", (), ours))

@@ -21,7 +21,7 @@ from gates.deployment.sql import database
 from gates.proof.hostile.transport import BROKEN
 from gates.proof.workbench.servers import Reply, serve
 from tests.small_target import accepting
-from tests.waiting import pause
+from tests.waiting import pause, without_threads
 
 LIMIT_S = 0.5
 IDLE_S = 1.5
@@ -218,7 +218,6 @@ def test_what_goes_out_is_what_was_asked() -> None:
 
 
 def listeners(held: contextlib.ExitStack) -> list[socket.socket]:
-    """Six sockets with one free port, on six addresses."""
     for _ in range(20):
         with contextlib.ExitStack() as tried:
             made, port = list[socket.socket](), 0
@@ -275,9 +274,7 @@ def assert_given_up_in_time(place: str) -> None:
         assert time.monotonic() - started < 2 * LIMIT_S + 1.0
 
 
-def test_all_addresses_of_a_name_share_one_limit(
-    silent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_addresses_of_a_name_share_one_limit(silent: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Six silent addresses take no longer than one, over HTTP, the raw door and SQL."""
     monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", LIMIT_S)
     assert_given_up_in_time(f"many.example:{silent[0][1]}")
@@ -306,12 +303,8 @@ def test_a_host_that_is_no_name_is_one_that_is_not_there(host: str) -> None:
 
 def test_a_name_is_looked_up_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """If no thread can be started, the name is looked up without one."""
-
-    def none(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with saying(LENGTH % 0) as base:
-        monkeypatch.setattr(threading.Thread, "start", none)
+        without_threads(monkeypatch)
         assert got(base.replace("127.0.0.1", "localhost")).status == 200
         with pytest.raises(psycopg.OperationalError, match="refused"):
             database.connect("postgresql://u@localhost:9/d")

@@ -239,9 +239,7 @@ def test_a_rollback_that_comes_meanwhile_is_not_undone(either_url: str, database
     assert (left[0]["enabled"], left[-1]["agents_paused"]) == (False, True)
 
 
-def test_a_rollback_in_the_moment_in_which_a_drill_sets_the_flag_is_not_undone(
-    migrated_url: str, database: Database
-) -> None:
+def test_a_rollback_in_the_moment_a_drill_sets_the_flag_is_not_undone(migrated_url: str, database: Database) -> None:
     """The rollback waits for the drill's open transaction, and the flag stays off."""
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "an incident")
     with ThreadPoolExecutor(1) as pool, connect(migrated_url) as drill:

@@ -1,7 +1,5 @@
 """Whatever a false server answers, the SQL door raises a database error and keeps little in memory."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import socket

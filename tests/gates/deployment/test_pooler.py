@@ -1,7 +1,5 @@
 """Behind a pooler the gate needs no session state, and no statement runs without its settings."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

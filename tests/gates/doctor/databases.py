@@ -5,14 +5,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from gates.contract.contract import contract
 from gates.deployment.sql.database import connect
 from gates.doctor.reading.catalogue import read_schema
 from gates.doctor.reading.schema import Schema
 from gates.text.own_data import data_of
-from tests.postgres_fixture import PgServer
+from tests.postgres_fixture import PgServer, sql_at
 
 SCHEMAS = Path(__file__).with_name("schemas")
 TRUTH: dict[str, dict[str, Any]] = data_of(SCHEMAS / "truth.yaml")
@@ -22,8 +20,7 @@ TRUTH: dict[str, dict[str, Any]] = data_of(SCHEMAS / "truth.yaml")
 def database(server: PgServer, sql: str = "", template: str = "template0") -> Iterator[str]:
     """The superuser's URL of a new database with this SQL."""
     with server.database(template) as name:
-        with psycopg.connect(server.url(name), autocommit=True) as connection:
-            connection.execute(sql.encode())
+        sql_at(server.url(name), sql)
         yield server.url(name)
 
 

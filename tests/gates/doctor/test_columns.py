@@ -34,7 +34,6 @@ def key_of(table: SchemaTable) -> ColumnMatch | None:
 
 
 def told(table: SchemaTable) -> list[Defect]:
-    """The defects of this table."""
     schema = Schema((table,))
     found = compare(schema, contract())
     return [d for d in defects(schema, found, contract(), NOT_SEEN, None, "") if "unique" in d.seen]

@@ -1,7 +1,5 @@
 """The same tables in several schemas: one schema is compared, and the others are named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

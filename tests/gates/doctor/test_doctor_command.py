@@ -1,7 +1,5 @@
 """`gate doctor` as people run it: output, exit code, and that it is inert and read-only."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -76,11 +74,8 @@ def test_a_foreign_schema_is_shown_with_its_names(pg_server: PgServer, tmp_path:
     data = json.loads(done.stdout)
     objects = {f"{o['kind']} {o['name']}": o for o in data["objects"]}
     letters = objects["table dead_letter_queue"]
-    assert (letters["presence"], letters["real"], letters["confidence"]) == (
-        "under another name",
-        "ops.dlq_items",
-        "sure",
-    )
+    said = [letters[name] for name in ("presence", "real", "confidence")]
+    assert said == ["under another name", "ops.dlq_items", "sure"]
     assert objects["column dead_letter_queue.company_id"]["real"] == "team_id"
     assert data["defects"][0]["harm"] >= 98
     assert {a["area"] for a in data["areas"]} >= {"replay", "tenancy", "outbox"}

@@ -225,9 +225,7 @@ def test_a_policy_that_is_no_file_of_an_end_is_unreadable_at_once(put: Callable[
     assert "the rollback goes on with the defaults of a policy" in done.stderr
 
 
-def test_folders_are_those_beside_the_policy_wherever_a_suite_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_beside_the_policy_wherever_a_suite_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy that is named by a relative path names folders that another process finds; --state wins over it."""
     text = "version: 1\nsql: {spot_folders: [own], require_checkpoint: true}\nstate: memory\n"
     (tmp_path / "gate.yaml").write_text(text, encoding="utf-8")
@@ -274,9 +272,7 @@ def test_a_variable_that_is_wrong_is_named(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", [*(variable for variable, _ in FILES.values()), *OF_OPENSSL])
 @pytest.mark.parametrize("endless", ["pipe", "/dev/zero"])
-def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_would_be_read(
-    name: str, endless: str, tmp_path: Path
-) -> None:
+def test_a_pipe_for_a_file_of_a_connection_is_refused_where_it_is_read(name: str, endless: str, tmp_path: Path) -> None:
     """The library would read it for ever, deaf to signals; /dev/null may be, and a service file nobody asks for."""
     os.mkfifo(tmp_path / "pipe")
     environ = {"HOME": str(tmp_path), "DATABASE_URL": "service=mine", name: str(tmp_path / endless)}

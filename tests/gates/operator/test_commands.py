@@ -146,9 +146,7 @@ def test_variables_come_from_a_file_and_the_environment_wins(tmp_path: Path) -> 
         ("'A\0'=1\n", 0o600, "1:1: no variable can hold it"),
     ],
 )
-def test_a_file_of_variables_that_is_wrong_is_refused_at_its_place(
-    text: str, mode: int, told: str, tmp_path: Path
-) -> None:
+def test_a_wrong_file_of_variables_is_refused_at_its_place(text: str, mode: int, told: str, tmp_path: Path) -> None:
     """The error names the file and what is wrong, for a wrong line with its place."""
     file = tmp_path / "vars"
     file.write_text(text)

@@ -139,9 +139,7 @@ def test_a_rollback_that_is_remembered_ends_a_verdict(
     assert promote(folder, environ, "--state", str(state)).returncode == 0
 
 
-def test_a_clock_that_was_set_back_hides_no_rollback(
-    tmp_path: Path, environ: dict[str, str], database: Database
-) -> None:
+def test_clock_that_was_set_back_hides_no_rollback(tmp_path: Path, environ: dict[str, str], database: Database) -> None:
     """The order of the history counts, not its times."""
     folder, state = judged(tmp_path / "out", environ), tmp_path / "state"
     place = state / identity(config.load_target(environ))
@@ -169,9 +167,7 @@ def test_a_rollback_in_the_audit_trail_ends_a_verdict(
     assert "was rolled back after it was judged" in refused.stdout
 
 
-def test_a_rollback_before_it_was_judged_ends_no_verdict(
-    tmp_path: Path, environ: dict[str, str], database: Database
-) -> None:
+def test_an_earlier_rollback_ends_no_verdict(tmp_path: Path, environ: dict[str, str], database: Database) -> None:
     """An earlier rollback does not count as later because the gate's clock was behind."""
     order = Order(RolloutPlan(settle_s=0, drain_timeout_s=1), "r1", "test", "harm")
     assert roll_back(environ["DATABASE_URL"], order, time.monotonic, print).result == "done"
@@ -289,9 +285,7 @@ def test_a_folder_that_is_not_verified_is_refused(
     assert "it is not verified" in action["message"]
 
 
-def test_a_flag_that_was_changed_meanwhile_takes_no_step(
-    tmp_path: Path, environ: dict[str, str], database: Database
-) -> None:
+def test_a_flag_changed_meanwhile_takes_no_step(tmp_path: Path, environ: dict[str, str], database: Database) -> None:
     """The flag is off, at another percentage, or was moved and moved back."""
     folder = judged(tmp_path, environ)
     for change in ("enabled = false", "enabled = true, rollout_percentage = 20", "rollout_percentage = 10"):

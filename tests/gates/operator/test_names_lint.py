@@ -23,7 +23,6 @@ GIVEN = {k: v for k, v in renamed.names().items() if k != "roles"}
 
 @pytest.fixture
 def renamed_url(migrated_url: str) -> str:
-    """A renamed database."""
     with psycopg.connect(migrated_url, row_factory=dict_row) as connection:
         renamed.rename(connection, roles=False)
     return migrated_url

@@ -128,14 +128,8 @@ def test_flagger_is_answered_by_the_status(
     canary = {"name": "replay", "phase": "Progressing", "checksum": "abc", "metadata": {"release": "r-1"}}
     assert ask(port, CONFIRM, canary) == (confirm, f"{decision.value}: the reason\n")
     assert ask(port, ROLLBACK, canary)[0] == rollback
-    others: list[object] = [
-        {**canary, "metadata": {"release": "r-2"}},
-        {},
-        [],
-        b"\xff",
-        {"metadata": []},
-        {"checksum": ["r-1"]},
-    ]
+    another = {**canary, "metadata": {"release": "r-2"}}
+    others: list[object] = [another, {}, [], b"\xff", {"metadata": []}, {"checksum": ["r-1"]}]
     for other in others:
         assert ask(port, CONFIRM, other)[0] == 403
         assert ask(port, ROLLBACK, other)[0] == 403

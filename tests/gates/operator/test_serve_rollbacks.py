@@ -78,9 +78,7 @@ def test_a_rollback_is_told_of_the_release_that_was_rolled_back(port: int, tmp_p
     assert [verdict(port, name)["decision"] for name in ("r-0", "r-1", "r-2")] == ["hold", "rollback", "promote"]
 
 
-def test_a_rollback_that_is_killed_leaves_no_older_promote(
-    migrated_url: str, database: Database, tmp_path: Path
-) -> None:
+def test_rollback_that_is_killed_leaves_no_older_promote(migrated_url: str, database: Database, tmp_path: Path) -> None:
     """It was killed while it still watched the flag."""
     words = ("rollback", "--reason", "harm", "--state", str(tmp_path), "--release", "r-7")
     environ = {**os.environ, "DATABASE_URL": migrated_url}
@@ -96,9 +94,7 @@ BACK = {"rollback": ("flags", "enable", "outbox.enabled", "--at", "10"), "emerge
 
 
 @pytest.mark.parametrize("down", BACK)
-def test_after_the_way_back_a_rollback_is_a_hold(
-    down: str, migrated_url: str, database: Database, tmp_path: Path
-) -> None:
+def test_after_resume_a_rollback_is_a_hold(down: str, migrated_url: str, database: Database, tmp_path: Path) -> None:
     """A person switched the flag on again; a controller that hears of a rollback would undo that."""
     environ, words = {"DATABASE_URL": migrated_url, "RELEASE": "r-7"}, ("--reason", "INC-7", "--state", str(tmp_path))
     desk = Desk(tmp_path, dt.timedelta(minutes=60), lambda: dt.datetime.now(dt.UTC))

@@ -1,7 +1,5 @@
 """`gate status`: what it shows; what it cannot see is unknown, and never a traceback."""
 
-from __future__ import annotations
-
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from gates.operator.status_command import as_json, as_tables
 from gates.proof.workbench.servers import Reply, serve
 from gates.stack import seed
 from tests.gates.gate_process import gate
-from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.postgres_fixture import TEMPLATE, PgServer, sql_at
 
 COMPANY = "00000000-0000-4000-8000-000000000004"
 SECRET = "planted-secret-0123456789"
@@ -49,9 +47,7 @@ def test_every_query_is_shown_with_a_title(pg_server: PgServer, database: str, t
     assert found["sight"].rows
 
 
-def test_pauses_limits_and_operations_are_what_the_tables_hold(
-    pg_server: PgServer, database: str, tmp_path: Path
-) -> None:
+def test_pauses_limits_and_operations_are_what_tables_hold(pg_server: PgServer, database: str, tmp_path: Path) -> None:
     """A used-up limit says when it is free again; a step has its person and reason."""
     url = pg_server.url(database)
     key = f"replay:{COMPANY}:192.0.2.77"
@@ -79,24 +75,23 @@ def test_pauses_limits_and_operations_are_what_the_tables_hold(
 
 def test_a_login_that_sees_no_rows_says_so(pg_server: PgServer, database: str, tmp_path: Path) -> None:
     """Hidden rows must not look like an empty queue."""
-    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
-        connection.execute("drop role if exists blinded")
-        connection.execute("create role blinded login password 'blinded-pw'")
-        connection.execute("grant usage on schema public to blinded")
-        connection.execute("grant select on all tables in schema public to blinded")
+    sql_at(
+        pg_server.url(database),
+        "drop role if exists blinded",
+        "create role blinded login password 'blinded-pw'",
+        "grant usage on schema public to blinded",
+        "grant select on all tables in schema public to blinded",
+    )
     blinded = psycopg.conninfo.make_conninfo(pg_server.url(database), user="blinded", password="blinded-pw")
     found = seen(Target(TargetKind.STAGING, database_url=blinded), tmp_path)
-    with psycopg.connect(pg_server.url(database), autocommit=True) as connection:
-        connection.execute("drop owned by blinded")
-        connection.execute("drop role blinded")
+    sql_at(pg_server.url(database), "drop owned by blinded", "drop role blinded")
     assert "What follows may be less than there is" in found["sight"].unknown
 
 
 def test_a_missing_table_is_unknown_and_the_rest_is_shown(pg_server: PgServer, tmp_path: Path) -> None:
     """One query that cannot be run does not take the others with it."""
     with pg_server.database(TEMPLATE) as name:
-        with psycopg.connect(pg_server.url(name), autocommit=True) as connection:
-            connection.execute("drop table public.edge_rate_limits cascade")
+        sql_at(pg_server.url(name), "drop table public.edge_rate_limits cascade")
         found = seen(Target(TargetKind.STAGING, database_url=pg_server.url(name)), tmp_path)
     assert "edge_rate_limits" in found["rate_limits"].unknown
     assert not found["rollout"].unknown

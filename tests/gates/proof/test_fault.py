@@ -15,11 +15,9 @@ from gates.verdict import Decision
 ROW: dict[str, Any] = {
     "id": "sql/rls-off",
     "breaks": "Row-level security is off.",
+    **dict.fromkeys(("parts", "undo_sql", "event")),
     "kind": "sql",
-    "parts": None,
     "sql": "select 1",
-    "undo_sql": None,
-    "event": None,
     "env": {},
     "production": True,
     "decision": "rollback",
@@ -99,9 +97,7 @@ def test_the_gate_is_run_as_gently_as_a_declared_check_allows(specs: list[CheckS
         (Severity.PAGE, Decision.HOLD, Decision.HOLD),
     ],
 )
-def test_the_severities_of_the_checks_say_the_decision(
-    severity: Severity, decision: Decision | None, due: Decision
-) -> None:
+def test_severities_of_checks_say_the_decision(severity: Severity, decision: Decision | None, due: Decision) -> None:
     """A declared check of severity page makes rollback due, others hold; a decision that the fault names wins."""
     fault = ListedFault("x/y", "x", Kind.SQL, decision, sql="select 1", checks=("a/*",), names=("x",))
     specs = [dataclasses.replace(spec("a/b", Where.READ_ONLY), severity=severity), spec("c/d", Where.READ_ONLY)]

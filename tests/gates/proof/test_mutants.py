@@ -147,7 +147,6 @@ def test_a_planted_mutant_is_a_whole_package_with_one_file_changed() -> None:
 
 
 def of_the_budget(name: str, old: str, new: str) -> Mutant:
-    """A mutant of charge_budget.sql."""
     path = "replay_service/sql/charge_budget.sql"
     return Mutant(name, name, name, "", {path: Path(path).read_text(encoding="utf-8").replace(old, new)})
 

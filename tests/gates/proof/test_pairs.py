@@ -51,9 +51,7 @@ def test_pairs_are_drawn_by_the_seed_half_of_them_of_one_area(faults: dict[str, 
     ],
     ids=["parts", "statements", "worker", "proxy and sql", "proxies"],
 )
-def test_both_faults_of_a_pair_are_in(
-    names: tuple[str, str], deployment: ProofBench, faults: dict[str, ListedFault]
-) -> None:
+def test_both_of_a_pair_are_in(names: tuple[str, str], deployment: ProofBench, faults: dict[str, ListedFault]) -> None:
     """The witness of each fault sees it while the pair is in, and neither does afterwards."""
     both = together(*(faults[n] for n in names))
     deployment.put_in(both)

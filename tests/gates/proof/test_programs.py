@@ -39,9 +39,7 @@ FINISHED: dict[str, JsonValue] = {
         (False, 143, "did not finish"),
     ],
 )
-def test_a_verdict_counts_only_with_the_same_exit_code(
-    finished: bool, code: int | None, error: str, tmp_path: Path
-) -> None:
+def test_a_verdict_counts_only_with_its_exit_code(finished: bool, code: int | None, error: str, tmp_path: Path) -> None:
     """A verdict that differs from the exit code is no verdict."""
     begun = record.begin(tmp_path, FACTS)
     if finished:

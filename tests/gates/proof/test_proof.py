@@ -1,10 +1,10 @@
 """What follows from the cells and trials: validity, exit codes, measures, reports, the citation of later runs."""
 
-import dataclasses
 import json
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +55,31 @@ PROOF = Proof(
 
 
 def with_cells(*cells: Cell) -> Proof:
-    return dataclasses.replace(PROOF, cells=cells)
+    return replace(PROOF, cells=cells)
 
 
 def with_trial(suite: ProofPart, decision: str) -> Proof:
-    return dataclasses.replace(PROOF, trials=(dataclasses.replace(GOOD, suite=suite, decision=decision, ok=False),))
+    return replace(PROOF, trials=(replace(GOOD, suite=suite, decision=decision, ok=False),))
 
 
 @pytest.mark.parametrize(
     ("proof", "code"),
     [
         (PROOF, 0),
-        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.SURVIVED)), 10),
-        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.KILLED_COLLATERAL)), 10),
-        (with_cells(SURVIVED, dataclasses.replace(KILLED, status=Status.HARNESS_ERROR)), 10),
+        (with_cells(SURVIVED, replace(KILLED, status=Status.SURVIVED)), 10),
+        (with_cells(SURVIVED, replace(KILLED, status=Status.KILLED_COLLATERAL)), 10),
+        (with_cells(SURVIVED, replace(KILLED, status=Status.HARNESS_ERROR)), 10),
         (with_cells(KILLED), 20),
-        (dataclasses.replace(PROOF, changed=True), 20),
-        (with_cells(dataclasses.replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
-        (dataclasses.replace(PROOF, pending=("x/y",)), 10),
-        (dataclasses.replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
+        (replace(PROOF, changed=True), 20),
+        (with_cells(replace(SURVIVED, status=Status.INVALID_BASELINE), KILLED), 20),
+        (replace(PROOF, pending=("x/y",)), 10),
+        (replace(PROOF, unpassed_nowhere=("drill/a",)), 10),
         (with_trial(ProofPart.HEALTHY, "rollback"), 20),
         (with_trial(ProofPart.HEALTHY, ""), 10),
         (with_trial(ProofPart.DEGENERATE, "promote"), 20),
         (with_trial(ProofPart.SELF, "promote"), 20),
         (with_trial(ProofPart.SELF, "rollback"), 10),
-        (dataclasses.replace(PROOF, cells=(), trials=(GOOD,)), 0),
+        (replace(PROOF, cells=(), trials=(GOOD,)), 0),
     ],
 )
 def test_the_exit_code_says_how_bad_it_is(proof: Proof, code: int) -> None:
@@ -114,9 +114,7 @@ def test_a_proof_counts_and_lists_what_is_weak() -> None:
         ({"f": ("x", "a"), "g": ("x", "b"), "h": ("y", "a"), "i": ("y", "b")}, ("a", "b")),
     ],
 )
-def test_the_smallest_set_is_smallest_and_cheapest(
-    killers: dict[str, tuple[str, ...]], checks: tuple[str, ...]
-) -> None:
+def test_smallest_set_is_smallest_and_cheapest(killers: dict[str, tuple[str, ...]], checks: tuple[str, ...]) -> None:
     """The set is the cheapest of the smallest; a greedy choice alone would miss it."""
     costs = {"a": Cost(1), "b": Cost(2), "c": Cost(1.5), "x": Cost(9), "y": Cost(9)}
     found = smallest_set(killers, costs)
@@ -133,7 +131,7 @@ def test_the_noop_comes_along_with_any_fault() -> None:
     assert chosen(faults, request(only=("rls/*",))) == (NOOP, RLS)
     assert chosen(faults, request(only=("healthy/*",))) == ()
     assert chosen(faults, request(kind=TargetKind.PRODUCTION)) == (NOOP, KEY)
-    many = [dataclasses.replace(RLS, id=f"rls/{n}") for n in range(7)]
+    many = [replace(RLS, id=f"rls/{n}") for n in range(7)]
     assert [f.id for f in chosen([*many, NOOP], request(sample=3))] == ["noop/nothing", "rls/0", "rls/2", "rls/4"]
     assert len(chosen(many, request(sample=9))) == 7
     assert chosen([*many, NOOP], request(sample=3, seed="a")) != chosen([*many, NOOP], request(sample=3, seed="b"))
@@ -145,8 +143,8 @@ def test_the_noop_comes_along_with_any_fault() -> None:
 
 
 def matrix() -> dict[str, Any]:
-    waiting = dataclasses.replace(RLS, id="rls/forced", sql="", kind=Kind.PROCESS, event="stop-worker")
-    bad = dataclasses.replace(SINGLE, fault=dataclasses.replace(RLS, id="rls/2"), status=Status.MASKED, killers=())
+    waiting = replace(RLS, id="rls/forced", sql="", kind=Kind.PROCESS, event="stop-worker")
+    bad = replace(SINGLE, fault=replace(RLS, id="rls/2"), status=Status.MASKED, killers=())
     proof = with_cells(SURVIVED, KILLED, SINGLE, bad)
     found: dict[str, Any] = json.loads(json.dumps(stryker.matrix(proof, [waiting], lambda _path: SOURCE)))
     return found
@@ -209,7 +207,7 @@ def test_the_reports_show_every_cell_and_obey_nothing() -> None:
 def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> None:
     """Without a valid proof of the same policy, a run says "never proved"."""
     file, policy = tmp_path / "proof.json", Policy()
-    mine = dataclasses.replace(PROOF, digest=policy.proof_digest, policy=policy.proof_parts)
+    mine = replace(PROOF, digest=policy.proof_digest, policy=policy.proof_parts)
     assert cited(file, policy, "code")["proved"] is False
     file.write_text(mine.dump())
     assert cited(file, policy, "code") == {
@@ -219,7 +217,7 @@ def test_a_proof_is_cited_by_runs_of_the_same_policy_alone(tmp_path: Path) -> No
     assert str(cited(file, policy, "other")["sentence"]).startswith(
         "proved on 2025-01-13, by an earlier state of its code:"
     )
-    invalid = dataclasses.replace(mine, cells=(KILLED,)).dump()
+    invalid = replace(mine, cells=(KILLED,)).dump()
     for text, said in (
         ("{}", "never proved: the proof cannot be read"),
         ("rubbish", "never proved"),
@@ -233,8 +231,8 @@ def test_a_proof_of_another_policy_says_what_was_another(tmp_path: Path) -> None
     """The sentence names checks that are new, gone or changed, and counts other rules."""
     a, b, c = (CheckSpec(f"drill/{n}", "", "", Severity.PAGE, Where.READ_ONLY) for n in "abc")
     proved, file = Policy((a, b), max_age_minutes=5), tmp_path / "proof.json"
-    file.write_text(dataclasses.replace(PROOF, digest=proved.proof_digest, policy=proved.proof_parts).dump())
-    told = cited(file, Policy((dataclasses.replace(a, severity=Severity.WARN), c)), "code")
+    file.write_text(replace(PROOF, digest=proved.proof_digest, policy=proved.proof_parts).dump())
+    told = cited(file, Policy((replace(a, severity=Severity.WARN), c)), "code")
     other = "without drill/c, with drill/b, with another drill/a and 1 more: 2 of 2 known faults killed"
     assert told["proved"] is False
     assert str(told["sentence"]).startswith(f"never proved with this policy; proved on 2025-01-13 was another, {other}")
@@ -243,10 +241,10 @@ def test_a_proof_of_another_policy_says_what_was_another(tmp_path: Path) -> None
 def test_a_proof_holds_whatever_release_target_and_depth_but_not_for_other_rules() -> None:
     """The proof's digest leaves out release, target and depth, and covers every rule."""
     policy = Policy()
-    same = dataclasses.replace(policy, release="r2", target=TargetKind.STAGING, deep=True)
+    same = replace(policy, release="r2", target=TargetKind.STAGING, deep=True)
     assert policy.proof_digest == same.proof_digest
     assert policy.digest != same.digest
-    assert policy.proof_digest != dataclasses.replace(policy, max_age_minutes=5).proof_digest
+    assert policy.proof_digest != replace(policy, max_age_minutes=5).proof_digest
 
 
 def test_the_digest_of_the_source_sees_every_change_of_code(tmp_path: Path) -> None:
@@ -305,7 +303,7 @@ def test_the_page_gets_the_last_proof_between_its_marks(tmp_path: Path) -> None:
     page, shipped = tmp_path / "proof.md", tmp_path / "last.json"
     text = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
     page.write_text(text, encoding="utf-8")
-    whole = dataclasses.replace(PROOF, whole=True)
+    whole = replace(PROOF, whole=True)
     last.keep(shipped, page, whole)
     once = page.read_text(encoding="utf-8")
     assert "2 of 2 faults killed" in once
@@ -322,13 +320,9 @@ def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: P
     """A proof of one suite leaves the others' results; each is cited with the code that it was made of."""
     page, shipped, policy = tmp_path / "proof.md", tmp_path / "last.json", Policy()
     page.write_text("\n".join((*last.FAULTS, *last.SUITES)), encoding="utf-8")
-    faults = dataclasses.replace(
-        PROOF, digest=policy.proof_digest, policy=policy.proof_parts, trials=(), source="old", whole=True
-    )
-    slow = dataclasses.replace(GOOD, name="slow", decision="hold", reason="an alert had no sample")
-    healthy = dataclasses.replace(
-        faults, cells=(), trials=(GOOD, slow), source="new", whole=False, finished_at="2025-02-01T00:00"
-    )
+    faults = replace(PROOF, digest=policy.proof_digest, policy=policy.proof_parts, trials=(), source="old", whole=True)
+    slow = replace(GOOD, name="slow", decision="hold", reason="an alert had no sample")
+    healthy = replace(faults, cells=(), trials=(GOOD, slow), source="new", whole=False, finished_at="2025-02-01T00:00")
     last.keep(shipped, page, faults)
     last.keep(shipped, page, healthy)
     kept = json.loads(shipped.read_text())
@@ -345,8 +339,8 @@ def test_suites_are_kept_each_by_itself_and_cited_with_its_own_state(tmp_path: P
 
 def healthy_proof(source: str, runs: int, **changes: Any) -> Proof:
     """A proof of `runs` equal healthy runs."""
-    trials = tuple(dataclasses.replace(GOOD, name=f"slow@{n}", **changes) for n in range(runs))
-    return dataclasses.replace(PROOF, cells=(), trials=trials, source=source, finished_at=f"2025-02-01, {source}")
+    trials = tuple(replace(GOOD, name=f"slow@{n}", **changes) for n in range(runs))
+    return replace(PROOF, cells=(), trials=trials, source=source, finished_at=f"2025-02-01, {source}")
 
 
 def test_healthy_runs_of_earlier_code_fill_up_what_says_one_in_a_hundred(tmp_path: Path) -> None:

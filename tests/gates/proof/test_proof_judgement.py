@@ -1,6 +1,6 @@
 """How the facts of a fault's run become a cell; a kill needs all of them."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
@@ -38,24 +38,24 @@ BLIND = run(Decision.HOLD, finding("drill/idempotency/same-key", "duplicate", "u
 
 TABLE = [
     (GOOD, Status.KILLED),
-    (dataclasses.replace(GOOD, run=GREEN), Status.SURVIVED),
-    (dataclasses.replace(GOOD, run=COLLATERAL), Status.KILLED_COLLATERAL),
-    (dataclasses.replace(GOOD, run=UNNAMED), Status.KILLED_COLLATERAL),
-    (dataclasses.replace(GOOD, run=WEAKER), Status.MASKED),
-    (dataclasses.replace(GOOD, run=BLIND), Status.MASKED),
-    (dataclasses.replace(GOOD, run=GateRun(None, error="killed")), Status.HARNESS_ERROR),
-    (dataclasses.replace(GOOD, run=None), Status.HARNESS_ERROR),
-    (dataclasses.replace(GOOD, error="the stack did not come up"), Status.HARNESS_ERROR),
-    (dataclasses.replace(GOOD, witness_still_on=None), Status.HARNESS_ERROR),
-    (dataclasses.replace(GOOD, witness_before=True), Status.NOT_INSTALLED),
-    (dataclasses.replace(GOOD, witness_on=False), Status.NOT_INSTALLED),
-    (dataclasses.replace(GOOD, witness_still_on=False), Status.NOT_INSTALLED),
-    (dataclasses.replace(GOOD, witness_after=True), Status.NOT_INSTALLED),
-    (dataclasses.replace(GOOD, before=CAUGHT), Status.INVALID_BASELINE),
-    (dataclasses.replace(GOOD, before=None), Status.INVALID_BASELINE),
-    (dataclasses.replace(GOOD, after=WEAKER), Status.INVALID_BASELINE),
-    (dataclasses.replace(GOOD, after=None), Status.INVALID_BASELINE),
-    (dataclasses.replace(GOOD, after=GateRun(None, error="killed")), Status.INVALID_BASELINE),
+    (replace(GOOD, run=GREEN), Status.SURVIVED),
+    (replace(GOOD, run=COLLATERAL), Status.KILLED_COLLATERAL),
+    (replace(GOOD, run=UNNAMED), Status.KILLED_COLLATERAL),
+    (replace(GOOD, run=WEAKER), Status.MASKED),
+    (replace(GOOD, run=BLIND), Status.MASKED),
+    (replace(GOOD, run=GateRun(None, error="killed")), Status.HARNESS_ERROR),
+    (replace(GOOD, run=None), Status.HARNESS_ERROR),
+    (replace(GOOD, error="the stack did not come up"), Status.HARNESS_ERROR),
+    (replace(GOOD, witness_still_on=None), Status.HARNESS_ERROR),
+    (replace(GOOD, witness_before=True), Status.NOT_INSTALLED),
+    (replace(GOOD, witness_on=False), Status.NOT_INSTALLED),
+    (replace(GOOD, witness_still_on=False), Status.NOT_INSTALLED),
+    (replace(GOOD, witness_after=True), Status.NOT_INSTALLED),
+    (replace(GOOD, before=CAUGHT), Status.INVALID_BASELINE),
+    (replace(GOOD, before=None), Status.INVALID_BASELINE),
+    (replace(GOOD, after=WEAKER), Status.INVALID_BASELINE),
+    (replace(GOOD, after=None), Status.INVALID_BASELINE),
+    (replace(GOOD, after=GateRun(None, error="killed")), Status.INVALID_BASELINE),
     (FaultFacts(), Status.INVALID_BASELINE),
 ]
 
@@ -73,8 +73,7 @@ def test_a_kill_may_be_named_late() -> None:
     """The first finding of the verdict is noted, also if it is another check than the killer."""
     killer, other = CAUGHT.verdict.findings[0], finding("drill/audit/chain", "a gap")  # type: ignore[union-attr]
     cells = [
-        judge(FAULT, dataclasses.replace(GOOD, run=run(Decision.ROLLBACK, *found)))
-        for found in ((killer, other), (other, killer))
+        judge(FAULT, replace(GOOD, run=run(Decision.ROLLBACK, *found))) for found in ((killer, other), (other, killer))
     ]
     assert [(c.status, c.first) for c in cells] == [(Status.KILLED, killer.check), (Status.KILLED, other.check)]
 
@@ -84,38 +83,38 @@ def test_a_noop_that_does_not_survive_is_not_as_declared(run_of_it: GateRun) -> 
     """For the no-op, any decision but promote is wrong."""
     facts = FaultFacts(GREEN, False, False, run_of_it, False, False, GREEN)
     assert not judge(NOOP, facts).as_declared
-    assert judge(NOOP, dataclasses.replace(facts, run=GREEN)).as_declared
+    assert judge(NOOP, replace(facts, run=GREEN)).as_declared
 
 
 def test_the_id_of_a_check_names_nothing() -> None:
     """Names are sought in message, numbers and witness, not in the check's id, which never changes."""
     seen = finding("drill/idempotency/duplicate", "observed 500")
     assert not names_it(seen, FAULT.names)
-    assert names_it(dataclasses.replace(seen, witness={"row": "DUPLICATE"}), FAULT.names)
-    assert names_it(dataclasses.replace(seen, observed="idempotency_key"), FAULT.names)
+    assert names_it(replace(seen, witness={"row": "DUPLICATE"}), FAULT.names)
+    assert names_it(replace(seen, observed="idempotency_key"), FAULT.names)
     assert names_it(seen, ()), "the fault of a proxy or a trigger needs none"
 
 
 @pytest.mark.parametrize(("check", "status"), [("drill/proof/a", Status.KILLED), ("drill/b", Status.KILLED_COLLATERAL)])
 def test_what_a_declared_check_waits_for_may_see_the_fault_first(check: str, status: Status) -> None:
     """A prerequisite may kill the fault if the declared check is blocked by it."""
-    blocked = dataclasses.replace(
+    blocked = replace(
         finding("drill/idempotency/same-key", "blocked by drill/proof/a", "unknown"), blocked_by="drill/proof/a"
     )
     seen = run(Decision.ROLLBACK, finding(check, "a duplicate"), blocked)
-    assert judge(FAULT, dataclasses.replace(GOOD, run=seen)).status is status
+    assert judge(FAULT, replace(GOOD, run=seen)).status is status
 
 
 def test_a_hold_may_name_what_was_not_to_be_seen() -> None:
     """Where a hold is due, refused credentials that block the declared check may name the fault."""
     cause = finding("preflight/credentials/admin-token", "ADMIN_JWT is refused: a duplicate", "unknown")
-    blocked = dataclasses.replace(finding("drill/idempotency/same-key", "", "unknown"), blocked_by=cause.check)
-    facts = dataclasses.replace(GOOD, run=run(Decision.HOLD, finding("drill/b", "2 bodies"), cause, blocked))
-    assert judge(dataclasses.replace(FAULT, decision=Decision.HOLD), facts).status is Status.KILLED
-    assert judge(dataclasses.replace(FAULT, decision=None), facts).status is Status.KILLED_COLLATERAL
-    nameless = dataclasses.replace(FAULT, decision=Decision.HOLD, names=())
+    blocked = replace(finding("drill/idempotency/same-key", "", "unknown"), blocked_by=cause.check)
+    facts = replace(GOOD, run=run(Decision.HOLD, finding("drill/b", "2 bodies"), cause, blocked))
+    assert judge(replace(FAULT, decision=Decision.HOLD), facts).status is Status.KILLED
+    assert judge(replace(FAULT, decision=None), facts).status is Status.KILLED_COLLATERAL
+    nameless = replace(FAULT, decision=Decision.HOLD, names=())
     assert judge(nameless, facts).status is Status.KILLED_COLLATERAL, "any unknown check would do"
-    other = dataclasses.replace(cause, check="drill/outbox/delivered-once")
-    busy = run(Decision.HOLD, other, dataclasses.replace(blocked, blocked_by=other.check))
-    by_hold = dataclasses.replace(FAULT, decision=Decision.HOLD)
-    assert judge(by_hold, dataclasses.replace(GOOD, run=busy)).status is Status.MASKED, "a drill that could not look"
+    other = replace(cause, check="drill/outbox/delivered-once")
+    busy = run(Decision.HOLD, other, replace(blocked, blocked_by=other.check))
+    by_hold = replace(FAULT, decision=Decision.HOLD)
+    assert judge(by_hold, replace(GOOD, run=busy)).status is Status.MASKED, "a drill that could not look"

@@ -1,7 +1,5 @@
 """`gate rehearse` and PL/pgSQL bodies: what it finds, what it leaves alone, what it cannot read."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -86,9 +86,7 @@ create trigger asks before insert on public.last for each row execute function p
 """
 
 
-def test_no_setting_of_the_migrations_ends_or_hangs_the_rehearsal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_setting_of_migrations_ends_or_hangs_the_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that end, names as bytes and an endless operator neither stop the rehearsal nor exceed its limits."""
     monkeypatch.setattr("gates.rehearsal.execution.STATEMENT_LIMIT_S", 1)
     monkeypatch.setattr("gates.rehearsal.postgres.server.STATEMENT_LIMIT_S", 2)

@@ -1,7 +1,5 @@
 """`gate rehearse DIR --sql FILE...`: a user's checks against the schema, and whether a breach makes them fail."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """`gate rehearse` against folders of migrations: healthy ones run, and each planted mistake is found at its place."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,8 +1,8 @@
 """Report pages of typical runs over the whole catalogue, for the tests in a browser."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gates import catalogue, reports
 from gates.decision.decide import weigh
@@ -109,9 +109,7 @@ def pages() -> dict[str, str]:
     """The report.html of each run, by name."""
     stays = Action("none", 10, 10, "nothing_to_do")
     off = Action("rollback", 50, 0, "done", "outbox.enabled was switched off in 0.02 s", flag="off")
-    off = dataclasses.replace(
-        off, recovery={"decision_to_off_s": 0.02, "in_flight": 0, "on_somewhere": False, "proved": True}
-    )
+    off = replace(off, recovery={"decision_to_off_s": 0.02, "in_flight": 0, "on_somewhere": False, "proved": True})
     twins: JsonValue = {"request": {"status": 200, "body": "{}"}, "twin": {"status": 422, "body": "{}"}}
     broken = saw(
         KEYS,
@@ -175,7 +173,7 @@ def pages() -> dict[str, str]:
         "unreachable": judged(behind(REACHABLE, "nothing answers at BASE_URL: connection refused"), stays),
         "wrong-secret": judged(behind(SIGNING, "the target refuses what TRANSBOT_HMAC_SECRET signs: 401"), stays),
         "unknowns": judged(lone, stays),
-        "cohort": judged({lost.check: lost}, dataclasses.replace(off, from_percent=10)),
+        "cohort": judged({lost.check: lost}, replace(off, from_percent=10)),
         "baseline": judged({slower.check: slower}, stays),
         "interrupted": judged(stopped, Action()),
         "alert": judged({paged.check: paged}, stays),

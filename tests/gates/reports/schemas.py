@@ -18,6 +18,5 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def broken_rules(name: str, document: object) -> list[str]:
-    """The schema's errors in a document, each with its place."""
     validator = jsonschema_rs.validator_for(schema(name))
     return [f"{list(e.instance_path)}: {e.message}"[:300] for e in validator.iter_errors(document)]

@@ -36,18 +36,8 @@ TAGS = {
 }
 ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "class", "open", "data-outcome", "type", "value", "checked"),
-    *(
-        "placeholder",
-        "viewbox",
-        "preserveaspectratio",
-        "aria-hidden",
-        "aria-label",
-        "role",
-        "x",
-        "y",
-        "width",
-        "height",
-    ),
+    *("placeholder", "viewbox", "preserveaspectratio", "aria-hidden", "aria-label", "role"),
+    *("x", "y", "width", "height"),
     *("x1", "x2", "y1", "y2", "cx", "cy", "r", "points", "text-anchor"),
     *("id", "href", "tabindex", "aria-live", "aria-describedby", "data-filter", "data-cause"),
 }
@@ -111,13 +101,8 @@ def rendered(text: str) -> dict[str, str]:
 
 def pictured(text: str) -> list[Evidence]:
     """The data of the charts, hostile in every text and among the numbers."""
-    trend: dict[str, JsonValue] = {
-        "steps": [1.0, text, 2.0, 3.0],
-        "p50": text,
-        "p95": 2.0,
-        "p100": text,
-        "samples": text,
-    }
+    told = dict.fromkeys(("p50", "p100", "samples"), text)
+    trend: dict[str, JsonValue] = {"steps": [1.0, text, 2.0, 3.0], "p95": 2.0, **told}
     series: list[JsonValue] = [[0, 1], [1, 2], [2, text], [3, 0], text]
     details: dict[str, JsonValue] = {"limits": {text: 5.0, "page": text}, "runbook": text, "low": text, "high": 9}
     load: dict[str, JsonValue] = {

@@ -18,13 +18,7 @@ from tests.gates.reports.test_reports import VERDICTS
 
 SEEN, _ = judged({"sql/spot/audit-chain": unknown("sql/spot/audit-chain", EVERYTHING)}, Action("none", 10, 10))
 STAGE = dataclasses.replace(SEEN, stage=StageResult("sql", "unknown"))
-WRONG: list[dict[str, Any]] = [
-    {"decision": "ship it"},
-    {"counts": {}},
-    {"findings": [{}]},
-    {"margin": 3},
-    {"action": {}},
-]
+WRONG: list[Any] = [{"decision": "ship it"}, {"counts": {}}, {"findings": [{}]}, {"margin": 3}, {"action": {}}]
 
 
 @pytest.mark.parametrize("name", NAMES)

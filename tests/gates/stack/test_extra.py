@@ -42,9 +42,7 @@ def test_here_nothing_is_lacking() -> None:
 
 
 @pytest.mark.parametrize("words", [("run",), ("up",), ("prove", "--quick"), ("rehearse", "migrations")])
-def test_what_needs_the_reference_says_the_command_in_one_line(
-    plain: Path, tmp_path: Path, words: tuple[str, ...]
-) -> None:
+def test_what_needs_the_reference_says_how_in_one_line(plain: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     """It exits with 4, and names the command to run, without a traceback."""
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "1_a.sql").write_text("create table a (b int);", encoding="utf-8")

@@ -1,7 +1,5 @@
 """Crashes during replays lose nothing, double nothing and leave no key stuck, as seen from outside."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -134,7 +132,6 @@ def _crash(control: Control, traffic: Traffic) -> None:
 
 
 def _grown(listed: list[Any], by: int) -> Callable[[], bool]:
-    """Whether the list has grown by this many."""
     wanted = len(listed) + by
     return lambda: len(listed) >= wanted
 

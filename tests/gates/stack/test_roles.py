@@ -1,7 +1,5 @@
 """A guest on another server touches no other database, changes no existing role and leaves nothing."""
 
-from __future__ import annotations
-
 import psycopg
 import pytest
 

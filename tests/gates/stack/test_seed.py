@@ -1,7 +1,5 @@
 """The seeded history keeps the contract: every effect has its event, and the ledgers agree."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -1,12 +1,11 @@
 """A small service that authenticates, and its secrets."""
 
-import dataclasses
 import datetime as dt
 import hashlib
 import hmac
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gates.deployment.requests import SIGNATURE, claims_of, encode_segment, mint_token
@@ -46,7 +45,7 @@ class Service:
         reply = self._judged(asked, path)
         moment = dt.datetime.fromtimestamp(time.time() + self.clock_ahead_s, dt.UTC)
         date = moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
-        return dataclasses.replace(reply, headers=(*reply.headers, ("Date", date)))
+        return replace(reply, headers=(*reply.headers, ("Date", date)))
 
     def _judged(self, asked: Asked, path: str) -> Reply:
         found = Reply(404) if asked.method == "GET" else ACCEPTED if asked.body == b"{}" else Reply(403)

@@ -108,9 +108,7 @@ def test_what_lasts_is_told_again_after_the_reminder_and_not_before() -> None:
     ],
 )
 def test_a_rollback_is_due_only_for_harm_seen_in_a_row(readings: tuple[Reading | None, ...], due: bool) -> None:
-    """The last two rounds saw it grave. An unknown restarts the count, a check left out does not; a pending `for`
-    counts as no harm.
-    """
+    """The last two rounds saw it grave. An unknown restarts the count, a check left out does not; pending is none."""
     incidents, _, _ = watched(*readings)
     last = {CHECK: readings[-1]} if readings[-1] is not None else {}
     assert bool(harmful(incidents, last, 2)) == due
@@ -218,9 +216,7 @@ def made(minutes: float, *, number: int = 1, saw: bool = True) -> Round:
         (5, 5, 0, False, False, "the clock went back"),
     ],
 )
-def test_the_dead_mans_switch(
-    last_min: float, good_min: float, now_min: float, down: bool, blind: bool, said: str
-) -> None:
+def test_dead_mans_switch(last_min: float, good_min: float, now_min: float, down: bool, blind: bool, said: str) -> None:
     """The watcher counts as down after one and a half intervals; a living one that sees nothing is told apart."""
     last = made(last_min, number=2 if last_min != good_min else 1, saw=last_min == good_min)
     seen = health_of(last, made(good_min), START + dt.timedelta(minutes=now_min))

@@ -251,9 +251,7 @@ FULL = Target(
         (FULL, Drills.ALL, Drills.ALL),
     ],
 )
-def test_which_drills_a_round_makes(
-    target: Target, wanted: Drills, drills: Drills, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drills_of_a_round(target: Target, wanted: Drills, drills: Drills, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the proof's canary, else the short drill if its variables are given; drills that are asked for run."""
     monkeypatch.setattr(looks, "canary", lambda: ("drill/surface/g",))
     assert drills_for(target, wanted) is drills

@@ -1,13 +1,13 @@
 """`gate watch` as a scheduler and people run it: options, exit codes, streams, signals."""
 
 import argparse
-import dataclasses
 import datetime as dt
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,12 +186,10 @@ def test_what_is_no_length_of_time_is_refused(text: str) -> None:
 def test_a_target_keeps_its_name_when_its_secrets_change() -> None:
     """The name comes from host, port, database and BASE_URL, not from login and password."""
     one = Target(TargetKind.STAGING, "http://u:p@Host:8080/x?y=z", database_url="postgresql://a:secret-1@db/replay")
-    other = dataclasses.replace(
-        one, base_url="http://host:8080/x", database_url="host=db dbname=replay user=b password=s2"
-    )
+    other = replace(one, base_url="http://host:8080/x", database_url="host=db dbname=replay user=b password=s2")
     assert identity(one) == identity(other)
-    assert identity(one) != identity(dataclasses.replace(one, database_url="postgresql://a:secret-1@db:5433/replay"))
-    assert identity(one) != identity(dataclasses.replace(one, base_url="http://host:8081/x"))
+    assert identity(one) != identity(replace(one, database_url="postgresql://a:secret-1@db:5433/replay"))
+    assert identity(one) != identity(replace(one, base_url="http://host:8081/x"))
     assert (http_place(one), database_place(one)) == ("http://host:8080/x", "db:5432/replay")
     odd = Target(TargetKind.STAGING, "http://[::1", database_url="no url at all")
     assert (http_place(odd), database_place(odd)) == ("", "")

@@ -17,6 +17,7 @@ from gates.watch import history
 from gates.watch.look import Drills
 from gates.watch.story import FinishedRound, Watch, one_round
 from tests.gates.reports.test_webhook import webhook
+from tests.postgres_fixture import sql_at
 
 CHECKS = ("preflight/", "drill/proof/", "sql/spot/rls-enabled", "sql/spot/replay-runs-unique", "alert/dlq-size")
 
@@ -38,8 +39,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
 
 def run(watch: Watch, statement: str = "select 1") -> FinishedRound:
     """Change something in the database, then make a round."""
-    with psycopg.connect(watch.target.database_url, autocommit=True) as connection:
-        connection.execute(statement.encode())
+    sql_at(watch.target.database_url, statement)
     done = one_round(watch)
     assert done is not None
     return done
@@ -104,8 +104,7 @@ def fleet(deployed: Watch) -> Iterator[None]:
 
 
 def run_sql(watch: Watch, statements: str) -> None:
-    with psycopg.connect(watch.target.database_url, autocommit=True) as connection:
-        connection.execute(f"set search_path = public; {statements}".encode())
+    sql_at(watch.target.database_url, f"set search_path = public; {statements}")
 
 
 @pytest.mark.usefixtures("fleet")

@@ -76,9 +76,7 @@ def test_what_has_not_come_to_a_standby_is_not_lost(
     assert samples.select(MetricKey(LOST[RUN])).is_empty
 
 
-def test_what_this_login_may_not_read_is_not_lost(
-    db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_may_not_be_read_is_not_lost(db: Connection, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused query leaves only its own metric unmeasured."""
     real = execute
 

@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gates.decision.intervals import (
-    binomial_cdf,
-    mean_bounds,
-    percentile_bounds,
-    rate_bounds,
-    rate_minimum,
-    student_quantile,
-)
+from gates.decision import intervals
 from loadtests.engine.sinks import CounterSink, GaugeSink, RateSink, Sink, TrendSink
 from loadtests.judgement.validity import RunFacts, crowded, doubts, invalid_reasons, weigh
 from loadtests.judgement.verdict import ThresholdOutcome, ThresholdResult, Why, judge
@@ -36,8 +29,8 @@ def trend(*values: float) -> TrendSink:
 
 def test_the_smallest_sample_counts_are_those_of_the_binomial_distribution() -> None:
     """149 samples for a rate of 2 % without a failure."""
-    assert rate_minimum(0.02, 0.95, upper=True) == 149
-    assert rate_minimum(0.98, 0.95, upper=False) == 149
+    assert intervals.rate_minimum(0.02, 0.95, upper=True) == 149
+    assert intervals.rate_minimum(0.98, 0.95, upper=False) == 149
 
 
 @pytest.mark.parametrize(
@@ -46,7 +39,7 @@ def test_the_smallest_sample_counts_are_those_of_the_binomial_distribution() -> 
 )  # fmt: skip
 def test_rate_bounds_are_the_published_ones(trues: int, total: int, low: float, high: float) -> None:
     """One-sided 95 % Clopper-Pearson bounds, as in tables of the 90 % two-sided interval."""
-    found = rate_bounds(trues, total, 0.95)
+    found = intervals.rate_bounds(trues, total, 0.95)
     assert found[0] == pytest.approx(low, abs=6e-5)
     assert found[1] == pytest.approx(high, abs=6e-5)
 
@@ -55,9 +48,9 @@ def test_binomial_and_student_agree_with_exact_sums_and_tables() -> None:
     """The two distributions behind all bounds."""
     for n, k, p in ((10, 3, 0.2), (59, 58, 0.95), (200, 3, 0.02)):
         exact = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
-        assert binomial_cdf(k, n, p) == pytest.approx(exact, rel=1e-10)
-    assert student_quantile(0.95, 29) == pytest.approx(1.6991, abs=1e-4)
-    assert student_quantile(0.975, 10) == pytest.approx(2.2281, abs=1e-4)
+        assert intervals.binomial_cdf(k, n, p) == pytest.approx(exact, rel=1e-10)
+    assert intervals.student_quantile(0.95, 29) == pytest.approx(1.6991, abs=1e-4)
+    assert intervals.student_quantile(0.975, 10) == pytest.approx(2.2281, abs=1e-4)
 
 
 def test_bounds_hold_the_truth_as_often_as_they_say() -> None:
@@ -67,19 +60,19 @@ def test_bounds_hold_the_truth_as_often_as_they_say() -> None:
     rounds = 2000
     for _ in range(rounds):
         hits = sum(rng.random() < 0.1 for _ in range(80))
-        misses["rate"] += rate_bounds(hits, 80, 0.95)[1] < 0.1
+        misses["rate"] += intervals.rate_bounds(hits, 80, 0.95)[1] < 0.1
         values = [rng.expovariate(1.0) for _ in range(80)]
-        misses["p95"] += percentile_bounds(sorted(values), 95.0, 0.95)[1] < -math.log(0.05)
+        misses["p95"] += intervals.percentile_bounds(sorted(values), 95.0, 0.95)[1] < -math.log(0.05)
         normal = [rng.gauss(5, 2) for _ in range(40)]
-        misses["mean"] += mean_bounds(normal, sum(normal) / 40, 0.95)[1] < 5
+        misses["mean"] += intervals.mean_bounds(normal, sum(normal) / 40, 0.95)[1] < 5
     for name, count in misses.items():
         assert count / rounds < 0.065, name
 
 
 def test_a_percentile_has_no_upper_bound_below_its_sample_count() -> None:
     """58 samples say nothing about the 95th percentile from above; 59 say that the largest bounds it."""
-    assert percentile_bounds(range(1, 59), 95.0, 0.95)[1] == math.inf
-    assert percentile_bounds(range(1, 60), 95.0, 0.95) == (53, 59)
+    assert intervals.percentile_bounds(range(1, 59), 95.0, 0.95)[1] == math.inf
+    assert intervals.percentile_bounds(range(1, 60), 95.0, 0.95) == (53, 59)
 
 
 @given(st.integers(0, 300), st.integers(1, 300), st.floats(0.01, 0.99))
@@ -300,9 +293,7 @@ def test_a_time_over_its_limit_is_nobodys_on_a_crowded_machine(
         ({"shares_machine": False}, ThresholdOutcome.FAIL),
     ],
 )
-def test_an_answer_that_came_too_late_is_a_time_over_its_limit(
-    other: dict[str, object], outcome: ThresholdOutcome
-) -> None:
+def test_an_answer_too_late_is_a_time_over_its_limit(other: dict[str, object], outcome: ThresholdOutcome) -> None:
     """On a crowded machine time-outs are nobody's, like all times; one failure of another kind, and all count."""
     late = {**CROWDED, **TIMED_OUT, "lateness_ms": 59.0, "null_ms": {"loop_lateness_p95": 23.0}, **other}
     failed = dataclasses.replace(said("rate<0.02", RateSink(100, 200)), metric="http_req_failed")
@@ -320,9 +311,7 @@ EXTREME = [0.0, 5e-324, 1e-310, 1e-300, 1e-13, 1.0, 26.0, 1e100, 1e154, 1e160, 1
     st.lists(st.one_of(st.sampled_from(EXTREME[:-1]), st.floats(0, 1e4)), min_size=0, max_size=6),
     st.sampled_from([1, 10, 40, 200]),
 )
-def test_at_no_limit_is_a_pass_where_k6_fails(
-    method: str, op: str, limit: float, values: list[float], times: int
-) -> None:
+def test_no_limit_is_a_pass_where_k6_fails(method: str, op: str, limit: float, values: list[float], times: int) -> None:
     """Denormal limits, sums that overflow: every verdict comes without an error, and no pass against k6's failure."""
     sinks: dict[str, Sink] = {"count": CounterSink(), "rate": RateSink(), "value": GaugeSink()}
     sink = sinks.get(method, TrendSink())

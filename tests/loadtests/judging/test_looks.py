@@ -20,7 +20,6 @@ PLANNED_S = 10.0
 
 
 def group(starts: Sequence[float], durations: Sequence[float], *, failed: bool = False) -> RequestGroup:
-    """Requests of one kind."""
     one = RequestGroup((("name", "a"), ("status", "500" if failed else "200")), failed)
     one.starts.extend(starts)
     one.timings["http_req_duration"].extend(durations)

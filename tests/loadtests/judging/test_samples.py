@@ -101,9 +101,7 @@ def test_a_plan_survives_its_text() -> None:
     ("claimed_s", "least_s", "most_s", "expected_ms"),
     [(0.5, 0.4, 0.6, 500), (0.0, 0.4, 0.6, 400), (9.0, 0.4, 0.6, 600), (None, 0.4, 0.6, 600), (0.5, -0.1, 0.6, 500)],
 )
-def test_a_lag_is_held_within_what_we_saw(
-    claimed_s: float | None, least_s: float, most_s: float, expected_ms: float
-) -> None:
+def test_a_lag_keeps_to_what_we_saw(claimed_s: float | None, least_s: float, most_s: float, expected_ms: float) -> None:
     """A server that says nothing was late cannot hide a lag that our own questions measured."""
     effect = None if claimed_s is None else f"2024-06-01T00:00:{claimed_s:09.6f}+00:00"
     assert lag_ms("2024-06-01T00:00:00+00:00", effect, least_s, most_s) == pytest.approx(expected_ms)

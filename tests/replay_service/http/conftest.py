@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from gates.stack.postgres import free_port
-from tests.postgres_fixture import TEMPLATE, PgServer
+from tests.postgres_fixture import TEMPLATE, PgServer, sql_at
 from tests.replay_service.http.service_process import BASE_PATH, ENVIRONMENT, Service, rolled_out
 
 
@@ -56,8 +56,7 @@ def _spawn(port: int, environment: dict[str, str], log: Path, extra: tuple[str, 
 def service(start_service: Callable[..., Service]) -> Service:
     """The module's service, with the flags of a fully rolled-out deployment."""
     found = rolled_out(start_service())
-    with psycopg.connect(found.database_url, autocommit=True) as conn:
-        conn.execute("INSERT INTO worker_heartbeats (worker_id) VALUES ('test')")
+    sql_at(found.database_url, "INSERT INTO worker_heartbeats (worker_id) VALUES ('test')")
     return found
 
 

@@ -36,8 +36,6 @@ Db = psycopg.Connection[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Service:
-    """One service process."""
-
     process: subprocess.Popen[bytes]
     url: str
     port: int
