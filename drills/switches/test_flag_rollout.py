@@ -26,6 +26,8 @@ from gates.evidence import Where
 drill = partial(check, needs=SQL)
 
 MANY, FEWER = 10_000, 2000
+AT_ONCE = 1000
+"""Companies that one statement asks about: a login may have a short `statement_timeout`, and the server much to do."""
 
 UPSERT = """
 insert into public.feature_flags (key, company_id, enabled, rollout_percentage) values (%s, %s, true, 100)
@@ -60,7 +62,8 @@ def _rollout(scene: Scene, key: str, percentage: int, *, enabled: bool = True) -
 
 
 def _on(connection: Connection, key: str, companies: list[str]) -> set[str]:
-    return {str(r["company"]) for r in execute(connection, ENABLED, companies, key)}
+    parts = (companies[first : first + AT_ONCE] for first in range(0, len(companies), AT_ONCE))
+    return {str(r["company"]) for part in parts for r in execute(connection, ENABLED, part, key)}
 
 
 def _on_at(scene: Scene, percentage: int, companies: list[str], key: str = "") -> set[str]:

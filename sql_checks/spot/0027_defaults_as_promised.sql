@@ -25,8 +25,7 @@ with promised(kind, name) as (
 ), given as (
   select p.kind, p.name, e.expression, format_type(a.atttypid, a.atttypmod) as type, held.type as atttypid,
          case when t.typcategory in ('D', 'A') then held.modifier end as digits,
-         -- a default that is no constant may be a function of the deployment's own, and is not judged
-         coalesce(substring(e.expression from '^''((?:[^'']|'''')*)''::[^()]+(?:\(\d+\))?$'), substring(e.expression from '^\d+$')) as constant,
+         constant,
          case when held.type in ('varchar'::regtype, 'bpchar'::regtype) and held.modifier > 4 then held.modifier - 4 end as most
   from promised p
   cross join lateral parse_ident(p.name) i(words)
@@ -37,11 +36,17 @@ with promised(kind, name) as (
                              case t.typtype when 'd' then t.typtypmod else a.atttypmod end as modifier) held
   left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
   cross join lateral (select pg_get_expr(d.adbin, d.adrelid) as expression) e
-  -- what a trigger gives each new row takes the default's place
+  -- a default that is no constant may be a function of the deployment's own, and is not judged
+  cross join lateral (select coalesce(substring(e.expression from '^''((?:[^'']|'''')*)''::[^()]+(?:\(\d+\))?$'),
+                                      substring(e.expression from '^\d+$')) as constant) c
+  -- what a trigger gives each new row, or each that has the default, takes the default's place
   where kind in ('exact', 'key', 'error', 'jsonb') or not exists (
     select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
+    cross join lateral (select regexp_replace(regexp_replace(f.prosrc, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', '', 'g') as body) b
     where g.tgrelid = a.attrelid and g.tgenabled in ('O', 'A') and g.tgtype & 7 = 7
-      and f.prosrc ~* format('(?:;|\mbegin)\s+new\."?%s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%s\M', a.attname, a.attname))
+      and (b.body ~* format('(?:;|\mbegin)\s+new\."?%1$s"?\s*:?=(?!\s*coalesce\()|\minto\s[^;]*\mnew\."?%1$s\M', a.attname)
+           or constant ~ '^[\w-]+$'
+              and b.body ~* format('\mif\s[^;]*\mnew\."?%1$s\M[^;]*\m%2$s\M[^;]*\mthen\s+new\."?%1$s"?\s*:?=', a.attname, constant)))
 )
 select name as subject,
        case when kind in ('key', 'error') then format('holds %s characters, 200 may come', most)

@@ -5,6 +5,7 @@ which no check mistakes for an expected value.
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -17,7 +18,8 @@ from gates.text.foreign import JsonValue, json_value
 
 FAST = frozenset({"bool", "int2", "int4", "int8", "oid", "float4", "float8", "uuid", "bytea"})
 """Types all of whose texts Python holds."""
-DOCUMENTS = frozenset({"json", "jsonb"})
+MOST_DIGITS = 20
+"""As many as the largest integer of eight bytes."""
 ANY_OTHER_TYPE = 0
 
 
@@ -60,6 +62,18 @@ class _DocumentLoader(_TextLoader):
         return source if found is None and source.strip() != "null" else found
 
 
+class _NumericLoader(_TextLoader):
+    """A number; a whole one is an integer, since a deployment may count in `numeric(5, 2)`."""
+
+    def load(self, data: Buffer) -> Any:
+        found = Decimal(str(super().load(data)))
+        is_whole = found.is_finite() and found.adjusted() < MOST_DIGITS and found % 1 == 0
+        return int(found) if is_whole else found
+
+
+SPECIAL: Mapping[str, type[Loader]] = {"json": _DocumentLoader, "jsonb": _DocumentLoader, "numeric": _NumericLoader}
+
+
 def _tolerant(usual: type[Loader]) -> type[Loader]:
     """The usual loader of a type, which returns the text if it cannot return the value."""
 
@@ -78,8 +92,8 @@ def _tolerant(usual: type[Loader]) -> type[Loader]:
 
 
 def _loader(name: str, usual: type[Loader]) -> type[Loader]:
-    if name in DOCUMENTS:
-        return _DocumentLoader
+    if name in SPECIAL:
+        return SPECIAL[name]
     is_text = usual.__name__ == "TextLoader"
     return _TextLoader if is_text else _tolerant(usual)
 

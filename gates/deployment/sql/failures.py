@@ -55,8 +55,9 @@ def told_in_words(message: str, state: str, context: str) -> str:
     """The same for an error that the server caught itself: its message, its SQLSTATE, and where it happened."""
     said = " ".join(message[:MOST_SAID].split())
     function = _function(context)
-    if function:
+    if function and state not in {LATE, LOCKED}:  # these end whatever runs: they are no mistake of the function
         return f"failed inside your function {function}: {said}"
+    said += f", inside your function {function}" * bool(function)
     if state in {SCHEMA, TABLE, COLUMN, CALL, OBJECT}:
         return _absent(state, said)
     if state == VALUE and re.search(r"\benum\b", said, re.IGNORECASE):

@@ -3,6 +3,7 @@
   -- partitions, any with a tenant column, any that refers to companies
   select c.oid, format('%s.%s', n.nspname, c.relname) as name, c.relkind, c.relowner, c.relacl, c.relrowsecurity,
          c.relforcerowsecurity, c.oid in (select to_regclass(contract.name) from contract) as promised,
+         n.nspname = any('{public}') as is_public,
          -- what tenants hold no right on is nobody's leak
          exists (select from pg_roles r
                  where r.rolname in ('anon', 'authenticated') and not r.rolsuper and has_schema_privilege(r.oid, n.oid, 'USAGE')

@@ -23,7 +23,7 @@ SETTINGS = ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "bytea_ou
 
 
 def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
-    """Dates, intervals and bytes are read whatever output style the database has."""
+    """Dates, intervals and bytes are read whatever output style the database has, whole numbers whatever type."""
     with pg_server.database() as name:
         with session(pg_server.url("postgres")) as connection:
             for setting in SETTINGS:
@@ -32,6 +32,8 @@ def test_values_are_read_under_any_settings(pg_server: PgServer) -> None:
             assert isinstance(value(connection, "select clock_timestamp()"), dt.datetime)
             assert value(connection, "select interval '90 minutes'") == dt.timedelta(minutes=90)
             assert value(connection, r"select '\x00ff'::bytea") == b"\x00\xff"
+            assert str(value(connection, "select 10.00::numeric(5, 2)")) == "10"
+            assert str(value(connection, "select 10.50::numeric(5, 2)")) == "10.50"
 
 
 def test_an_error_has_a_size(pg_server: PgServer, monkeypatch: pytest.MonkeyPatch) -> None:

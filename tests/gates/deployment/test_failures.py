@@ -18,6 +18,7 @@ create function public.stuck(company uuid) returns int language plpgsql as $$
 begin return (select no_such_column from public.companies where id = company); end $$;
 create function public.refuses() returns trigger language plpgsql as $$
 begin raise exception 'not on a Sunday'; end $$;
+create function public.sleeps() returns void language plpgsql as 'begin perform pg_sleep(9); end';
 create function public.divides(n int) returns int language sql as 'select 1 / n';
 create trigger refuses before insert on public.companies for each row execute function public.refuses();
 """
@@ -48,7 +49,8 @@ SAID = {
     "select public.divides(0)": "failed inside your function divides: division by zero",
     "select 1 / 0": "the database refused it: division by zero (SQLSTATE 22012)",
     "do $$ begin raise exception 'ours'; end $$": "the database refused it: ours (SQLSTATE P0001)",
-    "select pg_sleep(9)": "the database did not finish in time: canceling statement",
+    "select public.sleeps()": "the database did not finish in time: canceling statement due to statement timeout,"
+    " inside your function public.sleeps()",
 }
 
 
