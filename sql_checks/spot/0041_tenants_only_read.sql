@@ -1,5 +1,5 @@
 -- id: sql/spot/tenants-only-read
--- claim: Tenants hold no right but SELECT on the contract's tables, set no sequence, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
+-- claim: Tenants hold no right but SELECT on the contract's tables, and cannot create in the schema; service and worker hold neither TRUNCATE nor REFERENCES nor TRIGGER.
 -- cost: Then one missing WITH CHECK lets a tenant write into the queue.
 -- severity: warn
 -- reads: catalogue
@@ -15,12 +15,6 @@ cross join unnest(case r.rolname when 'authenticated' then array['INSERT', 'UPDA
 -- a right on a single column counts
 where case when p in ('INSERT', 'UPDATE', 'REFERENCES') then has_any_column_privilege(r.oid, t.oid, p)
            else has_table_privilege(r.oid, t.oid, p) end
-union all
-select s.oid::regclass::text, format('%s holds UPDATE: it may set the next number', r.rolname), s.relacl::text
-from pg_class s
-join pg_roles r on r.rolname = 'authenticated' and not r.rolsuper
-where s.relkind = 'S' and s.relnamespace in (select oid from pg_namespace where nspname = any('{public}'))
-  and case when s.relkind = 'S' then has_sequence_privilege(r.oid, s.oid, 'UPDATE') end
 union all
 select format('schema %s', n.nspname), format('%s holds CREATE', r.rolname), n.nspacl::text
 from pg_namespace n
