@@ -254,3 +254,41 @@ def _large_direct_payload(probe: Probe) -> Any:
         probe.switch_off(company)
         probe.event(company, payload={"text": "x" * 9000})
         return probe.value("SELECT payload FROM events WHERE company_id = %s", company)
+
+
+@service(
+    "Of fifty named items one is left behind: the last is looked for below the limit.",
+    lambda p: _moved_of(p, 50) == 49,
+    ("drill/safety-rails/max-defaults-to-the-ids",),
+    names=("49 of 50",),
+)
+def the_fiftieth_stays(settings: Settings) -> Parts:
+    def cut(request: ReplayRequest) -> ReplayRequest:
+        is_full = request.max_items == len(request.dlq_ids or ()) == 50
+        return dataclasses.replace(request, max_items=49) if is_full else request
+
+    return requesting(settings, cut)
+
+
+def _moved_of(probe: Probe, count: int) -> int:
+    with probe.tenant() as company:
+        return len(probe.replay(company, dlq_ids=probe.letters(company, count)).json()["items"])
+
+
+@service(
+    "On the direct path a letter of an event's type that is not ASCII becomes a question mark.",
+    lambda p: _direct_type(p) == "bezahlt.?",
+    ("drill/outbox/event-as-sent",),
+    names=("event_type",),
+)
+def direct_types_are_ascii(settings: Settings) -> Parts:
+    ascii_only = "regexp_replace(%(event_type)s::text, '[^[:ascii:]]', '?', 'g')"
+    told = f"CASE route.path WHEN 'direct' THEN {ascii_only} ELSE %(event_type)s END,"
+    return altered(settings, "emit_event", ("%(event_type)s,", told))
+
+
+def _direct_type(probe: Probe) -> Any:
+    with probe.tenant() as company:
+        probe.switch_off(company)
+        probe.event(company, event_type="bezahlt.\u00e9")
+        return probe.value("SELECT event_type FROM events WHERE company_id = %s", company)

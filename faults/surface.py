@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import socket
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import psycopg
@@ -15,6 +16,7 @@ from starlette.types import Message, Receive
 from faults.altered import around, instead_of
 from faults.catalogue import service
 from faults.probe import Probe
+from faults.requests import App, wrapped
 from replay_service.body import MAX_BODY_BYTES, read_body
 from replay_service.composition import build_parts
 from replay_service.database import Connection
@@ -25,6 +27,8 @@ from replay_service.problems import Refusal
 from replay_service.settings import Settings
 from replay_service.validation import EventRequest, ReplayRequest, read_event
 
+METHODS = "drill/http-surface/other-methods"
+RUN, EVENT = "drill/lifecycle/unknown-run-is-not-found", "drill/outbox/status-of-an-event"
 _VERSION_7 = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
@@ -180,3 +184,167 @@ def companies_of_new_versions_are_refused(settings: Settings) -> Parts:
 def _refuse_new_versions(named: str | None) -> None:
     if named and named[14] > "5":
         raise Refusal("invalid_request", "An id is no UUID.")
+
+
+def _as_posts(settings: Settings, path: str, *methods: str) -> Parts:
+    """The service that takes these methods for a POST."""
+
+    def wrap(app: App) -> App:
+        async def twin(scope: Any, receive: Any, send: Any) -> None:
+            is_one = scope["type"] == "http" and scope["method"] in methods and scope["path"].endswith(path)
+            await app({**scope, "method": "POST"} if is_one else scope, receive, send)
+
+        return twin
+
+    return wrapped(settings, wrap)
+
+
+@service(
+    "A replay by the method QUERY is carried out.",
+    lambda p: _status_of(p, "QUERY", "/dlq-replay") != 405,
+    (METHODS,),
+    names=("QUERY",),
+)
+def unknown_methods_replay(settings: Settings) -> Parts:
+    return _as_posts(settings, "/dlq-replay", "QUERY")
+
+
+@service(
+    "An event by the method PATCH is accepted.",
+    lambda p: _status_of(p, "PATCH", "/events") != 405,
+    (METHODS,),
+    names=("PATCH",),
+)
+def events_may_be_patched(settings: Settings) -> Parts:
+    return _as_posts(settings, "/events", "PATCH")
+
+
+def _status_of(probe: Probe, method: str, path: str) -> int:
+    headers = {"Content-Type": "application/json", "X-Transbot-Signature": probe.sign(b"{}")}
+    return probe.http.request(method, probe.base_url + path, content=b"{}", headers=headers).status_code
+
+
+def _open_reads(settings: Settings, part: str, table: str) -> Parts:
+    """The service that reads what is there for anybody, and refuses a caller without credentials where it is not."""
+    sound = build_parts(settings)
+
+    async def read(parts: Parts, call: Call, signed_path: bytes, one: str) -> Reply:
+        try:
+            return cast("Reply", await getattr(sound, part)(parts, call, signed_path, one))
+        except Refusal as refusal:
+            if refusal.code == "unauthenticated" and await _is_there(parts, table, one):
+                return Reply(200, {"status": "completed"})
+            raise
+
+    changed: Any = {part: read}
+    return dataclasses.replace(sound, **changed)
+
+
+async def _is_there(parts: Parts, table: str, one: str) -> bool:
+    async with parts.database.connection() as conn:
+        found = await conn.execute(f"SELECT FROM public.{table} WHERE id::text = %s".encode(), (one,))
+        return found.rowcount > 0
+
+
+@service(
+    "Whoever knows the id of a run reads it without credentials.",
+    lambda p: _open_to_all(p, "GET", "/dlq-replay") == 200,
+    (RUN,),
+    names=("observed 200",),
+)
+def runs_are_open_to_all(settings: Settings) -> Parts:
+    return _open_reads(settings, "read_run", "replay_runs")
+
+
+@service(
+    "Whoever knows the id of an event reads it without credentials.",
+    lambda p: _open_to_all(p, "GET", "/events") == 200,
+    (EVENT,),
+    names=("observed 200",),
+)
+def events_are_open_to_all(settings: Settings) -> Parts:
+    return _open_reads(settings, "read_event_state", "events")
+
+
+def _open_heads(settings: Settings, place: str, table: str) -> Parts:
+    """The service that answers a HEAD before it looks at credentials."""
+    sound = build_parts(settings)
+
+    def wrap(app: App) -> App:
+        async def twin(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["method"] == "HEAD" and f"{place}/" in scope["path"]:
+                is_there = await _is_there(sound, table, scope["path"].rpartition("/")[2])
+                await send({"type": "http.response.start", "status": 200 if is_there else 404, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await app(scope, receive, send)
+
+        return twin
+
+    return dataclasses.replace(sound, wrap=wrap)
+
+
+@service(
+    "A HEAD without credentials tells which runs exist.",
+    lambda p: _open_to_all(p, "HEAD", "/dlq-replay") == 200,
+    (RUN,),
+    names=("HEAD",),
+)
+def heads_tell_of_runs(settings: Settings) -> Parts:
+    return _open_heads(settings, "/dlq-replay", "replay_runs")
+
+
+@service(
+    "A HEAD without credentials tells which events exist.",
+    lambda p: _open_to_all(p, "HEAD", "/events") == 200,
+    (EVENT,),
+    names=("HEAD",),
+)
+def heads_tell_of_events(settings: Settings) -> Parts:
+    return _open_heads(settings, "/events", "events")
+
+
+def _open_to_all(probe: Probe, method: str, place: str) -> int:
+    with probe.tenant() as company:
+        is_event = place == "/events"
+        made = (probe.event(company) if is_event else probe.replay(company)).json()
+        path = f"{place}/{made['event_id' if is_event else 'replay_run_id']}"
+        return probe.http.request(method, probe.base_url + path).status_code
+
+
+@service(
+    "Request ids begin anew after sixty-four: a complaint's id leads to the rows of many requests.",
+    lambda p: len({p.get("/healthz").headers["x-request-id"] for _ in range(130)}) == 64,
+    ("drill/ledger/answers-add-up",),
+    names=("X-Request-Id",),
+)
+def request_ids_begin_anew(settings: Settings) -> Parts:
+    numbers = itertools.cycle(range(64))
+
+    def wrap(app: App) -> App:
+        async def twin(scope: Any, receive: Any, send: Any) -> None:
+            async def numbered(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    others = [one for one in message["headers"] if one[0].lower() != b"x-request-id"]
+                    message["headers"] = [*others, (b"x-request-id", b"req-%d" % next(numbers))]
+                await send(message)
+
+            await app(scope, receive, numbered)
+
+        return twin
+
+    return wrapped(settings, wrap)
+
+
+@service(
+    "The refusal of an invalid event does not say which field is wrong.",
+    lambda p: "errors" not in p.event(str(uuid.uuid4()), event_type=None).json(),
+    ("drill/http-surface/validation-names-the-field",),
+    names=("event_type",),
+)
+@around("read_event")
+def invalid_events_name_no_field(release: Parts, raw: bytes) -> EventRequest:
+    try:
+        return release.read_event(raw)
+    except Refusal as refusal:
+        raise Refusal(refusal.code, refusal.detail) from refusal

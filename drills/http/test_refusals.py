@@ -12,10 +12,10 @@ from drills.workbench.scene import Scene
 from drills.workbench.traces import traces_in
 from gates.checks.recorder import check
 from gates.deployment.dialect.current import current
-from gates.deployment.dialect.exchange import can_be_said, real_body
+from gates.deployment.dialect.exchange import can_be_said, real_body, real_member
 from gates.deployment.ids import ids_have_spellings
 from gates.deployment.redaction import telling
-from gates.deployment.requests import SIGNATURE, Answer, Request, post, signed_get
+from gates.deployment.requests import SIGNATURE, Answer, Request, encode_body, post, signed_get
 from gates.deployment.tenants.tenants import REPLAY_FLAG
 from gates.evidence import Severity, Where
 
@@ -124,21 +124,24 @@ def _late_refusals(scene: Scene) -> Iterator[tuple[str, int, Answer]]:
 
 @drill("drill/http-surface/validation-names-the-field")
 def test_validation_names_the_field(bench: Bench) -> None:
-    """A refusal for an invalid body names the field and says why.
+    """A refusal for an invalid body, of a replay or of an event, names the field and says why.
 
     An operator in an incident must guess which of his arguments is wrong.
     """
     bench.opens(bench.signed())
     odd_ids = "x" if not ids_have_spellings() else ["x"]  # where ids are text, x is one
-    for field, value in (("max", 0), ("dry_run", "yes"), ("dlq_ids", odd_ids), ("idempotency_key", "")):
-        body = bench.body(**{field: value})
-        if not can_be_said(body):
-            continue
-        answer = bench.refused(bench.signed(body, f"{field} {value!r}"), 400, "invalid_request")
-        found = answer.json().get("errors")
+    odd = {"max": 0, "dry_run": "yes", "dlq_ids": odd_ids, "idempotency_key": ""}
+    bodies = {field: bench.body(**{field: value}) for field, value in odd.items()}
+    asked = {field: bench.signed(body, f"a replay, {field}") for field, body in bodies.items() if can_be_said(body)}
+    if current().takes_events:
+        untyped = {"company_id": bench.company, "aggregate_key": "k", "payload": {"n": 1}}
+        asked["event_type"] = bench.event(encode_body(untyped)).labelled("an event without event_type")
+    for field, request in asked.items():
+        found = bench.refused(request, 400, "invalid_request").json().get("errors")
         errors = [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
         named = [str(e.get("field", "")) for e in errors]
-        assert any(re.search(rf"\b{field}\b", n) for n in named), f"{field}: the errors name {named}; due: {field}"
+        is_named = any(re.search(rf"\b({field}|{re.escape(real_member(field))})\b", one) for one in named)
+        assert is_named, f"{field}: the errors name {named}; due: {field}"
         assert all(e.get("message") for e in errors), f"{field}: an error has no message"
 
 

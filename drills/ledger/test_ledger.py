@@ -29,6 +29,8 @@ ENDED = f"select scope, action, {', '.join(COUNTS)} from public.audit_logs where
 ON_RECORD = {"feature_disabled": 403, "agents_paused": 409, "budget_exhausted": 429, "idempotency_key_reused": 422}
 """Refusals that each have an audit row, by their code. Others share one of their minute."""
 UNHEARD = (400, 401, 405, 413, 415)
+SHARED_ONE_IN = 100
+"""Ids that are drawn may meet by chance; those that are unique in one process or for one second alone meet often."""
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -137,11 +139,15 @@ def test_runs_as_answered(scene: Scene, journal: Journal) -> None:
 def test_answers_add_up(scene: Scene, journal: Journal) -> None:
     """The answer to each replay of any drill names its tenant and key, counts its items, takes no more than it may,
     and puts no id in two lists or an id that was not asked for. Of the replays with one key exactly one is no
-    duplicate, and the others get its answer.
+    duplicate, and the others get its answer. No more than one in a hundred answers shares its request id.
 
     Callers act upon these members.
     """
-    answered = [e for e in journal.entries(REPLAY) if e.status == 200]
+    asked, shared = journal.entries(REPLAY), journal.of_shared_ids()
+    scene.seen.witness = [str(entry) for entry in shared[:MOST_TOLD]]
+    some = len(asked) / SHARED_ONE_IN
+    assert len(shared) <= some, f"{len(shared)} answers share their X-Request-Id with another; allowed: {some:.0f}"
+    answered = [e for e in asked if e.status == 200]
     firsts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in answered:
         if entry.is_first and not entry.is_dry:

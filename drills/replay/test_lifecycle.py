@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from drills.workbench.checks import AGENT, DELIVERS, SIGNED, SQL
+from drills.workbench.credentials import REPLAY
 from drills.workbench.scene import Scene, best_of, new_key
 from drills.workbench.tenant_data import KEPT_PAYLOAD, altered, as_jsonb
 from gates.checks.observation import Busy
@@ -258,17 +259,18 @@ values (%s, %s, 'drill', '', 'started', %s, %s, %s) returning id
 @drill("drill/lifecycle/unknown-run-is-not-found", needs=SQL, after=SIGNED, covers=("L10",))
 def test_unknown_run(scene: Scene) -> None:
     """GET of a run that does not exist is answered with 404; of one that exists, with its status and counts, even if it
-    was stopped or is under way, or found nothing to replay.
+    was stopped or is under way, or found nothing to replay. Without credentials no request tells which exist.
 
     An endpoint that finds every id hides a lost run; one that calls every end completed hides a failure; one that
-    counts only at the end shows nobody that a run is failing.
+    counts only at the end shows nobody that a run is failing; one that anyone may read shows him everybody's.
     """
     company = scene.company(items=1)
     run = str(scene.run(company, max=1)["replay_run_id"])
     request, answer = scene.get_run(run, company)
     scene.seen.expect(request, answer, 200, control=True)
-    request, answer = scene.get_run(new_id("run"), company)
+    request, answer = scene.get_run(absent := new_id("run"), company)
     scene.seen.expect(request, answer, 404)
+    scene.shut_to_strangers(REPLAY, run, absent, company)
     scene.ended(run)
     empty = scene.run(company, max=2)
     if not empty["items"]:

@@ -140,13 +140,22 @@ class Journal:
 
     def entries(self, path: str) -> list[Entry]:
         """The entries of a path that have a request id of their own, of every check and process."""
+        found = self._all()
+        times = Counter(e.request_id for e in found)
+        return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
+
+    def of_shared_ids(self) -> list[Entry]:
+        """The entries whose request id another one has, too. A duplicate may have that of the first answer."""
+        found = [e for e in self._all() if e.request_id and not e.answer.get("duplicate")]
+        times = Counter(e.request_id for e in found)
+        return [e for e in found if times[e.request_id] > 1]
+
+    def _all(self) -> list[Entry]:
         written = os.fstat(self._file.fileno()).st_size
         lines = os.pread(self._file.fileno(), written - self._read_bytes, self._read_bytes).splitlines()
         self._read += [Entry(**json.loads(line)) for line in lines]
         self._read_bytes = written
-        found = [*self._read, *self._noted]
-        times = Counter(e.request_id for e in found)
-        return [e for e in found if e.path == path and e.request_id and times[e.request_id] == 1]
+        return [*self._read, *self._noted]
 
 
 def _strangers(request: Request, answer: Answer) -> list[str]:

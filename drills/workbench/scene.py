@@ -187,6 +187,17 @@ class Scene(Waiting):
         request = signed_get(path, self.target.hmac_secret, self.signer.clock.now(), "an event's status")
         return self.expect(request, 200).json()
 
+    def shut_to_strangers(self, place: str, known: str, absent: str, company: str) -> None:
+        """The claim: without credentials, reads and HEADs of what is there and of what is not are answered alike."""
+        label = f"{place}/{{id}} without credentials"
+        paths = [path_of(f"{place}/{one}", company) for one in (known, absent)]
+        refused = [self.expect(Request("GET", path, label=f"GET of {label}"), 401) for path in paths]
+        one, two = (answer.said(known, absent) for answer in refused)
+        assert one == two, f"GET of {label}: {one!r} where there is one, and {two!r} where there is none"
+        due = self.http.send(Request("HEAD", paths[1])).status
+        self.seen.require(due not in BUSY, f"HEAD of {label} answered {due}: the target was busy or limited us")
+        self.expect(Request("HEAD", paths[0], label=f"HEAD of {label}"), due)
+
     def behind_s(self, company: str) -> float:
         """By how many seconds the clock that dates effects is behind the database's, as a new event shows; or 0."""
         begun = self.value("select clock_timestamp()")

@@ -2,8 +2,12 @@
 
 import dataclasses
 import re
+import time
 from pathlib import Path
 
+import pytest
+
+from drills.observability import test_metrics
 from faults.proxy.server import Forward, Reply, Sent, proxy
 from gates.evidence import Outcome
 from tests.drills.examination import examine
@@ -30,3 +34,24 @@ def test_a_first_count_of_tasks_that_are_gone_since(variables: dict[str, str], t
     with proxy(variables["BASE_URL"], old_at_first) as url:
         found = examine({**variables, "BASE_URL": url}, [check], tmp_path)[check]
     assert found.outcome is Outcome.PASS, found.message
+
+
+def test_gauges_that_are_late_for_a_look(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lag that is counted anew only after the first look of each step is late, and not wrong."""
+    monkeypatch.setattr(test_metrics, "GAUGES_S", 1.0)
+    kept: list[tuple[float, Reply]] = []
+
+    def kept_for_a_while(sent: Sent, forward: Forward) -> Reply:
+        if not sent.path.endswith("/metrics"):
+            return forward(sent)
+        if not kept or time.monotonic() - kept[-1][0] > 1.6:
+            kept.append((time.monotonic(), forward(sent)))
+        return kept[-1][1]
+
+    check = "drill/observability/waiting-events-show"
+    with proxy(variables["BASE_URL"], kept_for_a_while) as url:
+        found = examine({**variables, "BASE_URL": url}, [check], tmp_path)[check]
+    assert found.outcome is Outcome.PASS, found.message
+    assert len(kept) > 2
