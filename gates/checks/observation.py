@@ -118,7 +118,7 @@ class Observer:
         """Assert the status (and problem `code`) of an answer.
 
         A control records the nearest passing twin, and `by` is the check that judges it. An unexpected answer in BUSY
-        makes the check unknown, unless `busy` says that it counts.
+        makes the check unknown, unless `busy` says that it counts, or it has the wanted code: a proxy knows none.
         """
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
@@ -135,7 +135,7 @@ class Observer:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
-            if answer.status in BUSY and answer.status not in wanted and not busy:
+            if answer.status in BUSY and answer.status not in wanted and not busy and answer.code != code:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if is_filtered and (answer.status not in wanted or self._refused_its_twin(answer.status)):
                 raise Unmet(f"{due}{filtered}")

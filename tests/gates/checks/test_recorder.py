@@ -74,6 +74,12 @@ def test_busy(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503), 200)
 
+@check("t/limited")
+def test_limited(seen):
+    """The status of its own refusal is another."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")
+
 @check("t/half")
 def test_half(seen):
     """A CDN has no whole answer of the target."""
@@ -191,6 +197,7 @@ EXPECTED = {
     "t/skipped": ("unknown", "skipped: not today"),
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
+    "t/limited": ("fail", "observed 503 rate_limited; allowed: 429 rate_limited"),
     "t/half": ("unknown", "busy or limited us"),
     "t/ended": ("unknown", "busy or limited us"),
     "t/again": ("unknown", "busy or limited us"),

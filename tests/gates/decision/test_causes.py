@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gates import catalogue
 from gates.contract.contract import contract
 from gates.contract.names import names_of
-from gates.contract.remedies import FILE, _data, remedy_of
+from gates.contract.remedies import ALTERED, FILE, _data, remedy_of
 from gates.contract.scope import Scope
 from gates.decision.causes import FIRST, HARM
 from gates.decision.decide import weigh
@@ -180,11 +180,14 @@ def test_a_day_of_another_zone_is_named_before_what_is_not_given_back_for_it() -
 
 
 def test_an_error_of_the_service_is_looked_up_first() -> None:
-    """After a server error the remedy is the service's log, not a guess from the promise."""
+    """After a server error the remedy is the service's log; after a status that is not its code's, what changed it."""
     check = "drill/authentication/signed-accepted"
     told = remedy_of(check, seen="correctly signed: observed 500 internal; allowed: 403")
     assert told == f"Read the service's log at the X-Request-Id of its 5xx first. {remedy_of(check)}"
     assert remedy_of(check, seen="observed 401; allowed: 403") == remedy_of(check)
+    assert remedy_of(check, seen="again: observed 503 rate_limited; allowed: 429").startswith(ALTERED)
+    assert remedy_of(check, seen="again: observed 400 unauthenticated; allowed: 401").startswith(ALTERED)
+    assert remedy_of(check, seen="again: observed 429 rate_limited; allowed: 200") == remedy_of(check)
     assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
     assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
 
