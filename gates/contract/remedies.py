@@ -12,6 +12,7 @@ from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
 SEEN = {
+    r"\bcannot be read as JSON\b": "See what cuts or rewrites answers between the service and the gate.",
     r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
     r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }

@@ -80,6 +80,12 @@ def test_limited(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")
 
+@check("t/torn")
+def test_torn(seen):
+    """Its answer ends too early."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(202, b'{"event_id": "1", "pa'), 202)
+
 @check("t/half")
 def test_half(seen):
     """A CDN has no whole answer of the target."""
@@ -198,6 +204,7 @@ EXPECTED = {
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
     "t/limited": ("fail", "observed 503 rate_limited; allowed: 429 rate_limited"),
+    "t/torn": ("fail", "observed 202 (its body cannot be read as JSON: it is cut off"),
     "t/half": ("unknown", "busy or limited us"),
     "t/ended": ("unknown", "busy or limited us"),
     "t/again": ("unknown", "busy or limited us"),
