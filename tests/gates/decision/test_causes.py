@@ -184,7 +184,7 @@ def test_an_error_of_the_service_is_looked_up_first() -> None:
     """After a server error the remedy is the service's log; after a status that is not its code's, what changed it."""
     check = "drill/authentication/signed-accepted"
     assert remedy_of(check, seen="signed: observed 500 internal; allowed: 403").startswith("Read the service's log")
-    assert all(remedy_of(check, seen=f"observed {s}").startswith(ALTERED) for s in ("503 rate_limited", "400 not_found"))
+    assert all(remedy_of(check, seen=f"observed {s}").startswith(ALTERED) for s in ("503 in_progress", "400 not_found"))
     assert remedy_of(check, seen="again: observed 429 rate_limited; allowed: 200") == remedy_of(check)
     assert "behind a pooler" in remedy_of(check, seen="again: observed 409 in_progress; allowed: 200")
     assert remedy_of(check, "unknown", seen="observed 500 internal") == ""
