@@ -116,14 +116,15 @@ class Observer:
         busy: bool = False,
         by: str = "",
     ) -> Answer:
-        """Assert the status (and problem `code`) of an answer, and that JSON in it ends.
+        """Assert the status (and problem `code`) of an answer, and that the JSON of a success ends.
 
         A control records the nearest passing twin, and `by` is the check that judges it. An unexpected answer in BUSY
         makes the check unknown, unless `busy` says that it counts, or it has the wanted code: a proxy knows none.
         """
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
-        right = answer.status in wanted and (code is None or answer.code == code) and not _is_torn(answer.body)
+        right = answer.status in wanted and (code is None or answer.code == code)
+        right = right and not (answer.status < 300 and _is_torn(answer.body))  # a torn refusal refuses all the same
         is_filtered = is_a_firewalls(answer.status, answer.body)
         filtered = (
             ", and no JSON: a firewall in front may have answered. Let the gate through it" if is_filtered else ""
