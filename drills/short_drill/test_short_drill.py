@@ -188,7 +188,8 @@ def test_admin_token(scenario: ShortDrill, seen: Observer) -> None:
 
 @check("drill/proof/fourth-call-refused", covers=("C01", "C02"))
 def test_fourth_call(scenario: ShortDrill, seen: Observer) -> None:
-    """The first three calls are accepted, the fourth is refused with 429 (`names.limits`: as many as are said).
+    """The first three calls are accepted, the fourth is refused with 429 and a Retry-After (`names.limits`: as many as
+    are said).
 
     Nothing stops a script that replays in a loop, or the operators have fewer calls than promised.
     """

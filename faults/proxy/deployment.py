@@ -162,7 +162,7 @@ proxy(
 )
 proxy(
     "deployment/calls-over-the-limit-are-server-errors",
-    after(lambda _world, _sent, reply: problem(500, "internal") if json_of(reply).get("code") == LIMITED else None),
+    after(lambda _world, _sent, reply: problem(503, LIMITED) if json_of(reply).get("code") == LIMITED else None),
     ("drill/rate-limit/fourth-refused", "drill/proof/fourth-call-refused"),
     "Every call over the limit is answered with a server error.",
 )

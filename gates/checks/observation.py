@@ -10,6 +10,7 @@ from gates.deployment.requests import BUSY, Answer, Exchange, Request, curl, is_
 from gates.deployment.standstill import own_standstill
 from gates.deployment.target import Target
 from gates.evidence import CheckSpec, Evidence, JsonValue, Outcome, Severity
+from gates.text import foreign
 
 FIXED_PATHS = ("/dlq-replay", "/events", "/healthz", "/readyz", "/version", "/metrics", "/openapi.json")
 """Fixed paths of the contract: a 404 there means that the endpoint is missing, never a company or an item."""
@@ -115,14 +116,15 @@ class Observer:
         busy: bool = False,
         by: str = "",
     ) -> Answer:
-        """Assert the status (and problem `code`) of an answer.
+        """Assert the status (and problem `code`) of an answer, and that the JSON of a success ends.
 
         A control records the nearest passing twin, and `by` is the check that judges it. An unexpected answer in BUSY
-        makes the check unknown, unless `busy` says that it counts.
+        makes the check unknown, unless `busy` says that it counts, or it has the wanted code: a proxy knows none.
         """
         wanted = (status,) if isinstance(status, int) else status
         exchange = Exchange(request, answer)
         right = answer.status in wanted and (code is None or answer.code == code)
+        right = right and not (answer.status < 300 and _is_torn(answer.body))  # a torn refusal refuses all the same
         is_filtered = is_a_firewalls(answer.status, answer.body)
         filtered = (
             ", and no JSON: a firewall in front may have answered. Let the gate through it" if is_filtered else ""
@@ -135,7 +137,7 @@ class Observer:
             if is_absent(request, answer) and not (answer.code and self._has_answered(request)):
                 raise Unmet(f"{_short(exchange)} where {_wanted(wanted, code)} was due: the path is not there")
             due = f"{_short(exchange)} where {_wanted(wanted, code)} was due"
-            if answer.status in BUSY and answer.status not in wanted and not busy:
+            if answer.status in BUSY and answer.status not in wanted and not busy and answer.code != code:
                 raise Unmet(f"{due}: the target was busy or limited us")
             if is_filtered and (answer.status not in wanted or self._refused_its_twin(answer.status)):
                 raise Unmet(f"{due}{filtered}")
@@ -233,13 +235,20 @@ def _short(exchange: Exchange) -> str:
 def _of_body(answer: Answer) -> str:
     """That the body cannot be read, or the refused field: ` (aggregate_key: is required)`. Else empty."""
     marks = b"".join(answer.body.split())
-    if marks.startswith(b"{") and marks != b"{}" and not answer.json():
+    if _is_torn(answer.body) or (marks.startswith(b"{") and marks != b"{}" and not answer.json()):
         return " (its body cannot be read as JSON: it is cut off, or names a member twice)"
     errors = answer.json().get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     if not isinstance(first, dict) or not first.get("field"):
         return ""
     return f" ({first['field']}: {first.get('message', '')})"[:MOST_OF_A_FIELD]
+
+
+def _is_torn(body: bytes) -> bool:
+    """Whether it begins as a JSON object and ends before that object does."""
+    if not body.lstrip().startswith(b"{") or body.rstrip().endswith(b"}"):
+        return False
+    return not foreign.json_object(body)
 
 
 def _of_a_cache(answer: Answer) -> str:

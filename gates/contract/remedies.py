@@ -12,10 +12,13 @@ from gates.text.own_data import data_of
 
 FILE = Path(__file__).with_name("remedies.yaml")
 SEEN = {
+    r"\bcannot be read as JSON\b": "See what cuts or rewrites answers between the service and the gate.",
     r"\bobserved 5\d\d\b": "Read the service's log at the X-Request-Id of its 5xx first.",
     r"\bobserved 409 in_progress\b": "Lock a key for its transaction: a session's lock stays held behind a pooler.",
 }
 """What any check may meet instead of an answer -> what to do first."""
+ALTERED = "The code is the promised one, its status is not: see what changes it on the way, or maps it wrongly."
+"""What to do first about a refusal whose status is not that of its code."""
 
 
 def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: str = "") -> str:
@@ -32,7 +35,7 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
     own = {one.name: one.policy for one in scope.limits}
     for name, (due, _, _) in contract().limits.items():
         text = text.replace(f"{{{name}}}", str(own.get(name, due)))
-    first = next((do for met, do in SEEN.items() if outcome == "fail" and re.search(met, seen)), "")
+    first = next((do for met, do in _met().items() if outcome == "fail" and re.search(met, seen)), "")
     text = f"{first} {text}" if first and text else text
     return scope.in_its_words(text)
 
@@ -40,6 +43,12 @@ def remedy_of(check: str, outcome: str = "fail", scope: Scope = WHOLE, *, seen: 
 def because(check: str) -> str:
     """Why a release could not be judged while this check is unknown, as a clause; empty for most checks."""
     return str(_data()["because"].get(check, ""))
+
+
+@functools.cache
+def _met() -> dict[str, str]:
+    due = {code: status for one in contract().endpoints.values() for code, status in one.refusals.items()}
+    return {rf"\bobserved (?!{status}\b)\d{{3}} {code}\b": ALTERED for code, status in due.items()} | SEEN
 
 
 @functools.cache

@@ -74,6 +74,18 @@ def test_busy(seen):
     seen.expect(ASKED, answer(200), 200, control=True)
     seen.expect(ASKED, answer(503), 200)
 
+@check("t/limited")
+def test_limited(seen):
+    """The status of its own refusal is another."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(503, b'{"code": "rate_limited"}'), 429, "rate_limited")
+
+@check("t/torn")
+def test_torn(seen):
+    """Its answer ends too early."""
+    seen.expect(ASKED, answer(200), 200, control=True)
+    seen.expect(ASKED, answer(202, b'{"event_id": "1", "pa'), 202)
+
 @check("t/half")
 def test_half(seen):
     """A CDN has no whole answer of the target."""
@@ -191,6 +203,8 @@ EXPECTED = {
     "t/skipped": ("unknown", "skipped: not today"),
     "t/error": ("unknown", "ValueError: $TRANSBOT_HMAC_SECRET leaked"),
     "t/busy": ("unknown", "busy or limited us"),
+    "t/limited": ("fail", "observed 503 rate_limited; allowed: 429 rate_limited"),
+    "t/torn": ("fail", "observed 202 (its body cannot be read as JSON: it is cut off"),
     "t/half": ("unknown", "busy or limited us"),
     "t/ended": ("unknown", "busy or limited us"),
     "t/again": ("unknown", "busy or limited us"),
