@@ -133,11 +133,26 @@ def paused_goes_direct(settings: Settings) -> Parts:
     names=("event", "outbox"),
 )
 def events_lost(settings: Settings) -> Parts:
+    return _losing(settings, 4)
+
+
+@service(
+    "One event in thirty has no outbox row: few drills send so many.",
+    lambda p: _after(p, _ROWS, *[{}] * 40) < 40,
+    ("load/events_lost/count",),
+    names=("events_lost",),
+)
+def few_events_lost(settings: Settings) -> Parts:
+    return _losing(settings, 30)
+
+
+def _losing(settings: Settings, every: int) -> Parts:
+    """The service that writes no outbox row for each event of this number."""
     sound, numbers = build_parts(settings), itertools.count(1)
 
     async def emit(conn: Connection, request: EventRequest, event_id: str) -> tuple[str, bool]:
         found = await sound.emit(conn, request, event_id)
-        if next(numbers) % 4 == 0:
+        if next(numbers) % every == 0:
             await conn.execute("DELETE FROM event_outbox WHERE event_id = %s", (event_id,))
         return found
 

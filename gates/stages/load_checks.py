@@ -74,7 +74,7 @@ SPECS: tuple[CheckSpec, ...] = (
     ),
     spec_of(
         "events_lost/count",
-        "Every event that was acknowledged under load is in the database after it.",
+        "Every event that was acknowledged under load is in the database after it, and in the outbox if it goes there.",
         "The customer was told that the event is taken, and it is lost.",
         "database",
     ),

@@ -5,6 +5,7 @@ Locust must be imported before this module: psycopg picks its waiting function w
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import gevent
 import psycopg
 
+from gates.deployment.dialect.relations import AbsentColumn, AbsentTable
 from gates.deployment.ids import id_of, new_id
 from gates.deployment.sql.database import Connection, connect, execute, sql
 from gates.deployment.sql.failures import in_words
@@ -19,7 +21,7 @@ from gates.deployment.tenants.leftovers import name_of
 from gates.deployment.tenants.tenants import AT_ONCE, OUTBOX_FLAG, REPLAY_FLAG, Tenants, inside
 from loadtests.engine.samples import Samples
 from loadtests.engine.sinks import RateSink
-from loadtests.engine.written import LOST, Acknowledged
+from loadtests.engine.written import EVENT, LOST, Acknowledged
 from loadtests.judgement.trend import LEAST_VALUES, leak_of
 from loadtests.plan import REPLAYS_EACH, LoadPlan, Tenant
 
@@ -279,8 +281,13 @@ class BacklogPoller:
             if self._connection is None or self.error or not ids:
                 self.unread[metric] = f"no {kind} was acknowledged for a company of this run"
                 continue
+            where = "in the database"
             try:
                 row = execute(self._connection, sql(FOLDER / f"{metric}.sql"), ids)[0]
+                if kind == EVENT and not row["lost"]:
+                    where = "in the outbox, nor has a task or a dead letter"
+                    with suppress(AbsentColumn, AbsentTable):  # what this deployment lacks, it loses no event of
+                        row = execute(self._connection, sql(FOLDER / "events_unqueued.sql"), ids)[0]
             except (psycopg.Error, ValueError) as error:
                 self.unread[metric] = f"the database refused to say what is written: {in_words(error)[:120]}"
                 continue
@@ -294,7 +301,7 @@ class BacklogPoller:
                 continue
             self.samples.add(metric, _number(row["lost"]))
             if row["lost"]:
-                self.notes.append(f"{metric}: {kind} {row['first']} was acknowledged and is not in the database")
+                self.notes.append(f"{metric}: {kind} {row['first']} was acknowledged and is not {where}")
 
     def _fate(self) -> dict[str, int]:
         companies = [tenant.id for tenant in self.plan.tenants]

@@ -50,7 +50,7 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     company, kept, lost = a_company(db), str(uuid.uuid4()), str(uuid.uuid4())
     written = {
         EVENT: "insert into public.events (company_id, id, event_type, aggregate_key, payload, path)"
-        " values (%s, %s, 'load.canary', 'k', '{}', 'outbox')",
+        " values (%s, %s, 'load.canary', 'k', '{}', 'direct')",
         RUN: "insert into public.replay_runs (company_id, idempotency_key) values (%s, %s)",
     }
     execute(db, written[kind], company, kept)
@@ -63,6 +63,24 @@ def test_what_was_acknowledged_is_looked_for(kind: str, db: Connection, migrated
     assert watch.notes == [f"{LOST[kind]}: {kind} {lost} was acknowledged and is not in the database"]
     (other,) = {EVENT, RUN} - {kind}
     assert watch.unread[LOST[other]] == f"no {other} was acknowledged for a company of this run"
+
+
+def test_an_event_that_nothing_will_deliver_is_lost(db: Connection, migrated_url: str) -> None:
+    """A business row alone is no event: of the outbox's path it needs a row there, or a trace of its delivery."""
+    company, *events = a_company(db), *(str(uuid.uuid4()) for _ in range(3))
+    insert = (
+        "insert into public.events (company_id, id, event_type, aggregate_key, payload, path)"
+        " values (%s, %s, 'load.canary', 'k', '{}', %s)"
+    )
+    for event, path in zip(events, ("outbox", "outbox", "direct"), strict=True):
+        execute(db, insert, company, event, path)
+    queued = "insert into public.event_outbox (company_id, event_id, event_type, payload) values (%s, %s, 'x', '{}')"
+    execute(db, queued, company, events[0])
+    watch, samples = looked_for(migrated_url, *(Acknowledgement(EVENT, one) for one in events))
+    assert samples.select(MetricKey("events_lost")) == CounterSink(1.0, 1)
+    assert watch.notes == [
+        f"events_lost: event {events[1]} was acknowledged and is not in the outbox, nor has a task or a dead letter"
+    ]
 
 
 def test_what_has_not_come_to_a_standby_is_not_lost(
