@@ -139,8 +139,8 @@ def events_lost(settings: Settings) -> Parts:
 @service(
     "One event in thirty has no outbox row: few drills send so many.",
     lambda p: _after(p, _ROWS, *[{}] * 40) < 40,
-    ("load/events_lost/count",),
-    names=("events_lost",),
+    ("load/events_lost/count", "sql/spot/outbox-conserves-events"),
+    names=("event", "outbox"),
 )
 def few_events_lost(settings: Settings) -> Parts:
     return _losing(settings, 30)
