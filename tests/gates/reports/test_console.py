@@ -204,7 +204,7 @@ def test_an_annotation_is_one_command_whatever_is_in_it() -> None:
             (("decide", "DIR"), Outcome.FAIL, 20, ("stdout", "stderr", "both", "closed", "full")),
             (("decide", "DIR"), Outcome.UNKNOWN, 10, ("both",)),
             (("report", "DIR"), Outcome.FAIL, 0, ("both", "full")),
-            (("decide", "NOWHERE"), Outcome.FAIL, 4, ("stderr", "closed")),
+            (("decide", "NOWHERE"), Outcome.FAIL, 2, ("stderr", "closed")),
             (("--help",), Outcome.FAIL, 0, ("stdout", "closed", "full")),
             (("fly",), Outcome.FAIL, 2, ("stderr", "closed")),
         )
