@@ -133,10 +133,12 @@ def test_drill_tenants_of_a_killed_run(db: Answering, migrated_url: str) -> None
     assert at_work(migrated_url, {company_id}) == []
     held.release()
     removed = list[str]()
-    until(
-        lambda: removed.extend(sweep(migrated_url)) or removed,
-        what="their removal, once the server has ended the session",
-    )
+
+    def are_gone() -> list[str]:
+        removed.extend(sweep(migrated_url))
+        return removed
+
+    until(are_gone, what="the end of the session that held the lock")
     assert removed == [company_id]
     assert execute(db, "select from public.dead_letter_queue") == []
     assert execute(db, "select id::text from public.companies where name like 'drill-%'") == [{"id": bystander}]
